@@ -1,0 +1,143 @@
+//! Users in memory: a store for tests, examples and small tools.
+//!
+//! Everything is gone when the process ends, and nothing is shared between processes.
+//!
+//! ```
+//! use tower_keep_core::{Account, UserDirectory};
+//! use tower_keep_memory::MemoryStore;
+//!
+//! # async fn example() -> Result<(), tower_keep_core::StoreError> {
+//! let store = MemoryStore::new();
+//! store.insert(&Account::new(1, "ada", "$argon2id$…")).await?;
+//! assert!(store.by_login("ada").await?.is_some());
+//! # Ok(()) }
+//! ```
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tower_keep_core::{
+    AuthUser, LoginName, StoreError, StoreErrorKind, UserDirectory, UserId, UserStore, async_trait,
+};
+
+/// Users in memory, by id and by login name.
+///
+/// A clone is another handle on the same users. Reads run side by side; a write holds them up for
+/// the time of two map operations, and no lock is held while anything is awaited.
+pub struct MemoryStore<U> {
+    users: Arc<RwLock<Users<U>>>,
+    login_name: fn(&U) -> &str,
+}
+
+struct Users<U> {
+    by_id: HashMap<UserId, Arc<U>>,
+    ids_by_login: HashMap<String, UserId>,
+}
+
+impl<U: LoginName + Clone> MemoryStore<U> {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::with_login_name(U::login_name)
+    }
+}
+
+impl<U: LoginName + Clone> Default for MemoryStore<U> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<U: AuthUser + Clone> MemoryStore<U> {
+    /// An empty store for a user type that does not implement [`LoginName`].
+    ///
+    /// ```
+    /// # use tower_keep_core::Account as User;
+    /// use tower_keep_memory::MemoryStore;
+    ///
+    /// let store = MemoryStore::with_login_name(|user: &User| user.login());
+    /// # let _ = store;
+    /// ```
+    pub fn with_login_name(login_name: fn(&U) -> &str) -> Self {
+        let users = Users { by_id: HashMap::new(), ids_by_login: HashMap::new() };
+        Self { users: Arc::new(RwLock::new(users)), login_name }
+    }
+
+    // A panic can't happen between the two maps' changes, so a poisoned lock holds whole users.
+    fn read(&self) -> RwLockReadGuard<'_, Users<U>> {
+        self.users.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Users<U>> {
+        self.users.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl<U: AuthUser + Clone> UserStore for MemoryStore<U> {
+    type User = U;
+
+    async fn by_id(&self, id: &UserId) -> Result<Option<Arc<U>>, StoreError> {
+        Ok(self.read().by_id.get(id).cloned())
+    }
+}
+
+#[async_trait]
+impl<U: AuthUser + Clone> UserDirectory for MemoryStore<U> {
+    async fn by_login(&self, login: &str) -> Result<Option<Arc<U>>, StoreError> {
+        let users = self.read();
+        Ok(users.ids_by_login.get(login).and_then(|id| users.by_id.get(id)).cloned())
+    }
+
+    async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<U>>>, StoreError> {
+        let users = self.read();
+        Ok(ids.iter().map(|id| users.by_id.get(id).cloned()).collect())
+    }
+
+    async fn insert(&self, user: &U) -> Result<(), StoreError> {
+        let (id, login) = (user.id(), (self.login_name)(user).to_owned());
+        let mut users = self.write();
+        if users.by_id.contains_key(&id) || users.ids_by_login.contains_key(&login) {
+            return Err(conflict());
+        }
+        users.ids_by_login.insert(login, id.clone());
+        users.by_id.insert(id, Arc::new(user.clone()));
+        Ok(())
+    }
+
+    async fn update(&self, user: &U) -> Result<bool, StoreError> {
+        let (id, login) = (user.id(), (self.login_name)(user).to_owned());
+        let mut users = self.write();
+        let Some(stored) = users.by_id.get(&id).cloned() else { return Ok(false) };
+        if users.ids_by_login.get(&login).is_some_and(|owner| *owner != id) {
+            return Err(conflict());
+        }
+        users.ids_by_login.remove((self.login_name)(&stored));
+        users.ids_by_login.insert(login, id.clone());
+        users.by_id.insert(id, Arc::new(user.clone()));
+        Ok(true)
+    }
+
+    async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {
+        let mut users = self.write();
+        let Some(stored) = users.by_id.remove(id) else { return Ok(false) };
+        users.ids_by_login.remove((self.login_name)(&stored));
+        Ok(true)
+    }
+}
+
+fn conflict() -> StoreError {
+    StoreError::new(StoreErrorKind::Conflict, "memory")
+}
+
+impl<U> Clone for MemoryStore<U> {
+    fn clone(&self) -> Self {
+        Self { users: Arc::clone(&self.users), login_name: self.login_name }
+    }
+}
+
+impl<U> fmt::Debug for MemoryStore<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,115 @@
+//! How a store fails.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+/// A fault of a store: it could not do what was asked.
+///
+/// For faults alone. That a user does not exist, or that an id can't be one of this store's, is an
+/// answer, not a fault. The type is opaque and cheap to clone; [`kind`](Self::kind) tells what
+/// to do about it, and [`source`](Error::source) what happened underneath.
+///
+/// ```
+/// use tower_keep_core::{StoreError, StoreErrorKind};
+///
+/// let cause = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+/// let error = StoreError::new(StoreErrorKind::Unavailable, "postgres").with_source(cause);
+/// assert_eq!(error.to_string(), "postgres store: unavailable");
+/// assert!(std::error::Error::source(&error).is_some());
+/// ```
+#[derive(Clone)]
+pub struct StoreError(Arc<Fault>);
+
+struct Fault {
+    kind: StoreErrorKind,
+    store: Cow<'static, str>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// What kind of fault it was, and so what helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// The store can't be reached or can't serve now. A later try may succeed.
+    Unavailable,
+    /// No answer came in time; whether a write took place is not known.
+    Timeout,
+    /// The write collides with what is stored: an id or a login name that is taken.
+    Conflict,
+    /// What is stored can't be read as what it should be.
+    Corrupt,
+    /// This store can't do what was asked, now or later.
+    Unsupported,
+}
+
+impl StoreErrorKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timed out",
+            Self::Conflict => "conflict with what is stored",
+            Self::Corrupt => "stored data can't be read",
+            Self::Unsupported => "not supported",
+        }
+    }
+}
+
+impl fmt::Display for StoreErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl StoreError {
+    /// A fault of the named store, such as `"postgres"`.
+    pub fn new(kind: StoreErrorKind, store: impl Into<Cow<'static, str>>) -> Self {
+        Self(Arc::new(Fault { kind, store: store.into(), source: None }))
+    }
+
+    /// The same fault, with what caused it.
+    ///
+    /// The source is shown to operators in logs, so it must hold no secret: no password of a
+    /// connection URL, no session id, no row of a user.
+    #[must_use]
+    pub fn with_source(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(Arc::new(Fault {
+            kind: self.0.kind,
+            store: self.0.store.clone(),
+            source: Some(source.into()),
+        }))
+    }
+
+    /// What kind of fault it was.
+    pub fn kind(&self) -> StoreErrorKind {
+        self.0.kind
+    }
+
+    /// The name of the store that failed.
+    pub fn store(&self) -> &str {
+        &self.0.store
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} store: {}", self.0.store, self.0.kind)
+    }
+}
+
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreError")
+            .field("kind", &self.0.kind)
+            .field("store", &self.0.store)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
+}

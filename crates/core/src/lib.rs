@@ -1,0 +1,52 @@
+//! The contracts between [tower-keep] and the stores that hold its users.
+//!
+//! An adapter depends on this crate alone: there is no tower, no http and no async runtime in
+//! it. Implement [`UserStore`], and the layer can keep your users logged in; implement
+//! [`UserDirectory`] too, and sign-in forms, sign-up forms and tools work on any store.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use tower_keep_core::{Account, StoreError, UserId, UserStore, async_trait};
+//!
+//! /// A store of one user.
+//! struct Single(Arc<Account>);
+//!
+//! #[async_trait]
+//! impl UserStore for Single {
+//!     type User = Account;
+//!
+//!     async fn by_id(&self, id: &UserId) -> Result<Option<Arc<Account>>, StoreError> {
+//!         Ok((self.0.id() == id).then(|| self.0.clone()))
+//!     }
+//! }
+//! ```
+//!
+//! | look for | in |
+//! | --- | --- |
+//! | what a user type must tell | [`AuthUser`], [`LoginName`] |
+//! | an id that fits every database | [`UserId`] |
+//! | a ready user type | [`Account`] |
+//! | what a store must do | [`UserStore`], [`UserDirectory`] |
+//! | a closure as a store | [`user_loader`] |
+//! | how a store fails | [`StoreError`], [`StoreErrorKind`] |
+//! | what time it is | [`Clock`] |
+//!
+//! [tower-keep]: https://crates.io/crates/tower-keep
+
+mod account;
+mod clock;
+mod error;
+mod store;
+mod user;
+mod user_id;
+mod user_loader;
+
+pub use account::Account;
+/// The attribute that the store traits are written with, so that an adapter names one version.
+pub use async_trait::async_trait;
+pub use clock::{Clock, SystemClock};
+pub use error::{StoreError, StoreErrorKind};
+pub use store::{UserDirectory, UserStore};
+pub use user::{AuthUser, LoginName};
+pub use user_id::UserId;
+pub use user_loader::{UserLoader, user_loader};

@@ -1,0 +1,207 @@
+//! Who is at the other end: the client's address, and what session protection compares.
+
+use std::hash::Hasher;
+use std::net::{IpAddr, Ipv6Addr};
+
+use http::header::HeaderName;
+use http::{Extensions, HeaderMap, HeaderValue};
+use ipnet::IpNet;
+use siphasher::sip::SipHasher24;
+
+/// The client's address, as a request's extension.
+///
+/// With axum, serve with `into_make_service_with_connect_info::<SocketAddr>()` (and this crate's
+/// feature `axum`) and leave this alone. Elsewhere insert it where the connection is accepted:
+///
+/// ```
+/// use tower_keep::ClientAddr;
+///
+/// # let peer: std::net::SocketAddr = "192.0.2.1:50000".parse().unwrap();
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(ClientAddr(peer.ip()));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientAddr(pub IpAddr);
+
+/// What happens to a session whose client is no longer the one that logged in.
+///
+/// A copied cookie usually comes back from another address and another browser. The client is
+/// known by a keyed digest in the cookie; see [`ClientMatch`] for what goes into it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SessionProtection {
+    /// Nothing.
+    None,
+    /// The login stays but is no longer fresh. The default, as in Flask-Login: people change
+    /// networks all day long, and only what needs a fresh login asks them again.
+    #[default]
+    Basic,
+    /// The session and its remember cookie end. For a [persistent] session it is the same as
+    /// `Basic`, as in Flask-Login.
+    ///
+    /// [persistent]: crate::LoginLayerBuilder::with_persistent_session
+    Strong,
+}
+
+/// When two requests count as from the same client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientMatch {
+    /// The same address and the same `User-Agent`, byte for byte. The default, as in Flask-Login.
+    #[default]
+    Exact,
+    /// The same network (/24 of IPv4, /64 of IPv6) and the same `User-Agent` but for its version
+    /// numbers, so that an update of the browser or a new lease does not count.
+    Tolerant,
+}
+
+/// Finds the client's address behind reverse proxies.
+///
+/// `X-Forwarded-For` counts only when the connection comes from one of these networks, and is read
+/// from its end: the last address that is not itself a trusted proxy's is the client's. What a
+/// client writes into the header itself stands before that and has no effect.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TrustedProxies(pub(crate) Vec<IpNet>);
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+impl TrustedProxies {
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// The client's address, given the connection's.
+    pub(crate) fn client(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
+        let mut client = peer.map(|peer| peer.to_canonical())?;
+        if !self.trusts(client) {
+            return Some(client);
+        }
+        for field in headers.get_all(X_FORWARDED_FOR).iter().rev() {
+            for entry in field.to_str().unwrap_or_default().rsplit(',') {
+                // What is no address ends the walk: whoever wrote it can't be trusted further.
+                let Some(address) = forwarded_address(entry) else { return Some(client) };
+                client = address;
+                if !self.trusts(client) {
+                    return Some(client);
+                }
+            }
+        }
+        Some(client)
+    }
+}
+
+/// An address as proxies write it: bare, with a port, or in brackets.
+fn forwarded_address(entry: &str) -> Option<IpAddr> {
+    let entry = entry.trim();
+    let bare = || entry.parse::<IpAddr>().ok();
+    let with_port = || entry.parse::<std::net::SocketAddr>().ok().map(|address| address.ip());
+    let bracketed = || {
+        let inner = entry.strip_prefix('[')?.strip_suffix(']')?;
+        inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+    };
+    bare().or_else(with_port).or_else(bracketed).map(|address| address.to_canonical())
+}
+
+/// The address of the connection, as whoever accepted it has noted it.
+pub(crate) fn peer(extensions: &Extensions) -> Option<IpAddr> {
+    if let Some(ClientAddr(address)) = extensions.get() {
+        return Some(*address);
+    }
+    #[cfg(feature = "axum")]
+    if let Some(info) = extensions.get::<axum::extract::ConnectInfo<std::net::SocketAddr>>() {
+        return Some(info.0.ip());
+    }
+    None
+}
+
+/// The digest by which a client is known again.
+pub(crate) fn digest(
+    mut hasher: SipHasher24,
+    matching: ClientMatch,
+    address: Option<IpAddr>,
+    user_agent: Option<&HeaderValue>,
+) -> u64 {
+    let user_agent = user_agent.map_or(&b""[..], HeaderValue::as_bytes);
+    let significant = |address: IpAddr| match (matching, address) {
+        (ClientMatch::Exact, IpAddr::V4(v4)) => v4.to_ipv6_mapped().octets(),
+        (ClientMatch::Exact, IpAddr::V6(v6)) => v6.octets(),
+        (ClientMatch::Tolerant, IpAddr::V4(v4)) => {
+            (u128::from(v4.to_ipv6_mapped()) & !0xFF).to_be_bytes()
+        }
+        (ClientMatch::Tolerant, IpAddr::V6(v6)) => {
+            (u128::from(v6) & !u128::from(u64::MAX)).to_be_bytes()
+        }
+    };
+    // Sixteen bytes or none, so the address and the user agent can't run into each other.
+    if let Some(address) = address {
+        hasher.write(&significant(address.to_canonical()));
+    }
+    hasher.write_u8(u8::from(address.is_some()));
+    match matching {
+        ClientMatch::Exact => hasher.write(user_agent),
+        ClientMatch::Tolerant => user_agent
+            .split(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'_'))
+            .for_each(|words| hasher.write(words)),
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn forwarded_headers_count_from_trusted_peers_only() {
+        let trusted = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap());
+        let proxies = TrustedProxies(trusted.to_vec());
+        for (peer, forwarded, expected) in [
+            ("203.0.113.9", &["198.51.100.1"][..], "203.0.113.9"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &["198.51.100.1"], "198.51.100.1"),
+            ("::ffff:10.0.0.1", &["198.51.100.1"], "198.51.100.1"),
+            ("10.0.0.1", &["6.6.6.6, 198.51.100.1"], "198.51.100.1"),
+            ("10.0.0.1", &["6.6.6.6", "198.51.100.1, 10.2.2.2"], "198.51.100.1"),
+            ("10.0.0.1", &["198.51.100.1:4711"], "198.51.100.1"),
+            ("10.0.0.1", &["[2001:db8::1]:4711"], "2001:db8::1"),
+            ("10.0.0.1", &["[2001:db8::1]"], "2001:db8::1"),
+            ("fd00::1", &["2001:db8::1"], "2001:db8::1"),
+            ("10.0.0.1", &["198.51.100.1, nonsense"], "10.0.0.1"),
+            ("10.0.0.1", &["10.3.3.3, 10.2.2.2"], "10.3.3.3"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for field in forwarded {
+                headers.append(X_FORWARDED_FOR, HeaderValue::from_static(field));
+            }
+            let client = proxies.client(Some(ip(peer)), &headers);
+            assert_eq!(client, Some(ip(expected)), "{peer} {forwarded:?}");
+        }
+        assert_eq!(proxies.client(None, &HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn what_counts_as_the_same_client() {
+        let digest = |matching, address: &str, agent: &'static str| {
+            let hasher = SipHasher24::new_with_key(&[7; 16]);
+            digest(hasher, matching, address.parse().ok(), Some(&HeaderValue::from_static(agent)))
+        };
+        use ClientMatch::{Exact, Tolerant};
+        for (one, other, exact, tolerant) in [
+            (("192.0.2.1", "A/1.0"), ("192.0.2.1", "A/1.0"), true, true),
+            (("192.0.2.1", "A/1.0"), ("::ffff:192.0.2.1", "A/1.0"), true, true),
+            (("192.0.2.1", "A/1.0"), ("192.0.2.9", "A/1.0"), false, true),
+            (("192.0.2.1", "A/1.0"), ("192.0.3.1", "A/1.0"), false, false),
+            (("192.0.2.1", "A/1.0"), ("192.0.2.1", "A/1.12.3"), false, true),
+            (("192.0.2.1", "A/1.0"), ("192.0.2.1", "B/1.0"), false, false),
+            (("2001:db8::1", "A"), ("2001:db8::2", "A"), false, true),
+            (("2001:db8::1", "A"), ("2001:db8:0:1::1", "A"), false, false),
+            (("unknown", "A"), ("unknown", "A"), true, true),
+            (("unknown", "A"), ("192.0.2.1", "A"), false, false),
+        ] {
+            let same =
+                |matching| digest(matching, one.0, one.1) == digest(matching, other.0, other.1);
+            assert_eq!((same(Exact), same(Tolerant)), (exact, tolerant), "{one:?} {other:?}");
+        }
+    }
+}

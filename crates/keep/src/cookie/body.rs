@@ -1,0 +1,42 @@
+//! Reading a body field by field.
+
+/// What is left of a body. Every read answers `None` past the end.
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+
+impl<'a> Fields<'a> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    pub(super) fn u8(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub(super) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    /// A length of two bytes, then as much text.
+    pub(super) fn text(&mut self) -> Option<&'a str> {
+        let length = usize::from(u16::from_be_bytes(self.array()?));
+        let (text, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        std::str::from_utf8(text).ok()
+    }
+
+    /// All that is left, as text.
+    pub(super) fn rest(self) -> Option<&'a str> {
+        std::str::from_utf8(self.0).ok()
+    }
+}
+
+pub(super) fn put_text(body: &mut Vec<u8>, text: &str) {
+    body.extend((text.len() as u16).to_be_bytes());
+    body.extend(text.as_bytes());
+}

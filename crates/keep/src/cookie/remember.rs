@@ -1,0 +1,73 @@
+//! The remember cookie, which brings a user back after the browser was closed.
+//!
+//! `fmt1 kid1 flags1 nonce8 issued4 expires4 stamp8 uid`: 27 bytes and the id.
+
+use tower_keep_core::UserId;
+
+use super::body::Fields;
+use super::{Contents, Nonce, Ranked};
+
+const FORMAT: u8 = 1;
+const FIXED: usize = 27;
+
+/// A promise to know one user again until it expires.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Remember {
+    pub(crate) terms: RememberTerms,
+    /// The keyed digest of the user's stamp.
+    pub(crate) stamp: u64,
+    pub(crate) user: UserId,
+}
+
+/// What the rules decide about a remember cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RememberTerms {
+    pub(crate) flags: u8,
+    pub(crate) nonce: Nonce,
+    pub(crate) issued: u32,
+    pub(crate) expires: u32,
+}
+
+impl Contents for Remember {
+    fn write(&self, kid: u8, body: &mut Vec<u8>) {
+        let terms = &self.terms;
+        body.extend([FORMAT, kid, terms.flags]);
+        body.extend(terms.nonce);
+        body.extend(terms.issued.to_be_bytes());
+        body.extend(terms.expires.to_be_bytes());
+        body.extend(self.stamp.to_be_bytes());
+        body.extend(self.user.as_bytes());
+    }
+
+    fn read(body: &[u8]) -> Option<Self> {
+        let mut fields = Fields(body);
+        let [format, _kid, flags] = fields.array()?;
+        if format != FORMAT {
+            return None;
+        }
+        Some(Self {
+            terms: RememberTerms {
+                flags,
+                nonce: fields.array()?,
+                issued: fields.u32()?,
+                expires: fields.u32()?,
+            },
+            stamp: fields.u64()?,
+            user: fields.rest()?.into(),
+        })
+    }
+
+    fn len(&self) -> usize {
+        FIXED + self.user.as_bytes().len()
+    }
+}
+
+impl Ranked for Remember {
+    fn same_user(&self, other: &Self) -> bool {
+        self.user == other.user
+    }
+
+    fn dated(&self) -> u32 {
+        self.terms.issued
+    }
+}

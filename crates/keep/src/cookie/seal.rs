@@ -1,0 +1,234 @@
+//! The seal around a cookie's body: MAC before meaning.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+use super::{Contents, Held, LARGEST_COOKIE};
+use crate::keys::KeySlot;
+
+const TAG: usize = 16;
+/// Format and key id, before which no body ends.
+const SHORTEST_BODY: usize = 2;
+/// Decoded, a cookie with an id of up to 41 bytes fits; longer ones are decoded on the heap.
+const ON_STACK: usize = 96;
+
+/// Seals and opens the cookies of one purpose and name.
+pub(crate) struct Sealer {
+    /// Each key's fingerprint and its keyed state; the current key is the first.
+    keys: Vec<(u8, Hmac<Sha256>)>,
+}
+
+impl Sealer {
+    pub(crate) fn new(keys: Vec<(u8, Hmac<Sha256>)>) -> Self {
+        Self { keys }
+    }
+
+    /// The value of a cookie with these contents, made under the current key.
+    pub(crate) fn seal<T: Contents>(&self, contents: &T) -> String {
+        let (kid, mac) = &self.keys[KeySlot::CURRENT.0];
+        let mut sealed = Vec::with_capacity(contents.len() + TAG);
+        contents.write(*kid, &mut sealed);
+        let tag = mac.clone().chain_update(&sealed).finalize().into_bytes();
+        sealed.extend(&tag[..TAG]);
+        URL_SAFE_NO_PAD.encode(sealed)
+    }
+
+    /// How long the value of a cookie with these contents is.
+    pub(crate) fn sealed_len<T: Contents>(contents: &T) -> usize {
+        (contents.len() + TAG).saturating_mul(4).div_ceil(3)
+    }
+
+    /// The contents of a value, if it was sealed under one of the keys.
+    pub(crate) fn open<T: Contents>(&self, value: &[u8]) -> Option<Held<T>> {
+        if value.len() > LARGEST_COOKIE {
+            return None;
+        }
+        // Strict: no padding, no quotes, and the bits after the last byte are zero, so that a body
+        // has one encoding only.
+        if value.len() <= ON_STACK.div_ceil(3) * 4 {
+            let mut stack = [0; ON_STACK];
+            let length = URL_SAFE_NO_PAD.decode_slice(value, &mut stack).ok()?;
+            self.verify(stack.get(..length)?)
+        } else {
+            self.verify(&URL_SAFE_NO_PAD.decode(value).ok()?)
+        }
+    }
+
+    fn verify<T: Contents>(&self, sealed: &[u8]) -> Option<Held<T>> {
+        let (body, tag) = sealed.split_last_chunk::<TAG>()?;
+        if body.len() < SHORTEST_BODY {
+            return None;
+        }
+        // The key id only selects, and it is itself under the MAC. Fingerprints can collide, so
+        // every key that matches is tried; the comparison takes the same time for every tag.
+        let genuine = |(kid, mac): &(u8, Hmac<Sha256>)| {
+            *kid == body[1] && mac.clone().chain_update(body).verify_truncated_left(tag).is_ok()
+        };
+        let slot = KeySlot(self.keys.iter().position(genuine)?);
+        Some(Held { cookie: T::read(body)?, slot })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Nonce, Remember, RememberTerms, Session, SessionTerms, Visit};
+    use super::*;
+    use crate::keys::{Binding, Keyring, Keys};
+    use crate::notice::{Notice, NoticeKind};
+
+    fn ring(key: &str, area: &str, session: &str) -> Keyring {
+        let binding = Binding { area, session, remember: "remember", visit: "visit" };
+        Keyring::derive(&Keys::new(key), &binding)
+    }
+
+    const KEY: &str = "a test key that is long enough, surely";
+    const NONCE: Nonce = [1, 2, 3, 4, 5, 6, 7, 8];
+
+    fn session(user: &str) -> Session {
+        Session {
+            terms: SessionTerms { flags: 2, nonce: NONCE, started: 10, renewed: 20, fresh: 30 },
+            stamp: 0x0102_0304_0506_0708,
+            client: u64::MAX,
+            user: user.into(),
+        }
+    }
+
+    fn remember(user: &str) -> Remember {
+        Remember {
+            terms: RememberTerms { flags: 0, nonce: NONCE, issued: 10, expires: 40 },
+            stamp: 7,
+            user: user.into(),
+        }
+    }
+
+    #[test]
+    fn the_layout_is_the_specified_one() {
+        let mut body = Vec::new();
+        session("ab").write(0xAA, &mut body);
+        let expected = [
+            &[1, 0xAA, 2][..],
+            &NONCE,
+            &[0, 0, 0, 10, 0, 0, 0, 20, 0, 0, 0, 30],
+            &[1, 2, 3, 4, 5, 6, 7, 8],
+            &[0xFF; 8],
+            b"ab",
+        ];
+        assert_eq!(body, expected.concat());
+        assert_eq!(body.len(), 39 + 2);
+
+        body.clear();
+        remember("ab").write(0xAA, &mut body);
+        let expected = [
+            &[1, 0xAA, 0][..],
+            &NONCE,
+            &[0, 0, 0, 10, 0, 0, 0, 40],
+            &[0, 0, 0, 0, 0, 0, 0, 7],
+            b"ab",
+        ];
+        assert_eq!(body, expected.concat());
+        assert_eq!(body.len(), 27 + 2);
+    }
+
+    #[test]
+    fn what_was_sealed_opens_whatever_the_id() {
+        let ring = ring(KEY, "", "session");
+        for user in
+            ["", "1", "佐藤", "a|b\0c", &"x".repeat(41), &"x".repeat(42), &"y".repeat(2_900)]
+        {
+            let value = ring.session.seal(&session(user));
+            assert_eq!(value.len(), Sealer::sealed_len(&session(user)));
+            assert_eq!(
+                ring.session.open::<Session>(value.as_bytes()).unwrap().cookie,
+                session(user)
+            );
+            let value = ring.remember.seal(&remember(user));
+            let opened = ring.remember.open::<Remember>(value.as_bytes()).unwrap();
+            assert_eq!(opened.cookie, remember(user));
+        }
+        let visit = Visit {
+            issued: 5,
+            notice: Some(Notice::new(NoticeKind::LoginRequired, "message".into(), "text".into())),
+            next: "/a?b=c".parse().ok(),
+        };
+        let value = ring.visit.seal(&visit);
+        assert_eq!(value.len(), Sealer::sealed_len(&visit));
+        assert_eq!(ring.visit.open::<Visit>(value.as_bytes()).unwrap().cookie, visit);
+    }
+
+    #[test]
+    fn no_changed_bit_no_cut_and_no_addition_is_accepted() {
+        let ring = ring(KEY, "", "session");
+        let value = ring.session.seal(&session("1"));
+        let sealed = URL_SAFE_NO_PAD.decode(&value).unwrap();
+        for bit in 0..sealed.len() * 8 {
+            let mut forged = sealed.clone();
+            forged[bit / 8] ^= 1 << (bit % 8);
+            let forged = URL_SAFE_NO_PAD.encode(forged);
+            assert!(ring.session.open::<Session>(forged.as_bytes()).is_none(), "bit {bit}");
+        }
+        for length in 0..sealed.len() {
+            let cut = URL_SAFE_NO_PAD.encode(&sealed[..length]);
+            assert!(ring.session.open::<Session>(cut.as_bytes()).is_none(), "{length} bytes");
+        }
+        let zeroed = [&sealed[..sealed.len() - TAG], &[0; TAG]].concat();
+        for forged in [
+            URL_SAFE_NO_PAD.encode(zeroed),
+            format!("\"{value}\""),
+            format!("{value}="),
+            format!("{value}A"),
+            format!(" {value}"),
+            String::new(),
+            "=".into(),
+            "A".repeat(4_096),
+            "A".repeat(5_000),
+        ] {
+            assert!(ring.session.open::<Session>(forged.as_bytes()).is_none(), "{forged}");
+        }
+    }
+
+    #[test]
+    fn a_value_has_one_encoding_only() {
+        let ring = ring(KEY, "", "session");
+        // 39 + 2 + 16 = 57 bytes fill whole characters; one more leaves two bits that must be zero.
+        let value = ring.session.seal(&session("abc"));
+        let last = value.chars().last().unwrap();
+        let mut accepted = 0;
+        for other in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_".chars() {
+            let changed = format!("{}{other}", &value[..value.len() - 1]);
+            let opens = ring.session.open::<Session>(changed.as_bytes()).is_some();
+            assert_eq!(opens, other == last);
+            accepted += usize::from(opens);
+        }
+        assert_eq!(accepted, 1);
+    }
+
+    #[test]
+    fn no_cookie_stands_in_for_another() {
+        let value = ring(KEY, "", "session").session.seal(&session("1"));
+        let opens = |ring: &Keyring| ring.session.open::<Session>(value.as_bytes()).is_some();
+        assert!(opens(&ring(KEY, "", "session")));
+        assert!(!opens(&ring("another test key of the right length", "", "session")));
+        assert!(!opens(&ring(KEY, "admin", "session")));
+        assert!(!opens(&ring(KEY, "", "another-name")));
+        let ring = ring(KEY, "", "session");
+        assert!(ring.remember.open::<Remember>(value.as_bytes()).is_none());
+        assert!(ring.visit.open::<Visit>(value.as_bytes()).is_none());
+    }
+
+    #[test]
+    fn previous_and_next_keys_open_and_only_the_current_one_seals() {
+        let binding = Binding { area: "", session: "session", remember: "r", visit: "v" };
+        let ring = |keys: &Keys| Keyring::derive(keys, &binding);
+        let [old, new, coming] = ["the old key", "the new key", "the coming key"]
+            .map(|key| format!("{key}, which is long enough for us"));
+        let made_under = |key: &String| ring(&Keys::new(key)).session.seal(&session("1"));
+        let all = ring(&Keys::new(&new).add_previous(&old).add_next(&coming));
+        for (key, slot) in [(&new, 0), (&old, 1), (&coming, 2)] {
+            let opened = all.session.open::<Session>(made_under(key).as_bytes()).unwrap();
+            assert_eq!(opened.slot, KeySlot(slot));
+        }
+        assert_eq!(all.session.seal(&session("1")), made_under(&new));
+    }
+}

@@ -1,0 +1,89 @@
+//! The session cookie.
+//!
+//! `fmt1 kid1 flags1 nonce8 started4 renewed4 fresh4 stamp8 client8 uid`: 39 bytes and the id.
+
+use tower_keep_core::UserId;
+
+use super::body::Fields;
+use super::{Contents, Ranked};
+
+const FORMAT: u8 = 1;
+const FIXED: usize = 39;
+
+/// Logged in although inactive, because the application insisted.
+pub(crate) const FORCED: u8 = 1;
+/// This login also set a remember cookie, which a logout clears even where it isn't sent.
+pub(crate) const REMEMBERED: u8 = 2;
+
+/// Makes each login's cookie another one.
+pub(crate) type Nonce = [u8; 8];
+
+/// One login of one user in one browser.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Session {
+    pub(crate) terms: SessionTerms,
+    /// The keyed digest of the user's stamp.
+    pub(crate) stamp: u64,
+    /// The keyed digest of the client that logged in.
+    pub(crate) client: u64,
+    pub(crate) user: UserId,
+}
+
+/// What the rules decide about a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SessionTerms {
+    pub(crate) flags: u8,
+    pub(crate) nonce: Nonce,
+    pub(crate) started: u32,
+    pub(crate) renewed: u32,
+    /// When the user last proved who they are; 0 for one who was restored.
+    pub(crate) fresh: u32,
+}
+
+impl Contents for Session {
+    fn write(&self, kid: u8, body: &mut Vec<u8>) {
+        let terms = &self.terms;
+        body.extend([FORMAT, kid, terms.flags]);
+        body.extend(terms.nonce);
+        body.extend(terms.started.to_be_bytes());
+        body.extend(terms.renewed.to_be_bytes());
+        body.extend(terms.fresh.to_be_bytes());
+        body.extend(self.stamp.to_be_bytes());
+        body.extend(self.client.to_be_bytes());
+        body.extend(self.user.as_bytes());
+    }
+
+    fn read(body: &[u8]) -> Option<Self> {
+        let mut fields = Fields(body);
+        let [format, _kid, flags] = fields.array()?;
+        if format != FORMAT {
+            return None;
+        }
+        Some(Self {
+            terms: SessionTerms {
+                flags,
+                nonce: fields.array()?,
+                started: fields.u32()?,
+                renewed: fields.u32()?,
+                fresh: fields.u32()?,
+            },
+            stamp: fields.u64()?,
+            client: fields.u64()?,
+            user: fields.rest()?.into(),
+        })
+    }
+
+    fn len(&self) -> usize {
+        FIXED + self.user.as_bytes().len()
+    }
+}
+
+impl Ranked for Session {
+    fn same_user(&self, other: &Self) -> bool {
+        self.user == other.user
+    }
+
+    fn dated(&self) -> u32 {
+        self.terms.renewed
+    }
+}

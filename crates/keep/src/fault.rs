@@ -1,0 +1,220 @@
+//! What goes wrong: faults, and settings that don't agree.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+use tower_keep_core::StoreError;
+
+use crate::cookie::CookieError;
+
+/// Something that should work did not, so it is not known who is logged in.
+///
+/// Never to be taken for "nobody": answer with [`response`](Self::response), as the guards and
+/// extractors do. With the feature `axum` it is `IntoResponse`.
+#[derive(Clone)]
+pub struct Fault(Cause);
+
+#[derive(Clone)]
+enum Cause {
+    Store(StoreError),
+    Randomness(Arc<dyn Error + Send + Sync>),
+    TooLate,
+}
+
+/// What kind of fault it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FaultKind {
+    /// A store failed; a later request may succeed. Answered with 503 and `Retry-After`.
+    Unavailable,
+    /// The handle was used after its response's head was written, when no cookie can be set any
+    /// more: a task kept it. A bug of the application, answered with 500.
+    TooLate,
+    /// The operating system has no random bytes. Answered with 500.
+    Internal,
+}
+
+impl Fault {
+    pub(crate) const TOO_LATE: Self = Self(Cause::TooLate);
+
+    pub(crate) fn no_randomness(error: getrandom::Error) -> Self {
+        Self(Cause::Randomness(Arc::new(error)))
+    }
+
+    /// What kind of fault it was.
+    pub fn kind(&self) -> FaultKind {
+        match &self.0 {
+            Cause::Store(_) => FaultKind::Unavailable,
+            Cause::Randomness(_) => FaultKind::Internal,
+            Cause::TooLate => FaultKind::TooLate,
+        }
+    }
+
+    /// The store's error, if it was a store's.
+    pub fn store(&self) -> Option<&StoreError> {
+        match &self.0 {
+            Cause::Store(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The status that answers it: 503, or 500.
+    pub fn status(&self) -> StatusCode {
+        match self.kind() {
+            FaultKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The answer: the status, `Retry-After` where a later try may help, and a text that tells
+    /// nothing of the inside.
+    pub fn response(&self) -> Response<Bytes> {
+        match self.kind() {
+            FaultKind::Unavailable => retry_later(),
+            _ => plain(self.status()),
+        }
+    }
+}
+
+/// 503, and when to come again.
+pub(crate) fn retry_later() -> Response<Bytes> {
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+/// A response that says its own status in plain text.
+pub(crate) fn plain(status: StatusCode) -> Response<Bytes> {
+    let text = Bytes::from_static(status.canonical_reason().unwrap_or_default().as_bytes());
+    let mut response = Response::new(text);
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self(Cause::Store(error))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Cause::Store(_) => f.write_str("the login could not be looked up or changed"),
+            Cause::Randomness(_) => f.write_str("no random bytes for a login"),
+            Cause::TooLate => f.write_str(
+                "the login was changed after its response had begun; await it in the handler",
+            ),
+        }
+    }
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fault").field("kind", &self.kind()).field("source", &self.source()).finish()
+    }
+}
+
+impl Error for Fault {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.0 {
+            Cause::Store(error) => Some(error),
+            Cause::Randomness(error) => Some(&**error),
+            Cause::TooLate => None,
+        }
+    }
+}
+
+/// Why a login did not come about. Nothing was changed.
+///
+/// With the feature `axum` it is `IntoResponse`.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogInError {
+    /// The user is not active. Answered with 403.
+    #[error("the user is not active")]
+    Inactive,
+    /// The user's id is so long that browsers would drop the cookie. Answered with 500.
+    #[error(
+        "the cookie would have {size} bytes, and browsers keep at most {limit}: shorten the user's id"
+    )]
+    CookieTooLarge {
+        /// The length of the cookie's name and value, in bytes.
+        size: usize,
+        /// What browsers keep, in bytes.
+        limit: usize,
+    },
+    /// A fault; see there.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+impl LogInError {
+    /// The status that answers it.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Inactive => StatusCode::FORBIDDEN,
+            Self::CookieTooLarge { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Fault(fault) => fault.status(),
+        }
+    }
+
+    /// The answer: the status, and a text that tells nothing of the inside.
+    pub fn response(&self) -> Response<Bytes> {
+        match self {
+            Self::Fault(fault) => fault.response(),
+            _ => plain(self.status()),
+        }
+    }
+}
+
+/// Why a layer or a guard could not be built. Each message names the mend.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the fields hold the settings that the messages quote")]
+pub enum BuildError {
+    /// A key has fewer than 32 bytes.
+    #[error(
+        "a key has {length} bytes and needs at least 32: make one with `openssl rand -base64 48`"
+    )]
+    KeyTooShort { length: usize },
+    /// A key is one that stands in examples and templates.
+    #[error("a key is a placeholder: make one with `openssl rand -base64 48`")]
+    KeyIsPlaceholder,
+    /// There are more than 8 keys.
+    #[error("{count} keys are more than 8: drop the oldest ones")]
+    TooManyKeys { count: usize },
+    /// A cookie's settings don't agree.
+    #[error(transparent)]
+    Cookie(#[from] CookieError),
+    /// Two cookies would overwrite each other.
+    #[error("two cookies have the name {name:?}: give each its own")]
+    SameCookieName { name: String },
+    /// The area has characters that can't be in a cookie's name.
+    #[error("the area {area:?} must be letters, digits, `-` and `_`")]
+    Area { area: String },
+    /// A page is neither a path on this site nor a URL.
+    #[error("the page {page:?} must be a path on this site (`/login`) or an http(s) URL")]
+    Page { page: String },
+    /// The home page, or the path of logout, is not a path on this site.
+    #[error("the path {path:?} must be a path on this site, such as `/`")]
+    Path { path: String },
+    /// The public origin is more or less than an origin.
+    #[error("the public origin {origin:?} must be scheme and host alone: `https://example.org`")]
+    PublicOrigin { origin: String },
+    /// A time limit is zero or longer than clocks in cookies reach.
+    #[error("the {limit} must be at least one second and at most 68 years")]
+    Limit { limit: &'static str },
+    /// The text of a notice is too long for its cookie.
+    #[error("the notice has {length} bytes, and its cookie holds 256: shorten it")]
+    NoticeTooLong { length: usize },
+    /// A network of trusted proxies is not an address or a CIDR range.
+    #[error("the trusted proxy {network:?} must be an address or a range, such as `10.0.0.0/8`")]
+    TrustedProxy { network: String },
+}

@@ -1,0 +1,90 @@
+//! The decision about one request: let it through, or the answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Extensions, Method, Response, StatusCode};
+use tower_keep_core::AuthUser;
+
+use super::{Answers, Refusal, Rejection, Requirement};
+use crate::fault::plain;
+use crate::layer::Config;
+use crate::{Event, Fault, Login};
+
+/// A guard's settings, shared by its services.
+pub(crate) struct Gate<U> {
+    pub(crate) config: Arc<Config<U>>,
+    pub(crate) requirement: Requirement<U>,
+    pub(crate) answers: Answers<U>,
+}
+
+impl<U: AuthUser> Gate<U> {
+    pub(crate) fn exempts(&self, method: &Method) -> bool {
+        self.config.exempt_options && method == Method::OPTIONS
+    }
+
+    /// The handle of this guard's layer, or the answer where that layer is missing.
+    pub(crate) fn login(&self, extensions: &Extensions) -> Result<Login<U>, Response<Bytes>> {
+        Login::find(extensions, &self.config).ok_or_else(|| {
+            let other = extensions.get::<Login<U>>().is_some();
+            missing_layer::<U>("a guard", other)
+        })
+    }
+
+    /// Whether the request passes; a fault is neither yes nor no.
+    pub(crate) async fn check(&self, login: &Login<U>) -> Result<Result<(), Rejection>, Fault> {
+        login.ensure_resolved().await?;
+        let now = self.config.now();
+        Ok(login.with_identity(|identity| self.requirement.check(identity, now)))
+    }
+
+    /// The answer to a request that did not pass.
+    pub(crate) fn refuse(
+        &self,
+        rejection: Rejection,
+        request: &Parts,
+        login: &Login<U>,
+    ) -> Response<Bytes> {
+        refuse(rejection, request, login, &self.answers)
+    }
+}
+
+/// Raises the event and builds the answer.
+pub(crate) fn refuse<U: AuthUser>(
+    rejection: Rejection,
+    request: &Parts,
+    login: &Login<U>,
+    own: &Answers<U>,
+) -> Response<Bytes> {
+    let user = login.with_identity(|identity| identity.user().cloned());
+    login.config().raise(match (rejection, user.clone()) {
+        (Rejection::NotFresh, Some(user)) => Event::NeedsRefresh { user },
+        (Rejection::Forbidden, user) => Event::Forbidden { user },
+        (Rejection::Unauthenticated | Rejection::NotFresh, _) => Event::Unauthorized,
+    });
+    Refusal::new(rejection, request, login, user, own).response()
+}
+
+/// The answer to a fault: 503 or 500, and the log has the reason.
+pub(crate) fn answer_fault(fault: &Fault) -> Response<Bytes> {
+    tracing::error!(error = fault as &dyn std::error::Error, "login not known");
+    fault.response()
+}
+
+/// Never let through, and never a mere log line: without the layer nobody is guarded.
+pub(crate) fn missing_layer<U>(who: &str, other_layer: bool) -> Response<Bytes> {
+    let user = std::any::type_name::<U>();
+    if other_layer {
+        tracing::error!(
+            "{who} for `{user}` is inside of a `LoginLayer`, but not of the one that made it: use \
+             the guards of the layer that is around the route"
+        );
+    } else {
+        tracing::error!(
+            "{who} for `{user}` is not inside of a `LoginLayer<{user}>`: wrap the router with \
+             `auth.layer(router)`, or add `.layer(auth)` after the guarded routes"
+        );
+    }
+    plain(StatusCode::INTERNAL_SERVER_ERROR)
+}

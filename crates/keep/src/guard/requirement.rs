@@ -1,0 +1,182 @@
+//! Who passes: a pure check.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::login::{Identity, is_recent};
+
+/// Why a guard has refused a request. It is in the extensions of the response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// Nobody is logged in.
+    Unauthenticated,
+    /// The login is not fresh enough.
+    NotFresh,
+    /// The user is not allowed in.
+    Forbidden,
+}
+
+impl Rejection {
+    /// The status that says it without a page to go to: 401, or 403.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Unauthenticated | Self::NotFresh => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+        }
+    }
+
+    /// Of several refusals that must all be lifted, the one to name: no use in asking somebody to
+    /// confirm who they are for a page that they may not see.
+    fn rank_in_all(self) -> u8 {
+        match self {
+            Self::Unauthenticated => 2,
+            Self::Forbidden => 1,
+            Self::NotFresh => 0,
+        }
+    }
+
+    /// Of several refusals of which one must be lifted, the one to name: what the user can do most
+    /// easily.
+    fn rank_in_any(self) -> u8 {
+        match self {
+            Self::NotFresh => 0,
+            Self::Unauthenticated => 1,
+            Self::Forbidden => 2,
+        }
+    }
+}
+
+/// What a user must be.
+pub(crate) enum Requirement<U> {
+    LoggedIn,
+    Fresh { within: Option<Duration> },
+    User(Arc<dyn Fn(&U) -> bool + Send + Sync>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Not(Box<Self>),
+}
+
+impl<U> Requirement<U> {
+    pub(crate) fn check(&self, identity: &Identity<U>, now: u32) -> Result<(), Rejection> {
+        let user = || identity.user().ok_or(Rejection::Unauthenticated);
+        match self {
+            Self::LoggedIn => user().map(|_| ()),
+            Self::Fresh { within } => {
+                user()?;
+                let since = identity.fresh_since().ok_or(Rejection::NotFresh)?;
+                let is_fresh = within.is_none_or(|age| is_recent(since, now, age));
+                if is_fresh { Ok(()) } else { Err(Rejection::NotFresh) }
+            }
+            Self::User(test) => {
+                if test(user()?) {
+                    Ok(())
+                } else {
+                    Err(Rejection::Forbidden)
+                }
+            }
+            Self::All(all) => {
+                let refusals = all.iter().filter_map(|one| one.check(identity, now).err());
+                refusals.max_by_key(|refusal| refusal.rank_in_all()).map_or(Ok(()), Err)
+            }
+            Self::Any(any) => {
+                let refused = |one: &Self| one.check(identity, now).err();
+                if any.iter().any(|one| refused(one).is_none()) {
+                    return Ok(());
+                }
+                let refusals = any.iter().filter_map(refused);
+                Err(refusals
+                    .min_by_key(|refusal| refusal.rank_in_any())
+                    .unwrap_or(Rejection::Forbidden))
+            }
+            Self::Not(other) => match other.check(identity, now) {
+                Ok(()) => Err(Rejection::Forbidden),
+                Err(_) => Ok(()),
+            },
+        }
+    }
+}
+
+impl<U> Clone for Requirement<U> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::LoggedIn => Self::LoggedIn,
+            Self::Fresh { within } => Self::Fresh { within: *within },
+            Self::User(test) => Self::User(Arc::clone(test)),
+            Self::All(all) => Self::All(all.clone()),
+            Self::Any(any) => Self::Any(any.clone()),
+            Self::Not(other) => Self::Not(other.clone()),
+        }
+    }
+}
+
+impl<U> fmt::Debug for Requirement<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LoggedIn => f.write_str("LoggedIn"),
+            Self::Fresh { within } => f.debug_struct("Fresh").field("within", within).finish(),
+            Self::User(_) => f.write_str("User(…)"),
+            Self::All(all) => f.debug_tuple("All").field(all).finish(),
+            Self::Any(any) => f.debug_tuple("Any").field(any).finish(),
+            Self::Not(other) => f.debug_tuple("Not").field(other).finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Rejection::{Forbidden, NotFresh, Unauthenticated};
+
+    const NOW: u32 = 1_000;
+
+    fn session(name: &'static str, fresh: u32, active: bool) -> Identity<&'static str> {
+        Identity::Session { user: Arc::new(name), fresh, active }
+    }
+
+    #[test]
+    fn who_passes_which_guard() {
+        use Requirement::{All, Any, Fresh, LoggedIn, Not, User};
+        let admin = || User(Arc::new(|user: &&str| *user == "admin"));
+        let recent = || Fresh { within: Some(Duration::from_secs(10)) };
+        let fresh = || Fresh { within: None };
+        let guards = [
+            LoggedIn,
+            fresh(),
+            recent(),
+            admin(),
+            All(vec![admin(), fresh()]),
+            Any(vec![admin(), fresh()]),
+            Not(Box::new(LoggedIn)),
+            Any(vec![Not(Box::new(LoggedIn)), admin()]),
+        ];
+        let (no, stale, forbidden) = (Err(Unauthenticated), Err(NotFresh), Err(Forbidden));
+        let loader = Identity::Loader { user: Arc::new("admin") };
+        #[rustfmt::skip]
+        let table = [
+            ("nobody", Identity::Anonymous, [no, no, no, no, no, no, Ok(()), Ok(())]),
+            ("forced, inactive", session("admin", 990, false),
+                [no, no, no, no, no, no, Ok(()), Ok(())]),
+            ("restored user", session("user", 0, true),
+                [Ok(()), stale, stale, forbidden, forbidden, stale, forbidden, forbidden]),
+            ("restored admin", session("admin", 0, true),
+                [Ok(()), stale, stale, Ok(()), stale, Ok(()), forbidden, Ok(())]),
+            ("fresh long ago", session("user", 989, true),
+                [Ok(()), Ok(()), stale, forbidden, forbidden, Ok(()), forbidden, forbidden]),
+            ("fresh lately", session("user", 990, true),
+                [Ok(()), Ok(()), Ok(()), forbidden, forbidden, Ok(()), forbidden, forbidden]),
+            ("fresh in the future", session("user", 2_000, true),
+                [Ok(()), Ok(()), Ok(()), forbidden, forbidden, Ok(()), forbidden, forbidden]),
+            ("found by a loader", loader,
+                [Ok(()), stale, stale, Ok(()), stale, Ok(()), forbidden, Ok(())]),
+        ];
+        for (who, identity, expected) in table {
+            for (guard, expected) in guards.iter().zip(expected) {
+                assert_eq!(guard.check(&identity, NOW), expected, "{who} at {guard:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The keys that cookies are made with, and what is derived from them.
+//!
+//! Derivation: `PRK = HKDF-SHA256-Extract("tower-keep/1", key)`, then per use
+//! `Expand(PRK, LP(purpose) ‖ LP(mode) ‖ LP(area) ‖ LP(cookie name), 32)`, where `LP` is a length of
+//! two bytes, big-endian, and then the bytes (RFC 5869). So no cookie can stand in for another: not
+//! one of another purpose, of another area, or of another name.
+
+use std::fmt;
+use std::hash::Hasher;
+
+use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit};
+use sha2::Sha256;
+use siphasher::sip::SipHasher24;
+
+use crate::BuildError;
+use crate::cookie::Sealer;
+
+const SHORTEST_KEY: usize = 32;
+const MOST_KEYS: usize = 8;
+
+/// The secret keys of an application: one current, and any that it still or already accepts.
+///
+/// A key is at least 32 random bytes, kept out of the source:
+///
+/// ```
+/// use tower_keep::Keys;
+///
+/// # fn example() -> Result<(), std::env::VarError> {
+/// // KEEP_KEY was made by `openssl rand -base64 48`.
+/// let keys = Keys::new(std::env::var("KEEP_KEY")?);
+/// # Ok(()) }
+/// ```
+///
+/// **Rotation.** Move the old key to [`add_previous`](Self::add_previous): its cookies stay valid
+/// and are reissued under the current one as they come by. When several nodes are updated one
+/// after the other, first give all of them the new key with [`add_next`](Self::add_next), then make
+/// it the current one. A key that has *leaked* is dropped, not demoted: whoever has it could go on
+/// making cookies.
+///
+/// Keys are checked when the layer is built: short ones and placeholders are refused. There are at
+/// most 8.
+#[derive(Clone)]
+#[must_use]
+pub struct Keys {
+    current: Box<[u8]>,
+    previous: Vec<Box<[u8]>>,
+    next: Vec<Box<[u8]>>,
+}
+
+impl Keys {
+    /// The key that new cookies are made with. Its bytes are taken as they are; text in hex or
+    /// base64 need not be decoded, only be long enough.
+    pub fn new(current: impl AsRef<[u8]>) -> Self {
+        Self { current: current.as_ref().into(), previous: Vec::new(), next: Vec::new() }
+    }
+
+    /// A random key, for development: everybody is logged out when the process ends.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system has no random bytes to give.
+    pub fn generate() -> Result<Self, crate::Fault> {
+        Ok(Self::new(crate::random::bytes::<48>()?))
+    }
+
+    /// Also accepts, and reissues, cookies made under an earlier key.
+    pub fn add_previous(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.previous.push(key.as_ref().into());
+        self
+    }
+
+    /// Also accepts cookies of a key that other nodes may already use.
+    pub fn add_next(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.next.push(key.as_ref().into());
+        self
+    }
+
+    fn all(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::once(&self.current).chain(&self.previous).chain(&self.next).map(|key| &**key)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        if self.all().count() > MOST_KEYS {
+            return Err(BuildError::TooManyKeys { count: self.all().count() });
+        }
+        for key in self.all() {
+            if key.len() < SHORTEST_KEY {
+                return Err(BuildError::KeyTooShort { length: key.len() });
+            }
+            if is_placeholder(key) {
+                return Err(BuildError::KeyIsPlaceholder);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Shows how many keys there are and nothing of them.
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys")
+            .field("previous", &self.previous.len())
+            .field("next", &self.next.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a key is one that somebody meant to replace. Not a measure of randomness: it catches
+/// what stands in examples and templates.
+fn is_placeholder(key: &[u8]) -> bool {
+    const TELLTALES: [&str; 12] = [
+        "changeme",
+        "changethis",
+        "changeit",
+        "replaceme",
+        "replacethis",
+        "placeholder",
+        "yoursecret",
+        "yourkey",
+        "examplekey",
+        "examplesecret",
+        "notasecret",
+        "0123456789abcdef0123456789abcdef",
+    ];
+    let mut seen = [false; 256];
+    key.iter().for_each(|byte| seen[usize::from(*byte)] = true);
+    let letters: String = key
+        .iter()
+        .filter(|byte| byte.is_ascii_alphanumeric())
+        .map(|byte| char::from(byte.to_ascii_lowercase()))
+        .collect();
+    seen.iter().filter(|seen| **seen).count() < 8
+        || TELLTALES.iter().any(|telltale| letters.contains(telltale))
+}
+
+/// What a layer derives from its keys, once, when it is built.
+pub(crate) struct Keyring {
+    pub(crate) session: Sealer,
+    pub(crate) remember: Sealer,
+    pub(crate) visit: Sealer,
+    /// In the order of the sealers' keys: what is marked under one is compared under the same.
+    digests: Vec<Digests>,
+}
+
+struct Digests {
+    stamp: SipHasher24,
+    client: SipHasher24,
+}
+
+/// Which key a cookie was made under; the current one is the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeySlot(pub(crate) usize);
+
+impl KeySlot {
+    pub(crate) const CURRENT: Self = Self(0);
+
+    pub(crate) fn is_current(self) -> bool {
+        self == Self::CURRENT
+    }
+}
+
+/// What the keys of a layer are bound to.
+pub(crate) struct Binding<'a> {
+    pub(crate) area: &'a str,
+    pub(crate) session: &'a str,
+    pub(crate) remember: &'a str,
+    pub(crate) visit: &'a str,
+}
+
+/// Cookies that are all there is to a login. With session records it will be another word, so that
+/// the cookies of one mode are refused in the other.
+const MODE: &str = "stateless";
+
+impl Keyring {
+    pub(crate) fn derive(keys: &Keys, binding: &Binding<'_>) -> Self {
+        let masters: Vec<Master> = keys.all().map(Master::extract).collect();
+        let sealer = |purpose, name| {
+            let key = |master: &Master| (master.id, master.hmac(purpose, binding.area, name));
+            Sealer::new(masters.iter().map(key).collect())
+        };
+        Self {
+            session: sealer("session", binding.session),
+            remember: sealer("remember", binding.remember),
+            visit: sealer("visit", binding.visit),
+            digests: masters
+                .iter()
+                .map(|master| Digests {
+                    stamp: master.siphash("stamp", binding.area),
+                    client: master.siphash("client", binding.area),
+                })
+                .collect(),
+        }
+    }
+
+    /// The digest of a user's stamp that a cookie carries.
+    pub(crate) fn stamp(&self, slot: KeySlot, user: &[u8], stamp: &[u8]) -> u64 {
+        let mut hasher = self.digests[slot.0].stamp;
+        // The length in front keeps a byte from moving between the id and the stamp.
+        hasher.write(&(user.len() as u16).to_be_bytes());
+        hasher.write(user);
+        hasher.write(stamp);
+        hasher.finish()
+    }
+
+    /// A hasher for what identifies a client.
+    pub(crate) fn client(&self, slot: KeySlot) -> SipHasher24 {
+        self.digests[slot.0].client
+    }
+}
+
+/// A key, extracted and ready to be expanded for its uses.
+struct Master {
+    prk: Hkdf<Sha256>,
+    /// A fingerprint, not an index, which would point at another key after the second rotation.
+    id: u8,
+}
+
+impl Master {
+    fn extract(key: &[u8]) -> Self {
+        let prk = Hkdf::<Sha256>::new(Some(b"tower-keep/1"), key);
+        let mut id = [0];
+        expand(&prk, &["kid"], &mut id);
+        Self { prk, id: id[0] }
+    }
+
+    fn hmac(&self, purpose: &str, area: &str, name: &str) -> Hmac<Sha256> {
+        let mut key = [0; 32];
+        expand(&self.prk, &[purpose, MODE, area, name], &mut key);
+        let mut padded = hmac::digest::Key::<Hmac<Sha256>>::default();
+        padded[..key.len()].copy_from_slice(&key);
+        Hmac::<Sha256>::new(&padded)
+    }
+
+    fn siphash(&self, purpose: &str, area: &str) -> SipHasher24 {
+        let mut key = [0; 32];
+        expand(&self.prk, &[purpose, MODE, area, ""], &mut key);
+        let mut short = [0; 16];
+        short.copy_from_slice(&key[..16]);
+        SipHasher24::new_with_key(&short)
+    }
+}
+
+fn expand(prk: &Hkdf<Sha256>, words: &[&str], out: &mut [u8]) {
+    let mut info = Vec::new();
+    for word in words {
+        info.extend((word.len() as u16).to_be_bytes());
+        info.extend(word.as_bytes());
+    }
+    // It fails only for more than 8,160 bytes (RFC 5869 §2.3), and 32 are the most asked for.
+    let _ = prk.expand(&info, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_empty_and_placeholder_keys_are_refused() {
+        let short = |length| Err(BuildError::KeyTooShort { length });
+        let good = b"\x8f\x1c random enough for every test \x02\x9d".as_slice();
+        for (key, expected) in [
+            (b"".as_slice(), short(0)),
+            (b"31 bytes are one byte too few..", short(31)),
+            (&[0; 32], Err(BuildError::KeyIsPlaceholder)),
+            (b"abcabcabcabcabcabcabcabcabcabcabc", Err(BuildError::KeyIsPlaceholder)),
+            (b"please CHANGE-ME before production", Err(BuildError::KeyIsPlaceholder)),
+            (b"your secret key goes here, 32 bytes", Err(BuildError::KeyIsPlaceholder)),
+            (b"parity secret, thirty-two bytes long", Ok(())),
+            (good, Ok(())),
+        ] {
+            assert_eq!(Keys::new(key).check(), expected, "{}", String::from_utf8_lossy(key));
+            assert_eq!(Keys::new(good).add_previous(key).check(), expected);
+            assert_eq!(Keys::new(good).add_next(key).check(), expected);
+        }
+    }
+
+    #[test]
+    fn more_than_eight_keys_are_refused() {
+        let key = |n: u8| [b"a key of thirty-two bytes, number".as_slice(), &[n]].concat();
+        let keys = (1..8).fold(Keys::new(key(0)), |keys, n| keys.add_previous(key(n)));
+        assert_eq!(keys.check(), Ok(()));
+        assert_eq!(keys.add_next(key(8)).check(), Err(BuildError::TooManyKeys { count: 9 }));
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let shown = format!("{:?}", Keys::new("parity secret, thirty-two bytes long"));
+        assert_eq!(shown, "Keys { previous: 0, next: 0, .. }");
+    }
+}

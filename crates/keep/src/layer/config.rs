@@ -1,0 +1,62 @@
+//! What a layer has settled when it was built, shared by all its requests.
+
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use http::header::HeaderName;
+use tower_keep_core::{Clock, UserStore};
+
+use crate::client::{ClientMatch, TrustedProxies};
+use crate::cookie::Template;
+use crate::event::{Event, Listener};
+use crate::guard::Answers;
+use crate::keys::Keyring;
+use crate::loader::RequestLoader;
+use crate::rules::Policy;
+use crate::target::LocalTarget;
+
+pub(crate) struct Config<U> {
+    pub(crate) store: Arc<dyn UserStore<User = U>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) keyring: Keyring,
+    pub(crate) policy: Policy,
+    pub(crate) session: Template,
+    pub(crate) remember: Template,
+    pub(crate) visit: Template,
+    /// In seconds.
+    pub(crate) remember_duration: u32,
+    pub(crate) client_match: ClientMatch,
+    pub(crate) proxies: TrustedProxies,
+    pub(crate) loaders: Vec<Arc<dyn RequestLoader<U>>>,
+    /// What the loaders read.
+    pub(crate) loader_headers: Vec<HeaderName>,
+    pub(crate) listeners: Vec<Listener<U>>,
+    pub(crate) anonymous: Option<Arc<dyn Fn() -> Arc<U> + Send + Sync>>,
+    pub(crate) answers: Answers<U>,
+    pub(crate) next_field: String,
+    pub(crate) next_in_session: bool,
+    pub(crate) public_origin: Option<String>,
+    pub(crate) home: LocalTarget,
+    /// Where nobody is ever sent back to: login, logout, confirm.
+    pub(crate) never_next: Vec<String>,
+    pub(crate) exempt_options: bool,
+}
+
+impl<U> Config<U> {
+    /// The time in seconds since 1970.
+    pub(crate) fn now(&self) -> u32 {
+        let since = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    /// Tells the listeners and the log.
+    pub(crate) fn raise(&self, event: Event<U>) {
+        tracing::debug!(target: "tower_keep", event = event.name(), "login event");
+        self.listeners.iter().for_each(|listener| listener(&event));
+    }
+
+    /// Whether somebody may be sent back here after signing in.
+    pub(crate) fn allows_next(&self, target: &LocalTarget) -> bool {
+        !self.never_next.iter().any(|path| target.leads_to(path))
+    }
+}

@@ -1,0 +1,61 @@
+//! The service: a handle into the request, and what became of it into the response.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tower_keep_core::AuthUser;
+use tower_service::Service;
+
+use super::{Config, LoginFuture};
+use crate::login::{Login, Snapshot};
+
+/// A service that knows who is logged in; made by [`LoginLayer`](crate::LoginLayer).
+pub struct LoginService<S, U> {
+    inner: S,
+    config: Arc<Config<U>>,
+}
+
+impl<S, U> LoginService<S, U> {
+    pub(super) fn new(inner: S, config: Arc<Config<U>>) -> Self {
+        Self { inner, config }
+    }
+}
+
+impl<S, U, ReqBody, ResBody> Service<Request<ReqBody>> for LoginService<S, U>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    U: AuthUser,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = LoginFuture<S::Future, U>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        let outer = request.extensions().get::<Login<U>>();
+        if outer.is_some_and(|outer| outer.belongs_to(&self.config)) {
+            // The same layer twice around one handler: the outer one does it all.
+            return LoginFuture::new(self.inner.call(request), None);
+        }
+        let snapshot = Snapshot::of(&request, &self.config);
+        let login = Login::new(Arc::clone(&self.config), snapshot, outer.cloned());
+        request.extensions_mut().insert(login.clone());
+        LoginFuture::new(self.inner.call(request), Some(login))
+    }
+}
+
+impl<S: Clone, U> Clone for LoginService<S, U> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), config: Arc::clone(&self.config) }
+    }
+}
+
+impl<S, U> std::fmt::Debug for LoginService<S, U> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoginService").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,219 @@
+//! The loaders that most APIs need.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{self, HeaderName, HeaderValue};
+use tower_keep_core::StoreError;
+
+use super::{LoaderRequest, RequestLoader};
+
+/// `Authorization: Bearer TOKEN` (RFC 6750), looked up by a closure.
+///
+/// Store only a hash of each token, and look it up by that: then neither a leaked table nor the
+/// time of the look-up tells a token.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tower_keep::{Account, Bearer, StoreError};
+///
+/// let loader = Bearer::new(|token: String| async move {
+///     // find the user whose token has this hash
+///     # let _ = token;
+///     Ok::<Option<Arc<Account>>, StoreError>(None)
+/// });
+/// # let _ = loader;
+/// ```
+#[derive(Clone)]
+pub struct Bearer<F> {
+    load: F,
+}
+
+/// `Authorization: Basic …` (RFC 7617): a name and a password, checked by a closure.
+///
+/// Every request checks the password, so hash it with something fast enough, or prefer tokens.
+#[derive(Clone)]
+pub struct Basic<F> {
+    load: F,
+    challenge: HeaderValue,
+}
+
+/// A header of the API's own, such as `X-API-Key`, looked up by a closure.
+#[derive(Clone)]
+pub struct ApiKey<F> {
+    load: F,
+    header: HeaderName,
+}
+
+const AUTHORIZATION: &[HeaderName] = &[header::AUTHORIZATION];
+
+impl<F> Bearer<F> {
+    /// Looks tokens up with this closure.
+    pub fn new(load: F) -> Self {
+        Self { load }
+    }
+}
+
+impl<F> Basic<F> {
+    /// Checks names and passwords with this closure.
+    pub fn new(load: F) -> Self {
+        Self { load, challenge: HeaderValue::from_static(r#"Basic realm="", charset="UTF-8""#) }
+    }
+
+    /// The realm that browsers show when they ask for the password: visible ASCII. Quotes and
+    /// backslashes in it are left out.
+    #[must_use]
+    pub fn with_realm(mut self, realm: &str) -> Self {
+        let realm = realm.replace(['"', '\\'], "");
+        let challenge = format!(r#"Basic realm="{realm}", charset="UTF-8""#);
+        if let Ok(challenge) = HeaderValue::try_from(challenge) {
+            self.challenge = challenge;
+        }
+        self
+    }
+}
+
+impl<F> ApiKey<F> {
+    /// Looks the keys in this header up with the closure.
+    pub fn new(header: HeaderName, load: F) -> Self {
+        Self { load, header }
+    }
+}
+
+#[async_trait]
+impl<U, F, Fut> RequestLoader<U> for Bearer<F>
+where
+    F: Fn(String) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<Option<Arc<U>>, StoreError>> + Send,
+    U: Send + Sync,
+{
+    fn headers(&self) -> &[HeaderName] {
+        AUTHORIZATION
+    }
+
+    fn challenge(&self) -> Option<HeaderValue> {
+        Some(HeaderValue::from_static("Bearer"))
+    }
+
+    async fn load(&self, request: &LoaderRequest) -> Result<Option<Arc<U>>, StoreError> {
+        match credentials(request, "Bearer") {
+            Some(token) => (self.load)(token.to_owned()).await,
+            None => Ok(None),
+        }
+    }
+}
+
+#[async_trait]
+impl<U, F, Fut> RequestLoader<U> for Basic<F>
+where
+    F: Fn(String, String) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<Option<Arc<U>>, StoreError>> + Send,
+    U: Send + Sync,
+{
+    fn headers(&self) -> &[HeaderName] {
+        AUTHORIZATION
+    }
+
+    fn challenge(&self) -> Option<HeaderValue> {
+        Some(self.challenge.clone())
+    }
+
+    async fn load(&self, request: &LoaderRequest) -> Result<Option<Arc<U>>, StoreError> {
+        match credentials(request, "Basic").and_then(name_and_password) {
+            Some((name, password)) => (self.load)(name, password).await,
+            None => Ok(None),
+        }
+    }
+}
+
+#[async_trait]
+impl<U, F, Fut> RequestLoader<U> for ApiKey<F>
+where
+    F: Fn(String) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<Option<Arc<U>>, StoreError>> + Send,
+    U: Send + Sync,
+{
+    fn headers(&self) -> &[HeaderName] {
+        std::slice::from_ref(&self.header)
+    }
+
+    async fn load(&self, request: &LoaderRequest) -> Result<Option<Arc<U>>, StoreError> {
+        match request.header(&self.header).and_then(|key| key.to_str().ok()) {
+            Some(key) if !key.is_empty() => (self.load)(key.to_owned()).await,
+            _ => Ok(None),
+        }
+    }
+}
+
+/// What follows the scheme in `Authorization`; schemes are compared without regard to case.
+fn credentials<'a>(request: &'a LoaderRequest, scheme: &str) -> Option<&'a str> {
+    let value = request.header(header::AUTHORIZATION)?.to_str().ok()?;
+    let (given, credentials) = value.split_once(' ')?;
+    let credentials = credentials.trim_matches(' ');
+    (given.eq_ignore_ascii_case(scheme) && !credentials.is_empty()).then_some(credentials)
+}
+
+fn name_and_password(credentials: &str) -> Option<(String, String)> {
+    let text = String::from_utf8(STANDARD.decode(credentials).ok()?).ok()?;
+    let (name, password) = text.split_once(':')?;
+    Some((name.to_owned(), password.to_owned()))
+}
+
+macro_rules! opaque {
+    ($($name:ident)*) => {$(
+        impl<F> fmt::Debug for $name<F> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+
+opaque!(Bearer Basic ApiKey);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(authorization: &str) -> LoaderRequest {
+        let mut headers = http::HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, authorization.parse().unwrap());
+        LoaderRequest {
+            method: http::Method::GET,
+            uri: http::Uri::from_static("/"),
+            headers,
+            client: None,
+        }
+    }
+
+    #[test]
+    fn credentials_are_read_strictly() {
+        for (value, bearer, basic) in [
+            ("Bearer abc", Some("abc"), None),
+            ("bearer  abc ", Some("abc"), None),
+            ("Bearer", None, None),
+            ("Bearer ", None, None),
+            ("Bearerabc", None, None),
+            ("Basic YTpi", None, Some(("a", "b"))),
+            ("basic YTpiOmM=", None, Some(("a", "b:c"))),
+            ("Basic YWI=", None, None),
+            ("Basic !!", None, None),
+            ("Basic /w==", None, None),
+        ] {
+            let request = request(value);
+            assert_eq!(credentials(&request, "Bearer"), bearer, "{value}");
+            let found = credentials(&request, "Basic").and_then(name_and_password);
+            let expected = basic.map(|(name, password)| (name.to_owned(), password.to_owned()));
+            assert_eq!(found, expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_realm_cannot_break_out_of_its_quotes() {
+        let basic = Basic::new(()).with_realm("a \"b\\");
+        assert_eq!(basic.challenge, r#"Basic realm="a b", charset="UTF-8""#);
+    }
+}

@@ -1,0 +1,247 @@
+//! The handle that handlers use.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use http::Extensions;
+use tokio::sync::OnceCell;
+use tower_keep_core::AuthUser;
+
+use super::resolve::resolve;
+use super::snapshot::{Presented, Snapshot};
+use super::state::{Identity, State};
+use crate::Fault;
+use crate::cookie::Visit;
+use crate::layer::Config;
+
+/// Who is logged in, in one request; and the way to log in and out.
+///
+/// The [layer](crate::LoginLayer) puts it into the request's extensions; with the feature `axum`
+/// it is an extractor. Nothing is looked up until somebody asks, and then once per request, however
+/// many ask and however concurrently. A clone is the same handle.
+///
+/// A handler that logs somebody in has logged them in once the call has returned `Ok`, whatever
+/// status it then answers with; the cookies go out with any response. They can't go out later: a
+/// handle that is used after the head of the response is written answers with an error.
+///
+/// ```
+/// use tower_keep::{Account, LogInError};
+///
+/// type Login = tower_keep::Login<Account>;
+///
+/// async fn sign_in(login: Login, account: Account) -> Result<String, LogInError> {
+///     login.log_in(account).remember(true).await?;
+///     Ok(login.next_or_home().to_string()) // redirect there, with 303
+/// }
+///
+/// async fn greet(login: Login) -> Result<String, tower_keep::Fault> {
+///     Ok(match login.user().await? {
+///         Some(user) => format!("Hello, {}", user.login()),
+///         None => "Hello, stranger".into(),
+///     })
+/// }
+/// ```
+pub struct Login<U>(pub(super) Arc<Inner<U>>);
+
+pub(super) struct Inner<U> {
+    pub(super) config: Arc<Config<U>>,
+    pub(super) snapshot: Snapshot,
+    /// The handle of another area's layer, further out.
+    outer: Option<Login<U>>,
+    presented: OnceLock<Presented>,
+    pub(super) visit: OnceLock<Visit>,
+    /// Survives an asker who is dropped in the middle: another takes over.
+    resolved: OnceCell<Result<(), Fault>>,
+    state: Mutex<State<U>>,
+    /// The response depends on the cookies.
+    looked: AtomicBool,
+}
+
+impl<U> Login<U> {
+    pub(crate) fn new(config: Arc<Config<U>>, snapshot: Snapshot, outer: Option<Self>) -> Self {
+        Self(Arc::new(Inner {
+            config,
+            snapshot,
+            outer,
+            presented: OnceLock::new(),
+            visit: OnceLock::new(),
+            resolved: OnceCell::new(),
+            state: Mutex::new(State::new()),
+            looked: AtomicBool::new(false),
+        }))
+    }
+
+    pub(crate) fn config(&self) -> &Arc<Config<U>> {
+        &self.0.config
+    }
+
+    pub(crate) fn belongs_to(&self, config: &Arc<Config<U>>) -> bool {
+        Arc::ptr_eq(&self.0.config, config)
+    }
+
+    /// Never held across an await. What a panic leaves behind is whole: states are replaced, not
+    /// built up.
+    pub(super) fn state(&self) -> MutexGuard<'_, State<U>> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn look(&self) {
+        self.0.looked.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn was_looked_at(&self) -> bool {
+        self.0.looked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn presented(&self) -> &Presented {
+        self.0.presented.get_or_init(|| Presented::open(&self.0.snapshot.cookies, &self.0.config))
+    }
+
+    /// No cookie can be set any more.
+    pub(crate) fn seal(&self) {
+        self.state().sealed = true;
+    }
+}
+
+impl<U: AuthUser> Login<U> {
+    /// The handle of this layer: the innermost one, or one that another area's layer has covered.
+    pub(crate) fn find(extensions: &Extensions, config: &Arc<Config<U>>) -> Option<Self> {
+        let mut login = extensions.get::<Self>();
+        while let Some(candidate) = login {
+            if candidate.belongs_to(config) {
+                return Some(candidate.clone());
+            }
+            login = candidate.0.outer.as_ref();
+        }
+        None
+    }
+
+    /// The user who is logged in; `None` if nobody is.
+    ///
+    /// # Errors
+    ///
+    /// A store or a request loader failed. It is then not known who this is: answer with an error,
+    /// never as to an anonymous user.
+    pub async fn user(&self) -> Result<Option<Arc<U>>, Fault> {
+        self.ensure_resolved().await?;
+        Ok(self.state().identity.user().cloned())
+    }
+
+    /// The user who is logged in, or the application's own anonymous user.
+    ///
+    /// `None` only if nobody is logged in and the layer was built without
+    /// [`with_anonymous_user`](crate::LoginLayerBuilder::with_anonymous_user).
+    ///
+    /// # Errors
+    ///
+    /// As [`user`](Self::user).
+    pub async fn user_or_anonymous(&self) -> Result<Option<Arc<U>>, Fault> {
+        let user = self.user().await?;
+        Ok(user.or_else(|| self.0.config.anonymous.as_ref().map(|anonymous| anonymous())))
+    }
+
+    /// The user of a login that was forced although the user is [not
+    /// active](AuthUser::is_active). To [`user`](Self::user) and to guards this is nobody.
+    ///
+    /// # Errors
+    ///
+    /// As [`user`](Self::user).
+    pub async fn inactive_user(&self) -> Result<Option<Arc<U>>, Fault> {
+        self.ensure_resolved().await?;
+        Ok(match &self.state().identity {
+            Identity::Session { user, active: false, .. } => Some(Arc::clone(user)),
+            _ => None,
+        })
+    }
+
+    /// Whether the user has logged in here by proving who they are: not brought back by the
+    /// remember cookie, not found by a request loader, and from the same client since (as session
+    /// protection is set).
+    ///
+    /// # Errors
+    ///
+    /// As [`user`](Self::user).
+    pub async fn is_fresh(&self) -> Result<bool, Fault> {
+        Ok(self.fresh_since().await?.is_some())
+    }
+
+    /// Whether the user has proved who they are at most this long ago.
+    ///
+    /// # Errors
+    ///
+    /// As [`user`](Self::user).
+    pub async fn is_fresh_within(&self, age: Duration) -> Result<bool, Fault> {
+        let now = self.0.config.now();
+        Ok(self.fresh_since().await?.is_some_and(|since| is_recent(since, now, age)))
+    }
+
+    async fn fresh_since(&self) -> Result<Option<u32>, Fault> {
+        self.ensure_resolved().await?;
+        Ok(self.state().identity.fresh_since())
+    }
+
+    /// Whether this browser holds a genuine remember cookie that is in time, or gets one with this
+    /// response. Looks nobody up: whether its user still exists turns out when it is needed.
+    pub fn is_remembered(&self) -> bool {
+        use super::state::Change;
+
+        self.look();
+        match self.state().remember {
+            Change::Set(_) => true,
+            Change::Clear => false,
+            Change::Keep => {
+                let now = self.0.config.now();
+                let presented = self.presented().remember.as_ref();
+                presented.is_some_and(|held| now < held.cookie.terms.expires)
+            }
+        }
+    }
+
+    /// Resolves who this is, once per request.
+    pub(crate) async fn ensure_resolved(&self) -> Result<(), Fault> {
+        self.look();
+        if self.state().decided {
+            return Ok(());
+        }
+        self.0.resolved.get_or_init(|| self.resolve()).await.clone()
+    }
+
+    async fn resolve(&self) -> Result<(), Fault> {
+        let resolved = resolve(&self.0.config, &self.0.snapshot, self.presented()).await?;
+        let mut state = self.state();
+        state.asked_loaders |= resolved.asked_loaders;
+        // A login or logout that was quicker has the last word, and so has the response.
+        if !state.decided && !state.sealed {
+            state.identity = resolved.identity;
+            state.session = resolved.session;
+            state.remember = resolved.remember;
+            state.remembered = resolved.remembered;
+        }
+        Ok(())
+    }
+
+    /// Calls the closure with who this is.
+    pub(crate) fn with_identity<T>(&self, see: impl FnOnce(&Identity<U>) -> T) -> T {
+        see(&self.state().identity)
+    }
+}
+
+/// Whether something happened at most this long ago; what lies in the future was just now.
+pub(crate) fn is_recent(since: u32, now: u32, age: Duration) -> bool {
+    u64::from(now.saturating_sub(since)) <= age.as_secs()
+}
+
+impl<U> Clone for Login<U> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// Shows nothing of the login.
+impl<U> fmt::Debug for Login<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").finish_non_exhaustive()
+    }
+}

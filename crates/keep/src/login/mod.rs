@@ -1,0 +1,26 @@
+//! One request's login: what was seen of the request, who it is, and what the handler changes.
+//!
+//! | look for | in |
+//! | --- | --- |
+//! | the handle that handlers use | `handle` |
+//! | what is kept of a request | `snapshot` |
+//! | the walk from cookies to a user | `resolve`; its decisions are in `crate::rules` |
+//! | logging in, out, confirming | `change` |
+//! | making a cookie out for a user | `issue` |
+//! | `next` and notices | `visit` |
+//! | the response's headers | `write` |
+
+mod change;
+mod handle;
+mod issue;
+mod resolve;
+mod snapshot;
+mod state;
+mod visit;
+mod write;
+
+pub use change::LogIn;
+pub use handle::Login;
+pub(crate) use handle::is_recent;
+pub(crate) use snapshot::Snapshot;
+pub(crate) use state::Identity;

@@ -1,0 +1,130 @@
+//! The pages that somebody is sent to: to sign in, or to confirm who they are.
+
+use http::Uri;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::BuildError;
+use crate::target::LocalTarget;
+
+/// What stays as it is in a query's value: RFC 3986's unreserved characters.
+const VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A page of this site (`/login`, `/login?theme=dark`) or a whole URL elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// Without a query of ours, and without the field that carries the target.
+    url: String,
+    place: Place,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// With the path alone.
+    Here(String),
+    /// With the origin.
+    Elsewhere(String),
+}
+
+impl Page {
+    /// Parses a setting; `field` is the name under which the target is added.
+    pub(crate) fn parse(text: &str, field: &str) -> Result<Self, BuildError> {
+        let refused = || BuildError::Page { page: text.to_owned() };
+        let place = match text.parse::<LocalTarget>() {
+            Ok(local) => Place::Here(local.path().to_owned()),
+            Err(_) => Place::Elsewhere(origin_of(text).ok_or_else(refused)?),
+        };
+        // A field of that name in the setting would hide the one that is added.
+        let (base, query) = text.split_once('?').unwrap_or((text, ""));
+        let own = |pair: &&str| pair.split('=').next() == Some(field);
+        let kept: Vec<&str> =
+            query.split('&').filter(|pair| !pair.is_empty() && !own(pair)).collect();
+        let url =
+            if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) };
+        Ok(Self { url, place })
+    }
+
+    /// The path, if the page is on this site.
+    pub(crate) fn local_path(&self) -> Option<&str> {
+        match &self.place {
+            Place::Here(path) => Some(path),
+            Place::Elsewhere(_) => None,
+        }
+    }
+
+    /// The page's URL without a target.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The page's URL with the target in the field.
+    ///
+    /// A page elsewhere gets the whole URL to come back to, if the public origin is known; never
+    /// one made from a `Host` that anybody can send.
+    pub(crate) fn url_with(
+        &self,
+        field: &str,
+        target: &LocalTarget,
+        public_origin: Option<&str>,
+    ) -> String {
+        let origin = match (&self.place, public_origin) {
+            (Place::Elsewhere(origin), Some(own)) if origin != own => own,
+            _ => "",
+        };
+        let separator = if self.url.contains('?') { '&' } else { '?' };
+        format!(
+            "{}{separator}{}={}{}",
+            self.url,
+            utf8_percent_encode(field, VALUE),
+            utf8_percent_encode(origin, VALUE),
+            utf8_percent_encode(target.as_str(), VALUE)
+        )
+    }
+}
+
+/// `scheme://host[:port]` of a whole URL of visible ASCII.
+pub(crate) fn origin_of(text: &str) -> Option<String> {
+    if !text.bytes().all(|byte| matches!(byte, 0x21..=0x7E) && !b"\\#\"<>".contains(&byte)) {
+        return None;
+    }
+    let uri: Uri = text.parse().ok()?;
+    let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
+    let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
+    Some(format!("{scheme}://{authority}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_target_joins_whatever_query_the_page_has() {
+        let here = Some("https://here.example");
+        for (page, origin, expected) in [
+            ("/login", None, "/login?next=%2Fa%3Fb%3Dc%26d~e"),
+            ("/login?x=1&y", None, "/login?x=1&y&next=%2Fa%3Fb%3Dc%26d~e"),
+            ("/login?next=/old&x=1", None, "/login?x=1&next=%2Fa%3Fb%3Dc%26d~e"),
+            ("/login", here, "/login?next=%2Fa%3Fb%3Dc%26d~e"),
+            ("https://here.example/in", here, "https://here.example/in?next=%2Fa%3Fb%3Dc%26d~e"),
+            ("https://id.example/in", None, "https://id.example/in?next=%2Fa%3Fb%3Dc%26d~e"),
+            (
+                "https://id.example/in",
+                here,
+                "https://id.example/in?next=https%3A%2F%2Fhere.example%2Fa%3Fb%3Dc%26d~e",
+            ),
+        ] {
+            let target = "/a?b=c&d~e".parse().unwrap();
+            let page = Page::parse(page, "next").unwrap();
+            assert_eq!(page.url_with("next", &target, origin), expected);
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_neither_local_nor_a_url_is_refused() {
+        for page in
+            ["", "login", "//evil", "/a b", "ftp://host/", "https://", "https://a@b/", "/a\r\n"]
+        {
+            let refused = Err(BuildError::Page { page: page.into() });
+            assert_eq!(Page::parse(page, "next"), refused, "{page:?}");
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Targets on this site: the only places that a login ever redirects to.
+
+use std::fmt;
+use std::str::FromStr;
+
+use percent_encoding::percent_decode_str;
+
+/// The longest target, in bytes.
+const LIMIT: usize = 2_048;
+
+/// A path on this site, with or without a query: `/account?tab=2`.
+///
+/// The only way to make one is to parse it, and what parses stays on this site in every browser, so
+/// that it can be put into `Location` as it is. It is where `next` ends up: an attacker who sends
+/// somebody a link with `next=//evil.example` gets nothing back.
+///
+/// ```
+/// use tower_keep::LocalTarget;
+///
+/// assert_eq!("/account?tab=2".parse::<LocalTarget>()?.path(), "/account");
+/// for elsewhere in ["//evil.example", "/\\evil.example", "https://evil.example", "/a/../..//b"] {
+///     assert!(elsewhere.parse::<LocalTarget>().is_err());
+/// }
+/// # Ok::<_, tower_keep::NotLocal>(())
+/// ```
+///
+/// The grammar is `"/" [segment *("/" segment)] ["?" query]` with RFC 3986's `pchar`, 1 to 2,048
+/// bytes, no empty segment but the last. The path is also decoded once, to look only: no control
+/// byte, no backslash, no segment `.` or `..`, and no second `/` at the front may come to light.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct LocalTarget(Box<str>);
+
+/// The text is not a path on this site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a path on this site: it must begin with one `/` and be plain, encoded ASCII")]
+pub struct NotLocal;
+
+impl LocalTarget {
+    /// The target as it was given, path and query.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The path, without the query.
+    pub fn path(&self) -> &str {
+        self.0.split_once('?').map_or(&self.0, |(path, _)| path)
+    }
+
+    /// Whether this leads to the page itself, however its path is encoded.
+    pub(crate) fn leads_to(&self, page_path: &str) -> bool {
+        percent_decode_str(self.path()).eq(percent_decode_str(page_path))
+    }
+}
+
+impl FromStr for LocalTarget {
+    type Err = NotLocal;
+
+    fn from_str(text: &str) -> Result<Self, NotLocal> {
+        if is_local(text) { Ok(Self(text.into())) } else { Err(NotLocal) }
+    }
+}
+
+impl TryFrom<&str> for LocalTarget {
+    type Error = NotLocal;
+
+    fn try_from(text: &str) -> Result<Self, NotLocal> {
+        text.parse()
+    }
+}
+
+impl AsRef<str> for LocalTarget {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Display for LocalTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for LocalTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LocalTarget({:?})", self.as_str())
+    }
+}
+
+/// The rules, in the order of their cheapness.
+fn is_local(text: &str) -> bool {
+    let (path, query) = text.split_once('?').unwrap_or((text, ""));
+    text.len() <= LIMIT
+        && path.starts_with('/')
+        && !path.contains("//")
+        && is_encoded(path, |byte| is_pchar(byte) || byte == b'/')
+        && is_encoded(query, |byte| is_pchar(byte) || matches!(byte, b'/' | b'?'))
+        && is_harmless_decoded(path)
+}
+
+/// Only bytes of the set, and percent signs with two hex digits.
+fn is_encoded(text: &str, in_set: impl Fn(u8) -> bool) -> bool {
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let good = if byte == b'%' {
+            let mut hex = || bytes.next().is_some_and(|byte| byte.is_ascii_hexdigit());
+            hex() && hex()
+        } else {
+            in_set(byte)
+        };
+        if !good {
+            return false;
+        }
+    }
+    true
+}
+
+/// RFC 3986 §3.3, without the percent sign.
+fn is_pchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)
+}
+
+/// What proxies and frameworks might make of the path when they decode it.
+fn is_harmless_decoded(path: &str) -> bool {
+    let decoded: Vec<u8> = percent_decode_str(path).collect();
+    let is_dots = |segment: &[u8]| {
+        // Some servers cut parameters off before they resolve dots: `/..;/` climbs there.
+        let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
+        matches!(name, b"." | b"..")
+    };
+    !decoded.starts_with(b"//")
+        && !decoded.iter().any(|byte| matches!(byte, 0..0x20 | 0x7F | b'\\'))
+        && !decoded.split(|byte| *byte == b'/').any(is_dots)
+}
+
+/// A request's own path and query as a target, its stray bytes encoded first; `None` if it still is
+/// not one.
+pub(crate) fn target_of(uri: &http::Uri) -> Option<LocalTarget> {
+    let text = uri.path_and_query()?.as_str();
+    text.parse().ok().or_else(|| {
+        const STRAY: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
+            .add(b' ')
+            .add(b'"')
+            .add(b'#')
+            .add(b'<')
+            .add(b'>')
+            .add(b'[')
+            .add(b'\\')
+            .add(b']')
+            .add(b'^')
+            .add(b'`')
+            .add(b'{')
+            .add(b'|')
+            .add(b'}');
+        percent_encoding::utf8_percent_encode(text, STRAY).to_string().parse().ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leaves_the_site_or_confuses_somebody_is_refused() {
+        let long = format!("/{}", "a".repeat(2_048));
+        for text in [
+            "",
+            "a",
+            "?a",
+            "//",
+            "//evil",
+            "///evil",
+            "/a//b",
+            "/a/..//evil",
+            "/%2e%2e/x",
+            "/a/.%2E/x",
+            "/..;/evil",
+            "/.;x/evil",
+            "/.",
+            "/..",
+            "/a/.",
+            "/a/..",
+            "/%2Fevil",
+            "/%2f%2fevil",
+            "/a%5Cb",
+            "/\\evil",
+            "\\\\evil",
+            "/a\\b",
+            "/;//evil",
+            "/x%0D%0AX:y",
+            "/a%00",
+            "/a%7F",
+            "/x?a\\b",
+            "/a#//evil",
+            "/a b",
+            "/a\tb",
+            "/\t/evil",
+            "/%09//evil",
+            "/a\r\nX: y",
+            "\u{1}/a",
+            "/é",
+            "/\u{FF0E}",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/x?a%",
+            "/x?%zz",
+            "/\"",
+            "/<",
+            "/>",
+            "/^",
+            "/{",
+            "/|",
+            "/}",
+            "/`",
+            "/[::1",
+            "/x?a[0]",
+            "http:/\\evil",
+            "http:evil",
+            "https://host@evil",
+            "javascript:alert(1)",
+            "mailto:a@b",
+            long.as_str(),
+        ] {
+            assert_eq!(text.parse::<LocalTarget>(), Err(NotLocal), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_stays_is_emitted_as_it_came() {
+        let long = format!("/{}", "a".repeat(2_047));
+        for text in [
+            "/",
+            "/?",
+            "/a",
+            "/a/",
+            "/a/b",
+            "/x?u=//evil",
+            "/x?u=https://evil/",
+            "/x?q=a%0D%0Ab",
+            "/files/a%2Fb",
+            "/%252Fevil",
+            "/@evil",
+            "/:80/evil",
+            "/a%ff",
+            "/%E4%BD%90",
+            "/a;b=c?d?e",
+            "/...",
+            "/.well-known/x",
+            "/a..",
+            "/..a",
+            "/x?../..",
+            "/~me/!$&'()*+,;=:@",
+            long.as_str(),
+        ] {
+            assert_eq!(text.parse::<LocalTarget>().unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn a_page_is_recognised_however_it_is_encoded() {
+        for (target, expected) in [
+            ("/login", true),
+            ("/login?next=/login", true),
+            ("/%6Cogin", true),
+            ("/login/", false),
+            ("/logins", false),
+            ("/x?/login", false),
+        ] {
+            assert_eq!(target.parse::<LocalTarget>().unwrap().leads_to("/login"), expected);
+        }
+    }
+
+    #[test]
+    fn a_request_target_becomes_local_or_nothing() {
+        for (uri, expected) in [
+            ("/a?b=c", Some("/a?b=c")),
+            ("/a?b=[c]", Some("/a?b=%5Bc%5D")),
+            ("/a?b={c}", Some("/a?b=%7Bc%7D")),
+            ("http://evil.example/p?q", Some("/p?q")),
+            ("//evil.example/p", None),
+            ("/a/../b", None),
+            ("*", None),
+        ] {
+            let Ok(uri) = uri.parse::<http::Uri>() else { panic!("not a URI: {uri}") };
+            let target = target_of(&uri);
+            assert_eq!(target.as_ref().map(LocalTarget::as_str), expected, "{uri}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! A browser's cookies for one host.
+
+use std::time::{Duration, SystemTime};
+
+use cookie::Cookie;
+use http::HeaderValue;
+
+/// A browser's cookies for one host, by name and path (RFC 6265bis §5.7).
+///
+/// `Domain` and `Secure` are not looked at: there is one host, and it may be plain HTTP.
+#[derive(Clone, Debug, Default)]
+pub struct Jar(Vec<Entry>);
+
+#[derive(Clone, Debug)]
+struct Entry {
+    name: String,
+    value: String,
+    path: String,
+    /// `None` until the browser is closed.
+    expires: Option<SystemTime>,
+}
+
+impl Jar {
+    /// The value of the cookie with this name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|entry| entry.name == name).map(|entry| entry.value.as_str())
+    }
+
+    /// The names of all cookies, in the order in which they came.
+    pub fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|entry| entry.name.as_str()).collect()
+    }
+
+    /// Puts a cookie in for every path, until the browser is closed.
+    pub fn insert(&mut self, name: &str, value: &str) {
+        self.remove(name);
+        self.0.push(Entry {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            path: "/".to_owned(),
+            expires: None,
+        });
+    }
+
+    /// Takes the cookies with this name out.
+    pub fn remove(&mut self, name: &str) {
+        self.0.retain(|entry| entry.name != name);
+    }
+
+    /// Keeps cookies past their time, as a thief would who copied them.
+    pub fn ignore_expiry(&mut self) {
+        self.0.iter_mut().for_each(|entry| entry.expires = None);
+    }
+
+    pub(super) fn close_browser(&mut self) {
+        self.0.retain(|entry| entry.expires.is_some());
+    }
+
+    pub(super) fn header(&self, path: &str, now: SystemTime) -> Option<HeaderValue> {
+        let pairs: Vec<String> = self
+            .0
+            .iter()
+            .filter(|entry| entry.expires.is_none_or(|expires| now < expires))
+            .filter(|entry| matches_path(path, &entry.path))
+            .map(|entry| format!("{}={}", entry.name, entry.value))
+            .collect();
+        if pairs.is_empty() { None } else { HeaderValue::try_from(pairs.join("; ")).ok() }
+    }
+
+    pub(super) fn keep(&mut self, set_cookie: &HeaderValue, path: &str, now: SystemTime) {
+        let Some(cookie) = set_cookie.to_str().ok().and_then(|text| Cookie::parse(text).ok())
+        else {
+            return;
+        };
+        let default = path.rsplit_once('/').map_or("/", |(folder, _)| folder);
+        let path = cookie.path().unwrap_or(default);
+        let path = if path.starts_with('/') { path } else { "/" };
+        let known =
+            self.0.iter().position(|entry| entry.name == cookie.name() && entry.path == path);
+        let max_age = cookie.max_age().map(|age| u64::try_from(age.whole_seconds()).unwrap_or(0));
+        let expires = max_age.map(|seconds| now + Duration::from_secs(seconds));
+        let entry = Entry {
+            name: cookie.name().to_owned(),
+            value: cookie.value().to_owned(),
+            path: path.to_owned(),
+            expires,
+        };
+        match (known, max_age) {
+            (Some(index), Some(0)) => drop(self.0.remove(index)),
+            (Some(index), _) => self.0[index] = entry,
+            (None, Some(0)) => {}
+            (None, _) => self.0.push(entry),
+        }
+    }
+}
+
+/// RFC 6265bis §5.1.4.
+fn matches_path(request: &str, cookie: &str) -> bool {
+    match request.strip_prefix(cookie) {
+        Some(rest) => rest.is_empty() || cookie.ends_with('/') || rest.starts_with('/'),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jar_keeps_cookies_as_browsers_do() {
+        let now = SystemTime::now();
+        let mut jar = Jar::default();
+        for set_cookie in ["a=1; Path=/", "b=2; Path=/app; Max-Age=60", "c=3", "a=4; Path=/"] {
+            jar.keep(&HeaderValue::from_static(set_cookie), "/app/page", now);
+        }
+        let sent = |jar: &Jar, path, now| {
+            jar.header(path, now).map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(sent(&jar, "/app/page", now).as_deref(), Some("a=4; b=2; c=3"));
+        assert_eq!(sent(&jar, "/apps", now).as_deref(), Some("a=4"));
+        let later = now + Duration::from_secs(60);
+        assert_eq!(sent(&jar, "/app", later).as_deref(), Some("a=4; c=3"));
+        jar.keep(&HeaderValue::from_static("a=; Path=/; Max-Age=0"), "/", now);
+        assert_eq!(jar.names(), ["b", "c"]);
+        jar.close_browser();
+        assert_eq!(jar.names(), ["b"]);
+    }
+}

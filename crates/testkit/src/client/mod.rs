@@ -1,0 +1,220 @@
+//! A client with a cookie jar, over any service: a router in this process, or a real server.
+//!
+//! ```
+//! use http::{Request, Response};
+//! use tower::Layer;
+//! use tower_keep::{Account, Keys, LoginLayer, UserDirectory};
+//! use tower_keep_memory::MemoryStore;
+//! use tower_keep_testkit::client::Client;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = MemoryStore::new();
+//! let ada = Account::new(1, "ada", "");
+//! store.insert(&ada).await?;
+//! let auth = LoginLayer::builder(store, Keys::generate()?).build()?;
+//!
+//! // Any service will do; with axum it is the router.
+//! let page = tower::service_fn(|_: Request<String>| async {
+//!     Ok::<_, std::convert::Infallible>(Response::new("members only".to_owned()))
+//! });
+//! let site = auth.layer(auth.require_login().layer(page));
+//!
+//! let mut client = Client::new(site);
+//! assert_eq!(client.get("/").await.status, 401);
+//! client.log_in(&auth, ada).await?;
+//! assert_eq!(client.get("/").await.text(), "members only");
+//! # Ok(()) }
+//! ```
+
+mod answer;
+mod jar;
+
+use std::fmt::Debug;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, Uri};
+use http_body::Body;
+use http_body_util::BodyExt;
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_keep::{AuthUser, ClientAddr, LogInError, LoginLayer};
+use tower_keep_core::{Clock, SystemClock};
+
+pub use answer::Answer;
+pub use jar::Jar;
+
+/// A browser, as far as logins are concerned: it keeps cookies, comes from one address, and sends
+/// one `User-Agent`. It does not follow redirects.
+///
+/// Its methods panic when the service fails or a request can't be built: it is for tests.
+#[derive(Clone)]
+pub struct Client<S> {
+    service: S,
+    /// The cookies it holds; take some out, put copies in, give them to another client.
+    pub jar: Jar,
+    headers: HeaderMap,
+    address: IpAddr,
+    clock: Arc<dyn Clock>,
+}
+
+impl<S> Client<S> {
+    /// A new browser at 127.0.0.1 with no cookies.
+    pub fn new(service: S) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::USER_AGENT, HeaderValue::from_static("Test/1.0"));
+        Self {
+            service,
+            jar: Jar::default(),
+            headers,
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Lets cookies expire by this clock; the system's by default.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Sends this header with every request from now on, in place of an earlier one.
+    pub fn set_header(&mut self, name: HeaderName, value: &str) {
+        let value = HeaderValue::try_from(value).expect("a header's value");
+        self.headers.insert(name, value);
+    }
+
+    /// No longer sends this header.
+    pub fn remove_header(&mut self, name: HeaderName) {
+        self.headers.remove(name);
+    }
+
+    /// Comes from this address from now on, where the service takes it from the request's
+    /// extensions.
+    pub fn set_address(&mut self, address: IpAddr) {
+        self.address = address;
+    }
+
+    /// Forgets the cookies that live until the browser is closed.
+    pub fn close_browser(&mut self) {
+        self.jar.close_browser();
+    }
+
+    /// Logs this user in by the layer's own doing, without the application's sign-in page. The
+    /// login is fresh, and not remembered.
+    ///
+    /// # Errors
+    ///
+    /// As [`Login::log_in`](tower_keep::Login::log_in).
+    pub async fn log_in<U: AuthUser>(
+        &mut self,
+        layer: &LoginLayer<U>,
+        user: impl Into<Arc<U>>,
+    ) -> Result<(), LogInError> {
+        self.start_login(layer, user.into(), true).await
+    }
+
+    /// As [`log_in`](Self::log_in), but the login is not fresh, as after the remember cookie has
+    /// brought somebody back.
+    ///
+    /// # Errors
+    ///
+    /// As [`Login::log_in`](tower_keep::Login::log_in).
+    pub async fn log_in_not_fresh<U: AuthUser>(
+        &mut self,
+        layer: &LoginLayer<U>,
+        user: impl Into<Arc<U>>,
+    ) -> Result<(), LogInError> {
+        self.start_login(layer, user.into(), false).await
+    }
+
+    async fn start_login<U: AuthUser>(
+        &mut self,
+        layer: &LoginLayer<U>,
+        user: Arc<U>,
+        fresh: bool,
+    ) -> Result<(), LogInError> {
+        let sign_in = service_fn(|request: Request<String>| {
+            let login = layer.login(request.extensions()).expect("the layer is around this");
+            let user = Arc::clone(&user);
+            async move {
+                login.log_in(user).fresh(fresh).await?;
+                Ok::<_, LogInError>(Response::new(String::new()))
+            }
+        });
+        let request = self.request(Method::GET, "/", String::new());
+        let response = layer.layer(sign_in).oneshot(request).await?;
+        self.keep_cookies(&Uri::from_static("/"), response.headers());
+        Ok(())
+    }
+
+    fn request<B>(&self, method: Method, target: &str, body: B) -> Request<B> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = target.parse().expect("a request target");
+        *request.headers_mut() = self.headers.clone();
+        if let Some(cookies) = self.jar.header(request.uri().path(), self.clock.now()) {
+            request.headers_mut().append(header::COOKIE, cookies);
+        }
+        request.extensions_mut().insert(ClientAddr(self.address));
+        request
+    }
+
+    fn keep_cookies(&mut self, uri: &Uri, headers: &HeaderMap) {
+        for set_cookie in headers.get_all(header::SET_COOKIE) {
+            self.jar.keep(set_cookie, uri.path(), self.clock.now());
+        }
+    }
+
+    /// Sends a GET request.
+    pub async fn get<Q, R>(&mut self, target: &str) -> Answer
+    where
+        S: Service<Request<Q>, Response = Response<R>> + Clone,
+        S::Error: Debug,
+        Q: From<String>,
+        R: Body,
+        R::Error: Debug,
+    {
+        self.send(Method::GET, target, String::new()).await
+    }
+
+    /// Posts a form.
+    pub async fn post<Q, R>(&mut self, target: &str, form: &[(&str, &str)]) -> Answer
+    where
+        S: Service<Request<Q>, Response = Response<R>> + Clone,
+        S::Error: Debug,
+        Q: From<String>,
+        R: Body,
+        R::Error: Debug,
+    {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+        let before = self.headers.insert(header::CONTENT_TYPE, form);
+        let answer = self.send(Method::POST, target, body).await;
+        match before {
+            Some(before) => self.headers.insert(header::CONTENT_TYPE, before),
+            None => self.headers.remove(header::CONTENT_TYPE),
+        };
+        answer
+    }
+
+    /// Sends a request, keeps the cookies of the response, and reads its body.
+    pub async fn send<Q, R>(&mut self, method: Method, target: &str, body: String) -> Answer
+    where
+        S: Service<Request<Q>, Response = Response<R>> + Clone,
+        S::Error: Debug,
+        Q: From<String>,
+        R: Body,
+        R::Error: Debug,
+    {
+        let request = self.request(method, target, Q::from(body));
+        let uri = request.uri().clone();
+        let response = self.service.clone().oneshot(request).await.expect("the service answers");
+        let (head, body) = response.into_parts();
+        self.keep_cookies(&uri, &head.headers);
+        let body = body.collect().await.expect("the body arrives").to_bytes();
+        Answer { status: head.status, headers: head.headers, body, extensions: head.extensions }
+    }
+}

@@ -1,0 +1,94 @@
+//! `cargo xtask test`: provisions what the tests need, and runs them.
+
+mod provision;
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "\
+cargo xtask test            provisions what the tests need, and runs all of them
+cargo xtask test NAME…      only these packages, with only what they need
+cargo xtask names           the packages' names";
+
+/// A package of the workspace that has tests, under its short name.
+struct Package {
+    name: &'static str,
+    package: &'static str,
+    needs_python: bool,
+}
+
+const PACKAGES: &[Package] = &[
+    Package { name: "core", package: "tower-keep-core", needs_python: false },
+    Package { name: "keep", package: "tower-keep", needs_python: false },
+    Package { name: "testkit", package: "tower-keep-testkit", needs_python: false },
+    Package { name: "memory", package: "tower-keep-memory", needs_python: false },
+    Package { name: "quickstart", package: "quickstart", needs_python: false },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["test", names @ ..] => test(names),
+        ["names"] => {
+            PACKAGES.iter().for_each(|package| println!("{}", package.name));
+            Ok(())
+        }
+        _ => Err(USAGE.to_owned()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn test(names: &[&str]) -> Result<(), String> {
+    let packages = chosen(names)?;
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root()).args(["test", "--all-features"]);
+    // A whole workspace shares its features; a package on its own also shows that it builds so.
+    if names.is_empty() {
+        cargo.arg("--workspace");
+    }
+    for package in packages.iter().filter(|_| !names.is_empty()) {
+        cargo.args(["--package", package.package]);
+    }
+    if packages.iter().any(|package| package.needs_python) {
+        cargo.env("KEEP_PYTHON", provision::python(&root())?);
+    }
+    run(&mut cargo)
+}
+
+fn chosen(names: &[&str]) -> Result<Vec<&'static Package>, String> {
+    let known = || PACKAGES.iter().map(|package| package.name).collect::<Vec<_>>().join(", ");
+    let find = |name: &&str| {
+        let found = PACKAGES.iter().find(|package| package.name == *name);
+        found.ok_or_else(|| format!("there is no package `{name}`; there are {}", known()))
+    };
+    if names.is_empty() { Ok(PACKAGES.iter().collect()) } else { names.iter().map(find).collect() }
+}
+
+/// The workspace's root, wherever the command is called.
+fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.ancestors().nth(2).unwrap_or(own).to_owned()
+}
+
+/// Runs a command and waits; what it prints is seen.
+fn run(command: &mut Command) -> Result<(), String> {
+    let shown = || {
+        let words = command.get_args().map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
+        format!("{} {words}", command.get_program().to_string_lossy())
+    };
+    let shown = shown();
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("`{shown}` ended with {status}")),
+        Err(error) => Err(format!("`{shown}` could not be started: {error}")),
+    }
+}

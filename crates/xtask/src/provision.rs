@@ -1,0 +1,52 @@
+//! What tests need besides cargo: installed or made here, never taken for granted.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::run;
+
+/// A Python with Flask-Login, in a virtual environment below `target/`.
+pub(crate) fn python(root: &Path) -> Result<PathBuf, String> {
+    let requirements = root.join("tests/parity/requirements.txt");
+    let environment = root.join("target/parity-venv");
+    let python = environment.join("bin/python");
+    if !imports_flask_login(&python) {
+        if run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment)).is_err() {
+            // Debian ships Python without the module that makes environments.
+            install(&["python3", "python3-venv"])?;
+            run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
+        }
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
+        run(Command::new(&python).args(pip).arg(&requirements))?;
+    }
+    Ok(python)
+}
+
+fn imports_flask_login(python: &Path) -> bool {
+    let check = Command::new(python).args(["-c", "import flask_login"]).output();
+    check.is_ok_and(|output| output.status.success())
+}
+
+/// Installs Debian packages, or says which to install.
+fn install(packages: &[&str]) -> Result<(), String> {
+    let words = packages.join(" ");
+    println!("installing {words}");
+    let by_hand = |error| {
+        format!("{error}\ninstall it by hand, then try again: sudo apt-get install {words}")
+    };
+    let apt = |arguments: &[&str]| {
+        let sudo = !is_root();
+        let mut command = Command::new(if sudo { "sudo" } else { "apt-get" });
+        if sudo {
+            command.args(["-n", "apt-get"]);
+        }
+        run(command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments))
+    };
+    apt(&["update", "-qq"]).map_err(by_hand)?;
+    apt(&[&["install", "-y", "-qq"], packages].concat()).map_err(by_hand)
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}

@@ -1,0 +1,181 @@
+//! The pages. Nothing here has to do with logging in; maud escapes what is put into them.
+
+use maud::{DOCTYPE, Markup, html};
+use tower_keep::{Account, LocalTarget, Notice};
+
+const STYLE: &str = "
+:root { --ink: #1d2733; --soft: #5d6b7a; --line: #dfe4ea; --paper: #fff; --back: #f4f6f8;
+  --accent: #24577f; --good: #e6f4ea; --warn: #fff4d6; --bad: #fdeaea; color-scheme: light; }
+* { box-sizing: border-box }
+body { margin: 0; background: var(--back); color: var(--ink);
+  font: 16px/1.55 system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif }
+header { background: var(--paper); border-bottom: 1px solid var(--line) }
+nav { max-width: 44rem; margin: auto; padding: .8rem 1.2rem; display: flex; gap: 1.2rem; align-items: center }
+nav .brand { font-weight: 650; margin-right: auto; color: var(--ink); text-decoration: none }
+nav form { margin: 0 }
+main { max-width: 44rem; margin: 2.2rem auto; padding: 0 1.2rem }
+.card { background: var(--paper); border: 1px solid var(--line); border-radius: 10px;
+  padding: 1.6rem 1.8rem; box-shadow: 0 1px 3px rgb(20 40 60 / 6%) }
+.narrow { max-width: 24rem; margin: auto }
+h1 { font-size: 1.5rem; margin: 0 0 .6rem; letter-spacing: -.01em }
+p { margin: .5rem 0 1rem; color: var(--soft) }
+a { color: var(--accent) }
+label { display: block; font-weight: 550; margin: 1rem 0 .3rem }
+label.check { font-weight: 400; display: flex; gap: .5rem; align-items: center }
+input[type=text], input[type=password] { width: 100%; font: inherit; padding: .55rem .7rem;
+  border: 1px solid #b9c3ce; border-radius: 6px; background: #fff; color: inherit }
+input:focus-visible, button:focus-visible, a:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px }
+button { font: inherit; font-weight: 600; padding: .55rem 1.1rem; border-radius: 6px; cursor: pointer;
+  border: 1px solid var(--accent); background: var(--accent); color: #fff; margin-top: 1.3rem }
+button.plain { background: none; border: 0; color: var(--accent); padding: 0; margin: 0; font-weight: 400;
+  text-decoration: underline }
+.notice { border-radius: 8px; padding: .7rem 1rem; margin: 0 0 1.2rem; background: var(--warn); color: inherit }
+.notice.success { background: var(--good) }
+.notice.wrong { background: var(--bad) }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .5rem 1.6rem; margin: 1.2rem 0 }
+dt { color: var(--soft) } dd { margin: 0 }
+";
+
+fn page(title: &str, user: Option<&Account>, content: &Markup) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (title) " · tower-keep" }
+                style { (maud::PreEscaped(STYLE)) }
+            }
+            body {
+                header {
+                    nav {
+                        a.brand href="/" { "tower-keep" }
+                        @if user.is_some() {
+                            a href="/account" { "Account" }
+                            form method="post" action="/logout" { button.plain { "Log out" } }
+                        } @else {
+                            a href="/login" { "Log in" }
+                        }
+                    }
+                }
+                main { (content) }
+            }
+        }
+    };
+    page.into_string()
+}
+
+fn message(notice: Option<&Notice>, wrong: Option<&str>) -> Markup {
+    html! {
+        @if let Some(notice) = notice {
+            p class={ "notice " (notice.category()) } role="status" { (notice.text()) }
+        }
+        @if let Some(wrong) = wrong { p.notice.wrong role="alert" { (wrong) } }
+    }
+}
+
+fn hidden_next(next: Option<&LocalTarget>) -> Markup {
+    html! { @if let Some(next) = next { input type="hidden" name="next" value=(next); } }
+}
+
+pub(crate) fn home(user: Option<&Account>) -> String {
+    let content = html! {
+        section.card {
+            @if let Some(user) = user {
+                h1 { "Welcome back, " (user.login()) }
+                p { "You are logged in." }
+                a href="/account" { "Go to your account" }
+            } @else {
+                h1 { "Hello, stranger" }
+                p { "Everybody sees this page. Your account is behind the login." }
+                a href="/account" { "Go to your account" }
+            }
+        }
+    };
+    page("Home", user, &content)
+}
+
+pub(crate) fn login(
+    notice: Option<&Notice>,
+    wrong: Option<&str>,
+    next: Option<&LocalTarget>,
+) -> String {
+    let content = html! {
+        section.card.narrow {
+            h1 { "Log in" }
+            (message(notice, wrong))
+            form method="post" action="/login" {
+                (hidden_next(next))
+                label for="login" { "Login" }
+                input #login type="text" name="login" autocomplete="username" autocapitalize="none"
+                    required autofocus;
+                label for="password" { "Password" }
+                input #password type="password" name="password" autocomplete="current-password" required;
+                label.check { input type="checkbox" name="remember" value="on"; "Remember me on this device" }
+                button { "Log in" }
+            }
+        }
+    };
+    page("Log in", None, &content)
+}
+
+pub(crate) fn account(
+    user: &Account,
+    notice: Option<&Notice>,
+    is_fresh: bool,
+    is_remembered: bool,
+) -> String {
+    let yes = |yes| if yes { "yes" } else { "no" };
+    let content = html! {
+        (message(notice, None))
+        section.card {
+            h1 { "Your account" }
+            dl {
+                dt { "Login" } dd { (user.login()) }
+                dt { "Fresh login" } dd { (yes(is_fresh)) }
+                dt { "Remembered on this device" } dd { (yes(is_remembered)) }
+            }
+            a href="/password" { "Change your password" }
+        }
+    };
+    page("Account", Some(user), &content)
+}
+
+pub(crate) fn confirm(
+    user: &Account,
+    notice: Option<&Notice>,
+    wrong: Option<&str>,
+    next: Option<&LocalTarget>,
+) -> String {
+    let content = html! {
+        section.card.narrow {
+            h1 { "Is it you, " (user.login()) "?" }
+            (message(notice, wrong))
+            form method="post" action="/confirm" {
+                (hidden_next(next))
+                label for="password" { "Password" }
+                input #password type="password" name="password" autocomplete="current-password"
+                    required autofocus;
+                button { "Confirm" }
+            }
+        }
+    };
+    page("Confirm", Some(user), &content)
+}
+
+pub(crate) fn password(user: &Account, wrong: Option<&str>) -> String {
+    let content = html! {
+        section.card.narrow {
+            h1 { "Change your password" }
+            p { "All your other logins end." }
+            (message(None, wrong))
+            form method="post" action="/password" {
+                label for="password" { "New password" }
+                input #password type="password" name="password" autocomplete="new-password"
+                    minlength="12" required autofocus;
+                button { "Change it" }
+            }
+        }
+    };
+    page("Change your password", Some(user), &content)
+}

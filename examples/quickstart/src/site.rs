@@ -1,0 +1,179 @@
+//! The site, and everything on it that has to do with logging in.
+
+use std::error::Error;
+
+use axum::extract::{Form, State};
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Redirect, Response, Result};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::json;
+use tower::Layer;
+use tower_http::csrf::CsrfLayer;
+use tower_keep::{
+    Account, Bearer, Fault, Keys, LoginLayer, LoginService, Passwords, UserDirectory,
+};
+use tower_keep_memory::MemoryStore;
+
+use crate::pages;
+
+type Users = MemoryStore<Account>;
+type Login = tower_keep::Login<Account>;
+type CurrentUser = tower_keep::CurrentUser<Account>;
+
+const SHORTEST_PASSWORD: usize = 12;
+
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) users: Users,
+    pub(crate) passwords: Passwords,
+    pub(crate) api_key: String,
+}
+
+pub(crate) type Site = LoginService<Router, Account>;
+
+pub(crate) fn site(app: App, keys: Keys) -> std::result::Result<Site, Box<dyn Error>> {
+    let (users, api_key) = (app.users.clone(), app.api_key.clone());
+    let auth = LoginLayer::builder(users.clone(), keys)
+        .with_login_page("/login")
+        .with_confirm_page("/confirm")
+        .with_home_page("/account")
+        .add_request_loader(Bearer::new(move |token: String| {
+            let (users, is_known) = (users.clone(), token == api_key);
+            async move { if is_known { users.by_login(crate::LOGIN).await } else { Ok(None) } }
+        }))
+        .build()?;
+    let members = Router::new()
+        .route("/account", get(account))
+        .route("/confirm", get(confirm_page).post(confirm))
+        .route_layer(auth.require_login());
+    let sensitive = Router::new()
+        .route("/password", get(password_page).post(change_password))
+        .route_layer(auth.require_fresh());
+    let site = Router::new()
+        .route("/", get(home))
+        .route("/login", get(login_page).post(sign_in))
+        .route("/logout", post(sign_out))
+        .route("/api/me", get(me))
+        .merge(members)
+        .merge(sensitive)
+        .layer(CsrfLayer::new())
+        .with_state(app);
+    Ok(auth.layer(site))
+}
+
+#[derive(Deserialize)]
+struct SignIn {
+    login: String,
+    password: String,
+    remember: Option<String>,
+    next: Option<String>,
+}
+
+async fn sign_in(
+    State(app): State<App>,
+    login: Login,
+    Form(form): Form<SignIn>,
+) -> Result<Response> {
+    let next = login.next_given(form.next.as_deref());
+    let found = app.users.by_login(&form.login).await.map_err(Fault::from)?;
+    let checked = app.passwords.check(found, Account::password_hash, form.password).await?;
+    let Some(user) = checked else {
+        let wrong = Some("This login and this password don't go together.");
+        return Ok(again(pages::login(None, wrong, next.as_ref())));
+    };
+    login.log_in(user).remember(form.remember.is_some()).await?;
+    Ok(Redirect::to(next.as_ref().map_or("/account", |next| next.as_str())).into_response())
+}
+
+async fn sign_out(login: Login) -> Result<Redirect> {
+    login.log_out().await?;
+    Ok(Redirect::to("/"))
+}
+
+#[derive(Deserialize)]
+struct Password {
+    password: String,
+    next: Option<String>,
+}
+
+async fn confirm(
+    State(app): State<App>,
+    user: CurrentUser,
+    login: Login,
+    Form(form): Form<Password>,
+) -> Result<Response> {
+    let next = login.next_given(form.next.as_deref());
+    if !app.passwords.verify(Some(user.password_hash()), form.password).await? {
+        return Ok(again(pages::confirm(
+            &user,
+            None,
+            Some("This is not your password."),
+            next.as_ref(),
+        )));
+    }
+    login.confirm().await?;
+    Ok(Redirect::to(next.as_ref().map_or("/account", |next| next.as_str())).into_response())
+}
+
+async fn change_password(
+    State(app): State<App>,
+    user: CurrentUser,
+    login: Login,
+    Form(form): Form<Password>,
+) -> Result<Response> {
+    if form.password.chars().count() < SHORTEST_PASSWORD {
+        let short = format!("A password needs at least {SHORTEST_PASSWORD} characters.");
+        return Ok(again(pages::password(&user, Some(&short))));
+    }
+    let mut changed = Account::clone(&user);
+    changed.set_password_hash(app.passwords.hash(form.password).await?);
+    app.users.update(&changed).await.map_err(Fault::from)?;
+    // The new hash ends every login of this user; this one goes on.
+    login.keep_logged_in(changed).await?;
+    login.leave_notice("success", "Your password is changed. Your other logins have ended.")?;
+    Ok(Redirect::to("/account").into_response())
+}
+
+async fn login_page(login: Login) -> Result<Response> {
+    let next = login.next();
+    if login.user().await?.is_some() {
+        return Ok(
+            Redirect::to(next.as_ref().map_or("/account", |next| next.as_str())).into_response()
+        );
+    }
+    Ok(Html(pages::login(login.notice().as_ref(), None, next.as_ref())).into_response())
+}
+
+async fn confirm_page(user: CurrentUser, login: Login) -> Html<String> {
+    Html(pages::confirm(&user, login.notice().as_ref(), None, login.next().as_ref()))
+}
+
+async fn password_page(user: CurrentUser) -> Html<String> {
+    Html(pages::password(&user, None))
+}
+
+async fn home(login: Login) -> Result<Html<String>> {
+    Ok(Html(pages::home(login.user().await?.as_deref())))
+}
+
+async fn account(user: CurrentUser, login: Login) -> Result<Html<String>> {
+    let (is_fresh, is_remembered) = (login.is_fresh().await?, login.is_remembered());
+    Ok(Html(pages::account(&user, login.notice().as_ref(), is_fresh, is_remembered)))
+}
+
+async fn me(login: Login) -> Result<Response> {
+    Ok(match login.user().await? {
+        Some(user) => {
+            Json(json!({ "id": user.id().as_str(), "login": user.login() })).into_response()
+        }
+        None => (StatusCode::UNAUTHORIZED, Json(json!({ "error": "log in, or send an API key" })))
+            .into_response(),
+    })
+}
+
+/// The form once more, with what is wrong.
+fn again(page: String) -> Response {
+    (StatusCode::UNPROCESSABLE_ENTITY, Html(page)).into_response()
+}
