@@ -41,7 +41,13 @@ pub struct FreshUser<U>(pub Arc<U>);
 
 /// The answer to somebody whom an extractor has refused.
 #[derive(Debug)]
-pub struct Refused(http::Response<Bytes>);
+pub struct Refused(Box<http::Response<Bytes>>);
+
+impl Refused {
+    fn new(answer: http::Response<Bytes>) -> Self {
+        Self(Box::new(answer))
+    }
+}
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
@@ -51,14 +57,14 @@ impl IntoResponse for Refused {
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        Refused(answer_fault(&self)).into_response()
+        Refused::new(answer_fault(&self)).into_response()
     }
 }
 
 impl IntoResponse for LogInError {
     fn into_response(self) -> Response {
         tracing::debug!(error = &self as &dyn std::error::Error, "login refused");
-        Refused(self.response()).into_response()
+        Refused::new(self.response()).into_response()
     }
 }
 
@@ -66,13 +72,13 @@ impl IntoResponse for LogInError {
 impl IntoResponse for crate::PasswordError {
     fn into_response(self) -> Response {
         tracing::warn!(error = &self as &dyn std::error::Error, "password not checked");
-        Refused(self.response()).into_response()
+        Refused::new(self.response()).into_response()
     }
 }
 
 fn handle<U: AuthUser>(parts: &Parts, who: &str) -> Result<Login<U>, Refused> {
     let login = parts.extensions.get::<Login<U>>().cloned();
-    login.ok_or_else(|| Refused(missing_layer::<U>(who, false)))
+    login.ok_or_else(|| Refused::new(missing_layer::<U>(who, false)))
 }
 
 impl<U: AuthUser, S: Sync> FromRequestParts<S> for Login<U> {
@@ -90,13 +96,13 @@ async fn required<U: AuthUser>(
     who: &str,
 ) -> Result<Arc<U>, Refused> {
     let login = handle::<U>(parts, who)?;
-    login.ensure_resolved().await.map_err(|fault| Refused(answer_fault(&fault)))?;
+    login.ensure_resolved().await.map_err(|fault| Refused::new(answer_fault(&fault)))?;
     let now = login.config().now();
     let user = login.with_identity(|identity| {
         requirement.check(identity, now)?;
         identity.user().cloned().ok_or(Rejection::Unauthenticated)
     });
-    user.map_err(|rejection| Refused(refuse(rejection, parts, &login, &Answers::default())))
+    user.map_err(|rejection| Refused::new(refuse(rejection, parts, &login, &Answers::default())))
 }
 
 impl<U: AuthUser, S: Sync> FromRequestParts<S> for CurrentUser<U> {
@@ -112,7 +118,7 @@ impl<U: AuthUser, S: Sync> OptionalFromRequestParts<S> for CurrentUser<U> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Refused> {
         let login = handle::<U>(parts, "the extractor `CurrentUser`")?;
-        let user = login.user().await.map_err(|fault| Refused(answer_fault(&fault)))?;
+        let user = login.user().await.map_err(|fault| Refused::new(answer_fault(&fault)))?;
         Ok(user.map(Self))
     }
 }

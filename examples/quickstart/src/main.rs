@@ -8,6 +8,7 @@ mod site;
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
 use axum::ServiceExt;
 use axum::extract::Request;
@@ -29,7 +30,17 @@ const LOGIN: &str = "ada";
 const PASSWORD: &str = "analytical engine";
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match serve().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quickstart: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn serve() -> Result<(), Box<dyn Error>> {
     let Some(listen) = listen_address()? else {
         println!("{USAGE}");
         return Ok(());

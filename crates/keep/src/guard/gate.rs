@@ -24,12 +24,14 @@ impl<U: AuthUser> Gate<U> {
         self.config.exempt_options && method == Method::OPTIONS
     }
 
-    /// The handle of this guard's layer, or the answer where that layer is missing.
-    pub(crate) fn login(&self, extensions: &Extensions) -> Result<Login<U>, Response<Bytes>> {
-        Login::find(extensions, &self.config).ok_or_else(|| {
-            let other = extensions.get::<Login<U>>().is_some();
-            missing_layer::<U>("a guard", other)
-        })
+    /// The handle of this guard's layer.
+    pub(crate) fn login(&self, extensions: &Extensions) -> Option<Login<U>> {
+        Login::find(extensions, &self.config)
+    }
+
+    /// The answer where that layer is missing.
+    pub(crate) fn missing_layer(extensions: &Extensions) -> Response<Bytes> {
+        missing_layer::<U>("a guard", extensions.get::<Login<U>>().is_some())
     }
 
     /// Whether the request passes; a fault is neither yes nor no.

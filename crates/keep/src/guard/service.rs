@@ -62,7 +62,9 @@ async fn admit<U: AuthUser, B>(
     if gate.exempts(request.method()) {
         return Ok(request);
     }
-    let login = gate.login(request.extensions())?;
+    let Some(login) = gate.login(request.extensions()) else {
+        return Err(Gate::<U>::missing_layer(request.extensions()));
+    };
     match gate.check(&login).await {
         Ok(Ok(())) => Ok(request),
         Ok(Err(rejection)) => Err(gate.refuse(rejection, &request.into_parts().0, &login)),

@@ -48,7 +48,8 @@ impl<U: AuthUser> Login<U> {
                 Change::Clear => Some(config.visit.clear()),
                 Change::Set(visit) => {
                     let value = config.keyring.visit.seal(visit);
-                    Some(config.visit.set(&value, Some(Visit::LIFETIME)))
+                    let max_age = config.policy.persistent.then_some(Visit::LIFETIME);
+                    Some(config.visit.set(&value, max_age))
                 }
             },
         ];

@@ -68,7 +68,7 @@ impl Case {
         Self { policy: policy(), session, remember, same_client: true, user }
     }
 
-    fn from_elsewhere(self) -> Self {
+    fn elsewhere(self) -> Self {
         Self { same_client: false, ..self }
     }
 
@@ -146,15 +146,15 @@ fn every_row_of_the_table() {
         ("idle, remembered", case(idle(), Some(remember()), User::Fine), done(restored(), 1)),
         ("too old", case(old(), None, User::Fine), asks(nobody(S::Clear, R::Keep), 0)),
         ("another client, protection off",
-            case(Some(session()), None, User::Fine).with(|policy| policy.protection = Off).from_elsewhere(),
+            case(Some(session()), None, User::Fine).with(|policy| policy.protection = Off).elsewhere(),
             done(user(NOW - 10), 1)),
-        ("another client, basic", case(Some(session()), None, User::Fine).from_elsewhere(),
+        ("another client, basic", case(Some(session()), None, User::Fine).elsewhere(),
             done(Verdict { session: S::Reissue(stale), protected: true, ..user(0) }, 1)),
         ("another client, strong",
-            case(Some(session()), Some(remember()), User::Fine).with(|policy| policy.protection = Strong).from_elsewhere(),
+            case(Some(session()), Some(remember()), User::Fine).with(|policy| policy.protection = Strong).elsewhere(),
             done(Verdict { protected: true, ..cleared() }, 0)),
         ("another client, strong, persistent",
-            case(Some(session()), None, User::Fine).from_elsewhere()
+            case(Some(session()), None, User::Fine).elsewhere()
                 .with(|policy| { policy.protection = Strong; policy.persistent = true }),
             done(Verdict { session: S::Reissue(stale), protected: true, ..user(0) }, 1)),
         ("user gone", case(Some(session()), None, User::Gone), asks(nobody(S::Clear, R::Keep), 1)),

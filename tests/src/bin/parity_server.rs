@@ -1,0 +1,284 @@
+//! The server that is compared with real Flask-Login, request by request.
+//!
+//! It takes the options, serves the routes and prints the first line of
+//! `tests/parity/reference_app.py`; the contract is in that file's docstring.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Query, Request};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response, Result};
+use axum::routing::get;
+use axum::{Router, ServiceExt};
+use serde::Deserialize;
+use tower::Layer;
+use tower_keep::{
+    AuthUser, CookieSettings, CurrentUser, Keys, LoaderRequest, LogInError, LoginLayer,
+    LoginLayerBuilder, RequestLoader, SessionProtection, StoreError, UserId, async_trait,
+    user_loader,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct User {
+    name: &'static str,
+    id: &'static str,
+    active: bool,
+}
+
+const USERS: [User; 4] = [
+    User { name: "notch", id: "1", active: true },
+    User { name: "steve", id: "2", active: true },
+    User { name: "creeper", id: "3", active: false },
+    User { name: "sato", id: "佐藤", active: true },
+];
+
+impl AuthUser for User {
+    fn id(&self) -> UserId {
+        self.id.into()
+    }
+
+    fn is_active(&self) -> bool {
+        self.active
+    }
+
+    fn stamp(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(b"")
+    }
+}
+
+fn user(test: impl Fn(&User) -> bool) -> Option<Arc<User>> {
+    USERS.iter().find(|user| test(user)).map(|user| Arc::new(*user))
+}
+
+type Login = tower_keep::Login<User>;
+
+#[derive(Deserialize)]
+struct LoginQuery {
+    #[serde(default)]
+    user: String,
+    remember: Option<String>,
+    duration: Option<String>,
+    force: Option<String>,
+    fresh: Option<String>,
+}
+
+async fn log_in(login: Login, Query(query): Query<LoginQuery>) -> Result<Response> {
+    let is_one = |field: &Option<String>| field.as_deref() == Some("1");
+    let Some(user) = user(|user| user.name == query.user) else {
+        return Ok((StatusCode::NOT_FOUND, "no such user").into_response());
+    };
+    let mut log_in = login
+        .log_in(user)
+        .remember(is_one(&query.remember))
+        .fresh(query.fresh.as_deref() != Some("0"))
+        .force(is_one(&query.force));
+    let seconds = query.duration.and_then(|text| text.parse::<i64>().ok());
+    if let (true, Some(seconds)) = (is_one(&query.remember), seconds) {
+        log_in = log_in.remember_for(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
+    }
+    Ok(match log_in.await {
+        Ok(()) => "True".into_response(),
+        Err(LogInError::Inactive) => "False".into_response(),
+        Err(error) => error.into_response(),
+    })
+}
+
+fn python(truth: bool) -> &'static str {
+    if truth { "True" } else { "False" }
+}
+
+async fn log_out(login: Login) -> Result<&'static str> {
+    login.log_out().await?;
+    Ok("True")
+}
+
+async fn confirm(login: Login) -> Result<&'static str> {
+    Ok(if login.confirm().await?.is_some() { "confirmed" } else { "nobody" })
+}
+
+async fn username(login: Login) -> Result<&'static str> {
+    Ok(login.user().await?.map_or("Anonymous", |user| user.name))
+}
+
+async fn is_auth(login: Login) -> Result<&'static str> {
+    Ok(python(login.user().await?.is_some()))
+}
+
+async fn is_fresh(login: Login) -> Result<&'static str> {
+    Ok(python(login.is_fresh().await?))
+}
+
+async fn is_remembered(login: Login) -> &'static str {
+    python(login.is_remembered())
+}
+
+async fn secret(user: Option<CurrentUser<User>>) -> String {
+    // Nobody only where OPTIONS is let through.
+    format!("secret of {}", user.map_or("Anonymous", |user| user.name))
+}
+
+async fn sensitive(user: Option<CurrentUser<User>>) -> String {
+    format!("sensitive of {}", user.map_or("Anonymous", |user| user.name))
+}
+
+async fn next(login: Login) -> String {
+    login.next().map(|next| next.to_string()).unwrap_or_default()
+}
+
+/// `?token=NAME-token`, on every route.
+struct Token;
+
+#[async_trait]
+impl RequestLoader<User> for Token {
+    async fn load(
+        &self,
+        request: &LoaderRequest,
+    ) -> std::result::Result<Option<Arc<User>>, StoreError> {
+        let token = request.query("token").unwrap_or_default();
+        Ok(token.strip_suffix("-token").and_then(|name| user(|user| user.name == name)))
+    }
+}
+
+fn site(auth: &LoginLayer<User>) -> Router {
+    let empty = || async { "" };
+    let guarded = Router::new()
+        .route("/secret", get(secret).options(empty))
+        .route_layer(auth.require_login());
+    let fresh = Router::new()
+        .route("/sensitive", get(sensitive).options(empty))
+        .route_layer(auth.require_fresh());
+    Router::new()
+        .route("/hello", get(|| async { "hello" }))
+        .route("/login", get(log_in))
+        .route("/logout", get(log_out))
+        .route("/confirm", get(confirm))
+        .route("/username", get(username))
+        .route("/token", get(username))
+        .route("/is-auth", get(is_auth))
+        .route("/is-fresh", get(is_fresh))
+        .route("/is-remembered", get(is_remembered))
+        .route("/next", get(next))
+        .merge(guarded)
+        .merge(fresh)
+}
+
+/// The command line, as `argparse` reads it in the reference application.
+struct Options {
+    listen: String,
+    secret: String,
+    protection: SessionProtection,
+    login_view: Option<String>,
+    refresh_view: Option<String>,
+    next_in_session: bool,
+    permanent_session: bool,
+    remember_duration: u64,
+    remember_refresh: bool,
+    remember_cookie_name: String,
+    remember_cookie_path: String,
+}
+
+impl Options {
+    fn parse() -> std::result::Result<Self, Box<dyn Error>> {
+        use lexopt::prelude::*;
+
+        let mut options = Self {
+            listen: "127.0.0.1:0".into(),
+            secret: "parity secret, thirty-two bytes long".into(),
+            protection: SessionProtection::Basic,
+            login_view: None,
+            refresh_view: None,
+            next_in_session: false,
+            permanent_session: false,
+            remember_duration: 365 * 24 * 3600,
+            remember_refresh: false,
+            remember_cookie_name: "remember_token".into(),
+            remember_cookie_path: "/".into(),
+        };
+        let mut arguments = lexopt::Parser::from_env();
+        while let Some(argument) = arguments.next()? {
+            match argument {
+                Long("listen") => options.listen = arguments.value()?.string()?,
+                Long("secret") => options.secret = arguments.value()?.string()?,
+                Long("session-protection") => {
+                    options.protection = match arguments.value()?.string()?.as_str() {
+                        "none" => SessionProtection::None,
+                        "basic" => SessionProtection::Basic,
+                        "strong" => SessionProtection::Strong,
+                        other => {
+                            let choices = "choose from none, basic, strong";
+                            return Err(format!("--session-protection: {other}: {choices}").into());
+                        }
+                    };
+                }
+                Long("login-view") => options.login_view = Some(arguments.value()?.string()?),
+                Long("refresh-view") => options.refresh_view = Some(arguments.value()?.string()?),
+                Long("next-in-session") => options.next_in_session = true,
+                Long("permanent-session") => options.permanent_session = true,
+                Long("remember-duration") => {
+                    options.remember_duration = arguments.value()?.parse()?;
+                }
+                Long("remember-refresh-each-request") => options.remember_refresh = true,
+                Long("remember-cookie-name") => {
+                    options.remember_cookie_name = arguments.value()?.string()?
+                }
+                Long("remember-cookie-path") => {
+                    options.remember_cookie_path = arguments.value()?.string()?
+                }
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        Ok(options)
+    }
+
+    fn layer(self, origin: String) -> LoginLayerBuilder<User> {
+        let find = |id: UserId| async move { Ok(user(|user| user.id == id.as_str())) };
+        // Plain names and no Secure: the client of a comparison may know nothing of loopback.
+        let session = CookieSettings::new().with_name("session").insecure_over_http();
+        let remember = CookieSettings::new()
+            .with_name(self.remember_cookie_name)
+            .with_path(self.remember_cookie_path)
+            .insecure_over_http();
+        let mut builder = LoginLayer::builder(user_loader(find), Keys::new(self.secret))
+            .with_session_cookie(session)
+            .with_remember_cookie(remember)
+            .with_session_protection(self.protection)
+            .with_next_in_session(self.next_in_session)
+            .with_persistent_session(self.permanent_session)
+            .with_remember_duration(Duration::from_secs(self.remember_duration))
+            .with_remember_refresh(self.remember_refresh)
+            .with_public_origin(origin)
+            .with_options_exempt(true)
+            .add_request_loader(Token);
+        if let Some(page) = self.login_view {
+            builder = builder.with_login_page(page);
+        }
+        if let Some(page) = self.refresh_view {
+            builder = builder.with_confirm_page(page);
+        }
+        builder
+    }
+}
+
+async fn serve() -> std::result::Result<Infallible, Box<dyn Error>> {
+    let options = Options::parse()?;
+    let listener = tokio::net::TcpListener::bind(&options.listen).await?;
+    let origin = format!("http://{}", listener.local_addr()?);
+    let auth = options.layer(origin.clone()).build()?;
+    let site = auth.layer(site(&auth));
+    println!("listening on {origin}");
+    let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(site);
+    axum::serve(listener, service).await?;
+    Err("the listener is closed".into())
+}
+
+#[tokio::main]
+async fn main() -> std::process::ExitCode {
+    let Err(error) = serve().await;
+    eprintln!("parity-server: {error}");
+    std::process::ExitCode::from(2)
+}

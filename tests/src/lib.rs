@@ -1,0 +1,1 @@
+//! Tests across crates; what several of them need.
