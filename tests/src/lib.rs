@@ -1,1 +1,12 @@
-//! Tests across crates; what several of them need.
+//! Tests across crates, over real HTTP: a site with every kind of route, and browsers for it.
+
+mod http_client;
+mod site;
+mod store;
+
+pub use http_client::{Http, raw};
+pub use site::{Events, KEY, Site, account};
+pub use store::WatchedStore;
+
+/// A browser that talks to a server of these tests.
+pub type Browser = tower_keep_testkit::client::Client<Http>;

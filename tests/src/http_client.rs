@@ -1,0 +1,61 @@
+//! Requests over real connections.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tower::Service;
+
+/// Sends each request to one server.
+#[derive(Clone, Debug)]
+pub struct Http {
+    client: Client<HttpConnector, Body>,
+    server: SocketAddr,
+}
+
+impl Http {
+    /// Talks to this server.
+    pub fn to(server: SocketAddr) -> Self {
+        Self { client: Client::builder(TokioExecutor::new()).build_http(), server }
+    }
+}
+
+impl Service<Request<Body>> for Http {
+    type Response = Response<Incoming>;
+    type Error = hyper_util::client::legacy::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(self.server.to_string())
+            .path_and_query(target)
+            .build();
+        *request.uri_mut() = uri.expect("the request's own target");
+        Box::pin(self.client.request(request))
+    }
+}
+
+/// Sends these bytes on a connection of their own, and answers all that comes back.
+pub async fn raw(server: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(server).await.expect("the server listens");
+    // The server may refuse what is too large before it has read it all.
+    let _ = stream.write_all(request).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}

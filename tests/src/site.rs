@@ -1,0 +1,308 @@
+//! A site with a route for everything that a login can do.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response, Result};
+use axum::routing::{any, get};
+use axum::{Router, ServiceExt};
+use serde::Deserialize;
+use tower::Layer;
+use tower_keep::{
+    Account, AuthUser, CurrentUser, Event, Fault, FreshUser, Keys, LogInError, LoginLayer,
+    LoginLayerBuilder, UserDirectory,
+};
+use tower_keep_testkit::TestClock;
+
+use crate::{Browser, Http, WatchedStore};
+
+type Login = tower_keep::Login<Account>;
+
+/// A running site.
+pub struct Site {
+    /// Its layer.
+    pub auth: LoginLayer<Account>,
+    /// Its users: notch (1), steve (2), creeper (3, inactive), sato (佐藤).
+    pub store: WatchedStore,
+    /// Its clock, which stands still until it is moved.
+    pub clock: TestClock,
+    /// What happened to logins.
+    pub events: Events,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// What happened to logins, as `name` or `name user`.
+#[derive(Clone, Debug, Default)]
+pub struct Events(Arc<Mutex<Vec<String>>>);
+
+impl Events {
+    /// What happened since the last time this was asked, looks at the login left out.
+    pub fn take(&self) -> Vec<String> {
+        let mut events = std::mem::take(&mut *self.0.lock().expect("no listener panics"));
+        events.retain(|event| event != "accessed");
+        events
+    }
+
+    /// All that happened since the last time this was asked.
+    pub fn take_all(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().expect("no listener panics"))
+    }
+
+    fn listen(&self, event: &Event<Account>) {
+        let user = event.user().map(|user| format!(" {}", user.login())).unwrap_or_default();
+        self.0.lock().expect("no listener panics").push(format!("{}{user}", event.name()));
+    }
+}
+
+/// The account with this login name.
+pub fn account(login: &str) -> Account {
+    let (id, active) = match login {
+        "notch" => ("1", true),
+        "steve" => ("2", true),
+        "creeper" => ("3", false),
+        "sato" => ("佐藤", true),
+        other => (other, true),
+    };
+    Account::new(id, login, format!("hash of {login}'s first password")).with_active(active)
+}
+
+/// The key that sites are started with, unless a test says otherwise.
+pub const KEY: &str = "a key for tests, made of forty-one bytes.";
+
+impl Site {
+    /// A site with default settings.
+    pub async fn start() -> Self {
+        Self::start_with(|builder| builder).await
+    }
+
+    /// A site with these settings.
+    pub async fn start_with(
+        configure: impl FnOnce(LoginLayerBuilder<Account>) -> LoginLayerBuilder<Account>,
+    ) -> Self {
+        Self::start_on(WatchedStore::default(), TestClock::new(), Keys::new(KEY), configure).await
+    }
+
+    /// A site beside another one: with its users and its clock, and with these keys.
+    pub async fn beside(
+        &self,
+        keys: Keys,
+        configure: impl FnOnce(LoginLayerBuilder<Account>) -> LoginLayerBuilder<Account>,
+    ) -> Self {
+        Self::start_on(self.store.clone(), self.clock.clone(), keys, configure).await
+    }
+
+    async fn start_on(
+        store: WatchedStore,
+        clock: TestClock,
+        keys: Keys,
+        configure: impl FnOnce(LoginLayerBuilder<Account>) -> LoginLayerBuilder<Account>,
+    ) -> Self {
+        for login in ["notch", "steve", "creeper", "sato"] {
+            // Beside another site they are there already.
+            let _ = store.users.insert(&account(login)).await;
+        }
+        let events = Events::default();
+        let heard = events.clone();
+        let builder = LoginLayer::builder(store.clone(), keys)
+            .with_clock(clock.clone())
+            .add_listener(move |event| heard.listen(event));
+        let auth = configure(builder).build().expect("settings that agree");
+        let address = serve(auth.layer(router(&auth, store.clone()))).await;
+        Self { auth, store, clock, events, address }
+    }
+
+    /// A browser without cookies.
+    pub fn browser(&self) -> Browser {
+        Browser::new(Http::to(self.address)).with_clock(self.clock.clone())
+    }
+
+    /// A browser that has logged in with this query, such as `user=notch&remember=1`.
+    pub async fn logged_in(&self, query: &str) -> Browser {
+        let mut browser = self.browser();
+        let answer = browser.get(&format!("/login?{query}")).await;
+        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "True"));
+        browser
+    }
+
+    /// Moves the clock on.
+    pub fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+}
+
+/// Serves on a free port of loopback.
+pub(crate) async fn serve<S>(service: S) -> SocketAddr
+where
+    S: tower::Service<Request, Response = Response, Error = std::convert::Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send,
+{
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service);
+    tokio::spawn(async move { axum::serve(listener, service).await });
+    address
+}
+
+fn router(auth: &LoginLayer<Account>, store: WatchedStore) -> Router {
+    let guarded = |path: &str, guard| Router::new().route(path, any(secret)).route_layer(guard);
+    Router::new()
+        .route("/hello", get(|| async { "hello" }))
+        .route("/login", get(log_in).post(log_in))
+        .route("/log-in-and-fail", get(log_in_and_fail))
+        .route("/log-in-late", get(log_in_late))
+        .route("/logout", get(log_out).post(log_out))
+        .route("/confirm", get(confirm))
+        .route("/change-password", get(change_password))
+        .route("/username", get(username).options(username))
+        .route("/inactive", get(inactive))
+        .route("/is-fresh", get(is_fresh))
+        .route("/is-remembered", get(is_remembered))
+        .route("/twice", get(twice))
+        .route("/next", get(next))
+        .route("/notice", get(notice))
+        .route("/leave-notice", get(leave_notice))
+        .route("/cacheable", get(cacheable))
+        .route("/broken", get(broken))
+        .route(
+            "/extracted",
+            get(|user: CurrentUser<Account>| async move { user.login().to_owned() }),
+        )
+        .route(
+            "/extracted-fresh",
+            get(|user: FreshUser<Account>| async move { user.login().to_owned() }),
+        )
+        .merge(guarded("/secret", auth.require_login()))
+        .merge(guarded("/sensitive", auth.require_fresh()))
+        .merge(guarded("/recent", auth.require_fresh_within(Duration::from_secs(600))))
+        .merge(guarded("/notch-only", auth.require_user(|user| user.login() == "notch")))
+        .merge(guarded("/visitors-only", !auth.require_login()))
+        .nest("/nested", guarded("/secret", auth.require_login()))
+        .with_state(store)
+}
+
+#[derive(Deserialize)]
+struct LogIn {
+    user: String,
+    remember: Option<u8>,
+    duration: Option<u64>,
+    fresh: Option<u8>,
+    force: Option<u8>,
+}
+
+async fn log_in(
+    State(store): State<WatchedStore>,
+    login: Login,
+    Query(query): Query<LogIn>,
+) -> Result<Response> {
+    let user = store.users.by_login(&query.user).await.map_err(Fault::from)?;
+    let Some(user) = user else { return Ok(StatusCode::NOT_FOUND.into_response()) };
+    let mut log_in = login
+        .log_in(user)
+        .remember(query.remember == Some(1))
+        .fresh(query.fresh != Some(0))
+        .force(query.force == Some(1));
+    if let Some(seconds) = query.duration {
+        log_in = log_in.remember_for(Duration::from_secs(seconds));
+    }
+    match log_in.await {
+        Ok(()) => Ok("True".into_response()),
+        Err(LogInError::Inactive) => Ok("False".into_response()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn log_in_and_fail(login: Login) -> Result<Response> {
+    login.log_in(account("notch")).await?;
+    Ok((StatusCode::INTERNAL_SERVER_ERROR, "failed after the login").into_response())
+}
+
+/// Keeps the handle past the response, and tells in a header of the next call what came of it.
+async fn log_in_late(State(store): State<WatchedStore>, login: Login) -> &'static str {
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let outcome = login.log_in(account("notch")).await;
+        let word = if outcome.is_err() { "refused" } else { "accepted" };
+        store.change("2", |steve| steve.set_stamp(word.as_bytes())).await;
+    });
+    "later"
+}
+
+async fn log_out(login: Login) -> Result<String> {
+    Ok(login.log_out().await?.map(|user| user.login().to_owned()).unwrap_or_default())
+}
+
+async fn confirm(login: Login) -> Result<&'static str> {
+    Ok(if login.confirm().await?.is_some() { "confirmed" } else { "nobody" })
+}
+
+async fn change_password(State(store): State<WatchedStore>, login: Login) -> Result<&'static str> {
+    let Some(user) = login.user().await? else { return Ok("nobody") };
+    let mut changed = Account::clone(&user);
+    changed.set_password_hash(format!("{}'", user.password_hash()));
+    store.users.update(&changed).await.map_err(Fault::from)?;
+    Ok(if login.keep_logged_in(changed).await?.is_some() { "changed" } else { "lost" })
+}
+
+async fn username(login: Login) -> Result<String> {
+    Ok(login.user().await?.map_or("Anonymous".to_owned(), |user| user.login().to_owned()))
+}
+
+async fn inactive(login: Login) -> Result<String> {
+    Ok(login.inactive_user().await?.map(|user| user.login().to_owned()).unwrap_or_default())
+}
+
+async fn is_fresh(login: Login) -> Result<String> {
+    Ok(login.is_fresh().await?.to_string())
+}
+
+async fn is_remembered(login: Login) -> String {
+    login.is_remembered().to_string()
+}
+
+/// Asks often and at the same time.
+async fn twice(login: Login) -> Result<String> {
+    let again = login.clone();
+    let (one, other) = tokio::join!(login.user(), again.user());
+    let (one, other) =
+        (one?.map(|user| AuthUser::id(&*user)), other?.map(|user| AuthUser::id(&*user)));
+    Ok((one == other && login.is_fresh().await?).to_string())
+}
+
+async fn next(login: Login) -> String {
+    login.next().map(|next| next.to_string()).unwrap_or_default()
+}
+
+async fn notice(login: Login) -> String {
+    let shown = |notice: tower_keep::Notice| {
+        format!("{:?} {} {}", notice.kind(), notice.category(), notice.text())
+    };
+    login.notice().map(shown).unwrap_or_default()
+}
+
+async fn leave_notice(login: Login) -> Result<&'static str> {
+    login.leave_notice("success", "Well done.")?;
+    Ok("left")
+}
+
+async fn cacheable(login: Login) -> Result<Response> {
+    let name = username(login).await?;
+    Ok(([(header::CACHE_CONTROL, "public, max-age=600")], name).into_response())
+}
+
+async fn broken(login: Login) -> Result<StatusCode> {
+    username(login).await?;
+    Ok(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Behind every guard, for any method.
+async fn secret(login: Login) -> Result<String> {
+    Ok(format!("secret of {}", username(login).await?))
+}

@@ -1,0 +1,482 @@
+//! Logging in, staying logged in, logging out; SECURITY_CASES "Lifecycle" and "Remember cookie" as
+//! far as cookies alone can keep them. Numbers in comments are the cases'.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use tower_keep::{Keys, SessionProtection};
+use tower_keep_tests::{KEY, Site, account};
+
+const SESSION: &str = "__Host-keep";
+const REMEMBER: &str = "__Host-keep-remember";
+const DAY: u64 = 24 * 3600;
+
+// 1
+#[tokio::test]
+async fn a_planted_session_cookie_never_survives_login() {
+    let site = Site::start().await;
+    let attacker = site.logged_in("user=steve").await;
+    let planted = attacker.jar.get(SESSION).unwrap().to_owned();
+    let mut victim = site.browser();
+    victim.jar.insert(SESSION, &planted);
+    victim.get("/login?user=notch").await;
+    assert_ne!(victim.jar.get(SESSION), Some(planted.as_str()));
+    assert_eq!(victim.get("/username").await.text(), "notch");
+    let mut holder = site.browser();
+    holder.jar.insert(SESSION, &planted);
+    assert_eq!(holder.get("/username").await.text(), "steve");
+}
+
+// 2
+#[tokio::test]
+async fn restoring_makes_a_new_session_identity() {
+    let site = Site::start().await;
+    let mut browser = site.logged_in("user=notch&remember=1").await;
+    let first = browser.jar.get(SESSION).unwrap().to_owned();
+    browser.close_browser();
+    assert_eq!(browser.get("/username").await.text(), "notch");
+    let restored = browser.jar.get(SESSION).unwrap().to_owned();
+    assert_ne!(first, restored);
+    browser.close_browser();
+    browser.get("/username").await;
+    assert_ne!(browser.jar.get(SESSION).unwrap(), restored);
+}
+
+// 3
+#[tokio::test]
+async fn an_identity_that_the_client_chose_is_never_adopted() {
+    let site = Site::start().await;
+    let genuine = site.logged_in("user=notch").await.jar.get(SESSION).unwrap().to_owned();
+    for chosen in ["A".repeat(genuine.len()), "1".into(), genuine.to_lowercase()] {
+        let mut browser = site.browser();
+        browser.jar.insert(SESSION, &chosen);
+        let answer = browser.get("/username").await;
+        assert_eq!(answer.text(), "Anonymous");
+        assert!(answer.set_cookies().is_empty(), "{:?}", answer.set_cookies());
+        browser.get("/login?user=notch").await;
+        assert_ne!(browser.jar.get(SESSION), Some(chosen.as_str()));
+    }
+}
+
+// 4
+#[tokio::test]
+async fn a_login_over_a_login_leaves_nothing_of_the_first() {
+    let site = Site::start().await;
+    let mut browser = site.logged_in("user=notch&remember=1").await;
+    browser.get("/leave-notice").await;
+    let of_notch = browser.jar.get(SESSION).unwrap().to_owned();
+    browser.get("/login?user=steve").await;
+    assert_ne!(browser.jar.get(SESSION), Some(of_notch.as_str()));
+    assert_eq!(browser.jar.get(REMEMBER), None);
+    browser.close_browser();
+    assert_eq!(browser.get("/username").await.text(), "Anonymous");
+}
+
+// 7
+#[tokio::test]
+async fn limits_hold_whatever_the_client_does_with_expires() {
+    for persistent in [false, true] {
+        let site = Site::start_with(|builder| {
+            builder
+                .with_persistent_session(persistent)
+                .with_idle_limit(Duration::from_secs(1_000))
+                .with_absolute_limit(Duration::from_secs(5_000))
+                .with_remember_duration(Duration::from_secs(9_000))
+        })
+        .await;
+        // Idle.
+        let mut browser = site.logged_in("user=notch").await;
+        browser.jar.ignore_expiry();
+        site.advance(999);
+        assert_eq!(browser.clone().get("/username").await.text(), "notch");
+        site.advance(1);
+        let answer = browser.get("/username").await;
+        assert_eq!(answer.text(), "Anonymous");
+        assert!(answer.header("set-cookie").starts_with("__Host-keep=; Max-Age=0"));
+        // Absolute, however busy.
+        let mut browser = site.logged_in("user=notch").await;
+        for _ in 0..9 {
+            site.advance(500);
+            assert_eq!(browser.get("/username").await.text(), "notch");
+            browser.jar.ignore_expiry();
+        }
+        site.advance(500);
+        assert_eq!(browser.get("/username").await.text(), "Anonymous");
+        // Remember.
+        let mut browser = site.logged_in("user=notch&remember=1").await;
+        browser.jar.ignore_expiry();
+        browser.jar.remove(SESSION);
+        site.advance(8_999);
+        assert_eq!(browser.clone().get("/username").await.text(), "notch");
+        site.advance(1);
+        let answer = browser.get("/username").await;
+        assert_eq!(answer.text(), "Anonymous");
+        assert!(answer.header("set-cookie").starts_with("__Host-keep-remember=; Max-Age=0"));
+    }
+}
+
+#[tokio::test]
+async fn limits_can_be_switched_off_and_a_login_can_choose_its_own_duration() {
+    let site = Site::start_with(|builder| {
+        builder.with_idle_limit(None).with_absolute_limit(None).with_persistent_session(true)
+    })
+    .await;
+    let mut browser = site.logged_in("user=notch&remember=1&duration=60").await;
+    browser.jar.ignore_expiry();
+    site.advance(59);
+    assert_eq!(browser.get("/is-remembered").await.text(), "true");
+    site.advance(1);
+    assert_eq!(browser.get("/is-remembered").await.text(), "false");
+    site.advance(3_000 * DAY);
+    assert_eq!(browser.get("/username").await.text(), "notch");
+}
+
+#[tokio::test]
+async fn a_session_is_renewed_only_when_it_is_due() {
+    let site =
+        Site::start_with(|builder| builder.with_idle_limit(Duration::from_secs(1_000))).await;
+    let mut browser = site.logged_in("user=notch").await;
+    site.advance(99);
+    assert!(browser.get("/username").await.set_cookies().is_empty());
+    site.advance(1);
+    assert_eq!(browser.get("/username").await.set_cookies().len(), 1);
+    assert!(browser.get("/username").await.set_cookies().is_empty());
+    assert_eq!(browser.get("/is-fresh").await.text(), "true");
+}
+
+#[tokio::test]
+async fn the_session_lasts_until_the_browser_is_closed_or_is_persistent() {
+    let site = Site::start().await;
+    let mut browser = site.logged_in("user=notch").await;
+    browser.close_browser();
+    assert_eq!(browser.get("/username").await.text(), "Anonymous");
+    let site = Site::start_with(|builder| builder.with_persistent_session(true)).await;
+    let mut browser = site.logged_in("user=notch").await;
+    browser.close_browser();
+    assert_eq!(browser.get("/username").await.text(), "notch");
+}
+
+// 8
+#[tokio::test]
+async fn a_changed_stamp_ends_every_other_login() {
+    let site = Site::start().await;
+    let mut here = site.logged_in("user=notch&remember=1").await;
+    let mut there = site.logged_in("user=notch&remember=1").await;
+    let mut elsewhere = site.logged_in("user=notch&remember=1").await;
+    elsewhere.close_browser();
+    assert_eq!(here.get("/change-password").await.text(), "changed");
+    for browser in [&mut there, &mut elsewhere] {
+        let answer = browser.get("/username").await;
+        assert_eq!(answer.text(), "Anonymous");
+        // 36: a stamp mismatch clears nothing.
+        assert!(answer.set_cookies().is_empty());
+    }
+    // This browser goes on, its remember cookie included.
+    assert_eq!(here.get("/sensitive").await.text(), "secret of notch");
+    here.close_browser();
+    assert_eq!(here.get("/username").await.text(), "notch");
+}
+
+// 9
+#[tokio::test]
+async fn a_deactivated_or_deleted_user_is_out_at_the_next_request() {
+    for deleted in [false, true] {
+        for closed in [false, true] {
+            let site = Site::start().await;
+            let mut browser = site.logged_in("user=notch&remember=1").await;
+            if closed {
+                browser.close_browser();
+            }
+            if deleted {
+                use tower_keep::UserDirectory;
+                assert!(site.store.users.delete(&"1".into()).await.unwrap());
+            } else {
+                site.store.change("1", |notch| notch.set_active(false)).await;
+            }
+            assert_eq!(browser.get("/secret").await.status, StatusCode::UNAUTHORIZED);
+            assert!(browser.jar.names().is_empty(), "{:?}", browser.jar.names());
+            assert_eq!(browser.get("/username").await.text(), "Anonymous");
+        }
+    }
+}
+
+// 10
+#[tokio::test]
+async fn a_handler_that_logs_in_and_then_fails_has_logged_in() {
+    let site = Site::start().await;
+    let mut browser = site.browser();
+    let answer = browser.get("/log-in-and-fail").await;
+    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(browser.get("/username").await.text(), "notch");
+}
+
+// 16
+#[tokio::test]
+async fn a_previous_key_is_accepted_and_its_cookies_are_reissued() {
+    let old = Site::start().await;
+    let new_key = "another key for tests, also long enough";
+    let both = old.beside(Keys::new(new_key).add_previous(KEY), |builder| builder).await;
+    let new = old.beside(Keys::new(new_key), |builder| builder).await;
+    for closed in [false, true] {
+        let mut browser = old.logged_in("user=notch&remember=1").await;
+        if closed {
+            browser.close_browser();
+        }
+        let mut on_new = new.browser();
+        on_new.jar = browser.jar.clone();
+        let answer = on_new.get("/username").await;
+        assert_eq!(answer.text(), "Anonymous");
+        // 36: an unknown key clears nothing.
+        assert!(answer.set_cookies().is_empty());
+
+        let mut on_both = both.browser();
+        on_both.jar = browser.jar.clone();
+        both.advance(5);
+        assert_eq!(on_both.get("/username").await.text(), "notch");
+        assert_eq!(on_both.get("/is-fresh").await.text(), (!closed).to_string());
+        on_new.jar = on_both.jar.clone();
+        assert_eq!(on_new.get("/username").await.text(), "notch");
+        on_new.jar.remove(SESSION);
+        assert_eq!(on_new.get("/username").await.text(), "notch");
+    }
+    // Reissuing keeps the expiry.
+    let mut browser = old.logged_in("user=notch&remember=1&duration=100").await;
+    browser.jar.ignore_expiry();
+    let mut on_both = both.browser();
+    on_both.jar = browser.jar;
+    both.advance(90);
+    on_both.get("/username").await;
+    on_both.jar.ignore_expiry();
+    both.advance(10);
+    assert_eq!(on_both.get("/is-remembered").await.text(), "false");
+}
+
+#[tokio::test]
+async fn a_coming_key_is_accepted_before_it_is_used() {
+    let coming_key = "the coming key, which others already use";
+    let first = Site::start_with(|builder| builder).await;
+    let prepared = first.beside(Keys::new(KEY).add_next(coming_key), |builder| builder).await;
+    let updated = first.beside(Keys::new(coming_key).add_previous(KEY), |builder| builder).await;
+    let mut browser = updated.logged_in("user=notch").await;
+    let mut on_prepared = prepared.browser();
+    on_prepared.jar = browser.jar.clone();
+    assert_eq!(on_prepared.get("/username").await.text(), "notch");
+    browser.jar = on_prepared.jar;
+    assert_eq!(browser.get("/username").await.text(), "notch");
+}
+
+// 18
+#[tokio::test]
+async fn a_login_without_remember_never_sets_the_remember_cookie() {
+    for refresh in [false, true] {
+        let site = Site::start_with(|builder| builder.with_remember_refresh(refresh)).await;
+        let mut browser = site.logged_in("user=notch").await;
+        for path in ["/username", "/secret", "/confirm", "/change-password", "/username"] {
+            browser.get(path).await;
+            site.advance(DAY);
+        }
+        assert_eq!(browser.jar.names(), [SESSION]);
+        assert_eq!(browser.get("/is-remembered").await.text(), "false");
+    }
+}
+
+// 33
+#[tokio::test]
+async fn refresh_never_mints_a_remember_cookie() {
+    let site = Site::start_with(|builder| builder.with_remember_refresh(true)).await;
+    let of_steve = site.logged_in("user=steve&remember=1").await;
+    let of_steve = of_steve.jar.get(REMEMBER).unwrap().to_owned();
+    for foreign in ["garbage", "", of_steve.as_str()] {
+        let mut browser = site.logged_in("user=notch").await;
+        browser.jar.insert(REMEMBER, foreign);
+        site.advance(10);
+        assert!(browser.get("/username").await.set_cookies().is_empty());
+        assert_eq!(browser.jar.get(REMEMBER), Some(foreign));
+    }
+}
+
+#[tokio::test]
+async fn refresh_moves_the_expiry_of_a_genuine_remember_cookie() {
+    let site = Site::start_with(|builder| builder.with_remember_refresh(true)).await;
+    let mut browser = site.logged_in("user=notch&remember=1&duration=100").await;
+    for _ in 0..5 {
+        site.advance(90);
+        assert_eq!(browser.get("/is-fresh").await.text(), "true");
+    }
+    browser.close_browser();
+    assert_eq!(browser.get("/username").await.text(), "notch");
+}
+
+// 34
+#[tokio::test]
+async fn anonymous_and_loader_users_are_never_fresh() {
+    let site = Site::start_with(|builder| {
+        builder.add_request_loader(tower_keep::Bearer::new(|token: String| async move {
+            Ok((token == "t").then(|| account("notch").into()))
+        }))
+    })
+    .await;
+    let mut nobody = site.browser();
+    assert_eq!(nobody.get("/confirm").await.text(), "nobody");
+    assert_eq!(nobody.get("/is-fresh").await.text(), "false");
+    let mut api = site.browser();
+    api.set_header(http::header::AUTHORIZATION, "Bearer t");
+    assert_eq!(api.get("/username").await.text(), "notch");
+    assert_eq!(api.get("/confirm").await.text(), "nobody");
+    assert_eq!(api.get("/is-fresh").await.text(), "false");
+    assert_eq!(api.get("/sensitive").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(api.get("/change-password").await.text(), "lost");
+    assert!(nobody.jar.names().is_empty() && api.jar.names().is_empty());
+}
+
+// 36
+#[tokio::test]
+async fn what_is_not_genuine_is_not_cleared() {
+    let site = Site::start().await;
+    let genuine = site.logged_in("user=notch&remember=1").await.jar;
+    let other = Site::start_with(|builder| builder.with_area("other")).await;
+    let foreign = other.logged_in("user=notch&remember=1").await.jar;
+    for name in [SESSION, REMEMBER] {
+        let value = genuine.get(name).unwrap();
+        let (kept, last) = value.split_at(value.len() - 1);
+        let cut = kept.to_owned();
+        let flipped = format!("{kept}{}", if last == "A" { "Q" } else { "A" });
+        let area = foreign.get(&name.replace("keep", "keep-other")).unwrap().to_owned();
+        for value in [cut, flipped, area, "garbage".into(), String::new()] {
+            let mut browser = site.browser();
+            browser.jar.insert(name, &value);
+            let answer = browser.get("/secret").await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+            assert!(answer.set_cookies().is_empty(), "{value}");
+        }
+    }
+}
+
+// 35, as far as cookies alone go: the old copy stays as it was.
+#[tokio::test]
+async fn confirm_changes_the_cookie_and_an_old_copy_stays_stale() {
+    let site = Site::start().await;
+    let mut browser = site.logged_in("user=notch&fresh=0").await;
+    let copy = browser.clone();
+    assert_eq!(browser.get("/sensitive").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(browser.get("/confirm").await.text(), "confirmed");
+    assert_ne!(browser.jar.get(SESSION), copy.jar.get(SESSION));
+    assert_eq!(browser.get("/sensitive").await.status, StatusCode::OK);
+    let mut copy = copy;
+    assert_eq!(copy.get("/sensitive").await.status, StatusCode::UNAUTHORIZED);
+}
+
+// 41
+#[tokio::test]
+async fn a_handle_kept_after_the_response_can_not_log_in() {
+    let site = Site::start().await;
+    let mut browser = site.browser();
+    assert_eq!(browser.get("/log-in-late").await.text(), "later");
+    tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            use tower_keep::{AuthUser, UserStore};
+            let steve = site.store.users.by_id(&"2".into()).await.unwrap().unwrap();
+            match steve.stamp().as_ref() {
+                b"refused" => break,
+                b"accepted" => panic!("a late login was accepted"),
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    })
+    .await
+    .expect("the late login is decided");
+    assert!(site.events.take().is_empty());
+    assert!(browser.jar.names().is_empty());
+}
+
+#[tokio::test]
+async fn freshness_has_an_age() {
+    let site = Site::start().await;
+    let mut browser = site.logged_in("user=notch").await;
+    site.advance(600);
+    assert_eq!(browser.get("/recent").await.status, StatusCode::OK);
+    site.advance(1);
+    assert_eq!(browser.get("/recent").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(browser.get("/sensitive").await.status, StatusCode::OK);
+    browser.get("/confirm").await;
+    assert_eq!(browser.get("/recent").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn logout_clears_a_remember_cookie_that_its_path_hides() {
+    let site = Site::start_with(|builder| {
+        let narrow = tower_keep::CookieSettings::new().with_name("me").with_path("/secret");
+        builder.with_remember_cookie(narrow)
+    })
+    .await;
+    let mut browser = site.logged_in("user=notch&remember=1").await;
+    browser.get("/logout").await;
+    assert!(browser.jar.names().is_empty(), "{:?}", browser.jar.names());
+}
+
+#[tokio::test]
+async fn an_inactive_user_logs_in_only_by_force_and_passes_no_guard() {
+    let site = Site::start().await;
+    let mut browser = site.browser();
+    assert_eq!(browser.get("/login?user=creeper").await.text(), "False");
+    assert!(browser.jar.names().is_empty() && site.events.take().is_empty());
+    let mut browser = site.logged_in("user=creeper&force=1&remember=1").await;
+    for _ in 0..2 {
+        assert_eq!(browser.get("/username").await.text(), "Anonymous");
+        assert_eq!(browser.get("/inactive").await.text(), "creeper");
+        assert_eq!(browser.get("/secret").await.status, StatusCode::UNAUTHORIZED);
+        browser.close_browser();
+    }
+    // Once active, the login is one like any other.
+    site.store.change("3", |creeper| creeper.set_active(true)).await;
+    assert_eq!(browser.get("/secret").await.text(), "secret of creeper");
+}
+
+#[tokio::test]
+async fn a_cookie_that_browsers_would_drop_is_an_error_at_login() {
+    use tower_keep::UserDirectory;
+    let site = Site::start().await;
+    // 39 + 16 bytes around the id, four thirds of that, and the name: 3,008 bytes are the most.
+    for (length, status) in [(3_008, StatusCode::OK), (3_009, StatusCode::INTERNAL_SERVER_ERROR)] {
+        let long = tower_keep::Account::new("x".repeat(length), format!("long{length}"), "");
+        site.store.users.insert(&long).await.unwrap();
+        let mut browser = site.browser();
+        let answer = browser.get(&format!("/login?user=long{length}")).await;
+        assert_eq!(answer.status, status, "{length}");
+        assert_eq!(browser.jar.names().is_empty(), status != StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn strong_protection_ends_the_login_and_basic_only_its_freshness() {
+    use SessionProtection::{Basic, None, Strong};
+    for (protection, persistent, who, fresh, left) in [
+        (None, false, "notch", "true", 2),
+        (Basic, false, "notch", "false", 2),
+        (Strong, false, "Anonymous", "false", 0),
+        (Strong, true, "notch", "false", 2),
+    ] {
+        let site = Site::start_with(|builder| {
+            builder.with_session_protection(protection).with_persistent_session(persistent)
+        })
+        .await;
+        let mut browser = site.logged_in("user=notch&remember=1").await;
+        browser.set_header(http::header::USER_AGENT, "Another/1.0");
+        assert_eq!(browser.get("/username").await.text(), who);
+        assert_eq!(browser.get("/is-fresh").await.text(), fresh);
+        assert_eq!(browser.jar.names().len(), left, "{protection:?}");
+        let protected = site.events.take().contains(&"session_protected".to_owned());
+        assert_eq!(protected, protection != None);
+    }
+}
+
+#[tokio::test]
+async fn any_method_logs_out() {
+    let site = Site::start().await;
+    for method in [Method::GET, Method::POST] {
+        let mut browser = site.logged_in("user=notch&remember=1").await;
+        assert_eq!(browser.send(method, "/logout", String::new()).await.text(), "notch");
+        assert!(browser.jar.names().is_empty());
+        assert_eq!(browser.get("/secret").await.status, StatusCode::UNAUTHORIZED);
+    }
+}

@@ -1,0 +1,254 @@
+//! Where somebody is sent, and where nobody is; SECURITY_CASES "Redirects".
+
+use http::{Method, StatusCode, header};
+use tower_keep_tests::{Browser, Site, raw};
+
+async fn site() -> Site {
+    Site::start_with(|builder| {
+        builder.with_login_page("/login").with_confirm_page("/confirm?x=1").with_home_page("/home")
+    })
+    .await
+}
+
+fn encoded(text: &str) -> String {
+    let mut query = String::new();
+    for byte in text.bytes() {
+        query += &format!("%{byte:02X}");
+    }
+    query
+}
+
+// 19
+#[tokio::test]
+async fn next_never_leaves_the_site() {
+    let site = site().await;
+    let mut browser = site.browser();
+    let long = format!("/{}", "a".repeat(10_000));
+    for next in [
+        "//evil",
+        "///evil",
+        "/\\evil",
+        "\\\\evil",
+        "http:/\\evil",
+        "http:evil",
+        "https://host@evil",
+        "javascript:alert(1)",
+        "/%09//evil",
+        "/\t/evil",
+        "\u{1}/evil",
+        " /evil",
+        "/\u{FF0E}\u{FF0E}/evil",
+        "http://[::1",
+        "/a\r\nSet-Cookie: x=y",
+        "/a\nb",
+        "/%2Fevil",
+        "/..;/evil",
+        "/login",
+        "/login?next=/login",
+        "/logout",
+        "/confirm",
+        long.as_str(),
+        "",
+    ] {
+        let answer = browser.get(&format!("/next?next={}", encoded(next))).await;
+        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, ""), "{next:?}");
+        assert!(answer.set_cookies().is_empty());
+    }
+    for next in ["/", "/account?tab=2", "/x?u=https://evil/", "/a%ff", "/@evil"] {
+        let answer = browser.get(&format!("/next?next={}", encoded(next))).await;
+        assert_eq!(answer.text(), next);
+    }
+    // The first occurrence counts, and it is decoded once.
+    assert_eq!(browser.get("/next?next=/a&next=//evil").await.text(), "/a");
+    assert_eq!(browser.get("/next?next=//evil&next=/a").await.text(), "");
+    assert_eq!(browser.get("/next?next=%252Fevil").await.text(), "");
+    assert_eq!(browser.get("/next?next=%2F%252Fevil").await.text(), "");
+    assert_eq!(browser.get("/next?next=%2F%25252Fevil").await.text(), "/%252Fevil");
+}
+
+#[tokio::test]
+async fn a_redirect_carries_path_and_query_and_nothing_else() {
+    let site = site().await;
+    let mut browser = site.browser();
+    for (target, expected) in [
+        ("/secret", "/login?next=%2Fsecret"),
+        ("/secret?a=b&c=%C3%A9", "/login?next=%2Fsecret%3Fa%3Db%26c%3D%25C3%25A9"),
+        ("/secret?u=//evil", "/login?next=%2Fsecret%3Fu%3D%2F%2Fevil"),
+        ("/nested/secret", "/login?next=%2Fnested%2Fsecret"),
+    ] {
+        let answer = browser.get(target).await;
+        assert_eq!((answer.status, answer.location().as_str()), (StatusCode::SEE_OTHER, expected));
+    }
+    let mut stale = site.logged_in("user=notch&fresh=0").await;
+    let answer = stale.get("/sensitive").await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER);
+    assert_eq!(answer.location(), "/confirm?x=1&next=%2Fsensitive");
+}
+
+// 20, 21
+#[tokio::test]
+async fn a_strange_request_target_or_host_never_reaches_location() {
+    let site = site().await;
+    for request in [
+        "GET //evil.example/secret HTTP/1.1\r\nHost: x\r\n",
+        "GET http://evil.example/secret HTTP/1.1\r\nHost: x\r\n",
+        "GET http://evil.example//secret HTTP/1.1\r\nHost: x\r\n",
+        "GET /secret HTTP/1.1\r\nHost: evil.example\r\n",
+        "GET /secret HTTP/1.1\r\nHost: x\r\nX-Forwarded-Host: evil.example\r\n",
+        "GET /secret HTTP/1.1\r\nHost: x\r\nForwarded: host=evil.example\r\n",
+        "GET /secret?x=/../..//evil.example HTTP/1.1\r\nHost: x\r\n",
+        "GET /nested//secret HTTP/1.1\r\nHost: x\r\n",
+    ] {
+        let answer =
+            raw(site.address, format!("{request}Connection: close\r\n\r\n").as_bytes()).await;
+        let location = answer.lines().find_map(|line| line.strip_prefix("location: "));
+        if let Some(location) = location {
+            assert!(location.starts_with("/login"), "{request}: {location}");
+            assert!(
+                !location.contains("next=%2F%2F") && !location.contains("next=http"),
+                "{location}"
+            );
+        }
+        assert!(!answer.starts_with("HTTP/1.1 5"), "{answer}");
+    }
+}
+
+// 22
+#[tokio::test]
+async fn a_post_that_is_turned_away_comes_back_with_get_and_without_next() {
+    let site = site().await;
+    let mut browser = site.browser();
+    for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
+        let answer = browser.send(method, "/secret", String::new()).await;
+        assert_eq!((answer.status, answer.location().as_str()), (StatusCode::SEE_OTHER, "/login"));
+    }
+    let answer = browser.send(Method::HEAD, "/secret", String::new()).await;
+    assert_eq!(answer.location(), "/login?next=%2Fsecret");
+}
+
+#[tokio::test]
+async fn without_a_page_the_answer_is_401_with_the_loaders_challenges() {
+    use tower_keep::{ApiKey, Basic, Bearer};
+    let none = || async { Ok(None) };
+    let site = Site::start_with(|builder| {
+        builder
+            .add_request_loader(Bearer::new(move |_| none()))
+            .add_request_loader(Basic::new(move |_, _| none()).with_realm("members"))
+            .add_request_loader(ApiKey::new("x-api-key".parse().unwrap(), move |_| none()))
+    })
+    .await;
+    let answer = site.browser().get("/secret").await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        answer.header("www-authenticate"),
+        r#"Bearer, Basic realm="members", charset="UTF-8""#
+    );
+    assert_eq!(answer.location(), "");
+    assert_eq!(answer.header(header::VARY), "Cookie, authorization, x-api-key");
+}
+
+#[tokio::test]
+async fn next_in_the_session_is_read_once_and_survives_the_notice() {
+    let site =
+        Site::start_with(|builder| builder.with_login_page("/login").with_next_in_session(true))
+            .await;
+    let mut browser = site.browser();
+    assert_eq!(browser.get("/secret?a=b").await.location(), "/login");
+    assert_eq!(
+        browser.get("/notice").await.text(),
+        "LoginRequired message Please log in to see this page."
+    );
+    assert_eq!(browser.get("/notice").await.text(), "");
+    assert_eq!(browser.get("/next").await.text(), "/secret?a=b");
+    assert_eq!(browser.get("/next").await.text(), "");
+    assert!(browser.jar.names().is_empty());
+    // A visit counts for ten minutes, by the server's clock.
+    browser.get("/secret").await;
+    browser.jar.ignore_expiry();
+    site.advance(599);
+    assert_eq!(browser.clone().get("/next").await.text(), "/secret");
+    site.advance(1);
+    assert_eq!(browser.get("/next").await.text(), "");
+}
+
+#[tokio::test]
+async fn a_notice_is_read_once_and_can_not_be_forged() {
+    let site = site().await;
+    let mut browser = site.logged_in("user=notch&fresh=0").await;
+    browser.get("/sensitive").await;
+    assert_eq!(
+        browser.get("/notice").await.text(),
+        "ConfirmRequired message Please confirm that it is you."
+    );
+    assert_eq!(browser.get("/notice").await.text(), "");
+    assert_eq!(browser.get("/leave-notice").await.text(), "left");
+    assert_eq!(browser.get("/notice").await.text(), "Application success Well done.");
+    let mut forger = site.browser();
+    browser.get("/leave-notice").await;
+    let value = browser.jar.get("__Host-keep-visit").unwrap().to_owned();
+    for forged in [value.to_uppercase(), value[1..].to_owned(), String::new()] {
+        forger.jar.insert("__Host-keep-visit", &forged);
+        assert_eq!(forger.get("/notice").await.text(), "");
+    }
+}
+
+#[tokio::test]
+async fn a_message_can_be_made_for_the_request_or_left_out() {
+    use tower_keep::Message;
+    let translated = Message::per_request(|request| {
+        let language = request.headers.get(header::ACCEPT_LANGUAGE);
+        if language.is_some_and(|language| language == "de") {
+            "ä".repeat(200)
+        } else {
+            "Hello".to_owned()
+        }
+    });
+    let site = Site::start_with(|builder| {
+        builder.with_login_page("/login").with_login_message(translated.with_category("warning"))
+    })
+    .await;
+    let ask = async |language: &str| {
+        let mut browser: Browser = site.browser();
+        browser.set_header(header::ACCEPT_LANGUAGE, language);
+        browser.get("/secret").await;
+        browser.get("/notice").await.text()
+    };
+    assert_eq!(ask("en").await, "LoginRequired warning Hello");
+    assert_eq!(ask("de").await, format!("LoginRequired warning {}", "ä".repeat(128)));
+    let site =
+        Site::start_with(|builder| builder.with_login_page("/login").without_messages()).await;
+    let answer = site.browser().get("/secret").await;
+    assert_eq!(answer.location(), "/login?next=%2Fsecret");
+    assert!(answer.set_cookies().is_empty());
+}
+
+#[tokio::test]
+async fn a_login_page_elsewhere_gets_a_whole_url_only_from_the_configured_origin() {
+    for (origin, expected) in [
+        (None, "https://id.example/in?next=%2Fsecret"),
+        (
+            Some("https://site.example"),
+            "https://id.example/in?next=https%3A%2F%2Fsite.example%2Fsecret",
+        ),
+        (Some("https://id.example"), "https://id.example/in?next=%2Fsecret"),
+    ] {
+        let site = Site::start_with(|builder| {
+            let builder = builder.with_login_page("https://id.example/in");
+            match origin {
+                Some(origin) => builder.with_public_origin(origin),
+                None => builder,
+            }
+        })
+        .await;
+        assert_eq!(site.browser().get("/secret").await.location(), expected);
+    }
+}
+
+#[tokio::test]
+async fn the_field_that_carries_next_can_be_renamed() {
+    let site =
+        Site::start_with(|builder| builder.with_login_page("/login").with_next_field("to")).await;
+    let mut browser = site.browser();
+    assert_eq!(browser.get("/secret").await.location(), "/login?to=%2Fsecret");
+    assert_eq!(browser.get("/next?to=/secret&next=/other").await.text(), "/secret");
+}
