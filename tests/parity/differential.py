@@ -132,8 +132,8 @@ class Browser:
         for name in self.named(which):
             value = self.jar[name]["value"]
             middle = len(value) // 2
-            swapped = "A" if value[middle] != "A" else "B"
-            self.jar[name]["value"] = value[:middle] + swapped + value[middle + 1 :]
+            # Longer each time, so that garbling twice never mends it.
+            self.jar[name]["value"] = value[:middle] + "x" + value[middle:]
 
     def named(self, which):
         """Flask keeps `next` inside its session cookie, ours has a cookie beside it; every other

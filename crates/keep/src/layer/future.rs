@@ -17,6 +17,15 @@ pin_project! {
         inner: F,
         login: Option<Login<U>>,
     }
+
+    /// A request that is dropped gets no response, so its handle must not log anybody in.
+    impl<F, U> PinnedDrop for LoginFuture<F, U> {
+        fn drop(this: Pin<&mut Self>) {
+            if let Some(login) = this.project().login.take() {
+                login.seal();
+            }
+        }
+    }
 }
 
 impl<F, U> LoginFuture<F, U> {

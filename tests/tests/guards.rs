@@ -1,0 +1,386 @@
+//! Guards, areas, extractors, faults, and what happens when something is wired wrongly.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_keep::{
+    Account, ClientAddr, Event, Keys, Login, LoginLayer, Rejection, StoreError, StoreErrorKind,
+    user_loader,
+};
+use tower_keep_memory::MemoryStore;
+use tower_keep_testkit::client::Client;
+use tower_keep_tests::{KEY, Site, account};
+
+fn layer(area: &str) -> LoginLayer<Account> {
+    let find = |id: tower_keep::UserId| async move {
+        let names = ["notch", "steve", "creeper", "sato"];
+        let found = names.iter().map(|name| account(name)).find(|account| *account.id() == id);
+        Ok(found.map(Arc::new))
+    };
+    LoginLayer::builder(user_loader(find), Keys::new(KEY)).with_area(area).build().unwrap()
+}
+
+async fn page(request: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let login = request.extensions().get::<Login<Account>>().cloned();
+    let user = match login {
+        Some(login) => login.user().await.unwrap(),
+        None => None,
+    };
+    let name = user.map(|user| user.login().to_owned()).unwrap_or_default();
+    Ok(Response::new(Full::from(format!("page for {name}"))))
+}
+
+#[tokio::test]
+async fn user_tests_answer_403_and_never_redirect() {
+    let site = Site::start_with(|builder| builder.with_login_page("/login")).await;
+    let mut steve = site.logged_in("user=steve").await;
+    let answer = steve.get("/notch-only").await;
+    assert_eq!((answer.status, answer.location().as_str()), (StatusCode::FORBIDDEN, ""));
+    assert_eq!(site.logged_in("user=notch").await.get("/notch-only").await.status, StatusCode::OK);
+    assert_eq!(site.browser().get("/notch-only").await.location(), "/login?next=%2Fnotch-only");
+    assert_eq!(steve.get("/visitors-only").await.status, StatusCode::FORBIDDEN);
+    assert_eq!(site.browser().get("/visitors-only").await.status, StatusCode::OK);
+    assert_eq!(
+        site.events.take(),
+        [
+            "logged_in steve",
+            "forbidden steve",
+            "logged_in notch",
+            "unauthorized",
+            "forbidden steve"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn extractors_refuse_as_guards_do() {
+    let site =
+        Site::start_with(|builder| builder.with_login_page("/login").with_confirm_page("/confirm"))
+            .await;
+    let mut nobody = site.browser();
+    assert_eq!(nobody.get("/extracted").await.location(), "/login?next=%2Fextracted");
+    let mut stale = site.logged_in("user=notch&fresh=0").await;
+    assert_eq!(stale.get("/extracted").await.text(), "notch");
+    assert_eq!(stale.get("/extracted-fresh").await.location(), "/confirm?next=%2Fextracted-fresh");
+    stale.get("/confirm").await;
+    assert_eq!(stale.get("/extracted-fresh").await.text(), "notch");
+}
+
+// 29, as far as there are no session records.
+#[tokio::test]
+async fn a_store_fault_is_503_and_loses_nothing() {
+    let site = Site::start_with(|builder| builder.with_login_page("/login")).await;
+    let logged_in = site.logged_in("user=notch&remember=1").await;
+    let mut closed = logged_in.clone();
+    closed.close_browser();
+    site.store.set_down(true);
+    for mut browser in [logged_in, closed] {
+        let before = browser.jar.clone();
+        for path in [
+            "/username",
+            "/secret",
+            "/sensitive",
+            "/recent",
+            "/notch-only",
+            "/visitors-only",
+            "/extracted",
+            "/extracted-fresh",
+            "/is-fresh",
+            "/logout",
+            "/confirm",
+            "/change-password",
+        ] {
+            let answer = browser.get(path).await;
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+            assert_eq!(answer.header("retry-after"), "1");
+            assert!(answer.set_cookies().is_empty(), "{path}");
+        }
+        assert_eq!(browser.get("/hello").await.status, StatusCode::OK);
+        assert_eq!(before.names(), browser.jar.names());
+        site.store.set_down(false);
+        assert_eq!(browser.get("/secret").await.text(), "secret of notch");
+        site.store.set_down(true);
+    }
+    // Whom no cookie names, the store is not asked for.
+    assert_eq!(site.browser().get("/secret").await.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn a_loaders_fault_is_503_too() {
+    let site = Site::start_with(|builder| {
+        builder.add_request_loader(tower_keep::Bearer::new(|_| async {
+            Err::<Option<Arc<Account>>, _>(StoreError::new(StoreErrorKind::Timeout, "tokens"))
+        }))
+    })
+    .await;
+    let mut browser = site.browser();
+    assert_eq!(browser.get("/secret").await.status, StatusCode::UNAUTHORIZED);
+    browser.set_header(http::header::AUTHORIZATION, "Bearer t");
+    assert_eq!(browser.get("/secret").await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn loaders_are_asked_in_order_after_the_cookies_and_only_the_first_user_counts() {
+    use tower_keep::{ApiKey, Basic, Bearer};
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let note = |name: &'static str| {
+        let asked = Arc::clone(&asked);
+        move || asked.lock().unwrap().push(name)
+    };
+    let (bearer, basic, key) = (note("bearer"), note("basic"), note("key"));
+    let site = Site::start_with(|builder| {
+        builder
+            .add_request_loader(Bearer::new(move |name: String| {
+                bearer();
+                async move { Ok((name != "unknown").then(|| Arc::new(account(&name)))) }
+            }))
+            .add_request_loader(Basic::new(move |name: String, password: String| {
+                basic();
+                async move { Ok((password == "p").then(|| Arc::new(account(&name)))) }
+            }))
+            .add_request_loader(ApiKey::new("x-api-key".parse().unwrap(), move |name: String| {
+                key();
+                async move { Ok(Some(Arc::new(account(&name)))) }
+            }))
+    })
+    .await;
+    let api_key = || "x-api-key".parse().unwrap();
+    for (authorization, key, who, expected) in [
+        ("Bearer notch", "steve", "notch", &["bearer"][..]),
+        ("Bearer unknown", "steve", "steve", &["bearer", "key"]),
+        ("Basic bm90Y2g6cA==", "steve", "notch", &["basic"]),
+        ("Basic bm90Y2g6eA==", "steve", "steve", &["basic", "key"]),
+        ("Bearer creeper", "steve", "Anonymous", &["bearer"]),
+        ("", "sato", "sato", &["key"]),
+    ] {
+        let mut browser = site.browser();
+        browser.set_header(http::header::AUTHORIZATION, authorization);
+        browser.set_header(api_key(), key);
+        let answer = browser.get("/username").await;
+        assert_eq!(answer.text(), who, "{authorization}");
+        assert_eq!(std::mem::take(&mut *asked.lock().unwrap()), expected);
+        assert!(answer.set_cookies().is_empty());
+    }
+    let mut browser = site.logged_in("user=notch").await;
+    browser.set_header(http::header::AUTHORIZATION, "Bearer steve");
+    let answer = browser.get("/username").await;
+    assert_eq!(answer.text(), "notch");
+    assert_eq!(answer.header("vary"), "Cookie");
+    assert!(asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_guard_without_its_layer_answers_500_and_never_lets_through() {
+    let auth = layer("");
+    for service in [auth.require_login(), !auth.require_login()] {
+        let answer = service.layer(service_fn(page)).oneshot(Request::default()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    // Around it is a layer, but another one.
+    let other = layer("other");
+    let service = other.layer(auth.require_login().layer(service_fn(page)));
+    let answer = service.oneshot(Request::default()).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let router: axum::Router = axum::Router::new()
+        .route("/a", axum::routing::get(|_: Login<Account>| async { "never" }))
+        .route("/b", axum::routing::get(|_: tower_keep::CurrentUser<Account>| async { "never" }));
+    for path in ["/a", "/b"] {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let answer = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+}
+
+#[tokio::test]
+async fn areas_stack_and_each_guard_finds_its_own_login() {
+    let (site, admin) = (layer(""), layer("admin"));
+    let both = site.require_login().layer(admin.require_login().layer(service_fn(page)));
+    let stacked = site.layer(admin.layer(both));
+    let mut client = Client::new(stacked);
+    assert_eq!(client.get("/").await.status, StatusCode::UNAUTHORIZED);
+    client.log_in(&site, account("notch")).await.unwrap();
+    assert_eq!(client.get("/").await.status, StatusCode::UNAUTHORIZED);
+    client.log_in(&admin, account("steve")).await.unwrap();
+    assert_eq!(client.jar.names(), ["__Host-keep", "__Host-keep-admin"]);
+    assert_eq!(client.get("/").await.text(), "page for steve");
+}
+
+#[tokio::test]
+async fn the_same_layer_twice_is_one_layer() {
+    let auth = layer("");
+    let accessed = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&accessed);
+    let find = |_| async { Ok(Some(Arc::new(account("notch")))) };
+    let auth_once = LoginLayer::builder(user_loader(find), Keys::new(KEY))
+        .add_listener(move |event: &Event<Account>| {
+            *counted.lock().unwrap() += usize::from(matches!(event, Event::Accessed));
+        })
+        .build()
+        .unwrap();
+    let twice = auth_once.layer(auth_once.layer(auth_once.require_login().layer(service_fn(page))));
+    let mut client = Client::new(twice);
+    client.log_in(&auth, account("notch")).await.unwrap();
+    let answer = client.get("/").await;
+    assert_eq!(
+        (answer.text().as_str(), answer.header("vary").as_str()),
+        ("page for notch", "Cookie")
+    );
+    assert_eq!(*accessed.lock().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn why_somebody_was_refused_is_in_the_extensions() {
+    let auth = layer("");
+    let service = auth.layer(auth.require_fresh().layer(service_fn(page)));
+    let mut client = Client::new(service);
+    let rejection =
+        |answer: &tower_keep_testkit::client::Answer| answer.extensions.get::<Rejection>().copied();
+    assert_eq!(rejection(&client.get("/").await), Some(Rejection::Unauthenticated));
+    client.log_in_not_fresh(&auth, account("notch")).await.unwrap();
+    assert_eq!(rejection(&client.get("/").await), Some(Rejection::NotFresh));
+    client.log_in(&auth, account("notch")).await.unwrap();
+    assert_eq!(rejection(&client.get("/").await), None);
+}
+
+#[tokio::test]
+async fn a_handler_may_build_any_answer_for_the_layer_or_for_one_guard() {
+    let builder = || LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY));
+    let auth = builder()
+        .with_login_page("/login")
+        .with_refusal_handler(|refusal| {
+            if refusal.request().uri.path() == "/default" {
+                return refusal.default_response();
+            }
+            let mut answer = Response::new(Bytes::from_static(b"layer says no"));
+            *answer.status_mut() = StatusCode::IM_A_TEAPOT;
+            answer
+        })
+        .build()
+        .unwrap();
+    let own = auth.require_login().with_refusal_handler(|refusal| {
+        assert!(refusal.user().is_none());
+        Response::new(Bytes::from(format!("{:?}", refusal.rejection())))
+    });
+    let pages = builder().with_login_page("/login").build().unwrap();
+    let elsewhere = pages.require_login().with_login_page("/admin/login").unwrap();
+    assert!(pages.require_login().with_login_page("admin").is_err());
+    for (service, path, status, text, location) in [
+        (auth.layer(auth.require_login().layer(service_fn(page))), "/", 418, "layer says no", ""),
+        (
+            auth.layer(auth.require_login().layer(service_fn(page))),
+            "/default",
+            303,
+            "See Other",
+            "/login?next=%2Fdefault",
+        ),
+        (auth.layer(own.layer(service_fn(page))), "/", 200, "Unauthenticated", ""),
+        (
+            pages.layer(elsewhere.layer(service_fn(page))),
+            "/x",
+            303,
+            "See Other",
+            "/admin/login?next=%2Fx",
+        ),
+        (
+            pages.layer(elsewhere.layer(service_fn(page))),
+            "/admin/login",
+            303,
+            "See Other",
+            "/admin/login",
+        ),
+    ] {
+        let answer = Client::new(service).get(path).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.text().as_str(), answer.location().as_str()),
+            (status, text, location)
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_application_can_have_its_own_anonymous_user() {
+    let ask = async |auth: LoginLayer<Account>| {
+        let service = auth.layer(service_fn(|request: Request<String>| async move {
+            let login = request.extensions().get::<Login<Account>>().cloned().unwrap();
+            let user = login.user_or_anonymous().await.unwrap();
+            let name = user.map(|user| user.login().to_owned());
+            Ok::<_, Infallible>(Response::new(name.unwrap_or_default()))
+        }));
+        Client::new(service).get("/").await.text()
+    };
+    let builder = || LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY));
+    assert_eq!(ask(builder().build().unwrap()).await, "");
+    let guest = || Arc::new(Account::new("guest", "guest", ""));
+    assert_eq!(ask(builder().with_anonymous_user(guest).build().unwrap()).await, "guest");
+}
+
+#[tokio::test]
+async fn the_layer_waits_until_the_inner_service_is_ready_and_calls_that_very_one() {
+    let auth = layer("");
+    let (mock, mut handle) = tower_test::mock::pair::<Request<()>, Response<Full<Bytes>>>();
+    let mut service = auth.layer((!auth.require_login()).layer(mock));
+    handle.allow(0);
+    let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), service.ready()).await;
+    assert!(waiting.is_err());
+    handle.allow(1);
+    let answer = service.ready().await.unwrap().call(Request::new(()));
+    let answered = async {
+        let (_, respond) = handle.next_request().await.unwrap();
+        respond.send_response(Response::new(Full::from("ok")));
+    };
+    let (answer, ()) = tokio::join!(answer, answered);
+    let body = answer.unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "ok");
+}
+
+#[tokio::test]
+async fn an_error_of_the_inner_service_passes_and_ends_the_handle() {
+    let auth = layer("");
+    let kept: Arc<Mutex<Option<Login<Account>>>> = Arc::default();
+    let keep = Arc::clone(&kept);
+    let failing = service_fn(move |request: Request<()>| {
+        *keep.lock().unwrap() = request.extensions().get::<Login<Account>>().cloned();
+        async { Err::<Response<Full<Bytes>>, _>("broken") }
+    });
+    let error = auth.layer(failing).oneshot(Request::new(())).await.unwrap_err();
+    assert_eq!(error, "broken");
+    let login = kept.lock().unwrap().take().unwrap();
+    assert!(login.log_in(account("notch")).await.is_err());
+}
+
+#[tokio::test]
+async fn a_dropped_request_ends_the_handle() {
+    let auth = layer("");
+    let kept: Arc<Mutex<Option<Login<Account>>>> = Arc::default();
+    let keep = Arc::clone(&kept);
+    let slow = service_fn(move |request: Request<()>| {
+        *keep.lock().unwrap() = request.extensions().get::<Login<Account>>().cloned();
+        std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
+    });
+    drop(auth.layer(slow).call(Request::new(())));
+    let login = kept.lock().unwrap().take().unwrap();
+    assert!(login.log_in(account("notch")).await.is_err());
+}
+
+#[tokio::test]
+async fn the_address_comes_from_our_extension_without_a_framework() {
+    let auth = LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY))
+        .with_session_protection(tower_keep::SessionProtection::Strong)
+        .build()
+        .unwrap();
+    let seen = Arc::new(Mutex::new(None));
+    let see = Arc::clone(&seen);
+    let service = auth.layer(service_fn(move |request: Request<String>| {
+        *see.lock().unwrap() = request.extensions().get::<ClientAddr>().copied();
+        async { Ok::<_, Infallible>(Response::new(String::new())) }
+    }));
+    let mut client = Client::new(service);
+    client.set_address("192.0.2.9".parse().unwrap());
+    client.get("/").await;
+    assert_eq!(*seen.lock().unwrap(), Some(ClientAddr("192.0.2.9".parse().unwrap())));
+}

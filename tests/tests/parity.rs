@@ -1,0 +1,18 @@
+//! Real Flask-Login and the parity server get the same requests and answer alike.
+
+use std::process::Command;
+
+#[test]
+fn two_thousand_random_steps_find_no_difference_from_flask_login() {
+    let Some(python) = std::env::var_os("KEEP_PYTHON") else {
+        panic!("KEEP_PYTHON is not set: run `cargo xtask test tests`, which provides it");
+    };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/parity/differential.py");
+    let server = env!("CARGO_BIN_EXE_parity-server");
+    let run = Command::new(python).args([script, "--server", server, "--steps", "2000"]).output();
+    let run = run.expect("python starts");
+    let (told, wrong) =
+        (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    println!("{told}");
+    assert!(run.status.success(), "{told}\n{wrong}");
+}
