@@ -1,0 +1,46 @@
+//! `cargo bench -p tower-keep-benches --bench allocations`: one line a case, and a failure when a
+//! budget is exceeded.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::process::ExitCode;
+
+use axum::body::Body;
+use axum::http::{Request, Response};
+use tower::Service;
+use tower_keep_benches::{Template, Visitor, send, visit};
+
+/// What a case may allocate beyond `bare`.
+const BUDGETS: [(&str, u64); 4] =
+    [("keep-untouched", 4), ("keep-guarded", 8), ("keep-extractor", 8), ("keep-route-layer", 12)];
+
+#[derive(Default)]
+struct Counted(HashMap<String, u64>);
+
+impl Visitor for Counted {
+    fn case<S>(&mut self, name: &str, service: S, request: &Template, status: u16)
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+    {
+        assert_eq!(send(&service, request.request()).status(), status, "{name}");
+        let request = request.request();
+        let counted = allocation_counter::measure(|| drop(send(&service, request)));
+        println!("{name}: {} allocations, {} bytes", counted.count_total, counted.bytes_total);
+        self.0.insert(name.to_owned(), counted.count_total);
+    }
+}
+
+fn main() -> ExitCode {
+    let mut counted = Counted::default();
+    visit(&mut counted);
+    let of = |name: &str| counted.0.get(name).copied().unwrap_or(u64::MAX);
+    let mut kept = true;
+    for (name, budget) in BUDGETS {
+        let added = of(name).saturating_sub(of("bare"));
+        if added > budget {
+            eprintln!("{name} adds {added} allocations to bare, more than its budget of {budget}");
+            kept = false;
+        }
+    }
+    if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

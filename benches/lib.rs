@@ -1,0 +1,100 @@
+//! The cases that are measured: one service and one request each, in process.
+//!
+//! Every case answers `GET /` of an axum router with a few bytes. `bare` is the router alone; what a
+//! case costs is what it adds to that.
+
+mod keep;
+mod peer;
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Method, Request, Response, Uri, header};
+use axum::{Router, routing::get};
+use tower::{Service, ServiceExt};
+
+/// Gets every case, one after the other.
+pub trait Visitor {
+    /// One case: its service, the request, and the status that shows that it does what it should.
+    fn case<S>(&mut self, name: &str, service: S, request: &Template, status: u16)
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone;
+}
+
+/// Shows the visitor every case.
+pub fn visit(visitor: &mut impl Visitor) {
+    let bare = Router::new().route("/", get(|| async { "hello" }));
+    visitor.case("bare", bare, &Template::with_cookie("a=b"), 200);
+    keep::visit(visitor);
+    peer::visit(visitor);
+}
+
+/// A request as hyper would hand it over: its parts share buffers, so that clones don't allocate.
+#[derive(Clone, Debug)]
+pub struct Template {
+    uri: Uri,
+    cookie: Option<HeaderValue>,
+}
+
+impl Template {
+    /// `GET /` without a cookie.
+    pub fn without_cookie() -> Self {
+        Self { uri: Uri::from_static("/"), cookie: None }
+    }
+
+    /// `GET /` with this `Cookie`.
+    pub fn with_cookie(cookie: &str) -> Self {
+        let cookie = HeaderValue::from_str(cookie).expect("a cookie");
+        // The first clone makes the buffer shared.
+        drop(cookie.clone());
+        Self { cookie: Some(cookie), ..Self::without_cookie() }
+    }
+
+    /// A new request.
+    pub fn request(&self) -> Request<Body> {
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, HeaderValue::from_static("example.org"));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static("Mozilla/5.0 (X11) Firefox/1"));
+        if let Some(cookie) = &self.cookie {
+            headers.insert(header::COOKIE, cookie.clone());
+        }
+        request
+    }
+}
+
+/// Runs a future that never waits for anything outside.
+pub fn run<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+    }
+}
+
+/// Sends one request through a clone of the service.
+pub fn send<S>(service: &S, request: Request<Body>) -> Response<Body>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+{
+    match run(service.clone().oneshot(request)) {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// The cookies that a response sets, as a `Cookie` header sends them back.
+fn cookies_of(response: &Response<Body>) -> String {
+    let pairs = response
+        .headers()
+        .get_all(header::SET_COOKIE)
+        .iter()
+        .filter_map(|cookie| cookie.to_str().ok().and_then(|cookie| cookie.split(';').next()));
+    pairs.collect::<Vec<_>>().join("; ")
+}

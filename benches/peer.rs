@@ -1,0 +1,75 @@
+//! axum-login, as its documentation builds it, with its sessions in memory.
+
+use axum::body::Body;
+use axum::http::Request;
+use axum::{Router, routing::get};
+use axum_login::{AuthManagerLayerBuilder, AuthSession, AuthUser, AuthnBackend, login_required};
+use tower_sessions::{MemoryStore, SessionManagerLayer};
+
+use crate::{Template, Visitor, cookies_of, send};
+
+#[derive(Clone, Debug)]
+struct User {
+    id: i64,
+    password_hash: &'static str,
+}
+
+impl AuthUser for User {
+    type Id = i64;
+
+    fn id(&self) -> i64 {
+        self.id
+    }
+
+    fn session_auth_hash(&self) -> &[u8] {
+        self.password_hash.as_bytes()
+    }
+}
+
+const USER: User = User { id: 1, password_hash: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA" };
+
+#[derive(Clone)]
+struct Backend;
+
+impl AuthnBackend for Backend {
+    type User = User;
+    type Credentials = ();
+    type Error = std::convert::Infallible;
+
+    async fn authenticate(&self, (): ()) -> Result<Option<User>, Self::Error> {
+        Ok(Some(USER))
+    }
+
+    async fn get_user(&self, id: &i64) -> Result<Option<User>, Self::Error> {
+        Ok((*id == USER.id).then_some(USER))
+    }
+}
+
+pub(crate) fn visit(visitor: &mut impl Visitor) {
+    let sessions = SessionManagerLayer::new(MemoryStore::default());
+    let auth = AuthManagerLayerBuilder::new(Backend, sessions).build();
+    let sign_in = Router::new()
+        .route(
+            "/",
+            get(|mut session: AuthSession<Backend>| async move {
+                session.login(&USER).await.expect("a login");
+            }),
+        )
+        .layer(auth.clone());
+    let request: Request<Body> = Template::without_cookie().request();
+    let session = Template::with_cookie(&cookies_of(&send(&sign_in, request)));
+    let none = Template::without_cookie();
+    let hello = || Router::new().route("/", get(|| async { "hello" }));
+    let greet = Router::new().route(
+        "/",
+        get(|session: AuthSession<Backend>| async move {
+            if session.user.is_some() { "hello" } else { "stranger" }
+        }),
+    );
+    let guarded = hello().route_layer(login_required!(Backend, login_url = "/login"));
+
+    visitor.case("axum-login-anonymous", greet.layer(auth.clone()), &none, 200);
+    visitor.case("axum-login-untouched", hello().layer(auth.clone()), &session, 200);
+    visitor.case("axum-login-guarded", guarded.clone().layer(auth.clone()), &session, 200);
+    visitor.case("axum-login-turned-away", guarded.layer(auth), &none, 307);
+}

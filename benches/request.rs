@@ -1,0 +1,32 @@
+//! `cargo bench -p tower-keep-benches --bench request`: the time of a request, each case beside the
+//! bare router and the peer.
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::http::{Request, Response};
+use criterion::measurement::WallTime;
+use criterion::{BatchSize, BenchmarkGroup, Criterion};
+use tower::Service;
+use tower_keep_benches::{Template, Visitor, send, visit};
+
+struct Timed<'a>(BenchmarkGroup<'a, WallTime>);
+
+impl Visitor for Timed<'_> {
+    fn case<S>(&mut self, name: &str, service: S, request: &Template, status: u16)
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+    {
+        assert_eq!(send(&service, request.request()).status(), status, "{name}");
+        self.0.bench_function(name, |bencher| {
+            let answer = |request| send(&service, request);
+            bencher.iter_batched(|| request.request(), answer, BatchSize::SmallInput);
+        });
+    }
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    visit(&mut Timed(criterion.benchmark_group("request")));
+    criterion.final_summary();
+}
