@@ -1,9 +1,9 @@
 //! tower-keep, with the layer around the router.
 
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::Request;
 use axum::{Router, routing::get};
-use tower::{Layer, ServiceBuilder};
+use tower::Layer;
 use tower_keep::{Account, CurrentUser, Keys, Login, LoginLayer, UserDirectory};
 use tower_keep_memory::MemoryStore;
 
@@ -29,11 +29,7 @@ pub(crate) fn visit(visitor: &mut impl Visitor) {
         )
     };
     let extract = Router::new().route("/", get(|_: CurrentUser<Account>| async { "hello" }));
-    let guarded = ServiceBuilder::new()
-        .layer(auth.clone())
-        .map_response(|response: Response<_>| response.map(Body::new))
-        .layer(auth.require_login())
-        .service(hello());
+    let guarded = auth.layer(auth.require_login().layer(hello()));
     let routes = hello().route_layer(auth.require_login());
 
     visitor.case("keep-anonymous", auth.layer(greet()), &none, 200);

@@ -18,9 +18,9 @@ use tower::{Service, ServiceExt};
 /// Gets every case, one after the other.
 pub trait Visitor {
     /// One case: its service, the request, and the status that shows that it does what it should.
-    fn case<S>(&mut self, name: &str, service: S, request: &Template, status: u16)
+    fn case<S, B>(&mut self, name: &str, service: S, request: &Template, status: u16)
     where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone;
+        S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone;
 }
 
 /// Shows the visitor every case.
@@ -79,9 +79,9 @@ pub fn run<F: Future>(future: F) -> F::Output {
 }
 
 /// Sends one request through a clone of the service.
-pub fn send<S>(service: &S, request: Request<Body>) -> Response<Body>
+pub fn send<S, B>(service: &S, request: Request<Body>) -> Response<B>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone,
 {
     match run(service.clone().oneshot(request)) {
         Ok(response) => response,
@@ -90,7 +90,7 @@ where
 }
 
 /// The cookies that a response sets, as a `Cookie` header sends them back.
-fn cookies_of(response: &Response<Body>) -> String {
+fn cookies_of<B>(response: &Response<B>) -> String {
     let pairs = response
         .headers()
         .get_all(header::SET_COOKIE)

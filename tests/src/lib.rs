@@ -1,10 +1,12 @@
 //! Tests across crates, over real HTTP: a site with every kind of route, and browsers for it.
 
 mod http_client;
+mod process;
 mod site;
 mod store;
 
 pub use http_client::{Http, raw};
+pub use process::Process;
 pub use site::{Events, KEY, Site, account};
 pub use store::WatchedStore;
 

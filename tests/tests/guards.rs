@@ -22,13 +22,16 @@ fn layer(area: &str) -> LoginLayer<Account> {
         let found = names.iter().map(|name| account(name)).find(|account| *account.id() == id);
         Ok(found.map(Arc::new))
     };
-    LoginLayer::builder(user_loader(find), Keys::new(KEY)).with_area(area).build().unwrap()
+    LoginLayer::builder(user_loader(find), Keys::new(KEY))
+        .with_area(area)
+        .build()
+        .expect("settings that agree")
 }
 
 async fn page(request: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Infallible> {
     let login = request.extensions().get::<Login<Account>>().cloned();
     let user = match login {
-        Some(login) => login.user().await.unwrap(),
+        Some(login) => login.user().await.expect("no store fails here"),
         None => None,
     };
     let name = user.map(|user| user.login().to_owned()).unwrap_or_default();

@@ -1,12 +1,10 @@
 //! Who is at the other end: the client's address, and what session protection compares.
 
-use std::hash::Hasher;
 use std::net::{IpAddr, Ipv6Addr};
 
 use http::header::HeaderName;
 use http::{Extensions, HeaderMap, HeaderValue};
 use ipnet::IpNet;
-use siphasher::sip::SipHasher24;
 
 /// The client's address, as a request's extension.
 ///
@@ -112,36 +110,40 @@ pub(crate) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     None
 }
 
-/// The digest by which a client is known again.
-pub(crate) fn digest(
-    mut hasher: SipHasher24,
+/// What a client is known by: hand the parts of it to the closure.
+///
+/// Sixteen bytes of the address and one that says whether it is known, so that the address and the
+/// user agent can't run into each other; then the user agent.
+pub(crate) fn identify<T>(
     matching: ClientMatch,
     address: Option<IpAddr>,
     user_agent: Option<&HeaderValue>,
-) -> u64 {
-    let user_agent = user_agent.map_or(&b""[..], HeaderValue::as_bytes);
-    let significant = |address: IpAddr| match (matching, address) {
-        (ClientMatch::Exact, IpAddr::V4(v4)) => v4.to_ipv6_mapped().octets(),
-        (ClientMatch::Exact, IpAddr::V6(v6)) => v6.octets(),
-        (ClientMatch::Tolerant, IpAddr::V4(v4)) => {
-            (u128::from(v4.to_ipv6_mapped()) & !0xFF).to_be_bytes()
-        }
-        (ClientMatch::Tolerant, IpAddr::V6(v6)) => {
-            (u128::from(v6) & !u128::from(u64::MAX)).to_be_bytes()
-        }
+    digest: impl FnOnce([&[u8]; 3]) -> T,
+) -> T {
+    let known = [u8::from(address.is_some())];
+    let bits = match address.map(|address| address.to_canonical()) {
+        None => 0,
+        Some(IpAddr::V4(v4)) => u128::from(v4.to_ipv6_mapped()) & !mask(matching, 8),
+        Some(IpAddr::V6(v6)) => u128::from(v6) & !mask(matching, 64),
     };
-    // Sixteen bytes or none, so the address and the user agent can't run into each other.
-    if let Some(address) = address {
-        hasher.write(&significant(address.to_canonical()));
-    }
-    hasher.write_u8(u8::from(address.is_some()));
+    let user_agent = user_agent.map_or(&b""[..], HeaderValue::as_bytes);
     match matching {
-        ClientMatch::Exact => hasher.write(user_agent),
-        ClientMatch::Tolerant => user_agent
-            .split(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'_'))
-            .for_each(|words| hasher.write(words)),
+        ClientMatch::Exact => digest([&bits.to_be_bytes(), &known, user_agent]),
+        ClientMatch::Tolerant => {
+            let is_version = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'_');
+            let family: Vec<u8> =
+                user_agent.iter().copied().filter(|byte| !is_version(byte)).collect();
+            digest([&bits.to_be_bytes(), &known, &family])
+        }
     }
-    hasher.finish()
+}
+
+/// The low bits of an address that a tolerant match leaves out.
+fn mask(matching: ClientMatch, bits: u32) -> u128 {
+    match matching {
+        ClientMatch::Exact => 0,
+        ClientMatch::Tolerant => (1 << bits) - 1,
+    }
 }
 
 #[cfg(test)]
@@ -182,9 +184,9 @@ mod tests {
 
     #[test]
     fn what_counts_as_the_same_client() {
-        let digest = |matching, address: &str, agent: &'static str| {
-            let hasher = SipHasher24::new_with_key(&[7; 16]);
-            digest(hasher, matching, address.parse().ok(), Some(&HeaderValue::from_static(agent)))
+        let identity = |matching, address: &str, agent: &'static str| {
+            let agent = HeaderValue::from_static(agent);
+            identify(matching, address.parse().ok(), Some(&agent), |parts| parts.concat())
         };
         use ClientMatch::{Exact, Tolerant};
         for (one, other, exact, tolerant) in [
@@ -200,7 +202,7 @@ mod tests {
             (("unknown", "A"), ("192.0.2.1", "A"), false, false),
         ] {
             let same =
-                |matching| digest(matching, one.0, one.1) == digest(matching, other.0, other.1);
+                |matching| identity(matching, one.0, one.1) == identity(matching, other.0, other.1);
             assert_eq!((same(Exact), same(Tolerant)), (exact, tolerant), "{one:?} {other:?}");
         }
     }

@@ -76,8 +76,8 @@ impl IntoResponse for crate::PasswordError {
     }
 }
 
-fn handle<U: AuthUser>(parts: &Parts, who: &str) -> Result<Login<U>, Refused> {
-    let login = parts.extensions.get::<Login<U>>().cloned();
+fn handle<'a, U: AuthUser>(parts: &'a Parts, who: &str) -> Result<&'a Login<U>, Refused> {
+    let login = parts.extensions.get::<Login<U>>();
     login.ok_or_else(|| Refused::new(missing_layer::<U>(who, false)))
 }
 
@@ -85,7 +85,7 @@ impl<U: AuthUser, S: Sync> FromRequestParts<S> for Login<U> {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
-        handle(parts, "the extractor `Login`")
+        handle(parts, "the extractor `Login`").cloned()
     }
 }
 
@@ -97,12 +97,12 @@ async fn required<U: AuthUser>(
 ) -> Result<Arc<U>, Refused> {
     let login = handle::<U>(parts, who)?;
     login.ensure_resolved().await.map_err(|fault| Refused::new(answer_fault(&fault)))?;
-    let now = login.config().now();
+    let now = || login.config().now();
     let user = login.with_identity(|identity| {
-        requirement.check(identity, now)?;
+        requirement.check(identity, &now)?;
         identity.user().cloned().ok_or(Rejection::Unauthenticated)
     });
-    user.map_err(|rejection| Refused::new(refuse(rejection, parts, &login, &Answers::default())))
+    user.map_err(|rejection| Refused::new(refuse(rejection, parts, login, &Answers::default())))
 }
 
 impl<U: AuthUser, S: Sync> FromRequestParts<S> for CurrentUser<U> {

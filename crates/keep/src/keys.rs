@@ -195,18 +195,22 @@ impl Keyring {
 
     /// The digest of a user's stamp that a cookie carries.
     pub(crate) fn stamp(&self, slot: KeySlot, user: &[u8], stamp: &[u8]) -> u64 {
-        let mut hasher = self.digests[slot.0].stamp;
         // The length in front keeps a byte from moving between the id and the stamp.
-        hasher.write(&(user.len() as u16).to_be_bytes());
-        hasher.write(user);
-        hasher.write(stamp);
-        hasher.finish()
+        let length = (user.len() as u16).to_be_bytes();
+        digest(&self.digests[slot.0].stamp, [&length, user, stamp])
     }
 
-    /// A hasher for what identifies a client.
-    pub(crate) fn client(&self, slot: KeySlot) -> SipHasher24 {
-        self.digests[slot.0].client
+    /// The digest of what identifies a client, given in parts.
+    pub(crate) fn client<const N: usize>(&self, slot: KeySlot, parts: [&[u8]; N]) -> u64 {
+        digest(&self.digests[slot.0].client, parts)
     }
+}
+
+/// The SipHash of the parts one after the other.
+fn digest<const N: usize>(hasher: &SipHasher24, parts: [&[u8]; N]) -> u64 {
+    let mut hasher = *hasher;
+    parts.iter().for_each(|part| hasher.write(part));
+    hasher.finish()
 }
 
 /// A key, extracted and ready to be expanded for its uses.

@@ -26,7 +26,7 @@ pub use event::Event;
 #[cfg(feature = "axum")]
 pub use extract::{CurrentUser, FreshUser, Refused};
 pub use fault::{BuildError, Fault, FaultKind, LogInError};
-pub use guard::{Guard, GuardBody, GuardService, Refusal, Rejection};
+pub use guard::{Guard, GuardBody, GuardFuture, GuardService, Refusal, Rejection};
 pub use keys::Keys;
 pub use layer::{LoginFuture, LoginLayer, LoginLayerBuilder, LoginService};
 pub use loader::{ApiKey, Basic, Bearer, LoaderRequest, RequestLoader};

@@ -177,3 +177,19 @@ impl PasswordError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_costs_what_a_known_one_does() {
+        let nobody = PasswordHash::new(NOBODY).unwrap();
+        let somebody: PasswordHash = Argon2::default().hash_password(b"p").unwrap();
+        assert_eq!(nobody.algorithm, somebody.algorithm);
+        assert_eq!(nobody.version, somebody.version);
+        assert_eq!(nobody.params, somebody.params);
+        let length = |hash: &PasswordHash| hash.hash.as_ref().map(|hash| hash.len());
+        assert_eq!(length(&nobody), length(&somebody));
+    }
+}

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use http::uri::PathAndQuery;
 use percent_encoding::percent_decode_str;
 
 /// The longest target, in bytes.
@@ -134,8 +135,8 @@ fn is_harmless_decoded(path: &str) -> bool {
 
 /// A request's own path and query as a target, its stray bytes encoded first; `None` if it still is
 /// not one.
-pub(crate) fn target_of(uri: &http::Uri) -> Option<LocalTarget> {
-    let text = uri.path_and_query()?.as_str();
+pub(crate) fn target_of(target: &PathAndQuery) -> Option<LocalTarget> {
+    let text = target.as_str();
     text.parse().ok().or_else(|| {
         const STRAY: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
             .add(b' ')
@@ -282,7 +283,7 @@ mod tests {
             ("*", None),
         ] {
             let Ok(uri) = uri.parse::<http::Uri>() else { panic!("not a URI: {uri}") };
-            let target = target_of(&uri);
+            let target = uri.path_and_query().and_then(target_of);
             assert_eq!(target.as_ref().map(LocalTarget::as_str), expected, "{uri}");
         }
     }

@@ -26,6 +26,8 @@ const PACKAGES: &[Package] = &[
     Package { name: "memory", package: "tower-keep-memory", needs_python: false },
     Package { name: "tests", package: "tower-keep-tests", needs_python: true },
     Package { name: "quickstart", package: "quickstart", needs_python: false },
+    Package { name: "hyper", package: "hyper-example", needs_python: false },
+    Package { name: "benches", package: "tower-keep-benches", needs_python: false },
 ];
 
 fn main() -> ExitCode {

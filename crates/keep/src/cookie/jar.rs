@@ -37,25 +37,35 @@ impl CookieFields {
         }
     }
 
-    /// The values of all cookies of this name.
-    pub(crate) fn find(&self, name: &str) -> Found<'_> {
-        let mut found = Found { values: [&[]; MOST_OF_ONE_NAME], count: 0 };
+    /// The values of all cookies of each name, in one walk.
+    pub(crate) fn find<const N: usize>(&self, names: [&str; N]) -> [Found<'_>; N] {
+        let mut found = [const { Found::NONE }; N];
         for field in self.as_slice() {
-            for pair in field.as_bytes().split(|byte| *byte == b';') {
-                let pair = pair.trim_ascii();
-                // Names are compared exactly: `__host-x` is not `__Host-x`, whatever its case
-                // promises to a browser.
-                if let Some(value) =
-                    pair.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
-                {
-                    if let Some(place) = found.values.get_mut(found.count) {
-                        *place = value;
-                    }
-                    found.count += 1;
-                }
+            // As text it is searched fast. Another application's cookie may make it no text; then
+            // the pairs that are text still count.
+            match std::str::from_utf8(field.as_bytes()) {
+                Ok(text) => text.split(';').for_each(|pair| note(&mut found, names, pair)),
+                Err(_) => field
+                    .as_bytes()
+                    .split(|byte| *byte == b';')
+                    .filter_map(|pair| std::str::from_utf8(pair).ok())
+                    .for_each(|pair| note(&mut found, names, pair)),
             }
         }
         found
+    }
+}
+
+/// Notes the pair's value under its name.
+fn note<'a, const N: usize>(found: &mut [Found<'a>; N], names: [&str; N], pair: &'a str) {
+    const BLANK: [char; 2] = [' ', '\t'];
+    let pair = pair.trim_start_matches(BLANK);
+    for (found, name) in found.iter_mut().zip(names) {
+        // Names are compared exactly: `__host-x` is not `__Host-x`, whatever its case promises to a
+        // browser.
+        if let Some(value) = pair.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')) {
+            found.note(value.trim_end_matches(BLANK).as_bytes());
+        }
     }
 }
 
@@ -66,6 +76,15 @@ pub(crate) struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
+    const NONE: Self = Self { values: [&[]; MOST_OF_ONE_NAME], count: 0 };
+
+    fn note(&mut self, value: &'a [u8]) {
+        if let Some(place) = self.values.get_mut(self.count) {
+            *place = value;
+        }
+        self.count += 1;
+    }
+
     /// Whether any was sent, genuine or not.
     pub(crate) fn is_sent(&self) -> bool {
         self.count > 0
@@ -107,10 +126,13 @@ mod tests {
             (&["id=1; id=2; id=3; id=4; id=5"], &[]),
         ] {
             let fields = fields(sent);
-            let found: Vec<&[u8]> = fields.find("id").values().collect();
+            let [found] = fields.find(["id"]);
+            let found: Vec<&[u8]> = found.values().collect();
             let expected: Vec<&[u8]> = expected.iter().map(|value| value.as_bytes()).collect();
             assert_eq!(found, expected, "{sent:?}");
         }
-        assert!(fields(&["id=1; id=2; id=3; id=4; id=5"]).find("id").is_sent());
+        let many = fields(&["id=1; id=2; id=3; id=4; id=5"]);
+        let [id, other] = many.find(["id", "other"]);
+        assert!(id.is_sent() && !other.is_sent());
     }
 }

@@ -34,13 +34,6 @@ impl<U: AuthUser> Gate<U> {
         missing_layer::<U>("a guard", extensions.get::<Login<U>>().is_some())
     }
 
-    /// Whether the request passes; a fault is neither yes nor no.
-    pub(crate) async fn check(&self, login: &Login<U>) -> Result<Result<(), Rejection>, Fault> {
-        login.ensure_resolved().await?;
-        let now = self.config.now();
-        Ok(login.with_identity(|identity| self.requirement.check(identity, now)))
-    }
-
     /// The answer to a request that did not pass.
     pub(crate) fn refuse(
         &self,
@@ -50,6 +43,22 @@ impl<U: AuthUser> Gate<U> {
     ) -> Response<Bytes> {
         refuse(rejection, request, login, &self.answers)
     }
+}
+
+/// What a check came to, and what it takes to answer.
+pub(crate) struct Checked<U> {
+    pub(crate) gate: Arc<Gate<U>>,
+    pub(crate) login: Login<U>,
+    /// Whether the request passes; a fault is neither yes nor no.
+    pub(crate) outcome: Result<Result<(), Rejection>, Fault>,
+}
+
+pub(crate) async fn check<U: AuthUser>(gate: Arc<Gate<U>>, login: Login<U>) -> Checked<U> {
+    let outcome = login.ensure_resolved().await.map(|()| {
+        let now = || gate.config.now();
+        login.with_identity(|identity| gate.requirement.check(identity, &now))
+    });
+    Checked { gate, login, outcome }
 }
 
 /// Raises the event and builds the answer.

@@ -4,10 +4,12 @@
 //! | --- | --- |
 //! | who passes | `requirement` |
 //! | what the others are told | `refusal` |
-//! | the layer around a service | `service` |
+//! | the decision about one request | `gate` |
+//! | the layer around a service | `service`, `future` |
 //! | a body for any answer | `body` |
 
 mod body;
+mod future;
 mod gate;
 mod refusal;
 mod requirement;
@@ -23,6 +25,7 @@ use tower_keep_core::AuthUser;
 use tower_layer::Layer;
 
 pub use body::GuardBody;
+pub use future::GuardFuture;
 pub(crate) use gate::Gate;
 #[cfg(feature = "axum")]
 pub(crate) use gate::{answer_fault, missing_layer, refuse};

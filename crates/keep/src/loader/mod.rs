@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::header::{HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Uri};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
 use tower_keep_core::StoreError;
 
 pub use ready::{ApiKey, Basic, Bearer};
@@ -63,8 +64,10 @@ pub trait RequestLoader<U>: Send + Sync {
 #[derive(Clone, Debug)]
 pub struct LoaderRequest {
     pub(crate) method: Method,
-    pub(crate) uri: Uri,
-    pub(crate) headers: HeaderMap,
+    /// None for the asterisk and authority forms of a request target.
+    pub(crate) target: Option<PathAndQuery>,
+    /// Those that loaders have declared; none where there are no loaders.
+    pub(crate) headers: Option<Box<HeaderMap>>,
     pub(crate) client: Option<IpAddr>,
 }
 
@@ -74,19 +77,19 @@ impl LoaderRequest {
         &self.method
     }
 
-    /// The URI as it reached the login layer.
-    pub fn uri(&self) -> &Uri {
-        &self.uri
+    /// The path as the client asked for it, before any router stripped a prefix.
+    pub fn path(&self) -> &str {
+        self.target.as_ref().map_or("", PathAndQuery::path)
     }
 
     /// A header that some loader has declared.
     pub fn header(&self, name: impl http::header::AsHeaderName) -> Option<&HeaderValue> {
-        self.headers.get(name)
+        self.headers.as_ref()?.get(name)
     }
 
     /// The first value of this name in the query, decoded.
     pub fn query(&self, name: &str) -> Option<String> {
-        query_value(self.uri.query(), name)
+        query_value(self.target.as_ref()?.query(), name)
     }
 
     /// The client's address, where it is known.
@@ -96,7 +99,7 @@ impl LoaderRequest {
 }
 
 /// The first value of this name in a query, decoded once (`application/x-www-form-urlencoded`).
-pub(crate) fn query_value(query: Option<&str>, name: &str) -> Option<String> {
+fn query_value(query: Option<&str>, name: &str) -> Option<String> {
     form_urlencoded::parse(query?.as_bytes())
         .find(|(key, _)| key == name)
         .map(|(_, value)| value.into_owned())

@@ -183,8 +183,8 @@ mod tests {
         headers.insert(header::AUTHORIZATION, authorization.parse().unwrap());
         LoaderRequest {
             method: http::Method::GET,
-            uri: http::Uri::from_static("/"),
-            headers,
+            target: None,
+            headers: Some(Box::new(headers)),
             client: None,
         }
     }

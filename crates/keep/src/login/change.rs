@@ -59,7 +59,7 @@ impl<U: AuthUser> Login<U> {
             state.session = Change::Clear;
             state.remember = Change::Clear;
             state.remembered = false;
-            state.decided = true;
+            self.decide();
             match identity {
                 Identity::Session { user, .. } => Some(user),
                 Identity::Loader { .. } | Identity::Anonymous => None,
@@ -130,7 +130,7 @@ impl<U: AuthUser> Login<U> {
                 let held = self.presented().remember.as_ref().map(|held| &held.cookie);
                 let terms = state.remember.as_set().or(held).map(|remember| remember.terms);
                 if let Some(terms) = terms {
-                    state.remember = Change::Set(issue_remember(config, &*user, terms));
+                    state.remember = Change::set(issue_remember(config, &*user, terms));
                 }
             }
             state.identity = Identity::Session {
@@ -138,7 +138,7 @@ impl<U: AuthUser> Login<U> {
                 fresh: session.terms.fresh,
                 active: true,
             };
-            state.session = Change::Set(session);
+            state.session = Change::set(session);
         }
         config.raise(Event::Confirmed { user: Arc::clone(&user) });
         Ok(user)
@@ -219,12 +219,12 @@ impl<U: AuthUser> LogIn<'_, U> {
             }
             let (user, fresh) = (Arc::clone(user), session.terms.fresh);
             state.identity = Identity::Session { user, fresh, active };
-            state.session = Change::Set(session);
+            state.session = Change::set(session);
             state.remembered = remember.is_some();
             // The latest choice rules: an older remember cookie, of this user or another, must not
             // bring anybody back later.
-            state.remember = remember.map_or(Change::Clear, Change::Set);
-            state.decided = true;
+            state.remember = remember.map_or(Change::Clear, Change::set);
+            login.decide();
         }
         config.raise(Event::LoggedIn { user: Arc::clone(user) });
         Ok(())

@@ -51,12 +51,14 @@ pub(super) struct Inner<U> {
     /// The handle of another area's layer, further out.
     outer: Option<Login<U>>,
     presented: OnceLock<Presented>,
-    pub(super) visit: OnceLock<Visit>,
+    pub(super) visit: OnceLock<Box<Visit>>,
     /// Survives an asker who is dropped in the middle: another takes over.
     resolved: OnceCell<Result<(), Fault>>,
     state: Mutex<State<U>>,
     /// The response depends on the cookies.
     looked: AtomicBool,
+    /// The handler has logged somebody in or out; what is resolved later no longer counts.
+    decided: AtomicBool,
 }
 
 impl<U> Login<U> {
@@ -70,6 +72,7 @@ impl<U> Login<U> {
             resolved: OnceCell::new(),
             state: Mutex::new(State::new()),
             looked: AtomicBool::new(false),
+            decided: AtomicBool::new(false),
         }))
     }
 
@@ -93,6 +96,15 @@ impl<U> Login<U> {
 
     pub(super) fn was_looked_at(&self) -> bool {
         self.0.looked.load(Ordering::Relaxed)
+    }
+
+    /// Called while the state is locked, so that nothing resolved slips in between.
+    pub(super) fn decide(&self) {
+        self.0.decided.store(true, Ordering::Relaxed);
+    }
+
+    fn is_decided(&self) -> bool {
+        self.0.decided.load(Ordering::Relaxed)
     }
 
     pub(super) fn presented(&self) -> &Presented {
@@ -202,8 +214,11 @@ impl<U: AuthUser> Login<U> {
     /// Resolves who this is, once per request.
     pub(crate) async fn ensure_resolved(&self) -> Result<(), Fault> {
         self.look();
-        if self.state().decided {
+        if self.is_decided() {
             return Ok(());
+        }
+        if let Some(resolved) = self.0.resolved.get() {
+            return resolved.clone();
         }
         self.0.resolved.get_or_init(|| self.resolve()).await.clone()
     }
@@ -213,7 +228,7 @@ impl<U: AuthUser> Login<U> {
         let mut state = self.state();
         state.asked_loaders |= resolved.asked_loaders;
         // A login or logout that was quicker has the last word, and so has the response.
-        if !state.decided && !state.sealed {
+        if !self.is_decided() && !state.sealed {
             state.identity = resolved.identity;
             state.session = resolved.session;
             state.remember = resolved.remember;

@@ -42,12 +42,10 @@ pub(super) fn issue_remember<U: AuthUser>(
 
 /// The digest of the client that sends this request.
 pub(super) fn client_digest<U>(config: &Config<U>, snapshot: &Snapshot, slot: KeySlot) -> u64 {
-    client::digest(
-        config.keyring.client(slot),
-        config.client_match,
-        snapshot.request.client,
-        snapshot.user_agent.as_ref(),
-    )
+    let Snapshot { user_agent, request, .. } = snapshot;
+    client::identify(config.client_match, request.client, user_agent.as_ref(), |parts| {
+        config.keyring.client(slot, parts)
+    })
 }
 
 /// Refuses a cookie that browsers would drop without a word.

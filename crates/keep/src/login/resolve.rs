@@ -118,7 +118,7 @@ fn changes<U: AuthUser>(
         SessionChange::Keep | SessionChange::Clear => {}
         SessionChange::Restore(flags) => {
             let terms = new_terms(now, false, flags)?;
-            session = Change::Set(issue_session(config, user, terms, here()));
+            session = Change::set(issue_session(config, user, terms, here()));
         }
         SessionChange::Reissue(terms) => {
             // Still bound to the client that logged in. Its digest can't be carried over to
@@ -126,11 +126,11 @@ fn changes<U: AuthUser>(
             // that was not the same has lost its freshness before.
             let bound = presented.session.as_ref().filter(|held| held.slot.is_current());
             let client = bound.map_or_else(here, |held| held.cookie.client);
-            session = Change::Set(issue_session(config, user, terms, client));
+            session = Change::set(issue_session(config, user, terms, client));
         }
     }
     if let RememberChange::Reissue(terms) = verdict.remember {
-        remember = Change::Set(issue_remember(config, user, terms));
+        remember = Change::set(issue_remember(config, user, terms));
     }
     Ok((session, remember))
 }

@@ -1,6 +1,7 @@
 //! What is kept of a request: cheap clones, nothing parsed.
 
-use http::{HeaderMap, Request, header};
+use http::header::{self, HeaderName};
+use http::{HeaderMap, Request};
 
 use crate::client;
 use crate::cookie::{CookieFields, Held, Remember, Session, choose};
@@ -16,23 +17,31 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     pub(crate) fn of<B, U>(request: &Request<B>, config: &Config<U>) -> Self {
         let headers = request.headers();
-        let mut declared = HeaderMap::new();
-        for name in &config.loader_headers {
-            headers.get_all(name).iter().for_each(|value| {
-                declared.append(name, value.clone());
-            });
-        }
         Self {
             cookies: CookieFields::of(headers),
             user_agent: headers.get(header::USER_AGENT).cloned(),
             request: LoaderRequest {
                 method: request.method().clone(),
-                uri: original_uri(request).clone(),
-                headers: declared,
+                target: original_uri(request).path_and_query().cloned(),
+                headers: declared(&config.loader_headers, headers),
                 client: config.proxies.client(client::peer(request.extensions()), headers),
             },
         }
     }
+}
+
+/// The headers that request loaders read.
+fn declared(names: &[HeaderName], headers: &HeaderMap) -> Option<Box<HeaderMap>> {
+    if names.is_empty() {
+        return None;
+    }
+    let mut declared = HeaderMap::new();
+    for name in names {
+        for value in headers.get_all(name) {
+            declared.append(name, value.clone());
+        }
+    }
+    Some(Box::new(declared))
 }
 
 /// The URI that the client asked for: routers strip the prefix that a nested one is mounted at.
@@ -55,8 +64,8 @@ pub(super) struct Presented {
 impl Presented {
     /// Finds the cookies and verifies their seals.
     pub(super) fn open<U>(cookies: &CookieFields, config: &Config<U>) -> Self {
-        let session = cookies.find(config.session.name());
-        let remember = cookies.find(config.remember.name());
+        let names = [config.session.name(), config.remember.name()];
+        let [session, remember] = cookies.find(names);
         Self {
             session: choose(&session, &config.keyring.session),
             session_sent: session.is_sent(),

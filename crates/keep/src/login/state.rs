@@ -43,16 +43,20 @@ impl<U> Identity<U> {
     }
 }
 
-/// What becomes of a cookie.
+/// What becomes of a cookie. Most keep as they are, so what is set is boxed and the state small.
 #[derive(Default)]
 pub(super) enum Change<T> {
     #[default]
     Keep,
-    Set(T),
+    Set(Box<T>),
     Clear,
 }
 
 impl<T> Change<T> {
+    pub(super) fn set(contents: T) -> Self {
+        Self::Set(Box::new(contents))
+    }
+
     pub(super) fn as_set(&self) -> Option<&T> {
         match self {
             Self::Set(value) => Some(value),
@@ -70,8 +74,6 @@ pub(super) struct State<U> {
     pub(super) remembered: bool,
     /// The request loaders were asked, so the response depends on what they read.
     pub(super) asked_loaders: bool,
-    /// The handler has logged somebody in or out; what is resolved later no longer counts.
-    pub(super) decided: bool,
     /// The response's head is written; no cookie can follow.
     pub(super) sealed: bool,
 }
@@ -85,7 +87,6 @@ impl<U> State<U> {
             visit: Change::Keep,
             remembered: false,
             asked_loaders: false,
-            decided: false,
             sealed: false,
         }
     }

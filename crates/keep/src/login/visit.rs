@@ -6,7 +6,6 @@ use tower_keep_core::AuthUser;
 use super::handle::Login;
 use super::state::{Change, State};
 use crate::cookie::{Visit, choose};
-use crate::loader::query_value;
 use crate::page::Page;
 use crate::target::target_of;
 use crate::{Fault, LocalTarget, Notice, NoticeKind};
@@ -25,7 +24,7 @@ impl<U: AuthUser> Login<U> {
     /// it said anything.
     pub fn next_given(&self, field: Option<&str>) -> Option<LocalTarget> {
         let config = self.config();
-        let in_query = || query_value(self.0.snapshot.request.uri.query(), &config.next_field);
+        let in_query = || self.0.snapshot.request.query(&config.next_field);
         let given = field.filter(|next| !next.is_empty()).map(str::to_owned).or_else(in_query);
         let target = match given {
             Some(text) => text.parse().ok(),
@@ -93,7 +92,7 @@ impl<U: AuthUser> Login<U> {
     fn own_target(&self) -> Option<LocalTarget> {
         let request = &self.0.snapshot.request;
         let is_safe = request.method == Method::GET || request.method == Method::HEAD;
-        if is_safe { target_of(&request.uri) } else { None }
+        if is_safe { target_of(request.target.as_ref()?) } else { None }
     }
 
     /// Changes what is kept for the visitor, and notes what is to be written if it did change.
@@ -105,22 +104,24 @@ impl<U: AuthUser> Login<U> {
         let answer = change(&mut visit);
         if visit != before {
             visit.issued = self.config().now();
-            state.visit = if visit.is_empty() { Change::Clear } else { Change::Set(visit) };
+            state.visit = if visit.is_empty() { Change::Clear } else { Change::set(visit) };
         }
         answer
     }
 
     fn visit(&self, state: &State<U>) -> Visit {
         match &state.visit {
-            Change::Set(visit) => visit.clone(),
+            Change::Set(visit) => Visit::clone(visit),
             Change::Clear => Visit::default(),
-            Change::Keep => self.0.visit.get_or_init(|| self.presented_visit()).clone(),
+            Change::Keep => {
+                self.0.visit.get_or_init(|| Box::new(self.presented_visit())).as_ref().clone()
+            }
         }
     }
 
     fn presented_visit(&self) -> Visit {
         let config = self.config();
-        let found = self.0.snapshot.cookies.find(config.visit.name());
+        let [found] = self.0.snapshot.cookies.find([config.visit.name()]);
         choose::<Visit>(&found, &config.keyring.visit)
             .map(|held| held.cookie)
             .filter(|visit| !visit.is_over(config.now()))

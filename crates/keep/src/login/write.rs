@@ -1,6 +1,6 @@
 //! The response's headers: cookies that changed, and what caches must know.
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, Entry, HeaderMap, HeaderValue};
 use tower_keep_core::AuthUser;
 
 use super::handle::Login;
@@ -23,6 +23,13 @@ impl<U: AuthUser> Login<U> {
     }
 
     fn write_cookies(&self, state: &State<U>, headers: &mut HeaderMap) -> bool {
+        let unchanged = matches!(
+            (&state.session, &state.remember, &state.visit),
+            (Change::Keep, Change::Keep, Change::Keep)
+        );
+        if unchanged {
+            return false;
+        }
         let (config, now) = (self.config(), self.config().now());
         let cookies = [
             match &state.session {
@@ -30,7 +37,7 @@ impl<U: AuthUser> Login<U> {
                 Change::Clear => self.presented().session_sent.then(|| config.session.clear()),
                 Change::Set(session) => {
                     let max_age = config.policy.session_max_age(&session.terms, now);
-                    Some(config.session.set(&config.keyring.session.seal(session), max_age))
+                    Some(config.session.set(&config.keyring.session.seal(&**session), max_age))
                 }
             },
             match &state.remember {
@@ -39,7 +46,9 @@ impl<U: AuthUser> Login<U> {
                 Change::Set(remember) => {
                     let max_age = remember.terms.expires.saturating_sub(now);
                     Some(
-                        config.remember.set(&config.keyring.remember.seal(remember), Some(max_age)),
+                        config
+                            .remember
+                            .set(&config.keyring.remember.seal(&**remember), Some(max_age)),
                     )
                 }
             },
@@ -47,7 +56,7 @@ impl<U: AuthUser> Login<U> {
                 Change::Keep => None,
                 Change::Clear => Some(config.visit.clear()),
                 Change::Set(visit) => {
-                    let value = config.keyring.visit.seal(visit);
+                    let value = config.keyring.visit.seal(&**visit);
                     let max_age = config.policy.persistent.then_some(Visit::LIFETIME);
                     Some(config.visit.set(&value, max_age))
                 }
@@ -87,8 +96,15 @@ fn add_vary(headers: &mut HeaderMap, name: HeaderValue) {
             item == b"*" || item.eq_ignore_ascii_case(name.as_bytes())
         })
     };
-    if !headers.get_all(header::VARY).iter().any(stands) {
-        headers.append(header::VARY, name);
+    match headers.entry(header::VARY) {
+        Entry::Vacant(none) => {
+            none.insert(name);
+        }
+        Entry::Occupied(mut others) => {
+            if !others.iter().any(stands) {
+                others.append(name);
+            }
+        }
     }
 }
 

@@ -1,0 +1,104 @@
+//! The future of a request at a guard.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower_keep_core::AuthUser;
+use tower_service::Service;
+
+use super::GuardBody;
+use super::gate::{Checked, answer_fault};
+
+/// Asks who it is. Boxed, because a store is awaited; what waits behind it is not.
+pub(super) type Check<U> = Pin<Box<dyn Future<Output = Checked<U>> + Send>>;
+
+pin_project! {
+    /// Waits until it is known who it is, then lets the request through or answers it.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct GuardFuture<S, U, ReqBody>
+    where
+        S: Service<Request<ReqBody>>,
+    {
+        #[pin]
+        stage: Stage<S, U, ReqBody>,
+    }
+}
+
+pin_project! {
+    #[project = StageProjection]
+    enum Stage<S, U, ReqBody>
+    where
+        S: Service<Request<ReqBody>>,
+    {
+        Checking { check: Check<U>, waiting: Option<(S, Request<ReqBody>)> },
+        Inside { #[pin] inner: S::Future },
+        Answered { answer: Option<Response<Bytes>> },
+    }
+}
+
+impl<S, U, ReqBody> GuardFuture<S, U, ReqBody>
+where
+    S: Service<Request<ReqBody>>,
+{
+    pub(super) fn checking(check: Check<U>, service: S, request: Request<ReqBody>) -> Self {
+        Self { stage: Stage::Checking { check, waiting: Some((service, request)) } }
+    }
+
+    pub(super) fn inside(inner: S::Future) -> Self {
+        Self { stage: Stage::Inside { inner } }
+    }
+
+    pub(super) fn answered(answer: Response<Bytes>) -> Self {
+        Self { stage: Stage::Answered { answer: Some(answer) } }
+    }
+}
+
+impl<S, U, ReqBody, ResBody> Future for GuardFuture<S, U, ReqBody>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    U: AuthUser,
+{
+    type Output = Result<Response<GuardBody<ResBody>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut stage = self.project().stage;
+        loop {
+            let next = match stage.as_mut().project() {
+                StageProjection::Inside { inner } => {
+                    return inner.poll(cx).map_ok(|response| response.map(GuardBody::inner));
+                }
+                StageProjection::Answered { answer } => {
+                    let answer = answer.take().expect("polled after it was ready");
+                    return Poll::Ready(Ok(answer.map(GuardBody::text)));
+                }
+                StageProjection::Checking { check, waiting } => {
+                    let checked = ready!(check.as_mut().poll(cx));
+                    let (mut service, request) = waiting.take().expect("polled after it was ready");
+                    match checked.outcome {
+                        Ok(Ok(())) => Stage::Inside { inner: service.call(request) },
+                        Ok(Err(rejection)) => {
+                            let head = request.into_parts().0;
+                            let answer = checked.gate.refuse(rejection, &head, &checked.login);
+                            Stage::Answered { answer: Some(answer) }
+                        }
+                        Err(fault) => Stage::Answered { answer: Some(answer_fault(&fault)) },
+                    }
+                }
+            };
+            stage.set(next);
+        }
+    }
+}
+
+impl<S, U, ReqBody> fmt::Debug for GuardFuture<S, U, ReqBody>
+where
+    S: Service<Request<ReqBody>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,192 @@
+//! A login on plain hyper: no framework, a `match` for a router.
+//!
+//! `cargo run -p hyper-example`, then open the address that it prints. An argument is the address
+//! to listen on.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Body, Incoming};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_keep::{
+    Account, ClientAddr, Fault, Keys, LogInError, LoginLayer, PasswordError, Passwords,
+    UserDirectory,
+};
+use tower_keep_memory::MemoryStore;
+
+type Page = Response<Full<Bytes>>;
+type Answer = Result<Page, Failure>;
+type Login = tower_keep::Login<Account>;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let passwords = Passwords::new();
+    let users = MemoryStore::new();
+    let hash = passwords.hash("analytical engine").await?;
+    users.insert(&Account::new(1, "ada", hash)).await?;
+
+    let auth =
+        LoginLayer::builder(users.clone(), Keys::generate()?).with_login_page("/login").build()?;
+    // A guard is a layer like any other; what it guards is one service of several.
+    let account = auth.require_login().layer(service_fn(account));
+    let site = auth.layer(service_fn(move |request: Request<Incoming>| {
+        let (users, passwords, account) = (users.clone(), passwords.clone(), account.clone());
+        async move {
+            let answer = match (request.method(), request.uri().path()) {
+                (_, "/account") => return account.oneshot(request).await.map(boxed),
+                (&Method::GET, "/") => Ok(page("<a href=/account>Your account</a>")),
+                (&Method::GET, "/login") => login_page(&request),
+                (&Method::POST, "/login") => sign_in(request, &users, &passwords).await,
+                (&Method::POST, "/logout") => sign_out(&request).await,
+                _ => Ok(status(StatusCode::NOT_FOUND)),
+            };
+            Ok::<_, Infallible>(boxed(answer.unwrap_or_else(|failure| *failure.0)))
+        }
+    }));
+
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".into());
+    let listener = tokio::net::TcpListener::bind(address.parse::<SocketAddr>()?).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    println!("demo login: ada");
+    println!("demo password: analytical engine");
+    loop {
+        let (stream, peer) = listener.accept().await?;
+        // Session protection compares addresses: note where the connection comes from.
+        let site = site.clone().map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ClientAddr(peer.ip()));
+            request
+        });
+        tokio::spawn(async move {
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(site));
+            if let Err(error) = connection.await {
+                eprintln!("connection: {error}");
+            }
+        });
+    }
+}
+
+/// What a request could not get, as the answer that says so.
+struct Failure(Box<Page>);
+
+macro_rules! answered {
+    ($($error:ty)*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                eprintln!("{error}");
+                Self(Box::new(error.response().map(Full::new)))
+            }
+        }
+    )*};
+}
+
+answered!(Fault LogInError PasswordError);
+
+/// The request's login. The layer is around everything, so it is there.
+fn login_of<B>(request: &Request<B>) -> Result<Login, Failure> {
+    let login = request.extensions().get::<Login>();
+    login.cloned().ok_or_else(|| Failure(Box::new(status(StatusCode::INTERNAL_SERVER_ERROR))))
+}
+
+async fn sign_in(
+    request: Request<Incoming>,
+    users: &MemoryStore<Account>,
+    passwords: &Passwords,
+) -> Answer {
+    let login = login_of(&request)?;
+    // What other sites send is refused; browsers tell (Fetch Metadata). With a framework, use
+    // tower-http's `csrf` layer for this.
+    let site = request.headers().get("sec-fetch-site").map(|site| site.as_bytes());
+    if !matches!(site, None | Some(b"same-origin" | b"none")) {
+        return Ok(status(StatusCode::FORBIDDEN));
+    }
+    let Ok(body) = Limited::new(request.into_body(), 16 * 1024).collect().await else {
+        return Ok(status(StatusCode::BAD_REQUEST));
+    };
+    let body = body.to_bytes();
+    let field = |name: &str| {
+        let found = form_urlencoded::parse(&body).find(|(key, _)| key == name);
+        found.map(|(_, value)| value.into_owned())
+    };
+    let (Some(name), Some(password)) = (field("login"), field("password")) else {
+        return Ok(status(StatusCode::UNPROCESSABLE_ENTITY));
+    };
+    let found = users.by_login(&name).await.map_err(Fault::from)?;
+    let checked = passwords.check(found, Account::password_hash, password).await?;
+    let Some(user) = checked else { return Ok(see_other("/login")) };
+    login.log_in(user).remember(field("remember").is_some()).await?;
+    let next = login.next_given(field("next").as_deref());
+    Ok(see_other(next.as_ref().map_or("/account", |next| next.as_str())))
+}
+
+async fn sign_out(request: &Request<Incoming>) -> Answer {
+    login_of(request)?.log_out().await?;
+    Ok(see_other("/"))
+}
+
+async fn account(request: Request<Incoming>) -> Result<Page, Infallible> {
+    Ok(greeting(&request).await.unwrap_or_else(|failure| *failure.0))
+}
+
+async fn greeting(request: &Request<Incoming>) -> Answer {
+    let user = login_of(request)?.user().await?;
+    let name = user.map(|user| escape(user.login())).unwrap_or_default();
+    Ok(page(&format!(
+        "You are {name}. <form method=post action=/logout><button>Log out</button></form>"
+    )))
+}
+
+fn login_page(request: &Request<Incoming>) -> Answer {
+    let login = login_of(request)?;
+    let notice = login.notice().map(|notice| escape(notice.text())).unwrap_or_default();
+    let next = login.next().map(|next| escape(next.as_str())).unwrap_or_default();
+    Ok(page(&format!(
+        "<p>{notice}</p><form method=post action=/login>
+         <input type=hidden name=next value=\"{next}\">
+         <label>Login <input name=login></label>
+         <label>Password <input name=password type=password></label>
+         <label><input name=remember type=checkbox> Remember me</label>
+         <button>Log in</button></form>"
+    )))
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
+}
+
+fn page(content: &str) -> Page {
+    let page = format!("<!doctype html><meta charset=utf-8><title>tower-keep</title>{content}");
+    let mut response = Response::new(Full::from(page));
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, html);
+    response
+}
+
+fn see_other(target: &str) -> Page {
+    let mut response = status(StatusCode::SEE_OTHER);
+    if let Ok(target) = HeaderValue::from_str(target) {
+        response.headers_mut().insert(header::LOCATION, target);
+    }
+    response
+}
+
+fn status(status: StatusCode) -> Page {
+    let mut response = Response::new(Full::from(status.to_string()));
+    *response.status_mut() = status;
+    response
+}
+
+/// A guard wraps the body of what it guards, so the site's bodies are boxed to be of one type.
+fn boxed<B>(response: Response<B>) -> Response<BoxBody<Bytes, Infallible>>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Sync + 'static,
+{
+    response.map(BodyExt::boxed)
+}

@@ -1,0 +1,20 @@
+//! The same walk, without a framework.
+
+use tower_keep_tests::Process;
+
+#[tokio::test]
+async fn from_stranger_to_account_and_out_again() {
+    let site = Process::start(env!("CARGO_BIN_EXE_hyper-example"), &["127.0.0.1:0"], 3);
+    let mut browser = site.browser();
+    assert_eq!(browser.get("/account").await.location(), "/login?next=%2Faccount");
+    assert!(browser.get("/login?next=/account").await.text().contains("Please log in"));
+    let wrong = [("login", "ada"), ("password", "wrong")];
+    assert_eq!(browser.post("/login", &wrong).await.location(), "/login");
+    let right = [("login", "ada"), ("password", site.told("demo password: ")), ("remember", "on")];
+    assert_eq!(browser.post("/login", &right).await.location(), "/account");
+    assert!(browser.get("/account").await.text().contains("You are ada."));
+    browser.close_browser();
+    assert!(browser.get("/account").await.text().contains("You are ada."));
+    assert_eq!(browser.post("/logout", &[]).await.location(), "/");
+    assert_eq!(browser.get("/account").await.location(), "/login?next=%2Faccount");
+}

@@ -1,0 +1,150 @@
+//! A newcomer's walk through the site, as the README describes it.
+
+use http::{StatusCode, header};
+use tower_keep_tests::{Browser, Process};
+
+fn start() -> Process {
+    Process::start(env!("CARGO_BIN_EXE_quickstart"), &["--listen", "127.0.0.1:0"], 4)
+}
+
+async fn log_in(browser: &mut Browser, site: &Process, more: &[(&str, &str)]) -> String {
+    let login = [("login", site.told("demo login: ")), ("password", site.told("demo password: "))];
+    let answer = browser.post("/login", &[&login, more].concat()).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text());
+    answer.location()
+}
+
+#[tokio::test]
+async fn from_stranger_to_account_and_out_again() {
+    let site = start();
+    let mut browser = site.browser();
+    assert!(browser.get("/").await.text().contains("Hello, stranger"));
+    let turned_away = browser.get("/account?tab=2").await.location();
+    assert_eq!(turned_away, "/login?next=%2Faccount%3Ftab%3D2");
+    let page = browser.get(&turned_away).await.text();
+    assert!(page.contains("Please log in to see this page."), "{page}");
+    assert!(page.contains(r#"name="next" value="/account?tab=2""#), "{page}");
+    assert!(!browser.get(&turned_away).await.text().contains("Please log in"), "read once");
+
+    let next = [("next", "/account?tab=2")];
+    assert_eq!(log_in(&mut browser, &site, &next).await, "/account?tab=2");
+    assert!(browser.get("/").await.text().contains("Welcome back, ada"));
+    assert!(browser.get("/account").await.text().contains("Fresh login"));
+    assert_eq!(browser.get("/login").await.location(), "/account");
+    assert_eq!(browser.get("/api/me").await.text(), r#"{"id":"1","login":"ada"}"#);
+    assert_eq!(browser.post("/logout", &[]).await.location(), "/");
+    assert_eq!(browser.get("/account").await.location(), "/login?next=%2Faccount");
+    assert_eq!(browser.get("/api/me").await.status, StatusCode::UNAUTHORIZED);
+}
+
+// Case 30: nothing tells whether a user exists.
+#[tokio::test]
+async fn a_wrong_password_and_an_unknown_name_are_told_apart_by_nothing() {
+    let site = start();
+    let long = "x".repeat(100);
+    let mut answers = Vec::new();
+    for (login, password) in
+        [("ada", "wrong"), ("nobody", "wrong"), ("ada", &long), ("nobody", &long)]
+    {
+        let mut browser = site.browser();
+        let answer = browser.post("/login", &[("login", login), ("password", password)]).await;
+        assert!(browser.jar.names().is_empty());
+        answers.push((answer.status, answer.text(), answer.set_cookies()));
+    }
+    assert!(answers.iter().all(|answer| answer == &answers[0]), "{answers:?}");
+    assert_eq!(answers[0].0, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test]
+async fn next_never_leaves_the_site() {
+    let site = start();
+    for next in ["//evil.example", "https://evil.example", "/\\evil.example", "/login", "/logout"] {
+        assert_eq!(log_in(&mut site.browser(), &site, &[("next", next)]).await, "/account");
+    }
+}
+
+#[tokio::test]
+async fn a_new_password_needs_a_fresh_login_and_ends_the_others() {
+    let site = start();
+    let mut here = site.browser();
+    log_in(&mut here, &site, &[("remember", "on")]).await;
+    let mut there = site.browser();
+    log_in(&mut there, &site, &[("remember", "on")]).await;
+    // Remembered, but not fresh.
+    here.close_browser();
+    assert!(here.get("/account").await.text().contains("Fresh login"));
+    let confirm = here.get("/password").await.location();
+    assert_eq!(confirm, "/confirm?next=%2Fpassword");
+    assert!(here.get(&confirm).await.text().contains("Please confirm that it is you."));
+    let wrong = here.post("/confirm", &[("password", "wrong"), ("next", "/password")]).await;
+    assert_eq!(wrong.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let right = site.told("demo password: ");
+    let confirmed = here.post("/confirm", &[("password", right), ("next", "/password")]).await;
+    assert_eq!(confirmed.location(), "/password");
+    let short = here.post("/password", &[("password", "short")]).await;
+    assert_eq!(short.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let changed = here.post("/password", &[("password", "a much longer password")]).await;
+    assert_eq!(changed.location(), "/account");
+    assert!(here.get("/account").await.text().contains("Your password is changed."));
+    // The other login has ended, remember cookie and all; this one has not.
+    assert_eq!(there.get("/account").await.location(), "/login?next=%2Faccount");
+    here.close_browser();
+    assert_eq!(here.get("/account").await.status, StatusCode::OK);
+    let old = [("login", "ada"), ("password", right)];
+    assert_eq!(there.post("/login", &old).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let new = [("login", "ada"), ("password", "a much longer password")];
+    assert_eq!(there.post("/login", &new).await.location(), "/account");
+}
+
+#[tokio::test]
+async fn an_api_key_is_good_for_the_api_and_never_fresh() {
+    let site = start();
+    let mut api = site.browser();
+    api.set_header(header::AUTHORIZATION, &format!("Bearer {}", site.told("demo api key: ")));
+    let answer = api.get("/api/me").await;
+    assert_eq!(answer.text(), r#"{"id":"1","login":"ada"}"#);
+    assert_eq!(api.get("/password").await.location(), "/confirm?next=%2Fpassword");
+    api.set_header(header::AUTHORIZATION, "Bearer wrong");
+    assert_eq!(api.get("/api/me").await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn another_sites_form_is_refused() {
+    let site = start();
+    let mut browser = site.browser();
+    log_in(&mut browser, &site, &[]).await;
+    browser.set_header("sec-fetch-site".parse().unwrap(), "cross-site");
+    for path in ["/logout", "/login", "/password", "/confirm"] {
+        assert_eq!(browser.post(path, &[("password", "x")]).await.status, StatusCode::FORBIDDEN);
+    }
+}
+
+#[tokio::test]
+async fn an_unparsable_form_is_the_clients_mistake() {
+    let site = start();
+    let mut browser = site.browser();
+    for path in ["/login", "/confirm"] {
+        assert!(!browser.post(path, &[("nonsense", "x")]).await.status.is_server_error());
+    }
+    assert_eq!(browser.post("/login", &[]).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[test]
+fn unknown_options_and_bad_addresses_are_refused_with_the_usage() {
+    for (arguments, expected) in [
+        (&["--port", "3000"][..], "invalid option '--port'"),
+        (&["--listen", "3000"], "--listen takes an address and a port"),
+        (&["--listen"], "missing argument for option '--listen'"),
+        (&["extra"], "unexpected argument \"extra\""),
+    ] {
+        let run =
+            std::process::Command::new(env!("CARGO_BIN_EXE_quickstart")).args(arguments).output();
+        let run = run.unwrap();
+        let told = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(!run.status.success() && told.contains(expected), "{told}");
+    }
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_quickstart"));
+    let run = command.env("KEEP_KEY", "short").output().unwrap();
+    let told = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(told.contains("a key has 5 bytes and needs at least 32"), "{told}");
+}

@@ -1,0 +1,49 @@
+//! A program that serves, started and stopped by a test.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use crate::{Browser, Http};
+
+/// A started program; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+    told: Vec<String>,
+}
+
+impl Process {
+    /// Starts the program, and reads this many lines of what it prints; the first says where it
+    /// listens.
+    pub fn start(program: &str, arguments: &[&str], lines: usize) -> Self {
+        let mut command = Command::new(program);
+        let command = command.args(arguments).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let output = BufReader::new(child.stdout.take().expect("its output is piped"));
+        let told: Vec<String> =
+            output.lines().take(lines).map(|line| line.expect("text")).collect();
+        let address = told[0].strip_prefix("listening on http://").expect("where it listens");
+        Self { child, address: address.parse().expect("an address"), told }
+    }
+
+    /// What it printed after this label.
+    pub fn told(&self, label: &str) -> &str {
+        let found = self.told.iter().find_map(|line| line.strip_prefix(label));
+        found.unwrap_or_else(|| panic!("{label:?} is not in {:?}", self.told))
+    }
+
+    /// A browser without cookies.
+    pub fn browser(&self) -> Browser {
+        Browser::new(Http::to(self.address))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,282 @@
+//! Counterparts of Flask-Login's own tests that no other file here has; `tests/flask_login.md` says
+//! for each of the 107 which test it is, or why it has no meaning here.
+
+use http::{StatusCode, header};
+use tower_keep::SessionProtection;
+use tower_keep_tests::{Browser, Site};
+
+async fn protected(protection: SessionProtection, persistent: bool) -> Site {
+    Site::start_with(|builder| {
+        builder.with_session_protection(protection).with_persistent_session(persistent)
+    })
+    .await
+}
+
+async fn from_elsewhere(browser: &mut Browser) {
+    browser.set_header(header::USER_AGENT, "different");
+    browser.get("/username").await;
+}
+
+#[tokio::test]
+async fn nobody_is_logged_in_at_first() {
+    let site = Site::start().await;
+    let mut browser = site.browser();
+    assert_eq!(browser.get("/hello").await.text(), "hello");
+    assert_eq!(browser.get("/username").await.text(), "Anonymous");
+    assert_eq!(browser.get("/is-fresh").await.text(), "false");
+    assert_eq!(browser.get("/is-remembered").await.text(), "false");
+    assert!(browser.jar.names().is_empty());
+}
+
+#[tokio::test]
+async fn a_login_raises_an_event_and_stays() {
+    let site = Site::start().await;
+    let mut browser = site.logged_in("user=notch").await;
+    assert_eq!(site.events.take(), ["logged_in notch"]);
+    for _ in 0..3 {
+        assert_eq!(browser.get("/username").await.text(), "notch");
+    }
+    assert_eq!(browser.get("/is-fresh").await.text(), "true");
+    assert!(site.events.take().is_empty());
+}
+
+#[tokio::test]
+async fn a_login_can_be_not_fresh() {
+    let site = Site::start().await;
+    let mut browser = site.logged_in("user=notch&fresh=0").await;
+    assert_eq!(browser.get("/is-fresh").await.text(), "false");
+    assert_eq!(browser.get("/username").await.text(), "notch");
+}
+
+#[tokio::test]
+async fn a_logout_raises_an_event_and_stays() {
+    let site = Site::start().await;
+    for query in ["user=notch", "user=notch&remember=1", "user=notch&remember=1&duration=25200"] {
+        let mut browser = site.logged_in(query).await;
+        assert_eq!(browser.get("/logout").await.text(), "notch");
+        assert_eq!(site.events.take(), ["logged_in notch", "logged_out notch"]);
+        assert_eq!(browser.get("/username").await.text(), "Anonymous");
+        browser.close_browser();
+        assert_eq!(browser.get("/username").await.text(), "Anonymous");
+    }
+}
+
+#[tokio::test]
+async fn a_logout_of_nobody_is_no_event() {
+    let site = Site::start().await;
+    assert_eq!(site.browser().get("/logout").await.text(), "");
+    assert!(site.events.take().is_empty());
+}
+
+#[tokio::test]
+async fn an_event_tells_of_somebody_turned_away() {
+    let site = Site::start().await;
+    site.browser().get("/secret").await;
+    assert_eq!(site.events.take(), ["unauthorized"]);
+    let mut stale = site.logged_in("user=notch&fresh=0").await;
+    assert_eq!(stale.get("/sensitive").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(site.events.take(), ["logged_in notch", "needs_refresh notch"]);
+}
+
+#[tokio::test]
+async fn a_user_who_is_gone_is_logged_out() {
+    use tower_keep::UserDirectory;
+    let site = Site::start().await;
+    let mut browser = site.logged_in("user=notch").await;
+    site.store.users.delete(&"1".into()).await.unwrap();
+    assert_eq!(browser.get("/username").await.text(), "Anonymous");
+    assert_eq!(browser.get("/secret").await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn remembering_restores_a_login_that_is_not_fresh() {
+    let site = Site::start().await;
+    for query in ["user=notch&remember=1", "user=notch&remember=1&duration=25200"] {
+        let mut browser = site.logged_in(query).await;
+        assert_eq!(browser.get("/is-remembered").await.text(), "true");
+        assert_eq!(browser.get("/is-fresh").await.text(), "true");
+        site.events.take();
+        browser.close_browser();
+        assert_eq!(browser.get("/username").await.text(), "notch");
+        assert_eq!(site.events.take(), ["restored notch"]);
+        assert_eq!(browser.get("/is-fresh").await.text(), "false");
+        assert!(site.events.take().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn the_remember_cookie_has_the_attributes_that_were_set() {
+    use tower_keep::{CookieSettings, SameSite};
+    let cookie = CookieSettings::new()
+        .with_name("me")
+        .with_path("/username")
+        .with_domain_and_subdomains("example.org")
+        .with_same_site(SameSite::Strict);
+    let site = Site::start_with(|builder| {
+        builder
+            .with_remember_cookie(cookie)
+            .with_remember_duration(std::time::Duration::from_secs(77))
+    })
+    .await;
+    for (query, seconds) in [("", 77), ("&duration=99", 99)] {
+        let answer = site.browser().get(&format!("/login?user=notch&remember=1{query}")).await;
+        let cookies = answer.set_cookies();
+        let (pair, attributes) = cookies[1].split_once("; ").unwrap();
+        assert!(pair.starts_with("me="));
+        assert_eq!(
+            attributes,
+            format!(
+                "Max-Age={seconds}; Path=/username; Domain=example.org; Secure; HttpOnly; \
+                 SameSite=Strict"
+            )
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_remember_cookie_is_not_refreshed_unless_asked_to() {
+    let site = Site::start().await;
+    let mut browser = site.logged_in("user=notch&remember=1").await;
+    site.advance(60);
+    assert!(browser.get("/username").await.set_cookies().is_empty());
+}
+
+#[tokio::test]
+async fn confirming_makes_fresh_and_raises_an_event() {
+    let site = Site::start().await;
+    let mut browser = site.logged_in("user=notch&remember=1").await;
+    browser.close_browser();
+    assert_eq!(browser.get("/sensitive").await.status, StatusCode::UNAUTHORIZED);
+    site.events.take();
+    assert_eq!(browser.get("/confirm").await.text(), "confirmed");
+    assert_eq!(site.events.take(), ["confirmed notch"]);
+    assert_eq!(browser.get("/sensitive").await.text(), "secret of notch");
+}
+
+#[tokio::test]
+async fn a_garbled_remember_cookie_is_as_if_absent() {
+    let site = Site::start().await;
+    let mut browser = site.browser();
+    for value in ["foo", "1|foo", "", "%00", "====", "\"quoted\""] {
+        browser.jar.insert("__Host-keep-remember", value);
+        assert_eq!(browser.get("/username").await.text(), "Anonymous", "{value}");
+        assert_eq!(browser.get("/is-remembered").await.text(), "false", "{value}");
+    }
+}
+
+#[tokio::test]
+async fn protection_lets_the_same_client_pass() {
+    for protection in [SessionProtection::Basic, SessionProtection::Strong] {
+        let site = protected(protection, false).await;
+        let mut browser = site.logged_in("user=notch&remember=1").await;
+        assert_eq!(browser.get("/username").await.text(), "notch");
+        assert_eq!(browser.get("/is-fresh").await.text(), "true");
+        // Nothing to protect after the browser was closed.
+        browser.close_browser();
+        site.events.take();
+        browser.get("/username").await;
+        assert_eq!(site.events.take(), ["restored notch"]);
+        // The restored session belongs to this client.
+        assert_eq!(browser.get("/username").await.text(), "notch");
+        assert!(site.events.take().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn protection_raises_an_event_for_another_client() {
+    use SessionProtection::{Basic, None, Strong};
+    for (protection, persistent, raised) in
+        [(None, false, false), (Basic, false, true), (Strong, false, true), (Strong, true, true)]
+    {
+        let site = protected(protection, persistent).await;
+        let mut browser = site.logged_in("user=notch&remember=1").await;
+        site.events.take();
+        from_elsewhere(&mut browser).await;
+        let expected: &[&str] = if raised { &["session_protected"] } else { &[] };
+        assert_eq!(site.events.take(), expected);
+        // An anonymous visitor has nothing to protect.
+        let mut nobody = site.browser();
+        from_elsewhere(&mut nobody).await;
+        assert!(site.events.take().is_empty());
+        assert!(nobody.jar.names().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn ids_may_be_any_text() {
+    let site = Site::start().await;
+    let mut browser = site.logged_in("user=sato&remember=1").await;
+    assert_eq!(browser.get("/username").await.text(), "sato");
+    browser.close_browser();
+    assert_eq!(browser.get("/username").await.text(), "sato");
+}
+
+#[tokio::test]
+async fn a_request_loader_raises_an_event_and_sets_no_cookie() {
+    use tower_keep::ApiKey;
+    let site = Site::start_with(|builder| {
+        builder.add_request_loader(ApiKey::new(
+            "x-user".parse().unwrap(),
+            |name: String| async move {
+                Ok::<_, tower_keep::StoreError>(Some(tower_keep_tests::account(&name).into()))
+            },
+        ))
+    })
+    .await;
+    let mut browser = site.browser();
+    browser.set_header("x-user".parse().unwrap(), "steve");
+    assert_eq!(browser.get("/secret").await.text(), "secret of steve");
+    assert_eq!(site.events.take(), ["loaded_from_request steve"]);
+    assert!(browser.jar.names().is_empty());
+    browser.remove_header("x-user".parse().unwrap());
+    assert_eq!(browser.get("/secret").await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn the_confirm_page_can_have_next_in_the_session_too() {
+    let site = Site::start_with(|builder| {
+        builder.with_confirm_page("/confirm").with_next_in_session(true)
+    })
+    .await;
+    let mut browser = site.logged_in("user=notch&fresh=0").await;
+    assert_eq!(browser.get("/sensitive").await.location(), "/confirm");
+    assert_eq!(browser.get("/next").await.text(), "/sensitive");
+}
+
+#[tokio::test]
+async fn the_test_client_logs_in_under_every_protection() {
+    use SessionProtection::{Basic, None, Strong};
+    for protection in [None, Basic, Strong] {
+        // Over the network the client comes from 127.0.0.1, as the test client says by default.
+        let site = protected(protection, false).await;
+        let mut browser = site.browser();
+        browser.log_in(&site.auth, tower_keep_tests::account("notch")).await.unwrap();
+        assert_eq!(browser.get("/sensitive").await.text(), "secret of notch");
+        let mut browser = site.browser();
+        browser.log_in_not_fresh(&site.auth, tower_keep_tests::account("notch")).await.unwrap();
+        assert_eq!(browser.get("/secret").await.text(), "secret of notch");
+        assert_eq!(browser.get("/sensitive").await.status, StatusCode::UNAUTHORIZED);
+    }
+}
+
+#[test]
+fn every_row_of_the_table_holds() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut sources = String::new();
+    for folder in ["tests/tests", "crates/keep/src", "crates/keep/src/cookie"] {
+        for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                sources += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let table = std::fs::read_to_string(root.join("tests/flask_login.md")).unwrap();
+    let rows: Vec<&str> = table.lines().filter(|line| line.contains(".test_")).collect();
+    assert_eq!(rows.len(), 107);
+    for row in rows {
+        let here = row.split('|').nth(2).unwrap().trim();
+        let exists = sources.contains(&format!("fn {here}()"));
+        assert!(exists || here.strip_prefix("- ").is_some_and(|why| why.len() > 10), "{row}");
+    }
+}

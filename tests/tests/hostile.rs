@@ -1,0 +1,71 @@
+//! Whatever is sent: no panic, no wrong user, nothing that leaves the site.
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use tower_keep::LocalTarget;
+use tower_keep_tests::{Site, raw};
+
+proptest! {
+    #[test]
+    fn a_local_target_stays_on_the_site_for_a_browser(text in ".{0,40}") {
+        check(&text);
+    }
+
+    #[test]
+    fn so_does_one_made_of_what_confuses(text in r"[/\\.%;:@?#a-f0-9\x00-\x20]{0,12}") {
+        check(&text);
+        check(&format!("/{text}"));
+    }
+}
+
+/// What parses is emitted as it came, and no browser or proxy reads another host or a header in it.
+fn check(text: &str) {
+    let Ok(target) = text.parse::<LocalTarget>() else { return };
+    let target = target.as_str();
+    assert_eq!(target, text);
+    assert!(target.starts_with('/') && !target.starts_with("//") && !target.starts_with("/\\"));
+    assert!(target.bytes().all(|byte| matches!(byte, 0x21..=0x7E)), "{target:?}");
+    let base: http::Uri = format!("https://here.example{target}").parse().expect("a URI");
+    assert_eq!(base.host(), Some("here.example"));
+}
+
+#[tokio::test]
+async fn random_cookies_never_log_in_and_never_break_the_server() {
+    let site = Site::start().await;
+    let genuine = site.logged_in("user=notch").await;
+    let genuine = genuine.jar.get("__Host-keep").expect("a session").to_owned();
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(200));
+    let values = proptest::collection::vec(r"[ -~]{0,120}", 200);
+    let values = values.new_tree(&mut runner).expect("values").current();
+    for (number, value) in values.into_iter().enumerate() {
+        let name = ["__Host-keep", "__Host-keep-remember", "__Host-keep-visit"][number % 3];
+        // Half of them are a genuine cookie with something spliced into it.
+        let cut = number % genuine.len();
+        let value = if number % 2 == 0 {
+            value
+        } else {
+            format!("{}{value}{}", &genuine[..cut], &genuine[cut..])
+        };
+        if value == genuine || value.contains(';') {
+            continue;
+        }
+        let request = format!(
+            "GET /username HTTP/1.1\r\nHost: x\r\nCookie: {name}={value}\r\nConnection: close\r\n\r\n"
+        );
+        let answer = raw(site.address, request.as_bytes()).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("Anonymous"),
+            "{value:?}: {answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_unparsable_form_or_query_is_the_clients_mistake() {
+    let site = Site::start().await;
+    for target in ["/login", "/login?user=notch&remember=yes", "/login?user=%FF&duration=-1"] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = raw(site.address, request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{target}: {answer}");
+    }
+}

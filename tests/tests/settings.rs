@@ -1,0 +1,95 @@
+//! Bad settings get a clear answer when the layer is built.
+
+use std::time::Duration;
+
+use tower_keep::{
+    Account, BuildError, CookieError, CookieSettings, Keys, LoginLayer, LoginLayerBuilder,
+};
+use tower_keep_memory::MemoryStore;
+use tower_keep_tests::KEY;
+
+fn refused(
+    configure: impl FnOnce(LoginLayerBuilder<Account>) -> LoginLayerBuilder<Account>,
+) -> BuildError {
+    let builder = LoginLayer::builder(MemoryStore::new(), Keys::new(KEY));
+    configure(builder).build().expect_err("settings that can't work")
+}
+
+// 17
+#[test]
+fn a_layer_with_a_bad_key_is_not_built() {
+    for key in
+        ["", "short", "changeme changeme changeme changeme", "00000000000000000000000000000000000"]
+    {
+        let store = MemoryStore::<Account>::new();
+        let error = LoginLayer::builder(store, Keys::new(key)).build().expect_err(key);
+        assert!(error.to_string().contains("openssl rand -base64 48"), "{error}");
+    }
+}
+
+#[test]
+fn limits_that_no_cookie_holds_are_refused() {
+    let limit = |limit| BuildError::Limit { limit };
+    let (none, century) = (Duration::ZERO, Duration::from_secs(100 * 366 * 24 * 3600));
+    for wrong in [none, Duration::from_millis(999), century] {
+        assert_eq!(refused(|builder| builder.with_idle_limit(wrong)), limit("idle limit"));
+        assert_eq!(refused(|builder| builder.with_absolute_limit(wrong)), limit("absolute limit"));
+        assert_eq!(
+            refused(|builder| builder.with_remember_duration(wrong)),
+            limit("remember duration")
+        );
+    }
+}
+
+#[test]
+fn settings_that_disagree_or_make_no_sense_are_refused() {
+    let cookie = CookieSettings::new;
+    assert_eq!(
+        refused(
+            |builder| builder.with_session_cookie(cookie().with_name("__Host-a").with_path("/b"))
+        ),
+        BuildError::Cookie(CookieError::HostPrefix { name: "__Host-a".into() })
+    );
+    assert_eq!(
+        refused(|builder| builder.with_remember_cookie(cookie().with_name("__Host-keep"))),
+        BuildError::SameCookieName { name: "__Host-keep".into() }
+    );
+    assert_eq!(
+        refused(|builder| builder.with_area("a b")),
+        BuildError::Area { area: "a b".into() }
+    );
+    for page in ["login", "//evil", "ftp://a/b", "/a b"] {
+        let expected = BuildError::Page { page: page.into() };
+        assert_eq!(refused(|builder| builder.with_login_page(page)), expected);
+        assert_eq!(refused(|builder| builder.with_confirm_page(page)), expected);
+    }
+    for path in ["https://elsewhere.example/", "home", "//x"] {
+        let expected = BuildError::Path { path: path.into() };
+        assert_eq!(refused(|builder| builder.with_home_page(path)), expected);
+        assert_eq!(refused(|builder| builder.with_logout_path(path)), expected);
+    }
+    for origin in ["example.org", "https://example.org/", "https://example.org/a", "https://a@b"] {
+        let expected = BuildError::PublicOrigin { origin: origin.into() };
+        assert_eq!(refused(|builder| builder.with_public_origin(origin)), expected);
+    }
+    assert_eq!(
+        refused(|builder| builder.with_trusted_proxies(["10.0.0.0/8", "my-proxy"])),
+        BuildError::TrustedProxy { network: "my-proxy".into() }
+    );
+    assert_eq!(
+        refused(|builder| builder.with_login_message("x".repeat(257))),
+        BuildError::NoticeTooLong { length: 257 }
+    );
+}
+
+#[test]
+fn every_error_names_the_mend() {
+    for (error, mend) in [
+        (refused(|builder| builder.with_login_page("login")).to_string(), "/login"),
+        (refused(|builder| builder.with_trusted_proxies(["x"])).to_string(), "10.0.0.0/8"),
+        (refused(|builder| builder.with_public_origin("x")).to_string(), "https://example.org"),
+        (refused(|builder| builder.with_home_page("x")).to_string(), "such as `/`"),
+    ] {
+        assert!(error.contains(mend), "{error}");
+    }
+}
