@@ -20,7 +20,7 @@ struct Counted(HashMap<String, u64>);
 impl Visitor for Counted {
     fn case<S, B>(&mut self, name: &str, service: S, request: &Template, status: u16)
     where
-        S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone,
+        S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static,
     {
         assert_eq!(send(&service, request.request()).status(), status, "{name}");
         let request = request.request();

@@ -20,7 +20,7 @@ pub trait Visitor {
     /// One case: its service, the request, and the status that shows that it does what it should.
     fn case<S, B>(&mut self, name: &str, service: S, request: &Template, status: u16)
     where
-        S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone;
+        S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static;
 }
 
 /// Shows the visitor every case.

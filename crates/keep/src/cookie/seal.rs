@@ -64,7 +64,11 @@ impl Sealer {
         // The key id only selects, and it is itself under the MAC. Fingerprints can collide, so
         // every key that matches is tried; the comparison takes the same time for every tag.
         let genuine = |(kid, mac): &(u8, Hmac<Sha256>)| {
-            *kid == body[1] && mac.clone().chain_update(body).verify_truncated_left(tag).is_ok()
+            *kid == body[1] && {
+                let mut mac = mac.clone();
+                mac.update(body);
+                mac.verify_truncated_left(tag).is_ok()
+            }
         };
         let slot = KeySlot(self.keys.iter().position(genuine)?);
         Some(Held { cookie: T::read(body)?, slot })

@@ -59,7 +59,7 @@ impl<U: AuthUser> Login<U> {
             state.session = Change::Clear;
             state.remember = Change::Clear;
             state.remembered = false;
-            self.decide();
+            state.decided = true;
             match identity {
                 Identity::Session { user, .. } => Some(user),
                 Identity::Loader { .. } | Identity::Anonymous => None,
@@ -224,7 +224,7 @@ impl<U: AuthUser> LogIn<'_, U> {
             // The latest choice rules: an older remember cookie, of this user or another, must not
             // bring anybody back later.
             state.remember = remember.map_or(Change::Clear, Change::set);
-            login.decide();
+            state.decided = true;
         }
         config.raise(Event::LoggedIn { user: Arc::clone(user) });
         Ok(())

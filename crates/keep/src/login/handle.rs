@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use http::Extensions;
-use tokio::sync::OnceCell;
+use tokio::sync::Notify;
 use tower_keep_core::AuthUser;
 
-use super::resolve::resolve;
+use super::resolve::{Resolved, resolve};
 use super::snapshot::{Presented, Snapshot};
-use super::state::{Identity, State};
+use super::state::{Change, Identity, Progress, State};
 use crate::Fault;
 use crate::cookie::Visit;
 use crate::layer::Config;
@@ -52,13 +52,11 @@ pub(super) struct Inner<U> {
     outer: Option<Login<U>>,
     presented: OnceLock<Presented>,
     pub(super) visit: OnceLock<Box<Visit>>,
-    /// Survives an asker who is dropped in the middle: another takes over.
-    resolved: OnceCell<Result<(), Fault>>,
     state: Mutex<State<U>>,
+    /// Wakes those who wait while another asks who this is.
+    known: Notify,
     /// The response depends on the cookies.
     looked: AtomicBool,
-    /// The handler has logged somebody in or out; what is resolved later no longer counts.
-    decided: AtomicBool,
 }
 
 impl<U> Login<U> {
@@ -69,10 +67,9 @@ impl<U> Login<U> {
             outer,
             presented: OnceLock::new(),
             visit: OnceLock::new(),
-            resolved: OnceCell::new(),
             state: Mutex::new(State::new()),
+            known: Notify::new(),
             looked: AtomicBool::new(false),
-            decided: AtomicBool::new(false),
         }))
     }
 
@@ -96,15 +93,6 @@ impl<U> Login<U> {
 
     pub(super) fn was_looked_at(&self) -> bool {
         self.0.looked.load(Ordering::Relaxed)
-    }
-
-    /// Called while the state is locked, so that nothing resolved slips in between.
-    pub(super) fn decide(&self) {
-        self.0.decided.store(true, Ordering::Relaxed);
-    }
-
-    fn is_decided(&self) -> bool {
-        self.0.decided.load(Ordering::Relaxed)
     }
 
     pub(super) fn presented(&self) -> &Presented {
@@ -197,8 +185,6 @@ impl<U: AuthUser> Login<U> {
     /// Whether this browser holds a genuine remember cookie that is in time, or gets one with this
     /// response. Looks nobody up: whether its user still exists turns out when it is needed.
     pub fn is_remembered(&self) -> bool {
-        use super::state::Change;
-
         self.look();
         match self.state().remember {
             Change::Set(_) => true,
@@ -212,34 +198,79 @@ impl<U: AuthUser> Login<U> {
     }
 
     /// Resolves who this is, once per request.
+    ///
+    /// Whoever asks first does it, and the others wait for the answer; if the first is dropped in
+    /// the middle, another takes over.
     pub(crate) async fn ensure_resolved(&self) -> Result<(), Fault> {
         self.look();
-        if self.is_decided() {
-            return Ok(());
+        loop {
+            let other = match &mut *self.state() {
+                State { decided: true, .. } => return Ok(()),
+                State { progress: Progress::Known(known), .. } => return known.clone(),
+                State { progress: progress @ Progress::Unasked, .. } => {
+                    *progress = Progress::Asked;
+                    None
+                }
+                State { progress: Progress::Asked, is_awaited, .. } => {
+                    *is_awaited = true;
+                    Some(self.0.known.notified())
+                }
+            };
+            match other {
+                Some(other) => other.await,
+                None => {
+                    let turn = Turn(self);
+                    let resolved =
+                        resolve(&self.0.config, &self.0.snapshot, self.presented()).await;
+                    return turn.finish(resolved);
+                }
+            }
         }
-        if let Some(resolved) = self.0.resolved.get() {
-            return resolved.clone();
-        }
-        self.0.resolved.get_or_init(|| self.resolve()).await.clone()
     }
 
-    async fn resolve(&self) -> Result<(), Fault> {
-        let resolved = resolve(&self.0.config, &self.0.snapshot, self.presented()).await?;
+    fn know(&self, resolved: Result<Resolved<U>, Fault>) -> Result<(), Fault> {
         let mut state = self.state();
-        state.asked_loaders |= resolved.asked_loaders;
-        // A login or logout that was quicker has the last word, and so has the response.
-        if !self.is_decided() && !state.sealed {
-            state.identity = resolved.identity;
-            state.session = resolved.session;
-            state.remember = resolved.remember;
-            state.remembered = resolved.remembered;
-        }
-        Ok(())
+        let known = resolved.map(|resolved| {
+            state.asked_loaders |= resolved.asked_loaders;
+            // A login or logout that was quicker has the last word, and so has the response.
+            if !state.decided && !state.sealed {
+                state.identity = resolved.identity;
+                state.session = resolved.session;
+                state.remember = resolved.remember;
+                state.remembered = resolved.remembered;
+            }
+        });
+        state.progress = Progress::Known(known.clone());
+        known
     }
 
     /// Calls the closure with who this is.
     pub(crate) fn with_identity<T>(&self, see: impl FnOnce(&Identity<U>) -> T) -> T {
         see(&self.state().identity)
+    }
+}
+
+/// The turn of whoever asks first. Dropped in the middle, it passes to another asker.
+struct Turn<'a, U>(&'a Login<U>);
+
+impl<U: AuthUser> Turn<'_, U> {
+    fn finish(self, resolved: Result<Resolved<U>, Fault>) -> Result<(), Fault> {
+        self.0.know(resolved)
+    }
+}
+
+impl<U> Drop for Turn<'_, U> {
+    fn drop(&mut self) {
+        let is_awaited = {
+            let mut state = self.0.state();
+            if matches!(state.progress, Progress::Asked) {
+                state.progress = Progress::Unasked;
+            }
+            std::mem::take(&mut state.is_awaited)
+        };
+        if is_awaited {
+            self.0.0.known.notify_waiters();
+        }
     }
 }
 

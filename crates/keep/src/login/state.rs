@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::Fault;
 use crate::cookie::{Remember, Session, Visit};
 
 /// Who it is.
@@ -74,8 +75,21 @@ pub(super) struct State<U> {
     pub(super) remembered: bool,
     /// The request loaders were asked, so the response depends on what they read.
     pub(super) asked_loaders: bool,
+    /// The handler has logged somebody in or out; what is resolved later no longer counts.
+    pub(super) decided: bool,
     /// The response's head is written; no cookie can follow.
     pub(super) sealed: bool,
+    /// How far finding out who it is has come.
+    pub(super) progress: Progress,
+    /// Somebody waits for that.
+    pub(super) is_awaited: bool,
+}
+
+/// How far finding out who it is has come.
+pub(super) enum Progress {
+    Unasked,
+    Asked,
+    Known(Result<(), Fault>),
 }
 
 impl<U> State<U> {
@@ -87,7 +101,10 @@ impl<U> State<U> {
             visit: Change::Keep,
             remembered: false,
             asked_loaders: false,
+            decided: false,
             sealed: false,
+            progress: Progress::Unasked,
+            is_awaited: false,
         }
     }
 }
