@@ -63,7 +63,8 @@ impl<U: AuthUser + Clone> MemoryStore<U> {
         Self { users: Arc::new(RwLock::new(users)), login_name }
     }
 
-    // A panic can't happen between the two maps' changes, so a poisoned lock holds whole users.
+    // The application's own code runs before the first of the two maps is changed, so a poisoned
+    // lock still holds whole users.
     fn read(&self) -> RwLockReadGuard<'_, Users<U>> {
         self.users.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,8 +121,9 @@ impl<U: AuthUser + Clone> UserDirectory for MemoryStore<U> {
 
     async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {
         let mut users = self.write();
-        let Some(stored) = users.by_id.remove(id) else { return Ok(false) };
+        let Some(stored) = users.by_id.get(id).cloned() else { return Ok(false) };
         users.ids_by_login.remove((self.login_name)(&stored));
+        users.by_id.remove(id);
         Ok(true)
     }
 }
@@ -139,5 +141,101 @@ impl<U> Clone for MemoryStore<U> {
 impl<U> fmt::Debug for MemoryStore<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryStore").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tower_keep_core::Account;
+
+    use super::*;
+
+    fn ada() -> Account {
+        Account::new(1, "ada", "hash")
+    }
+
+    async fn with_ada() -> MemoryStore<Account> {
+        let store = MemoryStore::new();
+        store.insert(&ada()).await.unwrap();
+        store
+    }
+
+    fn is_conflict<T>(result: Result<T, StoreError>) -> bool {
+        result.is_err_and(|error| error.kind() == StoreErrorKind::Conflict)
+    }
+
+    #[tokio::test]
+    async fn users_are_found_by_id_and_by_login_name_byte_for_byte() {
+        let store = with_ada().await;
+        assert_eq!(store.by_id(&"1".into()).await.unwrap().as_deref(), Some(&ada()));
+        assert_eq!(store.by_login("ada").await.unwrap().as_deref(), Some(&ada()));
+        for unknown in ["Ada", "ada ", "", "a\0da", "2"] {
+            assert!(store.by_id(&unknown.into()).await.unwrap().is_none());
+            assert!(store.by_login(unknown).await.unwrap().is_none());
+        }
+        let ids = ["2", "1", "1"].map(UserId::from);
+        let found = store.by_ids(&ids).await.unwrap();
+        assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, true]);
+    }
+
+    #[tokio::test]
+    async fn ids_and_login_names_are_unique() {
+        let store = with_ada().await;
+        assert!(is_conflict(store.insert(&Account::new(1, "other", "")).await));
+        assert!(is_conflict(store.insert(&Account::new(2, "ada", "")).await));
+        assert!(store.by_id(&"2".into()).await.unwrap().is_none());
+        store.insert(&Account::new(2, "grace", "")).await.unwrap();
+        assert!(is_conflict(store.update(&Account::new(2, "ada", "")).await));
+        assert_eq!(store.by_login("grace").await.unwrap().unwrap().id().as_str(), "2");
+    }
+
+    #[tokio::test]
+    async fn a_renamed_or_deleted_user_frees_the_login_name() {
+        let store = with_ada().await;
+        assert!(store.update(&Account::new(1, "lovelace", "")).await.unwrap());
+        assert!(store.by_login("ada").await.unwrap().is_none());
+        store.insert(&Account::new(2, "ada", "")).await.unwrap();
+        assert!(store.delete(&"2".into()).await.unwrap());
+        assert!(!store.delete(&"2".into()).await.unwrap());
+        assert!(store.by_login("ada").await.unwrap().is_none());
+        assert!(!store.update(&Account::new(2, "ada", "")).await.unwrap());
+        store.insert(&Account::new(3, "ada", "")).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_many_inserts_of_one_login_name_exactly_one_succeeds() {
+        let store = MemoryStore::new();
+        let inserts: Vec<_> = (0..50)
+            .map(|id| {
+                let store = store.clone();
+                tokio::spawn(async move { store.insert(&Account::new(id, "ada", "")).await })
+            })
+            .collect();
+        let mut succeeded = 0;
+        for insert in inserts {
+            succeeded += usize::from(insert.await.unwrap().is_ok());
+        }
+        assert_eq!(succeeded, 1);
+    }
+
+    #[tokio::test]
+    async fn any_user_type_can_be_kept() {
+        use std::borrow::Cow;
+        #[derive(Clone)]
+        struct Employee(u32, String);
+        impl AuthUser for Employee {
+            fn id(&self) -> UserId {
+                self.0.into()
+            }
+            fn stamp(&self) -> Cow<'_, [u8]> {
+                Cow::Borrowed(b"")
+            }
+        }
+        let store = MemoryStore::with_login_name(|employee: &Employee| &employee.1);
+        store.insert(&Employee(7, "e-mail".into())).await.unwrap();
+        assert_eq!(store.by_login("e-mail").await.unwrap().unwrap().0, 7);
+        // Behind a pointer and as a trait object it is the same store.
+        let object: Arc<dyn UserDirectory<User = Employee>> = Arc::new(store);
+        assert!(object.by_id(&"7".into()).await.unwrap().is_some());
     }
 }

@@ -1,4 +1,78 @@
-//! Who is logged in, for every server built on [`tower::Service`]: one layer.
+//! Who is logged in, for every server built on `tower::Service`: one layer.
+//!
+#![cfg_attr(feature = "axum", doc = "```no_run")]
+#![cfg_attr(not(feature = "axum"), doc = "```ignore")]
+//! use axum::{Router, response::Redirect, routing::{get, post}};
+//! use tower_keep::{Account, CurrentUser, Keys, LogInError, LoginLayer};
+//! use tower_keep_memory::MemoryStore;
+//!
+//! type Login = tower_keep::Login<Account>;
+//!
+//! async fn sign_in(login: Login) -> Result<Redirect, LogInError> {
+//!     let user = Account::new(1, "ada", "…"); // check the password first
+//!     login.log_in(user).remember(true).await?;
+//!     Ok(Redirect::to(login.next_or_home().as_str()))
+//! }
+//!
+//! # fn site(store: MemoryStore<Account>) -> Result<(), Box<dyn std::error::Error>> {
+//! let auth = LoginLayer::builder(store, Keys::generate()?).with_login_page("/login").build()?;
+//! let app: Router = Router::new()
+//!     .route("/account", get(|user: CurrentUser<Account>| async move { user.login().to_owned() }))
+//!     .route_layer(auth.require_login())
+//!     .route("/login", post(sign_in));
+//! let service = auth.layer(app);
+//! // axum::serve(listener, ServiceExt::<Request>::into_make_service(service)).await?;
+//! # let _ = service; Ok(()) }
+//! ```
+//!
+//! # How it works
+//!
+//! The [layer](LoginLayer) puts a handle, [`Login`], into each request. Whoever first asks it (a
+//! [guard](Guard), an extractor, a handler) makes it find the session cookie, verify it, and load the
+//! user from the [store](UserStore); or else the remember cookie; or else ask the [request
+//! loaders](RequestLoader). Through the same handle a handler logs in, logs out and confirms, and the
+//! layer writes the cookies into the response. A route that never asks pays for nothing.
+//!
+//! | to | use |
+//! | --- | --- |
+//! | tell what a user is | [`AuthUser`], or the ready [`Account`] |
+//! | find users | [`UserStore`]; [`user_loader`] makes one of a closure |
+//! | settle everything | [`LoginLayerBuilder`], [`Keys`], [`CookieSettings`] |
+//! | know who it is | [`Login::user`]; with axum also [`CurrentUser`](https://docs.rs/tower-keep/latest/tower_keep/struct.CurrentUser.html) |
+//! | turn people away | [`LoginLayer::require_login`], [`require_fresh`](LoginLayer::require_fresh), [`require_user`](LoginLayer::require_user) |
+//! | log in and out | [`Login::log_in`], [`Login::log_out`], [`Login::confirm`] |
+//! | come back to where one was | [`Login::next`], a [`LocalTarget`] |
+//! | let programs in | [`Bearer`], [`Basic`], [`ApiKey`] |
+//! | see what happens | [`Event`] |
+//!
+//! Without a framework, wrap any `Service<Request<B>>`, take the handle out of the request's
+//! extensions, and insert a [`ClientAddr`] where the connection is accepted; see the example on plain
+//! hyper.
+//!
+//! # What it protects against, and what not
+//!
+//! Cookies are signed with keys of their own purpose, area and name, and verified before a byte of
+//! them has a meaning. A login always begins a new session, so none can be planted. Expiry is inside
+//! the signed value. A new password, a deactivation and a deletion end sessions at the next request.
+//! A session that turns up at another client loses its freshness or ends. `next` can only lead to
+//! this site. A store that fails is answered with 503 and never taken for "nobody" or "somebody".
+//! What was made for a user is never stored by a cache.
+//!
+//! **Cookies are all there is to a login**, so what holds a copy of one holds the login until it
+//! expires, until the user's stamp changes, or until session protection notices: logging out ends it
+//! in this browser alone. The user is looked up at each request that asks, so a changed password ends
+//! every copy at once.
+//!
+//! It does not protect against cross-site request forgery beyond `SameSite=Lax`: put tower-http's
+//! `csrf` layer around the routes. It does not limit how often a password is tried. Basic protection
+//! without a known client address compares the user agent alone.
+//!
+//! # Features
+//!
+//! - `axum`: extractors for axum 0.8, and the client's address from its `ConnectInfo`.
+//! - `password`: Argon2id off the executor's threads, with bounded concurrency (needs tokio).
+//!
+//! A feature only adds; none changes a default.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod client;

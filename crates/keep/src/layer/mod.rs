@@ -38,6 +38,11 @@ impl<U: AuthUser> LoginLayer<U> {
         LoginLayerBuilder::new(Arc::new(store), keys)
     }
 
+    /// Wraps a service; the same as [`Layer::layer`], without the trait in scope.
+    pub fn layer<S>(&self, inner: S) -> LoginService<S, U> {
+        LoginService::new(inner, Arc::clone(&self.config))
+    }
+
     /// Lets through who is logged in.
     pub fn require_login(&self) -> Guard<U> {
         self.guard(Requirement::LoggedIn)
@@ -83,7 +88,7 @@ impl<S, U: AuthUser> Layer<S> for LoginLayer<U> {
     type Service = LoginService<S, U>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        LoginService::new(inner, Arc::clone(&self.config))
+        Self::layer(self, inner)
     }
 }
 
