@@ -10,7 +10,6 @@ use axum::response::{IntoResponse, Response, Result};
 use axum::routing::{any, get};
 use axum::{Router, ServiceExt};
 use serde::Deserialize;
-use tower::Layer;
 use tower_keep::{
     Account, AuthUser, CurrentUser, Event, Fault, FreshUser, Keys, LogInError, LoginLayer,
     LoginLayerBuilder, UserDirectory,

@@ -9,7 +9,6 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
-use tower::Layer;
 use tower_http::csrf::CsrfLayer;
 use tower_keep::{
     Account, Bearer, Fault, Keys, LoginLayer, LoginService, Passwords, UserDirectory,

@@ -16,7 +16,6 @@ use axum::response::{IntoResponse, Response, Result};
 use axum::routing::get;
 use axum::{Router, ServiceExt};
 use serde::Deserialize;
-use tower::Layer;
 use tower_keep::{
     AuthUser, CookieSettings, CurrentUser, Keys, LoaderRequest, LogInError, LoginLayer,
     LoginLayerBuilder, RequestLoader, SessionProtection, StoreError, UserId, async_trait,

@@ -38,7 +38,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::Body;
 use http_body_util::BodyExt;
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Service, ServiceExt, service_fn};
 use tower_keep::{AuthUser, ClientAddr, LogInError, LoginLayer};
 use tower_keep_core::{Clock, SystemClock};
 
