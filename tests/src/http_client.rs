@@ -1,7 +1,7 @@
 //! Requests over real connections.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -12,7 +12,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tower::Service;
 
 /// Sends each request to one server.
@@ -29,7 +29,7 @@ impl Http {
     }
 }
 
-impl Service<Request<Body>> for Http {
+impl Service<Request<String>> for Http {
     type Response = Response<Incoming>;
     type Error = hyper_util::client::legacy::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
@@ -38,7 +38,7 @@ impl Service<Request<Body>> for Http {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<String>) -> Self::Future {
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let uri = Uri::builder()
             .scheme("http")
@@ -46,13 +46,20 @@ impl Service<Request<Body>> for Http {
             .path_and_query(target)
             .build();
         *request.uri_mut() = uri.expect("the request's own target");
-        Box::pin(self.client.request(request))
+        Box::pin(self.client.request(request.map(Body::from)))
     }
 }
 
 /// Sends these bytes on a connection of their own, and answers all that comes back.
 pub async fn raw(server: SocketAddr, request: &[u8]) -> String {
-    let mut stream = TcpStream::connect(server).await.expect("the server listens");
+    raw_from(server.ip(), server, request).await
+}
+
+/// As [`raw`], from this address of loopback.
+pub async fn raw_from(client: IpAddr, server: SocketAddr, request: &[u8]) -> String {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::new(client, 0)).expect("an address of loopback");
+    let mut stream = socket.connect(server).await.expect("the server listens");
     // The server may refuse what is too large before it has read it all.
     let _ = stream.write_all(request).await;
     let mut answer = Vec::new();

@@ -5,7 +5,7 @@ mod process;
 mod site;
 mod store;
 
-pub use http_client::{Http, raw};
+pub use http_client::{Http, raw, raw_from};
 pub use process::Process;
 pub use site::{Events, KEY, Site, account};
 pub use store::WatchedStore;

@@ -1,14 +1,20 @@
 //! A site with a route for everything that a login can do.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response, Result};
 use axum::routing::{any, get};
 use axum::{Router, ServiceExt};
+use bytes::Bytes;
+use http_body::Frame;
 use serde::Deserialize;
 use tower_keep::{
     Account, AuthUser, CurrentUser, Event, Fault, FreshUser, Keys, LogInError, LoginLayer,
@@ -170,6 +176,10 @@ fn router(auth: &LoginLayer<Account>, store: WatchedStore) -> Router {
         .route("/leave-notice", get(leave_notice))
         .route("/cacheable", get(cacheable))
         .route("/broken", get(broken))
+        .route("/streamed", get(streamed))
+        .route("/asked-late", get(asked_late))
+        .route("/urls", get(urls))
+        .route("/next-or-home", get(|login: Login| async move { login.next_or_home().to_string() }))
         .route(
             "/extracted",
             get(|user: CurrentUser<Account>| async move { user.login().to_owned() }),
@@ -299,6 +309,43 @@ async fn cacheable(login: Login) -> Result<Response> {
 async fn broken(login: Login) -> Result<StatusCode> {
     username(login).await?;
     Ok(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Sends its body after its head, and looks at the login before.
+async fn streamed(login: Login) -> Result<Body> {
+    let name = username(login).await?;
+    Ok(Body::new(Later(Box::pin(async move { name }))))
+}
+
+/// Looks at the login only after its head was sent.
+async fn asked_late(login: Login) -> Body {
+    Body::new(Later(Box::pin(async move {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        username(login).await.unwrap_or_default()
+    })))
+}
+
+/// A body that is made while it is sent.
+struct Later(Pin<Box<dyn Future<Output = String> + Send>>);
+
+impl http_body::Body for Later {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, Infallible>>> {
+        let text = ready!(self.0.as_mut().poll(cx));
+        // Once read there is no more, and an empty text stands for that.
+        self.0 = Box::pin(async { String::new() });
+        let frame = Some(text).filter(|text| !text.is_empty());
+        Poll::Ready(frame.map(|text| Ok(Frame::data(Bytes::from(text)))))
+    }
+}
+
+async fn urls(login: Login) -> String {
+    format!("{:?} {:?} {:?}", login.login_url(), login.confirm_url(), login.client())
 }
 
 /// Behind every guard, for any method.

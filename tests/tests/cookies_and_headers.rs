@@ -82,6 +82,11 @@ async fn two_cookies_of_one_name_are_decided_alike_in_both_orders() {
         assert_eq!(ask("/username", one, other, SESSION).await, who);
         assert_eq!(ask("/username", other, one, SESSION).await, who);
     }
+    // Of two of one second one counts, in both orders.
+    let stale = value(&site.logged_in("user=notch&fresh=0").await.jar);
+    let fresh = value(&site.logged_in("user=notch").await.jar);
+    let one_way = ask("/is-fresh", &stale, &fresh, SESSION).await;
+    assert_eq!(one_way, ask("/is-fresh", &fresh, &stale, SESSION).await);
     // The later one counts, in both orders.
     assert_eq!(ask("/is-fresh", &notch, &later, SESSION).await, "false");
     assert_eq!(ask("/is-fresh", &later, &notch, SESSION).await, "false");
@@ -132,7 +137,8 @@ async fn whoever_looked_at_the_login_varies_and_users_are_never_cached() {
     for (path, by_nobody, by_user) in [
         ("/hello", ("", ""), ("", "")),
         ("/username", ("Cookie", ""), ("Cookie", "no-store")),
-        ("/is-remembered", ("Cookie", ""), ("Cookie", "")),
+        ("/is-remembered", ("Cookie", ""), ("Cookie", "no-store")),
+        ("/streamed", ("Cookie", ""), ("Cookie", "no-store")),
         ("/broken", ("Cookie", ""), ("Cookie", "no-store")),
         ("/cacheable", ("Cookie", "public, max-age=600"), ("Cookie", "no-store")),
         ("/secret", ("Cookie", "no-store"), ("Cookie", "no-store")),
@@ -284,6 +290,60 @@ async fn another_areas_cookie_is_refused_even_under_its_own_name() {
     let mut at_admin = admin.browser();
     at_admin.jar = guest.jar;
     assert_eq!(at_admin.get("/secret").await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn layers_with_other_keys_are_strangers() {
+    let outer = Site::start().await;
+    let inner =
+        outer.beside(Keys::new("another key for tests, also long enough"), |builder| builder).await;
+    let mut browser = outer.browser();
+    browser.jar = inner.logged_in("user=notch").await.jar;
+    assert_eq!(browser.get("/secret").await.status, StatusCode::UNAUTHORIZED);
+}
+
+// 32
+#[tokio::test]
+async fn an_anonymous_crawl_asks_no_store_and_keeps_nothing_but_notices() {
+    let site = Site::start_with(|builder| builder.with_login_page("/login")).await;
+    let mut crawler = site.browser();
+    for path in [
+        "/hello",
+        "/username",
+        "/secret",
+        "/sensitive",
+        "/notch-only",
+        "/is-fresh",
+        "/is-remembered",
+        "/next",
+        "/notice",
+        "/logout",
+        "/confirm",
+        "/extracted",
+        "/does-not-exist",
+        "/twice",
+    ] {
+        crawler.get(path).await;
+    }
+    assert_eq!(site.store.loads(), 0);
+    assert_eq!(crawler.jar.names(), ["__Host-keep-visit"]);
+}
+
+#[tokio::test]
+async fn the_connections_own_address_counts_too() {
+    let site =
+        Site::start_with(|builder| builder.with_session_protection(SessionProtection::Strong))
+            .await;
+    let genuine = site.logged_in("user=notch").await.jar.get(SESSION).unwrap().to_owned();
+    let request = format!(
+        "GET /username HTTP/1.1\r\nHost: x\r\nUser-Agent: Test/1.0\r\nCookie: {SESSION}={genuine}\r\n\
+         Connection: close\r\n\r\n"
+    );
+    for (from, who) in [("127.0.0.2", "Anonymous"), ("127.0.0.1", "notch")] {
+        let answer =
+            tower_keep_tests::raw_from(from.parse().unwrap(), site.address, request.as_bytes());
+        assert!(answer.await.ends_with(who), "{from}");
+    }
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ fn layer(area: &str) -> LoginLayer<Account> {
         .expect("settings that agree")
 }
 
-async fn page(request: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn page(request: Request<String>) -> Result<Response<Full<Bytes>>, Infallible> {
     let login = request.extensions().get::<Login<Account>>().cloned();
     let user = match login {
         Some(login) => login.user().await.expect("no store fails here"),
@@ -386,4 +386,126 @@ async fn the_address_comes_from_our_extension_without_a_framework() {
     client.set_address("192.0.2.9".parse().unwrap());
     client.get("/").await;
     assert_eq!(*seen.lock().unwrap(), Some(ClientAddr("192.0.2.9".parse().unwrap())));
+}
+
+#[tokio::test]
+async fn guards_can_be_joined_within_one_layer() {
+    let auth = layer("");
+    let is_notch = || auth.require_user(|user| user.login() == "notch");
+    for (guard, notch, stale_notch, steve) in [
+        (is_notch().and(auth.require_fresh()), 200, 401, 403),
+        (is_notch().or(auth.require_fresh()), 200, 200, 200),
+        (auth.require_login().and(!is_notch()), 403, 403, 200),
+    ] {
+        let service = auth.layer(guard.layer(service_fn(page)));
+        let mut client = Client::new(service);
+        assert_eq!(client.get("/").await.status, StatusCode::UNAUTHORIZED);
+        client.log_in(&auth, account("notch")).await.unwrap();
+        assert_eq!(client.get("/").await.status.as_u16(), notch);
+        client.log_in_not_fresh(&auth, account("notch")).await.unwrap();
+        assert_eq!(client.get("/").await.status.as_u16(), stale_notch);
+        client.log_in(&auth, account("steve")).await.unwrap();
+        assert_eq!(client.get("/").await.status.as_u16(), steve);
+    }
+}
+
+#[tokio::test]
+async fn a_guard_joined_of_two_layers_lets_nobody_through() {
+    let (site, admin) = (layer(""), layer("admin"));
+    let mixed = [
+        site.require_login().and(admin.require_login()),
+        site.require_login().or(admin.require_login()),
+        !(!site.require_login()).and(admin.require_login()),
+    ];
+    for guard in mixed {
+        let mut client = Client::new(site.layer(admin.layer(guard.layer(service_fn(page)))));
+        client.log_in(&site, account("notch")).await.unwrap();
+        client.log_in(&admin, account("notch")).await.unwrap();
+        assert_eq!(client.get("/").await.status, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+}
+
+#[tokio::test]
+async fn a_layer_is_found_through_those_inside_of_it() {
+    let (site, admin) = (layer(""), layer("admin"));
+    let guarded = site.require_login().layer(service_fn(page));
+    // site, admin, and site once more: still one login of each.
+    let mut client = Client::new(site.layer(admin.layer(site.layer(guarded))));
+    client.log_in(&site, account("notch")).await.unwrap();
+    let answer = client.get("/").await;
+    assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "page for "));
+    assert_eq!(answer.header("vary"), "Cookie");
+}
+
+#[tokio::test]
+async fn a_fault_uses_up_no_notice_and_no_next() {
+    let auth = LoginLayer::builder(
+        user_loader(|_| async {
+            Err::<Option<Arc<Account>>, _>(StoreError::new(StoreErrorKind::Unavailable, "users"))
+        }),
+        Keys::new(KEY),
+    )
+    .with_login_page("/login")
+    .with_next_in_session(true)
+    .build()
+    .unwrap();
+    let service = auth.layer(service_fn(|request: Request<String>| async move {
+        let login = request.extensions().get::<Login<Account>>().cloned().unwrap();
+        if request.uri().path() == "/leave" {
+            login.leave_notice("message", "kept").unwrap();
+            return Ok::<_, Infallible>(Response::new(Full::from("left")));
+        }
+        let notice = login.notice().map(|notice| notice.to_string()).unwrap_or_default();
+        let known = login.user().await;
+        Ok(known.map_or_else(
+            |fault| fault.response().map(Full::new),
+            |_| Response::new(Full::from(notice)),
+        ))
+    }));
+    let mut client = Client::new(service);
+    client.get("/leave").await;
+    let anonymous = client.jar.clone();
+    client.log_in(&auth, account("notch")).await.unwrap();
+    let answer = client.get("/").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.set_cookies().is_empty());
+    client.jar = anonymous;
+    assert_eq!(client.get("/").await.text(), "kept");
+}
+
+#[tokio::test]
+async fn an_axum_router_is_a_service_for_the_test_client() {
+    let auth = layer("");
+    let router: axum::Router = axum::Router::new().route(
+        "/",
+        axum::routing::get(|user: tower_keep::CurrentUser<Account>| async move {
+            user.login().to_owned()
+        }),
+    );
+    let mut client = Client::new(auth.layer(router.clone()));
+    client.log_in(&auth, account("notch")).await.unwrap();
+    assert_eq!(client.get("/").await.text(), "notch");
+    // `Router::layer` does as well.
+    let mut client = Client::new(router.layer(auth.clone()));
+    client.log_in(&auth, account("steve")).await.unwrap();
+    assert_eq!(client.get("/").await.text(), "steve");
+}
+
+#[tokio::test]
+async fn who_is_not_fresh_is_asked_for_no_password_by_the_browser_itself() {
+    let auth = LoginLayer::builder(
+        user_loader(|_| async { Ok(Some(Arc::new(account("notch")))) }),
+        Keys::new(KEY),
+    )
+    .add_request_loader(tower_keep::Basic::new(|_, _| async { Ok(None) }))
+    .build()
+    .unwrap();
+    let mut client = Client::new(auth.layer(auth.require_fresh().layer(service_fn(page))));
+    assert_ne!(client.get("/").await.header("www-authenticate"), "");
+    client.log_in_not_fresh(&auth, account("notch")).await.unwrap();
+    let answer = client.get("/").await;
+    assert_eq!(
+        (answer.status, answer.header("www-authenticate").as_str()),
+        (StatusCode::UNAUTHORIZED, "")
+    );
 }

@@ -480,3 +480,46 @@ async fn any_method_logs_out() {
         assert_eq!(browser.get("/secret").await.status, StatusCode::UNAUTHORIZED);
     }
 }
+
+#[tokio::test]
+async fn who_asks_only_while_the_body_is_sent_still_learns_who_it_is() {
+    let site = Site::start().await;
+    let mut browser = site.logged_in("user=notch").await;
+    assert_eq!(browser.get("/asked-late").await.text(), "notch");
+    assert_eq!(site.browser().get("/asked-late").await.text(), "Anonymous");
+}
+
+// 9: a forced login is one like any other as soon as the user was active once.
+#[tokio::test]
+async fn force_is_used_up_when_the_user_has_become_active() {
+    let site = Site::start().await;
+    for closed in [false, true] {
+        let mut browser = site.logged_in("user=creeper&force=1&remember=1").await;
+        site.store.change("3", |creeper| creeper.set_active(true)).await;
+        if closed {
+            browser.close_browser();
+        }
+        assert_eq!(browser.get("/username").await.text(), "creeper");
+        site.store.change("3", |creeper| creeper.set_active(false)).await;
+        assert_eq!(browser.get("/inactive").await.text(), "");
+        assert!(browser.jar.names().is_empty(), "{:?}", browser.jar.names());
+    }
+}
+
+// 4: what was left for one user is not shown to the next.
+#[tokio::test]
+async fn a_notice_for_one_user_is_not_shown_to_the_next() {
+    let site = Site::start().await;
+    for path in ["/logout", "/login?user=steve"] {
+        let mut browser = site.logged_in("user=notch").await;
+        browser.get("/leave-notice").await;
+        browser.get(path).await;
+        browser.get("/login?user=steve").await;
+        assert_eq!(browser.get("/notice").await.text(), "", "{path}");
+    }
+    // One left for somebody on the way to signing in stays.
+    let mut browser = site.browser();
+    browser.get("/leave-notice").await;
+    browser.get("/login?user=steve").await;
+    assert_eq!(browser.get("/notice").await.text(), "Application success Well done.");
+}

@@ -252,3 +252,38 @@ async fn the_field_that_carries_next_can_be_renamed() {
     assert_eq!(browser.get("/secret").await.location(), "/login?to=%2Fsecret");
     assert_eq!(browser.get("/next?to=/secret&next=/other").await.text(), "/secret");
 }
+
+#[tokio::test]
+async fn handlers_can_build_the_same_urls() {
+    let site = site().await;
+    let mut browser = site.browser();
+    assert_eq!(
+        browser.get("/urls?a").await.text(),
+        r#"Some("/login?next=%2Furls%3Fa") Some("/confirm?x=1&next=%2Furls%3Fa") Some(127.0.0.1)"#
+    );
+    assert_eq!(browser.get("/next-or-home").await.text(), "/home");
+    assert_eq!(browser.get("/next-or-home?next=/x").await.text(), "/x");
+    assert_eq!(browser.get("/next-or-home?next=//x").await.text(), "/home");
+}
+
+#[tokio::test]
+async fn nobody_is_sent_back_to_where_logins_are_changed() {
+    let site = Site::start_with(|builder| {
+        builder
+            .with_login_page("/in")
+            .with_confirm_page("/again")
+            .with_logout_path("/out")
+            .add_never_next("/admin/login")
+    })
+    .await;
+    let mut browser = site.browser();
+    for path in ["/in", "/again", "/out", "/out?x", "/%6Fut", "/admin/login", "/admin/login?next=/"]
+    {
+        assert_eq!(
+            browser.get(&format!("/next?next={}", encoded(path))).await.text(),
+            "",
+            "{path}"
+        );
+    }
+    assert_eq!(browser.get("/next?next=/logout").await.text(), "/logout");
+}

@@ -54,10 +54,11 @@ fn settings_that_disagree_or_make_no_sense_are_refused() {
         refused(|builder| builder.with_remember_cookie(cookie().with_name("__Host-keep"))),
         BuildError::SameCookieName { name: "__Host-keep".into() }
     );
-    assert_eq!(
-        refused(|builder| builder.with_area("a b")),
-        BuildError::Area { area: "a b".into() }
-    );
+    for area in ["a b", "remember", "visit", "a-remember", "é"] {
+        let expected = BuildError::Area { area: area.into() };
+        assert_eq!(refused(|builder| builder.with_area(area)), expected);
+    }
+    assert_eq!(refused(|builder| builder.with_next_field("")), BuildError::NextField);
     for page in ["login", "//evil", "ftp://a/b", "/a b"] {
         let expected = BuildError::Page { page: page.into() };
         assert_eq!(refused(|builder| builder.with_login_page(page)), expected);

@@ -11,10 +11,22 @@ use crate::{AuthUser, StoreError, UserId, UserStore};
 ///
 /// ```
 /// use std::sync::Arc;
-/// use tower_keep_core::{Account, StoreError, UserId, user_loader};
+/// use tower_keep_core::{Account, StoreError, StoreErrorKind, UserId, user_loader};
 ///
-/// let store = user_loader(|id: UserId| async move {
-///     Ok::<_, StoreError>((id.as_str() == "1").then(|| Arc::new(Account::new(1, "ada", "…"))))
+/// # #[derive(Clone)] struct Pool;
+/// # impl Pool { async fn find(&self, _: i64) -> Result<Option<Account>, std::io::Error> { Ok(None) } }
+/// # let pool = Pool;
+/// let store = user_loader(move |id: UserId| {
+///     let pool = pool.clone();
+///     async move {
+///         // What can't be an id of this table is nobody's.
+///         let Some(id) = id.parse::<i64>() else { return Ok(None) };
+///         let found = pool.find(id).await;
+///         let found = found.map_err(|error| {
+///             StoreError::new(StoreErrorKind::Unavailable, "users").with_source(error)
+///         })?;
+///         Ok(found.map(Arc::new))
+///     }
 /// });
 /// # fn is_store<S: tower_keep_core::UserStore>(_: S) {}
 /// # is_store(store);

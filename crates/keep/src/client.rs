@@ -6,7 +6,8 @@ use http::header::HeaderName;
 use http::{Extensions, HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
-/// The client's address, as a request's extension.
+/// The address at the other end of the connection, as a request's extension. Behind proxies that is
+/// the last proxy's; who is behind it is found out from there, if the layer trusts it.
 ///
 /// With axum, serve with `into_make_service_with_connect_info::<SocketAddr>()` (and this crate's
 /// feature `axum`) and leave this alone. Elsewhere insert it where the connection is accepted:

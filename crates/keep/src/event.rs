@@ -14,7 +14,8 @@ use tower_keep_core::AuthUser;
 /// [`LoginLayerBuilder::add_listener`]: crate::LoginLayerBuilder::add_listener
 #[non_exhaustive]
 pub enum Event<U> {
-    /// A request has asked who is logged in (`user_accessed`). Once per request.
+    /// A request has asked who is logged in (`user_accessed`): once, unless who asked was dropped
+    /// before the answer came and another asked again.
     Accessed,
     /// Somebody has logged in (`user_logged_in`).
     LoggedIn {

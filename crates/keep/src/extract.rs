@@ -19,6 +19,9 @@ use crate::{Fault, LogInError, Login, Rejection};
 /// The user who is logged in. Anybody else is answered as by
 /// [`require_login`](crate::LoginLayer::require_login); take an `Option` of it to let them in too.
 ///
+/// Where layers of several areas are around a handler, this and [`Login`] are the innermost one's;
+/// [`LoginLayer::login`](crate::LoginLayer::login) finds another's.
+///
 /// ```
 /// use tower_keep::{Account, CurrentUser};
 ///

@@ -196,8 +196,10 @@ pub enum BuildError {
     /// Two cookies would overwrite each other.
     #[error("two cookies have the name {name:?}: give each its own")]
     SameCookieName { name: String },
-    /// The area has characters that can't be in a cookie's name.
-    #[error("the area {area:?} must be letters, digits, `-` and `_`")]
+    /// The area has characters that can't be in a cookie's name, or ends as another cookie's does.
+    #[error(
+        "the area {area:?} must be letters, digits, `-` and `_`, and not end in `remember` or `visit`"
+    )]
     Area { area: String },
     /// A page is neither a path on this site nor a URL.
     #[error("the page {page:?} must be a path on this site (`/login`) or an http(s) URL")]
@@ -205,6 +207,9 @@ pub enum BuildError {
     /// The home page, or the path of logout, is not a path on this site.
     #[error("the path {path:?} must be a path on this site, such as `/`")]
     Path { path: String },
+    /// The field that carries `next` has no name.
+    #[error("the field that carries `next` needs a name, such as `next`")]
+    NextField,
     /// The public origin is more or less than an origin.
     #[error("the public origin {origin:?} must be scheme and host alone: `https://example.org`")]
     PublicOrigin { origin: String },

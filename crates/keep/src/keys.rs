@@ -32,6 +32,17 @@ const MOST_KEYS: usize = 8;
 /// # Ok(()) }
 /// ```
 ///
+/// ```
+/// # use tower_keep::Keys;
+/// # let keys = Keys::new("");
+/// // While a key is being replaced, the old one is in KEEP_KEY_PREVIOUS.
+/// let keys = match std::env::var("KEEP_KEY_PREVIOUS") {
+///     Ok(old) => keys.add_previous(old),
+///     Err(_) => keys,
+/// };
+/// # let _ = keys;
+/// ```
+///
 /// **Rotation.** Move the old key to [`add_previous`](Self::add_previous): its cookies stay valid
 /// and are reissued under the current one as they come by. When several nodes are updated one
 /// after the other, first give all of them the new key with [`add_next`](Self::add_next), then make
@@ -39,7 +50,8 @@ const MOST_KEYS: usize = 8;
 /// making cookies.
 ///
 /// Keys are checked when the layer is built: short ones and placeholders are refused. There are at
-/// most 8.
+/// most 8. Layers that share keys need an area each
+/// ([`with_area`](crate::LoginLayerBuilder::with_area)).
 #[derive(Clone)]
 #[must_use]
 pub struct Keys {

@@ -21,7 +21,9 @@
 //!     .route_layer(auth.require_login())
 //!     .route("/login", post(sign_in));
 //! let service = auth.layer(app);
-//! // axum::serve(listener, ServiceExt::<Request>::into_make_service(service)).await?;
+//! // use axum::{ServiceExt, extract::Request};
+//! // let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service);
+//! // axum::serve(listener, service).await?;
 //! # let _ = service; Ok(()) }
 //! ```
 //!

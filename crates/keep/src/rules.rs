@@ -198,11 +198,14 @@ impl<'a> Rules<'a> {
             return self.end_login();
         }
         let fresh = if self.verdict.protected { 0 } else { terms.fresh };
+        let flags = flags_of(terms.flags, facts);
         let age = self.seen.now.saturating_sub(terms.renewed);
         let is_due = self.policy.renewal().is_some_and(|after| age >= after);
-        if is_due || fresh != terms.fresh || !held.slot.is_current() {
+        let is_changed = fresh != terms.fresh || flags != terms.flags;
+        if is_due || is_changed || !held.slot.is_current() {
             let renewed = if is_due { self.seen.now } else { terms.renewed };
-            self.verdict.session = SessionChange::Reissue(SessionTerms { renewed, fresh, ..terms });
+            self.verdict.session =
+                SessionChange::Reissue(SessionTerms { flags, renewed, fresh, ..terms });
         }
         self.verdict.who = Who::User { fresh, active: facts.active };
         let same_user = |held: &&Held<Remember>| {
@@ -212,7 +215,7 @@ impl<'a> Rules<'a> {
             && facts.remember_stamp_holds
             && !self.is_expired(held)
         {
-            self.keep_remember(held);
+            self.keep_remember(held, facts);
         }
         Step::Done
     }
@@ -226,13 +229,13 @@ impl<'a> Rules<'a> {
         if !facts.remember_stamp_holds {
             return Step::AskLoaders;
         }
-        let flags = held.cookie.terms.flags & FORCED;
-        if !facts.active && flags == 0 {
+        if !facts.active && held.cookie.terms.flags & FORCED == 0 {
             return self.end_login();
         }
+        let flags = flags_of(held.cookie.terms.flags, facts) & FORCED;
         self.verdict.who = Who::User { fresh: 0, active: facts.active };
         self.verdict.session = SessionChange::Restore(flags | REMEMBERED);
-        self.keep_remember(held);
+        self.keep_remember(held, facts);
         Step::Done
     }
 
@@ -252,9 +255,10 @@ impl<'a> Rules<'a> {
     }
 
     /// Reissues a genuine remember cookie of this user when its time is renewed or its key is old.
-    fn keep_remember(&mut self, held: &Held<Remember>) {
+    fn keep_remember(&mut self, held: &Held<Remember>, facts: Facts) {
         self.verdict.remembered = true;
-        let terms = held.cookie.terms;
+        let presented = held.cookie.terms;
+        let terms = RememberTerms { flags: flags_of(presented.flags, facts), ..presented };
         let kept = if self.policy.refresh_remember {
             let duration = terms.expires.saturating_sub(terms.issued);
             let now = self.seen.now;
@@ -262,7 +266,7 @@ impl<'a> Rules<'a> {
         } else {
             terms
         };
-        if kept != terms || !held.slot.is_current() {
+        if kept != presented || !held.slot.is_current() {
             self.verdict.remember = RememberChange::Reissue(kept);
         }
     }
@@ -274,6 +278,11 @@ impl<'a> Rules<'a> {
         self.verdict.remember = RememberChange::Clear;
         Step::Done
     }
+}
+
+/// A user who has become active needs no force any more, and a later deactivation counts again.
+fn flags_of(flags: u8, facts: Facts) -> u8 {
+    if facts.active { flags & !FORCED } else { flags }
 }
 
 #[cfg(test)]

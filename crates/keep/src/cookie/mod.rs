@@ -62,20 +62,22 @@ pub(crate) trait Ranked {
 /// Opens every cookie of the name that was sent, and picks one.
 ///
 /// The order in which they were sent does not matter. Several genuine ones of one user are left
-/// over from a change of path or domain: the latest counts. If they are of different users, somebody
+/// over from a change of path or domain: the latest counts, and of two of one second the one whose
+/// bytes are greater. If they are of different users, somebody
 /// has planted one (a sibling domain can), and none counts.
 pub(crate) fn choose<T: Contents + Ranked>(found: &Found<'_>, sealer: &Sealer) -> Option<Held<T>> {
-    let mut chosen: Option<Held<T>> = None;
+    let mut chosen: Option<(Held<T>, &[u8])> = None;
     for value in found.values() {
         let Some(held) = sealer.open::<T>(value) else { continue };
+        let rank = (held.cookie.dated(), value);
         match &chosen {
-            Some(other) if !other.cookie.same_user(&held.cookie) => {
+            Some((other, _)) if !other.cookie.same_user(&held.cookie) => {
                 tracing::debug!("genuine cookies of different users were sent; none counts");
                 return None;
             }
-            Some(other) if other.cookie.dated() >= held.cookie.dated() => {}
-            _ => chosen = Some(held),
+            Some((other, bytes)) if (other.cookie.dated(), *bytes) >= rank => {}
+            _ => chosen = Some((held, value)),
         }
     }
-    chosen
+    chosen.map(|(held, _)| held)
 }

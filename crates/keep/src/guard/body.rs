@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 pin_project! {
     /// The inner service's body, or the text of a guard's answer.
     ///
-    /// Wrapping leaves the inner service free to have any body, where asking for `Default` or
+    /// Wrapping leaves the inner service free to have any body of `Bytes`, where asking for `Default` or
     /// `From<Bytes>` would each exclude some.
     #[derive(Debug)]
     pub struct GuardBody<B> {

@@ -17,6 +17,7 @@ pub(crate) struct Gate<U> {
     pub(crate) config: Arc<Config<U>>,
     pub(crate) requirement: Requirement<U>,
     pub(crate) answers: Answers<U>,
+    pub(crate) is_mixed: bool,
 }
 
 impl<U: AuthUser> Gate<U> {
@@ -26,7 +27,7 @@ impl<U: AuthUser> Gate<U> {
 
     /// The handle of this guard's layer.
     pub(crate) fn login(&self, extensions: &Extensions) -> Option<Login<U>> {
-        Login::find(extensions, &self.config)
+        if self.is_mixed { None } else { Login::find(extensions, &self.config) }
     }
 
     /// The answer where that layer is missing.
@@ -88,8 +89,8 @@ pub(crate) fn missing_layer<U>(who: &str, other_layer: bool) -> Response<Bytes> 
     let user = std::any::type_name::<U>();
     if other_layer {
         tracing::error!(
-            "{who} for `{user}` is inside of a `LoginLayer`, but not of the one that made it: use \
-             the guards of the layer that is around the route"
+            "{who} for `{user}` is inside of a `LoginLayer`, but not of the one that made it, or it is \
+             joined of guards of two layers: use the guards of the layer that is around the route"
         );
     } else {
         tracing::error!(

@@ -38,7 +38,8 @@ pub use service::GuardService;
 use crate::layer::Config;
 use crate::{BuildError, Message};
 
-/// Lets some requests through and answers the others; a layer for a route or a whole service.
+/// Lets some requests through and answers the others; a layer for a route or a whole service. With
+/// axum, use it as `Router::route_layer` or `Router::layer`.
 ///
 /// Made by a [`LoginLayer`](crate::LoginLayer), which must be around it: without it every request
 /// is answered with 500, and the log says what to do.
@@ -72,26 +73,39 @@ pub struct Guard<U> {
     config: Arc<Config<U>>,
     requirement: Requirement<U>,
     answers: Answers<U>,
+    /// Joined with a guard of another layer, whose login is another one.
+    is_mixed: bool,
 }
 
 impl<U: AuthUser> Guard<U> {
     pub(crate) fn new(config: Arc<Config<U>>, requirement: Requirement<U>) -> Self {
-        Self { config, requirement, answers: Answers::default() }
+        Self { config, requirement, answers: Answers::default(), is_mixed: false }
     }
 
     /// Lets through who passes both. The answers are this guard's.
+    ///
+    /// Both must be of one layer; a guard joined of two layers' answers every request with 500.
+    /// Layer one around the other instead.
     pub fn and(mut self, other: Self) -> Self {
+        self.is_mixed |= self.is_mixed_with(&other);
         self.requirement = Requirement::All(vec![self.requirement, other.requirement]);
         self
     }
 
-    /// Lets through who passes either. The answers are this guard's.
+    /// Lets through who passes either. The answers are this guard's; both must be of one layer.
     pub fn or(mut self, other: Self) -> Self {
+        self.is_mixed |= self.is_mixed_with(&other);
         self.requirement = Requirement::Any(vec![self.requirement, other.requirement]);
         self
     }
 
-    /// Sends those who are not logged in here, instead of to the layer's login page.
+    fn is_mixed_with(&self, other: &Self) -> bool {
+        other.is_mixed || !Arc::ptr_eq(&self.config, &other.config)
+    }
+
+    /// Sends those who are not logged in here, instead of to the layer's login page. Tell the layer
+    /// too, with [`add_never_next`](crate::LoginLayerBuilder::add_never_next), that nobody is to be
+    /// sent back to this page.
     ///
     /// # Errors
     ///
@@ -111,13 +125,13 @@ impl<U: AuthUser> Guard<U> {
         Ok(self)
     }
 
-    /// What the login page tells those whom this guard sends there.
+    /// What the login page tells those whom this guard sends there; cut after 256 bytes.
     pub fn with_login_message(mut self, message: impl Into<Message>) -> Self {
         self.answers.login_message = Some(message.into());
         self
     }
 
-    /// What the confirm page tells those whom this guard sends there.
+    /// What the confirm page tells those whom this guard sends there; cut after 256 bytes.
     pub fn with_confirm_message(mut self, message: impl Into<Message>) -> Self {
         self.answers.confirm_message = Some(message.into());
         self
@@ -134,6 +148,9 @@ impl<U: AuthUser> Guard<U> {
 }
 
 /// Lets through whom the guard would refuse, and refuses the others with 403.
+///
+/// Nobody is let through too where the guard would refuse them: to keep out the banned, write
+/// `auth.require_login().and(!auth.require_user(|user| user.is_banned()))`.
 impl<U> Not for Guard<U> {
     type Output = Self;
 
@@ -151,6 +168,7 @@ impl<S, U: AuthUser> Layer<S> for Guard<U> {
             config: Arc::clone(&self.config),
             requirement: self.requirement.clone(),
             answers: self.answers.clone(),
+            is_mixed: self.is_mixed,
         };
         GuardService::new(inner, Arc::new(gate))
     }
@@ -162,6 +180,7 @@ impl<U> Clone for Guard<U> {
             config: Arc::clone(&self.config),
             requirement: self.requirement.clone(),
             answers: self.answers.clone(),
+            is_mixed: self.is_mixed,
         }
     }
 }

@@ -142,8 +142,14 @@ impl<'a, U: AuthUser> Refusal<'a, U> {
         see_other(&self.login.url_of(page))
     }
 
-    fn unauthorized(&self) -> Response<Bytes> {
+    /// 401, with the challenges of the request loaders if nobody is logged in (RFC 9110 §11.6.1): for
+    /// a handler that redirects people and answers programs.
+    pub fn unauthorized(&self) -> Response<Bytes> {
         let mut response = plain(StatusCode::UNAUTHORIZED);
+        if self.rejection != Rejection::Unauthenticated {
+            // Whoever is logged in but not fresh would not become so by sending a password again.
+            return response;
+        }
         for loader in &self.login.config().loaders {
             if let Some(challenge) = loader.challenge() {
                 response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);

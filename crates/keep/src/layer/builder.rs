@@ -1,6 +1,7 @@
 //! The settings of a layer, with each default and its reason, and the check that they agree.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -57,6 +58,7 @@ pub struct LoginLayerBuilder<U> {
     login_page: Option<String>,
     confirm_page: Option<String>,
     logout_path: String,
+    never_next: Vec<String>,
     home: String,
     next_field: String,
     next_in_session: bool,
@@ -92,6 +94,7 @@ impl<U: AuthUser> LoginLayerBuilder<U> {
             login_page: None,
             confirm_page: None,
             logout_path: "/logout".into(),
+            never_next: Vec::new(),
             home: "/".into(),
             next_field: "next".into(),
             next_in_session: false,
@@ -102,6 +105,9 @@ impl<U: AuthUser> LoginLayerBuilder<U> {
 
     /// Names this login where an application has several, such as a site and its `/admin`. The
     /// area enters the cookies' names and keys, so that a login of one is none of another.
+    ///
+    /// Two layers with the same keys and the same area accept each other's cookies, whatever their
+    /// user types: give each its own area.
     pub fn with_area(mut self, area: impl Into<String>) -> Self {
         self.area = area.into();
         self
@@ -168,7 +174,11 @@ impl<U: AuthUser> LoginLayerBuilder<U> {
 
     /// Takes the client's address from `X-Forwarded-For` where the connection comes from one of
     /// these addresses or ranges (`10.0.0.0/8`, `::1`). List every proxy on the way, and only
-    /// those.
+    /// those; calling it again replaces the list.
+    ///
+    /// The connection's own address must be known: from axum's `ConnectInfo`, or a
+    /// [`ClientAddr`](crate::ClientAddr) with the *peer's* address. Without it the header is not
+    /// read.
     pub fn with_trusted_proxies<T: Into<String>>(
         mut self,
         networks: impl IntoIterator<Item = T>,
@@ -216,6 +226,13 @@ impl<U: AuthUser> LoginLayerBuilder<U> {
     /// The path that logs out, `/logout` by default; nobody is sent back there after signing in.
     pub fn with_logout_path(mut self, path: impl Into<String>) -> Self {
         self.logout_path = path.into();
+        self
+    }
+
+    /// Another path that nobody is sent back to after signing in, besides those of login, logout and
+    /// confirm: the login page of a single guard, a sign-up page.
+    pub fn add_never_next(mut self, path: impl Into<String>) -> Self {
+        self.never_next.push(path.into());
         self
     }
 
@@ -318,7 +335,9 @@ impl<U: AuthUser> LoginLayerBuilder<U> {
     pub fn build(self) -> Result<LoginLayer<U>, BuildError> {
         self.keys.check()?;
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        if !self.area.bytes().all(is_word) {
+        // The area `remember` would name its session cookie as the site's remember cookie.
+        let last = self.area.rsplit('-').next();
+        if !self.area.bytes().all(is_word) || matches!(last, Some("remember" | "visit")) {
             return Err(BuildError::Area { area: self.area });
         }
         let session = self.session.resolve(&self.area, "")?;
@@ -339,8 +358,14 @@ impl<U: AuthUser> LoginLayerBuilder<U> {
         answers.check_messages()?;
         let home: LocalTarget = local(self.home)?;
         let logout: LocalTarget = local(self.logout_path)?;
-        let pages = answers.local_paths().map(str::to_owned);
-        let never_next = pages.chain([logout.path().to_owned()]).collect();
+        if self.next_field.is_empty() {
+            return Err(BuildError::NextField);
+        }
+        let mut never_next: Vec<String> = answers.local_paths().map(str::to_owned).collect();
+        never_next.push(logout.path().to_owned());
+        for path in self.never_next {
+            never_next.push(local(path)?.path().to_owned());
+        }
         let binding = Binding {
             area: &self.area,
             session: session.name(),
@@ -378,6 +403,7 @@ impl<U: AuthUser> LoginLayerBuilder<U> {
             home,
             never_next,
             exempt_options: self.exempt_options,
+            told_of_same_name: AtomicBool::new(false),
         };
         Ok(LoginLayer { config: Arc::new(config) })
     }

@@ -1,6 +1,7 @@
 //! What a layer has settled when it was built, shared by all its requests.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::UNIX_EPOCH;
 
 use http::header::HeaderName;
@@ -40,9 +41,24 @@ pub(crate) struct Config<U> {
     /// Where nobody is ever sent back to: login, logout, confirm.
     pub(crate) never_next: Vec<String>,
     pub(crate) exempt_options: bool,
+    /// The log has said that another layer uses the same cookie.
+    pub(crate) told_of_same_name: AtomicBool,
 }
 
 impl<U> Config<U> {
+    /// Says once that a layer further out sets a cookie of the same name.
+    pub(crate) fn warn_of_same_name(&self, outer: &Self) {
+        if self.session.name() == outer.session.name()
+            && !self.told_of_same_name.swap(true, Ordering::Relaxed)
+        {
+            tracing::error!(
+                cookie = self.session.name(),
+                "two login layers around one route set the same cookie: give one of them an area \
+                 with `with_area`"
+            );
+        }
+    }
+
     /// The time in seconds since 1970.
     pub(crate) fn now(&self) -> u32 {
         let since = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -37,9 +37,12 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let outer = request.extensions().get::<Login<U>>();
-        if outer.is_some_and(|outer| outer.belongs_to(&self.config)) {
-            // The same layer twice around one handler: the outer one does it all.
-            return LoginFuture::new(self.inner.call(request), None);
+        if let Some(outer) = outer {
+            if Login::find(request.extensions(), &self.config).is_some() {
+                // The same layer twice around one handler: the outer one does it all.
+                return LoginFuture::new(self.inner.call(request), None);
+            }
+            self.config.warn_of_same_name(outer.config());
         }
         let snapshot = Snapshot::of(&request, &self.config);
         let login = Login::new(Arc::clone(&self.config), snapshot, outer.cloned());

@@ -50,7 +50,9 @@ pub trait RequestLoader<U>: Send + Sync {
         None
     }
 
-    /// The request's user; `None` if it carries nothing for this loader, or nothing valid.
+    /// The request's user; `None` if it carries nothing for this loader, or nothing valid. A user
+    /// who is not [active](tower_keep_core::AuthUser::is_active) counts as nobody, and no later
+    /// loader is asked.
     ///
     /// Dropping the future must leave everything as it was.
     ///
@@ -59,6 +61,28 @@ pub trait RequestLoader<U>: Send + Sync {
     /// Faults alone: the request is then answered with 503, not taken for nobody's.
     async fn load(&self, request: &LoaderRequest) -> Result<Option<Arc<U>>, StoreError>;
 }
+
+macro_rules! forward {
+    ($($pointer:ident)*) => {$(
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl<U, L: RequestLoader<U> + ?Sized> RequestLoader<U> for $pointer<L> {
+            fn headers(&self) -> &[HeaderName] {
+                (**self).headers()
+            }
+
+            fn challenge(&self) -> Option<HeaderValue> {
+                (**self).challenge()
+            }
+
+            async fn load(&self, request: &LoaderRequest) -> Result<Option<Arc<U>>, StoreError> {
+                (**self).load(request).await
+            }
+        }
+    )*};
+}
+
+forward!(Arc Box);
 
 /// What a request loader sees of a request.
 #[derive(Clone, Debug)]

@@ -16,6 +16,10 @@ use super::{LoaderRequest, RequestLoader};
 /// Store only a hash of each token, and look it up by that: then neither a leaked table nor the
 /// time of the look-up tells a token.
 ///
+/// Where a layer has a login page, guards redirect programs there too; a
+/// [refusal handler](crate::LoginLayerBuilder::with_refusal_handler) can tell them apart and answer
+/// [`unauthorized`](crate::Refusal::unauthorized).
+///
 /// ```
 /// use std::sync::Arc;
 /// use tower_keep::{Account, Bearer, StoreError};

@@ -65,6 +65,7 @@ impl<U: AuthUser> Login<U> {
                 Identity::Loader { .. } | Identity::Anonymous => None,
             }
         };
+        self.drop_presented_notice();
         if let Some(user) = &user {
             self.config().raise(Event::LoggedOut { user: Arc::clone(user) });
         }
@@ -95,14 +96,15 @@ impl<U: AuthUser> Login<U> {
     /// Keeps this browser logged in when the user's [stamp](AuthUser::stamp) was changed on purpose:
     /// after they set a new password, say, which ends all their *other* logins.
     ///
-    /// Give it the user as stored now. The login becomes fresh, as after
-    /// [`confirm`](Self::confirm), and a remember cookie is made out anew until the same time.
-    /// `Ok(None)`, and nothing done, unless this very user is logged in here and active.
+    /// Give it the changed user. Ask [`user`](Self::user), or stand behind a guard, *before* the
+    /// change is stored: afterwards the cookies of this request name nobody any more. The login
+    /// becomes fresh, as after [`confirm`](Self::confirm), and a remember cookie that the request
+    /// brought is made out anew until the same time. `Ok(None)`, and nothing done, unless this very
+    /// user is logged in here and active.
     ///
     /// # Errors
     ///
-    /// As [`confirm`](Self::confirm). Call it before the changed user is stored if that matters:
-    /// it asks who is logged in, and by then the cookies no longer say.
+    /// As [`confirm`](Self::confirm).
     pub async fn keep_logged_in(&self, user: impl Into<Arc<U>>) -> Result<Option<Arc<U>>, Fault> {
         self.ensure_resolved().await?;
         let user = user.into();
@@ -225,6 +227,10 @@ impl<U: AuthUser> LogIn<'_, U> {
             // bring anybody back later.
             state.remember = remember.map_or(Change::Clear, Change::set);
             state.decided = true;
+        }
+        let before = login.presented().session.as_ref();
+        if before.is_some_and(|held| held.cookie.user != user.id()) {
+            login.drop_presented_notice();
         }
         config.raise(Event::LoggedIn { user: Arc::clone(user) });
         Ok(())

@@ -23,8 +23,9 @@ use crate::layer::Config;
 /// many ask and however concurrently. A clone is the same handle.
 ///
 /// A handler that logs somebody in has logged them in once the call has returned `Ok`, whatever
-/// status it then answers with; the cookies go out with any response. They can't go out later: a
-/// handle that is used after the head of the response is written answers with an error.
+/// status it then answers with; the cookies go out with any response. They can't go out later: to
+/// change the login after the head of the response is written is an error. To ask who it is still
+/// works then, in a streamed body or a task of its own.
 ///
 /// ```
 /// use tower_keep::{Account, LogInError};
@@ -95,6 +96,12 @@ impl<U> Login<U> {
         self.0.looked.load(Ordering::Relaxed)
     }
 
+    /// Whether a genuine login cookie was found in the request, as far as anybody has looked.
+    pub(super) fn holds_login(&self) -> bool {
+        let holds = |found: &Presented| found.session.is_some() || found.remember.is_some();
+        self.0.presented.get().is_some_and(holds)
+    }
+
     pub(super) fn presented(&self) -> &Presented {
         self.0.presented.get_or_init(|| Presented::open(&self.0.snapshot.cookies, &self.0.config))
     }
@@ -158,7 +165,8 @@ impl<U: AuthUser> Login<U> {
 
     /// Whether the user has logged in here by proving who they are: not brought back by the
     /// remember cookie, not found by a request loader, and from the same client since (as session
-    /// protection is set).
+    /// protection is set). It is true also of a forced login of an inactive user, who is nobody to
+    /// [`user`](Self::user): ask for both, or use a guard.
     ///
     /// # Errors
     ///
@@ -197,6 +205,11 @@ impl<U: AuthUser> Login<U> {
         }
     }
 
+    /// The client's address, where it is known: behind trusted proxies the one that they tell.
+    pub fn client(&self) -> Option<std::net::IpAddr> {
+        self.0.snapshot.request.client
+    }
+
     /// Resolves who this is, once per request.
     ///
     /// Whoever asks first does it, and the others wait for the answer; if the first is dropped in
@@ -232,8 +245,8 @@ impl<U: AuthUser> Login<U> {
         let mut state = self.state();
         let known = resolved.map(|resolved| {
             state.asked_loaders |= resolved.asked_loaders;
-            // A login or logout that was quicker has the last word, and so has the response.
-            if !state.decided && !state.sealed {
+            // A login or logout that was quicker has the last word.
+            if !state.decided {
                 state.identity = resolved.identity;
                 state.session = resolved.session;
                 state.remember = resolved.remember;

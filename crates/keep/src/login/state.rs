@@ -85,6 +85,13 @@ pub(super) struct State<U> {
     pub(super) is_awaited: bool,
 }
 
+impl<U> State<U> {
+    /// A fault has kept it from being known who this is, and the handler has not settled it.
+    pub(super) fn is_unknown(&self) -> bool {
+        !self.decided && matches!(self.progress, Progress::Known(Err(_)))
+    }
+}
+
 /// How far finding out who it is has come.
 pub(super) enum Progress {
     Unasked,

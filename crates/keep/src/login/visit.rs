@@ -33,7 +33,8 @@ impl<U: AuthUser> Login<U> {
         target.filter(|target| config.allows_next(target))
     }
 
-    /// As [`next`](Self::next), or the layer's home page.
+    /// As [`next`](Self::next), or the layer's home page. A form's own field is not seen here; see
+    /// [`next_given`](Self::next_given).
     pub fn next_or_home(&self) -> LocalTarget {
         self.next().unwrap_or_else(|| self.config().home.clone())
     }
@@ -42,6 +43,11 @@ impl<U: AuthUser> Login<U> {
     /// away by itself; `None` if the layer has no login page.
     pub fn login_url(&self) -> Option<String> {
         self.config().answers.login_page.as_ref().map(|page| self.url_of(page))
+    }
+
+    /// The confirm page's URL, as [`login_url`](Self::login_url).
+    pub fn confirm_url(&self) -> Option<String> {
+        self.config().answers.confirm_page.as_ref().map(|page| self.url_of(page))
     }
 
     /// What to tell the user, once: reading it uses it up.
@@ -66,6 +72,13 @@ impl<U: AuthUser> Login<U> {
         }
         self.leave(Notice::new(NoticeKind::Application, category.into(), text.into()));
         Ok(())
+    }
+
+    /// What was left for one user is not shown to the next; what this request has left stays.
+    pub(super) fn drop_presented_notice(&self) {
+        if matches!(self.state().visit, Change::Keep) {
+            self.change_visit(|visit| visit.notice = None);
+        }
     }
 
     pub(crate) fn leave(&self, notice: Notice) {

@@ -17,7 +17,7 @@ impl<U: AuthUser> Login<U> {
         }
         let sets_cookies = self.write_cookies(&state, headers);
         self.write_vary(&state, headers);
-        if sets_cookies || !state.identity.is_anonymous() {
+        if sets_cookies || !state.identity.is_anonymous() || self.holds_login() {
             forbid_storing(headers);
         }
     }
@@ -53,6 +53,8 @@ impl<U: AuthUser> Login<U> {
                 }
             },
             match &state.visit {
+                // Cookies stay as they are where it is not known who this is.
+                _ if state.is_unknown() => None,
                 Change::Keep => None,
                 Change::Clear => Some(config.visit.clear()),
                 Change::Set(visit) => {

@@ -1,10 +1,22 @@
 //! A client with a cookie jar, over any service: a router in this process, or a real server.
 //!
+//! ```toml
+//! [dev-dependencies]
+//! tower-keep-testkit = { version = "0.1", features = ["client"] }
 //! ```
+//!
+//! Requests have a `String` as their body, which axum's routers take as it is. Before a service
+//! that wants another, put `tower::ServiceExt::map_request`. The layer and the client each have a
+//! clock: give both the same one, so that the server's limits and the browser's cookies run alike.
+//!
+//! ```
+//! use std::time::Duration;
+//!
 //! use http::{Request, Response};
 //! use tower::Layer;
 //! use tower_keep::{Account, Keys, LoginLayer, UserDirectory};
 //! use tower_keep_memory::MemoryStore;
+//! use tower_keep_testkit::TestClock;
 //! use tower_keep_testkit::client::Client;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -12,7 +24,11 @@
 //! let store = MemoryStore::new();
 //! let ada = Account::new(1, "ada", "");
 //! store.insert(&ada).await?;
-//! let auth = LoginLayer::builder(store, Keys::generate()?).build()?;
+//! let clock = TestClock::new();
+//! let auth = LoginLayer::builder(store, Keys::generate()?)
+//!     .with_clock(clock.clone())
+//!     .with_idle_limit(Duration::from_secs(3600))
+//!     .build()?;
 //!
 //! // Any service will do; with axum it is the router.
 //! let page = tower::service_fn(|_: Request<String>| async {
@@ -20,10 +36,12 @@
 //! });
 //! let site = auth.layer(auth.require_login().layer(page));
 //!
-//! let mut client = Client::new(site);
+//! let mut client = Client::new(site).with_clock(clock.clone());
 //! assert_eq!(client.get("/").await.status, 401);
 //! client.log_in(&auth, ada).await?;
 //! assert_eq!(client.get("/").await.text(), "members only");
+//! clock.advance(Duration::from_secs(3600));
+//! assert_eq!(client.get("/").await.status, 401);
 //! # Ok(()) }
 //! ```
 
@@ -169,11 +187,10 @@ impl<S> Client<S> {
     }
 
     /// Sends a GET request.
-    pub async fn get<Q, R>(&mut self, target: &str) -> Answer
+    pub async fn get<R>(&mut self, target: &str) -> Answer
     where
-        S: Service<Request<Q>, Response = Response<R>> + Clone,
+        S: Service<Request<String>, Response = Response<R>> + Clone,
         S::Error: Debug,
-        Q: From<String>,
         R: Body,
         R::Error: Debug,
     {
@@ -181,11 +198,10 @@ impl<S> Client<S> {
     }
 
     /// Posts a form.
-    pub async fn post<Q, R>(&mut self, target: &str, form: &[(&str, &str)]) -> Answer
+    pub async fn post<R>(&mut self, target: &str, form: &[(&str, &str)]) -> Answer
     where
-        S: Service<Request<Q>, Response = Response<R>> + Clone,
+        S: Service<Request<String>, Response = Response<R>> + Clone,
         S::Error: Debug,
-        Q: From<String>,
         R: Body,
         R::Error: Debug,
     {
@@ -201,15 +217,14 @@ impl<S> Client<S> {
     }
 
     /// Sends a request, keeps the cookies of the response, and reads its body.
-    pub async fn send<Q, R>(&mut self, method: Method, target: &str, body: String) -> Answer
+    pub async fn send<R>(&mut self, method: Method, target: &str, body: String) -> Answer
     where
-        S: Service<Request<Q>, Response = Response<R>> + Clone,
+        S: Service<Request<String>, Response = Response<R>> + Clone,
         S::Error: Debug,
-        Q: From<String>,
         R: Body,
         R::Error: Debug,
     {
-        let request = self.request(method, target, Q::from(body));
+        let request = self.request(method, target, body);
         let uri = request.uri().clone();
         let response = self.service.clone().oneshot(request).await.expect("the service answers");
         let (head, body) = response.into_parts();
