@@ -509,3 +509,20 @@ async fn who_is_not_fresh_is_asked_for_no_password_by_the_browser_itself() {
         (StatusCode::UNAUTHORIZED, "")
     );
 }
+
+#[tokio::test]
+async fn a_layer_inside_of_a_nested_router_still_sends_people_back_to_the_whole_path() {
+    let auth = LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY))
+        .with_login_page("/login")
+        .build()
+        .unwrap();
+    let inside: axum::Router = axum::Router::new()
+        .route("/secret", axum::routing::get(|| async { "secret" }))
+        .route_layer(auth.require_login())
+        .layer(auth);
+    let mut client = Client::new(axum::Router::<()>::new().nest("/app", inside));
+    assert_eq!(
+        client.get("/app/secret?a=b").await.location(),
+        "/login?next=%2Fapp%2Fsecret%3Fa%3Db"
+    );
+}

@@ -26,6 +26,7 @@ environment:
   RUST_LOG           what to log, such as tower_keep=debug";
 
 /// The user who is there when it starts.
+const ID: i64 = 1;
 const LOGIN: &str = "ada";
 const PASSWORD: &str = "analytical engine";
 
@@ -52,7 +53,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
 
     let passwords = Passwords::new();
     let users = MemoryStore::new();
-    users.insert(&Account::new(1, LOGIN, passwords.hash(PASSWORD).await?)).await?;
+    users.insert(&Account::new(ID, LOGIN, passwords.hash(PASSWORD).await?)).await?;
     let keys =
         std::env::var("KEEP_KEY").map_or_else(|_| Keys::generate(), |key| Ok(Keys::new(key)))?;
     let api_key = random_token()?;

@@ -1,5 +1,6 @@
 //! The site, and everything on it that has to do with logging in.
 
+use std::collections::HashMap;
 use std::error::Error;
 
 use axum::extract::{Form, State};
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tower_http::csrf::CsrfLayer;
 use tower_keep::{
-    Account, Bearer, Fault, Keys, LoginLayer, LoginService, Passwords, UserDirectory,
+    Account, Bearer, Fault, Keys, LoginLayer, LoginService, Passwords, UserDirectory, UserStore,
 };
 use tower_keep_memory::MemoryStore;
 
@@ -33,14 +34,15 @@ pub(crate) struct App {
 pub(crate) type Site = LoginService<Router, Account>;
 
 pub(crate) fn site(app: App, keys: Keys) -> std::result::Result<Site, Box<dyn Error>> {
-    let (users, api_key) = (app.users.clone(), app.api_key.clone());
+    let (users, api_keys) = (app.users.clone(), HashMap::from([(app.api_key.clone(), crate::ID)]));
     let auth = LoginLayer::builder(users.clone(), keys)
         .with_login_page("/login")
         .with_confirm_page("/confirm")
         .with_home_page("/account")
-        .add_request_loader(Bearer::new(move |token: String| {
-            let (users, is_known) = (users.clone(), token == api_key);
-            async move { if is_known { users.by_login(crate::LOGIN).await } else { Ok(None) } }
+        .add_request_loader(Bearer::new(move |key: String| {
+            // Found by a keyed hash, so that the time it takes tells nothing of a key.
+            let (users, id) = (users.clone(), api_keys.get(&key).copied());
+            async move { if let Some(id) = id { users.by_id(&id.into()).await } else { Ok(None) } }
         }))
         .build()?;
     let members = Router::new()
