@@ -58,13 +58,14 @@ impl CookieFields {
 
 /// Notes the pair's value under its name.
 fn note<'a, const N: usize>(found: &mut [Found<'a>; N], names: [&str; N], pair: &'a str) {
-    const BLANK: [char; 2] = [' ', '\t'];
-    let pair = pair.trim_start_matches(BLANK);
+    let pair = pair.as_bytes().trim_ascii_start();
     for (found, name) in found.iter_mut().zip(names) {
         // Names are compared exactly: `__host-x` is not `__Host-x`, whatever its case promises to a
-        // browser.
-        if let Some(value) = pair.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')) {
-            found.note(value.trim_end_matches(BLANK).as_bytes());
+        // browser. Most differ in length already.
+        if let Some((given, [b'=', value @ ..])) = pair.split_at_checked(name.len())
+            && given == name.as_bytes()
+        {
+            found.note(value.trim_ascii_end());
         }
     }
 }

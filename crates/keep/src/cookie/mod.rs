@@ -66,18 +66,21 @@ pub(crate) trait Ranked {
 /// bytes are greater. If they are of different users, somebody
 /// has planted one (a sibling domain can), and none counts.
 pub(crate) fn choose<T: Contents + Ranked>(found: &Found<'_>, sealer: &Sealer) -> Option<Held<T>> {
-    let mut chosen: Option<(Held<T>, &[u8])> = None;
-    for value in found.values() {
+    let mut values = found.values();
+    let first = values.next()?;
+    let mut chosen = sealer.open::<T>(first);
+    let mut bytes = first;
+    // Browsers send one. What follows is for the others.
+    for value in values {
         let Some(held) = sealer.open::<T>(value) else { continue };
-        let rank = (held.cookie.dated(), value);
         match &chosen {
-            Some((other, _)) if !other.cookie.same_user(&held.cookie) => {
+            Some(other) if !other.cookie.same_user(&held.cookie) => {
                 tracing::debug!("genuine cookies of different users were sent; none counts");
                 return None;
             }
-            Some((other, bytes)) if (other.cookie.dated(), *bytes) >= rank => {}
-            _ => chosen = Some((held, value)),
+            Some(other) if (other.cookie.dated(), bytes) >= (held.cookie.dated(), value) => {}
+            _ => (chosen, bytes) = (Some(held), value),
         }
     }
-    chosen.map(|(held, _)| held)
+    chosen
 }

@@ -106,6 +106,15 @@ impl<U> Login<U> {
         self.0.presented.get_or_init(|| Presented::open(&self.0.snapshot.cookies, &self.0.config))
     }
 
+    /// Wakes those who wait for what was just noted in the state.
+    fn wake(&self, mut state: MutexGuard<'_, State<U>>) {
+        let is_awaited = std::mem::take(&mut state.is_awaited);
+        drop(state);
+        if is_awaited {
+            self.0.known.notify_waiters();
+        }
+    }
+
     /// No cookie can be set any more.
     pub(crate) fn seal(&self) {
         self.state().sealed = true;
@@ -232,7 +241,7 @@ impl<U: AuthUser> Login<U> {
             match other {
                 Some(other) => other.await,
                 None => {
-                    let turn = Turn(self);
+                    let turn = Turn { login: self, is_over: false };
                     let resolved =
                         resolve(&self.0.config, &self.0.snapshot, self.presented()).await;
                     return turn.finish(resolved);
@@ -241,8 +250,22 @@ impl<U: AuthUser> Login<U> {
         }
     }
 
-    fn know(&self, resolved: Result<Resolved<U>, Fault>) -> Result<(), Fault> {
-        let mut state = self.state();
+    /// Calls the closure with who this is.
+    pub(crate) fn with_identity<T>(&self, see: impl FnOnce(&Identity<U>) -> T) -> T {
+        see(&self.state().identity)
+    }
+}
+
+/// The turn of whoever asks first. Dropped in the middle, it passes to another asker.
+struct Turn<'a, U> {
+    login: &'a Login<U>,
+    is_over: bool,
+}
+
+impl<U: AuthUser> Turn<'_, U> {
+    fn finish(mut self, resolved: Result<Resolved<U>, Fault>) -> Result<(), Fault> {
+        self.is_over = true;
+        let mut state = self.login.state();
         let known = resolved.map(|resolved| {
             state.asked_loaders |= resolved.asked_loaders;
             // A login or logout that was quicker has the last word.
@@ -254,35 +277,17 @@ impl<U: AuthUser> Login<U> {
             }
         });
         state.progress = Progress::Known(known.clone());
+        self.login.wake(state);
         known
-    }
-
-    /// Calls the closure with who this is.
-    pub(crate) fn with_identity<T>(&self, see: impl FnOnce(&Identity<U>) -> T) -> T {
-        see(&self.state().identity)
-    }
-}
-
-/// The turn of whoever asks first. Dropped in the middle, it passes to another asker.
-struct Turn<'a, U>(&'a Login<U>);
-
-impl<U: AuthUser> Turn<'_, U> {
-    fn finish(self, resolved: Result<Resolved<U>, Fault>) -> Result<(), Fault> {
-        self.0.know(resolved)
     }
 }
 
 impl<U> Drop for Turn<'_, U> {
     fn drop(&mut self) {
-        let is_awaited = {
-            let mut state = self.0.state();
-            if matches!(state.progress, Progress::Asked) {
-                state.progress = Progress::Unasked;
-            }
-            std::mem::take(&mut state.is_awaited)
-        };
-        if is_awaited {
-            self.0.0.known.notify_waiters();
+        if !self.is_over {
+            let mut state = self.login.state();
+            state.progress = Progress::Unasked;
+            self.login.wake(state);
         }
     }
 }
