@@ -172,7 +172,7 @@ pub(crate) fn password(user: &Account, wrong: Option<&str>) -> String {
             form method="post" action="/password" {
                 label for="password" { "New password" }
                 input #password type="password" name="password" autocomplete="new-password"
-                    minlength="12" required autofocus;
+                    minlength="8" required autofocus;
                 button { "Change it" }
             }
         }
