@@ -5,18 +5,15 @@
 //! for many rounds, and of each case the fastest few requests count.
 
 use std::convert::Infallible;
-use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, Response};
 use tower::Service;
-use tower_keep_benches::{Template, Visitor, send, visit};
+use tower_keep_benches::{BATCH, Template, Visitor, batch, send, visit};
 
 const ROUNDS: usize = 1_000;
 const BATCHES: usize = 30;
-/// In a batch: so few that the allocator keeps all that they need in its fastest lists.
-const REQUESTS: u32 = 4;
 
 struct Case {
     name: String,
@@ -34,13 +31,8 @@ impl Visitor for Cases {
     {
         assert_eq!(send(&service, request.request()).status(), status, "{name}");
         let request = request.clone();
-        let batch = move || {
-            let requests: Vec<_> = (0..REQUESTS).map(|_| request.request()).collect();
-            let start = Instant::now();
-            requests.into_iter().for_each(|request| drop(black_box(send(&service, request))));
-            start.elapsed()
-        };
-        self.0.push(Case { name: name.into(), batch: Box::new(batch), fastest: Duration::MAX });
+        let batch = Box::new(move || batch(&service, &request));
+        self.0.push(Case { name: name.into(), batch, fastest: Duration::MAX });
     }
 }
 
@@ -56,7 +48,7 @@ fn main() {
     let bare = cases.0[0].fastest.as_nanos() as f64;
     for case in &cases.0 {
         let fastest = case.fastest.as_nanos() as f64;
-        let each = |nanoseconds: f64| nanoseconds / f64::from(REQUESTS);
+        let each = |nanoseconds: f64| nanoseconds / f64::from(BATCH);
         println!(
             "{}: {:.0} ns, {:+.0} ns over bare",
             case.name,
