@@ -1,27 +1,19 @@
-//! The settings of a layer, with each default and its reason, and the check that they agree.
+//! The settings of a layer, with each default and its reason. `build` checks that they agree.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use tower_keep_core::{AuthUser, Clock, SystemClock, UserStore};
 
-use super::{Config, LoginLayer};
-use crate::client::TrustedProxies;
-use crate::cookie::{CookieSettings, Template};
+use crate::cookie::CookieSettings;
 use crate::event::Listener;
 use crate::guard::{Answers, Refusal};
-use crate::keys::{Binding, Keyring};
 use crate::loader::RequestLoader;
-use crate::page::origin_of;
-use crate::rules::Policy;
-use crate::target::LocalTarget;
-use crate::{BuildError, ClientMatch, Event, Keys, Message, SessionProtection};
+use crate::{ClientMatch, Event, Keys, Message, SessionProtection};
 
 const DAY: u64 = 24 * 3_600;
 
-/// The settings of a [`LoginLayer`].
+/// The settings of a [`LoginLayer`](crate::LoginLayer).
 ///
 /// | setting | default | because |
 /// | --- | --- | --- |
@@ -37,33 +29,33 @@ const DAY: u64 = 24 * 3_600;
 /// | `OPTIONS` exempt from guards | no | a handler for any method would run |
 #[must_use = "call `build` to get the layer"]
 pub struct LoginLayerBuilder<U> {
-    store: Arc<dyn UserStore<User = U>>,
-    keys: Keys,
-    clock: Arc<dyn Clock>,
-    area: String,
-    session: CookieSettings,
-    remember: CookieSettings,
-    remember_duration: Duration,
-    refresh_remember: bool,
-    persistent: bool,
-    idle: Option<Duration>,
-    absolute: Option<Duration>,
-    protection: SessionProtection,
-    client_match: ClientMatch,
-    proxies: Vec<String>,
-    loaders: Vec<Arc<dyn RequestLoader<U>>>,
-    listeners: Vec<Listener<U>>,
-    anonymous: Option<Arc<dyn Fn() -> Arc<U> + Send + Sync>>,
-    answers: Answers<U>,
-    login_page: Option<String>,
-    confirm_page: Option<String>,
-    logout_path: String,
-    never_next: Vec<String>,
-    home: String,
-    next_field: String,
-    next_in_session: bool,
-    public_origin: Option<String>,
-    exempt_options: bool,
+    pub(super) store: Arc<dyn UserStore<User = U>>,
+    pub(super) keys: Keys,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) area: String,
+    pub(super) session: CookieSettings,
+    pub(super) remember: CookieSettings,
+    pub(super) remember_duration: Duration,
+    pub(super) refresh_remember: bool,
+    pub(super) persistent: bool,
+    pub(super) idle: Option<Duration>,
+    pub(super) absolute: Option<Duration>,
+    pub(super) protection: SessionProtection,
+    pub(super) client_match: ClientMatch,
+    pub(super) proxies: Vec<String>,
+    pub(super) loaders: Vec<Arc<dyn RequestLoader<U>>>,
+    pub(super) listeners: Vec<Listener<U>>,
+    pub(super) anonymous: Option<Arc<dyn Fn() -> Arc<U> + Send + Sync>>,
+    pub(super) answers: Answers<U>,
+    pub(super) login_page: Option<String>,
+    pub(super) confirm_page: Option<String>,
+    pub(super) logout_path: String,
+    pub(super) never_next: Vec<String>,
+    pub(super) home: String,
+    pub(super) next_field: String,
+    pub(super) next_in_session: bool,
+    pub(super) public_origin: Option<String>,
+    pub(super) exempt_options: bool,
 }
 
 impl<U: AuthUser> LoginLayerBuilder<U> {
@@ -326,138 +318,10 @@ impl<U: AuthUser> LoginLayerBuilder<U> {
         self.clock = Arc::new(clock);
         self
     }
-
-    /// Checks all settings, derives the keys, and makes the layer.
-    ///
-    /// # Errors
-    ///
-    /// The first setting that is wrong or disagrees with another; the message names the mend.
-    pub fn build(self) -> Result<LoginLayer<U>, BuildError> {
-        self.keys.check()?;
-        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        // The area `remember` would name its session cookie as the site's remember cookie.
-        let last = self.area.rsplit('-').next();
-        if !self.area.bytes().all(is_word) || matches!(last, Some("remember" | "visit")) {
-            return Err(BuildError::Area { area: self.area });
-        }
-        let session = self.session.resolve(&self.area, "")?;
-        let remember = self.remember.resolve(&self.area, "remember")?;
-        let visit = self
-            .session
-            .clone()
-            .with_name(format!("{}-visit", session.name()))
-            .resolve(&self.area, "visit")?;
-        refuse_same_names(&[&session, &remember, &visit])?;
-        if !(self.session.is_secure() && self.remember.is_secure()) {
-            tracing::warn!(
-                "login cookies without Secure travel over plain HTTP, where others can read them"
-            );
-        }
-        let mut answers = self.answers;
-        answers.set_pages(self.login_page, self.confirm_page, &self.next_field)?;
-        answers.check_messages()?;
-        let home: LocalTarget = local(self.home)?;
-        let logout: LocalTarget = local(self.logout_path)?;
-        if self.next_field.is_empty() {
-            return Err(BuildError::NextField);
-        }
-        let mut never_next: Vec<String> = answers.local_paths().map(str::to_owned).collect();
-        never_next.push(logout.path().to_owned());
-        for path in self.never_next {
-            never_next.push(local(path)?.path().to_owned());
-        }
-        let binding = Binding {
-            area: &self.area,
-            session: session.name(),
-            remember: remember.name(),
-            visit: visit.name(),
-        };
-        let config = Config {
-            keyring: Keyring::derive(&self.keys, &binding),
-            store: self.store,
-            clock: self.clock,
-            policy: Policy {
-                protection: self.protection,
-                persistent: self.persistent,
-                idle: self.idle.map(|limit| seconds(limit, "idle limit")).transpose()?,
-                absolute: self
-                    .absolute
-                    .map(|limit| seconds(limit, "absolute limit"))
-                    .transpose()?,
-                refresh_remember: self.refresh_remember,
-            },
-            session,
-            remember,
-            visit,
-            remember_duration: seconds(self.remember_duration, "remember duration")?,
-            client_match: self.client_match,
-            proxies: TrustedProxies(networks(self.proxies)?),
-            loader_headers: declared(&self.loaders),
-            loaders: self.loaders,
-            listeners: self.listeners,
-            anonymous: self.anonymous,
-            answers,
-            next_field: self.next_field,
-            next_in_session: self.next_in_session,
-            public_origin: self.public_origin.map(public_origin).transpose()?,
-            home,
-            never_next,
-            exempt_options: self.exempt_options,
-            told_of_same_name: AtomicBool::new(false),
-        };
-        Ok(LoginLayer { config: Arc::new(config) })
-    }
 }
 
 impl<U> std::fmt::Debug for LoginLayerBuilder<U> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LoginLayerBuilder").finish_non_exhaustive()
     }
-}
-
-fn refuse_same_names(templates: &[&Template]) -> Result<(), BuildError> {
-    for (index, template) in templates.iter().enumerate() {
-        if templates[..index].iter().any(|other| other.name() == template.name()) {
-            return Err(BuildError::SameCookieName { name: template.name().to_owned() });
-        }
-    }
-    Ok(())
-}
-
-fn local(path: String) -> Result<LocalTarget, BuildError> {
-    path.parse().map_err(|_| BuildError::Path { path })
-}
-
-/// At least a second, and no more than half of what times in cookies reach.
-fn seconds(limit: Duration, name: &'static str) -> Result<u32, BuildError> {
-    match i32::try_from(limit.as_secs()) {
-        Ok(seconds @ 1..) => Ok(seconds.unsigned_abs()),
-        _ => Err(BuildError::Limit { limit: name }),
-    }
-}
-
-fn networks(proxies: Vec<String>) -> Result<Vec<IpNet>, BuildError> {
-    let parse = |network: String| {
-        let address = || network.parse::<std::net::IpAddr>().map(IpNet::from).ok();
-        network.parse().ok().or_else(address).ok_or(BuildError::TrustedProxy { network })
-    };
-    proxies.into_iter().map(parse).collect()
-}
-
-fn public_origin(origin: String) -> Result<String, BuildError> {
-    if origin_of(&origin).as_ref() == Some(&origin) {
-        Ok(origin)
-    } else {
-        Err(BuildError::PublicOrigin { origin })
-    }
-}
-
-fn declared<U>(loaders: &[Arc<dyn RequestLoader<U>>]) -> Vec<http::HeaderName> {
-    let mut names: Vec<http::HeaderName> = Vec::new();
-    for name in loaders.iter().flat_map(|loader| loader.headers()) {
-        if !names.contains(name) {
-            names.push(name.clone());
-        }
-    }
-    names
 }

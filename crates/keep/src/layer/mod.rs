@@ -1,6 +1,7 @@
 //! The layer: it puts a [`Login`](crate::Login) into each request, and writes what became of it into
 //! the response.
 
+mod build;
 mod builder;
 mod config;
 mod future;

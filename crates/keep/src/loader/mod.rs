@@ -111,20 +111,16 @@ impl LoaderRequest {
         self.headers.as_ref()?.get(name)
     }
 
-    /// The first value of this name in the query, decoded.
+    /// The first value of this name in the query, decoded once
+    /// (`application/x-www-form-urlencoded`).
     pub fn query(&self, name: &str) -> Option<String> {
-        query_value(self.target.as_ref()?.query(), name)
+        let query = self.target.as_ref()?.query()?;
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     }
 
     /// The client's address, where it is known.
     pub fn client(&self) -> Option<IpAddr> {
         self.client
     }
-}
-
-/// The first value of this name in a query, decoded once (`application/x-www-form-urlencoded`).
-fn query_value(query: Option<&str>, name: &str) -> Option<String> {
-    form_urlencoded::parse(query?.as_bytes())
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.into_owned())
 }

@@ -1,0 +1,157 @@
+//! From settings to a layer: whether they agree, and what is derived from them.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::IpNet;
+use tower_keep_core::AuthUser;
+
+use super::{Config, LoginLayer, LoginLayerBuilder};
+use crate::BuildError;
+use crate::client::TrustedProxies;
+use crate::cookie::Template;
+use crate::keys::{Binding, Keyring};
+use crate::loader::RequestLoader;
+use crate::page::origin_of;
+use crate::rules::Policy;
+use crate::target::LocalTarget;
+
+impl<U: AuthUser> LoginLayerBuilder<U> {
+    /// Checks all settings, derives the keys, and makes the layer.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that is wrong or disagrees with another; the message names the mend.
+    pub fn build(self) -> Result<LoginLayer<U>, BuildError> {
+        self.keys.check()?;
+        let [session, remember, visit] = self.cookies()?;
+        let policy = self.policy()?;
+        let mut answers = self.answers;
+        answers.set_pages(self.login_page, self.confirm_page, &self.next_field)?;
+        answers.check_messages()?;
+        let home: LocalTarget = local(self.home)?;
+        let logout: LocalTarget = local(self.logout_path)?;
+        if self.next_field.is_empty() {
+            return Err(BuildError::NextField);
+        }
+        let mut never_next: Vec<String> = answers.local_paths().map(str::to_owned).collect();
+        never_next.push(logout.path().to_owned());
+        for path in self.never_next {
+            never_next.push(local(path)?.path().to_owned());
+        }
+        let binding = Binding {
+            area: &self.area,
+            session: session.name(),
+            remember: remember.name(),
+            visit: visit.name(),
+        };
+        let config = Config {
+            keyring: Keyring::derive(&self.keys, &binding),
+            store: self.store,
+            clock: self.clock,
+            policy,
+            session,
+            remember,
+            visit,
+            remember_duration: seconds(self.remember_duration, "remember duration")?,
+            client_match: self.client_match,
+            proxies: TrustedProxies(networks(self.proxies)?),
+            loader_headers: declared(&self.loaders),
+            loaders: self.loaders,
+            listeners: self.listeners,
+            anonymous: self.anonymous,
+            answers,
+            next_field: self.next_field,
+            next_in_session: self.next_in_session,
+            public_origin: self.public_origin.map(public_origin).transpose()?,
+            home,
+            never_next,
+            exempt_options: self.exempt_options,
+            told_of_same_name: AtomicBool::new(false),
+        };
+        Ok(LoginLayer { config: Arc::new(config) })
+    }
+
+    /// The three cookies: session, remember, visit.
+    fn cookies(&self) -> Result<[Template; 3], BuildError> {
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        // The area `remember` would name its session cookie as the site's remember cookie.
+        let last = self.area.rsplit('-').next();
+        if !self.area.bytes().all(is_word) || matches!(last, Some("remember" | "visit")) {
+            return Err(BuildError::Area { area: self.area.clone() });
+        }
+        let session = self.session.resolve(&self.area, "")?;
+        let remember = self.remember.resolve(&self.area, "remember")?;
+        let visit = self
+            .session
+            .clone()
+            .with_name(format!("{}-visit", session.name()))
+            .resolve(&self.area, "visit")?;
+        refuse_same_names(&[&session, &remember, &visit])?;
+        if !(self.session.is_secure() && self.remember.is_secure()) {
+            tracing::warn!(
+                "login cookies without Secure travel over plain HTTP, where others can read them"
+            );
+        }
+        Ok([session, remember, visit])
+    }
+
+    fn policy(&self) -> Result<Policy, BuildError> {
+        Ok(Policy {
+            protection: self.protection,
+            persistent: self.persistent,
+            idle: self.idle.map(|limit| seconds(limit, "idle limit")).transpose()?,
+            absolute: self.absolute.map(|limit| seconds(limit, "absolute limit")).transpose()?,
+            refresh_remember: self.refresh_remember,
+        })
+    }
+}
+
+fn refuse_same_names(templates: &[&Template]) -> Result<(), BuildError> {
+    for (index, template) in templates.iter().enumerate() {
+        if templates[..index].iter().any(|other| other.name() == template.name()) {
+            return Err(BuildError::SameCookieName { name: template.name().to_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn local(path: String) -> Result<LocalTarget, BuildError> {
+    path.parse().map_err(|_| BuildError::Path { path })
+}
+
+/// At least a second, and no more than half of what times in cookies reach.
+fn seconds(limit: Duration, name: &'static str) -> Result<u32, BuildError> {
+    match i32::try_from(limit.as_secs()) {
+        Ok(seconds @ 1..) => Ok(seconds.unsigned_abs()),
+        _ => Err(BuildError::Limit { limit: name }),
+    }
+}
+
+fn networks(proxies: Vec<String>) -> Result<Vec<IpNet>, BuildError> {
+    let parse = |network: String| {
+        let address = || network.parse::<std::net::IpAddr>().map(IpNet::from).ok();
+        network.parse().ok().or_else(address).ok_or(BuildError::TrustedProxy { network })
+    };
+    proxies.into_iter().map(parse).collect()
+}
+
+fn public_origin(origin: String) -> Result<String, BuildError> {
+    if origin_of(&origin).as_ref() == Some(&origin) {
+        Ok(origin)
+    } else {
+        Err(BuildError::PublicOrigin { origin })
+    }
+}
+
+fn declared<U>(loaders: &[Arc<dyn RequestLoader<U>>]) -> Vec<HeaderName> {
+    let mut names: Vec<HeaderName> = Vec::new();
+    for name in loaders.iter().flat_map(|loader| loader.headers()) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
