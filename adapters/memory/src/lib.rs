@@ -1,4 +1,4 @@
-//! Users in memory: a store for tests, examples and small tools.
+//! Users and session records in memory: a store for tests, examples and small tools.
 //!
 //! Everything is gone when the process ends, and nothing is shared between processes.
 //!
@@ -13,20 +13,27 @@
 //! # Ok(()) }
 //! ```
 
+mod sessions;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tower_keep_core::{
-    AuthUser, LoginName, StoreError, StoreErrorKind, UserDirectory, UserId, UserStore, async_trait,
+    AuthUser, Creation, End, LoginName, LoginStore, NewLogin, Rotated, Rotation, Seen, SessionKey,
+    SessionRecord, SessionStore, StoreError, StoreErrorKind, StoredLogin, Timestamp, Touch,
+    UserDirectory, UserId, UserStore, async_trait,
 };
 
-/// Users in memory, by id and by login name.
+pub use sessions::MemorySessions;
+
+/// Users in memory, by id and by login name, and their session records.
 ///
-/// A clone is another handle on the same users. Reads run side by side; a write holds them up for
-/// the time of two map operations, and no lock is held while anything is awaited.
+/// A clone is another handle on the same users and records. Reads run side by side; a write holds
+/// them up for the time of a few map operations, and no lock is held while anything is awaited.
 pub struct MemoryStore<U> {
     users: Arc<RwLock<Users<U>>>,
+    sessions: MemorySessions,
     login_name: fn(&U) -> &str,
 }
 
@@ -60,7 +67,8 @@ impl<U: AuthUser + Clone> MemoryStore<U> {
     /// ```
     pub fn with_login_name(login_name: fn(&U) -> &str) -> Self {
         let users = Users { by_id: HashMap::new(), ids_by_login: HashMap::new() };
-        Self { users: Arc::new(RwLock::new(users)), login_name }
+        let users = Arc::new(RwLock::new(users));
+        Self { users, sessions: MemorySessions::new(), login_name }
     }
 
     // The application's own code runs before the first of the two maps is changed, so a poisoned
@@ -128,13 +136,80 @@ impl<U: AuthUser + Clone> UserDirectory for MemoryStore<U> {
     }
 }
 
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<U: AuthUser + Clone> SessionStore for MemoryStore<U> {
+    async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError> {
+        self.sessions.create(login).await
+    }
+
+    async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError> {
+        self.sessions.load(key).await
+    }
+
+    async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
+        self.sessions.rotate(rotation).await
+    }
+
+    async fn seen(&self, marks: &[Seen]) -> Result<(), StoreError> {
+        self.sessions.seen(marks).await
+    }
+
+    async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
+        self.sessions.touch(touches).await
+    }
+
+    async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize, StoreError> {
+        self.sessions.revoke(keys, end).await
+    }
+
+    async fn revoke_all(
+        &self,
+        user: &UserId,
+        but: Option<&SessionKey>,
+        end: &End,
+    ) -> Result<usize, StoreError> {
+        self.sessions.revoke_all(user, but, end).await
+    }
+
+    async fn list(
+        &self,
+        user: &UserId,
+        now: Timestamp,
+        most: usize,
+    ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
+        self.sessions.list(user, now, most).await
+    }
+
+    async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
+        self.sessions.purge(before, most).await
+    }
+}
+
+#[async_trait]
+impl<U: AuthUser + Clone> LoginStore for MemoryStore<U> {
+    async fn load_login(
+        &self,
+        key: &SessionKey,
+        _likely: Option<&UserId>,
+    ) -> Result<Option<StoredLogin<U>>, StoreError> {
+        let Some(record) = self.sessions.find(key) else { return Ok(None) };
+        let user = self.read().by_id.get(&record.user).cloned();
+        Ok(Some(StoredLogin { record, user }))
+    }
+}
+
 fn conflict() -> StoreError {
     StoreError::new(StoreErrorKind::Conflict, "memory")
 }
 
 impl<U> Clone for MemoryStore<U> {
     fn clone(&self) -> Self {
-        Self { users: Arc::clone(&self.users), login_name: self.login_name }
+        Self {
+            users: Arc::clone(&self.users),
+            sessions: self.sessions.clone(),
+            login_name: self.login_name,
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! An adapter depends on this crate alone: there is no tower, no http and no async runtime in
 //! it. Implement [`UserStore`], and the layer can keep your users logged in; implement
-//! [`UserDirectory`] too, and sign-in forms, sign-up forms and tools work on any store.
+//! [`UserDirectory`] too, and sign-in forms, sign-up forms and tools work on any store; implement
+//! [`SessionStore`] and [`LoginStore`], and logins can be listed and ended from outside their
+//! browser.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -26,7 +28,10 @@
 //! | what a user type must tell | [`AuthUser`], [`LoginName`] |
 //! | an id that fits every database | [`UserId`] |
 //! | a ready user type | [`Account`] |
-//! | what a store must do | [`UserStore`], [`UserDirectory`] |
+//! | what a store of users must do | [`UserStore`], [`UserDirectory`] |
+//! | what a store of sessions must do | [`SessionStore`]; with users, [`LoginStore`] |
+//! | what a session is | [`SessionRecord`] |
+//! | users here, sessions there | [`Apart`] |
 //! | a closure as a store | [`user_loader`] |
 //! | how a store fails | [`StoreError`], [`StoreErrorKind`] |
 //! | what time it is | [`Clock`] |
@@ -36,7 +41,10 @@
 mod account;
 mod clock;
 mod error;
+mod session;
+mod session_store;
 mod store;
+mod timestamp;
 mod user;
 mod user_id;
 mod user_loader;
@@ -46,7 +54,13 @@ pub use account::Account;
 pub use async_trait::async_trait;
 pub use clock::{Clock, SystemClock};
 pub use error::{StoreError, StoreErrorKind};
+pub use session::{EndReason, Ended, SessionKey, SessionRecord};
+pub use session_store::{
+    Apart, Creation, End, LoginStore, NewLogin, Rotated, Rotation, Seen, SessionLimit,
+    SessionStore, StoredLogin, Touch, WhenFull,
+};
 pub use store::{UserDirectory, UserStore};
+pub use timestamp::Timestamp;
 pub use user::{AuthUser, LoginName};
 pub use user_id::UserId;
 pub use user_loader::{UserLoader, user_loader};

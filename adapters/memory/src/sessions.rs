@@ -1,0 +1,402 @@
+//! Session records in memory.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tower_keep_core::{
+    Creation, End, EndReason, Ended, NewLogin, Rotated, Rotation, Seen, SessionKey, SessionLimit,
+    SessionRecord, SessionStore, StoreError, StoreErrorKind, Timestamp, Touch, UserId, WhenFull,
+    async_trait,
+};
+
+/// Records stand in this many maps by their key's first byte, so that no map grows so large that
+/// making room in it is felt.
+const SHARDS: usize = 256;
+/// Expiry is looked for in steps of this many seconds.
+const STEP: u32 = 64;
+/// How many successors are followed at most; a chain is as long as logins have overlapped.
+const LONGEST_CHAIN: usize = 64;
+
+/// Session records in memory, for [`Apart`](tower_keep_core::Apart) and
+/// [`MemoryStore`](crate::MemoryStore).
+///
+/// A clone is another handle on the same records. A call locks one of 256 maps for the time of a map
+/// operation; what concerns all sessions of a user also locks one of 256 indexes, always before the
+/// maps. No lock is held while anything is awaited, and each call is done when first polled.
+#[derive(Clone)]
+pub struct MemorySessions(Arc<Shared>);
+
+struct Shared {
+    shards: Box<[RwLock<Shard>]>,
+    users: Box<[Mutex<HashMap<UserId, Vec<SessionKey>>>]>,
+    hasher: RandomState,
+    /// Where the next purge goes on.
+    purged: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Shard {
+    records: HashMap<SessionKey, Arc<SessionRecord>, BuildHasherDefault<KeyHasher>>,
+    /// Every record once, at a time that is not later than its expiry.
+    expiries: BTreeMap<u32, Vec<SessionKey>>,
+}
+
+/// Keys are hashes already.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        // The first byte chooses the shard; the length is the same for all.
+        if let Some(chunk) = bytes.last_chunk::<8>() {
+            self.0 ^= u64::from_ne_bytes(*chunk);
+        }
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl Shard {
+    fn insert(&mut self, record: &SessionRecord) -> bool {
+        match self.records.entry(record.key) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(Arc::new(record.clone()));
+                self.expect_expiry(record.key, record.expires);
+                true
+            }
+        }
+    }
+
+    fn expect_expiry(&mut self, key: SessionKey, expires: Timestamp) {
+        self.expiries.entry(expires.as_secs() / STEP).or_default().push(key);
+    }
+
+    /// Ends a session that lives, and answers its record.
+    fn end(
+        &mut self,
+        key: &SessionKey,
+        end: &End,
+        successor: Option<SessionKey>,
+    ) -> Option<Arc<SessionRecord>> {
+        let record = self.records.get_mut(key).filter(|record| record.is_live(end.at))?;
+        let is_earlier = end.keep_until < record.expires;
+        let changed = Arc::make_mut(record);
+        changed.expires = end.keep_until;
+        changed.ended = Some(Ended { at: end.at, reason: end.reason, successor, told: false });
+        let record = Arc::clone(record);
+        if is_earlier {
+            // It is found at its old place too, which is then out of date.
+            self.expect_expiry(*key, end.keep_until);
+        }
+        Some(record)
+    }
+
+    /// Changes a session that has not ended.
+    fn change(&mut self, key: &SessionKey, change: impl FnOnce(&mut SessionRecord)) {
+        if let Some(record) = self.records.get_mut(key).filter(|record| record.ended.is_none()) {
+            change(Arc::make_mut(record));
+        }
+    }
+
+    /// Removes at most so many that have expired.
+    fn purge(&mut self, before: Timestamp, most: usize) -> (usize, Vec<(UserId, SessionKey)>) {
+        let (mut looked_at, mut removed) = (0, Vec::new());
+        while looked_at < most {
+            let Some(mut step) = self.expiries.first_entry() else { break };
+            if *step.key() > before.as_secs() / STEP {
+                break;
+            }
+            let Some(key) = step.get_mut().pop() else {
+                step.remove();
+                continue;
+            };
+            looked_at += 1;
+            match self.records.get(&key) {
+                None => {}
+                Some(record) if record.expires <= before => {
+                    removed.push((record.user.clone(), key));
+                    self.records.remove(&key);
+                }
+                // It was used since; of the step that is not over yet, some expire only later.
+                Some(record) => {
+                    let next = record.expires.as_secs() / STEP;
+                    let next = next.max(before.as_secs() / STEP + 1);
+                    self.expiries.entry(next).or_default().push(key);
+                }
+            }
+        }
+        (looked_at, removed)
+    }
+}
+
+impl MemorySessions {
+    /// No sessions.
+    pub fn new() -> Self {
+        Self(Arc::new(Shared {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            users: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            purged: AtomicUsize::new(0),
+        }))
+    }
+
+    // States are replaced whole, so a poisoned lock holds nothing broken.
+    fn shard(&self, key: &SessionKey) -> RwLockWriteGuard<'_, Shard> {
+        let shard = &self.0.shards[usize::from(key.as_bytes()[0])];
+        shard.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, key: &SessionKey) -> RwLockReadGuard<'_, Shard> {
+        let shard = &self.0.shards[usize::from(key.as_bytes()[0])];
+        shard.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn find(&self, key: &SessionKey) -> Option<Arc<SessionRecord>> {
+        self.read(key).records.get(key).cloned()
+    }
+
+    fn user(&self, user: &UserId) -> MutexGuard<'_, HashMap<UserId, Vec<SessionKey>>> {
+        let index = self.0.hasher.hash_one(user) as usize % SHARDS;
+        self.0.users[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session that stands for this one now: itself, or the last of its successors.
+    fn standing_for(&self, key: &SessionKey) -> SessionKey {
+        let mut key = *key;
+        for _ in 0..LONGEST_CHAIN {
+            let record = self.find(&key);
+            match record.and_then(|record| record.ended.as_ref()?.successor) {
+                Some(successor) => key = successor,
+                None => break,
+            }
+        }
+        key
+    }
+
+    /// Ends the session that stands for this one.
+    fn replace(&self, key: &SessionKey, end: &End, successor: SessionKey) {
+        for _ in 0..LONGEST_CHAIN {
+            let last = self.standing_for(key);
+            if last == successor || self.shard(&last).end(&last, end, Some(successor)).is_some() {
+                return;
+            }
+            // Unknown, or ended without a successor; or another login was faster: follow that one.
+            let has_successor = |record: Arc<SessionRecord>| {
+                record.ended.as_ref().is_some_and(|ended| ended.successor.is_some())
+            };
+            if !self.find(&last).is_some_and(has_successor) {
+                return;
+            }
+        }
+    }
+
+    /// Frees room for one more, or answers `None` if there is none.
+    fn make_room(
+        &self,
+        mut live: Vec<Arc<SessionRecord>>,
+        limit: SessionLimit,
+        at: Timestamp,
+        keep_until: Timestamp,
+    ) -> Option<Vec<Arc<SessionRecord>>> {
+        let surplus = (live.len() + 1).saturating_sub(limit.most);
+        match limit.when_full {
+            _ if surplus == 0 => Some(Vec::new()),
+            WhenFull::Refuse => None,
+            WhenFull::EndOldest => {
+                live.sort_by_key(|record| (record.created, record.key));
+                let end = End { at, reason: EndReason::Limit, keep_until };
+                let oldest = live.iter().take(surplus);
+                Some(
+                    oldest
+                        .filter_map(|record| self.shard(&record.key).end(&record.key, &end, None))
+                        .collect(),
+                )
+            }
+        }
+    }
+
+    /// Notes that the user knows of these replays.
+    fn tell(&self, records: Vec<Arc<SessionRecord>>) -> Vec<Arc<SessionRecord>> {
+        for record in &records {
+            let mut shard = self.shard(&record.key);
+            if let Some(stored) = shard.records.get_mut(&record.key) {
+                if let Some(ended) = &mut Arc::make_mut(stored).ended {
+                    ended.told = true;
+                }
+            }
+        }
+        records
+    }
+}
+
+impl Default for MemorySessions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemorySessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemorySessions").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl SessionStore for MemorySessions {
+    async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError> {
+        let record = login.record;
+        // Other logins of this user wait until this one is done.
+        let mut users = self.user(&record.user);
+        if self.find(&record.key).is_some() {
+            return Err(StoreError::new(StoreErrorKind::Conflict, "memory"));
+        }
+        let keys = users.get(&record.user).map(Vec::as_slice).unwrap_or_default();
+        let of_user: Vec<_> = keys.iter().filter_map(|key| self.find(key)).collect();
+        let replaced: Vec<_> = login.replacing.iter().map(|key| self.standing_for(key)).collect();
+        let mut ended = Vec::new();
+        if let Some(limit) = login.limit {
+            let counts = |other: &&Arc<SessionRecord>| {
+                other.is_live(record.created) && !replaced.contains(&other.key)
+            };
+            let live = of_user.iter().filter(counts).cloned().collect();
+            let room = self.make_room(live, limit, record.created, login.replaced_until);
+            let Some(oldest) = room else { return Ok(Creation::Full) };
+            ended = oldest;
+        }
+        self.shard(&record.key).insert(record);
+        users.entry(record.user.clone()).or_insert_with(|| Vec::with_capacity(1)).push(record.key);
+        let end = End {
+            at: record.created,
+            reason: EndReason::Replaced,
+            keep_until: login.replaced_until,
+        };
+        login.replacing.iter().for_each(|key| self.replace(key, &end, record.key));
+        let is_untold = |record: &Arc<SessionRecord>| {
+            let ended = record.ended.as_ref();
+            ended.is_some_and(|ended| ended.reason == EndReason::Replay && !ended.told)
+        };
+        let replays = self.tell(of_user.into_iter().filter(is_untold).collect());
+        Ok(Creation::Created { ended, replays })
+    }
+
+    async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError> {
+        Ok(self.find(key))
+    }
+
+    async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
+        let Rotation { key, from, at, remember_expires, expires } = *rotation;
+        let mut shard = self.shard(&key);
+        let Some(record) = shard.records.get_mut(&key) else { return Ok(None) };
+        let may_rotate = record.generation == from
+            && record.ended.is_none()
+            && record.remember_expires.is_none_or(|until| at < until);
+        if !may_rotate {
+            return Ok(Some(Rotated::Lost(Arc::clone(record))));
+        }
+        let next = Arc::make_mut(record);
+        next.generation = from.saturating_add(1);
+        (next.rotated_at, next.seen_at) = (Some(at), None);
+        (next.session_started, next.last_seen) = (at, at);
+        extend(next, remember_expires, expires);
+        Ok(Some(Rotated::Won(Arc::clone(record))))
+    }
+
+    async fn seen(&self, marks: &[Seen]) -> Result<(), StoreError> {
+        for mark in marks {
+            self.shard(&mark.key).change(&mark.key, |record| {
+                if record.generation == mark.generation && record.seen_at.is_none() {
+                    record.seen_at = Some(mark.at);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
+        for touch in touches {
+            self.shard(&touch.key).change(&touch.key, |record| {
+                record.last_seen = record.last_seen.max(touch.at);
+                extend(record, touch.remember_expires, touch.expires);
+            });
+        }
+        Ok(())
+    }
+
+    async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize, StoreError> {
+        Ok(keys.iter().filter(|key| self.shard(key).end(key, end, None).is_some()).count())
+    }
+
+    async fn revoke_all(
+        &self,
+        user: &UserId,
+        but: Option<&SessionKey>,
+        end: &End,
+    ) -> Result<usize, StoreError> {
+        // A login at the same time comes before this or after it.
+        let users = self.user(user);
+        let keys = users.get(user).map(Vec::as_slice).unwrap_or_default();
+        let ends =
+            |key: &&SessionKey| Some(*key) != but && self.shard(key).end(key, end, None).is_some();
+        Ok(keys.iter().filter(ends).count())
+    }
+
+    async fn list(
+        &self,
+        user: &UserId,
+        now: Timestamp,
+        most: usize,
+    ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
+        let mut live: Vec<_> = {
+            let users = self.user(user);
+            let keys = users.get(user).map(Vec::as_slice).unwrap_or_default();
+            let found = keys.iter().filter_map(|key| self.find(key));
+            found.filter(|record| record.is_live(now)).collect()
+        };
+        live.sort_by_key(|record| std::cmp::Reverse((record.last_seen, record.created)));
+        live.truncate(most);
+        Ok(live)
+    }
+
+    async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
+        let (mut looked_at, mut purged) = (0, 0);
+        for _ in 0..SHARDS {
+            let index = self.0.purged.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            let (looked, removed) = {
+                let shard = self.0.shards[index].write();
+                shard.unwrap_or_else(PoisonError::into_inner).purge(before, most - looked_at)
+            };
+            looked_at += looked;
+            purged += removed.len();
+            for (user, key) in removed {
+                let mut users = self.user(&user);
+                if let Entry::Occupied(mut keys) = users.entry(user) {
+                    keys.get_mut().retain(|other| *other != key);
+                    if keys.get().is_empty() {
+                        keys.remove();
+                    }
+                }
+            }
+            if looked_at >= most {
+                break;
+            }
+        }
+        Ok(purged)
+    }
+}
+
+/// Lets a session live longer, and never shorter.
+fn extend(record: &mut SessionRecord, remember_expires: Option<Timestamp>, expires: Timestamp) {
+    record.expires = record.expires.max(expires);
+    if let (Some(until), Some(longer)) = (record.remember_expires, remember_expires) {
+        record.remember_expires = Some(until.max(longer));
+    }
+}
