@@ -80,15 +80,15 @@ impl Shard {
         self.expiries.entry(expires.as_secs() / STEP).or_default().push(key);
     }
 
-    /// Ends a session that lives, and answers its record.
+    /// Ends a session that has not ended; answers its record if it lived until now.
     fn end(
         &mut self,
         key: &SessionKey,
         end: &End,
         successor: Option<SessionKey>,
     ) -> Option<Arc<SessionRecord>> {
-        let record = self.records.get_mut(key).filter(|record| record.is_live(end.at))?;
-        let is_earlier = end.keep_until < record.expires;
+        let record = self.records.get_mut(key).filter(|record| record.ended.is_none())?;
+        let (was_live, is_earlier) = (record.is_live(end.at), end.keep_until < record.expires);
         let changed = Arc::make_mut(record);
         changed.expires = end.keep_until;
         changed.ended = Some(Ended { at: end.at, reason: end.reason, successor, told: false });
@@ -97,7 +97,7 @@ impl Shard {
             // It is found at its old place too, which is then out of date.
             self.expect_expiry(*key, end.keep_until);
         }
-        Some(record)
+        was_live.then_some(record)
     }
 
     /// Changes a session that has not ended.
@@ -186,14 +186,12 @@ impl MemorySessions {
     fn replace(&self, key: &SessionKey, end: &End, successor: SessionKey) {
         for _ in 0..LONGEST_CHAIN {
             let last = self.standing_for(key);
-            if last == successor || self.shard(&last).end(&last, end, Some(successor)).is_some() {
+            if last == successor {
                 return;
             }
-            // Unknown, or ended without a successor; or another login was faster: follow that one.
-            let has_successor = |record: Arc<SessionRecord>| {
-                record.ended.as_ref().is_some_and(|ended| ended.successor.is_some())
-            };
-            if !self.find(&last).is_some_and(has_successor) {
+            self.shard(&last).end(&last, end, Some(successor));
+            // If another login was faster, that one is to be followed.
+            if self.standing_for(&last) == last {
                 return;
             }
         }
@@ -256,7 +254,7 @@ impl SessionStore for MemorySessions {
         let record = login.record;
         // Other logins of this user wait until this one is done.
         let mut users = self.user(&record.user);
-        if self.find(&record.key).is_some() {
+        if !self.shard(&record.key).insert(record) {
             return Err(StoreError::new(StoreErrorKind::Conflict, "memory"));
         }
         let keys = users.get(&record.user).map(Vec::as_slice).unwrap_or_default();
@@ -269,10 +267,12 @@ impl SessionStore for MemorySessions {
             };
             let live = of_user.iter().filter(counts).cloned().collect();
             let room = self.make_room(live, limit, record.created, login.replaced_until);
-            let Some(oldest) = room else { return Ok(Creation::Full) };
+            let Some(oldest) = room else {
+                self.shard(&record.key).records.remove(&record.key);
+                return Ok(Creation::Full);
+            };
             ended = oldest;
         }
-        self.shard(&record.key).insert(record);
         users.entry(record.user.clone()).or_insert_with(|| Vec::with_capacity(1)).push(record.key);
         let end = End {
             at: record.created,
@@ -296,10 +296,7 @@ impl SessionStore for MemorySessions {
         let Rotation { key, from, at, remember_expires, expires } = *rotation;
         let mut shard = self.shard(&key);
         let Some(record) = shard.records.get_mut(&key) else { return Ok(None) };
-        let may_rotate = record.generation == from
-            && record.ended.is_none()
-            && record.remember_expires.is_none_or(|until| at < until);
-        if !may_rotate {
+        if record.generation != from || record.ended.is_some() {
             return Ok(Some(Rotated::Lost(Arc::clone(record))));
         }
         let next = Arc::make_mut(record);

@@ -31,7 +31,7 @@ pub trait SessionStore: Send + Sync {
     /// Makes a login one write: inserts the record, ends those that it takes the place of, and
     /// keeps to the limit.
     ///
-    /// Each session in `replacing` that lives is ended at `record.created` for
+    /// Each session in `replacing` that has not ended is ended at `record.created` for
     /// [`Replaced`](EndReason::Replaced), with the new key as its successor, and kept until
     /// `replaced_until`. One that has a successor already stands for that one, and so on: of two
     /// logins at once in one browser, one remains. Unknown keys count for nothing.
@@ -59,11 +59,11 @@ pub trait SessionStore: Send + Sync {
 
     /// Begins the next generation: compare and swap.
     ///
-    /// Where the record has this key and generation, has not ended, and is not remembered or
-    /// `remember_expires` is later than `at`: generation + 1, `rotated_at`, `session_started` and
-    /// `last_seen` become `at`, `seen_at` becomes none, `remember_expires` the later of its own and
-    /// the given one (if the login is remembered at all), `expires` the later of both. Of concurrent
-    /// calls with one generation exactly one wins.
+    /// Where the record has this key and generation and has not ended: generation + 1, `rotated_at`,
+    /// `session_started` and `last_seen` become `at`, `seen_at` becomes none, `remember_expires` the
+    /// later of its own and the given one (if the login is remembered at all), `expires` the later of
+    /// both. Of concurrent calls with one generation exactly one wins. Whether the login may still be
+    /// brought back, the caller has settled.
     ///
     /// `Ok(None)` if there is no such record.
     ///
@@ -93,8 +93,9 @@ pub trait SessionStore: Send + Sync {
     /// Faults alone; any of the touches may have been made.
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError>;
 
-    /// Ends the sessions with these keys, and answers how many of them lived until now. Each stays,
-    /// as ended, until `end.keep_until`. Unknown and ended ones are left alone.
+    /// Ends the sessions with these keys, expired ones too, and answers how many of them
+    /// [lived](SessionRecord::is_live) until now. Each stays, as ended, until `end.keep_until`. Unknown
+    /// and ended ones are left alone.
     ///
     /// # Errors
     ///
@@ -237,7 +238,7 @@ pub struct Rotation {
 pub enum Rotated {
     /// The next generation has begun, and this call began it.
     Won(Arc<SessionRecord>),
-    /// Nothing was changed: another was faster, or the session has ended or is no longer remembered.
+    /// Nothing was changed: another was faster, or the session has ended.
     Lost(Arc<SessionRecord>),
 }
 

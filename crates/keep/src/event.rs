@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tower_keep_core::AuthUser;
+use tower_keep_core::{AuthUser, EndReason, SessionRecord};
 
 /// What happened to a login; Flask-Login's signals.
 ///
@@ -56,6 +56,30 @@ pub enum Event<U> {
     },
     /// A session came from another client than the one that logged in (`session_protected`).
     SessionProtected,
+    /// A session was ended for a reason that its user may not know: a
+    /// [replay](EndReason::Replay), a [limit](EndReason::Limit), strong
+    /// [protection](EndReason::Protection), a [deactivation](EndReason::Inactive). Raised once.
+    ///
+    /// After a replay somebody may hold a copy of the cookie; the browser may also have been set back
+    /// to an earlier state, by restoring its profile from a backup, say.
+    SessionEnded {
+        /// The record, as it was before.
+        record: Arc<SessionRecord>,
+        /// Why.
+        reason: EndReason,
+    },
+    /// A remember cookie with a genuine seal does not fit its record. It counted as absent. Whoever
+    /// made it has the key, or the store holds another record's salt.
+    WrongVerifier {
+        /// The record.
+        record: Arc<SessionRecord>,
+    },
+    /// A remember cookie is ahead of its record, so the store has been set back: to a backup, or by a
+    /// fail-over that lost writes. It counted as absent.
+    StoreRolledBack {
+        /// The record.
+        record: Arc<SessionRecord>,
+    },
 }
 
 impl<U> Event<U> {
@@ -72,13 +96,31 @@ impl<U> Event<U> {
             Self::NeedsRefresh { .. } => "needs_refresh",
             Self::Forbidden { .. } => "forbidden",
             Self::SessionProtected => "session_protected",
+            Self::SessionEnded { .. } => "session_ended",
+            Self::WrongVerifier { .. } => "wrong_verifier",
+            Self::StoreRolledBack { .. } => "store_rolled_back",
         }
     }
 
-    /// The user whom it is about, where there is one.
+    /// The record that it is about, where there is one; it names the user.
+    pub fn record(&self) -> Option<&Arc<SessionRecord>> {
+        match self {
+            Self::SessionEnded { record, .. }
+            | Self::WrongVerifier { record }
+            | Self::StoreRolledBack { record } => Some(record),
+            _ => None,
+        }
+    }
+
+    /// The user whom it is about, where the user is at hand.
     pub fn user(&self) -> Option<&Arc<U>> {
         match self {
-            Self::Accessed | Self::Unauthorized | Self::SessionProtected => None,
+            Self::Accessed
+            | Self::Unauthorized
+            | Self::SessionProtected
+            | Self::SessionEnded { .. }
+            | Self::WrongVerifier { .. }
+            | Self::StoreRolledBack { .. } => None,
             Self::LoggedIn { user }
             | Self::LoggedOut { user }
             | Self::Restored { user }
@@ -90,12 +132,13 @@ impl<U> Event<U> {
     }
 }
 
-/// Shows the name and the user's id.
+/// Shows the name, the user's id and the record.
 impl<U: AuthUser> fmt::Debug for Event<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Event")
             .field("name", &self.name())
             .field("user", &self.user().map(|user| user.id()))
+            .field("record", &self.record())
             .finish()
     }
 }

@@ -22,6 +22,8 @@ pub struct Fault(Cause);
 enum Cause {
     Store(StoreError),
     Randomness(Arc<dyn Error + Send + Sync>),
+    Busy,
+    NoSessions,
     TooLate,
 }
 
@@ -29,17 +31,23 @@ enum Cause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FaultKind {
-    /// A store failed; a later request may succeed. Answered with 503 and `Retry-After`.
+    /// A store failed, or too many requests changed one session at once; a later request may
+    /// succeed. Answered with 503 and `Retry-After`.
     Unavailable,
     /// The handle was used after its response's head was written, when no cookie can be set any
     /// more: a task kept it. A bug of the application, answered with 500.
     TooLate,
     /// The operating system has no random bytes. Answered with 500.
     Internal,
+    /// The layer keeps no session records, and so can't list or end sessions. A bug of the
+    /// application, answered with 500.
+    NoSessions,
 }
 
 impl Fault {
     pub(crate) const TOO_LATE: Self = Self(Cause::TooLate);
+    pub(crate) const BUSY: Self = Self(Cause::Busy);
+    pub(crate) const NO_SESSIONS: Self = Self(Cause::NoSessions);
 
     pub(crate) fn no_randomness(error: getrandom::Error) -> Self {
         Self(Cause::Randomness(Arc::new(error)))
@@ -48,7 +56,8 @@ impl Fault {
     /// What kind of fault it was.
     pub fn kind(&self) -> FaultKind {
         match &self.0 {
-            Cause::Store(_) => FaultKind::Unavailable,
+            Cause::Store(_) | Cause::Busy => FaultKind::Unavailable,
+            Cause::NoSessions => FaultKind::NoSessions,
             Cause::Randomness(_) => FaultKind::Internal,
             Cause::TooLate => FaultKind::TooLate,
         }
@@ -108,6 +117,11 @@ impl fmt::Display for Fault {
         match &self.0 {
             Cause::Store(_) => f.write_str("the login could not be looked up or changed"),
             Cause::Randomness(_) => f.write_str("no random bytes for a login"),
+            Cause::Busy => f.write_str("too many requests change one session at once"),
+            Cause::NoSessions => f.write_str(
+                "this layer keeps no session records: build it with `with_sessions` or \
+                 `with_sessions_in`",
+            ),
             Cause::TooLate => f.write_str(
                 "the login was changed after its response had begun; await it in the handler",
             ),
@@ -126,7 +140,7 @@ impl Error for Fault {
         match &self.0 {
             Cause::Store(error) => Some(error),
             Cause::Randomness(error) => Some(&**error),
-            Cause::TooLate => None,
+            Cause::Busy | Cause::NoSessions | Cause::TooLate => None,
         }
     }
 }
@@ -150,6 +164,12 @@ pub enum LogInError {
         /// What browsers keep, in bytes.
         limit: usize,
     },
+    /// The user has as many sessions as the layer allows. Answered with 409.
+    #[error("the user has {most} sessions already, as many as are allowed")]
+    TooManySessions {
+        /// How many are allowed.
+        most: usize,
+    },
     /// A fault; see there.
     #[error(transparent)]
     Fault(#[from] Fault),
@@ -161,6 +181,7 @@ impl LogInError {
         match self {
             Self::Inactive => StatusCode::FORBIDDEN,
             Self::CookieTooLarge { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::TooManySessions { .. } => StatusCode::CONFLICT,
             Self::Fault(fault) => fault.status(),
         }
     }
@@ -219,6 +240,9 @@ pub enum BuildError {
     /// The text of a notice is too long for its cookie.
     #[error("the notice has {length} bytes, and its cookie holds 256: shorten it")]
     NoticeTooLong { length: usize },
+    /// A limit of sessions is zero.
+    #[error("a user needs at least one session: raise the limit")]
+    SessionLimit,
     /// A network of trusted proxies is not an address or a CIDR range.
     #[error("the trusted proxy {network:?} must be an address or a range, such as `10.0.0.0/8`")]
     TrustedProxy { network: String },

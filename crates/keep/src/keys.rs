@@ -9,12 +9,12 @@ use std::fmt;
 use std::hash::Hasher;
 
 use hkdf::Hkdf;
-use hmac::{Hmac, KeyInit};
+use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use siphasher::sip::SipHasher24;
 
 use crate::BuildError;
-use crate::cookie::Sealer;
+use crate::cookie::{Held, Sealer, SessionId, TrackedRemember, Verifier};
 
 const SHORTEST_KEY: usize = 32;
 const MOST_KEYS: usize = 8;
@@ -158,6 +158,7 @@ pub(crate) struct Keyring {
 struct Digests {
     stamp: SipHasher24,
     client: SipHasher24,
+    verifier: Hmac<Sha256>,
 }
 
 /// Which key a cookie was made under; the current one is the first.
@@ -174,21 +175,36 @@ impl KeySlot {
 
 /// What the keys of a layer are bound to.
 pub(crate) struct Binding<'a> {
+    pub(crate) mode: Mode,
     pub(crate) area: &'a str,
     pub(crate) session: &'a str,
     pub(crate) remember: &'a str,
     pub(crate) visit: &'a str,
 }
 
-/// Cookies that are all there is to a login. With session records it will be another word, so that
-/// the cookies of one mode are refused in the other.
-const MODE: &str = "stateless";
+/// What a login consists of. The cookies of one mode are refused in the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// The cookies are all there is to it.
+    Stateless,
+    /// The cookies point to a session record.
+    Tracked,
+}
+
+impl Mode {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Stateless => "stateless",
+            Self::Tracked => "tracked",
+        }
+    }
+}
 
 impl Keyring {
     pub(crate) fn derive(keys: &Keys, binding: &Binding<'_>) -> Self {
         let masters: Vec<Master> = keys.all().map(Master::extract).collect();
         let sealer = |purpose, name| {
-            let key = |master: &Master| (master.id, master.hmac(purpose, binding.area, name));
+            let key = |master: &Master| (master.id, master.hmac(purpose, binding, name));
             Sealer::new(masters.iter().map(key).collect())
         };
         Self {
@@ -198,8 +214,9 @@ impl Keyring {
             digests: masters
                 .iter()
                 .map(|master| Digests {
-                    stamp: master.siphash("stamp", binding.area),
-                    client: master.siphash("client", binding.area),
+                    stamp: master.siphash("stamp", binding),
+                    client: master.siphash("client", binding),
+                    verifier: master.hmac("verifier", binding, binding.remember),
                 })
                 .collect(),
         }
@@ -210,6 +227,41 @@ impl Keyring {
         // The length in front keeps a byte from moving between the id and the stamp.
         let length = (user.len() as u16).to_be_bytes();
         digest(&self.digests[slot.0].stamp, [&length, user, stamp])
+    }
+
+    /// What a remember cookie of this generation carries.
+    pub(crate) fn verifier(
+        &self,
+        slot: KeySlot,
+        salt: &[u8; 16],
+        id: SessionId,
+        generation: u32,
+    ) -> Verifier {
+        let mut verifier = [0; 16];
+        let whole = self.verifier_mac(slot, salt, id, generation).finalize().into_bytes();
+        verifier.copy_from_slice(&whole[..16]);
+        verifier
+    }
+
+    /// Whether a remember cookie carries what it must; takes the same time for every answer.
+    pub(crate) fn verifies(&self, held: &Held<TrackedRemember>, salt: &[u8; 16]) -> bool {
+        let TrackedRemember { id, generation, verifier, .. } = &held.cookie;
+        let mac = self.verifier_mac(held.slot, salt, *id, *generation);
+        mac.verify_truncated_left(verifier).is_ok()
+    }
+
+    fn verifier_mac(
+        &self,
+        slot: KeySlot,
+        salt: &[u8; 16],
+        id: SessionId,
+        generation: u32,
+    ) -> Hmac<Sha256> {
+        let mut mac = self.digests[slot.0].verifier.clone();
+        mac.update(salt);
+        mac.update(&id.0);
+        mac.update(&generation.to_be_bytes());
+        mac
     }
 
     /// The digest of what identifies a client, given in parts.
@@ -240,17 +292,17 @@ impl Master {
         Self { prk, id: id[0] }
     }
 
-    fn hmac(&self, purpose: &str, area: &str, name: &str) -> Hmac<Sha256> {
+    fn hmac(&self, purpose: &str, binding: &Binding<'_>, name: &str) -> Hmac<Sha256> {
         let mut key = [0; 32];
-        expand(&self.prk, &[purpose, MODE, area, name], &mut key);
+        expand(&self.prk, &[purpose, binding.mode.as_str(), binding.area, name], &mut key);
         let mut padded = hmac::digest::Key::<Hmac<Sha256>>::default();
         padded[..key.len()].copy_from_slice(&key);
         Hmac::<Sha256>::new(&padded)
     }
 
-    fn siphash(&self, purpose: &str, area: &str) -> SipHasher24 {
+    fn siphash(&self, purpose: &str, binding: &Binding<'_>) -> SipHasher24 {
         let mut key = [0; 32];
-        expand(&self.prk, &[purpose, MODE, area, ""], &mut key);
+        expand(&self.prk, &[purpose, binding.mode.as_str(), binding.area, ""], &mut key);
         let mut short = [0; 16];
         short.copy_from_slice(&key[..16]);
         SipHasher24::new_with_key(&short)

@@ -79,6 +79,7 @@
 
 mod client;
 mod cookie;
+mod device;
 mod event;
 #[cfg(feature = "axum")]
 mod extract;
@@ -94,7 +95,9 @@ mod page;
 mod password;
 mod random;
 mod rules;
+mod sessions;
 mod target;
+mod upkeep;
 
 pub use client::{ClientAddr, ClientMatch, SessionProtection};
 pub use cookie::{CookieError, CookieSettings, SameSite};
@@ -110,8 +113,10 @@ pub use login::{LogIn, Login};
 pub use notice::{Message, Notice, NoticeKind};
 #[cfg(feature = "password")]
 pub use password::{PasswordError, Passwords};
+pub use sessions::SessionInfo;
 pub use target::{LocalTarget, NotLocal};
 pub use tower_keep_core::{
-    Account, AuthUser, Clock, LoginName, StoreError, StoreErrorKind, SystemClock, UserDirectory,
-    UserId, UserLoader, UserStore, async_trait, user_loader,
+    Account, Apart, AuthUser, Clock, EndReason, Ended, LoginName, LoginStore, SessionRecord,
+    SessionStore, StoreError, StoreErrorKind, SystemClock, Timestamp, UserDirectory, UserId,
+    UserLoader, UserStore, WhenFull, async_trait, user_loader,
 };

@@ -29,6 +29,8 @@ pub enum NoticeKind {
     ConfirmRequired,
     /// The application has left it.
     Application,
+    /// A copy of a remember cookie was used, and the session has ended.
+    Replayed,
 }
 
 impl NoticeKind {
@@ -37,11 +39,12 @@ impl NoticeKind {
             Self::LoginRequired => 1,
             Self::ConfirmRequired => 2,
             Self::Application => 3,
+            Self::Replayed => 4,
         }
     }
 
     pub(crate) fn from_code(code: u8) -> Option<Self> {
-        [Self::LoginRequired, Self::ConfirmRequired, Self::Application]
+        [Self::LoginRequired, Self::ConfirmRequired, Self::Application, Self::Replayed]
             .into_iter()
             .find(|kind| kind.code() == code)
     }
@@ -49,7 +52,11 @@ impl NoticeKind {
 
 impl Notice {
     pub(crate) fn new(kind: NoticeKind, category: String, text: String) -> Self {
-        Self { kind, category: cut(category), text: cut(text) }
+        let fitting = |mut text: String| {
+            text.truncate(cut(&text, TEXT_LIMIT).len());
+            text
+        };
+        Self { kind, category: fitting(category), text: fitting(text) }
     }
 
     /// Why there is a notice.
@@ -74,11 +81,10 @@ impl fmt::Display for Notice {
     }
 }
 
-/// At most what a cookie holds, and no broken character at the end.
-fn cut(mut text: String) -> String {
-    let end = (0..=TEXT_LIMIT.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    text.truncate(end.unwrap_or_default());
-    text
+/// At most so many bytes, and no broken character at the end.
+pub(crate) fn cut(text: &str, limit: usize) -> &str {
+    let end = (0..=limit.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or_default()]
 }
 
 /// What a guard says: a text, or one made for the request (its language, say).

@@ -2,6 +2,8 @@
 //!
 //! | look for | in |
 //! | --- | --- |
+//! | what a store must do, as tests | [`contract`] |
+//! | a store that fails, delays or hangs on demand | [`FaultyStore`] |
 //! | a clock that can be moved | [`TestClock`] |
 //! | a client with a cookie jar, over any service (feature `client`) | [`client`] |
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -9,5 +11,8 @@
 #[cfg(feature = "client")]
 pub mod client;
 mod clock;
+pub mod contract;
+mod faulty;
 
 pub use clock::TestClock;
+pub use faulty::{Call, FaultyStore, Trouble};

@@ -3,6 +3,7 @@
 //! | look for | in |
 //! | --- | --- |
 //! | what the bytes of a cookie mean | [`session`], [`remember`], [`visit`] |
+//! | the same, where there are session records | [`tracked`] |
 //! | base64url and the MAC around them | [`seal`] |
 //! | finding a cookie in a request | [`jar`] |
 //! | `Set-Cookie`, its attributes and their consistency | [`settings`] |
@@ -16,6 +17,7 @@ mod remember;
 mod seal;
 mod session;
 mod settings;
+mod tracked;
 mod visit;
 
 pub(crate) use jar::{CookieFields, Found};
@@ -24,6 +26,7 @@ pub(crate) use seal::Sealer;
 pub(crate) use session::{FORCED, Nonce, REMEMBERED, Session, SessionTerms};
 pub(crate) use settings::Template;
 pub use settings::{CookieError, CookieSettings, SameSite};
+pub(crate) use tracked::{SessionId, TrackedRemember, TrackedSession, TrackedTerms, Verifier};
 pub(crate) use visit::{TEXT_LIMIT, Visit};
 
 use crate::keys::KeySlot;
@@ -55,8 +58,8 @@ pub(crate) trait Ranked {
     /// Whether both are of the same user.
     fn same_user(&self, other: &Self) -> bool;
 
-    /// When it was made or renewed.
-    fn dated(&self) -> u32;
+    /// When it was made or renewed; among equals the greater counts.
+    fn rank(&self) -> (u32, u32);
 }
 
 /// Opens every cookie of the name that was sent, and picks one.
@@ -78,7 +81,7 @@ pub(crate) fn choose<T: Contents + Ranked>(found: &Found<'_>, sealer: &Sealer) -
                 tracing::debug!("genuine cookies of different users were sent; none counts");
                 return None;
             }
-            Some(other) if (other.cookie.dated(), bytes) >= (held.cookie.dated(), value) => {}
+            Some(other) if (other.cookie.rank(), bytes) >= (held.cookie.rank(), value) => {}
             _ => (chosen, bytes) = (Some(held), value),
         }
     }

@@ -67,7 +67,7 @@ impl Ranked for Remember {
         self.user == other.user
     }
 
-    fn dated(&self) -> u32 {
-        self.terms.issued
+    fn rank(&self) -> (u32, u32) {
+        (self.terms.issued, 0)
     }
 }

@@ -77,13 +77,20 @@ impl Sealer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Nonce, Remember, RememberTerms, Session, SessionTerms, Visit};
+    use super::super::{
+        Nonce, Remember, RememberTerms, Session, SessionId, SessionTerms, TrackedRemember,
+        TrackedSession, TrackedTerms, Visit,
+    };
     use super::*;
-    use crate::keys::{Binding, Keyring, Keys};
+    use crate::keys::{Binding, Keyring, Keys, Mode};
     use crate::notice::{Notice, NoticeKind};
 
     fn ring(key: &str, area: &str, session: &str) -> Keyring {
-        let binding = Binding { area, session, remember: "remember", visit: "visit" };
+        ring_of(Mode::Stateless, key, area, session)
+    }
+
+    fn ring_of(mode: Mode, key: &str, area: &str, session: &str) -> Keyring {
+        let binding = Binding { mode, area, session, remember: "remember", visit: "visit" };
         Keyring::derive(&Keys::new(key), &binding)
     }
 
@@ -133,6 +140,86 @@ mod tests {
         ];
         assert_eq!(body, expected.concat());
         assert_eq!(body.len(), 27 + 2);
+    }
+
+    fn tracked_session(user: &str) -> TrackedSession {
+        TrackedSession {
+            id: SessionId([9; 16]),
+            terms: TrackedTerms { flags: 2, generation: 5, issued: 10, fresh: 30 },
+            stamp: 7,
+            client: u64::MAX,
+            likely: user.into(),
+        }
+    }
+
+    fn tracked_remember() -> TrackedRemember {
+        TrackedRemember {
+            id: SessionId([9; 16]),
+            flags: 1,
+            generation: 5,
+            verifier: [8; 16],
+            expires: 40,
+            stamp: 7,
+        }
+    }
+
+    #[test]
+    fn the_layout_with_records_is_the_specified_one() {
+        let mut body = Vec::new();
+        tracked_session("ab").write(0xAA, &mut body);
+        let expected = [
+            &[1, 0xAA, 2][..],
+            &[9; 16],
+            &[0, 0, 0, 5, 0, 0, 0, 10, 0, 0, 0, 30],
+            &[0, 0, 0, 0, 0, 0, 0, 7],
+            &[0xFF; 8],
+            b"ab",
+        ];
+        assert_eq!(body, expected.concat());
+        assert_eq!(body.len(), 47 + 2);
+        body.clear();
+        tracked_remember().write(0xAA, &mut body);
+        let expected = [
+            &[1, 0xAA, 1][..],
+            &[9; 16],
+            &[0, 0, 0, 5],
+            &[8; 16],
+            &[0, 0, 0, 40, 0, 0, 0, 0, 0, 0, 0, 7],
+        ];
+        assert_eq!(body, expected.concat());
+        assert_eq!(body.len(), 51);
+    }
+
+    #[test]
+    fn what_was_sealed_with_records_opens() {
+        let ring = ring_of(Mode::Tracked, KEY, "", "session");
+        for user in ["", "1", "佐藤", &"y".repeat(1_024)] {
+            let value = ring.session.seal(&tracked_session(user));
+            let opened = ring.session.open::<TrackedSession>(value.as_bytes()).unwrap();
+            assert_eq!(opened.cookie, tracked_session(user));
+        }
+        let value = ring.remember.seal(&tracked_remember());
+        let opened = ring.remember.open::<TrackedRemember>(value.as_bytes()).unwrap();
+        assert_eq!(opened.cookie, tracked_remember());
+    }
+
+    #[test]
+    fn a_verifier_is_of_one_key_salt_session_and_generation() {
+        let ring = ring_of(Mode::Tracked, KEY, "", "session");
+        let other = ring_of(Mode::Tracked, "another test key of the right length", "", "session");
+        let (salt, id) = ([1; 16], SessionId([2; 16]));
+        let verifier = ring.verifier(KeySlot::CURRENT, &salt, id, 3);
+        let held = |id, generation, verifier| Held {
+            cookie: TrackedRemember { id, generation, verifier, ..tracked_remember() },
+            slot: KeySlot::CURRENT,
+        };
+        let genuine = held(id, 3, verifier);
+        assert!(ring.verifies(&genuine, &salt));
+        assert!(!other.verifies(&genuine, &salt));
+        assert!(!ring.verifies(&genuine, &[0; 16]));
+        assert!(!ring.verifies(&held(id, 4, verifier), &salt));
+        assert!(!ring.verifies(&held(SessionId([3; 16]), 3, verifier), &salt));
+        assert!(!ring.verifies(&held(id, 3, [0; 16]), &salt));
     }
 
     #[test]
@@ -216,6 +303,7 @@ mod tests {
         assert!(!opens(&ring("another test key of the right length", "", "session")));
         assert!(!opens(&ring(KEY, "admin", "session")));
         assert!(!opens(&ring(KEY, "", "another-name")));
+        assert!(!opens(&ring_of(Mode::Tracked, KEY, "", "session")));
         let ring = ring(KEY, "", "session");
         assert!(ring.remember.open::<Remember>(value.as_bytes()).is_none());
         assert!(ring.visit.open::<Visit>(value.as_bytes()).is_none());
@@ -223,7 +311,8 @@ mod tests {
 
     #[test]
     fn previous_and_next_keys_open_and_only_the_current_one_seals() {
-        let binding = Binding { area: "", session: "session", remember: "r", visit: "v" };
+        let (mode, area) = (Mode::Stateless, "");
+        let binding = Binding { mode, area, session: "session", remember: "r", visit: "v" };
         let ring = |keys: &Keys| Keyring::derive(keys, &binding);
         let [old, new, coming] = ["the old key", "the new key", "the coming key"]
             .map(|key| format!("{key}, which is long enough for us"));

@@ -83,7 +83,7 @@ impl Ranked for Session {
         self.user == other.user
     }
 
-    fn dated(&self) -> u32 {
-        self.terms.renewed
+    fn rank(&self) -> (u32, u32) {
+        (self.terms.renewed, 0)
     }
 }

@@ -81,7 +81,7 @@ impl Ranked for Visit {
         true
     }
 
-    fn dated(&self) -> u32 {
-        self.issued
+    fn rank(&self) -> (u32, u32) {
+        (self.issued, 0)
     }
 }

@@ -6,26 +6,64 @@ use std::time::Duration;
 
 use http::HeaderName;
 use ipnet::IpNet;
-use tower_keep_core::AuthUser;
+use tower_keep_core::{AuthUser, LoginStore, UserStore};
 
+use super::builder::Settings;
 use super::{Config, LoginLayer, LoginLayerBuilder};
-use crate::BuildError;
 use crate::client::TrustedProxies;
-use crate::cookie::Template;
-use crate::keys::{Binding, Keyring};
+use crate::cookie::{TEXT_LIMIT, Template};
+use crate::keys::{Binding, Keyring, Mode};
 use crate::loader::RequestLoader;
 use crate::page::origin_of;
 use crate::rules::Policy;
+use crate::sessions::Sessions;
 use crate::target::LocalTarget;
+use crate::upkeep::Upkeep;
+use crate::{BuildError, Notice, NoticeKind};
 
-impl<U: AuthUser> LoginLayerBuilder<U> {
+impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// Checks all settings, derives the keys, and makes the layer.
     ///
     /// # Errors
     ///
     /// The first setting that is wrong or disagrees with another; the message names the mend.
-    pub fn build(self) -> Result<LoginLayer<U>, BuildError> {
+    pub fn build(self) -> Result<LoginLayer<S::User>, BuildError> {
+        let Self { store, erase, settings } = self;
+        settings.check()?;
+        let (store, sessions): (Arc<dyn UserStore<User = S::User>>, _) = match erase {
+            None => (Arc::new(store), None),
+            Some(erase) => {
+                let store = erase(store);
+                (Arc::clone(&store) as _, Some(settings.sessions(store)?))
+            }
+        };
+        Ok(LoginLayer { config: Arc::new(settings.config(store, sessions)?) })
+    }
+}
+
+impl<U: AuthUser> Settings<U> {
+    fn check(&self) -> Result<(), BuildError> {
         self.keys.check()?;
+        if self.limit.is_some_and(|limit| limit.most == 0) {
+            return Err(BuildError::SessionLimit);
+        }
+        Ok(())
+    }
+
+    fn sessions(&self, store: Arc<dyn LoginStore<User = U>>) -> Result<Sessions<U>, BuildError> {
+        let notice = |text: &String| match text.len() {
+            ..=TEXT_LIMIT => Ok(Notice::new(NoticeKind::Replayed, "warning".into(), text.clone())),
+            length => Err(BuildError::NoticeTooLong { length }),
+        };
+        let replay_notice = self.replay_message.as_ref().map(notice).transpose()?;
+        Ok(Sessions { store, limit: self.limit, replay_notice, upkeep: Upkeep::default() })
+    }
+
+    fn config(
+        self,
+        store: Arc<dyn UserStore<User = U>>,
+        sessions: Option<Sessions<U>>,
+    ) -> Result<Config<U>, BuildError> {
         let [session, remember, visit] = self.cookies()?;
         let policy = self.policy()?;
         let mut answers = self.answers;
@@ -42,14 +80,16 @@ impl<U: AuthUser> LoginLayerBuilder<U> {
             never_next.push(local(path)?.path().to_owned());
         }
         let binding = Binding {
+            mode: if sessions.is_some() { Mode::Tracked } else { Mode::Stateless },
             area: &self.area,
             session: session.name(),
             remember: remember.name(),
             visit: visit.name(),
         };
-        let config = Config {
+        Ok(Config {
             keyring: Keyring::derive(&self.keys, &binding),
-            store: self.store,
+            store,
+            sessions,
             clock: self.clock,
             policy,
             session,
@@ -70,8 +110,7 @@ impl<U: AuthUser> LoginLayerBuilder<U> {
             never_next,
             exempt_options: self.exempt_options,
             told_of_same_name: AtomicBool::new(false),
-        };
-        Ok(LoginLayer { config: Arc::new(config) })
+        })
     }
 
     /// The three cookies: session, remember, visit.
@@ -99,12 +138,18 @@ impl<U: AuthUser> LoginLayerBuilder<U> {
     }
 
     fn policy(&self) -> Result<Policy, BuildError> {
+        let idle = self.idle.map(|limit| seconds(limit, "idle limit")).transpose()?;
+        let touch = seconds(self.touch, "touch interval")?;
+        // Half of it is left for a slow response to write its cookies.
+        let grace = seconds(self.grace, "rotation grace")?.max(2);
         Ok(Policy {
             protection: self.protection,
             persistent: self.persistent,
-            idle: self.idle.map(|limit| seconds(limit, "idle limit")).transpose()?,
+            idle,
             absolute: self.absolute.map(|limit| seconds(limit, "absolute limit")).transpose()?,
             refresh_remember: self.refresh_remember,
+            grace,
+            touch: idle.map_or(touch, |idle| touch.min((idle / 10).max(1))),
         })
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_keep_core::{AuthUser, Clock, SystemClock, UserStore};
+use tower_keep_core::{
+    Apart, Clock, LoginStore, SessionLimit, SessionStore, SystemClock, UserStore, WhenFull,
+};
 
 use crate::cookie::CookieSettings;
 use crate::event::Listener;
@@ -13,6 +15,11 @@ use crate::{ClientMatch, Event, Keys, Message, SessionProtection};
 
 const DAY: u64 = 24 * 3_600;
 
+/// Neither accuses anybody nor calls it a theft: a browser that was set back to a backup of its
+/// profile looks the same.
+const REPLAYED: &str = "An old copy of one of your remembered logins was used, so that login was \
+    ended. If that was not you, change your password.";
+
 /// The settings of a [`LoginLayer`](crate::LoginLayer).
 ///
 /// | setting | default | because |
@@ -21,6 +28,10 @@ const DAY: u64 = 24 * 3_600;
 /// | idle limit | 7 days | a forgotten session ends |
 /// | absolute limit | 30 days | NIST SP 800-63B: identify again within 30 days |
 /// | remember duration | 30 days | as long as the absolute limit; a year, as in Flask-Login, is long for a stolen laptop |
+/// | session records | none | a store of users is enough to begin with; see [`with_sessions`](Self::with_sessions) |
+/// | sessions per user | any number | people have many devices |
+/// | rotation grace | 60 s | requests on their way have arrived by then |
+/// | touch interval | 5 min | exact enough for people, and few writes |
 /// | remember refresh | off | a remembered login then ends at the time that was promised |
 /// | session protection | basic, exact | Flask-Login's defaults |
 /// | login page, confirm page | none: 401 | an API has none |
@@ -28,8 +39,19 @@ const DAY: u64 = 24 * 3_600;
 /// | trusted proxies | none | forwarded headers are forged easily |
 /// | `OPTIONS` exempt from guards | no | a handler for any method would run |
 #[must_use = "call `build` to get the layer"]
-pub struct LoginLayerBuilder<U> {
-    pub(super) store: Arc<dyn UserStore<User = U>>,
+pub struct LoginLayerBuilder<S: UserStore> {
+    pub(super) store: S,
+    /// Where logins have records.
+    pub(super) erase: Option<Erase<S>>,
+    pub(super) settings: Settings<S::User>,
+}
+
+/// All but the store.
+pub(super) struct Settings<U> {
+    pub(super) limit: Option<SessionLimit>,
+    pub(super) grace: Duration,
+    pub(super) touch: Duration,
+    pub(super) replay_message: Option<String>,
     pub(super) keys: Keys,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) area: String,
@@ -58,10 +80,62 @@ pub struct LoginLayerBuilder<U> {
     pub(super) exempt_options: bool,
 }
 
-impl<U: AuthUser> LoginLayerBuilder<U> {
-    pub(super) fn new(store: Arc<dyn UserStore<User = U>>, keys: Keys) -> Self {
-        Self {
-            store,
+/// Forgets the type of a store that keeps sessions.
+pub(super) type Erase<S> = fn(S) -> Arc<dyn LoginStore<User = <S as UserStore>::User>>;
+
+impl<S: LoginStore + 'static> LoginLayerBuilder<S> {
+    /// Keeps a record of every login in the store that the users are in. So logging out ends all
+    /// copies of the cookies, sessions can be listed and ended from elsewhere
+    /// ([`Login::sessions`](crate::Login::sessions)), and a stolen remember cookie is noticed.
+    ///
+    /// An authenticated request is still one call of the store. Spawn
+    /// [`upkeep`](crate::LoginLayer::upkeep) too. Cookies of a layer without records are refused, and
+    /// the reverse: switching this on or off logs everybody out.
+    ///
+    /// ```
+    /// # use tower_keep::{Account, Keys, LoginLayer};
+    /// # use tower_keep_memory::MemoryStore;
+    /// # let (store, keys) = (MemoryStore::<Account>::new(), Keys::generate()?);
+    /// let auth = LoginLayer::builder(store, keys).with_sessions().build()?;
+    /// # let _ = auth;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_sessions(mut self) -> Self {
+        self.erase = Some(|store| Arc::new(store));
+        self
+    }
+}
+
+impl<S: UserStore + 'static> LoginLayerBuilder<S> {
+    /// As [`with_sessions`](Self::with_sessions), with the records in another store than the users;
+    /// an authenticated request asks both at once.
+    ///
+    /// ```
+    /// # use tower_keep::{Account, Keys, LoginLayer, StoreError, UserId, user_loader};
+    /// # use tower_keep_memory::MemorySessions;
+    /// # let keys = Keys::generate()?;
+    /// let users = user_loader(|id: UserId| async move {
+    ///     Ok::<_, StoreError>(Some(Account::new(id, "ada", "…")))
+    /// });
+    /// let auth = LoginLayer::builder(users, keys).with_sessions_in(MemorySessions::new()).build()?;
+    /// # let _ = auth;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_sessions_in<R: SessionStore + 'static>(
+        self,
+        records: R,
+    ) -> LoginLayerBuilder<Apart<S, R>> {
+        let Self { store, settings, .. } = self;
+        let erase: Erase<Apart<S, R>> = |store| Arc::new(store);
+        LoginLayerBuilder { store: Apart(store, records), erase: Some(erase), settings }
+    }
+
+    pub(super) fn new(store: S, keys: Keys) -> Self {
+        let settings = Settings {
+            limit: None,
+            grace: Duration::from_secs(60),
+            touch: Duration::from_secs(5 * 60),
+            replay_message: Some(REPLAYED.into()),
             keys,
             clock: Arc::new(SystemClock),
             area: String::new(),
@@ -92,7 +166,50 @@ impl<U: AuthUser> LoginLayerBuilder<U> {
             next_in_session: false,
             public_origin: None,
             exempt_options: false,
-        }
+        };
+        Self { store, erase: None, settings }
+    }
+
+    /// How many sessions a user may have at once, at least one, and what happens at one more. Needs
+    /// [session records](Self::with_sessions).
+    ///
+    /// ```
+    /// # use tower_keep::{Account, Keys, LoginLayer, WhenFull};
+    /// # use tower_keep_memory::MemoryStore;
+    /// # let (store, keys) = (MemoryStore::<Account>::new(), Keys::generate()?);
+    /// let auth = LoginLayer::builder(store, keys)
+    ///     .with_sessions()
+    ///     .with_session_limit(3, WhenFull::EndOldest)
+    ///     .build()?;
+    /// # let _ = auth;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_session_limit(mut self, most: usize, when_full: WhenFull) -> Self {
+        self.settings.limit = Some(SessionLimit { most, when_full });
+        self
+    }
+
+    /// How long superseded cookies of a session with a record still count after their successors
+    /// were seen, for requests that are on their way; at least 2 seconds. Within this time a browser
+    /// restores its session without new cookies, and a copy goes unnoticed.
+    pub fn with_rotation_grace(mut self, grace: Duration) -> Self {
+        self.settings.grace = grace;
+        self
+    }
+
+    /// How exactly a record tells when its session was last used; never more than a tenth of the
+    /// idle limit. At most one write per session in this time.
+    pub fn with_touch_interval(mut self, interval: Duration) -> Self {
+        self.settings.touch = interval;
+        self
+    }
+
+    /// What users are told at their next login after a copy of a remember cookie was used; at most
+    /// 256 bytes. It is a notice of the kind
+    /// [`Replayed`](crate::NoticeKind::Replayed) and the category `warning`.
+    pub fn with_replay_message(mut self, message: impl Into<String>) -> Self {
+        self.settings.replay_message = Some(message.into());
+        self
     }
 
     /// Names this login where an application has several, such as a site and its `/admin`. The
@@ -101,66 +218,66 @@ impl<U: AuthUser> LoginLayerBuilder<U> {
     /// Two layers with the same keys and the same area accept each other's cookies, whatever their
     /// user types: give each its own area.
     pub fn with_area(mut self, area: impl Into<String>) -> Self {
-        self.area = area.into();
+        self.settings.area = area.into();
         self
     }
 
     /// The session cookie's name and attributes. The cookie that carries notices gets the same
     /// attributes, and this name with `-visit`.
     pub fn with_session_cookie(mut self, cookie: CookieSettings) -> Self {
-        self.session = cookie;
+        self.settings.session = cookie;
         self
     }
 
     /// The remember cookie's name and attributes.
     pub fn with_remember_cookie(mut self, cookie: CookieSettings) -> Self {
-        self.remember = cookie;
+        self.settings.remember = cookie;
         self
     }
 
     /// How long the remember cookie counts, unless the login says otherwise. The time is inside the
     /// signed value, and this server's clock decides. Browsers forget a cookie after 400 days.
     pub fn with_remember_duration(mut self, duration: Duration) -> Self {
-        self.remember_duration = duration;
+        self.settings.remember_duration = duration;
         self
     }
 
     /// Starts the time of the remember cookie anew with each request that looks at the login. It
     /// renews a genuine cookie of the user who is logged in, and never makes one.
     pub fn with_remember_refresh(mut self, refresh: bool) -> Self {
-        self.refresh_remember = refresh;
+        self.settings.refresh_remember = refresh;
         self
     }
 
     /// Whether the session outlives the browser's being closed. It then also survives strong
     /// protection, as in Flask-Login; see [`SessionProtection::Strong`].
     pub fn with_persistent_session(mut self, persistent: bool) -> Self {
-        self.persistent = persistent;
+        self.settings.persistent = persistent;
         self
     }
 
     /// Ends a session that was not used for this long; `None` for never. Kept to a tenth: a
     /// session is renewed when a tenth of the limit has passed, not with every response.
     pub fn with_idle_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.idle = limit.into();
+        self.settings.idle = limit.into();
         self
     }
 
     /// Ends a session this long after its login, used or not; `None` for never.
     pub fn with_absolute_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.absolute = limit.into();
+        self.settings.absolute = limit.into();
         self
     }
 
     /// What happens to a session that comes from another client.
     pub fn with_session_protection(mut self, protection: SessionProtection) -> Self {
-        self.protection = protection;
+        self.settings.protection = protection;
         self
     }
 
     /// What counts as another client.
     pub fn with_client_match(mut self, matching: ClientMatch) -> Self {
-        self.client_match = matching;
+        self.settings.client_match = matching;
         self
     }
 
@@ -175,19 +292,22 @@ impl<U: AuthUser> LoginLayerBuilder<U> {
         mut self,
         networks: impl IntoIterator<Item = T>,
     ) -> Self {
-        self.proxies = networks.into_iter().map(Into::into).collect();
+        self.settings.proxies = networks.into_iter().map(Into::into).collect();
         self
     }
 
     /// Adds a [request loader](RequestLoader), asked after those added before.
-    pub fn add_request_loader(mut self, loader: impl RequestLoader<U> + 'static) -> Self {
-        self.loaders.push(Arc::new(loader));
+    pub fn add_request_loader(mut self, loader: impl RequestLoader<S::User> + 'static) -> Self {
+        self.settings.loaders.push(Arc::new(loader));
         self
     }
 
     /// Calls the closure with every [`Event`], after the listeners added before.
-    pub fn add_listener(mut self, listener: impl Fn(&Event<U>) + Send + Sync + 'static) -> Self {
-        self.listeners.push(Arc::new(listener));
+    pub fn add_listener(
+        mut self,
+        listener: impl Fn(&Event<S::User>) + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.listeners.push(Arc::new(listener));
         self
     }
 
@@ -196,63 +316,64 @@ impl<U: AuthUser> LoginLayerBuilder<U> {
     /// in. To guards such a user is still nobody.
     pub fn with_anonymous_user(
         mut self,
-        anonymous: impl Fn() -> Arc<U> + Send + Sync + 'static,
+        anonymous: impl Fn() -> Arc<S::User> + Send + Sync + 'static,
     ) -> Self {
-        self.anonymous = Some(Arc::new(anonymous));
+        self.settings.anonymous = Some(Arc::new(anonymous));
         self
     }
 
     /// Where guards send those who are not logged in: a path of this site, or a URL. Without one
     /// they answer 401.
     pub fn with_login_page(mut self, page: impl Into<String>) -> Self {
-        self.login_page = Some(page.into());
+        self.settings.login_page = Some(page.into());
         self
     }
 
     /// Where guards send those whose login is not fresh enough. Without one they answer 401.
     pub fn with_confirm_page(mut self, page: impl Into<String>) -> Self {
-        self.confirm_page = Some(page.into());
+        self.settings.confirm_page = Some(page.into());
         self
     }
 
     /// The path that logs out, `/logout` by default; nobody is sent back there after signing in.
     pub fn with_logout_path(mut self, path: impl Into<String>) -> Self {
-        self.logout_path = path.into();
+        self.settings.logout_path = path.into();
         self
     }
 
     /// Another path that nobody is sent back to after signing in, besides those of login, logout and
     /// confirm: the login page of a single guard, a sign-up page.
     pub fn add_never_next(mut self, path: impl Into<String>) -> Self {
-        self.never_next.push(path.into());
+        self.settings.never_next.push(path.into());
         self
     }
 
     /// Where [`Login::next_or_home`](crate::Login::next_or_home) leads when there is no `next`;
     /// `/` by default.
     pub fn with_home_page(mut self, path: impl Into<String>) -> Self {
-        self.home = path.into();
+        self.settings.home = path.into();
         self
     }
 
     /// What the login page tells those who were sent there: a text, or a [`Message`] that is made
     /// for each request.
     pub fn with_login_message(mut self, message: impl Into<Message>) -> Self {
-        self.answers.login_message = Some(message.into());
+        self.settings.answers.login_message = Some(message.into());
         self
     }
 
     /// What the confirm page tells those who were sent there.
     pub fn with_confirm_message(mut self, message: impl Into<Message>) -> Self {
-        self.answers.confirm_message = Some(message.into());
+        self.settings.answers.confirm_message = Some(message.into());
         self
     }
 
-    /// Sends people to the login page and the confirm page without a message, and so without the
-    /// cookie that carries it.
+    /// Leaves no messages, and so no cookie that carries them: neither to those who are sent to the
+    /// login page or the confirm page, nor after a replay.
     pub fn without_messages(mut self) -> Self {
-        self.answers.login_message = None;
-        self.answers.confirm_message = None;
+        self.settings.answers.login_message = None;
+        self.settings.answers.confirm_message = None;
+        self.settings.replay_message = None;
         self
     }
 
@@ -280,28 +401,28 @@ impl<U: AuthUser> LoginLayerBuilder<U> {
     /// ```
     pub fn with_refusal_handler(
         mut self,
-        handler: impl Fn(&Refusal<'_, U>) -> http::Response<bytes::Bytes> + Send + Sync + 'static,
+        handler: impl Fn(&Refusal<'_, S::User>) -> http::Response<bytes::Bytes> + Send + Sync + 'static,
     ) -> Self {
-        self.answers.handler = Some(Arc::new(handler));
+        self.settings.answers.handler = Some(Arc::new(handler));
         self
     }
 
     /// The name of the query field that carries `next`.
     pub fn with_next_field(mut self, field: impl Into<String>) -> Self {
-        self.next_field = field.into();
+        self.settings.next_field = field.into();
         self
     }
 
     /// Keeps `next` in a signed cookie instead of the query.
     pub fn with_next_in_session(mut self, in_session: bool) -> Self {
-        self.next_in_session = in_session;
+        self.settings.next_in_session = in_session;
         self
     }
 
     /// This site's own origin, `https://example.org`. A login page elsewhere then gets the whole URL
     /// to come back to; it is never made from the request's `Host`.
     pub fn with_public_origin(mut self, origin: impl Into<String>) -> Self {
-        self.public_origin = Some(origin.into());
+        self.settings.public_origin = Some(origin.into());
         self
     }
 
@@ -309,18 +430,18 @@ impl<U: AuthUser> LoginLayerBuilder<U> {
     /// tower-http's `CorsLayer` outside of the guards, where it answers preflights itself. With
     /// this switched on, a handler that serves any method runs for `OPTIONS` without a login.
     pub fn with_options_exempt(mut self, exempt: bool) -> Self {
-        self.exempt_options = exempt;
+        self.settings.exempt_options = exempt;
         self
     }
 
     /// Another clock, for tests.
     pub fn with_clock(mut self, clock: impl Clock + 'static) -> Self {
-        self.clock = Arc::new(clock);
+        self.settings.clock = Arc::new(clock);
         self
     }
 }
 
-impl<U> std::fmt::Debug for LoginLayerBuilder<U> {
+impl<S: UserStore> std::fmt::Debug for LoginLayerBuilder<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LoginLayerBuilder").finish_non_exhaustive()
     }

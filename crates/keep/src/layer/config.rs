@@ -14,10 +14,13 @@ use crate::guard::Answers;
 use crate::keys::Keyring;
 use crate::loader::RequestLoader;
 use crate::rules::Policy;
+use crate::sessions::Sessions;
 use crate::target::LocalTarget;
 
 pub(crate) struct Config<U> {
     pub(crate) store: Arc<dyn UserStore<User = U>>,
+    /// Where logins have records.
+    pub(crate) sessions: Option<Sessions<U>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) keyring: Keyring,
     pub(crate) policy: Policy,

@@ -35,8 +35,11 @@ pub struct LoginLayer<U> {
 
 impl<U: AuthUser> LoginLayer<U> {
     /// Starts a layer whose users are in this store and whose cookies are made with these keys.
-    pub fn builder<S: UserStore<User = U> + 'static>(store: S, keys: Keys) -> LoginLayerBuilder<U> {
-        LoginLayerBuilder::new(Arc::new(store), keys)
+    ///
+    /// The builder knows the store's type, since only some stores [keep
+    /// sessions](LoginLayerBuilder::with_sessions); the layer does not.
+    pub fn builder<S: UserStore<User = U> + 'static>(store: S, keys: Keys) -> LoginLayerBuilder<S> {
+        LoginLayerBuilder::new(store, keys)
     }
 
     /// Wraps a service; the same as [`Layer::layer`], without the trait in scope.

@@ -4,21 +4,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_keep_core::AuthUser;
+use tower_keep_core::{AuthUser, SessionRecord};
 
 use super::handle::Login;
-use super::issue::{check_size, client_digest, issue_remember, issue_session, new_terms};
-use super::state::{Change, Identity};
-use crate::cookie::{FORCED, REMEMBERED, Remember, RememberTerms};
-use crate::keys::KeySlot;
-use crate::{Event, Fault, LogInError, random};
+use super::state::{Cookies, Identity};
+use super::{stateless, tracked};
+use crate::cookie::{FORCED, REMEMBERED};
+use crate::notice::cut;
+use crate::{Event, Fault, LogInError};
 
 impl<U: AuthUser> Login<U> {
     /// Logs this user in, once the result is awaited. Takes a user or an `Arc` of one.
     ///
     /// Check the password, or whatever proves who it is, before. The login gets a session of its
     /// own: nothing of an earlier session in this browser survives, and an earlier remember cookie
-    /// is replaced or cleared. From then on [`user`](Self::user) answers this user.
+    /// is replaced or cleared. With [session records](crate::LoginLayerBuilder::with_sessions) the
+    /// login is one write, which also ends the earlier session's record. From then on [`user`](Self::user) answers this user.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -35,31 +36,40 @@ impl<U: AuthUser> Login<U> {
             duration: None,
             fresh: true,
             forced: false,
+            method: String::new(),
         }
     }
 
     /// Logs out, and answers who was logged in.
     ///
     /// Ends the session and the remember cookie in this browser; `Ok(None)` if nobody was logged
-    /// in. Cookies that were copied elsewhere are not ended by this, since nothing but the cookies
+    /// in. With [session records](crate::LoginLayerBuilder::with_sessions) copies of the cookies end
+    /// too, wherever they are: one write. Without them copies go on, since nothing but the cookies
     /// knows of the login: change the user's [stamp](AuthUser::stamp) to end them all.
     ///
     /// # Errors
     ///
-    /// It could not be found out who was logged in, or the response's head is written; nothing was
-    /// changed.
+    /// It could not be found out who was logged in, the end could not be recorded, or the response's
+    /// head is written; the cookies stay as they are, and the user may still be logged in.
     pub async fn log_out(&self) -> Result<Option<Arc<U>>, Fault> {
-        self.ensure_resolved().await?;
+        match &self.config().sessions {
+            Some(sessions) => tracked::end(self, sessions).await,
+            None => {
+                self.ensure_resolved().await?;
+                self.leave_session()
+            }
+        }
+    }
+
+    /// Clears the cookies of this login, and answers whose it was.
+    pub(super) fn leave_session(&self) -> Result<Option<Arc<U>>, Fault> {
         let user = {
             let mut state = self.state();
             if state.sealed {
                 return Err(Fault::TOO_LATE);
             }
             let identity = std::mem::replace(&mut state.identity, Identity::Anonymous);
-            state.session = Change::Clear;
-            state.remember = Change::Clear;
-            state.remembered = false;
-            state.decided = true;
+            state.decide(Identity::Anonymous, Cookies::cleared());
             match identity {
                 Identity::Session { user, .. } => Some(user),
                 Identity::Loader { .. } | Identity::Anonymous => None,
@@ -88,7 +98,7 @@ impl<U: AuthUser> Login<U> {
             _ => None,
         });
         match user {
-            Some(user) => self.reissue(user).map(Some),
+            Some(user) => self.reissue(user).await,
             None => Ok(None),
         }
     }
@@ -99,8 +109,9 @@ impl<U: AuthUser> Login<U> {
     /// Give it the changed user. Ask [`user`](Self::user), or stand behind a guard, *before* the
     /// change is stored: afterwards the cookies of this request name nobody any more. The login
     /// becomes fresh, as after [`confirm`](Self::confirm), and a remember cookie that the request
-    /// brought is made out anew until the same time. `Ok(None)`, and nothing done, unless this very
-    /// user is logged in here and active.
+    /// brought is made out anew until the same time. With session records the user's other sessions
+    /// end, as by [`end_other_sessions`](Self::end_other_sessions). `Ok(None)`, and nothing done,
+    /// unless this very user is logged in here and active.
     ///
     /// # Errors
     ///
@@ -112,51 +123,46 @@ impl<U: AuthUser> Login<U> {
             Identity::Session { user: current, active: true, .. } => current.id() == user.id(),
             _ => false,
         });
-        if is_same && user.is_active() { self.reissue(user).map(Some) } else { Ok(None) }
+        if !is_same || !user.is_active() {
+            return Ok(None);
+        }
+        // The others can't be used any more; now no list of sessions shows them either.
+        if self.config().sessions.is_some() {
+            self.end_other_sessions().await?;
+        }
+        self.reissue(user).await
     }
 
     /// A new, fresh session for the user of the current one, and their remember cookie as well.
-    fn reissue(&self, user: Arc<U>) -> Result<Arc<U>, Fault> {
-        let (config, now) = (self.config(), self.0.config.now());
-        {
-            let mut state = self.state();
-            if state.sealed {
-                return Err(Fault::TOO_LATE);
-            }
-            let held = self.presented().session.as_ref().map(|held| &held.cookie);
-            let flags =
-                state.session.as_set().or(held).map_or(0, |session| session.terms.flags) & !FORCED;
-            let client = client_digest(config, &self.0.snapshot, KeySlot::CURRENT);
-            let session = issue_session(config, &*user, new_terms(now, true, flags)?, client);
-            if state.remembered {
-                let held = self.presented().remember.as_ref().map(|held| &held.cookie);
-                let terms = state.remember.as_set().or(held).map(|remember| remember.terms);
-                if let Some(terms) = terms {
-                    state.remember = Change::set(issue_remember(config, &*user, terms));
+    async fn reissue(&self, user: Arc<U>) -> Result<Option<Arc<U>>, Fault> {
+        match &self.config().sessions {
+            Some(sessions) => {
+                let _changing = self.change().await?;
+                if tracked::reissue(self, sessions, &user).await?.is_none() {
+                    return Ok(None);
                 }
             }
-            state.identity = Identity::Session {
-                user: Arc::clone(&user),
-                fresh: session.terms.fresh,
-                active: true,
-            };
-            state.session = Change::set(session);
+            None => stateless::reissue(self, &user)?,
         }
-        config.raise(Event::Confirmed { user: Arc::clone(&user) });
-        Ok(user)
+        self.config().raise(Event::Confirmed { user: Arc::clone(&user) });
+        Ok(Some(user))
     }
 }
 
 /// A login about to happen; made by [`Login::log_in`]. Await it.
 #[must_use = "nobody is logged in until this is awaited, and then the result says whether"]
 pub struct LogIn<'a, U> {
-    login: &'a Login<U>,
-    user: Arc<U>,
+    pub(super) login: &'a Login<U>,
+    pub(super) user: Arc<U>,
     remember: bool,
     duration: Option<Duration>,
-    fresh: bool,
+    pub(super) fresh: bool,
     forced: bool,
+    pub(super) method: String,
 }
+
+/// The longest method that a record keeps, in bytes.
+const LONGEST_METHOD: usize = 64;
 
 impl<U> LogIn<'_, U> {
     /// Whether to know the user again after the browser was closed; no by default.
@@ -187,6 +193,21 @@ impl<U> LogIn<'_, U> {
         self.forced = force;
         self
     }
+
+    /// How the user has proved who they are: `password`, `passkey`, the name of an identity provider.
+    /// A session record keeps the first 64 bytes of it, for the list of the user's sessions.
+    pub fn with_method(mut self, method: impl Into<String>) -> Self {
+        self.method = method.into();
+        self.method.truncate(cut(&self.method, LONGEST_METHOD).len());
+        self
+    }
+
+    /// For how long to remember the user, in seconds.
+    pub(super) fn remember_seconds(&self) -> Option<u32> {
+        let chosen = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+        let default = self.login.0.config.remember_duration;
+        self.remember.then(|| self.duration.map_or(default, chosen))
+    }
 }
 
 impl<'a, U: AuthUser> IntoFuture for LogIn<'a, U> {
@@ -194,62 +215,38 @@ impl<'a, U: AuthUser> IntoFuture for LogIn<'a, U> {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { self.begin() })
+        Box::pin(self.begin())
     }
 }
 
 impl<U: AuthUser> LogIn<'_, U> {
-    fn begin(self) -> Result<(), LogInError> {
+    async fn begin(self) -> Result<(), LogInError> {
         let Self { login, user, .. } = &self;
-        let (config, active) = (login.config(), user.is_active());
+        let active = user.is_active();
         if !active && !self.forced {
             return Err(LogInError::Inactive);
         }
         login.look();
-        let now = config.now();
         let forced = if active { 0 } else { FORCED };
         let flags = forced | if self.remember { REMEMBERED } else { 0 };
-        let terms = new_terms(now, self.fresh, flags)?;
-        let client = client_digest(config, &login.0.snapshot, KeySlot::CURRENT);
-        let session = issue_session(config, &**user, terms, client);
-        check_size(&config.session, &session)?;
-        let remember = self.remember_cookie(now, forced)?;
-        {
-            let mut state = login.state();
-            if state.sealed {
-                return Err(Fault::TOO_LATE.into());
-            }
-            let (user, fresh) = (Arc::clone(user), session.terms.fresh);
-            state.identity = Identity::Session { user, fresh, active };
-            state.session = Change::set(session);
-            state.remembered = remember.is_some();
-            // The latest choice rules: an older remember cookie, of this user or another, must not
-            // bring anybody back later.
-            state.remember = remember.map_or(Change::Clear, Change::set);
-            state.decided = true;
+        match &login.config().sessions {
+            Some(sessions) => tracked::begin(&self, sessions, flags).await?,
+            None => stateless::begin(&self, flags)?,
         }
-        let before = login.presented().session.as_ref();
-        if before.is_some_and(|held| held.cookie.user != user.id()) {
+        if login.presented().is_not_of(&user.id()) {
             login.drop_presented_notice();
         }
-        config.raise(Event::LoggedIn { user: Arc::clone(user) });
+        login.config().raise(Event::LoggedIn { user: Arc::clone(user) });
         Ok(())
     }
 
-    fn remember_cookie(&self, now: u32, flags: u8) -> Result<Option<Remember>, LogInError> {
-        if !self.remember {
-            return Ok(None);
+    /// Leaves a notice for the next page if a copy of a remember cookie has been used.
+    pub(super) fn tell_of_replays(&self, replays: &[Arc<SessionRecord>]) {
+        let sessions = self.login.config().sessions.as_ref();
+        let notice = sessions.and_then(|sessions| sessions.replay_notice.clone());
+        if let Some(notice) = notice.filter(|_| !replays.is_empty()) {
+            self.login.leave(notice);
         }
-        let config = self.login.config();
-        let seconds = match self.duration {
-            Some(duration) => u32::try_from(duration.as_secs()).unwrap_or(u32::MAX),
-            None => config.remember_duration,
-        };
-        let expires = now.saturating_add(seconds);
-        let terms = RememberTerms { flags, nonce: random::bytes()?, issued: now, expires };
-        let remember = issue_remember(config, &*self.user, terms);
-        check_size(&config.remember, &remember)?;
-        Ok(Some(remember))
     }
 }
 

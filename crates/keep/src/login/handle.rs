@@ -9,9 +9,9 @@ use http::Extensions;
 use tokio::sync::Notify;
 use tower_keep_core::AuthUser;
 
-use super::resolve::{Resolved, resolve};
+use super::resolve::{Purpose, resolve};
 use super::snapshot::{Presented, Snapshot};
-use super::state::{Change, Identity, Progress, State};
+use super::state::{Change, Identity, Progress, Resolved, State};
 use crate::Fault;
 use crate::cookie::Visit;
 use crate::layer::Config;
@@ -56,6 +56,8 @@ pub(super) struct Inner<U> {
     state: Mutex<State<U>>,
     /// Wakes those who wait while another asks who this is.
     known: Notify,
+    /// Whoever changes the login has it; made when that first happens.
+    changing: OnceLock<Box<tokio::sync::Mutex<()>>>,
     /// The response depends on the cookies.
     looked: AtomicBool,
 }
@@ -70,6 +72,7 @@ impl<U> Login<U> {
             visit: OnceLock::new(),
             state: Mutex::new(State::new()),
             known: Notify::new(),
+            changing: OnceLock::new(),
             looked: AtomicBool::new(false),
         }))
     }
@@ -98,8 +101,7 @@ impl<U> Login<U> {
 
     /// Whether a genuine login cookie was found in the request, as far as anybody has looked.
     pub(super) fn holds_login(&self) -> bool {
-        let holds = |found: &Presented| found.session.is_some() || found.remember.is_some();
-        self.0.presented.get().is_some_and(holds)
+        self.0.presented.get().is_some_and(Presented::holds_login)
     }
 
     pub(super) fn presented(&self) -> &Presented {
@@ -113,6 +115,12 @@ impl<U> Login<U> {
         if is_awaited {
             self.0.known.notify_waiters();
         }
+    }
+
+    /// One change of the login at a time: those that write to a store take several steps.
+    pub(super) async fn change(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Fault> {
+        let changing = self.0.changing.get_or_init(Box::default).lock().await;
+        if self.state().sealed { Err(Fault::TOO_LATE) } else { Ok(changing) }
     }
 
     /// No cookie can be set any more.
@@ -207,9 +215,8 @@ impl<U: AuthUser> Login<U> {
             Change::Set(_) => true,
             Change::Clear => false,
             Change::Keep => {
-                let now = self.0.config.now();
-                let presented = self.presented().remember.as_ref();
-                presented.is_some_and(|held| now < held.cookie.terms.expires)
+                let expires = self.presented().remember_expires();
+                expires.is_some_and(|expires| self.0.config.now() < expires)
             }
         }
     }
@@ -224,6 +231,10 @@ impl<U: AuthUser> Login<U> {
     /// Whoever asks first does it, and the others wait for the answer; if the first is dropped in
     /// the middle, another takes over.
     pub(crate) async fn ensure_resolved(&self) -> Result<(), Fault> {
+        self.ensure_resolved_for(Purpose::Stay).await
+    }
+
+    pub(super) async fn ensure_resolved_for(&self, purpose: Purpose) -> Result<(), Fault> {
         self.look();
         loop {
             let other = match &mut *self.state() {
@@ -242,9 +253,7 @@ impl<U: AuthUser> Login<U> {
                 Some(other) => other.await,
                 None => {
                     let turn = Turn { login: self, is_over: false };
-                    let resolved =
-                        resolve(&self.0.config, &self.0.snapshot, self.presented()).await;
-                    return turn.finish(resolved);
+                    return turn.finish(resolve(self, purpose).await);
                 }
             }
         }
@@ -266,16 +275,8 @@ impl<U: AuthUser> Turn<'_, U> {
     fn finish(mut self, resolved: Result<Resolved<U>, Fault>) -> Result<(), Fault> {
         self.is_over = true;
         let mut state = self.login.state();
-        let known = resolved.map(|resolved| {
-            state.asked_loaders |= resolved.asked_loaders;
-            // A login or logout that was quicker has the last word.
-            if !state.decided {
-                state.identity = resolved.identity;
-                state.session = resolved.session;
-                state.remember = resolved.remember;
-                state.remembered = resolved.remembered;
-            }
-        });
+        // A login or logout that was quicker has the last word.
+        let known = resolved.map(|resolved| state.settle(resolved));
         state.progress = Progress::Known(known.clone());
         self.login.wake(state);
         known

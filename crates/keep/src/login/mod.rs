@@ -6,16 +6,21 @@
 //! | what is kept of a request | `snapshot` |
 //! | the walk from cookies to a user | `resolve`; its decisions are in `crate::rules` |
 //! | logging in, out, confirming | `change` |
-//! | making a cookie out for a user | `issue` |
+//! | how that is done with cookies alone, and with records | `stateless`, `tracked` |
+//! | the user's sessions, listed and ended | `devices` |
+//! | making a cookie out | `issue` |
 //! | `next` and notices | `visit` |
 //! | the response's headers | `write` |
 
 mod change;
+mod devices;
 mod handle;
 mod issue;
 mod resolve;
 mod snapshot;
 mod state;
+mod stateless;
+mod tracked;
 mod visit;
 mod write;
 

@@ -1,96 +1,66 @@
-//! The walk from cookies to a user: the I/O that the rules ask for, fed back to them.
+//! From cookies to a user: the walk of either kind of login, then the request loaders.
 
 use std::sync::Arc;
 
 use tower_keep_core::{AuthUser, UserId};
 
-use super::issue::{client_digest, issue_remember, issue_session, new_terms};
-use super::snapshot::{Presented, Snapshot};
-use super::state::{Change, Identity};
-use crate::cookie::{Held, Remember, Session};
+use super::handle::Login;
+use super::snapshot::{Genuine, Snapshot};
+use super::state::Resolved;
+use super::{stateless, tracked};
 use crate::keys::KeySlot;
 use crate::layer::Config;
-use crate::rules::{Facts, RememberChange, Rules, Seen, SessionChange, Step, Verdict, Who};
-use crate::{Event, Fault, SessionProtection};
+use crate::rules::Facts;
+use crate::{Event, Fault};
 
-/// What a request has come to.
-pub(super) struct Resolved<U> {
-    pub(super) identity: Identity<U>,
-    pub(super) session: Change<Session>,
-    pub(super) remember: Change<Remember>,
-    pub(super) remembered: bool,
-    pub(super) asked_loaders: bool,
+/// What somebody asks for who a user is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Purpose {
+    /// Anything but logging out.
+    Stay,
+    /// Logging out: nothing is made out anew.
+    Leave,
 }
 
 pub(super) async fn resolve<U: AuthUser>(
-    config: &Config<U>,
-    snapshot: &Snapshot,
-    presented: &Presented,
+    login: &Login<U>,
+    purpose: Purpose,
 ) -> Result<Resolved<U>, Fault> {
+    let (config, snapshot) = (login.config(), &login.0.snapshot);
     config.raise(Event::Accessed);
-    let (session, remember) = (presented.session.as_ref(), presented.remember.as_ref());
-    let now = config.now();
-    let same_client = || session.is_none_or(|held| is_same_client(config, snapshot, held));
-    let protects = config.policy.protection != SessionProtection::None;
-    let seen = Seen { now, session, remember, same_client: !protects || same_client() };
-    let mut rules = Rules::new(&config.policy, seen);
-
-    let mut step = rules.start();
-    let mut asked: Option<&UserId> = None;
-    let mut user: Option<Arc<U>> = None;
-    let mut asked_loaders = false;
-    loop {
-        match step {
-            Step::Load(id) => {
-                // Both cookies usually name one user, who is loaded once.
-                if asked != Some(id) {
-                    user = config.store.by_id(id).await?;
-                    asked = Some(id);
-                }
-                step = rules.loaded(user.as_deref().map(|user| facts(config, presented, user)));
-            }
-            Step::AskLoaders => {
-                asked_loaders = true;
-                user = ask_loaders(config, snapshot).await?;
-                break;
-            }
-            Step::Done => break,
+    match (&login.presented().genuine, &config.sessions) {
+        (Genuine::Tracked { session, remember }, Some(sessions)) => {
+            let walk = tracked::Walk { config, sessions, snapshot };
+            walk.resolve(session.as_ref(), remember.as_ref(), purpose).await
         }
+        (Genuine::Stateless { session, remember }, _) => {
+            stateless::resolve(config, snapshot, session.as_ref(), remember.as_ref()).await
+        }
+        // Cookies with records are opened only where there are records.
+        (Genuine::Tracked { .. }, None) => Err(Fault::NO_SESSIONS),
     }
-    let verdict = rules.finish();
-    announce(config, &verdict, user.as_ref(), asked_loaders);
-    let (session, remember) = match &user {
-        Some(user) => changes(config, snapshot, presented, user, &verdict, now)?,
-        None => clearings(&verdict),
-    };
-    let identity = match (verdict.who, user) {
-        (Who::User { fresh, active }, Some(user)) => Identity::Session { user, fresh, active },
-        (Who::Nobody, Some(user)) if asked_loaders => Identity::Loader { user },
-        _ => Identity::Anonymous,
-    };
-    Ok(Resolved { identity, session, remember, remembered: verdict.remembered, asked_loaders })
 }
 
-fn is_same_client<U>(config: &Config<U>, snapshot: &Snapshot, held: &Held<Session>) -> bool {
-    client_digest(config, snapshot, held.slot) == held.cookie.client
-}
-
-fn facts<U: AuthUser>(config: &Config<U>, presented: &Presented, user: &U) -> Facts {
+/// What the rules need to know of a user, given the stamps of the cookies: under which key each was
+/// made, for which id, and its digest.
+pub(super) fn facts<U: AuthUser>(
+    config: &Config<U>,
+    user: &U,
+    session: Option<(KeySlot, &UserId, u64)>,
+    remember: Option<(KeySlot, &UserId, u64)>,
+) -> Facts {
     let stamp = user.stamp();
-    let holds =
-        |slot, id: &UserId, digest| config.keyring.stamp(slot, id.as_bytes(), &stamp) == digest;
-    let session = presented.session.as_ref();
-    let remember = presented.remember.as_ref();
+    let holds = |(slot, id, digest): (KeySlot, &UserId, u64)| {
+        config.keyring.stamp(slot, id.as_bytes(), &stamp) == digest
+    };
     Facts {
         active: user.is_active(),
-        session_stamp_holds: session
-            .is_some_and(|held| holds(held.slot, &held.cookie.user, held.cookie.stamp)),
-        remember_stamp_holds: remember
-            .is_some_and(|held| holds(held.slot, &held.cookie.user, held.cookie.stamp)),
+        session_stamp_holds: session.is_some_and(holds),
+        remember_stamp_holds: remember.is_some_and(holds),
     }
 }
 
-async fn ask_loaders<U: AuthUser>(
+pub(super) async fn ask_loaders<U: AuthUser>(
     config: &Config<U>,
     snapshot: &Snapshot,
 ) -> Result<Option<Arc<U>>, Fault> {
@@ -103,58 +73,20 @@ async fn ask_loaders<U: AuthUser>(
     Ok(None)
 }
 
-/// The cookies that the rules want, made out for this user and this client.
-fn changes<U: AuthUser>(
+pub(super) fn announce<U>(
     config: &Config<U>,
-    snapshot: &Snapshot,
-    presented: &Presented,
-    user: &U,
-    verdict: &Verdict,
-    now: u32,
-) -> Result<(Change<Session>, Change<Remember>), Fault> {
-    let (mut session, mut remember) = clearings(verdict);
-    let here = || client_digest(config, snapshot, KeySlot::CURRENT);
-    match verdict.session {
-        SessionChange::Keep | SessionChange::Clear => {}
-        SessionChange::Restore(flags) => {
-            let terms = new_terms(now, false, flags)?;
-            session = Change::set(issue_session(config, user, terms, here()));
-        }
-        SessionChange::Reissue(terms) => {
-            // Still bound to the client that logged in. Its digest can't be carried over to
-            // another key, so with that the session is bound to the client of this request; one
-            // that was not the same has lost its freshness before.
-            let bound = presented.session.as_ref().filter(|held| held.slot.is_current());
-            let client = bound.map_or_else(here, |held| held.cookie.client);
-            session = Change::set(issue_session(config, user, terms, client));
-        }
-    }
-    if let RememberChange::Reissue(terms) = verdict.remember {
-        remember = Change::set(issue_remember(config, user, terms));
-    }
-    Ok((session, remember))
-}
-
-fn clearings(verdict: &Verdict) -> (Change<Session>, Change<Remember>) {
-    let session = match verdict.session {
-        SessionChange::Clear => Change::Clear,
-        _ => Change::Keep,
-    };
-    let remember = match verdict.remember {
-        RememberChange::Clear => Change::Clear,
-        _ => Change::Keep,
-    };
-    (session, remember)
-}
-
-fn announce<U>(config: &Config<U>, verdict: &Verdict, user: Option<&Arc<U>>, asked_loaders: bool) {
-    if verdict.protected {
+    is_protected: bool,
+    is_restored: bool,
+    user: Option<&Arc<U>>,
+    asked_loaders: bool,
+) {
+    if is_protected {
         config.raise(Event::SessionProtected);
     }
     let Some(user) = user.cloned() else { return };
     if asked_loaders {
         config.raise(Event::LoadedFromRequest { user });
-    } else if matches!(verdict.session, SessionChange::Restore(_)) {
+    } else if is_restored {
         config.raise(Event::Restored { user });
     }
 }

@@ -1,16 +1,22 @@
 //! What is kept of a request: cheap clones, nothing parsed.
 
+use std::sync::Arc;
+
 use http::header::{self, HeaderName};
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderValue, Request};
+use tower_keep_core::UserId;
 
 use crate::client;
-use crate::cookie::{CookieFields, Held, Remember, Session, choose};
+use crate::cookie::{
+    CookieFields, Held, Remember, Session, SessionId, TrackedRemember, TrackedSession, choose,
+};
 use crate::layer::Config;
 use crate::loader::LoaderRequest;
+use crate::notice::cut;
 
 pub(crate) struct Snapshot {
     pub(super) cookies: CookieFields,
-    pub(super) user_agent: Option<http::HeaderValue>,
+    pub(super) user_agent: Option<HeaderValue>,
     pub(super) request: LoaderRequest,
 }
 
@@ -27,6 +33,18 @@ impl Snapshot {
                 client: config.proxies.client(client::peer(request.extensions()), headers),
             },
         }
+    }
+}
+
+/// The longest `User-Agent` that a record keeps, in bytes.
+const LONGEST_SHOWN: usize = 256;
+
+impl Snapshot {
+    /// The `User-Agent` as a record keeps it: text, and not too long.
+    pub(super) fn shown_user_agent(&self) -> Arc<str> {
+        let bytes = self.user_agent.as_ref().map_or(&[][..], HeaderValue::as_bytes);
+        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST_SHOWN)]);
+        cut(&text, LONGEST_SHOWN).into()
     }
 }
 
@@ -55,10 +73,15 @@ fn original_uri<B>(request: &Request<B>) -> &http::Uri {
 
 /// The login cookies that a request presented: which were sent, and which of them are genuine.
 pub(super) struct Presented {
-    pub(super) session: Option<Held<Session>>,
+    pub(super) genuine: Genuine,
     pub(super) session_sent: bool,
-    pub(super) remember: Option<Held<Remember>>,
     pub(super) remember_sent: bool,
+}
+
+/// The cookies whose seals were verified.
+pub(super) enum Genuine {
+    Stateless { session: Option<Held<Session>>, remember: Option<Held<Remember>> },
+    Tracked { session: Option<Held<TrackedSession>>, remember: Option<Held<TrackedRemember>> },
 }
 
 impl Presented {
@@ -66,11 +89,70 @@ impl Presented {
     pub(super) fn open<U>(cookies: &CookieFields, config: &Config<U>) -> Self {
         let names = [config.session.name(), config.remember.name()];
         let [session, remember] = cookies.find(names);
-        Self {
-            session: choose(&session, &config.keyring.session),
-            session_sent: session.is_sent(),
-            remember: choose(&remember, &config.keyring.remember),
-            remember_sent: remember.is_sent(),
+        let (of_session, of_remember) = (&config.keyring.session, &config.keyring.remember);
+        let genuine = match config.sessions {
+            None => Genuine::Stateless {
+                session: choose(&session, of_session),
+                remember: choose(&remember, of_remember),
+            },
+            Some(_) => Genuine::Tracked {
+                session: choose(&session, of_session),
+                remember: choose(&remember, of_remember),
+            },
+        };
+        Self { genuine, session_sent: session.is_sent(), remember_sent: remember.is_sent() }
+    }
+
+    pub(super) fn holds_login(&self) -> bool {
+        match &self.genuine {
+            Genuine::Stateless { session, remember } => session.is_some() || remember.is_some(),
+            Genuine::Tracked { session, remember } => session.is_some() || remember.is_some(),
         }
+    }
+
+    /// When the remember cookie expires.
+    pub(super) fn remember_expires(&self) -> Option<u32> {
+        match &self.genuine {
+            Genuine::Stateless { remember, .. } => {
+                remember.as_ref().map(|held| held.cookie.terms.expires)
+            }
+            Genuine::Tracked { remember, .. } => remember.as_ref().map(|held| held.cookie.expires),
+        }
+    }
+
+    /// The flags of the session.
+    pub(super) fn flags(&self) -> u8 {
+        match &self.genuine {
+            Genuine::Stateless { session, .. } => {
+                session.as_ref().map_or(0, |held| held.cookie.terms.flags)
+            }
+            Genuine::Tracked { session, .. } => {
+                session.as_ref().map_or(0, |held| held.cookie.terms.flags)
+            }
+        }
+    }
+
+    /// Whether there is a session, and it is of somebody else.
+    pub(super) fn is_not_of(&self, user: &UserId) -> bool {
+        match &self.genuine {
+            Genuine::Stateless { session, .. } => {
+                session.as_ref().is_some_and(|held| held.cookie.user != *user)
+            }
+            Genuine::Tracked { session, .. } => {
+                session.as_ref().is_some_and(|held| held.cookie.likely != *user)
+            }
+        }
+    }
+
+    /// The sessions that the cookies point to: none, one, or two.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        let (session, remember) = match &self.genuine {
+            Genuine::Stateless { .. } => (None, None),
+            Genuine::Tracked { session, remember } => (
+                session.as_ref().map(|held| held.cookie.id),
+                remember.as_ref().map(|held| held.cookie.id),
+            ),
+        };
+        session.into_iter().chain(remember.filter(|other| session != Some(*other)))
     }
 }

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
+use tower_keep_core::SessionRecord;
+
 use crate::Fault;
-use crate::cookie::{Remember, Session, Visit};
+use crate::cookie::{RememberTerms, SessionId, Visit};
 
 /// Who it is.
 pub(crate) enum Identity<U> {
@@ -44,6 +47,23 @@ impl<U> Identity<U> {
     }
 }
 
+/// The login of this browser, as its cookies say or are about to: what it takes to make them out
+/// anew.
+#[derive(Default)]
+pub(super) enum Current {
+    #[default]
+    Nothing,
+    Stateless {
+        flags: u8,
+        remember: Option<RememberTerms>,
+    },
+    Tracked {
+        id: SessionId,
+        flags: u8,
+        record: Arc<SessionRecord>,
+    },
+}
+
 /// What becomes of a cookie. Most keep as they are, so what is set is boxed and the state small.
 #[derive(Default)]
 pub(super) enum Change<T> {
@@ -58,21 +78,23 @@ impl<T> Change<T> {
         Self::Set(Box::new(contents))
     }
 
-    pub(super) fn as_set(&self) -> Option<&T> {
-        match self {
-            Self::Set(value) => Some(value),
-            Self::Keep | Self::Clear => None,
-        }
+    /// What could not be made out stays as it is.
+    pub(super) fn set_if(contents: Option<T>) -> Self {
+        contents.map_or(Self::Keep, Self::set)
     }
 }
 
 pub(super) struct State<U> {
     pub(super) identity: Identity<U>,
-    pub(super) session: Change<Session>,
-    pub(super) remember: Change<Remember>,
+    pub(super) current: Current,
+    /// The `Set-Cookie` of the session.
+    pub(super) session: Change<HeaderValue>,
+    /// The `Set-Cookie` of the remember cookie.
+    pub(super) remember: Change<HeaderValue>,
     pub(super) visit: Change<Visit>,
-    /// There is a genuine remember cookie of this user, presented or about to be set.
-    pub(super) remembered: bool,
+    /// After this moment, in seconds since 1970, the login's cookies no longer go out: a slow response
+    /// must not put old ones in the place of newer ones.
+    pub(super) cookies_until: u32,
     /// The request loaders were asked, so the response depends on what they read.
     pub(super) asked_loaders: bool,
     /// The handler has logged somebody in or out; what is resolved later no longer counts.
@@ -86,9 +108,75 @@ pub(super) struct State<U> {
 }
 
 impl<U> State<U> {
+    pub(super) fn new() -> Self {
+        Self {
+            identity: Identity::Anonymous,
+            current: Current::Nothing,
+            session: Change::Keep,
+            remember: Change::Keep,
+            visit: Change::Keep,
+            cookies_until: u32::MAX,
+            asked_loaders: false,
+            decided: false,
+            sealed: false,
+            progress: Progress::Unasked,
+            is_awaited: false,
+        }
+    }
+
     /// A fault has kept it from being known who this is, and the handler has not settled it.
     pub(super) fn is_unknown(&self) -> bool {
         !self.decided && matches!(self.progress, Progress::Known(Err(_)))
+    }
+
+    /// What a request has come to, unless the handler was quicker.
+    pub(super) fn settle(&mut self, resolved: Resolved<U>) {
+        self.asked_loaders |= resolved.asked_loaders;
+        if !self.decided {
+            self.identity = resolved.identity;
+            self.decide_cookies(resolved.cookies);
+        }
+    }
+
+    /// Somebody has logged in, or out.
+    pub(super) fn decide(&mut self, identity: Identity<U>, cookies: Cookies) {
+        self.identity = identity;
+        self.decide_cookies(cookies);
+        self.decided = true;
+    }
+
+    pub(super) fn decide_cookies(&mut self, cookies: Cookies) {
+        self.current = cookies.current;
+        self.session = cookies.session;
+        self.remember = cookies.remember;
+        self.cookies_until = cookies.until;
+    }
+}
+
+/// What a request has come to.
+pub(super) struct Resolved<U> {
+    pub(super) identity: Identity<U>,
+    pub(super) cookies: Cookies,
+    pub(super) asked_loaders: bool,
+}
+
+/// What becomes of the login's cookies.
+pub(super) struct Cookies {
+    pub(super) current: Current,
+    pub(super) session: Change<HeaderValue>,
+    pub(super) remember: Change<HeaderValue>,
+    pub(super) until: u32,
+}
+
+impl Cookies {
+    /// Of a logout.
+    pub(super) fn cleared() -> Self {
+        Self {
+            current: Current::Nothing,
+            session: Change::Clear,
+            remember: Change::Clear,
+            until: u32::MAX,
+        }
     }
 }
 
@@ -97,21 +185,4 @@ pub(super) enum Progress {
     Unasked,
     Asked,
     Known(Result<(), Fault>),
-}
-
-impl<U> State<U> {
-    pub(super) fn new() -> Self {
-        Self {
-            identity: Identity::Anonymous,
-            session: Change::Keep,
-            remember: Change::Keep,
-            visit: Change::Keep,
-            remembered: false,
-            asked_loaders: false,
-            decided: false,
-            sealed: false,
-            progress: Progress::Unasked,
-            is_awaited: false,
-        }
-    }
 }

@@ -30,42 +30,37 @@ impl<U: AuthUser> Login<U> {
         if unchanged {
             return false;
         }
-        let (config, now) = (self.config(), self.config().now());
+        let (config, presented) = (self.config(), self.presented());
+        // What was decided long ago may be out of date: the browser may have newer cookies by now.
+        let in_time = state.cookies_until == u32::MAX || config.now() <= state.cookies_until;
+        let login = |cookie: Option<HeaderValue>| cookie.filter(|_| in_time);
         let cookies = [
             match &state.session {
                 Change::Keep => None,
-                Change::Clear => self.presented().session_sent.then(|| config.session.clear()),
-                Change::Set(session) => {
-                    let max_age = config.policy.session_max_age(&session.terms, now);
-                    Some(config.session.set(&config.keyring.session.seal(&**session), max_age))
-                }
+                Change::Clear => login(config.session.clear().filter(|_| presented.session_sent)),
+                Change::Set(cookie) => login(Some(HeaderValue::clone(cookie))),
             },
             match &state.remember {
                 Change::Keep => None,
-                Change::Clear => self.may_hold_remember().then(|| config.remember.clear()),
-                Change::Set(remember) => {
-                    let max_age = remember.terms.expires.saturating_sub(now);
-                    Some(
-                        config
-                            .remember
-                            .set(&config.keyring.remember.seal(&**remember), Some(max_age)),
-                    )
+                Change::Clear => {
+                    login(config.remember.clear().filter(|_| self.may_hold_remember()))
                 }
+                Change::Set(cookie) => login(Some(HeaderValue::clone(cookie))),
             },
             match &state.visit {
                 // Cookies stay as they are where it is not known who this is.
                 _ if state.is_unknown() => None,
                 Change::Keep => None,
-                Change::Clear => Some(config.visit.clear()),
+                Change::Clear => config.visit.clear(),
                 Change::Set(visit) => {
                     let value = config.keyring.visit.seal(&**visit);
                     let max_age = config.policy.persistent.then_some(Visit::LIFETIME);
-                    Some(config.visit.set(&value, max_age))
+                    config.visit.set(&value, max_age)
                 }
             },
         ];
         let mut any = false;
-        for cookie in cookies.into_iter().flatten().flatten() {
+        for cookie in cookies.into_iter().flatten() {
             headers.append(header::SET_COOKIE, cookie);
             any = true;
         }
@@ -75,9 +70,7 @@ impl<U: AuthUser> Login<U> {
     /// The browser sent a remember cookie, or holds one for another path: the session says so.
     fn may_hold_remember(&self) -> bool {
         let presented = self.presented();
-        let session = presented.session.as_ref();
-        presented.remember_sent
-            || session.is_some_and(|held| held.cookie.terms.flags & REMEMBERED != 0)
+        presented.remember_sent || presented.flags() & REMEMBERED != 0
     }
 
     /// Adds the cookies, and the headers of loaders that were asked, to `Vary`.

@@ -15,6 +15,8 @@ fn policy() -> Policy {
         idle: Some(IDLE),
         absolute: Some(ABSOLUTE),
         refresh_remember: false,
+        grace: 60,
+        touch: 100,
     }
 }
 

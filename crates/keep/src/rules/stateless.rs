@@ -1,8 +1,4 @@
-//! The rules: who is logged in, given what a request presented. No I/O, no clock, no `http`.
-//!
-//! A state machine that borrows what was seen. [`Rules::start`] and then each answer lead to the
-//! next [`Step`]; the service around it does what the step asks and feeds the answer back. A fault
-//! between two steps drops the machine, and with it everything that it would have changed.
+//! Where cookies are all there is to a login.
 //!
 //! In order, the first that applies:
 //!
@@ -27,42 +23,9 @@
 
 use tower_keep_core::UserId;
 
+use super::{Facts, Policy, Who, flags_of};
 use crate::SessionProtection;
 use crate::cookie::{FORCED, Held, REMEMBERED, Remember, RememberTerms, Session, SessionTerms};
-
-/// What the application has settled. Times in seconds.
-#[derive(Clone, Debug)]
-pub(crate) struct Policy {
-    pub(crate) protection: SessionProtection,
-    pub(crate) persistent: bool,
-    pub(crate) idle: Option<u32>,
-    pub(crate) absolute: Option<u32>,
-    pub(crate) refresh_remember: bool,
-}
-
-impl Policy {
-    /// How old a session's cookie may get before it is renewed: a tenth of the idle limit, so that
-    /// the limit is kept that exactly and most responses set no cookie.
-    fn renewal(&self) -> Option<u32> {
-        self.idle.map(|idle| (idle / 10).max(1))
-    }
-
-    fn is_over(&self, session: &SessionTerms, now: u32) -> bool {
-        let past = |limit: Option<u32>, since: u32| {
-            limit.is_some_and(|limit| now.saturating_sub(since) >= limit)
-        };
-        past(self.idle, session.renewed) || past(self.absolute, session.started)
-    }
-
-    /// How long a browser should keep the session cookie; `None` until it is closed.
-    pub(crate) fn session_max_age(&self, session: &SessionTerms, now: u32) -> Option<u32> {
-        let left =
-            self.absolute.map(|limit| limit.saturating_sub(now.saturating_sub(session.started)));
-        let longest = self.idle.into_iter().chain(left).min();
-        // No limit at all: as long as browsers keep a cookie (RFC 6265bis §5.6.2, 400 days).
-        self.persistent.then(|| longest.unwrap_or(400 * 24 * 3_600))
-    }
-}
 
 /// What a request presented; only what is genuine.
 #[derive(Clone, Copy, Debug)]
@@ -85,14 +48,6 @@ pub(crate) enum Step<'a> {
     Done,
 }
 
-/// What the rules need to know of a user who was looked up.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Facts {
-    pub(crate) active: bool,
-    pub(crate) session_stamp_holds: bool,
-    pub(crate) remember_stamp_holds: bool,
-}
-
 /// What becomes of the session cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) enum SessionChange {
@@ -112,15 +67,6 @@ pub(crate) enum RememberChange {
     Keep,
     Clear,
     Reissue(RememberTerms),
-}
-
-/// Who it is, as far as the cookies tell.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) enum Who {
-    #[default]
-    Nobody,
-    /// The user who was loaded last.
-    User { fresh: u32, active: bool },
 }
 
 /// What the rules have come to.
@@ -158,7 +104,8 @@ impl<'a> Rules<'a> {
 
     pub(crate) fn start(&mut self) -> Step<'a> {
         let Some(held) = self.seen.session else { return self.try_remember() };
-        if self.policy.is_over(&held.cookie.terms, self.seen.now) {
+        if self.policy.is_over(held.cookie.terms.renewed, held.cookie.terms.started, self.seen.now)
+        {
             self.verdict.session = SessionChange::Clear;
             return self.try_remember();
         }
@@ -278,11 +225,6 @@ impl<'a> Rules<'a> {
         self.verdict.remember = RememberChange::Clear;
         Step::Done
     }
-}
-
-/// A user who has become active needs no force any more, and a later deactivation counts again.
-fn flags_of(flags: u8, facts: Facts) -> u8 {
-    if facts.active { flags & !FORCED } else { flags }
 }
 
 #[cfg(test)]

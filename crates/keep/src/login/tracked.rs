@@ -1,0 +1,432 @@
+//! Logins with a record: resolving them, beginning one, making one out anew, ending it.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use tower_keep_core::{
+    AuthUser, Creation, End, EndReason, NewLogin, Rotated, Rotation, Seen as SeenMark, SessionKey,
+    SessionRecord, Timestamp, Touch,
+};
+
+use super::change::LogIn;
+use super::handle::Login;
+use super::issue::{client_digest, remember_cookie, session_cookie};
+use super::resolve::{Purpose, announce, ask_loaders, facts};
+use super::snapshot::Snapshot;
+use super::state::{Change, Cookies, Current, Identity, Resolved};
+use crate::cookie::{
+    FORCED, Held, REMEMBERED, SessionId, TrackedRemember, TrackedSession, TrackedTerms,
+};
+use crate::keys::KeySlot;
+use crate::layer::Config;
+use crate::rules::Who;
+use crate::rules::tracked::{
+    Alarm, RememberChange, Rules, Seen, SessionChange, Step, Stored, Verdict,
+};
+use crate::sessions::Sessions;
+use crate::upkeep::Marks;
+use crate::{Event, Fault, LogInError, SessionProtection, random};
+
+/// How often a lost compare-and-swap of a confirmation is tried again.
+const RETRIES: usize = 2;
+
+/// The I/O that the rules ask for.
+pub(super) struct Walk<'a, U> {
+    pub(super) config: &'a Config<U>,
+    pub(super) sessions: &'a Sessions<U>,
+    pub(super) snapshot: &'a Snapshot,
+}
+
+impl<U: AuthUser> Walk<'_, U> {
+    pub(super) async fn resolve(
+        &self,
+        session: Option<&Held<TrackedSession>>,
+        remember: Option<&Held<TrackedRemember>>,
+        purpose: Purpose,
+    ) -> Result<Resolved<U>, Fault> {
+        let (config, store, now) = (self.config, &self.sessions.store, self.config.now());
+        let is_same = |held: &Held<TrackedSession>| {
+            client_digest(config, self.snapshot, held.slot) == held.cookie.client
+        };
+        let protects = config.policy.protection != SessionProtection::None;
+        let same_client = !protects || session.is_none_or(is_same);
+        let is_leaving = purpose == Purpose::Leave;
+        let seen = Seen { now, session, remember, same_client, is_leaving };
+        let mut rules = Rules::new(&config.policy, seen);
+
+        let mut step = rules.start();
+        let mut at = None;
+        let mut user: Option<Arc<U>> = None;
+        let mut asked_loaders = false;
+        loop {
+            step = match step {
+                Step::Load(id, likely) => {
+                    let key = id.key();
+                    at = Some((id, key));
+                    let stored = store.load_login(&key, likely).await?;
+                    user = stored.as_ref().and_then(|stored| stored.user.clone());
+                    rules.loaded(stored.map(|stored| {
+                        let id = &stored.record.user;
+                        let session = session.map(|held| (held.slot, id, held.cookie.stamp));
+                        let remember = remember.map(|held| (held.slot, id, held.cookie.stamp));
+                        let facts = |user: Arc<U>| facts(config, &*user, session, remember);
+                        Stored { user: stored.user.map(facts), record: stored.record }
+                    }))
+                }
+                Step::Verify => {
+                    let salt = rules.record().map(|record| record.salt);
+                    let fits = remember.zip(salt);
+                    rules.verified(
+                        fits.is_some_and(|(held, salt)| config.keyring.verifies(held, &salt)),
+                    )
+                }
+                Step::Rotate => match rules.record() {
+                    None => rules.rotated(None),
+                    Some(record) => {
+                        let longer = rules.next_remember_expires();
+                        let rotation = rotation(config, record, longer, now);
+                        rules.rotated(store.rotate(&rotation).await?)
+                    }
+                },
+                Step::End(reason) => {
+                    let keys = at.map(|(_, key)| key);
+                    let end = self.sessions.end(config, reason, rules.record().map(|r| &**r));
+                    let ended = store.revoke(keys.as_slice(), &end).await?;
+                    if let Some(record) = rules.record().filter(|_| ended > 0) {
+                        config.raise(Event::SessionEnded { record: Arc::clone(record), reason });
+                    }
+                    rules.ended(reason)
+                }
+                Step::AskLoaders => {
+                    asked_loaders = true;
+                    user = ask_loaders(config, self.snapshot).await?;
+                    break;
+                }
+                Step::Busy => return Err(Fault::BUSY),
+                Step::Done => break,
+            };
+        }
+        let (verdict, record) = rules.finish();
+        if let Some(record) = &record {
+            self.alarm(&verdict, record);
+            self.mark(&verdict, record, now).await?;
+        }
+        announce(config, verdict.protected, verdict.is_restored, user.as_ref(), asked_loaders);
+        let cookies = match (&user, &record, at, verdict.who) {
+            (Some(user), Some(record), Some((id, _)), Who::User { .. }) => {
+                Made { walk: self, user: &**user, id, record, now }.follow(&verdict, session)
+            }
+            _ => cookies_of_nobody(&verdict, self.until(now)),
+        };
+        let identity = match (verdict.who, user) {
+            (Who::User { fresh, active }, Some(user)) => Identity::Session { user, fresh, active },
+            (Who::Nobody, Some(user)) if asked_loaders => Identity::Loader { user },
+            _ => Identity::Anonymous,
+        };
+        Ok(Resolved { identity, cookies, asked_loaders })
+    }
+
+    /// Half the grace: what is written later could put an old cookie in the place of a newer one.
+    fn until(&self, now: u32) -> u32 {
+        now.saturating_add(self.config.policy.grace / 2)
+    }
+
+    fn alarm(&self, verdict: &Verdict, record: &Arc<SessionRecord>) {
+        let record = Arc::clone(record);
+        match verdict.alarm {
+            // Its end was already told.
+            Some(Alarm::Replay) | None => {}
+            Some(Alarm::WrongVerifier) => self.config.raise(Event::WrongVerifier { record }),
+            Some(Alarm::RolledBack) => self.config.raise(Event::StoreRolledBack { record }),
+        }
+    }
+
+    /// Notes that the browser holds this generation, and that the session was used.
+    async fn mark(&self, verdict: &Verdict, record: &SessionRecord, now: u32) -> Result<(), Fault> {
+        if !verdict.is_seen && !verdict.is_touched {
+            return Ok(());
+        }
+        let (key, at, policy) = (record.key, Timestamp::from_secs(now), &self.config.policy);
+        let remember_expires = verdict.remember_expires.map(Timestamp::from_secs);
+        let remember = remember_expires.max(record.remember_expires).map(Timestamp::as_secs);
+        let expires = policy.lives_until(now, record.session_started.as_secs(), remember);
+        let expires = Timestamp::from_secs(expires);
+        let generation = record.generation;
+        let marks = Marks {
+            seen: verdict.is_seen.then_some(SeenMark { key, generation, at }),
+            touch: verdict.is_touched.then_some(Touch { key, at, remember_expires, expires }),
+        };
+        self.sessions.upkeep.note(&*self.sessions.store, marks).await.map_err(Fault::from)
+    }
+}
+
+/// The next generation of this record.
+fn rotation<U>(
+    config: &Config<U>,
+    record: &SessionRecord,
+    remember_expires: Option<u32>,
+    now: u32,
+) -> Rotation {
+    let remember_expires = remember_expires.map(Timestamp::from_secs);
+    let remember = remember_expires.max(record.remember_expires).map(Timestamp::as_secs);
+    Rotation {
+        key: record.key,
+        from: record.generation,
+        at: Timestamp::from_secs(now),
+        remember_expires,
+        expires: Timestamp::from_secs(config.policy.lives_until(now, now, remember)),
+    }
+}
+
+fn cookies_of_nobody(verdict: &Verdict, until: u32) -> Cookies {
+    Cookies {
+        current: Current::Nothing,
+        session: match verdict.session {
+            SessionChange::Clear => Change::Clear,
+            _ => Change::Keep,
+        },
+        remember: match verdict.remember {
+            RememberChange::Clear => Change::Clear,
+            _ => Change::Keep,
+        },
+        until,
+    }
+}
+
+/// Makes cookies out for a user and a record.
+struct Made<'a, U> {
+    walk: &'a Walk<'a, U>,
+    user: &'a U,
+    id: SessionId,
+    record: &'a Arc<SessionRecord>,
+    now: u32,
+}
+
+impl<U: AuthUser> Made<'_, U> {
+    /// The cookies that the rules want.
+    fn follow(&self, verdict: &Verdict, session: Option<&Held<TrackedSession>>) -> Cookies {
+        let mut cookies = cookies_of_nobody(verdict, self.walk.until(self.now));
+        let mut flags = session.map_or(REMEMBERED, |held| held.cookie.terms.flags);
+        match verdict.session {
+            SessionChange::Keep | SessionChange::Clear => {}
+            SessionChange::Restore(terms) => {
+                flags = terms.flags;
+                cookies.session = self.session(terms, self.here());
+            }
+            SessionChange::Issue(terms) => {
+                // As with cookies alone: bound to the client that logged in, if its digest is still
+                // one of the current key.
+                let bound = session.filter(|held| held.slot.is_current());
+                let client = bound.map_or_else(|| self.here(), |held| held.cookie.client);
+                flags = terms.flags;
+                cookies.session = self.session(terms, client);
+            }
+        }
+        if let RememberChange::Issue { flags, generation, expires } = verdict.remember {
+            cookies.remember = self.remember(flags, generation, expires);
+        }
+        let (id, record) = (self.id, Arc::clone(self.record));
+        cookies.current = Current::Tracked { id, flags, record };
+        cookies
+    }
+
+    fn here(&self) -> u64 {
+        client_digest(self.walk.config, self.walk.snapshot, KeySlot::CURRENT)
+    }
+
+    fn stamp(&self) -> u64 {
+        let id = self.record.user.as_bytes();
+        self.walk.config.keyring.stamp(KeySlot::CURRENT, id, &self.user.stamp())
+    }
+
+    fn session(&self, terms: TrackedTerms, client: u64) -> Change<HeaderValue> {
+        let user = &self.record.user;
+        let is_short = user.as_bytes().len() <= TrackedSession::LONGEST_LIKELY;
+        let likely = if is_short { user.clone() } else { "".into() };
+        let session = TrackedSession { id: self.id, terms, stamp: self.stamp(), client, likely };
+        let started = self.record.session_started.as_secs();
+        session_cookie(self.walk.config, &session, started, self.now)
+    }
+
+    fn remember(&self, flags: u8, generation: u32, expires: u32) -> Change<HeaderValue> {
+        let (id, stamp, salt) = (self.id, self.stamp(), &self.record.salt);
+        let keyring = &self.walk.config.keyring;
+        let verifier = keyring.verifier(KeySlot::CURRENT, salt, id, generation);
+        let remember = TrackedRemember { id, flags, generation, verifier, expires, stamp };
+        remember_cookie(self.walk.config, &remember, expires, self.now)
+    }
+
+    /// Both cookies of the record's generation; fresh if the user has just proved who they are.
+    fn both(&self, flags: u8, fresh: bool) -> (u32, Cookies) {
+        // Zero stands for "not fresh", whatever the clock says.
+        let fresh = if fresh { self.now.max(1) } else { 0 };
+        let (generation, issued) = (self.record.generation, self.now);
+        let session = self.session(TrackedTerms { flags, generation, issued, fresh }, self.here());
+        let expires = self.record.remember_expires.map(Timestamp::as_secs);
+        let remember = expires
+            .filter(|expires| self.now < *expires)
+            .map(|expires| self.remember(flags & FORCED, generation, expires));
+        let current = Current::Tracked { id: self.id, flags, record: Arc::clone(self.record) };
+        // The latest choice rules: an older remember cookie must not bring anybody back later.
+        let remember = remember.unwrap_or(Change::Clear);
+        (fresh, Cookies { current, session, remember, until: u32::MAX })
+    }
+}
+
+impl<U: AuthUser> Login<U> {
+    /// The sessions of this browser: the one begun or found by this request, and those that its
+    /// cookies point to.
+    fn own_sessions(&self) -> Vec<SessionKey> {
+        let current = match &self.state().current {
+            Current::Tracked { record, .. } => Some(record.key),
+            Current::Nothing | Current::Stateless { .. } => None,
+        };
+        let mut keys: Vec<_> = current.into_iter().collect();
+        for key in self.presented().sessions().map(SessionId::key) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+}
+
+/// Begins the login: one write.
+pub(super) async fn begin<U: AuthUser>(
+    log_in: &LogIn<'_, U>,
+    sessions: &Sessions<U>,
+    flags: u8,
+) -> Result<(), LogInError> {
+    let LogIn { login, user, .. } = log_in;
+    let _changing = login.change().await?;
+    let (config, snapshot, now) = (login.config(), &login.0.snapshot, login.config().now());
+    let (id, at) = (SessionId(random::bytes()?), Timestamp::from_secs(now));
+    let seconds = log_in.remember_seconds();
+    let remember_expires = seconds.map(|seconds| at.plus(seconds));
+    let remember = remember_expires.map(Timestamp::as_secs);
+    let record = SessionRecord {
+        key: id.key(),
+        user: user.id(),
+        generation: 0,
+        rotated_at: None,
+        seen_at: None,
+        salt: random::bytes()?,
+        created: at,
+        session_started: at,
+        last_seen: at,
+        remember_expires,
+        remember_seconds: seconds.unwrap_or_default(),
+        expires: Timestamp::from_secs(config.policy.lives_until(now, now, remember)),
+        address: snapshot.request.client,
+        user_agent: snapshot.shown_user_agent(),
+        method: log_in.method.as_str().into(),
+        ended: None,
+    };
+    let new = NewLogin {
+        record: &record,
+        replacing: &login.own_sessions(),
+        replaced_until: at.plus(config.policy.grace),
+        limit: sessions.limit,
+    };
+    let creation = sessions.store.create(&new).await.map_err(Fault::from)?;
+    let Creation::Created { ended, replays } = creation else {
+        let most = sessions.limit.map_or(0, |limit| limit.most);
+        return Err(LogInError::TooManySessions { most });
+    };
+    let record = Arc::new(record);
+    let walk = Walk { config, sessions, snapshot };
+    let made = Made { walk: &walk, user: &**user, id, record: &record, now };
+    let (fresh, cookies) = made.both(flags, log_in.fresh);
+    let identity = Identity::Session { user: Arc::clone(user), fresh, active: user.is_active() };
+    let is_too_late = {
+        let mut state = login.state();
+        if !state.sealed {
+            state.decide(identity, cookies);
+        }
+        state.sealed
+    };
+    if is_too_late {
+        // The head went out while the record was written; no cookie can follow it.
+        let end = sessions.end(config, EndReason::LoggedOut, None);
+        sessions.store.revoke(&[record.key], &end).await.map_err(Fault::from)?;
+        return Err(Fault::TOO_LATE.into());
+    }
+    for record in ended {
+        config.raise(Event::SessionEnded { record, reason: EndReason::Limit });
+    }
+    log_in.tell_of_replays(&replays);
+    Ok(())
+}
+
+/// Ends the sessions of this browser. What can't be recorded is not done.
+pub(super) async fn end<U: AuthUser>(
+    login: &Login<U>,
+    sessions: &Sessions<U>,
+) -> Result<Option<Arc<U>>, Fault> {
+    let _changing = login.change().await?;
+    login.ensure_resolved_for(Purpose::Leave).await?;
+    let keys = login.own_sessions();
+    if !keys.is_empty() {
+        let end = sessions.end(login.config(), EndReason::LoggedOut, None);
+        sessions.store.revoke(&keys, &end).await?;
+    }
+    login.leave_session()
+}
+
+/// Begins the next generation of the current session, which makes it fresh. `Ok(None)` if it has
+/// ended meanwhile.
+pub(super) async fn reissue<U: AuthUser>(
+    login: &Login<U>,
+    sessions: &Sessions<U>,
+    user: &Arc<U>,
+) -> Result<Option<()>, Fault> {
+    let (config, snapshot, now) = (login.config(), &login.0.snapshot, login.config().now());
+    let current = match &login.state().current {
+        Current::Tracked { id, flags, record } => Some((*id, *flags, Arc::clone(record))),
+        Current::Nothing | Current::Stateless { .. } => None,
+    };
+    let Some((id, flags, mut record)) = current else { return Ok(None) };
+    for _ in 0..=RETRIES {
+        match sessions.store.rotate(&rotation(config, &record, None, now)).await? {
+            Some(Rotated::Won(next)) => {
+                let walk = Walk { config, sessions, snapshot };
+                let made = Made { walk: &walk, user: &**user, id, record: &next, now };
+                let (fresh, mut cookies) = made.both(flags & !FORCED, true);
+                cookies.until = walk.until(now);
+                if next.remember_expires.is_none() {
+                    // Nothing to make out, and nothing that would have to go.
+                    cookies.remember = Change::Keep;
+                }
+                let mut state = login.state();
+                if state.sealed {
+                    return Err(Fault::TOO_LATE);
+                }
+                let user = Arc::clone(user);
+                state.identity = Identity::Session { user, fresh, active: true };
+                state.decide_cookies(cookies);
+                return Ok(Some(()));
+            }
+            Some(Rotated::Lost(other)) if other.ended.is_none() => record = other,
+            Some(Rotated::Lost(_)) | None => return Ok(None),
+        }
+    }
+    Err(Fault::BUSY)
+}
+
+impl<U> Sessions<U> {
+    /// How a session ends now. A replay is kept in mind until the user was told of it.
+    pub(crate) fn end(
+        &self,
+        config: &Config<U>,
+        reason: EndReason,
+        record: Option<&SessionRecord>,
+    ) -> End {
+        let at = Timestamp::from_secs(config.now());
+        let grace = at.plus(config.policy.grace);
+        let until_told = record.filter(|_| reason == EndReason::Replay);
+        let keep_until = until_told.map_or(grace, |record| {
+            grace.max(record.expires).max(at.plus(config.remember_duration))
+        });
+        End { at, reason, keep_until }
+    }
+}

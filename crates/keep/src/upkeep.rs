@@ -1,0 +1,223 @@
+//! Work that outlives requests: notes of use that wait to be written together, and the purge.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
+use tower_keep_core::{Seen, SessionKey, SessionStore, StoreError, Timestamp, Touch};
+
+/// How many sessions' notes may wait. Beyond, requests write their own.
+const CAPACITY: usize = 65_536;
+/// How many are written at once.
+const BATCH: usize = 500;
+/// How long notes are collected before they are written.
+const COLLECT: Duration = Duration::from_secs(1);
+/// How long to wait after a fault, at first and at most.
+const RETRY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+/// How often records that have expired are looked for.
+const PURGE: Duration = Duration::from_secs(60);
+/// How many are removed at once, and in one round.
+const PURGED: [usize; 2] = [500, 50_000];
+/// Between two batches others have their turn.
+const BREATH: Duration = Duration::from_millis(10);
+/// How far the clocks of servers may differ: that long an expired record is kept, in seconds.
+const CLOCK_SKEW: u32 = 300;
+
+/// What a request has learned of a session.
+pub(crate) struct Marks {
+    pub(crate) seen: Option<Seen>,
+    pub(crate) touch: Option<Touch>,
+}
+
+#[derive(Default)]
+pub(crate) struct Upkeep {
+    waiting: Mutex<Waiting>,
+    wake: Notify,
+    /// How many futures drive this.
+    drivers: AtomicUsize,
+    /// The log has said that there are none.
+    told: AtomicBool,
+}
+
+/// At most one note of either kind for each session.
+#[derive(Default)]
+struct Waiting {
+    seen: HashMap<SessionKey, Seen>,
+    touches: HashMap<SessionKey, Touch>,
+}
+
+impl Waiting {
+    fn has_room(&self) -> bool {
+        self.seen.len() + self.touches.len() < CAPACITY
+    }
+
+    fn add(&mut self, marks: &Marks) {
+        if let Some(seen) = marks.seen {
+            // Of one generation the first time counts; an earlier generation counts no more.
+            let known = self.seen.entry(seen.key).or_insert(seen);
+            if known.generation < seen.generation {
+                *known = seen;
+            }
+        }
+        if let Some(touch) = marks.touch {
+            let known = self.touches.entry(touch.key).or_insert(touch);
+            known.at = known.at.max(touch.at);
+            known.expires = known.expires.max(touch.expires);
+            known.remember_expires = known.remember_expires.max(touch.remember_expires);
+        }
+    }
+}
+
+/// Notes on their way to the store. Dropped before they have arrived, they wait again.
+struct Batch<'a> {
+    upkeep: &'a Upkeep,
+    seen: Vec<Seen>,
+    touches: Vec<Touch>,
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.upkeep.waiting();
+        for seen in self.seen.drain(..) {
+            waiting.add(&Marks { seen: Some(seen), touch: None });
+        }
+        for touch in self.touches.drain(..) {
+            waiting.add(&Marks { seen: None, touch: Some(touch) });
+        }
+    }
+}
+
+/// One future that drives the upkeep, for as long as it lives.
+struct Driver<'a>(&'a AtomicUsize);
+
+impl<'a> Driver<'a> {
+    fn new(drivers: &'a AtomicUsize) -> Self {
+        drivers.fetch_add(1, Ordering::Relaxed);
+        Self(drivers)
+    }
+}
+
+impl Drop for Driver<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Upkeep {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves the marks for whoever drives this; writes them at once where nobody does, or where too
+    /// many wait.
+    pub(crate) async fn note<S: SessionStore + ?Sized>(
+        &self,
+        store: &S,
+        marks: Marks,
+    ) -> Result<(), StoreError> {
+        if self.drivers.load(Ordering::Relaxed) > 0 {
+            let mut waiting = self.waiting();
+            if waiting.has_room() {
+                waiting.add(&marks);
+                drop(waiting);
+                self.wake.notify_one();
+                return Ok(());
+            }
+        } else if !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "requests write when sessions were last used by themselves, and nothing purges \
+                 expired ones: spawn `auth.upkeep()`"
+            );
+        }
+        if let Some(seen) = marks.seen {
+            store.seen(&[seen]).await?;
+        }
+        if let Some(touch) = marks.touch {
+            store.touch(&[touch]).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes all that waits now.
+    pub(crate) async fn flush<S: SessionStore + ?Sized>(
+        &self,
+        store: &S,
+    ) -> Result<(), StoreError> {
+        loop {
+            let mut batch = self.batch();
+            if batch.seen.is_empty() && batch.touches.is_empty() {
+                return Ok(());
+            }
+            if !batch.seen.is_empty() {
+                store.seen(&batch.seen).await?;
+                batch.seen.clear();
+            }
+            if !batch.touches.is_empty() {
+                store.touch(&batch.touches).await?;
+                batch.touches.clear();
+            }
+        }
+    }
+
+    fn batch(&self) -> Batch<'_> {
+        let mut waiting = self.waiting();
+        let seen = waiting.seen.keys().take(BATCH).copied().collect::<Vec<_>>();
+        let touches = waiting.touches.keys().take(BATCH).copied().collect::<Vec<_>>();
+        Batch {
+            upkeep: self,
+            seen: seen.iter().filter_map(|key| waiting.seen.remove(key)).collect(),
+            touches: touches.iter().filter_map(|key| waiting.touches.remove(key)).collect(),
+        }
+    }
+
+    /// Removes what has expired, in batches; answers how many records.
+    pub(crate) async fn purge<S: SessionStore + ?Sized>(
+        &self,
+        store: &S,
+        now: u32,
+        most: usize,
+    ) -> Result<usize, StoreError> {
+        store.purge(Timestamp::from_secs(now).minus(CLOCK_SKEW), most).await
+    }
+
+    /// Writes and purges for as long as it is polled.
+    pub(crate) async fn drive<S: SessionStore + ?Sized>(&self, store: &S, now: impl Fn() -> u32) {
+        let _driver = Driver::new(&self.drivers);
+        let (mut next_purge, mut pause) = (Instant::now() + PURGE, RETRY[0]);
+        loop {
+            if timeout_at(next_purge, self.wake.notified()).await.is_ok() {
+                sleep(COLLECT).await;
+                if let Err(error) = self.flush(store).await {
+                    warn(&error, "notes of use wait for the store");
+                    self.wake.notify_one();
+                    sleep(pause).await;
+                    pause = (pause * 2).min(RETRY[1]);
+                } else {
+                    pause = RETRY[0];
+                }
+            }
+            if next_purge <= Instant::now() {
+                next_purge = Instant::now() + PURGE;
+                let mut purged = 0;
+                while purged < PURGED[1] {
+                    match self.purge(store, now(), PURGED[0]).await {
+                        Ok(0) => break,
+                        Ok(some) => purged += some,
+                        Err(error) => {
+                            warn(&error, "expired sessions could not be purged");
+                            break;
+                        }
+                    }
+                    sleep(BREATH).await;
+                }
+            }
+        }
+    }
+}
+
+fn warn(error: &StoreError, what: &str) {
+    tracing::warn!(error = error as &dyn std::error::Error, "{what}");
+}

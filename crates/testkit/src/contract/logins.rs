@@ -1,0 +1,88 @@
+//! The contract of [`LoginStore`].
+
+use std::sync::Arc;
+
+use tower_keep_core::{Account, LoginStore, SessionKey, StoredLogin, UserDirectory, UserId};
+
+use super::sessions::begin;
+use super::unique;
+
+clauses! {
+    UserDirectory<User = Account>, LoginStore;
+    a_login_is_its_record_and_its_user
+    the_record_says_whose_login_it_is
+    a_login_of_a_deleted_user_has_no_user
+    an_unknown_key_is_no_login
+}
+
+async fn new_user<S: UserDirectory<User = Account>>(store: &S) -> Account {
+    let account = Account::new(unique("id"), unique("name"), "hash");
+    store.insert(&account).await.expect("a new account is inserted");
+    account
+}
+
+async fn load<S: LoginStore<User = Account>>(
+    store: &S,
+    key: &SessionKey,
+    likely: Option<&UserId>,
+) -> Option<StoredLogin<Account>> {
+    store.load_login(key, likely).await.expect("a key that is asked for is no fault")
+}
+
+/// Record and user come together, as they are stored now.
+pub async fn a_login_is_its_record_and_its_user<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account> + LoginStore,
+{
+    let mut account = new_user(&*store).await;
+    let record = begin(&*store, account.id()).await;
+    for likely in [None, Some(account.id())] {
+        let found = load(&*store, &record.key, likely).await.expect("a login");
+        assert_eq!(*found.record, record);
+        assert_eq!(found.user.as_deref(), Some(&account));
+    }
+    account.set_password_hash("another hash");
+    assert!(store.update(&account).await.expect("no fault"));
+    let found = load(&*store, &record.key, Some(account.id())).await.expect("a login");
+    assert_eq!(found.user.as_deref(), Some(&account), "as stored now");
+}
+
+/// A wrong guess at the user changes nothing.
+pub async fn the_record_says_whose_login_it_is<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account> + LoginStore,
+{
+    let (account, other) = (new_user(&*store).await, new_user(&*store).await);
+    let record = begin(&*store, account.id()).await;
+    let unknown = UserId::from(unique("id"));
+    for likely in [other.id(), &unknown, &"a\0b".into(), &"".into()] {
+        let found = load(&*store, &record.key, Some(likely)).await.expect("a login");
+        assert_eq!(*found.record, record);
+        assert_eq!(found.user.as_deref(), Some(&account), "likely {likely:?}");
+    }
+}
+
+/// The record stays; there is nobody whose login it is.
+pub async fn a_login_of_a_deleted_user_has_no_user<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account> + LoginStore,
+{
+    let account = new_user(&*store).await;
+    let record = begin(&*store, account.id()).await;
+    assert!(store.delete(account.id()).await.expect("no fault"));
+    for likely in [None, Some(account.id())] {
+        let found = load(&*store, &record.key, likely).await.expect("the record");
+        assert_eq!((&*found.record, found.user), (&record, None));
+    }
+}
+
+/// A key without a record is nobody's login, whoever is likely.
+pub async fn an_unknown_key_is_no_login<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account> + LoginStore,
+{
+    let account = new_user(&*store).await;
+    for likely in [None, Some(account.id())] {
+        assert!(load(&*store, &SessionKey::new([7; 32]), likely).await.is_none());
+    }
+}

@@ -1,0 +1,310 @@
+//! The contracts of [`UserStore`](tower_keep_core::UserStore) and [`UserDirectory`].
+
+use std::sync::Arc;
+
+use tower_keep_core::{Account, StoreError, StoreErrorKind, UserDirectory, UserId};
+
+use super::{STEPS, TASKS, compete, interrupted, odd_texts, settled, unique};
+
+clauses! {
+    UserDirectory<User = Account>;
+    a_user_is_found_by_id_as_stored
+    a_user_is_found_by_login_name_byte_for_byte
+    unknown_and_odd_ids_and_names_are_nobody
+    odd_ids_and_names_are_kept_or_refused
+    by_ids_answers_in_order_and_as_often_as_asked
+    a_taken_id_or_name_conflicts_and_nothing_is_written
+    of_concurrent_inserts_one_succeeds
+    an_update_replaces_the_user_and_frees_the_name
+    an_update_to_a_taken_name_conflicts_and_nothing_is_written
+    of_concurrent_renames_to_one_name_one_succeeds
+    an_update_of_nobody_is_false_and_inserts_nothing
+    a_deleted_user_is_gone_and_the_name_is_free
+    an_interrupted_insert_leaves_all_or_nothing
+    an_interrupted_update_leaves_the_old_or_the_new
+    an_interrupted_delete_leaves_all_or_nothing
+}
+
+/// An account of its own.
+fn new_account() -> Account {
+    Account::new(unique("id"), unique("name"), "a password's hash")
+}
+
+async fn insert<S: UserDirectory<User = Account>>(store: &S, account: &Account) {
+    store.insert(account).await.expect("a new account is inserted");
+}
+
+async fn by_id<S: UserDirectory<User = Account>>(store: &S, id: &UserId) -> Option<Account> {
+    let found = store.by_id(id).await.expect("an id that is asked for is no fault");
+    found.map(|account| Account::clone(&account))
+}
+
+async fn by_login<S: UserDirectory<User = Account>>(store: &S, login: &str) -> Option<Account> {
+    let found = store.by_login(login).await.expect("a name that is asked for is no fault");
+    found.map(|account| Account::clone(&account))
+}
+
+fn is_conflict<T>(result: &Result<T, StoreError>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == StoreErrorKind::Conflict)
+}
+
+/// What is stored for an account, by its id and by its name.
+type Found = (Option<Account>, Option<Account>);
+
+async fn both<S: UserDirectory<User = Account>>(store: &S, account: &Account) -> Found {
+    (by_id(store, account.id()).await, by_login(store, account.login()).await)
+}
+
+/// An inserted user is found by id, with everything that was stored.
+pub async fn a_user_is_found_by_id_as_stored<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    let stamped = new_account().with_stamp([0, 0xFF, b'\n']);
+    for account in [new_account(), new_account().with_active(false), stamped] {
+        insert(&*store, &account).await;
+        assert_eq!(by_id(&*store, account.id()).await, Some(account));
+    }
+}
+
+/// A login name is compared byte for byte: case, spaces and Unicode forms count.
+pub async fn a_user_is_found_by_login_name_byte_for_byte<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    let name = unique("Ada\u{e9}");
+    let account = Account::new(unique("id"), name.clone(), "hash");
+    insert(&*store, &account).await;
+    assert_eq!(by_login(&*store, &name).await, Some(account));
+    let others = [
+        name.to_lowercase(),
+        name.to_uppercase(),
+        format!("{name} "),
+        format!(" {name}"),
+        name.replace('\u{e9}', "e\u{301}"),
+        name.replace('\u{e9}', "e"),
+        name[..name.len() - 1].to_owned(),
+    ];
+    for other in others {
+        assert_eq!(by_login(&*store, &other).await, None, "{other:?}");
+    }
+}
+
+/// Ids and names that are unknown or can't be one of this store's are nobody's, and no fault.
+pub async fn unknown_and_odd_ids_and_names_are_nobody<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    for odd in odd_texts().into_iter().chain([String::new(), "x".repeat(70_000)]) {
+        let id = UserId::from(odd.as_str());
+        assert_eq!(by_id(&*store, &id).await, None, "{odd:?}");
+        assert_eq!(by_login(&*store, &odd).await, None, "{odd:?}");
+        let many = store.by_ids(&[id.clone(), id]).await.expect("odd ids are no fault");
+        assert!(many.len() == 2 && many.iter().all(Option::is_none), "{odd:?}");
+    }
+}
+
+/// A user with an odd id or name is kept exactly so, or refused and not written.
+pub async fn odd_ids_and_names_are_kept_or_refused<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    for odd in odd_texts() {
+        for account in
+            [Account::new(odd.as_str(), unique("name"), ""), Account::new(unique("id"), &*odd, "")]
+        {
+            let is_kept = store.insert(&account).await.is_ok();
+            let kept = is_kept.then_some(account.clone());
+            assert_eq!(both(&*store, &account).await, (kept.clone(), kept), "{odd:?}");
+        }
+    }
+}
+
+/// `by_ids` answers each id in its place, also those that are unknown or asked for twice.
+pub async fn by_ids_answers_in_order_and_as_often_as_asked<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    let (one, other) = (new_account(), new_account());
+    insert(&*store, &one).await;
+    insert(&*store, &other).await;
+    let unknown = UserId::from(unique("id"));
+    let asked = [other.id(), &unknown, one.id(), other.id(), one.id()];
+    let asked = asked.map(UserId::from);
+    let found = store.by_ids(&asked).await.expect("no fault");
+    let found: Vec<_> = found.iter().map(Option::as_deref).collect();
+    assert_eq!(found, [Some(&other), None, Some(&one), Some(&other), Some(&one)]);
+    assert!(store.by_ids(&[]).await.expect("no fault").is_empty());
+}
+
+/// Of ids and of login names there is one each; the second is a conflict and leaves nothing behind.
+pub async fn a_taken_id_or_name_conflicts_and_nothing_is_written<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    let account = new_account();
+    insert(&*store, &account).await;
+    let same_id = Account::new(account.id(), unique("name"), "other");
+    assert!(is_conflict(&store.insert(&same_id).await), "the id is taken");
+    assert_eq!(both(&*store, &same_id).await, (Some(account.clone()), None));
+    let same_name = Account::new(unique("id"), account.login(), "other");
+    assert!(is_conflict(&store.insert(&same_name).await), "the name is taken");
+    assert_eq!(both(&*store, &same_name).await, (None, Some(account.clone())));
+    assert!(is_conflict(&store.insert(&account).await), "both are taken");
+}
+
+/// However many insert one login name, or one id, at once: one succeeds, the others conflict.
+pub async fn of_concurrent_inserts_one_succeeds<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account> + 'static,
+{
+    let (id, name) = (unique("id"), unique("name"));
+    for same_id in [false, true] {
+        let results = compete(TASKS, |_| {
+            let store = Arc::clone(&store);
+            let (other_id, other_name) = (unique("id"), unique("name"));
+            let account = if same_id {
+                Account::new(id.as_str(), other_name, "")
+            } else {
+                Account::new(other_id, name.as_str(), "")
+            };
+            async move { store.insert(&account).await }
+        })
+        .await;
+        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "one is inserted");
+        assert_eq!(results.iter().filter(|result| is_conflict(result)).count(), TASKS - 1);
+    }
+}
+
+/// An update replaces all of the user; an earlier login name is free for others.
+pub async fn an_update_replaces_the_user_and_frees_the_name<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    let before = new_account();
+    insert(&*store, &before).await;
+    let after = Account::new(before.id(), unique("name"), "another hash").with_active(false);
+    assert!(store.update(&after).await.expect("no fault"), "there was a user to update");
+    assert_eq!(both(&*store, &after).await, (Some(after.clone()), Some(after.clone())));
+    assert_eq!(by_login(&*store, before.login()).await, None, "the earlier name is nobody's");
+    let heir = Account::new(unique("id"), before.login(), "");
+    insert(&*store, &heir).await;
+    assert_eq!(by_login(&*store, before.login()).await, Some(heir));
+    assert!(store.update(&after).await.expect("no fault"), "the same once more is an update too");
+}
+
+/// Nobody can take another's login name.
+pub async fn an_update_to_a_taken_name_conflicts_and_nothing_is_written<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    let (one, other) = (new_account(), new_account());
+    insert(&*store, &one).await;
+    insert(&*store, &other).await;
+    let thief = Account::new(one.id(), other.login(), "changed");
+    assert!(is_conflict(&store.update(&thief).await), "the name is the other's");
+    assert_eq!(both(&*store, &one).await, (Some(one.clone()), Some(one)));
+    assert_eq!(both(&*store, &other).await, (Some(other.clone()), Some(other)));
+}
+
+/// However many users take one free name at once: one gets it.
+pub async fn of_concurrent_renames_to_one_name_one_succeeds<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account> + 'static,
+{
+    let (wanted, tasks) = (unique("name"), 10);
+    let mut accounts = Vec::new();
+    for _ in 0..tasks {
+        let account = new_account();
+        insert(&*store, &account).await;
+        accounts.push(account);
+    }
+    let results = compete(tasks, |index| {
+        let store = Arc::clone(&store);
+        let account = Account::new(accounts[index].id(), wanted.as_str(), "");
+        async move { store.update(&account).await }
+    })
+    .await;
+    assert_eq!(results.iter().filter(|result| matches!(result, Ok(true))).count(), 1);
+    assert_eq!(results.iter().filter(|result| is_conflict(result)).count(), tasks - 1);
+    let winner = by_login(&*store, &wanted).await.expect("one has the name");
+    assert_eq!(by_id(&*store, winner.id()).await, Some(winner));
+}
+
+/// Updating a user who is not there changes nothing.
+pub async fn an_update_of_nobody_is_false_and_inserts_nothing<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    let account = new_account();
+    assert!(!store.update(&account).await.expect("no fault"));
+    assert_eq!(both(&*store, &account).await, (None, None));
+    let id = UserId::from("a\0b");
+    assert!(!store.update(&Account::new(id, unique("name"), "")).await.unwrap_or(false));
+}
+
+/// Deleting frees the login name, and can be repeated.
+pub async fn a_deleted_user_is_gone_and_the_name_is_free<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    let account = new_account();
+    insert(&*store, &account).await;
+    assert!(store.delete(account.id()).await.expect("no fault"), "there was one");
+    assert_eq!(both(&*store, &account).await, (None, None));
+    assert!(!store.delete(account.id()).await.expect("no fault"), "there is none any more");
+    let heir = Account::new(unique("id"), account.login(), "");
+    insert(&*store, &heir).await;
+    for odd in odd_texts() {
+        assert!(!store.delete(&UserId::from(odd)).await.expect("odd ids are no fault"));
+    }
+}
+
+/// A dropped insert has inserted the user under both keys, or not at all.
+pub async fn an_interrupted_insert_leaves_all_or_nothing<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    for step in 0..STEPS {
+        let account = new_account();
+        interrupted(step, store.insert(&account)).await;
+        let (id, login) = settled(|| both(&*store, &account)).await;
+        assert_eq!(id, login, "found by id and by name, or by neither");
+        assert!(id.is_none_or(|found| found == account));
+    }
+}
+
+/// A dropped update leaves the user before or after, never a mixture.
+pub async fn an_interrupted_update_leaves_the_old_or_the_new<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    for step in 0..STEPS {
+        let before = new_account();
+        insert(&*store, &before).await;
+        let after = Account::new(before.id(), unique("name"), "another hash");
+        interrupted(step, store.update(&after)).await;
+        let look = || async {
+            let by_old_name = by_login(&*store, before.login()).await;
+            (both(&*store, &after).await, by_old_name)
+        };
+        let found = settled(look).await;
+        let as_before = ((Some(before.clone()), None), Some(before.clone()));
+        let as_after = ((Some(after.clone()), Some(after.clone())), None);
+        assert!(found == as_before || found == as_after, "{found:?}");
+    }
+}
+
+/// A dropped delete has removed the user under both keys, or not at all.
+pub async fn an_interrupted_delete_leaves_all_or_nothing<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    for step in 0..STEPS {
+        let account = new_account();
+        insert(&*store, &account).await;
+        interrupted(step, store.delete(account.id())).await;
+        let (id, login) = settled(|| both(&*store, &account)).await;
+        assert_eq!(id, login, "found by id and by name, or by neither");
+    }
+}

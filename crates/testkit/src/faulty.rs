@@ -1,0 +1,267 @@
+//! A store that fails, delays or hangs on demand, and counts what it is asked.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tower_keep_core::{
+    Creation, End, LoginStore, NewLogin, Rotated, Rotation, Seen, SessionKey, SessionRecord,
+    SessionStore, StoreError, StoreErrorKind, StoredLogin, Timestamp, Touch, UserDirectory, UserId,
+    UserStore, async_trait,
+};
+
+/// A call of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each is the method of its name")]
+#[non_exhaustive]
+pub enum Call {
+    ById,
+    ByLogin,
+    ByIds,
+    Insert,
+    Update,
+    Delete,
+    LoadLogin,
+    Create,
+    Load,
+    Rotate,
+    Seen,
+    Touch,
+    Revoke,
+    RevokeAll,
+    List,
+    Purge,
+}
+
+impl Call {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::ById,
+        Self::ByLogin,
+        Self::ByIds,
+        Self::Insert,
+        Self::Update,
+        Self::Delete,
+        Self::LoadLogin,
+        Self::Create,
+        Self::Load,
+        Self::Rotate,
+        Self::Seen,
+        Self::Touch,
+        Self::Revoke,
+        Self::RevokeAll,
+        Self::List,
+        Self::Purge,
+    ];
+}
+
+/// What happens at a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Trouble {
+    /// It fails, and has done nothing.
+    Fails(StoreErrorKind),
+    /// It does what was asked, and then fails: an answer that was lost on its way.
+    FailsAfterwards(StoreErrorKind),
+    /// It waits this long, in the tokio runtime's time, before it does what was asked.
+    Delays(Duration),
+    /// It never answers.
+    Hangs,
+}
+
+/// Wraps any store. A clone shares its troubles and its counts.
+///
+/// ```
+/// use tower_keep_core::{Account, StoreErrorKind, UserStore};
+/// use tower_keep_memory::MemoryStore;
+/// use tower_keep_testkit::{Call, FaultyStore, Trouble};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let store = FaultyStore::new(MemoryStore::<Account>::new());
+/// store.set(Call::ById, Trouble::Fails(StoreErrorKind::Unavailable));
+/// assert!(store.by_id(&"1".into()).await.is_err());
+/// store.heal();
+/// assert!(store.by_id(&"1".into()).await.is_ok());
+/// assert_eq!(store.take_calls(), [Call::ById, Call::ById]);
+/// # }
+/// ```
+pub struct FaultyStore<S> {
+    inner: S,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    troubles: HashMap<Call, Trouble>,
+    calls: Vec<Call>,
+}
+
+impl<S> FaultyStore<S> {
+    /// This store, without troubles.
+    pub fn new(inner: S) -> Self {
+        Self { inner, shared: Arc::default() }
+    }
+
+    /// The store inside, which has no troubles and is not counted.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// From now on this happens at this call.
+    pub fn set(&self, call: Call, trouble: Trouble) {
+        self.shared().troubles.insert(call, trouble);
+    }
+
+    /// From now on this happens at every call.
+    pub fn set_all(&self, trouble: Trouble) {
+        Call::ALL.into_iter().for_each(|call| self.set(call, trouble));
+    }
+
+    /// Ends all troubles.
+    pub fn heal(&self) {
+        self.shared().troubles.clear();
+    }
+
+    /// The calls since this was last asked, in order, failed ones too.
+    pub fn take_calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.shared().calls)
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn call<T>(
+        &self,
+        call: Call,
+        ask: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let trouble = {
+            let mut shared = self.shared();
+            shared.calls.push(call);
+            shared.troubles.get(&call).copied()
+        };
+        let fault = |kind| StoreError::new(kind, "faulty");
+        match trouble {
+            None => ask.await,
+            Some(Trouble::Fails(kind)) => Err(fault(kind)),
+            Some(Trouble::FailsAfterwards(kind)) => {
+                ask.await?;
+                Err(fault(kind))
+            }
+            Some(Trouble::Delays(by)) => {
+                tokio::time::sleep(by).await;
+                ask.await
+            }
+            Some(Trouble::Hangs) => std::future::pending().await,
+        }
+    }
+}
+
+impl<S: Clone> Clone for FaultyStore<S> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<S> fmt::Debug for FaultyStore<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyStore").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl<S: UserStore> UserStore for FaultyStore<S> {
+    type User = S::User;
+
+    async fn by_id(&self, id: &UserId) -> Result<Option<Arc<S::User>>, StoreError> {
+        self.call(Call::ById, self.inner.by_id(id)).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: UserDirectory> UserDirectory for FaultyStore<S> {
+    async fn by_login(&self, login: &str) -> Result<Option<Arc<S::User>>, StoreError> {
+        self.call(Call::ByLogin, self.inner.by_login(login)).await
+    }
+
+    async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<S::User>>>, StoreError> {
+        self.call(Call::ByIds, self.inner.by_ids(ids)).await
+    }
+
+    async fn insert(&self, user: &S::User) -> Result<(), StoreError> {
+        self.call(Call::Insert, self.inner.insert(user)).await
+    }
+
+    async fn update(&self, user: &S::User) -> Result<bool, StoreError> {
+        self.call(Call::Update, self.inner.update(user)).await
+    }
+
+    async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {
+        self.call(Call::Delete, self.inner.delete(id)).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: SessionStore> SessionStore for FaultyStore<S> {
+    async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError> {
+        self.call(Call::Create, self.inner.create(login)).await
+    }
+
+    async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError> {
+        self.call(Call::Load, self.inner.load(key)).await
+    }
+
+    async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
+        self.call(Call::Rotate, self.inner.rotate(rotation)).await
+    }
+
+    async fn seen(&self, marks: &[Seen]) -> Result<(), StoreError> {
+        self.call(Call::Seen, self.inner.seen(marks)).await
+    }
+
+    async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
+        self.call(Call::Touch, self.inner.touch(touches)).await
+    }
+
+    async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize, StoreError> {
+        self.call(Call::Revoke, self.inner.revoke(keys, end)).await
+    }
+
+    async fn revoke_all(
+        &self,
+        user: &UserId,
+        but: Option<&SessionKey>,
+        end: &End,
+    ) -> Result<usize, StoreError> {
+        self.call(Call::RevokeAll, self.inner.revoke_all(user, but, end)).await
+    }
+
+    async fn list(
+        &self,
+        user: &UserId,
+        now: Timestamp,
+        most: usize,
+    ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
+        self.call(Call::List, self.inner.list(user, now, most)).await
+    }
+
+    async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
+        self.call(Call::Purge, self.inner.purge(before, most)).await
+    }
+}
+
+#[async_trait]
+impl<S: LoginStore> LoginStore for FaultyStore<S> {
+    async fn load_login(
+        &self,
+        key: &SessionKey,
+        likely: Option<&UserId>,
+    ) -> Result<Option<StoredLogin<S::User>>, StoreError> {
+        self.call(Call::LoadLogin, self.inner.load_login(key, likely)).await
+    }
+}

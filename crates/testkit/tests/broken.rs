@@ -1,0 +1,391 @@
+//! Every clause fails on a store that breaks it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use tokio::task::yield_now;
+use tower_keep_core::{
+    Account, Creation, End, EndReason, Ended, LoginStore, NewLogin, Rotated, Rotation, Seen,
+    SessionKey, SessionLimit, SessionRecord, SessionStore, StoreError, StoreErrorKind, StoredLogin,
+    Timestamp, Touch, UserDirectory, UserId, UserStore, WhenFull, async_trait,
+};
+use tower_keep_memory::MemoryStore;
+use tower_keep_testkit::contract::{logins, sessions, users};
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_clause_fails_on_a_store_that_breaks_it() {
+    // The panics of broken clauses are what is wanted here; they need not fill the output.
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut unbroken: Vec<&&str> = Vec::new();
+    for clause in users::CLAUSES {
+        let run = tokio::spawn(users::run(clause, Broken::store(clause)));
+        unbroken.extend(run.await.is_ok().then_some(clause));
+    }
+    for clause in sessions::CLAUSES {
+        let run = tokio::spawn(sessions::run(clause, Broken::store(clause)));
+        unbroken.extend(run.await.is_ok().then_some(clause));
+    }
+    for clause in logins::CLAUSES {
+        let run = tokio::spawn(logins::run(clause, Broken::store(clause)));
+        unbroken.extend(run.await.is_ok().then_some(clause));
+    }
+    let _ = std::panic::take_hook();
+    assert_eq!(unbroken, [] as [&&str; 0], "these clauses pass on stores that break them");
+}
+
+/// A memory store that breaks the clause of this name, and no other on purpose.
+struct Broken {
+    inner: MemoryStore<Account>,
+    clause: &'static str,
+    /// Records that are answered in the place of the stored ones.
+    overlay: Mutex<HashMap<SessionKey, SessionRecord>>,
+    /// Users as they were first loaded.
+    stale: Mutex<HashMap<UserId, Arc<Account>>>,
+}
+
+impl Broken {
+    fn store(clause: &'static str) -> Arc<Self> {
+        let (overlay, stale) = Default::default();
+        Arc::new(Self { inner: MemoryStore::new(), clause, overlay, stale })
+    }
+
+    fn breaks(&self, clause: &str) -> bool {
+        self.clause == clause
+    }
+
+    async fn change(&self, key: &SessionKey, change: impl FnOnce(&mut SessionRecord)) {
+        if let Ok(Some(record)) = self.load(key).await {
+            let mut record = SessionRecord::clone(&record);
+            change(&mut record);
+            self.overlay.lock().unwrap().insert(*key, record);
+        }
+    }
+}
+
+fn fault() -> StoreError {
+    StoreError::new(StoreErrorKind::Corrupt, "broken")
+}
+
+fn is_odd(text: &str) -> bool {
+    text.contains('\0')
+}
+
+#[async_trait]
+impl UserStore for Broken {
+    type User = Account;
+
+    async fn by_id(&self, id: &UserId) -> Result<Option<Arc<Account>>> {
+        if self.breaks("unknown_and_odd_ids_and_names_are_nobody") && is_odd(id.as_str()) {
+            return Err(fault());
+        }
+        let found = self.inner.by_id(id).await?;
+        if self.breaks("a_user_is_found_by_id_as_stored") {
+            return Ok(found.map(|account| Arc::new(Account::clone(&account).with_active(true))));
+        }
+        Ok(found)
+    }
+}
+
+#[async_trait]
+impl UserDirectory for Broken {
+    async fn by_login(&self, login: &str) -> Result<Option<Arc<Account>>> {
+        let found = self.inner.by_login(login).await?;
+        if found.is_none() && self.breaks("a_user_is_found_by_login_name_byte_for_byte") {
+            return self.inner.by_login(login.trim()).await;
+        }
+        Ok(found)
+    }
+
+    async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<Account>>>> {
+        let mut found = self.inner.by_ids(ids).await?;
+        if self.breaks("by_ids_answers_in_order_and_as_often_as_asked") {
+            found.sort_by_key(|account| account.as_ref().map(|account| account.id().clone()));
+        }
+        Ok(found)
+    }
+
+    async fn insert(&self, user: &Account) -> Result<()> {
+        match self.clause {
+            "odd_ids_and_names_are_kept_or_refused" if is_odd(user.login()) => return Ok(()),
+            "a_taken_id_or_name_conflicts_and_nothing_is_written" => {
+                self.inner.delete(user.id()).await?;
+            }
+            "of_concurrent_inserts_one_succeeds" => {
+                return Ok(self.inner.insert(user).await.unwrap_or_default());
+            }
+            "an_interrupted_insert_leaves_all_or_nothing" => {
+                let mut nameless = user.clone();
+                nameless.set_login(format!("{} not yet", user.login()));
+                self.inner.insert(&nameless).await?;
+                yield_now().await;
+                self.inner.update(user).await?;
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.inner.insert(user).await
+    }
+
+    async fn update(&self, user: &Account) -> Result<bool> {
+        match self.clause {
+            "an_update_replaces_the_user_and_frees_the_name" => return Ok(true),
+            "an_update_to_a_taken_name_conflicts_and_nothing_is_written" => {
+                if let Some(other) = self.inner.by_login(user.login()).await? {
+                    self.inner.delete(other.id()).await?;
+                }
+            }
+            "of_concurrent_renames_to_one_name_one_succeeds" => {
+                return Ok(self.inner.update(user).await.unwrap_or(true));
+            }
+            "an_update_of_nobody_is_false_and_inserts_nothing" => {
+                self.inner.insert(user).await?;
+                return Ok(false);
+            }
+            "an_interrupted_update_leaves_the_old_or_the_new" => {
+                if let Some(before) = self.inner.by_id(user.id()).await? {
+                    let mut half = user.clone();
+                    half.set_login(before.login());
+                    self.inner.update(&half).await?;
+                    yield_now().await;
+                }
+            }
+            _ => {}
+        }
+        self.inner.update(user).await
+    }
+
+    async fn delete(&self, id: &UserId) -> Result<bool> {
+        if self.breaks("an_interrupted_delete_leaves_all_or_nothing") {
+            if let Some(before) = self.inner.by_id(id).await? {
+                let mut half = Account::clone(&before);
+                half.set_login(format!("{} no more", before.login()));
+                self.inner.update(&half).await?;
+                yield_now().await;
+            }
+        }
+        let deleted = self.inner.delete(id).await?;
+        Ok(deleted || self.breaks("a_deleted_user_is_gone_and_the_name_is_free"))
+    }
+}
+
+#[async_trait]
+impl SessionStore for Broken {
+    async fn create(&self, login: &NewLogin<'_>) -> Result<Creation> {
+        let created = Creation::Created { ended: vec![], replays: vec![] };
+        let mut record = login.record.clone();
+        match self.clause {
+            "a_created_session_is_loaded_as_it_was" => {
+                record.user_agent = record.user_agent.replace('\n', " ").into();
+            }
+            "odd_users_are_kept_or_refused" => {
+                record.user = record.user.as_str().replace('\0', "").into();
+            }
+            _ => {}
+        }
+        let mut login = NewLogin { record: &record, ..login.clone() };
+        match self.clause {
+            "a_taken_key_conflicts_and_nothing_is_written" => {
+                return Ok(self.inner.create(&login).await.unwrap_or(created));
+            }
+            "a_new_login_ends_those_that_it_replaces" => login.replacing = &[],
+            "of_two_logins_in_one_session_one_remains"
+            | "of_many_logins_in_one_session_one_remains" => {
+                // Ends those that are named, and follows none of their successors.
+                let (at, keep_until) = (record.created, login.replaced_until);
+                let end = End { at, reason: EndReason::Replaced, keep_until };
+                self.inner.revoke(login.replacing, &end).await?;
+                login.replacing = &[];
+            }
+            "a_full_limit_refuses_and_writes_nothing" => login.limit = None,
+            "a_full_limit_ends_the_oldest" => {
+                let refuse = |limit| SessionLimit { when_full: WhenFull::Refuse, ..limit };
+                login.limit = login.limit.map(refuse);
+            }
+            "a_limit_counts_what_lives_and_is_not_replaced" => {
+                let fewer = |limit: SessionLimit| SessionLimit { most: limit.most - 1, ..limit };
+                login.limit = login.limit.map(fewer);
+            }
+            "concurrent_logins_keep_to_the_limit" => {
+                let listed = self.inner.list(&record.user, record.created, 100).await?;
+                yield_now().await;
+                if login.limit.is_some_and(|limit| listed.len() >= limit.most) {
+                    return Ok(Creation::Full);
+                }
+                login.limit = None;
+            }
+            "a_replay_is_told_once_and_to_its_user" => {
+                self.inner.create(&login).await?;
+                return Ok(created);
+            }
+            "an_interrupted_login_leaves_all_or_nothing" => {
+                let (at, keep_until) = (record.created, login.replaced_until);
+                let end = End { at, reason: EndReason::Replaced, keep_until };
+                let replacing = std::mem::take(&mut login.replacing);
+                self.inner.create(&login).await?;
+                yield_now().await;
+                self.inner.revoke(replacing, &end).await?;
+                return Ok(created);
+            }
+            _ => {}
+        }
+        self.inner.create(&login).await
+    }
+
+    async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>> {
+        let overlaid = self.overlay.lock().unwrap().get(key).cloned();
+        match overlaid {
+            Some(record) => Ok(Some(Arc::new(record))),
+            None => self.inner.load(key).await,
+        }
+    }
+
+    async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>> {
+        let mut rotation = *rotation;
+        match self.clause {
+            "a_rotation_begins_the_next_generation" => rotation.at = rotation.at.plus(1),
+            "a_rotation_from_another_generation_loses" => {
+                if let Some(record) = self.inner.load(&rotation.key).await? {
+                    rotation.from = record.generation;
+                }
+            }
+            "a_rotation_extends_and_never_shortens" => rotation.expires = Timestamp::from_secs(0),
+            "an_interrupted_rotation_leaves_all_or_nothing" => {
+                let Rotation { key, at, remember_expires, expires, .. } = rotation;
+                self.inner.touch(&[Touch { key, at, remember_expires, expires }]).await?;
+                yield_now().await;
+            }
+            _ => {}
+        }
+        let rotated = self.inner.rotate(&rotation).await?;
+        Ok(match rotated {
+            Some(Rotated::Lost(record))
+                if self.breaks("a_rotation_of_an_ended_session_loses")
+                    || self.breaks("of_many_rotations_one_wins_each_generation") =>
+            {
+                Some(Rotated::Won(record))
+            }
+            other => other,
+        })
+    }
+
+    async fn seen(&self, marks: &[Seen]) -> Result<()> {
+        if self.breaks("seen_marks_its_generation_once") {
+            for mark in marks {
+                self.change(&mark.key, |record| record.seen_at = Some(mark.at)).await;
+            }
+        }
+        self.inner.seen(marks).await
+    }
+
+    async fn touch(&self, touches: &[Touch]) -> Result<()> {
+        for touch in touches {
+            match self.clause {
+                "ended_sessions_are_neither_touched_nor_seen"
+                | "a_server_whose_clock_is_behind_sets_nothing_back" => {
+                    self.change(&touch.key, |record| record.last_seen = touch.at).await;
+                }
+                "touch_only_moves_forward" => return Ok(()),
+                "touch_extends_remembering_only_of_the_remembered" => {
+                    let until = touch.remember_expires;
+                    self.change(&touch.key, |record| record.remember_expires = until).await;
+                }
+                _ => {}
+            }
+        }
+        self.inner.touch(touches).await
+    }
+
+    async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize> {
+        match self.clause {
+            "unknown_keys_are_nothing_and_insert_nothing" => return Ok(keys.len()),
+            "a_revocation_beats_every_rotation" => return Ok(1),
+            "of_several_ends_the_first_counts" => {
+                let ended = Ended { at: end.at, reason: end.reason, successor: None, told: false };
+                for key in keys {
+                    self.change(key, |record| record.ended = Some(ended.clone())).await;
+                }
+            }
+            "an_ended_session_is_kept_as_told" => {
+                return self.inner.revoke(keys, &End { keep_until: end.at, ..*end }).await;
+            }
+            "an_expired_session_can_be_ended" => {
+                let mut live = Vec::new();
+                for key in keys {
+                    let record = self.inner.load(key).await?;
+                    live.extend(record.filter(|record| record.is_live(end.at)).map(|_| *key));
+                }
+                return self.inner.revoke(&live, end).await;
+            }
+            "interrupted_ends_leave_all_or_nothing" => {
+                for key in keys {
+                    self.inner.revoke(std::slice::from_ref(key), end).await?;
+                    yield_now().await;
+                }
+            }
+            _ => {}
+        }
+        self.inner.revoke(keys, end).await
+    }
+
+    async fn revoke_all(
+        &self,
+        user: &UserId,
+        but: Option<&SessionKey>,
+        end: &End,
+    ) -> Result<usize> {
+        let but = but.filter(|_| !self.breaks("all_sessions_of_a_user_end_but_one"));
+        self.inner.revoke_all(user, but, end).await
+    }
+
+    async fn list(
+        &self,
+        user: &UserId,
+        now: Timestamp,
+        most: usize,
+    ) -> Result<Vec<Arc<SessionRecord>>> {
+        let mut listed = self.inner.list(user, now, most).await?;
+        if self.breaks("a_list_is_of_live_sessions_the_last_used_first") {
+            listed.reverse();
+        }
+        Ok(listed)
+    }
+
+    async fn purge(&self, before: Timestamp, most: usize) -> Result<usize> {
+        match self.clause {
+            "a_purge_removes_what_expired_in_batches" => self.inner.purge(before, most * 10).await,
+            "what_was_purged_never_comes_back" => Ok(0),
+            _ => self.inner.purge(before, most).await,
+        }
+    }
+}
+
+#[async_trait]
+impl LoginStore for Broken {
+    async fn load_login(
+        &self,
+        key: &SessionKey,
+        likely: Option<&UserId>,
+    ) -> Result<Option<StoredLogin<Account>>> {
+        let Some(record) = self.load(key).await? else {
+            let breaks = self.breaks("an_unknown_key_is_no_login");
+            let Some(user) = likely.filter(|_| breaks) else { return Ok(None) };
+            let record = Arc::new(sessions::new_record(user));
+            return Ok(Some(StoredLogin { record, user: None }));
+        };
+        let whose = match likely {
+            Some(likely) if self.breaks("the_record_says_whose_login_it_is") => likely,
+            _ => &record.user,
+        };
+        let mut user = self.inner.by_id(whose).await?;
+        if self.breaks("a_login_is_its_record_and_its_user") {
+            let mut stale = self.stale.lock().unwrap();
+            user = user.map(|user| stale.entry(whose.clone()).or_insert(user).clone());
+        }
+        if user.is_none() && self.breaks("a_login_of_a_deleted_user_has_no_user") {
+            return Ok(None);
+        }
+        Ok(Some(StoredLogin { record, user }))
+    }
+}
