@@ -7,8 +7,8 @@ mod store;
 
 pub use http_client::{Http, raw, raw_from};
 pub use process::Process;
-pub use site::{Events, KEY, Site, account};
-pub use store::WatchedStore;
+pub use site::{Builder, Events, KEY, Site, account, has_records};
+pub use store::{Watched, WatchedStore};
 
 /// A browser that talks to a server of these tests.
 pub type Browser = tower_keep_testkit::client::Client<Http>;

@@ -18,13 +18,16 @@ use http_body::Frame;
 use serde::Deserialize;
 use tower_keep::{
     Account, AuthUser, CurrentUser, Event, Fault, FreshUser, Keys, LogInError, LoginLayer,
-    LoginLayerBuilder, UserDirectory,
+    LoginLayerBuilder, SessionInfo, SessionRecord, UserDirectory,
 };
+use tower_keep_memory::MemoryStore;
 use tower_keep_testkit::TestClock;
 
-use crate::{Browser, Http, WatchedStore};
+use crate::{Browser, Http, Watched, WatchedStore};
 
 type Login = tower_keep::Login<Account>;
+/// The settings of a site.
+pub type Builder = LoginLayerBuilder<WatchedStore>;
 
 /// A running site.
 pub struct Site {
@@ -59,7 +62,14 @@ impl Events {
 
     fn listen(&self, event: &Event<Account>) {
         let user = event.user().map(|user| format!(" {}", user.login())).unwrap_or_default();
-        self.0.lock().expect("no listener panics").push(format!("{}{user}", event.name()));
+        let of_record = |record: &Arc<SessionRecord>| format!(" of {}", record.user);
+        let record = event.record().map(of_record).unwrap_or_default();
+        let reason = match event {
+            Event::SessionEnded { reason, .. } => format!(": {reason}"),
+            _ => String::new(),
+        };
+        let told = format!("{}{user}{record}{reason}", event.name());
+        self.0.lock().expect("no listener panics").push(told);
     }
 }
 
@@ -75,6 +85,12 @@ pub fn account(login: &str) -> Account {
     Account::new(id, login, format!("hash of {login}'s first password")).with_active(active)
 }
 
+/// Whether all sites have session records: the same tests then hold for logins of that kind.
+/// `cargo xtask test` runs them both ways.
+pub fn has_records() -> bool {
+    std::env::var_os("KEEP_RECORDS").is_some()
+}
+
 /// The key that sites are started with, unless a test says otherwise.
 pub const KEY: &str = "a key for tests, made of forty-one bytes.";
 
@@ -84,19 +100,24 @@ impl Site {
         Self::start_with(|builder| builder).await
     }
 
+    /// A site with session records.
+    pub async fn with_records() -> Self {
+        Self::start_with(Builder::with_sessions).await
+    }
+
     /// A site with these settings.
-    pub async fn start_with(
-        configure: impl FnOnce(LoginLayerBuilder<Account>) -> LoginLayerBuilder<Account>,
-    ) -> Self {
-        Self::start_on(WatchedStore::default(), TestClock::new(), Keys::new(KEY), configure).await
+    pub async fn start_with(configure: impl FnOnce(Builder) -> Builder) -> Self {
+        Self::start_on(
+            WatchedStore::new(MemoryStore::new()),
+            TestClock::new(),
+            Keys::new(KEY),
+            configure,
+        )
+        .await
     }
 
     /// A site beside another one: with its users and its clock, and with these keys.
-    pub async fn beside(
-        &self,
-        keys: Keys,
-        configure: impl FnOnce(LoginLayerBuilder<Account>) -> LoginLayerBuilder<Account>,
-    ) -> Self {
+    pub async fn beside(&self, keys: Keys, configure: impl FnOnce(Builder) -> Builder) -> Self {
         Self::start_on(self.store.clone(), self.clock.clone(), keys, configure).await
     }
 
@@ -104,17 +125,18 @@ impl Site {
         store: WatchedStore,
         clock: TestClock,
         keys: Keys,
-        configure: impl FnOnce(LoginLayerBuilder<Account>) -> LoginLayerBuilder<Account>,
+        configure: impl FnOnce(Builder) -> Builder,
     ) -> Self {
         for login in ["notch", "steve", "creeper", "sato"] {
             // Beside another site they are there already.
-            let _ = store.users.insert(&account(login)).await;
+            let _ = store.inner().insert(&account(login)).await;
         }
         let events = Events::default();
         let heard = events.clone();
         let builder = LoginLayer::builder(store.clone(), keys)
             .with_clock(clock.clone())
             .add_listener(move |event| heard.listen(event));
+        let builder = if has_records() { builder.with_sessions() } else { builder };
         let auth = configure(builder).build().expect("settings that agree");
         let address = serve(auth.layer(router(&auth, store.clone()))).await;
         Self { auth, store, clock, events, address }
@@ -178,6 +200,10 @@ fn router(auth: &LoginLayer<Account>, store: WatchedStore) -> Router {
         .route("/broken", get(broken))
         .route("/streamed", get(streamed))
         .route("/asked-late", get(asked_late))
+        .route("/sessions", get(sessions))
+        .route("/end-session", get(end_session))
+        .route("/end-others", get(end_others))
+        .route("/end-all", get(end_all))
         .route("/urls", get(urls))
         .route("/next-or-home", get(|login: Login| async move { login.next_or_home().to_string() }))
         .route(
@@ -211,7 +237,7 @@ async fn log_in(
     login: Login,
     Query(query): Query<LogIn>,
 ) -> Result<Response> {
-    let user = store.users.by_login(&query.user).await.map_err(Fault::from)?;
+    let user = store.inner().by_login(&query.user).await.map_err(Fault::from)?;
     let Some(user) = user else { return Ok(StatusCode::NOT_FOUND.into_response()) };
     let mut log_in = login
         .log_in(user)
@@ -256,7 +282,7 @@ async fn change_password(State(store): State<WatchedStore>, login: Login) -> Res
     let Some(user) = login.user().await? else { return Ok("nobody") };
     let mut changed = Account::clone(&user);
     changed.set_password_hash(format!("{}'", user.password_hash()));
-    store.users.update(&changed).await.map_err(Fault::from)?;
+    store.inner().update(&changed).await.map_err(Fault::from)?;
     Ok(if login.keep_logged_in(changed).await?.is_some() { "changed" } else { "lost" })
 }
 
@@ -342,6 +368,32 @@ impl http_body::Body for Later {
         let frame = Some(text).filter(|text| !text.is_empty());
         Poll::Ready(frame.map(|text| Ok(Frame::data(Bytes::from(text)))))
     }
+}
+
+/// One line for each: handle, device, and `this` for this one.
+async fn sessions(login: Login) -> Result<String> {
+    let line = |session: &SessionInfo| {
+        let this = if session.is_current() { "this" } else { "other" };
+        format!("{} {this} {} {}\n", session.handle(), session.device(), session.method())
+    };
+    Ok(login.sessions().await?.iter().map(line).collect())
+}
+
+#[derive(Deserialize)]
+struct Ending {
+    session: String,
+}
+
+async fn end_session(login: Login, Query(query): Query<Ending>) -> Result<String> {
+    Ok(login.end_session(&query.session).await?.to_string())
+}
+
+async fn end_others(login: Login) -> Result<String> {
+    Ok(login.end_other_sessions().await?.to_string())
+}
+
+async fn end_all(login: Login) -> Result<String> {
+    Ok(login.end_all_sessions().await?.to_string())
 }
 
 async fn urls(login: Login) -> String {

@@ -1,51 +1,47 @@
 //! A store that counts what it is asked, and fails on demand.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-use tower_keep::{
-    Account, StoreError, StoreErrorKind, UserDirectory, UserId, UserStore, async_trait,
-};
+use tower_keep::{Account, StoreErrorKind, UserDirectory, UserStore};
 use tower_keep_memory::MemoryStore;
+use tower_keep_testkit::{Call, FaultyStore, Trouble};
 
-/// Users in memory, with a count of look-ups and a switch that makes them fail.
-#[derive(Clone, Debug, Default)]
-pub struct WatchedStore {
-    /// The users; what is asked here is not counted.
-    pub users: MemoryStore<Account>,
-    loads: Arc<AtomicUsize>,
-    is_down: Arc<AtomicBool>,
-}
+/// Users and sessions in memory, with troubles and counts. What is asked of
+/// [`inner`](FaultyStore::inner) has none.
+pub type WatchedStore = FaultyStore<MemoryStore<Account>>;
 
-impl WatchedStore {
-    /// How many users were looked up since the last time this was asked.
-    pub fn loads(&self) -> usize {
-        self.loads.swap(0, Ordering::SeqCst)
-    }
+/// Short words for what tests do with it.
+pub trait Watched {
+    /// How many users or logins were looked up since anything was last counted.
+    fn loads(&self) -> usize;
 
-    /// Makes every look-up fail, or work again.
-    pub fn set_down(&self, is_down: bool) {
-        self.is_down.store(is_down, Ordering::SeqCst);
-    }
+    /// Makes every call fail, or work again.
+    fn set_down(&self, is_down: bool);
 
     /// Changes the stored account with this id.
-    pub async fn change(&self, id: &str, change: impl FnOnce(&mut Account)) {
-        let stored = self.users.by_id(&id.into()).await.expect("memory works");
-        let mut account = Account::clone(&stored.expect("the account is there"));
-        change(&mut account);
-        self.users.update(&account).await.expect("memory works");
-    }
+    fn change(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut Account) + Send,
+    ) -> impl Future<Output = ()> + Send;
 }
 
-#[async_trait]
-impl UserStore for WatchedStore {
-    type User = Account;
+impl Watched for WatchedStore {
+    fn loads(&self) -> usize {
+        let is_load = |call: &Call| matches!(call, Call::ById | Call::LoadLogin);
+        self.take_calls().into_iter().filter(is_load).count()
+    }
 
-    async fn by_id(&self, id: &UserId) -> Result<Option<Arc<Account>>, StoreError> {
-        self.loads.fetch_add(1, Ordering::SeqCst);
-        if self.is_down.load(Ordering::SeqCst) {
-            return Err(StoreError::new(StoreErrorKind::Unavailable, "watched"));
+    fn set_down(&self, is_down: bool) {
+        if is_down {
+            self.set_all(Trouble::Fails(StoreErrorKind::Unavailable));
+        } else {
+            self.heal();
         }
-        self.users.by_id(id).await
+    }
+
+    async fn change(&self, id: &str, change: impl FnOnce(&mut Account) + Send) {
+        let stored = self.inner().by_id(&id.into()).await.expect("memory works");
+        let mut account = Account::clone(&stored.expect("the account is there"));
+        change(&mut account);
+        self.inner().update(&account).await.expect("memory works");
     }
 }

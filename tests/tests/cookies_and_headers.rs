@@ -2,7 +2,7 @@
 
 use http::{Method, StatusCode, header};
 use tower_keep::{ClientMatch, CookieSettings, Keys, SessionProtection};
-use tower_keep_tests::{KEY, Site, raw};
+use tower_keep_tests::{KEY, Site, Watched, raw};
 
 const SESSION: &str = "__Host-keep";
 const REMEMBER: &str = "__Host-keep-remember";

@@ -83,7 +83,7 @@ async fn a_user_who_is_gone_is_logged_out() {
     use tower_keep::UserDirectory;
     let site = Site::start().await;
     let mut browser = site.logged_in("user=notch").await;
-    site.store.users.delete(&"1".into()).await.unwrap();
+    site.store.inner().delete(&"1".into()).await.unwrap();
     assert_eq!(browser.get("/username").await.text(), "Anonymous");
     assert_eq!(browser.get("/secret").await.status, StatusCode::UNAUTHORIZED);
 }

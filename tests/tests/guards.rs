@@ -14,7 +14,7 @@ use tower_keep::{
 };
 use tower_keep_memory::MemoryStore;
 use tower_keep_testkit::client::Client;
-use tower_keep_tests::{KEY, Site, account};
+use tower_keep_tests::{KEY, Site, Watched, account};
 
 fn layer(area: &str) -> LoginLayer<Account> {
     let find = |id: tower_keep::UserId| async move {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use tower_keep::{Keys, SessionProtection};
-use tower_keep_tests::{KEY, Site, account};
+use tower_keep_tests::{KEY, Site, Watched, account};
 
 const SESSION: &str = "__Host-keep";
 const REMEMBER: &str = "__Host-keep-remember";
@@ -189,7 +189,7 @@ async fn a_deactivated_or_deleted_user_is_out_at_the_next_request() {
             }
             if deleted {
                 use tower_keep::UserDirectory;
-                assert!(site.store.users.delete(&"1".into()).await.unwrap());
+                assert!(site.store.inner().delete(&"1".into()).await.unwrap());
             } else {
                 site.store.change("1", |notch| notch.set_active(false)).await;
             }
@@ -375,7 +375,7 @@ async fn a_handle_kept_after_the_response_can_not_log_in() {
     tokio::time::timeout(Duration::from_secs(10), async {
         loop {
             use tower_keep::{AuthUser, UserStore};
-            let steve = site.store.users.by_id(&"2".into()).await.unwrap().unwrap();
+            let steve = site.store.inner().by_id(&"2".into()).await.unwrap().unwrap();
             match steve.stamp().as_ref() {
                 b"refused" => break,
                 b"accepted" => panic!("a late login was accepted"),
@@ -439,7 +439,7 @@ async fn a_cookie_that_browsers_would_drop_is_an_error_at_login() {
     // 39 + 16 bytes around the id, four thirds of that, and the name: 3,008 bytes are the most.
     for (length, status) in [(3_008, StatusCode::OK), (3_009, StatusCode::INTERNAL_SERVER_ERROR)] {
         let long = tower_keep::Account::new("x".repeat(length), format!("long{length}"), "");
-        site.store.users.insert(&long).await.unwrap();
+        site.store.inner().insert(&long).await.unwrap();
         let mut browser = site.browser();
         let answer = browser.get(&format!("/login?user=long{length}")).await;
         assert_eq!(answer.status, status, "{length}");

@@ -2,16 +2,12 @@
 
 use std::time::Duration;
 
-use tower_keep::{
-    Account, BuildError, CookieError, CookieSettings, Keys, LoginLayer, LoginLayerBuilder,
-};
+use tower_keep::{Account, BuildError, CookieError, CookieSettings, Keys, LoginLayer};
 use tower_keep_memory::MemoryStore;
-use tower_keep_tests::KEY;
+use tower_keep_tests::{Builder, KEY, WatchedStore};
 
-fn refused(
-    configure: impl FnOnce(LoginLayerBuilder<Account>) -> LoginLayerBuilder<Account>,
-) -> BuildError {
-    let builder = LoginLayer::builder(MemoryStore::new(), Keys::new(KEY));
+fn refused(configure: impl FnOnce(Builder) -> Builder) -> BuildError {
+    let builder = LoginLayer::builder(WatchedStore::new(MemoryStore::new()), Keys::new(KEY));
     configure(builder).build().expect_err("settings that can't work")
 }
 

@@ -140,6 +140,10 @@ pub trait SessionStore: Send + Sync {
 
 /// Holds users and session records together, so that an authenticated request is one call.
 #[async_trait]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` keeps no session records",
+    note = "keep them in another store: `with_sessions_in(records)`, or `Apart(users, records)`"
+)]
 pub trait LoginStore: UserStore + SessionStore {
     /// The record with this key, and the user it names as stored now; `None` if there is no such
     /// record.

@@ -240,6 +240,9 @@ pub enum BuildError {
     /// The text of a notice is too long for its cookie.
     #[error("the notice has {length} bytes, and its cookie holds 256: shorten it")]
     NoticeTooLong { length: usize },
+    /// Nobody counts the sessions of a user.
+    #[error("a session limit needs session records: add `with_sessions` or `with_sessions_in`")]
+    LimitWithoutSessions,
     /// A limit of sessions is zero.
     #[error("a user needs at least one session: raise the limit")]
     SessionLimit,

@@ -17,10 +17,10 @@ use axum::routing::get;
 use axum::{Router, ServiceExt};
 use serde::Deserialize;
 use tower_keep::{
-    AuthUser, CookieSettings, CurrentUser, Keys, LoaderRequest, LogInError, LoginLayer,
-    LoginLayerBuilder, RequestLoader, SessionProtection, StoreError, UserId, async_trait,
-    user_loader,
+    AuthUser, BuildError, CookieSettings, CurrentUser, Keys, LoaderRequest, LogInError, LoginLayer,
+    RequestLoader, SessionProtection, StoreError, UserId, async_trait, user_loader,
 };
+use tower_keep_memory::MemorySessions;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct User {
@@ -179,6 +179,8 @@ struct Options {
     remember_refresh: bool,
     remember_cookie_name: String,
     remember_cookie_path: String,
+    /// Keeps session records. The reference application has nothing of the kind.
+    records: bool,
 }
 
 impl Options {
@@ -197,6 +199,7 @@ impl Options {
             remember_refresh: false,
             remember_cookie_name: "remember_token".into(),
             remember_cookie_path: "/".into(),
+            records: false,
         };
         let mut arguments = lexopt::Parser::from_env();
         while let Some(argument) = arguments.next()? {
@@ -228,13 +231,14 @@ impl Options {
                 Long("remember-cookie-path") => {
                     options.remember_cookie_path = arguments.value()?.string()?
                 }
+                Long("records") => options.records = true,
                 other => return Err(other.unexpected().into()),
             }
         }
         Ok(options)
     }
 
-    fn layer(self, origin: String) -> LoginLayerBuilder<User> {
+    fn layer(self, origin: String) -> std::result::Result<LoginLayer<User>, BuildError> {
         let find = |id: UserId| async move { Ok(user(|user| user.id == id.as_str())) };
         // Plain names and no Secure: the client of a comparison may know nothing of loopback.
         let session = CookieSettings::new().with_name("session").insecure_over_http();
@@ -259,7 +263,11 @@ impl Options {
         if let Some(page) = self.refresh_view {
             builder = builder.with_confirm_page(page);
         }
-        builder
+        if self.records {
+            builder.with_sessions_in(MemorySessions::new()).build()
+        } else {
+            builder.build()
+        }
     }
 }
 
@@ -267,7 +275,7 @@ async fn serve() -> std::result::Result<Infallible, Box<dyn Error>> {
     let options = Options::parse()?;
     let listener = tokio::net::TcpListener::bind(&options.listen).await?;
     let origin = format!("http://{}", listener.local_addr()?);
-    let auth = options.layer(origin.clone()).build()?;
+    let auth = options.layer(origin.clone())?;
     let site = auth.layer(site(&auth));
     println!("listening on {origin}");
     let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(site);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use ipnet::IpNet;
-use tower_keep_core::{AuthUser, LoginStore, UserStore};
+use tower_keep_core::{AuthUser, LoginStore, SessionLimit, UserStore};
 
 use super::builder::Settings;
 use super::{Config, LoginLayer, LoginLayerBuilder};
@@ -29,7 +29,7 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// The first setting that is wrong or disagrees with another; the message names the mend.
     pub fn build(self) -> Result<LoginLayer<S::User>, BuildError> {
         let Self { store, erase, settings } = self;
-        settings.check()?;
+        settings.check(erase.is_some())?;
         let (store, sessions): (Arc<dyn UserStore<User = S::User>>, _) = match erase {
             None => (Arc::new(store), None),
             Some(erase) => {
@@ -42,12 +42,13 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
 }
 
 impl<U: AuthUser> Settings<U> {
-    fn check(&self) -> Result<(), BuildError> {
+    fn check(&self, has_sessions: bool) -> Result<(), BuildError> {
         self.keys.check()?;
-        if self.limit.is_some_and(|limit| limit.most == 0) {
-            return Err(BuildError::SessionLimit);
+        match self.limit {
+            Some(_) if !has_sessions => Err(BuildError::LimitWithoutSessions),
+            Some(SessionLimit { most: 0, .. }) => Err(BuildError::SessionLimit),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn sessions(&self, store: Arc<dyn LoginStore<User = U>>) -> Result<Sessions<U>, BuildError> {

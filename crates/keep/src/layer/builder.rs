@@ -83,7 +83,7 @@ pub(super) struct Settings<U> {
 /// Forgets the type of a store that keeps sessions.
 pub(super) type Erase<S> = fn(S) -> Arc<dyn LoginStore<User = <S as UserStore>::User>>;
 
-impl<S: LoginStore + 'static> LoginLayerBuilder<S> {
+impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// Keeps a record of every login in the store that the users are in. So logging out ends all
     /// copies of the cookies, sessions can be listed and ended from elsewhere
     /// ([`Login::sessions`](crate::Login::sessions)), and a stolen remember cookie is noticed.
@@ -100,13 +100,14 @@ impl<S: LoginStore + 'static> LoginLayerBuilder<S> {
     /// # let _ = auth;
     /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
-    pub fn with_sessions(mut self) -> Self {
+    pub fn with_sessions(mut self) -> Self
+    where
+        S: LoginStore,
+    {
         self.erase = Some(|store| Arc::new(store));
         self
     }
-}
 
-impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// As [`with_sessions`](Self::with_sessions), with the records in another store than the users;
     /// an authenticated request asks both at once.
     ///
