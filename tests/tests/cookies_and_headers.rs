@@ -339,7 +339,7 @@ async fn the_connections_own_address_counts_too() {
         "GET /username HTTP/1.1\r\nHost: x\r\nUser-Agent: Test/1.0\r\nCookie: {SESSION}={genuine}\r\n\
          Connection: close\r\n\r\n"
     );
-    for (from, who) in [("127.0.0.2", "Anonymous"), ("127.0.0.1", "notch")] {
+    for (from, who) in [("127.0.0.1", "notch"), ("127.0.0.2", "Anonymous")] {
         let answer =
             tower_keep_tests::raw_from(from.parse().unwrap(), site.address, request.as_bytes());
         assert!(answer.await.ends_with(who), "{from}");

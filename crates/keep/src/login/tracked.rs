@@ -55,7 +55,7 @@ impl<U: AuthUser> Walk<'_, U> {
         let mut rules = Rules::new(&config.policy, seen);
 
         let mut step = rules.start();
-        let mut at = None;
+        let (mut at, mut ended) = (None, None);
         let mut user: Option<Arc<U>> = None;
         let mut asked_loaders = false;
         loop {
@@ -91,9 +91,8 @@ impl<U: AuthUser> Walk<'_, U> {
                 Step::End(reason) => {
                     let keys = at.map(|(_, key)| key);
                     let end = self.sessions.end(config, reason, rules.record().map(|r| &**r));
-                    let ended = store.revoke(keys.as_slice(), &end).await?;
-                    if let Some(record) = rules.record().filter(|_| ended > 0) {
-                        config.raise(Event::SessionEnded { record: Arc::clone(record), reason });
+                    if store.revoke(keys.as_slice(), &end).await? > 0 {
+                        ended = rules.record().map(|record| (Arc::clone(record), reason));
                     }
                     rules.ended(reason)
                 }
@@ -112,6 +111,9 @@ impl<U: AuthUser> Walk<'_, U> {
             self.mark(&verdict, record, now).await?;
         }
         announce(config, verdict.protected, verdict.is_restored, user.as_ref(), asked_loaders);
+        if let Some((record, reason)) = ended {
+            config.raise(Event::SessionEnded { record, reason });
+        }
         let cookies = match (&user, &record, at, verdict.who) {
             (Some(user), Some(record), Some((id, _)), Who::User { .. }) => {
                 Made { walk: self, user: &**user, id, record, now }.follow(&verdict, session)

@@ -309,7 +309,7 @@ impl<'a> Rules<'a> {
             return Step::Done;
         }
         let unused = self.seen.now.saturating_sub(record.last_seen.as_secs());
-        self.verdict.is_touched = unused >= self.policy.touch;
+        self.verdict.is_touched = unused >= self.touch_interval(record);
         self.verdict.is_seen = is_current && is_unseen(record);
         let is_changed = fresh != terms.fresh || flags != terms.flags;
         let is_renewed = self.policy.persistent && self.verdict.is_touched;
@@ -330,6 +330,13 @@ impl<'a> Rules<'a> {
             }
             _ => Step::Done,
         }
+    }
+
+    /// How old the note of the last use may get: less where it also renews a short remembering.
+    fn touch_interval(&self, record: &SessionRecord) -> u32 {
+        let renews = self.policy.refresh_remember && record.remember_expires.is_some();
+        let tenth = (record.remember_seconds / 10).max(1);
+        if renews { self.policy.touch.min(tenth) } else { self.policy.touch }
     }
 
     fn try_remember(&mut self) -> Step<'a> {
