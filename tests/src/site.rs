@@ -107,24 +107,32 @@ impl Site {
 
     /// A site with these settings.
     pub async fn start_with(configure: impl FnOnce(Builder) -> Builder) -> Self {
-        Self::start_on(
-            WatchedStore::new(MemoryStore::new()),
-            TestClock::new(),
-            Keys::new(KEY),
-            configure,
-        )
-        .await
+        let store = WatchedStore::new(MemoryStore::new());
+        Self::start_on(store, TestClock::new(), Keys::new(KEY), has_records(), configure).await
     }
 
     /// A site beside another one: with its users and its clock, and with these keys.
     pub async fn beside(&self, keys: Keys, configure: impl FnOnce(Builder) -> Builder) -> Self {
-        Self::start_on(self.store.clone(), self.clock.clone(), keys, configure).await
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        Self::start_on(store, clock, keys, has_records(), configure).await
+    }
+
+    /// A site beside another one, without session records whatever the others have.
+    pub async fn without_records(&self) -> Self {
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        Self::start_on(store, clock, Keys::new(KEY), false, |builder| builder).await
+    }
+
+    /// A site beside another one, with users and session records in another store.
+    pub async fn with_records_in(&self, store: WatchedStore) -> Self {
+        Self::start_on(store, self.clock.clone(), Keys::new(KEY), true, |builder| builder).await
     }
 
     async fn start_on(
         store: WatchedStore,
         clock: TestClock,
         keys: Keys,
+        records: bool,
         configure: impl FnOnce(Builder) -> Builder,
     ) -> Self {
         for login in ["notch", "steve", "creeper", "sato"] {
@@ -136,7 +144,7 @@ impl Site {
         let builder = LoginLayer::builder(store.clone(), keys)
             .with_clock(clock.clone())
             .add_listener(move |event| heard.listen(event));
-        let builder = if has_records() { builder.with_sessions() } else { builder };
+        let builder = if records { builder.with_sessions() } else { builder };
         let auth = configure(builder).build().expect("settings that agree");
         let address = serve(auth.layer(router(&auth, store.clone()))).await;
         Self { auth, store, clock, events, address }
@@ -188,6 +196,7 @@ fn router(auth: &LoginLayer<Account>, store: WatchedStore) -> Router {
         .route("/logout", get(log_out).post(log_out))
         .route("/confirm", get(confirm))
         .route("/change-password", get(change_password))
+        .route("/slow", get(slow))
         .route("/username", get(username).options(username))
         .route("/inactive", get(inactive))
         .route("/is-fresh", get(is_fresh))
@@ -230,6 +239,7 @@ struct LogIn {
     duration: Option<u64>,
     fresh: Option<u8>,
     force: Option<u8>,
+    method: Option<String>,
 }
 
 async fn log_in(
@@ -243,7 +253,8 @@ async fn log_in(
         .log_in(user)
         .remember(query.remember == Some(1))
         .fresh(query.fresh != Some(0))
-        .force(query.force == Some(1));
+        .force(query.force == Some(1))
+        .with_method(query.method.unwrap_or_default());
     if let Some(seconds) = query.duration {
         log_in = log_in.remember_for(Duration::from_secs(seconds));
     }
@@ -288,6 +299,13 @@ async fn change_password(State(store): State<WatchedStore>, login: Login) -> Res
 
 async fn username(login: Login) -> Result<String> {
     Ok(login.user().await?.map_or("Anonymous".to_owned(), |user| user.login().to_owned()))
+}
+
+/// Looks at the login, and answers a moment later.
+async fn slow(login: Login) -> Result<String> {
+    let name = username(login).await?;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    Ok(name)
 }
 
 async fn inactive(login: Login) -> Result<String> {

@@ -1,7 +1,7 @@
 //! Session records in memory.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,8 +16,6 @@ use tower_keep_core::{
 /// Records stand in this many maps by their key's first byte, so that no map grows so large that
 /// making room in it is felt.
 const SHARDS: usize = 256;
-/// Expiry is looked for in steps of this many seconds.
-const STEP: u32 = 64;
 /// How many successors are followed at most; a chain is as long as logins have overlapped.
 const LONGEST_CHAIN: usize = 64;
 
@@ -41,8 +39,8 @@ struct Shared {
 #[derive(Default)]
 struct Shard {
     records: HashMap<SessionKey, Arc<SessionRecord>, BuildHasherDefault<KeyHasher>>,
-    /// Every record once, at a time that is not later than its expiry.
-    expiries: BTreeMap<u32, Vec<SessionKey>>,
+    /// Every record, at a time that is not later than its expiry.
+    expiries: BTreeSet<(Timestamp, SessionKey)>,
 }
 
 /// Keys are hashes already.
@@ -70,14 +68,10 @@ impl Shard {
             Entry::Occupied(_) => false,
             Entry::Vacant(place) => {
                 place.insert(Arc::new(record.clone()));
-                self.expect_expiry(record.key, record.expires);
+                self.expiries.insert((record.expires, record.key));
                 true
             }
         }
-    }
-
-    fn expect_expiry(&mut self, key: SessionKey, expires: Timestamp) {
-        self.expiries.entry(expires.as_secs() / STEP).or_default().push(key);
     }
 
     /// Ends a session that has not ended; answers its record if it lived until now.
@@ -95,7 +89,7 @@ impl Shard {
         let record = Arc::clone(record);
         if is_earlier {
             // It is found at its old place too, which is then out of date.
-            self.expect_expiry(*key, end.keep_until);
+            self.expiries.insert((end.keep_until, *key));
         }
         was_live.then_some(record)
     }
@@ -110,15 +104,9 @@ impl Shard {
     /// Removes at most so many that have expired.
     fn purge(&mut self, before: Timestamp, most: usize) -> (usize, Vec<(UserId, SessionKey)>) {
         let (mut looked_at, mut removed) = (0, Vec::new());
-        while looked_at < most {
-            let Some(mut step) = self.expiries.first_entry() else { break };
-            if *step.key() > before.as_secs() / STEP {
-                break;
-            }
-            let Some(key) = step.get_mut().pop() else {
-                step.remove();
-                continue;
-            };
+        while looked_at < most && self.expiries.first().is_some_and(|(expiry, _)| *expiry <= before)
+        {
+            let Some((_, key)) = self.expiries.pop_first() else { break };
             looked_at += 1;
             match self.records.get(&key) {
                 None => {}
@@ -126,11 +114,9 @@ impl Shard {
                     removed.push((record.user.clone(), key));
                     self.records.remove(&key);
                 }
-                // It was used since; of the step that is not over yet, some expire only later.
+                // It was used since.
                 Some(record) => {
-                    let next = record.expires.as_secs() / STEP;
-                    let next = next.max(before.as_secs() / STEP + 1);
-                    self.expiries.entry(next).or_default().push(key);
+                    self.expiries.insert((record.expires, key));
                 }
             }
         }
@@ -364,14 +350,19 @@ impl SessionStore for MemorySessions {
     }
 
     async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
-        let (mut looked_at, mut purged) = (0, 0);
-        for _ in 0..SHARDS {
-            let index = self.0.purged.fetch_add(1, Ordering::Relaxed) % SHARDS;
-            let (looked, removed) = {
+        let mut purged = 0;
+        let mut shards = 0;
+        while shards < SHARDS && purged < most {
+            let index = self.0.purged.load(Ordering::Relaxed) % SHARDS;
+            // The lock is free between two rounds.
+            let (looked_at, removed) = {
                 let shard = self.0.shards[index].write();
-                shard.unwrap_or_else(PoisonError::into_inner).purge(before, most - looked_at)
+                shard.unwrap_or_else(PoisonError::into_inner).purge(before, most - purged)
             };
-            looked_at += looked;
+            if looked_at == 0 {
+                self.0.purged.fetch_add(1, Ordering::Relaxed);
+                shards += 1;
+            }
             purged += removed.len();
             for (user, key) in removed {
                 let mut users = self.user(&user);
@@ -381,9 +372,6 @@ impl SessionStore for MemorySessions {
                         keys.remove();
                     }
                 }
-            }
-            if looked_at >= most {
-                break;
             }
         }
         Ok(purged)

@@ -1,1 +1,462 @@
+//! The table at the top of the module, row by row.
 
+use tower_keep_core::{SessionKey, Timestamp};
+
+use super::*;
+use crate::keys::KeySlot;
+
+const NOW: u32 = 100_000;
+const GRACE: u32 = 60;
+const IDLE: u32 = 1_000;
+const ABSOLUTE: u32 = 10_000;
+const TOUCH: u32 = 100;
+/// The record's generation.
+const N: u32 = 5;
+const ID: SessionId = SessionId([1; 16]);
+const OTHER: SessionId = SessionId([2; 16]);
+
+fn policy() -> Policy {
+    Policy {
+        protection: SessionProtection::Basic,
+        persistent: false,
+        idle: Some(IDLE),
+        absolute: Some(ABSOLUTE),
+        refresh_remember: false,
+        grace: GRACE,
+        touch: TOUCH,
+    }
+}
+
+fn ago(seconds: u32) -> Timestamp {
+    Timestamp::from_secs(NOW - seconds)
+}
+
+/// Generation N, begun 500 seconds ago, seen then, used 10 seconds ago.
+fn record() -> SessionRecord {
+    SessionRecord {
+        key: SessionKey::new([0; 32]),
+        user: "1".into(),
+        generation: N,
+        rotated_at: Some(ago(500)),
+        seen_at: Some(ago(500)),
+        salt: [0; 16],
+        created: ago(5_000),
+        session_started: ago(500),
+        last_seen: ago(10),
+        remember_expires: Some(Timestamp::from_secs(NOW + 1_000)),
+        remember_seconds: 6_000,
+        expires: Timestamp::from_secs(NOW + 1_000),
+        address: None,
+        user_agent: "".into(),
+        method: "".into(),
+        ended: None,
+    }
+}
+
+fn with(change: impl FnOnce(&mut SessionRecord)) -> SessionRecord {
+    let mut record = record();
+    change(&mut record);
+    record
+}
+
+fn rotated(seconds: u32, seen: Option<u32>) -> SessionRecord {
+    with(|record| {
+        record.rotated_at = Some(ago(seconds));
+        record.seen_at = seen.map(ago);
+    })
+}
+
+fn ended(seconds: u32, reason: EndReason) -> SessionRecord {
+    with(|record| {
+        let (at, successor) = (ago(seconds), None);
+        record.ended = Some(Ended { at, reason, successor, told: false });
+    })
+}
+
+const TERMS: TrackedTerms =
+    TrackedTerms { flags: REMEMBERED, generation: N, issued: NOW - 400, fresh: NOW - 400 };
+
+fn session(generation: u32) -> Held<TrackedSession> {
+    let terms = TrackedTerms { generation, ..TERMS };
+    let cookie = TrackedSession { id: ID, terms, stamp: 1, client: 1, likely: "1".into() };
+    Held { cookie, slot: KeySlot::CURRENT }
+}
+
+fn remember(generation: u32) -> Held<TrackedRemember> {
+    let cookie = TrackedRemember {
+        id: ID,
+        flags: 0,
+        generation,
+        verifier: [0; 16],
+        expires: NOW + 1_000,
+        stamp: 1,
+    };
+    Held { cookie, slot: KeySlot::CURRENT }
+}
+
+fn edit<T>(mut held: Held<T>, change: impl FnOnce(&mut Held<T>)) -> Held<T> {
+    change(&mut held);
+    held
+}
+
+/// What the stores would answer.
+#[derive(Clone, Copy, PartialEq)]
+enum User {
+    Gone,
+    StampChanged,
+    Inactive,
+    Fine,
+}
+
+/// What comes of a compare-and-swap.
+#[derive(Clone, Copy, PartialEq)]
+enum Race {
+    Won,
+    /// Another has rotated first, and nobody has seen it.
+    Lost,
+    /// It fails for no reason that can be seen, again and again.
+    Endless,
+    /// The session has ended meanwhile.
+    Ended,
+    Gone,
+}
+
+/// One request, and what is stored.
+struct Case {
+    policy: Policy,
+    session: Option<Held<TrackedSession>>,
+    remember: Option<Held<TrackedRemember>>,
+    same_client: bool,
+    is_leaving: bool,
+    record: Option<SessionRecord>,
+    user: User,
+    fits: bool,
+    race: Race,
+}
+
+/// What came of it: the verdict, and what the store and the loaders were asked, in a word each.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    verdict: Verdict,
+    asked: Vec<&'static str>,
+}
+
+impl Case {
+    fn of(
+        session: Option<Held<TrackedSession>>,
+        remember: Option<Held<TrackedRemember>>,
+        record: Option<SessionRecord>,
+    ) -> Self {
+        Self {
+            policy: policy(),
+            session,
+            remember,
+            same_client: true,
+            is_leaving: false,
+            record,
+            user: User::Fine,
+            fits: true,
+            race: Race::Won,
+        }
+    }
+
+    fn user(self, user: User) -> Self {
+        Self { user, ..self }
+    }
+
+    fn race(self, race: Race) -> Self {
+        Self { race, ..self }
+    }
+
+    fn elsewhere(self) -> Self {
+        Self { same_client: false, ..self }
+    }
+
+    fn leaving(self) -> Self {
+        Self { is_leaving: true, ..self }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Policy)) -> Self {
+        change(&mut self.policy);
+        self
+    }
+
+    fn next(record: &SessionRecord) -> SessionRecord {
+        SessionRecord {
+            generation: record.generation + 1,
+            rotated_at: Some(Timestamp::from_secs(NOW)),
+            seen_at: None,
+            ..record.clone()
+        }
+    }
+
+    fn run(&self) -> Outcome {
+        let seen = Seen {
+            now: NOW,
+            session: self.session.as_ref(),
+            remember: self.remember.as_ref(),
+            same_client: self.same_client,
+            is_leaving: self.is_leaving,
+        };
+        let mut rules = Rules::new(&self.policy, seen);
+        let mut asked = Vec::new();
+        let mut step = rules.start();
+        loop {
+            step = match step {
+                Step::Load(id, _) => {
+                    asked.push("load");
+                    let holds = self.user != User::StampChanged;
+                    let active = self.user != User::Inactive;
+                    let facts =
+                        Facts { active, session_stamp_holds: holds, remember_stamp_holds: holds };
+                    let user = (self.user != User::Gone).then_some(facts);
+                    let record = self.record.clone().filter(|_| id == ID);
+                    rules.loaded(record.map(|record| Stored { record: record.into(), user }))
+                }
+                Step::Verify => {
+                    asked.push("verify");
+                    rules.verified(self.fits)
+                }
+                Step::Rotate => {
+                    asked.push("rotate");
+                    let record = SessionRecord::clone(rules.record().unwrap());
+                    rules.rotated(match self.race {
+                        Race::Won => Some(Rotated::Won(Self::next(&record).into())),
+                        Race::Lost => Some(Rotated::Lost(Self::next(&record).into())),
+                        Race::Endless => Some(Rotated::Lost(record.into())),
+                        Race::Ended => Some(Rotated::Lost(ended(0, EndReason::LoggedOut).into())),
+                        Race::Gone => None,
+                    })
+                }
+                Step::End(reason) => {
+                    asked.push(reason.as_str());
+                    rules.ended(reason)
+                }
+                Step::AskLoaders => {
+                    asked.push("loaders");
+                    break;
+                }
+                Step::Busy => {
+                    asked.push("busy");
+                    break;
+                }
+                Step::Done => break,
+            };
+        }
+        Outcome { verdict: rules.finish().0, asked }
+    }
+}
+
+fn nobody(session: SessionChange, remember: RememberChange) -> Verdict {
+    Verdict { session, remember, ..Verdict::default() }
+}
+
+fn alarmed(alarm: Alarm, session: SessionChange, remember: RememberChange) -> Verdict {
+    Verdict { alarm: Some(alarm), ..nobody(session, remember) }
+}
+
+fn user() -> Verdict {
+    Verdict { who: Who::User { fresh: TERMS.fresh, active: true }, ..Verdict::default() }
+}
+
+/// Brought back, this once.
+fn back() -> Verdict {
+    let who = Who::User { fresh: 0, active: true };
+    Verdict { who, is_restored: true, ..Verdict::default() }
+}
+
+/// Brought back, with a session cookie of this generation.
+fn restored(generation: u32) -> Verdict {
+    let terms = TrackedTerms { flags: REMEMBERED, generation, issued: NOW, fresh: 0 };
+    Verdict { session: SessionChange::Restore(terms), ..back() }
+}
+
+fn with_remember(verdict: Verdict, generation: u32) -> Verdict {
+    let remember = RememberChange::Issue { flags: 0, generation, expires: NOW + 1_000 };
+    Verdict { remember, ..verdict }
+}
+
+#[test]
+fn every_row_of_the_table() {
+    use EndReason::{Ended as ByUser, LoggedOut, Replaced};
+    use RememberChange as R;
+    use SessionChange as S;
+    use SessionProtection::{None as Off, Strong};
+    let both = |c, p, record| Case::of(Some(session(c)), Some(remember(p)), Some(record));
+    let s = |c, record| Case::of(Some(session(c)), None, Some(record));
+    let r = |p, record| Case::of(None, Some(remember(p)), Some(record));
+    let (cleared, keep) = (|| nobody(S::Clear, R::Clear), || nobody(S::Keep, R::Keep));
+    let clear_session = || nobody(S::Clear, R::Keep);
+    let clear_remember = || nobody(S::Keep, R::Clear);
+    let protected = |verdict| Verdict { protected: true, ..verdict };
+    let seen = |verdict| Verdict { is_seen: true, ..verdict };
+    let touched = |verdict| Verdict { is_touched: true, ..verdict };
+    let issued = |terms| Verdict { session: S::Issue(terms), ..user() };
+    let replay = || alarmed(Alarm::Replay, S::Clear, R::Clear);
+    let idle = || with(|record| record.last_seen = ago(IDLE));
+    let late = || with(|record| record.session_started = ago(ABSOLUTE));
+    let forgotten = || with(|record| record.remember_expires = Some(ago(0)));
+    let plain = || with(|record| record.remember_expires = None);
+    let first =
+        || with(|record| (record.generation, record.rotated_at, record.seen_at) = (0, None, None));
+    let busy = |record: SessionRecord| SessionRecord { last_seen: ago(TOUCH), ..record };
+    let old_key = |mut case: Case| {
+        let slot = KeySlot(1);
+        case.session = case.session.map(|held| Held { slot, ..held });
+        case.remember = case.remember.map(|held| Held { slot, ..held });
+        case
+    };
+    let expired = edit(remember(N), |held| held.cookie.expires = NOW);
+    let elsewhere_remember = edit(remember(N), |held| held.cookie.id = OTHER);
+    let stale = TrackedTerms { fresh: 0, ..TERMS };
+    #[rustfmt::skip]
+    let table: Vec<(&str, Case, Verdict, &[&str])> = vec![
+        // Nothing, and nothing stored.
+        ("no cookie", Case::of(None, None, None), keep(), &["loaders"]),
+        ("session, no record", Case::of(Some(session(N)), None, None), clear_session(), &["load", "loaders"]),
+        ("remember, no record", Case::of(None, Some(remember(N)), None), clear_remember(), &["load", "loaders"]),
+        ("both, no record", Case::of(Some(session(N)), Some(remember(N)), None), cleared(), &["load", "loaders"]),
+        ("session fine, remember of another session",
+            Case { remember: Some(elsewhere_remember.clone()), ..s(N, record()) }, user(), &["load"]),
+        ("session ended, remember of another that is gone",
+            Case { remember: Some(elsewhere_remember), ..s(N, ended(0, LoggedOut)) }, cleared(), &["load", "load", "loaders"]),
+        // Ended.
+        ("logged out just now", both(N, N, ended(0, LoggedOut)), cleared(), &["load", "loaders"]),
+        ("ended by the user", both(N, N, ended(0, ByUser)), cleared(), &["load", "loaders"]),
+        ("replaced just now", both(N, N, ended(0, Replaced)), keep(), &["load", "loaders"]),
+        ("replaced at most the grace ago", both(N, N, ended(GRACE, Replaced)), keep(), &["load", "loaders"]),
+        ("replaced longer ago", both(N, N, ended(GRACE + 1, Replaced)), cleared(), &["load", "loaders"]),
+        ("ended, remember alone", r(N, ended(0, LoggedOut)), clear_remember(), &["load", "loaders"]),
+        ("replaced, remember alone", r(N, ended(5, Replaced)), keep(), &["load", "loaders"]),
+        // The user.
+        ("user gone", both(N, N, record()).user(User::Gone), cleared(), &["load", "loaders"]),
+        ("user gone, session", s(N, record()).user(User::Gone), clear_session(), &["load", "loaders"]),
+        ("stamp changed", both(N, N, record()).user(User::StampChanged), keep(), &["load", "loaders"]),
+        ("stamp changed, remember", r(N, record()).user(User::StampChanged), keep(), &["load", "loaders"]),
+        ("inactive", both(N, N, record()).user(User::Inactive), cleared(), &["load", "inactive"]),
+        ("inactive, remember", r(N, record()).user(User::Inactive), cleared(), &["load", "inactive"]),
+        // The session's time.
+        ("idle for too long", s(N, idle()), clear_session(), &["load", "loaders"]),
+        ("too old", s(N, late()), clear_session(), &["load", "loaders"]),
+        ("idle, remembered", both(N, N, idle()), with_remember(restored(N + 1), N + 1), &["load", "verify", "rotate"]),
+        ("not quite idle", s(N, with(|record| record.last_seen = ago(IDLE - 1))), touched(user()), &["load"]),
+        // The session's generation.
+        ("c=n", s(N, record()), user(), &["load"]),
+        ("c=n, unseen", s(N, rotated(500, None)), seen(user()), &["load"]),
+        ("c=n, the first", s(0, first()), user(), &["load"]),
+        ("c=n, not used lately", s(N, busy(record())), touched(user()), &["load"]),
+        ("c=n, unseen and not used lately", s(N, busy(rotated(500, None))), touched(seen(user())), &["load"]),
+        ("c=n-1, unseen", s(N - 1, rotated(500, None)), user(), &["load"]),
+        ("c=n-1, seen the grace ago", s(N - 1, rotated(500, Some(GRACE))), user(), &["load"]),
+        ("c=n-1, seen before", s(N - 1, rotated(500, Some(GRACE + 1))), keep(), &["load", "loaders"]),
+        ("c=n-2, unseen", s(N - 2, rotated(500, None)), keep(), &["load", "loaders"]),
+        ("c>n", s(N + 1, record()), keep(), &["load", "loaders"]),
+        ("c=n-2, p=n", both(N - 2, N, record()), with_remember(restored(N + 1), N + 1), &["load", "verify", "rotate"]),
+        // The client.
+        ("elsewhere, protection off", s(N, record()).with(|policy| policy.protection = Off).elsewhere(), user(), &["load"]),
+        ("elsewhere, basic protection", s(N, record()).elsewhere(), protected(Verdict {
+            who: Who::User { fresh: 0, active: true }, ..issued(stale) }), &["load"]),
+        ("elsewhere, strong protection", both(N, N, record()).with(|policy| policy.protection = Strong).elsewhere(),
+            protected(cleared()), &["load", "protection"]),
+        ("elsewhere, strong protection, dead copy",
+            s(N - 2, record()).with(|policy| policy.protection = Strong).elsewhere(), keep(), &["load", "loaders"]),
+        ("elsewhere, persistent", s(N, record()).elsewhere().with(|policy| {
+            policy.protection = Strong;
+            policy.persistent = true;
+        }), protected(Verdict { who: Who::User { fresh: 0, active: true }, ..issued(stale) }), &["load"]),
+        // Made out anew.
+        ("old key", old_key(s(N, record())), issued(TERMS), &["load"]),
+        ("old key, c=n-1", old_key(s(N - 1, rotated(500, None))),
+            issued(TrackedTerms { generation: N - 1, ..TERMS }), &["load"]),
+        ("old key, both", old_key(both(N, N, record())), with_remember(issued(TERMS), N), &["load", "verify"]),
+        ("old key, p=n-1", old_key(both(N, N - 1, record())), issued(TERMS), &["load"]),
+        ("persistent, not used lately", s(N, busy(record())).with(|policy| policy.persistent = true),
+            touched(issued(TERMS)), &["load"]),
+        // Remember: its time.
+        ("expired", Case { remember: Some(expired), ..Case::of(None, None, Some(record())) }, clear_remember(), &["loaders"]),
+        ("expired in the record", r(N, forgotten()), clear_remember(), &["load", "loaders"]),
+        ("not remembered in the record", r(N, plain()), clear_remember(), &["load", "loaders"]),
+        // Remember: its generation.
+        ("wrong verifier", Case { fits: false, ..r(N, record()) },
+            alarmed(Alarm::WrongVerifier, S::Keep, R::Keep), &["load", "verify", "loaders"]),
+        ("p=n, never rotated", r(0, first()), with_remember(restored(1), 1), &["load", "verify", "rotate"]),
+        ("p=n, rotated the grace ago", r(N, rotated(GRACE, Some(GRACE))),
+            with_remember(restored(N + 1), N + 1), &["load", "verify", "rotate"]),
+        ("p=n, rotated less than the grace ago", r(N, rotated(GRACE - 1, Some(5))), restored(N), &["load", "verify"]),
+        ("p=n, rotated lately, unseen", r(N, rotated(GRACE - 1, None)), seen(restored(N)), &["load", "verify"]),
+        ("p=n, rotated lately, old key", old_key(r(N, rotated(GRACE - 1, Some(5)))),
+            with_remember(restored(N), N), &["load", "verify"]),
+        ("p=n, lost", r(N, record()).race(Race::Lost),
+            with_remember(restored(N + 1), N + 1), &["load", "verify", "rotate"]),
+        ("p=n, lost again and again", r(N, record()).race(Race::Endless), keep(),
+            &["load", "verify", "rotate", "rotate", "rotate", "busy"]),
+        ("p=n, ended meanwhile", r(N, record()).race(Race::Ended), clear_remember(),
+            &["load", "verify", "rotate", "loaders"]),
+        ("p=n, gone meanwhile", r(N, record()).race(Race::Gone), clear_remember(),
+            &["load", "verify", "rotate", "loaders"]),
+        ("p=n-1, unseen", r(N - 1, rotated(5_000, None)), with_remember(restored(N), N), &["load", "verify"]),
+        ("p=n-1, seen the grace ago", r(N - 1, rotated(500, Some(GRACE))), back(), &["load", "verify"]),
+        ("p=n-1, seen before", r(N - 1, rotated(500, Some(GRACE + 1))), replay(), &["load", "verify", "replay", "loaders"]),
+        ("p=n-2, rotated the grace ago", r(N - 2, rotated(GRACE, Some(GRACE))), keep(), &["load", "verify", "loaders"]),
+        ("p=n-2, rotated before", r(N - 2, rotated(GRACE + 1, None)), replay(), &["load", "verify", "replay", "loaders"]),
+        ("p=0, rotated before", r(0, rotated(500, Some(500))), replay(), &["load", "verify", "replay", "loaders"]),
+        ("p>n", r(N + 1, record()), alarmed(Alarm::RolledBack, S::Keep, R::Keep), &["load", "verify", "loaders"]),
+        ("rotated in the future: clocks differ",
+            r(N, with(|record| record.rotated_at = Some(Timestamp::from_secs(NOW + 30)))), restored(N), &["load", "verify"]),
+        // Logging out rotates nothing and notes nothing.
+        ("leaving, session", s(N, busy(rotated(500, None))).leaving(), user(), &["load"]),
+        ("leaving, remember", r(N, record()).leaving(), back(), &["load", "verify"]),
+        ("leaving, remember of before", r(N - 1, rotated(500, None)).leaving(), back(), &["load", "verify"]),
+        ("leaving, replay", r(N - 1, record()).leaving(), replay(), &["load", "verify", "replay", "loaders"]),
+    ];
+    for (name, case, verdict, asked) in table {
+        assert_eq!(case.run(), Outcome { verdict, asked: asked.to_vec() }, "{name}");
+    }
+}
+
+#[test]
+fn refresh_starts_the_time_of_remembering_anew_when_the_use_is_noted() {
+    let refresh = |case: Case| case.with(|policy| policy.refresh_remember = true);
+    let both = |record| refresh(Case::of(Some(session(N)), Some(remember(N)), Some(record)));
+    assert_eq!(both(record()).run().verdict, user());
+    let busy = with(|record| record.last_seen = ago(TOUCH));
+    let expires = NOW + 6_000;
+    let renewed = Verdict {
+        remember: RememberChange::Issue { flags: 0, generation: N, expires },
+        remember_expires: Some(expires),
+        is_touched: true,
+        ..user()
+    };
+    assert_eq!(both(busy.clone()).run().verdict, renewed);
+    // Not of a cookie that does not fit, and not where there is none.
+    let touched = || Verdict { is_touched: true, ..user() };
+    assert_eq!(Case { fits: false, ..both(busy.clone()) }.run().verdict, touched());
+    let alone = refresh(Case::of(Some(session(N)), None, Some(busy)));
+    assert_eq!(alone.run().verdict, touched());
+    // A short remembering is renewed more often.
+    let short = with(|record| record.remember_seconds = 100);
+    assert_eq!(both(short).run().verdict.remember_expires, Some(NOW + 100));
+}
+
+#[test]
+fn a_forced_login_of_an_inactive_user_goes_on() {
+    let mut forced = session(N);
+    forced.cookie.terms.flags = FORCED;
+    let case = |user| Case::of(Some(forced.clone()), None, Some(record())).user(user);
+    let verdict = case(User::Inactive).run().verdict;
+    assert_eq!(verdict.who, Who::User { fresh: TERMS.fresh, active: false });
+    // Who becomes active needs no force any more.
+    let terms = TrackedTerms { flags: 0, ..TERMS };
+    let issued = Verdict { session: SessionChange::Issue(terms), ..user() };
+    assert_eq!(case(User::Fine).run().verdict, issued);
+}
+
+#[test]
+fn a_session_lives_as_long_as_its_latest_limit() {
+    let policy = policy();
+    assert_eq!(policy.lives_until(NOW, NOW - 9_500, None), NOW + 500);
+    assert_eq!(policy.lives_until(NOW, NOW, None), NOW + IDLE);
+    assert_eq!(policy.lives_until(NOW, NOW, Some(NOW + 5_000)), NOW + 5_000);
+    let limitless = Policy { idle: None, absolute: None, ..policy };
+    assert_eq!(limitless.lives_until(NOW, NOW, Some(NOW)), u32::MAX);
+}

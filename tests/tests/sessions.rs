@@ -1,0 +1,722 @@
+//! Session records: logins that really end, generations, replays, lists. Numbers in comments are
+//! those of SECURITY_CASES.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use tower_keep::{
+    AuthUser, Clock, FaultKind, Keys, LoginLayer, SessionProtection, SessionStore, StoreErrorKind,
+    Timestamp, UserDirectory, UserId, UserStore, WhenFull,
+};
+use tower_keep_core::NewLogin;
+use tower_keep_memory::{MemorySessions, MemoryStore};
+use tower_keep_testkit::{Call, Trouble};
+use tower_keep_tests::{Browser, Builder, KEY, Site, Watched, WatchedStore, account};
+
+const SESSION: &str = "__Host-keep";
+const REMEMBER: &str = "__Host-keep-remember";
+const GRACE: u64 = 60;
+
+async fn name(browser: &mut Browser) -> String {
+    let answer = browser.get("/username").await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    answer.text()
+}
+
+/// A browser with the cookies of another.
+fn copy_of(site: &Site, browser: &Browser) -> Browser {
+    let mut copy = site.browser();
+    copy.jar = browser.jar.clone();
+    copy
+}
+
+fn now(site: &Site) -> Timestamp {
+    site.clock.now().into()
+}
+
+fn cookie(browser: &Browser, name: &str) -> String {
+    browser.jar.get(name).unwrap_or_default().to_owned()
+}
+
+/// A browser that was closed since it logged in, and so has the remember cookie alone.
+async fn remembered(site: &Site) -> Browser {
+    let mut browser = site.logged_in("user=notch&remember=1").await;
+    browser.close_browser();
+    browser
+}
+
+// 5
+#[tokio::test]
+async fn after_logout_every_copy_of_either_cookie_is_refused() {
+    let site = Site::with_records().await;
+    let mut browser = site.logged_in("user=notch&remember=1").await;
+    let copy = copy_of(&site, &browser);
+    assert_eq!(browser.get("/logout").await.text(), "notch");
+    for kept in [&[SESSION][..], &[REMEMBER], &[SESSION, REMEMBER]] {
+        let mut thief = copy_of(&site, &copy);
+        for name in [SESSION, REMEMBER] {
+            if !kept.contains(&name) {
+                thief.jar.remove(name);
+            }
+        }
+        let answer = thief.get("/username").await;
+        assert_eq!(answer.text(), "Anonymous", "{kept:?}");
+        assert_eq!(answer.set_cookies().len(), kept.len(), "what is dead is cleared");
+        assert_eq!(thief.get("/secret").await.status, StatusCode::UNAUTHORIZED);
+    }
+}
+
+// 6
+#[tokio::test]
+async fn a_slow_request_during_logout_never_brings_the_session_back() {
+    for path in ["/username", "/slow", "/confirm"] {
+        let site = Site::with_records().await;
+        site.advance(GRACE);
+        let mut browser = site.logged_in("user=notch&remember=1").await;
+        let mut slow = copy_of(&site, &browser);
+        slow.close_browser();
+        site.store.set(Call::Rotate, Trouble::Delays(Duration::from_millis(60)));
+        let in_flight = tokio::spawn(async move {
+            let answer = slow.get(path).await;
+            (answer, slow)
+        });
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert_eq!(browser.get("/logout").await.text(), "notch");
+        let (answer, slow) = in_flight.await.unwrap();
+        // Whatever the late answer puts into the jar, nobody is logged in by it.
+        assert!(!answer.status.is_server_error(), "{path}");
+        for mut late in [copy_of(&site, &slow), browser] {
+            for (name, value) in [SESSION, REMEMBER].map(|name| (name, cookie(&slow, name))) {
+                late.jar.insert(name, &value);
+            }
+            assert_eq!(name(&mut late).await, "Anonymous", "{path}");
+        }
+    }
+}
+
+// 11
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_requests_with_one_remember_cookie_all_succeed() {
+    for _ in 0..3 {
+        let site = Site::with_records().await;
+        let browser = remembered(&site).await;
+        let in_flight: Vec<_> = (0..50)
+            .map(|_| {
+                let mut tab = copy_of(&site, &browser);
+                tokio::spawn(async move { (name(&mut tab).await, tab) })
+            })
+            .collect();
+        let mut tabs = Vec::new();
+        for tab in in_flight {
+            let (name, tab) = tab.await.unwrap();
+            assert_eq!(name, "notch");
+            tabs.push(tab);
+        }
+        // All got the same cookies, so it does not matter which answer comes last.
+        let cookies = |tab: &Browser| (cookie(tab, SESSION), cookie(tab, REMEMBER));
+        assert!(tabs.iter().all(|tab| cookies(tab) == cookies(&tabs[0])));
+        assert_ne!(cookie(&tabs[0], REMEMBER), cookie(&browser, REMEMBER));
+        let mut jar = tabs.swap_remove(7);
+        assert_eq!(name(&mut jar).await, "notch");
+        for _ in 0..3 {
+            site.advance(GRACE + 1);
+            jar.close_browser();
+            assert_eq!(name(&mut jar).await, "notch");
+            assert_eq!(name(&mut jar).await, "notch");
+        }
+        assert!(!site.events.take().iter().any(|event| event.contains("replay")));
+    }
+}
+
+// 12
+#[tokio::test]
+async fn however_often_the_rotated_cookie_is_lost_the_old_one_works() {
+    let site = Site::with_records().await;
+    let mut browser = remembered(&site).await;
+    for wait in [0, 1, GRACE, 3 * GRACE, 6 * 3600] {
+        site.advance(wait);
+        let mut lost = copy_of(&site, &browser);
+        assert_eq!(name(&mut lost).await, "notch");
+    }
+    let first = cookie(&browser, REMEMBER);
+    assert_eq!(name(&mut browser).await, "notch");
+    assert_ne!(cookie(&browser, REMEMBER), first, "its successor has arrived at last");
+    assert_eq!(name(&mut browser).await, "notch");
+    assert!(!site.events.take().iter().any(|event| event.contains("replay")));
+}
+
+// 13
+#[tokio::test]
+async fn a_superseded_remember_cookie_is_a_replay_after_the_grace() {
+    let site = Site::with_records().await;
+    let mut phone = site.logged_in("user=notch&remember=1").await;
+    let mut browser = remembered(&site).await;
+    let thief = copy_of(&site, &browser);
+    // The successor is made, arrives and is seen.
+    assert_eq!(name(&mut browser).await, "notch");
+    assert_eq!(name(&mut browser).await, "notch");
+    site.events.take();
+
+    // Within the grace it answers, and sets nothing.
+    for wait in [0, GRACE] {
+        site.advance(wait);
+        let mut early = copy_of(&site, &thief);
+        let answer = early.get("/secret").await;
+        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "secret of notch"));
+        assert!(answer.set_cookies().is_empty());
+        assert_eq!(early.get("/sensitive").await.status, StatusCode::UNAUTHORIZED, "not fresh");
+    }
+    let twice = ["restored notch", "restored notch", "needs_refresh notch"].repeat(2);
+    assert_eq!(site.events.take(), twice);
+
+    // After it, this session ends, for both who hold it, and no other.
+    site.advance(1);
+    let mut late = copy_of(&site, &thief);
+    let answer = late.get("/secret").await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    assert!(answer.header("set-cookie").starts_with("__Host-keep-remember=; Max-Age=0"));
+    assert_eq!(site.events.take(), ["session_ended of 1: replay", "unauthorized"]);
+    assert_eq!(name(&mut copy_of(&site, &thief)).await, "Anonymous");
+    assert_eq!(name(&mut browser).await, "Anonymous");
+    assert_eq!(site.events.take(), Vec::<String>::new(), "one event");
+    assert_eq!(name(&mut phone).await, "notch");
+
+    // The next login tells, once, wherever it is.
+    assert_eq!(phone.get("/notice").await.text(), "");
+    browser.get("/login?user=notch").await;
+    let notice = browser.get("/notice").await.text();
+    assert!(notice.starts_with("Replayed warning An old copy of one of"), "{notice}");
+    assert_eq!(browser.get("/notice").await.text(), "");
+    browser.get("/login?user=notch").await;
+    assert_eq!(browser.get("/notice").await.text(), "");
+}
+
+// 13, and a cookie two generations old
+#[tokio::test]
+async fn a_cookie_two_generations_old_is_a_replay_unless_the_last_one_is_new() {
+    let site = Site::with_records().await;
+    let mut browser = remembered(&site).await;
+    let old = copy_of(&site, &browser);
+    for _ in 0..2 {
+        assert_eq!(name(&mut browser).await, "notch");
+        assert_eq!(name(&mut browser).await, "notch");
+        site.advance(GRACE);
+        browser.close_browser();
+    }
+    // Rotated a moment ago: anonymous, and nothing happens.
+    assert_eq!(name(&mut browser).await, "notch");
+    let answer = copy_of(&site, &old).get("/username").await;
+    assert_eq!((answer.text().as_str(), answer.set_cookies().len()), ("Anonymous", 0));
+    assert_eq!(name(&mut browser).await, "notch");
+    site.advance(GRACE + 1);
+    assert_eq!(name(&mut copy_of(&site, &old)).await, "Anonymous");
+    assert_eq!(name(&mut browser).await, "Anonymous", "the session has ended");
+}
+
+#[tokio::test]
+async fn a_restored_session_is_the_same_for_a_while_then_the_next() {
+    let site = Site::with_records().await;
+    let mut browser = remembered(&site).await;
+    let generations = |browser: &Browser| (cookie(browser, SESSION), cookie(browser, REMEMBER));
+    assert_eq!(name(&mut browser).await, "notch");
+    let first = generations(&browser);
+    assert!(browser.get("/username").await.set_cookies().is_empty(), "nothing rotates a session");
+    site.advance(GRACE - 1);
+    browser.close_browser();
+    let answer = browser.get("/username").await;
+    assert_eq!(answer.set_cookies().len(), 1, "the session alone");
+    assert_eq!(generations(&browser).1, first.1);
+    site.advance(1);
+    browser.close_browser();
+    assert_eq!(name(&mut browser).await, "notch");
+    assert_ne!(generations(&browser).1, first.1);
+}
+
+// 35
+#[tokio::test]
+async fn confirming_changes_the_cookie_and_the_old_copy_dies_unfresh() {
+    let site = Site::with_records().await;
+    let mut browser = remembered(&site).await;
+    assert_eq!(name(&mut browser).await, "notch");
+    let mut old = copy_of(&site, &browser);
+    let before = (cookie(&browser, SESSION), cookie(&browser, REMEMBER));
+    assert_eq!(browser.get("/confirm").await.text(), "confirmed");
+    assert_ne!(cookie(&browser, SESSION), before.0);
+    assert_ne!(cookie(&browser, REMEMBER), before.1, "the remember cookie moves along");
+    for wait in [0, 3 * GRACE] {
+        site.advance(wait);
+        assert_eq!(old.get("/is-fresh").await.text(), "false");
+        assert_eq!(name(&mut old).await, "notch", "until the new one was seen");
+        old.jar.insert(SESSION, &before.0);
+    }
+    assert_eq!(browser.get("/is-fresh").await.text(), "true");
+    site.advance(GRACE);
+    assert_eq!(name(&mut old).await, "notch");
+    site.advance(1);
+    old.jar.remove(REMEMBER);
+    assert_eq!(name(&mut old).await, "Anonymous");
+    assert_eq!(browser.get("/is-fresh").await.text(), "true");
+    // The browser's own remember cookie is no replay.
+    browser.close_browser();
+    assert_eq!(name(&mut browser).await, "notch");
+}
+
+// 36
+#[tokio::test]
+async fn a_session_replaced_a_moment_ago_clears_nothing() {
+    let site = Site::with_records().await;
+    let mut browser = site.logged_in("user=notch&remember=1").await;
+    let late = copy_of(&site, &browser);
+    browser.get("/login?user=notch&remember=1").await;
+    for (wait, cleared) in [(0, 0), (GRACE, 0), (1, 2)] {
+        site.advance(wait);
+        let answer = copy_of(&site, &late).get("/username").await;
+        assert_eq!((answer.text().as_str(), answer.set_cookies().len()), ("Anonymous", cleared));
+    }
+    assert_eq!(name(&mut browser).await, "notch");
+}
+
+// 37
+#[tokio::test]
+async fn a_response_slower_than_half_the_grace_writes_no_rotated_cookie() {
+    for (wait, cookies) in [(GRACE / 2, 2), (GRACE / 2 + 1, 0)] {
+        let site = Site::with_records().await;
+        let browser = remembered(&site).await;
+        let mut slow = copy_of(&site, &browser);
+        let in_flight = tokio::spawn(async move { slow.get("/slow").await });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        site.advance(wait);
+        let answer = in_flight.await.unwrap();
+        assert_eq!(answer.text(), "notch");
+        assert_eq!(answer.set_cookies().len(), cookies, "after {wait} s");
+        // The predecessor still works.
+        assert_eq!(name(&mut copy_of(&site, &browser)).await, "notch");
+    }
+}
+
+// 38
+#[tokio::test]
+async fn cookies_with_and_without_records_are_none_of_each_other() {
+    let with = Site::with_records().await;
+    // Beside it, with its keys and its users: one without, one of another area.
+    let without = with.without_records().await;
+    let area =
+        with.beside(Keys::new(KEY), |builder| builder.with_sessions().with_area("admin")).await;
+    let tracked = with.logged_in("user=notch&remember=1").await;
+    let stateless = without.logged_in("user=notch&remember=1").await;
+    for (site, foreign) in [(&with, &stateless), (&without, &tracked), (&area, &tracked)] {
+        let mut browser = copy_of(site, foreign);
+        for (from, to) in [(SESSION, "__Host-keep-admin"), (REMEMBER, "__Host-keep-admin-remember")]
+        {
+            let value = cookie(foreign, from);
+            browser.jar.insert(to, &value);
+        }
+        let answer = browser.get("/username").await;
+        assert_eq!((answer.text().as_str(), answer.set_cookies().len()), ("Anonymous", 0));
+    }
+}
+
+// 39
+#[tokio::test]
+async fn logging_out_with_the_remember_cookie_alone_ends_the_session_without_rotating() {
+    let site = Site::with_records().await;
+    let mut browser = site.logged_in("user=notch&remember=1").await;
+    let mut copy = copy_of(&site, &browser);
+    browser.close_browser();
+    site.store.take_calls();
+    assert_eq!(browser.get("/logout").await.text(), "notch");
+    assert_eq!(site.store.take_calls(), [Call::LoadLogin, Call::Revoke]);
+    assert_eq!(name(&mut copy).await, "Anonymous");
+}
+
+// 39
+#[tokio::test]
+async fn logging_out_with_cookies_of_two_sessions_ends_both() {
+    let site = Site::with_records().await;
+    let mut browser = site.logged_in("user=notch").await;
+    let mut other = site.logged_in("user=steve&remember=1").await;
+    let value = cookie(&other, REMEMBER);
+    browser.jar.insert(REMEMBER, &value);
+    let mut copy = copy_of(&site, &browser);
+    copy.jar.remove(REMEMBER);
+    site.store.take_calls();
+    assert_eq!(browser.get("/logout").await.text(), "notch");
+    assert_eq!(site.store.take_calls(), [Call::LoadLogin, Call::Revoke], "one write for both");
+    assert_eq!(name(&mut copy).await, "Anonymous");
+    assert_eq!(name(&mut other).await, "Anonymous");
+    assert!(browser.jar.names().is_empty());
+}
+
+/// The lines of `/sessions`: handle, `this` or `other`, device and method.
+async fn sessions(browser: &mut Browser) -> Vec<Vec<String>> {
+    let answer = browser.get("/sessions").await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    answer.text().lines().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
+}
+
+#[tokio::test]
+async fn sessions_are_listed_this_one_first_then_the_last_used() {
+    let site = Site::with_records().await;
+    let mut first = site.logged_in("user=notch&method=password").await;
+    site.advance(10);
+    site.logged_in("user=notch&method=passkey").await;
+    site.advance(10);
+    site.logged_in("user=notch").await;
+    site.logged_in("user=steve").await;
+    let listed = sessions(&mut first).await;
+    let shown: Vec<_> = listed.iter().map(|line| line[1..].join(" ")).collect();
+    assert_eq!(shown, ["this Test password", "other Test ", "other Test passkey"]);
+    assert!(sessions(&mut site.browser()).await.is_empty(), "an anonymous user has none");
+}
+
+// 40
+#[tokio::test]
+async fn a_handle_ends_a_session_of_its_user_and_of_nobody_else() {
+    let site = Site::with_records().await;
+    let mut here = site.logged_in("user=notch").await;
+    let mut there = site.logged_in("user=notch&remember=1").await;
+    let mut stranger = site.logged_in("user=steve").await;
+    let of_notch = sessions(&mut here).await;
+    let handle = &of_notch.iter().find(|line| line[1] == "other").unwrap()[0];
+    let end = format!("/end-session?session={handle}");
+    for browser in [&mut stranger, &mut site.browser()] {
+        assert_eq!(browser.get(&end).await.text(), "false");
+    }
+    assert_eq!(name(&mut there).await, "notch");
+    for wrong in ["", "x", "%00", &handle[1..], &cookie(&there, SESSION)] {
+        let answer = here.get(&format!("/end-session?session={wrong}")).await;
+        assert_eq!(answer.text(), "false");
+    }
+    assert_eq!(here.get(&end).await.text(), "true");
+    assert_eq!(name(&mut there).await, "Anonymous");
+    assert_eq!(here.get(&end).await.text(), "false", "it has ended already");
+    // Its own ends by logging out.
+    let own = &sessions(&mut here).await[0][0];
+    assert_eq!(here.get(&format!("/end-session?session={own}")).await.text(), "true");
+    assert!(here.jar.names().is_empty());
+    assert_eq!(name(&mut stranger).await, "steve");
+}
+
+// 40
+#[tokio::test]
+async fn a_handle_is_neither_in_the_cookies_nor_in_the_store() {
+    use base64::Engine;
+    let site = Site::with_records().await;
+    let mut browser = site.logged_in("user=notch&remember=1").await;
+    let base64 = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let handle = sessions(&mut browser).await[0][0].clone();
+    let handle = base64.decode(handle).unwrap();
+    for name in [SESSION, REMEMBER] {
+        let cookie = base64.decode(cookie(&browser, name)).unwrap();
+        assert!(!cookie.windows(handle.len()).any(|bytes| bytes == handle));
+        let id = &cookie[3..19];
+        let records = site.store.inner().list(&UserId::from(1), now(&site), 1).await.unwrap();
+        let key = records[0].key.as_bytes();
+        assert!(!key.windows(handle.len()).any(|bytes| bytes == handle));
+        assert!(!key.windows(id.len()).any(|bytes| bytes == id), "a dump has no id");
+    }
+}
+
+#[tokio::test]
+async fn all_others_end_or_all_or_those_of_a_user_from_outside() {
+    let site = Site::with_records().await;
+    let mut here = site.logged_in("user=notch&remember=1").await;
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        others.push(site.logged_in("user=notch&remember=1").await);
+    }
+    let mut stranger = site.logged_in("user=steve").await;
+    assert_eq!(here.get("/end-others").await.text(), "3");
+    for other in &mut others {
+        assert_eq!(name(other).await, "Anonymous");
+    }
+    assert_eq!(name(&mut here).await, "notch");
+    assert_eq!(here.get("/end-others").await.text(), "0");
+    let mut there = site.logged_in("user=notch").await;
+    assert_eq!(here.get("/end-all").await.text(), "2");
+    assert!(here.jar.names().is_empty());
+    assert_eq!(name(&mut there).await, "Anonymous");
+    // An administrator, with no request at hand.
+    let steve = UserId::from(2);
+    let listed = site.auth.sessions_of(&steve).await.unwrap();
+    assert_eq!((listed.len(), listed[0].is_current()), (1, false));
+    assert!(!site.auth.end_session_of(&UserId::from(1), &listed[0].handle()).await.unwrap());
+    assert!(site.auth.end_session_of(&steve, &listed[0].handle()).await.unwrap());
+    assert_eq!(name(&mut stranger).await, "Anonymous");
+    let mut again = site.logged_in("user=steve&remember=1").await;
+    assert_eq!(site.auth.end_all_sessions_of(&steve).await.unwrap(), 1);
+    assert_eq!(name(&mut again).await, "Anonymous");
+    assert_eq!(site.auth.end_all_sessions_of(&"nobody".into()).await.unwrap(), 0);
+}
+
+// 41
+#[tokio::test]
+async fn a_login_after_the_response_has_begun_is_an_error_and_leaves_no_record() {
+    let site = Site::with_records().await;
+    assert_eq!(site.browser().get("/log-in-late").await.text(), "later");
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let steve = site.store.inner().by_id(&UserId::from(2)).await.unwrap().unwrap();
+    assert_eq!(&*steve.stamp(), b"refused");
+    assert!(site.auth.sessions_of(&UserId::from(1)).await.unwrap().is_empty());
+    // The same where the head goes out while the record is written.
+    site.store.set(Call::Create, Trouble::Delays(Duration::from_millis(120)));
+    let request = http::Request::new(String::new());
+    let service = tower::service_fn({
+        let auth = site.auth.clone();
+        move |request: http::Request<String>| {
+            let login = auth.login(request.extensions()).unwrap();
+            let late = tokio::spawn(async move { login.log_in(account("notch")).await.is_err() });
+            async move {
+                tokio::time::sleep(Duration::from_millis(60)).await;
+                Ok::<_, std::convert::Infallible>(http::Response::new(late))
+            }
+        }
+    });
+    let answer = tower::ServiceExt::oneshot(site.auth.layer(service), request).await.unwrap();
+    assert!(!answer.headers().contains_key(http::header::SET_COOKIE));
+    assert!(answer.into_body().await.unwrap(), "the login was refused");
+    assert!(site.auth.sessions_of(&UserId::from(1)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_user_has_no_more_sessions_than_the_limit() {
+    let limited = |when_full| {
+        Site::start_with(move |builder| builder.with_sessions().with_session_limit(2, when_full))
+    };
+    let site = limited(WhenFull::EndOldest).await;
+    let mut first = site.logged_in("user=notch&remember=1").await;
+    site.advance(1);
+    let mut second = site.logged_in("user=notch").await;
+    site.advance(1);
+    let mut third = site.logged_in("user=notch").await;
+    let names = [name(&mut first).await, name(&mut second).await, name(&mut third).await];
+    assert_eq!(names, ["Anonymous", "notch", "notch"]);
+    assert!(site.events.take().contains(&"session_ended of 1: limit".to_owned()));
+    // A login over a login takes no other place.
+    second.get("/login?user=notch").await;
+    assert_eq!(name(&mut third).await, "notch");
+
+    let site = limited(WhenFull::Refuse).await;
+    let mut first = site.logged_in("user=notch").await;
+    site.logged_in("user=notch").await;
+    let mut third = site.browser();
+    let refused = third.get("/login?user=notch").await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    assert!(third.jar.names().is_empty());
+    assert_eq!(name(&mut first).await, "notch");
+    assert_eq!(first.get("/login?user=notch").await.status, StatusCode::OK);
+    first.get("/logout").await;
+    assert_eq!(third.get("/login?user=notch").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_login_over_a_login_leaves_exactly_one_session() {
+    let site = Site::with_records().await;
+    let mut browser = site.logged_in("user=notch&remember=1").await;
+    // Two forms sent at once.
+    let (mut one, mut other) = (copy_of(&site, &browser), copy_of(&site, &browser));
+    tokio::join!(one.get("/login?user=notch&remember=1"), other.get("/login?user=notch"));
+    assert_eq!(site.auth.sessions_of(&UserId::from(1)).await.unwrap().len(), 1);
+    let names = [name(&mut one).await, name(&mut other).await];
+    assert!(names == ["notch", "Anonymous"] || names == ["Anonymous", "notch"], "{names:?}");
+    browser.get("/login?user=steve").await;
+    assert_eq!(name(&mut browser).await, "steve");
+}
+
+#[tokio::test]
+async fn strong_protection_ends_the_session_itself() {
+    let site = Site::start_with(|builder| {
+        builder.with_sessions().with_session_protection(SessionProtection::Strong)
+    })
+    .await;
+    let mut browser = site.logged_in("user=notch&remember=1").await;
+    let mut thief = copy_of(&site, &browser);
+    thief.set_header(http::header::USER_AGENT, "Thief/1.0");
+    assert_eq!(name(&mut thief).await, "Anonymous");
+    assert!(thief.jar.names().is_empty());
+    assert_eq!(name(&mut browser).await, "Anonymous", "nobody can tell them apart");
+    assert!(site.events.take().contains(&"session_ended of 1: protection".to_owned()));
+}
+
+#[tokio::test]
+async fn a_reactivated_user_logs_in_again() {
+    let site = Site::with_records().await;
+    let mut browser = site.logged_in("user=notch&remember=1").await;
+    let mut copy = copy_of(&site, &browser);
+    site.store.change("1", |notch| notch.set_active(false)).await;
+    assert_eq!(name(&mut browser).await, "Anonymous");
+    site.store.change("1", |notch| notch.set_active(true)).await;
+    assert_eq!(name(&mut copy).await, "Anonymous", "the session ended with the deactivation");
+}
+
+#[tokio::test]
+async fn the_store_is_asked_no_more_than_it_must() {
+    use Call::{Create, LoadLogin, Revoke, Rotate};
+    let site = Site::with_records().await;
+    let (mut nobody, mut browser) = (site.browser(), site.browser());
+    let calls = async |browser: &mut Browser, path: &str| {
+        site.store.take_calls();
+        browser.get(path).await;
+        site.store.take_calls()
+    };
+    // 32: a crawl writes nothing.
+    for path in ["/hello", "/username", "/secret", "/sensitive", "/next", "/sessions", "/logout"] {
+        assert_eq!(calls(&mut nobody, path).await, [], "{path}");
+    }
+    assert_eq!(calls(&mut browser, "/login?user=notch&remember=1").await, [Create]);
+    assert_eq!(calls(&mut browser, "/hello").await, [], "nobody asked");
+    for path in ["/username", "/secret", "/sensitive", "/twice", "/extracted-fresh", "/streamed"] {
+        assert_eq!(calls(&mut browser, path).await, [LoadLogin], "{path}");
+    }
+    assert_eq!(calls(&mut browser, "/confirm").await, [LoadLogin, Rotate]);
+    assert_eq!(calls(&mut browser, "/username").await, [LoadLogin, Call::Seen]);
+    assert_eq!(calls(&mut browser, "/login?user=notch&remember=1").await, [Create]);
+    browser.close_browser();
+    assert_eq!(calls(&mut browser, "/username").await, [LoadLogin, Rotate]);
+    assert_eq!(calls(&mut browser, "/logout").await, [LoadLogin, Revoke]);
+}
+
+#[tokio::test]
+async fn the_use_of_a_session_is_noted_once_an_interval() {
+    let site = Site::start_with(|builder| {
+        builder.with_sessions().with_touch_interval(Duration::from_secs(100))
+    })
+    .await;
+    let mut browser = site.logged_in("user=notch").await;
+    let touches = async |browser: &mut Browser| {
+        site.store.take_calls();
+        assert_eq!(name(browser).await, "notch");
+        site.store.take_calls().iter().filter(|call| **call == Call::Touch).count()
+    };
+    site.advance(99);
+    assert_eq!(touches(&mut browser).await, 0);
+    site.advance(1);
+    assert_eq!([touches(&mut browser).await, touches(&mut browser).await], [1, 0]);
+    let seen = site.auth.sessions_of(&UserId::from(1)).await.unwrap()[0].last_seen();
+    assert_eq!(seen, site.clock.now());
+
+    // Where somebody drives the upkeep, no request waits for it.
+    let upkeep = tokio::spawn(site.auth.upkeep());
+    tokio::task::yield_now().await;
+    site.advance(100);
+    site.store.set(Call::Touch, Trouble::Fails(StoreErrorKind::Unavailable));
+    assert_eq!([touches(&mut browser).await, touches(&mut browser).await], [0, 0]);
+    // While the store is down the note waits; then it arrives, once.
+    assert!(site.auth.flush().await.is_err());
+    site.store.heal();
+    site.store.take_calls();
+    site.auth.flush().await.unwrap();
+    site.auth.flush().await.unwrap();
+    assert_eq!(site.store.take_calls(), [Call::Touch]);
+    let seen = site.auth.sessions_of(&UserId::from(1)).await.unwrap()[0].last_seen();
+    assert_eq!(seen, site.clock.now());
+    // And without anybody's asking.
+    site.advance(100);
+    assert_eq!(touches(&mut browser).await, 0);
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if site.store.take_calls().contains(&Call::Touch) {
+            break;
+        }
+    }
+    let seen = site.auth.sessions_of(&UserId::from(1)).await.unwrap()[0].last_seen();
+    assert_eq!(seen, site.clock.now());
+    // Once nobody drives it any more, requests write their own.
+    upkeep.abort();
+    let _ = upkeep.await;
+    site.advance(100);
+    assert_eq!(touches(&mut browser).await, 1);
+}
+
+#[tokio::test]
+async fn expired_sessions_are_purged_after_the_clocks_may_differ() {
+    let site = Site::start_with(|builder| {
+        builder.with_sessions().with_idle_limit(Duration::from_secs(1_000))
+    })
+    .await;
+    for _ in 0..5 {
+        site.logged_in("user=notch").await;
+    }
+    let mut remembered = site.logged_in("user=notch&remember=1").await;
+    site.advance(1_000 + 299);
+    assert_eq!(site.auth.purge(100).await.unwrap(), 0);
+    site.advance(1);
+    assert_eq!(site.auth.purge(3).await.unwrap(), 3);
+    assert_eq!(site.auth.purge(100).await.unwrap(), 2);
+    assert_eq!(name(&mut remembered).await, "notch");
+}
+
+#[tokio::test]
+async fn users_and_sessions_can_be_in_two_stores() {
+    let (users, records) = (MemoryStore::new(), MemorySessions::new());
+    users.insert(&account("notch")).await.unwrap();
+    let auth = LoginLayer::builder(users.clone(), Keys::new(KEY))
+        .with_sessions_in(records)
+        .build()
+        .unwrap();
+    let page = tower::service_fn(|_: http::Request<String>| async {
+        Ok::<_, std::convert::Infallible>(http::Response::new("members only".to_owned()))
+    });
+    let site = auth.layer(tower::Layer::layer(&auth.require_login(), page));
+    let mut client = tower_keep_testkit::client::Client::new(site);
+    client.log_in(&auth, account("notch")).await.unwrap();
+    assert_eq!(client.get("/").await.text(), "members only");
+    assert_eq!(auth.end_all_sessions_of(&UserId::from(1)).await.unwrap(), 1);
+    assert_eq!(client.get("/").await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn without_records_lists_and_ends_are_errors_that_name_the_mend() {
+    let site = Site::start().await.without_records().await;
+    let mut browser = site.logged_in("user=notch").await;
+    for path in ["/sessions", "/end-session?session=x", "/end-others", "/end-all"] {
+        let answer = browser.get(path).await;
+        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
+    }
+    let fault = site.auth.end_all_sessions_of(&UserId::from(1)).await.unwrap_err();
+    assert_eq!(fault.kind(), FaultKind::NoSessions);
+    assert!(fault.to_string().contains("with_sessions"), "{fault}");
+    assert_eq!(name(&mut browser).await, "notch");
+}
+
+#[tokio::test]
+async fn a_store_that_was_set_back_is_noticed_and_ends_nobodys_session() {
+    let site = Site::with_records().await;
+    let mut browser = remembered(&site).await;
+    assert_eq!(name(&mut browser).await, "notch");
+    site.advance(GRACE);
+    let before = site.store.inner().list(&UserId::from(1), now(&site), 1).await.unwrap();
+    browser.close_browser();
+    assert_eq!(name(&mut browser).await, "notch");
+    // Another site with the keys and the clock of this one, and the record as it was before.
+    let store = WatchedStore::new(MemoryStore::new());
+    let (record, replaced_until) = (&*before[0], before[0].expires);
+    let login = NewLogin { record, replacing: &[], replaced_until, limit: None };
+    store.inner().create(&login).await.unwrap();
+    let backup = site.with_records_in(store).await;
+    let mut ahead = copy_of(&backup, &browser);
+    ahead.close_browser();
+    let answer = ahead.get("/username").await;
+    assert_eq!((answer.text().as_str(), answer.set_cookies().len()), ("Anonymous", 0));
+    assert_eq!(backup.events.take(), ["store_rolled_back of 1"]);
+}
+
+#[tokio::test]
+async fn the_builder_can_be_given_any_settings_after_sessions() {
+    let settings = |builder: Builder| {
+        builder
+            .with_sessions()
+            .with_rotation_grace(Duration::from_secs(10))
+            .with_replay_message("Somebody used an old cookie.")
+    };
+    let site = Site::start_with(settings).await;
+    let mut browser = remembered(&site).await;
+    let thief = copy_of(&site, &browser);
+    assert_eq!(name(&mut browser).await, "notch");
+    assert_eq!(name(&mut browser).await, "notch");
+    site.advance(11);
+    assert_eq!(name(&mut copy_of(&site, &thief)).await, "Anonymous");
+    browser.get("/login?user=notch").await;
+    let notice = browser.get("/notice").await.text();
+    assert_eq!(notice, "Replayed warning Somebody used an old cookie.");
+}
