@@ -68,6 +68,8 @@ pub enum Trouble {
     Delays(Duration),
     /// It never answers.
     Hangs,
+    /// Of a [rotation](Call::Rotate): another is always faster. Other calls do what was asked.
+    Loses,
 }
 
 /// Wraps any store. A clone shares its troubles and its counts.
@@ -145,7 +147,7 @@ impl<S> FaultyStore<S> {
         };
         let fault = |kind| StoreError::new(kind, "faulty");
         match trouble {
-            None => ask.await,
+            None | Some(Trouble::Loses) => ask.await,
             Some(Trouble::Fails(kind)) => Err(fault(kind)),
             Some(Trouble::FailsAfterwards(kind)) => {
                 ask.await?;
@@ -217,7 +219,14 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
     }
 
     async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
-        self.call(Call::Rotate, self.inner.rotate(rotation)).await
+        let loses = self.shared().troubles.get(&Call::Rotate) == Some(&Trouble::Loses);
+        let rotate = async {
+            match loses {
+                true => Ok(self.inner.load(&rotation.key).await?.map(Rotated::Lost)),
+                false => self.inner.rotate(rotation).await,
+            }
+        };
+        self.call(Call::Rotate, rotate).await
     }
 
     async fn seen(&self, marks: &[Seen]) -> Result<(), StoreError> {

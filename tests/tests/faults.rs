@@ -1,0 +1,201 @@
+//! SECURITY_CASES 29: every call of the store failing, at every kind of request. A fault is never
+//! "somebody" and never "nobody", and no cookie changes.
+
+use std::time::Duration;
+
+use http::{StatusCode, header};
+use tower_keep::{SessionProtection, StoreErrorKind, UserId};
+use tower_keep_testkit::{Call, Trouble};
+use tower_keep_tests::{Browser, Site, Watched};
+
+const SESSION: &str = "__Host-keep";
+const REMEMBER: &str = "__Host-keep-remember";
+
+/// A kind of request: its path, and whether the browser was closed before it.
+struct Request {
+    name: &'static str,
+    path: &'static str,
+    closed: bool,
+}
+
+const REQUESTS: [Request; 8] = [
+    Request { name: "public", path: "/hello", closed: false },
+    Request { name: "guarded", path: "/secret", closed: false },
+    Request { name: "fresh-guarded", path: "/sensitive", closed: false },
+    Request { name: "login", path: "/login?user=notch&remember=1", closed: false },
+    Request { name: "logout", path: "/logout", closed: false },
+    Request { name: "restore", path: "/secret", closed: true },
+    Request { name: "list", path: "/sessions", closed: false },
+    Request { name: "end others", path: "/end-others", closed: false },
+];
+
+/// What each request answers while a call fails: `o` for 200, because the call isn't made; `x` for
+/// 503. In the order of [`REQUESTS`].
+#[rustfmt::skip]
+const MATRIX: [(Call, &str); 10] = [
+    //                 public, guarded, fresh-guarded, login, logout, restore, list, end others
+    (Call::LoadLogin, "o        x        x              o      x       x        x     x"),
+    (Call::Create,    "o        o        o              x      o       o        o     o"),
+    (Call::Rotate,    "o        o        o              o      o       x        o     o"),
+    (Call::Seen,      "o        x        x              o      o       o        x     x"),
+    (Call::Touch,     "o        x        x              o      o       o        x     x"),
+    (Call::Revoke,    "o        o        o              o      x       o        o     o"),
+    (Call::RevokeAll, "o        o        o              o      o       o        o     x"),
+    (Call::List,      "o        o        o              o      o       o        x     o"),
+    (Call::Load,      "o        o        o              o      o       o        o     o"),
+    (Call::Purge,     "o        o        o              o      o       o        o     o"),
+];
+
+/// A site and a browser at a moment when a request makes every call that it can make: freshly
+/// confirmed, the new generation not seen yet, and not used for long.
+async fn prepared() -> (Site, Browser) {
+    let site = Site::with_records().await;
+    let mut browser = site.logged_in("user=notch&remember=1").await;
+    assert_eq!(browser.get("/confirm").await.text(), "confirmed");
+    site.advance(400);
+    site.store.take_calls();
+    (site, browser)
+}
+
+fn cookies(browser: &Browser) -> [Option<String>; 2] {
+    [SESSION, REMEMBER].map(|name| browser.jar.get(name).map(str::to_owned))
+}
+
+#[tokio::test]
+async fn a_failing_call_is_503_for_who_needs_it_and_changes_no_cookie() {
+    let (error, late) = (StoreErrorKind::Unavailable, StoreErrorKind::Timeout);
+    for trouble in [Trouble::Fails(error), Trouble::Fails(late), Trouble::FailsAfterwards(late)] {
+        for (call, row) in MATRIX {
+            for (request, cell) in REQUESTS.iter().zip(row.split_whitespace()) {
+                let at = format!("{call:?} {trouble:?}, {}", request.name);
+                let (site, mut browser) = prepared().await;
+                if request.closed {
+                    browser.close_browser();
+                }
+                let before = cookies(&browser);
+                site.store.set(call, trouble);
+                let answer = browser.get(request.path).await;
+                let was_made = site.store.take_calls().contains(&call);
+                assert_eq!(was_made, cell == "x", "{at}");
+                if cell == "o" {
+                    assert_eq!(answer.status, StatusCode::OK, "{at}");
+                    continue;
+                }
+                assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{at}");
+                assert_eq!(answer.header(header::RETRY_AFTER), "1", "{at}");
+                assert_eq!(answer.set_cookies(), [] as [String; 0], "{at}");
+                assert_eq!(cookies(&browser), before, "{at}");
+                // Nobody was told to be somebody, and the log of events names no login.
+                let events = site.events.take();
+                assert!(!events.contains(&"logged_out notch".to_owned()), "{at}: {events:?}");
+
+                site.store.heal();
+                let first = browser.get("/secret").await;
+                let took_place = matches!(trouble, Trouble::FailsAfterwards(_));
+                match request.name {
+                    // What was asked has taken place, though the answer was lost.
+                    "login" if took_place => {
+                        assert_eq!(first.status, StatusCode::UNAUTHORIZED, "{at}");
+                        assert!(first.set_cookies().is_empty(), "{at}");
+                        assert_eq!(browser.get(request.path).await.status, StatusCode::OK);
+                        assert_eq!(browser.get("/secret").await.status, StatusCode::OK, "{at}");
+                    }
+                    "logout" if took_place && call == Call::Revoke => {
+                        assert_eq!(first.status, StatusCode::UNAUTHORIZED, "{at}");
+                    }
+                    _ => assert_eq!(first.text(), "secret of notch", "{at}"),
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_hanging_call_leaves_everything_as_it_was_when_the_client_gives_up() {
+    for (call, row) in MATRIX {
+        for (request, cell) in REQUESTS.iter().zip(row.split_whitespace()) {
+            let at = format!("{call:?} hangs, {}", request.name);
+            let (site, mut browser) = prepared().await;
+            if request.closed {
+                browser.close_browser();
+            }
+            let before = cookies(&browser);
+            site.store.set(call, Trouble::Hangs);
+            let patience = Duration::from_millis(if cell == "x" { 20 } else { 5_000 });
+            let answer = tokio::time::timeout(patience, browser.get(request.path)).await;
+            assert_eq!(answer.is_err(), cell == "x", "{at}");
+            if cell == "o" {
+                continue;
+            }
+            assert_eq!(cookies(&browser), before, "{at}");
+            site.store.heal();
+            assert_eq!(browser.get("/secret").await.text(), "secret of notch", "{at}");
+        }
+    }
+}
+
+/// The end of a session that the rules demand: a replay, strong protection, a deactivation.
+#[tokio::test]
+async fn an_end_that_cannot_be_recorded_is_503_until_it_can() {
+    for reason in ["replay", "protection", "inactive"] {
+        let site = Site::start_with(|builder| {
+            let strong = match reason {
+                "protection" => SessionProtection::Strong,
+                _ => SessionProtection::Basic,
+            };
+            builder.with_sessions().with_session_protection(strong)
+        })
+        .await;
+        let mut browser = site.logged_in("user=notch&remember=1").await;
+        match reason {
+            "replay" => {
+                let mut thief = site.browser();
+                thief.jar = browser.jar.clone();
+                browser.close_browser();
+                for _ in 0..2 {
+                    assert_eq!(browser.get("/secret").await.status, StatusCode::OK);
+                }
+                site.advance(61);
+                thief.close_browser();
+                browser = thief;
+            }
+            "protection" => browser.set_header(header::USER_AGENT, "Thief/1.0"),
+            _ => site.store.change("1", |notch| notch.set_active(false)).await,
+        }
+        site.events.take();
+        site.store.set(Call::Revoke, Trouble::Fails(StoreErrorKind::Unavailable));
+        for path in ["/secret", "/username"] {
+            let answer = browser.get(path).await;
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{reason}");
+            assert!(answer.set_cookies().is_empty(), "{reason}");
+        }
+        assert!(site.events.take().is_empty(), "{reason}");
+        site.store.heal();
+        let answer = browser.get("/secret").await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{reason}");
+        assert!(answer.header("set-cookie").contains("Max-Age=0"), "{reason}");
+        assert!(site.events.take().contains(&format!("session_ended of 1: {reason}")));
+        assert!(site.auth.sessions_of(&UserId::from(1)).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_race_that_never_ends_is_503() {
+    for (path, closed) in [("/secret", true), ("/confirm", false)] {
+        let site = Site::with_records().await;
+        let mut browser = site.logged_in("user=notch&remember=1").await;
+        if closed {
+            browser.close_browser();
+        }
+        site.store.set(Call::Rotate, Trouble::Loses);
+        site.store.take_calls();
+        let answer = browser.get(path).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert!(answer.set_cookies().is_empty(), "{path}");
+        // Once, and twice more.
+        let calls = site.store.take_calls();
+        assert_eq!(calls, [Call::LoadLogin, Call::Rotate, Call::Rotate, Call::Rotate], "{path}");
+        site.store.heal();
+        assert_eq!(browser.get("/secret").await.status, StatusCode::OK, "{path}");
+    }
+}
