@@ -1,6 +1,6 @@
 """Runs the same requests against real Flask-Login and the parity server, and compares the traces.
 
-    python differential.py --server target/debug/parity-server [--steps 2000] [--seed 1]
+    python differential.py --server target/debug/parity-server [--steps 2000] [--seed 1] [--records]
 
 First scripted walks, then random steps, for each mode of session protection. A step is a request
 of one of two browsers, or something that happens to a browser: it is closed, changes its
@@ -19,6 +19,10 @@ things and not from a rule about logins:
 - A login after one with a duration of zero or less, in the same session. Flask-Login keeps the
   duration in the session, so that a later login without one gets it too. Such durations are in
   the scripted walks only, each in a session of its own.
+
+With --records ours keeps session records, and one thing more is left out: that a browser gets back
+earlier cookies. In Flask-Login a copy of a cookie outlives logout and the next login; to end it is
+what records are for.
 """
 
 import argparse
@@ -191,9 +195,11 @@ def scripted():
         yield from walk
 
 
-def randomly(steps, rng):
-    events = [("close",), ("save",), ("restore",), ("lose", "session"), ("lose", "remember"),
-              ("garble", "session"), ("garble", "remember")]
+def randomly(steps, rng, records):
+    events = [("close",), ("lose", "session"), ("lose", "remember"), ("garble", "session"),
+              ("garble", "remember")]
+    if not records:
+        events += [("save",), ("restore",)]
     for _ in range(steps):
         draw = rng.random()
         if draw < 0.05:
@@ -283,7 +289,9 @@ def main():
     parser.add_argument("--server", required=True, help="the parity server's binary")
     parser.add_argument("--steps", type=int, default=2000, help="random steps per protection mode")
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--records", action="store_true", help="ours keeps session records")
     arguments = parser.parse_args()
+    more = ["--records"] if arguments.records else []
     seed = arguments.seed if arguments.seed is not None else random.randrange(1 << 32)
     reference = [sys.executable, str(HERE / "reference_app.py")]
     for mode in ["none", "basic", "strong"]:
@@ -293,16 +301,18 @@ def main():
         total = 0
         for options in configured:
             options = ["--session-protection", mode, *options]
-            pair = [Server(command, options) for command in (reference, [arguments.server])]
+            ours = [arguments.server, *more]
+            pair = [Server(command, options) for command in (reference, ours)]
             try:
                 compare(pair, scripted())
-                total += compare(pair, randomly(share, rng))
+                total += compare(pair, randomly(share, rng, arguments.records))
             except SystemExit as difference:
-                raise SystemExit(f"{difference}\noptions: {' '.join(options)}\nseed: {seed}") from None
+                raise SystemExit(f"{difference}\noptions: {' '.join([*more, *options])}\nseed: {seed}") from None
             finally:
                 for server in pair:
                     server.stop()
-        print(f"{mode}: {share * len(configured)} random steps, {total} requests, no difference "
+        kept = "with" if arguments.records else "without"
+        print(f"{mode}, {kept} records: {share * len(configured)} random steps, {total} requests, no difference "
               f"(seed {seed})", flush=True)
 
 

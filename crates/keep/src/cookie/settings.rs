@@ -218,6 +218,7 @@ pub enum CookieError {
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
     name: String,
+    path: String,
     /// Everything after the value and `Max-Age`.
     attributes: String,
 }
@@ -243,7 +244,15 @@ impl Template {
         if settings.partitioned {
             attributes += "; Partitioned";
         }
-        Self { name, attributes }
+        Self { name, path: settings.path.clone(), attributes }
+    }
+
+    /// Whether browsers send the cookie with a request for this path (RFC 6265bis §5.1.4).
+    pub(crate) fn is_sent_to(&self, path: &str) -> bool {
+        let rest = path.strip_prefix(&self.path);
+        rest.is_some_and(|rest| {
+            rest.is_empty() || self.path.ends_with('/') || rest.starts_with('/')
+        })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -269,7 +278,7 @@ impl Template {
     /// `Set-Cookie` that makes a browser drop it: the attributes it was set with (a `__Host-` cookie
     /// goes only so), and an `Expires` for clients that know no `Max-Age`.
     pub(crate) fn clear(&self) -> Option<HeaderValue> {
-        let Self { name, attributes } = self;
+        let Self { name, attributes, .. } = self;
         let expires = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
         HeaderValue::try_from(format!("{name}=; {expires}{attributes}")).ok()
     }
@@ -318,6 +327,23 @@ mod tests {
             ),
         ] {
             assert_eq!(set(settings).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn a_path_is_a_prefix_of_whole_segments() {
+        for (cookie, path, expected) in [
+            ("/", "/", true),
+            ("/", "/app", true),
+            ("/app", "/app", true),
+            ("/app", "/app/x", true),
+            ("/app/", "/app/x", true),
+            ("/app/", "/app", false),
+            ("/app", "/apple", false),
+            ("/app", "/", false),
+        ] {
+            let template = CookieSettings::new().with_path(cookie).resolve("", "").unwrap();
+            assert_eq!(template.is_sent_to(path), expected, "{cookie} {path}");
         }
     }
 

@@ -61,6 +61,8 @@ pub(super) enum Current {
         id: SessionId,
         flags: u8,
         record: Arc<SessionRecord>,
+        /// The browser holds its remember cookie, or gets it with this response.
+        is_remembered: bool,
     },
 }
 

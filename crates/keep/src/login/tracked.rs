@@ -116,7 +116,8 @@ impl<U: AuthUser> Walk<'_, U> {
         }
         let cookies = match (&user, &record, at, verdict.who) {
             (Some(user), Some(record), Some((id, _)), Who::User { .. }) => {
-                Made { walk: self, user: &**user, id, record, now }.follow(&verdict, session)
+                let made = Made { walk: self, user: &**user, id, record, now };
+                made.follow(&verdict, session, self.holds_remember(id, session, remember))
             }
             _ => cookies_of_nobody(&verdict, self.until(now)),
         };
@@ -126,6 +127,20 @@ impl<U: AuthUser> Walk<'_, U> {
             _ => Identity::Anonymous,
         };
         Ok(Resolved { identity, cookies, asked_loaders })
+    }
+
+    /// Whether the browser holds the remember cookie of this session: it has sent it, or could not
+    /// have sent it here.
+    fn holds_remember(
+        &self,
+        id: SessionId,
+        session: Option<&Held<TrackedSession>>,
+        remember: Option<&Held<TrackedRemember>>,
+    ) -> bool {
+        let path = self.snapshot.request.target.as_ref().map_or("/", |target| target.path());
+        remember.is_some_and(|held| held.cookie.id == id)
+            || session.is_some_and(|held| held.cookie.terms.flags & REMEMBERED != 0)
+                && !self.config.remember.is_sent_to(path)
     }
 
     /// Half the grace: what is written later could put an old cookie in the place of a newer one.
@@ -206,7 +221,12 @@ struct Made<'a, U> {
 
 impl<U: AuthUser> Made<'_, U> {
     /// The cookies that the rules want.
-    fn follow(&self, verdict: &Verdict, session: Option<&Held<TrackedSession>>) -> Cookies {
+    fn follow(
+        &self,
+        verdict: &Verdict,
+        session: Option<&Held<TrackedSession>>,
+        is_remembered: bool,
+    ) -> Cookies {
         let mut cookies = cookies_of_nobody(verdict, self.walk.until(self.now));
         let mut flags = session.map_or(REMEMBERED, |held| held.cookie.terms.flags);
         match verdict.session {
@@ -228,7 +248,7 @@ impl<U: AuthUser> Made<'_, U> {
             cookies.remember = self.remember(flags, generation, expires);
         }
         let (id, record) = (self.id, Arc::clone(self.record));
-        cookies.current = Current::Tracked { id, flags, record };
+        cookies.current = Current::Tracked { id, flags, record, is_remembered };
         cookies
     }
 
@@ -258,19 +278,19 @@ impl<U: AuthUser> Made<'_, U> {
         remember_cookie(self.walk.config, &remember, expires, self.now)
     }
 
-    /// Both cookies of the record's generation; fresh if the user has just proved who they are.
-    fn both(&self, flags: u8, fresh: bool) -> (u32, Cookies) {
+    /// Both cookies of the record's generation, or the session's alone; fresh if the user has just
+    /// proved who they are.
+    fn anew(&self, flags: u8, fresh: bool, is_remembered: bool) -> (u32, Cookies) {
         // Zero stands for "not fresh", whatever the clock says.
         let fresh = if fresh { self.now.max(1) } else { 0 };
         let (generation, issued) = (self.record.generation, self.now);
         let session = self.session(TrackedTerms { flags, generation, issued, fresh }, self.here());
         let expires = self.record.remember_expires.map(Timestamp::as_secs);
+        let expires = expires.filter(|expires| is_remembered && self.now < *expires);
         let remember = expires
-            .filter(|expires| self.now < *expires)
-            .map(|expires| self.remember(flags & FORCED, generation, expires));
-        let current = Current::Tracked { id: self.id, flags, record: Arc::clone(self.record) };
-        // The latest choice rules: an older remember cookie must not bring anybody back later.
-        let remember = remember.unwrap_or(Change::Clear);
+            .map_or(Change::Keep, |expires| self.remember(flags & FORCED, generation, expires));
+        let record = Arc::clone(self.record);
+        let current = Current::Tracked { id: self.id, flags, record, is_remembered };
         (fresh, Cookies { current, session, remember, until: u32::MAX })
     }
 }
@@ -338,7 +358,11 @@ pub(super) async fn begin<U: AuthUser>(
     let record = Arc::new(record);
     let walk = Walk { config, sessions, snapshot };
     let made = Made { walk: &walk, user: &**user, id, record: &record, now };
-    let (fresh, cookies) = made.both(flags, log_in.fresh);
+    let (fresh, mut cookies) = made.anew(flags, log_in.fresh, seconds.is_some());
+    if matches!(cookies.remember, Change::Keep) {
+        // The latest choice rules: an older remember cookie must not bring anybody back later.
+        cookies.remember = Change::Clear;
+    }
     let identity = Identity::Session { user: Arc::clone(user), fresh, active: user.is_active() };
     let is_too_late = {
         let mut state = login.state();
@@ -384,21 +408,19 @@ pub(super) async fn reissue<U: AuthUser>(
 ) -> Result<Option<()>, Fault> {
     let (config, snapshot, now) = (login.config(), &login.0.snapshot, login.config().now());
     let current = match &login.state().current {
-        Current::Tracked { id, flags, record } => Some((*id, *flags, Arc::clone(record))),
+        Current::Tracked { id, flags, record, is_remembered } => {
+            Some((*id, *flags, Arc::clone(record), *is_remembered))
+        }
         Current::Nothing | Current::Stateless { .. } => None,
     };
-    let Some((id, flags, mut record)) = current else { return Ok(None) };
+    let Some((id, flags, mut record, is_remembered)) = current else { return Ok(None) };
     for _ in 0..=RETRIES {
         match sessions.store.rotate(&rotation(config, &record, None, now)).await? {
             Some(Rotated::Won(next)) => {
                 let walk = Walk { config, sessions, snapshot };
                 let made = Made { walk: &walk, user: &**user, id, record: &next, now };
-                let (fresh, mut cookies) = made.both(flags & !FORCED, true);
+                let (fresh, mut cookies) = made.anew(flags & !FORCED, true, is_remembered);
                 cookies.until = walk.until(now);
-                if next.remember_expires.is_none() {
-                    // Nothing to make out, and nothing that would have to go.
-                    cookies.remember = Change::Keep;
-                }
                 let mut state = login.state();
                 if state.sealed {
                     return Err(Fault::TOO_LATE);
