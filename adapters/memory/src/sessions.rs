@@ -30,11 +30,13 @@ pub struct MemorySessions(Arc<Shared>);
 
 struct Shared {
     shards: Box<[RwLock<Shard>]>,
-    users: Box<[Mutex<HashMap<UserId, Vec<SessionKey>>>]>,
+    users: Box<[Mutex<KeysByUser>]>,
     hasher: RandomState,
     /// Where the next purge goes on.
     purged: AtomicUsize,
 }
+
+type KeysByUser = HashMap<UserId, Vec<SessionKey>>;
 
 #[derive(Default)]
 struct Shard {
@@ -150,7 +152,7 @@ impl MemorySessions {
         self.read(key).records.get(key).cloned()
     }
 
-    fn user(&self, user: &UserId) -> MutexGuard<'_, HashMap<UserId, Vec<SessionKey>>> {
+    fn user(&self, user: &UserId) -> MutexGuard<'_, KeysByUser> {
         let index = self.0.hasher.hash_one(user) as usize % SHARDS;
         self.0.users[index].lock().unwrap_or_else(PoisonError::into_inner)
     }

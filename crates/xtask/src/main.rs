@@ -30,6 +30,20 @@ const PACKAGES: &[Package] = &[
     Package { name: "benches", package: "tower-keep-benches", needs_python: false },
 ];
 
+/// The tests over HTTP that hold for either kind of login. The others start sites of both kinds, or
+/// are about neither.
+const WITH_RECORDS: &[&str] = &[
+    "concurrency",
+    "cookies_and_headers",
+    "flask_login",
+    "guards",
+    "hostile",
+    "lifecycle",
+    "log",
+    "redirects",
+    "settings",
+];
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -52,8 +66,7 @@ fn main() -> ExitCode {
 
 fn test(names: &[&str]) -> Result<(), String> {
     let packages = chosen(names)?;
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root()).args(["test", "--all-features"]);
+    let mut cargo = cargo_test();
     // A whole workspace shares its features; a package on its own also shows that it builds so.
     if names.is_empty() {
         cargo.arg("--workspace");
@@ -64,7 +77,25 @@ fn test(names: &[&str]) -> Result<(), String> {
     if packages.iter().any(|package| package.needs_python) {
         cargo.env("KEEP_PYTHON", provision::python(&root())?);
     }
-    run(&mut cargo)
+    run(&mut cargo)?;
+    if packages.iter().any(|package| package.name == "tests") {
+        println!("once more, with session records");
+        let mut cargo = cargo_test();
+        // As before, so that nothing is built again.
+        match names {
+            [] => cargo.arg("--workspace"),
+            _ => cargo.args(packages.iter().flat_map(|package| ["--package", package.package])),
+        };
+        cargo.args(WITH_RECORDS.iter().flat_map(|target| ["--test", target]));
+        run(cargo.env("KEEP_RECORDS", "1"))?;
+    }
+    Ok(())
+}
+
+fn cargo_test() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root()).args(["test", "--all-features"]);
+    cargo
 }
 
 fn chosen(names: &[&str]) -> Result<Vec<&'static Package>, String> {

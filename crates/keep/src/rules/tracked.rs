@@ -280,7 +280,9 @@ impl<'a> Rules<'a> {
             return self.try_remember();
         }
         let is_current = terms.generation == record.generation;
-        if !is_current && !(is_previous(terms.generation, &record) && self.still_counts(&record)) {
+        let counts =
+            is_current || is_previous(terms.generation, &record) && self.still_counts(&record);
+        if !counts {
             return self.try_remember();
         }
         if !self.seen.same_client && self.policy.protection != SessionProtection::None {
