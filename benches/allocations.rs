@@ -11,8 +11,16 @@ use tower::Service;
 use tower_keep_benches::{Template, Visitor, send, visit};
 
 /// What a case may allocate beyond `bare`.
-const BUDGETS: [(&str, u64); 4] =
-    [("keep-untouched", 4), ("keep-guarded", 8), ("keep-extractor", 8), ("keep-route-layer", 12)];
+const BUDGETS: [(&str, u64); 8] = [
+    ("keep-untouched", 4),
+    ("keep-guarded", 8),
+    ("keep-extractor", 8),
+    ("keep-route-layer", 12),
+    ("keep-untouched-records", 4),
+    ("keep-guarded-records", 10),
+    ("keep-extractor-records", 10),
+    ("keep-route-layer-records", 14),
+];
 
 #[derive(Default)]
 struct Counted(HashMap<String, u64>);

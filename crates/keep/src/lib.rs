@@ -89,6 +89,8 @@ mod keys;
 mod layer;
 mod loader;
 mod login;
+#[cfg(test)]
+mod model;
 mod notice;
 mod page;
 #[cfg(feature = "password")]

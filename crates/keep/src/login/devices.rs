@@ -76,7 +76,9 @@ impl<U: AuthUser> Login<U> {
         let Some(user) = self.user().await? else { return Ok(None) };
         let state = self.state();
         let current = match (&state.identity, &state.current) {
-            (Identity::Session { .. }, Current::Tracked { record, .. }) => Some(Arc::clone(record)),
+            (Identity::Session { .. }, Current::Tracked(tracked)) => {
+                Some(Arc::clone(&tracked.record))
+            }
             _ => None,
         };
         Ok(Some((user.id(), current)))

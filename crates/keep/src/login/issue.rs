@@ -11,6 +11,7 @@ use crate::keys::KeySlot;
 use crate::layer::Config;
 
 /// The digest of the client that sends this request.
+#[inline]
 pub(super) fn client_digest<U>(config: &Config<U>, snapshot: &Snapshot, slot: KeySlot) -> u64 {
     let Snapshot { user_agent, request, .. } = snapshot;
     client::identify(config.client_match, request.client, user_agent.as_ref(), |parts| {

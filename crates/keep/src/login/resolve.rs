@@ -43,6 +43,7 @@ pub(super) async fn resolve<U: AuthUser>(
 
 /// What the rules need to know of a user, given the stamps of the cookies: under which key each was
 /// made, for which id, and its digest.
+#[inline]
 pub(super) fn facts<U: AuthUser>(
     config: &Config<U>,
     user: &U,

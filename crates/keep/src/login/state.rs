@@ -57,13 +57,19 @@ pub(super) enum Current {
         flags: u8,
         remember: Option<RememberTerms>,
     },
-    Tracked {
-        id: SessionId,
-        flags: u8,
-        record: Arc<SessionRecord>,
-        /// The browser holds its remember cookie, or gets it with this response.
-        is_remembered: bool,
-    },
+    Tracked(Tracked),
+}
+
+/// A session with a record, and what the browser holds of it.
+#[derive(Clone)]
+pub(super) struct Tracked {
+    pub(super) id: SessionId,
+    pub(super) flags: u8,
+    pub(super) record: Arc<SessionRecord>,
+    /// The generation that the browser has shown in this request; none of a login in this request.
+    pub(super) shown: Option<u32>,
+    /// The browser holds the remember cookie, or gets it with this response.
+    pub(super) is_remembered: bool,
 }
 
 /// What becomes of a cookie. Most keep as they are, so what is set is boxed and the state small.

@@ -13,7 +13,7 @@ use super::handle::Login;
 use super::issue::{client_digest, remember_cookie, session_cookie};
 use super::resolve::{Purpose, announce, ask_loaders, facts};
 use super::snapshot::Snapshot;
-use super::state::{Change, Cookies, Current, Identity, Resolved};
+use super::state::{Change, Cookies, Current, Identity, Resolved, Tracked};
 use crate::cookie::{
     FORCED, Held, REMEMBERED, SessionId, TrackedRemember, TrackedSession, TrackedTerms,
 };
@@ -28,7 +28,7 @@ use crate::upkeep::Marks;
 use crate::{Event, Fault, LogInError, SessionProtection, random};
 
 /// How often a lost compare-and-swap of a confirmation is tried again.
-const RETRIES: usize = 2;
+const RETRIES: u8 = 2;
 
 /// The I/O that the rules ask for.
 pub(super) struct Walk<'a, U> {
@@ -61,9 +61,8 @@ impl<U: AuthUser> Walk<'_, U> {
         loop {
             step = match step {
                 Step::Load(id, likely) => {
-                    let key = id.key();
-                    at = Some((id, key));
-                    let stored = store.load_login(&key, likely).await?;
+                    at = Some(id);
+                    let stored = store.load_login(&id.key(), likely).await?;
                     user = stored.as_ref().and_then(|stored| stored.user.clone());
                     rules.loaded(stored.map(|stored| {
                         let id = &stored.record.user;
@@ -80,18 +79,13 @@ impl<U: AuthUser> Walk<'_, U> {
                         fits.is_some_and(|(held, salt)| config.keyring.verifies(held, &salt)),
                     )
                 }
-                Step::Rotate => match rules.record() {
-                    None => rules.rotated(None),
-                    Some(record) => {
-                        let longer = rules.next_remember_expires();
-                        let rotation = rotation(config, record, longer, now);
-                        rules.rotated(store.rotate(&rotation).await?)
-                    }
-                },
+                // What is rare is boxed, so that the future of every request is small.
+                Step::Rotate => {
+                    let rotated = Box::pin(self.rotate(&rules, now)).await?;
+                    rules.rotated(rotated)
+                }
                 Step::End(reason) => {
-                    let keys = at.map(|(_, key)| key);
-                    let end = self.sessions.end(config, reason, rules.record().map(|r| &**r));
-                    if store.revoke(keys.as_slice(), &end).await? > 0 {
+                    if Box::pin(self.end(&rules, reason)).await? {
                         ended = rules.record().map(|record| (Arc::clone(record), reason));
                     }
                     rules.ended(reason)
@@ -108,16 +102,30 @@ impl<U: AuthUser> Walk<'_, U> {
         let (verdict, record) = rules.finish();
         if let Some(record) = &record {
             self.alarm(&verdict, record);
-            self.mark(&verdict, record, now).await?;
+            if verdict.is_seen || verdict.is_touched {
+                Box::pin(self.mark(&verdict, record, now)).await?;
+            }
         }
         announce(config, verdict.protected, verdict.is_restored, user.as_ref(), asked_loaders);
         if let Some((record, reason)) = ended {
             config.raise(Event::SessionEnded { record, reason });
         }
         let cookies = match (&user, &record, at, verdict.who) {
-            (Some(user), Some(record), Some((id, _)), Who::User { .. }) => {
-                let made = Made { walk: self, user: &**user, id, record, now };
-                made.follow(&verdict, session, self.holds_remember(id, session, remember))
+            (Some(user), Some(record), Some(id), Who::User { .. }) => {
+                let held = match verdict.is_restored {
+                    true => (0, remember.map(|held| held.cookie.generation)),
+                    false => session.map_or((0, None), |held| {
+                        (held.cookie.terms.flags, Some(held.cookie.terms.generation))
+                    }),
+                };
+                let tracked = Tracked {
+                    id,
+                    flags: held.0,
+                    record: Arc::clone(record),
+                    shown: held.1,
+                    is_remembered: self.holds_remember(id, session, remember),
+                };
+                Made { walk: self, user: &**user, now }.follow(&verdict, tracked, session)
             }
             _ => cookies_of_nobody(&verdict, self.until(now)),
         };
@@ -148,6 +156,19 @@ impl<U: AuthUser> Walk<'_, U> {
         now.saturating_add(self.config.policy.grace / 2)
     }
 
+    async fn rotate(&self, rules: &Rules<'_>, now: u32) -> Result<Option<Rotated>, Fault> {
+        let Some(record) = rules.record() else { return Ok(None) };
+        let rotation = rotation(self.config, record, rules.next_remember_expires(), now);
+        Ok(self.sessions.store.rotate(&rotation).await?)
+    }
+
+    /// Whether the session lived until now.
+    async fn end(&self, rules: &Rules<'_>, reason: EndReason) -> Result<bool, Fault> {
+        let Some(record) = rules.record() else { return Ok(false) };
+        let end = self.sessions.end(self.config, reason, Some(record));
+        Ok(self.sessions.store.revoke(&[record.key], &end).await? > 0)
+    }
+
     fn alarm(&self, verdict: &Verdict, record: &Arc<SessionRecord>) {
         let record = Arc::clone(record);
         match verdict.alarm {
@@ -160,9 +181,6 @@ impl<U: AuthUser> Walk<'_, U> {
 
     /// Notes that the browser holds this generation, and that the session was used.
     async fn mark(&self, verdict: &Verdict, record: &SessionRecord, now: u32) -> Result<(), Fault> {
-        if !verdict.is_seen && !verdict.is_touched {
-            return Ok(());
-        }
         let (key, at, policy) = (record.key, Timestamp::from_secs(now), &self.config.policy);
         let remember_expires = verdict.remember_expires.map(Timestamp::from_secs);
         let remember = remember_expires.max(record.remember_expires).map(Timestamp::as_secs);
@@ -210,12 +228,10 @@ fn cookies_of_nobody(verdict: &Verdict, until: u32) -> Cookies {
     }
 }
 
-/// Makes cookies out for a user and a record.
+/// Makes cookies out for a user.
 struct Made<'a, U> {
     walk: &'a Walk<'a, U>,
     user: &'a U,
-    id: SessionId,
-    record: &'a Arc<SessionRecord>,
     now: u32,
 }
 
@@ -224,31 +240,29 @@ impl<U: AuthUser> Made<'_, U> {
     fn follow(
         &self,
         verdict: &Verdict,
+        mut tracked: Tracked,
         session: Option<&Held<TrackedSession>>,
-        is_remembered: bool,
     ) -> Cookies {
         let mut cookies = cookies_of_nobody(verdict, self.walk.until(self.now));
-        let mut flags = session.map_or(REMEMBERED, |held| held.cookie.terms.flags);
         match verdict.session {
             SessionChange::Keep | SessionChange::Clear => {}
             SessionChange::Restore(terms) => {
-                flags = terms.flags;
-                cookies.session = self.session(terms, self.here());
+                tracked.flags = terms.flags;
+                cookies.session = self.session(&tracked, terms, self.here());
             }
             SessionChange::Issue(terms) => {
                 // As with cookies alone: bound to the client that logged in, if its digest is still
                 // one of the current key.
                 let bound = session.filter(|held| held.slot.is_current());
                 let client = bound.map_or_else(|| self.here(), |held| held.cookie.client);
-                flags = terms.flags;
-                cookies.session = self.session(terms, client);
+                tracked.flags = terms.flags;
+                cookies.session = self.session(&tracked, terms, client);
             }
         }
         if let RememberChange::Issue { flags, generation, expires } = verdict.remember {
-            cookies.remember = self.remember(flags, generation, expires);
+            cookies.remember = self.remember(&tracked, flags, generation, expires);
         }
-        let (id, record) = (self.id, Arc::clone(self.record));
-        cookies.current = Current::Tracked { id, flags, record, is_remembered };
+        cookies.current = Current::Tracked(tracked);
         cookies
     }
 
@@ -256,54 +270,66 @@ impl<U: AuthUser> Made<'_, U> {
         client_digest(self.walk.config, self.walk.snapshot, KeySlot::CURRENT)
     }
 
-    fn stamp(&self) -> u64 {
-        let id = self.record.user.as_bytes();
+    fn stamp(&self, record: &SessionRecord) -> u64 {
+        let id = record.user.as_bytes();
         self.walk.config.keyring.stamp(KeySlot::CURRENT, id, &self.user.stamp())
     }
 
-    fn session(&self, terms: TrackedTerms, client: u64) -> Change<HeaderValue> {
-        let user = &self.record.user;
-        let is_short = user.as_bytes().len() <= TrackedSession::LONGEST_LIKELY;
-        let likely = if is_short { user.clone() } else { "".into() };
-        let session = TrackedSession { id: self.id, terms, stamp: self.stamp(), client, likely };
-        let started = self.record.session_started.as_secs();
-        session_cookie(self.walk.config, &session, started, self.now)
+    fn session(&self, tracked: &Tracked, terms: TrackedTerms, client: u64) -> Change<HeaderValue> {
+        let Tracked { id, record, .. } = tracked;
+        let is_short = record.user.as_bytes().len() <= TrackedSession::LONGEST_LIKELY;
+        let likely = if is_short { record.user.clone() } else { "".into() };
+        let session = TrackedSession { id: *id, terms, stamp: self.stamp(record), client, likely };
+        session_cookie(self.walk.config, &session, record.session_started.as_secs(), self.now)
     }
 
-    fn remember(&self, flags: u8, generation: u32, expires: u32) -> Change<HeaderValue> {
-        let (id, stamp, salt) = (self.id, self.stamp(), &self.record.salt);
+    fn remember(
+        &self,
+        tracked: &Tracked,
+        flags: u8,
+        generation: u32,
+        expires: u32,
+    ) -> Change<HeaderValue> {
+        let Tracked { id, record, .. } = tracked;
         let keyring = &self.walk.config.keyring;
-        let verifier = keyring.verifier(KeySlot::CURRENT, salt, id, generation);
-        let remember = TrackedRemember { id, flags, generation, verifier, expires, stamp };
+        let verifier = keyring.verifier(KeySlot::CURRENT, &record.salt, *id, generation);
+        let stamp = self.stamp(record);
+        let remember = TrackedRemember { id: *id, flags, generation, verifier, expires, stamp };
         remember_cookie(self.walk.config, &remember, expires, self.now)
     }
 
     /// Both cookies of the record's generation, or the session's alone; fresh if the user has just
     /// proved who they are.
-    fn anew(&self, flags: u8, fresh: bool, is_remembered: bool) -> (u32, Cookies) {
+    fn anew(&self, tracked: Tracked, fresh: bool) -> (u32, Cookies) {
+        let Tracked { flags, record, is_remembered, .. } = &tracked;
         // Zero stands for "not fresh", whatever the clock says.
         let fresh = if fresh { self.now.max(1) } else { 0 };
-        let (generation, issued) = (self.record.generation, self.now);
-        let session = self.session(TrackedTerms { flags, generation, issued, fresh }, self.here());
-        let expires = self.record.remember_expires.map(Timestamp::as_secs);
-        let expires = expires.filter(|expires| is_remembered && self.now < *expires);
-        let remember = expires
-            .map_or(Change::Keep, |expires| self.remember(flags & FORCED, generation, expires));
-        let record = Arc::clone(self.record);
-        let current = Current::Tracked { id: self.id, flags, record, is_remembered };
+        let (flags, generation, issued) = (*flags, record.generation, self.now);
+        let terms = TrackedTerms { flags, generation, issued, fresh };
+        let session = self.session(&tracked, terms, self.here());
+        let expires = record.remember_expires.map(Timestamp::as_secs);
+        let expires = expires.filter(|expires| *is_remembered && self.now < *expires);
+        let remember = expires.map_or(Change::Keep, |expires| {
+            self.remember(&tracked, flags & FORCED, generation, expires)
+        });
+        let current = Current::Tracked(tracked);
         (fresh, Cookies { current, session, remember, until: u32::MAX })
     }
 }
 
 impl<U: AuthUser> Login<U> {
+    fn tracked(&self) -> Option<Tracked> {
+        match &self.state().current {
+            Current::Tracked(tracked) => Some(tracked.clone()),
+            Current::Nothing | Current::Stateless { .. } => None,
+        }
+    }
+
     /// The sessions of this browser: the one begun or found by this request, and those that its
     /// cookies point to.
     fn own_sessions(&self) -> Vec<SessionKey> {
-        let current = match &self.state().current {
-            Current::Tracked { record, .. } => Some(record.key),
-            Current::Nothing | Current::Stateless { .. } => None,
-        };
-        let mut keys: Vec<_> = current.into_iter().collect();
+        let mut keys: Vec<_> =
+            self.tracked().map(|tracked| tracked.record.key).into_iter().collect();
         for key in self.presented().sessions().map(SessionId::key) {
             if !keys.contains(&key) {
                 keys.push(key);
@@ -355,10 +381,11 @@ pub(super) async fn begin<U: AuthUser>(
         let most = sessions.limit.map_or(0, |limit| limit.most);
         return Err(LogInError::TooManySessions { most });
     };
-    let record = Arc::new(record);
+    let (key, is_remembered) = (record.key, seconds.is_some());
+    let tracked = Tracked { id, flags, record: record.into(), shown: None, is_remembered };
     let walk = Walk { config, sessions, snapshot };
-    let made = Made { walk: &walk, user: &**user, id, record: &record, now };
-    let (fresh, mut cookies) = made.anew(flags, log_in.fresh, seconds.is_some());
+    let made = Made { walk: &walk, user: &**user, now };
+    let (fresh, mut cookies) = made.anew(tracked, log_in.fresh);
     if matches!(cookies.remember, Change::Keep) {
         // The latest choice rules: an older remember cookie must not bring anybody back later.
         cookies.remember = Change::Clear;
@@ -374,7 +401,7 @@ pub(super) async fn begin<U: AuthUser>(
     if is_too_late {
         // The head went out while the record was written; no cookie can follow it.
         let end = sessions.end(config, EndReason::LoggedOut, None);
-        sessions.store.revoke(&[record.key], &end).await.map_err(Fault::from)?;
+        sessions.store.revoke(&[key], &end).await.map_err(Fault::from)?;
         return Err(Fault::TOO_LATE.into());
     }
     for record in ended {
@@ -399,42 +426,47 @@ pub(super) async fn end<U: AuthUser>(
     login.leave_session()
 }
 
-/// Begins the next generation of the current session, which makes it fresh. `Ok(None)` if it has
-/// ended meanwhile.
+/// Makes the current session fresh, in its next generation. `Ok(None)` if it has ended meanwhile.
+///
+/// The next generation is one after what the browser holds, and no more: of two steps at once both
+/// answers could be lost, and what the browser holds would look like a replay. So if the record is
+/// ahead of the browser already, and nobody has shown that the step has arrived, it is not taken
+/// again.
 pub(super) async fn reissue<U: AuthUser>(
     login: &Login<U>,
     sessions: &Sessions<U>,
     user: &Arc<U>,
 ) -> Result<Option<()>, Fault> {
     let (config, snapshot, now) = (login.config(), &login.0.snapshot, login.config().now());
-    let current = match &login.state().current {
-        Current::Tracked { id, flags, record, is_remembered } => {
-            Some((*id, *flags, Arc::clone(record), *is_remembered))
-        }
-        Current::Nothing | Current::Stateless { .. } => None,
-    };
-    let Some((id, flags, mut record, is_remembered)) = current else { return Ok(None) };
-    for _ in 0..=RETRIES {
-        match sessions.store.rotate(&rotation(config, &record, None, now)).await? {
+    let Some(mut tracked) = login.tracked() else { return Ok(None) };
+    let mut lost = 0;
+    while tracked.shown == Some(tracked.record.generation) || tracked.record.seen_at.is_some() {
+        let rotation = rotation(config, &tracked.record, None, now);
+        match sessions.store.rotate(&rotation).await? {
             Some(Rotated::Won(next)) => {
-                let walk = Walk { config, sessions, snapshot };
-                let made = Made { walk: &walk, user: &**user, id, record: &next, now };
-                let (fresh, mut cookies) = made.anew(flags & !FORCED, true, is_remembered);
-                cookies.until = walk.until(now);
-                let mut state = login.state();
-                if state.sealed {
-                    return Err(Fault::TOO_LATE);
-                }
-                let user = Arc::clone(user);
-                state.identity = Identity::Session { user, fresh, active: true };
-                state.decide_cookies(cookies);
-                return Ok(Some(()));
+                tracked.record = next;
+                break;
             }
-            Some(Rotated::Lost(other)) if other.ended.is_none() => record = other,
+            Some(Rotated::Lost(other)) if other.ended.is_none() => tracked.record = other,
             Some(Rotated::Lost(_)) | None => return Ok(None),
         }
+        lost += 1;
+        if lost > RETRIES {
+            return Err(Fault::BUSY);
+        }
     }
-    Err(Fault::BUSY)
+    tracked.flags &= !FORCED;
+    let walk = Walk { config, sessions, snapshot };
+    let made = Made { walk: &walk, user: &**user, now };
+    let (fresh, mut cookies) = made.anew(tracked, true);
+    cookies.until = walk.until(now);
+    let mut state = login.state();
+    if state.sealed {
+        return Err(Fault::TOO_LATE);
+    }
+    state.identity = Identity::Session { user: Arc::clone(user), fresh, active: true };
+    state.decide_cookies(cookies);
+    Ok(Some(()))
 }
 
 impl<U> Sessions<U> {
