@@ -261,6 +261,29 @@ async fn confirming_changes_the_cookie_and_the_old_copy_dies_unfresh() {
     assert_eq!(name(&mut browser).await, "notch");
 }
 
+// Found by the model: two steps at once would leave the browser two generations behind.
+#[tokio::test]
+async fn however_many_confirmations_are_lost_the_browsers_cookies_work() {
+    let site = Site::with_records().await;
+    // With the remember cookie alone, and with a session.
+    for is_closed in [true, false] {
+        let mut browser = site.logged_in("user=notch&remember=1").await;
+        if is_closed {
+            browser.close_browser();
+        }
+        for _ in 0..3 {
+            let answer = copy_of(&site, &browser).get("/confirm").await;
+            assert_eq!(answer.text(), "confirmed");
+            site.advance(GRACE + 1);
+        }
+        assert_eq!(browser.get("/confirm").await.text(), "confirmed");
+        assert_eq!(browser.get("/is-fresh").await.text(), "true");
+        browser.close_browser();
+        assert_eq!(name(&mut browser).await, "notch");
+    }
+    assert!(!site.events.take().iter().any(|event| event.contains("replay")));
+}
+
 // 36
 #[tokio::test]
 async fn a_session_replaced_a_moment_ago_clears_nothing() {

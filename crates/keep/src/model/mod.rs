@@ -80,6 +80,15 @@ impl Jar {
     }
 }
 
+impl Jar {
+    /// What clears it: only cookies that were sent, or that the session says are there.
+    fn cleared(&self) -> SetCookies {
+        let session = if self.session.is_some() { Set::Clear } else { Set::Keep };
+        let remember = if self.ids().is_empty() { Set::Keep } else { Set::Clear };
+        SetCookies { session, remember }
+    }
+}
+
 /// What an answer does to a cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Set<T> {
@@ -293,9 +302,13 @@ impl World {
     fn finish(&mut self, request: &Request, answer: Answer, resolved: Option<(u8, Verdict)>) {
         if let Some((id, verdict)) = resolved {
             self.judge(request, &answer, id, &verdict);
-            if verdict.is_seen {
-                let generation = self.records[usize::from(id)].generation;
-                self.marks.push((id, generation, request.at));
+            // What was seen is what was loaded, whatever a confirmation has begun since.
+            let loaded = request.told.iter().rev().find_map(|told| match told {
+                Told::Loaded(record) => record.as_ref(),
+                _ => None,
+            });
+            if let Some(loaded) = loaded.filter(|_| verdict.is_seen) {
+                self.marks.push((id, loaded.generation, request.at));
                 if !self.lazy {
                     self.flush();
                 }
@@ -437,7 +450,7 @@ impl World {
                 return Next::EndAll(request.jar.ids());
             }
             (Kind::LogOut, ..) => {
-                answer.cookies = SetCookies { session: Set::Clear, remember: Set::Clear };
+                answer.cookies = request.jar.cleared();
                 answer.until = u32::MAX;
             }
             (Kind::Confirm, Some(id), Some(record)) if user => {
@@ -466,7 +479,8 @@ impl World {
                 };
                 if let Some(generation) = confirmed {
                     answer.cookies.session = Set::To(SessionCookie { id, generation, fresh: true });
-                    if remember.is_some() {
+                    let in_time = request.at < self.records[usize::from(id)].remember_expires;
+                    if remember.is_some() && in_time {
                         answer.cookies.remember = Set::To(RememberCookie { id, generation });
                     }
                 }
@@ -498,15 +512,15 @@ fn cookies(verdict: &Verdict, request: &Request, at: Option<u8>) -> SetCookies {
     let issued = |terms: TrackedTerms| {
         Set::To(SessionCookie { id, generation: terms.generation, fresh: terms.fresh > 0 })
     };
+    let cleared = request.jar.cleared();
     let session = match verdict.session {
         SessionChange::Keep => Set::Keep,
-        SessionChange::Clear if request.jar.session.is_some() => Set::Clear,
-        SessionChange::Clear => Set::Keep,
+        SessionChange::Clear => cleared.session,
         SessionChange::Issue(terms) | SessionChange::Restore(terms) => issued(terms),
     };
     let remember = match verdict.remember {
         RememberChange::Keep => Set::Keep,
-        RememberChange::Clear => Set::Clear,
+        RememberChange::Clear => cleared.remember,
         RememberChange::Issue { generation, .. } => Set::To(RememberCookie { id, generation }),
     };
     SetCookies { session, remember }
