@@ -57,7 +57,10 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let keys =
         std::env::var("KEEP_KEY").map_or_else(|_| Keys::generate(), |key| Ok(Keys::new(key)))?;
     let api_key = random_token()?;
-    let site = site::site(site::App { users, passwords, api_key: api_key.clone() }, keys)?;
+    let app = site::App { users, passwords, api_key: api_key.clone() };
+    let auth = site::auth(&app, keys)?;
+    tokio::spawn(auth.upkeep());
+    let site = site::site(app, &auth);
 
     let listener = tokio::net::TcpListener::bind(listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
@@ -65,7 +68,9 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     println!("demo password: {PASSWORD}");
     println!("demo api key: {api_key}");
     let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(site);
-    axum::serve(listener, service).await?;
+    let interrupted = async { drop(tokio::signal::ctrl_c().await) };
+    axum::serve(listener, service).with_graceful_shutdown(interrupted).await?;
+    auth.flush().await?;
     Ok(())
 }
 

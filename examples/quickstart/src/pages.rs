@@ -1,7 +1,9 @@
 //! The pages. Nothing here has to do with logging in; maud escapes what is put into them.
 
+use std::time::SystemTime;
+
 use maud::{DOCTYPE, Markup, html};
-use tower_keep::{Account, LocalTarget, Notice};
+use tower_keep::{Account, LocalTarget, Notice, SessionInfo};
 
 const STYLE: &str = "
 :root { --ink: #1d2733; --soft: #5d6b7a; --line: #dfe4ea; --paper: #fff; --back: #f4f6f8;
@@ -32,6 +34,12 @@ button.plain { background: none; border: 0; color: var(--accent); padding: 0; ma
 .notice { border-radius: 8px; padding: .7rem 1rem; margin: 0 0 1.2rem; background: var(--warn); color: inherit }
 .notice.success { background: var(--good) }
 .notice.wrong { background: var(--bad) }
+.devices { list-style: none; margin: 1.2rem 0 0; padding: 0 }
+.devices li { display: flex; gap: 1rem; align-items: baseline; justify-content: space-between;
+  border-top: 1px solid var(--line); padding: .9rem 0 }
+.devices p { margin: .1rem 0 0; font-size: .92rem }
+.devices form { margin: 0; flex: none }
+.here { background: var(--good); border-radius: 99px; padding: .1rem .6rem; margin-left: .6rem; font-size: .85rem }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .5rem 1.6rem; margin: 1.2rem 0 }
 dt { color: var(--soft) } dd { margin: 0 }
 ";
@@ -52,6 +60,7 @@ fn page(title: &str, user: Option<&Account>, content: &Markup) -> String {
                         a.brand href="/" { "tower-keep" }
                         @if user.is_some() {
                             a href="/account" { "Account" }
+                            a href="/devices" { "Devices" }
                             form method="post" action="/logout" { button.plain { "Log out" } }
                         } @else {
                             a href="/login" { "Log in" }
@@ -135,10 +144,62 @@ pub(crate) fn account(
                 dt { "Fresh login" } dd { (yes(is_fresh)) }
                 dt { "Remembered on this device" } dd { (yes(is_remembered)) }
             }
+            p { a href="/devices" { "Your devices" } }
             a href="/password" { "Change your password" }
         }
     };
     page("Account", Some(user), &content)
+}
+
+pub(crate) fn devices(user: &Account, notice: Option<&Notice>, sessions: &[SessionInfo]) -> String {
+    let others = sessions.iter().any(|session| !session.is_current());
+    let content = html! {
+        (message(notice, None))
+        section.card {
+            h1 { "Your devices" }
+            p { "Wherever you are logged in. What you don't know, end, and change your password." }
+            ul.devices {
+                @for session in sessions { li { (device(session)) } }
+            }
+            @if others {
+                form method="post" action="/devices/end-others" { button { "Log out all others" } }
+            }
+        }
+    };
+    page("Your devices", Some(user), &content)
+}
+
+fn device(session: &SessionInfo) -> Markup {
+    let address = session.address().map(|address| address.to_string());
+    html! {
+        div {
+            strong { (session.device()) }
+            @if session.is_current() { span.here { "this one" } }
+            p {
+                @if session.is_current() { "Active now" } @else { "Last active " (ago(session.last_seen())) }
+                ", logged in " (ago(session.created()))
+                @if let Some(address) = address { " from " (address) }
+                @if session.is_remembered() { ", remembered" }
+            }
+        }
+        form method="post" action="/devices/end" {
+            input type="hidden" name="session" value=(session.handle());
+            button.plain { @if session.is_current() { "Log out" } @else { "End" } }
+        }
+    }
+}
+
+/// How long ago something was, as people say it.
+fn ago(time: SystemTime) -> String {
+    let seconds = time.elapsed().unwrap_or_default().as_secs();
+    let (count, unit) = match seconds {
+        0..60 => return "just now".into(),
+        60..3_600 => (seconds / 60, "minute"),
+        3_600..86_400 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural} ago")
 }
 
 pub(crate) fn confirm(

@@ -1,7 +1,6 @@
 //! The site, and everything on it that has to do with logging in.
 
 use std::collections::HashMap;
-use std::error::Error;
 
 use axum::extract::{Form, State};
 use axum::http::StatusCode;
@@ -12,7 +11,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tower_http::csrf::CsrfLayer;
 use tower_keep::{
-    Account, Bearer, Fault, Keys, LoginLayer, LoginService, Passwords, UserDirectory, UserStore,
+    Account, Bearer, BuildError, Fault, Keys, LoginLayer, LoginService, Passwords, UserDirectory,
+    UserStore,
 };
 use tower_keep_memory::MemoryStore;
 
@@ -32,11 +32,13 @@ pub(crate) struct App {
     pub(crate) api_key: String,
 }
 
-pub(crate) type Site = LoginService<Router, Account>;
+pub(crate) type Auth = LoginLayer<Account>;
 
-pub(crate) fn site(app: App, keys: Keys) -> std::result::Result<Site, Box<dyn Error>> {
+/// Who is logged in. Sessions are kept beside the users, so that they can be listed and ended.
+pub(crate) fn auth(app: &App, keys: Keys) -> std::result::Result<Auth, BuildError> {
     let (users, api_keys) = (app.users.clone(), HashMap::from([(app.api_key.clone(), crate::ID)]));
-    let auth = LoginLayer::builder(users.clone(), keys)
+    LoginLayer::builder(users.clone(), keys)
+        .with_sessions()
         .with_login_page("/login")
         .with_confirm_page("/confirm")
         .with_home_page("/account")
@@ -45,9 +47,15 @@ pub(crate) fn site(app: App, keys: Keys) -> std::result::Result<Site, Box<dyn Er
             let (users, id) = (users.clone(), api_keys.get(&key).copied());
             async move { if let Some(id) = id { users.by_id(&id.into()).await } else { Ok(None) } }
         }))
-        .build()?;
+        .build()
+}
+
+pub(crate) fn site(app: App, auth: &Auth) -> LoginService<Router, Account> {
     let members = Router::new()
         .route("/account", get(account))
+        .route("/devices", get(devices))
+        .route("/devices/end", post(end_device))
+        .route("/devices/end-others", post(end_other_devices))
         .route("/confirm", get(confirm_page).post(confirm))
         .route_layer(auth.require_login());
     let sensitive = Router::new()
@@ -62,7 +70,7 @@ pub(crate) fn site(app: App, keys: Keys) -> std::result::Result<Site, Box<dyn Er
         .merge(sensitive)
         .layer(CsrfLayer::new())
         .with_state(app);
-    Ok(auth.layer(site))
+    auth.layer(site)
 }
 
 #[derive(Deserialize)]
@@ -85,7 +93,7 @@ async fn sign_in(
         let wrong = Some("This login and this password don't go together.");
         return Ok(again(pages::login(None, wrong, next.as_ref())));
     };
-    login.log_in(user).remember(form.remember.is_some()).await?;
+    login.log_in(user).remember(form.remember.is_some()).with_method("password").await?;
     Ok(Redirect::to(next.as_ref().map_or("/account", |next| next.as_str())).into_response())
 }
 
@@ -136,6 +144,34 @@ async fn change_password(
     login.keep_logged_in(changed).await?;
     login.leave_notice("success", "Your password is changed. Your other logins have ended.")?;
     Ok(Redirect::to("/account").into_response())
+}
+
+async fn devices(user: CurrentUser, login: Login) -> Result<Html<String>> {
+    let sessions = login.sessions().await?;
+    Ok(Html(pages::devices(&user, login.notice().as_ref(), &sessions)))
+}
+
+#[derive(Deserialize)]
+struct Ending {
+    session: String,
+}
+
+/// Ends one session of this user, wherever it is; to end this one is to log out.
+async fn end_device(login: Login, Form(form): Form<Ending>) -> Result<Redirect> {
+    let is_ended = login.end_session(&form.session).await?;
+    if login.user().await?.is_none() {
+        return Ok(Redirect::to("/"));
+    }
+    let text =
+        if is_ended { "That device is logged out." } else { "That session has ended before." };
+    login.leave_notice("success", text)?;
+    Ok(Redirect::to("/devices"))
+}
+
+async fn end_other_devices(login: Login) -> Result<Redirect> {
+    login.end_other_sessions().await?;
+    login.leave_notice("success", "All your other devices are logged out.")?;
+    Ok(Redirect::to("/devices"))
 }
 
 async fn login_page(login: Login) -> Result<Response> {

@@ -96,6 +96,60 @@ async fn a_new_password_needs_a_fresh_login_and_ends_the_others() {
     assert_eq!(there.post("/login", &new).await.location(), "/account");
 }
 
+/// The handles on the page of devices, in its order: this one first.
+fn handles(page: &str) -> Vec<String> {
+    let field = r#"name="session" value=""#;
+    page.split(field).skip(1).filter_map(|rest| Some(rest.split('"').next()?.into())).collect()
+}
+
+#[tokio::test]
+async fn devices_are_listed_and_ended() {
+    let site = start();
+    let (mut here, mut phone, mut tablet) = (site.browser(), site.browser(), site.browser());
+    phone.set_header(
+        header::USER_AGENT,
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) Version/18.1 Safari/604.1",
+    );
+    for browser in [&mut here, &mut phone, &mut tablet] {
+        log_in(browser, &site, &[("remember", "on")]).await;
+    }
+    let page = here.get("/devices").await.text();
+    assert!(page.contains("this one") && page.contains("Safari on iPhone"), "{page}");
+    assert_eq!((handles(&page).len(), page.matches("this one").count()), (3, 1));
+    assert!(page.contains("Active now") && page.contains("Last active just now"), "{page}");
+    assert!(page.contains("from 127.0.0.1, remembered"), "{page}");
+
+    let of_phone = phone.get("/devices").await.text();
+    let ended = here.post("/devices/end", &[("session", &handles(&of_phone)[0])]).await;
+    assert_eq!(ended.location(), "/devices");
+    assert!(here.get("/devices").await.text().contains("That device is logged out."));
+    phone.close_browser();
+    assert_eq!(phone.get("/devices").await.location(), "/login?next=%2Fdevices");
+    let again = here.post("/devices/end", &[("session", "nonsense")]).await;
+    assert_eq!(again.location(), "/devices");
+    assert!(here.get("/devices").await.text().contains("has ended before"));
+
+    assert_eq!(here.post("/devices/end-others", &[]).await.location(), "/devices");
+    assert_eq!(handles(&here.get("/devices").await.text()).len(), 1);
+    assert_eq!(tablet.get("/account").await.status, StatusCode::SEE_OTHER);
+    // Its own is a logout.
+    let own = handles(&here.get("/devices").await.text()).remove(0);
+    assert_eq!(here.post("/devices/end", &[("session", &own)]).await.location(), "/");
+    assert_eq!(here.get("/devices").await.location(), "/login?next=%2Fdevices");
+    assert_eq!(here.post("/devices/end-others", &[]).await.location(), "/login");
+}
+
+#[tokio::test]
+async fn logging_out_ends_copies_of_the_cookies() {
+    let site = start();
+    let mut browser = site.browser();
+    log_in(&mut browser, &site, &[("remember", "on")]).await;
+    let mut copy = browser.clone();
+    browser.post("/logout", &[]).await;
+    assert_eq!(copy.get("/account").await.location(), "/login?next=%2Faccount");
+    assert_eq!([copy.jar.get("__Host-keep"), copy.jar.get("__Host-keep-remember")], [None, None]);
+}
+
 #[tokio::test]
 async fn an_api_key_is_good_for_the_api_and_never_fresh() {
     let site = start();
@@ -114,7 +168,9 @@ async fn another_sites_form_is_refused() {
     let mut browser = site.browser();
     log_in(&mut browser, &site, &[]).await;
     browser.set_header("sec-fetch-site".parse().unwrap(), "cross-site");
-    for path in ["/logout", "/login", "/password", "/confirm"] {
+    for path in
+        ["/logout", "/login", "/password", "/confirm", "/devices/end", "/devices/end-others"]
+    {
         assert_eq!(browser.post(path, &[("password", "x")]).await.status, StatusCode::FORBIDDEN);
     }
 }
@@ -123,7 +179,7 @@ async fn another_sites_form_is_refused() {
 async fn an_unparsable_form_is_the_clients_mistake() {
     let site = start();
     let mut browser = site.browser();
-    for path in ["/login", "/confirm"] {
+    for path in ["/login", "/confirm", "/devices/end"] {
         assert!(!browser.post(path, &[("nonsense", "x")]).await.status.is_server_error());
     }
     assert_eq!(browser.post("/login", &[]).await.status, StatusCode::UNPROCESSABLE_ENTITY);
