@@ -16,6 +16,8 @@ use tower_keep_core::{
 /// Records stand in this many maps by their key's first byte, so that no map grows so large that
 /// making room in it is felt.
 const SHARDS: usize = 256;
+/// A purge holds a lock for so many records, and then lets others have it.
+const PURGED_AT_ONCE: usize = 32;
 /// How many successors are followed at most; a chain is as long as logins have overlapped.
 const LONGEST_CHAIN: usize = 64;
 
@@ -103,23 +105,20 @@ impl Shard {
         }
     }
 
-    /// Removes at most so many that have expired.
-    fn purge(&mut self, before: Timestamp, most: usize) -> (usize, Vec<(UserId, SessionKey)>) {
+    /// Looks at so many at most that may have expired; answers how many those were, and what it has
+    /// removed, to be dropped when the lock is free.
+    fn purge(&mut self, before: Timestamp, most: usize) -> (usize, Vec<Arc<SessionRecord>>) {
         let (mut looked_at, mut removed) = (0, Vec::new());
         while looked_at < most && self.expiries.first().is_some_and(|(expiry, _)| *expiry <= before)
         {
             let Some((_, key)) = self.expiries.pop_first() else { break };
             looked_at += 1;
-            match self.records.get(&key) {
-                None => {}
-                Some(record) if record.expires <= before => {
-                    removed.push((record.user.clone(), key));
-                    self.records.remove(&key);
-                }
+            let Some(record) = self.records.get(&key) else { continue };
+            if record.expires <= before {
+                removed.extend(self.records.remove(&key));
+            } else {
                 // It was used since.
-                Some(record) => {
-                    self.expiries.insert((record.expires, key));
-                }
+                self.expiries.insert((record.expires, key));
             }
         }
         (looked_at, removed)
@@ -359,17 +358,18 @@ impl SessionStore for MemorySessions {
             // The lock is free between two rounds.
             let (looked_at, removed) = {
                 let shard = self.0.shards[index].write();
-                shard.unwrap_or_else(PoisonError::into_inner).purge(before, most - purged)
+                let most = PURGED_AT_ONCE.min(most - purged);
+                shard.unwrap_or_else(PoisonError::into_inner).purge(before, most)
             };
             if looked_at == 0 {
                 self.0.purged.fetch_add(1, Ordering::Relaxed);
                 shards += 1;
             }
             purged += removed.len();
-            for (user, key) in removed {
-                let mut users = self.user(&user);
-                if let Entry::Occupied(mut keys) = users.entry(user) {
-                    keys.get_mut().retain(|other| *other != key);
+            for record in removed {
+                let mut users = self.user(&record.user);
+                if let Entry::Occupied(mut keys) = users.entry(record.user.clone()) {
+                    keys.get_mut().retain(|other| *other != record.key);
                     if keys.get().is_empty() {
                         keys.remove();
                     }

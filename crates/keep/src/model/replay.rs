@@ -2,8 +2,8 @@
 //! step.
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, Request, Response, header};
@@ -86,21 +86,20 @@ impl Real {
         if !cookies.is_empty() {
             request.headers_mut().insert(header::COOKIE, cookies.join("; ").parse().unwrap());
         }
-        let user = Arc::new(Mutex::new(false));
+        let user = Arc::new(AtomicBool::new(false));
         let says = Arc::clone(&user);
         let handler = tower::service_fn(move |request: Request<()>| {
             let login = request.extensions().get::<Login<Account>>().cloned().unwrap();
             let says = Arc::clone(&says);
             async move {
                 let is_user = handle(&login, kind).await;
-                *says.lock().unwrap() = is_user;
+                says.store(is_user, Ordering::SeqCst);
                 Ok::<_, Infallible>(Response::new(()))
             }
         });
         let answer = self.auth.layer(handler).oneshot(request).await.unwrap();
         self.answers.push((from, NAMES.map(|name| set_cookie(answer.headers(), name))));
-        let is_user = *user.lock().unwrap();
-        is_user
+        user.load(Ordering::SeqCst)
     }
 
     fn deliver(&mut self, index: usize) {
