@@ -7,7 +7,7 @@ mod store;
 
 pub use http_client::{Http, raw, raw_from};
 pub use process::Process;
-pub use site::{Builder, Events, KEY, Site, account, has_records};
+pub use site::{Builder, Events, Gate, KEY, Site, account, has_records};
 pub use store::{Watched, WatchedStore};
 
 /// A browser that talks to a server of these tests.

@@ -12,10 +12,11 @@ use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response, Result};
 use axum::routing::{any, get};
-use axum::{Router, ServiceExt};
+use axum::{Extension, Router, ServiceExt};
 use bytes::Bytes;
 use http_body::Frame;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 use tower_keep::{
     Account, AuthUser, CurrentUser, Event, Fault, FreshUser, Keys, LogInError, LoginLayer,
     LoginLayerBuilder, SessionInfo, SessionRecord, UserDirectory,
@@ -39,8 +40,35 @@ pub struct Site {
     pub clock: TestClock,
     /// What happened to logins.
     pub events: Events,
+    /// Where its slow page waits.
+    pub gate: Gate,
     /// Where it listens.
     pub address: SocketAddr,
+}
+
+/// Requests of the slow page: they have looked at the login, and wait to be let go.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<(Semaphore, Semaphore)>);
+
+impl Gate {
+    fn closed() -> Self {
+        Self(Arc::new((Semaphore::new(0), Semaphore::new(0))))
+    }
+
+    /// Waits until a request has come to the gate.
+    pub async fn reached(&self) {
+        self.0.0.acquire().await.expect("it is never closed").forget();
+    }
+
+    /// Lets a request go.
+    pub fn open(&self) {
+        self.0.1.add_permits(1);
+    }
+
+    async fn pass(&self) {
+        self.0.0.add_permits(1);
+        self.0.1.acquire().await.expect("it is never closed").forget();
+    }
 }
 
 /// What happened to logins, as `name` or `name user`.
@@ -146,8 +174,10 @@ impl Site {
             .add_listener(move |event| heard.listen(event));
         let builder = if records { builder.with_sessions() } else { builder };
         let auth = configure(builder).build().expect("settings that agree");
-        let address = serve(auth.layer(router(&auth, store.clone()))).await;
-        Self { auth, store, clock, events, address }
+        let gate = Gate::closed();
+        let router = router(&auth, store.clone()).layer(Extension(gate.clone()));
+        let address = serve(auth.layer(router)).await;
+        Self { auth, store, clock, events, gate, address }
     }
 
     /// A browser without cookies.
@@ -301,10 +331,10 @@ async fn username(login: Login) -> Result<String> {
     Ok(login.user().await?.map_or("Anonymous".to_owned(), |user| user.login().to_owned()))
 }
 
-/// Looks at the login, and answers a moment later.
-async fn slow(login: Login) -> Result<String> {
+/// Looks at the login, and answers when it is let go.
+async fn slow(Extension(gate): Extension<Gate>, login: Login) -> Result<String> {
     let name = username(login).await?;
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    gate.pass().await;
     Ok(name)
 }
 

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use http::{Request, Response};
 use http_body_util::Full;
 use tower::{Layer, service_fn};
-use tower_keep::{Account, CookieSettings, Keys, LoginLayer};
+use tower_keep::{Account, CookieSettings, Keys, LoginLayer, UserDirectory, UserId};
 use tower_keep_memory::MemoryStore;
+use tower_keep_testkit::TestClock;
 use tower_keep_testkit::client::Client;
 use tower_keep_tests::{KEY, account};
 
@@ -96,17 +97,51 @@ fn cookies_over_plain_http_are_warned_of() {
 
 #[tokio::test]
 async fn no_secret_is_ever_logged_or_shown() {
+    for records in [false, true] {
+        let (log, _guard) = Log::start();
+        let store = MemoryStore::new();
+        store.insert(&account("notch")).await.unwrap();
+        let builder = LoginLayer::builder(store, Keys::new(KEY)).add_listener(|event| {
+            tracing::info!(?event, "heard");
+        });
+        let auth = if records { builder.with_sessions() } else { builder }.build().unwrap();
+        let guarded = auth.layer(auth.require_login().layer(service_fn(page)));
+        let mut client = Client::new(guarded);
+        client.log_in(&auth, account("notch")).await.unwrap();
+        let cookie = client.jar.get("__Host-keep").unwrap().to_owned();
+        assert_eq!(client.get("/").await.status, 200);
+        let mut shown = format!("{auth:?} {:?} {:?}", auth.require_login(), Keys::new(KEY));
+        let mut handle = "no handle without records".to_owned();
+        if records {
+            let sessions = auth.sessions_of(&UserId::from(1)).await.unwrap();
+            shown += &format!("{sessions:?}");
+            handle = sessions[0].handle();
+        }
+        let told = log.take() + &shown;
+        assert!(told.contains("logged_in"), "{told}");
+        for secret in [&cookie[..20], KEY, "hash of notch", &handle] {
+            assert!(!told.contains(secret), "{told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn that_nobody_drives_the_upkeep_is_said_once() {
     let (log, _guard) = Log::start();
-    let auth = layer("");
-    let guarded = auth.layer(auth.require_login().layer(service_fn(page)));
-    let mut client = Client::new(guarded);
+    let store = MemoryStore::new();
+    store.insert(&account("notch")).await.unwrap();
+    let clock = TestClock::new();
+    let auth = LoginLayer::builder(store, Keys::new(KEY))
+        .with_sessions()
+        .with_clock(clock.clone())
+        .build()
+        .unwrap();
+    let site = auth.layer(auth.require_login().layer(service_fn(page)));
+    let mut client = Client::new(site).with_clock(clock.clone());
     client.log_in(&auth, account("notch")).await.unwrap();
-    let cookie = client.jar.get("__Host-keep").unwrap().to_owned();
-    client.get("/").await;
-    let shown = format!("{auth:?} {:?} {:?}", auth.require_login(), Keys::new(KEY));
-    let told = log.take() + &shown;
-    assert!(told.contains("logged_in"), "{told}");
-    for secret in [&cookie[..20], KEY, "hash of notch"] {
-        assert!(!told.contains(secret), "{told}");
+    for expected in [1, 0] {
+        clock.advance(std::time::Duration::from_secs(400));
+        assert_eq!(client.get("/").await.status, 200);
+        assert_eq!(log.take().matches("spawn `auth.upkeep()`").count(), expected);
     }
 }

@@ -80,8 +80,13 @@ async fn a_slow_request_during_logout_never_brings_the_session_back() {
             let answer = slow.get(path).await;
             (answer, slow)
         });
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        if path == "/slow" {
+            site.gate.reached().await;
+        } else {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
         assert_eq!(browser.get("/logout").await.text(), "notch");
+        site.gate.open();
         let (answer, slow) = in_flight.await.unwrap();
         // Whatever the late answer puts into the jar, nobody is logged in by it.
         assert!(!answer.status.is_server_error(), "{path}");
@@ -307,8 +312,9 @@ async fn a_response_slower_than_half_the_grace_writes_no_rotated_cookie() {
         let browser = remembered(&site).await;
         let mut slow = copy_of(&site, &browser);
         let in_flight = tokio::spawn(async move { slow.get("/slow").await });
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        site.gate.reached().await;
         site.advance(wait);
+        site.gate.open();
         let answer = in_flight.await.unwrap();
         assert_eq!(answer.text(), "notch");
         assert_eq!(answer.set_cookies().len(), cookies, "after {wait} s");

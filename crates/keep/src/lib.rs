@@ -39,12 +39,15 @@
 //! | --- | --- |
 //! | tell what a user is | [`AuthUser`], or the ready [`Account`] |
 //! | find users | [`UserStore`]; [`user_loader`] makes one of a closure |
+//! | keep sessions | [`SessionStore`], with users [`LoginStore`]; [`Apart`] joins two stores |
 //! | settle everything | [`LoginLayerBuilder`], [`Keys`], [`CookieSettings`] |
 //! | know who it is | [`Login::user`]; with axum also [`CurrentUser`](https://docs.rs/tower-keep/latest/tower_keep/struct.CurrentUser.html) |
 //! | turn people away | [`LoginLayer::require_login`], [`require_fresh`](LoginLayer::require_fresh), [`require_user`](LoginLayer::require_user) |
 //! | log in and out | [`Login::log_in`], [`Login::log_out`], [`Login::confirm`] |
 //! | come back to where one was | [`Login::next`], a [`LocalTarget`] |
 //! | let programs in | [`Bearer`], [`Basic`], [`ApiKey`] |
+//! | make logout mean logout | [`with_sessions`](LoginLayerBuilder::with_sessions), [`LoginLayer::upkeep`] |
+//! | list and end a user's sessions | [`Login::sessions`], [`Login::end_session`], [`LoginLayer::end_all_sessions_of`] |
 //! | see what happens | [`Event`] |
 //!
 //! Without a framework, wrap any `Service<Request<B>>`, take the handle out of the request's
@@ -60,10 +63,20 @@
 //! this site. A store that fails is answered with 503 and never taken for "nobody" or "somebody".
 //! What was made for a user is never stored by a cache.
 //!
-//! **Cookies are all there is to a login**, so what holds a copy of one holds the login until it
-//! expires, until the user's stamp changes, or until session protection notices: logging out ends it
-//! in this browser alone. The user is looked up at each request that asks, so a changed password ends
-//! every copy at once.
+//! **Without session records the cookies are all there is to a login**, so who holds a copy of one holds
+//! the login until it expires, until the user's stamp changes, or until session protection notices:
+//! logging out ends it in this browser alone, nobody can list or end a user's logins, and a copied
+//! remember cookie works beside the original unnoticed. The user is looked up at each request that
+//! asks, so a changed password ends every copy at once.
+//!
+//! **With [session records](LoginLayerBuilder::with_sessions)** both cookies of a login point to a
+//! record, whose end is the end of every copy. A store sees a hash of the session's id, so what is
+//! stored logs nobody in. The remember cookie is good for one restoration; each begins the session's
+//! next *generation*. The one before counts until its successor was seen, and a grace of a minute more,
+//! so that parallel requests and lost answers harm nobody. What comes back later is a replay: that
+//! session ends, and no other of the user. Known limits: a thief who restores before the user does
+//! shares the generation until the two diverge; a browser profile restored from a backup looks like a
+//! replay; and an answer that takes longer than half the grace on its way may look like one too.
 //!
 //! It does not protect against cross-site request forgery beyond `SameSite=Lax`: put tower-http's
 //! `csrf` layer around the routes. It does not limit how often a password is tried. Basic protection

@@ -33,13 +33,11 @@ const PACKAGES: &[Package] = &[
 /// The tests over HTTP that hold for either kind of login. The others start sites of both kinds, or
 /// are about neither.
 const WITH_RECORDS: &[&str] = &[
-    "concurrency",
     "cookies_and_headers",
     "flask_login",
     "guards",
     "hostile",
     "lifecycle",
-    "log",
     "redirects",
     "settings",
 ];
