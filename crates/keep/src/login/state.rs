@@ -86,6 +86,10 @@ impl<T> Change<T> {
         Self::Set(Box::new(contents))
     }
 
+    pub(super) fn clear_if(is_cleared: bool) -> Self {
+        if is_cleared { Self::Clear } else { Self::Keep }
+    }
+
     /// What could not be made out stays as it is.
     pub(super) fn set_if(contents: Option<T>) -> Self {
         contents.map_or(Self::Keep, Self::set)

@@ -79,14 +79,8 @@ pub(super) async fn resolve<U: AuthUser>(
 fn cookies_of_nobody(verdict: &Verdict) -> Cookies {
     Cookies {
         current: Current::Nothing,
-        session: match verdict.session {
-            SessionChange::Clear => Change::Clear,
-            _ => Change::Keep,
-        },
-        remember: match verdict.remember {
-            RememberChange::Clear => Change::Clear,
-            _ => Change::Keep,
-        },
+        session: Change::clear_if(verdict.session == SessionChange::Clear),
+        remember: Change::clear_if(verdict.remember == RememberChange::Clear),
         until: u32::MAX,
     }
 }
