@@ -194,7 +194,7 @@ async fn protection_raises_an_event_for_another_client() {
         from_elsewhere(&mut browser).await;
         let mut expected = if raised { vec!["session_protected"] } else { vec![] };
         if has_records() && protection == Strong && !persistent {
-            expected.push("session_ended of 1: protection");
+            expected.insert(0, "session_ended of 1: protection");
         }
         assert_eq!(site.events.take(), expected);
         // An anonymous visitor has nothing to protect.

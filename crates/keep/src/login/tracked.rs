@@ -55,7 +55,7 @@ impl<U: AuthUser> Walk<'_, U> {
         let mut rules = Rules::new(&config.policy, seen);
 
         let mut step = rules.start();
-        let (mut at, mut ended) = (None, None);
+        let mut at = None;
         let mut user: Option<Arc<U>> = None;
         let mut asked_loaders = false;
         loop {
@@ -85,9 +85,7 @@ impl<U: AuthUser> Walk<'_, U> {
                     rules.rotated(rotated)
                 }
                 Step::End(reason) => {
-                    if Box::pin(self.end(&rules, reason)).await? {
-                        ended = rules.record().map(|record| (Arc::clone(record), reason));
-                    }
+                    Box::pin(self.end(&rules, reason)).await?;
                     rules.ended(reason)
                 }
                 Step::AskLoaders => {
@@ -107,24 +105,10 @@ impl<U: AuthUser> Walk<'_, U> {
             }
         }
         announce(config, verdict.protected, verdict.is_restored, user.as_ref(), asked_loaders);
-        if let Some((record, reason)) = ended {
-            config.raise(Event::SessionEnded { record, reason });
-        }
         let cookies = match (&user, &record, at, verdict.who) {
             (Some(user), Some(record), Some(id), Who::User { .. }) => {
-                let held = match verdict.is_restored {
-                    true => (0, remember.map(|held| held.cookie.generation)),
-                    false => session.map_or((0, None), |held| {
-                        (held.cookie.terms.flags, Some(held.cookie.terms.generation))
-                    }),
-                };
-                let tracked = Tracked {
-                    id,
-                    flags: held.0,
-                    record: Arc::clone(record),
-                    shown: held.1,
-                    is_remembered: self.holds_remember(id, session, remember),
-                };
+                let by_session = session.filter(|_| !verdict.is_restored);
+                let tracked = self.tracked(id, record, by_session, remember);
                 Made { walk: self, user: &**user, now }.follow(&verdict, tracked, session)
             }
             _ => cookies_of_nobody(&verdict, self.until(now)),
@@ -137,18 +121,29 @@ impl<U: AuthUser> Walk<'_, U> {
         Ok(Resolved { identity, cookies, asked_loaders })
     }
 
-    /// Whether the browser holds the remember cookie of this session: it has sent it, or could not
-    /// have sent it here.
-    fn holds_remember(
+    /// What the browser holds of this session, which it has shown by the session cookie or, without
+    /// that, by the remember cookie.
+    fn tracked(
         &self,
         id: SessionId,
+        record: &Arc<SessionRecord>,
         session: Option<&Held<TrackedSession>>,
         remember: Option<&Held<TrackedRemember>>,
-    ) -> bool {
+    ) -> Tracked {
         let path = self.snapshot.request.target.as_ref().map_or("/", |target| target.path());
-        remember.is_some_and(|held| held.cookie.id == id)
-            || session.is_some_and(|held| held.cookie.terms.flags & REMEMBERED != 0)
-                && !self.config.remember.is_sent_to(path)
+        let remember = remember.filter(|held| held.cookie.id == id).map(|held| &held.cookie);
+        let terms = session.map(|held| held.cookie.terms);
+        let flags = terms.map_or(0, |terms| terms.flags);
+        let shown = terms.map(|terms| terms.generation);
+        // A cookie for another path could not have been sent here; the session says that it is there.
+        let is_hidden = flags & REMEMBERED != 0 && !self.config.remember.is_sent_to(path);
+        Tracked {
+            id,
+            flags,
+            record: Arc::clone(record),
+            shown: shown.or(remember.map(|remember| remember.generation)),
+            is_remembered: remember.is_some() || is_hidden,
+        }
     }
 
     /// Half the grace: what is written later could put an old cookie in the place of a newer one.
@@ -162,11 +157,15 @@ impl<U: AuthUser> Walk<'_, U> {
         Ok(self.sessions.store.rotate(&rotation).await?)
     }
 
-    /// Whether the session lived until now.
-    async fn end(&self, rules: &Rules<'_>, reason: EndReason) -> Result<bool, Fault> {
-        let Some(record) = rules.record() else { return Ok(false) };
+    /// Told by whoever did it, of several at once.
+    async fn end(&self, rules: &Rules<'_>, reason: EndReason) -> Result<(), Fault> {
+        let Some(record) = rules.record() else { return Ok(()) };
         let end = self.sessions.end(self.config, reason, Some(record));
-        Ok(self.sessions.store.revoke(&[record.key], &end).await? > 0)
+        if self.sessions.store.revoke(&[record.key], &end).await? > 0 {
+            let record = Arc::clone(record);
+            self.config.raise(Event::SessionEnded { record, reason });
+        }
+        Ok(())
     }
 
     fn alarm(&self, verdict: &Verdict, record: &Arc<SessionRecord>) {
