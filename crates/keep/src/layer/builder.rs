@@ -112,11 +112,12 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// an authenticated request asks both at once.
     ///
     /// ```
+    /// # use std::sync::Arc;
     /// # use tower_keep::{Account, Keys, LoginLayer, StoreError, UserId, user_loader};
     /// # use tower_keep_memory::MemorySessions;
     /// # let keys = Keys::generate()?;
     /// let users = user_loader(|id: UserId| async move {
-    ///     Ok::<_, StoreError>(Some(Account::new(id, "ada", "…")))
+    ///     Ok::<_, StoreError>(Some(Arc::new(Account::new(id, "ada", "…"))))
     /// });
     /// let auth = LoginLayer::builder(users, keys).with_sessions_in(MemorySessions::new()).build()?;
     /// # let _ = auth;
