@@ -49,7 +49,7 @@ fn record(number: u64, expires: Timestamp) -> SessionRecord {
 
 fn log_in(store: &MemorySessions, number: u64, expires: Timestamp) {
     let record = record(number, expires);
-    let login = NewLogin { record: &record, replacing: &[], replaced_until: expires, limit: None };
+    let login = NewLogin { record: &record, replacing: &[], ended_until: expires, limit: None };
     black_box(run(store.create(&login))).expect("memory works");
 }
 

@@ -18,27 +18,35 @@ use tower_keep_core::{
 const SHARDS: usize = 256;
 /// A purge holds a lock for so many records, and then lets others have it.
 const PURGED_AT_ONCE: usize = 32;
-/// How many successors are followed at most; a chain is as long as logins have overlapped.
-const LONGEST_CHAIN: usize = 64;
 
 /// Session records in memory, for [`Apart`](tower_keep_core::Apart) and
 /// [`MemoryStore`](crate::MemoryStore).
 ///
 /// A clone is another handle on the same records. A call locks one of 256 maps for the time of a map
-/// operation; what concerns all sessions of a user also locks one of 256 indexes, always before the
-/// maps. No lock is held while anything is awaited, and each call is done when first polled.
+/// operation; what concerns several sessions of a user also locks one of 256 indexes, always before
+/// the maps. No lock is held while anything is awaited, and each call is done when first polled.
 #[derive(Clone)]
 pub struct MemorySessions(Arc<Shared>);
 
 struct Shared {
     shards: Box<[RwLock<Shard>]>,
-    users: Box<[Mutex<KeysByUser>]>,
+    users: Box<[Mutex<Users>]>,
     hasher: RandomState,
+    /// Logins over logins take turns, before all other locks: they follow each other's successors.
+    replacing: Mutex<()>,
     /// Where the next purge goes on.
     purged: AtomicUsize,
 }
 
-type KeysByUser = HashMap<UserId, Vec<SessionKey>>;
+type Users = HashMap<UserId, OfUser>;
+
+/// What there is of a user.
+#[derive(Default)]
+struct OfUser {
+    keys: Vec<SessionKey>,
+    /// Those that ended for a replay and were not told yet.
+    untold: Vec<SessionKey>,
+}
 
 #[derive(Default)]
 struct Shard {
@@ -132,6 +140,7 @@ impl MemorySessions {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             users: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
+            replacing: Mutex::default(),
             purged: AtomicUsize::new(0),
         }))
     }
@@ -151,75 +160,67 @@ impl MemorySessions {
         self.read(key).records.get(key).cloned()
     }
 
-    fn user(&self, user: &UserId) -> MutexGuard<'_, KeysByUser> {
-        let index = self.0.hasher.hash_one(user) as usize % SHARDS;
+    fn user(&self, user: &UserId) -> MutexGuard<'_, Users> {
+        self.users(self.index_of(user))
+    }
+
+    fn index_of(&self, user: &UserId) -> usize {
+        self.0.hasher.hash_one(user) as usize % SHARDS
+    }
+
+    fn users(&self, index: usize) -> MutexGuard<'_, Users> {
         self.0.users[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the indexes of all whose sessions these are, in an order that all calls keep to.
+    fn users_of(&self, keys: &[SessionKey]) -> Vec<(usize, MutexGuard<'_, Users>)> {
+        let found = keys.iter().filter_map(|key| self.find(key));
+        let mut indexes: Vec<_> = found.map(|record| self.index_of(&record.user)).collect();
+        indexes.sort_unstable();
+        indexes.dedup();
+        indexes.into_iter().map(|index| (index, self.users(index))).collect()
     }
 
     /// The session that stands for this one now: itself, or the last of its successors.
     fn standing_for(&self, key: &SessionKey) -> SessionKey {
         let mut key = *key;
-        for _ in 0..LONGEST_CHAIN {
-            let record = self.find(&key);
-            match record.and_then(|record| record.ended.as_ref()?.successor) {
-                Some(successor) => key = successor,
-                None => break,
-            }
+        // Successors are newer, so the chain has an end.
+        while let Some(successor) =
+            self.find(&key).and_then(|record| record.ended.as_ref()?.successor)
+        {
+            key = successor;
         }
         key
     }
 
-    /// Ends the session that stands for this one.
-    fn replace(&self, key: &SessionKey, end: &End, successor: SessionKey) {
-        for _ in 0..LONGEST_CHAIN {
-            let last = self.standing_for(key);
-            if last == successor {
-                return;
-            }
-            self.shard(&last).end(&last, end, Some(successor));
-            // If another login was faster, that one is to be followed.
-            if self.standing_for(&last) == last {
-                return;
-            }
-        }
-    }
-
-    /// Frees room for one more, or answers `None` if there is none.
-    fn make_room(
-        &self,
+    /// The oldest that must end so that there is room for one more; `None` if they must not.
+    fn surplus(
         mut live: Vec<Arc<SessionRecord>>,
         limit: SessionLimit,
-        at: Timestamp,
-        keep_until: Timestamp,
     ) -> Option<Vec<Arc<SessionRecord>>> {
         let surplus = (live.len() + 1).saturating_sub(limit.most);
         match limit.when_full {
-            _ if surplus == 0 => Some(Vec::new()),
-            WhenFull::Refuse => None,
-            WhenFull::EndOldest => {
-                live.sort_by_key(|record| (record.created, record.key));
-                let end = End { at, reason: EndReason::Limit, keep_until };
-                let oldest = live.iter().take(surplus);
-                Some(
-                    oldest
-                        .filter_map(|record| self.shard(&record.key).end(&record.key, &end, None))
-                        .collect(),
-                )
+            WhenFull::Refuse if surplus > 0 => None,
+            _ => {
+                live.sort_by_key(|record| record.created);
+                live.truncate(surplus);
+                Some(live)
             }
         }
     }
 
-    /// Notes that the user knows of these replays.
-    fn tell(&self, records: Vec<Arc<SessionRecord>>) -> Vec<Arc<SessionRecord>> {
-        for record in &records {
-            let mut shard = self.shard(&record.key);
-            if let Some(stored) = shard.records.get_mut(&record.key) {
-                if let Some(ended) = &mut Arc::make_mut(stored).ended {
-                    ended.told = true;
-                }
+    /// Notes that the user knows of these replays, and answers them.
+    fn tell(&self, untold: Vec<SessionKey>) -> Vec<Arc<SessionRecord>> {
+        let mut told = Vec::new();
+        for key in untold {
+            let mut shard = self.shard(&key);
+            let Some(stored) = shard.records.get_mut(&key) else { continue };
+            told.push(Arc::clone(stored));
+            if let Some(ended) = &mut Arc::make_mut(stored).ended {
+                ended.told = true;
             }
         }
-        records
+        told
     }
 }
 
@@ -238,40 +239,41 @@ impl fmt::Debug for MemorySessions {
 #[async_trait]
 impl SessionStore for MemorySessions {
     async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError> {
-        let record = login.record;
+        let NewLogin { record, ended_until: keep_until, .. } = *login;
+        let _replacing = match login.replacing {
+            [] => None,
+            _ => Some(self.0.replacing.lock().unwrap_or_else(PoisonError::into_inner)),
+        };
         // Other logins of this user wait until this one is done.
         let mut users = self.user(&record.user);
         if !self.shard(&record.key).insert(record) {
             return Err(StoreError::new(StoreErrorKind::Conflict, "memory"));
         }
-        let keys = users.get(&record.user).map(Vec::as_slice).unwrap_or_default();
-        let of_user: Vec<_> = keys.iter().filter_map(|key| self.find(key)).collect();
+        let of_user = users
+            .entry(record.user.clone())
+            .or_insert_with(|| OfUser { keys: Vec::with_capacity(1), untold: Vec::new() });
         let replaced: Vec<_> = login.replacing.iter().map(|key| self.standing_for(key)).collect();
         let mut ended = Vec::new();
         if let Some(limit) = login.limit {
-            let counts = |other: &&Arc<SessionRecord>| {
+            let counts = |other: &Arc<SessionRecord>| {
                 other.is_live(record.created) && !replaced.contains(&other.key)
             };
-            let live = of_user.iter().filter(counts).cloned().collect();
-            let room = self.make_room(live, limit, record.created, login.replaced_until);
-            let Some(oldest) = room else {
+            let live = of_user.keys.iter().filter_map(|key| self.find(key)).filter(counts);
+            let Some(oldest) = Self::surplus(live.collect(), limit) else {
                 self.shard(&record.key).records.remove(&record.key);
                 return Ok(Creation::Full);
             };
-            ended = oldest;
+            let end = End { at: record.created, reason: EndReason::Limit, keep_until };
+            let ends =
+                |old: &Arc<SessionRecord>| self.shard(&old.key).end(&old.key, &end, None).is_some();
+            ended = oldest.into_iter().filter(ends).collect();
         }
-        users.entry(record.user.clone()).or_insert_with(|| Vec::with_capacity(1)).push(record.key);
-        let end = End {
-            at: record.created,
-            reason: EndReason::Replaced,
-            keep_until: login.replaced_until,
-        };
-        login.replacing.iter().for_each(|key| self.replace(key, &end, record.key));
-        let is_untold = |record: &Arc<SessionRecord>| {
-            let ended = record.ended.as_ref();
-            ended.is_some_and(|ended| ended.reason == EndReason::Replay && !ended.told)
-        };
-        let replays = self.tell(of_user.into_iter().filter(is_untold).collect());
+        of_user.keys.push(record.key);
+        let end = End { at: record.created, reason: EndReason::Replaced, keep_until };
+        for key in replaced {
+            self.shard(&key).end(&key, &end, Some(record.key));
+        }
+        let replays = self.tell(std::mem::take(&mut of_user.untold));
         Ok(Creation::Created { ended, replays })
     }
 
@@ -316,7 +318,24 @@ impl SessionStore for MemorySessions {
     }
 
     async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize, StoreError> {
-        Ok(keys.iter().filter(|key| self.shard(key).end(key, end, None).is_some()).count())
+        // Lists see all of them ended, or none.
+        let mut users = self.users_of(keys);
+        let mut ended = 0;
+        for key in keys {
+            let Some(record) = self.shard(key).end(key, end, None) else { continue };
+            ended += 1;
+            if end.reason == EndReason::Replay {
+                let index = self.index_of(&record.user);
+                let of_user = users
+                    .iter_mut()
+                    .find(|(locked, _)| *locked == index)
+                    .and_then(|(_, users)| users.get_mut(&record.user));
+                if let Some(of_user) = of_user {
+                    of_user.untold.push(*key);
+                }
+            }
+        }
+        Ok(ended)
     }
 
     async fn revoke_all(
@@ -327,7 +346,7 @@ impl SessionStore for MemorySessions {
     ) -> Result<usize, StoreError> {
         // A login at the same time comes before this or after it.
         let users = self.user(user);
-        let keys = users.get(user).map(Vec::as_slice).unwrap_or_default();
+        let keys = users.get(user).map(|of_user| of_user.keys.as_slice()).unwrap_or_default();
         let ends =
             |key: &&SessionKey| Some(*key) != but && self.shard(key).end(key, end, None).is_some();
         Ok(keys.iter().filter(ends).count())
@@ -341,7 +360,7 @@ impl SessionStore for MemorySessions {
     ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
         let mut live: Vec<_> = {
             let users = self.user(user);
-            let keys = users.get(user).map(Vec::as_slice).unwrap_or_default();
+            let keys = users.get(user).map(|of_user| of_user.keys.as_slice()).unwrap_or_default();
             let found = keys.iter().filter_map(|key| self.find(key));
             found.filter(|record| record.is_live(now)).collect()
         };
@@ -368,10 +387,11 @@ impl SessionStore for MemorySessions {
             purged += removed.len();
             for record in removed {
                 let mut users = self.user(&record.user);
-                if let Entry::Occupied(mut keys) = users.entry(record.user.clone()) {
-                    keys.get_mut().retain(|other| *other != record.key);
-                    if keys.get().is_empty() {
-                        keys.remove();
+                if let Entry::Occupied(mut of_user) = users.entry(record.user.clone()) {
+                    of_user.get_mut().untold.retain(|other| *other != record.key);
+                    of_user.get_mut().keys.retain(|other| *other != record.key);
+                    if of_user.get().keys.is_empty() {
+                        of_user.remove();
                     }
                 }
             }

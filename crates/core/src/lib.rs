@@ -56,7 +56,7 @@ pub use clock::{Clock, SystemClock};
 pub use error::{StoreError, StoreErrorKind};
 pub use session::{EndReason, Ended, SessionKey, SessionRecord};
 pub use session_store::{
-    Apart, Creation, End, LoginStore, NewLogin, Rotated, Rotation, Seen, SessionLimit,
+    Apart, CLOCK_SKEW, Creation, End, LoginStore, NewLogin, Rotated, Rotation, Seen, SessionLimit,
     SessionStore, StoredLogin, Touch, WhenFull,
 };
 pub use store::{UserDirectory, UserStore};

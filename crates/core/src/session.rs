@@ -60,10 +60,8 @@ pub struct SessionRecord {
     pub remember_expires: Option<Timestamp>,
     /// How long the remember cookie counts from when it is made, in seconds; 0 without one.
     pub remember_seconds: u32,
-    /// From then on nothing can bring this session back, and it may be [purged]. For an ended one:
-    /// until when it is to be kept.
-    ///
-    /// [purged]: crate::SessionStore::purge
+    /// From then on nothing can bring this session back, and [`CLOCK_SKEW`](crate::CLOCK_SKEW) later it
+    /// may be gone. For an ended one: until when it is to be kept.
     pub expires: Timestamp,
     /// The device's address at the login, where it was known.
     pub address: Option<IpAddr>,

@@ -10,6 +10,11 @@ use crate::{
     EndReason, SessionKey, SessionRecord, StoreError, Timestamp, UserDirectory, UserId, UserStore,
 };
 
+/// How far the clocks of servers may differ, in seconds. That long past its
+/// [`expires`](SessionRecord::expires) a record is kept: a layer purges only what expired earlier, and a
+/// store that drops records by itself waits as long.
+pub const CLOCK_SKEW: u32 = 300;
+
 /// Keeps session records, so that a login can be ended from outside its browser.
 ///
 /// What every method keeps to:
@@ -19,8 +24,9 @@ use crate::{
 ///   brings back a session that was ended or purged.
 /// - An ended session stays ended: `ended`, once set, is never unset, and of several ends the first
 ///   counts.
-/// - Each call happens at one moment: a concurrent call sees all of it or nothing.
-/// - Dropping a call's future leaves all of it or nothing.
+/// - What a call does to one user's sessions happens at one moment: another call sees all of it or
+///   nothing, and dropping the future leaves all of it or nothing. [`seen`](Self::seen) and
+///   [`touch`](Self::touch) promise that for each session only.
 /// - Errors are faults alone; a key or a user that is unknown or can't be one of this store's is an
 ///   answer. After a [`Timeout`](crate::StoreErrorKind::Timeout) it is not known whether the call took
 ///   place, and every call but `create` can be repeated.
@@ -29,25 +35,27 @@ use crate::{
 #[async_trait]
 pub trait SessionStore: Send + Sync {
     /// Makes a login one write: inserts the record, ends those that it takes the place of, and
-    /// keeps to the limit.
+    /// keeps to the limit. The present moment is `record.created`.
     ///
-    /// Each session in `replacing` that has not ended is ended at `record.created` for
-    /// [`Replaced`](EndReason::Replaced), with the new key as its successor, and kept until
-    /// `replaced_until`. One that has a successor already stands for that one, and so on: of two
+    /// Each session in `replacing` that has not ended ends now for
+    /// [`Replaced`](EndReason::Replaced), with the new key as its successor, and is kept until
+    /// `ended_until`. One that has a successor already stands for that one, and so on: of two
     /// logins at once in one browser, one remains. Unknown keys count for nothing.
     ///
     /// With a limit, the user's live sessions are counted, those that are being replaced left out.
     /// Is there no room for one more, then either nothing is written and the answer is
-    /// [`Full`](Creation::Full), or the oldest by `created` end for [`Limit`](EndReason::Limit) and
-    /// are answered. Concurrent logins never exceed the limit.
+    /// [`Full`](Creation::Full), or as many as it takes, the oldest by `created` first, end now for
+    /// [`Limit`](EndReason::Limit), are kept until `ended_until`, and are answered. Of equally old
+    /// ones any may end. Concurrent logins never exceed the limit.
     ///
     /// Answered, and from then on [told](crate::Ended::told), are those of the user's sessions that
-    /// ended for [`Replay`](EndReason::Replay) and were not told yet; each is answered once.
+    /// ended for [`Replay`](EndReason::Replay) and were not told yet; each is answered once. All
+    /// records are answered as they were before this call.
     ///
     /// # Errors
     ///
-    /// [`Conflict`](crate::StoreErrorKind::Conflict) if the key is taken, and nothing was written;
-    /// otherwise faults.
+    /// [`Conflict`](crate::StoreErrorKind::Conflict) if the key is taken, also where there is no
+    /// room, and nothing was written; otherwise faults.
     async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError>;
 
     /// The record with this key, ended or not; an expired one may be missing.
@@ -59,8 +67,8 @@ pub trait SessionStore: Send + Sync {
 
     /// Begins the next generation: compare and swap.
     ///
-    /// Where the record has this key and generation and has not ended: generation + 1, `rotated_at`,
-    /// `session_started` and `last_seen` become `at`, `seen_at` becomes none, `remember_expires` the
+    /// Where the record has this key and generation and has not ended: generation + 1; `rotated_at`,
+    /// `session_started` and `last_seen` become `at`, even if that is earlier; `seen_at` becomes none, `remember_expires` the
     /// later of its own and the given one (if the login is remembered at all), `expires` the later of
     /// both. Of concurrent calls with one generation exactly one wins. Whether the login may still be
     /// brought back, the caller has settled.
@@ -115,7 +123,7 @@ pub trait SessionStore: Send + Sync {
     ) -> Result<usize, StoreError>;
 
     /// The user's [live](SessionRecord::is_live) sessions, the last used first, and no more than
-    /// `most`.
+    /// `most`. Those of one second may stand in any order.
     ///
     /// # Errors
     ///
@@ -128,9 +136,11 @@ pub trait SessionStore: Send + Sync {
     ) -> Result<Vec<Arc<SessionRecord>>, StoreError>;
 
     /// Removes records whose `expires` is not later than `before`, ended or not, and no more than
-    /// `most`; answers how many. A batch is short: it never holds up a login.
+    /// `most`; answers how many. Answers 0 only when there are none left. It never holds up a login for
+    /// longer than a few milliseconds.
     ///
-    /// A store that drops what has expired by itself may answer 0.
+    /// A store that drops what has expired by itself, [`CLOCK_SKEW`] later at the earliest, may always
+    /// answer 0.
     ///
     /// # Errors
     ///
@@ -179,13 +189,13 @@ impl<U> Clone for StoredLogin<U> {
 /// A login about to be written; see [`SessionStore::create`].
 #[derive(Clone, Debug)]
 pub struct NewLogin<'a> {
-    /// The new record, which lives.
+    /// The new record, which has not ended.
     pub record: &'a SessionRecord,
     /// The sessions of the same browser that it takes the place of: one, or two where the session
     /// cookie and the remember cookie were of different logins.
     pub replacing: &'a [SessionKey],
-    /// How long those are kept as ended.
-    pub replaced_until: Timestamp,
+    /// How long the sessions that this login ends are kept.
+    pub ended_until: Timestamp,
     /// How many sessions a user may have.
     pub limit: Option<SessionLimit>,
 }
@@ -211,7 +221,7 @@ pub enum WhenFull {
 /// What became of a new login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Creation {
-    /// It is written.
+    /// It is written. The records are as they were before.
     Created {
         /// The sessions that ended for the limit.
         ended: Vec<Arc<SessionRecord>>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
-use tower_keep_core::{Seen, SessionKey, SessionStore, StoreError, Timestamp, Touch};
+use tower_keep_core::{CLOCK_SKEW, Seen, SessionKey, SessionStore, StoreError, Timestamp, Touch};
 
 /// How many sessions' notes may wait. Beyond, requests write their own.
 const CAPACITY: usize = 65_536;
@@ -23,8 +23,6 @@ const PURGE: Duration = Duration::from_secs(60);
 const PURGED: [usize; 2] = [500, 50_000];
 /// Between two batches others have their turn.
 const BREATH: Duration = Duration::from_millis(10);
-/// How far the clocks of servers may differ: that long an expired record is kept, in seconds.
-const CLOCK_SKEW: u32 = 300;
 
 /// What a request has learned of a session.
 pub(crate) struct Marks {
@@ -40,6 +38,9 @@ pub(crate) struct Upkeep {
     drivers: AtomicUsize,
     /// The log has said that there are none.
     told: AtomicBool,
+    /// The last notes did not arrive. Until some do, requests write their own: a session must not
+    /// expire in use because nobody hears that nothing is noted.
+    is_failing: AtomicBool,
 }
 
 /// At most one note of either kind for each session.
@@ -120,7 +121,7 @@ impl Upkeep {
     ) -> Result<(), StoreError> {
         if self.drivers.load(Ordering::Relaxed) > 0 {
             let mut waiting = self.waiting();
-            if waiting.has_room() {
+            if waiting.has_room() && !self.is_failing.load(Ordering::Relaxed) {
                 waiting.add(&marks);
                 drop(waiting);
                 self.wake.notify_one();
@@ -146,6 +147,12 @@ impl Upkeep {
         &self,
         store: &S,
     ) -> Result<(), StoreError> {
+        let written = self.write_all(store).await;
+        self.is_failing.store(written.is_err(), Ordering::Relaxed);
+        written
+    }
+
+    async fn write_all<S: SessionStore + ?Sized>(&self, store: &S) -> Result<(), StoreError> {
         loop {
             let mut batch = self.batch();
             if batch.seen.is_empty() && batch.touches.is_empty() {

@@ -194,7 +194,7 @@ impl SessionStore for Broken {
             "of_two_logins_in_one_session_one_remains"
             | "of_many_logins_in_one_session_one_remains" => {
                 // Ends those that are named, and follows none of their successors.
-                let (at, keep_until) = (record.created, login.replaced_until);
+                let (at, keep_until) = (record.created, login.ended_until);
                 let end = End { at, reason: EndReason::Replaced, keep_until };
                 self.inner.revoke(login.replacing, &end).await?;
                 login.replacing = &[];
@@ -221,7 +221,7 @@ impl SessionStore for Broken {
                 return Ok(created);
             }
             "an_interrupted_login_leaves_all_or_nothing" => {
-                let (at, keep_until) = (record.created, login.replaced_until);
+                let (at, keep_until) = (record.created, login.ended_until);
                 let end = End { at, reason: EndReason::Replaced, keep_until };
                 let replacing = std::mem::take(&mut login.replacing);
                 self.inner.create(&login).await?;

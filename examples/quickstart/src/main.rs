@@ -59,7 +59,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let api_key = random_token()?;
     let app = site::App { users, passwords, api_key: api_key.clone() };
     let auth = site::auth(&app, keys)?;
-    tokio::spawn(auth.upkeep());
+    let upkeep = tokio::spawn(auth.upkeep());
     let site = site::site(app, &auth);
 
     let listener = tokio::net::TcpListener::bind(listen).await?;
@@ -70,6 +70,8 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(site);
     let interrupted = async { drop(tokio::signal::ctrl_c().await) };
     axum::serve(listener, service).with_graceful_shutdown(interrupted).await?;
+    upkeep.abort();
+    let _ = upkeep.await; // it was aborted
     auth.flush().await?;
     Ok(())
 }

@@ -172,8 +172,13 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         Self { store, erase: None, settings }
     }
 
-    /// How many sessions a user may have at once, at least one, and what happens at one more. Needs
-    /// [session records](Self::with_sessions).
+    /// How many sessions a user may have at once, the new one included, at least one; and what happens
+    /// at one more. Needs [session records](Self::with_sessions).
+    ///
+    /// Sessions count until they end or expire, those too that a new password has made useless: with
+    /// [`WhenFull::Refuse`], end them where a password is changed
+    /// ([`keep_logged_in`](crate::Login::keep_logged_in) does) or reset
+    /// ([`end_all_sessions_of`](crate::LoginLayer::end_all_sessions_of)).
     ///
     /// ```
     /// # use tower_keep::{Account, Keys, LoginLayer, WhenFull};
@@ -192,8 +197,9 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     }
 
     /// How long superseded cookies of a session with a record still count after their successors
-    /// were seen, for requests that are on their way; at least 2 seconds. Within this time a browser
-    /// restores its session without new cookies, and a copy goes unnoticed.
+    /// were seen, for requests that are on their way; at least 2 seconds, and more than the clocks of
+    /// the servers differ, lest a request that is on its way look like a replay. Within this time a
+    /// browser restores its session without new cookies, and a copy goes unnoticed.
     pub fn with_rotation_grace(mut self, grace: Duration) -> Self {
         self.settings.grace = grace;
         self
@@ -259,7 +265,8 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     }
 
     /// Ends a session that was not used for this long; `None` for never. Kept to a tenth: a
-    /// session is renewed when a tenth of the limit has passed, not with every response.
+    /// session is renewed when a tenth of the limit has passed, not with every response. Without this
+    /// limit and the absolute one a session's record stays until somebody ends it.
     pub fn with_idle_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.settings.idle = limit.into();
         self

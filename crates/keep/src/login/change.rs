@@ -8,6 +8,7 @@ use tower_keep_core::{AuthUser, SessionRecord};
 
 use super::handle::Login;
 use super::state::{Cookies, Identity};
+use super::tracked::Until;
 use super::{stateless, tracked};
 use crate::cookie::{FORCED, REMEMBERED};
 use crate::notice::cut;
@@ -98,7 +99,7 @@ impl<U: AuthUser> Login<U> {
             _ => None,
         });
         match user {
-            Some(user) => self.reissue(user).await,
+            Some(user) => self.reissue(user, Until::HalfTheGrace).await,
             None => Ok(None),
         }
     }
@@ -115,7 +116,8 @@ impl<U: AuthUser> Login<U> {
     ///
     /// # Errors
     ///
-    /// As [`confirm`](Self::confirm).
+    /// As [`confirm`](Self::confirm). If only the end of the other sessions could not be recorded,
+    /// this login goes on all the same; the others are dead by the stamp, and may still be listed.
     pub async fn keep_logged_in(&self, user: impl Into<Arc<U>>) -> Result<Option<Arc<U>>, Fault> {
         self.ensure_resolved().await?;
         let user = user.into();
@@ -126,19 +128,20 @@ impl<U: AuthUser> Login<U> {
         if !is_same || !user.is_active() {
             return Ok(None);
         }
+        let kept = self.reissue(user, Until::Always).await?;
         // The others can't be used any more; now no list of sessions shows them either.
-        if self.config().sessions.is_some() {
+        if kept.is_some() && self.config().sessions.is_some() {
             self.end_other_sessions().await?;
         }
-        self.reissue(user).await
+        Ok(kept)
     }
 
     /// A new, fresh session for the user of the current one, and their remember cookie as well.
-    async fn reissue(&self, user: Arc<U>) -> Result<Option<Arc<U>>, Fault> {
+    async fn reissue(&self, user: Arc<U>, until: Until) -> Result<Option<Arc<U>>, Fault> {
         match &self.config().sessions {
             Some(sessions) => {
                 let _changing = self.change().await?;
-                if tracked::reissue(self, sessions, &user).await?.is_none() {
+                if tracked::reissue(self, sessions, &user, until).await?.is_none() {
                     return Ok(None);
                 }
             }

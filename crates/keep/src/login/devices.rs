@@ -30,7 +30,8 @@ impl<U: AuthUser> Login<U> {
     }
 
     /// Ends the session with this [handle](SessionInfo::handle), if it is one of the user who is
-    /// logged in; answers whether it was. To end this request's own session is to log out.
+    /// logged in; answers whether it was. If it is this request's own session, this logs out, as
+    /// [`log_out`](Self::log_out) does.
     ///
     /// # Errors
     ///
@@ -145,7 +146,20 @@ impl<U: AuthUser> LoginLayer<U> {
         }
     }
 
-    /// Writes the notes of use that wait: when the server shuts down, after the last request.
+    /// Writes the notes of use that wait: when the server shuts down, after the last request. End the
+    /// [upkeep](Self::upkeep) before; what it was writing then waits again.
+    ///
+    /// ```
+    /// # use tower_keep::{Account, Fault, LoginLayer};
+    /// # async fn serve() {}
+    /// async fn run(auth: LoginLayer<Account>) -> Result<(), Fault> {
+    ///     let upkeep = tokio::spawn(auth.upkeep());
+    ///     serve().await;
+    ///     upkeep.abort();
+    ///     let _ = upkeep.await; // it was aborted
+    ///     auth.flush().await
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
@@ -202,7 +216,7 @@ impl<U: AuthUser> Config<U> {
         let Some(record) = records.iter().find(|record| handle_of(record) == handle) else {
             return Ok(false);
         };
-        let end = sessions.end(self, EndReason::Ended, None);
+        let end = sessions.end(self, EndReason::Ended);
         Ok(sessions.store.revoke(&[record.key], &end).await? > 0)
     }
 
@@ -212,7 +226,7 @@ impl<U: AuthUser> Config<U> {
         user: &UserId,
         but: Option<&SessionRecord>,
     ) -> Result<usize, Fault> {
-        let end = sessions.end(self, EndReason::Ended, None);
+        let end = sessions.end(self, EndReason::Ended);
         Ok(sessions.store.revoke_all(user, but.map(|record| &record.key), &end).await?)
     }
 }

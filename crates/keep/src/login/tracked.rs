@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use tower_keep_core::{
     AuthUser, Creation, End, EndReason, NewLogin, Rotated, Rotation, Seen as SeenMark, SessionKey,
-    SessionRecord, Timestamp, Touch,
+    SessionRecord, StoreErrorKind, Timestamp, Touch,
 };
 
 use super::change::LogIn;
@@ -85,8 +85,8 @@ impl<U: AuthUser> Walk<'_, U> {
                     rules.rotated(rotated)
                 }
                 Step::End(reason) => {
-                    Box::pin(self.end(&rules, reason)).await?;
-                    rules.ended(reason)
+                    let by_this = Box::pin(self.end(&rules, reason)).await?;
+                    rules.ended(reason, by_this)
                 }
                 Step::AskLoaders => {
                     asked_loaders = true;
@@ -146,9 +146,9 @@ impl<U: AuthUser> Walk<'_, U> {
         }
     }
 
-    /// Half the grace: what is written later could put an old cookie in the place of a newer one.
+    /// When it is too late to write cookies that this request was given along the way.
     fn until(&self, now: u32) -> u32 {
-        now.saturating_add(self.config.policy.grace / 2)
+        now.saturating_add(self.config.policy.cookies_age())
     }
 
     async fn rotate(&self, rules: &Rules<'_>, now: u32) -> Result<Option<Rotated>, Fault> {
@@ -157,15 +157,16 @@ impl<U: AuthUser> Walk<'_, U> {
         Ok(self.sessions.store.rotate(&rotation).await?)
     }
 
-    /// Told by whoever did it, of several at once.
-    async fn end(&self, rules: &Rules<'_>, reason: EndReason) -> Result<(), Fault> {
-        let Some(record) = rules.record() else { return Ok(()) };
-        let end = self.sessions.end(self.config, reason, Some(record));
-        if self.sessions.store.revoke(&[record.key], &end).await? > 0 {
+    /// Whether it was this request that ended the session; of several at once, one tells.
+    async fn end(&self, rules: &Rules<'_>, reason: EndReason) -> Result<bool, Fault> {
+        let Some(record) = rules.record() else { return Ok(false) };
+        let end = self.sessions.end(self.config, reason);
+        let by_this = self.sessions.store.revoke(&[record.key], &end).await? > 0;
+        if by_this {
             let record = Arc::clone(record);
             self.config.raise(Event::SessionEnded { record, reason });
         }
-        Ok(())
+        Ok(by_this)
     }
 
     fn alarm(&self, verdict: &Verdict, record: &Arc<SessionRecord>) {
@@ -366,14 +367,26 @@ pub(super) async fn begin<U: AuthUser>(
     let new = NewLogin {
         record: &record,
         replacing: &login.own_sessions(),
-        replaced_until: at.plus(config.policy.grace),
+        ended_until: at.plus(config.policy.grace),
         limit: sessions.limit,
     };
-    let creation = sessions.store.create(&new).await.map_err(Fault::from)?;
+    let end = sessions.end(config, EndReason::LoggedOut);
+    let creation = match sessions.store.create(&new).await {
+        Err(error) if error.kind() == StoreErrorKind::Timeout => {
+            // It may have been written all the same, and would take the user's place of a session
+            // that nobody holds.
+            let _ = sessions.store.revoke(&[record.key], &end).await;
+            return Err(Fault::from(error).into());
+        }
+        creation => creation.map_err(Fault::from)?,
+    };
     let Creation::Created { ended, replays } = creation else {
         let most = sessions.limit.map_or(0, |limit| limit.most);
         return Err(LogInError::TooManySessions { most });
     };
+    for record in ended {
+        config.raise(Event::SessionEnded { record, reason: EndReason::Limit });
+    }
     let (key, is_remembered) = (record.key, seconds.is_some());
     let tracked = Tracked { id, flags, record: record.into(), shown: None, is_remembered };
     let walk = Walk { config, sessions, snapshot };
@@ -393,12 +406,8 @@ pub(super) async fn begin<U: AuthUser>(
     };
     if is_too_late {
         // The head went out while the record was written; no cookie can follow it.
-        let end = sessions.end(config, EndReason::LoggedOut, None);
         sessions.store.revoke(&[key], &end).await.map_err(Fault::from)?;
         return Err(Fault::TOO_LATE.into());
-    }
-    for record in ended {
-        config.raise(Event::SessionEnded { record, reason: EndReason::Limit });
     }
     log_in.tell_of_replays(&replays);
     Ok(())
@@ -413,10 +422,19 @@ pub(super) async fn end<U: AuthUser>(
     login.ensure_resolved_for(Purpose::Leave).await?;
     let keys = login.own_sessions();
     if !keys.is_empty() {
-        let end = sessions.end(login.config(), EndReason::LoggedOut, None);
+        let end = sessions.end(login.config(), EndReason::LoggedOut);
         sessions.store.revoke(&keys, &end).await?;
     }
     login.leave_session()
+}
+
+/// How late a confirmation's cookies may be written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Until {
+    /// Those before them still work.
+    HalfTheGrace,
+    /// Those before them are dead.
+    Always,
 }
 
 /// Makes the current session fresh, in its next generation. `Ok(None)` if it has ended meanwhile.
@@ -429,9 +447,12 @@ pub(super) async fn reissue<U: AuthUser>(
     login: &Login<U>,
     sessions: &Sessions<U>,
     user: &Arc<U>,
+    until: Until,
 ) -> Result<Option<()>, Fault> {
     let (config, snapshot, now) = (login.config(), &login.0.snapshot, login.config().now());
-    let Some(mut tracked) = login.tracked() else { return Ok(None) };
+    // Another login may have been quicker.
+    let tracked = login.tracked().filter(|tracked| tracked.record.user == user.id());
+    let Some(mut tracked) = tracked else { return Ok(None) };
     let mut lost = 0;
     while tracked.shown == Some(tracked.record.generation) || tracked.record.seen_at.is_some() {
         let rotation = rotation(config, &tracked.record, None, now);
@@ -452,7 +473,9 @@ pub(super) async fn reissue<U: AuthUser>(
     let walk = Walk { config, sessions, snapshot };
     let made = Made { walk: &walk, user: &**user, now };
     let (fresh, mut cookies) = made.anew(tracked, true);
-    cookies.until = walk.until(now);
+    if until == Until::HalfTheGrace {
+        cookies.until = now.saturating_add(config.policy.grace / 2);
+    }
     let mut state = login.state();
     if state.sealed {
         return Err(Fault::TOO_LATE);
@@ -463,19 +486,14 @@ pub(super) async fn reissue<U: AuthUser>(
 }
 
 impl<U> Sessions<U> {
-    /// How a session ends now. A replay is kept in mind until the user was told of it.
-    pub(crate) fn end(
-        &self,
-        config: &Config<U>,
-        reason: EndReason,
-        record: Option<&SessionRecord>,
-    ) -> End {
+    /// How a session ends now. A replay is kept in mind until the user was told of it, at most as long
+    /// as a login is remembered.
+    pub(crate) fn end(&self, config: &Config<U>, reason: EndReason) -> End {
         let at = Timestamp::from_secs(config.now());
-        let grace = at.plus(config.policy.grace);
-        let until_told = record.filter(|_| reason == EndReason::Replay);
-        let keep_until = until_told.map_or(grace, |record| {
-            grace.max(record.expires).max(at.plus(config.remember_duration))
-        });
-        End { at, reason, keep_until }
+        let kept = match reason {
+            EndReason::Replay => config.policy.grace.max(config.remember_duration),
+            _ => config.policy.grace,
+        };
+        End { at, reason, keep_until: at.plus(kept) }
     }
 }

@@ -119,7 +119,8 @@ struct SetCookies {
 enum Told {
     Loaded(Option<Record>),
     Rotated(bool, Record),
-    Ended,
+    /// Whether it lived until then.
+    Ended(bool),
     Created(u8),
 }
 
@@ -255,14 +256,14 @@ impl World {
             }
             Next::End(id, reason) => {
                 self.replayed |= reason == EndReason::Replay;
-                self.end(id, request.at, reason, None);
-                request.told.push(Told::Ended);
+                let lived = self.end(id, request.at, reason, None);
+                request.told.push(Told::Ended(lived));
             }
             Next::EndAll(ids) => {
                 for id in ids {
                     self.end(id, request.at, EndReason::LoggedOut, None);
                 }
-                request.told.push(Told::Ended);
+                request.told.push(Told::Ended(true));
             }
             Next::Create(replacing) => {
                 let new = self.records.len() as u8;
@@ -291,12 +292,15 @@ impl World {
         }
     }
 
-    fn end(&mut self, id: u8, at: u32, reason: EndReason, successor: Option<u8>) {
+    /// Whether it lived until now.
+    fn end(&mut self, id: u8, at: u32, reason: EndReason, successor: Option<u8>) -> bool {
         let record = &mut self.records[usize::from(id)];
-        if record.ended.is_none() {
+        let lived = record.ended.is_none();
+        if lived {
             record.ended = Some((at, reason));
             record.successor = successor;
         }
+        lived
     }
 
     fn finish(&mut self, request: &Request, answer: Answer, resolved: Option<(u8, Verdict)>) {
@@ -430,7 +434,7 @@ impl World {
                 },
                 Step::End(reason) => match told.next() {
                     None => return Next::End(at.unwrap_or_default(), reason),
-                    Some(_) => rules.ended(reason),
+                    Some(told) => rules.ended(reason, *told == Told::Ended(true)),
                 },
                 Step::AskLoaders | Step::Done | Step::Busy => break,
             };
@@ -441,7 +445,7 @@ impl World {
             to: request.from,
             user,
             cookies: cookies(&verdict, request, at),
-            until: request.at + GRACE / 2,
+            until: request.at + policy.cookies_age(),
             written: None,
         };
         let resolved = at.map(|id| (id, verdict));

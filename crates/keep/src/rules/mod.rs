@@ -52,6 +52,13 @@ impl Policy {
         self.persistent.then(|| longest.unwrap_or(400 * 24 * 3_600))
     }
 
+    /// How old cookies may get that a request was given along the way, before their answer is
+    /// written, in seconds. Later they could come in the place of newer ones; those before them still
+    /// work. A tenth of the grace: within it nobody confirms, and is seen with what that gave.
+    pub(crate) fn cookies_age(&self) -> u32 {
+        (self.grace / 10).max(1)
+    }
+
     /// Until when a session that was used and begun then can live on, by itself or remembered.
     pub(crate) fn lives_until(&self, used: u32, started: u32, remember: Option<u32>) -> u32 {
         let after = |since: u32, limit: Option<u32>| limit.map(|limit| since.saturating_add(limit));

@@ -13,8 +13,8 @@
 //! | session | past its idle or absolute limit | try remember | | clear |
 //! | session | not (c=n, or c=n-1 and n unseen or seen at most G ago) | try remember | | - |
 //! | session | another client, strong protection | nobody; loaders are not asked | end | clear both |
-//! | session | another client, basic protection | go on, no longer fresh | | session c |
-//! | session | else | the user | note that n is seen, and the use | - |
+//! | session | another client, basic protection | go on, no longer fresh | | session n, if c=n |
+//! | session | else | the user | note that n is seen, and the use | session n, if c=n and its key is old |
 //! | remember | expired | ask the loaders | | clear |
 //! | remember | wrong verifier | ask the loaders | | none; event |
 //! | remember | p=n, never rotated or at least G ago | the user | rotate; lost: again | session n+1, remember n+1 |
@@ -221,10 +221,13 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// The record was ended, by this request or by another that was faster.
-    pub(crate) fn ended(&mut self, reason: EndReason) -> Step<'a> {
-        self.verdict.session = SessionChange::Clear;
-        self.verdict.remember = RememberChange::Clear;
+    /// The record was ended, by this request or by another that was faster. What the other did is
+    /// not known: perhaps a login has replaced it, whose cookies must stay.
+    pub(crate) fn ended(&mut self, reason: EndReason, by_this: bool) -> Step<'a> {
+        if by_this {
+            self.verdict.session = SessionChange::Clear;
+            self.verdict.remember = RememberChange::Clear;
+        }
         match reason {
             EndReason::Replay => self.nobody(),
             // Whose session was thrown out gets no second opinion from the loaders.
@@ -315,7 +318,8 @@ impl<'a> Rules<'a> {
         self.verdict.is_seen = is_current && is_unseen(record);
         let is_changed = fresh != terms.fresh || flags != terms.flags;
         let is_renewed = self.policy.persistent && self.verdict.is_touched;
-        if is_changed || is_renewed || !held.slot.is_current() {
+        // Only of the present generation: an older one would come in the place of a newer one.
+        if is_current && (is_changed || is_renewed || !held.slot.is_current()) {
             self.verdict.session = SessionChange::Issue(TrackedTerms { flags, fresh, ..terms });
         }
         match self.seen.remember {

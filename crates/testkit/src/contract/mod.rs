@@ -7,7 +7,10 @@
 //! use tower_keep_testkit::contract;
 //!
 //! # async fn example() {
-//! contract::run_all(|| async { MemoryStore::new() }).await;
+//! let store = MemoryStore::new(); // connect to the database here
+//! contract::run_all(|| async { store.clone() }).await;
+//! // Or what the store has of it:
+//! contract::sessions::run_all(|| async { store.clone() }).await;
 //! # }
 //! ```
 //!

@@ -230,7 +230,7 @@ impl Case {
                 }
                 Step::End(reason) => {
                     asked.push(reason.as_str());
-                    rules.ended(reason)
+                    rules.ended(reason, self.race != Race::Ended)
                 }
                 Step::AskLoaders => {
                     asked.push("loaders");
@@ -366,8 +366,9 @@ fn every_row_of_the_table() {
         }), protected(Verdict { who: Who::User { fresh: 0, active: true }, ..issued(stale) }), &["load"]),
         // Made out anew.
         ("old key", old_key(s(N, record())), issued(TERMS), &["load"]),
-        ("old key, c=n-1", old_key(s(N - 1, rotated(500, None))),
-            issued(TrackedTerms { generation: N - 1, ..TERMS }), &["load"]),
+        ("old key, c=n-1", old_key(s(N - 1, rotated(500, None))), user(), &["load"]),
+        ("elsewhere, c=n-1", s(N - 1, rotated(500, None)).elsewhere(), protected(Verdict {
+            who: Who::User { fresh: 0, active: true }, ..Verdict::default() }), &["load"]),
         ("old key, both", old_key(both(N, N, record())), with_remember(issued(TERMS), N), &["load", "verify"]),
         ("old key, p=n-1", old_key(both(N, N - 1, record())), issued(TERMS), &["load"]),
         ("persistent, not used lately", s(N, busy(record())).with(|policy| policy.persistent = true),
@@ -399,6 +400,8 @@ fn every_row_of_the_table() {
         ("p=n-1, seen before", r(N - 1, rotated(500, Some(GRACE + 1))), replay(), &["load", "verify", "replay", "loaders"]),
         ("p=n-2, rotated the grace ago", r(N - 2, rotated(GRACE, Some(GRACE))), keep(), &["load", "verify", "loaders"]),
         ("p=n-2, rotated before", r(N - 2, rotated(GRACE + 1, None)), replay(), &["load", "verify", "replay", "loaders"]),
+        ("a replay that another has ended", r(N - 2, rotated(GRACE + 1, None)).race(Race::Ended),
+            alarmed(Alarm::Replay, S::Keep, R::Keep), &["load", "verify", "replay", "loaders"]),
         ("p=0, rotated before", r(0, rotated(500, Some(500))), replay(), &["load", "verify", "replay", "loaders"]),
         ("p>n", r(N + 1, record()), alarmed(Alarm::RolledBack, S::Keep, R::Keep), &["load", "verify", "loaders"]),
         ("rotated in the future: clocks differ",
