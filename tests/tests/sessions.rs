@@ -540,6 +540,36 @@ async fn a_user_has_no_more_sessions_than_the_limit() {
 }
 
 #[tokio::test]
+async fn a_login_whose_write_timed_out_takes_no_place_of_another() {
+    let site =
+        Site::start_with(|builder| builder.with_sessions().with_session_limit(1, WhenFull::Refuse))
+            .await;
+    let mut browser = site.browser();
+    site.store.set(Call::Create, Trouble::FailsAfterwards(StoreErrorKind::Timeout));
+    let answer = browser.get("/login?user=notch").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    site.store.heal();
+    assert_eq!(browser.get("/login?user=notch").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_new_password_keeps_this_login_whatever_becomes_of_the_others() {
+    let site = Site::with_records().await;
+    let mut browser = site.logged_in("user=notch&remember=1").await;
+    let mut other = site.logged_in("user=notch&remember=1").await;
+    site.store.set(Call::RevokeAll, Trouble::Fails(StoreErrorKind::Unavailable));
+    let answer = browser.get("/change-password").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.set_cookies().len(), 2, "the stamp has changed, so the old ones are dead");
+    site.store.heal();
+    assert_eq!(name(&mut browser).await, "notch");
+    assert_eq!(name(&mut other).await, "Anonymous");
+    assert_eq!(sessions(&mut browser).await.len(), 2, "dead by the stamp, and still listed");
+    assert_eq!(browser.get("/change-password").await.text(), "changed");
+    assert_eq!(sessions(&mut browser).await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_login_over_a_login_leaves_exactly_one_session() {
     let site = Site::with_records().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
@@ -651,6 +681,16 @@ async fn the_use_of_a_session_is_noted_once_an_interval() {
     }
     let seen = site.auth.sessions_of(&UserId::from(1)).await.unwrap()[0].last_seen();
     assert_eq!(seen, site.clock.now());
+    // Notes that don't arrive make requests write their own: nobody's session expires in use
+    // because the store takes no writes and nobody hears of it.
+    site.store.set(Call::Touch, Trouble::Fails(StoreErrorKind::Unavailable));
+    site.advance(100);
+    assert_eq!(touches(&mut browser).await, 0);
+    assert!(site.auth.flush().await.is_err());
+    assert_eq!(browser.get("/secret").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    site.store.heal();
+    assert_eq!(browser.get("/secret").await.status, StatusCode::OK);
+    site.auth.flush().await.unwrap();
     // Once nobody drives it any more, requests write their own.
     upkeep.abort();
     let _ = upkeep.await;
