@@ -164,9 +164,11 @@ impl Ord for UserId {
     }
 }
 
+/// As its text would: its bytes, and one that no text has.
 impl Hash for UserId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
+        state.write(self.as_bytes());
+        state.write_u8(0xFF);
     }
 }
 
@@ -225,6 +227,15 @@ mod tests {
                 assert_eq!(id.clone(), id);
                 assert_eq!(matches!(id.0, Repr::Inline { .. }), len <= INLINE, "{len}");
             }
+        }
+    }
+
+    #[test]
+    fn an_id_hashes_as_its_text() {
+        use std::hash::{BuildHasher, RandomState};
+        let state = RandomState::new();
+        for text in ["", "7", "佐藤", &"x".repeat(38), &"x".repeat(39)] {
+            assert_eq!(state.hash_one(UserId::from(text)), state.hash_one(text));
         }
     }
 

@@ -41,24 +41,20 @@ impl CookieFields {
     pub(crate) fn find<const N: usize>(&self, names: [&str; N]) -> [Found<'_>; N] {
         let mut found = [const { Found::NONE }; N];
         for field in self.as_slice() {
-            // As text it is searched fast. Another application's cookie may make it no text; then
-            // the pairs that are text still count.
-            match std::str::from_utf8(field.as_bytes()) {
-                Ok(text) => text.split(';').for_each(|pair| note(&mut found, names, pair)),
-                Err(_) => field
-                    .as_bytes()
-                    .split(|byte| *byte == b';')
-                    .filter_map(|pair| std::str::from_utf8(pair).ok())
-                    .for_each(|pair| note(&mut found, names, pair)),
+            let mut rest = field.as_bytes();
+            while let Some(end) = memchr::memchr(b';', rest) {
+                note(&mut found, names, &rest[..end]);
+                rest = &rest[end + 1..];
             }
+            note(&mut found, names, rest);
         }
         found
     }
 }
 
 /// Notes the pair's value under its name.
-fn note<'a, const N: usize>(found: &mut [Found<'a>; N], names: [&str; N], pair: &'a str) {
-    let pair = pair.as_bytes().trim_ascii_start();
+fn note<'a, const N: usize>(found: &mut [Found<'a>; N], names: [&str; N], pair: &'a [u8]) {
+    let pair = pair.trim_ascii_start();
     for (found, name) in found.iter_mut().zip(names) {
         // Names are compared exactly: `__host-x` is not `__Host-x`, whatever its case promises to a
         // browser. Most differ in length already.

@@ -9,12 +9,13 @@ use http::Extensions;
 use tokio::sync::Notify;
 use tower_keep_core::AuthUser;
 
-use super::resolve::{Purpose, resolve};
-use super::snapshot::{Presented, Snapshot};
+use super::resolve::Purpose;
+use super::snapshot::{Genuine, Presented, Snapshot};
 use super::state::{Change, Identity, Progress, Resolved, State};
-use crate::Fault;
+use super::{stateless, tracked};
 use crate::cookie::Visit;
 use crate::layer::Config;
+use crate::{Event, Fault};
 
 /// Who is logged in, in one request; and the way to log in and out.
 ///
@@ -253,7 +254,22 @@ impl<U: AuthUser> Login<U> {
                 Some(other) => other.await,
                 None => {
                     let turn = Turn { login: self, is_over: false };
-                    return turn.finish(resolve(self, purpose).await);
+                    let (config, snapshot) = (&*self.0.config, &self.0.snapshot);
+                    config.raise(Event::Accessed);
+                    // One level of futures: this is every request's way.
+                    let resolved = match (&self.presented().genuine, &config.sessions) {
+                        (Genuine::Stateless { session, remember }, _) => {
+                            let cookies = (session.as_ref(), remember.as_ref());
+                            stateless::resolve(config, snapshot, cookies.0, cookies.1).await
+                        }
+                        (Genuine::Tracked { session, remember }, Some(sessions)) => {
+                            let walk = tracked::Walk { config, sessions, snapshot };
+                            walk.resolve(session.as_ref(), remember.as_ref(), purpose).await
+                        }
+                        // Cookies with records are opened only where there are records.
+                        (Genuine::Tracked { .. }, None) => Err(Fault::NO_SESSIONS),
+                    };
+                    return turn.finish(resolved);
                 }
             }
         }

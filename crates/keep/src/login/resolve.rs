@@ -1,15 +1,13 @@
-//! From cookies to a user: the walk of either kind of login, then the request loaders.
+//! From cookies to a user: what both kinds of login have in common.
 
 use std::sync::Arc;
 
 use tower_keep_core::{AuthUser, UserId};
 
-use super::handle::Login;
-use super::snapshot::{Genuine, Snapshot};
-use super::state::Resolved;
-use super::{stateless, tracked};
+use super::snapshot::Snapshot;
 use crate::keys::KeySlot;
 use crate::layer::Config;
+use crate::loader::RequestLoader;
 use crate::rules::Facts;
 use crate::{Event, Fault};
 
@@ -20,25 +18,6 @@ pub(super) enum Purpose {
     Stay,
     /// Logging out: nothing is made out anew.
     Leave,
-}
-
-pub(super) async fn resolve<U: AuthUser>(
-    login: &Login<U>,
-    purpose: Purpose,
-) -> Result<Resolved<U>, Fault> {
-    let (config, snapshot) = (login.config(), &login.0.snapshot);
-    config.raise(Event::Accessed);
-    match (&login.presented().genuine, &config.sessions) {
-        (Genuine::Tracked { session, remember }, Some(sessions)) => {
-            let walk = tracked::Walk { config, sessions, snapshot };
-            walk.resolve(session.as_ref(), remember.as_ref(), purpose).await
-        }
-        (Genuine::Stateless { session, remember }, _) => {
-            stateless::resolve(config, snapshot, session.as_ref(), remember.as_ref()).await
-        }
-        // Cookies with records are opened only where there are records.
-        (Genuine::Tracked { .. }, None) => Err(Fault::NO_SESSIONS),
-    }
 }
 
 /// What the rules need to know of a user, given the stamps of the cookies: under which key each was
@@ -62,10 +41,10 @@ pub(super) fn facts<U: AuthUser>(
 }
 
 pub(super) async fn ask_loaders<U: AuthUser>(
-    config: &Config<U>,
+    loaders: &[Arc<dyn RequestLoader<U>>],
     snapshot: &Snapshot,
 ) -> Result<Option<Arc<U>>, Fault> {
-    for loader in &config.loaders {
+    for loader in loaders {
         if let Some(user) = loader.load(&snapshot.request).await? {
             // An inactive user is nobody, and no other loader is asked for a second opinion.
             return Ok(Some(user).filter(|user| user.is_active()));

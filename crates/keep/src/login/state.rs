@@ -55,7 +55,7 @@ pub(super) enum Current {
     Nothing,
     Stateless {
         flags: u8,
-        remember: Option<RememberTerms>,
+        remember: Option<Box<RememberTerms>>,
     },
     Tracked(Tracked),
 }

@@ -53,7 +53,10 @@ pub(super) async fn resolve<U: AuthUser>(
             }
             Step::AskLoaders => {
                 asked_loaders = true;
-                user = ask_loaders(config, snapshot).await?;
+                user = match &config.loaders[..] {
+                    [] => None,
+                    loaders => ask_loaders(loaders, snapshot).await?,
+                };
                 break;
             }
             Step::Done => break,
@@ -125,7 +128,7 @@ impl<U: AuthUser> Made<'_, U> {
             terms = Some(anew);
             cookies.remember = self.set_remember(&self.remember(anew));
         }
-        cookies.current = Current::Stateless { flags, remember: terms };
+        cookies.current = Current::Stateless { flags, remember: terms.map(Box::new) };
         Ok(cookies)
     }
 
@@ -182,7 +185,7 @@ pub(super) fn begin<U: AuthUser>(log_in: &LogIn<'_, U>, flags: u8) -> Result<(),
         cookies.remember = made.set_remember(&remember);
         terms = Some(anew);
     }
-    cookies.current = Current::Stateless { flags, remember: terms };
+    cookies.current = Current::Stateless { flags, remember: terms.map(Box::new) };
     let (fresh, active) = (session.terms.fresh, user.is_active());
     let identity = Identity::Session { user: Arc::clone(user), fresh, active };
     let mut state = login.state();
@@ -201,11 +204,11 @@ pub(super) fn reissue<U: AuthUser>(login: &Login<U>, user: &Arc<U>) -> Result<()
     if state.sealed {
         return Err(Fault::TOO_LATE);
     }
-    let Current::Stateless { flags, remember } = state.current else { return Ok(()) };
-    let flags = flags & !FORCED;
+    let Current::Stateless { flags, remember } = &state.current else { return Ok(()) };
+    let (flags, remember) = (flags & !FORCED, remember.clone());
     let session = made.session(new_terms(now, true, flags)?, made.here());
-    if let Some(terms) = remember {
-        state.remember = made.set_remember(&made.remember(terms));
+    if let Some(terms) = &remember {
+        state.remember = made.set_remember(&made.remember(**terms));
     }
     state.session = made.set_session(&session);
     state.current = Current::Stateless { flags, remember };

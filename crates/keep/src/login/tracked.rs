@@ -90,7 +90,10 @@ impl<U: AuthUser> Walk<'_, U> {
                 }
                 Step::AskLoaders => {
                     asked_loaders = true;
-                    user = ask_loaders(config, self.snapshot).await?;
+                    user = match &config.loaders[..] {
+                        [] => None,
+                        loaders => ask_loaders(loaders, self.snapshot).await?,
+                    };
                     break;
                 }
                 Step::Busy => return Err(Fault::BUSY),
