@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tower_keep::{
-    AuthUser, Clock, FaultKind, Keys, LoginLayer, SessionProtection, SessionStore, StoreErrorKind,
-    Timestamp, UserDirectory, UserId, UserStore, WhenFull,
+    AuthUser, Clock, FaultKind, Keys, LoginLayer, SessionProtection, SessionRecord, SessionStore,
+    StoreErrorKind, Timestamp, UserDirectory, UserId, UserStore, WhenFull,
 };
 use tower_keep_core::NewLogin;
 use tower_keep_memory::{MemorySessions, MemoryStore};
@@ -769,6 +769,21 @@ async fn a_store_that_was_set_back_is_noticed_and_ends_nobodys_session() {
     let answer = ahead.get("/username").await;
     assert_eq!((answer.text().as_str(), answer.set_cookies().len()), ("Anonymous", 0));
     assert_eq!(backup.events.take(), ["store_rolled_back of 1"]);
+}
+
+#[tokio::test]
+async fn a_cookie_that_does_not_fit_its_record_counts_for_nothing() {
+    let site = Site::with_records().await;
+    let browser = remembered(&site).await;
+    let records = site.store.inner().list(&UserId::from(1), now(&site), 1).await.unwrap();
+    let store = WatchedStore::new(MemoryStore::new());
+    let record = &SessionRecord { salt: [0; 16], ..SessionRecord::clone(&records[0]) };
+    let login = NewLogin { record, replacing: &[], ended_until: record.expires, limit: None };
+    store.inner().create(&login).await.unwrap();
+    let other = site.with_records_in(store).await;
+    let answer = copy_of(&other, &browser).get("/username").await;
+    assert_eq!((answer.text().as_str(), answer.set_cookies().len()), ("Anonymous", 0));
+    assert_eq!(other.events.take(), ["wrong_verifier of 1"]);
 }
 
 #[tokio::test]

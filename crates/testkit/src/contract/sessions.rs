@@ -812,5 +812,10 @@ pub async fn interrupted_ends_leave_all_or_nothing<S: SessionStore>(store: Arc<S
         let found = settled(|| stored(&*store, &key)).await;
         let after = SessionRecord { last_seen: at, remember_expires, expires, ..record.clone() };
         assert!(found == record || found == after, "{found:?}");
+        let marks = [Seen { key, generation: 0, at }];
+        interrupted(step, store.seen(&marks)).await;
+        let marked = settled(|| stored(&*store, &key)).await;
+        let after = SessionRecord { seen_at: Some(at), ..found.clone() };
+        assert!(marked == found || marked == after, "{marked:?}");
     }
 }
