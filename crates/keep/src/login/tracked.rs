@@ -173,12 +173,16 @@ impl<U: AuthUser> Walk<'_, U> {
     }
 
     fn alarm(&self, verdict: &Verdict, record: &Arc<SessionRecord>) {
-        let record = Arc::clone(record);
+        let record = || Arc::clone(record);
         match verdict.alarm {
             // Its end was already told.
             Some(Alarm::Replay) | None => {}
-            Some(Alarm::WrongVerifier) => self.config.raise(Event::WrongVerifier { record }),
-            Some(Alarm::RolledBack) => self.config.raise(Event::StoreRolledBack { record }),
+            Some(Alarm::WrongVerifier) => {
+                self.config.raise(Event::WrongVerifier { record: record() });
+            }
+            Some(Alarm::RolledBack) => {
+                self.config.raise(Event::StoreRolledBack { record: record() });
+            }
         }
     }
 
