@@ -24,6 +24,8 @@ const PACKAGES: &[Package] = &[
     Package { name: "keep", package: "tower-keep", needs_python: false },
     Package { name: "testkit", package: "tower-keep-testkit", needs_python: false },
     Package { name: "memory", package: "tower-keep-memory", needs_python: false },
+    Package { name: "sql", package: "tower-keep-sql", needs_python: false },
+    Package { name: "sqlite", package: "tower-keep-sqlite", needs_python: false },
     Package { name: "tests", package: "tower-keep-tests", needs_python: true },
     Package { name: "quickstart", package: "quickstart", needs_python: false },
     Package { name: "hyper", package: "hyper-example", needs_python: false },

@@ -1,0 +1,35 @@
+-- Users of the ready type, and session records. Times are seconds since 1970.
+CREATE TABLE keep_users (
+    id TEXT NOT NULL PRIMARY KEY,
+    login TEXT NOT NULL UNIQUE,
+    password_hash TEXT NOT NULL,
+    active INTEGER NOT NULL,
+    stamp BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE keep_sessions (
+    -- The SHA-256 of the session's id, which is in its cookies alone.
+    key BLOB NOT NULL PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    rotated_at INTEGER,
+    seen_at INTEGER,
+    salt BLOB NOT NULL,
+    created INTEGER NOT NULL,
+    session_started INTEGER NOT NULL,
+    last_seen INTEGER NOT NULL,
+    remember_expires INTEGER,
+    remember_seconds INTEGER NOT NULL,
+    expires INTEGER NOT NULL,
+    address TEXT,
+    user_agent TEXT NOT NULL,
+    method TEXT NOT NULL,
+    ended_at INTEGER,
+    end_reason TEXT,
+    successor BLOB,
+    told INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX keep_sessions_of_user ON keep_sessions (user_id, last_seen);
+CREATE INDEX keep_sessions_expiring ON keep_sessions (expires);
+CREATE INDEX keep_sessions_untold ON keep_sessions (user_id) WHERE end_reason = 'replay' AND told = 0;

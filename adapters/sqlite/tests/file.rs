@@ -1,0 +1,82 @@
+//! What a file does that memory does not: it outlives the process, and can be wrong.
+
+use std::error::Error;
+use std::time::Duration;
+
+use tower_keep_core::{
+    Account, NewLogin, SessionStore, StoreErrorKind, UserDirectory, UserId, UserStore,
+};
+use tower_keep_sqlite::SqliteStore;
+use tower_keep_testkit::contract::sessions::new_record;
+
+#[tokio::test]
+async fn users_and_sessions_are_there_when_it_is_opened_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keep.db");
+    let (account, record) = (Account::new(1, "ada", "hash"), new_record(&UserId::from(1)));
+    {
+        let store = SqliteStore::open(&path).await.unwrap();
+        store.insert(&account).await.unwrap();
+        let ended_until = record.expires;
+        let login = NewLogin { record: &record, replacing: &[], ended_until, limit: None };
+        store.create(&login).await.unwrap();
+    }
+    let store = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(store.by_id(account.id()).await.unwrap().as_deref(), Some(&account));
+    assert_eq!(store.load(&record.key).await.unwrap().as_deref(), Some(&record));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_stores_on_one_file_see_each_others_writes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keep.db");
+    // Opened at once: the tables are made once.
+    let (one, other) = tokio::join!(SqliteStore::open(&path), SqliteStore::open(&path));
+    let (one, other) = (one.unwrap(), other.unwrap());
+    let inserts: Vec<_> = (0..40)
+        .map(|id| {
+            let store = if id % 2 == 0 { one.clone() } else { other.clone() };
+            tokio::spawn(async move { store.insert(&Account::new(id, format!("{id}"), "")).await })
+        })
+        .collect();
+    for insert in inserts {
+        insert.await.unwrap().expect("one waits for the other");
+    }
+    for id in 0..40 {
+        assert!(one.by_id(&id.into()).await.unwrap().is_some());
+        assert!(other.by_id(&id.into()).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_reader_does_not_wait_for_a_writer() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keep.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    store.insert(&Account::new(1, "ada", "hash")).await.unwrap();
+    // Somebody else writes, and does not end.
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut other = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    assert!(store.by_id(&1.into()).await.unwrap().is_some());
+    let grace = Account::new(2, "grace", "");
+    let insert = store.insert(&grace);
+    let waits = tokio::time::timeout(Duration::from_millis(50), insert).await;
+    assert!(waits.is_err(), "a writer waits");
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    store.insert(&Account::new(3, "joan", "")).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_opened_is_a_clear_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("nowhere").join("keep.db");
+    let error = SqliteStore::open(&missing).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert!(error.source().is_some_and(|source| source.to_string().contains("unable to open")));
+    let text = directory.path().join("text.db");
+    std::fs::write(&text, "this is no database, and longer than the header of one would be")
+        .unwrap();
+    let error = SqliteStore::open(&text).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error:?}");
+}
