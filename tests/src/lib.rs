@@ -8,7 +8,7 @@ mod store;
 pub use http_client::{Http, raw, raw_from};
 pub use process::Process;
 pub use site::{Builder, Events, Gate, KEY, Site, account, has_records};
-pub use store::{Watched, WatchedStore};
+pub use store::{AnyStore, Watched, WatchedStore, new_store};
 
 /// A browser that talks to a server of these tests.
 pub type Browser = tower_keep_testkit::client::Client<Http>;

@@ -21,10 +21,9 @@ use tower_keep::{
     Account, AuthUser, CurrentUser, Event, Fault, FreshUser, Keys, LogInError, LoginLayer,
     LoginLayerBuilder, SessionInfo, SessionRecord, UserDirectory,
 };
-use tower_keep_memory::MemoryStore;
 use tower_keep_testkit::TestClock;
 
-use crate::{Browser, Http, Watched, WatchedStore};
+use crate::{Browser, Http, Watched, WatchedStore, new_store};
 
 type Login = tower_keep::Login<Account>;
 /// The settings of a site.
@@ -135,7 +134,7 @@ impl Site {
 
     /// A site with these settings.
     pub async fn start_with(configure: impl FnOnce(Builder) -> Builder) -> Self {
-        let store = WatchedStore::new(MemoryStore::new());
+        let store = new_store().await;
         Self::start_on(store, TestClock::new(), Keys::new(KEY), has_records(), configure).await
     }
 

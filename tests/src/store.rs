@@ -1,12 +1,35 @@
 //! A store that counts what it is asked, and fails on demand.
 
-use tower_keep::{Account, StoreErrorKind, UserDirectory, UserStore};
+use std::sync::Arc;
+
+use tower_keep::{Account, LoginStore, StoreErrorKind, UserDirectory, UserStore};
 use tower_keep_memory::MemoryStore;
+use tower_keep_sqlite::SqliteStore;
 use tower_keep_testkit::{Call, FaultyStore, Trouble};
 
-/// Users and sessions in memory, with troubles and counts. What is asked of
-/// [`inner`](FaultyStore::inner) has none.
-pub type WatchedStore = FaultyStore<MemoryStore<Account>>;
+/// A store of users and sessions, whichever it is.
+pub trait AnyStore: UserDirectory<User = Account> + LoginStore {}
+
+impl<S: UserDirectory<User = Account> + LoginStore> AnyStore for S {}
+
+/// Users and sessions, with troubles and counts. What is asked of [`inner`](FaultyStore::inner) has
+/// none.
+pub type WatchedStore = FaultyStore<Arc<dyn AnyStore>>;
+
+/// An empty store, of the kind that `KEEP_STORE` names: `memory`, which is the default, or `sqlite`.
+/// `cargo xtask test` runs the same tests on each.
+///
+/// # Panics
+///
+/// If there is no such kind, or it can't be opened.
+pub async fn new_store() -> WatchedStore {
+    let kind = std::env::var("KEEP_STORE");
+    FaultyStore::new(match kind.as_deref().unwrap_or("memory") {
+        "memory" => Arc::new(MemoryStore::new()),
+        "sqlite" => Arc::new(SqliteStore::in_memory().await.expect("SQLite starts")),
+        other => panic!("there is no store {other:?}; there are memory and sqlite"),
+    })
+}
 
 /// Short words for what tests do with it.
 pub trait Watched {

@@ -11,7 +11,7 @@ use tower_keep::{
 use tower_keep_core::NewLogin;
 use tower_keep_memory::{MemorySessions, MemoryStore};
 use tower_keep_testkit::{Call, Trouble};
-use tower_keep_tests::{Browser, Builder, KEY, Site, Watched, WatchedStore, account};
+use tower_keep_tests::{Browser, Builder, KEY, Site, Watched, account, new_store};
 
 const SESSION: &str = "__Host-keep";
 const REMEMBER: &str = "__Host-keep-remember";
@@ -759,7 +759,7 @@ async fn a_store_that_was_set_back_is_noticed_and_ends_nobodys_session() {
     browser.close_browser();
     assert_eq!(name(&mut browser).await, "notch");
     // Another site with the keys and the clock of this one, and the record as it was before.
-    let store = WatchedStore::new(MemoryStore::new());
+    let store = new_store().await;
     let (record, ended_until) = (&*before[0], before[0].expires);
     let login = NewLogin { record, replacing: &[], ended_until, limit: None };
     store.inner().create(&login).await.unwrap();
@@ -776,7 +776,7 @@ async fn a_cookie_that_does_not_fit_its_record_counts_for_nothing() {
     let site = Site::with_records().await;
     let browser = remembered(&site).await;
     let records = site.store.inner().list(&UserId::from(1), now(&site), 1).await.unwrap();
-    let store = WatchedStore::new(MemoryStore::new());
+    let store = new_store().await;
     let record = &SessionRecord { salt: [0; 16], ..SessionRecord::clone(&records[0]) };
     let login = NewLogin { record, replacing: &[], ended_until: record.expires, limit: None };
     store.inner().create(&login).await.unwrap();

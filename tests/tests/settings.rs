@@ -1,5 +1,6 @@
 //! Bad settings get a clear answer when the layer is built.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tower_keep::{Account, BuildError, CookieError, CookieSettings, Keys, LoginLayer};
@@ -7,7 +8,8 @@ use tower_keep_memory::MemoryStore;
 use tower_keep_tests::{Builder, KEY, WatchedStore};
 
 fn refused(configure: impl FnOnce(Builder) -> Builder) -> BuildError {
-    let builder = LoginLayer::builder(WatchedStore::new(MemoryStore::new()), Keys::new(KEY));
+    let builder =
+        LoginLayer::builder(WatchedStore::new(Arc::new(MemoryStore::new())), Keys::new(KEY));
     configure(builder).build().expect_err("settings that can't work")
 }
 

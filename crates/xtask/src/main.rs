@@ -34,7 +34,7 @@ const PACKAGES: &[Package] = &[
 
 /// The tests over HTTP that hold for either kind of login. The others start sites of both kinds, or
 /// are about neither.
-const WITH_RECORDS: &[&str] = &[
+const OF_EITHER_KIND: &[&str] = &[
     "cookies_and_headers",
     "flask_login",
     "guards",
@@ -43,6 +43,12 @@ const WITH_RECORDS: &[&str] = &[
     "redirects",
     "settings",
 ];
+
+/// Those that are about session records.
+const OF_RECORDS: &[&str] = &["faults", "sessions"];
+
+/// The stores besides memory that the tests over HTTP run on.
+const STORES: &[&str] = &["sqlite"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -79,15 +85,26 @@ fn test(names: &[&str]) -> Result<(), String> {
     }
     run(&mut cargo)?;
     if packages.iter().any(|package| package.name == "tests") {
-        println!("once more, with session records");
-        let mut cargo = cargo_test();
         // As before, so that nothing is built again.
-        match names {
-            [] => cargo.arg("--workspace"),
-            _ => cargo.args(packages.iter().flat_map(|package| ["--package", package.package])),
+        let again = || {
+            let mut cargo = cargo_test();
+            match names {
+                [] => cargo.arg("--workspace"),
+                _ => cargo.args(packages.iter().flat_map(|package| ["--package", package.package])),
+            };
+            cargo.env("KEEP_RECORDS", "1");
+            cargo
         };
-        cargo.args(WITH_RECORDS.iter().flat_map(|target| ["--test", target]));
-        run(cargo.env("KEEP_RECORDS", "1"))?;
+        let targets = |names: &[&'static str]| {
+            names.iter().flat_map(|name| ["--test", name]).collect::<Vec<_>>()
+        };
+        println!("once more, with session records");
+        run(again().args(targets(OF_EITHER_KIND)))?;
+        for store in STORES {
+            println!("once more, on {store}");
+            let all = [OF_EITHER_KIND, OF_RECORDS].concat();
+            run(again().env("KEEP_STORE", store).args(targets(&all)))?;
+        }
     }
     Ok(())
 }
