@@ -4,16 +4,12 @@ use sqlx::Error;
 use sqlx::error::ErrorKind;
 use tower_keep_core::{StoreError, StoreErrorKind};
 
-/// The store's error that a database's is. `store` names the adapter.
+/// The store's error that a database's is. `store` names the adapter; `known` says what a code of its
+/// database means, where the adapter knows better than sqlx.
 ///
 /// The source is kept for logs: sqlx names statements, tables and hosts in it, and no passwords and no
 /// values.
-pub fn store_error(store: &'static str, error: Error) -> StoreError {
-    StoreError::new(kind_of(&error), store).with_source(error)
-}
-
-/// As [`store_error`], where the adapter knows better what its database means.
-pub fn store_error_of(
+pub fn store_error(
     store: &'static str,
     error: Error,
     known: impl FnOnce(&str) -> Option<StoreErrorKind>,

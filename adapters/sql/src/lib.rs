@@ -11,5 +11,5 @@
 mod error;
 mod row;
 
-pub use error::{corrupt, store_error, store_error_of};
+pub use error::{corrupt, store_error};
 pub use row::{AccountRow, LoginRow, SESSION_COLUMNS, SessionRow, seconds};

@@ -34,7 +34,7 @@ use sqlx::sqlite::{
     SqliteSynchronous,
 };
 use tower_keep_core::{StoreError, StoreErrorKind};
-use tower_keep_sql::store_error_of;
+use tower_keep_sql::store_error;
 
 /// The statements that make and change the tables, by version.
 static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -104,7 +104,7 @@ async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
 
 /// What SQLite's result codes mean (<https://sqlite.org/rescode.html>); the low byte is the primary one.
 fn fault(error: sqlx::Error) -> StoreError {
-    store_error_of(NAME, error, |code| match code.parse::<u32>().ok()? & 0xFF {
+    store_error(NAME, error, |code| match code.parse::<u32>().ok()? & 0xFF {
         // CORRUPT, NOTADB.
         11 | 26 => Some(StoreErrorKind::Corrupt),
         _ => None,

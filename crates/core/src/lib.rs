@@ -39,6 +39,7 @@
 //! [tower-keep]: https://crates.io/crates/tower-keep
 
 mod account;
+mod apart;
 mod clock;
 mod error;
 mod session;
@@ -50,13 +51,14 @@ mod user_id;
 mod user_loader;
 
 pub use account::Account;
+pub use apart::Apart;
 /// The attribute that the store traits are written with, so that an adapter names one version.
 pub use async_trait::async_trait;
 pub use clock::{Clock, SystemClock};
 pub use error::{StoreError, StoreErrorKind};
 pub use session::{EndReason, Ended, SessionKey, SessionRecord};
 pub use session_store::{
-    Apart, CLOCK_SKEW, Creation, End, LoginStore, NewLogin, Rotated, Rotation, Seen, SessionLimit,
+    CLOCK_SKEW, Creation, End, LoginStore, NewLogin, Rotated, Rotation, Seen, SessionLimit,
     SessionStore, StoredLogin, Touch, WhenFull,
 };
 pub use store::{UserDirectory, UserStore};

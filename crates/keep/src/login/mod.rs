@@ -4,9 +4,10 @@
 //! | --- | --- |
 //! | the handle that handlers use | `handle` |
 //! | what is kept of a request | `snapshot` |
-//! | the walk from cookies to a user | `resolve`; its decisions are in `crate::rules` |
+//! | the walk from cookies to a user | `stateless`, `tracked`; its decisions are in `crate::rules` |
+//! | what both walks have in common | `resolve` |
 //! | logging in, out, confirming | `change` |
-//! | how that is done with cookies alone, and with records | `stateless`, `tracked` |
+//! | how that is done with cookies alone, and with records | `stateless`, `tracked::change` |
 //! | the user's sessions, listed and ended | `devices` |
 //! | making a cookie out | `issue` |
 //! | `next` and notices | `visit` |

@@ -29,7 +29,8 @@
 //! "Try remember" asks the loaders where there is no remember cookie; where it is of the same
 //! session, the same record is looked at. What has no genuine seal counts as not presented.
 //!
-//! A request that logs out is resolved without rotating anything.
+//! A request that logs out is resolved without rotating anything. Confirming rotates whatever the
+//! interval, where [`confirming_rotates`] says so.
 
 use std::sync::Arc;
 
@@ -507,6 +508,16 @@ impl<'a> Rules<'a> {
         let until = record.remember_expires.map_or(0, |at| at.as_secs());
         self.seen.now >= held.cookie.expires.min(until)
     }
+}
+
+/// Whether confirming begins the next generation, given the one that the browser has shown; none of a
+/// login in this request.
+///
+/// The next one is one after what the browser holds, and no more: of two steps at once both answers
+/// could be lost, and what the browser holds would look like a replay. So if the record is ahead of the
+/// browser already, and nobody has shown that the step has arrived, it is not taken again.
+pub(crate) fn confirming_rotates(record: &SessionRecord, shown: Option<u32>) -> bool {
+    shown == Some(record.generation) || record.seen_at.is_some()
 }
 
 /// The first generation has no predecessor, so nobody needs to know that it was seen.

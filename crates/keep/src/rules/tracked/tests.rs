@@ -455,6 +455,20 @@ fn a_forced_login_of_an_inactive_user_goes_on() {
 }
 
 #[test]
+fn confirming_goes_one_generation_ahead_of_what_the_browser_has_shown() {
+    for (record, shown, rotates) in [
+        (record(), Some(N), true),
+        (rotated(500, None), Some(N), true),
+        (rotated(500, None), Some(N - 1), false),
+        (rotated(500, None), None, false),
+        // It was seen, so the browser holds it, whatever this request has shown.
+        (rotated(500, Some(5)), Some(N - 1), true),
+    ] {
+        assert_eq!(confirming_rotates(&record, shown), rotates, "{shown:?} of {record:?}");
+    }
+}
+
+#[test]
 fn a_session_lives_as_long_as_its_latest_limit() {
     let policy = policy();
     assert_eq!(policy.lives_until(NOW, NOW - 9_500, None), NOW + 500);

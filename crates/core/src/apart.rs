@@ -1,0 +1,111 @@
+//! Users in one store, session records in another.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use async_trait::async_trait;
+
+use crate::{
+    LoginStore, SessionKey, SessionStore, StoreError, StoredLogin, UserDirectory, UserId, UserStore,
+};
+
+/// Two stores as one: users here, session records there.
+///
+/// An authenticated request asks both at once.
+///
+/// ```
+/// use tower_keep_core::{Apart, SessionStore, UserStore};
+///
+/// fn join<A: UserStore, B: SessionStore>(users: A, records: B) -> Apart<A, B> {
+///     Apart(users, records)
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Apart<A, B>(
+    /// The users.
+    pub A,
+    /// The session records.
+    pub B,
+);
+
+#[async_trait]
+impl<A: UserStore, B: SessionStore> LoginStore for Apart<A, B> {
+    async fn load_login(
+        &self,
+        key: &SessionKey,
+        likely: Option<&UserId>,
+    ) -> Result<Option<StoredLogin<A::User>>, StoreError> {
+        let Some(likely) = likely else {
+            let Some(record) = self.1.load(key).await? else { return Ok(None) };
+            let user = self.0.by_id(&record.user).await?;
+            return Ok(Some(StoredLogin { record, user }));
+        };
+        let (record, user) = both(self.1.load(key), self.0.by_id(likely)).await;
+        let Some(record) = record? else { return Ok(None) };
+        let user = if record.user == *likely { user? } else { self.0.by_id(&record.user).await? };
+        Ok(Some(StoredLogin { record, user }))
+    }
+}
+
+/// Waits for two futures side by side.
+async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    let (mut of_a, mut of_b) = (None, None);
+    std::future::poll_fn(move |cx| {
+        if of_a.is_none() {
+            of_a = ready(a.as_mut().poll(cx));
+        }
+        if of_b.is_none() {
+            of_b = ready(b.as_mut().poll(cx));
+        }
+        match (of_a.take(), of_b.take()) {
+            (Some(a), Some(b)) => Poll::Ready((a, b)),
+            waiting => {
+                (of_a, of_b) = waiting;
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+fn ready<T>(poll: Poll<T>) -> Option<T> {
+    match poll {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+#[async_trait]
+impl<A: UserStore, B: SessionStore> UserStore for Apart<A, B> {
+    type User = A::User;
+
+    async fn by_id(&self, id: &UserId) -> Result<Option<Arc<A::User>>, StoreError> {
+        self.0.by_id(id).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<A: UserDirectory, B: SessionStore> UserDirectory for Apart<A, B> {
+    async fn by_login(&self, login: &str) -> Result<Option<Arc<A::User>>, StoreError> {
+        self.0.by_login(login).await
+    }
+
+    async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<A::User>>>, StoreError> {
+        self.0.by_ids(ids).await
+    }
+
+    async fn insert(&self, user: &A::User) -> Result<(), StoreError> {
+        self.0.insert(user).await
+    }
+
+    async fn update(&self, user: &A::User) -> Result<bool, StoreError> {
+        self.0.update(user).await
+    }
+
+    async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {
+        self.0.delete(id).await
+    }
+}

@@ -1,0 +1,216 @@
+//! Logins with a record: the walk from cookies to a user.
+//!
+//! | look for | in |
+//! | --- | --- |
+//! | beginning a login, confirming it, ending it | `change` |
+//! | making its cookies out | `cookies` |
+
+mod change;
+mod cookies;
+
+use std::sync::Arc;
+
+use tower_keep_core::{
+    AuthUser, EndReason, Rotated, Rotation, Seen as SeenMark, SessionRecord, Timestamp, Touch,
+};
+
+use self::cookies::{Made, cookies_of_nobody};
+use super::issue::client_digest;
+use super::resolve::{Purpose, announce, ask_loaders, facts};
+use super::snapshot::Snapshot;
+use super::state::{Identity, Resolved, Tracked};
+use crate::cookie::{Held, REMEMBERED, SessionId, TrackedRemember, TrackedSession};
+use crate::layer::Config;
+use crate::rules::Who;
+use crate::rules::tracked::{Alarm, Rules, Seen, Step, Stored, Verdict};
+use crate::sessions::Sessions;
+use crate::upkeep::Marks;
+use crate::{Event, Fault, SessionProtection};
+
+pub(super) use self::change::{Until, begin, end, reissue};
+
+/// The I/O that the rules ask for.
+pub(in crate::login) struct Walk<'a, U> {
+    pub(in crate::login) config: &'a Config<U>,
+    pub(in crate::login) sessions: &'a Sessions<U>,
+    pub(in crate::login) snapshot: &'a Snapshot,
+}
+
+impl<U: AuthUser> Walk<'_, U> {
+    pub(in crate::login) async fn resolve(
+        &self,
+        session: Option<&Held<TrackedSession>>,
+        remember: Option<&Held<TrackedRemember>>,
+        purpose: Purpose,
+    ) -> Result<Resolved<U>, Fault> {
+        let (config, store, now) = (self.config, &self.sessions.store, self.config.now());
+        let is_same = |held: &Held<TrackedSession>| {
+            client_digest(config, self.snapshot, held.slot) == held.cookie.client
+        };
+        let protects = config.policy.protection != SessionProtection::None;
+        let same_client = !protects || session.is_none_or(is_same);
+        let is_leaving = purpose == Purpose::Leave;
+        let seen = Seen { now, session, remember, same_client, is_leaving };
+        let mut rules = Rules::new(&config.policy, seen);
+
+        let mut step = rules.start();
+        let mut at = None;
+        let mut user: Option<Arc<U>> = None;
+        let mut asked_loaders = false;
+        loop {
+            step = match step {
+                Step::Load(id, likely) => {
+                    at = Some(id);
+                    let stored = store.load_login(&id.key(), likely).await?;
+                    user = stored.as_ref().and_then(|stored| stored.user.clone());
+                    rules.loaded(stored.map(|stored| {
+                        let id = &stored.record.user;
+                        let session = session.map(|held| (held.slot, id, held.cookie.stamp));
+                        let remember = remember.map(|held| (held.slot, id, held.cookie.stamp));
+                        let facts = |user: Arc<U>| facts(config, &*user, session, remember);
+                        Stored { user: stored.user.map(facts), record: stored.record }
+                    }))
+                }
+                Step::Verify => {
+                    let salt = rules.record().map(|record| record.salt);
+                    let fits = remember.zip(salt);
+                    rules.verified(
+                        fits.is_some_and(|(held, salt)| config.keyring.verifies(held, &salt)),
+                    )
+                }
+                // What is rare is boxed, so that the future of every request is small.
+                Step::Rotate => {
+                    let rotated = Box::pin(self.rotate(&rules, now)).await?;
+                    rules.rotated(rotated)
+                }
+                Step::End(reason) => {
+                    let by_this = Box::pin(self.end(&rules, reason)).await?;
+                    rules.ended(reason, by_this)
+                }
+                Step::AskLoaders => {
+                    asked_loaders = true;
+                    user = match &config.loaders[..] {
+                        [] => None,
+                        loaders => ask_loaders(loaders, self.snapshot).await?,
+                    };
+                    break;
+                }
+                Step::Busy => return Err(Fault::BUSY),
+                Step::Done => break,
+            };
+        }
+        let (verdict, record) = rules.finish();
+        if let Some(record) = &record {
+            self.alarm(&verdict, record);
+            if verdict.is_seen || verdict.is_touched {
+                Box::pin(self.mark(&verdict, record, now)).await?;
+            }
+        }
+        announce(config, verdict.protected, verdict.is_restored, user.as_ref(), asked_loaders);
+        let cookies = match (&user, &record, at, verdict.who) {
+            (Some(user), Some(record), Some(id), Who::User { .. }) => {
+                let by_session = session.filter(|_| !verdict.is_restored);
+                let tracked = self.tracked(id, record, by_session, remember);
+                Made { config, snapshot: self.snapshot, user: &**user, now }
+                    .follow(&verdict, tracked, session)
+            }
+            _ => cookies_of_nobody(config, &verdict, now),
+        };
+        let identity = match (verdict.who, user) {
+            (Who::User { fresh, active }, Some(user)) => Identity::Session { user, fresh, active },
+            (Who::Nobody, Some(user)) if asked_loaders => Identity::Loader { user },
+            _ => Identity::Anonymous,
+        };
+        Ok(Resolved { identity, cookies, asked_loaders })
+    }
+
+    /// What the browser holds of this session, which it has shown by the session cookie or, without
+    /// that, by the remember cookie.
+    fn tracked(
+        &self,
+        id: SessionId,
+        record: &Arc<SessionRecord>,
+        session: Option<&Held<TrackedSession>>,
+        remember: Option<&Held<TrackedRemember>>,
+    ) -> Tracked {
+        let path = self.snapshot.request.target.as_ref().map_or("/", |target| target.path());
+        let remember = remember.filter(|held| held.cookie.id == id).map(|held| &held.cookie);
+        let terms = session.map(|held| held.cookie.terms);
+        let flags = terms.map_or(0, |terms| terms.flags);
+        let shown = terms.map(|terms| terms.generation);
+        // A cookie for another path could not have been sent here; the session says that it is there.
+        let is_hidden = flags & REMEMBERED != 0 && !self.config.remember.is_sent_to(path);
+        Tracked {
+            id,
+            flags,
+            record: Arc::clone(record),
+            shown: shown.or(remember.map(|remember| remember.generation)),
+            is_remembered: remember.is_some() || is_hidden,
+        }
+    }
+
+    async fn rotate(&self, rules: &Rules<'_>, now: u32) -> Result<Option<Rotated>, Fault> {
+        let Some(record) = rules.record() else { return Ok(None) };
+        let rotation = rotation(self.config, record, rules.next_remember_expires(), now);
+        Ok(self.sessions.store.rotate(&rotation).await?)
+    }
+
+    /// Whether it was this request that ended the session; of several at once, one tells.
+    async fn end(&self, rules: &Rules<'_>, reason: EndReason) -> Result<bool, Fault> {
+        let Some(record) = rules.record() else { return Ok(false) };
+        let end = self.sessions.end(self.config, reason);
+        let by_this = self.sessions.store.revoke(&[record.key], &end).await? > 0;
+        if by_this {
+            let record = Arc::clone(record);
+            self.config.raise(Event::SessionEnded { record, reason });
+        }
+        Ok(by_this)
+    }
+
+    fn alarm(&self, verdict: &Verdict, record: &Arc<SessionRecord>) {
+        let record = || Arc::clone(record);
+        match verdict.alarm {
+            // Its end was already told.
+            Some(Alarm::Replay) | None => {}
+            Some(Alarm::WrongVerifier) => {
+                self.config.raise(Event::WrongVerifier { record: record() });
+            }
+            Some(Alarm::RolledBack) => {
+                self.config.raise(Event::StoreRolledBack { record: record() });
+            }
+        }
+    }
+
+    /// Notes that the browser holds this generation, and that the session was used.
+    async fn mark(&self, verdict: &Verdict, record: &SessionRecord, now: u32) -> Result<(), Fault> {
+        let (key, at, policy) = (record.key, Timestamp::from_secs(now), &self.config.policy);
+        let remember_expires = verdict.remember_expires.map(Timestamp::from_secs);
+        let remember = remember_expires.max(record.remember_expires).map(Timestamp::as_secs);
+        let expires = policy.lives_until(now, record.session_started.as_secs(), remember);
+        let expires = Timestamp::from_secs(expires);
+        let generation = record.generation;
+        let marks = Marks {
+            seen: verdict.is_seen.then_some(SeenMark { key, generation, at }),
+            touch: verdict.is_touched.then_some(Touch { key, at, remember_expires, expires }),
+        };
+        self.sessions.upkeep.note(&*self.sessions.store, marks).await.map_err(Fault::from)
+    }
+}
+
+/// The next generation of this record.
+fn rotation<U>(
+    config: &Config<U>,
+    record: &SessionRecord,
+    remember_expires: Option<u32>,
+    now: u32,
+) -> Rotation {
+    let remember_expires = remember_expires.map(Timestamp::from_secs);
+    let remember = remember_expires.max(record.remember_expires).map(Timestamp::as_secs);
+    Rotation {
+        key: record.key,
+        from: record.generation,
+        at: Timestamp::from_secs(now),
+        remember_expires,
+        expires: Timestamp::from_secs(config.policy.lives_until(now, now, remember)),
+    }
+}

@@ -1,0 +1,205 @@
+//! What a request does next: the real rules, fed with what the store has told so far.
+
+use tower_keep_core::{Ended, Rotated, SessionKey, SessionRecord, Timestamp};
+
+use super::{
+    Answer, Kind, Next, REMEMBERED, Record, RememberCookie, Request, START, SessionCookie, Set,
+    SetCookies, Told, World, policy,
+};
+use crate::cookie::{Held, SessionId, TrackedRemember, TrackedSession, TrackedTerms};
+use crate::keys::KeySlot;
+use crate::rules::tracked::{
+    RememberChange, Rules, Seen, SessionChange, Step, Stored, Verdict, confirming_rotates,
+};
+use crate::rules::{Facts, Who};
+
+impl World {
+    /// Feeds a request's answers of the store to the rules, and sees what they want next.
+    pub(super) fn next(&self, request: &Request) -> Next {
+        if request.kind == Kind::LogIn {
+            return self.log_in(request);
+        }
+        let policy = policy();
+        let session = request.jar.session.map(held_session);
+        let remember = request.jar.remember.map(|cookie| held_remember(cookie, &self.records));
+        let seen = Seen {
+            now: request.at,
+            session: session.as_ref(),
+            remember: remember.as_ref(),
+            same_client: true,
+            is_leaving: request.kind == Kind::LogOut,
+        };
+        let mut rules = Rules::new(&policy, seen);
+        let mut told = request.told.iter();
+        let mut at = None;
+        let mut step = rules.start();
+        loop {
+            step = match step {
+                Step::Load(id, _) => {
+                    at = Some(id.0[0]);
+                    match told.next() {
+                        None => return Next::Load(id.0[0]),
+                        Some(Told::Loaded(record)) => rules.loaded(record.as_ref().map(stored)),
+                        Some(other) => panic!("{other:?} is no answer to a load"),
+                    }
+                }
+                Step::Verify => rules.verified(true),
+                Step::Rotate => match told.next() {
+                    None => {
+                        let from = rules.record().map_or(0, |record| record.generation);
+                        return Next::Rotate(at.unwrap_or_default(), from);
+                    }
+                    Some(Told::Rotated(won, record)) => {
+                        let record = stored(record).record;
+                        let won = if *won { Rotated::Won } else { Rotated::Lost };
+                        rules.rotated(Some(won(record)))
+                    }
+                    Some(other) => panic!("{other:?} is no answer to a rotation"),
+                },
+                Step::End(reason) => match told.next() {
+                    None => return Next::End(at.unwrap_or_default(), reason),
+                    Some(told) => rules.ended(reason, *told == Told::Ended(true)),
+                },
+                Step::AskLoaders | Step::Done | Step::Busy => break,
+            };
+        }
+        let (verdict, record) = rules.finish();
+        let user = matches!(verdict.who, Who::User { .. });
+        let mut answer = Answer {
+            to: request.from,
+            user,
+            cookies: cookies(&verdict, request, at),
+            until: request.at + policy.cookies_age(),
+            written: None,
+        };
+        let resolved = at.map(|id| (id, verdict));
+        match (request.kind, at, record) {
+            (Kind::LogOut, ..) if !request.jar.ids().is_empty() && told.next().is_none() => {
+                return Next::EndAll(request.jar.ids());
+            }
+            (Kind::LogOut, ..) => {
+                answer.cookies = request.jar.cleared();
+                answer.until = u32::MAX;
+            }
+            (Kind::Confirm, Some(id), Some(record)) if user => {
+                let remember = request.jar.remember.filter(|cookie| cookie.id == id);
+                let shown = match resolved.as_ref().is_some_and(|(_, it)| it.is_restored) {
+                    true => remember.map(|cookie| cookie.generation),
+                    false => request.jar.session.map(|cookie| cookie.generation),
+                };
+                let mut found = SessionRecord::clone(&record);
+                let confirmed = loop {
+                    if !confirming_rotates(&found, shown) {
+                        break Some(found.generation);
+                    }
+                    match told.next() {
+                        None => return Next::Rotate(id, found.generation),
+                        Some(Told::Rotated(true, record)) => break Some(record.generation),
+                        Some(Told::Rotated(false, record)) if record.ended.is_none() => {
+                            found = SessionRecord::clone(&stored(record).record);
+                        }
+                        Some(_) => break None,
+                    }
+                };
+                if let Some(generation) = confirmed {
+                    answer.cookies.session = Set::To(SessionCookie { id, generation, fresh: true });
+                    let in_time = request.at < self.records[usize::from(id)].remember_expires;
+                    if remember.is_some() && in_time {
+                        answer.cookies.remember = Set::To(RememberCookie { id, generation });
+                    }
+                }
+            }
+            _ => {}
+        }
+        Next::Done(answer, resolved)
+    }
+
+    fn log_in(&self, request: &Request) -> Next {
+        match request.told.first() {
+            Some(Told::Created(id)) => {
+                let (id, generation) = (*id, 0);
+                let cookies = SetCookies {
+                    session: Set::To(SessionCookie { id, generation, fresh: true }),
+                    remember: Set::To(RememberCookie { id, generation }),
+                };
+                let (to, until) = (request.from, u32::MAX);
+                Next::Done(Answer { to, user: true, cookies, until, written: None }, None)
+            }
+            _ => Next::Create(request.jar.ids()),
+        }
+    }
+}
+
+/// The cookies that the verdict wants, for the session that was looked at last.
+fn cookies(verdict: &Verdict, request: &Request, at: Option<u8>) -> SetCookies {
+    let id = at.unwrap_or_default();
+    let issued = |terms: TrackedTerms| {
+        Set::To(SessionCookie { id, generation: terms.generation, fresh: terms.fresh > 0 })
+    };
+    let cleared = request.jar.cleared();
+    let session = match verdict.session {
+        SessionChange::Keep => Set::Keep,
+        SessionChange::Clear => cleared.session,
+        SessionChange::Issue(terms) | SessionChange::Restore(terms) => issued(terms),
+    };
+    let remember = match verdict.remember {
+        RememberChange::Keep => Set::Keep,
+        RememberChange::Clear => cleared.remember,
+        RememberChange::Issue { generation, .. } => Set::To(RememberCookie { id, generation }),
+    };
+    SetCookies { session, remember }
+}
+
+fn id_of(id: u8) -> SessionId {
+    SessionId([id; 16])
+}
+
+fn held_session(cookie: SessionCookie) -> Held<TrackedSession> {
+    let fresh = u32::from(cookie.fresh);
+    let terms = TrackedTerms { flags: 0, generation: cookie.generation, issued: START, fresh };
+    let id = id_of(cookie.id);
+    let cookie = TrackedSession { id, terms, stamp: 0, client: 0, likely: "".into() };
+    Held { cookie, slot: KeySlot::CURRENT }
+}
+
+fn held_remember(cookie: RememberCookie, records: &[Record]) -> Held<TrackedRemember> {
+    let cookie = TrackedRemember {
+        id: id_of(cookie.id),
+        flags: 0,
+        generation: cookie.generation,
+        verifier: [0; 16],
+        expires: records[usize::from(cookie.id)].remember_expires,
+        stamp: 0,
+    };
+    Held { cookie, slot: KeySlot::CURRENT }
+}
+
+fn stored(record: &Record) -> Stored {
+    let ended = record.ended.map(|(at, reason)| Ended {
+        at: Timestamp::from_secs(at),
+        reason,
+        successor: None,
+        told: false,
+    });
+    let start = Timestamp::from_secs(START);
+    let record = SessionRecord {
+        key: SessionKey::new([0; 32]),
+        user: "1".into(),
+        generation: record.generation,
+        rotated_at: record.rotated_at.map(Timestamp::from_secs),
+        seen_at: record.seen_at.map(Timestamp::from_secs),
+        salt: [0; 16],
+        created: start,
+        session_started: start,
+        last_seen: start,
+        remember_expires: Some(Timestamp::from_secs(record.remember_expires)),
+        remember_seconds: REMEMBERED,
+        expires: Timestamp::MAX,
+        address: None,
+        user_agent: "".into(),
+        method: "".into(),
+        ended,
+    };
+    let user = Facts { active: true, session_stamp_holds: true, remember_stamp_holds: true };
+    Stored { record: record.into(), user: Some(user) }
+}

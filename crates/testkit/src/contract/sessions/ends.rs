@@ -1,0 +1,179 @@
+//! What ends and goes: clauses of `revoke`, `revoke_all`, `list` and `purge`.
+
+use super::*;
+
+/// Ending is idempotent: time, reason and successor of the first end stay.
+pub async fn of_several_ends_the_first_counts<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let record = begin(&*store, &user).await;
+    let first = end(EndReason::LoggedOut);
+    assert_eq!(revoke(&*store, &record.key, &first).await, 1, "it lived until now");
+    let before = stored(&*store, &record.key).await;
+    let later = End { at: now().plus(30), reason: EndReason::Replay, keep_until: Timestamp::MAX };
+    assert_eq!(revoke(&*store, &record.key, &later).await, 0, "it lives no more");
+    let all = store.revoke_all(&user, None, &later).await;
+    assert_eq!(all.expect("an end is no fault"), 0);
+    create(&*store, &login(&new_record(&user), &[record.key])).await;
+    assert_eq!(stored(&*store, &record.key).await, before);
+}
+
+/// An ended session says when and why, and is kept as long as was asked, longer or shorter.
+pub async fn an_ended_session_is_kept_as_told<S: SessionStore>(store: Arc<S>) {
+    for (reason, hours) in [(EndReason::LoggedOut, 1), (EndReason::Replay, 99)] {
+        let record = begin(&*store, &new_user()).await;
+        let end = End { at: now(), reason, keep_until: record.created.plus(hours * HOUR) };
+        assert_eq!(revoke(&*store, &record.key, &end).await, 1);
+        let after = stored(&*store, &record.key).await;
+        let ended = after.ended.clone().expect("it was ended");
+        assert_eq!((ended.at, ended.reason), (end.at, reason));
+        assert_eq!((ended.successor, ended.told), (None, false));
+        assert_eq!(after.expires, end.keep_until);
+        let expected =
+            SessionRecord { ended: after.ended.clone(), expires: after.expires, ..record };
+        assert_eq!(after, expected, "and nothing else changes");
+    }
+}
+
+/// Another server's clock may be behind, so what has expired here is ended too.
+pub async fn an_expired_session_can_be_ended<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    for all in [false, true] {
+        let record = SessionRecord { expires: now().plus(2), ..new_record(&user) };
+        create(&*store, &login(&record, &[])).await;
+        let end =
+            End { at: now().plus(10), reason: EndReason::Ended, keep_until: now().plus(HOUR) };
+        let ended = if all {
+            store.revoke_all(&user, None, &end).await.expect("an end is no fault")
+        } else {
+            revoke(&*store, &record.key, &end).await
+        };
+        assert_eq!(ended, 0, "it did not live any more");
+        assert_eq!(end_reason(&*store, &record.key).await, Some(EndReason::Ended));
+    }
+}
+
+/// All of a user's sessions end, the named one excepted, and nobody else's.
+pub async fn all_sessions_of_a_user_end_but_one<S: SessionStore>(store: Arc<S>) {
+    let (user, stranger) = (new_user(), new_user());
+    let mut keys = Vec::new();
+    for _ in 0..5 {
+        keys.push(begin(&*store, &user).await.key);
+    }
+    let elsewhere = begin(&*store, &stranger).await;
+    let end = end(EndReason::Ended);
+    let others = store.revoke_all(&user, Some(&keys[2]), &end).await;
+    assert_eq!(others.expect("an end is no fault"), 4);
+    assert_eq!(live(&*store, &user).await, [keys[2]]);
+    assert_eq!(end_reason(&*store, &keys[0]).await, Some(EndReason::Ended));
+    // Another user's session is no exception that counts.
+    let all = store.revoke_all(&user, Some(&elsewhere.key), &end).await;
+    assert_eq!(all.expect("an end is no fault"), 1);
+    assert_eq!(live(&*store, &user).await, []);
+    assert_eq!(stored(&*store, &elsewhere.key).await, elsewhere);
+}
+
+/// A list shows what lives, in order of the last use, and no more than was asked for.
+pub async fn a_list_is_of_live_sessions_the_last_used_first<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let mut records = Vec::new();
+    for used in [20, 40, 10, 30] {
+        let record = SessionRecord { last_seen: now().plus(used), ..new_record(&user) };
+        create(&*store, &login(&record, &[])).await;
+        records.push(record);
+    }
+    let ended = begin(&*store, &user).await;
+    revoke(&*store, &ended.key, &end(EndReason::Ended)).await;
+    let short = SessionRecord { expires: now().plus(HOUR), ..new_record(&user) };
+    create(&*store, &login(&short, &[])).await;
+    begin(&*store, &new_user()).await;
+    let (at, order) = (now().plus(HOUR + 10), [1, 3, 0, 2]);
+    let listed = store.list(&user, at, 1_000).await.expect("a list is no fault");
+    let listed: Vec<_> = listed.iter().map(|record| SessionRecord::clone(record)).collect();
+    assert_eq!(listed, order.map(|index| records[index].clone()));
+    let two = store.list(&user, at, 2).await.expect("a list is no fault");
+    assert_eq!(
+        two.iter().map(|record| record.key).collect::<Vec<_>>(),
+        [records[1].key, records[3].key]
+    );
+    assert!(live(&*store, &user).await.contains(&short.key), "an hour ago it lived");
+}
+
+/// Records that have expired go, ended ones too, never more at once than was asked for; others stay.
+pub async fn a_purge_removes_what_expired_in_batches<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let before = now().minus(HOUR);
+    // What other clauses have left.
+    while store.purge(before, 1_000).await.expect("a purge is no fault") > 0 {}
+    let mut expired = Vec::new();
+    for ago in [0, 1, 10, HOUR, 24 * HOUR] {
+        let record = SessionRecord { expires: before.minus(ago), ..new_record(&user) };
+        create(&*store, &login(&record, &[])).await;
+        expired.push(record.key);
+    }
+    let ended = begin(&*store, &user).await;
+    let end = End { at: before, reason: EndReason::LoggedOut, keep_until: before };
+    revoke(&*store, &ended.key, &end).await;
+    expired.push(ended.key);
+    let alive = begin(&*store, &user).await;
+    loop {
+        let batch = store.purge(before, 2).await.expect("a purge is no fault");
+        assert!(batch <= 2, "{batch} are more than the 2 that were asked for");
+        if batch == 0 {
+            break;
+        }
+    }
+    for key in expired {
+        assert_eq!(load(&*store, &key).await, None, "it has expired");
+    }
+    assert_eq!(stored(&*store, &alive.key).await, alive);
+    assert_eq!(live(&*store, &user).await, [alive.key]);
+}
+
+/// Late calls for a session that was purged leave it gone.
+pub async fn what_was_purged_never_comes_back<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let before = now().minus(HOUR);
+    let record = SessionRecord { expires: before.minus(1), ..new_record(&user) };
+    create(&*store, &login(&record, &[])).await;
+    while store.purge(before, 1_000).await.expect("a purge is no fault") > 0 {}
+    let (key, at, expires) = (record.key, now(), now().plus(HOUR));
+    touch(&*store, Touch { key, at, remember_expires: Some(expires), expires }).await;
+    seen(&*store, key, 0, at).await;
+    assert_eq!(rotate(&*store, &rotation(&record, at)).await, None);
+    assert_eq!(revoke(&*store, &key, &end(EndReason::Ended)).await, 0);
+    assert_eq!(load(&*store, &key).await, None);
+    assert_eq!(live(&*store, &user).await, []);
+}
+
+/// A dropped end has ended a session, whole; or not. A dropped touch or mark likewise.
+pub async fn interrupted_ends_leave_all_or_nothing<S: SessionStore>(store: Arc<S>) {
+    for step in 0..STEPS {
+        let user = new_user();
+        let (one, two) = (begin(&*store, &user).await, begin(&*store, &user).await);
+        let (keys, end) = ([one.key, two.key], end(EndReason::Ended));
+        match step % 2 {
+            0 => interrupted(step, store.revoke(&keys, &end)).await,
+            _ => interrupted(step, store.revoke_all(&user, None, &end)).await,
+        }
+        let look = || async { (load(&*store, &one.key).await, load(&*store, &two.key).await) };
+        let (Some(first), Some(second)) = settled(look).await else { panic!("both are kept") };
+        assert_eq!(first.ended.is_some(), second.ended.is_some(), "both have ended, or neither");
+        for (record, before) in [(first, one), (second, two)] {
+            let expires = if record.ended.is_some() { end.keep_until } else { before.expires };
+            assert_eq!(record, SessionRecord { ended: record.ended.clone(), expires, ..before });
+        }
+        let record = begin(&*store, &user).await;
+        let (key, at, expires) = (record.key, now().plus(9), now().plus(99 * HOUR));
+        let remember_expires = Some(now().plus(72 * HOUR));
+        let touches = [Touch { key, at, remember_expires, expires }];
+        interrupted(step, store.touch(&touches)).await;
+        let found = settled(|| stored(&*store, &key)).await;
+        let after = SessionRecord { last_seen: at, remember_expires, expires, ..record.clone() };
+        assert!(found == record || found == after, "{found:?}");
+        let marks = [Seen { key, generation: 0, at }];
+        interrupted(step, store.seen(&marks)).await;
+        let marked = settled(|| stored(&*store, &key)).await;
+        let after = SessionRecord { seen_at: Some(at), ..found.clone() };
+        assert!(marked == found || marked == after, "{marked:?}");
+    }
+}

@@ -1,0 +1,82 @@
+//! A login too many: clauses of `create` with a limit.
+
+use super::*;
+
+/// With a limit that refuses, one login too many leaves everything as it was.
+pub async fn a_full_limit_refuses_and_writes_nothing<S: SessionStore>(store: Arc<S>) {
+    let (user, stranger) = (new_user(), new_user());
+    let (one, two) = (begin(&*store, &user).await, begin(&*store, &user).await);
+    let elsewhere = begin(&*store, &stranger).await;
+    let (record, replacing) = (new_record(&user), [elsewhere.key]);
+    let limit = Some(SessionLimit { most: 2, when_full: WhenFull::Refuse });
+    let creation = create(&*store, &NewLogin { limit, ..login(&record, &replacing) }).await;
+    assert_eq!(creation, Creation::Full);
+    assert_eq!(load(&*store, &record.key).await, None);
+    for untouched in [one, two, elsewhere] {
+        assert_eq!(stored(&*store, &untouched.key).await, untouched);
+    }
+}
+
+/// With a limit that ends the oldest, as many end as there must.
+pub async fn a_full_limit_ends_the_oldest<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let mut records = Vec::new();
+    for age in [30, 50, 10, 40] {
+        let record = SessionRecord { created: now().minus(age), ..new_record(&user) };
+        create(&*store, &login(&record, &[])).await;
+        records.push(record);
+    }
+    let record = new_record(&user);
+    let limit = Some(SessionLimit { most: 3, when_full: WhenFull::EndOldest });
+    let creation = create(&*store, &NewLogin { limit, ..login(&record, &[]) }).await;
+    let Creation::Created { ended, .. } = creation else { panic!("the oldest make room") };
+    assert!(ended.iter().all(|record| record.ended.is_none()), "answered as they were before");
+    let mut ended: Vec<_> = ended.iter().map(|record| record.key).collect();
+    ended.sort();
+    let mut oldest = [records[1].key, records[3].key];
+    oldest.sort();
+    assert_eq!(ended, oldest, "the oldest by `created` end, and are answered");
+    for key in oldest {
+        let old = stored(&*store, &key).await;
+        let ended = old.ended.expect("it made room");
+        assert_eq!((ended.at, ended.reason), (record.created, EndReason::Limit));
+        assert_eq!((ended.successor, old.expires), (None, record.created.plus(HOUR)));
+    }
+    assert_eq!(live(&*store, &user).await.len(), 3);
+}
+
+/// Sessions that ended, expired, are another user's or are being replaced take no place.
+pub async fn a_limit_counts_what_lives_and_is_not_replaced<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let ended = begin(&*store, &user).await;
+    revoke(&*store, &ended.key, &end(EndReason::LoggedOut)).await;
+    let expired = SessionRecord { expires: now(), ..new_record(&user) };
+    create(&*store, &login(&expired, &[])).await;
+    begin(&*store, &new_user()).await;
+    let replaced = begin(&*store, &user).await;
+    let (record, replacing) = (new_record(&user), [replaced.key]);
+    let limit = Some(SessionLimit { most: 1, when_full: WhenFull::Refuse });
+    let creation = create(&*store, &NewLogin { limit, ..login(&record, &replacing) }).await;
+    assert_eq!(creation, Creation::Created { ended: vec![], replays: vec![] });
+    // The replaced one stands for its successor, which takes no place either.
+    let record = new_record(&user);
+    let creation = create(&*store, &NewLogin { limit, ..login(&record, &replacing) }).await;
+    assert_eq!(creation, Creation::Created { ended: vec![], replays: vec![] });
+    assert_eq!(live(&*store, &user).await, [record.key]);
+}
+
+/// However many logins of one user at once: never more sessions than the limit.
+pub async fn concurrent_logins_keep_to_the_limit<S: SessionStore + 'static>(store: Arc<S>) {
+    for when_full in [WhenFull::Refuse, WhenFull::EndOldest] {
+        let (user, limit) = (new_user(), Some(SessionLimit { most: 3, when_full }));
+        compete(20, |_| {
+            let (store, user) = (Arc::clone(&store), user.clone());
+            async move {
+                let record = new_record(&user);
+                store.create(&NewLogin { limit, ..login(&record, &[]) }).await.is_ok()
+            }
+        })
+        .await;
+        assert_eq!(live(&*store, &user).await.len(), 3, "{when_full:?}");
+    }
+}

@@ -1,0 +1,180 @@
+//! What a login writes: clauses of `create` and `load`.
+
+use super::*;
+
+/// Every field comes back as it was written, whatever is in it.
+pub async fn a_created_session_is_loaded_as_it_was<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let full = new_record(&user);
+    let empty = SessionRecord {
+        remember_expires: None,
+        remember_seconds: 0,
+        address: None,
+        user_agent: "".into(),
+        method: "".into(),
+        ..new_record(&user)
+    };
+    let extreme = SessionRecord {
+        generation: u32::MAX - 1,
+        rotated_at: Some(full.created),
+        seen_at: Some(full.created.plus(1)),
+        salt: [0; 16],
+        expires: Timestamp::MAX,
+        address: "2001:db8::7".parse().ok(),
+        user_agent: "\"\\\u{7f}\n% é 佐藤 🦀 {}".into(),
+        method: "x".repeat(64).into(),
+        ..new_record(&user)
+    };
+    for record in [full, empty, extreme] {
+        create(&*store, &login(&record, &[])).await;
+        assert_eq!(stored(&*store, &record.key).await, record);
+    }
+}
+
+/// Nothing but `create` inserts, and what is unknown is no fault.
+pub async fn unknown_keys_are_nothing_and_insert_nothing<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let record = new_record(&user);
+    assert_eq!(load(&*store, &record.key).await, None);
+    assert_eq!(rotate(&*store, &rotation(&record, now())).await, None);
+    seen(&*store, record.key, 0, now()).await;
+    let expires = now().plus(HOUR);
+    let (key, at) = (record.key, now());
+    touch(&*store, Touch { key, at, remember_expires: Some(expires), expires }).await;
+    assert_eq!(revoke(&*store, &record.key, &end(EndReason::Ended)).await, 0);
+    let revoked = store.revoke_all(&user, Some(&record.key), &end(EndReason::Ended)).await;
+    assert_eq!(revoked.expect("an unknown user is no fault"), 0);
+    create(&*store, &login(&new_record(&new_user()), &[record.key])).await;
+    assert_eq!(load(&*store, &record.key).await, None, "only `create` inserts");
+    assert_eq!(live(&*store, &user).await, []);
+    store.seen(&[]).await.expect("no marks are no fault");
+    store.touch(&[]).await.expect("no touches are no fault");
+    assert_eq!(store.revoke(&[], &end(EndReason::Ended)).await.expect("no keys are no fault"), 0);
+}
+
+/// A key is one session's; the second login with it is refused whole.
+pub async fn a_taken_key_conflicts_and_nothing_is_written<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let (record, other) = (begin(&*store, &user).await, begin(&*store, &user).await);
+    let same_key = SessionRecord { key: record.key, ..new_record(&new_user()) };
+    let replacing = [other.key];
+    let error = store.create(&login(&same_key, &replacing)).await.expect_err("the key is taken");
+    assert_eq!(error.kind(), StoreErrorKind::Conflict);
+    assert_eq!(stored(&*store, &record.key).await, record);
+    assert_eq!(stored(&*store, &other.key).await, other, "nothing was replaced");
+}
+
+/// A session of a user with an odd id is kept and listed, or refused and not written.
+pub async fn odd_users_are_kept_or_refused<S: SessionStore>(store: Arc<S>) {
+    for odd in odd_texts() {
+        let record = new_record(&UserId::from(odd.as_str()));
+        let is_kept = store.create(&login(&record, &[])).await.is_ok();
+        let kept = is_kept.then_some(record.clone());
+        assert_eq!(load(&*store, &record.key).await, kept, "{odd:?}");
+        let listed = live(&*store, &record.user).await;
+        assert_eq!(listed, Vec::from_iter(is_kept.then_some(record.key)), "{odd:?}");
+        let ended = store.revoke_all(&record.user, None, &end(EndReason::Ended)).await;
+        assert_eq!(ended.expect("an odd id is no fault"), usize::from(is_kept), "{odd:?}");
+    }
+}
+
+/// A login over a login ends the old one, of whichever user, and notes which one came after it.
+pub async fn a_new_login_ends_those_that_it_replaces<S: SessionStore>(store: Arc<S>) {
+    let (user, other) = (new_user(), new_user());
+    let (one, two) = (begin(&*store, &user).await, begin(&*store, &other).await);
+    let bystander = begin(&*store, &other).await;
+    let new = new_record(&user);
+    let replacing = [one.key, two.key];
+    let creation = create(&*store, &login(&new, &replacing)).await;
+    assert_eq!(creation, Creation::Created { ended: vec![], replays: vec![] });
+    for replaced in [one, two] {
+        let record = stored(&*store, &replaced.key).await;
+        let ended = record.ended.expect("it was replaced");
+        assert_eq!((ended.at, ended.reason), (new.created, EndReason::Replaced));
+        assert_eq!((ended.successor, ended.told), (Some(new.key), false));
+        assert_eq!(record.expires, new.created.plus(HOUR), "kept as long as was asked");
+    }
+    assert_eq!(live(&*store, &user).await, [new.key]);
+    assert_eq!(live(&*store, &other).await, [bystander.key]);
+}
+
+/// Two logins over one session, the second of which does not know of the first: the second remains.
+pub async fn of_two_logins_in_one_session_one_remains<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let first = begin(&*store, &user).await;
+    let replacing = [first.key];
+    let (second, third, fourth) = (new_record(&user), new_record(&user), new_record(&user));
+    for new in [&second, &third, &fourth] {
+        create(&*store, &login(new, &replacing)).await;
+    }
+    assert_eq!(live(&*store, &user).await, [fourth.key]);
+    let successor = stored(&*store, &first.key).await.ended.expect("replaced").successor;
+    assert_eq!(successor, Some(second.key), "of several ends the first counts");
+    for replaced in [second, third] {
+        assert_eq!(end_reason(&*store, &replaced.key).await, Some(EndReason::Replaced));
+    }
+    // A session that was ended for another reason has no successor to follow.
+    revoke(&*store, &fourth.key, &end(EndReason::LoggedOut)).await;
+    create(&*store, &login(&new_record(&user), &[fourth.key])).await;
+    assert_eq!(end_reason(&*store, &fourth.key).await, Some(EndReason::LoggedOut));
+}
+
+/// However many logins replace one session at once: one remains.
+pub async fn of_many_logins_in_one_session_one_remains<S: SessionStore + 'static>(store: Arc<S>) {
+    let user = new_user();
+    let first = begin(&*store, &user).await;
+    let created = compete(10, |_| {
+        let (store, user, replacing) = (Arc::clone(&store), user.clone(), [first.key]);
+        async move {
+            let record = new_record(&user);
+            store.create(&login(&record, &replacing)).await.is_ok()
+        }
+    })
+    .await;
+    assert!(created.iter().any(|created| *created), "some login is written");
+    assert_eq!(live(&*store, &user).await.len(), 1);
+}
+
+/// The user's next login learns of a replay, and no login after that, nor any other user's.
+pub async fn a_replay_is_told_once_and_to_its_user<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let (replayed, ended) = (begin(&*store, &user).await, begin(&*store, &user).await);
+    revoke(&*store, &replayed.key, &end(EndReason::Replay)).await;
+    revoke(&*store, &ended.key, &end(EndReason::Ended)).await;
+    let told = |creation: Creation| match creation {
+        Creation::Created { replays, .. } => {
+            let is_untold = |record: &Arc<SessionRecord>| {
+                record.ended.as_ref().is_some_and(|ended| !ended.told)
+            };
+            assert!(replays.iter().all(is_untold), "answered as they were before");
+            replays.iter().map(|record| record.key).collect::<Vec<_>>()
+        }
+        Creation::Full => panic!("there is no limit"),
+    };
+    let stranger = new_record(&new_user());
+    assert_eq!(told(create(&*store, &login(&stranger, &[])).await), []);
+    let (first, second) = (new_record(&user), new_record(&user));
+    assert_eq!(told(create(&*store, &login(&first, &[])).await), [replayed.key]);
+    let record = stored(&*store, &replayed.key).await;
+    assert!(record.ended.is_some_and(|ended| ended.told && ended.reason == EndReason::Replay));
+    assert_eq!(told(create(&*store, &login(&second, &[])).await), [], "told once");
+}
+
+/// A dropped login is written, and the old one ended; or neither.
+pub async fn an_interrupted_login_leaves_all_or_nothing<S: SessionStore>(store: Arc<S>) {
+    for step in 0..STEPS {
+        let user = new_user();
+        let old = begin(&*store, &user).await;
+        let (new, replacing) = (new_record(&user), [old.key]);
+        interrupted(step, store.create(&login(&new, &replacing))).await;
+        let look = || async {
+            let mut keys = live(&*store, &user).await;
+            keys.sort();
+            let ended = stored(&*store, &old.key).await.ended.is_some();
+            (keys, load(&*store, &new.key).await.is_some(), ended)
+        };
+        let found = settled(look).await;
+        let (done, undone) = ((vec![new.key], true, true), (vec![old.key], false, false));
+        assert!(found == done || found == undone, "{found:?}");
+    }
+}

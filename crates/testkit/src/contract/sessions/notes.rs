@@ -1,0 +1,96 @@
+//! Notes of use: clauses of `seen` and `touch`.
+
+use super::*;
+
+/// A generation is seen once, at the first time, and no other generation with it.
+pub async fn seen_marks_its_generation_once<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let (record, other) = (begin(&*store, &user).await, begin(&*store, &user).await);
+    rotate(&*store, &rotation(&record, now())).await;
+    for generation in [0, 2] {
+        seen(&*store, record.key, generation, now()).await;
+        assert_eq!(stored(&*store, &record.key).await.seen_at, None, "of another generation");
+    }
+    let (first, later) = (now().plus(5), now().plus(9));
+    let marks = [(record.key, 1), (other.key, 0), (new_key(), 0)];
+    let marks = marks.map(|(key, generation)| Seen { key, generation, at: first });
+    store.seen(&marks).await.expect("marks are no fault");
+    seen(&*store, record.key, 1, later).await;
+    assert_eq!(stored(&*store, &record.key).await.seen_at, Some(first));
+    let expected = SessionRecord { seen_at: Some(first), ..other.clone() };
+    assert_eq!(stored(&*store, &other.key).await, expected, "and nothing else changes");
+}
+
+/// A touch moves the last use and the expiry forward, and changes nothing else.
+pub async fn touch_only_moves_forward<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let (record, other) = (begin(&*store, &user).await, begin(&*store, &user).await);
+    let (at, expires) = (now().plus(100), now().plus(99 * HOUR));
+    let both = [record.key, other.key];
+    let touches = both.map(|key| Touch { key, at, remember_expires: None, expires });
+    store.touch(&touches).await.expect("touches are no fault");
+    for record in [&record, &other] {
+        let expected = SessionRecord { last_seen: at, expires, ..record.clone() };
+        assert_eq!(stored(&*store, &record.key).await, expected);
+    }
+    let (at, expires) = (now().minus(100), now().plus(HOUR));
+    touch(&*store, Touch { key: record.key, at, remember_expires: None, expires }).await;
+    assert_eq!(stored(&*store, &record.key).await.last_seen, touches[0].at);
+    assert_eq!(stored(&*store, &record.key).await.expires, touches[0].expires);
+}
+
+/// Only a login that is remembered is remembered for longer.
+pub async fn touch_extends_remembering_only_of_the_remembered<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let remembered = begin(&*store, &user).await;
+    let plain = SessionRecord { remember_expires: None, remember_seconds: 0, ..new_record(&user) };
+    create(&*store, &login(&plain, &[])).await;
+    for (hours, expected) in [(72, 72), (48, 72)] {
+        let (at, expires) = (now(), now().plus(99 * HOUR));
+        let until = remembered.created.plus(hours * HOUR);
+        let both = [remembered.key, plain.key];
+        let touches = both.map(|key| Touch { key, at, remember_expires: Some(until), expires });
+        store.touch(&touches).await.expect("touches are no fault");
+        let after = stored(&*store, &remembered.key).await.remember_expires;
+        assert_eq!(after, Some(remembered.created.plus(expected * HOUR)));
+        assert_eq!(stored(&*store, &plain.key).await.remember_expires, None);
+    }
+}
+
+/// What has ended is not changed by late notes of its use.
+pub async fn ended_sessions_are_neither_touched_nor_seen<S: SessionStore>(store: Arc<S>) {
+    let record = begin(&*store, &new_user()).await;
+    revoke(&*store, &record.key, &end(EndReason::LoggedOut)).await;
+    let before = stored(&*store, &record.key).await;
+    let (key, at, expires) = (record.key, now().plus(50), now().plus(99 * HOUR));
+    seen(&*store, key, 0, at).await;
+    touch(&*store, Touch { key, at, remember_expires: Some(expires), expires }).await;
+    assert_eq!(stored(&*store, &key).await, before);
+}
+
+/// Two servers whose clocks differ by minutes use one session.
+pub async fn a_server_whose_clock_is_behind_sets_nothing_back<S: SessionStore>(store: Arc<S>) {
+    let ahead = now();
+    let behind = ahead.minus(300);
+    let record = begin(&*store, &new_user()).await;
+    let key = record.key;
+    rotate(&*store, &rotation(&record, ahead)).await;
+    seen(&*store, key, 1, ahead).await;
+    seen(&*store, key, 1, behind).await;
+    let expires = behind.plus(HOUR);
+    touch(&*store, Touch { key, at: behind, remember_expires: Some(behind), expires }).await;
+    let after = stored(&*store, &key).await;
+    assert_eq!((after.seen_at, after.last_seen), (Some(ahead), ahead));
+    assert_eq!(after.expires, record.expires);
+    assert_eq!(after.remember_expires, record.remember_expires);
+    // The compare-and-swap goes by generations, not by times.
+    let rotated = rotate(&*store, &rotation(&after, behind)).await;
+    let Some(Rotated::Won(next)) = rotated else { panic!("nobody else rotates it") };
+    assert_eq!((next.generation, next.rotated_at), (2, Some(behind)));
+    let (first, second) =
+        (End { at: ahead, ..end(EndReason::Ended) }, End { at: behind, ..end(EndReason::Replay) });
+    assert_eq!(revoke(&*store, &key, &first).await, 1);
+    assert_eq!(revoke(&*store, &key, &second).await, 0);
+    let ended = stored(&*store, &key).await.ended.expect("it was ended");
+    assert_eq!((ended.at, ended.reason), (ahead, EndReason::Ended));
+}
