@@ -43,6 +43,9 @@ const NAME: &str = "sqlite";
 /// How long a writer waits for another process's writing to end, and a reader for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 const READERS: u32 = 8;
+/// How often opening a file that another opens is tried again, and after which pause.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Users of the ready type and session records in one SQLite database.
 ///
@@ -72,7 +75,15 @@ impl SqliteStore {
             .busy_timeout(PATIENCE);
         let pool =
             |most: u32| SqlitePoolOptions::new().max_connections(most).acquire_timeout(PATIENCE);
-        let writes = pool(1).connect_with(options.clone()).await.map_err(fault)?;
+        let mut tries = 0;
+        let writes = loop {
+            match pool(1).connect_with(options.clone()).await {
+                // Who switches a new file to the write-ahead log waits for nobody by itself.
+                Err(error) if is_busy(&error) && tries < TRIES => tokio::time::sleep(PAUSE).await,
+                connected => break connected.map_err(fault)?,
+            }
+            tries += 1;
+        };
         migrate(&writes).await?;
         let reads = pool(READERS).connect_with(options.read_only(true)).await.map_err(fault)?;
         Ok(Self { reads, writes, _keeper: None })
@@ -95,11 +106,22 @@ impl SqliteStore {
     }
 }
 
+/// All in one transaction that writes from its beginning: of several that open a file at once, one
+/// makes the tables and the others wait. SQLite's migrations take no lock of their own.
 async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
-    MIGRATIONS.run(pool).await.map_err(|error| match error {
+    let mut write = pool.begin_with("BEGIN IMMEDIATE").await.map_err(fault)?;
+    // `run` on a connection makes a future that can't be sent to another thread.
+    MIGRATIONS.run_direct(None, &mut *write, false).await.map_err(|error| match error {
         MigrateError::Execute(error) => fault(error),
         error => StoreError::new(StoreErrorKind::Corrupt, NAME).with_source(error),
-    })
+    })?;
+    write.commit().await.map_err(fault)
+}
+
+/// `SQLITE_BUSY`: another connection writes.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xFF == 5)
 }
 
 /// What SQLite's result codes mean (<https://sqlite.org/rescode.html>); the low byte is the primary one.

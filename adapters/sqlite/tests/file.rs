@@ -30,9 +30,13 @@ async fn users_and_sessions_are_there_when_it_is_opened_again() {
 async fn two_stores_on_one_file_see_each_others_writes() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keep.db");
-    // Opened at once: the tables are made once.
-    let (one, other) = tokio::join!(SqliteStore::open(&path), SqliteStore::open(&path));
-    let (one, other) = (one.unwrap(), other.unwrap());
+    // Opened by several at once: the tables are made once.
+    let open = || tokio::spawn(SqliteStore::open(path.clone()));
+    let mut stores = Vec::new();
+    for opened in [open(), open(), open(), open()] {
+        stores.push(opened.await.unwrap().expect("one waits for the other"));
+    }
+    let (one, other) = (stores.swap_remove(0), stores.swap_remove(0));
     let inserts: Vec<_> = (0..40)
         .map(|id| {
             let store = if id % 2 == 0 { one.clone() } else { other.clone() };

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::UNIX_EPOCH;
 
 use http::header::HeaderName;
-use tower_keep_core::{Clock, UserStore};
+use tower_keep_core::{Clock, End, EndReason, Timestamp, UserStore};
 
 use crate::client::{ClientMatch, TrustedProxies};
 use crate::cookie::Template;
@@ -64,8 +63,18 @@ impl<U> Config<U> {
 
     /// The time in seconds since 1970.
     pub(crate) fn now(&self) -> u32 {
-        let since = self.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+        Timestamp::from(self.clock.now()).as_secs()
+    }
+
+    /// How a session ends now. A replay is kept in mind until the user was told of it, at most as long
+    /// as a login is remembered.
+    pub(crate) fn ending(&self, reason: EndReason) -> End {
+        let at = Timestamp::from_secs(self.now());
+        let kept = match reason {
+            EndReason::Replay => self.policy.grace.max(self.remember_duration),
+            _ => self.policy.grace,
+        };
+        End { at, reason, keep_until: at.plus(kept) }
     }
 
     /// Tells the listeners and the log.

@@ -141,7 +141,7 @@ impl<U: AuthUser> Login<U> {
         match &self.config().sessions {
             Some(sessions) => {
                 let _changing = self.change().await?;
-                if tracked::reissue(self, sessions, &user, until).await?.is_none() {
+                if !tracked::reissue(self, sessions, &user, until).await? {
                     return Ok(None);
                 }
             }

@@ -216,7 +216,7 @@ impl<U: AuthUser> Config<U> {
         let Some(record) = records.iter().find(|record| handle_of(record) == handle) else {
             return Ok(false);
         };
-        let end = sessions.end(self, EndReason::Ended);
+        let end = self.ending(EndReason::Ended);
         Ok(sessions.store.revoke(&[record.key], &end).await? > 0)
     }
 
@@ -226,7 +226,7 @@ impl<U: AuthUser> Config<U> {
         user: &UserId,
         but: Option<&SessionRecord>,
     ) -> Result<usize, Fault> {
-        let end = sessions.end(self, EndReason::Ended);
+        let end = self.ending(EndReason::Ended);
         Ok(sessions.store.revoke_all(user, but.map(|record| &record.key), &end).await?)
     }
 }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use tower_keep_core::{
-    AuthUser, Creation, End, EndReason, NewLogin, Rotated, SessionKey, SessionRecord,
-    StoreErrorKind, Timestamp,
+    AuthUser, Creation, EndReason, NewLogin, Rotated, SessionKey, SessionRecord, StoreErrorKind,
+    Timestamp,
 };
 
 use super::cookies::Made;
 use super::rotation;
 use crate::cookie::{FORCED, SessionId};
-use crate::layer::Config;
 use crate::login::change::LogIn;
 use crate::login::handle::Login;
 use crate::login::resolve::Purpose;
@@ -81,7 +80,7 @@ pub(in crate::login) async fn begin<U: AuthUser>(
         ended_until: at.plus(config.policy.grace),
         limit: sessions.limit,
     };
-    let end = sessions.end(config, EndReason::LoggedOut);
+    let end = config.ending(EndReason::LoggedOut);
     let creation = match sessions.store.create(&new).await {
         Err(error) if error.kind() == StoreErrorKind::Timeout => {
             // It may have been written all the same, and would take the user's place of a session
@@ -132,7 +131,7 @@ pub(in crate::login) async fn end<U: AuthUser>(
     login.ensure_resolved_for(Purpose::Leave).await?;
     let keys = login.own_sessions();
     if !keys.is_empty() {
-        let end = sessions.end(login.config(), EndReason::LoggedOut);
+        let end = login.config().ending(EndReason::LoggedOut);
         sessions.store.revoke(&keys, &end).await?;
     }
     login.leave_session()
@@ -147,17 +146,17 @@ pub(in crate::login) enum Until {
     Always,
 }
 
-/// Makes the current session fresh, in its next generation. `Ok(None)` if it has ended meanwhile.
+/// Makes the current session fresh, in its next generation; answers whether it still lived.
 pub(in crate::login) async fn reissue<U: AuthUser>(
     login: &Login<U>,
     sessions: &Sessions<U>,
     user: &Arc<U>,
     until: Until,
-) -> Result<Option<()>, Fault> {
+) -> Result<bool, Fault> {
     let (config, snapshot, now) = (login.config(), &login.0.snapshot, login.config().now());
     // Another login may have been quicker.
     let tracked = login.tracked().filter(|tracked| tracked.record.user == user.id());
-    let Some(mut tracked) = tracked else { return Ok(None) };
+    let Some(mut tracked) = tracked else { return Ok(false) };
     let mut lost = 0;
     while confirming_rotates(&tracked.record, tracked.shown) {
         let rotation = rotation(config, &tracked.record, None, now);
@@ -167,7 +166,7 @@ pub(in crate::login) async fn reissue<U: AuthUser>(
                 break;
             }
             Some(Rotated::Lost(other)) if other.ended.is_none() => tracked.record = other,
-            Some(Rotated::Lost(_)) | None => return Ok(None),
+            Some(Rotated::Lost(_)) | None => return Ok(false),
         }
         lost += 1;
         if lost > RETRIES {
@@ -186,18 +185,5 @@ pub(in crate::login) async fn reissue<U: AuthUser>(
     }
     state.identity = Identity::Session { user: Arc::clone(user), fresh, active: true };
     state.decide_cookies(cookies);
-    Ok(Some(()))
-}
-
-impl<U> Sessions<U> {
-    /// How a session ends now. A replay is kept in mind until the user was told of it, at most as long
-    /// as a login is remembered.
-    pub(crate) fn end(&self, config: &Config<U>, reason: EndReason) -> End {
-        let at = Timestamp::from_secs(config.now());
-        let kept = match reason {
-            EndReason::Replay => config.policy.grace.max(config.remember_duration),
-            _ => config.policy.grace,
-        };
-        End { at, reason, keep_until: at.plus(kept) }
-    }
+    Ok(true)
 }

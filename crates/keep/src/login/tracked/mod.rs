@@ -158,7 +158,7 @@ impl<U: AuthUser> Walk<'_, U> {
     /// Whether it was this request that ended the session; of several at once, one tells.
     async fn end(&self, rules: &Rules<'_>, reason: EndReason) -> Result<bool, Fault> {
         let Some(record) = rules.record() else { return Ok(false) };
-        let end = self.sessions.end(self.config, reason);
+        let end = self.config.ending(reason);
         let by_this = self.sessions.store.revoke(&[record.key], &end).await? > 0;
         if by_this {
             let record = Arc::clone(record);
