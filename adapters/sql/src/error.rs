@@ -1,43 +1,104 @@
 //! What a database's error means to a login.
 
+use std::fmt;
+
 use sqlx::Error;
 use sqlx::error::ErrorKind;
 use tower_keep_core::{StoreError, StoreErrorKind};
 
-/// The store's error that a database's is. `store` names the adapter; `known` says what a code of its
-/// database means, where the adapter knows better than sqlx.
-///
-/// The source is kept for logs: sqlx names statements, tables and hosts in it, and no passwords and no
-/// values.
-pub fn store_error(
-    store: &'static str,
-    error: Error,
-    known: impl FnOnce(&str) -> Option<StoreErrorKind>,
-) -> StoreError {
-    let code = error.as_database_error().and_then(|error| error.code());
-    let kind = code.and_then(|code| known(&code)).unwrap_or_else(|| kind_of(&error));
-    StoreError::new(kind, store).with_source(error)
+use crate::Dialect;
+
+/// What an error of a database asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Another transaction was in the way, and this one was undone: it can be run again.
+    Contended,
+    /// The connection is of no more use.
+    Lost,
+    /// Neither; what the store says.
+    Kind(StoreErrorKind),
 }
 
-/// What is stored can't be read as what it should be.
-pub fn corrupt(store: &'static str, what: &'static str) -> StoreError {
-    StoreError::new(StoreErrorKind::Corrupt, store).with_source(what)
+/// A database's error, and what it means.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) cause: Cause,
+    /// Whether the statement may have taken effect.
+    may_be_done: bool,
+    source: Source,
 }
 
-fn kind_of(error: &Error) -> StoreErrorKind {
+#[derive(Debug)]
+enum Source {
+    Sqlx(Error),
+    Words(String),
+}
+
+impl Fault {
+    pub(crate) fn of<D: Dialect>(error: Error) -> Self {
+        let cause = cause::<D>(&error);
+        Self { cause, may_be_done: false, source: Source::Sqlx(error) }
+    }
+
+    pub(crate) fn new(kind: StoreErrorKind, words: impl Into<String>) -> Self {
+        let source = Source::Words(words.into());
+        Self { cause: Cause::Kind(kind), may_be_done: false, source }
+    }
+
+    /// The same, of a statement that writes: if the answer was lost, it may have taken effect.
+    pub(crate) fn unsure(self) -> Self {
+        let is_answer = matches!(self.source, Source::Sqlx(Error::Database(_)));
+        Self { may_be_done: self.cause == Cause::Lost && !is_answer, ..self }
+    }
+
+    /// The same, said in words that name the mend.
+    pub(crate) fn explained(self, words: impl fmt::Display) -> Self {
+        let source = match &self.source {
+            Source::Sqlx(error) => Source::Words(format!("{words}: {error}")),
+            Source::Words(said) => Source::Words(format!("{words}: {said}")),
+        };
+        Self { source, ..self }
+    }
+
+    /// Nothing was done, and a second try may succeed.
+    pub(crate) fn is_worth_a_try(&self) -> bool {
+        self.cause == Cause::Contended || self.cause == Cause::Lost && !self.may_be_done
+    }
+
+    pub(crate) fn into_store_error<D: Dialect>(self) -> StoreError {
+        let kind = match self.cause {
+            // Whether a write took place is not known.
+            Cause::Lost if self.may_be_done => StoreErrorKind::Timeout,
+            Cause::Lost | Cause::Contended => StoreErrorKind::Unavailable,
+            Cause::Kind(kind) => kind,
+        };
+        let error = StoreError::new(kind, D::NAME);
+        match self.source {
+            Source::Sqlx(source) => error.with_source(source),
+            Source::Words(words) => error.with_source(words),
+        }
+    }
+}
+
+/// sqlx names statements, tables and hosts in its errors, and no passwords and no values.
+fn cause<D: Dialect>(error: &Error) -> Cause {
     match error {
-        Error::Database(error) if error.kind() == ErrorKind::UniqueViolation => {
-            StoreErrorKind::Conflict
+        Error::Database(error) => {
+            D::cause(&**error).unwrap_or_else(|| match error.kind() {
+                ErrorKind::UniqueViolation => Cause::Kind(StoreErrorKind::Conflict),
+                _ => Cause::Kind(StoreErrorKind::Unavailable),
+            })
         }
         Error::ColumnDecode { .. }
         | Error::Decode(_)
         | Error::ColumnNotFound(_)
         | Error::ColumnIndexOutOfBounds { .. }
-        | Error::TypeNotFound { .. } => StoreErrorKind::Corrupt,
+        | Error::TypeNotFound { .. } => Cause::Kind(StoreErrorKind::Corrupt),
         Error::Configuration(_) | Error::InvalidArgument(_) | Error::Encode(_) => {
-            StoreErrorKind::Unsupported
+            Cause::Kind(StoreErrorKind::Unsupported)
         }
         // Whoever waits for a connection has asked nothing yet.
-        _ => StoreErrorKind::Unavailable,
+        Error::PoolTimedOut | Error::PoolClosed => Cause::Kind(StoreErrorKind::Unavailable),
+        _ => Cause::Lost,
     }
 }

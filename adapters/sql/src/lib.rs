@@ -1,15 +1,33 @@
-//! What tower-keep's SQL adapters have in common: rows, and what a database's error means.
+//! What tower-keep's SQL adapters have in common, which is most of them.
 //!
-//! Applications use an adapter, such as `tower-keep-sqlite`. This crate names no database.
+//! Applications use an adapter: `tower-keep-postgres`, `tower-keep-mysql`, `tower-keep-sqlite`. This
+//! crate names no database; an adapter is a [`Dialect`] of it, with its migrations.
 //!
 //! | look for | in |
 //! | --- | --- |
-//! | a session record as a row, and back | [`SessionRow`] |
-//! | the ready user type as a row | [`AccountRow`] |
-//! | a database's error as a store's | [`store_error`] |
+//! | opening a store | [`SqlStoreBuilder`] |
+//! | the application's own users | [`SqlStoreBuilder::with_users`] |
+//! | what a database does differently | [`Dialect`] |
+//! | every statement that is run | `statement.rs` |
+//! | time-outs, second tries, dropped calls | `store.rs`, `lease.rs` |
+//! | what a database's error means | [`Cause`] |
 
+mod builder;
+mod dialect;
+mod driver;
 mod error;
+mod lease;
+mod migrate;
+mod names;
 mod row;
+mod sessions;
+mod statement;
+mod store;
+mod users;
 
-pub use error::{corrupt, store_error};
-pub use row::{AccountRow, LoginRow, SESSION_COLUMNS, SessionRow, seconds};
+pub use builder::SqlStoreBuilder;
+pub use dialect::{Dialect, Pools, Settings};
+pub use driver::{Driver, Value};
+pub use error::Cause;
+pub use names::Names;
+pub use store::SqlStore;

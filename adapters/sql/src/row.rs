@@ -1,159 +1,184 @@
-//! Rows of the tables that the adapters' migrations make.
+//! Rows of the tables that the migrations make.
 
-use std::sync::Arc;
+use std::error::Error as StdError;
 
-use sqlx::FromRow;
+use sqlx::{Arguments as _, Error};
 use tower_keep_core::{Account, EndReason, Ended, SessionKey, SessionRecord, Timestamp, UserId};
 
-/// The columns of a session, in the order in which [`SessionRow`]'s fields are bound.
-pub const SESSION_COLUMNS: &str = "key, user_id, generation, rotated_at, seen_at, salt, created, \
-    session_started, last_seen, remember_expires, remember_seconds, expires, address, user_agent, \
-    method, ended_at, end_reason, successor, told";
+use crate::Driver;
 
-/// A session record as a row. Times are seconds since 1970.
-#[derive(Clone, Debug, FromRow)]
-#[expect(missing_docs, reason = "the fields are those of a session record")]
-pub struct SessionRow {
-    pub key: Vec<u8>,
-    pub user_id: String,
-    pub generation: i64,
-    pub rotated_at: Option<i64>,
-    pub seen_at: Option<i64>,
-    pub salt: Vec<u8>,
-    pub created: i64,
-    pub session_started: i64,
-    pub last_seen: i64,
-    pub remember_expires: Option<i64>,
-    pub remember_seconds: i64,
-    pub expires: i64,
-    pub address: Option<String>,
-    pub user_agent: String,
-    pub method: String,
-    pub ended_at: Option<i64>,
-    pub end_reason: Option<String>,
-    pub successor: Option<Vec<u8>>,
-    pub told: bool,
+/// The columns of a session, in the order in which they are read and written.
+pub(crate) const SESSION: [&str; 19] = [
+    "session_key",
+    "user_id",
+    "generation",
+    "rotated_at",
+    "seen_at",
+    "salt",
+    "created",
+    "session_started",
+    "last_seen",
+    "remember_expires",
+    "remember_seconds",
+    "expires",
+    "address",
+    "user_agent",
+    "method",
+    "ended_at",
+    "end_reason",
+    "successor",
+    "told",
+];
+
+/// The columns of a user of the ready type, likewise.
+pub(crate) const ACCOUNT: &str = "id, login, password_hash, active, stamp";
+
+/// Reads a row from left to right.
+pub(crate) struct Columns<'r, DB: Driver> {
+    row: &'r DB::Row,
+    next: usize,
 }
 
-/// A moment as the databases keep it.
-pub fn seconds(time: Timestamp) -> i64 {
-    i64::from(time.as_secs())
+fn wrong(what: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+    Error::Decode(what.into())
 }
 
-impl SessionRow {
-    /// The row of a record.
-    pub fn of(record: &SessionRecord) -> Self {
-        let ended = record.ended.as_ref();
-        Self {
-            key: record.key.as_bytes().to_vec(),
-            user_id: record.user.as_str().to_owned(),
-            generation: record.generation.into(),
-            rotated_at: record.rotated_at.map(seconds),
-            seen_at: record.seen_at.map(seconds),
-            salt: record.salt.to_vec(),
-            created: seconds(record.created),
-            session_started: seconds(record.session_started),
-            last_seen: seconds(record.last_seen),
-            remember_expires: record.remember_expires.map(seconds),
-            remember_seconds: record.remember_seconds.into(),
-            expires: seconds(record.expires),
-            address: record.address.map(|address| address.to_string()),
-            user_agent: record.user_agent.as_ref().to_owned(),
-            method: record.method.as_ref().to_owned(),
-            ended_at: ended.map(|ended| seconds(ended.at)),
-            end_reason: ended.map(|ended| ended.reason.as_str().to_owned()),
-            successor: ended.and_then(|ended| Some(ended.successor?.as_bytes().to_vec())),
-            told: ended.is_some_and(|ended| ended.told),
-        }
+fn present<T>(value: Option<T>) -> Result<T, Error> {
+    value.ok_or_else(|| wrong("a column is null that never is"))
+}
+
+fn time(seconds: i64) -> Result<Timestamp, Error> {
+    u32::try_from(seconds).map(Timestamp::from_secs).map_err(wrong)
+}
+
+fn key(bytes: &[u8]) -> Result<SessionKey, Error> {
+    bytes.try_into().map(SessionKey::new).map_err(wrong)
+}
+
+impl<'r, DB: Driver> Columns<'r, DB> {
+    pub(crate) fn of(row: &'r DB::Row) -> Self {
+        Self::from(row, 0)
     }
 
-    /// The record of a row; `None` if a column holds what none of ours does.
-    pub fn record(self) -> Option<SessionRecord> {
-        let time = |seconds: i64| u32::try_from(seconds).ok().map(Timestamp::from_secs);
-        let ended = match (self.ended_at, self.end_reason) {
-            (None, _) => None,
-            (Some(at), reason) => Some(Ended {
-                at: time(at)?,
-                reason: EndReason::from_word(&reason?)?,
-                successor: self.successor.map(|bytes| key(&bytes)).transpose().ok()?,
-                told: self.told,
-            }),
-        };
-        Some(SessionRecord {
-            key: key(&self.key).ok()?,
-            user: UserId::from(self.user_id),
-            generation: u32::try_from(self.generation).ok()?,
-            rotated_at: self.rotated_at.map(|at| time(at).ok_or(())).transpose().ok()?,
-            seen_at: self.seen_at.map(|at| time(at).ok_or(())).transpose().ok()?,
-            salt: self.salt.try_into().ok()?,
-            created: time(self.created)?,
-            session_started: time(self.session_started)?,
-            last_seen: time(self.last_seen)?,
-            remember_expires: self
-                .remember_expires
-                .map(|at| time(at).ok_or(()))
-                .transpose()
-                .ok()?,
-            remember_seconds: u32::try_from(self.remember_seconds).ok()?,
-            expires: time(self.expires)?,
-            address: self.address.map(|address| address.parse()).transpose().ok()?,
-            user_agent: self.user_agent.into(),
-            method: self.method.into(),
-            ended,
+    pub(crate) fn from(row: &'r DB::Row, first: usize) -> Self {
+        Self { row, next: first }
+    }
+
+    fn next(&mut self) -> usize {
+        self.next += 1;
+        self.next - 1
+    }
+
+    pub(crate) fn int(&mut self) -> Result<Option<i64>, Error> {
+        DB::int(self.row, self.next())
+    }
+
+    fn number(&mut self) -> Result<u32, Error> {
+        present(self.int()?)?.try_into().map_err(wrong)
+    }
+
+    fn time(&mut self) -> Result<Timestamp, Error> {
+        time(present(self.int()?)?)
+    }
+
+    fn some_time(&mut self) -> Result<Option<Timestamp>, Error> {
+        self.int()?.map(time).transpose()
+    }
+
+    fn some_text(&mut self) -> Result<Option<String>, Error> {
+        DB::text(self.row, self.next())
+    }
+
+    pub(crate) fn text(&mut self) -> Result<String, Error> {
+        present(self.some_text()?)
+    }
+
+    fn some_bytes(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        DB::bytes(self.row, self.next())
+    }
+
+    fn bytes(&mut self) -> Result<Vec<u8>, Error> {
+        present(self.some_bytes()?)
+    }
+
+    fn flag(&mut self) -> Result<bool, Error> {
+        present(DB::flag(self.row, self.next())?)
+    }
+
+    pub(crate) fn key(&mut self) -> Result<SessionKey, Error> {
+        key(&self.bytes()?)
+    }
+
+    /// The fields stand in the order of [`SESSION`], which is that of the record.
+    pub(crate) fn session(&mut self) -> Result<SessionRecord, Error> {
+        Ok(SessionRecord {
+            key: self.key()?,
+            user: UserId::from(self.text()?),
+            generation: self.number()?,
+            rotated_at: self.some_time()?,
+            seen_at: self.some_time()?,
+            salt: self.bytes()?.try_into().map_err(|_| wrong("a salt has a wrong length"))?,
+            created: self.time()?,
+            session_started: self.time()?,
+            last_seen: self.time()?,
+            remember_expires: self.some_time()?,
+            remember_seconds: self.number()?,
+            expires: self.time()?,
+            address: self.some_text()?.map(|text| text.parse().map_err(wrong)).transpose()?,
+            user_agent: self.text()?.into(),
+            method: self.text()?.into(),
+            ended: self.ended()?,
         })
     }
-}
 
-fn key(bytes: &[u8]) -> Result<SessionKey, std::array::TryFromSliceError> {
-    bytes.try_into().map(SessionKey::new)
-}
+    fn ended(&mut self) -> Result<Option<Ended>, Error> {
+        let (at, reason) = (self.some_time()?, self.some_text()?);
+        let (successor, told) = (self.some_bytes()?, self.flag()?);
+        let Some(at) = at else { return Ok(None) };
+        let reason = EndReason::from_word(&present(reason)?);
+        let reason = reason.ok_or_else(|| wrong("a session ended for an unknown reason"))?;
+        let successor = successor.map(|bytes| key(&bytes)).transpose()?;
+        Ok(Some(Ended { at, reason, successor, told }))
+    }
 
-/// A user of the ready type as a row.
-#[derive(Clone, FromRow)]
-#[expect(missing_docs, reason = "the fields are those of an account")]
-pub struct AccountRow {
-    pub id: String,
-    pub login: String,
-    pub password_hash: String,
-    pub active: bool,
-    pub stamp: Vec<u8>,
-}
-
-impl AccountRow {
-    /// The account of a row.
-    pub fn account(self) -> Arc<Account> {
-        let account = Account::new(self.id, self.login, self.password_hash);
-        Arc::new(account.with_active(self.active).with_stamp(self.stamp))
+    /// The fields stand in the order of [`ACCOUNT`].
+    pub(crate) fn account(&mut self) -> Result<Account, Error> {
+        let account = Account::new(self.text()?, self.text()?, self.text()?);
+        Ok(account.with_active(self.flag()?).with_stamp(self.bytes()?))
     }
 }
 
-/// A session and, if there is one, its user: a left join of the two tables.
-#[derive(FromRow)]
-#[expect(missing_docs, reason = "the fields are those of an account")]
-pub struct LoginRow {
-    /// The session.
-    #[sqlx(flatten)]
-    pub session: SessionRow,
-    pub id: Option<String>,
-    pub login: Option<String>,
-    pub password_hash: Option<String>,
-    pub active: Option<bool>,
-    pub stamp: Option<Vec<u8>>,
-}
-
-impl LoginRow {
-    /// The record, and its user.
-    pub fn split(self) -> (Option<SessionRecord>, Option<Arc<Account>>) {
-        let account = || {
-            let row = AccountRow {
-                id: self.id?,
-                login: self.login?,
-                password_hash: self.password_hash?,
-                active: self.active?,
-                stamp: self.stamp?,
-            };
-            Some(row.account())
-        };
-        (self.session.record(), account())
-    }
+/// The parameters that insert a record, in the order of [`SESSION`].
+pub(crate) fn session_arguments<DB: Driver>(
+    record: &SessionRecord,
+) -> Result<DB::Arguments, Error> {
+    use crate::Value::{Bytes, Flag, Text};
+    let address = record.address.map(|address| address.to_string());
+    let ended = record.ended.as_ref();
+    let successor = ended.and_then(|ended| ended.successor.as_ref());
+    let values = [
+        (&record.key).into(),
+        record.user.as_str().into(),
+        record.generation.into(),
+        record.rotated_at.into(),
+        record.seen_at.into(),
+        Bytes(Some(&record.salt)),
+        record.created.into(),
+        record.session_started.into(),
+        record.last_seen.into(),
+        record.remember_expires.into(),
+        record.remember_seconds.into(),
+        record.expires.into(),
+        Text(address.as_deref()),
+        record.user_agent.as_ref().into(),
+        record.method.as_ref().into(),
+        ended.map(|ended| ended.at).into(),
+        Text(ended.map(|ended| ended.reason.as_str())),
+        Bytes(successor.map(|key| &key.as_bytes()[..])),
+        Flag(ended.is_some_and(|ended| ended.told)),
+    ];
+    let mut arguments = DB::Arguments::default();
+    arguments.reserve(values.len(), 0);
+    values.into_iter().try_for_each(|value| DB::bind(&mut arguments, value))?;
+    Ok(arguments)
 }

@@ -1,4 +1,6 @@
 -- Users of the ready type, and session records. Times are seconds since 1970.
+CREATE TABLE IF NOT EXISTS keep_versions (version BIGINT NOT NULL PRIMARY KEY);
+
 CREATE TABLE keep_users (
     id TEXT NOT NULL PRIMARY KEY,
     login TEXT NOT NULL UNIQUE,
@@ -9,7 +11,7 @@ CREATE TABLE keep_users (
 
 CREATE TABLE keep_sessions (
     -- The SHA-256 of the session's id, which is in its cookies alone.
-    key BLOB NOT NULL PRIMARY KEY,
+    session_key BLOB NOT NULL PRIMARY KEY,
     user_id TEXT NOT NULL,
     generation INTEGER NOT NULL,
     rotated_at INTEGER,
@@ -27,9 +29,12 @@ CREATE TABLE keep_sessions (
     ended_at INTEGER,
     end_reason TEXT,
     successor BLOB,
-    told INTEGER NOT NULL DEFAULT 0
+    told INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX keep_sessions_of_user ON keep_sessions (user_id, last_seen);
+CREATE INDEX keep_sessions_of_user ON keep_sessions (user_id, last_seen) WHERE ended_at IS NULL;
 CREATE INDEX keep_sessions_expiring ON keep_sessions (expires);
-CREATE INDEX keep_sessions_untold ON keep_sessions (user_id) WHERE end_reason = 'replay' AND told = 0;
+CREATE INDEX keep_sessions_untold ON keep_sessions (user_id)
+    WHERE end_reason = 'replay' AND told = FALSE;
+
+INSERT INTO keep_versions (version) VALUES (1);

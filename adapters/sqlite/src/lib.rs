@@ -6,136 +6,182 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_keep_core::StoreError> {
-//! let store = SqliteStore::in_memory().await?;
+//! let store = SqliteStore::builder("sqlite::memory:").migrate().build().await?;
 //! store.insert(&Account::new(1, "ada", "$argon2id$…")).await?;
 //! assert!(store.by_login("ada").await?.is_some());
 //! # Ok(()) }
 //! ```
 //!
-//! A file is kept with a write-ahead log, so that reads go on while something is written; one
-//! connection writes, and waits up to five seconds for another process's writing to end. Each login is
-//! durable once it is answered (`synchronous = FULL`). The tables are made and kept up to date when the
-//! store is opened; the statements are in this crate's `migrations`.
+//! `sqlite:site.db` is a file, made if there is none. It is kept with a write-ahead log, so that reads
+//! go on while something is written; one connection writes, and waits for another process's writing to
+//! end, no longer than the store's time-out. Each login is durable once it is answered
+//! (`synchronous = FULL`).
+//!
+//! # The application's own users
+//!
+//! Any type that sqlx can read, by two statements:
+//!
+//! ```
+//! use std::borrow::Cow;
+//! use tower_keep_core::{AuthUser, UserId, UserStore};
+//! use tower_keep_sqlite::SqliteStore;
+//!
+//! #[derive(sqlx::FromRow)]
+//! struct Member { id: i64, email: String, password: String }
+//!
+//! impl AuthUser for Member {
+//!     fn id(&self) -> UserId { self.id.into() }
+//!     fn stamp(&self) -> Cow<'_, [u8]> { self.password.as_bytes().into() }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let url = format!("sqlite:{}", directory.path().join("site.db").display());
+//! # let pool = sqlx::SqlitePool::connect(&format!("{url}?mode=rwc")).await?;
+//! # sqlx::raw_sql("CREATE TABLE member (id INTEGER PRIMARY KEY, email TEXT UNIQUE, password TEXT);
+//! #     INSERT INTO member VALUES (7, 'ada@example.com', 'hash')").execute(&pool).await?;
+//! let store = SqliteStore::builder(url)
+//!     .migrate() // the table of sessions
+//!     .with_users::<Member, i64>(
+//!         "SELECT * FROM member WHERE id = ?",
+//!         "SELECT * FROM member WHERE email = ?",
+//!     )
+//!     .build()
+//!     .await?;
+//! let ada = store.user_by_login("ada@example.com").await?.expect("a member");
+//! assert_eq!(store.by_id(&ada.id()).await?.map(|member| member.id), Some(7));
+//! # Ok(()) }
+//! ```
 //!
 //! [tower-keep]: https://crates.io/crates/tower-keep
 
-mod sessions;
-mod users;
-
-use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sqlx::ConnectOptions;
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::error::DatabaseError;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
+    Sqlite, SqliteConnectOptions, SqliteJournalMode, SqliteQueryResult, SqliteSynchronous,
 };
-use tower_keep_core::{StoreError, StoreErrorKind};
-use tower_keep_sql::store_error;
+use sqlx::{ConnectOptions, Error};
+use tower_keep_core::{Account, StoreErrorKind};
+use tower_keep_sql::{Cause, Dialect, Names, Pools, Settings, SqlStore, SqlStoreBuilder};
 
-/// The statements that make and change the tables, by version.
-static MIGRATIONS: Migrator = sqlx::migrate!();
+/// Users and session records in one SQLite database.
+///
+/// [`builder`](SqlStore::builder) takes `sqlite:PATH` or `sqlite::memory:`; a database in memory is
+/// gone with the last handle. With [`builder_on`](SqlStore::builder_on) the pool's own settings count,
+/// and what is said here about the log and the writer is the application's to set.
+pub type SqliteStore<U = Account> = SqlStore<SqliteDialect, U>;
 
-const NAME: &str = "sqlite";
-/// How long a writer waits for another process's writing to end, and a reader for a connection.
-const PATIENCE: Duration = Duration::from_secs(5);
-const READERS: u32 = 8;
+/// Opens a [`SqliteStore`].
+pub type SqliteStoreBuilder<U = Account> = SqlStoreBuilder<SqliteDialect, U>;
+
+/// What SQLite does differently.
+#[derive(Debug)]
+pub enum SqliteDialect {}
+
 /// How often opening a file that another opens is tried again, and after which pause.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Users of the ready type and session records in one SQLite database.
-///
-/// A clone is another handle on the same connections.
-#[derive(Clone)]
-pub struct SqliteStore {
-    reads: SqlitePool,
-    /// SQLite has one writer at a time; so has this.
-    writes: SqlitePool,
-    /// A database in memory lives as long as one connection does, and that of a dropped call may be
-    /// closed.
-    _keeper: Option<Arc<Mutex<SqliteConnection>>>,
-}
+impl Dialect for SqliteDialect {
+    type Database = Sqlite;
 
-impl SqliteStore {
-    /// Opens the database in this file, makes it if there is none, and brings its tables up to date.
-    ///
-    /// # Errors
-    ///
-    /// The file can't be opened or written, or its tables are of a newer version or another's.
-    pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
+    const NAME: &'static str = "sqlite";
+    const MIGRATIONS: &'static [&'static str] =
+        &[include_str!("../migrations/0001_users_and_sessions.sql")];
+    const MIGRATIONS_BEGIN: &'static str = "BEGIN IMMEDIATE";
+    const MIGRATIONS_END: &'static str = "COMMIT";
+    const GREATEST: &'static str = "MAX";
+    const RETURNING: bool = true;
+    const PURGE: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
+        (SELECT session_key FROM {sessions} WHERE expires <= $1 LIMIT $2)";
+
+    fn placeholder(number: usize) -> String {
+        format!("?{number}")
+    }
+
+    fn quoted(name: &str) -> String {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    }
+
+    /// A column holds what was put into it, so its declared type says what is probable.
+    fn sample(column_type: &str) -> Option<String> {
+        let sample = match column_type {
+            "INTEGER" | "BOOLEAN" => "0",
+            "REAL" => "0.5",
+            "TEXT" => "''",
+            "BLOB" => "x''",
+            "DATETIME" => "'1970-01-01 00:00:00'",
+            "DATE" => "'1970-01-01'",
+            "TIME" => "'00:00:00'",
+            _ => return None,
+        };
+        Some(sample.to_owned())
+    }
+
+    /// SQLite has one writer at a time, who writes from the beginning, so that what is read does not
+    /// change.
+    fn begin(_user: Option<u16>, _names: &Names) -> String {
+        "BEGIN IMMEDIATE".to_owned()
+    }
+
+    /// What the result codes mean (<https://sqlite.org/rescode.html>); the low byte is the primary one.
+    fn cause(error: &dyn DatabaseError) -> Option<Cause> {
+        let kind = match error.code()?.parse::<u32>().ok()? & 0xFF {
+            // INTERRUPT.
+            9 => StoreErrorKind::Timeout,
+            // CORRUPT, NOTADB.
+            11 | 26 => StoreErrorKind::Corrupt,
+            // ERROR (no such table or column), TOOBIG, MISMATCH.
+            1 | 18 | 20 => StoreErrorKind::Unsupported,
+            // PERM, BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN.
+            3 | 5 | 6 | 8 | 10 | 13 | 14 => StoreErrorKind::Unavailable,
+            _ => return None,
+        };
+        Some(Cause::Kind(kind))
+    }
+
+    fn takes(_text: &str) -> bool {
+        true
+    }
+
+    fn changed(result: &SqliteQueryResult) -> u64 {
+        result.rows_affected()
+    }
+
+    async fn open(url: &str, settings: &Settings) -> Result<Pools<Sqlite>, Error> {
+        let options: SqliteConnectOptions = url.parse()?;
+        let options = options.busy_timeout(settings.timeout);
+        // sqlx gives a database in memory a name of its own, which this process's connections share.
+        if url.contains(":memory:") || url.contains("mode=memory") {
+            // It lives as long as one connection does, and that of a dropped call may be closed.
+            let keeper = options.connect().await?;
+            let only = settings.pool().max_connections(1).connect_with(options).await?;
+            return Ok(Pools { keeper: Some(Arc::new(Mutex::new(keeper))), ..Pools::one(only) });
+        }
+        let options = options
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(PATIENCE);
-        let pool =
-            |most: u32| SqlitePoolOptions::new().max_connections(most).acquire_timeout(PATIENCE);
+            .synchronous(SqliteSynchronous::Full);
         let mut tries = 0;
         let writes = loop {
-            match pool(1).connect_with(options.clone()).await {
+            let opened = settings.pool().max_connections(1).connect_with(options.clone()).await;
+            match opened {
                 // Who switches a new file to the write-ahead log waits for nobody by itself.
                 Err(error) if is_busy(&error) && tries < TRIES => tokio::time::sleep(PAUSE).await,
-                connected => break connected.map_err(fault)?,
+                opened => break opened?,
             }
             tries += 1;
         };
-        migrate(&writes).await?;
-        let reads = pool(READERS).connect_with(options.read_only(true)).await.map_err(fault)?;
-        Ok(Self { reads, writes, _keeper: None })
+        let reads = settings.pool().connect_lazy_with(options.read_only(true));
+        Ok(Pools { reads, writes, keeper: None })
     }
-
-    /// A database in memory, which is gone with the last handle.
-    ///
-    /// # Errors
-    ///
-    /// SQLite can't be started.
-    pub async fn in_memory() -> Result<Self, StoreError> {
-        // A database of its own, which this process's connections share.
-        let options: SqliteConnectOptions = "sqlite::memory:".parse().map_err(fault)?;
-        let keeper = options.connect().await.map_err(fault)?;
-        let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(PATIENCE);
-        let only = pool.connect_with(options).await.map_err(fault)?;
-        migrate(&only).await?;
-        let keeper = Some(Arc::new(Mutex::new(keeper)));
-        Ok(Self { reads: only.clone(), writes: only, _keeper: keeper })
-    }
-}
-
-/// All in one transaction that writes from its beginning: of several that open a file at once, one
-/// makes the tables and the others wait. SQLite's migrations take no lock of their own.
-async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
-    let mut write = pool.begin_with("BEGIN IMMEDIATE").await.map_err(fault)?;
-    // `run` on a connection makes a future that can't be sent to another thread.
-    MIGRATIONS.run_direct(None, &mut *write, false).await.map_err(|error| match error {
-        MigrateError::Execute(error) => fault(error),
-        error => StoreError::new(StoreErrorKind::Corrupt, NAME).with_source(error),
-    })?;
-    write.commit().await.map_err(fault)
 }
 
 /// `SQLITE_BUSY`: another connection writes.
-fn is_busy(error: &sqlx::Error) -> bool {
+fn is_busy(error: &Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xFF == 5)
-}
-
-/// What SQLite's result codes mean (<https://sqlite.org/rescode.html>); the low byte is the primary one.
-fn fault(error: sqlx::Error) -> StoreError {
-    store_error(NAME, error, |code| match code.parse::<u32>().ok()? & 0xFF {
-        // CORRUPT, NOTADB.
-        11 | 26 => Some(StoreErrorKind::Corrupt),
-        _ => None,
-    })
-}
-
-/// Shows nothing of what is stored.
-impl fmt::Debug for SqliteStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteStore").finish_non_exhaustive()
-    }
 }

@@ -6,12 +6,13 @@ use tower_keep_testkit::contract;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_keeps_every_clause() {
     let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(directory.path().join("keep.db")).await.unwrap();
+    let url = format!("sqlite:{}", directory.path().join("keep.db").display());
+    let store = SqliteStore::builder(url).migrate().build().await.unwrap();
     contract::run_all(|| async { store.clone() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_keeps_every_clause() {
-    let store = SqliteStore::in_memory().await.unwrap();
+    let store = SqliteStore::builder("sqlite::memory:").migrate().build().await.unwrap();
     contract::run_all(|| async { store.clone() }).await;
 }

@@ -1,13 +1,18 @@
 //! What a file does that memory does not: it outlives the process, and can be wrong.
 
 use std::error::Error;
+use std::path::Path;
 use std::time::Duration;
 
 use tower_keep_core::{
-    Account, NewLogin, SessionStore, StoreErrorKind, UserDirectory, UserId, UserStore,
+    Account, NewLogin, SessionStore, StoreError, StoreErrorKind, UserDirectory, UserId, UserStore,
 };
 use tower_keep_sqlite::SqliteStore;
 use tower_keep_testkit::contract::sessions::new_record;
+
+async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
+    SqliteStore::builder(format!("sqlite:{}", path.display())).migrate().build().await
+}
 
 #[tokio::test]
 async fn users_and_sessions_are_there_when_it_is_opened_again() {
@@ -15,13 +20,13 @@ async fn users_and_sessions_are_there_when_it_is_opened_again() {
     let path = directory.path().join("keep.db");
     let (account, record) = (Account::new(1, "ada", "hash"), new_record(&UserId::from(1)));
     {
-        let store = SqliteStore::open(&path).await.unwrap();
+        let store = open(&path).await.unwrap();
         store.insert(&account).await.unwrap();
         let ended_until = record.expires;
         let login = NewLogin { record: &record, replacing: &[], ended_until, limit: None };
         store.create(&login).await.unwrap();
     }
-    let store = SqliteStore::open(&path).await.unwrap();
+    let store = open(&path).await.unwrap();
     assert_eq!(store.by_id(account.id()).await.unwrap().as_deref(), Some(&account));
     assert_eq!(store.load(&record.key).await.unwrap().as_deref(), Some(&record));
 }
@@ -31,7 +36,10 @@ async fn two_stores_on_one_file_see_each_others_writes() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keep.db");
     // Opened by several at once: the tables are made once.
-    let open = || tokio::spawn(SqliteStore::open(path.clone()));
+    let open = || {
+        let path = path.clone();
+        tokio::spawn(async move { open(&path).await })
+    };
     let mut stores = Vec::new();
     for opened in [open(), open(), open(), open()] {
         stores.push(opened.await.unwrap().expect("one waits for the other"));
@@ -56,7 +64,7 @@ async fn two_stores_on_one_file_see_each_others_writes() {
 async fn a_reader_does_not_wait_for_a_writer() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keep.db");
-    let store = SqliteStore::open(&path).await.unwrap();
+    let store = open(&path).await.unwrap();
     store.insert(&Account::new(1, "ada", "hash")).await.unwrap();
     // Somebody else writes, and does not end.
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
@@ -75,12 +83,12 @@ async fn a_reader_does_not_wait_for_a_writer() {
 async fn what_cannot_be_opened_is_a_clear_error() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("nowhere").join("keep.db");
-    let error = SqliteStore::open(&missing).await.unwrap_err();
+    let error = open(&missing).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
     assert!(error.source().is_some_and(|source| source.to_string().contains("unable to open")));
     let text = directory.path().join("text.db");
     std::fs::write(&text, "this is no database, and longer than the header of one would be")
         .unwrap();
-    let error = SqliteStore::open(&text).await.unwrap_err();
+    let error = open(&text).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error:?}");
 }

@@ -1,0 +1,159 @@
+//! Users and sessions in MySQL or MariaDB, for [tower-keep].
+//!
+//! ```no_run
+//! use tower_keep_core::{Account, UserDirectory};
+//! use tower_keep_mysql::MySqlStore;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_keep_core::StoreError> {
+//! let store = MySqlStore::builder("mysql://site:secret@db.example/site").migrate().build().await?;
+//! store.insert(&Account::new(1, "ada", "$argon2id$…")).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # The application's own users
+//!
+//! Any type that sqlx can read, by two statements, which are checked when the store is built:
+//!
+//! ```no_run
+//! use std::borrow::Cow;
+//! use tower_keep_core::{AuthUser, UserId};
+//! use tower_keep_mysql::MySqlStore;
+//!
+//! #[derive(sqlx::FromRow)]
+//! struct Member { id: i64, email: String, password: String }
+//!
+//! impl AuthUser for Member {
+//!     fn id(&self) -> UserId { self.id.into() }
+//!     fn stamp(&self) -> Cow<'_, [u8]> { self.password.as_bytes().into() }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_keep_core::StoreError> {
+//! # let pool = sqlx::MySqlPool::connect_lazy("").expect("a pool");
+//! let store = MySqlStore::builder_on(pool) // the application's pool
+//!     .migrate() // the table of sessions
+//!     .with_users::<Member, i64>(
+//!         "SELECT id, email, password FROM member WHERE id = ?",
+//!         "SELECT id, email, password FROM member WHERE email = ?",
+//!     )
+//!     .build()
+//!     .await?;
+//! let ada = store.user_by_login("ada@example.com").await?;
+//! # Ok(()) }
+//! ```
+//!
+//! [tower-keep]: https://crates.io/crates/tower-keep
+
+use sqlx::error::DatabaseError;
+use sqlx::mysql::{
+    MySql, MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlQueryResult};
+use sqlx::{Error, Executor};
+use tower_keep_core::{Account, StoreErrorKind};
+use tower_keep_sql::{Cause, Dialect, Names, Pools, Settings, SqlStore, SqlStoreBuilder};
+
+/// Users and session records in one database of MariaDB 10.6 or MySQL 8.0, or later.
+///
+/// [`builder`](SqlStore::builder) takes `mysql://user:password@host/database`, and after it the
+/// parameters that sqlx knows, such as `?ssl-mode=VERIFY_IDENTITY`.
+pub type MySqlStore<U = Account> = SqlStore<MySqlDialect, U>;
+
+/// Opens a [`MySqlStore`].
+pub type MySqlStoreBuilder<U = Account> = SqlStoreBuilder<MySqlDialect, U>;
+
+/// What MySQL and MariaDB do differently.
+#[derive(Debug)]
+pub enum MySqlDialect {}
+
+impl Dialect for MySqlDialect {
+    type Database = MySql;
+
+    const NAME: &'static str = "mysql";
+    const MIGRATIONS: &'static [&'static str] =
+        &[include_str!("../migrations/0001_users_and_sessions.sql")];
+    /// Changes of tables commit by themselves, so the migrations can be run again from any statement.
+    const MIGRATIONS_BEGIN: &'static str = "SELECT GET_LOCK(SHA1(CONCAT('keep_', DATABASE())), 3600)";
+    const MIGRATIONS_END: &'static str = "SELECT RELEASE_LOCK(SHA1(CONCAT('keep_', DATABASE())))";
+    const GREATEST: &'static str = "GREATEST";
+    const RETURNING: bool = false;
+    const PURGE: &'static str = "DELETE FROM {sessions} WHERE expires <= $1 ORDER BY expires LIMIT $2";
+
+    fn placeholder(_number: usize) -> String {
+        "?".to_owned()
+    }
+
+    fn quoted(name: &str) -> String {
+        format!("`{}`", name.replace('`', "``"))
+    }
+
+    fn sample(column_type: &str) -> Option<String> {
+        let sample = match column_type.trim_end_matches(" UNSIGNED") {
+            "TINYINT" | "SMALLINT" | "MEDIUMINT" | "INT" | "BIGINT" => {
+                let unsigned = if column_type.ends_with(" UNSIGNED") { "UNSIGNED" } else { "SIGNED" };
+                return Some(format!("CAST(0 AS {unsigned})"));
+            }
+            "BOOLEAN" => "TRUE",
+            "FLOAT" | "DOUBLE" => "0e0",
+            "DECIMAL" => "0.0",
+            "VARCHAR" | "CHAR" | "TEXT" | "TINYTEXT" | "MEDIUMTEXT" | "LONGTEXT" => "''",
+            "DATETIME" => "TIMESTAMP'1970-01-01 00:00:00'",
+            "DATE" => "DATE'1970-01-01'",
+            "TIME" => "TIME'00:00:00'",
+            _ => return None,
+        };
+        Some(sample.to_owned())
+    }
+
+    /// Each user's number is a row of a table of its own, locked until the transaction ends. Reading
+    /// what is committed sees what others wrote while this waited, and locks no gaps.
+    fn begin(user: Option<u16>, names: &Names) -> String {
+        let lock = user.map(|user| {
+            let slot = user % 256;
+            names.fill(&format!("; SELECT slot FROM {{locks}} WHERE slot = {slot} FOR UPDATE"))
+        });
+        let begin = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION";
+        format!("{begin}{}", lock.unwrap_or_default())
+    }
+
+    /// What the numbers mean (<https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html>).
+    fn cause(error: &dyn DatabaseError) -> Option<Cause> {
+        let kind = match error.try_downcast_ref::<MySqlDatabaseError>()?.number() {
+            // Deadlock; the row has changed since it was read.
+            1213 | 1020 => return Some(Cause::Contended),
+            // The server ends the connection, or it was never in order; another one may be.
+            1040 | 1053 | 1152..=1161 | 1927 | 3169 | 4031 => return Some(Cause::Lost),
+            // A primary that became a replica: the next connection may reach the new one.
+            1290 | 1792 | 1836 => return Some(Cause::Lost),
+            // A statement was ended, or took too long.
+            1317 | 1969 | 3024 => StoreErrorKind::Timeout,
+            // Syntax, unknown names, missing rights, data that the columns don't take.
+            1044 | 1045 | 1054 | 1060 | 1064 | 1142 | 1143 | 1146 | 1227 | 1235 | 1264 | 1366 | 1406 => {
+                StoreErrorKind::Unsupported
+            }
+            // Broken tables and indexes.
+            126 | 127 | 1034 | 1194 | 1712 => StoreErrorKind::Corrupt,
+            _ => return None,
+        };
+        Some(Cause::Kind(kind))
+    }
+
+    /// Longer texts would be cut where the server is not strict.
+    fn takes(text: &str) -> bool {
+        text.len() <= 768
+    }
+
+    fn changed(result: &MySqlQueryResult) -> u64 {
+        result.rows_affected()
+    }
+
+    async fn open(url: &str, settings: &Settings) -> Result<Pools<MySql>, Error> {
+        let options: MySqlConnectOptions = url.parse()?;
+        // The server gives up as well: what waits for a lock would else wait on.
+        let seconds = settings.timeout.as_secs().max(1);
+        let pool = settings.pool().after_connect(move |connection: &mut MySqlConnection, _| {
+            let wait = format!("SET SESSION innodb_lock_wait_timeout = {seconds}");
+            Box::pin(async move { connection.execute(sqlx::AssertSqlSafe(wait)).await.map(drop) })
+        });
+        pool.connect_with(options).await.map(Pools::one)
+    }
+}

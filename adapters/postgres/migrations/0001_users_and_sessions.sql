@@ -1,0 +1,40 @@
+-- Users of the ready type, and session records. Times are seconds since 1970.
+CREATE TABLE IF NOT EXISTS keep_versions (version BIGINT NOT NULL PRIMARY KEY);
+
+CREATE TABLE keep_users (
+    id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    login TEXT COLLATE "C" NOT NULL UNIQUE,
+    password_hash TEXT NOT NULL,
+    active BOOLEAN NOT NULL,
+    stamp BYTEA NOT NULL
+);
+
+CREATE TABLE keep_sessions (
+    -- The SHA-256 of the session's id, which is in its cookies alone.
+    session_key BYTEA NOT NULL PRIMARY KEY,
+    user_id TEXT COLLATE "C" NOT NULL,
+    generation BIGINT NOT NULL,
+    rotated_at BIGINT,
+    seen_at BIGINT,
+    salt BYTEA NOT NULL,
+    created BIGINT NOT NULL,
+    session_started BIGINT NOT NULL,
+    last_seen BIGINT NOT NULL,
+    remember_expires BIGINT,
+    remember_seconds BIGINT NOT NULL,
+    expires BIGINT NOT NULL,
+    address TEXT,
+    user_agent TEXT NOT NULL,
+    method TEXT NOT NULL,
+    ended_at BIGINT,
+    end_reason TEXT,
+    successor BYTEA,
+    told BOOLEAN NOT NULL
+);
+
+CREATE INDEX keep_sessions_of_user ON keep_sessions (user_id, last_seen) WHERE ended_at IS NULL;
+CREATE INDEX keep_sessions_expiring ON keep_sessions (expires);
+CREATE INDEX keep_sessions_untold ON keep_sessions (user_id)
+    WHERE end_reason = 'replay' AND NOT told;
+
+INSERT INTO keep_versions (version) VALUES (1);

@@ -1,0 +1,181 @@
+//! Users and sessions in PostgreSQL, for [tower-keep].
+//!
+//! ```no_run
+//! use tower_keep_core::{Account, UserDirectory};
+//! use tower_keep_postgres::PostgresStore;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_keep_core::StoreError> {
+//! let store = PostgresStore::builder("postgres://site:secret@db.example/site")
+//!     .migrate()
+//!     .build()
+//!     .await?;
+//! store.insert(&Account::new(1, "ada", "$argon2id$…")).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # The application's own users
+//!
+//! Any type that sqlx can read, by two statements, which are checked when the store is built:
+//!
+//! ```no_run
+//! use std::borrow::Cow;
+//! use tower_keep_core::{AuthUser, UserId};
+//! use tower_keep_postgres::PostgresStore;
+//!
+//! #[derive(sqlx::FromRow)]
+//! struct Member { id: i64, email: String, password: String }
+//!
+//! impl AuthUser for Member {
+//!     fn id(&self) -> UserId { self.id.into() }
+//!     fn stamp(&self) -> Cow<'_, [u8]> { self.password.as_bytes().into() }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_keep_core::StoreError> {
+//! # let pool = sqlx::PgPool::connect_lazy("").expect("a pool");
+//! let store = PostgresStore::builder_on(pool) // the application's pool
+//!     .migrate() // the table of sessions
+//!     .with_users::<Member, i64>(
+//!         "SELECT id, email, password FROM member WHERE id = $1",
+//!         "SELECT id, email, password FROM member WHERE email = $1",
+//!     )
+//!     .build()
+//!     .await?;
+//! let ada = store.user_by_login("ada@example.com").await?;
+//! # Ok(()) }
+//! ```
+//!
+//! [tower-keep]: https://crates.io/crates/tower-keep
+
+use sqlx::Error;
+use sqlx::error::DatabaseError;
+use sqlx::postgres::{PgConnectOptions, PgQueryResult, Postgres};
+use tower_keep_core::{Account, StoreErrorKind};
+use tower_keep_sql::{Cause, Dialect, Names, Pools, Settings, SqlStore, SqlStoreBuilder};
+
+/// Users and session records in one PostgreSQL database, of version 13 or later.
+///
+/// [`builder`](SqlStore::builder) takes `postgres://user:password@host/database`, and after it the
+/// parameters that sqlx knows, such as `?sslmode=verify-full`.
+pub type PostgresStore<U = Account> = SqlStore<PostgresDialect, U>;
+
+/// Opens a [`PostgresStore`].
+pub type PostgresStoreBuilder<U = Account> = SqlStoreBuilder<PostgresDialect, U>;
+
+/// What only PostgreSQL has settings for.
+pub trait PostgresSettings {
+    /// The schema of the tables; without it, the first of the connection's `search_path`. It has to be
+    /// there: `CREATE SCHEMA`.
+    #[must_use]
+    fn with_schema(self, schema: impl Into<String>) -> Self;
+
+    /// For a proxy that gives each transaction another connection, such as PgBouncer in transaction
+    /// mode: no statement is kept prepared, and each is sent within a transaction.
+    #[must_use]
+    fn with_transaction_pooling(self) -> Self;
+}
+
+impl<U: tower_keep_core::AuthUser> PostgresSettings for PostgresStoreBuilder<U> {
+    fn with_schema(self, schema: impl Into<String>) -> Self {
+        self.set_schema(schema.into())
+    }
+
+    fn with_transaction_pooling(self) -> Self {
+        self.set_transaction_pooling()
+    }
+}
+
+/// What PostgreSQL does differently.
+#[derive(Debug)]
+pub enum PostgresDialect {}
+
+impl Dialect for PostgresDialect {
+    type Database = Postgres;
+
+    const NAME: &'static str = "postgres";
+    const MIGRATIONS: &'static [&'static str] =
+        &[include_str!("../migrations/0001_users_and_sessions.sql")];
+    const MIGRATIONS_BEGIN: &'static str =
+        "BEGIN; SELECT pg_advisory_xact_lock(1801807216, -1); {search_path}";
+    const MIGRATIONS_END: &'static str = "COMMIT";
+    const GREATEST: &'static str = "GREATEST";
+    const RETURNING: bool = true;
+    const PURGE: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
+        (SELECT session_key FROM {sessions} WHERE expires <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
+
+    fn placeholder(number: usize) -> String {
+        format!("${number}")
+    }
+
+    fn quoted(name: &str) -> String {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    }
+
+    fn sample(column_type: &str) -> Option<String> {
+        let sample = match column_type {
+            "INT2" | "INT4" | "INT8" | "OID" | "NUMERIC" | "FLOAT4" | "FLOAT8" | "INTERVAL" => "0",
+            "BOOL" => "false",
+            "TEXT" | "VARCHAR" | "NAME" | "BYTEA" => "",
+            "UUID" => "00000000-0000-0000-0000-000000000000",
+            "DATE" | "TIMESTAMP" | "TIMESTAMPTZ" => "epoch",
+            "TIME" | "TIMETZ" => "00:00",
+            "JSON" | "JSONB" => "{}",
+            "INET" => "0.0.0.0",
+            _ => return None,
+        };
+        Some(format!("CAST('{sample}' AS {column_type})"))
+    }
+
+    /// Each user's number is an advisory lock, which the transaction's end releases. The first number
+    /// sets ours apart from the application's: "keep".
+    fn begin(user: Option<u16>, _names: &Names) -> String {
+        let lock = user.map(|user| format!("; SELECT pg_advisory_xact_lock(1801807216, {user})"));
+        format!("BEGIN ISOLATION LEVEL READ COMMITTED{}", lock.unwrap_or_default())
+    }
+
+    /// What the codes mean (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+    fn cause(error: &dyn DatabaseError) -> Option<Cause> {
+        let code = error.code()?;
+        let kind = match &*code {
+            "40001" | "40P01" => return Some(Cause::Contended),
+            // The server ends the connection, or it was never in order; another one may be.
+            "57P01" | "57P02" | "57P03" | "57P05" => return Some(Cause::Lost),
+            // A primary that became a replica: the next connection may reach the new one.
+            "25006" => return Some(Cause::Lost),
+            // A statement took too long.
+            "57014" => StoreErrorKind::Timeout,
+            "23505" => StoreErrorKind::Conflict,
+            _ => match code.get(..2)? {
+                "08" => return Some(Cause::Lost),
+                "XX" => StoreErrorKind::Corrupt,
+                // Data that the types don't take, limits, unknown names, missing rights.
+                "22" | "42" | "54" | "0A" => StoreErrorKind::Unsupported,
+                _ => StoreErrorKind::Unavailable,
+            },
+        };
+        Some(Cause::Kind(kind))
+    }
+
+    /// PostgreSQL's texts hold no NUL, and its indexes no entry much longer than this.
+    fn takes(text: &str) -> bool {
+        !text.contains('\0') && text.len() <= 2_000
+    }
+
+    fn changed(result: &PgQueryResult) -> u64 {
+        result.rows_affected()
+    }
+
+    async fn open(url: &str, settings: &Settings) -> Result<Pools<Postgres>, Error> {
+        let options: PgConnectOptions = url.parse()?;
+        let options = if settings.transaction_pooling {
+            // A proxy refuses parameters of the connection that it does not know.
+            options.statement_cache_capacity(0).extra_float_digits(None)
+        } else {
+            // The server gives up as well: what waits for a lock would else wait on.
+            let timeout = settings.timeout.as_millis().clamp(1, i32::MAX as u128);
+            options.options([("statement_timeout", format!("{timeout}ms"))])
+        };
+        settings.pool().connect_with(options).await.map(Pools::one)
+    }
+}

@@ -1,0 +1,115 @@
+//! What one database does differently.
+
+use std::any::Any;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::error::DatabaseError;
+use sqlx::pool::PoolOptions;
+use sqlx::{Connection, Database, Error, Pool};
+
+use crate::{Cause, Driver};
+
+/// A kind of database: what its adapter says about it.
+pub trait Dialect: Send + Sync + Sized + 'static {
+    /// The database, in sqlx.
+    type Database: Driver;
+
+    /// Its name in errors.
+    const NAME: &'static str;
+
+    /// The files in `migrations`, the oldest first. Each is a script that ends by noting its version.
+    const MIGRATIONS: &'static [&'static str];
+
+    /// Begins the migrations and keeps other nodes from beginning theirs. `{search_path}` stands for
+    /// the schema, if there is one.
+    const MIGRATIONS_BEGIN: &'static str;
+
+    /// Ends them.
+    const MIGRATIONS_END: &'static str;
+
+    /// The function that answers the greater of two numbers, and null if the first is null.
+    const GREATEST: &'static str;
+
+    /// Whether an `UPDATE` can answer the rows that it changed.
+    const RETURNING: bool;
+
+    /// Removes at most `$2` sessions that have expired at `$1`, and waits for nobody.
+    const PURGE: &'static str;
+
+    /// How a statement names its parameter with this number, counted from one.
+    fn placeholder(number: usize) -> String;
+
+    /// A name between the quotes of this database.
+    fn quoted(name: &str) -> String;
+
+    /// A value of the type that sqlx calls so, for a row that nobody is; `None` for a type whose values
+    /// are not known here.
+    fn sample(column_type: &str) -> Option<String>;
+
+    /// Begins a transaction whose statements each see what was committed before. With a number of a
+    /// user, transactions with the same number wait for each other.
+    fn begin(user: Option<u16>, names: &crate::Names) -> String;
+
+    /// What an error of this database means, where it is known.
+    fn cause(error: &dyn DatabaseError) -> Option<Cause>;
+
+    /// Whether a text can be an id or a login name here.
+    fn takes(text: &str) -> bool;
+
+    /// How many rows a statement changed.
+    fn changed(result: &<Self::Database as Database>::QueryResult) -> u64;
+
+    /// Opens the database of a URL.
+    fn open(
+        url: &str,
+        settings: &Settings,
+    ) -> impl Future<Output = Result<Pools<Self::Database>, Error>> + Send;
+}
+
+/// What [`Dialect::open`] opens the database with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a call to the store takes at most.
+    pub timeout: Duration,
+    /// How many connections the store opens at most.
+    pub max_connections: u32,
+    /// Whether a proxy gives each transaction another connection.
+    pub transaction_pooling: bool,
+}
+
+impl Settings {
+    /// The settings of a pool: what is idle for a second is tried before it is used.
+    pub fn pool<DB: Driver>(&self) -> PoolOptions<DB> {
+        PoolOptions::new()
+            .max_connections(self.max_connections)
+            .acquire_timeout(self.timeout)
+            .test_before_acquire(false)
+            .before_acquire(|connection: &mut DB::Connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for >= Duration::from_secs(1) {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+    }
+}
+
+/// The connections of a store.
+pub struct Pools<DB: Database> {
+    /// For what only reads.
+    pub reads: Pool<DB>,
+    /// For what writes: the same, where a database has many writers.
+    pub writes: Pool<DB>,
+    /// What has to live as long as the store does.
+    pub keeper: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl<DB: Database> Pools<DB> {
+    /// One pool for both.
+    pub fn one(pool: Pool<DB>) -> Self {
+        Self { reads: pool.clone(), writes: pool, keeper: None }
+    }
+}

@@ -1,0 +1,170 @@
+//! A connection for the time of one call.
+
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::{Connection, Error, Pool};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout, timeout_at};
+use tower_keep_core::StoreErrorKind;
+
+use crate::error::{Cause, Fault};
+use crate::statement::{ArgumentsOf, Statement};
+use crate::{Dialect, Driver};
+
+type Row<D> = <<D as Dialect>::Database as sqlx::Database>::Row;
+
+/// How long a connection may take to become usable again after a call that was dropped.
+const TIDYING: Duration = Duration::from_secs(5);
+
+/// A connection, until a deadline.
+///
+/// Dropped in the middle, as when a request is cancelled, it is brought back to order behind the
+/// caller's back, or closed if that fails: what an open transaction has written is gone.
+pub(crate) struct Lease<D: Dialect> {
+    connection: Option<PoolConnection<D::Database>>,
+    deadline: Instant,
+    /// Whether statements are kept prepared.
+    keeps: bool,
+    is_busy: bool,
+    is_open: bool,
+}
+
+impl<D: Dialect> Lease<D> {
+    /// A connection from the pool; with `tested`, one that answers.
+    pub(crate) async fn take(
+        pool: &Pool<D::Database>,
+        deadline: Instant,
+        keeps: bool,
+        tested: bool,
+    ) -> Result<Self, Fault> {
+        loop {
+            let taken = timeout_at(deadline, pool.acquire()).await;
+            let taken = taken.unwrap_or(Err(Error::PoolTimedOut)).map_err(|error| {
+                // What fails here was not asked for anything yet.
+                match Fault::of::<D>(error) {
+                    Fault { cause: Cause::Lost, .. } if tested => Fault::new(
+                        StoreErrorKind::Unavailable,
+                        "no connection to the database can be had",
+                    ),
+                    fault => fault,
+                }
+            })?;
+            let connection = Some(taken);
+            let mut lease = Self { connection, deadline, keeps, is_busy: false, is_open: false };
+            if !tested {
+                return Ok(lease);
+            }
+            match lease.work(|connection| Box::pin(connection.ping())).await {
+                Err(Fault { cause: Cause::Lost, .. }) => {}
+                answer => return answer.map(|()| lease),
+            }
+        }
+    }
+
+    /// Does something with the connection, in time.
+    async fn work<T>(
+        &mut self,
+        work: impl for<'c> FnOnce(
+            &'c mut <D::Database as sqlx::Database>::Connection,
+        ) -> futures_core::future::BoxFuture<'c, Result<T, Error>>,
+    ) -> Result<T, Fault> {
+        let Some(connection) = self.connection.as_deref_mut() else {
+            return Err(Fault::of::<D>(Error::WorkerCrashed));
+        };
+        self.is_busy = true;
+        let done = timeout_at(self.deadline, work(connection)).await;
+        self.is_busy = false;
+        let fault = match done {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(error)) => Fault::of::<D>(error),
+            Err(_) => {
+                let words = "the database did not answer in time";
+                let fault = Fault::new(StoreErrorKind::Timeout, words);
+                // Nobody knows when it will.
+                self.close();
+                fault
+            }
+        };
+        if fault.cause == Cause::Lost {
+            self.close();
+        }
+        Err(fault)
+    }
+
+    /// The connection is dropped without a farewell, and the pool may open another.
+    fn close(&mut self) {
+        self.is_open = false;
+        drop(self.connection.take().map(PoolConnection::detach));
+    }
+
+    /// Runs a statement that answers rows.
+    pub(crate) async fn rows(
+        &mut self,
+        statement: &Statement<D>,
+        arguments: Result<ArgumentsOf<D>, Error>,
+    ) -> Result<Vec<Row<D>>, Fault> {
+        let (sql, arguments) = (statement.sql(), arguments.map_err(Fault::of::<D>)?);
+        let keeps = self.keeps && statement.is_kept();
+        self.work(|connection| D::Database::rows(connection, sql, arguments, keeps)).await
+    }
+
+    /// Runs a statement that changes rows, and answers how many.
+    pub(crate) async fn run(
+        &mut self,
+        statement: &Statement<D>,
+        arguments: Result<ArgumentsOf<D>, Error>,
+    ) -> Result<u64, Fault> {
+        let (sql, arguments) = (statement.sql(), arguments.map_err(Fault::of::<D>)?);
+        let keeps = self.keeps && statement.is_kept();
+        let done = self.work(|connection| D::Database::run(connection, sql, arguments, keeps));
+        done.await.map(|result| D::changed(&result))
+    }
+
+    pub(crate) async fn script(&mut self, sql: String) -> Result<(), Fault> {
+        self.work(|connection| D::Database::script(connection, sql)).await
+    }
+
+    pub(crate) async fn columns(
+        &mut self,
+        statement: &Statement<D>,
+    ) -> Result<Vec<(String, String)>, Fault> {
+        let sql = statement.sql();
+        self.work(|connection| D::Database::columns(connection, sql)).await
+    }
+
+    /// Begins a transaction, with [`Dialect::begin`].
+    pub(crate) async fn begin(&mut self, sql: String) -> Result<(), Fault> {
+        self.is_open = true;
+        self.script(sql).await
+    }
+
+    /// Makes the transaction's changes lasting. Whether a lost answer was a yes is not known.
+    pub(crate) async fn commit(mut self) -> Result<(), Fault> {
+        let done = self.script("COMMIT".to_owned()).await;
+        self.is_open &= done.is_err();
+        done.map_err(Fault::unsure)
+    }
+}
+
+impl<D: Dialect> Drop for Lease<D> {
+    fn drop(&mut self) {
+        let (is_open, is_used) = (self.is_open, self.is_busy || self.is_open);
+        let Some(mut connection) = self.connection.take().filter(|_| is_used) else { return };
+        let Ok(runtime) = Handle::try_current() else { return drop(connection.detach()) };
+        runtime.spawn(async move {
+            let tidied = async {
+                if is_open {
+                    D::Database::script(&mut connection, "ROLLBACK".to_owned()).await
+                } else {
+                    connection.ping().await
+                }
+            };
+            match timeout(TIDYING, tidied).await {
+                // A database's own error is that there was no transaction any more.
+                Ok(Ok(()) | Err(Error::Database(_))) => {}
+                _ => drop(connection.detach()),
+            }
+        });
+    }
+}

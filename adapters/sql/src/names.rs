@@ -1,0 +1,100 @@
+//! What the tables are called.
+
+use tower_keep_core::StoreErrorKind;
+
+use crate::error::Fault;
+
+/// The prefix of a name; PostgreSQL's names have at most 63 bytes, and ours at most 20 without it.
+const LONGEST: usize = 40;
+
+/// The names of the tables: `keep_users`, `keep_sessions` and so on, unless the application says
+/// otherwise.
+#[derive(Clone, Debug)]
+pub struct Names {
+    schema: Option<String>,
+    prefix: String,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { schema: None, prefix: "keep_".to_owned() }
+    }
+}
+
+impl Names {
+    pub(crate) fn set_schema(&mut self, schema: String) {
+        self.schema = Some(schema);
+    }
+
+    pub(crate) fn set_prefix(&mut self, prefix: String) {
+        self.prefix = prefix;
+    }
+
+    /// Names stand in statements as they are, so they have to be plain.
+    pub(crate) fn check(&self) -> Result<(), Fault> {
+        let is_plain = |name: &str| {
+            let mut bytes = name.bytes();
+            bytes.next().is_some_and(|first| first.is_ascii_lowercase() || first == b'_')
+                && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+                && name.len() <= LONGEST
+        };
+        for (what, name) in [("schema", self.schema.as_ref()), ("prefix", Some(&self.prefix))] {
+            if let Some(name) = name.filter(|name| !is_plain(name)) {
+                let words = format!(
+                    "the {what} {name:?} is not of the letters a to z, digits and underscores, \
+                     at most {LONGEST} of them and no digit first"
+                );
+                return Err(Fault::new(StoreErrorKind::Unsupported, words));
+            }
+        }
+        Ok(())
+    }
+
+    /// The statement with the tables' names in place of `{sessions}` and the like.
+    pub fn fill(&self, statement: &str) -> String {
+        let Self { schema, prefix } = self;
+        let schema = schema.as_ref().map(|schema| format!("\"{schema}\".")).unwrap_or_default();
+        ["users", "sessions", "locks", "versions"].iter().fold(statement.to_owned(), |text, name| {
+            text.replace(&format!("{{{name}}}"), &format!("{schema}{prefix}{name}"))
+        })
+    }
+
+    /// A migration, which names tables and indexes with the usual prefix and no schema.
+    pub(crate) fn in_migration(&self, script: &str) -> String {
+        let path = match &self.schema {
+            Some(schema) => format!("SET LOCAL search_path TO \"{schema}\";"),
+            None => String::new(),
+        };
+        script.replace("keep_", &self.prefix).replace("{search_path}", &path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(schema: Option<&str>, prefix: &str) -> Names {
+        Names { schema: schema.map(str::to_owned), prefix: prefix.to_owned() }
+    }
+
+    #[test]
+    fn statements_name_the_tables() {
+        let statement = "SELECT * FROM {sessions} JOIN {users}";
+        let usual = "SELECT * FROM keep_sessions JOIN keep_users";
+        assert_eq!(Names::default().fill(statement), usual);
+        let own = r#"SELECT * FROM "site".auth_sessions JOIN "site".auth_users"#;
+        assert_eq!(names(Some("site"), "auth_").fill(statement), own);
+    }
+
+    #[test]
+    fn a_name_is_plain_or_refused() {
+        for good in ["keep_", "_", "a1_b"] {
+            assert!(names(Some(good), good).check().is_ok(), "{good}");
+        }
+        let long = "x".repeat(41);
+        for bad in ["", "1a", "a b", "a;b", "Keep_", "a\"b", "ä", long.as_str()] {
+            assert!(names(None, bad).check().is_err(), "{bad}");
+            assert!(names(Some(bad), "keep_").check().is_err(), "{bad}");
+        }
+    }
+}

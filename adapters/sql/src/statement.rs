@@ -1,0 +1,186 @@
+//! The statements, once for all databases.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use sqlx::{AssertSqlSafe, Error, SqlSafeStr as _, SqlStr};
+
+use crate::row::{ACCOUNT, SESSION};
+use crate::{Dialect, Driver, Names, Value};
+
+/// A statement as its database reads it.
+pub(crate) struct Statement<D> {
+    sql: Arc<str>,
+    /// Which value is which parameter: not every database can name one twice.
+    order: Box<[usize]>,
+    /// Whether it is worth keeping prepared: one that is asked for again.
+    is_kept: bool,
+    dialect: PhantomData<D>,
+}
+
+/// The parameters of a statement for this kind of database.
+pub(crate) type ArgumentsOf<D> = <<D as Dialect>::Database as sqlx::Database>::Arguments;
+
+impl<D: Dialect> Statement<D> {
+    /// `$1` and so on stand for values, `{sessions}` and the like for tables.
+    fn new(template: &str, names: &Names) -> Self {
+        let (mut sql, mut order) = (String::new(), Vec::new());
+        let numbered = D::placeholder(1) != D::placeholder(2);
+        let template = names.fill(template).replace("{greatest}", D::GREATEST);
+        let mut parts = template.split('$');
+        sql.extend(parts.next());
+        for part in parts {
+            let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            let number = part[..digits].parse().unwrap_or(1);
+            order.push(number - 1);
+            sql += &D::placeholder(number);
+            sql += &part[digits..];
+        }
+        if numbered {
+            order.sort_unstable();
+            order.dedup();
+        }
+        Self { order: order.into(), ..Self::plain(sql) }
+    }
+
+    /// A statement that is in the database's words already, and whose parameters are given in order.
+    pub(crate) fn plain(sql: impl Into<Arc<str>>) -> Self {
+        Self { sql: sql.into(), order: [].into(), is_kept: true, dialect: PhantomData }
+    }
+
+    pub(crate) fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    pub(crate) fn sql(&self) -> SqlStr {
+        AssertSqlSafe(Arc::clone(&self.sql)).into_sql_str()
+    }
+
+    pub(crate) fn arguments(&self, values: &[Value<'_>]) -> Result<ArgumentsOf<D>, Error> {
+        let mut arguments = ArgumentsOf::<D>::default();
+        for value in self.order.iter().filter_map(|index| values.get(*index)) {
+            <D::Database as Driver>::bind(&mut arguments, *value)?;
+        }
+        Ok(arguments)
+    }
+}
+
+macro_rules! statements {
+    ($($name:ident: $sql:expr;)*) => {
+        /// All that is asked of the tables of the migrations.
+        pub(crate) struct Statements<D> {
+            $(pub(crate) $name: Statement<D>,)*
+        }
+
+        impl<D: Dialect> Statements<D> {
+            pub(crate) fn new(names: &Names) -> Self {
+                Self { $($name: Statement::new(&$sql, names),)* }
+            }
+
+        }
+    };
+}
+
+const END: &str = "UPDATE {sessions} SET ended_at = $1, end_reason = $2, expires = $3, \
+    successor = $4, told = FALSE WHERE ended_at IS NULL AND ";
+
+const LATER: &str = "remember_expires = CASE WHEN remember_expires IS NOT NULL \
+    THEN {greatest}(remember_expires, COALESCE($2, remember_expires)) END, \
+    expires = {greatest}(expires, $3)";
+
+fn session() -> String {
+    SESSION.join(", ")
+}
+
+fn returning<D: Dialect>() -> String {
+    if D::RETURNING { format!(" RETURNING {}", session()) } else { String::new() }
+}
+
+statements! {
+    insert: format!(
+        "INSERT INTO {{sessions}} ({}) VALUES ({})",
+        session(),
+        (1..=SESSION.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", "),
+    );
+    load: format!("SELECT {} FROM {{sessions}} WHERE session_key = $1", session());
+    // Of a session, and those that took its place one after the other, the one that lives.
+    standing_for: "WITH RECURSIVE chain (session_key, successor, ended_at) AS ( \
+        SELECT session_key, successor, ended_at FROM {sessions} WHERE session_key = $1 \
+        UNION ALL SELECT later.session_key, later.successor, later.ended_at \
+        FROM {sessions} AS later JOIN chain ON later.session_key = chain.successor) \
+        SELECT session_key FROM chain WHERE ended_at IS NULL";
+    end: format!("{END} session_key = $5");
+    end_live: format!("{END} session_key = $5 AND expires > $1");
+    end_live_of: format!("{END} user_id = $5 AND expires > $1");
+    end_all_of: format!("{END} user_id = $5");
+    end_live_others_of: format!("{END} user_id = $5 AND session_key <> $6 AND expires > $1");
+    end_others_of: format!("{END} user_id = $5 AND session_key <> $6");
+    oldest_others_of: format!(
+        "SELECT {} FROM {{sessions}} WHERE user_id = $1 AND session_key <> $2 \
+         AND ended_at IS NULL AND expires > $3 ORDER BY created",
+        session(),
+    );
+    untold: format!(
+        "SELECT {} FROM {{sessions}} WHERE user_id = $1 AND end_reason = 'replay' AND told = FALSE",
+        session(),
+    );
+    tell: "UPDATE {sessions} SET told = TRUE \
+        WHERE user_id = $1 AND end_reason = 'replay' AND told = FALSE";
+    rotate: format!(
+        "UPDATE {{sessions}} SET generation = generation + 1, rotated_at = $1, \
+         session_started = $1, last_seen = $1, seen_at = NULL, {LATER} \
+         WHERE session_key = $4 AND generation = $5 AND ended_at IS NULL{}",
+        returning::<D>(),
+    );
+    seen: "UPDATE {sessions} SET seen_at = $1 \
+        WHERE session_key = $2 AND generation = $3 AND seen_at IS NULL AND ended_at IS NULL";
+    touch: format!(
+        "UPDATE {{sessions}} SET last_seen = {{greatest}}(last_seen, $1), {LATER} \
+         WHERE session_key = $4 AND ended_at IS NULL",
+    );
+    list: format!(
+        "SELECT {} FROM {{sessions}} WHERE user_id = $1 AND ended_at IS NULL AND expires > $2 \
+         ORDER BY last_seen DESC LIMIT $3",
+        session(),
+    );
+    purge: D::PURGE;
+    account_by_id: format!("SELECT {ACCOUNT} FROM {{users}} WHERE id = $1");
+    account_by_login: format!("SELECT {ACCOUNT} FROM {{users}} WHERE login = $1");
+    insert_account: format!("INSERT INTO {{users}} ({ACCOUNT}) VALUES ($1, $2, $3, $4, $5)");
+    update_account: "UPDATE {users} SET login = $2, password_hash = $3, active = $4, stamp = $5 \
+        WHERE id = $1";
+    delete_account: "DELETE FROM {users} WHERE id = $1";
+    // The user first, then the session.
+    login_of_account: format!(
+        "SELECT {}, {} FROM {{sessions}} AS keep \
+         LEFT JOIN {{users}} AS owner ON owner.id = keep.user_id WHERE keep.session_key = $1",
+        ACCOUNT.split(", ").map(|column| format!("owner.{column}")).collect::<Vec<_>>().join(", "),
+        of_keep(),
+    );
+    version: "SELECT MAX(version) FROM {versions}";
+}
+
+/// The session's columns, of the table `keep`, under names that no table of users has.
+fn of_keep() -> String {
+    SESSION.map(|column| format!("keep.{column} AS keep_{column}")).join(", ")
+}
+
+/// The session and its probable user in one statement: `by_id` is the application's, with the id as
+/// its parameter; the key is the second.
+pub(crate) fn login_of<D: Dialect>(by_id: &str, names: &Names) -> Statement<D> {
+    let sessions = names.fill("{sessions}");
+    let (columns, key) = (of_keep(), D::placeholder(2));
+    // The line's end ends a comment, too.
+    Statement::plain(format!(
+        "SELECT owner.*, {columns} FROM {sessions} AS keep \
+         LEFT JOIN (SELECT found.*, 1 AS keep_found FROM ({by_id}\n) AS found) AS owner \
+         ON 1 = 1 WHERE keep.session_key = {key}"
+    ))
+}
+
+/// Users of the ready type by a number of ids.
+pub(crate) fn accounts<D: Dialect>(count: usize, names: &Names) -> Statement<D> {
+    let ids: Vec<_> = (1..=count).map(|n| format!("${n}")).collect();
+    let template = format!("SELECT {ACCOUNT} FROM {{users}} WHERE id IN ({})", ids.join(", "));
+    Statement { is_kept: false, ..Statement::new(&template, names) }
+}
