@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http_body::Frame;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tower_keep::{
     Account, AuthUser, CurrentUser, Event, Fault, FreshUser, Keys, LogInError, LoginLayer,
     LoginLayerBuilder, SessionInfo, SessionRecord, UserDirectory,
@@ -43,6 +44,8 @@ pub struct Site {
     pub gate: Gate,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Ends when the site is dropped, and with it the store's connections.
+    _serving: JoinSet<()>,
 }
 
 /// Requests of the slow page: they have looked at the login, and wait to be let go.
@@ -175,8 +178,8 @@ impl Site {
         let auth = configure(builder).build().expect("settings that agree");
         let gate = Gate::closed();
         let router = router(&auth, store.clone()).layer(Extension(gate.clone()));
-        let address = serve(auth.layer(router)).await;
-        Self { auth, store, clock, events, gate, address }
+        let (address, serving) = serve(auth.layer(router)).await;
+        Self { auth, store, clock, events, gate, address, _serving: serving }
     }
 
     /// A browser without cookies.
@@ -199,7 +202,7 @@ impl Site {
 }
 
 /// Serves on a free port of loopback.
-pub(crate) async fn serve<S>(service: S) -> SocketAddr
+async fn serve<S>(service: S) -> (SocketAddr, JoinSet<()>)
 where
     S: tower::Service<Request, Response = Response, Error = std::convert::Infallible>
         + Clone
@@ -211,8 +214,9 @@ where
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service);
-    tokio::spawn(async move { axum::serve(listener, service).await });
-    address
+    let mut serving = JoinSet::new();
+    serving.spawn(async move { axum::serve(listener, service).await.expect("it serves") });
+    (address, serving)
 }
 
 fn router(auth: &LoginLayer<Account>, store: WatchedStore) -> Router {

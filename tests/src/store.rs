@@ -1,9 +1,13 @@
 //! A store that counts what it is asked, and fails on demand.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tower_keep::{Account, LoginStore, StoreErrorKind, UserDirectory, UserStore};
 use tower_keep_memory::MemoryStore;
+use tower_keep_mysql::MySqlStore;
+use tower_keep_postgres::PostgresStore;
+use tower_keep_sql::{Dialect, SqlStoreBuilder};
 use tower_keep_sqlite::SqliteStore;
 use tower_keep_testkit::{Call, FaultyStore, Trouble};
 
@@ -16,8 +20,8 @@ impl<S: UserDirectory<User = Account> + LoginStore> AnyStore for S {}
 /// none.
 pub type WatchedStore = FaultyStore<Arc<dyn AnyStore>>;
 
-/// An empty store, of the kind that `KEEP_STORE` names: `memory`, which is the default, or `sqlite`.
-/// `cargo xtask test` runs the same tests on each.
+/// An empty store, of the kind that `KEEP_STORE` names: `memory`, which is the default, `sqlite`,
+/// `postgres` or `mysql`. `cargo xtask test` runs the same tests on each.
 ///
 /// # Panics
 ///
@@ -26,9 +30,25 @@ pub async fn new_store() -> WatchedStore {
     let kind = std::env::var("KEEP_STORE");
     FaultyStore::new(match kind.as_deref().unwrap_or("memory") {
         "memory" => Arc::new(MemoryStore::new()),
-        "sqlite" => Arc::new(SqliteStore::in_memory().await.expect("SQLite starts")),
-        other => panic!("there is no store {other:?}; there are memory and sqlite"),
+        "sqlite" => opened(SqliteStore::builder("sqlite::memory:")).await,
+        "postgres" => opened(PostgresStore::builder(url("POSTGRES_URL"))).await,
+        "mysql" => opened(MySqlStore::builder(url("MYSQL_URL"))).await,
+        other => panic!("there is no store {other:?}; there are memory, sqlite, postgres and mysql"),
     })
+}
+
+fn url(variable: &str) -> String {
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set; `cargo xtask test` starts a server"))
+}
+
+/// Tables that no other test has, and few connections: tests run side by side.
+async fn opened<D: Dialect>(builder: SqlStoreBuilder<D>) -> Arc<dyn AnyStore> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let builder = builder.with_table_prefix(format!("h{}_{number}_", std::process::id()));
+    let store = builder.with_max_connections(4).migrate().build().await;
+    Arc::new(store.expect("the store opens"))
 }
 
 /// Short words for what tests do with it.

@@ -3,8 +3,8 @@
 CREATE TABLE IF NOT EXISTS keep_versions (version BIGINT NOT NULL PRIMARY KEY) ENGINE = InnoDB;
 
 CREATE TABLE IF NOT EXISTS keep_users (
-    id VARBINARY(768) NOT NULL PRIMARY KEY,
-    login VARBINARY(768) NOT NULL UNIQUE,
+    id VARBINARY(2000) NOT NULL PRIMARY KEY,
+    login VARBINARY(2000) NOT NULL UNIQUE,
     password_hash TEXT NOT NULL,
     active BOOLEAN NOT NULL,
     stamp BLOB NOT NULL
@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS keep_users (
 CREATE TABLE IF NOT EXISTS keep_sessions (
     -- The SHA-256 of the session's id, which is in its cookies alone.
     session_key BINARY(32) NOT NULL PRIMARY KEY,
-    user_id VARBINARY(768) NOT NULL,
+    user_id VARBINARY(2000) NOT NULL,
     generation BIGINT NOT NULL,
     rotated_at BIGINT,
     seen_at BIGINT,

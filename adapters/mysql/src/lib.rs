@@ -139,7 +139,7 @@ impl Dialect for MySqlDialect {
 
     /// Longer texts would be cut where the server is not strict.
     fn takes(text: &str) -> bool {
-        text.len() <= 768
+        text.len() <= 2_000
     }
 
     fn changed(result: &MySqlQueryResult) -> u64 {

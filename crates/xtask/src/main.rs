@@ -1,35 +1,51 @@
 //! `cargo xtask test`: provisions what the tests need, and runs them.
 
-mod provision;
-
 use std::env;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+
+use xtask::servers::{Kind, Server};
+use xtask::{provision, run};
 
 const USAGE: &str = "\
 cargo xtask test            provisions what the tests need, and runs all of them
 cargo xtask test NAME…      only these packages, with only what they need
+cargo xtask servers         starts the databases, says where, and waits for the end of its input
 cargo xtask names           the packages' names";
 
 /// A package of the workspace that has tests, under its short name.
 struct Package {
     name: &'static str,
     package: &'static str,
-    needs_python: bool,
+    needs: &'static [Need],
 }
 
+/// What a package's tests need besides cargo.
+#[derive(Clone, Copy, PartialEq)]
+enum Need {
+    /// Python with Flask-Login.
+    Python,
+    /// A server.
+    Server(Kind),
+}
+
+const POSTGRES: Need = Need::Server(Kind::Postgres);
+const MYSQL: Need = Need::Server(Kind::MariaDb);
+const PGBOUNCER: Need = Need::Server(Kind::PgBouncer);
+
 const PACKAGES: &[Package] = &[
-    Package { name: "core", package: "tower-keep-core", needs_python: false },
-    Package { name: "keep", package: "tower-keep", needs_python: false },
-    Package { name: "testkit", package: "tower-keep-testkit", needs_python: false },
-    Package { name: "memory", package: "tower-keep-memory", needs_python: false },
-    Package { name: "sql", package: "tower-keep-sql", needs_python: false },
-    Package { name: "sqlite", package: "tower-keep-sqlite", needs_python: false },
-    Package { name: "tests", package: "tower-keep-tests", needs_python: true },
-    Package { name: "quickstart", package: "quickstart", needs_python: false },
-    Package { name: "hyper", package: "hyper-example", needs_python: false },
-    Package { name: "benches", package: "tower-keep-benches", needs_python: false },
+    Package { name: "core", package: "tower-keep-core", needs: &[] },
+    Package { name: "keep", package: "tower-keep", needs: &[] },
+    Package { name: "testkit", package: "tower-keep-testkit", needs: &[] },
+    Package { name: "memory", package: "tower-keep-memory", needs: &[] },
+    Package { name: "sql", package: "tower-keep-sql", needs: &[] },
+    Package { name: "sqlite", package: "tower-keep-sqlite", needs: &[] },
+    Package { name: "postgres", package: "tower-keep-postgres", needs: &[POSTGRES, PGBOUNCER] },
+    Package { name: "mysql", package: "tower-keep-mysql", needs: &[MYSQL] },
+    Package { name: "tests", package: "tower-keep-tests", needs: &[Need::Python, POSTGRES, MYSQL] },
+    Package { name: "quickstart", package: "quickstart", needs: &[] },
+    Package { name: "hyper", package: "hyper-example", needs: &[] },
+    Package { name: "benches", package: "tower-keep-benches", needs: &[] },
 ];
 
 /// The tests over HTTP that hold for either kind of login. The others start sites of both kinds, or
@@ -48,13 +64,14 @@ const OF_EITHER_KIND: &[&str] = &[
 const OF_RECORDS: &[&str] = &["faults", "sessions"];
 
 /// The stores besides memory that the tests over HTTP run on.
-const STORES: &[&str] = &["sqlite"];
+const STORES: &[&str] = &["sqlite", "postgres", "mysql"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["test", names @ ..] => test(names),
+        ["servers"] => serve(),
         ["names"] => {
             PACKAGES.iter().for_each(|package| println!("{}", package.name));
             Ok(())
@@ -72,6 +89,36 @@ fn main() -> ExitCode {
 
 fn test(names: &[&str]) -> Result<(), String> {
     let packages = chosen(names)?;
+    let needs = |need| packages.iter().any(|package| package.needs.contains(&need));
+    let mut servers = Vec::new();
+    let mut variables: Vec<(&str, String)> = Vec::new();
+    for kind in [Kind::Postgres, Kind::MariaDb, Kind::PgBouncer] {
+        if !needs(Need::Server(kind)) || env::var_os(kind.variable()).is_some() {
+            continue;
+        }
+        let server = match kind {
+            Kind::PgBouncer => {
+                // A server of the caller's can't be told to trust a proxy.
+                if !servers.iter().any(|server: &Server| server.kind() == Kind::Postgres) {
+                    servers.push(Server::start(Kind::Postgres)?);
+                }
+                let postgres = servers.iter().find(|server| server.kind() == Kind::Postgres);
+                Server::start_proxy(postgres.ok_or("there is no PostgreSQL")?)?
+            }
+            kind => Server::start(kind)?,
+        };
+        variables.push((kind.variable(), server.url()));
+        servers.push(server);
+    }
+    if needs(Need::Python) {
+        let python = provision::python(&root())?;
+        variables.push(("KEEP_PYTHON", python.display().to_string()));
+    }
+    let cargo_test = || {
+        let mut cargo = cargo_test();
+        cargo.envs(variables.iter().map(|(name, value)| (name, value)));
+        cargo
+    };
     let mut cargo = cargo_test();
     // A whole workspace shares its features; a package on its own also shows that it builds so.
     if names.is_empty() {
@@ -79,9 +126,6 @@ fn test(names: &[&str]) -> Result<(), String> {
     }
     for package in packages.iter().filter(|_| !names.is_empty()) {
         cargo.args(["--package", package.package]);
-    }
-    if packages.iter().any(|package| package.needs_python) {
-        cargo.env("KEEP_PYTHON", provision::python(&root())?);
     }
     run(&mut cargo)?;
     if packages.iter().any(|package| package.name == "tests") {
@@ -109,6 +153,17 @@ fn test(names: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
+/// Servers for tests that are run one by one.
+fn serve() -> Result<(), String> {
+    let postgres = Server::start(Kind::Postgres)?;
+    let servers = [Server::start(Kind::MariaDb)?, Server::start_proxy(&postgres)?, postgres];
+    for server in &servers {
+        println!("export {}={}", server.kind().variable(), server.url());
+    }
+    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    Ok(())
+}
+
 fn cargo_test() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root()).args(["test", "--all-features"]);
@@ -128,18 +183,4 @@ fn chosen(names: &[&str]) -> Result<Vec<&'static Package>, String> {
 fn root() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.ancestors().nth(2).unwrap_or(own).to_owned()
-}
-
-/// Runs a command and waits; what it prints is seen.
-fn run(command: &mut Command) -> Result<(), String> {
-    let shown = || {
-        let words = command.get_args().map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
-        format!("{} {words}", command.get_program().to_string_lossy())
-    };
-    let shown = shown();
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("`{shown}` ended with {status}")),
-        Err(error) => Err(format!("`{shown}` could not be started: {error}")),
-    }
 }

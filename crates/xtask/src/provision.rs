@@ -1,4 +1,4 @@
-//! What tests need besides cargo: installed or made here, never taken for granted.
+//! What is installed, or made below `target/`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +6,11 @@ use std::process::Command;
 use crate::run;
 
 /// A Python with Flask-Login, in a virtual environment below `target/`.
-pub(crate) fn python(root: &Path) -> Result<PathBuf, String> {
+///
+/// # Errors
+///
+/// Something is missing that can't be installed; the text says how to.
+pub fn python(root: &Path) -> Result<PathBuf, String> {
     let requirements = root.join("tests/parity/requirements.txt");
     let environment = root.join("target/parity-venv");
     let python = environment.join("bin/python");
@@ -28,7 +32,7 @@ fn imports_flask_login(python: &Path) -> bool {
 }
 
 /// Installs Debian packages, or says which to install.
-fn install(packages: &[&str]) -> Result<(), String> {
+pub(crate) fn install(packages: &[&str]) -> Result<(), String> {
     let words = packages.join(" ");
     println!("installing {words}");
     let by_hand = |error| {
@@ -46,7 +50,7 @@ fn install(packages: &[&str]) -> Result<(), String> {
     apt(&[&["install", "-y", "-qq"], packages].concat()).map_err(by_hand)
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output();
     id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }

@@ -1,0 +1,23 @@
+//! A server, and tables of a test's own in it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tower_keep_mysql::{MySqlStore, MySqlStoreBuilder};
+
+/// The server's URL.
+pub(crate) fn url() -> String {
+    std::env::var("MYSQL_URL")
+        .expect("MYSQL_URL names no server; `cargo xtask test mysql` starts one")
+}
+
+/// A prefix that no other test has.
+pub(crate) fn prefix() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("t{}_{number}_", std::process::id())
+}
+
+/// A store's builder, whose tables are the test's own.
+pub(crate) fn builder() -> MySqlStoreBuilder {
+    MySqlStore::builder(url()).with_table_prefix(prefix()).migrate()
+}

@@ -1,0 +1,25 @@
+//! What tests need besides cargo: installed, made or started here, never taken for granted.
+
+pub mod provision;
+pub mod servers;
+
+use std::ffi::OsStr;
+use std::process::Command;
+
+/// Runs a command and waits; what it prints is seen.
+///
+/// # Errors
+///
+/// It can't be started, or ends with a failure.
+pub fn run(command: &mut Command) -> Result<(), String> {
+    let shown = || {
+        let words = command.get_args().map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
+        format!("{} {words}", command.get_program().to_string_lossy())
+    };
+    let shown = shown();
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("`{shown}` ended with {status}")),
+        Err(error) => Err(format!("`{shown}` could not be started: {error}")),
+    }
+}

@@ -1,0 +1,361 @@
+//! Private database servers on free loopback ports, which are gone with the test.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::provision::{install, is_root};
+
+/// How long a server may take until it answers.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Kills the server when it is told to by a line; or when the test ends, however it ends, because the
+/// pipe is closed then: with the server's directory.
+const GUARDIAN: &str = r#"exec 3<&0; directory=$1; shift; "$@" </dev/null & echo $!
+    read _ <&3; told=$?; kill -KILL $!; wait; test $told = 0 || rm -rf "$directory""#;
+
+/// What can be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// PostgreSQL.
+    Postgres,
+    /// MariaDB, which speaks MySQL's protocol.
+    MariaDb,
+    /// PgBouncer in transaction mode, in front of a PostgreSQL.
+    PgBouncer,
+}
+
+impl Kind {
+    /// The name of its adapter's tests.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::MariaDb => "mysql",
+            Self::PgBouncer => "pgbouncer",
+        }
+    }
+
+    /// The variable with the URL of a server to use instead.
+    #[must_use]
+    pub fn variable(self) -> &'static str {
+        match self {
+            Self::Postgres => "POSTGRES_URL",
+            Self::MariaDb => "MYSQL_URL",
+            Self::PgBouncer => "PGBOUNCER_URL",
+        }
+    }
+
+    /// The server's program, which is installed if it is missing.
+    fn program(self) -> Result<PathBuf, String> {
+        let (package, find): (_, fn() -> Option<PathBuf>) = match self {
+            Self::Postgres => ("postgresql", || newest_postgres().map(|bin| bin.join("postgres"))),
+            Self::MariaDb => ("mariadb-server", || in_path(&["mariadbd", "mysqld"])),
+            Self::PgBouncer => ("pgbouncer", || in_path(&["pgbouncer"])),
+        };
+        if let Some(program) = find() {
+            return Ok(program);
+        }
+        let name = self.name();
+        let instead = format!("or set {} to a server of yours", self.variable());
+        install(&[package]).map_err(|error| format!("no server for {name}: {error}\n{instead}"))?;
+        find().ok_or_else(|| format!("{package} is installed, and has no server in it; {instead}"))
+    }
+}
+
+/// A running server. Its directory and its processes are gone when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    kind: Kind,
+    directory: PathBuf,
+    port: u16,
+    guardian: Option<(Child, u32)>,
+    program: PathBuf,
+}
+
+impl Server {
+    /// Starts an empty server.
+    ///
+    /// # Errors
+    ///
+    /// It can't be installed, set up or started; the text says what helps.
+    pub fn start(kind: Kind) -> Result<Self, String> {
+        let mut server = Self::prepared(kind)?;
+        match kind {
+            Kind::Postgres => server.set_up_postgres()?,
+            Kind::MariaDb => server.set_up_mariadb()?,
+            Kind::PgBouncer => return Err("a proxy needs a server behind it".to_owned()),
+        }
+        server.run()?;
+        Ok(server)
+    }
+
+    /// Starts a PgBouncer in transaction mode in front of a PostgreSQL of ours.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start).
+    pub fn start_proxy(behind: &Self) -> Result<Self, String> {
+        let mut server = Self::prepared(Kind::PgBouncer)?;
+        let at = |name: &str| server.directory.join(name).display().to_string();
+        let text = format!(
+            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {}\nunix_socket_dir =\nauth_type = md5\nauth_file = {}\n\
+             pool_mode = transaction\nmax_client_conn = 200\ndefault_pool_size = 5\n",
+            behind.port,
+            server.port,
+            at("users"),
+        );
+        server.write("users", "\"keep\" \"secret\"\n")?;
+        server.write("proxy.ini", &text)?;
+        server.run()?;
+        Ok(server)
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where it listens, with a user and a password that may do everything.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let (scheme, database) = match self.kind {
+            Kind::Postgres | Kind::PgBouncer => ("postgres", "postgres"),
+            Kind::MariaDb => ("mysql", "keep"),
+        };
+        format!("{scheme}://keep:secret@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Kills the server as a crash would: no farewell, nothing flushed.
+    pub fn kill(&mut self) {
+        if let Some((mut guardian, _)) = self.guardian.take() {
+            if let Some(mut pipe) = guardian.stdin.take() {
+                let _ = pipe.write_all(b"kill\n");
+            }
+            let _ = guardian.wait();
+        }
+    }
+
+    /// Stops the server's process without ending it, so that it answers nothing; or lets it go on.
+    pub fn freeze(&self, is_frozen: bool) {
+        if let Some((_, process)) = &self.guardian {
+            let signal = if is_frozen { "-STOP" } else { "-CONT" };
+            let _ = Command::new("kill").args([signal, &process.to_string()]).status();
+        }
+    }
+
+    /// Starts it again on what it had written, and waits until it answers.
+    ///
+    /// # Errors
+    ///
+    /// It does not answer.
+    pub fn run(&mut self) -> Result<(), String> {
+        let begun = Instant::now();
+        // Straight after a crash, the remains of the old processes can be in the way.
+        while begun.elapsed() < PATIENCE {
+            self.spawn()?;
+            while self.is_running() {
+                if self.answers() {
+                    return Ok(());
+                }
+                sleep(PAUSE);
+                if begun.elapsed() > PATIENCE {
+                    break;
+                }
+            }
+            self.kill();
+            sleep(PAUSE);
+        }
+        let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+        Err(format!("{} does not answer:\n{log}", self.program.display()))
+    }
+
+    fn prepared(kind: Kind) -> Result<Self, String> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let program = kind.program()?;
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tower-keep-{}-{}-{number}", kind.name(), std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let port = port.map_err(|error| format!("no free port: {error}"))?.port();
+        fs::create_dir(&directory).map_err(|error| error.to_string())?;
+        let server = Self { kind, directory, port, guardian: None, program };
+        if is_root() {
+            let owner = server.directory.display().to_string();
+            call(Command::new("chown").args(["nobody", &owner]))?;
+        }
+        Ok(server)
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<(), String> {
+        let path = self.directory.join(name);
+        fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    fn set_up_postgres(&mut self) -> Result<(), String> {
+        self.write("password", "secret")?;
+        let mut set_up = unprivileged(&self.program.with_file_name("initdb"))?;
+        set_up.arg("--pgdata").arg(self.data()).arg("--pwfile").arg(self.directory.join("password"));
+        set_up.args(["--username=keep", "--auth=password", "--encoding=UTF8", "--locale=C"]);
+        call(&mut set_up)
+    }
+
+    fn set_up_mariadb(&mut self) -> Result<(), String> {
+        self.write(
+            "users.sql",
+            "CREATE DATABASE IF NOT EXISTS keep;\n\
+             CREATE USER IF NOT EXISTS keep@'%' IDENTIFIED BY 'secret';\n\
+             GRANT ALL ON *.* TO keep@'%';\n",
+        )?;
+        let names = ["mariadb-install-db", "mysql_install_db"];
+        let program = in_path(&names).ok_or("mariadb-install-db is missing: reinstall MariaDB")?;
+        let mut set_up = unprivileged(&program)?;
+        set_up.arg("--no-defaults").arg(format!("--datadir={}", self.data().display()));
+        set_up.args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
+        call(&mut set_up)
+    }
+
+    /// The server on this directory and port. What it has not flushed is the system's to lose, not the
+    /// process's, so a crash loses nothing.
+    fn command(&self) -> Result<Command, String> {
+        let mut command = unprivileged(Path::new("/bin/sh"))?;
+        command.args(["-c", GUARDIAN, "guardian"]).arg(&self.directory).arg(&self.program);
+        let (port, directory) = (self.port, self.directory.display());
+        match self.kind {
+            Kind::Postgres => {
+                command.arg("-D").arg(self.data()).args(["-p", &port.to_string()]);
+                let settings =
+                    ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=300"];
+                command.args(settings.iter().flat_map(|setting| ["-c", setting]));
+                command.args(["-c", &format!("unix_socket_directories={directory}")]);
+            }
+            Kind::MariaDb => {
+                let data = self.data();
+                command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
+                command.arg(format!("--port={port}")).arg(format!("--socket={directory}/socket"));
+                command.arg(format!("--init-file={directory}/users.sql"));
+                command.arg(format!("--pid-file={directory}/pid"));
+                command.args(["--bind-address=127.0.0.1", "--skip-name-resolve"]);
+                command.args(["--innodb-flush-log-at-trx-commit=2", "--max-connections=300"]);
+                command.args(["--innodb-flush-method=nosync"]);
+            }
+            Kind::PgBouncer => {
+                command.arg(self.directory.join("proxy.ini"));
+            }
+        }
+        Ok(command)
+    }
+
+    fn spawn(&mut self) -> Result<(), String> {
+        let log = fs::File::create(self.directory.join("log")).map_err(|error| error.to_string())?;
+        let mut command = self.command()?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        // Ctrl-C is for the tests; the server ends with them.
+        command.process_group(0).current_dir(&self.directory);
+        let mut guardian = command.spawn().map_err(|error| error.to_string())?;
+        let mut process = String::new();
+        if let Some(told) = guardian.stdout.take() {
+            let _ = BufReader::new(told).read_line(&mut process);
+        }
+        let process = process.trim().parse().map_err(|_| "the server did not start".to_owned())?;
+        self.guardian = Some((guardian, process));
+        Ok(())
+    }
+
+    fn is_running(&self) -> bool {
+        let process = self.guardian.as_ref().map(|(_, process)| *process);
+        process.is_some_and(|process| {
+            let state = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+            !state.is_empty() && !state.contains(") Z ")
+        })
+    }
+
+    /// Whether it can be asked something, which is later than that it listens.
+    fn answers(&self) -> bool {
+        let port = self.port.to_string();
+        let mut question = match self.kind {
+            Kind::Postgres => {
+                let mut command = Command::new(self.program.with_file_name("pg_isready"));
+                command.args(["-q", "-h", "127.0.0.1", "-p", &port]);
+                command
+            }
+            Kind::MariaDb => {
+                let names = ["mariadb-admin", "mysqladmin"];
+                let mut command = Command::new(in_path(&names).unwrap_or_else(|| names[0].into()));
+                command.args(["--no-defaults", "-h", "127.0.0.1", "-u", "keep", "-psecret"]);
+                command.args(["-P", &port, "ping"]);
+                command
+            }
+            Kind::PgBouncer => return TcpStream::connect(("127.0.0.1", self.port)).is_ok(),
+        };
+        let asked = question.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        asked.is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A command of an unprivileged user: the servers refuse to be root's.
+fn unprivileged(program: &Path) -> Result<Command, String> {
+    let mut command = Command::new(program);
+    if is_root() {
+        let id = |flag| {
+            let answer = Command::new("id").args([flag, "nobody"]).output();
+            let answer = answer.ok().and_then(|answer| String::from_utf8(answer.stdout).ok());
+            answer.and_then(|text| text.trim().parse().ok()).ok_or("there is no user `nobody`")
+        };
+        command.uid(id("-u")?).gid(id("-g")?);
+    }
+    // It may not be allowed to be where the tests are.
+    command.current_dir("/");
+    Ok(command)
+}
+
+fn call(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{} failed: {said}", command.get_program().to_string_lossy()))
+}
+
+/// Debian keeps PostgreSQL's programs outside of the path, each version in its own directory.
+fn newest_postgres() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok();
+    let newest = versions.into_iter().flatten().filter_map(Result::ok).filter_map(|entry| {
+        let version: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let bin = entry.path().join("bin");
+        bin.join("postgres").exists().then_some((version, bin))
+    });
+    let newest = newest.max_by_key(|(version, _)| *version).map(|(_, bin)| bin);
+    newest.or_else(|| in_path(&["postgres"])?.parent().map(Path::to_owned))
+}
+
+fn in_path(names: &[&str]) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories: Vec<_> = std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/usr/local/sbin", "/usr/bin"].map(PathBuf::from))
+        .collect();
+    let found = |name: &&str| {
+        directories.iter().map(|directory| directory.join(name)).find(|program| program.is_file())
+    };
+    names.iter().find_map(found)
+}
