@@ -76,6 +76,8 @@ impl Dialect for MySqlDialect {
     const MIGRATIONS_END: &'static str = "SELECT RELEASE_LOCK(SHA1(CONCAT('keep_', DATABASE())))";
     const GREATEST: &'static str = "GREATEST";
     const RETURNING: bool = false;
+    /// sqlx counts on the rest of an answer being read.
+    const RECOVERS: bool = false;
     const PURGE: &'static str = "DELETE FROM {sessions} WHERE expires <= $1 ORDER BY expires LIMIT $2";
 
     fn placeholder(_number: usize) -> String {

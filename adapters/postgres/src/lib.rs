@@ -101,6 +101,7 @@ impl Dialect for PostgresDialect {
     const MIGRATIONS_END: &'static str = "COMMIT";
     const GREATEST: &'static str = "GREATEST";
     const RETURNING: bool = true;
+    const RECOVERS: bool = true;
     const PURGE: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
         (SELECT session_key FROM {sessions} WHERE expires <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
 

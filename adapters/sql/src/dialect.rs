@@ -35,6 +35,10 @@ pub trait Dialect: Send + Sync + Sized + 'static {
     /// Whether an `UPDATE` can answer the rows that it changed.
     const RETURNING: bool;
 
+    /// Whether a connection is in order after a call on it was dropped in the middle. One that isn't is
+    /// closed: it could answer the next question with what is left of the last answer.
+    const RECOVERS: bool;
+
     /// Removes at most `$2` sessions that have expired at `$1`, and waits for nobody.
     const PURGE: &'static str;
 

@@ -60,9 +60,14 @@ impl Fault {
         Self { source, ..self }
     }
 
-    /// Nothing was done, and a second try may succeed.
-    pub(crate) fn is_worth_a_try(&self) -> bool {
-        self.cause == Cause::Contended || self.cause == Cause::Lost && !self.may_be_done
+    /// Another transaction was in the way.
+    pub(crate) fn is_contended(&self) -> bool {
+        self.cause == Cause::Contended
+    }
+
+    /// The connection was lost before anything was done.
+    pub(crate) fn is_lost_before(&self) -> bool {
+        self.cause == Cause::Lost && !self.may_be_done
     }
 
     pub(crate) fn into_store_error<D: Dialect>(self) -> StoreError {

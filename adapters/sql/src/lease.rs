@@ -20,7 +20,7 @@ const TIDYING: Duration = Duration::from_secs(5);
 /// A connection, until a deadline.
 ///
 /// Dropped in the middle, as when a request is cancelled, it is brought back to order behind the
-/// caller's back, or closed if that fails: what an open transaction has written is gone.
+/// caller's back, or closed: what an open transaction has written is gone.
 pub(crate) struct Lease<D: Dialect> {
     connection: Option<PoolConnection<D::Database>>,
     deadline: Instant,
@@ -152,6 +152,9 @@ impl<D: Dialect> Drop for Lease<D> {
         let (is_open, is_used) = (self.is_open, self.is_busy || self.is_open);
         let Some(mut connection) = self.connection.take().filter(|_| is_used) else { return };
         let Ok(runtime) = Handle::try_current() else { return drop(connection.detach()) };
+        if self.is_busy && !D::RECOVERS {
+            return drop(connection.detach());
+        }
         runtime.spawn(async move {
             let tidied = async {
                 if is_open {

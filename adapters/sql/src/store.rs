@@ -84,7 +84,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
         loop {
             let asked = self.rows_once(deadline, tested, statement, arguments());
             match asked.await {
-                Err(fault) if !tested && fault.is_worth_a_try() => tested = true,
+                Err(fault) if !tested && fault.is_lost_before() => tested = true,
                 answer => return answer,
             }
         }
@@ -167,15 +167,16 @@ impl<D: Dialect, U> SqlStore<D, U> {
     ) -> Result<T, Fault> {
         let deadline = self.deadline();
         let user = user.map(number);
-        let mut tries = 1;
+        let (mut tries, mut tested) = (1, false);
         loop {
             let attempt = async {
-                let mut lease = self.writer(deadline, tries > 1).await?;
+                let mut lease = self.writer(deadline, tested).await?;
                 lease.begin(D::begin(user, &self.shared.names)).await?;
                 work(lease).await
             };
             match attempt.await {
-                Err(fault) if tries < TRIES && fault.is_worth_a_try() => tries += 1,
+                Err(fault) if tries < TRIES && fault.is_contended() => tries += 1,
+                Err(fault) if !tested && fault.is_lost_before() => tested = true,
                 done => return done,
             }
         }

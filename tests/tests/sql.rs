@@ -1,0 +1,518 @@
+//! What the SQL adapters do alike: the application's own users, the checks at the start, migrations,
+//! names, faults, secrets. Each test runs on PostgreSQL, on MySQL or MariaDB, and on SQLite.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use sqlx::{FromRow, Pool};
+use tower_keep_core::{
+    Account, AuthUser, LoginStore, NewLogin, SessionKey, SessionRecord, SessionStore, StoreError,
+    StoreErrorKind, Timestamp, UserDirectory, UserId, UserStore,
+};
+use tower_keep_mysql::MySqlDialect;
+use tower_keep_postgres::PostgresDialect;
+use tower_keep_sql::{Dialect, SqlStore, SqlStoreBuilder};
+use tower_keep_sqlite::SqliteDialect;
+use tower_keep_testkit::contract;
+use tower_keep_testkit::contract::sessions::new_record;
+use uuid::Uuid;
+
+/// A database that the tests run on.
+trait Tested: Dialect {
+    /// Where it is; for SQLite a new file.
+    fn url() -> String;
+
+    async fn run(pool: &Pool<Self::Database>, sql: &str);
+
+    async fn number(pool: &Pool<Self::Database>, sql: &str) -> i64;
+
+    /// How a column of UUIDs is declared, and one written.
+    const UUID: &'static str;
+    fn uuid(uuid: Uuid) -> String;
+
+    /// How bytes are written in a statement.
+    fn bytes(hex: &str) -> String {
+        if Self::NAME == "postgres" { format!("'\\x{hex}'") } else { format!("x'{hex}'") }
+    }
+
+    /// How a column of texts is declared that may be a key.
+    const TEXT: &'static str;
+}
+
+macro_rules! tested {
+    ($dialect:ty, $url:expr, $uuid_type:literal, $text:literal, $uuid:expr) => {
+        impl Tested for $dialect {
+            fn url() -> String {
+                $url
+            }
+
+            async fn run(pool: &Pool<Self::Database>, sql: &str) {
+                sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(pool).await.expect(sql);
+            }
+
+            async fn number(pool: &Pool<Self::Database>, sql: &str) -> i64 {
+                let query = sqlx::query_scalar(sqlx::AssertSqlSafe(sql));
+                query.fetch_one(pool).await.expect(sql)
+            }
+
+            const UUID: &'static str = $uuid_type;
+            const TEXT: &'static str = $text;
+
+            fn uuid(uuid: Uuid) -> String {
+                let write: fn(Uuid) -> String = $uuid;
+                write(uuid)
+            }
+        }
+    };
+}
+
+fn server(variable: &str) -> String {
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set; `cargo xtask servers` starts a server"))
+}
+
+tested!(PostgresDialect, server("POSTGRES_URL"), "UUID", "TEXT", |id| format!("'{id}'"));
+tested!(MySqlDialect, server("MYSQL_URL"), "BINARY(16)", "VARCHAR(200)", |id| {
+    format!("x'{}'", id.simple())
+});
+tested!(SqliteDialect, new_file(), "BLOB", "TEXT", |id| format!("x'{}'", id.simple()));
+
+fn new_file() -> String {
+    let directory = tempfile::tempdir().expect("a directory").keep();
+    format!("sqlite:{}", directory.join("keep.db").display())
+}
+
+fn number() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    COUNT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn prefix() -> String {
+    format!("s{}_{}_", std::process::id(), number())
+}
+
+fn builder<D: Tested>() -> SqlStoreBuilder<D> {
+    SqlStore::builder(D::url()).with_table_prefix(prefix()).migrate()
+}
+
+/// Runs a test on each database, as three tests.
+macro_rules! on_each {
+    ($($test:ident)*) => {$(
+        mod $test {
+            use super::*;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn postgres() {
+                super::$test::<PostgresDialect>().await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn mysql() {
+                super::$test::<MySqlDialect>().await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn sqlite() {
+                super::$test::<SqliteDialect>().await;
+            }
+        }
+    )*};
+}
+
+on_each! {
+    own_users_have_ids_of_every_type
+    sessions_are_kept_beside_own_users
+    what_own_users_lack_is_an_error_at_the_start
+    tables_that_are_missing_or_newer_are_an_error_that_names_the_mend
+    several_nodes_migrate_at_once
+    the_first_version_is_brought_up_to_date_and_keeps_everyone_logged_in
+    names_are_the_applications_to_choose
+    no_error_shows_the_password
+    a_pool_without_a_free_connection_is_unavailable_in_time
+    rows_that_cannot_be_read_are_corrupt
+    a_dropped_call_leaves_its_connection_usable
+}
+
+/// Everything that an error says, for whoever reads the log.
+fn said(error: &StoreError) -> String {
+    let mut said = format!("{error} {error:?}");
+    let mut source = error.source();
+    while let Some(error) = source {
+        said += &format!(": {error} {error:?}");
+        source = error.source();
+    }
+    said
+}
+
+/// A user of the application's own type, whose id is of this one.
+#[derive(Clone, Debug, FromRow, PartialEq)]
+struct Member<I> {
+    id: I,
+    email: String,
+    /// As Flask calls it; not a column of ours.
+    created: Option<String>,
+}
+
+impl<I: ToString + Send + Sync + 'static> AuthUser for Member<I> {
+    fn id(&self) -> UserId {
+        self.id.to_string().into()
+    }
+
+    fn stamp(&self) -> Cow<'_, [u8]> {
+        self.email.as_bytes().into()
+    }
+}
+
+/// A table with two members, the ids in the database's words; its name.
+async fn members<D: Tested>(pool: &Pool<D::Database>, id: &str, ids: [&str; 2]) -> String {
+    let table = format!("member{}_{}", std::process::id(), number());
+    let text = D::TEXT;
+    let create = format!(
+        "CREATE TABLE {table} (id {id} NOT NULL PRIMARY KEY, email {text} NOT NULL UNIQUE, \
+         created {text})"
+    );
+    D::run(pool, &create).await;
+    for (id, email) in ids.iter().zip(["ada", "grace"]) {
+        D::run(pool, &format!("INSERT INTO {table} VALUES ({id}, '{email}', NULL)")).await;
+    }
+    table
+}
+
+/// The two SELECTs of a table.
+fn selects<D: Tested>(table: &str) -> [String; 2] {
+    ["id", "email"].map(|column| {
+        let parameter = D::placeholder(1);
+        format!("SELECT id, email, created FROM {table} WHERE {column} = {parameter} -- one;")
+    })
+}
+
+async fn begin<S: SessionStore>(store: &S, user: &UserId) -> SessionRecord {
+    let record = new_record(user);
+    let ended_until = record.expires;
+    let login = NewLogin { record: &record, replacing: &[], ended_until, limit: None };
+    store.create(&login).await.expect("a new session");
+    record
+}
+
+async fn own_users_have_ids_of_every_type<D: Tested>()
+where
+    i32: OwnId<D>,
+    i64: OwnId<D>,
+    String: OwnId<D>,
+    Uuid: OwnId<D>,
+{
+    let uuids = [Uuid::from_u128(7), Uuid::from_u128(u128::MAX - 7)];
+    let words = uuids.map(D::uuid);
+    let small = [7, i32::MIN];
+    let large = [7_000_000_000, i64::MIN + 1];
+    check_ids::<D, i32>("INTEGER", small.map(|id| id.to_string()), small).await;
+    check_ids::<D, i64>("BIGINT", large.map(|id| id.to_string()), large).await;
+    check_ids::<D, Uuid>(D::UUID, words, uuids).await;
+    let texts = ["ada-1", "Grace 2"].map(str::to_owned);
+    check_ids::<D, String>(D::TEXT, texts.clone().map(|id| format!("'{id}'")), texts).await;
+}
+
+/// A type of ids that a database knows.
+trait OwnId<D: Tested>: Clone + Debug + PartialEq + ToString + Send + Sync + Unpin + 'static {
+    async fn store(
+        builder: SqlStoreBuilder<D>,
+        selects: [String; 2],
+    ) -> Result<SqlStore<D, Member<Self>>, StoreError>;
+}
+
+macro_rules! own_ids {
+    ($($dialect:ty: $($id:ty)*;)*) => {$($(
+        impl OwnId<$dialect> for $id {
+            async fn store(
+                builder: SqlStoreBuilder<$dialect>,
+                [by_id, by_login]: [String; 2],
+            ) -> Result<SqlStore<$dialect, Member<Self>>, StoreError> {
+                builder.with_users::<Member<Self>, Self>(by_id, by_login).build().await
+            }
+        }
+    )*)*};
+}
+
+own_ids! {
+    PostgresDialect: i32 i64 String Uuid;
+    MySqlDialect: i32 i64 String Uuid;
+    SqliteDialect: i32 i64 String Uuid;
+}
+
+async fn check_ids<D: Tested, I: OwnId<D>>(column: &str, words: [String; 2], ids: [I; 2]) {
+    let plain = builder::<D>().build().await.expect("a database");
+    let table = members::<D>(plain.pool(), column, [&words[0], &words[1]]).await;
+    let own = SqlStore::<D>::builder_on(plain.pool().clone()).with_table_prefix(prefix()).migrate();
+    let store = I::store(own, selects::<D>(&table)).await.expect("statements that fit");
+    let member = |index: usize| {
+        let email = ["ada", "grace"][index].to_owned();
+        Member { id: ids[index].clone(), email, created: None }
+    };
+    for index in 0..2 {
+        let id = member(index).id();
+        let found = store.by_id(&id).await.expect("no fault");
+        assert_eq!(found.as_deref(), Some(&member(index)), "{column}");
+        let named = store.user_by_login(&member(index).email).await.expect("no fault");
+        assert_eq!(named.as_deref(), Some(&member(index)), "{column}");
+        let record = begin(&store, &id).await;
+        let other = member(1 - index).id();
+        for likely in [Some(&id), None, Some(&other), Some(&"a\0b".into()), Some(&"x".into())] {
+            let login = store.load_login(&record.key, likely).await.expect("no fault");
+            let login = login.expect("a login");
+            assert_eq!(login.user.as_deref(), Some(&member(index)), "{column} {likely:?}");
+            assert_eq!(*login.record, record, "{column} {likely:?}");
+            let unknown = store.load_login(&SessionKey::new([9; 32]), likely).await;
+            assert!(unknown.expect("no fault").is_none(), "{column} {likely:?}");
+        }
+    }
+    // What can't be an id, or is one written otherwise, is nobody.
+    let first = ids[0].to_string();
+    let huge = "9".repeat(40);
+    let long = "x".repeat(70_000);
+    let odd = [
+        "", " ", "x", "007", "+7", "7 ", "7.0", "0x7", "a\0b", "' OR 1=1 --", "ADA-1", "grace 2",
+        "ada-1 ", huge.as_str(), long.as_str(), "00000000000000000000000000000007",
+    ];
+    for id in odd.into_iter().filter(|id| *id != first) {
+        assert_eq!(store.by_id(&id.into()).await.expect("no fault"), None, "{column} {id:?}");
+    }
+    assert_eq!(store.user_by_login("a\0b").await.expect("no fault"), None);
+    // A user who is gone leaves the record.
+    let record = begin(&store, &member(0).id()).await;
+    D::run(plain.pool(), &format!("DELETE FROM {table}")).await;
+    for likely in [Some(&record.user), None] {
+        let login = store.load_login(&record.key, likely).await.expect("no fault");
+        assert_eq!(login.expect("a login").user, None);
+    }
+}
+
+async fn sessions_are_kept_beside_own_users<D: Tested>()
+where
+    i64: OwnId<D>,
+{
+    let plain = builder::<D>().build().await.expect("a database");
+    let table = members::<D>(plain.pool(), "BIGINT", ["1", "2"]).await;
+    let own = SqlStore::<D>::builder_on(plain.pool().clone()).with_table_prefix(prefix()).migrate();
+    let store = i64::store(own, selects::<D>(&table)).await.expect("statements that fit");
+    contract::sessions::run_all(|| async { store.clone() }).await;
+}
+
+async fn what_own_users_lack_is_an_error_at_the_start<D: Tested>()
+where
+    i64: OwnId<D>,
+{
+    let plain = builder::<D>().build().await.expect("a database");
+    let table = members::<D>(plain.pool(), "BIGINT", ["1", "2"]).await;
+    let one = D::placeholder(1);
+    let good = |column| format!("SELECT * FROM {table} WHERE {column} = {one}");
+    let by_id = |columns: &str, table: &str| {
+        [format!("SELECT {columns} FROM {table} WHERE id = {one}"), good("email")]
+    };
+    let cases = [
+        (by_id("*", "no_such_table"), "by id", "no_such_table"),
+        (by_id("id, emial", &table), "by id", "emial"),
+        (by_id("id, email", &table), "by id", "created"),
+        ([good("id"), format!("SELECT id FROM {table} WHERE email = {one}")], "by login", "email"),
+        ([good("id"), "SELECT nonsense".to_owned()], "by login", "nonsense"),
+    ];
+    for (selects, which, what) in cases {
+        let own =
+            SqlStore::<D>::builder_on(plain.pool().clone()).with_table_prefix(prefix()).migrate();
+        let error = i64::store(own, selects).await.expect_err(what);
+        let said = error.source().expect("it says why").to_string();
+        assert!(said.contains(which) && said.contains(what), "{said}");
+    }
+    let own = SqlStore::<D>::builder_on(plain.pool().clone()).with_table_prefix(prefix()).migrate();
+    let semicolons = [good("id") + " ;", good("email") + ";;"];
+    i64::store(own, semicolons).await.expect("a semicolon at the end does no harm");
+}
+
+async fn tables_that_are_missing_or_newer_are_an_error_that_names_the_mend<D: Tested>() {
+    let (url, prefix) = (D::url(), prefix());
+    let builder = || SqlStore::<D>::builder(url.clone()).with_table_prefix(prefix.clone());
+    let error = builder().build().await.expect_err("there are no tables");
+    assert!(said(&error).contains("migrate()"), "{error:?}");
+    let store = builder().migrate().build().await.expect("now there are");
+    builder().build().await.expect("and they are as they should be");
+    let newer = format!("INSERT INTO {prefix}versions (version) VALUES (1000)");
+    D::run(store.pool(), &newer).await;
+    for builder in [builder(), builder().migrate()] {
+        let error = builder.build().await.expect_err("the tables are newer");
+        assert_eq!(error.kind(), StoreErrorKind::Unsupported);
+        assert!(said(&error).contains("later release"), "{error:?}");
+    }
+    let older = format!("DELETE FROM {prefix}versions");
+    D::run(store.pool(), &older).await;
+    let error = builder().build().await.expect_err("the tables are older");
+    assert!(said(&error).contains("migrate()"), "{error:?}");
+}
+
+async fn several_nodes_migrate_at_once<D: Tested>() {
+    let (url, prefix) = (D::url(), prefix());
+    let mut nodes = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let builder = SqlStore::<D>::builder(url.clone()).with_table_prefix(prefix.clone());
+        nodes.spawn(builder.with_max_connections(2).migrate().build());
+    }
+    let stores = nodes.join_all().await;
+    let store = stores[0].as_ref().expect("a store");
+    for other in &stores {
+        assert!(other.is_ok(), "{other:?}");
+    }
+    let count = format!("SELECT COUNT(*) FROM {prefix}versions");
+    assert_eq!(D::number(store.pool(), &count).await, D::MIGRATIONS.len() as i64);
+}
+
+async fn the_first_version_is_brought_up_to_date_and_keeps_everyone_logged_in<D: Tested>() {
+    let prefix = prefix();
+    let pool = builder::<D>().build().await.expect("a database").pool().clone();
+    D::run(&pool, &D::MIGRATIONS[0].replace("keep_", &prefix)).await;
+    let insert = format!(
+        "INSERT INTO {prefix}users (id, login, password_hash, active, stamp) \
+         VALUES ('1', 'ada', 'hash', TRUE, {stamp})",
+        stamp = D::bytes("AB"),
+    );
+    D::run(&pool, &insert).await;
+    let insert = format!(
+        "INSERT INTO {prefix}sessions (session_key, user_id, generation, rotated_at, seen_at, salt, \
+         created, session_started, last_seen, remember_expires, remember_seconds, expires, address, \
+         user_agent, method, ended_at, end_reason, successor, told) VALUES \
+         ({key}, '1', 3, 1600000100, NULL, {salt}, 1600000000, 1600000100, 1600000200, 4000000000, \
+         86400, 4000000000, '192.0.2.7', 'Test/1.0', 'password', NULL, NULL, NULL, FALSE)",
+        key = D::bytes(&"07".repeat(32)),
+        salt = D::bytes(&"01".repeat(16)),
+    );
+    D::run(&pool, &insert).await;
+    let builder = SqlStore::<D>::builder_on(pool).with_table_prefix(prefix).migrate();
+    let store = builder.build().await.expect("the newest version");
+    let login = store.load_login(&SessionKey::new([7; 32]), None).await.expect("no fault");
+    let login = login.expect("she is logged in");
+    let account = Account::new(1, "ada", "hash").with_stamp([0xAB]);
+    assert_eq!(login.user.as_deref(), Some(&account));
+    let expected = SessionRecord {
+        key: SessionKey::new([7; 32]),
+        user: "1".into(),
+        generation: 3,
+        rotated_at: Some(Timestamp::from_secs(1_600_000_100)),
+        seen_at: None,
+        salt: [1; 16],
+        created: Timestamp::from_secs(1_600_000_000),
+        session_started: Timestamp::from_secs(1_600_000_100),
+        last_seen: Timestamp::from_secs(1_600_000_200),
+        remember_expires: Some(Timestamp::from_secs(4_000_000_000)),
+        remember_seconds: 86_400,
+        expires: Timestamp::from_secs(4_000_000_000),
+        address: "192.0.2.7".parse().ok(),
+        user_agent: "Test/1.0".into(),
+        method: "password".into(),
+        ended: None,
+    };
+    assert_eq!(*login.record, expected);
+}
+
+async fn names_are_the_applications_to_choose<D: Tested>() {
+    let url = D::url();
+    let open = |prefix: String| {
+        let builder = SqlStore::<D>::builder(url.clone()).with_table_prefix(prefix);
+        builder.with_max_connections(2).migrate().build()
+    };
+    let (one, other) = (open(prefix()).await.expect("one"), open(prefix()).await.expect("other"));
+    let ada = Account::new(1, "ada", "");
+    one.insert(&ada).await.expect("a new account");
+    assert_eq!(other.by_id(ada.id()).await.expect("no fault"), None);
+    for bad in ["", "a b", "keep_; DROP TABLE x", "Ä"] {
+        let error = open(bad.to_owned()).await.expect_err("a name that is none");
+        assert!(said(&error).contains("prefix"), "{error:?}");
+    }
+}
+
+async fn no_error_shows_the_password<D: Tested>() {
+    let secret = "hunter2-and-more";
+    let scheme = D::url().split(':').next().expect("a scheme").to_owned();
+    let closed = "127.0.0.1:1";
+    let urls = [
+        format!("{scheme}://site:{secret}@{closed}/site"),
+        format!("{scheme}://site:{secret}@{closed}:x/site"),
+        format!("{scheme}://site:{secret}@no-such-host.invalid/site"),
+        format!("{scheme}://site:{secret}@{closed}/site?no-such-parameter={secret}"),
+        format!("nothing://site:{secret}@{closed}/site"),
+        secret.to_owned(),
+    ];
+    for url in urls {
+        let builder =
+            SqlStore::<D>::builder(url.clone()).with_timeout(Duration::from_millis(200));
+        let shown = format!("{builder:?}");
+        assert!(!shown.contains(secret), "{shown}");
+        let error = builder.build().await.expect_err("nothing listens there");
+        let said = said(&error);
+        assert!(!said.contains(secret), "{url}: {said}");
+    }
+    let store = builder::<D>().build().await.expect("a database");
+    assert!(!format!("{store:?}").contains("secret"));
+}
+
+async fn a_pool_without_a_free_connection_is_unavailable_in_time<D: Tested>() {
+    let timeout = Duration::from_millis(300);
+    let builder = builder::<D>().with_max_connections(1).with_timeout(timeout);
+    let store = builder.build().await.expect("a database");
+    let record = begin(&store, &"1".into()).await;
+    let held = store.pool().acquire().await.expect("the only connection");
+    let begun = Instant::now();
+    let login = new_record(&"1".into());
+    let ended_until = login.expires;
+    let login = NewLogin { record: &login, replacing: &[], ended_until, limit: None };
+    let error = store.create(&login).await.expect_err("there is no connection");
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+    assert!(begun.elapsed() < timeout * 5, "{:?}", begun.elapsed());
+    drop(held);
+    assert!(store.load(&record.key).await.expect("now there is one").is_some());
+    store.create(&login).await.expect("now there is one");
+}
+
+async fn rows_that_cannot_be_read_are_corrupt<D: Tested>() {
+    let prefix = prefix();
+    let builder = SqlStore::<D>::builder(D::url()).with_table_prefix(prefix.clone()).migrate();
+    let store = builder.build().await.expect("a database");
+    let broken = [
+        "generation = -1",
+        "expires = 5000000000",
+        "address = 'nowhere'",
+        "ended_at = 1, end_reason = 'whim'",
+        "ended_at = 1",
+    ];
+    for broken in broken {
+        let record = begin(&store, &"1".into()).await;
+        let update = format!("UPDATE {prefix}sessions SET {broken}");
+        D::run(store.pool(), &update).await;
+        let error = store.load(&record.key).await.expect_err(broken);
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{broken}: {error:?}");
+        let error = store.load_login(&record.key, None).await.expect_err(broken);
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{broken}: {error:?}");
+        D::run(store.pool(), &format!("DELETE FROM {prefix}sessions")).await;
+    }
+}
+
+async fn a_dropped_call_leaves_its_connection_usable<D: Tested>() {
+    let (url, prefix) = (D::url(), prefix());
+    let open = || SqlStore::<D>::builder(url.clone()).with_table_prefix(prefix.clone()).migrate();
+    let store = open().with_max_connections(1).build().await.expect("a database");
+    let witness = open().build().await.expect("a database");
+    for micros in (0..60).map(|step| step * 50) {
+        let record = new_record(&"1".into());
+        let ended_until = record.expires;
+        let login = NewLogin { record: &record, replacing: &[], ended_until, limit: None };
+        let create = store.create(&login);
+        let _ = tokio::time::timeout(Duration::from_micros(micros), create).await;
+        // Written by a call of its own, and there afterwards: no transaction was left open.
+        let account = Account::new(micros, format!("user{micros}"), "");
+        store.insert(&account).await.expect("the only connection works");
+        let found = witness.by_id(account.id()).await.expect("no fault");
+        assert_eq!(found.as_deref(), Some(&account), "after {micros} µs");
+        if let Some(found) = witness.load(&record.key).await.expect("no fault") {
+            assert_eq!(*found, record, "after {micros} µs");
+        }
+    }
+}
