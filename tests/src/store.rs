@@ -33,7 +33,9 @@ pub async fn new_store() -> WatchedStore {
         "sqlite" => opened(SqliteStore::builder("sqlite::memory:")).await,
         "postgres" => opened(PostgresStore::builder(url("POSTGRES_URL"))).await,
         "mysql" => opened(MySqlStore::builder(url("MYSQL_URL"))).await,
-        other => panic!("there is no store {other:?}; there are memory, sqlite, postgres and mysql"),
+        other => {
+            panic!("there is no store {other:?}; there are memory, sqlite, postgres and mysql")
+        }
     })
 }
 

@@ -273,8 +273,22 @@ async fn check_ids<D: Tested, I: OwnId<D>>(column: &str, words: [String; 2], ids
     let huge = "9".repeat(40);
     let long = "x".repeat(70_000);
     let odd = [
-        "", " ", "x", "007", "+7", "7 ", "7.0", "0x7", "a\0b", "' OR 1=1 --", "ADA-1", "grace 2",
-        "ada-1 ", huge.as_str(), long.as_str(), "00000000000000000000000000000007",
+        "",
+        " ",
+        "x",
+        "007",
+        "+7",
+        "7 ",
+        "7.0",
+        "0x7",
+        "a\0b",
+        "' OR 1=1 --",
+        "ADA-1",
+        "grace 2",
+        "ada-1 ",
+        huge.as_str(),
+        long.as_str(),
+        "00000000000000000000000000000007",
     ];
     for id in odd.into_iter().filter(|id| *id != first) {
         assert_eq!(store.by_id(&id.into()).await.expect("no fault"), None, "{column} {id:?}");
@@ -442,8 +456,7 @@ async fn no_error_shows_the_password<D: Tested>() {
         secret.to_owned(),
     ];
     for url in urls {
-        let builder =
-            SqlStore::<D>::builder(url.clone()).with_timeout(Duration::from_millis(200));
+        let builder = SqlStore::<D>::builder(url.clone()).with_timeout(Duration::from_millis(200));
         let shown = format!("{builder:?}");
         assert!(!shown.contains(secret), "{shown}");
         let error = builder.build().await.expect_err("nothing listens there");

@@ -47,7 +47,8 @@
 
 use sqlx::error::DatabaseError;
 use sqlx::mysql::{
-    MySql, MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlQueryResult};
+    MySql, MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlQueryResult,
+};
 use sqlx::{Error, Executor};
 use tower_keep_core::{Account, StoreErrorKind};
 use tower_keep_sql::{Cause, Dialect, Names, Pools, Settings, SqlStore, SqlStoreBuilder};
@@ -72,13 +73,16 @@ impl Dialect for MySqlDialect {
     const MIGRATIONS: &'static [&'static str] =
         &[include_str!("../migrations/0001_users_and_sessions.sql")];
     /// Changes of tables commit by themselves, so the migrations can be run again from any statement.
-    const MIGRATIONS_BEGIN: &'static str = "SELECT GET_LOCK(SHA1(CONCAT('keep_', DATABASE())), 3600)";
+    const MIGRATIONS_BEGIN: &'static str =
+        "SELECT GET_LOCK(SHA1(CONCAT('keep_', DATABASE())), 3600)";
     const MIGRATIONS_END: &'static str = "SELECT RELEASE_LOCK(SHA1(CONCAT('keep_', DATABASE())))";
     const GREATEST: &'static str = "GREATEST";
     const RETURNING: bool = false;
     /// sqlx counts on the rest of an answer being read.
     const RECOVERS: bool = false;
-    const PURGE: &'static str = "DELETE FROM {sessions} WHERE expires <= $1 ORDER BY expires LIMIT $2";
+    const FORGET: &'static str = "";
+    const PURGE: &'static str =
+        "DELETE FROM {sessions} WHERE expires <= $1 ORDER BY expires LIMIT $2";
 
     fn placeholder(_number: usize) -> String {
         "?".to_owned()
@@ -91,7 +95,8 @@ impl Dialect for MySqlDialect {
     fn sample(column_type: &str) -> Option<String> {
         let sample = match column_type.trim_end_matches(" UNSIGNED") {
             "TINYINT" | "SMALLINT" | "MEDIUMINT" | "INT" | "BIGINT" => {
-                let unsigned = if column_type.ends_with(" UNSIGNED") { "UNSIGNED" } else { "SIGNED" };
+                let unsigned =
+                    if column_type.ends_with(" UNSIGNED") { "UNSIGNED" } else { "SIGNED" };
                 return Some(format!("CAST(0 AS {unsigned})"));
             }
             "BOOLEAN" => "TRUE",
@@ -129,9 +134,8 @@ impl Dialect for MySqlDialect {
             // A statement was ended, or took too long.
             1317 | 1969 | 3024 => StoreErrorKind::Timeout,
             // Syntax, unknown names, missing rights, data that the columns don't take.
-            1044 | 1045 | 1054 | 1060 | 1064 | 1142 | 1143 | 1146 | 1227 | 1235 | 1264 | 1366 | 1406 => {
-                StoreErrorKind::Unsupported
-            }
+            1044 | 1045 | 1054 | 1060 | 1064 | 1142 | 1143 | 1146 | 1227 | 1235 | 1264 | 1366
+            | 1406 => StoreErrorKind::Unsupported,
             // Broken tables and indexes.
             126 | 127 | 1034 | 1194 | 1712 => StoreErrorKind::Corrupt,
             _ => return None,

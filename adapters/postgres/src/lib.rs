@@ -71,7 +71,8 @@ pub trait PostgresSettings {
     fn with_schema(self, schema: impl Into<String>) -> Self;
 
     /// For a proxy that gives each transaction another connection, such as PgBouncer in transaction
-    /// mode: no statement is kept prepared, and each is sent within a transaction.
+    /// mode: no statement is kept prepared, and each is sent within a transaction. A pool of the
+    /// application's needs `statement_cache_capacity(0)` for it.
     #[must_use]
     fn with_transaction_pooling(self) -> Self;
 }
@@ -102,6 +103,7 @@ impl Dialect for PostgresDialect {
     const GREATEST: &'static str = "GREATEST";
     const RETURNING: bool = true;
     const RECOVERS: bool = true;
+    const FORGET: &'static str = "DEALLOCATE ALL";
     const PURGE: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
         (SELECT session_key FROM {sessions} WHERE expires <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
 

@@ -65,11 +65,8 @@ impl<D: Dialect> SqlStore<D> {
 
 impl<D: Dialect> SqlStoreBuilder<D> {
     fn new(source: Source<D>) -> Self {
-        let settings = Settings {
-            timeout: TIMEOUT,
-            max_connections: CONNECTIONS,
-            transaction_pooling: false,
-        };
+        let settings =
+            Settings { timeout: TIMEOUT, max_connections: CONNECTIONS, transaction_pooling: false };
         let users = Box::new(|names: &Names| Users::ready(names));
         Self { source, settings, names: Names::default(), migrates: false, users }
     }

@@ -39,6 +39,9 @@ pub trait Dialect: Send + Sync + Sized + 'static {
     /// closed: it could answer the next question with what is left of the last answer.
     const RECOVERS: bool;
 
+    /// Forgets a connection's prepared statements, where a proxy hands connections from one to another.
+    const FORGET: &'static str;
+
     /// Removes at most `$2` sessions that have expired at `$1`, and waits for nobody.
     const PURGE: &'static str;
 

@@ -3,8 +3,8 @@
 use futures_core::future::BoxFuture;
 use sqlx::database::HasStatementCache;
 use sqlx::{
-    Arguments as _, AssertSqlSafe, Column as _, ColumnIndex, Database, Decode, Encode, Error, Executor,
-    IntoArguments, Row as _, SqlStr, Statement as _, Type, TypeInfo as _, ValueRef as _,
+    Arguments as _, AssertSqlSafe, Column as _, ColumnIndex, Database, Decode, Encode, Error,
+    Executor, IntoArguments, Row as _, SqlStr, Statement as _, Type, TypeInfo as _, ValueRef as _,
 };
 use tower_keep_core::{SessionKey, Timestamp};
 

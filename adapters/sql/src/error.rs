@@ -88,12 +88,10 @@ impl Fault {
 /// sqlx names statements, tables and hosts in its errors, and no passwords and no values.
 fn cause<D: Dialect>(error: &Error) -> Cause {
     match error {
-        Error::Database(error) => {
-            D::cause(&**error).unwrap_or_else(|| match error.kind() {
-                ErrorKind::UniqueViolation => Cause::Kind(StoreErrorKind::Conflict),
-                _ => Cause::Kind(StoreErrorKind::Unavailable),
-            })
-        }
+        Error::Database(error) => D::cause(&**error).unwrap_or_else(|| match error.kind() {
+            ErrorKind::UniqueViolation => Cause::Kind(StoreErrorKind::Conflict),
+            _ => Cause::Kind(StoreErrorKind::Unavailable),
+        }),
         Error::ColumnDecode { .. }
         | Error::Decode(_)
         | Error::ColumnNotFound(_)

@@ -139,8 +139,12 @@ impl<D: Dialect> Lease<D> {
         self.script(sql).await
     }
 
-    /// Makes the transaction's changes lasting. Whether a lost answer was a yes is not known.
-    pub(crate) async fn commit(mut self) -> Result<(), Fault> {
+    /// Makes the transaction's changes lasting, if there is one. Whether a lost answer was a yes is not
+    /// known.
+    pub(crate) async fn finish(mut self) -> Result<(), Fault> {
+        if !self.is_open {
+            return Ok(());
+        }
         let done = self.script("COMMIT".to_owned()).await;
         self.is_open &= done.is_err();
         done.map_err(Fault::unsure)

@@ -12,7 +12,7 @@ use crate::error::Fault;
 use crate::lease::Lease;
 use crate::row::{Columns, session_arguments};
 use crate::statement::{Statement, Statements};
-use crate::store::{Answer, RowOf, refused};
+use crate::store::{Answer, RowOf, Write, refused};
 use crate::{Dialect, SqlStore, Value};
 
 /// How many notes are written in one transaction: the sessions stay locked until it ends.
@@ -62,7 +62,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
             },
         };
         let replays = self.tell(&mut lease, &record.user).await?;
-        lease.commit().await?;
+        lease.finish().await?;
         Ok(Creation::Created { ended, replays })
     }
 
@@ -74,8 +74,11 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         login: &NewLogin<'_>,
     ) -> Result<(), Fault> {
         let Statements { standing_for, end, .. } = self.statements();
-        let how =
-            End { at: login.record.created, reason: EndReason::Replaced, keep_until: login.ended_until };
+        let how = End {
+            at: login.record.created,
+            reason: EndReason::Replaced,
+            keep_until: login.ended_until,
+        };
         loop {
             let rows = lease.rows(standing_for, standing_for.arguments(&[key.into()])).await?;
             // Two keys of one browser can stand for one session, which the first has replaced.
@@ -149,10 +152,13 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
             rotation.from.into(),
         ];
         let won = if D::RETURNING {
-            self.changed_row(rotate, rotate.arguments(&values)).await?
+            self.changed_row(rotate, || rotate.arguments(&values)).await?
         } else {
             let values = &values;
-            self.transaction(None, |lease| Box::pin(self.rotate_once(lease, &rotation.key, values))).await?
+            self.write(Write::Many, |lease| {
+                Box::pin(self.rotate_once(lease, &rotation.key, values))
+            })
+            .await?
         };
         match won {
             Some(row) => read::<D>(row).map(Rotated::Won).map(Some),
@@ -172,7 +178,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
             return Ok(None);
         }
         let rows = lease.rows(load, load.arguments(&[key.into()])).await?;
-        lease.commit().await?;
+        lease.finish().await?;
         Ok(rows.into_iter().next())
     }
 
@@ -186,7 +192,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         for values in notes {
             lease.run(statement, statement.arguments(values)).await?;
         }
-        lease.commit().await
+        lease.finish().await
     }
 
     async fn notes(
@@ -199,7 +205,8 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         notes.sort_by_key(|(key, _)| *key.as_bytes());
         let notes: Vec<_> = notes.into_iter().map(|(_, values)| values).collect();
         for some in notes.chunks(NOTES_AT_ONCE) {
-            let write = self.transaction(None, |lease| Box::pin(self.note(lease, statement, some)));
+            let write =
+                self.write(Write::Many, |lease| Box::pin(self.note(lease, statement, some)));
             write.await.answer::<D>()?;
         }
         Ok(())
@@ -218,7 +225,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
             lived += self.end(&mut lease, live, end, None, whose).await?;
             self.end(&mut lease, expired, end, None, whose).await?;
         }
-        lease.commit().await?;
+        lease.finish().await?;
         Ok(lived)
     }
 
@@ -228,9 +235,8 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         end: &End,
         whose: &[&[Value<'_>]],
     ) -> Result<usize, StoreError> {
-        let ended = self.transaction(None, |lease| {
-            Box::pin(self.end_both(lease, statements, end, whose))
-        });
+        let ended =
+            self.write(Write::Many, |lease| Box::pin(self.end_both(lease, statements, end, whose)));
         let lived = ended.await.answer::<D>()?;
         Ok(usize::try_from(lived).unwrap_or(usize::MAX))
     }
@@ -243,7 +249,8 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
         if !D::takes(user.as_str()) {
             return Err(refused("user id").into_store_error::<D>());
         }
-        let create = self.transaction(Some(user), |lease| Box::pin(self.create_once(lease, login)));
+        let create =
+            self.write(Write::ForUser(user), |lease| Box::pin(self.create_once(lease, login)));
         create.await.answer::<D>()
     }
 
@@ -323,8 +330,16 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
 
     async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
         let purge = &self.statements().purge;
-        let arguments = purge.arguments(&[before.into(), most.into()]);
-        let removed = self.run(purge, arguments).await.answer::<D>()?;
+        let values = [before.into(), most.into()];
+        // Within a transaction of our own, no gaps between rows are locked.
+        let removed = self.write(Write::Many, |mut lease| {
+            let arguments = purge.arguments(&values);
+            Box::pin(async move {
+                let removed = lease.run(purge, arguments).await?;
+                lease.finish().await.map(|()| removed)
+            })
+        });
+        let removed = removed.await.answer::<D>()?;
         Ok(usize::try_from(removed).unwrap_or(usize::MAX))
     }
 }

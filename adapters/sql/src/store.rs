@@ -98,12 +98,11 @@ impl<D: Dialect, U> SqlStore<D, U> {
         arguments: Result<ArgumentsOf<D>, Error>,
     ) -> Result<Vec<RowOf<D>>, Fault> {
         let mut lease = self.reader(deadline, tested).await?;
-        if !self.shared.pooled {
-            return lease.rows(statement, arguments).await;
+        if self.shared.pooled {
+            lease.begin(D::begin(None, &self.shared.names)).await?;
         }
-        lease.begin(D::begin(None, &self.shared.names)).await?;
         let rows = lease.rows(statement, arguments).await?;
-        lease.commit().await.map(|()| rows)
+        lease.finish().await.map(|()| rows)
     }
 
     /// The row, if there is one.
@@ -118,61 +117,71 @@ impl<D: Dialect, U> SqlStore<D, U> {
     /// Whether the users can be asked for.
     pub(crate) async fn check_users(&self) -> Result<(), Fault> {
         let mut lease = self.reader(self.deadline(), false).await?;
-        if self.shared.pooled {
-            lease.begin(D::begin(None, &self.shared.names)).await?;
+        if !self.shared.pooled {
+            return self.shared.users.check(&mut lease).await;
         }
+        lease.begin(D::begin(None, &self.shared.names)).await?;
+        // Reading a statement prepares it, under a name that another's may have there.
+        lease.script(D::FORGET.to_owned()).await?;
         self.shared.users.check(&mut lease).await?;
-        if self.shared.pooled { lease.commit().await } else { Ok(()) }
+        lease.script(D::FORGET.to_owned()).await?;
+        lease.finish().await
     }
 
-    /// Runs one statement that changes rows, once.
+    /// Runs one statement that changes rows, and answers how many.
     pub(crate) async fn run(
         &self,
         statement: &Statement<D>,
-        arguments: Result<ArgumentsOf<D>, Error>,
+        arguments: impl Fn() -> Result<ArgumentsOf<D>, Error>,
     ) -> Result<u64, Fault> {
-        let mut lease = self.writer(self.deadline(), false).await?;
-        if self.shared.pooled {
-            lease.begin(D::begin(None, &self.shared.names)).await?;
-            let changed = lease.run(statement, arguments).await?;
-            return lease.commit().await.map(|()| changed);
-        }
-        let done = lease.run(statement, arguments).await;
-        done.map_err(Fault::unsure)
+        self.write(Write::One, |mut lease| {
+            let arguments = arguments();
+            Box::pin(async move {
+                let changed = lease.run(statement, arguments).await?;
+                lease.finish().await.map(|()| changed)
+            })
+        })
+        .await
     }
 
-    /// Runs one statement that answers the row that it changed, once.
+    /// Runs one statement that changes a row, and answers it.
     pub(crate) async fn changed_row(
         &self,
         statement: &Statement<D>,
-        arguments: Result<ArgumentsOf<D>, Error>,
+        arguments: impl Fn() -> Result<ArgumentsOf<D>, Error>,
     ) -> Result<Option<RowOf<D>>, Fault> {
-        let mut lease = self.writer(self.deadline(), false).await?;
-        if self.shared.pooled {
-            lease.begin(D::begin(None, &self.shared.names)).await?;
-            let rows = lease.rows(statement, arguments).await?;
-            return lease.commit().await.map(|()| rows.into_iter().next());
-        }
-        let done = lease.rows(statement, arguments).await;
-        let rows = done.map_err(Fault::unsure)?;
-        Ok(rows.into_iter().next())
+        self.write(Write::One, |mut lease| {
+            let arguments = arguments();
+            Box::pin(async move {
+                let rows = lease.rows(statement, arguments).await?;
+                lease.finish().await.map(|()| rows.into_iter().next())
+            })
+        })
+        .await
     }
 
-    /// Runs a transaction, and again while others are in its way or the connection was dead: nothing
-    /// of it is written before it commits.
-    pub(crate) async fn transaction<'a, T>(
+    /// Writes, and again where nothing can have been written: while others are in the way, and once if
+    /// the connection was dead before a transaction.
+    pub(crate) async fn write<'a, T>(
         &'a self,
-        user: Option<&UserId>,
+        write: Write<'_>,
         work: impl Fn(Lease<D>) -> BoxFuture<'a, Result<T, Fault>>,
     ) -> Result<T, Fault> {
         let deadline = self.deadline();
-        let user = user.map(number);
+        let user = match write {
+            Write::ForUser(user) => Some(number(user)),
+            Write::One | Write::Many => None,
+        };
+        let begins = self.shared.pooled || !matches!(write, Write::One);
         let (mut tries, mut tested) = (1, false);
         loop {
             let attempt = async {
                 let mut lease = self.writer(deadline, tested).await?;
-                lease.begin(D::begin(user, &self.shared.names)).await?;
-                work(lease).await
+                if begins {
+                    lease.begin(D::begin(user, &self.shared.names)).await?;
+                    return work(lease).await;
+                }
+                work(lease).await.map_err(Fault::unsure)
             };
             match attempt.await {
                 Err(fault) if tries < TRIES && fault.is_contended() => tries += 1,
@@ -183,11 +192,23 @@ impl<D: Dialect, U> SqlStore<D, U> {
     }
 }
 
+/// What is written at once.
+#[derive(Clone, Copy)]
+pub(crate) enum Write<'a> {
+    /// One statement.
+    One,
+    /// Several, all or none.
+    Many,
+    /// Several, all or none, and of one user's not two at once.
+    ForUser(&'a UserId),
+}
+
 /// Which of the locks is this user's: FNV-1a, the same on every node.
 fn number(user: &UserId) -> u16 {
-    let hash = user.as_bytes().iter().fold(0x811C_9DC5_u32, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = user
+        .as_bytes()
+        .iter()
+        .fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     // Both halves count.
     ((hash >> 16) ^ (hash & 0xFFFF)) as u16
 }

@@ -12,8 +12,8 @@ use tower_keep_core::{
 };
 
 use crate::error::Fault;
-use crate::row::{Columns, SESSION};
 use crate::lease::Lease;
+use crate::row::{Columns, SESSION};
 use crate::statement::{ArgumentsOf, Statement, Statements, accounts, login_of};
 use crate::store::{Answer, RowOf, refused};
 use crate::{Dialect, Driver, Names, SqlStore, Value};
@@ -262,11 +262,11 @@ fn check_taken<D: Dialect>(user: &Account) -> Result<(), Fault> {
 }
 
 impl<D: Dialect> SqlStore<D> {
-    async fn write(&self, statement: &Statement<D>, user: &Account) -> Result<u64, Fault> {
+    async fn put(&self, statement: &Statement<D>, user: &Account) -> Result<u64, Fault> {
         check_taken::<D>(user)?;
         let stamp = user.stamp();
         let values = [&values(user)[..], &[Value::Bytes(Some(&stamp))]].concat();
-        self.run(statement, statement.arguments(&values)).await
+        self.run(statement, || statement.arguments(&values)).await
     }
 }
 
@@ -293,11 +293,11 @@ impl<D: Dialect> UserDirectory for SqlStore<D> {
     }
 
     async fn insert(&self, user: &Account) -> Result<(), StoreError> {
-        self.write(&self.statements().insert_account, user).await.map(drop).answer::<D>()
+        self.put(&self.statements().insert_account, user).await.map(drop).answer::<D>()
     }
 
     async fn update(&self, user: &Account) -> Result<bool, StoreError> {
-        let written = self.write(&self.statements().update_account, user).await;
+        let written = self.put(&self.statements().update_account, user).await;
         written.map(|rows| rows > 0).answer::<D>()
     }
 
@@ -306,7 +306,7 @@ impl<D: Dialect> UserDirectory for SqlStore<D> {
             return Ok(false);
         }
         let delete = &self.statements().delete_account;
-        let deleted = self.run(delete, delete.arguments(&[id.as_str().into()])).await;
+        let deleted = self.run(delete, || delete.arguments(&[id.as_str().into()])).await;
         deleted.map(|rows| rows > 0).answer::<D>()
     }
 }

@@ -96,6 +96,7 @@ impl Dialect for SqliteDialect {
     const GREATEST: &'static str = "MAX";
     const RETURNING: bool = true;
     const RECOVERS: bool = true;
+    const FORGET: &'static str = "";
     const PURGE: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
         (SELECT session_key FROM {sessions} WHERE expires <= $1 LIMIT $2)";
 

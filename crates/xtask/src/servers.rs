@@ -144,12 +144,14 @@ impl Server {
         }
     }
 
-    /// Stops the server's process without ending it, so that it answers nothing; or lets it go on.
+    /// Stops the server's processes without ending them, so that they answer nothing; or lets them go
+    /// on.
     pub fn freeze(&self, is_frozen: bool) {
-        if let Some((_, process)) = &self.guardian {
-            let signal = if is_frozen { "-STOP" } else { "-CONT" };
-            let _ = Command::new("kill").args([signal, &process.to_string()]).status();
-        }
+        let Some((_, process)) = &self.guardian else { return };
+        let signal = if is_frozen { "-STOP" } else { "-CONT" };
+        let children = children(*process).into_iter().chain([*process]);
+        let processes: Vec<String> = children.map(|process| process.to_string()).collect();
+        let _ = Command::new("kill").arg(signal).args(processes).status();
     }
 
     /// Starts it again on what it had written, and waits until it answers.
@@ -207,7 +209,11 @@ impl Server {
     fn set_up_postgres(&mut self) -> Result<(), String> {
         self.write("password", "secret")?;
         let mut set_up = unprivileged(&self.program.with_file_name("initdb"))?;
-        set_up.arg("--pgdata").arg(self.data()).arg("--pwfile").arg(self.directory.join("password"));
+        set_up
+            .arg("--pgdata")
+            .arg(self.data())
+            .arg("--pwfile")
+            .arg(self.directory.join("password"));
         set_up.args(["--username=keep", "--auth=password", "--encoding=UTF8", "--locale=C"]);
         call(&mut set_up)
     }
@@ -217,7 +223,7 @@ impl Server {
             "users.sql",
             "CREATE DATABASE IF NOT EXISTS keep;\n\
              CREATE USER IF NOT EXISTS keep@'%' IDENTIFIED BY 'secret';\n\
-             GRANT ALL ON *.* TO keep@'%';\n",
+             GRANT ALL ON *.* TO keep@'%' WITH GRANT OPTION;\n",
         )?;
         let names = ["mariadb-install-db", "mysql_install_db"];
         let program = in_path(&names).ok_or("mariadb-install-db is missing: reinstall MariaDB")?;
@@ -236,8 +242,7 @@ impl Server {
         match self.kind {
             Kind::Postgres => {
                 command.arg("-D").arg(self.data()).args(["-p", &port.to_string()]);
-                let settings =
-                    ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=300"];
+                let settings = ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=300"];
                 command.args(settings.iter().flat_map(|setting| ["-c", setting]));
                 command.args(["-c", &format!("unix_socket_directories={directory}")]);
             }
@@ -259,7 +264,8 @@ impl Server {
     }
 
     fn spawn(&mut self) -> Result<(), String> {
-        let log = fs::File::create(self.directory.join("log")).map_err(|error| error.to_string())?;
+        let log =
+            fs::File::create(self.directory.join("log")).map_err(|error| error.to_string())?;
         let mut command = self.command()?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         // Ctrl-C is for the tests; the server ends with them.
@@ -310,6 +316,18 @@ impl Drop for Server {
         self.kill();
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// The processes that this one has started: PostgreSQL has one for each connection.
+fn children(process: u32) -> Vec<u32> {
+    let parent = format!("PPid:\t{process}");
+    let all = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line == parent)
+    };
+    pids.filter(is_child).collect()
 }
 
 /// A command of an unprivileged user: the servers refuse to be root's.

@@ -1,0 +1,65 @@
+//! What only PostgreSQL has settings for: schemas, and a proxy that pools transactions.
+
+#[expect(dead_code, reason = "a room of two tests")]
+mod common;
+
+use sqlx::{Executor, PgPool};
+use tower_keep_core::{Account, UserDirectory, UserStore};
+use tower_keep_postgres::{PostgresSettings, PostgresStore};
+use tower_keep_testkit::contract;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_holds_the_tables() {
+    let pool = PgPool::connect(&common::url()).await.unwrap();
+    let (schema, prefix) = (common::prefix(), common::prefix());
+    let builder = || {
+        PostgresStore::builder_on(pool.clone())
+            .with_schema(schema.clone())
+            .with_table_prefix(prefix.clone())
+            .migrate()
+    };
+    let error = builder().build().await.unwrap_err();
+    assert!(format!("{error:?}").contains("schema"), "{error:?}");
+    pool.execute(sqlx::AssertSqlSafe(format!("CREATE SCHEMA {schema}"))).await.unwrap();
+    let store = builder().build().await.unwrap();
+    contract::run_all(|| async { store.clone() }).await;
+    let tables = "SELECT COUNT(*) FROM pg_tables WHERE schemaname = $1 AND tablename LIKE $2";
+    let count: i64 = sqlx::query_scalar(tables)
+        .bind(&schema)
+        .bind(format!("{prefix}%"))
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(count, 3);
+    // The connections are as the application left them.
+    let path: String = sqlx::query_scalar("SHOW search_path").fetch_one(&pool).await.unwrap();
+    assert!(!path.contains(&schema), "{path}");
+    for bad in ["", "a b", "x\"; DROP TABLE y"] {
+        let builder = PostgresStore::builder_on(pool.clone()).with_schema(bad);
+        assert!(format!("{:?}", builder.build().await.unwrap_err()).contains("schema"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_clause_is_kept_through_a_proxy_that_pools_transactions() {
+    let url = std::env::var("PGBOUNCER_URL")
+        .expect("PGBOUNCER_URL names no proxy; `cargo xtask test postgres` starts one");
+    let prefix = common::prefix();
+    let builder = || PostgresStore::builder(url.clone()).with_table_prefix(prefix.clone());
+    let store = builder().with_transaction_pooling().migrate().build().await.unwrap();
+    contract::run_all(|| async { store.clone() }).await;
+    // Several pools share the proxy's connections, each with statements of its own.
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..8 {
+        let store = builder().with_transaction_pooling().build().await.unwrap();
+        tasks.spawn(async move {
+            for number in 0..50 {
+                let account = Account::new(task * 1_000 + number, format!("{task}-{number}"), "");
+                store.insert(&account).await.unwrap();
+                let found = store.by_id(account.id()).await.unwrap();
+                assert_eq!(found.as_deref(), Some(&account));
+            }
+        });
+    }
+    tasks.join_all().await;
+}

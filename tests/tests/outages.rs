@@ -1,0 +1,516 @@
+//! Databases that die, hang, refuse and contend, for real. Each test has a server of its own.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Router, ServiceExt};
+use http::{StatusCode, header};
+use serde::Deserialize;
+use sqlx::{Connection, Executor, MySqlConnection, PgConnection};
+use tower_keep::{Fault, Keys, LoginLayer};
+use tower_keep_core::{
+    Account, End, EndReason, NewLogin, Rotation, SessionRecord, SessionStore, StoreError,
+    StoreErrorKind, Timestamp, UserDirectory, UserId,
+};
+use tower_keep_mysql::{MySqlDialect, MySqlStore};
+use tower_keep_postgres::{PostgresDialect, PostgresStore};
+use tower_keep_sql::{Dialect, SqlStore};
+use tower_keep_sqlite::SqliteStore;
+use tower_keep_testkit::contract;
+use tower_keep_testkit::contract::sessions::new_record;
+use tower_keep_tests::{AnyStore, Browser, Http, KEY};
+use xtask::servers::{Kind, Server};
+
+type Login = tower_keep::Login<Account>;
+
+fn server(kind: Kind) -> Server {
+    Server::start(kind).expect("a server")
+}
+
+async fn open<D: Dialect>(server: &Server, timeout: Duration) -> SqlStore<D> {
+    let builder = SqlStore::<D>::builder(server.url()).with_timeout(timeout).migrate();
+    builder.build().await.expect("a store")
+}
+
+fn login(record: &SessionRecord) -> NewLogin<'_> {
+    NewLogin { record, replacing: &[], ended_until: record.expires, limit: None }
+}
+
+async fn begin<S: SessionStore>(store: &S) -> SessionRecord {
+    let record = new_record(&"1".into());
+    store.create(&login(&record)).await.expect("a new session");
+    record
+}
+
+fn rotation(record: &SessionRecord) -> Rotation {
+    let (key, at, expires) = (record.key, record.created.plus(10), record.expires);
+    Rotation { key, from: record.generation, at, remember_expires: None, expires }
+}
+
+fn end(record: &SessionRecord) -> End {
+    End { at: record.created, reason: EndReason::Ended, keep_until: record.expires }
+}
+
+// ---- under load ----
+
+const CLIENTS: usize = 64;
+const LOAD: Duration = Duration::from_secs(30);
+const KILLED_AFTER: Duration = Duration::from_secs(12);
+const DOWN: Duration = Duration::from_secs(4);
+/// How soon everybody is served again.
+const RECOVERY: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn postgres_is_killed_under_load_and_comes_back() {
+    killed_under_load::<PostgresDialect>(Kind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn mariadb_is_killed_under_load_and_comes_back() {
+    killed_under_load::<MySqlDialect>(Kind::MariaDb).await;
+}
+
+#[derive(Deserialize)]
+struct Who {
+    user: String,
+}
+
+type Answer<T> = std::result::Result<T, Response>;
+
+async fn log_in(
+    State(store): State<Arc<dyn AnyStore>>,
+    Query(who): Query<Who>,
+    login: Login,
+) -> Answer<&'static str> {
+    let found = store.by_login(&who.user).await.map_err(Fault::from);
+    let user = found.map_err(IntoResponse::into_response)?.expect("a user");
+    login.log_in(user).remember(true).await.map_err(IntoResponse::into_response)?;
+    Ok("in")
+}
+
+async fn secret(login: Login) -> Result<String, Fault> {
+    Ok(login.user().await?.expect("the guard let them in").login().to_owned())
+}
+
+async fn log_out(login: Login) -> Result<&'static str, Fault> {
+    login.log_out().await?;
+    Ok("out")
+}
+
+/// A site with three pages: log in, see a secret, log out.
+async fn site(store: Arc<dyn AnyStore>) -> SocketAddr {
+    let layer = LoginLayer::builder(Arc::clone(&store), Keys::new(KEY)).with_sessions();
+    let auth = layer.build().expect("settings that agree");
+    let router = Router::new()
+        .route("/secret", get(secret))
+        .route_layer(auth.require_login())
+        .route("/login", get(log_in))
+        .route("/logout", get(log_out))
+        .with_state(store);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let service = auth.layer(router);
+    let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service);
+    tokio::spawn(async move { axum::serve(listener, service).await });
+    address
+}
+
+/// What a client saw.
+#[derive(Debug, Default)]
+struct Seen {
+    /// When requests were begun that were refused for a fault.
+    faults: Vec<Instant>,
+    /// When requests were begun that showed the secret.
+    served: Vec<Instant>,
+}
+
+/// Logs in, looks at the secret a few times, logs out; until it is told to stop.
+async fn client(address: SocketAddr, name: String, stop: Arc<AtomicBool>) -> Seen {
+    let mut browser = Browser::new(Http::to(address));
+    let mut seen = Seen::default();
+    // After a logout that failed, either is right.
+    let (mut is_in, mut is_sure) = (false, true);
+    while !stop.load(Ordering::Relaxed) {
+        let steps = ["/secret", "/login", "/secret", "/secret", "/secret", "/logout", "/secret"];
+        for step in steps {
+            let path = format!("{step}?user={name}");
+            let begun = Instant::now();
+            let answer = browser.get(&path).await;
+            if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+                seen.faults.push(begun);
+                assert!(!answer.headers.contains_key(header::SET_COOKIE), "{name}: {path}");
+                assert!(answer.headers.contains_key(header::RETRY_AFTER), "{name}: {path}");
+                // It may have taken effect before its answer was lost.
+                is_sure &= step != "/logout";
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+            match (step, answer.status) {
+                ("/login", StatusCode::OK) => (is_in, is_sure) = (true, true),
+                ("/logout", StatusCode::OK) => (is_in, is_sure) = (false, true),
+                ("/secret", StatusCode::OK) => {
+                    assert_eq!(answer.text(), name, "somebody else's secret");
+                    assert!(is_in || !is_sure, "{name} is wrongly logged in");
+                    (is_in, is_sure) = (true, true);
+                    seen.served.push(begun);
+                }
+                ("/secret", StatusCode::UNAUTHORIZED) => {
+                    assert!(!is_in || !is_sure, "{name} is wrongly logged out");
+                    (is_in, is_sure) = (false, true);
+                }
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+    seen
+}
+
+async fn killed_under_load<D: Dialect>(kind: Kind) {
+    let mut server = server(kind);
+    let store = open::<D>(&server, Duration::from_secs(1)).await;
+    for number in 0..CLIENTS {
+        let account = Account::new(number as u64, format!("user{number}"), "hash");
+        store.insert(&account).await.expect("a new account");
+    }
+    let address = site(Arc::new(store)).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|number| tokio::spawn(client(address, format!("user{number}"), stop.clone())))
+        .collect();
+    tokio::time::sleep(KILLED_AFTER).await;
+    let killed = Instant::now();
+    server.kill();
+    tokio::time::sleep(DOWN).await;
+    let (server, back) = tokio::task::spawn_blocking(move || {
+        server.run().expect("it comes back");
+        (server, Instant::now())
+    })
+    .await
+    .expect("it comes back");
+    tokio::time::sleep(LOAD.saturating_sub(killed.elapsed() + KILLED_AFTER)).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut late = Duration::ZERO;
+    for (number, client) in clients.into_iter().enumerate() {
+        let seen = client.await.expect("what a client saw");
+        let down = killed + Duration::from_millis(100)..killed + DOWN;
+        assert!(seen.served.iter().any(|at| *at < killed), "client {number} was served before");
+        assert!(
+            seen.served.iter().all(|at| !down.contains(at)),
+            "client {number} was served by none"
+        );
+        assert!(seen.faults.iter().any(|at| down.contains(at)), "client {number} noticed");
+        let again = seen.served.iter().find(|at| **at > back);
+        assert!(again.is_some(), "client {number} was served again");
+        let last = seen.faults.last().map(|at| at.saturating_duration_since(back));
+        late = late.max(last.unwrap_or_default());
+    }
+    println!("the last request that failed was begun {late:?} after the server was back");
+    assert!(late <= RECOVERY, "the last failed {late:?} after the server was back");
+    drop(server);
+}
+
+// ---- one by one ----
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_died_while_idle_are_not_noticed() {
+    idle_connections_die::<PostgresDialect>(Kind::Postgres).await;
+    idle_connections_die::<MySqlDialect>(Kind::MariaDb).await;
+}
+
+async fn idle_connections_die<D: Dialect>(kind: Kind) {
+    let mut server = server(kind);
+    let store = open::<D>(&server, Duration::from_secs(3)).await;
+    let record = begin(&store).await;
+    for round in 0..3 {
+        // Several connections, all idle.
+        let held: Vec<_> = futures_of(8, || store.pool().acquire()).await;
+        drop(held);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        server.kill();
+        server.run().expect("it comes back");
+        match round {
+            0 => assert!(store.load(&record.key).await.expect("asked again").is_some()),
+            1 => drop(begin(&store).await),
+            _ => assert_eq!(store.revoke(&[record.key], &end(&record)).await.expect("again"), 1),
+        }
+    }
+}
+
+/// Several at once, kept until all are there.
+async fn futures_of<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(
+    count: usize,
+    make: impl Fn() -> F,
+) -> Vec<T> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        all.push(make().await.expect("one more"));
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_is_given_up_in_time() {
+    hangs::<PostgresDialect>(Kind::Postgres).await;
+    hangs::<MySqlDialect>(Kind::MariaDb).await;
+}
+
+async fn hangs<D: Dialect>(kind: Kind) {
+    let server = server(kind);
+    let timeout = Duration::from_millis(500);
+    let store = open::<D>(&server, timeout).await;
+    let record = begin(&store).await;
+    server.freeze(true);
+    let begun = Instant::now();
+    let load = store.load(&record.key).await.expect_err("it hangs");
+    let other = new_record(&"1".into());
+    let create = store.create(&login(&other)).await.expect_err("it hangs");
+    let took = begun.elapsed();
+    server.freeze(false);
+    assert!(took < timeout * 6, "{took:?}");
+    for error in [load, create] {
+        let kinds = [StoreErrorKind::Timeout, StoreErrorKind::Unavailable];
+        assert!(kinds.contains(&error.kind()), "{error:?}");
+    }
+    let found = store.load(&record.key).await.expect("it answers again");
+    assert_eq!(found.as_deref(), Some(&record));
+    begin(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_is_cut_off_may_have_been_done_and_says_so() {
+    let mut server = server(Kind::Postgres);
+    let store = open::<PostgresDialect>(&server, Duration::from_secs(5)).await;
+    let record = begin(&store).await;
+    let mut other = PgConnection::connect(&server.url()).await.expect("a connection");
+    other.execute("BEGIN; SELECT * FROM keep_sessions FOR UPDATE").await.expect("a lock");
+    let (rotation, waiting) = (rotation(&record), store.clone());
+    let rotate = tokio::spawn(async move { waiting.rotate(&rotation).await });
+    let (waiting, ends) = (store.clone(), end(&record));
+    let revoke = tokio::spawn(async move { waiting.revoke(&[record.key], &ends).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    server.kill();
+    let cut = rotate.await.expect("no panic").expect_err("it was cut off");
+    assert_eq!(cut.kind(), StoreErrorKind::Timeout, "whether it was done is not known: {cut:?}");
+    // A transaction that did not come to its end was not done, and is tried until the time is up.
+    let undone = revoke.await.expect("no panic").expect_err("there is no server");
+    assert_eq!(undone.kind(), StoreErrorKind::Unavailable, "{undone:?}");
+    server.run().expect("it comes back");
+    let found = store.load(&record.key).await.expect("it answers again");
+    assert_eq!(found.as_deref(), Some(&record));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_waits_for_a_lock_ends_in_time() {
+    let (postgres, mariadb) = (server(Kind::Postgres), server(Kind::MariaDb));
+    let lock = "SELECT * FROM keep_sessions FOR UPDATE";
+    let timeout = Duration::from_secs(1);
+
+    let store = open::<PostgresDialect>(&postgres, timeout).await;
+    let record = begin(&store).await;
+    let mut other = PgConnection::connect(&postgres.url()).await.expect("a connection");
+    other.execute("BEGIN").await.expect("a transaction");
+    other.execute(lock).await.expect("a lock");
+    waits_in_vain(&store, &record).await;
+    other.execute("ROLLBACK").await.expect("no lock any more");
+    // The server gave up, too: nothing happens behind the caller's back.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(store.load(&record.key).await.expect("no fault").as_deref(), Some(&record));
+
+    let store = open::<MySqlDialect>(&mariadb, timeout).await;
+    let record = begin(&store).await;
+    let mut other = MySqlConnection::connect(&mariadb.url()).await.expect("a connection");
+    other.execute("START TRANSACTION").await.expect("a transaction");
+    other.execute(lock).await.expect("a lock");
+    waits_in_vain(&store, &record).await;
+    other.execute("ROLLBACK").await.expect("no lock any more");
+    assert_eq!(store.load(&record.key).await.expect("no fault").as_deref(), Some(&record));
+}
+
+async fn waits_in_vain<D: Dialect>(store: &SqlStore<D>, record: &SessionRecord) {
+    let begun = Instant::now();
+    let error = store.rotate(&rotation(record)).await.expect_err("the row is locked");
+    let kinds = [StoreErrorKind::Timeout, StoreErrorKind::Unavailable];
+    assert!(kinds.contains(&error.kind()), "{error:?}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_deadlock_the_store_tries_again() {
+    let postgres = server(Kind::Postgres);
+    let store = open::<PostgresDialect>(&postgres, Duration::from_secs(20)).await;
+    let mut other = PgConnection::connect(&postgres.url()).await.expect("a connection");
+    // The store's transaction is the one that looks for deadlocks, and ends.
+    other.execute("SET deadlock_timeout = '1h'").await.expect("a setting");
+    let [first, second] = two(&store).await;
+    let touch = |record: &SessionRecord| {
+        let key: String = record.key.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
+        format!("UPDATE keep_sessions SET last_seen = last_seen WHERE session_key = '\\x{key}'")
+    };
+    other.execute("BEGIN").await.expect("a transaction");
+    other.execute(sqlx::AssertSqlSafe(touch(&second))).await.expect("the second is locked");
+    let (revoking, keys, ends) = (store.clone(), [first.key, second.key], end(&first));
+    let revoke = tokio::spawn(async move { revoking.revoke(&keys, &ends).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    other.execute(sqlx::AssertSqlSafe(touch(&first))).await.expect("the store gave way");
+    other.execute("COMMIT").await.expect("both were locked");
+    assert_eq!(revoke.await.expect("no panic").expect("tried again"), 2);
+
+    let mariadb = server(Kind::MariaDb);
+    let store = open::<MySqlDialect>(&mariadb, Duration::from_secs(20)).await;
+    let mut other = MySqlConnection::connect(&mariadb.url()).await.expect("a connection");
+    other.execute("CREATE TABLE heavy (n INT)").await.expect("a table");
+    let [first, second] = two(&store).await;
+    let touch = |record: &SessionRecord| {
+        let key: String = record.key.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
+        format!("UPDATE keep_sessions SET method = 'x' WHERE session_key = x'{key}'")
+    };
+    other.execute("START TRANSACTION").await.expect("a transaction");
+    // The one that wrote less ends.
+    let rows = "INSERT INTO heavy SELECT slot FROM keep_locks";
+    other.execute(rows).await.expect("many rows");
+    other.execute(sqlx::AssertSqlSafe(touch(&second))).await.expect("the second is locked");
+    let (revoking, keys, ends) = (store.clone(), [first.key, second.key], end(&first));
+    let revoke = tokio::spawn(async move { revoking.revoke(&keys, &ends).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    other.execute(sqlx::AssertSqlSafe(touch(&first))).await.expect("the store gave way");
+    other.execute("COMMIT").await.expect("both were locked");
+    assert_eq!(revoke.await.expect("no panic").expect("tried again"), 2);
+}
+
+/// Two sessions, in the order in which the store locks them.
+async fn two<D: Dialect>(store: &SqlStore<D>) -> [SessionRecord; 2] {
+    let mut two = [begin(store).await, begin(store).await];
+    two.sort_by_key(|record| *record.key.as_bytes());
+    two
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn serializable_databases_are_asked_again() {
+    let server = server(Kind::Postgres);
+    let url = format!("{}?options=-c%20default_transaction_isolation%3Dserializable", server.url());
+    // On a pool of the application's, whose settings count.
+    let pool = sqlx::PgPool::connect(&url).await.expect("a pool");
+    let mut connection = pool.acquire().await.expect("a connection");
+    let row: (String,) = sqlx::query_as("SHOW transaction_isolation")
+        .fetch_one(&mut *connection)
+        .await
+        .expect("a setting");
+    assert_eq!(row.0, "serializable");
+    drop(connection);
+    let store = PostgresStore::builder_on(pool).migrate().build().await.expect("a store");
+    contract::run_all(|| async { store.clone() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_only_reads_is_unavailable_for_logins() {
+    let server = server(Kind::Postgres);
+    let store = open::<PostgresDialect>(&server, Duration::from_secs(3)).await;
+    let record = begin(&store).await;
+    let url = format!("{}?options=-c%20default_transaction_read_only%3Don", server.url());
+    let pool = sqlx::PgPool::connect(&url).await.expect("a pool");
+    let replica = PostgresStore::builder_on(pool).build().await.expect("it reads");
+    only_reads(&replica, &record).await;
+
+    let server = self::server(Kind::MariaDb);
+    let store = open::<MySqlDialect>(&server, Duration::from_secs(3)).await;
+    let record = begin(&store).await;
+    for statement in [
+        "CREATE USER site@'%' IDENTIFIED BY 'secret'",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON keep.* TO site@'%'",
+        "SET GLOBAL read_only = 1",
+    ] {
+        store.pool().execute(statement).await.expect(statement);
+    }
+    let url = server.url().replace("keep:secret@", "site:secret@");
+    let replica = MySqlStore::builder(url).build().await.expect("it reads");
+    only_reads(&replica, &record).await;
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("keep.db");
+    let url = format!("sqlite:{}", path.display());
+    let store = SqliteStore::builder(url.clone()).migrate().build().await.expect("a store");
+    let record = begin(&store).await;
+    let pool = sqlx::SqlitePool::connect(&format!("{url}?mode=ro")).await.expect("a pool");
+    let replica = SqliteStore::builder_on(pool).build().await.expect("it reads");
+    only_reads(&replica, &record).await;
+}
+
+async fn only_reads<D: Dialect>(store: &SqlStore<D>, record: &SessionRecord) {
+    let found = store.load(&record.key).await.expect("it reads");
+    assert_eq!(found.as_deref(), Some(record));
+    let other = new_record(&"1".into());
+    let errors = [
+        store.create(&login(&other)).await.map(drop).expect_err("it only reads"),
+        store.rotate(&rotation(record)).await.map(drop).expect_err("it only reads"),
+        store.revoke(&[record.key], &end(record)).await.map(drop).expect_err("it only reads"),
+        store.insert(&Account::new(1, "ada", "")).await.expect_err("it only reads"),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+    }
+    let found = store.load(&record.key).await.expect("it still reads");
+    assert_eq!(found.as_deref(), Some(record));
+}
+
+async fn sqlite(path: &Path, timeout: Duration) -> Result<SqliteStore, StoreError> {
+    let url = format!("sqlite:{}", path.display());
+    SqliteStore::builder(url).with_timeout(timeout).migrate().build().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_unavailable_for_logins_and_loses_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = sqlite(&directory.path().join("keep.db"), Duration::from_secs(3)).await;
+    let store = store.expect("a store");
+    let record = begin(&store).await;
+    // The one connection that writes has no more room than this.
+    store.pool().execute("PRAGMA max_page_count = 40").await.expect("a setting");
+    let mut kept = HashSet::from([record.key]);
+    let error = loop {
+        let record = new_record(&"1".into());
+        match store.create(&login(&record)).await {
+            Ok(_) => assert!(kept.insert(record.key) && kept.len() < 10_000),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
+    assert!(std::error::Error::source(&error).is_some_and(|why| why.to_string().contains("full")));
+    let user = UserId::from("1");
+    let listed = store.list(&user, record.created, 100_000).await.expect("it reads");
+    assert_eq!(listed.iter().map(|record| record.key).collect::<HashSet<_>>(), kept);
+    store.pool().execute("PRAGMA max_page_count = 1000000").await.expect("a setting");
+    begin(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_busy_is_unavailable_in_time() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("keep.db");
+    let timeout = Duration::from_millis(300);
+    let store = sqlite(&path, timeout).await.expect("a store");
+    let record = begin(&store).await;
+    let other = sqlite(&path, timeout).await.expect("another process, as it were");
+    let mut writer = other.pool().acquire().await.expect("its writer");
+    writer.execute("BEGIN IMMEDIATE").await.expect("it writes");
+    let begun = Instant::now();
+    let login_record = new_record(&"1".into());
+    let error = store.create(&login(&login_record)).await.expect_err("somebody writes");
+    let kinds = [StoreErrorKind::Timeout, StoreErrorKind::Unavailable];
+    assert!(kinds.contains(&error.kind()), "{error:?}");
+    assert!(begun.elapsed() < timeout * 10, "{:?}", begun.elapsed());
+    assert!(store.load(&record.key).await.expect("readers don't wait").is_some());
+    writer.execute("ROLLBACK").await.expect("it ends");
+    // What was given up is not done behind the caller's back.
+    tokio::time::sleep(timeout).await;
+    assert!(store.load(&login_record.key).await.expect("no fault").is_none());
+    begin(&store).await;
+    let purged = store.purge(Timestamp::from_secs(1), 10).await;
+    assert_eq!(purged.expect("no fault"), 0);
+}
