@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::{Browser, Http};
@@ -19,8 +20,13 @@ impl Process {
     /// Starts the program, and reads this many lines of what it prints; the first says where it
     /// listens.
     pub fn start(program: &str, arguments: &[&str], lines: usize) -> Self {
+        Self::start_in(Path::new("."), program, arguments, lines)
+    }
+
+    /// The same, in this directory.
+    pub fn start_in(directory: &Path, program: &str, arguments: &[&str], lines: usize) -> Self {
         let mut command = Command::new(program);
-        let command = command.args(arguments).stdout(Stdio::piped());
+        let command = command.args(arguments).current_dir(directory).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let output = BufReader::new(child.stdout.take().expect("its output is piped"));
         let told: Vec<String> =

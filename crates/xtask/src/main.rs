@@ -43,7 +43,7 @@ const PACKAGES: &[Package] = &[
     Package { name: "postgres", package: "tower-keep-postgres", needs: &[POSTGRES, PGBOUNCER] },
     Package { name: "mysql", package: "tower-keep-mysql", needs: &[MYSQL] },
     Package { name: "tests", package: "tower-keep-tests", needs: &[Need::Python, POSTGRES, MYSQL] },
-    Package { name: "quickstart", package: "quickstart", needs: &[] },
+    Package { name: "quickstart", package: "quickstart", needs: &[POSTGRES, MYSQL] },
     Package { name: "hyper", package: "hyper-example", needs: &[] },
     Package { name: "benches", package: "tower-keep-benches", needs: &[] },
 ];

@@ -19,7 +19,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Kills the server when it is told to by a line; or when the test ends, however it ends, because the
 /// pipe is closed then: with the server's directory.
 const GUARDIAN: &str = r#"exec 3<&0; directory=$1; shift; "$@" </dev/null & echo $!
-    read _ <&3; told=$?; kill -KILL $!; wait; test $told = 0 || rm -rf "$directory""#;
+    read _ <&3; told=$?; kill -KILL $!; wait; test $told = 0 && exit
+    for n in 1 2 3 4 5 6 7 8 9; do rm -rf "$directory" && exit; sleep 0.2; done"#;
 
 /// What can be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -313,7 +314,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.kill();
+        if let Some((mut guardian, _)) = self.guardian.take() {
+            drop(guardian.stdin.take());
+            let _ = guardian.wait();
+        }
         let _ = fs::remove_dir_all(&self.directory);
     }
 }

@@ -1,29 +1,37 @@
 //! A small site with a login.
 //!
 //! `cargo run` at the workspace's root, then open the address that it prints. Everything that has
-//! to do with logging in is in `site.rs`; `pages.rs` is HTML, and this file reads the command line.
+//! to do with logging in is in `site.rs`, and where accounts and sessions are kept in `store.rs`;
+//! `pages.rs` is HTML, and this file reads the command line.
 
 mod pages;
 mod site;
+mod store;
 
 use std::error::Error;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use axum::ServiceExt;
 use axum::extract::Request;
-use tower_keep::{Account, Keys, Passwords, UserDirectory};
-use tower_keep_memory::MemoryStore;
+use tower_keep::{Account, Keys, Passwords, StoreErrorKind};
 
 const USAGE: &str = "\
-usage: cargo run -- [--listen ADDRESS]
+usage: cargo run -- [--listen ADDRESS] [--store STORE]
 
   --listen ADDRESS   where to listen; 127.0.0.1:3000 by default, port 0 for any free one
+  --store STORE      where accounts and sessions are kept; sqlite:quickstart.db by default, and else
+                     memory, sqlite:PATH, postgres://… (with --features postgres) or
+                     mysql://… (with --features mysql)
 
 environment:
-  KEEP_KEY           the key that cookies are made with, 32 bytes or more; without it a random one
-                     is made, and everybody is logged out when this ends
+  KEEP_KEY           the key that cookies are made with, 32 bytes or more; without it one is made and
+                     kept in the file quickstart.key, or for memory until this ends
   RUST_LOG           what to log, such as tower_keep=debug";
+
+/// Beside the database, in the directory where this is started.
+const KEY_FILE: &str = "quickstart.key";
 
 /// The user who is there when it starts.
 const ID: i64 = 1;
@@ -42,7 +50,7 @@ async fn main() -> ExitCode {
 }
 
 async fn serve() -> Result<(), Box<dyn Error>> {
-    let Some(listen) = listen_address()? else {
+    let Some(Options { listen, store }) = options()? else {
         println!("{USAGE}");
         return Ok(());
     };
@@ -52,12 +60,15 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         .init();
 
     let passwords = Passwords::new();
-    let users = MemoryStore::new();
-    users.insert(&Account::new(ID, LOGIN, passwords.hash(PASSWORD).await?)).await?;
-    let keys =
-        std::env::var("KEEP_KEY").map_or_else(|_| Keys::generate(), |key| Ok(Keys::new(key)))?;
+    let keys = keys(store == "memory")?;
+    let store = store::open(&store).await?;
+    match store.insert(&Account::new(ID, LOGIN, passwords.hash(PASSWORD).await?)).await {
+        // She is there from last time, perhaps with another password.
+        Err(error) if error.kind() == StoreErrorKind::Conflict => {}
+        done => done?,
+    }
     let api_key = random_token()?;
-    let app = site::App { users, passwords, api_key: api_key.clone() };
+    let app = site::App { store, passwords, api_key: api_key.clone() };
     let auth = site::auth(&app, keys)?;
     let upkeep = tokio::spawn(auth.upkeep());
     let site = site::site(app, &auth);
@@ -82,11 +93,41 @@ fn random_token() -> Result<String, getrandom::Error> {
     Ok(format!("{random:032x}"))
 }
 
+/// The key from the environment, or from the file in which the first start has left one.
+fn keys(only_now: bool) -> Result<Keys, Box<dyn Error>> {
+    if let Ok(key) = std::env::var("KEEP_KEY") {
+        return Ok(Keys::new(key));
+    }
+    if only_now {
+        return Ok(Keys::generate()?);
+    }
+    let file = || std::fs::read_to_string(KEY_FILE);
+    let key = match file() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let mut options = std::fs::OpenOptions::new();
+            options.write(true).create_new(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            let key = random_token()? + &random_token()?;
+            options.open(KEY_FILE)?.write_all(key.as_bytes())?;
+            key
+        }
+        key => key?,
+    };
+    Ok(Keys::new(key))
+}
+
+struct Options {
+    listen: SocketAddr,
+    store: String,
+}
+
 /// `None` if only help was asked for.
-fn listen_address() -> Result<Option<SocketAddr>, Box<dyn Error>> {
+fn options() -> Result<Option<Options>, Box<dyn Error>> {
     use lexopt::prelude::*;
 
     let mut listen = SocketAddr::from(([127, 0, 0, 1], 3000));
+    let mut store = "sqlite:quickstart.db".to_owned();
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -96,9 +137,10 @@ fn listen_address() -> Result<Option<SocketAddr>, Box<dyn Error>> {
                     format!("--listen takes an address and a port, such as 127.0.0.1:3000, not {address:?}")
                 })?;
             }
+            Long("store") => store = arguments.value()?.string()?,
             Short('h') | Long("help") => return Ok(None),
             other => return Err(format!("{}\n\n{USAGE}", other.unexpected()).into()),
         }
     }
-    Ok(Some(listen))
+    Ok(Some(Options { listen, store }))
 }

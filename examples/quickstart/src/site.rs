@@ -1,6 +1,7 @@
 //! The site, and everything on it that has to do with logging in.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use axum::extract::{Form, State};
 use axum::http::StatusCode;
@@ -10,15 +11,11 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 use tower_http::csrf::CsrfLayer;
-use tower_keep::{
-    Account, Bearer, BuildError, Fault, Keys, LoginLayer, LoginService, Passwords, UserDirectory,
-    UserStore,
-};
-use tower_keep_memory::MemoryStore;
+use tower_keep::{Account, Bearer, BuildError, Fault, Keys, LoginLayer, LoginService, Passwords};
 
 use crate::pages;
+use crate::store::Store;
 
-type Users = MemoryStore<Account>;
 type Login = tower_keep::Login<Account>;
 type CurrentUser = tower_keep::CurrentUser<Account>;
 
@@ -27,7 +24,7 @@ const SHORTEST_PASSWORD: usize = 8;
 
 #[derive(Clone)]
 pub(crate) struct App {
-    pub(crate) users: Users,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) passwords: Passwords,
     pub(crate) api_key: String,
 }
@@ -36,15 +33,16 @@ pub(crate) type Auth = LoginLayer<Account>;
 
 /// Who is logged in. Sessions are kept beside the users, so that they can be listed and ended.
 pub(crate) fn auth(app: &App, keys: Keys) -> std::result::Result<Auth, BuildError> {
-    let (users, api_keys) = (app.users.clone(), HashMap::from([(app.api_key.clone(), crate::ID)]));
-    LoginLayer::builder(users.clone(), keys)
+    let (users, api_keys) =
+        (Arc::clone(&app.store), HashMap::from([(app.api_key.clone(), crate::ID)]));
+    LoginLayer::builder(Arc::clone(&app.store), keys)
         .with_sessions()
         .with_login_page("/login")
         .with_confirm_page("/confirm")
         .with_home_page("/account")
         .add_request_loader(Bearer::new(move |key: String| {
             // Found by a keyed hash, so that the time it takes tells nothing of a key.
-            let (users, id) = (users.clone(), api_keys.get(&key).copied());
+            let (users, id) = (Arc::clone(&users), api_keys.get(&key).copied());
             async move { if let Some(id) = id { users.by_id(&id.into()).await } else { Ok(None) } }
         }))
         .build()
@@ -87,7 +85,7 @@ async fn sign_in(
     Form(form): Form<SignIn>,
 ) -> Result<Response> {
     let next = login.next_given(form.next.as_deref());
-    let found = app.users.by_login(&form.login).await.map_err(Fault::from)?;
+    let found = app.store.by_login(&form.login).await.map_err(Fault::from)?;
     let checked = app.passwords.check(found, Account::password_hash, form.password).await?;
     let Some(user) = checked else {
         let wrong = Some("This login and this password don't go together.");
@@ -139,7 +137,7 @@ async fn change_password(
     }
     let mut changed = Account::clone(&user);
     changed.set_password_hash(app.passwords.hash(form.password).await?);
-    app.users.update(&changed).await.map_err(Fault::from)?;
+    app.store.update(&changed).await.map_err(Fault::from)?;
     // The new hash ends every login of this user; this one goes on.
     login.keep_logged_in(changed).await?;
     login.leave_notice("success", "Your password is changed. Your other logins have ended.")?;

@@ -1,10 +1,18 @@
 //! A newcomer's walk through the site, as the README describes it.
 
+use std::path::Path;
+
 use http::{StatusCode, header};
 use tower_keep_tests::{Browser, Process};
 
 fn start() -> Process {
-    Process::start(env!("CARGO_BIN_EXE_quickstart"), &["--listen", "127.0.0.1:0"], 4)
+    start_with(Path::new("."), "memory")
+}
+
+/// With this store, and whatever a start before left in this directory.
+fn start_with(directory: &Path, store: &str) -> Process {
+    let arguments = ["--listen", "127.0.0.1:0", "--store", store];
+    Process::start_in(directory, env!("CARGO_BIN_EXE_quickstart"), &arguments, 4)
 }
 
 async fn log_in(browser: &mut Browser, site: &Process, more: &[(&str, &str)]) -> String {
@@ -192,15 +200,62 @@ fn unknown_options_and_bad_addresses_are_refused_with_the_usage() {
         (&["--listen", "3000"], "--listen takes an address and a port"),
         (&["--listen"], "missing argument for option '--listen'"),
         (&["extra"], "unexpected argument \"extra\""),
+        (&["--store", "mongodb://me:hunter2@host"], "nothing that begins with \"mongodb\""),
+        (&["--store", "sqlite:/no/such/directory/keep.db"], "unable to open database file"),
     ] {
-        let run =
-            std::process::Command::new(env!("CARGO_BIN_EXE_quickstart")).args(arguments).output();
+        let run = std::process::Command::new(env!("CARGO_BIN_EXE_quickstart"))
+            .args(arguments)
+            .env("KEEP_KEY", "x".repeat(32))
+            .output();
         let run = run.unwrap();
         let told = String::from_utf8_lossy(&run.stderr).into_owned();
         assert!(!run.status.success() && told.contains(expected), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
     }
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_quickstart"));
-    let run = command.env("KEEP_KEY", "short").output().unwrap();
+    let run = command.args(["--store", "memory"]).env("KEEP_KEY", "short").output().unwrap();
     let told = String::from_utf8_lossy(&run.stderr).into_owned();
     assert!(told.contains("a key has 5 bytes and needs at least 32"), "{told}");
+}
+
+#[tokio::test]
+async fn accounts_and_sessions_survive_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = |variable: &str| {
+        std::env::var(variable).unwrap_or_else(|_| {
+            panic!("{variable} is not set; `cargo xtask test quickstart` starts a server")
+        })
+    };
+    for store in ["sqlite:quickstart.db", &server("POSTGRES_URL"), &server("MYSQL_URL")] {
+        let site = start_with(directory.path(), store);
+        let mut browser = site.browser();
+        log_in(&mut browser, &site, &[("remember", "on")]).await;
+        drop(site);
+        let site = start_with(directory.path(), store);
+        let mut again = site.browser();
+        again.jar = browser.jar.clone();
+        assert!(again.get("/account").await.text().contains("ada"), "{store}");
+        again.close_browser();
+        assert!(again.get("/account").await.text().contains("ada"), "{store}");
+        again.post("/logout", &[]).await;
+        assert_eq!(again.get("/account").await.status, StatusCode::SEE_OTHER, "{store}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_word_it_keeps_a_file_beside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let listen = ["--listen", "127.0.0.1:0"];
+    let program = env!("CARGO_BIN_EXE_quickstart");
+    let site = Process::start_in(directory.path(), program, &listen, 4);
+    log_in(&mut site.browser(), &site, &[]).await;
+    assert!(directory.path().join("quickstart.db").is_file());
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let key = std::fs::metadata(directory.path().join("quickstart.key")).unwrap();
+        assert_eq!(key.permissions().mode() & 0o777, 0o600);
+        let database = std::fs::metadata(directory.path().join("quickstart.db")).unwrap();
+        assert!(database.len() > 0);
+    }
 }
