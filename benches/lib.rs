@@ -3,6 +3,7 @@
 //! Every case answers `GET /` of an axum router with a few bytes. `bare` is the router alone; what a
 //! case costs is what it adds to that.
 
+pub mod databases;
 mod keep;
 mod peer;
 

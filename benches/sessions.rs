@@ -5,50 +5,17 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use tower_keep::{SessionStore, Timestamp};
+use tower_keep_benches::databases::{NOW, record};
 use tower_keep_benches::run;
-use tower_keep_core::{NewLogin, SessionKey, SessionRecord, UserId};
+use tower_keep_core::{NewLogin, SessionRecord, UserId};
 use tower_keep_memory::MemorySessions;
 
 const LIVE: u64 = 1_000_000;
 /// Besides, so many that have expired.
 const EXPIRED: u64 = 500_000;
-const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
-const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0";
-
-/// A session of a user of its own, as a login makes it.
-fn record(number: u64, expires: Timestamp) -> SessionRecord {
-    // SplitMix64: keys are hashes, and spread like these.
-    let mixed = |salt: u64| {
-        let mixed = (number + salt).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB).to_be_bytes()
-    };
-    let mut key = [0; 32];
-    for (chunk, salt) in key.chunks_mut(8).zip(0_u64..) {
-        chunk.copy_from_slice(&mixed(salt << 40));
-    }
-    SessionRecord {
-        key: SessionKey::new(key),
-        user: UserId::from(number),
-        generation: 0,
-        rotated_at: None,
-        seen_at: None,
-        salt: [7; 16],
-        created: NOW,
-        session_started: NOW,
-        last_seen: NOW,
-        remember_expires: Some(expires),
-        remember_seconds: 30 * 24 * 3_600,
-        expires,
-        address: "192.0.2.7".parse().ok(),
-        user_agent: AGENT.into(),
-        method: "password".into(),
-        ended: None,
-    }
-}
 
 fn log_in(store: &MemorySessions, number: u64, expires: Timestamp) {
-    let record = record(number, expires);
+    let record = SessionRecord { expires, ..record(number, number) };
     let login = NewLogin { record: &record, replacing: &[], ended_until: expires, limit: None };
     black_box(run(store.create(&login))).expect("memory works");
 }

@@ -18,6 +18,9 @@ use crate::{Dialect, Names, Pools, Settings, SqlStore};
 const TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECTIONS: u32 = 10;
 
+/// What makes the statements for users, when the tables' names are known.
+type MakeUsers<D, U> = Box<dyn FnOnce(&Names) -> Users<D, U> + Send>;
+
 enum Source<D: Dialect> {
     Url(String),
     Pool(Pool<D::Database>),
@@ -32,7 +35,7 @@ pub struct SqlStoreBuilder<D: Dialect, U = Account> {
     settings: Settings,
     names: Names,
     migrates: bool,
-    users: Box<dyn FnOnce(&Names) -> Users<D, U> + Send>,
+    users: MakeUsers<D, U>,
 }
 
 /// Shows no URL, which holds a password.

@@ -30,4 +30,6 @@ pub use dialect::{Dialect, Pools, Settings};
 pub use driver::{Driver, Value};
 pub use error::Cause;
 pub use names::Names;
+#[doc(hidden)]
+pub use store::Measured;
 pub use store::SqlStore;

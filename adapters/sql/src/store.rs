@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
-use sqlx::{Database, Error, Pool};
+use sqlx::{Database, Error, Pool, SqlStr};
 use tokio::time::Instant;
 use tower_keep_core::{Account, StoreError, StoreErrorKind, UserId};
 
@@ -38,6 +38,23 @@ pub(crate) struct Shared<D: Dialect, U> {
     pub(crate) users: Users<D, U>,
 }
 
+/// See [`SqlStore::measured`].
+#[doc(hidden)]
+pub struct Measured<D: Dialect> {
+    pub reads: Pool<D::Database>,
+    pub writes: Pool<D::Database>,
+    pub begin: fn(Option<&UserId>, &Names) -> String,
+    pub names: Names,
+    pub by_id: SqlStr,
+    pub login: SqlStr,
+    pub list: SqlStr,
+    pub purge: SqlStr,
+    pub insert: SqlStr,
+    pub untold: SqlStr,
+    pub rotate: SqlStr,
+    pub load: SqlStr,
+}
+
 impl<D: Dialect, U> Clone for SqlStore<D, U> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
@@ -55,6 +72,26 @@ impl<D: Dialect, U> SqlStore<D, U> {
     /// The connections, for the application's own statements.
     pub fn pool(&self) -> &Pool<D::Database> {
         &self.shared.pools.writes
+    }
+
+    /// What this store sends, for those who measure it and look at its plans.
+    #[doc(hidden)]
+    pub fn measured(&self) -> Measured<D> {
+        let Shared { pools, users, statements, names, .. } = &*self.shared;
+        Measured {
+            reads: pools.reads.clone(),
+            writes: pools.writes.clone(),
+            begin: |user, names| D::begin(user.map(number), names),
+            names: names.clone(),
+            by_id: users.by_id.sql(),
+            login: users.login.sql(),
+            list: statements.list.sql(),
+            purge: statements.purge.sql(),
+            insert: statements.insert.sql(),
+            untold: statements.untold.sql(),
+            rotate: statements.rotate.sql(),
+            load: statements.load.sql(),
+        }
     }
 
     pub(crate) fn statements(&self) -> &Statements<D> {
