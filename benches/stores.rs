@@ -1,7 +1,9 @@
 //! `cargo bench -p tower-keep-benches --bench stores`: what the stores take, alone and with 64 tasks at
 //! once, and beside each SQL store what the bare driver takes for the same statements.
 //!
-//! Store and driver share one pool of ten connections. The times are per call.
+//! Store and driver share one pool of ten connections, and both read every column. The times are per call.
+//! First come the ratios at 64 tasks, of rounds that alternate; then criterion, one case after the other,
+//! unless `KEEP_RATIOS` is set.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -9,14 +11,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::{AssertSqlSafe, Connection, MySql, Postgres, Sqlite};
 use tokio::runtime::Runtime;
 use tower_keep_benches::databases::{NOW, key, open, record, server};
-use tower_keep_core::{Account, LoginStore, NewLogin, Rotation, UserDirectory, UserId};
+use tower_keep_core::{Account, LoginStore, NewLogin, Rotated, Rotation, UserDirectory, UserId};
 use tower_keep_memory::MemoryStore;
 use tower_keep_mysql::MySqlDialect;
 use tower_keep_postgres::PostgresDialect;
-use tower_keep_sql::{Dialect, Measured};
+use tower_keep_sql::{Dialect, Driver, Measured};
 use tower_keep_sqlite::SqliteDialect;
 use xtask::servers::Kind;
 
@@ -30,6 +32,11 @@ static NEXT: AtomicU64 = AtomicU64::new(1 << 32);
 
 fn next() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// One of many users who are not asked for.
+fn new_user(session: u64) -> u64 {
+    USERS + session % 100_000
 }
 
 /// What is measured: one call.
@@ -61,7 +68,7 @@ impl<S: UserDirectory<User = Account> + LoginStore + 'static> Subject for Keep<S
     }
 
     async fn create(&self, session: u64) {
-        let record = record(session, session % USERS);
+        let record = record(session, new_user(session));
         let ended_until = record.expires;
         let login = NewLogin { record: &record, replacing: &[], ended_until, limit: None };
         black_box(self.0.create(&login).await.expect("a session"));
@@ -71,34 +78,66 @@ impl<S: UserDirectory<User = Account> + LoginStore + 'static> Subject for Keep<S
         let expires = NOW.plus(9_999);
         let key = key(session);
         let rotation = Rotation { key, from, at: NOW, remember_expires: None, expires };
-        black_box(self.0.rotate(&rotation).await.expect("a session"));
+        let rotated = self.0.rotate(&rotation).await.expect("a session");
+        assert!(matches!(black_box(rotated), Some(Rotated::Won(_))));
     }
 
     async fn list(&self, user: u64) {
         let list = self.0.list(&user.into(), NOW, 100).await.expect("a list");
-        assert!(!black_box(list).is_empty());
+        assert_eq!(black_box(list).len() as u64, SESSIONS);
     }
 }
 
 /// The same statements, and nothing else.
 struct Bare<D: Dialect>(Measured<D>);
 
+/// What a column holds.
+#[derive(Clone, Copy)]
+enum Column {
+    Int,
+    Text,
+    Bytes,
+    Flag,
+}
+
+use Column::{Bytes, Flag, Int, Text};
+
+const ACCOUNT: [Column; 5] = [Text, Text, Text, Flag, Bytes];
+const SESSION: [Column; 19] = [
+    Bytes, Text, Int, Int, Int, Bytes, Int, Int, Int, Int, Int, Int, Text, Text, Text, Int, Text,
+    Bytes, Flag,
+];
+
+/// Reads every column.
+fn read<DB: Driver>(row: &DB::Row, columns: impl IntoIterator<Item = Column>) {
+    for (index, column) in columns.into_iter().enumerate() {
+        match column {
+            Int => drop(black_box(DB::int(row, index).expect("a number"))),
+            Text => drop(black_box(DB::text(row, index).expect("a text"))),
+            Bytes => drop(black_box(DB::bytes(row, index).expect("bytes"))),
+            Flag => drop(black_box(DB::flag(row, index).expect("yes or no"))),
+        }
+    }
+}
+
 macro_rules! bare {
-    ($dialect:ty, $rotate:expr) => {
+    ($dialect:ty, $database:ty, $rotate:expr) => {
         impl Subject for Bare<$dialect> {
             async fn by_id(&self, user: u64) {
                 let query = sqlx::query(self.0.by_id.clone()).bind(user.to_string());
-                black_box(query.fetch_optional(&self.0.reads).await.expect("a user"));
+                let row = query.fetch_optional(&self.0.reads).await.expect("a user");
+                read::<$database>(&row.expect("a user"), ACCOUNT);
             }
 
             async fn login(&self, session: u64) {
                 let query =
                     sqlx::query(self.0.login.clone()).bind(key(session).as_bytes().to_vec());
-                black_box(query.fetch_optional(&self.0.reads).await.expect("a login"));
+                let row = query.fetch_optional(&self.0.reads).await.expect("a login");
+                read::<$database>(&row.expect("a login"), ACCOUNT.into_iter().chain(SESSION));
             }
 
             async fn create(&self, session: u64) {
-                let new = record(session, session % USERS);
+                let new = record(session, new_user(session));
                 let mut connection = self.0.writes.acquire().await.expect("a connection");
                 let begin = AssertSqlSafe((self.0.begin)(Some(&new.user), &self.0.names));
                 let mut write = connection.begin_with(begin).await.expect("a transaction");
@@ -139,7 +178,9 @@ macro_rules! bare {
                     .bind(user.to_string())
                     .bind(i64::from(NOW.as_secs()))
                     .bind(100_i64);
-                assert!(!query.fetch_all(&self.0.reads).await.expect("a list").is_empty());
+                let rows = query.fetch_all(&self.0.reads).await.expect("a list");
+                assert_eq!(rows.len() as u64, SESSIONS);
+                rows.iter().for_each(|row| read::<$database>(row, SESSION));
             }
         }
     };
@@ -147,7 +188,7 @@ macro_rules! bare {
 
 /// Where an update answers its row.
 macro_rules! returning {
-    () => {
+    ($database:ty) => {
         |bare, session, from| {
             let at = i64::from(NOW.as_secs());
             let query = sqlx::query(bare.0.rotate.clone())
@@ -157,14 +198,17 @@ macro_rules! returning {
                 .bind(key(session).as_bytes().to_vec())
                 .bind(i64::from(from));
             let pool = bare.0.writes.clone();
-            async move { drop(black_box(query.fetch_optional(&pool).await.expect("a session"))) }
+            async move {
+                let row = query.fetch_optional(&pool).await.expect("a session");
+                read::<$database>(&row.expect("a rotation that won"), SESSION);
+            }
         }
     };
 }
 
-bare!(PostgresDialect, returning!());
-bare!(SqliteDialect, returning!());
-bare!(MySqlDialect, |bare, session, from| {
+bare!(PostgresDialect, Postgres, returning!(Postgres));
+bare!(SqliteDialect, Sqlite, returning!(Sqlite));
+bare!(MySqlDialect, MySql, |bare, session, from| {
     let at = i64::from(NOW.as_secs());
     let query = sqlx::query(bare.0.rotate.clone())
         .bind(at)
@@ -181,37 +225,29 @@ bare!(MySqlDialect, |bare, session, from| {
         let mut connection = pool.acquire().await.expect("a connection");
         let mut write = connection.begin_with(begin).await.expect("a transaction");
         query.execute(&mut *write).await.expect("a session");
-        black_box(load.fetch_optional(&mut *write).await.expect("a session"));
+        let row = load.fetch_optional(&mut *write).await.expect("a session");
+        read::<MySql>(&row.expect("a session"), SESSION);
         write.commit().await.expect("a session");
     }
 });
 
-/// What one call takes if so many tasks call at once: all of the time, through the calls.
-fn time<S: Subject, F: Future<Output = ()> + Send>(
-    runtime: &Runtime,
-    subject: &Arc<S>,
-    (tasks, calls): (u64, u64),
-    call: impl Fn(Arc<S>, u64, u64) -> F + Copy + Send + 'static,
-) -> Duration {
-    runtime.block_on(async {
-        let each = calls.div_ceil(tasks);
-        let first = next() * 7_919;
-        let begun = Instant::now();
-        let mut all = tokio::task::JoinSet::new();
-        for task in 0..tasks {
-            let subject = Arc::clone(subject);
-            all.spawn(async move {
-                for number in 0..each {
-                    call(Arc::clone(&subject), task, first + task * each + number).await;
-                }
-            });
-        }
-        all.join_all().await;
-        // A few more calls than were asked for, so that all tasks have the same.
-        let done = each * tasks;
-        begun.elapsed().mul_f64(calls as f64 / done as f64)
-    })
+/// The kinds of calls.
+#[derive(Clone, Copy, Debug)]
+enum Call {
+    ById,
+    Login,
+    List,
+    Rotate,
+    Create,
 }
+
+const CALLS: [(Call, &str); 5] = [
+    (Call::ById, "by id"),
+    (Call::Login, "login"),
+    (Call::List, "list"),
+    (Call::Rotate, "rotate"),
+    (Call::Create, "create"),
+];
 
 /// Which generation each session has.
 type Generations = &'static [AtomicU32];
@@ -220,39 +256,101 @@ fn generations() -> Generations {
     Vec::leak((0..USERS * SESSIONS).map(|_| AtomicU32::new(0)).collect())
 }
 
+impl Call {
+    async fn make(self, subject: &impl Subject, task: u64, number: u64, generations: Generations) {
+        match self {
+            Self::ById => subject.by_id(number % USERS).await,
+            Self::Login => subject.login(number % (USERS * SESSIONS)).await,
+            Self::List => subject.list(number % USERS).await,
+            Self::Rotate => {
+                // Each task has sessions of its own, so that every rotation wins.
+                let session = task * 40 + number % 40;
+                let from = generations[session as usize].fetch_add(1, Ordering::Relaxed);
+                subject.rotate(session, from).await;
+            }
+            Self::Create => subject.create(next()).await,
+        }
+    }
+}
+
+/// What so many calls take, if so many tasks call at once.
+async fn time<S: Subject>(
+    subject: &Arc<S>,
+    call: Call,
+    (tasks, calls): (u64, u64),
+    generations: Generations,
+) -> Duration {
+    let each = calls.div_ceil(tasks);
+    let first = next() * 7_919;
+    let begun = Instant::now();
+    let mut all = tokio::task::JoinSet::new();
+    for task in 0..tasks {
+        let subject = Arc::clone(subject);
+        all.spawn(async move {
+            for number in 0..each {
+                call.make(&*subject, task, first + task * each + number, generations).await;
+            }
+        });
+    }
+    all.join_all().await;
+    // A few more calls than were asked for, so that all tasks have the same.
+    let done = each * tasks;
+    begun.elapsed().mul_f64(calls as f64 / done as f64)
+}
+
 /// Measures every kind of call.
 fn measure<S: Subject>(
     criterion: &mut Criterion,
     runtime: &Runtime,
     [store, who]: [&str; 2],
-    subject: S,
+    subject: &Arc<S>,
     generations: Generations,
 ) {
-    let subject = Arc::new(subject);
     for tasks in TASKS {
-        macro_rules! bench {
-            ($what:literal, $call:expr) => {
-                let mut group = criterion.benchmark_group(format!("{store}/{}/{tasks}", $what));
-                group.sample_size(20).warm_up_time(Duration::from_millis(500));
-                group.measurement_time(Duration::from_secs(2));
-                group.bench_function(who, |bencher| {
-                    bencher.iter_custom(|calls| time(runtime, &subject, (tasks, calls), $call));
+        for (call, name) in CALLS {
+            let mut group = criterion.benchmark_group(format!("{store}/{name}/{tasks}"));
+            group.sample_size(10).warm_up_time(Duration::from_millis(300));
+            group.measurement_time(Duration::from_secs(1));
+            group.bench_function(who, |bencher| {
+                bencher.iter_custom(|calls| {
+                    runtime.block_on(time(subject, call, (tasks, calls), generations))
                 });
-                group.finish();
-            };
+            });
+            group.finish();
         }
-        bench!("by id", |subject, _, number| async move { subject.by_id(number % USERS).await });
-        bench!("login", |subject, _, number| async move {
-            subject.login(number % (USERS * SESSIONS)).await;
-        });
-        bench!("list", |subject, _, number| async move { subject.list(number % USERS).await });
-        bench!("rotate", move |subject, task, number| {
-            // Each task has sessions of its own, so that every rotation wins.
-            let session = task * 40 + number % 40;
-            let from = generations[session as usize].fetch_add(1, Ordering::Relaxed);
-            async move { subject.rotate(session, from).await }
-        });
-        bench!("create", |subject, _, _| async move { subject.create(next()).await });
+    }
+}
+
+const ROUNDS: usize = 30;
+/// Calls of each round.
+const ROUND: u64 = 64 * 20;
+
+/// Store and bare driver by turns; the median of the rounds' ratios says what the adapter adds.
+async fn compare<S: Subject, B: Subject>(
+    database: &str,
+    keep: &Arc<S>,
+    bare: &Arc<B>,
+    generations: Generations,
+) {
+    for (call, name) in CALLS {
+        let (mut ratios, mut bares) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            let work = (TASKS[1], ROUND);
+            // Whoever comes second finds the caches as the first has left them.
+            let (kept, bared) = if round % 2 == 0 {
+                let kept = time(keep, call, work, generations).await;
+                (kept, time(bare, call, work, generations).await)
+            } else {
+                let bared = time(bare, call, work, generations).await;
+                (time(keep, call, work, generations).await, bared)
+            };
+            ratios.push(kept.as_secs_f64() / bared.as_secs_f64());
+            bares.push(bared.as_secs_f64() / ROUND as f64 * 1e6);
+        }
+        ratios.sort_by(f64::total_cmp);
+        bares.sort_by(f64::total_cmp);
+        let (ratio, bare) = (ratios[ROUNDS / 2], bares[ROUNDS / 2]);
+        println!("{database}, {name}: bare driver {bare:.0} µs, keep {ratio:.2} times that");
     }
 }
 
@@ -275,22 +373,26 @@ where
     Bare<D>: Subject,
 {
     let store = runtime.block_on(async { fill(open::<D>(url).await).await });
-    let (bare, generations) = (Bare(store.measured()), generations());
-    measure(criterion, runtime, [D::NAME, "bare driver"], bare, generations);
-    measure(criterion, runtime, [D::NAME, "keep"], Keep(store), generations);
+    let (bare, generations) = (Arc::new(Bare(store.measured())), generations());
+    let keep = Arc::new(Keep(store));
+    runtime.block_on(compare(D::NAME, &keep, &bare, generations));
+    if std::env::var_os("KEEP_RATIOS").is_none() {
+        measure(criterion, runtime, [D::NAME, "bare driver"], &bare, generations);
+        measure(criterion, runtime, [D::NAME, "keep"], &keep, generations);
+    }
 }
 
 fn stores(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let memory = runtime.block_on(fill(MemoryStore::new()));
-    measure(criterion, &runtime, ["memory", "keep"], Keep(memory), generations());
     let directory = tempfile::tempdir().expect("a directory");
     let file = format!("sqlite:{}", directory.path().join("keep.db").display());
     database::<SqliteDialect>(criterion, &runtime, &file);
     let (postgres, mariadb) = (server(Kind::Postgres), server(Kind::MariaDb));
     database::<PostgresDialect>(criterion, &runtime, &postgres.url);
     database::<MySqlDialect>(criterion, &runtime, &mariadb.url);
+    let memory = Arc::new(Keep(runtime.block_on(fill(MemoryStore::new()))));
+    measure(criterion, &runtime, ["memory", "keep"], &memory, generations());
 }
 
 criterion_group!(benches, stores);

@@ -49,7 +49,7 @@ use sqlx::error::DatabaseError;
 use sqlx::mysql::{
     MySql, MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlQueryResult,
 };
-use sqlx::{Error, Executor};
+use sqlx::{AssertSqlSafe, Error, Executor};
 use tower_keep_core::{Account, StoreErrorKind};
 use tower_keep_sql::{Cause, Dialect, Names, Pools, Settings, SqlStore, SqlStoreBuilder};
 
@@ -157,8 +157,8 @@ impl Dialect for MySqlDialect {
         // The server gives up as well: what waits for a lock would else wait on.
         let seconds = settings.timeout.as_secs().max(1);
         let pool = settings.pool().after_connect(move |connection: &mut MySqlConnection, _| {
-            let wait = format!("SET SESSION innodb_lock_wait_timeout = {seconds}");
-            Box::pin(async move { connection.execute(sqlx::AssertSqlSafe(wait)).await.map(drop) })
+            let set = AssertSqlSafe(format!("SET innodb_lock_wait_timeout = {seconds}"));
+            Box::pin(async move { connection.execute(set).await.map(drop) })
         });
         pool.connect_with(options).await.map(Pools::one)
     }

@@ -48,9 +48,9 @@
 //!
 //! [tower-keep]: https://crates.io/crates/tower-keep
 
-use sqlx::Error;
 use sqlx::error::DatabaseError;
-use sqlx::postgres::{PgConnectOptions, PgQueryResult, Postgres};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgQueryResult, Postgres};
+use sqlx::{AssertSqlSafe, Error, Executor};
 use tower_keep_core::{Account, StoreErrorKind};
 use tower_keep_sql::{Cause, Dialect, Names, Pools, Settings, SqlStore, SqlStoreBuilder};
 
@@ -97,8 +97,8 @@ impl Dialect for PostgresDialect {
     const NAME: &'static str = "postgres";
     const MIGRATIONS: &'static [&'static str] =
         &[include_str!("../migrations/0001_users_and_sessions.sql")];
-    const MIGRATIONS_BEGIN: &'static str =
-        "BEGIN; SELECT pg_advisory_xact_lock(1801807216, -1); {search_path}";
+    const MIGRATIONS_BEGIN: &'static str = "BEGIN; SET LOCAL statement_timeout = 0; \
+        SELECT pg_advisory_xact_lock(1801807216, -1); {search_path}";
     const MIGRATIONS_END: &'static str = "COMMIT";
     const GREATEST: &'static str = "GREATEST";
     const RETURNING: bool = true;
@@ -171,14 +171,18 @@ impl Dialect for PostgresDialect {
 
     async fn open(url: &str, settings: &Settings) -> Result<Pools<Postgres>, Error> {
         let options: PgConnectOptions = url.parse()?;
-        let options = if settings.transaction_pooling {
-            // A proxy refuses parameters of the connection that it does not know.
-            options.statement_cache_capacity(0).extra_float_digits(None)
-        } else {
-            // The server gives up as well: what waits for a lock would else wait on.
-            let timeout = settings.timeout.as_millis().clamp(1, i32::MAX as u128);
-            options.options([("statement_timeout", format!("{timeout}ms"))])
-        };
-        settings.pool().connect_with(options).await.map(Pools::one)
+        // A proxy refuses parameters of the connection that it does not know.
+        let options = options.extra_float_digits(None);
+        if settings.transaction_pooling {
+            let options = options.statement_cache_capacity(0);
+            return settings.pool().connect_with(options).await.map(Pools::one);
+        }
+        // The server gives up as well: what waits for a lock would else wait on.
+        let timeout = settings.timeout.as_millis().clamp(1, i32::MAX as u128);
+        let pool = settings.pool().after_connect(move |connection: &mut PgConnection, _| {
+            let set = AssertSqlSafe(format!("SET statement_timeout = {timeout}"));
+            Box::pin(async move { connection.execute(set).await.map(drop) })
+        });
+        pool.connect_with(options).await.map(Pools::one)
     }
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use sqlx::{Encode, FromRow, Pool, Type};
 use tower_keep_core::{Account, AuthUser, StoreError};
 
+use crate::dialect::RowOf;
 use crate::error::Fault;
 use crate::migrate::{check, migrate};
 use crate::statement::Statements;
-use crate::store::{Answer, RowOf, Shared};
+use crate::store::{Answer, Shared};
 use crate::users::Users;
 use crate::{Dialect, Names, Pools, Settings, SqlStore};
 

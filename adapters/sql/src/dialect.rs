@@ -75,6 +75,10 @@ pub trait Dialect: Send + Sync + Sized + 'static {
     ) -> impl Future<Output = Result<Pools<Self::Database>, Error>> + Send;
 }
 
+pub(crate) type ArgumentsOf<D> = <<D as Dialect>::Database as Database>::Arguments;
+pub(crate) type ConnectionOf<D> = <<D as Dialect>::Database as Database>::Connection;
+pub(crate) type RowOf<D> = <<D as Dialect>::Database as Database>::Row;
+
 /// What [`Dialect::open`] opens the database with.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -49,6 +49,15 @@ pub trait Driver: Database {
         keeps: bool,
     ) -> BoxFuture<'_, Result<Vec<Self::Row>, Error>>;
 
+    /// Runs a statement that answers one row, or none.
+    #[doc(hidden)]
+    fn row(
+        connection: &mut Self::Connection,
+        sql: SqlStr,
+        arguments: Self::Arguments,
+        keeps: bool,
+    ) -> BoxFuture<'_, Result<Option<Self::Row>, Error>>;
+
     /// Runs a statement that changes something.
     #[doc(hidden)]
     fn run(
@@ -188,6 +197,15 @@ where
         keeps: bool,
     ) -> BoxFuture<'_, Result<Vec<DB::Row>, Error>> {
         connection.fetch_all(sqlx::query_with(sql, arguments).persistent(keeps))
+    }
+
+    fn row(
+        connection: &mut DB::Connection,
+        sql: SqlStr,
+        arguments: DB::Arguments,
+        keeps: bool,
+    ) -> BoxFuture<'_, Result<Option<DB::Row>, Error>> {
+        connection.fetch_optional(sqlx::query_with(sql, arguments).persistent(keeps))
     }
 
     fn run(

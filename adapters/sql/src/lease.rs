@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
+use futures_core::future::BoxFuture;
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection, Error, Pool};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tower_keep_core::StoreErrorKind;
 
+use crate::dialect::{ArgumentsOf, ConnectionOf, RowOf};
 use crate::error::{Cause, Fault};
-use crate::statement::{ArgumentsOf, Statement};
+use crate::statement::Statement;
 use crate::{Dialect, Driver};
-
-type Row<D> = <<D as Dialect>::Database as sqlx::Database>::Row;
 
 /// How long a connection may take to become usable again after a call that was dropped.
 const TIDYING: Duration = Duration::from_secs(5);
@@ -40,17 +40,8 @@ impl<D: Dialect> Lease<D> {
     ) -> Result<Self, Fault> {
         loop {
             let taken = timeout_at(deadline, pool.acquire()).await;
-            let taken = taken.unwrap_or(Err(Error::PoolTimedOut)).map_err(|error| {
-                // What fails here was not asked for anything yet.
-                match Fault::of::<D>(error) {
-                    Fault { cause: Cause::Lost, .. } if tested => Fault::new(
-                        StoreErrorKind::Unavailable,
-                        "no connection to the database can be had",
-                    ),
-                    fault => fault,
-                }
-            })?;
-            let connection = Some(taken);
+            let taken = taken.unwrap_or(Err(Error::PoolTimedOut));
+            let connection = Some(taken.map_err(Fault::of::<D>)?);
             let mut lease = Self { connection, deadline, keeps, is_busy: false, is_open: false };
             if !tested {
                 return Ok(lease);
@@ -65,9 +56,7 @@ impl<D: Dialect> Lease<D> {
     /// Does something with the connection, in time.
     async fn work<T>(
         &mut self,
-        work: impl for<'c> FnOnce(
-            &'c mut <D::Database as sqlx::Database>::Connection,
-        ) -> futures_core::future::BoxFuture<'c, Result<T, Error>>,
+        work: impl FnOnce(&mut ConnectionOf<D>) -> BoxFuture<'_, Result<T, Error>>,
     ) -> Result<T, Fault> {
         let Some(connection) = self.connection.as_deref_mut() else {
             return Err(Fault::of::<D>(Error::WorkerCrashed));
@@ -103,10 +92,21 @@ impl<D: Dialect> Lease<D> {
         &mut self,
         statement: &Statement<D>,
         arguments: Result<ArgumentsOf<D>, Error>,
-    ) -> Result<Vec<Row<D>>, Fault> {
+    ) -> Result<Vec<RowOf<D>>, Fault> {
         let (sql, arguments) = (statement.sql(), arguments.map_err(Fault::of::<D>)?);
         let keeps = self.keeps && statement.is_kept();
         self.work(|connection| D::Database::rows(connection, sql, arguments, keeps)).await
+    }
+
+    /// Runs a statement that answers one row, or none.
+    pub(crate) async fn row(
+        &mut self,
+        statement: &Statement<D>,
+        arguments: Result<ArgumentsOf<D>, Error>,
+    ) -> Result<Option<RowOf<D>>, Fault> {
+        let (sql, arguments) = (statement.sql(), arguments.map_err(Fault::of::<D>)?);
+        let keeps = self.keeps && statement.is_kept();
+        self.work(|connection| D::Database::row(connection, sql, arguments, keeps)).await
     }
 
     /// Runs a statement that changes rows, and answers how many.

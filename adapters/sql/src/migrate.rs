@@ -3,17 +3,16 @@
 use sqlx::{Connection, Pool};
 use tower_keep_core::{AuthUser, StoreErrorKind};
 
+use crate::dialect::{ArgumentsOf, ConnectionOf};
 use crate::error::Fault;
 use crate::row::Columns;
-use crate::statement::{ArgumentsOf, Statement, Statements};
+use crate::statement::{Statement, Statements};
 use crate::{Dialect, Driver, Names, SqlStore};
 
 /// The newest version of the tables that this crate knows.
 fn newest<D: Dialect>() -> i64 {
     D::MIGRATIONS.len() as i64
 }
-
-type ConnectionOf<D> = <<D as Dialect>::Database as sqlx::Database>::Connection;
 
 /// Which version the tables have; an error if there are none.
 async fn version<D: Dialect>(

@@ -8,11 +8,12 @@ use tower_keep_core::{
     async_trait,
 };
 
+use crate::dialect::RowOf;
 use crate::error::Fault;
 use crate::lease::Lease;
 use crate::row::{Columns, session_arguments};
 use crate::statement::{Statement, Statements};
-use crate::store::{Answer, RowOf, Write, refused};
+use crate::store::{Answer, Write, refused};
 use crate::{Dialect, SqlStore, Value};
 
 /// How many notes are written in one transaction: the sessions stay locked until it ends.

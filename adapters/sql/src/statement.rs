@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sqlx::{AssertSqlSafe, Error, SqlSafeStr as _, SqlStr};
 
+use crate::dialect::ArgumentsOf;
 use crate::row::{ACCOUNT, SESSION};
 use crate::{Dialect, Driver, Names, Value};
 
@@ -17,9 +18,6 @@ pub(crate) struct Statement<D> {
     is_kept: bool,
     dialect: PhantomData<D>,
 }
-
-/// The parameters of a statement for this kind of database.
-pub(crate) type ArgumentsOf<D> = <<D as Dialect>::Database as sqlx::Database>::Arguments;
 
 impl<D: Dialect> Statement<D> {
     /// `$1` and so on stand for values, `{sessions}` and the like for tables.

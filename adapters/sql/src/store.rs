@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
-use sqlx::{Database, Error, Pool, SqlStr};
+use sqlx::{Error, Pool, SqlStr};
 use tokio::time::Instant;
 use tower_keep_core::{Account, StoreError, StoreErrorKind, UserId};
 
+use crate::dialect::{ArgumentsOf, RowOf};
 use crate::error::Fault;
 use crate::lease::Lease;
-use crate::statement::{ArgumentsOf, Statement, Statements};
+use crate::statement::{Statement, Statements};
 use crate::users::Users;
 use crate::{Dialect, Names, Pools};
-
-pub(crate) type RowOf<D> = <<D as Dialect>::Database as Database>::Row;
 
 /// How often a transaction is tried that others were in the way of.
 const TRIES: usize = 10;
@@ -110,45 +109,50 @@ impl<D: Dialect, U> SqlStore<D, U> {
         Lease::take(&self.shared.pools.writes, deadline, !self.shared.pooled, tested).await
     }
 
-    /// Asks for rows; once more if the connection turns out to have died while it was idle.
+    /// Asks for all rows of an answer.
     pub(crate) async fn rows(
         &self,
+        statement: &Statement<D>,
+        arguments: impl Fn() -> Result<ArgumentsOf<D>, Error>,
+    ) -> Result<Vec<RowOf<D>>, Fault> {
+        self.read(Most::All, statement, arguments).await
+    }
+
+    /// Asks for a row, if there is one.
+    pub(crate) async fn row(
+        &self,
+        statement: &Statement<D>,
+        arguments: impl Fn() -> Result<ArgumentsOf<D>, Error>,
+    ) -> Result<Option<RowOf<D>>, Fault> {
+        Ok(self.read(Most::One, statement, arguments).await?.pop())
+    }
+
+    /// Reads; once more if the connection turns out to have died while it was idle.
+    async fn read(
+        &self,
+        most: Most,
         statement: &Statement<D>,
         arguments: impl Fn() -> Result<ArgumentsOf<D>, Error>,
     ) -> Result<Vec<RowOf<D>>, Fault> {
         let deadline = self.deadline();
         let mut tested = false;
         loop {
-            let asked = self.rows_once(deadline, tested, statement, arguments());
-            match asked.await {
+            let attempt = async {
+                let mut lease = self.reader(deadline, tested).await?;
+                if self.shared.pooled {
+                    lease.begin(D::begin(None, &self.shared.names)).await?;
+                }
+                let rows = match most {
+                    Most::One => Vec::from_iter(lease.row(statement, arguments()).await?),
+                    Most::All => lease.rows(statement, arguments()).await?,
+                };
+                lease.finish().await.map(|()| rows)
+            };
+            match attempt.await {
                 Err(fault) if !tested && fault.is_lost_before() => tested = true,
                 answer => return answer,
             }
         }
-    }
-
-    async fn rows_once(
-        &self,
-        deadline: Instant,
-        tested: bool,
-        statement: &Statement<D>,
-        arguments: Result<ArgumentsOf<D>, Error>,
-    ) -> Result<Vec<RowOf<D>>, Fault> {
-        let mut lease = self.reader(deadline, tested).await?;
-        if self.shared.pooled {
-            lease.begin(D::begin(None, &self.shared.names)).await?;
-        }
-        let rows = lease.rows(statement, arguments).await?;
-        lease.finish().await.map(|()| rows)
-    }
-
-    /// The row, if there is one.
-    pub(crate) async fn row(
-        &self,
-        statement: &Statement<D>,
-        arguments: impl Fn() -> Result<ArgumentsOf<D>, Error>,
-    ) -> Result<Option<RowOf<D>>, Fault> {
-        Ok(self.rows(statement, arguments).await?.into_iter().next())
     }
 
     /// Whether the users can be asked for.
@@ -227,6 +231,13 @@ impl<D: Dialect, U> SqlStore<D, U> {
             }
         }
     }
+}
+
+/// How many rows are asked for.
+#[derive(Clone, Copy)]
+enum Most {
+    One,
+    All,
 }
 
 /// What is written at once.

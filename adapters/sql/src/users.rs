@@ -11,11 +11,12 @@ use tower_keep_core::{
     UserStore, async_trait,
 };
 
+use crate::dialect::{ArgumentsOf, RowOf};
 use crate::error::Fault;
 use crate::lease::Lease;
 use crate::row::{Columns, SESSION};
-use crate::statement::{ArgumentsOf, Statement, Statements, accounts, login_of};
-use crate::store::{Answer, RowOf, refused};
+use crate::statement::{Statement, Statements, accounts, login_of};
+use crate::store::{Answer, refused};
 use crate::{Dialect, Driver, Names, SqlStore, Value};
 
 /// How many users are asked for in one statement.
