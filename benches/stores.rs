@@ -199,8 +199,9 @@ macro_rules! returning {
                 .bind(i64::from(from));
             let pool = bare.0.writes.clone();
             async move {
-                let row = query.fetch_optional(&pool).await.expect("a session");
-                read::<$database>(&row.expect("a rotation that won"), SESSION);
+                // All rows, though there is one: only then SQLite has written it.
+                let rows = query.fetch_all(&pool).await.expect("a session");
+                read::<$database>(rows.first().expect("a rotation that won"), SESSION);
             }
         }
     };
