@@ -13,7 +13,7 @@ use axum::routing::get;
 use axum::{Router, ServiceExt};
 use http::{StatusCode, header};
 use serde::Deserialize;
-use sqlx::{Connection, Executor, MySqlConnection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
 use tower_keep::{Fault, Keys, LoginLayer};
 use tower_keep_core::{
     Account, End, EndReason, NewLogin, Rotation, SessionRecord, SessionStore, StoreError,
@@ -343,44 +343,44 @@ async fn waits_in_vain<D: Dialect>(store: &SqlStore<D>, record: &SessionRecord) 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_deadlock_the_store_tries_again() {
+    let timeout = Duration::from_secs(20);
     let postgres = server(Kind::Postgres);
-    let store = open::<PostgresDialect>(&postgres, Duration::from_secs(20)).await;
+    let store = open::<PostgresDialect>(&postgres, timeout).await;
     let mut other = PgConnection::connect(&postgres.url()).await.expect("a connection");
     // The store's transaction is the one that looks for deadlocks, and ends.
-    other.execute("SET deadlock_timeout = '1h'").await.expect("a setting");
-    let [first, second] = two(&store).await;
-    let touch = |record: &SessionRecord| {
-        let key: String = record.key.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
-        format!("UPDATE keep_sessions SET last_seen = last_seen WHERE session_key = '\\x{key}'")
-    };
-    other.execute("BEGIN").await.expect("a transaction");
-    other.execute(sqlx::AssertSqlSafe(touch(&second))).await.expect("the second is locked");
-    let (revoking, keys, ends) = (store.clone(), [first.key, second.key], end(&first));
-    let revoke = tokio::spawn(async move { revoking.revoke(&keys, &ends).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    other.execute(sqlx::AssertSqlSafe(touch(&first))).await.expect("the store gave way");
-    other.execute("COMMIT").await.expect("both were locked");
-    assert_eq!(revoke.await.expect("no panic").expect("tried again"), 2);
+    other.execute("SET deadlock_timeout = '1h'; BEGIN").await.expect("a transaction");
+    gives_way(&store, "'\\x", async |sql| {
+        other.execute(AssertSqlSafe(sql)).await.expect("the store gives way");
+    })
+    .await;
 
     let mariadb = server(Kind::MariaDb);
-    let store = open::<MySqlDialect>(&mariadb, Duration::from_secs(20)).await;
+    let store = open::<MySqlDialect>(&mariadb, timeout).await;
     let mut other = MySqlConnection::connect(&mariadb.url()).await.expect("a connection");
     other.execute("CREATE TABLE heavy (n INT)").await.expect("a table");
-    let [first, second] = two(&store).await;
+    // The one that wrote less ends.
+    let rows = "START TRANSACTION; INSERT INTO heavy SELECT slot FROM keep_locks";
+    other.execute(rows).await.expect("many rows");
+    gives_way(&store, "x'", async |sql| {
+        other.execute(AssertSqlSafe(sql)).await.expect("the store gives way");
+    })
+    .await;
+}
+
+/// The store locks one session and then another; a transaction of the application's, with `run`, the
+/// other one first. `quote` begins bytes in a statement.
+async fn gives_way<D: Dialect>(store: &SqlStore<D>, quote: &str, mut run: impl AsyncFnMut(String)) {
+    let [first, second] = two(store).await;
     let touch = |record: &SessionRecord| {
         let key: String = record.key.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
-        format!("UPDATE keep_sessions SET method = 'x' WHERE session_key = x'{key}'")
+        format!("UPDATE keep_sessions SET method = 'x' WHERE session_key = {quote}{key}'")
     };
-    other.execute("START TRANSACTION").await.expect("a transaction");
-    // The one that wrote less ends.
-    let rows = "INSERT INTO heavy SELECT slot FROM keep_locks";
-    other.execute(rows).await.expect("many rows");
-    other.execute(sqlx::AssertSqlSafe(touch(&second))).await.expect("the second is locked");
+    run(touch(&second)).await;
     let (revoking, keys, ends) = (store.clone(), [first.key, second.key], end(&first));
     let revoke = tokio::spawn(async move { revoking.revoke(&keys, &ends).await });
     tokio::time::sleep(Duration::from_millis(300)).await;
-    other.execute(sqlx::AssertSqlSafe(touch(&first))).await.expect("the store gave way");
-    other.execute("COMMIT").await.expect("both were locked");
+    run(touch(&first)).await;
+    run("COMMIT".to_owned()).await;
     assert_eq!(revoke.await.expect("no panic").expect("tried again"), 2);
 }
 

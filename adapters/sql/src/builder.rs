@@ -8,9 +8,10 @@ use std::time::Duration;
 use sqlx::{Encode, FromRow, Pool, Type};
 use tower_keep_core::{Account, AuthUser, StoreError};
 
+use crate::check::check;
 use crate::dialect::RowOf;
 use crate::error::Fault;
-use crate::migrate::{check, migrate};
+use crate::migrate::migrate;
 use crate::statement::Statements;
 use crate::store::{Answer, Shared};
 use crate::users::Users;

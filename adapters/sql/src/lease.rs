@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use sqlx::pool::PoolConnection;
-use sqlx::{Connection, Error, Pool};
+use sqlx::{Connection, Error, Pool, SqlStr};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tower_keep_core::StoreErrorKind;
@@ -93,8 +93,7 @@ impl<D: Dialect> Lease<D> {
         statement: &Statement<D>,
         arguments: Result<ArgumentsOf<D>, Error>,
     ) -> Result<Vec<RowOf<D>>, Fault> {
-        let (sql, arguments) = (statement.sql(), arguments.map_err(Fault::of::<D>)?);
-        let keeps = self.keeps && statement.is_kept();
+        let (sql, arguments, keeps) = self.question(statement, arguments)?;
         self.work(|connection| D::Database::rows(connection, sql, arguments, keeps)).await
     }
 
@@ -104,8 +103,7 @@ impl<D: Dialect> Lease<D> {
         statement: &Statement<D>,
         arguments: Result<ArgumentsOf<D>, Error>,
     ) -> Result<Option<RowOf<D>>, Fault> {
-        let (sql, arguments) = (statement.sql(), arguments.map_err(Fault::of::<D>)?);
-        let keeps = self.keeps && statement.is_kept();
+        let (sql, arguments, keeps) = self.question(statement, arguments)?;
         self.work(|connection| D::Database::row(connection, sql, arguments, keeps)).await
     }
 
@@ -115,10 +113,19 @@ impl<D: Dialect> Lease<D> {
         statement: &Statement<D>,
         arguments: Result<ArgumentsOf<D>, Error>,
     ) -> Result<u64, Fault> {
-        let (sql, arguments) = (statement.sql(), arguments.map_err(Fault::of::<D>)?);
-        let keeps = self.keeps && statement.is_kept();
+        let (sql, arguments, keeps) = self.question(statement, arguments)?;
         let done = self.work(|connection| D::Database::run(connection, sql, arguments, keeps));
         done.await.map(|result| D::changed(&result))
+    }
+
+    /// The text, the parameters, and whether to keep it prepared.
+    fn question(
+        &self,
+        statement: &Statement<D>,
+        arguments: Result<ArgumentsOf<D>, Error>,
+    ) -> Result<(SqlStr, ArgumentsOf<D>, bool), Fault> {
+        let arguments = arguments.map_err(Fault::of::<D>)?;
+        Ok((statement.sql(), arguments, self.keeps && statement.is_kept()))
     }
 
     pub(crate) async fn script(&mut self, sql: String) -> Result<(), Fault> {

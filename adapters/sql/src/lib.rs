@@ -12,11 +12,14 @@
 //! | time-outs, second tries, dropped calls | `store.rs`, `lease.rs` |
 //! | what a database's error means | [`Cause`] |
 
+mod accounts;
 mod builder;
+mod check;
 mod dialect;
 mod driver;
 mod error;
 mod lease;
+mod logins;
 mod migrate;
 mod names;
 mod row;

@@ -1,16 +1,15 @@
 //! The tables, made and brought up to date.
 
 use sqlx::{Connection, Pool};
-use tower_keep_core::{AuthUser, StoreErrorKind};
 
 use crate::dialect::{ArgumentsOf, ConnectionOf};
 use crate::error::Fault;
 use crate::row::Columns;
 use crate::statement::{Statement, Statements};
-use crate::{Dialect, Driver, Names, SqlStore};
+use crate::{Dialect, Driver, Names};
 
 /// The newest version of the tables that this crate knows.
-fn newest<D: Dialect>() -> i64 {
+pub(crate) fn newest<D: Dialect>() -> i64 {
     D::MIGRATIONS.len() as i64
 }
 
@@ -60,29 +59,4 @@ async fn run<D: Dialect>(
         script(connection, migration).await?;
     }
     script(connection, D::MIGRATIONS_END).await
-}
-
-/// Whether the tables are as this crate needs them, and the application's as it says.
-pub(crate) async fn check<D: Dialect, U: AuthUser>(store: &SqlStore<D, U>) -> Result<(), Fault> {
-    let none = || Ok(ArgumentsOf::<D>::default());
-    let row = store.row(&store.statements().version, none).await.map_err(|fault| {
-        fault.explained(
-            "tower-keep's tables are missing: call `migrate()` on the builder, or apply the files in \
-             the adapter's `migrations`",
-        )
-    })?;
-    let found = row.map(|row| Columns::<D::Database>::of(&row).int()).transpose();
-    let found = found.map_err(Fault::of::<D>)?.flatten().unwrap_or(0);
-    let newest = newest::<D>();
-    let mend = if found < newest {
-        "call `migrate()` on the builder, or apply the later files in the adapter's `migrations`"
-    } else {
-        "they are of a later release of tower-keep: run that"
-    };
-    if found != newest {
-        let words =
-            format!("the tables have version {found}, and this release needs {newest}: {mend}");
-        return Err(Fault::new(StoreErrorKind::Unsupported, words));
-    }
-    store.check_users().await
 }
