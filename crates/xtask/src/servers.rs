@@ -231,6 +231,8 @@ impl Server {
         let mut set_up = unprivileged(&program)?;
         set_up.arg("--no-defaults").arg(format!("--datadir={}", self.data().display()));
         set_up.args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
+        // Several servers that are set up at once would use each other's temporary tables.
+        set_up.env("TMPDIR", &self.directory).arg(format!("--tmpdir={}", self.directory.display()));
         call(&mut set_up)
     }
 
@@ -253,6 +255,7 @@ impl Server {
                 command.arg(format!("--port={port}")).arg(format!("--socket={directory}/socket"));
                 command.arg(format!("--init-file={directory}/users.sql"));
                 command.arg(format!("--pid-file={directory}/pid"));
+                command.arg(format!("--tmpdir={directory}"));
                 command.args(["--bind-address=127.0.0.1", "--skip-name-resolve"]);
                 command.args(["--innodb-flush-log-at-trx-commit=2", "--max-connections=300"]);
                 command.args(["--innodb-flush-method=nosync"]);
