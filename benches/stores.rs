@@ -18,7 +18,7 @@ use tower_keep_core::{Account, LoginStore, NewLogin, Rotated, Rotation, UserDire
 use tower_keep_memory::MemoryStore;
 use tower_keep_mysql::MySqlDialect;
 use tower_keep_postgres::PostgresDialect;
-use tower_keep_sql::{Dialect, Driver, Measured};
+use tower_keep_sql::{Dialect, Driver, Measured, SqlStore};
 use tower_keep_sqlite::SqliteDialect;
 use xtask::servers::Kind;
 
@@ -89,7 +89,7 @@ impl<S: UserDirectory<User = Account> + LoginStore + 'static> Subject for Keep<S
 }
 
 /// The same statements, and nothing else.
-struct Bare<D: Dialect>(Measured<D>);
+struct Bare<D: Dialect>(Measured<D>, SqlStore<D>);
 
 /// What a column holds.
 #[derive(Clone, Copy)]
@@ -139,7 +139,7 @@ macro_rules! bare {
             async fn create(&self, session: u64) {
                 let new = record(session, new_user(session));
                 let mut connection = self.0.writes.acquire().await.expect("a connection");
-                let begin = AssertSqlSafe((self.0.begin)(Some(&new.user), &self.0.names));
+                let begin = AssertSqlSafe(self.1.measured_begin(&new.user));
                 let mut write = connection.begin_with(begin).await.expect("a transaction");
                 let seconds = |time: tower_keep_core::Timestamp| i64::from(time.as_secs());
                 let query = sqlx::query(self.0.insert.clone())
@@ -374,7 +374,7 @@ where
     Bare<D>: Subject,
 {
     let store = runtime.block_on(async { fill(open::<D>(url).await).await });
-    let (bare, generations) = (Arc::new(Bare(store.measured())), generations());
+    let (bare, generations) = (Arc::new(Bare(store.measured(), store.clone())), generations());
     let keep = Arc::new(Keep(store));
     runtime.block_on(compare(D::NAME, &keep, &bare, generations));
     if std::env::var_os("KEEP_RATIOS").is_none() {

@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tower_keep::{
     Account, AuthUser, CurrentUser, Event, Fault, FreshUser, Keys, LogInError, LoginLayer,
-    LoginLayerBuilder, SessionInfo, SessionRecord, UserDirectory,
+    LoginLayerBuilder, SessionInfo, SessionRecord, UserDirectory, UserFinder,
 };
 use tower_keep_testkit::TestClock;
 

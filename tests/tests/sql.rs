@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use sqlx::{FromRow, Pool};
 use tower_keep_core::{
-    Account, AuthUser, LoginStore, NewLogin, SessionKey, SessionRecord, SessionStore, StoreError,
-    StoreErrorKind, Timestamp, UserDirectory, UserId, UserStore,
+    Account, AuthUser, Creation, LoginStore, NewLogin, SessionKey, SessionLimit, SessionRecord,
+    SessionStore, StoreError, StoreErrorKind, Timestamp, UserDirectory, UserFinder, UserId,
+    UserStore, WhenFull,
 };
 use tower_keep_mysql::MySqlDialect;
 use tower_keep_postgres::PostgresDialect;
@@ -81,8 +82,10 @@ tested!(MySqlDialect, server("MYSQL_URL"), "BINARY(16)", "VARCHAR(200)", |id| {
 tested!(SqliteDialect, new_file(), "BLOB", "TEXT", |id| format!("x'{}'", id.simple()));
 
 fn new_file() -> String {
-    let directory = tempfile::tempdir().expect("a directory").keep();
-    format!("sqlite:{}", directory.join("keep.db").display())
+    // One for all, gone with the process's last test but for what a failed one leaves to be looked at.
+    let directory = std::env::temp_dir().join(format!("tower-keep-sql-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    format!("sqlite:{}", directory.join(format!("{}.db", prefix())).display())
 }
 
 fn number() -> u32 {
@@ -132,6 +135,9 @@ on_each! {
     names_are_the_applications_to_choose
     no_error_shows_the_password
     a_pool_without_a_free_connection_is_unavailable_in_time
+    no_error_shows_what_is_stored
+    a_limit_that_comes_late_ends_all_that_are_too_many
+    columns_that_the_users_get_later_change_nothing
     rows_that_cannot_be_read_are_corrupt
     a_dropped_call_leaves_its_connection_usable
 }
@@ -255,7 +261,7 @@ async fn check_ids<D: Tested, I: OwnId<D>>(column: &str, words: [String; 2], ids
         let id = member(index).id();
         let found = store.by_id(&id).await.expect("no fault");
         assert_eq!(found.as_deref(), Some(&member(index)), "{column}");
-        let named = store.user_by_login(&member(index).email).await.expect("no fault");
+        let named = store.by_login(&member(index).email).await.expect("no fault");
         assert_eq!(named.as_deref(), Some(&member(index)), "{column}");
         let record = begin(&store, &id).await;
         let other = member(1 - index).id();
@@ -293,7 +299,7 @@ async fn check_ids<D: Tested, I: OwnId<D>>(column: &str, words: [String; 2], ids
     for id in odd.into_iter().filter(|id| *id != first) {
         assert_eq!(store.by_id(&id.into()).await.expect("no fault"), None, "{column} {id:?}");
     }
-    assert_eq!(store.user_by_login("a\0b").await.expect("no fault"), None);
+    assert_eq!(store.by_login("a\0b").await.expect("no fault"), None);
     // A user who is gone leaves the record.
     let record = begin(&store, &member(0).id()).await;
     D::run(plain.pool(), &format!("DELETE FROM {table}")).await;
@@ -317,6 +323,7 @@ where
 async fn what_own_users_lack_is_an_error_at_the_start<D: Tested>()
 where
     i64: OwnId<D>,
+    Uuid: OwnId<D>,
 {
     let plain = builder::<D>().build().await.expect("a database");
     let table = members::<D>(plain.pool(), "BIGINT", ["1", "2"]).await;
@@ -331,6 +338,7 @@ where
         (by_id("id, email", &table), "by id", "created"),
         ([good("id"), format!("SELECT id FROM {table} WHERE email = {one}")], "by login", "email"),
         ([good("id"), "SELECT nonsense".to_owned()], "by login", "nonsense"),
+        ([format!("SELECT * FROM {table}"), good("email")], "by id", "0 parameters"),
     ];
     for (selects, which, what) in cases {
         let own =
@@ -339,6 +347,13 @@ where
         let said = error.source().expect("it says why").to_string();
         assert!(said.contains(which) && said.contains(what), "{said}");
     }
+    let uuids = [Uuid::from_u128(7), Uuid::from_u128(8)].map(D::uuid);
+    let table = members::<D>(plain.pool(), D::UUID, [&uuids[0], &uuids[1]]).await;
+    let own = SqlStore::<D>::builder_on(plain.pool().clone()).with_table_prefix(prefix()).migrate();
+    let good_uuids = selects::<D>(&table);
+    let bad = [by_id("id, email", &table)[0].clone(), good_uuids[1].clone()];
+    let error = Uuid::store(own, bad).await.expect_err("a column is missing");
+    assert!(said(&error).contains("created"), "{error:?}");
     let own = SqlStore::<D>::builder_on(plain.pool().clone()).with_table_prefix(prefix()).migrate();
     let semicolons = [good("id") + " ;", good("email") + ";;"];
     i64::store(own, semicolons).await.expect("a semicolon at the end does no harm");
@@ -453,7 +468,7 @@ async fn no_error_shows_the_password<D: Tested>() {
         format!("{scheme}://site:{secret}@no-such-host.invalid/site"),
         format!("{scheme}://site:{secret}@{closed}/site?no-such-parameter={secret}"),
         format!("nothing://site:{secret}@{closed}/site"),
-        secret.to_owned(),
+        format!("{scheme}:/no-such-directory/{secret}?x={secret}"),
     ];
     for url in urls {
         let builder = SqlStore::<D>::builder(url.clone()).with_timeout(Duration::from_millis(200));
@@ -483,6 +498,65 @@ async fn a_pool_without_a_free_connection_is_unavailable_in_time<D: Tested>() {
     drop(held);
     assert!(store.load(&record.key).await.expect("now there is one").is_some());
     store.create(&login).await.expect("now there is one");
+}
+
+async fn no_error_shows_what_is_stored<D: Tested>() {
+    let store = builder::<D>().build().await.expect("a database");
+    let ada = Account::new("id-of-ada", "name-of-ada", "hash-of-ada");
+    store.insert(&ada).await.expect("a new account");
+    let taken = store.insert(&ada).await.expect_err("she is there");
+    assert_eq!(taken.kind(), StoreErrorKind::Conflict);
+    let long = Account::new("x", "name-of-ada".repeat(10_000), "hash-of-ada");
+    let mut errors = vec![taken];
+    errors.extend(store.insert(&long).await.err());
+    for error in errors {
+        let said = said(&error);
+        assert!(!said.contains("of-ada"), "{said}");
+    }
+}
+
+async fn a_limit_that_comes_late_ends_all_that_are_too_many<D: Tested>() {
+    let store = builder::<D>().with_timeout(Duration::MAX).build().await.expect("a database");
+    let user = UserId::from("1");
+    for _ in 0..1_100 {
+        begin(&store, &user).await;
+    }
+    let limited = async |when_full| {
+        let record = new_record(&user);
+        let limit = Some(SessionLimit { most: 2, when_full });
+        let login =
+            NewLogin { record: &record, replacing: &[], ended_until: record.expires, limit };
+        store.create(&login).await.expect("no fault")
+    };
+    assert_eq!(limited(WhenFull::Refuse).await, Creation::Full);
+    let Creation::Created { ended, .. } = limited(WhenFull::EndOldest).await else {
+        panic!("there is room");
+    };
+    assert_eq!(ended.len(), 1_099);
+    let now = new_record(&user).created;
+    assert_eq!(store.list(&user, now, 2_000).await.expect("no fault").len(), 2);
+}
+
+async fn columns_that_the_users_get_later_change_nothing<D: Tested>()
+where
+    i64: OwnId<D>,
+{
+    let plain = builder::<D>().build().await.expect("a database");
+    let table = members::<D>(plain.pool(), "BIGINT", ["1", "2"]).await;
+    let own = SqlStore::<D>::builder_on(plain.pool().clone()).with_table_prefix(prefix()).migrate();
+    let all = ["id", "email"]
+        .map(|column| format!("SELECT * FROM {table} WHERE {column} = {}", D::placeholder(1)));
+    let store = i64::store(own, all).await.expect("statements that fit");
+    let record = begin(&store, &1.into()).await;
+    for number in 0..3 {
+        let found = store.load_login(&record.key, Some(&record.user)).await.expect("no fault");
+        assert!(found.expect("a login").user.is_some());
+        assert!(store.by_id(&1.into()).await.expect("no fault").is_some());
+        assert!(store.by_login("ada").await.expect("no fault").is_some());
+        // By another connection, as the application's migrations would.
+        let add = format!("ALTER TABLE {table} ADD COLUMN more{number} INTEGER");
+        D::run(plain.pool(), &add).await;
+    }
 }
 
 async fn rows_that_cannot_be_read_are_corrupt<D: Tested>() {

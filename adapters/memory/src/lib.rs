@@ -3,7 +3,7 @@
 //! Everything is gone when the process ends, and nothing is shared between processes.
 //!
 //! ```
-//! use tower_keep_core::{Account, UserDirectory};
+//! use tower_keep_core::{Account, UserDirectory, UserFinder};
 //! use tower_keep_memory::MemoryStore;
 //!
 //! # async fn example() -> Result<(), tower_keep_core::StoreError> {
@@ -22,7 +22,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tower_keep_core::{
     AuthUser, Creation, End, LoginName, LoginStore, NewLogin, Rotated, Rotation, Seen, SessionKey,
     SessionRecord, SessionStore, StoreError, StoreErrorKind, StoredLogin, Timestamp, Touch,
-    UserDirectory, UserId, UserStore, async_trait,
+    UserDirectory, UserFinder, UserId, UserStore, async_trait,
 };
 
 pub use sessions::MemorySessions;
@@ -92,12 +92,15 @@ impl<U: AuthUser + Clone> UserStore for MemoryStore<U> {
 }
 
 #[async_trait]
-impl<U: AuthUser + Clone> UserDirectory for MemoryStore<U> {
+impl<U: AuthUser + Clone> UserFinder for MemoryStore<U> {
     async fn by_login(&self, login: &str) -> Result<Option<Arc<U>>, StoreError> {
         let users = self.read();
         Ok(users.ids_by_login.get(login).and_then(|id| users.by_id.get(id)).cloned())
     }
+}
 
+#[async_trait]
+impl<U: AuthUser + Clone> UserDirectory for MemoryStore<U> {
     async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<U>>>, StoreError> {
         let users = self.read();
         Ok(ids.iter().map(|id| users.by_id.get(id).cloned()).collect())

@@ -17,7 +17,7 @@
 //!
 //! ```no_run
 //! use std::borrow::Cow;
-//! use tower_keep_core::{AuthUser, UserId};
+//! use tower_keep_core::{AuthUser, UserFinder, UserId};
 //! use tower_keep_mysql::MySqlStore;
 //!
 //! #[derive(sqlx::FromRow)]
@@ -32,18 +32,20 @@
 //! # async fn main() -> Result<(), tower_keep_core::StoreError> {
 //! # let pool = sqlx::MySqlPool::connect_lazy("").expect("a pool");
 //! let store = MySqlStore::builder_on(pool) // the application's pool
-//!     .migrate() // the table of sessions
+//!     .migrate() // the tables of sessions
 //!     .with_users::<Member, i64>(
 //!         "SELECT id, email, password FROM member WHERE id = ?",
 //!         "SELECT id, email, password FROM member WHERE email = ?",
 //!     )
 //!     .build()
 //!     .await?;
-//! let ada = store.user_by_login("ada@example.com").await?;
+//! let ada = store.by_login("ada@example.com").await?;
 //! # Ok(()) }
 //! ```
 //!
 //! [tower-keep]: https://crates.io/crates/tower-keep
+
+use std::time::Duration;
 
 use sqlx::error::DatabaseError;
 use sqlx::mysql::{
@@ -78,6 +80,7 @@ impl Dialect for MySqlDialect {
     const MIGRATIONS_END: &'static str = "SELECT RELEASE_LOCK(SHA1(CONCAT('keep_', DATABASE())))";
     const GREATEST: &'static str = "GREATEST";
     const RETURNING: bool = false;
+    const FOR_UPDATE: &'static str = " FOR UPDATE";
     /// sqlx counts on the rest of an answer being read.
     const RECOVERS: bool = false;
     const FORGET: &'static str = "";
@@ -103,6 +106,8 @@ impl Dialect for MySqlDialect {
             "FLOAT" | "DOUBLE" => "0e0",
             "DECIMAL" => "0.0",
             "VARCHAR" | "CHAR" | "TEXT" | "TINYTEXT" | "MEDIUMTEXT" | "LONGTEXT" => "''",
+            "BINARY" | "VARBINARY" => "CAST('0123456789abcdef' AS BINARY(16))",
+            "BLOB" | "TINYBLOB" | "MEDIUMBLOB" | "LONGBLOB" => "x''",
             "DATETIME" => "TIMESTAMP'1970-01-01 00:00:00'",
             "DATE" => "DATE'1970-01-01'",
             "TIME" => "TIME'00:00:00'",
@@ -113,7 +118,7 @@ impl Dialect for MySqlDialect {
 
     /// Each user's number is a row of a table of its own, locked until the transaction ends. Reading
     /// what is committed sees what others wrote while this waited, and locks no gaps.
-    fn begin(user: Option<u16>, names: &Names) -> String {
+    fn begin(user: Option<u16>, names: &Names, _patience: Duration) -> String {
         let lock = user.map(|user| {
             let slot = user % 256;
             names.fill(&format!("; SELECT slot FROM {{locks}} WHERE slot = {slot} FOR UPDATE"))
@@ -128,9 +133,10 @@ impl Dialect for MySqlDialect {
             // Deadlock; the row has changed since it was read.
             1213 | 1020 => return Some(Cause::Contended),
             // The server ends the connection, or it was never in order; another one may be.
-            1040 | 1053 | 1152..=1161 | 1927 | 3169 | 4031 => return Some(Cause::Lost),
-            // A primary that became a replica: the next connection may reach the new one.
-            1290 | 1792 | 1836 => return Some(Cause::Lost),
+            1053 | 1152..=1161 | 1927 | 3169 | 4031 => return Some(Cause::Lost),
+            // Too many connections; a primary that became a replica: the next connection may reach the
+            // new one.
+            1040 | 1290 | 1792 | 1836 => return Some(Cause::Refused),
             // A statement was ended, or took too long.
             1317 | 1969 | 3024 => StoreErrorKind::Timeout,
             // Syntax, unknown names, missing rights, data that the columns don't take.
@@ -141,6 +147,19 @@ impl Dialect for MySqlDialect {
             _ => return None,
         };
         Some(Cause::Kind(kind))
+    }
+
+    /// Some messages quote what was to be written.
+    fn said(error: &dyn DatabaseError) -> String {
+        let number = error.try_downcast_ref::<MySqlDatabaseError>().map(|error| error.number());
+        match number {
+            Some(1062) => "there is such a row (error 1062)".to_owned(),
+            Some(number @ (1264 | 1265 | 1292 | 1366 | 1406 | 1411)) => {
+                format!("the data does not fit (error {number})")
+            }
+            Some(number) => format!("{} (error {number})", error.message()),
+            None => error.message().to_owned(),
+        }
     }
 
     /// Longer texts would be cut where the server is not strict.
@@ -155,7 +174,7 @@ impl Dialect for MySqlDialect {
     async fn open(url: &str, settings: &Settings) -> Result<Pools<MySql>, Error> {
         let options: MySqlConnectOptions = url.parse()?;
         // The server gives up as well: what waits for a lock would else wait on.
-        let seconds = settings.timeout.as_secs().max(1);
+        let seconds = settings.patience().as_secs().max(1);
         let pool = settings.pool().after_connect(move |connection: &mut MySqlConnection, _| {
             let set = AssertSqlSafe(format!("SET innodb_lock_wait_timeout = {seconds}"));
             Box::pin(async move { connection.execute(set).await.map(drop) })

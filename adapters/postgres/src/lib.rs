@@ -20,7 +20,7 @@
 //!
 //! ```no_run
 //! use std::borrow::Cow;
-//! use tower_keep_core::{AuthUser, UserId};
+//! use tower_keep_core::{AuthUser, UserFinder, UserId};
 //! use tower_keep_postgres::PostgresStore;
 //!
 //! #[derive(sqlx::FromRow)]
@@ -35,18 +35,20 @@
 //! # async fn main() -> Result<(), tower_keep_core::StoreError> {
 //! # let pool = sqlx::PgPool::connect_lazy("").expect("a pool");
 //! let store = PostgresStore::builder_on(pool) // the application's pool
-//!     .migrate() // the table of sessions
+//!     .migrate() // the tables of sessions
 //!     .with_users::<Member, i64>(
 //!         "SELECT id, email, password FROM member WHERE id = $1",
 //!         "SELECT id, email, password FROM member WHERE email = $1",
 //!     )
 //!     .build()
 //!     .await?;
-//! let ada = store.user_by_login("ada@example.com").await?;
+//! let ada = store.by_login("ada@example.com").await?;
 //! # Ok(()) }
 //! ```
 //!
 //! [tower-keep]: https://crates.io/crates/tower-keep
+
+use std::time::Duration;
 
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgQueryResult, Postgres};
@@ -87,6 +89,11 @@ impl<U: tower_keep_core::AuthUser> PostgresSettings for PostgresStoreBuilder<U> 
     }
 }
 
+/// As PostgreSQL counts.
+fn milliseconds(time: Duration) -> u128 {
+    time.as_millis().clamp(1, i32::MAX as u128)
+}
+
 /// What PostgreSQL does differently.
 #[derive(Debug)]
 pub enum PostgresDialect {}
@@ -97,11 +104,12 @@ impl Dialect for PostgresDialect {
     const NAME: &'static str = "postgres";
     const MIGRATIONS: &'static [&'static str] =
         &[include_str!("../migrations/0001_users_and_sessions.sql")];
-    const MIGRATIONS_BEGIN: &'static str = "BEGIN; SET LOCAL statement_timeout = 0; \
-        SELECT pg_advisory_xact_lock(1801807216, -1); {search_path}";
+    const MIGRATIONS_BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+        SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(1801807216, -1); {search_path}";
     const MIGRATIONS_END: &'static str = "COMMIT";
     const GREATEST: &'static str = "GREATEST";
     const RETURNING: bool = true;
+    const FOR_UPDATE: &'static str = " FOR UPDATE";
     const RECOVERS: bool = true;
     const FORGET: &'static str = "DEALLOCATE ALL";
     const PURGE: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
@@ -119,7 +127,7 @@ impl Dialect for PostgresDialect {
         let sample = match column_type {
             "INT2" | "INT4" | "INT8" | "OID" | "NUMERIC" | "FLOAT4" | "FLOAT8" | "INTERVAL" => "0",
             "BOOL" => "false",
-            "TEXT" | "VARCHAR" | "NAME" | "BYTEA" => "",
+            "TEXT" | "VARCHAR" | "NAME" | "CHAR" | "citext" | "BYTEA" => "",
             "UUID" => "00000000-0000-0000-0000-000000000000",
             "DATE" | "TIMESTAMP" | "TIMESTAMPTZ" => "epoch",
             "TIME" | "TIMETZ" => "00:00",
@@ -132,9 +140,13 @@ impl Dialect for PostgresDialect {
 
     /// Each user's number is an advisory lock, which the transaction's end releases. The first number
     /// sets ours apart from the application's: "keep".
-    fn begin(user: Option<u16>, _names: &Names) -> String {
+    fn begin(user: Option<u16>, _names: &Names, patience: Duration) -> String {
         let lock = user.map(|user| format!("; SELECT pg_advisory_xact_lock(1801807216, {user})"));
-        format!("BEGIN ISOLATION LEVEL READ COMMITTED{}", lock.unwrap_or_default())
+        format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {}{}",
+            milliseconds(patience),
+            lock.unwrap_or_default()
+        )
     }
 
     /// What the codes mean (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
@@ -144,8 +156,9 @@ impl Dialect for PostgresDialect {
             "40001" | "40P01" => return Some(Cause::Contended),
             // The server ends the connection, or it was never in order; another one may be.
             "57P01" | "57P02" | "57P03" | "57P05" => return Some(Cause::Lost),
-            // A primary that became a replica: the next connection may reach the new one.
-            "25006" => return Some(Cause::Lost),
+            // A primary that became a replica: the next connection may reach the new one. A statement whose
+            // tables have changed: the next connection prepares it anew.
+            "25006" | "0A000" => return Some(Cause::Refused),
             // A statement took too long.
             "57014" => StoreErrorKind::Timeout,
             "23505" => StoreErrorKind::Conflict,
@@ -153,11 +166,20 @@ impl Dialect for PostgresDialect {
                 "08" => return Some(Cause::Lost),
                 "XX" => StoreErrorKind::Corrupt,
                 // Data that the types don't take, limits, unknown names, missing rights.
-                "22" | "42" | "54" | "0A" => StoreErrorKind::Unsupported,
+                "22" | "42" | "54" => StoreErrorKind::Unsupported,
                 _ => StoreErrorKind::Unavailable,
             },
         };
         Some(Cause::Kind(kind))
+    }
+
+    /// The message alone: details hold rows, and what data exceptions say holds data.
+    fn said(error: &dyn DatabaseError) -> String {
+        let code = error.code().unwrap_or_default();
+        if code.starts_with("22") {
+            return format!("the data does not fit (code {code})");
+        }
+        format!("{} (code {code})", error.message())
     }
 
     /// PostgreSQL's texts hold no NUL, and its indexes no entry much longer than this.
@@ -178,7 +200,7 @@ impl Dialect for PostgresDialect {
             return settings.pool().connect_with(options).await.map(Pools::one);
         }
         // The server gives up as well: what waits for a lock would else wait on.
-        let timeout = settings.timeout.as_millis().clamp(1, i32::MAX as u128);
+        let timeout = milliseconds(settings.patience());
         let pool = settings.pool().after_connect(move |connection: &mut PgConnection, _| {
             let set = AssertSqlSafe(format!("SET statement_timeout = {timeout}"));
             Box::pin(async move { connection.execute(set).await.map(drop) })

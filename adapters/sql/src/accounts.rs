@@ -39,24 +39,21 @@ impl<D: Dialect> SqlStore<D> {
         check_taken::<D>(user)?;
         let stamp = user.stamp();
         let values = [&values(user)[..], &[Value::Bytes(Some(&stamp))]].concat();
-        self.run(statement, || statement.arguments(&values)).await
+        self.run(self.deadline(), statement, || statement.arguments(&values)).await
     }
 }
 
 #[async_trait]
 impl<D: Dialect> UserDirectory for SqlStore<D> {
-    async fn by_login(&self, login: &str) -> Result<Option<Arc<Account>>, StoreError> {
-        self.user_by_login(login).await
-    }
-
     async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<Account>>>, StoreError> {
-        let users = &self.shared.users;
+        let (deadline, users) = (self.deadline(), &self.shared.users);
         let mut found = HashMap::new();
         let possible: Vec<_> = ids.iter().filter(|id| D::takes(id.as_str())).collect();
         for ids in possible.chunks(IDS_AT_ONCE) {
             let select = accounts::<D>(ids.len(), &self.shared.names);
             let values: Vec<Value<'_>> = ids.iter().map(|id| id.as_str().into()).collect();
-            let rows = self.rows(&select, || select.arguments(&values)).await.answer::<D>()?;
+            let rows =
+                self.rows(deadline, &select, || select.arguments(&values)).await.answer::<D>()?;
             for row in rows {
                 let account = users.user(&row).answer::<D>()?;
                 found.insert(account.id().clone(), account);
@@ -79,7 +76,8 @@ impl<D: Dialect> UserDirectory for SqlStore<D> {
             return Ok(false);
         }
         let delete = &self.statements().delete_account;
-        let deleted = self.run(delete, || delete.arguments(&[id.as_str().into()])).await;
+        let deleted =
+            self.run(self.deadline(), delete, || delete.arguments(&[id.as_str().into()])).await;
         deleted.map(|rows| rows > 0).answer::<D>()
     }
 }

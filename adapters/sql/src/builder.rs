@@ -8,16 +8,17 @@ use std::time::Duration;
 use sqlx::{Encode, FromRow, Pool, Type};
 use tower_keep_core::{Account, AuthUser, StoreError};
 
-use crate::check::check;
+use crate::check::{check_version, version};
 use crate::dialect::RowOf;
 use crate::error::Fault;
-use crate::migrate::migrate;
+use crate::migrate::{migrate, newest};
 use crate::statement::Statements;
 use crate::store::{Answer, Shared};
 use crate::users::Users;
 use crate::{Dialect, Names, Pools, Settings, SqlStore};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
 const CONNECTIONS: u32 = 10;
 
 /// What makes the statements for users, when the tables' names are known.
@@ -62,7 +63,9 @@ impl<D: Dialect> SqlStore<D> {
     /// A store on the application's pool, with the settings that it has.
     ///
     /// Let the pool test a connection that was idle before it hands it out, as it does unless told
-    /// otherwise; reads that meet a dead one are asked again, and other writes than logins are not.
+    /// otherwise: what meets a dead one is asked again where nothing can have been written, and a single
+    /// statement that writes is not. The database gives up what takes too long by the connections' own
+    /// settings (`statement_timeout`, `innodb_lock_wait_timeout`, `busy_timeout`), which this leaves alone.
     pub fn builder_on(pool: Pool<D::Database>) -> SqlStoreBuilder<D> {
         SqlStoreBuilder::new(Source::Pool(pool))
     }
@@ -90,10 +93,12 @@ impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
     /// Users of the application's own type, from its own table.
     ///
     /// The two statements are in the database's words, with one parameter each: the id, and the login
-    /// name. `I` is the type of the id's column: `i32`, `i64`, `String`, `Uuid` (with the feature
+    /// name. `I` is the type of the id's column: `i32`, `i64`, `String`, `Uuid` (with the adapter's feature
     /// `uuid`), or any other that reads and writes one text per id. An id that can't be one is nobody's.
     /// The columns need names of their own. [`build`](Self::build) has the database check the statements, and reads a
-    /// made-up row, so that a missing table or column shows at once.
+    /// made-up row, so that a missing table or column shows at once; rights show when they are needed.
+    ///
+    /// The store is then a `UserFinder`, and no `UserDirectory`: the application writes its table itself.
     pub fn with_users<V, I>(
         self,
         by_id: impl Into<String>,
@@ -110,9 +115,12 @@ impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
     }
 
     /// How long a call to the store takes at most, waiting for a connection included; 3 s unless told
-    /// otherwise. What takes longer is a [fault](tower_keep_core::StoreErrorKind::Timeout).
+    /// otherwise, an hour at most. Without a free connection in time the store is
+    /// [unavailable](tower_keep_core::StoreErrorKind::Unavailable); without an answer it is a
+    /// [timeout](tower_keep_core::StoreErrorKind::Timeout). The database gives up a little earlier.
+    /// Migrations take as long as they take.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.timeout = timeout;
+        self.settings.timeout = timeout.clamp(Duration::from_millis(1), LONGEST_TIMEOUT);
         self
     }
 
@@ -159,15 +167,21 @@ impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
             Source::Url(url) => D::open(&url, &settings).await.map_err(Fault::of::<D>)?,
             Source::Pool(pool) => Pools::one(pool),
         };
-        let statements = Statements::new(&names);
-        if migrates {
-            migrate::<D>(&pools.writes, &names, &statements).await?;
-        }
-        let users = users(&names);
+        let (statements, users) = (Statements::new(&names), users(&names));
         let Settings { timeout, transaction_pooling: pooled, .. } = settings;
         let shared = Shared { pools, timeout, pooled, names, statements, users };
-        let store = SqlStore { shared: Arc::new(shared) };
-        check(&store).await?;
+        let mut store = SqlStore { shared: Arc::new(shared) };
+        // Who may only read and write can start as well, as long as there is nothing to do.
+        if migrates && version(&store).await.ok().is_none_or(|found| found < newest::<D>()) {
+            migrate(&store).await?;
+        }
+        check_version(&store).await?;
+        let mut lease = store.learner().await?;
+        // Nobody else has it yet.
+        if let Some(Shared { users, names, .. }) = Arc::get_mut(&mut store.shared) {
+            users.learn(&mut lease, names).await?;
+        }
+        store.learned(lease).await?;
         Ok(store)
     }
 }

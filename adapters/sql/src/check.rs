@@ -1,31 +1,37 @@
-//! What is checked when a store is opened.
+//! What is checked when a store is opened, and what is learned.
 
 use sqlx::Error;
-use tower_keep_core::{AuthUser, StoreErrorKind};
+use tower_keep_core::StoreErrorKind;
 
-use crate::dialect::ArgumentsOf;
+use crate::dialect::{ArgumentsOf, TypeOf};
+use crate::driver::Shape;
 use crate::error::{Cause, Fault};
 use crate::lease::Lease;
 use crate::migrate::newest;
 use crate::row::Columns;
-use crate::statement::Statement;
+use crate::statement::{Statement, login_of, only};
 use crate::users::Users;
-use crate::{Dialect, SqlStore};
+use crate::{Dialect, Driver, Names, SqlStore};
 
-/// Whether the tables are as this crate needs them, and the application's as it says.
-pub(crate) async fn check<D: Dialect, U: AuthUser>(store: &SqlStore<D, U>) -> Result<(), Fault> {
+/// The version of the tables.
+pub(crate) async fn version<D: Dialect, U>(store: &SqlStore<D, U>) -> Result<i64, Fault> {
     let none = || Ok(ArgumentsOf::<D>::default());
-    let row = store.row(&store.statements().version, none).await.map_err(|fault| {
+    let row = store.row(store.deadline(), &store.statements().version, none).await?;
+    let found = row.map(|row| Columns::<D::Database>::of(&row).int()).transpose();
+    Ok(found.map_err(Fault::of::<D>)?.flatten().unwrap_or(0))
+}
+
+/// Whether the tables are as this crate needs them.
+pub(crate) async fn check_version<D: Dialect, U>(store: &SqlStore<D, U>) -> Result<(), Fault> {
+    let found = version(store).await.map_err(|fault| {
         if fault.cause != Cause::Kind(StoreErrorKind::Unsupported) {
             return fault;
         }
         fault.explained(
-            "tower-keep's tables are missing: call `migrate()` on the builder, or apply the files in \
-             the adapter's `migrations`",
+            "tower-keep's tables are missing, or this user may not read them: call `migrate()` on the \
+             builder, or apply the files in the adapter's `migrations`",
         )
     })?;
-    let found = row.map(|row| Columns::<D::Database>::of(&row).int()).transpose();
-    let found = found.map_err(Fault::of::<D>)?.flatten().unwrap_or(0);
     let newest = newest::<D>();
     let mend = if found < newest {
         "call `migrate()` on the builder, or apply the later files in the adapter's `migrations`"
@@ -37,23 +43,51 @@ pub(crate) async fn check<D: Dialect, U: AuthUser>(store: &SqlStore<D, U>) -> Re
             format!("the tables have version {found}, and this release needs {newest}: {mend}");
         return Err(Fault::new(StoreErrorKind::Unsupported, words));
     }
-    store.check_users().await
+    Ok(())
 }
 
 impl<D: Dialect, U> Users<D, U> {
-    /// Whether the database can run the statements, and the user type read what they answer.
-    pub(crate) async fn check(&self, lease: &mut Lease<D>) -> Result<(), Fault> {
-        let selects = [
-            ("the SELECT of a user by id", &self.by_id),
-            ("the SELECT of a user by login name", &self.by_login),
-        ];
-        for (what, select) in selects {
-            let columns = lease.columns(select).await.map_err(|fault| fault.explained(what))?;
-            self.check_columns(lease, what, &columns).await?;
+    /// Whether the database can run the application's statements, and the user type read what they
+    /// answer. From then on they answer just that, whatever columns the tables get.
+    pub(crate) async fn learn(&mut self, lease: &mut Lease<D>, names: &Names) -> Result<(), Fault> {
+        if !self.guesses {
+            return Ok(());
         }
-        let joined = "the SELECT of a user by id does not stand within another, for which its columns \
-            need names of their own";
-        lease.columns(&self.login).await.map_err(|fault| fault.explained(joined)).map(drop)
+        let by_id = "the SELECT of a user by id";
+        let columns = self.check(lease, by_id, &self.by_id, (self.id_type)()).await?;
+        let login = login_of(self.by_id.text(), &columns, names);
+        let parameters = vec![(self.id_type)()];
+        lease.read(&login, parameters).await.map_err(|fault| {
+            let mend = "needs columns with names of their own, as it stands within another";
+            fault.explained(format!("{by_id} {mend}"))
+        })?;
+        self.login = login;
+        self.by_id = only(self.by_id.text(), &columns);
+        let by_login = "the SELECT of a user by login name";
+        let text = D::Database::text_type();
+        let columns = self.check(lease, by_login, &self.by_login, text).await?;
+        self.by_login = only(self.by_login.text(), &columns);
+        Ok(())
+    }
+
+    /// The statement's columns, between quotes.
+    async fn check(
+        &self,
+        lease: &mut Lease<D>,
+        what: &str,
+        select: &Statement<D>,
+        parameter: TypeOf<D>,
+    ) -> Result<Vec<String>, Fault> {
+        let shape = lease.read(select, vec![parameter]).await;
+        let Shape { columns, parameters } = shape.map_err(|fault| fault.explained(what))?;
+        // PostgreSQL counts what it was told of, named or not.
+        let parameters = if select.text().contains(['$', '?', ':', '@']) { parameters } else { 0 };
+        if parameters != 1 {
+            let words = format!("{what} has {parameters} parameters, and needs one");
+            return Err(Fault::new(StoreErrorKind::Unsupported, words));
+        }
+        self.check_columns(lease, what, &columns).await?;
+        Ok(columns.iter().map(|(name, _)| D::quoted(name)).collect())
     }
 
     /// Reads a row of these columns that is nobody's.

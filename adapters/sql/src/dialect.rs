@@ -42,7 +42,10 @@ pub trait Dialect: Send + Sync + Sized + 'static {
     /// Forgets a connection's prepared statements, where a proxy hands connections from one to another.
     const FORGET: &'static str;
 
-    /// Removes at most `$2` sessions that have expired at `$1`, and waits for nobody.
+    /// What a `SELECT` ends with that keeps others from changing its rows until the transaction ends.
+    const FOR_UPDATE: &'static str;
+
+    /// Removes at most `$2` sessions that have expired at `$1`.
     const PURGE: &'static str;
 
     /// How a statement names its parameter with this number, counted from one.
@@ -56,11 +59,15 @@ pub trait Dialect: Send + Sync + Sized + 'static {
     fn sample(column_type: &str) -> Option<String>;
 
     /// Begins a transaction whose statements each see what was committed before. With a number of a
-    /// user, transactions with the same number wait for each other.
-    fn begin(user: Option<u16>, names: &crate::Names) -> String;
+    /// user, transactions with the same number wait for each other. The server is to give up a
+    /// statement after this time, if it can be told to.
+    fn begin(user: Option<u16>, names: &crate::Names, patience: Duration) -> String;
 
     /// What an error of this database means, where it is known.
     fn cause(error: &dyn DatabaseError) -> Option<Cause>;
+
+    /// What is told of an error: its code, and its message where that holds nothing that is stored.
+    fn said(error: &dyn DatabaseError) -> String;
 
     /// Whether a text can be an id or a login name here.
     fn takes(text: &str) -> bool;
@@ -77,6 +84,7 @@ pub trait Dialect: Send + Sync + Sized + 'static {
 
 pub(crate) type ArgumentsOf<D> = <<D as Dialect>::Database as Database>::Arguments;
 pub(crate) type ConnectionOf<D> = <<D as Dialect>::Database as Database>::Connection;
+pub(crate) type TypeOf<D> = <<D as Dialect>::Database as Database>::TypeInfo;
 pub(crate) type RowOf<D> = <<D as Dialect>::Database as Database>::Row;
 
 /// What [`Dialect::open`] opens the database with.
@@ -93,19 +101,33 @@ pub struct Settings {
 impl Settings {
     /// The settings of a pool: what is idle for a second is tried before it is used.
     pub fn pool<DB: Driver>(&self) -> PoolOptions<DB> {
+        let patience = self.timeout / 4;
         PoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(self.timeout)
             .test_before_acquire(false)
-            .before_acquire(|connection: &mut DB::Connection, meta| {
+            .before_acquire(move |connection: &mut DB::Connection, meta| {
                 Box::pin(async move {
-                    if meta.idle_for >= Duration::from_secs(1) {
-                        connection.ping().await?;
+                    if meta.idle_for < Duration::from_secs(1) {
+                        return Ok(true);
                     }
-                    Ok(true)
+                    // One that never answers, as across a network that is gone, must leave time for others.
+                    let answer = tokio::time::timeout(patience, connection.ping()).await;
+                    Ok(answer.is_ok_and(|answer| answer.is_ok()))
                 })
             })
     }
+
+    /// How long the server goes on with a statement: it gives up before the store does, so that nothing
+    /// is written after the store has answered.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        patience(self.timeout)
+    }
+}
+
+pub(crate) fn patience(timeout: Duration) -> Duration {
+    timeout * 3 / 4
 }
 
 /// The connections of a store.

@@ -3,8 +3,9 @@
 use futures_core::future::BoxFuture;
 use sqlx::database::HasStatementCache;
 use sqlx::{
-    Arguments as _, AssertSqlSafe, Column as _, ColumnIndex, Database, Decode, Encode, Error,
-    Executor, IntoArguments, Row as _, SqlStr, Statement as _, Type, TypeInfo as _, ValueRef as _,
+    Arguments as _, AssertSqlSafe, Column as _, ColumnIndex, Database, Decode, Either, Encode,
+    Error, Executor, IntoArguments, Row as _, SqlStr, Statement as _, Type, TypeInfo as _,
+    ValueRef as _,
 };
 use tower_keep_core::{SessionKey, Timestamp};
 
@@ -71,12 +72,27 @@ pub trait Driver: Database {
     #[doc(hidden)]
     fn script(connection: &mut Self::Connection, sql: String) -> BoxFuture<'_, Result<(), Error>>;
 
-    /// Has the database read a statement, and answers the columns' names and types.
+    /// Has the database read a statement with parameters of these types.
     #[doc(hidden)]
-    fn columns(
+    fn read(
         connection: &mut Self::Connection,
         sql: SqlStr,
-    ) -> BoxFuture<'_, Result<Vec<(String, String)>, Error>>;
+        parameters: Vec<Self::TypeInfo>,
+    ) -> BoxFuture<'_, Result<Shape, Error>>;
+
+    /// The type of a text.
+    #[doc(hidden)]
+    fn text_type() -> Self::TypeInfo;
+}
+
+/// What a statement takes and answers.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Shape {
+    /// The columns' names and types.
+    pub columns: Vec<(String, String)>,
+    /// How many parameters there are.
+    pub parameters: usize,
 }
 
 /// A parameter of a statement.
@@ -222,17 +238,26 @@ where
         Box::pin(async { done.await.map(drop) })
     }
 
-    fn columns(
+    fn read(
         connection: &mut DB::Connection,
         sql: SqlStr,
-    ) -> BoxFuture<'_, Result<Vec<(String, String)>, Error>> {
-        let prepared = connection.prepare(sql);
-        Box::pin(async {
-            let prepared = prepared.await?;
+        parameters: Vec<DB::TypeInfo>,
+    ) -> BoxFuture<'_, Result<Shape, Error>> {
+        Box::pin(async move {
+            let prepared = connection.prepare_with(sql, &parameters).await?;
+            let parameters = match prepared.parameters() {
+                Some(Either::Left(types)) => types.len(),
+                Some(Either::Right(count)) => count,
+                None => parameters.len(),
+            };
             let columns = prepared.columns().iter();
-            Ok(columns
-                .map(|column| (column.name().to_owned(), column.type_info().name().to_owned()))
-                .collect())
+            let columns = columns
+                .map(|column| (column.name().to_owned(), column.type_info().name().to_owned()));
+            Ok(Shape { columns: columns.collect(), parameters })
         })
+    }
+
+    fn text_type() -> DB::TypeInfo {
+        Option::<&str>::type_info()
     }
 }

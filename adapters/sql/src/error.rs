@@ -13,8 +13,10 @@ use crate::Dialect;
 pub enum Cause {
     /// Another transaction was in the way, and this one was undone: it can be run again.
     Contended,
-    /// The connection is of no more use.
+    /// The connection is of no more use, and what became of the statement is not known.
     Lost,
+    /// The connection is of no more use, and the statement was not run.
+    Refused,
     /// Neither; what the store says.
     Kind(StoreErrorKind),
 }
@@ -28,6 +30,8 @@ pub(crate) struct Fault {
     source: Source,
 }
 
+/// What is shown to operators. sqlx's own errors name columns and hosts, and no passwords; those of a
+/// database can hold rows, so of them there are only the words that [`Dialect::said`] lets through.
 #[derive(Debug)]
 enum Source {
     Sqlx(Error),
@@ -37,7 +41,11 @@ enum Source {
 impl Fault {
     pub(crate) fn of<D: Dialect>(error: Error) -> Self {
         let cause = cause::<D>(&error);
-        Self { cause, may_be_done: false, source: Source::Sqlx(error) }
+        let source = match error {
+            Error::Database(error) => Source::Words(D::said(&*error)),
+            error => Source::Sqlx(error),
+        };
+        Self { cause, may_be_done: false, source }
     }
 
     pub(crate) fn new(kind: StoreErrorKind, words: impl Into<String>) -> Self {
@@ -47,8 +55,7 @@ impl Fault {
 
     /// The same, of a statement that writes: if the answer was lost, it may have taken effect.
     pub(crate) fn unsure(self) -> Self {
-        let is_answer = matches!(self.source, Source::Sqlx(Error::Database(_)));
-        Self { may_be_done: self.cause == Cause::Lost && !is_answer, ..self }
+        Self { may_be_done: self.cause == Cause::Lost, ..self }
     }
 
     /// The same, said in words that name the mend.
@@ -65,16 +72,21 @@ impl Fault {
         self.cause == Cause::Contended
     }
 
+    /// Whether the connection is of no more use.
+    pub(crate) fn is_end_of_connection(&self) -> bool {
+        matches!(self.cause, Cause::Lost | Cause::Refused)
+    }
+
     /// The connection was lost before anything was done.
     pub(crate) fn is_lost_before(&self) -> bool {
-        self.cause == Cause::Lost && !self.may_be_done
+        self.is_end_of_connection() && !self.may_be_done
     }
 
     pub(crate) fn into_store_error<D: Dialect>(self) -> StoreError {
         let kind = match self.cause {
             // Whether a write took place is not known.
             Cause::Lost if self.may_be_done => StoreErrorKind::Timeout,
-            Cause::Lost | Cause::Contended => StoreErrorKind::Unavailable,
+            Cause::Lost | Cause::Refused | Cause::Contended => StoreErrorKind::Unavailable,
             Cause::Kind(kind) => kind,
         };
         let error = StoreError::new(kind, D::NAME);
@@ -85,7 +97,6 @@ impl Fault {
     }
 }
 
-/// sqlx names statements, tables and hosts in its errors, and no passwords and no values.
 fn cause<D: Dialect>(error: &Error) -> Cause {
     match error {
         Error::Database(error) => D::cause(&**error).unwrap_or_else(|| match error.kind() {

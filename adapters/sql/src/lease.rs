@@ -9,8 +9,9 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tower_keep_core::StoreErrorKind;
 
-use crate::dialect::{ArgumentsOf, ConnectionOf, RowOf};
-use crate::error::{Cause, Fault};
+use crate::dialect::{ArgumentsOf, ConnectionOf, RowOf, TypeOf};
+use crate::driver::Shape;
+use crate::error::Fault;
 use crate::statement::Statement;
 use crate::{Dialect, Driver};
 
@@ -47,7 +48,7 @@ impl<D: Dialect> Lease<D> {
                 return Ok(lease);
             }
             match lease.work(|connection| Box::pin(connection.ping())).await {
-                Err(Fault { cause: Cause::Lost, .. }) => {}
+                Err(fault) if fault.is_end_of_connection() => {}
                 answer => return answer.map(|()| lease),
             }
         }
@@ -75,7 +76,7 @@ impl<D: Dialect> Lease<D> {
                 fault
             }
         };
-        if fault.cause == Cause::Lost {
+        if fault.is_end_of_connection() {
             self.close();
         }
         Err(fault)
@@ -132,12 +133,14 @@ impl<D: Dialect> Lease<D> {
         self.work(|connection| D::Database::script(connection, sql)).await
     }
 
-    pub(crate) async fn columns(
+    /// Has the database read a statement, and not run it.
+    pub(crate) async fn read(
         &mut self,
         statement: &Statement<D>,
-    ) -> Result<Vec<(String, String)>, Fault> {
+        parameters: Vec<TypeOf<D>>,
+    ) -> Result<Shape, Fault> {
         let sql = statement.sql();
-        self.work(|connection| D::Database::columns(connection, sql)).await
+        self.work(|connection| D::Database::read(connection, sql, parameters)).await
     }
 
     /// Begins a transaction, with [`Dialect::begin`].

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use sqlx::Error;
+use tokio::time::Instant;
 use tower_keep_core::{
-    AuthUser, LoginStore, SessionKey, StoreError, StoredLogin, UserId, UserStore, async_trait,
+    AuthUser, LoginStore, SessionKey, StoreError, StoredLogin, UserFinder, UserId, UserStore,
+    async_trait,
 };
 
 use crate::dialect::ArgumentsOf;
@@ -19,25 +21,18 @@ fn known<T>(arguments: Result<Option<T>, Error>) -> Result<T, Error> {
 }
 
 impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
-    async fn user(&self, id: &UserId) -> Result<Option<Arc<U>>, Fault> {
+    async fn user(&self, deadline: Instant, id: &UserId) -> Result<Option<Arc<U>>, Fault> {
         let users = &self.shared.users;
         if users.arguments(id).map_err(Fault::of::<D>)?.is_none() {
             return Ok(None);
         }
-        let row = self.row(&users.by_id, || known(users.arguments(id))).await?;
+        let row = self.row(deadline, &users.by_id, || known(users.arguments(id))).await?;
         let user = row.map(|row| users.user(&row)).transpose()?;
         // A database may take one text for another: other case, more digits.
         Ok(user.filter(|user| user.id() == *id))
     }
 
-    /// The user with this login name, by the SELECT of [`with_users`](crate::SqlStoreBuilder::with_users).
-    ///
-    /// Which names are the same is the database's matter: the collation of the column.
-    ///
-    /// # Errors
-    ///
-    /// Faults alone; an unknown or impossible name is `Ok(None)`.
-    pub async fn user_by_login(&self, login: &str) -> Result<Option<Arc<U>>, StoreError> {
+    async fn named(&self, login: &str) -> Result<Option<Arc<U>>, Fault> {
         if !D::takes(login) {
             return Ok(None);
         }
@@ -47,8 +42,8 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
             D::Database::bind(&mut arguments, login.into())?;
             Ok(arguments)
         };
-        let row = self.row(&users.by_login, arguments).await.answer::<D>()?;
-        row.map(|row| users.user(&row)).transpose().answer::<D>()
+        let row = self.row(self.deadline(), &users.by_login, arguments).await?;
+        row.map(|row| users.user(&row)).transpose()
     }
 
     async fn login(
@@ -56,15 +51,15 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         key: &SessionKey,
         likely: Option<&UserId>,
     ) -> Result<Option<StoredLogin<U>>, Fault> {
-        let users = &self.shared.users;
+        let (deadline, users) = (self.deadline(), &self.shared.users);
         let guess = || match likely.filter(|_| users.guesses) {
             Some(likely) => users.arguments(likely),
             None => Ok(Some(ArgumentsOf::<D>::default())),
         };
         let is_guess = likely.is_some() && guess().map_err(Fault::of::<D>)?.is_some();
         if users.guesses && !is_guess {
-            let Some(record) = self.find(key).await? else { return Ok(None) };
-            let user = self.user(&record.user).await?;
+            let Some(record) = self.find(deadline, key).await? else { return Ok(None) };
+            let user = self.user(deadline, &record.user).await?;
             return Ok(Some(StoredLogin { record, user }));
         }
         let arguments = || {
@@ -72,12 +67,12 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
             D::Database::bind(&mut arguments, key.into())?;
             Ok(arguments)
         };
-        let Some(row) = self.row(&users.login, arguments).await? else { return Ok(None) };
+        let Some(row) = self.row(deadline, &users.login, arguments).await? else { return Ok(None) };
         let first = D::Database::width(&row).saturating_sub(SESSION.len());
         let record = Columns::<D::Database>::from(&row, first).session();
         let record = record.map(Arc::new).map_err(Fault::of::<D>)?;
         if users.guesses && likely != Some(&record.user) {
-            let user = self.user(&record.user).await?;
+            let user = self.user(deadline, &record.user).await?;
             return Ok(Some(StoredLogin { record, user }));
         }
         // The mark of a user is the last of the user's columns, or the id is the first.
@@ -94,7 +89,16 @@ impl<D: Dialect, U: AuthUser> UserStore for SqlStore<D, U> {
     type User = U;
 
     async fn by_id(&self, id: &UserId) -> Result<Option<Arc<U>>, StoreError> {
-        self.user(id).await.answer::<D>()
+        self.user(self.deadline(), id).await.answer::<D>()
+    }
+}
+
+/// Names of the ready users are compared byte for byte. Of the application's own users it is the
+/// database's matter which names are the same: the collation of the column.
+#[async_trait]
+impl<D: Dialect, U: AuthUser> UserFinder for SqlStore<D, U> {
+    async fn by_login(&self, login: &str) -> Result<Option<Arc<U>>, StoreError> {
+        self.named(login).await.answer::<D>()
     }
 }
 

@@ -1,60 +1,53 @@
 //! The tables, made and brought up to date.
 
-use sqlx::{Connection, Pool};
+use sqlx::pool::PoolConnection;
 
 use crate::dialect::{ArgumentsOf, ConnectionOf};
 use crate::error::Fault;
 use crate::row::Columns;
-use crate::statement::{Statement, Statements};
-use crate::{Dialect, Driver, Names};
+use crate::{Dialect, Driver, SqlStore};
 
 /// The newest version of the tables that this crate knows.
 pub(crate) fn newest<D: Dialect>() -> i64 {
     D::MIGRATIONS.len() as i64
 }
 
-/// Which version the tables have; an error if there are none.
-async fn version<D: Dialect>(
-    connection: &mut ConnectionOf<D>,
-    version: &Statement<D>,
-) -> Result<i64, Fault> {
-    let none = ArgumentsOf::<D>::default();
-    let rows = D::Database::rows(connection, version.sql(), none, false).await;
-    let rows = rows.map_err(Fault::of::<D>)?;
-    let found = rows.first().map(|row| Columns::<D::Database>::of(row).int()).transpose();
-    Ok(found.map_err(Fault::of::<D>)?.flatten().unwrap_or(0))
+/// A connection that is closed, with its locks and what it has not committed, unless all went well.
+struct Working<D: Dialect>(Option<PoolConnection<D::Database>>);
+
+impl<D: Dialect> Drop for Working<D> {
+    fn drop(&mut self) {
+        drop(self.0.take().map(PoolConnection::detach));
+    }
 }
 
 /// Runs what the tables lack. Of several nodes that start at once one does, and the others wait.
-pub(crate) async fn migrate<D: Dialect>(
-    pool: &Pool<D::Database>,
-    names: &Names,
-    statements: &Statements<D>,
-) -> Result<(), Fault> {
-    // Closed at the end, whatever becomes of it: with it go its locks, and what was not committed.
-    let mut connection = pool.acquire().await.map_err(Fault::of::<D>)?.detach();
-    let done = run::<D>(&mut connection, names, &statements.version).await;
-    let _ = connection.close().await;
-    done
+pub(crate) async fn migrate<D: Dialect, U>(store: &SqlStore<D, U>) -> Result<(), Fault> {
+    let connection = store.pool().acquire().await.map_err(Fault::of::<D>)?;
+    let mut working = Working::<D>(Some(connection));
+    if let Some(connection) = working.0.as_deref_mut() {
+        run(connection, store).await?;
+    }
+    drop(working.0.take());
+    Ok(())
 }
 
-async fn run<D: Dialect>(
+async fn run<D: Dialect, U>(
     connection: &mut ConnectionOf<D>,
-    names: &Names,
-    statement: &Statement<D>,
+    store: &SqlStore<D, U>,
 ) -> Result<(), Fault> {
-    // Who may only read and write can start as well, as long as there is nothing to do.
-    if version(connection, statement).await.is_ok_and(|version| version >= newest::<D>()) {
-        return Ok(());
-    }
     let script = async |connection: &mut ConnectionOf<D>, script: &str| {
-        let script = names.in_migration(script);
+        let script = store.shared.names.in_migration(script);
         D::Database::script(connection, script).await.map_err(Fault::of::<D>)
     };
     script(connection, D::MIGRATIONS_BEGIN).await?;
     let versions = "CREATE TABLE IF NOT EXISTS keep_versions (version BIGINT NOT NULL PRIMARY KEY)";
     script(connection, versions).await?;
-    let done = usize::try_from(version(connection, statement).await?).unwrap_or(usize::MAX);
+    let (sql, none) = (store.statements().version.sql(), ArgumentsOf::<D>::default());
+    let row = D::Database::row(connection, sql, none, false).await.map_err(Fault::of::<D>)?;
+    let done = row.map(|row| Columns::<D::Database>::of(&row).int()).transpose();
+    let done = done.map_err(Fault::of::<D>)?.flatten().unwrap_or(0);
+    let done = usize::try_from(done).unwrap_or(usize::MAX);
     for migration in D::MIGRATIONS.iter().skip(done) {
         script(connection, migration).await?;
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tower_keep_core::{
     AuthUser, Creation, End, EndReason, NewLogin, Rotated, Rotation, Seen, SessionKey,
     SessionLimit, SessionRecord, SessionStore, StoreError, Timestamp, Touch, UserId, WhenFull,
@@ -12,12 +13,15 @@ use crate::dialect::RowOf;
 use crate::error::Fault;
 use crate::lease::Lease;
 use crate::row::{Columns, session_arguments};
-use crate::statement::{Statement, Statements};
+use crate::statement::{Statement, Statements, end_some};
 use crate::store::{Answer, Write, refused};
 use crate::{Dialect, SqlStore, Value};
 
 /// How many notes are written in one transaction: the sessions stay locked until it ends.
 const NOTES_AT_ONCE: usize = 100;
+
+/// How many sessions are ended by one statement.
+const ENDS_AT_ONCE: usize = 500;
 
 /// The record of a row.
 fn read<D: Dialect>(row: RowOf<D>) -> Result<Arc<SessionRecord>, Fault> {
@@ -105,9 +109,15 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         limit: SessionLimit,
     ) -> Result<Option<Vec<Arc<SessionRecord>>>, Fault> {
         let record = login.record;
-        let Statements { oldest_others_of, end, .. } = self.statements();
-        let values = [record.user.as_str().into(), (&record.key).into(), record.created.into()];
-        let mut rows = lease.rows(oldest_others_of, oldest_others_of.arguments(&values)).await?;
+        // To refuse, it is enough to know that there are so many.
+        let most = match limit.when_full {
+            WhenFull::Refuse => limit.most,
+            WhenFull::EndOldest => usize::MAX,
+        };
+        let oldest = &self.statements().oldest_others_of;
+        let (user, key) = (record.user.as_str().into(), (&record.key).into());
+        let values = [user, key, record.created.into(), most.into()];
+        let mut rows = lease.rows(oldest, oldest.arguments(&values)).await?;
         let surplus = (rows.len() + 1).saturating_sub(limit.most);
         if surplus > 0 && limit.when_full == WhenFull::Refuse {
             return Ok(None);
@@ -116,8 +126,10 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         let oldest: Vec<_> = rows.into_iter().map(read::<D>).collect::<Result<_, _>>()?;
         let how =
             End { at: record.created, reason: EndReason::Limit, keep_until: login.ended_until };
-        for old in &oldest {
-            self.end(lease, end, &how, None, &[(&old.key).into()]).await?;
+        for some in oldest.chunks(ENDS_AT_ONCE) {
+            let end = end_some::<D>(some.len(), &self.shared.names);
+            let keys: Vec<Value<'_>> = some.iter().map(|old| (&old.key).into()).collect();
+            self.end(lease, &end, &how, None, &keys).await?;
         }
         Ok(Some(oldest))
     }
@@ -129,21 +141,27 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         user: &UserId,
     ) -> Result<Vec<Arc<SessionRecord>>, Fault> {
         let Statements { untold, tell, .. } = self.statements();
-        let user = [user.as_str().into()];
-        let rows = lease.rows(untold, untold.arguments(&user)).await?;
-        if !rows.is_empty() {
-            lease.run(tell, tell.arguments(&user)).await?;
+        let rows = lease.rows(untold, untold.arguments(&[user.as_str().into()])).await?;
+        let replays: Vec<_> = rows.into_iter().map(read::<D>).collect::<Result<_, _>>()?;
+        // These and no others: a session may end for a replay in this moment.
+        for replay in &replays {
+            lease.run(tell, tell.arguments(&[(&replay.key).into()])).await?;
         }
-        rows.into_iter().map(read::<D>).collect()
+        Ok(replays)
     }
 
-    pub(crate) async fn find(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, Fault> {
+    pub(crate) async fn find(
+        &self,
+        deadline: Instant,
+        key: &SessionKey,
+    ) -> Result<Option<Arc<SessionRecord>>, Fault> {
         let load = &self.statements().load;
-        let row = self.row(load, || load.arguments(&[key.into()])).await?;
+        let row = self.row(deadline, load, || load.arguments(&[key.into()])).await?;
         row.map(read::<D>).transpose()
     }
 
     async fn rotated(&self, rotation: &Rotation) -> Result<Option<Rotated>, Fault> {
+        let deadline = self.deadline();
         let rotate = &self.statements().rotate;
         let values = [
             rotation.at.into(),
@@ -153,17 +171,17 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
             rotation.from.into(),
         ];
         let won = if D::RETURNING {
-            self.changed_row(rotate, || rotate.arguments(&values)).await?
+            self.changed_row(deadline, rotate, || rotate.arguments(&values)).await?
         } else {
             let values = &values;
-            self.write(Write::Many, |lease| {
+            self.write(deadline, Write::Many, |lease| {
                 Box::pin(self.rotate_once(lease, &rotation.key, values))
             })
             .await?
         };
         match won {
             Some(row) => read::<D>(row).map(Rotated::Won).map(Some),
-            None => Ok(self.find(&rotation.key).await?.map(Rotated::Lost)),
+            None => Ok(self.find(deadline, &rotation.key).await?.map(Rotated::Lost)),
         }
     }
 
@@ -205,9 +223,10 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         // Two nodes that note the same sessions then wait for each other in one order.
         notes.sort_by_key(|(key, _)| *key.as_bytes());
         let notes: Vec<_> = notes.into_iter().map(|(_, values)| values).collect();
+        let deadline = self.deadline();
         for some in notes.chunks(NOTES_AT_ONCE) {
-            let write =
-                self.write(Write::Many, |lease| Box::pin(self.note(lease, statement, some)));
+            let write = self
+                .write(deadline, Write::Many, |lease| Box::pin(self.note(lease, statement, some)));
             write.await.answer::<D>()?;
         }
         Ok(())
@@ -236,8 +255,9 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         end: &End,
         whose: &[&[Value<'_>]],
     ) -> Result<usize, StoreError> {
-        let ended =
-            self.write(Write::Many, |lease| Box::pin(self.end_both(lease, statements, end, whose)));
+        let ended = self.write(self.deadline(), Write::Many, |lease| {
+            Box::pin(self.end_both(lease, statements, end, whose))
+        });
         let lived = ended.await.answer::<D>()?;
         Ok(usize::try_from(lived).unwrap_or(usize::MAX))
     }
@@ -250,13 +270,14 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
         if !D::takes(user.as_str()) {
             return Err(refused("user id").into_store_error::<D>());
         }
-        let create =
-            self.write(Write::ForUser(user), |lease| Box::pin(self.create_once(lease, login)));
+        let create = self.write(self.deadline(), Write::ForUser(user), |lease| {
+            Box::pin(self.create_once(lease, login))
+        });
         create.await.answer::<D>()
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError> {
-        self.find(key).await.answer::<D>()
+        self.find(self.deadline(), key).await.answer::<D>()
     }
 
     async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
@@ -325,7 +346,8 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
         }
         let list = &self.statements().list;
         let values = [user.as_str().into(), now.into(), most.into()];
-        let rows = self.rows(list, || list.arguments(&values)).await.answer::<D>()?;
+        let rows =
+            self.rows(self.deadline(), list, || list.arguments(&values)).await.answer::<D>()?;
         rows.into_iter().map(read::<D>).collect::<Result<_, _>>().answer::<D>()
     }
 
@@ -333,7 +355,7 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
         let purge = &self.statements().purge;
         let values = [before.into(), most.into()];
         // Within a transaction of our own, no gaps between rows are locked.
-        let removed = self.write(Write::Many, |mut lease| {
+        let removed = self.write(self.deadline(), Write::Many, |mut lease| {
             let arguments = purge.arguments(&values);
             Box::pin(async move {
                 let removed = lease.run(purge, arguments).await?;

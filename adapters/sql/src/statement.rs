@@ -46,6 +46,10 @@ impl<D: Dialect> Statement<D> {
         Self { sql: sql.into(), order: [].into(), is_kept: true, dialect: PhantomData }
     }
 
+    pub(crate) fn text(&self) -> &str {
+        &self.sql
+    }
+
     pub(crate) fn is_kept(&self) -> bool {
         self.is_kept
     }
@@ -115,15 +119,15 @@ statements! {
     end_others_of: format!("{END} user_id = $5 AND session_key <> $6");
     oldest_others_of: format!(
         "SELECT {} FROM {{sessions}} WHERE user_id = $1 AND session_key <> $2 \
-         AND ended_at IS NULL AND expires > $3 ORDER BY created",
+         AND ended_at IS NULL AND expires > $3 ORDER BY created LIMIT $4{}",
         session(),
+        D::FOR_UPDATE,
     );
     untold: format!(
         "SELECT {} FROM {{sessions}} WHERE user_id = $1 AND end_reason = 'replay' AND told = FALSE",
         session(),
     );
-    tell: "UPDATE {sessions} SET told = TRUE \
-        WHERE user_id = $1 AND end_reason = 'replay' AND told = FALSE";
+    tell: "UPDATE {sessions} SET told = TRUE WHERE session_key = $1";
     rotate: format!(
         "UPDATE {{sessions}} SET generation = generation + 1, rotated_at = $1, \
          session_started = $1, last_seen = $1, seen_at = NULL, {LATER} \
@@ -164,16 +168,30 @@ fn of_keep() -> String {
 }
 
 /// The session and its probable user in one statement: `by_id` is the application's, with the id as
-/// its parameter; the key is the second.
-pub(crate) fn login_of<D: Dialect>(by_id: &str, names: &Names) -> Statement<D> {
+/// its parameter, and answers these columns; the key is the second.
+pub(crate) fn login_of<D: Dialect>(by_id: &str, columns: &[String], names: &Names) -> Statement<D> {
     let sessions = names.fill("{sessions}");
-    let (columns, key) = (of_keep(), D::placeholder(2));
+    let owner: Vec<_> = columns.iter().map(|column| format!("owner.{column}")).collect();
+    let (owner, columns, key) = (owner.join(", "), of_keep(), D::placeholder(2));
     // The line's end ends a comment, too.
     Statement::plain(format!(
-        "SELECT owner.*, {columns} FROM {sessions} AS keep \
+        "SELECT {owner}, owner.keep_found, {columns} FROM {sessions} AS keep \
          LEFT JOIN (SELECT found.*, 1 AS keep_found FROM ({by_id}\n) AS found) AS owner \
          ON 1 = 1 WHERE keep.session_key = {key}"
     ))
+}
+
+/// A statement of the application's with these columns, and no others that its tables may get.
+pub(crate) fn only<D: Dialect>(select: &str, columns: &[String]) -> Statement<D> {
+    let columns: Vec<_> = columns.iter().map(|column| format!("found.{column}")).collect();
+    Statement::plain(format!("SELECT {} FROM ({select}\n) AS found", columns.join(", ")))
+}
+
+/// Ends so many sessions.
+pub(crate) fn end_some<D: Dialect>(count: usize, names: &Names) -> Statement<D> {
+    let keys: Vec<_> = (5..5 + count).map(|n| format!("${n}")).collect();
+    let template = format!("{END} session_key IN ({})", keys.join(", "));
+    Statement { is_kept: false, ..Statement::new(&template, names) }
 }
 
 /// Users of the ready type by a number of ids.

@@ -9,7 +9,7 @@ use sqlx::{Error, Pool, SqlStr};
 use tokio::time::Instant;
 use tower_keep_core::{Account, StoreError, StoreErrorKind, UserId};
 
-use crate::dialect::{ArgumentsOf, RowOf};
+use crate::dialect::{ArgumentsOf, RowOf, patience};
 use crate::error::Fault;
 use crate::lease::Lease;
 use crate::statement::{Statement, Statements};
@@ -42,7 +42,6 @@ pub(crate) struct Shared<D: Dialect, U> {
 pub struct Measured<D: Dialect> {
     pub reads: Pool<D::Database>,
     pub writes: Pool<D::Database>,
-    pub begin: fn(Option<&UserId>, &Names) -> String,
     pub names: Names,
     pub by_id: SqlStr,
     pub login: SqlStr,
@@ -68,7 +67,8 @@ impl<D: Dialect, U> fmt::Debug for SqlStore<D, U> {
 }
 
 impl<D: Dialect, U> SqlStore<D, U> {
-    /// The connections, for the application's own statements.
+    /// The connections that write, for the application's own statements. SQLite has one, so that whoever
+    /// holds it holds up every login; PostgreSQL's give up what takes longer than the time-out.
     pub fn pool(&self) -> &Pool<D::Database> {
         &self.shared.pools.writes
     }
@@ -80,7 +80,6 @@ impl<D: Dialect, U> SqlStore<D, U> {
         Measured {
             reads: pools.reads.clone(),
             writes: pools.writes.clone(),
-            begin: |user, names| D::begin(user.map(number), names),
             names: names.clone(),
             by_id: users.by_id.sql(),
             login: users.login.sql(),
@@ -93,12 +92,23 @@ impl<D: Dialect, U> SqlStore<D, U> {
         }
     }
 
+    /// How this store begins a login's transaction.
+    #[doc(hidden)]
+    pub fn measured_begin(&self, user: &UserId) -> String {
+        self.begin(Some(number(user)))
+    }
+
     pub(crate) fn statements(&self) -> &Statements<D> {
         &self.shared.statements
     }
 
-    fn deadline(&self) -> Instant {
+    /// When a call that begins now has to be answered.
+    pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.shared.timeout
+    }
+
+    fn begin(&self, user: Option<u16>) -> String {
+        D::begin(user, &self.shared.names, patience(self.shared.timeout))
     }
 
     async fn reader(&self, deadline: Instant, tested: bool) -> Result<Lease<D>, Fault> {
@@ -112,35 +122,37 @@ impl<D: Dialect, U> SqlStore<D, U> {
     /// Asks for all rows of an answer.
     pub(crate) async fn rows(
         &self,
+        deadline: Instant,
         statement: &Statement<D>,
         arguments: impl Fn() -> Result<ArgumentsOf<D>, Error>,
     ) -> Result<Vec<RowOf<D>>, Fault> {
-        self.read(Most::All, statement, arguments).await
+        self.read(deadline, Most::All, statement, arguments).await
     }
 
     /// Asks for a row, if there is one.
     pub(crate) async fn row(
         &self,
+        deadline: Instant,
         statement: &Statement<D>,
         arguments: impl Fn() -> Result<ArgumentsOf<D>, Error>,
     ) -> Result<Option<RowOf<D>>, Fault> {
-        Ok(self.read(Most::One, statement, arguments).await?.pop())
+        Ok(self.read(deadline, Most::One, statement, arguments).await?.pop())
     }
 
     /// Reads; once more if the connection turns out to have died while it was idle.
     async fn read(
         &self,
+        deadline: Instant,
         most: Most,
         statement: &Statement<D>,
         arguments: impl Fn() -> Result<ArgumentsOf<D>, Error>,
     ) -> Result<Vec<RowOf<D>>, Fault> {
-        let deadline = self.deadline();
         let mut tested = false;
         loop {
             let attempt = async {
                 let mut lease = self.reader(deadline, tested).await?;
                 if self.shared.pooled {
-                    lease.begin(D::begin(None, &self.shared.names)).await?;
+                    lease.begin(self.begin(None)).await?;
                 }
                 let rows = match most {
                     Most::One => Vec::from_iter(lease.row(statement, arguments()).await?),
@@ -155,27 +167,33 @@ impl<D: Dialect, U> SqlStore<D, U> {
         }
     }
 
-    /// Whether the users can be asked for.
-    pub(crate) async fn check_users(&self) -> Result<(), Fault> {
+    /// A connection for [`Users::learn`].
+    pub(crate) async fn learner(&self) -> Result<Lease<D>, Fault> {
         let mut lease = self.reader(self.deadline(), false).await?;
-        if !self.shared.pooled {
-            return self.shared.users.check(&mut lease).await;
+        if self.shared.pooled {
+            lease.begin(self.begin(None)).await?;
+            // Reading a statement prepares it, under a name that another's may have there.
+            lease.script(D::FORGET.to_owned()).await?;
         }
-        lease.begin(D::begin(None, &self.shared.names)).await?;
-        // Reading a statement prepares it, under a name that another's may have there.
-        lease.script(D::FORGET.to_owned()).await?;
-        self.shared.users.check(&mut lease).await?;
-        lease.script(D::FORGET.to_owned()).await?;
+        Ok(lease)
+    }
+
+    /// Done with it.
+    pub(crate) async fn learned(&self, mut lease: Lease<D>) -> Result<(), Fault> {
+        if self.shared.pooled {
+            lease.script(D::FORGET.to_owned()).await?;
+        }
         lease.finish().await
     }
 
     /// Runs one statement that changes rows, and answers how many.
     pub(crate) async fn run(
         &self,
+        deadline: Instant,
         statement: &Statement<D>,
         arguments: impl Fn() -> Result<ArgumentsOf<D>, Error>,
     ) -> Result<u64, Fault> {
-        self.write(Write::One, |mut lease| {
+        self.write(deadline, Write::One, |mut lease| {
             let arguments = arguments();
             Box::pin(async move {
                 let changed = lease.run(statement, arguments).await?;
@@ -188,10 +206,11 @@ impl<D: Dialect, U> SqlStore<D, U> {
     /// Runs one statement that changes a row, and answers it.
     pub(crate) async fn changed_row(
         &self,
+        deadline: Instant,
         statement: &Statement<D>,
         arguments: impl Fn() -> Result<ArgumentsOf<D>, Error>,
     ) -> Result<Option<RowOf<D>>, Fault> {
-        self.write(Write::One, |mut lease| {
+        self.write(deadline, Write::One, |mut lease| {
             let arguments = arguments();
             Box::pin(async move {
                 let rows = lease.rows(statement, arguments).await?;
@@ -205,10 +224,10 @@ impl<D: Dialect, U> SqlStore<D, U> {
     /// the connection was dead before a transaction.
     pub(crate) async fn write<'a, T>(
         &'a self,
+        deadline: Instant,
         write: Write<'_>,
         work: impl Fn(Lease<D>) -> BoxFuture<'a, Result<T, Fault>>,
     ) -> Result<T, Fault> {
-        let deadline = self.deadline();
         let user = match write {
             Write::ForUser(user) => Some(number(user)),
             Write::One | Write::Many => None,
@@ -219,7 +238,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
             let attempt = async {
                 let mut lease = self.writer(deadline, tested).await?;
                 if begins {
-                    lease.begin(D::begin(user, &self.shared.names)).await?;
+                    lease.begin(self.begin(user)).await?;
                     return work(lease).await;
                 }
                 work(lease).await.map_err(Fault::unsure)

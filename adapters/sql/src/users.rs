@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sqlx::{Arguments as _, Encode, Error, FromRow, Type};
 use tower_keep_core::{Account, UserId};
 
-use crate::dialect::{ArgumentsOf, RowOf};
+use crate::dialect::{ArgumentsOf, RowOf, TypeOf};
 use crate::error::Fault;
 use crate::row::Columns;
 use crate::statement::{Statement, Statements, login_of};
@@ -22,6 +22,8 @@ pub(crate) struct Users<D: Dialect, U> {
     pub(crate) guesses: bool,
     /// Adds an id; false if it can't be one.
     id: fn(&UserId, &mut ArgumentsOf<D>) -> Result<bool, Error>,
+    /// The type of the id's column.
+    pub(crate) id_type: fn() -> TypeOf<D>,
     pub(crate) read: fn(&RowOf<D>) -> Result<U, Error>,
 }
 
@@ -56,6 +58,7 @@ impl<D: Dialect> Users<D, Account> {
             login: login_of_account,
             guesses: false,
             id: text_id::<D>,
+            id_type: D::Database::text_type,
             read: |row| Columns::<D::Database>::of(row).account(),
         }
     }
@@ -71,11 +74,13 @@ impl<D: Dialect, U> Users<D, U> {
         let bare = |select: &str| select.trim().trim_end_matches(';').to_owned();
         let (by_id, by_login) = (bare(by_id), bare(by_login));
         Self {
-            login: login_of(&by_id, names),
+            // As yet: what they answer is learned when the store is opened.
+            login: login_of(&by_id, &["*".to_owned()], names),
             by_id: Statement::plain(by_id),
             by_login: Statement::plain(by_login),
             guesses: true,
             id: typed_id::<D, I>,
+            id_type: I::type_info,
             read: |row| U::from_row(row),
         }
     }

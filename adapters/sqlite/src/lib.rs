@@ -1,7 +1,7 @@
 //! Users and sessions in SQLite, for [tower-keep]: a file beside the server, or memory.
 //!
 //! ```
-//! use tower_keep_core::{Account, UserDirectory};
+//! use tower_keep_core::{Account, UserDirectory, UserFinder};
 //! use tower_keep_sqlite::SqliteStore;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -23,7 +23,7 @@
 //!
 //! ```
 //! use std::borrow::Cow;
-//! use tower_keep_core::{AuthUser, UserId, UserStore};
+//! use tower_keep_core::{AuthUser, UserFinder, UserId, UserStore};
 //! use tower_keep_sqlite::SqliteStore;
 //!
 //! #[derive(sqlx::FromRow)]
@@ -42,14 +42,14 @@
 //! # sqlx::raw_sql("CREATE TABLE member (id INTEGER PRIMARY KEY, email TEXT UNIQUE, password TEXT);
 //! #     INSERT INTO member VALUES (7, 'ada@example.com', 'hash')").execute(&pool).await?;
 //! let store = SqliteStore::builder(url)
-//!     .migrate() // the table of sessions
+//!     .migrate() // the tables of sessions
 //!     .with_users::<Member, i64>(
 //!         "SELECT * FROM member WHERE id = ?",
 //!         "SELECT * FROM member WHERE email = ?",
 //!     )
 //!     .build()
 //!     .await?;
-//! let ada = store.user_by_login("ada@example.com").await?.expect("a member");
+//! let ada = store.by_login("ada@example.com").await?.expect("a member");
 //! assert_eq!(store.by_id(&ada.id()).await?.map(|member| member.id), Some(7));
 //! # Ok(()) }
 //! ```
@@ -95,6 +95,7 @@ impl Dialect for SqliteDialect {
     const MIGRATIONS_END: &'static str = "COMMIT";
     const GREATEST: &'static str = "MAX";
     const RETURNING: bool = true;
+    const FOR_UPDATE: &'static str = "";
     const RECOVERS: bool = true;
     const FORGET: &'static str = "";
     const PURGE: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
@@ -114,7 +115,7 @@ impl Dialect for SqliteDialect {
             "INTEGER" | "BOOLEAN" => "0",
             "REAL" => "0.5",
             "TEXT" => "''",
-            "BLOB" => "x''",
+            "BLOB" => "zeroblob(16)",
             "DATETIME" => "'1970-01-01 00:00:00'",
             "DATE" => "'1970-01-01'",
             "TIME" => "'00:00:00'",
@@ -125,7 +126,7 @@ impl Dialect for SqliteDialect {
 
     /// SQLite has one writer at a time, who writes from the beginning, so that what is read does not
     /// change.
-    fn begin(_user: Option<u16>, _names: &Names) -> String {
+    fn begin(_user: Option<u16>, _names: &Names, _patience: Duration) -> String {
         "BEGIN IMMEDIATE".to_owned()
     }
 
@@ -145,6 +146,10 @@ impl Dialect for SqliteDialect {
         Some(Cause::Kind(kind))
     }
 
+    fn said(error: &dyn DatabaseError) -> String {
+        format!("{} (code {})", error.message(), error.code().unwrap_or_default())
+    }
+
     fn takes(_text: &str) -> bool {
         true
     }
@@ -155,7 +160,7 @@ impl Dialect for SqliteDialect {
 
     async fn open(url: &str, settings: &Settings) -> Result<Pools<Sqlite>, Error> {
         let options: SqliteConnectOptions = url.parse()?;
-        let options = options.busy_timeout(settings.timeout);
+        let options = options.busy_timeout(settings.patience());
         // sqlx gives a database in memory a name of its own, which this process's connections share.
         if url.contains(":memory:") || url.contains("mode=memory") {
             // It lives as long as one connection does, and that of a dropped call may be closed.

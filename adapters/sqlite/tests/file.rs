@@ -1,11 +1,13 @@
 //! What a file does that memory does not: it outlives the process, and can be wrong.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
 use tower_keep_core::{
-    Account, NewLogin, SessionStore, StoreError, StoreErrorKind, UserDirectory, UserId, UserStore,
+    Account, AuthUser, NewLogin, SessionStore, StoreError, StoreErrorKind, UserDirectory,
+    UserFinder, UserId, UserStore,
 };
 use tower_keep_sqlite::SqliteStore;
 use tower_keep_testkit::contract::sessions::new_record;
@@ -91,4 +93,39 @@ async fn what_cannot_be_opened_is_a_clear_error() {
         .unwrap();
     let error = open(&text).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error:?}");
+}
+
+#[derive(sqlx::FromRow)]
+struct Member {
+    id: i64,
+}
+
+impl AuthUser for Member {
+    fn id(&self) -> UserId {
+        self.id.into()
+    }
+
+    fn stamp(&self) -> Cow<'_, [u8]> {
+        b"".into()
+    }
+}
+
+#[tokio::test]
+async fn users_of_ones_own_can_be_in_memory_too() {
+    let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+    let pool = pool.connect("sqlite::memory:").await.unwrap();
+    sqlx::raw_sql(
+        "CREATE TABLE member (id INTEGER PRIMARY KEY, email TEXT); \
+        INSERT INTO member VALUES (7, 'ada')",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let [by_id, by_email] = ["id", "email"].map(|c| format!("SELECT * FROM member WHERE {c} = ?"));
+    for _ in 0..2 {
+        let store = SqliteStore::builder_on(pool.clone()).migrate();
+        let store = store.with_users::<Member, i64>(&by_id, &by_email).build().await.unwrap();
+        assert!(store.by_id(&7.into()).await.unwrap().is_some());
+        assert!(store.by_login("ada").await.unwrap().is_some());
+    }
 }

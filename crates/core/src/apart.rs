@@ -7,7 +7,8 @@ use std::task::Poll;
 use async_trait::async_trait;
 
 use crate::{
-    LoginStore, SessionKey, SessionStore, StoreError, StoredLogin, UserDirectory, UserId, UserStore,
+    LoginStore, SessionKey, SessionStore, StoreError, StoredLogin, UserDirectory, UserFinder,
+    UserId, UserStore,
 };
 
 /// Two stores as one: users here, session records there.
@@ -88,11 +89,15 @@ impl<A: UserStore, B: SessionStore> UserStore for Apart<A, B> {
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl<A: UserDirectory, B: SessionStore> UserDirectory for Apart<A, B> {
+impl<A: UserFinder, B: SessionStore> UserFinder for Apart<A, B> {
     async fn by_login(&self, login: &str) -> Result<Option<Arc<A::User>>, StoreError> {
         self.0.by_login(login).await
     }
+}
 
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<A: UserDirectory, B: SessionStore> UserDirectory for Apart<A, B> {
     async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<A::User>>>, StoreError> {
         self.0.by_ids(ids).await
     }

@@ -28,7 +28,7 @@
 //! | what a user type must tell | [`AuthUser`], [`LoginName`] |
 //! | an id that fits every database | [`UserId`] |
 //! | a ready user type | [`Account`] |
-//! | what a store of users must do | [`UserStore`], [`UserDirectory`] |
+//! | what a store of users must do | [`UserStore`], [`UserFinder`], [`UserDirectory`] |
 //! | what a store of sessions must do | [`SessionStore`]; with users, [`LoginStore`] |
 //! | what a session is | [`SessionRecord`] |
 //! | users here, sessions there | [`Apart`] |
@@ -61,7 +61,7 @@ pub use session_store::{
     CLOCK_SKEW, Creation, End, LoginStore, NewLogin, Rotated, Rotation, Seen, SessionLimit,
     SessionStore, StoredLogin, Touch, WhenFull,
 };
-pub use store::{UserDirectory, UserStore};
+pub use store::{UserDirectory, UserFinder, UserStore};
 pub use timestamp::Timestamp;
 pub use user::{AuthUser, LoginName};
 pub use user_id::UserId;

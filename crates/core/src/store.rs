@@ -31,19 +31,27 @@ pub trait UserStore: Send + Sync {
     async fn by_id(&self, id: &UserId) -> Result<Option<Arc<Self::User>>, StoreError>;
 }
 
-/// Finds users by login name, and keeps them: for sign-in, sign-up and tools.
+/// Finds users by login name: for sign-in.
 ///
-/// The layer does not need it. A store keeps two things unique, the id and the login name, also
-/// under concurrent writers.
+/// The layer does not need it.
 #[async_trait]
-pub trait UserDirectory: UserStore {
-    /// The user with this login name, compared byte for byte.
+pub trait UserFinder: UserStore {
+    /// The user with this login name.
+    ///
+    /// Which names are the same is the store's to say. A [`UserDirectory`] compares them byte for byte.
     ///
     /// # Errors
     ///
     /// Faults alone; an unknown or impossible name is `Ok(None)`.
     async fn by_login(&self, login: &str) -> Result<Option<Arc<Self::User>>, StoreError>;
+}
 
+/// Keeps users, too: for sign-up and tools.
+///
+/// The layer does not need it. A store keeps two things unique, the id and the login name, also
+/// under concurrent writers.
+#[async_trait]
+pub trait UserDirectory: UserFinder {
     /// The users with these ids: as many answers as there were ids, in the same order, `None`
     /// where [`by_id`](UserStore::by_id) would say so. An id may stand more than once.
     ///
@@ -97,11 +105,15 @@ macro_rules! forward {
 
         #[async_trait]
         #[deny(clippy::missing_trait_methods)]
-        impl<S: UserDirectory + ?Sized> UserDirectory for $pointer<S> {
+        impl<S: UserFinder + ?Sized> UserFinder for $pointer<S> {
             async fn by_login(&self, login: &str) -> Result<Option<Arc<S::User>>, StoreError> {
                 (**self).by_login(login).await
             }
+        }
 
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl<S: UserDirectory + ?Sized> UserDirectory for $pointer<S> {
             async fn by_ids(
                 &self,
                 ids: &[UserId],

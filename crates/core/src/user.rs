@@ -56,7 +56,7 @@ pub trait AuthUser: Send + Sync + 'static {
 
 /// A user who has a name to log in with.
 ///
-/// [`UserDirectory::by_login`](crate::UserDirectory::by_login) looks it up byte for byte: an
+/// [`UserFinder::by_login`](crate::UserFinder::by_login) looks it up byte for byte: an
 /// application whose names ignore case or Unicode form stores and asks for the folded name.
 pub trait LoginName: AuthUser {
     /// The name, e-mail address or number that the user types into the sign-in form.

@@ -132,6 +132,6 @@ pub use sessions::SessionInfo;
 pub use target::{LocalTarget, NotLocal};
 pub use tower_keep_core::{
     Account, Apart, AuthUser, Clock, EndReason, Ended, LoginName, LoginStore, SessionRecord,
-    SessionStore, StoreError, StoreErrorKind, SystemClock, Timestamp, UserDirectory, UserId,
-    UserLoader, UserStore, WhenFull, async_trait, user_loader,
+    SessionStore, StoreError, StoreErrorKind, SystemClock, Timestamp, UserDirectory, UserFinder,
+    UserId, UserLoader, UserStore, WhenFull, async_trait, user_loader,
 };

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tower_keep_core::{
     Creation, End, LoginStore, NewLogin, Rotated, Rotation, Seen, SessionKey, SessionRecord,
-    SessionStore, StoreError, StoreErrorKind, StoredLogin, Timestamp, Touch, UserDirectory, UserId,
-    UserStore, async_trait,
+    SessionStore, StoreError, StoreErrorKind, StoredLogin, Timestamp, Touch, UserDirectory,
+    UserFinder, UserId, UserStore, async_trait,
 };
 
 /// A call of a store.
@@ -185,11 +185,15 @@ impl<S: UserStore> UserStore for FaultyStore<S> {
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl<S: UserDirectory> UserDirectory for FaultyStore<S> {
+impl<S: UserFinder> UserFinder for FaultyStore<S> {
     async fn by_login(&self, login: &str) -> Result<Option<Arc<S::User>>, StoreError> {
         self.call(Call::ByLogin, self.inner.by_login(login)).await
     }
+}
 
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: UserDirectory> UserDirectory for FaultyStore<S> {
     async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<S::User>>>, StoreError> {
         self.call(Call::ByIds, self.inner.by_ids(ids)).await
     }

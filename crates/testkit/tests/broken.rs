@@ -7,7 +7,7 @@ use tokio::task::yield_now;
 use tower_keep_core::{
     Account, Creation, End, EndReason, Ended, LoginStore, NewLogin, Rotated, Rotation, Seen,
     SessionKey, SessionLimit, SessionRecord, SessionStore, StoreError, StoreErrorKind, StoredLogin,
-    Timestamp, Touch, UserDirectory, UserId, UserStore, WhenFull, async_trait,
+    Timestamp, Touch, UserDirectory, UserFinder, UserId, UserStore, WhenFull, async_trait,
 };
 use tower_keep_memory::MemoryStore;
 use tower_keep_testkit::contract::{logins, sessions, users};
@@ -89,7 +89,7 @@ impl UserStore for Broken {
 }
 
 #[async_trait]
-impl UserDirectory for Broken {
+impl UserFinder for Broken {
     async fn by_login(&self, login: &str) -> Result<Option<Arc<Account>>> {
         let found = self.inner.by_login(login).await?;
         if found.is_none() && self.breaks("a_user_is_found_by_login_name_byte_for_byte") {
@@ -97,7 +97,10 @@ impl UserDirectory for Broken {
         }
         Ok(found)
     }
+}
 
+#[async_trait]
+impl UserDirectory for Broken {
     async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<Account>>>> {
         let mut found = self.inner.by_ids(ids).await?;
         if self.breaks("by_ids_answers_in_order_and_as_often_as_asked") {

@@ -317,6 +317,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // What is stopped can't notice that its parent is gone.
+        self.freeze(false);
         if let Some((mut guardian, _)) = self.guardian.take() {
             drop(guardian.stdin.take());
             let _ = guardian.wait();

@@ -17,7 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_keep::{
     Account, ClientAddr, Fault, Keys, LogInError, LoginLayer, PasswordError, Passwords,
-    UserDirectory,
+    UserDirectory, UserFinder,
 };
 use tower_keep_memory::MemoryStore;
 
