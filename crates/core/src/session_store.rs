@@ -134,7 +134,7 @@ pub trait SessionStore: Send + Sync {
     ) -> Result<Vec<Arc<SessionRecord>>, StoreError>;
 
     /// Removes records whose `expires` is not later than `before`, ended or not, and no more than
-    /// `most`; answers how many. Answers 0 only when there are none left. It never holds up a login for
+    /// `most`; answers how many. Answers 0 only when there are none left that nobody else is removing. It never holds up a login for
     /// longer than a few milliseconds.
     ///
     /// A store that drops what has expired by itself, [`CLOCK_SKEW`] later at the earliest, may always
