@@ -78,7 +78,6 @@ macro_rules! statements {
             pub(crate) fn new(names: &Names) -> Self {
                 Self { $($name: Statement::new(&$sql, names),)* }
             }
-
         }
     };
 }

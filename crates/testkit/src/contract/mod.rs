@@ -164,15 +164,18 @@ async fn interrupted<T, Fut: Future<Output = T>>(step: u32, call: Fut) {
 /// How many steps [`interrupted`] takes.
 const STEPS: u32 = 12;
 
+/// For so many looks in a row nothing changes any more: longer than a disk takes for one write.
+const LOOKS: u32 = 10;
+
 /// What an interrupted call leaves may arrive a moment later; waits until it stays the same.
 async fn settled<T: PartialEq, Fut: Future<Output = T>>(look: impl Fn() -> Fut) -> T {
     let mut before = look().await;
-    loop {
-        tokio::time::sleep(Duration::from_millis(2)).await;
+    let mut same = 0;
+    while same < LOOKS {
+        tokio::time::sleep(Duration::from_millis(3)).await;
         let after = look().await;
-        if before == after {
-            return after;
-        }
+        same = if before == after { same + 1 } else { 0 };
         before = after;
     }
+    before
 }

@@ -1,0 +1,97 @@
+//! A release with one migration more, on tables that are in use.
+
+use std::time::Duration;
+
+use sqlx::error::DatabaseError;
+use sqlx::sqlite::{Sqlite, SqliteQueryResult};
+use tower_keep_core::{
+    Account, LoginStore, NewLogin, SessionStore, StoreErrorKind, UserDirectory, UserId,
+};
+use tower_keep_sql::{Cause, Dialect, Names, Pools, Settings, SqlStore};
+use tower_keep_sqlite::{SqliteDialect, SqliteStore};
+use tower_keep_testkit::contract;
+use tower_keep_testkit::contract::sessions::new_record;
+
+/// SQLite, as a later release could have it.
+enum Later {}
+
+impl Dialect for Later {
+    type Database = Sqlite;
+
+    const NAME: &'static str = SqliteDialect::NAME;
+    const MIGRATIONS: &'static [&'static str] = &[
+        SqliteDialect::MIGRATIONS[0],
+        "ALTER TABLE keep_sessions ADD COLUMN place TEXT; \
+         CREATE INDEX keep_sessions_by_place ON keep_sessions (place); \
+         INSERT INTO keep_versions (version) VALUES (2);",
+    ];
+    const MIGRATIONS_BEGIN: &'static str = SqliteDialect::MIGRATIONS_BEGIN;
+    const MIGRATIONS_END: &'static str = SqliteDialect::MIGRATIONS_END;
+    const GREATEST: &'static str = SqliteDialect::GREATEST;
+    const RETURNING: bool = SqliteDialect::RETURNING;
+    const FOR_UPDATE: &'static str = SqliteDialect::FOR_UPDATE;
+    const RECOVERS: bool = SqliteDialect::RECOVERS;
+    const FORGET: &'static str = SqliteDialect::FORGET;
+    const PURGE: &'static str = SqliteDialect::PURGE;
+
+    fn placeholder(number: usize) -> String {
+        SqliteDialect::placeholder(number)
+    }
+
+    fn quoted(name: &str) -> String {
+        SqliteDialect::quoted(name)
+    }
+
+    fn sample(column_type: &str) -> Option<String> {
+        SqliteDialect::sample(column_type)
+    }
+
+    fn begin(user: Option<u16>, names: &Names, patience: Duration) -> String {
+        SqliteDialect::begin(user, names, patience)
+    }
+
+    fn cause(error: &dyn DatabaseError) -> Option<Cause> {
+        SqliteDialect::cause(error)
+    }
+
+    fn said(error: &dyn DatabaseError) -> String {
+        SqliteDialect::said(error)
+    }
+
+    fn takes(text: &str) -> bool {
+        SqliteDialect::takes(text)
+    }
+
+    fn changed(result: &SqliteQueryResult) -> u64 {
+        SqliteDialect::changed(result)
+    }
+
+    async fn open(url: &str, settings: &Settings) -> Result<Pools<Sqlite>, sqlx::Error> {
+        SqliteDialect::open(url, settings).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everyone_stays_logged_in_and_the_earlier_release_runs_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("keep.db").display());
+    let earlier = SqliteStore::builder(url.clone()).migrate().build().await.unwrap();
+    let (ada, record) = (Account::new(1, "ada", "hash"), new_record(&UserId::from(1)));
+    earlier.insert(&ada).await.unwrap();
+    let login =
+        NewLogin { record: &record, replacing: &[], ended_until: record.expires, limit: None };
+    earlier.create(&login).await.unwrap();
+
+    let later = SqlStore::<Later>::builder(url.clone()).migrate().build().await.unwrap();
+    let found = later.load_login(&record.key, None).await.unwrap().expect("she is logged in");
+    assert_eq!((&*found.record, found.user.as_deref()), (&record, Some(&ada)));
+    contract::run_all(|| async { later.clone() }).await;
+
+    // A node of the earlier release goes on, as long as it runs.
+    let found = earlier.load_login(&record.key, None).await.unwrap().expect("she is logged in");
+    assert_eq!(found.user.as_deref(), Some(&ada));
+    contract::run_all(|| async { earlier.clone() }).await;
+    let error = SqliteStore::builder(url).migrate().build().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unsupported);
+    assert!(format!("{error:?}").contains("later release"), "{error:?}");
+}
