@@ -82,10 +82,12 @@ tested!(MySqlDialect, server("MYSQL_URL"), "BINARY(16)", "VARCHAR(200)", |id| {
 tested!(SqliteDialect, new_file(), "BLOB", "TEXT", |id| format!("x'{}'", id.simple()));
 
 fn new_file() -> String {
-    // One for all, gone with the process's last test but for what a failed one leaves to be looked at.
-    let directory = std::env::temp_dir().join(format!("tower-keep-sql-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).expect("a directory");
-    format!("sqlite:{}", directory.join(format!("{}.db", prefix())).display())
+    let file = format!("{}/{}.db", env!("CARGO_TARGET_TMPDIR"), prefix());
+    // What an earlier process with this number has left.
+    for file in [file.clone(), format!("{file}-wal"), format!("{file}-shm")] {
+        let _ = std::fs::remove_file(file);
+    }
+    format!("sqlite:{file}")
 }
 
 fn number() -> u32 {
@@ -99,6 +101,11 @@ fn prefix() -> String {
 
 fn builder<D: Tested>() -> SqlStoreBuilder<D> {
     SqlStore::builder(D::url()).with_table_prefix(prefix()).migrate()
+}
+
+/// A store of other tables in the same database, whose users are to be told.
+fn beside<D: Tested>(store: &SqlStore<D>) -> SqlStoreBuilder<D> {
+    SqlStore::builder_on(store.pool().clone()).with_table_prefix(prefix()).migrate()
 }
 
 /// Runs a test on each database, as three tests.
@@ -251,7 +258,7 @@ own_ids! {
 async fn check_ids<D: Tested, I: OwnId<D>>(column: &str, words: [String; 2], ids: [I; 2]) {
     let plain = builder::<D>().build().await.expect("a database");
     let table = members::<D>(plain.pool(), column, [&words[0], &words[1]]).await;
-    let own = SqlStore::<D>::builder_on(plain.pool().clone()).with_table_prefix(prefix()).migrate();
+    let own = beside(&plain);
     let store = I::store(own, selects::<D>(&table)).await.expect("statements that fit");
     let member = |index: usize| {
         let email = ["ada", "grace"][index].to_owned();
@@ -315,7 +322,7 @@ where
 {
     let plain = builder::<D>().build().await.expect("a database");
     let table = members::<D>(plain.pool(), "BIGINT", ["1", "2"]).await;
-    let own = SqlStore::<D>::builder_on(plain.pool().clone()).with_table_prefix(prefix()).migrate();
+    let own = beside(&plain);
     let store = i64::store(own, selects::<D>(&table)).await.expect("statements that fit");
     contract::sessions::run_all(|| async { store.clone() }).await;
 }
@@ -341,20 +348,19 @@ where
         ([format!("SELECT * FROM {table}"), good("email")], "by id", "0 parameters"),
     ];
     for (selects, which, what) in cases {
-        let own =
-            SqlStore::<D>::builder_on(plain.pool().clone()).with_table_prefix(prefix()).migrate();
+        let own = beside(&plain);
         let error = i64::store(own, selects).await.expect_err(what);
         let said = error.source().expect("it says why").to_string();
         assert!(said.contains(which) && said.contains(what), "{said}");
     }
     let uuids = [Uuid::from_u128(7), Uuid::from_u128(8)].map(D::uuid);
     let table = members::<D>(plain.pool(), D::UUID, [&uuids[0], &uuids[1]]).await;
-    let own = SqlStore::<D>::builder_on(plain.pool().clone()).with_table_prefix(prefix()).migrate();
+    let own = beside(&plain);
     let good_uuids = selects::<D>(&table);
     let bad = [by_id("id, email", &table)[0].clone(), good_uuids[1].clone()];
     let error = Uuid::store(own, bad).await.expect_err("a column is missing");
     assert!(said(&error).contains("created"), "{error:?}");
-    let own = SqlStore::<D>::builder_on(plain.pool().clone()).with_table_prefix(prefix()).migrate();
+    let own = beside(&plain);
     let semicolons = [good("id") + " ;", good("email") + ";;"];
     i64::store(own, semicolons).await.expect("a semicolon at the end does no harm");
 }
@@ -543,7 +549,7 @@ where
 {
     let plain = builder::<D>().build().await.expect("a database");
     let table = members::<D>(plain.pool(), "BIGINT", ["1", "2"]).await;
-    let own = SqlStore::<D>::builder_on(plain.pool().clone()).with_table_prefix(prefix()).migrate();
+    let own = beside(&plain);
     let all = ["id", "email"]
         .map(|column| format!("SELECT * FROM {table} WHERE {column} = {}", D::placeholder(1)));
     let store = i64::store(own, all).await.expect("statements that fit");

@@ -74,10 +74,6 @@ impl Dialect for MySqlDialect {
     const NAME: &'static str = "mysql";
     const MIGRATIONS: &'static [&'static str] =
         &[include_str!("../migrations/0001_users_and_sessions.sql")];
-    /// Changes of tables commit by themselves, so the migrations can be run again from any statement.
-    const MIGRATIONS_BEGIN: &'static str =
-        "SELECT GET_LOCK(SHA1(CONCAT('keep_', DATABASE())), 3600)";
-    const MIGRATIONS_END: &'static str = "SELECT RELEASE_LOCK(SHA1(CONCAT('keep_', DATABASE())))";
     const GREATEST: &'static str = "GREATEST";
     const RETURNING: bool = false;
     const FOR_UPDATE: &'static str = " FOR UPDATE";
@@ -128,6 +124,15 @@ impl Dialect for MySqlDialect {
     }
 
     /// What the numbers mean (<https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html>).
+    /// Changes of tables commit by themselves, so the migrations can be run again from any statement.
+    fn migrations_begin(names: &Names) -> String {
+        names.fill("SELECT GET_LOCK(SHA1(CONCAT('{versions}', DATABASE())), 3600)")
+    }
+
+    fn migrations_end(names: &Names) -> String {
+        names.fill("SELECT RELEASE_LOCK(SHA1(CONCAT('{versions}', DATABASE())))")
+    }
+
     fn cause(error: &dyn DatabaseError) -> Option<Cause> {
         let kind = match error.try_downcast_ref::<MySqlDatabaseError>()?.number() {
             // Deadlock; the row has changed since it was read.

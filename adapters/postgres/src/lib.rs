@@ -104,9 +104,6 @@ impl Dialect for PostgresDialect {
     const NAME: &'static str = "postgres";
     const MIGRATIONS: &'static [&'static str] =
         &[include_str!("../migrations/0001_users_and_sessions.sql")];
-    const MIGRATIONS_BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
-        SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(1801807216, -1); {search_path}";
-    const MIGRATIONS_END: &'static str = "COMMIT";
     const GREATEST: &'static str = "GREATEST";
     const RETURNING: bool = true;
     const FOR_UPDATE: &'static str = " FOR UPDATE";
@@ -150,6 +147,21 @@ impl Dialect for PostgresDialect {
     }
 
     /// What the codes mean (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+    fn migrations_begin(names: &Names) -> String {
+        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; \
+            SELECT pg_advisory_xact_lock(1801807216, -1)";
+        match names.schema() {
+            Some(schema) => {
+                format!("{begin}; SET LOCAL search_path TO {}", Self::quoted(schema))
+            }
+            None => begin.to_owned(),
+        }
+    }
+
+    fn migrations_end(_names: &Names) -> String {
+        "COMMIT".to_owned()
+    }
+
     fn cause(error: &dyn DatabaseError) -> Option<Cause> {
         let code = error.code()?;
         let kind = match &*code {

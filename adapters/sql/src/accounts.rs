@@ -13,16 +13,6 @@ use crate::{Dialect, SqlStore, Value};
 /// How many users are asked for in one statement.
 const IDS_AT_ONCE: usize = 1_000;
 
-/// The parameters of a user, in the order of the columns.
-fn values(user: &Account) -> [Value<'_>; 4] {
-    [
-        user.id().as_str().into(),
-        user.login().into(),
-        user.password_hash().into(),
-        Value::Flag(user.is_active()),
-    ]
-}
-
 /// Whether the ready type's table takes this user.
 fn check_taken<D: Dialect>(user: &Account) -> Result<(), Fault> {
     if !D::takes(user.id().as_str()) {
@@ -38,7 +28,13 @@ impl<D: Dialect> SqlStore<D> {
     async fn put(&self, statement: &Statement<D>, user: &Account) -> Result<u64, Fault> {
         check_taken::<D>(user)?;
         let stamp = user.stamp();
-        let values = [&values(user)[..], &[Value::Bytes(Some(&stamp))]].concat();
+        let values = [
+            user.id().as_str().into(),
+            user.login().into(),
+            user.password_hash().into(),
+            Value::Flag(user.is_active()),
+            Value::Bytes(Some(&stamp)),
+        ];
         self.run(self.deadline(), statement, || statement.arguments(&values)).await
     }
 }

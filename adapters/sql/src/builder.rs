@@ -168,8 +168,7 @@ impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
             Source::Pool(pool) => Pools::one(pool),
         };
         let (statements, users) = (Statements::new(&names), users(&names));
-        let Settings { timeout, transaction_pooling: pooled, .. } = settings;
-        let shared = Shared { pools, timeout, pooled, names, statements, users };
+        let shared = Shared { pools, settings, names, statements, users };
         let mut store = SqlStore { shared: Arc::new(shared) };
         // Who may only read and write can start as well, as long as there is nothing to do.
         if migrates && version(&store).await.ok().is_none_or(|found| found < newest::<D>()) {

@@ -9,7 +9,7 @@ use sqlx::error::DatabaseError;
 use sqlx::pool::PoolOptions;
 use sqlx::{Connection, Database, Error, Pool};
 
-use crate::{Cause, Driver};
+use crate::{Cause, Driver, Names};
 
 /// A kind of database: what its adapter says about it.
 pub trait Dialect: Send + Sync + Sized + 'static {
@@ -21,13 +21,6 @@ pub trait Dialect: Send + Sync + Sized + 'static {
 
     /// The files in `migrations`, the oldest first. Each is a script that ends by noting its version.
     const MIGRATIONS: &'static [&'static str];
-
-    /// Begins the migrations and keeps other nodes from beginning theirs. `{search_path}` stands for
-    /// the schema, if there is one.
-    const MIGRATIONS_BEGIN: &'static str;
-
-    /// Ends them.
-    const MIGRATIONS_END: &'static str;
 
     /// The function that answers the greater of two numbers, and null if the first is null.
     const GREATEST: &'static str;
@@ -61,7 +54,14 @@ pub trait Dialect: Send + Sync + Sized + 'static {
     /// Begins a transaction whose statements each see what was committed before. With a number of a
     /// user, transactions with the same number wait for each other. The server is to give up a
     /// statement after this time, if it can be told to.
-    fn begin(user: Option<u16>, names: &crate::Names, patience: Duration) -> String;
+    fn begin(user: Option<u16>, names: &Names, patience: Duration) -> String;
+
+    /// Begins the migrations and keeps other nodes from beginning theirs. They name their tables without
+    /// a schema.
+    fn migrations_begin(names: &Names) -> String;
+
+    /// Ends them.
+    fn migrations_end(names: &Names) -> String;
 
     /// What an error of this database means, where it is known.
     fn cause(error: &dyn DatabaseError) -> Option<Cause>;
@@ -122,12 +122,8 @@ impl Settings {
     /// is written after the store has answered.
     #[must_use]
     pub fn patience(&self) -> Duration {
-        patience(self.timeout)
+        self.timeout * 3 / 4
     }
-}
-
-pub(crate) fn patience(timeout: Duration) -> Duration {
-    timeout * 3 / 4
 }
 
 /// The connections of a store.

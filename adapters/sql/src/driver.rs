@@ -108,12 +108,6 @@ pub enum Value<'a> {
     Flag(bool),
 }
 
-impl From<i64> for Value<'_> {
-    fn from(number: i64) -> Self {
-        Self::Int(Some(number))
-    }
-}
-
 impl From<u32> for Value<'_> {
     fn from(number: u32) -> Self {
         Self::Int(Some(number.into()))

@@ -36,20 +36,20 @@ async fn run<D: Dialect, U>(
     connection: &mut ConnectionOf<D>,
     store: &SqlStore<D, U>,
 ) -> Result<(), Fault> {
-    let script = async |connection: &mut ConnectionOf<D>, script: &str| {
-        let script = store.shared.names.in_migration(script);
+    let names = &store.shared.names;
+    let script = async |connection: &mut ConnectionOf<D>, script: String| {
         D::Database::script(connection, script).await.map_err(Fault::of::<D>)
     };
-    script(connection, D::MIGRATIONS_BEGIN).await?;
+    script(connection, D::migrations_begin(names)).await?;
     let versions = "CREATE TABLE IF NOT EXISTS keep_versions (version BIGINT NOT NULL PRIMARY KEY)";
-    script(connection, versions).await?;
+    script(connection, names.in_migration(versions)).await?;
     let (sql, none) = (store.statements().version.sql(), ArgumentsOf::<D>::default());
     let row = D::Database::row(connection, sql, none, false).await.map_err(Fault::of::<D>)?;
     let done = row.map(|row| Columns::<D::Database>::of(&row).int()).transpose();
     let done = done.map_err(Fault::of::<D>)?.flatten().unwrap_or(0);
     let done = usize::try_from(done).unwrap_or(usize::MAX);
     for migration in D::MIGRATIONS.iter().skip(done) {
-        script(connection, migration).await?;
+        script(connection, names.in_migration(migration)).await?;
     }
-    script(connection, D::MIGRATIONS_END).await
+    script(connection, D::migrations_end(names)).await
 }

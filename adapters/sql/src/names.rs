@@ -61,13 +61,14 @@ impl Names {
             })
     }
 
+    /// The schema of the tables, if they have one of their own.
+    pub fn schema(&self) -> Option<&str> {
+        self.schema.as_deref()
+    }
+
     /// A migration, which names tables and indexes with the usual prefix and no schema.
     pub(crate) fn in_migration(&self, script: &str) -> String {
-        let path = match &self.schema {
-            Some(schema) => format!("SET LOCAL search_path TO \"{schema}\";"),
-            None => String::new(),
-        };
-        script.replace("keep_", &self.prefix).replace("{search_path}", &path)
+        script.replace("keep_", &self.prefix)
     }
 }
 

@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use sqlx::{Error, Pool, SqlStr};
 use tokio::time::Instant;
 use tower_keep_core::{Account, StoreError, StoreErrorKind, UserId};
 
-use crate::dialect::{ArgumentsOf, RowOf, patience};
+use crate::dialect::{ArgumentsOf, RowOf, Settings};
 use crate::error::Fault;
 use crate::lease::Lease;
 use crate::statement::{Statement, Statements};
@@ -29,9 +28,7 @@ pub struct SqlStore<D: Dialect, U = Account> {
 
 pub(crate) struct Shared<D: Dialect, U> {
     pub(crate) pools: Pools<D::Database>,
-    pub(crate) timeout: Duration,
-    /// Whether each statement needs a transaction around it, so that its parts reach one connection.
-    pub(crate) pooled: bool,
+    pub(crate) settings: Settings,
     pub(crate) names: Names,
     pub(crate) statements: Statements<D>,
     pub(crate) users: Users<D, U>,
@@ -104,19 +101,31 @@ impl<D: Dialect, U> SqlStore<D, U> {
 
     /// When a call that begins now has to be answered.
     pub(crate) fn deadline(&self) -> Instant {
-        Instant::now() + self.shared.timeout
+        Instant::now() + self.shared.settings.timeout
     }
 
     fn begin(&self, user: Option<u16>) -> String {
-        D::begin(user, &self.shared.names, patience(self.shared.timeout))
+        D::begin(user, &self.shared.names, self.shared.settings.patience())
     }
 
     async fn reader(&self, deadline: Instant, tested: bool) -> Result<Lease<D>, Fault> {
-        Lease::take(&self.shared.pools.reads, deadline, !self.shared.pooled, tested).await
+        Lease::take(
+            &self.shared.pools.reads,
+            deadline,
+            !self.shared.settings.transaction_pooling,
+            tested,
+        )
+        .await
     }
 
     async fn writer(&self, deadline: Instant, tested: bool) -> Result<Lease<D>, Fault> {
-        Lease::take(&self.shared.pools.writes, deadline, !self.shared.pooled, tested).await
+        Lease::take(
+            &self.shared.pools.writes,
+            deadline,
+            !self.shared.settings.transaction_pooling,
+            tested,
+        )
+        .await
     }
 
     /// Asks for all rows of an answer.
@@ -151,7 +160,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
         loop {
             let attempt = async {
                 let mut lease = self.reader(deadline, tested).await?;
-                if self.shared.pooled {
+                if self.shared.settings.transaction_pooling {
                     lease.begin(self.begin(None)).await?;
                 }
                 let rows = match most {
@@ -170,7 +179,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
     /// A connection for [`Users::learn`].
     pub(crate) async fn learner(&self) -> Result<Lease<D>, Fault> {
         let mut lease = self.reader(self.deadline(), false).await?;
-        if self.shared.pooled {
+        if self.shared.settings.transaction_pooling {
             lease.begin(self.begin(None)).await?;
             // Reading a statement prepares it, under a name that another's may have there.
             lease.script(D::FORGET.to_owned()).await?;
@@ -180,7 +189,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
 
     /// Done with it.
     pub(crate) async fn learned(&self, mut lease: Lease<D>) -> Result<(), Fault> {
-        if self.shared.pooled {
+        if self.shared.settings.transaction_pooling {
             lease.script(D::FORGET.to_owned()).await?;
         }
         lease.finish().await
@@ -232,7 +241,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
             Write::ForUser(user) => Some(number(user)),
             Write::One | Write::Many => None,
         };
-        let begins = self.shared.pooled || !matches!(write, Write::One);
+        let begins = self.shared.settings.transaction_pooling || !matches!(write, Write::One);
         let (mut tries, mut tested) = (1, false);
         loop {
             let attempt = async {

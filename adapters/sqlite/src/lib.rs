@@ -91,8 +91,6 @@ impl Dialect for SqliteDialect {
     const NAME: &'static str = "sqlite";
     const MIGRATIONS: &'static [&'static str] =
         &[include_str!("../migrations/0001_users_and_sessions.sql")];
-    const MIGRATIONS_BEGIN: &'static str = "BEGIN IMMEDIATE";
-    const MIGRATIONS_END: &'static str = "COMMIT";
     const GREATEST: &'static str = "MAX";
     const RETURNING: bool = true;
     const FOR_UPDATE: &'static str = "";
@@ -131,6 +129,14 @@ impl Dialect for SqliteDialect {
     }
 
     /// What the result codes mean (<https://sqlite.org/rescode.html>); the low byte is the primary one.
+    fn migrations_begin(_names: &Names) -> String {
+        "BEGIN IMMEDIATE".to_owned()
+    }
+
+    fn migrations_end(_names: &Names) -> String {
+        "COMMIT".to_owned()
+    }
+
     fn cause(error: &dyn DatabaseError) -> Option<Cause> {
         let kind = match error.code()?.parse::<u32>().ok()? & 0xFF {
             // INTERRUPT.

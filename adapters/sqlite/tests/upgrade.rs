@@ -25,8 +25,6 @@ impl Dialect for Later {
          CREATE INDEX keep_sessions_by_place ON keep_sessions (place); \
          INSERT INTO keep_versions (version) VALUES (2);",
     ];
-    const MIGRATIONS_BEGIN: &'static str = SqliteDialect::MIGRATIONS_BEGIN;
-    const MIGRATIONS_END: &'static str = SqliteDialect::MIGRATIONS_END;
     const GREATEST: &'static str = SqliteDialect::GREATEST;
     const RETURNING: bool = SqliteDialect::RETURNING;
     const FOR_UPDATE: &'static str = SqliteDialect::FOR_UPDATE;
@@ -48,6 +46,14 @@ impl Dialect for Later {
 
     fn begin(user: Option<u16>, names: &Names, patience: Duration) -> String {
         SqliteDialect::begin(user, names, patience)
+    }
+
+    fn migrations_begin(names: &Names) -> String {
+        SqliteDialect::migrations_begin(names)
+    }
+
+    fn migrations_end(names: &Names) -> String {
+        SqliteDialect::migrations_end(names)
     }
 
     fn cause(error: &dyn DatabaseError) -> Option<Cause> {

@@ -2,9 +2,9 @@
 //!
 //! An adapter depends on this crate alone: there is no tower, no http and no async runtime in
 //! it. Implement [`UserStore`], and the layer can keep your users logged in; implement
-//! [`UserDirectory`] too, and sign-in forms, sign-up forms and tools work on any store; implement
-//! [`SessionStore`] and [`LoginStore`], and logins can be listed and ended from outside their
-//! browser.
+//! [`UserFinder`] too, and sign-in forms find them by login name; [`UserDirectory`], and sign-up forms
+//! and tools work on any store; [`SessionStore`] and [`LoginStore`], and logins can be listed and
+//! ended from outside their browser.
 //!
 //! ```
 //! use std::sync::Arc;

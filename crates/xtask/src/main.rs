@@ -89,65 +89,37 @@ fn main() -> ExitCode {
 
 fn test(names: &[&str]) -> Result<(), String> {
     let packages = chosen(names)?;
-    let needs = |need| packages.iter().any(|package| package.needs.contains(&need));
-    let mut servers = Vec::new();
-    let mut variables: Vec<(&str, String)> = Vec::new();
-    for kind in [Kind::Postgres, Kind::MariaDb, Kind::PgBouncer] {
-        if !needs(Need::Server(kind)) || env::var_os(kind.variable()).is_some() {
-            continue;
-        }
-        let server = match kind {
-            Kind::PgBouncer => {
-                // A server of the caller's can't be told to trust a proxy.
-                if !servers.iter().any(|server: &Server| server.kind() == Kind::Postgres) {
-                    servers.push(Server::start(Kind::Postgres)?);
-                }
-                let postgres = servers.iter().find(|server| server.kind() == Kind::Postgres);
-                Server::start_proxy(postgres.ok_or("there is no PostgreSQL")?)?
-            }
-            kind => Server::start(kind)?,
-        };
-        variables.push((kind.variable(), server.url()));
-        servers.push(server);
-    }
-    if needs(Need::Python) {
+    let needs: Vec<Need> = packages.iter().flat_map(|package| package.needs).copied().collect();
+    let servers = Servers::start(&needs)?;
+    let mut variables = servers.variables();
+    if needs.contains(&Need::Python) {
         let python = provision::python(&root())?;
         variables.push(("KEEP_PYTHON", python.display().to_string()));
     }
+    // The same packages each time, so that nothing is built again. A whole workspace shares its features;
+    // a package on its own also shows that it builds so.
     let cargo_test = || {
-        let mut cargo = cargo_test();
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.current_dir(root()).args(["test", "--all-features"]);
         cargo.envs(variables.iter().map(|(name, value)| (name, value)));
+        match names {
+            [] => cargo.arg("--workspace"),
+            _ => cargo.args(packages.iter().flat_map(|package| ["--package", package.package])),
+        };
         cargo
     };
-    let mut cargo = cargo_test();
-    // A whole workspace shares its features; a package on its own also shows that it builds so.
-    if names.is_empty() {
-        cargo.arg("--workspace");
-    }
-    for package in packages.iter().filter(|_| !names.is_empty()) {
-        cargo.args(["--package", package.package]);
-    }
-    run(&mut cargo)?;
+    run(&mut cargo_test())?;
     if packages.iter().any(|package| package.name == "tests") {
-        // As before, so that nothing is built again.
-        let again = || {
+        let again = |targets: &[&'static str]| {
             let mut cargo = cargo_test();
-            match names {
-                [] => cargo.arg("--workspace"),
-                _ => cargo.args(packages.iter().flat_map(|package| ["--package", package.package])),
-            };
-            cargo.env("KEEP_RECORDS", "1");
+            cargo.args(targets.iter().flat_map(|name| ["--test", name])).env("KEEP_RECORDS", "1");
             cargo
         };
-        let targets = |names: &[&'static str]| {
-            names.iter().flat_map(|name| ["--test", name]).collect::<Vec<_>>()
-        };
         println!("once more, with session records");
-        run(again().args(targets(OF_EITHER_KIND)))?;
+        run(&mut again(OF_EITHER_KIND))?;
         for store in STORES {
             println!("once more, on {store}");
-            let all = [OF_EITHER_KIND, OF_RECORDS].concat();
-            run(again().env("KEEP_STORE", store).args(targets(&all)))?;
+            run(again(&[OF_EITHER_KIND, OF_RECORDS].concat()).env("KEEP_STORE", store))?;
         }
     }
     Ok(())
@@ -155,19 +127,48 @@ fn test(names: &[&str]) -> Result<(), String> {
 
 /// Servers for tests that are run one by one.
 fn serve() -> Result<(), String> {
-    let postgres = Server::start(Kind::Postgres)?;
-    let servers = [Server::start(Kind::MariaDb)?, Server::start_proxy(&postgres)?, postgres];
-    for server in &servers {
-        println!("export {}={}", server.kind().variable(), server.url());
+    let needs: Vec<Need> = PACKAGES.iter().flat_map(|package| package.needs).copied().collect();
+    let servers = Servers::start(&needs)?;
+    for (name, value) in servers.variables() {
+        println!("export {name}={value}");
     }
     let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
     Ok(())
 }
 
-fn cargo_test() -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root()).args(["test", "--all-features"]);
-    cargo
+/// The servers that were started; they end with this.
+struct Servers(Vec<Server>);
+
+impl Servers {
+    /// Starts what is needed, but for what the caller names in the environment.
+    fn start(needs: &[Need]) -> Result<Self, String> {
+        let mut servers: Vec<Server> = Vec::new();
+        for kind in [Kind::Postgres, Kind::MariaDb, Kind::PgBouncer] {
+            if !needs.contains(&Need::Server(kind)) || env::var_os(kind.variable()).is_some() {
+                continue;
+            }
+            let server = match kind {
+                Kind::PgBouncer => {
+                    // A server of the caller's can't be told to trust a proxy.
+                    if !servers.iter().any(|server| server.kind() == Kind::Postgres) {
+                        servers.push(Server::start(Kind::Postgres)?);
+                    }
+                    let postgres = servers.iter().find(|server| server.kind() == Kind::Postgres);
+                    Server::start_proxy(postgres.ok_or("there is no PostgreSQL")?)?
+                }
+                kind => Server::start(kind)?,
+            };
+            servers.push(server);
+        }
+        Ok(Self(servers))
+    }
+
+    /// Where they are: the names of variables, and URLs.
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        let place = |server: &Server| (server.kind().variable(), server.url());
+        let is_ours = |server: &&Server| env::var_os(server.kind().variable()).is_none();
+        self.0.iter().filter(is_ours).map(place).collect()
+    }
 }
 
 fn chosen(names: &[&str]) -> Result<Vec<&'static Package>, String> {

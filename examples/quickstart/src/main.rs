@@ -12,10 +12,11 @@ use std::error::Error;
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use axum::ServiceExt;
 use axum::extract::Request;
-use tower_keep::{Account, Keys, Passwords, StoreErrorKind};
+use tower_keep::{Account, Keys, Passwords};
 
 const USAGE: &str = "\
 usage: cargo run -- [--listen ADDRESS] [--store STORE]
@@ -62,11 +63,16 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let passwords = Passwords::new();
     let keys = keys(store == "memory")?;
     let store = store::open(&store).await?;
-    match store.insert(&Account::new(ID, LOGIN, passwords.hash(PASSWORD).await?)).await {
-        // She is there from last time, perhaps with another password.
-        Err(error) if error.kind() == StoreErrorKind::Conflict => {}
-        done => done?,
-    }
+    let ada = match store.by_login(LOGIN).await? {
+        Some(ada) => ada, // from last time
+        None => {
+            let ada = Account::new(ID, LOGIN, passwords.hash(PASSWORD).await?);
+            store.insert(&ada).await?;
+            Arc::new(ada)
+        }
+    };
+    let is_usual = passwords.verify(Some(ada.password_hash()), PASSWORD).await?;
+    let password = if is_usual { PASSWORD } else { "the one that you have given her" };
     let api_key = random_token()?;
     let app = site::App { store, passwords, api_key: api_key.clone() };
     let auth = site::auth(&app, keys)?;
@@ -76,7 +82,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let listener = tokio::net::TcpListener::bind(listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
     println!("demo login: {LOGIN}");
-    println!("demo password: {PASSWORD}");
+    println!("demo password: {password}");
     println!("demo api key: {api_key}");
     let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(site);
     let interrupted = async { drop(tokio::signal::ctrl_c().await) };
@@ -101,8 +107,7 @@ fn keys(only_now: bool) -> Result<Keys, Box<dyn Error>> {
     if only_now {
         return Ok(Keys::generate()?);
     }
-    let file = || std::fs::read_to_string(KEY_FILE);
-    let key = match file() {
+    let key = match std::fs::read_to_string(KEY_FILE) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let mut options = std::fs::OpenOptions::new();
             options.write(true).create_new(true);
