@@ -7,6 +7,7 @@ use tower_keep::{Account, LoginStore, StoreErrorKind, UserDirectory, UserStore};
 use tower_keep_memory::MemoryStore;
 use tower_keep_mysql::MySqlStore;
 use tower_keep_postgres::PostgresStore;
+use tower_keep_redis::RedisStore;
 use tower_keep_sql::{Dialect, SqlStoreBuilder};
 use tower_keep_sqlite::SqliteStore;
 use tower_keep_testkit::{Call, FaultyStore, Trouble};
@@ -21,7 +22,7 @@ impl<S: UserDirectory<User = Account> + LoginStore> AnyStore for S {}
 pub type WatchedStore = FaultyStore<Arc<dyn AnyStore>>;
 
 /// An empty store, of the kind that `KEEP_STORE` names: `memory`, which is the default, `sqlite`,
-/// `postgres` or `mysql`. `cargo xtask test` runs the same tests on each.
+/// `postgres`, `mysql`, `redis`, `redis-sentinel` or `redis-cluster`. `cargo xtask test` runs the same tests on each.
 ///
 /// # Panics
 ///
@@ -33,9 +34,13 @@ pub async fn new_store() -> WatchedStore {
         "sqlite" => opened(SqliteStore::builder("sqlite::memory:")).await,
         "postgres" => opened(PostgresStore::builder(url("POSTGRES_URL"))).await,
         "mysql" => opened(MySqlStore::builder(url("MYSQL_URL"))).await,
-        other => {
-            panic!("there is no store {other:?}; there are memory, sqlite, postgres and mysql")
-        }
+        "redis" => redis(url("REDIS_URL")).await,
+        "redis-sentinel" => redis(url("REDIS_SENTINEL_URL")).await,
+        "redis-cluster" => redis(url("REDIS_CLUSTER_URL")).await,
+        other => panic!(
+            "there is no store {other:?}; there are memory, sqlite, postgres, mysql, redis, \
+             redis-sentinel and redis-cluster"
+        ),
     })
 }
 
@@ -44,11 +49,21 @@ fn url(variable: &str) -> String {
         .unwrap_or_else(|_| panic!("{variable} is not set; `cargo xtask test` starts a server"))
 }
 
-/// Tables that no other test has, and few connections: tests run side by side.
-async fn opened<D: Dialect>(builder: SqlStoreBuilder<D>) -> Arc<dyn AnyStore> {
+/// What names begin with that no other test has: tests run side by side.
+fn prefix() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let builder = builder.with_table_prefix(format!("h{}_{number}_", std::process::id()));
+    format!("h{}_{number}_", std::process::id())
+}
+
+async fn redis(url: String) -> Arc<dyn AnyStore> {
+    let store = RedisStore::builder(url).with_key_prefix(prefix()).build().await;
+    Arc::new(store.expect("the store opens"))
+}
+
+/// Few connections, as all tests share a server.
+async fn opened<D: Dialect>(builder: SqlStoreBuilder<D>) -> Arc<dyn AnyStore> {
+    let builder = builder.with_table_prefix(prefix());
     let store = builder.with_max_connections(4).migrate().build().await;
     Arc::new(store.expect("the store opens"))
 }

@@ -32,6 +32,9 @@ enum Need {
 const POSTGRES: Need = Need::Server(Kind::Postgres);
 const MYSQL: Need = Need::Server(Kind::MariaDb);
 const PGBOUNCER: Need = Need::Server(Kind::PgBouncer);
+const REDIS: Need = Need::Server(Kind::Redis);
+const SENTINEL: Need = Need::Server(Kind::RedisSentinel);
+const CLUSTER: Need = Need::Server(Kind::RedisCluster);
 
 const PACKAGES: &[Package] = &[
     Package { name: "core", package: "tower-keep-core", needs: &[] },
@@ -42,8 +45,13 @@ const PACKAGES: &[Package] = &[
     Package { name: "sqlite", package: "tower-keep-sqlite", needs: &[] },
     Package { name: "postgres", package: "tower-keep-postgres", needs: &[POSTGRES, PGBOUNCER] },
     Package { name: "mysql", package: "tower-keep-mysql", needs: &[MYSQL] },
-    Package { name: "tests", package: "tower-keep-tests", needs: &[Need::Python, POSTGRES, MYSQL] },
-    Package { name: "quickstart", package: "quickstart", needs: &[POSTGRES, MYSQL] },
+    Package { name: "redis", package: "tower-keep-redis", needs: &[REDIS, SENTINEL, CLUSTER] },
+    Package {
+        name: "tests",
+        package: "tower-keep-tests",
+        needs: &[Need::Python, POSTGRES, MYSQL, REDIS, SENTINEL, CLUSTER],
+    },
+    Package { name: "quickstart", package: "quickstart", needs: &[POSTGRES, MYSQL, REDIS] },
     Package { name: "hyper", package: "hyper-example", needs: &[] },
     Package { name: "benches", package: "tower-keep-benches", needs: &[] },
 ];
@@ -64,7 +72,8 @@ const OF_EITHER_KIND: &[&str] = &[
 const OF_RECORDS: &[&str] = &["faults", "sessions"];
 
 /// The stores besides memory that the tests over HTTP run on.
-const STORES: &[&str] = &["sqlite", "postgres", "mysql"];
+const STORES: &[&str] =
+    &["sqlite", "postgres", "mysql", "redis", "redis-sentinel", "redis-cluster"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -143,7 +152,7 @@ impl Servers {
     /// Starts what is needed, but for what the caller names in the environment.
     fn start(needs: &[Need]) -> Result<Self, String> {
         let mut servers: Vec<Server> = Vec::new();
-        for kind in [Kind::Postgres, Kind::MariaDb, Kind::PgBouncer] {
+        for kind in Kind::ALL {
             if !needs.contains(&Need::Server(kind)) || env::var_os(kind.variable()).is_some() {
                 continue;
             }

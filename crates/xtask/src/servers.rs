@@ -1,5 +1,8 @@
 //! Private database servers on free loopback ports, which are gone with the test.
 
+#[path = "redis.rs"]
+mod redis;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,6 +14,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::provision::{install, is_root};
+pub use redis::call as call_redis;
 
 /// How long a server may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -18,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Kills the server when it is told to by a line; or when the test ends, however it ends, because the
 /// pipe is closed then: with the server's directory.
-const GUARDIAN: &str = r#"exec 3<&0; directory=$1; shift; "$@" </dev/null & echo $!
+const GUARDIAN: &str = r#"exec 3<&0; directory=$1; shift; "$@" </dev/null >&2 & echo $!
     read _ <&3; told=$?; kill -KILL $!; wait; test $told = 0 && exit
     for n in 1 2 3 4 5 6 7 8 9; do rm -rf "$directory" && exit; sleep 0.2; done"#;
 
@@ -31,15 +35,32 @@ pub enum Kind {
     MariaDb,
     /// PgBouncer in transaction mode, in front of a PostgreSQL.
     PgBouncer,
+    /// Redis.
+    Redis,
+    /// A Redis with a replica, and three sentinels.
+    RedisSentinel,
+    /// A Redis Cluster of three masters with a replica each.
+    RedisCluster,
 }
 
 impl Kind {
+    /// All of them, each after what it needs.
+    pub const ALL: [Self; 6] = [
+        Self::Postgres,
+        Self::MariaDb,
+        Self::PgBouncer,
+        Self::Redis,
+        Self::RedisSentinel,
+        Self::RedisCluster,
+    ];
+
     /// The name of its adapter's tests.
     fn name(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
             Self::MariaDb => "mysql",
             Self::PgBouncer => "pgbouncer",
+            Self::Redis | Self::RedisSentinel | Self::RedisCluster => "redis",
         }
     }
 
@@ -50,6 +71,9 @@ impl Kind {
             Self::Postgres => "POSTGRES_URL",
             Self::MariaDb => "MYSQL_URL",
             Self::PgBouncer => "PGBOUNCER_URL",
+            Self::Redis => "REDIS_URL",
+            Self::RedisSentinel => "REDIS_SENTINEL_URL",
+            Self::RedisCluster => "REDIS_CLUSTER_URL",
         }
     }
 
@@ -59,6 +83,9 @@ impl Kind {
             Self::Postgres => ("postgresql", || newest_postgres().map(|bin| bin.join("postgres"))),
             Self::MariaDb => ("mariadb-server", || in_path(&["mariadbd", "mysqld"])),
             Self::PgBouncer => ("pgbouncer", || in_path(&["pgbouncer"])),
+            Self::Redis | Self::RedisSentinel | Self::RedisCluster => {
+                ("redis-server", || in_path(&["redis-server", "valkey-server"]))
+            }
         };
         if let Some(program) = find() {
             return Ok(program);
@@ -78,6 +105,10 @@ pub struct Server {
     port: u16,
     guardian: Option<(Child, u32)>,
     program: PathBuf,
+    /// What it is started with besides.
+    arguments: Vec<String>,
+    /// The servers that belong to it, and are gone with it.
+    members: Vec<Server>,
 }
 
 impl Server {
@@ -92,9 +123,42 @@ impl Server {
             Kind::Postgres => server.set_up_postgres()?,
             Kind::MariaDb => server.set_up_mariadb()?,
             Kind::PgBouncer => return Err("a proxy needs a server behind it".to_owned()),
+            Kind::Redis => {}
+            Kind::RedisSentinel => return redis::sentinels(),
+            Kind::RedisCluster => return redis::cluster(),
         }
         server.run()?;
         Ok(server)
+    }
+
+    /// Starts a Redis with more settings.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start).
+    pub fn start_redis(arguments: &[&str]) -> Result<Self, String> {
+        let mut server = Self::prepared(Kind::Redis)?;
+        server.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        server.run()?;
+        Ok(server)
+    }
+
+    /// The servers that belong to it: of sentinels the master, its replica and the other sentinels; of a
+    /// cluster the other nodes, two masters first.
+    pub fn members(&mut self) -> &mut [Self] {
+        &mut self.members
+    }
+
+    /// The directory that it may write to, and that is gone with it.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Starts a PgBouncer in transaction mode in front of a PostgreSQL of ours.
@@ -131,6 +195,7 @@ impl Server {
         let (scheme, database) = match self.kind {
             Kind::Postgres | Kind::PgBouncer => ("postgres", "postgres"),
             Kind::MariaDb => ("mysql", "keep"),
+            Kind::Redis | Kind::RedisSentinel | Kind::RedisCluster => return redis::url(self),
         };
         format!("{scheme}://keep:secret@127.0.0.1:{}/{database}", self.port)
     }
@@ -187,10 +252,10 @@ impl Server {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tower-keep-{}-{}-{number}", kind.name(), std::process::id());
         let directory = std::env::temp_dir().join(name);
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-        let port = port.map_err(|error| format!("no free port: {error}"))?.port();
+        let port = free_port(kind)?;
         fs::create_dir(&directory).map_err(|error| error.to_string())?;
-        let server = Self { kind, directory, port, guardian: None, program };
+        let (arguments, members) = (Vec::new(), Vec::new());
+        let server = Self { kind, directory, port, guardian: None, program, arguments, members };
         if is_root() {
             let owner = server.directory.display().to_string();
             call(Command::new("chown").args(["nobody", &owner]))?;
@@ -201,6 +266,12 @@ impl Server {
     fn write(&self, name: &str, text: &str) -> Result<(), String> {
         let path = self.directory.join(name);
         fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// Lets the server write to a file.
+    fn own(&self, name: &str) -> Result<(), String> {
+        let path = self.directory.join(name).display().to_string();
+        if is_root() { call(Command::new("chown").args(["nobody", &path])) } else { Ok(()) }
     }
 
     fn data(&self) -> PathBuf {
@@ -263,6 +334,9 @@ impl Server {
             Kind::PgBouncer => {
                 command.arg(self.directory.join("proxy.ini"));
             }
+            Kind::Redis | Kind::RedisSentinel | Kind::RedisCluster => {
+                command.args(redis::arguments(self)).args(&self.arguments);
+            }
         }
         Ok(command)
     }
@@ -309,6 +383,9 @@ impl Server {
                 command
             }
             Kind::PgBouncer => return TcpStream::connect(("127.0.0.1", self.port)).is_ok(),
+            Kind::Redis | Kind::RedisSentinel | Kind::RedisCluster => {
+                return redis::call(self.port, "PING").is_ok_and(|answer| answer.contains("PONG"));
+            }
         };
         let asked = question.stdout(Stdio::null()).stderr(Stdio::null()).status();
         asked.is_ok_and(|status| status.success())
@@ -325,6 +402,21 @@ impl Drop for Server {
         }
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// A free port. A cluster's node also needs the one 10,000 above it.
+fn free_port(kind: Kind) -> Result<u16, String> {
+    for _ in 0..1_000 {
+        let socket = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+        let port = socket.local_addr().map_err(|error| error.to_string())?.port();
+        let other = port.checked_add(10_000);
+        if kind != Kind::RedisCluster
+            || other.is_some_and(|other| TcpListener::bind(("127.0.0.1", other)).is_ok())
+        {
+            return Ok(port);
+        }
+    }
+    Err("no free port".to_owned())
 }
 
 /// The processes that this one has started: PostgreSQL has one for each connection.

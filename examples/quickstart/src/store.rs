@@ -27,13 +27,19 @@ pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>, Box<dyn Error>> {
             let builder = tower_keep_mysql::MySqlStore::builder(url);
             Arc::new(builder.migrate().build().await.map_err(why)?)
         }
+        #[cfg(feature = "redis")]
+        scheme if scheme.starts_with("redis") => {
+            Arc::new(tower_keep_redis::RedisStore::builder(url).build().await.map_err(why)?)
+        }
         #[cfg(not(feature = "postgres"))]
         "postgres" | "postgresql" => return Err(without("postgres")),
         #[cfg(not(feature = "mysql"))]
         "mysql" | "mariadb" => return Err(without("mysql")),
+        #[cfg(not(feature = "redis"))]
+        scheme if scheme.starts_with("redis") => return Err(without("redis")),
         // Not the whole of it, which may hold a password.
         other => {
-            let known = "memory, sqlite:PATH, postgres://… or mysql://…";
+            let known = "memory, sqlite:PATH, postgres://…, mysql://… or redis://…";
             return Err(
                 format!("--store takes {known}, and nothing that begins with {other:?}").into()
             );
@@ -42,7 +48,7 @@ pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>, Box<dyn Error>> {
 }
 
 /// This quickstart was built without a store; what to build it with.
-#[cfg(any(test, not(feature = "postgres"), not(feature = "mysql")))]
+#[cfg(any(test, not(all(feature = "postgres", feature = "mysql", feature = "redis"))))]
 fn without(feature: &str) -> Box<dyn Error> {
     let words = "this was built without that store: cargo run --features";
     format!("{words} {feature} -- --store {feature}://…").into()

@@ -111,7 +111,7 @@ pub async fn a_purge_removes_what_expired_in_batches<S: SessionStore>(store: Arc
         expired.push(record.key);
     }
     let ended = begin(&*store, &user).await;
-    let end = End { at: before, reason: EndReason::LoggedOut, keep_until: before };
+    let end = End { at: now(), reason: EndReason::LoggedOut, keep_until: before };
     revoke(&*store, &ended.key, &end).await;
     expired.push(ended.key);
     let alive = begin(&*store, &user).await;

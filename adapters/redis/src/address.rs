@@ -1,0 +1,137 @@
+//! What a URL says: where the servers are, and how they are reached.
+
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+
+use crate::error::Fault;
+
+/// The servers of a URL.
+pub(crate) enum Address {
+    /// `redis://`, `rediss://`, `redis+unix://`
+    One(ConnectionInfo),
+    /// `redis+sentinel://host,host/name`
+    Sentinel { sentinels: Vec<ConnectionInfo>, name: String },
+    /// `redis+cluster://host,host`
+    Cluster(Vec<ConnectionInfo>),
+}
+
+/// The port that sentinels have unless told otherwise.
+const SENTINEL_PORT: u16 = 26_379;
+
+/// Reads a URL. Errors don't quote it: it may hold a password.
+pub(crate) fn read(url: &str) -> Result<Address, Fault> {
+    let (scheme, rest) = url.split_once("://").ok_or_else(unknown)?;
+    let (plain, topology) = match scheme.split_once('+') {
+        Some((plain @ ("redis" | "rediss"), topology @ ("cluster" | "sentinel"))) => {
+            (plain, topology)
+        }
+        _ => return one(url).map(Address::One),
+    };
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (user, hosts) = match authority.rsplit_once('@') {
+        Some((user, hosts)) => (format!("{user}@"), hosts),
+        None => (String::new(), authority),
+    };
+    let hosts = hosts.split(',').filter(|host| !host.is_empty());
+    if topology == "cluster" {
+        let nodes = hosts.map(|host| one(&format!("{plain}://{user}{host}")));
+        let nodes: Vec<_> = nodes.collect::<Result<_, _>>()?;
+        return match nodes.as_slice() {
+            [] => Err(Fault::unsupported("the URL names no node: redis+cluster://host:port,…")),
+            _ if !matches!(path, "" | "0") => {
+                Err(Fault::unsupported("a cluster has no databases but 0: leave the path away"))
+            }
+            _ => Ok(Address::Cluster(nodes)),
+        };
+    }
+    let (name, database) = path.split_once('/').unwrap_or((path, ""));
+    let sentinel = |host: &str| {
+        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let port = if has_port { String::new() } else { format!(":{SENTINEL_PORT}") };
+        one(&format!("{plain}://{user}{host}{port}/{database}"))
+    };
+    let sentinels: Vec<_> = hosts.map(sentinel).collect::<Result<_, _>>()?;
+    if sentinels.is_empty() || name.is_empty() {
+        let words = "the URL names sentinels and what they call the master: \
+                     redis+sentinel://host:port,…/mymaster";
+        return Err(Fault::unsupported(words));
+    }
+    Ok(Address::Sentinel { sentinels, name: name.to_owned() })
+}
+
+fn one(url: &str) -> Result<ConnectionInfo, Fault> {
+    let info = url.into_connection_info().map_err(|_| unknown())?;
+    if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) && cfg!(not(feature = "tls")) {
+        let words = "TLS needs the feature `tls` of tower-keep-redis";
+        return Err(Fault::unsupported(words));
+    }
+    if !info.addr().is_supported() {
+        return Err(Fault::unsupported("this system has no such connections"));
+    }
+    // Its connections say when they are lost.
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    Ok(info.set_redis_settings(settings))
+}
+
+fn unknown() -> Fault {
+    Fault::unsupported(
+        "the URL is none of redis://, rediss://, redis+unix://, redis+sentinel:// and \
+         redis+cluster://, or can't be read: a password's special characters are written as %XX",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn described(url: &str) -> String {
+        let places = |infos: &[ConnectionInfo]| {
+            let place = |info: &ConnectionInfo| {
+                let settings = info.redis_settings();
+                let user = settings.username().unwrap_or_default();
+                let password = settings.password().unwrap_or_default();
+                format!("{user}:{password}@{}/{}", info.addr(), settings.db())
+            };
+            infos.iter().map(place).collect::<Vec<_>>().join(" ")
+        };
+        match read(url) {
+            Ok(Address::One(info)) => places(&[info]),
+            Ok(Address::Sentinel { sentinels, name }) => format!("{name}: {}", places(&sentinels)),
+            Ok(Address::Cluster(nodes)) => format!("cluster: {}", places(&nodes)),
+            Err(fault) => format!("{fault:?}"),
+        }
+    }
+
+    #[test]
+    fn a_url_says_where_the_servers_are() {
+        for (url, expected) in [
+            ("redis://localhost", ":@localhost:6379/0"),
+            ("redis://u:p%40ss@[::1]:7000/3", "u:p@ss@::1:7000/3"),
+            ("redis+unix:///run/redis.sock?db=2", ":@/run/redis.sock/2"),
+            ("redis+cluster://:p@a:1,b", "cluster: :p@a:1/0 :p@b:6379/0"),
+            ("redis+cluster://[::1]:7000/", "cluster: :@::1:7000/0"),
+            ("redis+sentinel://a,b:7/mymaster/4", "mymaster: :@a:26379/4 :@b:7/4"),
+            ("redis+sentinel://u:p@a/m", "m: u:p@a:26379/0"),
+        ] {
+            assert_eq!(described(url), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_quoted() {
+        for bad in [
+            "",
+            "localhost",
+            "http://:secret@host",
+            "redis://:secret@host:port",
+            "redis+cluster://",
+            "redis+cluster://:secret@host/3",
+            "redis+sentinel://:secret@host",
+            "redis+sentinel:///name",
+            "redis+other://:secret@host",
+        ] {
+            let said = described(bad);
+            assert!(said.contains("URL") || said.contains("cluster"), "{bad}: {said}");
+            assert!(!said.contains("secret"), "{said}");
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! A cluster: which node has which slots.
+//!
+//! The nodes' connections are independent, so that a node that hangs or is gone holds up nothing but its
+//! own slots. The redis crate's own cluster client sends a write again whose outcome is not known, and
+//! stops all slots while it learns the nodes; that is why the slots are kept track of here.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use redis::{Client, ConnectionAddr, ConnectionInfo, Value};
+use tokio::time::{Instant, sleep};
+use tower_keep_core::StoreErrorKind;
+use tracing::debug;
+
+use crate::error::Fault;
+use crate::link::{Kind, Link, Target};
+use crate::servers::{Links, Use};
+
+/// How long the nodes may take to say which slots they have.
+const TO_LEARN: Duration = Duration::from_secs(1);
+
+/// They are not asked more often.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How many nodes are asked at once.
+const ASKED_AT_ONCE: usize = 3;
+
+/// A node's host and port.
+type Address = (String, u16);
+
+/// The nodes of a cluster.
+pub(crate) struct Cluster {
+    /// How the first node was reached, which is how all are, but for host and port.
+    model: ConnectionInfo,
+    seeds: Vec<Address>,
+    settings: Settings,
+    map: RwLock<Arc<Map>>,
+    nodes: Mutex<HashMap<Address, Node>>,
+    is_learning: AtomicBool,
+    next_replica: AtomicUsize,
+}
+
+/// What all connections have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) most_waiting: usize,
+    /// Whether writes have connections of their own.
+    pub(crate) splits_writes: bool,
+    pub(crate) reads_from_replicas: bool,
+}
+
+#[derive(Clone)]
+struct Node {
+    links: Links,
+    replica: Arc<Link>,
+}
+
+/// The slots, in their order.
+type Map = Vec<Range>;
+
+struct Range {
+    first: u16,
+    last: u16,
+    master: Links,
+    replicas: Vec<Arc<Link>>,
+}
+
+/// The slots of a node, and who it says has them.
+struct Said {
+    first: u16,
+    last: u16,
+    nodes: Vec<Address>,
+}
+
+impl Cluster {
+    /// The cluster of these nodes; not asked yet.
+    pub(crate) fn new(seeds: Vec<ConnectionInfo>, settings: Settings) -> Result<Self, Fault> {
+        let addresses = seeds.iter().filter_map(|seed| address(seed.addr())).collect();
+        let model = seeds.into_iter().next();
+        let model = model.ok_or_else(|| Fault::unsupported("the URL names no node"))?;
+        Ok(Self {
+            model,
+            seeds: addresses,
+            settings,
+            map: RwLock::default(),
+            nodes: Mutex::default(),
+            is_learning: AtomicBool::new(false),
+            next_replica: AtomicUsize::new(0),
+        })
+    }
+
+    /// The connection to who has this slot.
+    pub(crate) fn link(self: &Arc<Self>, slot: u16, whose: Use) -> Result<Arc<Link>, Fault> {
+        let map = Arc::clone(&self.map.read().unwrap_or_else(PoisonError::into_inner));
+        let after = map.partition_point(|range| range.last < slot);
+        let Some(range) = map.get(after).filter(|range| range.first <= slot) else {
+            self.learn_soon();
+            let words = format!("no node of the cluster has the slot {slot}");
+            return Err(Fault::new(StoreErrorKind::Unavailable, words));
+        };
+        if whose == Use::Read && self.settings.reads_from_replicas && !range.replicas.is_empty() {
+            let turn = self.next_replica.fetch_add(1, Ordering::Relaxed);
+            return Ok(Arc::clone(&range.replicas[turn % range.replicas.len()]));
+        }
+        Ok(Arc::clone(range.master.of(whose)))
+    }
+
+    /// The connection to the node at this address; without a host, on the host of the node that said so.
+    pub(crate) fn at(
+        &self,
+        said_by: &Link,
+        host: &str,
+        port: u16,
+        whose: Use,
+    ) -> Result<Arc<Link>, Fault> {
+        let host =
+            if host.is_empty() { said_by.host().unwrap_or_default() } else { host.to_owned() };
+        Ok(Arc::clone(self.node(&(host, port))?.links.of(whose)))
+    }
+
+    pub(crate) fn reads_from_replicas(&self) -> bool {
+        self.settings.reads_from_replicas
+    }
+
+    /// All masters, for what is asked of each.
+    pub(crate) fn masters(&self) -> Vec<Arc<Link>> {
+        let map = Arc::clone(&self.map.read().unwrap_or_else(PoisonError::into_inner));
+        let mut masters: Vec<Arc<Link>> = Vec::new();
+        for range in map.iter() {
+            let link = &range.master.master;
+            if !masters.iter().any(|known| Arc::ptr_eq(known, link)) {
+                masters.push(Arc::clone(link));
+            }
+        }
+        masters
+    }
+
+    /// Learns the slots in the background, unless that is going on or has just been done.
+    pub(crate) fn learn_soon(self: &Arc<Self>) {
+        if self.is_learning.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let cluster = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(fault) = cluster.learn().await {
+                debug!(?fault, "no node of the cluster says which slots it has");
+            }
+            sleep(PAUSE).await;
+            cluster.is_learning.store(false, Ordering::Release);
+        });
+    }
+
+    /// Asks the nodes that are known, and the first ones, until one says who has which slots.
+    pub(crate) async fn learn(&self) -> Result<(), Fault> {
+        let deadline = Instant::now() + TO_LEARN;
+        let mut candidates: Vec<Address> = {
+            let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+            nodes.keys().cloned().collect()
+        };
+        candidates.extend(self.seeds.iter().cloned());
+        let mut candidates = candidates.into_iter();
+        let mut asked = FuturesUnordered::new();
+        let mut last = Fault::new(StoreErrorKind::Unavailable, "the cluster has no nodes");
+        loop {
+            while asked.len() < ASKED_AT_ONCE {
+                let Some(address) = candidates.next() else { break };
+                asked.push(self.slots_by(address, deadline));
+            }
+            match asked.next().await {
+                Some(Ok(said)) => return self.note(said),
+                Some(Err(fault)) => last = fault,
+                None => return Err(last),
+            }
+        }
+    }
+
+    async fn slots_by(&self, address: Address, deadline: Instant) -> Result<Vec<Said>, Fault> {
+        let link = self.node(&address)?.links.master;
+        let answer = link.send(redis::cmd("CLUSTER").arg("SLOTS"), deadline).await?;
+        let answer = answer.extract_error().map_err(|error| Fault::of(&error))?;
+        let said = read_slots(&answer, &address.0).ok_or_else(Fault::odd_answer)?;
+        if said.is_empty() {
+            let words = "a node of the cluster knows of no slots";
+            return Err(Fault::new(StoreErrorKind::Unavailable, words));
+        }
+        Ok(said)
+    }
+
+    fn note(&self, said: Vec<Said>) -> Result<(), Fault> {
+        let mut map = Map::new();
+        for Said { first, last, nodes } in &said {
+            let Some((master, replicas)) = nodes.split_first() else { continue };
+            let replica = |address| self.node(address).map(|node| node.replica);
+            map.push(Range {
+                first: *first,
+                last: *last,
+                master: self.node(master)?.links,
+                replicas: replicas.iter().map(replica).collect::<Result<_, _>>()?,
+            });
+        }
+        map.sort_by_key(|range| range.first);
+        *self.map.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes.retain(|address, _| said.iter().any(|said| said.nodes.contains(address)));
+        Ok(())
+    }
+
+    /// The node at this address, with connections that are made when they are needed.
+    fn node(&self, address: &Address) -> Result<Node, Fault> {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(node) = nodes.get(address) {
+            return Ok(node.clone());
+        }
+        let (host, port) = (address.0.clone(), address.1);
+        let place = match self.model.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: *insecure,
+                tls_params: tls_params.clone(),
+            },
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        let info = self.model.clone().set_addr(place);
+        let client = Client::open(info).map_err(|error| Fault::of_connecting("a node", &error))?;
+        let link = |kind| {
+            let target = Target::Server(client.clone());
+            Arc::new(Link::new(target, kind, self.settings.most_waiting))
+        };
+        let master = link(Kind::Master);
+        let writes = match self.settings.splits_writes {
+            true => link(Kind::Master),
+            false => Arc::clone(&master),
+        };
+        let links = Links { master, writes, replica: None };
+        let node = Node { links, replica: link(Kind::ClusterReplica) };
+        nodes.insert(address.clone(), node.clone());
+        Ok(node)
+    }
+}
+
+pub(crate) fn address(place: &ConnectionAddr) -> Option<Address> {
+    match place {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            Some((host.clone(), *port))
+        }
+        _ => None,
+    }
+}
+
+/// The answer to `CLUSTER SLOTS`. A node that does not know its own host leaves it out.
+fn read_slots(answer: &Value, asked: &str) -> Option<Vec<Said>> {
+    let Value::Array(ranges) = answer else { return None };
+    ranges.iter().map(|range| read_range(range, asked)).collect()
+}
+
+fn read_range(range: &Value, asked: &str) -> Option<Said> {
+    let Value::Array(parts) = range else { return None };
+    let (bounds, nodes) = parts.split_at_checked(2)?;
+    let slot = |value: &Value| match value {
+        Value::Int(slot) => u16::try_from(*slot).ok(),
+        _ => None,
+    };
+    let nodes = nodes.iter().map(|node| read_node(node, asked)).collect::<Option<_>>()?;
+    Some(Said { first: slot(&bounds[0])?, last: slot(&bounds[1])?, nodes })
+}
+
+fn read_node(node: &Value, asked: &str) -> Option<Address> {
+    let Value::Array(parts) = node else { return None };
+    let host = match parts.first()? {
+        Value::BulkString(host) if !host.is_empty() && host != b"?" => {
+            String::from_utf8(host.clone()).ok()?
+        }
+        Value::SimpleString(host) if !host.is_empty() => host.clone(),
+        _ => asked.to_owned(),
+    };
+    match parts.get(1)? {
+        Value::Int(port) => Some((host, u16::try_from(*port).ok()?)),
+        _ => None,
+    }
+}

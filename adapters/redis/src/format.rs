@@ -1,0 +1,180 @@
+//! How users are written.
+//!
+//! A user's value is `1 5f0c… {"id":…}`: the version of this, the claim by which the user has their
+//! login name, and the user in the application's format. The format writes one user; it knows nothing of
+//! the rest.
+
+use std::error::Error;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tower_keep_core::{Account, AuthUser};
+
+use crate::error::Fault;
+
+/// Which way of writing a user's value this is.
+const VERSION: &str = "1";
+
+/// How a user becomes bytes, and is read from them.
+///
+/// [`Json`] is one. Another may be smaller; redis-cli then shows less. A format that changes has to read
+/// what it wrote before: let it begin with a number of its own.
+///
+/// Its errors go to logs, so they quote nothing of the user.
+pub trait UserFormat<U>: Send + Sync + 'static {
+    /// The bytes of a user.
+    ///
+    /// # Errors
+    ///
+    /// This user can't be written.
+    fn write(&self, user: &U) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>>;
+
+    /// The user of these bytes.
+    ///
+    /// # Errors
+    ///
+    /// They are no user's.
+    fn read(&self, bytes: &[u8]) -> Result<U, Box<dyn Error + Send + Sync>>;
+}
+
+/// Users as JSON, by serde.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Json;
+
+impl<U: Serialize + DeserializeOwned> UserFormat<U> for Json {
+    fn write(&self, user: &U) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+        serde_json::to_vec(user).map_err(|error| without_values(&error))
+    }
+
+    fn read(&self, bytes: &[u8]) -> Result<U, Box<dyn Error + Send + Sync>> {
+        serde_json::from_slice(bytes).map_err(|error| without_values(&error))
+    }
+}
+
+/// serde's own words quote values.
+fn without_values(error: &serde_json::Error) -> Box<dyn Error + Send + Sync> {
+    format!("JSON {:?} error at column {}", error.classify(), error.column()).into()
+}
+
+/// Accounts as JSON. `Account` itself does not implement serde's traits, so that no handler sends a
+/// password's hash by accident.
+pub(crate) struct AccountJson;
+
+#[derive(Serialize, Deserialize)]
+struct Written {
+    id: String,
+    login: String,
+    password_hash: String,
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    active: bool,
+    /// If it is another than the hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stamp: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(flag: &bool) -> bool {
+    *flag
+}
+
+impl UserFormat<Account> for AccountJson {
+    fn write(&self, account: &Account) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+        let stamp = account.stamp();
+        let is_hash = *stamp == *account.password_hash().as_bytes();
+        Json.write(&Written {
+            id: account.id().to_string(),
+            login: account.login().to_owned(),
+            password_hash: account.password_hash().to_owned(),
+            active: account.is_active(),
+            stamp: (!is_hash).then(|| URL_SAFE_NO_PAD.encode(stamp)),
+        })
+    }
+
+    fn read(&self, bytes: &[u8]) -> Result<Account, Box<dyn Error + Send + Sync>> {
+        let Written { id, login, password_hash, active, stamp } = Json.read(bytes)?;
+        let account = Account::new(id, login, password_hash).with_active(active);
+        match stamp {
+            Some(stamp) => {
+                let stamp = URL_SAFE_NO_PAD.decode(stamp).map_err(|_| "the stamp is not base64")?;
+                Ok(account.with_stamp(stamp))
+            }
+            None => Ok(account),
+        }
+    }
+}
+
+/// A user's value: by which claim they have their login name, and the rest.
+pub(crate) struct Value<'a> {
+    pub(crate) claim: &'a str,
+    pub(crate) user: &'a [u8],
+}
+
+impl<'a> Value<'a> {
+    pub(crate) fn write(&self) -> Vec<u8> {
+        [VERSION.as_bytes(), b" ", self.claim.as_bytes(), b" ", self.user].concat()
+    }
+
+    pub(crate) fn read(value: &'a [u8]) -> Result<Self, Fault> {
+        let mut parts = value.splitn(3, |byte| *byte == b' ');
+        let version = parts.next().and_then(|version| std::str::from_utf8(version).ok());
+        let number = version.filter(|version| version.parse::<u8>().is_ok());
+        match (number, parts.next(), parts.next()) {
+            (Some(VERSION), Some(claim), Some(user)) => {
+                let claim = std::str::from_utf8(claim).map_err(|_| unreadable())?;
+                Ok(Self { claim, user })
+            }
+            (Some(other), ..) if other != VERSION => Err(Fault::corrupt(format!(
+                "a user is of version {other}, and this release reads version {VERSION}: it was \
+                 written by a later one"
+            ))),
+            _ => Err(unreadable()),
+        }
+    }
+}
+
+fn unreadable() -> Fault {
+    Fault::corrupt("a user is not what this store has written")
+}
+
+#[cfg(test)]
+mod tests {
+    use tower_keep_core::StoreErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn an_account_is_read_as_it_was_written() {
+        let plain = Account::new(7, "ada \"é\"", "$argon2id$…");
+        for account in [
+            plain.clone().with_active(false),
+            plain.clone().with_stamp([0, 0xFF]),
+            plain.clone().with_stamp([]),
+            Account::new("", "", ""),
+            plain,
+        ] {
+            let read = AccountJson.read(&AccountJson.write(&account).unwrap()).unwrap();
+            assert_eq!(read.stamp(), account.stamp());
+            assert!(read == account);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_quoted() {
+        for bad in [r#"{"id":"1","login":["secret"],"password_hash":""}"#, "secret", ""] {
+            let error = AccountJson.read(bad.as_bytes()).map(drop).unwrap_err().to_string();
+            assert!(error.contains("column") && !error.contains("secret"), "{error}");
+        }
+        for bad in ["", "secret", "1", "1 claim", "2 claim {}", "x claim {}"] {
+            let fault = Value::read(bad.as_bytes()).map(drop).unwrap_err();
+            assert_eq!(fault.kind(), StoreErrorKind::Corrupt, "{bad}");
+            assert!(!format!("{fault:?}").contains("secret"), "{fault:?}");
+        }
+        let value = Value { claim: "5f", user: b"a b" }.write();
+        assert_eq!(Value::read(&value).unwrap().user, b"a b");
+    }
+}

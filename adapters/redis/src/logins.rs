@@ -1,0 +1,58 @@
+//! The record and its user, together.
+
+use std::sync::Arc;
+
+use tower_keep_core::{
+    AuthUser, LoginStore, SessionKey, StoreError, StoredLogin, UserId, async_trait,
+};
+
+use crate::RedisStore;
+use crate::error::Fault;
+use crate::record::read;
+use crate::servers::Use;
+
+impl<U: AuthUser> RedisStore<U> {
+    async fn login(
+        &self,
+        key: &SessionKey,
+        likely: Option<&UserId>,
+    ) -> Result<Option<StoredLogin<U>>, Fault> {
+        let deadline = self.deadline();
+        let mut user = likely.cloned();
+        let mut is_sure = false;
+        loop {
+            if let Some(user) = &user {
+                let keys = self.keys().of(user);
+                let names = [keys.session(key), keys.user()];
+                let values = self.get_both([&names[0], &names[1]], deadline).await?;
+                if let [Some(record), stored] = values {
+                    let record = Arc::new(read(*key, user.clone(), &record)?);
+                    let user = stored.map(|stored| self.shared.users.read(user, &stored));
+                    let user = user.transpose()?.map(|found| Arc::new(found.user));
+                    return Ok(Some(StoredLogin { record, user }));
+                }
+            }
+            if is_sure {
+                return Ok(None);
+            }
+            // A cookie that names nobody, or somebody else.
+            let owner = self.owner(key, None, Use::Read, deadline).await?;
+            match owner {
+                Some(owner) if user.as_ref() != Some(&owner) => user = Some(owner),
+                _ => return Ok(None),
+            }
+            is_sure = true;
+        }
+    }
+}
+
+#[async_trait]
+impl<U: AuthUser> LoginStore for RedisStore<U> {
+    async fn load_login(
+        &self,
+        key: &SessionKey,
+        likely: Option<&UserId>,
+    ) -> Result<Option<StoredLogin<U>>, StoreError> {
+        Ok(self.login(key, likely).await?)
+    }
+}

@@ -1,0 +1,198 @@
+//! Which server is asked: the only one, the one that the sentinels name, or a slot's in a cluster; and
+//! when it is asked again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline, Value};
+use tokio::time::{Instant, sleep};
+use tower_keep_core::StoreErrorKind;
+
+use crate::cluster::Cluster;
+use crate::error::{Cause, Fault};
+use crate::keys::slot;
+use crate::link::Link;
+
+/// How often a command is sent on to another server.
+const HOPS: u32 = 5;
+
+/// How long to wait while the keys of a slot are moving.
+const PAUSE: Duration = Duration::from_millis(25);
+
+/// What a command is for, and so who may answer it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// It reads; a replica may answer, if replicas are allowed to.
+    Read,
+    /// It reads, and only the master answers.
+    ReadLatest,
+    /// It writes.
+    Write,
+}
+
+/// One server: its connections.
+#[derive(Clone)]
+pub(crate) struct Links {
+    pub(crate) master: Arc<Link>,
+    /// For writes, where they wait for replicas, or else the same: what follows on a connection waits,
+    /// too.
+    pub(crate) writes: Arc<Link>,
+    /// A replica, where one may answer.
+    pub(crate) replica: Option<Arc<Link>>,
+}
+
+impl Links {
+    pub(crate) fn of(&self, whose: Use) -> &Arc<Link> {
+        match whose {
+            Use::Read => self.replica.as_ref().unwrap_or(&self.master),
+            Use::ReadLatest => &self.master,
+            Use::Write => &self.writes,
+        }
+    }
+}
+
+/// The servers of a store.
+pub(crate) struct Servers {
+    pub(crate) topology: Topology,
+    /// A write counts when so many replicas have it.
+    pub(crate) replicas_to_wait_for: usize,
+}
+
+pub(crate) enum Topology {
+    One(Links),
+    Cluster(Arc<Cluster>),
+}
+
+impl Servers {
+    /// Sends a command about this key to who has it, and waits for the answer.
+    ///
+    /// It is sent again where it surely was not run, and where it only reads, once more if the connection
+    /// was lost.
+    pub(crate) async fn ask(
+        &self,
+        key: &str,
+        whose: Use,
+        command: &Cmd,
+        deadline: Instant,
+    ) -> Result<Value, Fault> {
+        let (mut link, mut is_asking) = (self.link(key, whose)?, false);
+        let mut tries = 0;
+        loop {
+            let fault = match self.send(&link, whose, command, is_asking, deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => fault,
+            };
+            tries += 1;
+            let next = match Instant::now() + PAUSE > deadline {
+                true => None,
+                false => self.next(&link, key, whose, &fault, tries).await?,
+            };
+            (link, is_asking) = match next {
+                Some(next) => next,
+                None if whose == Use::Write => return Err(fault),
+                None => return Err(fault.of_reading()),
+            };
+        }
+    }
+
+    /// Whether an answer may be a replica's.
+    pub(crate) fn has_replicas(&self) -> bool {
+        match &self.topology {
+            Topology::One(links) => links.replica.is_some(),
+            Topology::Cluster(cluster) => cluster.reads_from_replicas(),
+        }
+    }
+
+    fn link(&self, key: &str, whose: Use) -> Result<Arc<Link>, Fault> {
+        match &self.topology {
+            Topology::One(links) => Ok(Arc::clone(links.of(whose))),
+            Topology::Cluster(cluster) => cluster.link(slot(key), whose),
+        }
+    }
+
+    async fn send(
+        &self,
+        link: &Link,
+        whose: Use,
+        command: &Cmd,
+        is_asking: bool,
+        deadline: Instant,
+    ) -> Result<Value, Fault> {
+        let wait_for = if whose == Use::Write { self.replicas_to_wait_for } else { 0 };
+        let checked = |answer: Value| answer.extract_error().map_err(|error| Fault::of(&error));
+        if !is_asking && wait_for == 0 {
+            return checked(link.send(command, deadline).await?);
+        }
+        let mut commands = Pipeline::new();
+        if is_asking {
+            commands.cmd("ASKING");
+        }
+        commands.add_command(command.clone());
+        if wait_for > 0 {
+            let left = deadline.saturating_duration_since(Instant::now()).as_millis().max(1);
+            commands.cmd("WAIT").arg(wait_for).arg(left as u64);
+        }
+        let mut answers = link.send_all(&commands, deadline).await?.into_iter();
+        if is_asking {
+            checked(answers.next().ok_or_else(Fault::odd_answer)?)?;
+        }
+        let answer = checked(answers.next().ok_or_else(Fault::odd_answer)?)?;
+        match answers.next().map(checked).transpose()? {
+            Some(Value::Int(have)) if have < wait_for as i64 => Err(Fault::timed_out(format!(
+                "written, but in time only {have} of {wait_for} replicas had it"
+            ))),
+            _ => Ok(answer),
+        }
+    }
+
+    /// Whom to ask next, after this went wrong; `None` if nobody.
+    async fn next(
+        &self,
+        link: &Arc<Link>,
+        key: &str,
+        whose: Use,
+        fault: &Fault,
+        tries: u32,
+    ) -> Result<Option<(Arc<Link>, bool)>, Fault> {
+        let again = |whose| self.link(key, whose).map(|link| Some((link, false)));
+        // What a replica can't answer, the master can.
+        let whose = if whose == Use::Read { Use::ReadLatest } else { whose };
+        if let Topology::Cluster(cluster) = &self.topology {
+            if !matches!(fault.cause, Cause::Ask(..) | Cause::TryAgain | Cause::NoScript) {
+                cluster.learn_soon();
+            }
+            match &fault.cause {
+                Cause::Moved(host, port) if tries <= HOPS => {
+                    return Ok(Some((cluster.at(link, host, *port, whose)?, false)));
+                }
+                Cause::Ask(host, port) if tries <= HOPS => {
+                    return Ok(Some((cluster.at(link, host, *port, whose)?, true)));
+                }
+                _ => {}
+            }
+        }
+        match &fault.cause {
+            Cause::Moved(..) | Cause::Ask(..) if matches!(self.topology, Topology::One(_)) => {
+                let words =
+                    "this server is one of a cluster: let the URL begin with redis+cluster://";
+                Err(Fault::new(StoreErrorKind::Unsupported, words))
+            }
+            // Until the deadline: each key is at one of the two servers.
+            Cause::TryAgain => {
+                sleep(PAUSE).await;
+                again(whose)
+            }
+            Cause::ReadOnly => {
+                link.reconnect();
+                if tries == 1 { again(whose) } else { Ok(None) }
+            }
+            Cause::Lost if whose != Use::Write && tries == 1 => again(whose),
+            Cause::NotSent | Cause::TimedOut | Cause::Kind(_)
+                if tries == 1 && link.is_replica() =>
+            {
+                again(whose)
+            }
+            _ => Ok(None),
+        }
+    }
+}

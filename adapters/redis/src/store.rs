@@ -1,0 +1,153 @@
+//! The store, and how it asks.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Value;
+use tokio::time::Instant;
+use tower_keep_core::{Account, AuthUser, StoreErrorKind, UserId};
+
+use crate::error::Fault;
+use crate::format::{self, UserFormat};
+use crate::keys::Keys;
+use crate::script::Life;
+use crate::servers::{Servers, Use};
+
+/// Users and session records in Redis.
+///
+/// A clone is another handle on the same connections. See the [crate's documentation](crate).
+pub struct RedisStore<U = Account> {
+    pub(crate) shared: Arc<Shared<U>>,
+}
+
+pub(crate) struct Shared<U> {
+    pub(crate) servers: Servers,
+    pub(crate) keys: Keys,
+    pub(crate) timeout: Duration,
+    pub(crate) users: Users<U>,
+}
+
+/// What the store knows of the application's users.
+pub(crate) struct Users<U> {
+    pub(crate) format: Box<dyn UserFormat<U>>,
+    pub(crate) login_name: fn(&U) -> &str,
+    pub(crate) life: Option<Duration>,
+}
+
+/// A user as stored.
+pub(crate) struct Found<U> {
+    pub(crate) user: U,
+    pub(crate) claim: String,
+}
+
+impl<U> Clone for RedisStore<U> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+/// Shows nothing of what is stored, and nothing of the connection.
+impl<U> fmt::Debug for RedisStore<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").finish_non_exhaustive()
+    }
+}
+
+impl<U: AuthUser> Users<U> {
+    pub(crate) fn write(&self, claim: &str, user: &U) -> Result<Vec<u8>, Fault> {
+        let written = self.format.write(user);
+        let written = written.map_err(|error| {
+            Fault::new(StoreErrorKind::Unsupported, format!("a user can't be written: {error}"))
+        })?;
+        Ok(format::Value { claim, user: &written }.write())
+    }
+
+    pub(crate) fn read(&self, id: &UserId, value: &[u8]) -> Result<Found<U>, Fault> {
+        let format::Value { claim, user } = format::Value::read(value)?;
+        let user = self.format.read(user);
+        let user =
+            user.map_err(|error| Fault::corrupt(format!("a user can't be read: {error}")))?;
+        if user.id() != *id {
+            return Err(Fault::corrupt("a user has another id than their key"));
+        }
+        Ok(Found { user, claim: claim.to_owned() })
+    }
+
+    pub(crate) fn life(&self) -> Life {
+        self.life.map_or(Life::Forever, |life| Life::Millis(millis(life)))
+    }
+}
+
+impl<U> RedisStore<U> {
+    pub(crate) fn servers(&self) -> &Servers {
+        &self.shared.servers
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.shared.keys
+    }
+
+    /// When a call that begins now has to be answered.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.shared.timeout
+    }
+
+    pub(crate) async fn get(
+        &self,
+        key: &str,
+        whose: Use,
+        deadline: Instant,
+    ) -> Result<Option<Vec<u8>>, Fault> {
+        let mut command = redis::cmd("GET");
+        command.arg(key);
+        let value = bytes(self.servers().ask(key, whose, &command, deadline).await?)?;
+        if value.is_none() && whose == Use::Read && self.servers().has_replicas() {
+            // A replica may not have it yet.
+            return bytes(self.servers().ask(key, Use::ReadLatest, &command, deadline).await?);
+        }
+        Ok(value)
+    }
+
+    /// Two values of one slot, in one round trip.
+    pub(crate) async fn get_both(
+        &self,
+        keys: [&str; 2],
+        deadline: Instant,
+    ) -> Result<[Option<Vec<u8>>; 2], Fault> {
+        let mut command = redis::cmd("MGET");
+        command.arg(&keys);
+        let answer = self.servers().ask(keys[0], Use::Read, &command, deadline).await?;
+        let Value::Array(values) = answer else { return Err(Fault::odd_answer()) };
+        let [one, other] = <[Value; 2]>::try_from(values).map_err(|_| Fault::odd_answer())?;
+        let mut both = [bytes(one)?, bytes(other)?];
+        for (value, key) in both.iter_mut().zip(keys) {
+            // Nothing is also what MGET says of a value of another type, and a replica of what it does
+            // not have yet.
+            if value.is_none() {
+                *value = self.get(key, Use::ReadLatest, deadline).await?;
+            }
+        }
+        Ok(both)
+    }
+}
+
+/// The bytes of an answer, or that there is nothing.
+pub(crate) fn bytes(answer: Value) -> Result<Option<Vec<u8>>, Fault> {
+    match answer {
+        Value::Nil => Ok(None),
+        Value::BulkString(bytes) => Ok(Some(bytes)),
+        Value::SimpleString(text) => Ok(Some(text.into_bytes())),
+        _ => Err(Fault::odd_answer()),
+    }
+}
+
+/// That the call has taken too long because others were always quicker.
+pub(crate) fn contended() -> Fault {
+    let words = "others have written the same all the time";
+    Fault::new(StoreErrorKind::Unavailable, words)
+}
+
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+}
