@@ -1,6 +1,7 @@
 //! Tests across crates, over real HTTP: a site with every kind of route, and browsers for it.
 
 mod http_client;
+pub mod load;
 mod process;
 mod site;
 mod store;
@@ -8,7 +9,7 @@ mod store;
 pub use http_client::{Http, raw, raw_from};
 pub use process::Process;
 pub use site::{Builder, Events, Gate, KEY, Site, account, has_records};
-pub use store::{AnyStore, Watched, WatchedStore, new_store};
+pub use store::{AnyStore, Watched, WatchedStore, drops_by_itself, new_store};
 
 /// A browser that talks to a server of these tests.
 pub type Browser = tower_keep_testkit::client::Client<Http>;

@@ -44,6 +44,11 @@ pub async fn new_store() -> WatchedStore {
     })
 }
 
+/// Whether that store drops what has expired by itself, so that there is nothing to purge.
+pub fn drops_by_itself() -> bool {
+    std::env::var("KEEP_STORE").is_ok_and(|kind| kind.starts_with("redis"))
+}
+
 fn url(variable: &str) -> String {
     std::env::var(variable)
         .unwrap_or_else(|_| panic!("{variable} is not set; `cargo xtask test` starts a server"))

@@ -1,20 +1,11 @@
 //! Databases that die, hang, refuse and contend, for real. Each test has a server of its own.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::extract::{Query, Request, State};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Router, ServiceExt};
-use http::{StatusCode, header};
-use serde::Deserialize;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
-use tower_keep::{Fault, Keys, LoginLayer};
 use tower_keep_core::{
     Account, End, EndReason, NewLogin, Rotation, SessionRecord, SessionStore, StoreError,
     StoreErrorKind, Timestamp, UserDirectory, UserId,
@@ -25,10 +16,8 @@ use tower_keep_sql::{Dialect, SqlStore};
 use tower_keep_sqlite::SqliteStore;
 use tower_keep_testkit::contract;
 use tower_keep_testkit::contract::sessions::new_record;
-use tower_keep_tests::{AnyStore, Browser, Http, KEY};
+use tower_keep_tests::load::Load;
 use xtask::servers::{Kind, Server};
-
-type Login = tower_keep::Login<Account>;
 
 fn server(kind: Kind) -> Server {
     Server::start(kind).expect("a server")
@@ -77,113 +66,10 @@ async fn mariadb_is_killed_under_load_and_comes_back() {
     killed_under_load::<MySqlDialect>(Kind::MariaDb).await;
 }
 
-#[derive(Deserialize)]
-struct Who {
-    user: String,
-}
-
-type Answer<T> = std::result::Result<T, Response>;
-
-async fn log_in(
-    State(store): State<Arc<dyn AnyStore>>,
-    Query(who): Query<Who>,
-    login: Login,
-) -> Answer<&'static str> {
-    let found = store.by_login(&who.user).await.map_err(Fault::from);
-    let user = found.map_err(IntoResponse::into_response)?.expect("a user");
-    login.log_in(user).remember(true).await.map_err(IntoResponse::into_response)?;
-    Ok("in")
-}
-
-async fn secret(login: Login) -> Result<String, Fault> {
-    Ok(login.user().await?.expect("the guard let them in").login().to_owned())
-}
-
-async fn log_out(login: Login) -> Result<&'static str, Fault> {
-    login.log_out().await?;
-    Ok("out")
-}
-
-/// A site with three pages: log in, see a secret, log out.
-async fn site(store: Arc<dyn AnyStore>) -> SocketAddr {
-    let layer = LoginLayer::builder(Arc::clone(&store), Keys::new(KEY)).with_sessions();
-    let auth = layer.build().expect("settings that agree");
-    let router = Router::new()
-        .route("/secret", get(secret))
-        .route_layer(auth.require_login())
-        .route("/login", get(log_in))
-        .route("/logout", get(log_out))
-        .with_state(store);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    let service = auth.layer(router);
-    let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service);
-    tokio::spawn(async move { axum::serve(listener, service).await });
-    address
-}
-
-/// What a client saw.
-#[derive(Debug, Default)]
-struct Seen {
-    /// When requests were begun that were refused for a fault.
-    faults: Vec<Instant>,
-    /// When requests were begun that showed the secret.
-    served: Vec<Instant>,
-}
-
-/// Logs in, looks at the secret a few times, logs out; until it is told to stop.
-async fn client(address: SocketAddr, name: String, stop: Arc<AtomicBool>) -> Seen {
-    let mut browser = Browser::new(Http::to(address));
-    let mut seen = Seen::default();
-    // After a logout that failed, either is right.
-    let (mut is_in, mut is_sure) = (false, true);
-    while !stop.load(Ordering::Relaxed) {
-        let steps = ["/secret", "/login", "/secret", "/secret", "/secret", "/logout", "/secret"];
-        for step in steps {
-            let path = format!("{step}?user={name}");
-            let begun = Instant::now();
-            let answer = browser.get(&path).await;
-            if answer.status == StatusCode::SERVICE_UNAVAILABLE {
-                seen.faults.push(begun);
-                assert!(!answer.headers.contains_key(header::SET_COOKIE), "{name}: {path}");
-                assert!(answer.headers.contains_key(header::RETRY_AFTER), "{name}: {path}");
-                // It may have taken effect before its answer was lost.
-                is_sure &= step != "/logout";
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                continue;
-            }
-            match (step, answer.status) {
-                ("/login", StatusCode::OK) => (is_in, is_sure) = (true, true),
-                ("/logout", StatusCode::OK) => (is_in, is_sure) = (false, true),
-                ("/secret", StatusCode::OK) => {
-                    assert_eq!(answer.text(), name, "somebody else's secret");
-                    assert!(is_in || !is_sure, "{name} is wrongly logged in");
-                    (is_in, is_sure) = (true, true);
-                    seen.served.push(begun);
-                }
-                ("/secret", StatusCode::UNAUTHORIZED) => {
-                    assert!(!is_in || !is_sure, "{name} is wrongly logged out");
-                    (is_in, is_sure) = (false, true);
-                }
-                other => panic!("{name}: {other:?}"),
-            }
-        }
-    }
-    seen
-}
-
 async fn killed_under_load<D: Dialect>(kind: Kind) {
     let mut server = server(kind);
     let store = open::<D>(&server, Duration::from_secs(1)).await;
-    for number in 0..CLIENTS {
-        let account = Account::new(number as u64, format!("user{number}"), "hash");
-        store.insert(&account).await.expect("a new account");
-    }
-    let address = site(Arc::new(store)).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|number| tokio::spawn(client(address, format!("user{number}"), stop.clone())))
-        .collect();
+    let load = Load::start(Arc::new(store), CLIENTS).await;
     tokio::time::sleep(KILLED_AFTER).await;
     let killed = Instant::now();
     server.kill();
@@ -195,23 +81,7 @@ async fn killed_under_load<D: Dialect>(kind: Kind) {
     .await
     .expect("it comes back");
     tokio::time::sleep(LOAD.saturating_sub(killed.elapsed() + KILLED_AFTER)).await;
-    stop.store(true, Ordering::Relaxed);
-    let mut late = Duration::ZERO;
-    for (number, client) in clients.into_iter().enumerate() {
-        let seen = client.await.expect("what a client saw");
-        let down = killed + Duration::from_millis(100)..killed + DOWN;
-        assert!(seen.served.iter().any(|at| *at < killed), "client {number} was served before");
-        assert!(
-            seen.served.iter().all(|at| !down.contains(at)),
-            "client {number} was served by none"
-        );
-        assert!(seen.faults.iter().any(|at| down.contains(at)), "client {number} noticed");
-        let again = seen.served.iter().find(|at| **at > back);
-        assert!(again.is_some(), "client {number} was served again");
-        let last = seen.faults.last().map(|at| at.saturating_duration_since(back));
-        late = late.max(last.unwrap_or_default());
-    }
-    println!("the last request that failed was begun {late:?} after the server was back");
+    let late = load.stop().await.served_but_for(killed, killed + DOWN, back);
     assert!(late <= RECOVERY, "the last failed {late:?} after the server was back");
     drop(server);
 }

@@ -11,7 +11,7 @@ use tower_keep::{
 use tower_keep_core::NewLogin;
 use tower_keep_memory::{MemorySessions, MemoryStore};
 use tower_keep_testkit::{Call, Trouble};
-use tower_keep_tests::{Browser, Builder, KEY, Site, Watched, account, new_store};
+use tower_keep_tests::{Browser, Builder, KEY, Site, Watched, account, drops_by_itself, new_store};
 
 const SESSION: &str = "__Host-keep";
 const REMEMBER: &str = "__Host-keep-remember";
@@ -711,8 +711,9 @@ async fn expired_sessions_are_purged_after_the_clocks_may_differ() {
     site.advance(1_000 + 299);
     assert_eq!(site.auth.purge(100).await.unwrap(), 0);
     site.advance(1);
-    assert_eq!(site.auth.purge(3).await.unwrap(), 3);
-    assert_eq!(site.auth.purge(100).await.unwrap(), 2);
+    let expected = if drops_by_itself() { [0, 0] } else { [3, 2] };
+    assert_eq!(site.auth.purge(3).await.unwrap(), expected[0]);
+    assert_eq!(site.auth.purge(100).await.unwrap(), expected[1]);
     assert_eq!(name(&mut remembered).await, "notch");
 }
 

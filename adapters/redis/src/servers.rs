@@ -12,6 +12,7 @@ use crate::cluster::Cluster;
 use crate::error::{Cause, Fault};
 use crate::keys::slot;
 use crate::link::Link;
+use crate::store::millis;
 
 /// How often a command is sent on to another server.
 const HOPS: u32 = 5;
@@ -129,8 +130,9 @@ impl Servers {
         }
         commands.add_command(command.clone());
         if wait_for > 0 {
-            let left = deadline.saturating_duration_since(Instant::now()).as_millis().max(1);
-            commands.cmd("WAIT").arg(wait_for).arg(left as u64);
+            // The server gives up first, and says how many have it.
+            let left = deadline.saturating_duration_since(Instant::now()) * 3 / 4;
+            commands.cmd("WAIT").arg(wait_for).arg(millis(left));
         }
         let mut answers = link.send_all(&commands, deadline).await?.into_iter();
         if is_asking {

@@ -51,7 +51,11 @@ const PACKAGES: &[Package] = &[
         package: "tower-keep-tests",
         needs: &[Need::Python, POSTGRES, MYSQL, REDIS, SENTINEL, CLUSTER],
     },
-    Package { name: "quickstart", package: "quickstart", needs: &[POSTGRES, MYSQL, REDIS] },
+    Package {
+        name: "quickstart",
+        package: "quickstart",
+        needs: &[POSTGRES, MYSQL, REDIS, SENTINEL, CLUSTER],
+    },
     Package { name: "hyper", package: "hyper-example", needs: &[] },
     Package { name: "benches", package: "tower-keep-benches", needs: &[] },
 ];

@@ -246,6 +246,20 @@ impl Server {
         Err(format!("{} does not answer:\n{log}", self.program.display()))
     }
 
+    /// Starts it again, and does not wait until it answers.
+    ///
+    /// # Errors
+    ///
+    /// It can't be started.
+    pub fn begin(&mut self) -> Result<(), String> {
+        self.spawn()
+    }
+
+    /// Has it started with more settings from the next time on.
+    pub fn add_arguments(&mut self, arguments: &[&str]) {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    }
+
     fn prepared(kind: Kind) -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let program = kind.program()?;

@@ -226,7 +226,9 @@ async fn accounts_and_sessions_survive_a_restart() {
             panic!("{variable} is not set; `cargo xtask test quickstart` starts a server")
         })
     };
-    for store in ["sqlite:quickstart.db", &server("POSTGRES_URL"), &server("MYSQL_URL")] {
+    let servers =
+        ["POSTGRES_URL", "MYSQL_URL", "REDIS_URL", "REDIS_SENTINEL_URL", "REDIS_CLUSTER_URL"];
+    for store in servers.map(server).iter().chain(["sqlite:quickstart.db".to_owned()].iter()) {
         let site = start_with(directory.path(), store);
         let mut browser = site.browser();
         log_in(&mut browser, &site, &[("remember", "on")]).await;

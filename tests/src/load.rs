@@ -1,0 +1,207 @@
+//! A site under load: clients log in, look at a secret, log out, and note what they saw.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Router, ServiceExt};
+use http::{StatusCode, header};
+use serde::Deserialize;
+use tokio::task::JoinHandle;
+use tower_keep::{Account, Fault, Keys, LoginLayer};
+
+use crate::{AnyStore, Browser, Http, KEY};
+
+type Login = tower_keep::Login<Account>;
+type Answer<T> = std::result::Result<T, Response>;
+
+/// What happens next to a request that was refused.
+const PAUSE: Duration = Duration::from_millis(20);
+
+#[derive(Deserialize)]
+struct Who {
+    user: String,
+}
+
+async fn log_in(
+    State(store): State<Arc<dyn AnyStore>>,
+    Query(who): Query<Who>,
+    login: Login,
+) -> Answer<&'static str> {
+    let found = store.by_login(&who.user).await.map_err(Fault::from);
+    let user = found.map_err(IntoResponse::into_response)?.expect("a user");
+    login.log_in(user).remember(true).await.map_err(IntoResponse::into_response)?;
+    Ok("in")
+}
+
+async fn secret(login: Login) -> Result<String, Fault> {
+    Ok(login.user().await?.expect("the guard let them in").login().to_owned())
+}
+
+async fn log_out(login: Login) -> Result<&'static str, Fault> {
+    login.log_out().await?;
+    Ok("out")
+}
+
+/// A site with three pages: log in, see a secret, log out.
+async fn site(store: Arc<dyn AnyStore>) -> SocketAddr {
+    let layer = LoginLayer::builder(Arc::clone(&store), Keys::new(KEY)).with_sessions();
+    let auth = layer.build().expect("settings that agree");
+    let router = Router::new()
+        .route("/secret", get(secret))
+        .route_layer(auth.require_login())
+        .route("/login", get(log_in))
+        .route("/logout", get(log_out))
+        .with_state(store);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let service = auth.layer(router);
+    let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service);
+    tokio::spawn(async move { axum::serve(listener, service).await });
+    address
+}
+
+/// What a client saw.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// When requests were begun that were refused for a fault, and to which page.
+    pub faults: Vec<(Instant, &'static str)>,
+    /// When requests were begun that showed the secret.
+    pub served: Vec<Instant>,
+    /// Answers that don't fit what was answered before.
+    pub wrong: Vec<Wrong>,
+    /// How long the slowest look at the secret took that was answered with it.
+    pub slowest: Duration,
+}
+
+/// Somebody who is logged in, or out, after a confirmed word to the contrary.
+#[derive(Debug)]
+pub struct Wrong {
+    /// When that word was given.
+    pub confirmed: Instant,
+    /// In words.
+    pub what: String,
+}
+
+/// Logs in, looks at the secret a few times, logs out; until it is told to stop.
+async fn client(address: SocketAddr, name: String, stop: Arc<AtomicBool>) -> Seen {
+    let mut browser = Browser::new(Http::to(address));
+    let mut seen = Seen::default();
+    // After a logout that failed, either is right.
+    let (mut is_in, mut is_sure, mut confirmed) = (false, true, Instant::now());
+    while !stop.load(Ordering::Relaxed) {
+        let steps = ["/secret", "/login", "/secret", "/secret", "/secret", "/logout", "/secret"];
+        for step in steps {
+            let path = format!("{step}?user={name}");
+            let begun = Instant::now();
+            let answer = browser.get(&path).await;
+            if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+                seen.faults.push((begun, step));
+                assert!(!answer.headers.contains_key(header::SET_COOKIE), "{name}: {path}");
+                assert!(answer.headers.contains_key(header::RETRY_AFTER), "{name}: {path}");
+                // It may have taken effect before its answer was lost.
+                is_sure &= step != "/logout";
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            let found = match (step, answer.status) {
+                ("/login", StatusCode::OK) => {
+                    (is_in, is_sure, confirmed) = (true, true, Instant::now());
+                    continue;
+                }
+                ("/logout", StatusCode::OK) => {
+                    (is_in, is_sure, confirmed) = (false, true, Instant::now());
+                    continue;
+                }
+                ("/secret", StatusCode::OK) => {
+                    assert_eq!(answer.text(), name, "somebody else's secret");
+                    seen.served.push(begun);
+                    seen.slowest = seen.slowest.max(begun.elapsed());
+                    true
+                }
+                ("/secret", StatusCode::UNAUTHORIZED) => false,
+                other => panic!("{name}: {other:?}"),
+            };
+            if is_sure && found != is_in {
+                let what = format!("{name} is {}", if found { "still in" } else { "out" });
+                seen.wrong.push(Wrong { confirmed, what });
+            }
+            (is_in, is_sure) = (found, true);
+        }
+    }
+    seen
+}
+
+/// Clients at work.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Seen>>,
+}
+
+impl Load {
+    /// Starts a site on this store, and so many clients, each with a user of its own: `0`, `1` and so on.
+    ///
+    /// # Panics
+    ///
+    /// If the store does not take the users.
+    pub async fn start(store: Arc<dyn AnyStore>, clients: usize) -> Self {
+        for number in 0..clients {
+            let account = Account::new(number as u64, format!("user{number}"), "hash");
+            store.insert(&account).await.expect("a new account");
+        }
+        let address = site(store).await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let clients = (0..clients)
+            .map(|number| tokio::spawn(client(address, format!("user{number}"), stop.clone())))
+            .collect();
+        Self { stop, clients }
+    }
+
+    /// Stops the clients; what each saw.
+    ///
+    /// # Panics
+    ///
+    /// If a client saw what must never be.
+    pub async fn stop(self) -> Outcome {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Vec::new();
+        for client in self.clients {
+            all.push(client.await.expect("what a client saw"));
+        }
+        Outcome(all)
+    }
+}
+
+/// What each client saw.
+#[derive(Debug)]
+pub struct Outcome(pub Vec<Seen>);
+
+impl Outcome {
+    /// Every client was served before the server was killed and when it was `back`, by nobody in between,
+    /// and nobody was ever wrongly logged in or out. Answers how late the last request failed.
+    ///
+    /// # Panics
+    ///
+    /// If that is not so.
+    pub fn served_but_for(&self, killed: Instant, until: Instant, back: Instant) -> Duration {
+        let mut late = Duration::ZERO;
+        for (number, seen) in self.0.iter().enumerate() {
+            let down = killed + Duration::from_millis(100)..until;
+            assert!(seen.wrong.is_empty(), "{:?}", seen.wrong);
+            assert!(seen.served.iter().any(|at| *at < killed), "client {number} was served before");
+            let by_none = seen.served.iter().all(|at| !down.contains(at));
+            assert!(by_none, "client {number} was served by none");
+            let noticed = seen.faults.iter().any(|(at, _)| down.contains(at));
+            assert!(noticed, "client {number} noticed");
+            assert!(seen.served.iter().any(|at| *at > back), "client {number} was served again");
+            let last = seen.faults.last().map(|(at, _)| at.saturating_duration_since(back));
+            late = late.max(last.unwrap_or_default());
+        }
+        println!("the last request that failed was begun {late:?} after the server was back");
+        late
+    }
+}
