@@ -1,9 +1,13 @@
 //! `cargo bench -p tower-keep-benches --bench stores`: what the stores take, alone and with 64 tasks at
 //! once, and beside each SQL store what the bare driver takes for the same statements.
 //!
-//! Store and driver share one pool of ten connections, and both read every column. The times are per call.
-//! First come the ratios at 64 tasks, of rounds that alternate; then criterion, one case after the other,
-//! unless `KEEP_RATIOS` is set.
+//! Store and driver share one pool of ten connections, and both read every column; of Redis each has one
+//! connection. The times are per call. First come the ratios at 64 tasks, and of Redis at one, of rounds
+//! that alternate; then criterion, one case after the other, unless `KEEP_RATIOS` is set. `KEEP_STORE`
+//! names a store to measure alone.
+
+#[path = "stores/redis.rs"]
+mod redis;
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -329,20 +333,20 @@ const ROUND: u64 = 64 * 20;
 /// Store and bare driver by turns; the median of the rounds' ratios says what the adapter adds.
 async fn compare<S: Subject, B: Subject>(
     database: &str,
-    keep: &Arc<S>,
-    bare: &Arc<B>,
-    generations: Generations,
+    tasks: u64,
+    (keep, generations): (&Arc<S>, Generations),
+    (bare, bare_generations): (&Arc<B>, Generations),
 ) {
     for (call, name) in CALLS {
         let (mut ratios, mut bares) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
-            let work = (TASKS[1], ROUND);
+            let work = (tasks, ROUND);
             // Whoever comes second finds the caches as the first has left them.
             let (kept, bared) = if round % 2 == 0 {
                 let kept = time(keep, call, work, generations).await;
-                (kept, time(bare, call, work, generations).await)
+                (kept, time(bare, call, work, bare_generations).await)
             } else {
-                let bared = time(bare, call, work, generations).await;
+                let bared = time(bare, call, work, bare_generations).await;
                 (time(keep, call, work, generations).await, bared)
             };
             ratios.push(kept.as_secs_f64() / bared.as_secs_f64());
@@ -351,7 +355,7 @@ async fn compare<S: Subject, B: Subject>(
         ratios.sort_by(f64::total_cmp);
         bares.sort_by(f64::total_cmp);
         let (ratio, bare) = (ratios[ROUNDS / 2], bares[ROUNDS / 2]);
-        println!("{database}, {name}: bare driver {bare:.0} µs, keep {ratio:.2} times that");
+        println!("{database}/{name}/{tasks}: bare driver {bare:.0} µs, keep {ratio:.2} times that");
     }
 }
 
@@ -376,7 +380,7 @@ where
     let store = runtime.block_on(async { fill(open::<D>(url).await).await });
     let (bare, generations) = (Arc::new(Bare(store.measured(), store.clone())), generations());
     let keep = Arc::new(Keep(store));
-    runtime.block_on(compare(D::NAME, &keep, &bare, generations));
+    runtime.block_on(compare(D::NAME, TASKS[1], (&keep, generations), (&bare, generations)));
     if std::env::var_os("KEEP_RATIOS").is_none() {
         measure(criterion, runtime, [D::NAME, "bare driver"], &bare, generations);
         measure(criterion, runtime, [D::NAME, "keep"], &keep, generations);
@@ -386,14 +390,25 @@ where
 fn stores(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = format!("sqlite:{}", directory.path().join("keep.db").display());
-    database::<SqliteDialect>(criterion, &runtime, &file);
-    let (postgres, mariadb) = (server(Kind::Postgres), server(Kind::MariaDb));
-    database::<PostgresDialect>(criterion, &runtime, &postgres.url);
-    database::<MySqlDialect>(criterion, &runtime, &mariadb.url);
-    let memory = Arc::new(Keep(runtime.block_on(fill(MemoryStore::new()))));
-    measure(criterion, &runtime, ["memory", "keep"], &memory, generations());
+    let is_asked_for = |name| std::env::var("KEEP_STORE").map_or(true, |only| only == name);
+    if is_asked_for("sqlite") {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = format!("sqlite:{}", directory.path().join("keep.db").display());
+        database::<SqliteDialect>(criterion, &runtime, &file);
+    }
+    if is_asked_for("postgres") {
+        database::<PostgresDialect>(criterion, &runtime, &server(Kind::Postgres).url);
+    }
+    if is_asked_for("mysql") {
+        database::<MySqlDialect>(criterion, &runtime, &server(Kind::MariaDb).url);
+    }
+    if is_asked_for("redis") {
+        redis::database(criterion, &runtime, &server(Kind::Redis).url);
+    }
+    if is_asked_for("memory") {
+        let memory = Arc::new(Keep(runtime.block_on(fill(MemoryStore::new()))));
+        measure(criterion, &runtime, ["memory", "keep"], &memory, generations());
+    }
 }
 
 criterion_group!(benches, stores);

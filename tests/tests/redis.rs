@@ -13,7 +13,7 @@ use tower_keep_core::{
     Account, AuthUser, End, EndReason, LoginStore, NewLogin, Rotation, SessionRecord, SessionStore,
     StoreError, StoreErrorKind, Touch, UserDirectory, UserFinder, UserId, UserStore,
 };
-use tower_keep_redis::{RedisStore, UserFormat};
+use tower_keep_redis::{RedisStore, TlsCertificates, UserFormat};
 use tower_keep_testkit::contract;
 use tower_keep_testkit::contract::sessions::new_record;
 use tower_keep_tests::load::Load;
@@ -122,6 +122,90 @@ async fn a_socket_and_a_database_of_its_own_will_do() {
     assert!(ask(server.port(), "INFO keyspace").contains("db3:"));
     let other = open(&format!("{}/2", server.url())).await;
     assert!(other.load(&record.key).await.expect("no fault").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_can_be_encrypted() {
+    let mut authority = rcgen::CertificateParams::new([]).expect("parameters");
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_key = rcgen::KeyPair::generate().expect("a key");
+    let root = authority.self_signed(&authority_key).expect("a certificate").pem();
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let own = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("parameters");
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let own = own.signed_by(&key, &issuer).expect("a certificate");
+    let directory = tempfile::tempdir().expect("a directory");
+    // The server runs as somebody else.
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("a directory");
+    for (name, text) in [("root", root.clone()), ("own", own.pem()), ("key", key.serialize_pem())] {
+        std::fs::write(path(name), text).expect("a file");
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    let port = port.expect("a free port").port().to_string();
+    let (root_file, own_file, key_file) = (path("root"), path("own"), path("key"));
+    let _server = Server::start_redis(&[
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &own_file,
+        "--tls-key-file",
+        &key_file,
+        "--tls-ca-cert-file",
+        &root_file,
+        "--tls-auth-clients",
+        "no",
+    ])
+    .expect("a server");
+    let url = format!("rediss://:secret@localhost:{port}");
+    let said = refused(&url).await;
+    assert!(said.contains("certificate"), "an authority that nobody knows: {said}");
+    let root_cert = Some(root.into_bytes());
+    let certificates = TlsCertificates { client_tls: None, root_cert };
+    let store = RedisStore::builder(url).with_certificates(certificates).build().await;
+    let store = store.expect("a store");
+    let record = begin(&store, "1").await;
+    assert_eq!(store.load(&record.key).await.expect("no fault").as_deref(), Some(&record));
+}
+
+#[tokio::test]
+async fn a_server_that_evicts_is_warned_of() {
+    let said = |server: &Server| {
+        let url = server.url();
+        async move {
+            let log = Log::default();
+            let writer = log.clone();
+            let subscriber =
+                tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+            let guard = tracing::subscriber::set_default(subscriber.finish());
+            open(&url).await;
+            drop(guard);
+            let log = log.0.lock().expect("no writer panics");
+            String::from_utf8_lossy(&log).into_owned()
+        }
+    };
+    let server = Server::start_redis(&["--maxmemory-policy", "allkeys-lru"]).expect("a server");
+    let warned = said(&server).await;
+    assert!(warned.contains("WARN") && warned.contains("noeviction"), "{warned}");
+    assert!(warned.contains("allkeys-lru"), "{warned}");
+    assert_eq!(ask(server.port(), "CONFIG SET maxmemory-policy noeviction"), "OK");
+    assert_eq!(said(&server).await, "");
+}
+
+/// What is logged on this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no writer panics").extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -735,7 +819,63 @@ async fn a_write_that_waits_for_replicas_says_when_they_do_not_have_it() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replica_does_not_have_is_lost_with_the_master_unless_it_was_waited_for() {
+    for replicas in [0, 1] {
+        let mut cluster = Server::start(Kind::RedisCluster).expect("a cluster");
+        let builder = RedisStore::builder(cluster.url()).with_timeout(Duration::from_millis(800));
+        let store = builder.with_replicas_to_wait_for(replicas).build().await.expect("a store");
+        let slot = |id: &u64| -> u16 {
+            let words = format!("CLUSTER KEYSLOT {{{id}}}");
+            ask(cluster.port(), &words).parse().expect("a slot")
+        };
+        let id = (0..).find(|id| SECOND.contains(&usize::from(slot(id)))).expect("some user");
+        let user = UserId::from(id);
+        let old = begin(&store, user.as_str()).await;
+        let [master, _, _, replica, _] = cluster.members() else { panic!("six nodes") };
+        let offset = |server: &Server| {
+            let info = ask(server.port(), "INFO replication");
+            info.lines()
+                .find_map(|line| line.strip_prefix("master_repl_offset:"))
+                .map(str::to_owned)
+        };
+        while offset(master) != offset(replica) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        replica.freeze(true);
+        let ended = store.revoke_all(&user, None, &end(&old)).await;
+        let new = new_record(&user);
+        let created = store.create(&login(&new)).await;
+        master.kill();
+        replica.freeze(false);
+        let patience = Instant::now() + Duration::from_secs(20);
+        let kept = loop {
+            match store.load_login(&old.key, Some(&user)).await {
+                Ok(found) => break found.expect("it was there before"),
+                Err(error) => assert!(Instant::now() < patience, "{}", said(&error)),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        // The end of one session and the beginning of another never were.
+        assert!(kept.record.ended.is_none());
+        let found = store.load_login(&new.key, Some(&user)).await.expect("no fault");
+        assert!(found.is_none());
+        match replicas {
+            0 => assert!(ended.is_ok() && created.is_ok(), "and nobody was told"),
+            _ => {
+                for kind in [ended.map(drop), created.map(drop)] {
+                    let kind = kind.expect_err("it was not confirmed").kind();
+                    assert_eq!(kind, StoreErrorKind::Timeout);
+                }
+            }
+        }
+    }
+}
+
 // ---- under load ----
+
+/// The slots of a cluster's second master.
+const SECOND: std::ops::Range<usize> = 16_384 / 3..16_384 * 2 / 3;
 
 const CLIENTS: usize = 64;
 /// How soon everybody is served again.
@@ -810,13 +950,12 @@ async fn a_master_dies_under_load(
     tokio::time::sleep(Duration::from_secs(12)).await;
     let last = Instant::now() - Duration::from_secs(3);
     let outcome = load.stop().await;
-    let (first, end) = (16_384 / 3, 16_384 * 2 / 3);
     let mut lost = Lost { writes: 0, earliest: Duration::ZERO };
     let mut away: HashMap<bool, Duration> = HashMap::new();
     for (number, seen) in outcome.0.iter().enumerate() {
         let slot: usize =
             ask(port, &format!("CLUSTER KEYSLOT {{{number}}}")).parse().expect("a slot");
-        let is_victims = (first..end).contains(&slot);
+        let is_victims = SECOND.contains(&slot);
         for (at, step) in &seen.faults {
             let after = at.saturating_duration_since(harmed);
             // Who is logged in stays so, unless it is the victim who knows; logging in and out also needs
@@ -837,7 +976,8 @@ async fn a_master_dies_under_load(
             lost.earliest = lost.earliest.max(harmed.saturating_duration_since(wrong.confirmed));
         }
     }
-    println!("last refused: {away:?}; lost: {lost:?}");
+    let confirmed: usize = outcome.0.iter().map(|seen| seen.confirmed).sum();
+    println!("last refused: {away:?}; of {confirmed} logins and logouts lost: {lost:?}");
     let longest = away.values().max().copied().unwrap_or_default();
     assert!(longest < longest_away, "the replica has taken over, and it was noticed");
     lost

@@ -1,17 +1,6 @@
 //! What the keys are called, and in which slot of a cluster they are.
 //!
-//! | key | what it holds |
-//! | --- | --- |
-//! | `keep:{42}:user` | the user with the id 42 |
-//! | `keep:{42}:session:…` | a session record of theirs |
-//! | `keep:{42}:live` | the keys of their sessions that have not ended, by when they expire |
-//! | `keep:{42}:untold` | those that ended for a replay and were not told yet |
-//! | `keep:{42}:pending:…` | that a login name is being taken for them |
-//! | `keep:login:ada` | whose login name that is |
-//! | `keep:session:…` | whose session that is |
-//!
-//! A cluster hashes what is between the braces, so all that is of one user is in one slot, and can be
-//! read and written at one moment.
+//! The crate's documentation lists them and says why.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

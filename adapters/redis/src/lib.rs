@@ -1,4 +1,103 @@
-#![doc = include_str!("../README.md")]
+//! Users and session records in Redis or Valkey: one server, Sentinel or Cluster.
+//!
+//! ```no_run
+//! use tower_keep_core::{Account, UserDirectory, UserFinder};
+//! use tower_keep_redis::RedisStore;
+//!
+//! # async fn example() -> Result<(), tower_keep_core::StoreError> {
+//! let store = RedisStore::builder("redis://:secret@localhost").build().await?;
+//! store.insert(&Account::new(42, "ada", "$argon2id$…")).await?;
+//! assert!(store.by_login("ada").await?.is_some());
+//! # Ok(()) }
+//! ```
+//!
+//! Another URL is another topology: see [`RedisStore::builder`]. Users of the application's own type:
+//! [`with_users`](RedisStoreBuilder::with_users).
+//!
+//! # Keys and slots
+//!
+//! | key | what it holds |
+//! | --- | --- |
+//! | `keep:{42}:user` | the user with the id 42: `1`, a claim, and JSON |
+//! | `keep:{42}:session:…` | a session record of theirs, as JSON; it expires by itself |
+//! | `keep:{42}:live` | a sorted set of their sessions that have not ended, by when they expire |
+//! | `keep:{42}:untold` | the same of those that ended for a replay and were not told yet |
+//! | `keep:{42}:pending:…` | that a login name is being taken for them; for a minute at most |
+//! | `keep:login:ada` | whose login name that is: a claim, and the id |
+//! | `keep:session:…` | whose session that is: the id |
+//!
+//! A cluster puts a key into a slot by what stands between its braces. All that is of one user is in one
+//! slot, because the contract of sessions wants it at one moment: of two logins one sees the other, a limit
+//! holds, a list shows all of an end or nothing. So the user and the record of a request come by one
+//! `MGET`, and every script has keys of one slot. (In an id, `}` is written as `%7D` and `%` as `%25`; the
+//! empty id is `%`.)
+//!
+//! Two things are not in the user's slot, because who looks for them does not know the user:
+//!
+//! - Whose session it is, for who knows the session's key alone: a remember cookie that comes back, the end
+//!   of a session by its key. It is written before the record, lives longer and never changes, so it needs
+//!   no transaction with it.
+//! - Whose login name it is. The user's value decides: it holds the claim by which they have the name, and
+//!   a name's key with another claim is nobody's. A name is claimed first and the user is written after, on
+//!   condition that nobody has broken off the claim; what was left halfway is taken over by the next who
+//!   wants the name. So a name is unique and a rename happens at one moment, without a transaction across
+//!   slots, and without a clock.
+//!
+//! Every change is a comparison and a write in one short script: a call reads, decides in Rust, and writes
+//! if what it read is still so; else it begins again. The script is sent by its SHA-1, and whole to a server
+//! that does not know it, as after a restart.
+//!
+//! # What a failover loses
+//!
+//! Redis confirms a write before its replicas have it. When a master dies, what no replica has is lost with
+//! it: a login (the user is asked to log in again), or the end of a session (it is there again, until it is
+//! ended anew or expires). In step, replicas are milliseconds behind: with 64 clients that log in and out
+//! all the time, the kill of a master of a local cluster lost none of some thousand confirmed writes. A
+//! replica that hangs or whose network is slow is as far behind as that takes.
+//!
+//! [`with_replicas_to_wait_for(1)`](RedisStoreBuilder::with_replicas_to_wait_for) confirms a write only when
+//! a replica has it, and otherwise says that it is not known (a 503 for the visitor). It narrows the loss to
+//! a failover that picks another replica than the one that had it, which with one replica per master there
+//! is none. In return a master without a replica takes no writes: after a failover nobody logs in or out
+//! there until a replica is back, so have two of each. The server's `min-replicas-to-write` keeps a master
+//! that is cut off from taking writes that will be lost.
+//!
+//! A remember cookie whose renewal was lost is of a later generation than its record, which counts as
+//! nobody's, clears no cookie and is logged.
+//!
+//! # Faults
+//!
+//! | what happens | what a call answers |
+//! | --- | --- |
+//! | the server is gone, loads its data, has no memory, is a replica; a slot has no master | [unavailable] |
+//! | it does not answer in time; the connection is lost in the middle of a write | [timeout]: it may have been done |
+//! | more calls wait than are allowed | [unavailable], at once |
+//! | a key of ours holds another type, or what can't be read | [corrupt] |
+//! | the URL, a right or a version is wrong | [unsupported], at the start |
+//!
+//! What surely was not done is done again: after `MOVED`, `ASK`, `TRYAGAIN` and `NOSCRIPT`, once after
+//! `READONLY`, and once more what only reads and lost its connection. Each server has one connection for all
+//! calls, which is made anew when it is lost or silent; of tries that fail there is one every half a second.
+//! A node that hangs holds up its own slots and no others.
+//!
+//! Redis has to keep what it was given: `maxmemory-policy noeviction`, about which
+//! [`build`](RedisStoreBuilder::build) warns, and a persistence that you trust (`appendonly yes`). A server
+//! that comes back empty knows nobody.
+//!
+//! [unavailable]: tower_keep_core::StoreErrorKind::Unavailable
+//! [timeout]: tower_keep_core::StoreErrorKind::Timeout
+//! [corrupt]: tower_keep_core::StoreErrorKind::Corrupt
+//! [unsupported]: tower_keep_core::StoreErrorKind::Unsupported
+//!
+//! | look for | in |
+//! | --- | --- |
+//! | the keys' names | `keys.rs` |
+//! | the scripts | `commit.lua`, `records.lua`, `owner.lua`; what sends them: `script.rs` |
+//! | how a login name is taken | `users.rs` |
+//! | what a login writes | `sessions.rs` |
+//! | which server is asked, and when again | `servers.rs`, `cluster.rs` |
+//! | one connection | `link.rs` |
+//! | what an error means | `error.rs` |
 
 mod address;
 mod builder;

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::future::try_join4;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::Value;
 use tokio::time::Instant;
@@ -223,45 +224,51 @@ impl<U: AuthUser> RedisStore<U> {
         login: &NewLogin<'_>,
         deadline: Instant,
     ) -> Result<Option<Creation>, Fault> {
-        let (record, servers) = (login.record, self.servers());
-        let (user, now, until) = (&record.user, record.created, login.ended_until);
+        let NewLogin { record, ended_until: until, limit, .. } = *login;
+        let (user, now) = (&record.user, record.created);
         let keys = self.keys().of(user);
+        // All at once; what each of them finds is a condition of the change.
+        let (live, untold) = (keys.live(), keys.untold());
+        let (own, replaced, live, untold) = try_join4(
+            self.own(record, deadline),
+            self.replaced(login, deadline),
+            async {
+                match limit {
+                    Some(_) => self.listed(user, &live, &[], deadline).await,
+                    None => Ok(Listed::new()),
+                }
+            },
+            self.listed(user, &untold, &[], deadline),
+        )
+        .await?;
         let taken = || Fault::new(StoreErrorKind::Conflict, "the session's key is taken");
-        if self.find(&record.key, None, Use::ReadLatest, deadline).await?.is_some() {
-            return Err(taken());
-        }
-        let mut changes: Vec<(Stored, SessionRecord)> = Vec::new();
-        let how = End { at: now, reason: EndReason::Replaced, keep_until: until };
-        for key in login.replacing {
-            let standing = self.standing_for(key, &record.key, deadline).await?;
-            let is_new = |stored: &Stored| {
-                stored.record.user == *user
-                    && changes.iter().all(|(known, _)| known.record.key != stored.record.key)
-            };
-            if let Some(stored) = standing.filter(is_new) {
-                let after = ended(&stored.record, &how, Some(record.key));
-                changes.push((stored, after));
-            }
-        }
+        own.map_err(|_| taken())?;
         let mut commit = Commit::default();
         put(&mut commit, &keys, None, record, now);
+        let mut changes: Vec<(Stored, SessionRecord)> = Vec::new();
         let mut over_limit = Vec::new();
-        if let Some(limit) = login.limit {
-            let live = self.listed(user, &keys.live(), &[], deadline).await?;
+        if let Some(limit) = limit {
             commit.if_counts(keys.live(), live.len());
             let is_replaced =
-                |key: &SessionKey| changes.iter().any(|(known, _)| known.record.key == *key);
-            let counts =
-                |stored: &Stored| stored.record.is_live(now) && !is_replaced(&stored.record.key);
+                |key: &SessionKey| replaced.iter().any(|known| known.record.key == *key);
             let mut others = Vec::new();
             for (key, stored) in live {
                 match stored {
-                    Some(stored) if counts(&stored) => others.push(stored),
+                    Some(stored) if stored.record.is_live(now) && !is_replaced(&key) => {
+                        others.push(stored);
+                    }
                     Some(_) => {}
                     None => commit.remove(keys.live(), member(&key)),
                 }
             }
-            let Some(oldest) = surplus(others, limit) else { return Ok(Some(Creation::Full)) };
+            let Some(oldest) = surplus(others, limit) else {
+                let is_taken = self.find(&record.key, None, Use::ReadLatest, deadline).await?;
+                if is_taken.is_some() {
+                    return Err(taken());
+                }
+                self.disown(record, deadline).await?;
+                return Ok(Some(Creation::Full));
+            };
             let how = End { at: now, reason: EndReason::Limit, keep_until: until };
             for stored in oldest {
                 let after = ended(&stored.record, &how, None);
@@ -269,8 +276,13 @@ impl<U: AuthUser> RedisStore<U> {
                 changes.push((stored, after));
             }
         }
+        let how = End { at: now, reason: EndReason::Replaced, keep_until: until };
+        for stored in replaced {
+            let after = ended(&stored.record, &how, Some(record.key));
+            changes.push((stored, after));
+        }
         let mut replays = Vec::new();
-        for (key, stored) in self.listed(user, &keys.untold(), &[], deadline).await? {
+        for (key, stored) in untold {
             let Some(stored) = stored.filter(|stored| is_untold(&stored.record)) else {
                 commit.remove(keys.untold(), member(&key));
                 continue;
@@ -288,20 +300,52 @@ impl<U: AuthUser> RedisStore<U> {
             put(&mut commit, &keys, Some(stored), after, now);
         }
         commit.prune(keys.live(), now.minus(PRUNED_AFTER).as_secs(), keys.sessions());
-
-        let name = self.keys().owner(&record.key);
-        let millis = life(record.expires, now) + MARGIN;
-        let mut owner = Commit::default();
-        owner.if_absent_or_is(name.clone(), user.as_bytes());
-        owner.set(name, user.as_bytes().to_vec(), Life::Millis(millis));
-        if owner.run(servers, deadline).await?.is_err() {
-            return Err(taken());
-        }
-        match commit.run(servers, deadline).await? {
+        match commit.run(self.servers(), deadline).await? {
             Ok(()) => Ok(Some(Creation::Created { ended: over_limit, replays })),
             Err(Refused(0)) => Err(taken()),
             Err(_) => Ok(None),
         }
+    }
+
+    /// Writes whose session this will be, unless it is somebody else's.
+    async fn own(
+        &self,
+        record: &SessionRecord,
+        deadline: Instant,
+    ) -> Result<Result<(), Refused>, Fault> {
+        let (name, user) = (self.keys().owner(&record.key), record.user.as_bytes());
+        let millis = life(record.expires, record.created) + MARGIN;
+        let mut owner = Commit::default();
+        owner.if_absent_or_is(name.clone(), user);
+        owner.set(name, user.to_vec(), Life::Millis(millis));
+        owner.run(self.servers(), deadline).await
+    }
+
+    /// Takes that back.
+    async fn disown(&self, record: &SessionRecord, deadline: Instant) -> Result<(), Fault> {
+        let name = self.keys().owner(&record.key);
+        let mut owner = Commit::default();
+        owner.if_is(name.clone(), record.user.as_bytes());
+        owner.delete(name);
+        owner.run(self.servers(), deadline).await.map(drop)
+    }
+
+    /// The user's sessions that a new login takes the place of.
+    async fn replaced(
+        &self,
+        login: &NewLogin<'_>,
+        deadline: Instant,
+    ) -> Result<Vec<Stored>, Fault> {
+        let mut replaced: Vec<Stored> = Vec::new();
+        for key in login.replacing {
+            let standing = self.standing_for(key, &login.record.key, deadline).await?;
+            let is_new = |stored: &Stored| {
+                stored.record.user == login.record.user
+                    && replaced.iter().all(|known| known.record.key != stored.record.key)
+            };
+            replaced.extend(standing.filter(is_new));
+        }
+        Ok(replaced)
     }
 
     /// Ends the sessions of other users that a new login takes the place of.
