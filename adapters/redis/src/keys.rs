@@ -2,6 +2,8 @@
 //!
 //! The crate's documentation lists them and says why.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tower_keep_core::{SessionKey, UserId};
@@ -49,43 +51,43 @@ impl Keys {
     }
 
     pub(crate) fn of(&self, user: &UserId) -> UserKeys {
-        UserKeys(format!("{}{{{}}}:", self.prefix, tag(user.as_str())))
+        UserKeys([&self.prefix, "{", &tag(user.as_str()), "}:"].concat())
     }
 
     pub(crate) fn login(&self, login: &str) -> String {
-        format!("{}login:{login}", self.prefix)
+        [&self.prefix, "login:", login].concat()
     }
 
     /// Where it is written whose session this is.
     pub(crate) fn owner(&self, key: &SessionKey) -> String {
-        format!("{}session:{}", self.prefix, member(key))
+        [&self.prefix, "session:", &member(key)].concat()
     }
 }
 
 impl UserKeys {
     pub(crate) fn user(&self) -> String {
-        format!("{}user", self.0)
+        [&self.0, "user"].concat()
     }
 
     pub(crate) fn session(&self, key: &SessionKey) -> String {
-        format!("{}{}", self.sessions(), member(key))
+        [&self.0, "session:", &member(key)].concat()
     }
 
     /// What the names of all their sessions begin with.
     pub(crate) fn sessions(&self) -> String {
-        format!("{}session:", self.0)
+        [&self.0, "session:"].concat()
     }
 
     pub(crate) fn live(&self) -> String {
-        format!("{}live", self.0)
+        [&self.0, "live"].concat()
     }
 
     pub(crate) fn untold(&self) -> String {
-        format!("{}untold", self.0)
+        [&self.0, "untold"].concat()
     }
 
     pub(crate) fn pending(&self, claim: &str) -> String {
-        format!("{}pending:{claim}", self.0)
+        [&self.0, "pending:", claim].concat()
     }
 }
 
@@ -111,11 +113,11 @@ pub(crate) fn read_member(member: &[u8]) -> Result<SessionKey, Fault> {
 }
 
 /// An id without a closing brace, which would end the hash tag, and never empty; each id has its own.
-fn tag(id: &str) -> String {
+fn tag(id: &str) -> Cow<'_, str> {
     match id {
-        "" => "%".to_owned(),
-        plain if !plain.contains(['%', '}']) => plain.to_owned(),
-        other => other.replace('%', "%25").replace('}', "%7D"),
+        "" => "%".into(),
+        plain if !plain.contains(['%', '}']) => plain.into(),
+        other => other.replace('%', "%25").replace('}', "%7D").into(),
     }
 }
 

@@ -150,7 +150,10 @@ impl Link {
             let words = format!("as many calls as are allowed wait for {} already", self.target);
             return Err(Fault::new(StoreErrorKind::Unavailable, words));
         };
-        let mut connection = self.connection(deadline).await?;
+        let mut connection = match self.known() {
+            Some(known) => known?,
+            None => Box::pin(self.connection(deadline)).await?,
+        };
         match timeout_at(deadline, ask(&mut connection.connection)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
@@ -195,9 +198,6 @@ impl Link {
     }
 
     async fn connection(&self, deadline: Instant) -> Result<Connection, Fault> {
-        if let Some(known) = self.known() {
-            return known;
-        }
         let Ok(_turn) = timeout_at(deadline, self.connecting.lock()).await else {
             return Err(Fault::not_sent(format!("no connection to {} in time", self.target)));
         };

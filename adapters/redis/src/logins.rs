@@ -36,7 +36,7 @@ impl<U: AuthUser> RedisStore<U> {
                 return Ok(None);
             }
             // A cookie that names nobody, or somebody else.
-            let owner = self.owner(key, None, Use::Read, deadline).await?;
+            let owner = Box::pin(self.owner(key, None, Use::Read, deadline)).await?;
             match owner {
                 Some(owner) if user.as_ref() != Some(&owner) => user = Some(owner),
                 _ => return Ok(None),

@@ -1,157 +1,165 @@
-//! A session record as a value: JSON, so that redis-cli shows it.
+//! A session record as a value: one line of text, which is small, quickly read, and legible with redis-cli.
 //!
-//! ```json
-//! {"v":1,"salt":"AAECAwQFBgcICQoLDA0ODw","created":1800000000,"expires":1800604800,"method":"password"}
+//! ```text
+//! 1 0 - - AAECAwQFBgcICQoLDA0ODw 1800000000 1800000000 1800000000 1802592000 2592000 1802592000 192.0.2.7 - 8 passwordFirefox
 //! ```
 //!
-//! What is left out has its usual value. Key and user are in the value's name.
+//! Version, generation, when that was made and seen, salt, when the login was, when the session began and
+//! was last used, until when and for how many seconds it is remembered, when it expires, address; how it
+//! ended (`-`, or `at,reason,successor,told`); the length of the method, then method and User-Agent. What
+//! there is not is `-`. Key and user are in the value's name.
 
-use std::borrow::Cow;
-use std::net::IpAddr;
+use std::fmt::Write;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
 use tower_keep_core::{EndReason, Ended, SessionKey, SessionRecord, Timestamp, UserId};
 
 use crate::error::Fault;
 use crate::keys::{member, read_member};
 
 /// Which way of writing this is.
-const VERSION: u8 = 1;
+const VERSION: &str = "1";
 
-#[derive(Serialize, Deserialize)]
-struct Written<'a> {
-    v: u8,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    generation: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    rotated: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    seen: Option<u32>,
-    #[serde(borrow)]
-    salt: Cow<'a, str>,
-    created: u32,
-    /// If later than `created`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    started: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    used: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    remembered_until: Option<u32>,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    remember_seconds: u32,
-    expires: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    address: Option<IpAddr>,
-    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
-    user_agent: Cow<'a, str>,
-    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
-    method: Cow<'a, str>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    ended: Option<WrittenEnd<'a>>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct WrittenEnd<'a> {
-    at: u32,
-    #[serde(borrow)]
-    reason: Cow<'a, str>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    successor: Option<String>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    told: bool,
-}
-
-#[derive(Deserialize)]
-struct Version {
-    v: u8,
-}
-
-fn is_zero(number: &u32) -> bool {
-    *number == 0
-}
+/// Stands for what there is not.
+const NONE: &str = "-";
 
 /// The value of a record.
 pub(crate) fn write(record: &SessionRecord) -> Vec<u8> {
-    let secs = |time: Option<Timestamp>| time.map(Timestamp::as_secs);
-    let unless_created = |time: Timestamp| (time != record.created).then_some(time.as_secs());
-    let ended = record.ended.as_ref().map(|ended| WrittenEnd {
-        at: ended.at.as_secs(),
-        reason: ended.reason.as_str().into(),
-        successor: ended.successor.as_ref().map(member),
-        told: ended.told,
-    });
-    let written = Written {
-        v: VERSION,
-        generation: record.generation,
-        rotated: secs(record.rotated_at),
-        seen: secs(record.seen_at),
-        salt: URL_SAFE_NO_PAD.encode(record.salt).into(),
-        created: record.created.as_secs(),
-        started: unless_created(record.session_started),
-        used: unless_created(record.last_seen),
-        remembered_until: secs(record.remember_expires),
-        remember_seconds: record.remember_seconds,
-        expires: record.expires.as_secs(),
-        address: record.address,
-        user_agent: (&*record.user_agent).into(),
-        method: (&*record.method).into(),
-        ended,
-    };
-    // Numbers and texts: nothing that JSON has no form for.
-    serde_json::to_vec(&written).unwrap_or_default()
+    let mut text = String::with_capacity(256);
+    // Writing to memory does not fail.
+    let _ = write_to(&mut text, record);
+    text.into_bytes()
+}
+
+fn write_to(text: &mut String, record: &SessionRecord) -> std::fmt::Result {
+    write!(text, "{VERSION} {} ", record.generation)?;
+    write_time(text, record.rotated_at)?;
+    write_time(text, record.seen_at)?;
+    URL_SAFE_NO_PAD.encode_string(record.salt, text);
+    text.push(' ');
+    for time in [record.created, record.session_started, record.last_seen] {
+        write_time(text, Some(time))?;
+    }
+    write_time(text, record.remember_expires)?;
+    write!(text, "{} {} ", record.remember_seconds, record.expires.as_secs())?;
+    match record.address {
+        Some(address) => write!(text, "{address} ")?,
+        None => write!(text, "{NONE} ")?,
+    }
+    match &record.ended {
+        Some(Ended { at, reason, successor, told }) => {
+            let successor = successor.as_ref().map_or_else(|| NONE.to_owned(), member);
+            write!(text, "{},{reason},{successor},{} ", at.as_secs(), u8::from(*told))?;
+        }
+        None => write!(text, "{NONE} ")?,
+    }
+    write!(text, "{} {}{}", record.method.len(), record.method, record.user_agent)
+}
+
+fn write_time(text: &mut String, time: Option<Timestamp>) -> std::fmt::Result {
+    match time {
+        Some(time) => write!(text, "{} ", time.as_secs()),
+        None => write!(text, "{NONE} "),
+    }
 }
 
 /// The record of a value.
 pub(crate) fn read(key: SessionKey, user: UserId, value: &[u8]) -> Result<SessionRecord, Fault> {
-    let Ok(written) = serde_json::from_slice::<Written<'_>>(value) else {
-        return Err(unreadable(value));
-    };
-    if written.v != VERSION {
-        return Err(unreadable(value));
+    let text = std::str::from_utf8(value).ok();
+    match text.and_then(|text| read_line(key, user, text)) {
+        Some(record) => Ok(record),
+        None => Err(unreadable(text.unwrap_or_default())),
     }
-    let time = Timestamp::from_secs;
-    let salt = URL_SAFE_NO_PAD.decode(&*written.salt).ok().and_then(|salt| salt.try_into().ok());
-    let created = time(written.created);
-    Ok(SessionRecord {
-        key,
-        user,
-        generation: written.generation,
-        rotated_at: written.rotated.map(time),
-        seen_at: written.seen.map(time),
-        salt: salt.ok_or_else(|| unreadable(value))?,
-        created,
-        session_started: written.started.map_or(created, time),
-        last_seen: written.used.map_or(created, time),
-        remember_expires: written.remembered_until.map(time),
-        remember_seconds: written.remember_seconds,
-        expires: time(written.expires),
-        address: written.address,
-        user_agent: written.user_agent.into(),
-        method: written.method.into(),
-        ended: written.ended.map(|ended| read_end(&ended, value)).transpose()?,
-    })
 }
 
-fn read_end(ended: &WrittenEnd<'_>, value: &[u8]) -> Result<Ended, Fault> {
-    Ok(Ended {
-        at: Timestamp::from_secs(ended.at),
-        reason: EndReason::from_word(&ended.reason).ok_or_else(|| unreadable(value))?,
-        successor: ended.successor.as_deref().map(|key| read_member(key.as_bytes())).transpose()?,
-        told: ended.told,
-    })
+fn read_line(key: SessionKey, user: UserId, text: &str) -> Option<SessionRecord> {
+    let mut fields = Fields(text);
+    if fields.next()? != VERSION {
+        return None;
+    }
+    let record = SessionRecord {
+        key,
+        user,
+        generation: fields.number()?,
+        rotated_at: fields.optional(time)?,
+        seen_at: fields.optional(time)?,
+        salt: salt(fields.next()?)?,
+        created: time(fields.next()?)?,
+        session_started: time(fields.next()?)?,
+        last_seen: time(fields.next()?)?,
+        remember_expires: fields.optional(time)?,
+        remember_seconds: fields.number()?,
+        expires: time(fields.next()?)?,
+        address: fields.optional(|address| address.parse().ok())?,
+        user_agent: "".into(),
+        method: "".into(),
+        ended: fields.optional(read_end)?,
+    };
+    let method = fields.next()?.parse().ok()?;
+    let (method, user_agent) = fields.0.split_at_checked(method)?;
+    Some(SessionRecord { method: method.into(), user_agent: user_agent.into(), ..record })
+}
+
+fn time(text: &str) -> Option<Timestamp> {
+    text.parse().ok().map(Timestamp::from_secs)
+}
+
+fn salt(text: &str) -> Option<[u8; 16]> {
+    let mut salt = [0; 16];
+    let length = URL_SAFE_NO_PAD.decode_slice(text, &mut salt).ok()?;
+    (length == salt.len()).then_some(salt)
+}
+
+fn read_end(text: &str) -> Option<Ended> {
+    let mut parts = text.split(',');
+    let at = time(parts.next()?)?;
+    let reason = EndReason::from_word(parts.next()?)?;
+    let successor = match parts.next()? {
+        NONE => None,
+        key => Some(read_member(key.as_bytes()).ok()?),
+    };
+    let told = match parts.next()? {
+        "0" => false,
+        "1" => true,
+        _ => return None,
+    };
+    parts.next().is_none().then_some(Ended { at, reason, successor, told })
+}
+
+/// What is left of a line, field after field.
+struct Fields<'a>(&'a str);
+
+impl<'a> Fields<'a> {
+    fn next(&mut self) -> Option<&'a str> {
+        let (field, rest) = self.0.split_once(' ')?;
+        self.0 = rest;
+        Some(field)
+    }
+
+    fn number(&mut self) -> Option<u32> {
+        self.next()?.parse().ok()
+    }
+
+    /// What is written there, if anything is.
+    fn optional<T>(&mut self, read: impl FnOnce(&'a str) -> Option<T>) -> Option<Option<T>> {
+        match self.next()? {
+            NONE => Some(None),
+            field => read(field).map(Some),
+        }
+    }
 }
 
 /// Quotes nothing of it.
-fn unreadable(value: &[u8]) -> Fault {
-    match serde_json::from_slice::<Version>(value) {
-        Ok(Version { v }) if v != VERSION => Fault::corrupt(format!(
-            "a session record is of version {v}, and this release reads version {VERSION}: it was \
-             written by a later one"
-        )),
-        _ => Fault::corrupt("a session record is not what this store has written"),
+fn unreadable(text: &str) -> Fault {
+    let version = text.split_once(' ').map_or("", |(version, _)| version);
+    if version != VERSION && version.parse::<u8>().is_ok() {
+        return Fault::corrupt(format!(
+            "a session record is of version {version}, and this release reads version {VERSION}: it \
+             was written by a later one"
+        ));
     }
+    Fault::corrupt("a session record is not what this store has written")
 }
 
 #[cfg(test)]
@@ -173,6 +181,9 @@ mod tests {
             seen_at: Some(Timestamp::from_secs(0)),
             session_started: plain.created.plus(1),
             last_seen: plain.created.minus(1),
+            method: "a b - é".into(),
+            user_agent: " - \n 🦀 ".into(),
+            address: "2001:db8::7".parse().ok(),
             ended: Some(Ended {
                 at: plain.created,
                 reason: EndReason::Replaced,
@@ -181,12 +192,14 @@ mod tests {
             }),
             ..plain.clone()
         };
+        let ended = Ended { successor: None, told: false, ..full.ended.clone().unwrap() };
         let bare = SessionRecord {
             remember_expires: None,
             remember_seconds: 0,
             address: None,
             user_agent: "".into(),
             method: "".into(),
+            ended: Some(ended),
             ..plain.clone()
         };
         for record in [plain, full, bare] {
@@ -198,15 +211,19 @@ mod tests {
     fn what_cannot_be_read_is_corrupt_and_not_quoted() {
         let record = new_record(&"42".into());
         let good = String::from_utf8(write(&record)).unwrap();
-        for bad in [
-            String::new(),
-            "secret".to_owned(),
-            "{}".to_owned(),
-            good.replace("\"v\":1", "\"v\":2"),
-            good.replace("\"created\":", "\"created\":-"),
-            good.replace("\"salt\":\"", "\"salt\":\"secret"),
-            good[..good.len() - 1].to_owned(),
-        ] {
+        let fields: Vec<&str> = good.split(' ').collect();
+        let mut bad = vec![String::new(), "secret".into(), "1 secret".into()];
+        bad.push(good.replacen("1 ", "2 ", 1));
+        // Each field, cut off or replaced.
+        for index in 0..14 {
+            bad.push(fields[..index].join(" "));
+            let mut replaced = fields.clone();
+            replaced[index] = "secret";
+            bad.push(replaced.join(" "));
+        }
+        bad.push(good.replace(" - 8 ", " 1,ended,-,2 8 "));
+        bad.push(good.replace(" - 8 ", " - 99999 "));
+        for bad in bad {
             let fault = read(record.key, record.user.clone(), bad.as_bytes()).unwrap_err();
             assert_eq!(fault.kind(), tower_keep_core::StoreErrorKind::Corrupt, "{bad}");
             assert!(!format!("{fault:?}").contains("secret"), "{fault:?}");

@@ -76,22 +76,41 @@ impl Servers {
         command: &Cmd,
         deadline: Instant,
     ) -> Result<Value, Fault> {
-        let (mut link, mut is_asking) = (self.link(key, whose)?, false);
+        let link = self.link(key, whose)?;
+        match self.send(&link, whose, command, false, deadline).await {
+            Ok(answer) => Ok(answer),
+            // Apart, so that what is rare takes no room in every call.
+            Err(fault) => {
+                Box::pin(self.ask_again(link, key, whose, command, fault, deadline)).await
+            }
+        }
+    }
+
+    async fn ask_again(
+        &self,
+        mut link: Arc<Link>,
+        key: &str,
+        whose: Use,
+        command: &Cmd,
+        mut fault: Fault,
+        deadline: Instant,
+    ) -> Result<Value, Fault> {
         let mut tries = 0;
         loop {
-            let fault = match self.send(&link, whose, command, is_asking, deadline).await {
-                Ok(answer) => return Ok(answer),
-                Err(fault) => fault,
-            };
             tries += 1;
             let next = match Instant::now() + PAUSE > deadline {
                 true => None,
                 false => self.next(&link, key, whose, &fault, tries).await?,
             };
+            let is_asking;
             (link, is_asking) = match next {
                 Some(next) => next,
                 None if whose == Use::Write => return Err(fault),
                 None => return Err(fault.of_reading()),
+            };
+            fault = match self.send(&link, whose, command, is_asking, deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => fault,
             };
         }
     }
@@ -124,6 +143,19 @@ impl Servers {
         if !is_asking && wait_for == 0 {
             return checked(link.send(command, deadline).await?);
         }
+        Box::pin(self.send_with(link, wait_for, command, is_asking, deadline)).await
+    }
+
+    /// Sends a command with others around it.
+    async fn send_with(
+        &self,
+        link: &Link,
+        wait_for: usize,
+        command: &Cmd,
+        is_asking: bool,
+        deadline: Instant,
+    ) -> Result<Value, Fault> {
+        let checked = |answer: Value| answer.extract_error().map_err(|error| Fault::of(&error));
         let mut commands = Pipeline::new();
         if is_asking {
             commands.cmd("ASKING");

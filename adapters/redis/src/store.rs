@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Value;
+use redis::{Cmd, Value};
 use tokio::time::Instant;
 use tower_keep_core::{Account, AuthUser, StoreErrorKind, UserId};
 
@@ -115,8 +115,8 @@ impl<U> RedisStore<U> {
         keys: [&str; 2],
         deadline: Instant,
     ) -> Result<[Option<Vec<u8>>; 2], Fault> {
-        let mut command = redis::cmd("MGET");
-        command.arg(&keys);
+        let mut command = Cmd::with_capacity(3, 4 + keys[0].len() + keys[1].len());
+        command.arg("MGET").arg(&keys);
         let answer = self.servers().ask(keys[0], Use::Read, &command, deadline).await?;
         let Value::Array(values) = answer else { return Err(Fault::odd_answer()) };
         let [one, other] = <[Value; 2]>::try_from(values).map_err(|_| Fault::odd_answer())?;
@@ -125,7 +125,7 @@ impl<U> RedisStore<U> {
             // Nothing is also what MGET says of a value of another type, and a replica of what it does
             // not have yet.
             if value.is_none() {
-                *value = self.get(key, Use::ReadLatest, deadline).await?;
+                *value = Box::pin(self.get(key, Use::ReadLatest, deadline)).await?;
             }
         }
         Ok(both)
