@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tower_keep_core::{
-    Account, AuthUser, End, EndReason, LoginStore, NewLogin, Rotation, SessionRecord, SessionStore,
-    StoreError, StoreErrorKind, Touch, UserDirectory, UserFinder, UserId, UserStore,
+    Account, AuthUser, End, EndReason, LoginStore, NewLogin, Rotation, SessionLimit, SessionRecord,
+    SessionStore, StoreError, StoreErrorKind, Touch, UserDirectory, UserFinder, UserId, UserStore,
+    WhenFull,
 };
 use tower_keep_redis::{RedisStore, TlsCertificates, UserFormat};
 use tower_keep_testkit::contract;
@@ -80,7 +81,13 @@ fn said(error: &StoreError) -> String {
 
 async fn refused(url: &str) -> String {
     let builder = RedisStore::builder(url).with_timeout(Duration::from_secs(2));
-    said(&builder.build().await.expect_err("it can't be opened"))
+    let error = builder.build().await.expect_err("it can't be opened");
+    let said = said(&error);
+    // What nobody waits for to get better.
+    let is_wrong = !said.contains("no connection") || said.contains("WRONGPASS");
+    let is_unsupported = error.kind() == StoreErrorKind::Unsupported;
+    assert!(is_unsupported || !is_wrong, "{error:?}");
+    said
 }
 
 // ---- how it is opened ----
@@ -416,11 +423,74 @@ async fn what_was_broken_off_leaves_a_name_free() {
     }
     // Whoever was at it finds the claim gone.
     assert_eq!(ask(server.port(), "EXISTS keep:{2}:pending:00000000000000bb"), "0");
+    // One that a failover has lost comes back when the user is next written.
+    ask(server.port(), "DEL keep:login:grace");
+    assert!(store.by_login("grace").await.expect("no fault").is_none());
+    assert!(store.update(&Account::new(4, "grace", "")).await.expect("no fault"));
+    assert!(store.by_login("grace").await.expect("no fault").is_some());
     // A renamed user whose old name was not freed any more does not have it.
     assert!(store.update(&Account::new(3, "lovelace", "")).await.expect("no fault"));
     ask(server.port(), "SET keep:login:ada \"00000000000000cc 3\"");
     assert!(store.by_login("ada").await.expect("no fault").is_none());
     store.insert(&Account::new(5, "ada", "")).await.expect("nobody has it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_name_finds_it_taken_when_it_is() {
+    let server = server();
+    let store = open(&server.url()).await;
+    for round in 0..10 {
+        ask(server.port(), "FLUSHALL");
+        ask(server.port(), "SET keep:login:ada \"00000000000000aa 1\"");
+        ask(server.port(), "SET keep:{1}:pending:00000000000000aa 1 EX 60");
+        let waiting = store.clone();
+        let insert = tokio::spawn(async move { waiting.insert(&Account::new(2, "ada", "")).await });
+        // Around the moment at which the other loses patience.
+        tokio::time::sleep(Duration::from_millis(195 + round * 5)).await;
+        let port = server.port();
+        // As the last step of the first one's insert.
+        let done = ask(
+            port,
+            "EVAL \"if redis.call('DEL', KEYS[1]) == 1 then redis.call('SET', KEYS[2], ARGV[1]) \
+             return 1 end return 0\" 2 keep:{1}:pending:00000000000000aa keep:{1}:user \
+             '1 00000000000000aa {\\\"id\\\":\\\"1\\\",\\\"login\\\":\\\"ada\\\",\\\"password_hash\\\":\\\"\\\"}'"
+                .replace("\\\"", "\"")
+                .as_str(),
+        );
+        let second = insert.await.expect("no panic");
+        assert_eq!(second.is_ok(), done == "0", "round {round}: {done}, {second:?}");
+        let holder = store.by_login("ada").await.expect("no fault").expect("one has it");
+        assert_eq!(holder.id().as_str(), if second.is_ok() { "2" } else { "1" });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_expired_in_a_list_lets_no_session_too_many_in() {
+    let server = server();
+    let store = open(&server.url()).await;
+    for round in 0..40_u64 {
+        let user = UserId::from(round);
+        // What is left in the list of a record that has expired.
+        let gone = begin(&store, user.as_str()).await;
+        let record = ask(server.port(), &format!("KEYS keep:{{{round}}}:session:*"));
+        ask(server.port(), &format!("DEL {record}"));
+        assert!(store.list(&user, gone.created, 10).await.expect("no fault").is_empty());
+        let when_full = if round % 2 == 0 { WhenFull::Refuse } else { WhenFull::EndOldest };
+        let limit = Some(SessionLimit { most: 1, when_full });
+        let logins: Vec<_> = (0..4)
+            .map(|_| {
+                let (store, record) = (store.clone(), new_record(&user));
+                tokio::spawn(async move {
+                    let login = NewLogin { limit, ..login(&record) };
+                    store.create(&login).await.expect("no fault")
+                })
+            })
+            .collect();
+        for login in logins {
+            login.await.expect("no panic");
+        }
+        assert_eq!(store.list(&user, gone.created, 10).await.expect("no fault").len(), 1);
+    }
 }
 
 // ---- slots ----
@@ -468,15 +538,17 @@ async fn a_slot_that_moves_is_followed() {
     let id = (0..60_u64).find(of_first).expect("some user");
     let moving = slot(&format!("{{{id}}}"));
     let record = &kept[id as usize];
+    let stays = begin(&store, &id.to_string()).await;
     let is_whole = async |when: &str| {
         let user = UserId::from(id);
-        let found = store.load_login(&record.key, Some(&user)).await;
+        let found = store.load_login(&stays.key, Some(&user)).await;
         let found = found.unwrap_or_else(|error| panic!("{when}: {}", said(&error)));
         let found = found.unwrap_or_else(|| panic!("{when}: the record is gone"));
         assert!(found.user.is_some(), "{when}: the user is gone");
         let found = store.by_id(&user).await.expect(when);
         assert!(found.is_some(), "{when}: the user is gone");
-        assert_eq!(store.list(&user, record.created, 10).await.expect(when).len(), 1, "{when}");
+        let listed = store.list(&user, record.created, 10).await.expect(when);
+        assert!(listed.iter().any(|listed| listed.key == stays.key), "{when}: {listed:?}");
     };
     is_whole("before").await;
     assert_eq!(ask(to, &format!("CLUSTER SETSLOT {moving} IMPORTING {from_id}")), "OK");
@@ -489,23 +561,28 @@ async fn a_slot_that_moves_is_followed() {
         let words = format!("MIGRATE 127.0.0.1 {to} {key} 0 1000 AUTH secret");
         assert!(["OK", "NOKEY"].contains(&ask(from, &words).as_str()), "{key}");
     };
-    // Half of the keys here, half there: what needs both waits.
-    let (first, rest) = keys.split_at(1);
-    migrate(first[0]);
-    let waiting = store.clone();
-    let (key, user) = (record.key, UserId::from(id));
-    let load = tokio::spawn(async move { waiting.load_login(&key, Some(&user)).await });
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // The user's list there, their session here: who reads finds both.
+    let (list, rest): (Vec<_>, Vec<_>) = keys.iter().partition(|key| key.ends_with(":live"));
+    assert_eq!(list.len(), 1);
+    migrate(list[0]);
+    is_whole("half has moved").await;
+    // Who writes waits until they are together.
+    let other = begin(&store, &format!("{id}-elsewhere")).await;
+    let (waiting, how) = (store.clone(), end(record));
+    let keys = [record.key, other.key];
+    let revoke = tokio::spawn(async move { waiting.revoke(&keys, &how).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!revoke.is_finished());
     rest.iter().for_each(|key| migrate(key));
-    let found = load.await.expect("no panic").expect("it was asked again").expect("the record");
-    assert!(found.user.is_some());
+    assert_eq!(revoke.await.expect("no panic").expect("it was asked again"), 2);
+    assert_eq!(store.list(&id.into(), record.created, 10).await.expect("no fault").len(), 1);
     is_whole("all has moved, and the slot not yet").await;
     for port in [to, from] {
         assert_eq!(ask(port, &format!("CLUSTER SETSLOT {moving} NODE {to_id}")), "OK");
     }
     is_whole("the slot has moved").await;
     begin(&store, &id.to_string()).await;
-    assert_eq!(store.revoke(&[record.key], &end(record)).await.expect("no fault"), 1);
+    assert_eq!(store.revoke(&[stays.key], &end(record)).await.expect("no fault"), 1);
     assert_eq!(store.list(&id.into(), record.created, 10).await.expect("no fault").len(), 1);
 }
 
@@ -843,6 +920,8 @@ async fn what_a_replica_does_not_have_is_lost_with_the_master_unless_it_was_wait
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         replica.freeze(true);
+        // Its socket would take in what is sent to it meanwhile.
+        assert_eq!(ask(master.port(), "CLIENT KILL TYPE replica"), "1");
         let ended = store.revoke_all(&user, None, &end(&old)).await;
         let new = new_record(&user);
         let created = store.create(&login(&new)).await;
@@ -1022,6 +1101,8 @@ async fn the_master_of_sentinels_is_killed_under_load_and_its_replica_takes_over
     let load = Load::start(Arc::new(store), CLIENTS).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     let killed = Instant::now();
+    // The machine of the master and of the first sentinel, as it were.
+    sentinels.freeze(true);
     sentinels.members()[0].kill();
     tokio::time::sleep(Duration::from_secs(15)).await;
     let outcome = load.stop().await;
@@ -1032,6 +1113,7 @@ async fn the_master_of_sentinels_is_killed_under_load_and_its_replica_takes_over
     for wrong in wrong {
         assert!(wrong.confirmed < killed + Duration::from_secs(1), "{wrong:?}");
     }
+    sentinels.freeze(false);
     for seen in &outcome.0 {
         let last = killed + Duration::from_secs(12);
         assert!(seen.served.iter().any(|at| *at > last), "everybody is served again");

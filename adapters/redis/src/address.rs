@@ -64,12 +64,18 @@ fn one(url: &str) -> Result<ConnectionInfo, Fault> {
         let words = "TLS needs the feature `tls` of tower-keep-redis";
         return Err(Fault::unsupported(words));
     }
+    #[cfg(feature = "tls")]
+    if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+        // rustls needs to be told whose cryptography to use; the application may have done so.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
     if !info.addr().is_supported() {
         return Err(Fault::unsupported("this system has no such connections"));
     }
     // Its connections say when they are lost.
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    Ok(info.set_redis_settings(settings))
+    let tcp = info.tcp_settings().clone().set_nodelay(true);
+    Ok(info.set_redis_settings(settings).set_tcp_settings(tcp))
 }
 
 fn unknown() -> Fault {

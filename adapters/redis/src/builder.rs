@@ -12,12 +12,12 @@ use tower_keep_core::{Account, AuthUser, StoreError};
 
 use crate::address::{self, Address};
 use crate::check::check;
-use crate::cluster::{Cluster, Settings};
+use crate::cluster::Cluster;
 use crate::error::Fault;
 use crate::format::AccountJson;
 use crate::keys::Keys;
 use crate::link::{Kind, Link, Target};
-use crate::servers::{Links, Servers, Topology};
+use crate::servers::{Links, Servers, Settings, Topology};
 use crate::store::{Shared, Users};
 use crate::{Json, RedisStore, UserFormat};
 
@@ -223,9 +223,6 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
 
     async fn open(self) -> Result<RedisStore<U>, Fault> {
         self.keys.check()?;
-        #[cfg(feature = "tls")]
-        // rustls needs to be told whose cryptography to use; the application may have done so.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let servers =
             Servers { topology: self.topology()?, replicas_to_wait_for: self.replicas_to_wait_for };
         check(&servers, self.timeout).await?;
@@ -245,29 +242,35 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
                 self.links(|| Ok(Target::Server(client.clone())), None).map(Topology::One)
             }
             Address::Sentinel { sentinels, name } => {
-                let target = |kind| {
-                    let sentinels = self.sentinels(&sentinels, &name, kind)?;
-                    Ok(Target::Named(tokio::sync::Mutex::new(sentinels), name.clone()))
+                let target = |kind: fn() -> SentinelServerType| {
+                    let each = sentinels.chunks(1).map(|sentinel| {
+                        self.sentinels(sentinel, &name, kind()).map(tokio::sync::Mutex::new)
+                    });
+                    Ok(Target::Named(each.collect::<Result<_, _>>()?, name.clone()))
                 };
                 let replica = match self.reads_from_replicas {
-                    true => Some(target(SentinelServerType::Replica)?),
+                    true => Some(target(|| SentinelServerType::Replica)?),
                     false => None,
                 };
-                self.links(|| target(SentinelServerType::Master), replica).map(Topology::One)
+                self.links(|| target(|| SentinelServerType::Master), replica).map(Topology::One)
             }
             Address::Cluster(seeds) => {
-                let settings = Settings {
-                    most_waiting: self.most_waiting,
-                    splits_writes: self.replicas_to_wait_for > 0,
-                    reads_from_replicas: self.reads_from_replicas,
-                };
                 let seeds = seeds.into_iter().map(|seed| {
                     // With the certificates.
                     self.client(seed).map(|client| client.get_connection_info().clone())
                 });
                 let seeds = seeds.collect::<Result<_, _>>()?;
-                Ok(Topology::Cluster(Arc::new(Cluster::new(seeds, settings)?)))
+                Ok(Topology::Cluster(Arc::new(Cluster::new(seeds, self.settings())?)))
             }
+        }
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            timeout: self.timeout,
+            most_waiting: self.most_waiting,
+            splits_writes: self.replicas_to_wait_for > 0,
+            reads_from_replicas: self.reads_from_replicas,
         }
     }
 
@@ -276,7 +279,7 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         target: impl Fn() -> Result<Target, Fault>,
         replica: Option<Target>,
     ) -> Result<Links, Fault> {
-        let link = |target, kind| Arc::new(Link::new(target, kind, self.most_waiting));
+        let link = |target, kind| Arc::new(Link::new(target, kind, &self.settings()));
         let master = link(target()?, Kind::Master);
         let writes = match self.replicas_to_wait_for {
             0 => Arc::clone(&master),
@@ -309,7 +312,8 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
             let settings = first.redis_settings();
             builder = builder
                 .set_client_to_redis_db(settings.db())
-                .set_client_to_redis_protocol(settings.protocol());
+                .set_client_to_redis_protocol(settings.protocol())
+                .set_client_to_redis_tcp_settings(first.tcp_settings().clone());
             if let Some(user) = settings.username() {
                 builder = builder.set_client_to_redis_username(user);
             }

@@ -1,13 +1,14 @@
 //! What is looked at once, at the start.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::Value;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::error::{Cause, Fault};
+use crate::error::Fault;
 use crate::link::Link;
 use crate::servers::{Servers, Topology};
 
@@ -21,17 +22,13 @@ pub(crate) async fn check(servers: &Servers, timeout: Duration) -> Result<(), Fa
         Topology::One(links) => {
             let info = info(&links.master, deadline).await?;
             if info.get("cluster_enabled").is_some_and(|is_enabled| is_enabled == "1") {
-                let words =
-                    "this server is one of a cluster: let the URL begin with redis+cluster://";
-                return Err(Fault::unsupported(words));
+                return Err(Fault::is_of_a_cluster());
             }
             check_server(&info)
         }
         Topology::Cluster(cluster) => {
             cluster.learn().await.map_err(|fault| {
-                let is_none = matches!(fault.cause, Cause::Kind(_))
-                    && format!("{fault:?}").contains("cluster support disabled");
-                if is_none {
+                if fault.says("cluster support disabled") {
                     let words = "this server is none of a cluster: let the URL begin with redis://";
                     return Fault::unsupported(words);
                 }
@@ -67,20 +64,16 @@ fn check_server(info: &HashMap<String, String>) -> Result<(), Fault> {
 }
 
 /// What the server tells of itself; nothing, if it does not let us ask.
-async fn info(link: &Link, deadline: Instant) -> Result<HashMap<String, String>, Fault> {
-    let answer = link.send(&redis::cmd("INFO"), deadline).await?;
-    let text = match answer.extract_error() {
+async fn info(link: &Arc<Link>, deadline: Instant) -> Result<HashMap<String, String>, Fault> {
+    let text = match link.send(&redis::cmd("INFO"), deadline).await {
         Ok(Value::VerbatimString { text, .. } | Value::SimpleString(text)) => text,
         Ok(Value::BulkString(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
         Ok(_) => String::new(),
-        Err(error) => {
-            let fault = Fault::of(&error);
-            if error.code() != Some("NOPERM") {
-                return Err(fault);
-            }
+        Err(fault) if fault.says("NOPERM") => {
             debug!(?fault, "the server does not tell its settings");
             String::new()
         }
+        Err(fault) => return Err(fault),
     };
     let pairs = text.lines().filter_map(|line| line.split_once(':'));
     Ok(pairs.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect())

@@ -18,7 +18,7 @@ use tracing::debug;
 
 use crate::error::Fault;
 use crate::link::{Kind, Link, Target};
-use crate::servers::{Links, Use};
+use crate::servers::{Links, Settings, Use};
 
 /// How long the nodes may take to say which slots they have.
 const TO_LEARN: Duration = Duration::from_secs(1);
@@ -41,16 +41,7 @@ pub(crate) struct Cluster {
     map: RwLock<Arc<Map>>,
     nodes: Mutex<HashMap<Address, Node>>,
     is_learning: AtomicBool,
-    next_replica: AtomicUsize,
-}
-
-/// What all connections have in common.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
-    pub(crate) most_waiting: usize,
-    /// Whether writes have connections of their own.
-    pub(crate) splits_writes: bool,
-    pub(crate) reads_from_replicas: bool,
+    next_turn: AtomicUsize,
 }
 
 #[derive(Clone)]
@@ -89,7 +80,7 @@ impl Cluster {
             map: RwLock::default(),
             nodes: Mutex::default(),
             is_learning: AtomicBool::new(false),
-            next_replica: AtomicUsize::new(0),
+            next_turn: AtomicUsize::new(0),
         })
     }
 
@@ -103,7 +94,7 @@ impl Cluster {
             return Err(Fault::new(StoreErrorKind::Unavailable, words));
         };
         if whose == Use::Read && self.settings.reads_from_replicas && !range.replicas.is_empty() {
-            let turn = self.next_replica.fetch_add(1, Ordering::Relaxed);
+            let turn = self.next_turn.fetch_add(1, Ordering::Relaxed);
             return Ok(Arc::clone(&range.replicas[turn % range.replicas.len()]));
         }
         Ok(Arc::clone(range.master.of(whose)))
@@ -144,23 +135,29 @@ impl Cluster {
         if self.is_learning.swap(true, Ordering::AcqRel) {
             return;
         }
-        let cluster = Arc::clone(self);
+        let learning = Learning(Arc::clone(self));
         tokio::spawn(async move {
-            if let Err(fault) = cluster.learn().await {
+            if let Err(fault) = learning.0.learn().await {
                 debug!(?fault, "no node of the cluster says which slots it has");
             }
             sleep(PAUSE).await;
-            cluster.is_learning.store(false, Ordering::Release);
         });
     }
 
     /// Asks the nodes that are known, and the first ones, until one says who has which slots.
     pub(crate) async fn learn(&self) -> Result<(), Fault> {
-        let deadline = Instant::now() + TO_LEARN;
-        let mut candidates: Vec<Address> = {
+        let deadline = Instant::now() + TO_LEARN.min(self.settings.timeout);
+        // First those that can be reached, and not always the same.
+        let (mut candidates, mut failing): (Vec<_>, Vec<_>) = {
             let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-            nodes.keys().cloned().collect()
+            let known = nodes.iter().map(|(address, node)| (address.clone(), &node.links.master));
+            let (failing, good): (Vec<_>, Vec<_>) = known.partition(|(_, link)| link.is_failing());
+            let addresses = |all: Vec<(Address, _)>| all.into_iter().map(|(address, _)| address);
+            (addresses(good).collect(), addresses(failing).collect())
         };
+        let turn = self.next_turn.fetch_add(1, Ordering::Relaxed) % candidates.len().max(1);
+        candidates.rotate_left(turn);
+        candidates.append(&mut failing);
         candidates.extend(self.seeds.iter().cloned());
         let mut candidates = candidates.into_iter();
         let mut asked = FuturesUnordered::new();
@@ -181,7 +178,6 @@ impl Cluster {
     async fn slots_by(&self, address: Address, deadline: Instant) -> Result<Vec<Said>, Fault> {
         let link = self.node(&address)?.links.master;
         let answer = link.send(redis::cmd("CLUSTER").arg("SLOTS"), deadline).await?;
-        let answer = answer.extract_error().map_err(|error| Fault::of(&error))?;
         let said = read_slots(&answer, &address.0).ok_or_else(Fault::odd_answer)?;
         if said.is_empty() {
             let words = "a node of the cluster knows of no slots";
@@ -229,7 +225,7 @@ impl Cluster {
         let client = Client::open(info).map_err(|error| Fault::of_connecting("a node", &error))?;
         let link = |kind| {
             let target = Target::Server(client.clone());
-            Arc::new(Link::new(target, kind, self.settings.most_waiting))
+            Arc::new(Link::new(target, kind, &self.settings))
         };
         let master = link(Kind::Master);
         let writes = match self.settings.splits_writes {
@@ -243,7 +239,16 @@ impl Cluster {
     }
 }
 
-pub(crate) fn address(place: &ConnectionAddr) -> Option<Address> {
+/// Whoever learns the slots; when that is over, however it ends, the next may.
+struct Learning(Arc<Cluster>);
+
+impl Drop for Learning {
+    fn drop(&mut self) {
+        self.0.is_learning.store(false, Ordering::Release);
+    }
+}
+
+fn address(place: &ConnectionAddr) -> Option<Address> {
     match place {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
             Some((host.clone(), *port))

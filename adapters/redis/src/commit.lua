@@ -12,8 +12,10 @@ for at = 1, #ARGV, 4 do
     elseif word == 'absent or is' then
         local value = redis.call('GET', key)
         holds = not value or value == one
-    elseif word == 'counts' then
-        holds = redis.call('ZCARD', key) == tonumber(one)
+    elseif word == 'lists' then
+        local members = redis.call('ZRANGE', key, 0, -1)
+        table.sort(members)
+        holds = table.concat(members, ' ') == one
     elseif word == 'set' then
         if other == '' then
             redis.call('SET', key, one)

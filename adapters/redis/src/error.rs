@@ -64,7 +64,14 @@ impl Fault {
         match error.kind() {
             ErrorKind::AuthenticationFailed
             | ErrorKind::InvalidClientConfig
-            | ErrorKind::RESP3NotSupported => Self::unsupported(words),
+            | ErrorKind::MasterNameNotFoundBySentinel
+            | ErrorKind::RESP3NotSupported
+            | ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError) => {
+                Self::unsupported(words)
+            }
+            _ if matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM")) => {
+                Self::unsupported(words)
+            }
             _ => Self::not_sent(words),
         }
     }
@@ -100,6 +107,21 @@ impl Fault {
             {
                 Cause::Kind(StoreErrorKind::Corrupt)
             }
+            ErrorKind::Extension if matches!(error.code(), Some("WRONGPASS" | "NOAUTH")) => {
+                Cause::Kind(StoreErrorKind::Unsupported)
+            }
+            // Redis 6 puts what went wrong within a script behind words of its own.
+            ErrorKind::Server(ServerErrorKind::ResponseError)
+                if error.detail().is_some_and(|detail| detail.contains("READONLY")) =>
+            {
+                Cause::ReadOnly
+            }
+            // A script that looks for what is at another node already.
+            ErrorKind::Server(ServerErrorKind::ResponseError)
+                if error.detail().is_some_and(|detail| detail.contains("non local key")) =>
+            {
+                Cause::TryAgain
+            }
             // LOADING, CLUSTERDOWN, MASTERDOWN, OOM, MISCONF, NOREPLICAS, BUSY and the like.
             ErrorKind::Server(_) | ErrorKind::Extension => Cause::Kind(StoreErrorKind::Unavailable),
             _ => Cause::Lost,
@@ -110,6 +132,21 @@ impl Fault {
     /// An answer of another shape than the command has.
     pub(crate) fn odd_answer() -> Self {
         Self::new(StoreErrorKind::Unavailable, "the server's answer is none to what was asked")
+    }
+
+    /// The same, after something was written: how far, is not known to who asked.
+    pub(crate) fn after_writing(self) -> Self {
+        Self { cause: Cause::TimedOut, words: format!("written, and then: {}", self.words) }
+    }
+
+    /// Whether the error's words have these in them.
+    pub(crate) fn says(&self, words: &str) -> bool {
+        self.words.contains(words)
+    }
+
+    pub(crate) fn is_of_a_cluster() -> Self {
+        let words = "this server is one of a cluster: let the URL begin with redis+cluster://";
+        Self::unsupported(words)
     }
 
     /// The same, of a command that only reads: if it was run or not is no matter.
@@ -173,6 +210,8 @@ mod tests {
             ("-BUSY Redis is busy running a script.\r\n", Unavailable),
             ("-ERR max number of clients reached\r\n", Unavailable),
             ("-TRYAGAIN Multiple keys request during rehashing of slot\r\n", Unavailable),
+            ("-ERR Error running script: @user_script:3: -READONLY You can't\r\n", Unavailable),
+            ("-ERR Script attempted to access a non local key\r\n", Unavailable),
             ("-NOPERM this user has no permissions\r\n", Unsupported),
             ("-CROSSSLOT Keys in request don't hash to the same slot\r\n", Unsupported),
             ("-WRONGTYPE Operation against a key\r\n", Corrupt),

@@ -2,23 +2,25 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::select_ok;
 use redis::aio::MultiplexedConnection;
 use redis::sentinel::SentinelClient;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, Pipeline, PushInfo, PushKind, RedisResult,
     Value,
 };
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 use tower_keep_core::StoreErrorKind;
 
-use crate::error::Fault;
+use crate::error::{Cause, Fault};
+use crate::servers::Settings;
 
-/// How long making a connection may take.
-const TO_CONNECT: Duration = Duration::from_secs(1);
+/// How long making a connection may take before calls don't wait for it any more.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// How long nobody tries after a try that failed: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -28,8 +30,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) enum Target {
     /// To this server.
     Server(Client),
-    /// To whichever server the sentinels name.
-    Named(tokio::sync::Mutex<SentinelClient>, String),
+    /// To whichever server one of these sentinels names.
+    Named(Vec<tokio::sync::Mutex<SentinelClient>>, String),
 }
 
 impl Target {
@@ -38,8 +40,14 @@ impl Target {
             Self::Server(client) => {
                 client.get_multiplexed_async_connection_with_config(config).await
             }
+            // All at once: one that hangs holds up nothing.
             Self::Named(sentinels, _) => {
-                sentinels.lock().await.get_async_connection_with_config(config).await
+                let asked = sentinels.iter().map(|sentinel| {
+                    Box::pin(async {
+                        sentinel.lock().await.get_async_connection_with_config(config).await
+                    })
+                });
+                select_ok(asked).await.map(|(connection, _)| connection)
             }
         }
     }
@@ -62,9 +70,9 @@ pub(crate) struct Link {
     target: Target,
     kind: Kind,
     waiting: Semaphore,
+    /// How long a try to connect may take.
+    timeout: Duration,
     state: Mutex<State>,
-    /// Whoever holds it makes the connection; the others wait for that.
-    connecting: tokio::sync::Mutex<()>,
 }
 
 /// What is at the end of a connection.
@@ -79,9 +87,18 @@ pub(crate) enum Kind {
 #[derive(Default)]
 struct State {
     connection: Option<Connection>,
+    /// The try to connect that is going on.
+    attempt: Option<Attempt>,
     /// The last try to connect, if it failed.
     failure: Option<Failure>,
 }
+
+struct Attempt {
+    begun: Instant,
+    outcome: watch::Receiver<Option<Outcome>>,
+}
+
+type Outcome = Result<Connection, Fault>;
 
 #[derive(Clone)]
 struct Connection {
@@ -96,13 +113,13 @@ struct Failure {
 }
 
 impl Link {
-    pub(crate) fn new(target: Target, kind: Kind, most_waiting: usize) -> Self {
+    pub(crate) fn new(target: Target, kind: Kind, settings: &Settings) -> Self {
         Self {
             target,
             kind,
-            waiting: Semaphore::new(most_waiting),
+            waiting: Semaphore::new(settings.most_waiting),
+            timeout: settings.timeout.max(SLOW),
             state: Mutex::default(),
-            connecting: tokio::sync::Mutex::default(),
         }
     }
 
@@ -124,13 +141,20 @@ impl Link {
     }
 
     /// Sends a command, and waits for its answer.
-    pub(crate) async fn send(&self, command: &Cmd, deadline: Instant) -> Result<Value, Fault> {
-        self.with(deadline, async |connection| connection.send_packed_command(command).await).await
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        command: &Cmd,
+        deadline: Instant,
+    ) -> Result<Value, Fault> {
+        self.with(deadline, async |connection| {
+            connection.send_packed_command(command).await.and_then(Value::extract_error)
+        })
+        .await
     }
 
-    /// Sends several commands at once, and waits for all answers.
+    /// Sends several commands at once, and waits for all answers, which may be errors.
     pub(crate) async fn send_all(
-        &self,
+        self: &Arc<Self>,
         commands: &Pipeline,
         deadline: Instant,
     ) -> Result<Vec<Value>, Fault> {
@@ -142,7 +166,7 @@ impl Link {
     }
 
     async fn with<T>(
-        &self,
+        self: &Arc<Self>,
         deadline: Instant,
         ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
     ) -> Result<T, Fault> {
@@ -157,8 +181,12 @@ impl Link {
         match timeout_at(deadline, ask(&mut connection.connection)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
-                self.forget(&connection);
-                Err(Fault::of(&error))
+                let fault = Fault::of(&error);
+                // The sentinels may name another by now.
+                if matches!(fault.cause, Cause::Lost | Cause::ReadOnly) {
+                    self.forget(&connection);
+                }
+                Err(fault)
             }
             Err(_) => {
                 // A server that hangs answers a new connection no sooner, but one that is gone without
@@ -169,12 +197,17 @@ impl Link {
         }
     }
 
-    /// Makes the next call connect anew, as where the server is not what it was.
+    /// Makes the next call connect anew.
     pub(crate) fn reconnect(&self) {
         self.state().connection = None;
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    /// Whether the last try to connect failed, and there was none since.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.state().failure.is_some()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -187,7 +220,7 @@ impl Link {
     }
 
     /// The connection, if there is one, or why there will be none for a moment.
-    fn known(&self) -> Option<Result<Connection, Fault>> {
+    fn known(&self) -> Option<Outcome> {
         let state = self.state();
         let connection = state.connection.as_ref();
         if let Some(known) = connection.filter(|known| !known.is_lost.load(Ordering::Acquire)) {
@@ -197,35 +230,32 @@ impl Link {
         Some(Err(failure.fault.clone()))
     }
 
-    async fn connection(&self, deadline: Instant) -> Result<Connection, Fault> {
-        let Ok(_turn) = timeout_at(deadline, self.connecting.lock()).await else {
-            return Err(Fault::not_sent(format!("no connection to {} in time", self.target)));
-        };
-        // Whoever was first has made it, or has failed.
-        if let Some(known) = self.known() {
-            return known;
-        }
-        let made = match timeout_at(deadline.min(Instant::now() + TO_CONNECT), self.connect()).await
-        {
-            Ok(made) => made,
-            Err(_) => Err(Fault::not_sent(format!("no connection to {} in time", self.target))),
-        };
-        let mut state = self.state();
-        match &made {
-            Ok(connection) => {
-                *state = State { connection: Some(connection.clone()), failure: None };
+    /// Waits for the connection that is being made: by a task of its own, so that it is made whoever
+    /// stops waiting for it.
+    async fn connection(self: &Arc<Self>, deadline: Instant) -> Outcome {
+        let late = || Fault::not_sent(format!("no connection to {} in time", self.target));
+        let mut outcome = {
+            let mut state = self.state();
+            match &state.attempt {
+                Some(attempt) if attempt.begun.elapsed() > SLOW => return Err(late()),
+                Some(attempt) => attempt.outcome.clone(),
+                None => {
+                    let (tell, outcome) = watch::channel(None);
+                    let begun = Instant::now();
+                    state.attempt = Some(Attempt { begun, outcome: outcome.clone() });
+                    let trying = Trying { link: Arc::clone(self), tell };
+                    tokio::spawn(trying.run());
+                    outcome
+                }
             }
-            Err(fault) => {
-                let longer = |failure: &Failure| (failure.pause * 2).min(LONGEST_PAUSE);
-                let pause = state.failure.as_ref().map_or(FIRST_PAUSE, longer);
-                let until = Instant::now() + pause;
-                state.failure = Some(Failure { fault: fault.clone(), pause, until });
-            }
+        };
+        match timeout_at(deadline, outcome.wait_for(Option::is_some)).await {
+            Ok(Ok(outcome)) => outcome.clone().unwrap_or_else(|| Err(late())),
+            _ => Err(late()),
         }
-        made
     }
 
-    async fn connect(&self) -> Result<Connection, Fault> {
+    async fn connect(&self) -> Outcome {
         let is_lost = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&is_lost);
         let config = AsyncConnectionConfig::new()
@@ -245,5 +275,47 @@ impl Link {
             answer.and_then(Value::extract_error).map_err(of_connecting)?;
         }
         Ok(Connection { connection, is_lost })
+    }
+}
+
+/// A try to connect. However it ends, it makes room for the next.
+struct Trying {
+    link: Arc<Link>,
+    tell: watch::Sender<Option<Outcome>>,
+}
+
+impl Trying {
+    async fn run(self) {
+        let link = &self.link;
+        let outcome = match timeout(link.timeout, link.connect()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Fault::not_sent(format!("no connection to {} in time", link.target))),
+        };
+        let mut state = link.state();
+        match &outcome {
+            Ok(connection) => {
+                state.connection = Some(connection.clone());
+                state.failure = None;
+            }
+            Err(fault) => {
+                let longer = |failure: &Failure| (failure.pause * 2).min(LONGEST_PAUSE);
+                let pause = state.failure.as_ref().map_or(FIRST_PAUSE, longer);
+                let until = Instant::now() + pause;
+                state.failure = Some(Failure { fault: fault.clone(), pause, until });
+            }
+        }
+        state.attempt = None;
+        drop(state);
+        self.tell.send_replace(Some(outcome));
+    }
+}
+
+impl Drop for Trying {
+    fn drop(&mut self) {
+        let own = self.tell.subscribe();
+        let mut state = self.link.state();
+        if state.attempt.as_ref().is_some_and(|attempt| attempt.outcome.same_channel(&own)) {
+            state.attempt = None;
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! The rules are in Rust: a call reads, decides, and writes on condition that what it has read is still
 //! there; otherwise it begins again. So the one script that writes knows nothing of logins.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use redis::{Cmd, Value};
@@ -20,7 +21,7 @@ pub(crate) struct Script {
 /// Writes all of a change, or says which of its conditions does not hold.
 static COMMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("commit.lua")));
 
-/// Reads records: those that an index lists, or those that are named.
+/// Reads the records that an index lists.
 pub(crate) static RECORDS: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("records.lua")));
 
@@ -81,7 +82,7 @@ impl Life {
 /// A change of keys in one slot, with conditions.
 #[derive(Default)]
 pub(crate) struct Commit {
-    keys: Vec<String>,
+    keys: HashMap<String, usize>,
     conditions: Vec<Step>,
     /// What takes memory comes first: a server without any refuses the first of these, and then nothing
     /// has been written.
@@ -101,11 +102,8 @@ pub(crate) struct Refused(pub(crate) usize);
 
 impl Commit {
     fn key(&mut self, key: String) -> usize {
-        let known = self.keys.iter().position(|known| *known == key);
-        known.unwrap_or_else(|| {
-            self.keys.push(key);
-            self.keys.len() - 1
-        })
+        let next = self.keys.len();
+        *self.keys.entry(key).or_insert(next)
     }
 
     fn condition(&mut self, word: &'static str, key: String, value: impl Into<Vec<u8>>) {
@@ -138,9 +136,10 @@ impl Commit {
         self.condition("absent or is", key, value);
     }
 
-    /// On condition that the index has so many members.
-    pub(crate) fn if_counts(&mut self, key: String, members: usize) {
-        self.condition("counts", key, members.to_string());
+    /// On condition that the index has these members, and no others.
+    pub(crate) fn if_lists(&mut self, key: String, mut members: Vec<String>) {
+        members.sort_unstable();
+        self.condition("lists", key, members.join(" "));
     }
 
     pub(crate) fn set(&mut self, key: String, value: Vec<u8>, life: Life) {
@@ -173,6 +172,24 @@ impl Commit {
         servers: &Servers,
         deadline: Instant,
     ) -> Result<Result<(), Refused>, Fault> {
+        self.run_as(Use::Write, servers, deadline).await
+    }
+
+    /// Does it, and does not wait for replicas: nobody counts on it.
+    pub(crate) async fn run_unconfirmed(
+        self,
+        servers: &Servers,
+        deadline: Instant,
+    ) -> Result<Result<(), Refused>, Fault> {
+        self.run_as(Use::ReadLatest, servers, deadline).await
+    }
+
+    async fn run_as(
+        self,
+        whose: Use,
+        servers: &Servers,
+        deadline: Instant,
+    ) -> Result<Result<(), Refused>, Fault> {
         let Self { keys, conditions, sets, frees } = self;
         let steps: Vec<_> = conditions.into_iter().chain(sets).chain(frees).collect();
         if steps.is_empty() {
@@ -185,8 +202,10 @@ impl Commit {
                 [word.as_bytes(), numbers[*key].as_bytes(), one, other]
             })
             .collect();
-        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-        match COMMIT.run(servers, Use::Write, &keys, &arguments, deadline).await? {
+        let mut keys: Vec<_> = keys.iter().collect();
+        keys.sort_unstable_by_key(|(_, number)| **number);
+        let keys: Vec<&str> = keys.into_iter().map(|(key, _)| key.as_str()).collect();
+        match COMMIT.run(servers, whose, &keys, &arguments, deadline).await? {
             Value::Int(0) => Ok(Ok(())),
             Value::Int(refused) => {
                 let refused = usize::try_from(refused).map_err(|_| Fault::odd_answer())?;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::{Instant, sleep};
-use tower_keep_core::StoreErrorKind;
 
 use crate::cluster::Cluster;
 use crate::error::{Cause, Fault};
@@ -52,6 +51,16 @@ impl Links {
     }
 }
 
+/// What all connections have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) timeout: Duration,
+    pub(crate) most_waiting: usize,
+    /// Whether writes have connections of their own.
+    pub(crate) splits_writes: bool,
+    pub(crate) reads_from_replicas: bool,
+}
+
 /// The servers of a store.
 pub(crate) struct Servers {
     pub(crate) topology: Topology,
@@ -77,7 +86,12 @@ impl Servers {
         deadline: Instant,
     ) -> Result<Value, Fault> {
         let link = self.link(key, whose)?;
-        match self.send(&link, whose, command, false, deadline).await {
+        let patience = match link.is_replica() {
+            // It leaves the master some time.
+            true => Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2,
+            false => deadline,
+        };
+        match self.send(&link, whose, command, false, patience).await {
             Ok(answer) => Ok(answer),
             // Apart, so that what is rare takes no room in every call.
             Err(fault) => {
@@ -95,12 +109,12 @@ impl Servers {
         mut fault: Fault,
         deadline: Instant,
     ) -> Result<Value, Fault> {
-        let mut tries = 0;
+        let mut tried = Tried::default();
         loop {
-            tries += 1;
+            self.learn_from(&fault);
             let next = match Instant::now() + PAUSE > deadline {
                 true => None,
-                false => self.next(&link, key, whose, &fault, tries).await?,
+                false => self.next(&link, key, whose, &fault, &mut tried).await?,
             };
             let is_asking;
             (link, is_asking) = match next {
@@ -132,16 +146,15 @@ impl Servers {
 
     async fn send(
         &self,
-        link: &Link,
+        link: &Arc<Link>,
         whose: Use,
         command: &Cmd,
         is_asking: bool,
         deadline: Instant,
     ) -> Result<Value, Fault> {
         let wait_for = if whose == Use::Write { self.replicas_to_wait_for } else { 0 };
-        let checked = |answer: Value| answer.extract_error().map_err(|error| Fault::of(&error));
         if !is_asking && wait_for == 0 {
-            return checked(link.send(command, deadline).await?);
+            return link.send(command, deadline).await;
         }
         Box::pin(self.send_with(link, wait_for, command, is_asking, deadline)).await
     }
@@ -149,13 +162,16 @@ impl Servers {
     /// Sends a command with others around it.
     async fn send_with(
         &self,
-        link: &Link,
+        link: &Arc<Link>,
         wait_for: usize,
         command: &Cmd,
         is_asking: bool,
         deadline: Instant,
     ) -> Result<Value, Fault> {
-        let checked = |answer: Value| answer.extract_error().map_err(|error| Fault::of(&error));
+        let checked = |answer: Option<Value>| {
+            let answer = answer.ok_or_else(Fault::odd_answer)?;
+            answer.extract_error().map_err(|error| Fault::of(&error))
+        };
         let mut commands = Pipeline::new();
         if is_asking {
             commands.cmd("ASKING");
@@ -168,14 +184,29 @@ impl Servers {
         }
         let mut answers = link.send_all(&commands, deadline).await?.into_iter();
         if is_asking {
-            checked(answers.next().ok_or_else(Fault::odd_answer)?)?;
+            checked(answers.next())?;
         }
-        let answer = checked(answers.next().ok_or_else(Fault::odd_answer)?)?;
-        match answers.next().map(checked).transpose()? {
-            Some(Value::Int(have)) if have < wait_for as i64 => Err(Fault::timed_out(format!(
+        let answer = checked(answers.next())?;
+        if wait_for == 0 {
+            return Ok(answer);
+        }
+        // From here on it is written, whatever is wrong.
+        match checked(answers.next()) {
+            Ok(Value::Int(have)) if have >= wait_for as i64 => Ok(answer),
+            Ok(Value::Int(have)) => Err(Fault::timed_out(format!(
                 "written, but in time only {have} of {wait_for} replicas had it"
             ))),
-            _ => Ok(answer),
+            Ok(_) => Err(Fault::odd_answer().after_writing()),
+            Err(fault) => Err(fault.after_writing()),
+        }
+    }
+
+    /// Finds out about the nodes, where a fault says that they are not what they were.
+    fn learn_from(&self, fault: &Fault) {
+        if let Topology::Cluster(cluster) = &self.topology
+            && !matches!(fault.cause, Cause::Ask(..) | Cause::TryAgain | Cause::NoScript)
+        {
+            cluster.learn_soon();
         }
     }
 
@@ -186,47 +217,47 @@ impl Servers {
         key: &str,
         whose: Use,
         fault: &Fault,
-        tries: u32,
+        tried: &mut Tried,
     ) -> Result<Option<(Arc<Link>, bool)>, Fault> {
-        let again = |whose| self.link(key, whose).map(|link| Some((link, false)));
         // What a replica can't answer, the master can.
         let whose = if whose == Use::Read { Use::ReadLatest } else { whose };
-        if let Topology::Cluster(cluster) = &self.topology {
-            if !matches!(fault.cause, Cause::Ask(..) | Cause::TryAgain | Cause::NoScript) {
-                cluster.learn_soon();
-            }
-            match &fault.cause {
-                Cause::Moved(host, port) if tries <= HOPS => {
-                    return Ok(Some((cluster.at(link, host, *port, whose)?, false)));
+        let again = || self.link(key, whose).map(|link| Some((link, false)));
+        match (&fault.cause, &self.topology) {
+            (Cause::Moved(host, port) | Cause::Ask(host, port), Topology::Cluster(cluster)) => {
+                tried.hops += 1;
+                if tried.hops > HOPS {
+                    return Ok(None);
                 }
-                Cause::Ask(host, port) if tries <= HOPS => {
-                    return Ok(Some((cluster.at(link, host, *port, whose)?, true)));
-                }
-                _ => {}
+                let is_asking = matches!(fault.cause, Cause::Ask(..));
+                Ok(Some((cluster.at(link, host, *port, whose)?, is_asking)))
             }
-        }
-        match &fault.cause {
-            Cause::Moved(..) | Cause::Ask(..) if matches!(self.topology, Topology::One(_)) => {
-                let words =
-                    "this server is one of a cluster: let the URL begin with redis+cluster://";
-                Err(Fault::new(StoreErrorKind::Unsupported, words))
-            }
-            // Until the deadline: each key is at one of the two servers.
-            Cause::TryAgain => {
+            (Cause::Moved(..) | Cause::Ask(..), Topology::One(_)) => Err(Fault::is_of_a_cluster()),
+            // Until the deadline: each key is at one of two nodes. Who reads asks for one after the other.
+            (Cause::TryAgain, _) if whose == Use::Write => {
+                tried.hops = 0;
                 sleep(PAUSE).await;
-                again(whose)
+                again()
             }
-            Cause::ReadOnly => {
+            (Cause::ReadOnly, _) if !tried.again => {
+                tried.again = true;
                 link.reconnect();
-                if tries == 1 { again(whose) } else { Ok(None) }
+                again()
             }
-            Cause::Lost if whose != Use::Write && tries == 1 => again(whose),
-            Cause::NotSent | Cause::TimedOut | Cause::Kind(_)
-                if tries == 1 && link.is_replica() =>
-            {
-                again(whose)
+            (Cause::Lost, _) if whose != Use::Write && !tried.again => {
+                tried.again = true;
+                again()
             }
+            (Cause::NotSent | Cause::TimedOut | Cause::Kind(_), _) if link.is_replica() => again(),
             _ => Ok(None),
         }
     }
+}
+
+/// What was tried for one command.
+#[derive(Default)]
+struct Tried {
+    /// How often it was sent on.
+    hops: u32,
+    /// Whether it was sent again to the same server.
+    again: bool,
 }

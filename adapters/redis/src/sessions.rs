@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures_util::future::try_join4;
+use futures_util::future::try_join5;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::Value;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use tower_keep_core::{
 };
 
 use crate::RedisStore;
-use crate::error::Fault;
+use crate::error::{Cause, Fault};
 use crate::keys::{UserKeys, member, read_member};
 use crate::record::{read, write};
 use crate::script::{Commit, Life, OWNER, RECORDS, Refused};
@@ -30,6 +30,9 @@ const AT_ONCE: usize = 64;
 
 /// Whose a session is, is known so much longer than the session, in milliseconds.
 const MARGIN: u64 = 60_000;
+
+/// So many logins in one browser at once are followed.
+const LONGEST_CHAIN: usize = 100;
 
 /// A user's list forgets sessions that expired so long ago, in seconds, with whatever is left of them.
 const PRUNED_AFTER: u32 = 24 * 3_600;
@@ -77,13 +80,6 @@ fn put(
     let was_live = before.is_some_and(|before| before.ended.is_none());
     let was_untold = before.is_some_and(is_untold);
     let is_kept = millis > 0;
-    if is_kept {
-        let is_as_long = before.is_some_and(|before| before.expires == record.expires);
-        let life = if is_as_long { Life::AsBefore } else { Life::Millis(millis) };
-        commit.set(name, write(record), life);
-    } else {
-        commit.delete(name);
-    }
     let expires = record.expires.as_secs();
     for (index, was_in, is_in) in [
         (keys.live(), was_live, is_kept && record.ended.is_none()),
@@ -94,6 +90,13 @@ fn put(
             (true, false) => commit.remove(index, member.clone()),
             (false, false) => {}
         }
+    }
+    if is_kept {
+        let is_as_long = before.is_some_and(|before| before.expires == record.expires);
+        let life = if is_as_long { Life::AsBefore } else { Life::Millis(millis) };
+        commit.set(name, write(record), life);
+    } else {
+        commit.delete(name);
     }
 }
 
@@ -138,32 +141,83 @@ impl<U: AuthUser> RedisStore<U> {
         Ok(Some(Stored { record: read(*key, user, &value)?, value }))
     }
 
-    /// What an index lists; or these, if there are any.
-    async fn listed(
-        &self,
-        user: &UserId,
-        index: &str,
-        these: &[SessionKey],
-        deadline: Instant,
-    ) -> Result<Listed, Fault> {
+    /// The records of an index, all as they are at one moment.
+    async fn listed(&self, user: &UserId, index: &str, deadline: Instant) -> Result<Listed, Fault> {
         let prefix = self.keys().of(user).sessions();
-        let members: Vec<String> = these.iter().map(member).collect();
-        let arguments: Vec<&[u8]> =
-            std::iter::once(&prefix).chain(&members).map(|text| text.as_bytes()).collect();
+        let arguments = [prefix.as_bytes()];
         let answer =
-            RECORDS.run(self.servers(), Use::ReadLatest, &[index], &arguments, deadline).await?;
-        let Value::Array(answer) = answer else { return Err(Fault::odd_answer()) };
+            RECORDS.run(self.servers(), Use::ReadLatest, &[index], &arguments, deadline).await;
+        let answer = match answer {
+            Ok(Value::Array(answer)) => answer,
+            Ok(_) => return Err(Fault::odd_answer()),
+            Err(fault) if fault.cause == Cause::TryAgain => {
+                return self.listed_singly(user, index, deadline).await;
+            }
+            Err(fault) => return Err(fault),
+        };
         let mut listed = Listed::new();
         let mut answer = answer.into_iter();
         while let (Some(member), Some(value)) = (answer.next(), answer.next()) {
             let key = read_member(&bytes(member)?.ok_or_else(Fault::odd_answer)?)?;
-            let stored = match bytes(value)? {
-                Some(value) => Some(Stored { record: read(key, user.clone(), &value)?, value }),
-                None => None,
+            let Some(value) = bytes(value)? else {
+                // It has expired; or it is at another node, while the slot moves.
+                return self.listed_singly(user, index, deadline).await;
             };
-            listed.push((key, stored));
+            listed.push((key, Some(Stored { record: read(key, user.clone(), &value)?, value })));
         }
         Ok(listed)
+    }
+
+    /// The same, by commands that each ask for one key, and so find it wherever it is. Whatever changes
+    /// which sessions there are changes the index.
+    async fn listed_singly(
+        &self,
+        user: &UserId,
+        index: &str,
+        deadline: Instant,
+    ) -> Result<Listed, Fault> {
+        let mut members = self.members(index, deadline).await?;
+        while Instant::now() < deadline {
+            let listed = self.named(user, &members, deadline).await?;
+            let after = self.members(index, deadline).await?;
+            if after == members {
+                return Ok(listed);
+            }
+            members = after;
+        }
+        Err(contended())
+    }
+
+    async fn members(&self, index: &str, deadline: Instant) -> Result<Vec<SessionKey>, Fault> {
+        let mut command = redis::cmd("ZRANGE");
+        command.arg(index).arg(0).arg(-1);
+        let answer = self.servers().ask(index, Use::ReadLatest, &command, deadline).await?;
+        let Value::Array(members) = answer else { return Err(Fault::odd_answer()) };
+        let member = |member| read_member(&bytes(member)?.ok_or_else(Fault::odd_answer)?);
+        let mut members: Vec<_> = members.into_iter().map(member).collect::<Result<_, _>>()?;
+        members.sort_unstable();
+        Ok(members)
+    }
+
+    /// The records with these keys.
+    async fn named(
+        &self,
+        user: &UserId,
+        these: &[SessionKey],
+        deadline: Instant,
+    ) -> Result<Listed, Fault> {
+        let keys = self.keys().of(user);
+        let records = stream::iter(these.to_vec()).map(|key| {
+            let name = keys.session(&key);
+            async move {
+                let value = self.get(&name, Use::ReadLatest, deadline).await?;
+                let stored = value.map(|value| {
+                    read(key, user.clone(), &value).map(|record| Stored { record, value })
+                });
+                Ok((key, stored.transpose()?))
+            }
+        });
+        records.buffered(AT_ONCE).try_collect().await
     }
 
     /// Lets it be known whose these sessions are, for as long as their next records are kept.
@@ -193,7 +247,11 @@ impl<U: AuthUser> RedisStore<U> {
         deadline: Instant,
     ) -> Result<Option<Stored>, Fault> {
         let mut key = *key;
-        while key != *except {
+        // Two logins that replace each other's sessions would lead around in a circle.
+        for _ in 0..LONGEST_CHAIN {
+            if key == *except {
+                break;
+            }
             let found = self.find(&key, None, Use::ReadLatest, deadline).await?;
             let Some(stored) = found else { return Ok(None) };
             match &stored.record.ended {
@@ -208,47 +266,58 @@ impl<U: AuthUser> RedisStore<U> {
     async fn created(&self, login: &NewLogin<'_>) -> Result<Creation, Fault> {
         let deadline = self.deadline();
         while Instant::now() < deadline {
-            if let Some(creation) = self.create_once(login, deadline).await? {
-                if let Creation::Created { .. } = creation {
-                    self.replace_elsewhere(login, deadline).await?;
-                }
-                return Ok(creation);
+            if let Some((creation, elsewhere)) = self.create_once(login, deadline).await? {
+                let replaced = self.replace_elsewhere(login, &elsewhere, deadline).await;
+                return replaced.map(|()| creation).map_err(Fault::after_writing);
             }
         }
         Err(contended())
     }
 
-    /// Tries to; `None` if others were quicker with something that it depends on.
+    /// Tries to; `None` if others were quicker with something that it depends on. Answers, too, which
+    /// sessions of other users are still to be replaced.
     async fn create_once(
         &self,
         login: &NewLogin<'_>,
         deadline: Instant,
-    ) -> Result<Option<Creation>, Fault> {
+    ) -> Result<Option<(Creation, Vec<SessionKey>)>, Fault> {
         let NewLogin { record, ended_until: until, limit, .. } = *login;
         let (user, now) = (&record.user, record.created);
         let keys = self.keys().of(user);
         // All at once; what each of them finds is a condition of the change.
         let (live, untold) = (keys.live(), keys.untold());
-        let (own, replaced, live, untold) = try_join4(
+        // What has long expired; if that goes wrong, the next login sees to it.
+        let mut prune = Commit::default();
+        prune.prune(keys.live(), now.minus(PRUNED_AFTER).as_secs(), keys.sessions());
+        let pruned = async {
+            let _ = prune.run_unconfirmed(self.servers(), deadline).await;
+            Ok::<_, Fault>(())
+        };
+        let (_, own, replaced, live, untold) = try_join5(
+            pruned,
             self.own(record, deadline),
             self.replaced(login, deadline),
             async {
                 match limit {
-                    Some(_) => self.listed(user, &live, &[], deadline).await,
+                    Some(_) => self.listed(user, &live, deadline).await,
                     None => Ok(Listed::new()),
                 }
             },
-            self.listed(user, &untold, &[], deadline),
+            self.listed(user, &untold, deadline),
         )
         .await?;
         let taken = || Fault::new(StoreErrorKind::Conflict, "the session's key is taken");
         own.map_err(|_| taken())?;
+        let (replaced, elsewhere): (Vec<_>, Vec<_>) =
+            replaced.into_iter().partition(|stored| stored.record.user == *user);
+        let elsewhere: Vec<_> = elsewhere.iter().map(|stored| stored.record.key).collect();
         let mut commit = Commit::default();
         put(&mut commit, &keys, None, record, now);
         let mut changes: Vec<(Stored, SessionRecord)> = Vec::new();
         let mut over_limit = Vec::new();
         if let Some(limit) = limit {
-            commit.if_counts(keys.live(), live.len());
+            let members: Vec<_> = live.iter().map(|(key, _)| member(key)).collect();
+            commit.if_lists(keys.live(), members.clone());
             let is_replaced =
                 |key: &SessionKey| replaced.iter().any(|known| known.record.key == *key);
             let mut others = Vec::new();
@@ -266,8 +335,13 @@ impl<U: AuthUser> RedisStore<U> {
                 if is_taken.is_some() {
                     return Err(taken());
                 }
+                let mut unchanged = Commit::default();
+                unchanged.if_lists(keys.live(), members);
+                if unchanged.run(self.servers(), deadline).await?.is_err() {
+                    return Ok(None);
+                }
                 self.disown(record, deadline).await?;
-                return Ok(Some(Creation::Full));
+                return Ok(Some((Creation::Full, Vec::new())));
             };
             let how = End { at: now, reason: EndReason::Limit, keep_until: until };
             for stored in oldest {
@@ -299,9 +373,8 @@ impl<U: AuthUser> RedisStore<U> {
         for (stored, after) in &changes {
             put(&mut commit, &keys, Some(stored), after, now);
         }
-        commit.prune(keys.live(), now.minus(PRUNED_AFTER).as_secs(), keys.sessions());
         match commit.run(self.servers(), deadline).await? {
-            Ok(()) => Ok(Some(Creation::Created { ended: over_limit, replays })),
+            Ok(()) => Ok(Some((Creation::Created { ended: over_limit, replays }, elsewhere))),
             Err(Refused(0)) => Err(taken()),
             Err(_) => Ok(None),
         }
@@ -330,7 +403,7 @@ impl<U: AuthUser> RedisStore<U> {
         owner.run(self.servers(), deadline).await.map(drop)
     }
 
-    /// The user's sessions that a new login takes the place of.
+    /// The sessions that a new login takes the place of, whoever's they are.
     async fn replaced(
         &self,
         login: &NewLogin<'_>,
@@ -340,8 +413,7 @@ impl<U: AuthUser> RedisStore<U> {
         for key in login.replacing {
             let standing = self.standing_for(key, &login.record.key, deadline).await?;
             let is_new = |stored: &Stored| {
-                stored.record.user == login.record.user
-                    && replaced.iter().all(|known| known.record.key != stored.record.key)
+                replaced.iter().all(|known| known.record.key != stored.record.key)
             };
             replaced.extend(standing.filter(is_new));
         }
@@ -352,12 +424,13 @@ impl<U: AuthUser> RedisStore<U> {
     async fn replace_elsewhere(
         &self,
         login: &NewLogin<'_>,
+        elsewhere: &[SessionKey],
         deadline: Instant,
     ) -> Result<(), Fault> {
         let record = login.record;
         let how =
             End { at: record.created, reason: EndReason::Replaced, keep_until: login.ended_until };
-        for key in login.replacing {
+        for key in elsewhere {
             loop {
                 let standing = self.standing_for(key, &record.key, deadline).await?;
                 let Some(stored) = standing else { break };
@@ -405,14 +478,24 @@ impl<U: AuthUser> RedisStore<U> {
     async fn end(
         &self,
         user: &UserId,
-        these: &[SessionKey],
+        these: Option<&[SessionKey]>,
         but: Option<&SessionKey>,
         end: &End,
         deadline: Instant,
     ) -> Result<usize, Fault> {
         let keys = self.keys().of(user);
         while Instant::now() < deadline {
-            let listed = self.listed(user, &keys.live(), these, deadline).await?;
+            let mut commit = Commit::default();
+            let listed = match these {
+                Some(these) => self.named(user, these, deadline).await?,
+                None => {
+                    let listed = self.listed(user, &keys.live(), deadline).await?;
+                    // A session that has begun since has to end, too.
+                    let members = listed.iter().map(|(key, _)| member(key)).collect();
+                    commit.if_lists(keys.live(), members);
+                    listed
+                }
+            };
             let stored = listed.into_iter().filter_map(|(_, stored)| stored);
             let changes: Vec<_> = stored
                 .filter(|stored| stored.record.ended.is_none() && Some(&stored.record.key) != but)
@@ -423,7 +506,6 @@ impl<U: AuthUser> RedisStore<U> {
                 .collect();
             let records = changes.iter().map(|(stored, after)| (&stored.record, after));
             self.keep_owners(records, end.at, deadline).await?;
-            let mut commit = Commit::default();
             for (stored, after) in &changes {
                 put(&mut commit, &keys, Some(stored), after, end.at);
             }
@@ -449,8 +531,9 @@ impl<U: AuthUser> RedisStore<U> {
                 of_user.push(key);
             }
         }
-        let ended = stream::iter(of_users)
-            .map(|(user, keys)| async move { self.end(&user, &keys, None, end, deadline).await });
+        let ended = stream::iter(of_users).map(|(user, keys)| async move {
+            self.end(&user, Some(&keys), None, end, deadline).await
+        });
         let ended: Vec<usize> = ended.buffer_unordered(AT_ONCE).try_collect().await?;
         Ok(ended.into_iter().sum())
     }
@@ -462,7 +545,7 @@ impl<U: AuthUser> RedisStore<U> {
         most: usize,
     ) -> Result<Vec<Arc<SessionRecord>>, Fault> {
         let index = self.keys().of(user).live();
-        let listed = self.listed(user, &index, &[], self.deadline()).await?;
+        let listed = self.listed(user, &index, self.deadline()).await?;
         let stored = listed.into_iter().filter_map(|(_, stored)| stored);
         let mut live: Vec<_> =
             stored.map(|stored| stored.record).filter(|record| record.is_live(now)).collect();
@@ -563,7 +646,7 @@ impl<U: AuthUser> SessionStore for RedisStore<U> {
         but: Option<&SessionKey>,
         end: &End,
     ) -> Result<usize, StoreError> {
-        Ok(self.end(user, &[], but, end, self.deadline()).await?)
+        Ok(self.end(user, None, but, end, self.deadline()).await?)
     }
 
     async fn list(

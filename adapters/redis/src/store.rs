@@ -8,7 +8,7 @@ use redis::{Cmd, Value};
 use tokio::time::Instant;
 use tower_keep_core::{Account, AuthUser, StoreErrorKind, UserId};
 
-use crate::error::Fault;
+use crate::error::{Cause, Fault};
 use crate::format::{self, UserFormat};
 use crate::keys::Keys;
 use crate::script::Life;
@@ -117,10 +117,17 @@ impl<U> RedisStore<U> {
     ) -> Result<[Option<Vec<u8>>; 2], Fault> {
         let mut command = Cmd::with_capacity(3, 4 + keys[0].len() + keys[1].len());
         command.arg("MGET").arg(&keys);
-        let answer = self.servers().ask(keys[0], Use::Read, &command, deadline).await?;
-        let Value::Array(values) = answer else { return Err(Fault::odd_answer()) };
-        let [one, other] = <[Value; 2]>::try_from(values).map_err(|_| Fault::odd_answer())?;
-        let mut both = [bytes(one)?, bytes(other)?];
+        let mut both = match self.servers().ask(keys[0], Use::Read, &command, deadline).await {
+            Ok(Value::Array(values)) => {
+                let values = <[Value; 2]>::try_from(values).map_err(|_| Fault::odd_answer())?;
+                let [one, other] = values.map(bytes);
+                [one?, other?]
+            }
+            Ok(_) => return Err(Fault::odd_answer()),
+            // They are at two nodes, while their slot moves.
+            Err(fault) if fault.cause == Cause::TryAgain => [None, None],
+            Err(fault) => return Err(fault),
+        };
         for (value, key) in both.iter_mut().zip(keys) {
             // Nothing is also what MGET says of a value of another type, and a replica of what it does
             // not have yet.

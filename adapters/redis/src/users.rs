@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use redis::Value;
 use tokio::time::{Instant, sleep};
 use tower_keep_core::{
     AuthUser, StoreError, StoreErrorKind, UserDirectory, UserFinder, UserId, UserStore, async_trait,
@@ -22,7 +21,7 @@ use crate::error::Fault;
 use crate::format;
 use crate::script::{Commit, Life, Refused};
 use crate::servers::Use;
-use crate::store::{Found, bytes, contended, millis};
+use crate::store::{Found, contended, millis};
 
 /// How many users are asked for at once.
 const ASKED_AT_ONCE: usize = 64;
@@ -122,6 +121,7 @@ impl<U: AuthUser> RedisStore<U> {
         let keys = self.keys().of(&id);
         while Instant::now() < deadline {
             let claim = new_claim()?;
+            let value = users.write(&claim, user)?;
             let mut begin = Commit::default();
             begin.if_absent(keys.user());
             begin.set(keys.pending(&claim), b"1".to_vec(), Life::Millis(millis(PENDING)));
@@ -132,7 +132,7 @@ impl<U: AuthUser> RedisStore<U> {
             let mut end = Commit::default();
             end.if_absent(keys.user());
             end.if_is(keys.pending(&claim), "1");
-            end.set(keys.user(), users.write(&claim, user)?, users.life());
+            end.set(keys.user(), value, users.life());
             end.delete(keys.pending(&claim));
             match end.run(self.servers(), deadline).await? {
                 Ok(()) => return Ok(()),
@@ -158,8 +158,7 @@ impl<U: AuthUser> RedisStore<U> {
             };
             let before = users.read(&id, &value)?;
             let earlier = (users.login_name)(&before.user);
-            if earlier == login {
-                self.keep_name(&id, &before.claim, login, deadline).await?;
+            if earlier == login && self.keeps_name(&id, &before.claim, login, deadline).await? {
                 let mut end = Commit::default();
                 end.if_is(keys.user(), value);
                 end.set(keys.user(), users.write(&before.claim, user)?, users.life());
@@ -169,6 +168,7 @@ impl<U: AuthUser> RedisStore<U> {
                 }
             }
             let claim = new_claim()?;
+            let after = users.write(&claim, user)?;
             let mut begin = Commit::default();
             begin.set(keys.pending(&claim), b"1".to_vec(), Life::Millis(millis(PENDING)));
             let _ = begin.run(self.servers(), deadline).await?;
@@ -176,11 +176,12 @@ impl<U: AuthUser> RedisStore<U> {
             let mut end = Commit::default();
             end.if_is(keys.user(), value);
             end.if_is(keys.pending(&claim), "1");
-            end.set(keys.user(), users.write(&claim, user)?, users.life());
+            end.set(keys.user(), after, users.life());
             end.delete(keys.pending(&claim));
             match end.run(self.servers(), deadline).await? {
                 Ok(()) => {
-                    self.release(&id, &before.claim, earlier, deadline).await?;
+                    // The user has it no more, whether its key is gone or not.
+                    let _ = self.release(&id, &before.claim, earlier, deadline).await;
                     return Ok(true);
                 }
                 Err(_) => self.release(&id, &claim, login, deadline).await?,
@@ -204,7 +205,7 @@ impl<U: AuthUser> RedisStore<U> {
                 // One who can't be read goes as well; nobody has their name then.
                 if let Ok(Found { user, claim }) = before {
                     let login = (self.shared.users.login_name)(&user);
-                    self.release(id, &claim, login, deadline).await?;
+                    let _ = self.release(id, &claim, login, deadline).await;
                 }
                 return Ok(true);
             }
@@ -221,12 +222,17 @@ impl<U: AuthUser> RedisStore<U> {
         deadline: Instant,
     ) -> Result<(), Fault> {
         let key = self.keys().login(login);
-        let mut looks = 0;
+        let (mut looks, mut looked_at) = (0, None);
         while Instant::now() < deadline {
             let holder = self.get(&key, Use::ReadLatest, deadline).await?;
             if let Some(value) = &holder {
+                if looked_at != holder {
+                    (looks, looked_at) = (0, holder.clone());
+                }
                 let holder = Holder::read(value)?;
                 match self.state(&holder, deadline).await? {
+                    // By another call for the same user, which this one's last step will notice.
+                    State::Taken if holder.id == *id => return Ok(()),
                     State::Taken => {
                         self.break_off(id, claim, deadline).await?;
                         return Err(conflict("login name"));
@@ -236,7 +242,11 @@ impl<U: AuthUser> RedisStore<U> {
                         sleep(PAUSE).await;
                         continue;
                     }
-                    State::Pending => self.break_off(&holder.id, &holder.claim, deadline).await?,
+                    State::Pending => {
+                        self.break_off(&holder.id, &holder.claim, deadline).await?;
+                        // Only another look tells whether it was still pending.
+                        continue;
+                    }
                     State::Stale => {}
                 }
             }
@@ -255,18 +265,14 @@ impl<U: AuthUser> RedisStore<U> {
 
     async fn state(&self, holder: &Holder, deadline: Instant) -> Result<State, Fault> {
         let keys = self.keys().of(&holder.id);
-        let (user, pending) = (keys.user(), keys.pending(&holder.claim));
-        let mut command = redis::cmd("MGET");
-        command.arg(&[&user, &pending]);
-        let answer = self.servers().ask(&user, Use::ReadLatest, &command, deadline).await?;
-        let Value::Array(values) = answer else { return Err(Fault::odd_answer()) };
-        let [value, pending] = <[Value; 2]>::try_from(values).map_err(|_| Fault::odd_answer())?;
-        let value = bytes(value)?;
+        // In this order: what is not pending any more has been decided.
+        let pending = self.get(&keys.pending(&holder.claim), Use::ReadLatest, deadline).await?;
+        let value = self.get(&keys.user(), Use::ReadLatest, deadline).await?;
         let user = value.as_deref().map(format::Value::read).transpose()?;
         if user.is_some_and(|user| user.claim == holder.claim) {
             return Ok(State::Taken);
         }
-        Ok(if bytes(pending)?.is_some() { State::Pending } else { State::Stale })
+        Ok(if pending.is_some() { State::Pending } else { State::Stale })
     }
 
     /// Whoever was about to write with this claim won't.
@@ -292,28 +298,25 @@ impl<U: AuthUser> RedisStore<U> {
         free.run(self.servers(), deadline).await.map(drop)
     }
 
-    /// Where users expire, so do names, and never sooner.
-    async fn keep_name(
+    /// Whether the name's key says that it is this user's, as it does unless a failover has lost it; and
+    /// where users expire, names do so later.
+    async fn keeps_name(
         &self,
         id: &UserId,
         claim: &str,
         login: &str,
         deadline: Instant,
-    ) -> Result<(), Fault> {
-        let life = self.name_life();
-        if life == Life::Forever {
-            return Ok(());
-        }
+    ) -> Result<bool, Fault> {
         let (key, holder) = (self.keys().login(login), Holder::write(claim, id));
         let mut keep = Commit::default();
         keep.if_is(key.clone(), holder.clone());
-        keep.set(key, holder, life);
-        keep.run(self.servers(), deadline).await.map(drop)
+        keep.set(key, holder, self.name_life());
+        keep.run(self.servers(), deadline).await.map(|kept| kept.is_ok())
     }
 
     fn name_life(&self) -> Life {
         let life = self.shared.users.life;
-        life.map_or(Life::Forever, |life| Life::Millis(millis(life + MARGIN)))
+        life.map_or(Life::Forever, |life| Life::Millis(millis(life.saturating_add(MARGIN))))
     }
 }
 
