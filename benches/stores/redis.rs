@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use criterion::Criterion;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncCommands, ExistenceCheck, SetExpiry, SetOptions};
+use redis::{AsyncCommands, ExistenceCheck, IntoConnectionInfo, SetExpiry, SetOptions};
 use tokio::runtime::Runtime;
 use tower_keep_redis::RedisStore;
 
@@ -101,7 +101,10 @@ pub(super) fn database(criterion: &mut Criterion, runtime: &Runtime, url: &str) 
     let prefix = format!("b{}:", std::process::id());
     let (store, connection) = runtime.block_on(async {
         let store = RedisStore::builder(url).with_key_prefix(&prefix).build().await;
-        let client = redis::Client::open(url).expect("a URL");
+        // With the same kind of connection as the store's.
+        let info = url.into_connection_info().expect("a URL");
+        let tcp = info.tcp_settings().clone().set_nodelay(true);
+        let client = redis::Client::open(info.set_tcp_settings(tcp)).expect("a URL");
         let connection = client.get_multiplexed_async_connection().await.expect("a connection");
         (fill(store.expect("a store")).await, connection)
     });

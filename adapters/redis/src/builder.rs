@@ -62,9 +62,13 @@ impl RedisStore {
     /// | --- | --- |
     /// | `redis://user:password@host:port/database` | one server |
     /// | `rediss://…` | one server, by TLS (with the feature `tls`) |
-    /// | `redis+unix:///path?db=…` | one server, by its socket |
+    /// | `redis+unix:///path?db=…&user=…&pass=…` | one server, by its socket |
     /// | `redis+sentinel://user:password@host:port,host:port/mymaster/database` | the master that these sentinels name; `rediss+sentinel` by TLS |
     /// | `redis+cluster://user:password@host:port,host:port` | a cluster, some nodes of which are these; `rediss+cluster` by TLS |
+    ///
+    /// `:password@` is the default user's password; special characters in it are written as `%XX`. Ports
+    /// are 6379, and 26379 of sentinels, unless told otherwise; an IPv6 address stands in brackets; the
+    /// database may be left away. The store makes its own connections, as it has to know when they are lost.
     pub fn builder(url: impl Into<String>) -> RedisStoreBuilder {
         let users = Users {
             format: Box::new(AccountJson),
@@ -145,25 +149,29 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         }
     }
 
-    /// Users are gone so long after they were last written; they stay for good unless told otherwise.
+    /// All users of this store are gone so long after they were last inserted or updated; they stay for
+    /// good unless told otherwise. Neither requests nor sessions prolong it.
     ///
-    /// For users who come from elsewhere and are kept here for a while, such as guests. Their session
-    /// records have times of their own.
+    /// For users who come from elsewhere and are kept here for a while. Guests beside members need a store
+    /// of their own, with another prefix. The sessions of one who is gone count as nobody's.
     pub fn with_user_ttl(mut self, ttl: Duration) -> Self {
         self.users.life = Some(ttl);
         self
     }
 
-    /// What all keys begin with; `keep:` unless told otherwise. Printable ASCII without braces, brackets
-    /// and wildcards, at most 100 bytes.
+    /// What all keys begin with, the colon included; `keep:` unless told otherwise. Printable ASCII without
+    /// braces, brackets and wildcards, at most 100 bytes.
+    ///
+    /// Stores with different prefixes share a server without noticing each other, as long as none begins
+    /// with another.
     pub fn with_key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.keys.set_prefix(prefix.into());
         self
     }
 
-    /// How long a call to the store takes at most, connecting included; 3 s unless told otherwise, an
-    /// hour at most. Without an answer by then it is a
-    /// [timeout](tower_keep_core::StoreErrorKind::Timeout).
+    /// How long a call to the store takes at most, waiting for a connection included; 3 s unless told
+    /// otherwise, an hour at most. Without an answer by then it is a
+    /// [timeout](tower_keep_core::StoreErrorKind::Timeout). Making a connection may take as long.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.clamp(Duration::from_millis(1), LONGEST_TIMEOUT);
         self
@@ -177,11 +185,12 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
     }
 
     /// A write counts when so many replicas have it, by `WAIT`; none unless told otherwise. If they don't
-    /// have it in time, the call is a [timeout](tower_keep_core::StoreErrorKind::Timeout).
+    /// have it in time, it stands, and the call is a
+    /// [timeout](tower_keep_core::StoreErrorKind::Timeout).
     ///
     /// A master that dies takes with it what its replicas don't have yet: see
     /// [what a failover loses](crate#what-a-failover-loses). It costs each write the way to the replicas
-    /// and back.
+    /// and back, and a node's writes wait one after the other.
     pub fn with_replicas_to_wait_for(mut self, replicas: usize) -> Self {
         self.replicas_to_wait_for = replicas;
         self
@@ -198,20 +207,36 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         self
     }
 
-    /// How to log in to the sentinels, if they ask for it; the URL's user and password are the master's.
+    /// How to log in to the sentinels, if they ask for it; `None` is the default user. The URL's user and
+    /// password are the master's, and are not told to the sentinels.
     pub fn with_sentinel_login(mut self, user: Option<&str>, password: impl Into<String>) -> Self {
         self.sentinel_login = Some((user.map(str::to_owned), password.into()));
         self
     }
 
-    /// Certificates for TLS: those of an authority that the system does not know, the application's own.
+    /// Certificates for TLS, in PEM: of an authority, in place of those that the system knows; of the
+    /// application itself, if the server asks for one.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_keep_redis::{RedisStore, TlsCertificates};
+    ///
+    /// let root_cert = Some(std::fs::read("/etc/redis-ca.pem")?);
+    /// let certificates = TlsCertificates { root_cert, client_tls: None };
+    /// let builder = RedisStore::builder("rediss+cluster://:secret@one.example,two.example");
+    /// let store = builder.with_certificates(certificates).build().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A cluster's nodes name each other by address unless told otherwise
+    /// (`cluster-preferred-endpoint-type hostname`), and that is what their certificates have to be for.
     #[cfg(feature = "tls")]
     pub fn with_certificates(mut self, certificates: redis::TlsCertificates) -> Self {
         self.certificates = Some(certificates);
         self
     }
 
-    /// Opens the store.
+    /// Opens the store. A server has to answer; of a cluster, each master.
     ///
     /// # Errors
     ///

@@ -19,10 +19,46 @@ const VERSION: &str = "1";
 
 /// How a user becomes bytes, and is read from them.
 ///
-/// [`Json`] is one. Another may be smaller; redis-cli then shows less. A format that changes has to read
-/// what it wrote before: let it begin with a number of its own.
+/// [`Json`] is one. Another may be smaller; redis-cli then shows less. Any bytes will do.
 ///
-/// Its errors go to logs, so they quote nothing of the user.
+/// A value stays as it was written until the user is next updated, so a format reads all that was ever
+/// written. Coming from [`Json`], whose users begin with `{`, begin with another byte, and leave the rest to
+/// it:
+///
+/// ```
+/// # use std::error::Error;
+/// # struct Member;
+/// # fn write_v1(_: &Member) -> Vec<u8> { Vec::new() }
+/// # fn read_v1(_: &[u8]) -> Option<Member> { None }
+/// # impl serde::Serialize for Member {
+/// #     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> { s.serialize_unit() }
+/// # }
+/// # impl<'de> serde::Deserialize<'de> for Member {
+/// #     fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> { Ok(Member) }
+/// # }
+/// use tower_keep_redis::{Json, UserFormat};
+///
+/// struct Compact;
+///
+/// impl UserFormat<Member> for Compact {
+///     fn write(&self, member: &Member) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+///         Ok([&[1][..], &write_v1(member)].concat())
+///     }
+///
+///     fn read(&self, bytes: &[u8]) -> Result<Member, Box<dyn Error + Send + Sync>> {
+///         match bytes {
+///             [b'{', ..] => Json.read(bytes),
+///             [1, rest @ ..] => Ok(read_v1(rest).ok_or("not a member")?),
+///             _ => Err("a later version's".into()),
+///         }
+///     }
+/// }
+/// ```
+///
+/// Release what reads both before what writes the new one. A user who can't be read is a fault
+/// ([`Corrupt`](tower_keep_core::StoreErrorKind::Corrupt)), and nobody is logged out.
+///
+/// Your errors go to logs: let them quote nothing of the user.
 pub trait UserFormat<U>: Send + Sync + 'static {
     /// The bytes of a user.
     ///
