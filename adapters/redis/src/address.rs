@@ -64,11 +64,6 @@ fn one(url: &str) -> Result<ConnectionInfo, Fault> {
         let words = "TLS needs the feature `tls` of tower-keep-redis";
         return Err(Fault::unsupported(words));
     }
-    #[cfg(feature = "tls")]
-    if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
-        // rustls needs to be told whose cryptography to use; the application may have done so.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
     if !info.addr().is_supported() {
         return Err(Fault::unsupported("this system has no such connections"));
     }

@@ -256,6 +256,11 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
     }
 
     fn topology(&self) -> Result<Topology, Fault> {
+        #[cfg(feature = "tls")]
+        if self.url.starts_with("rediss") {
+            // rustls needs to be told whose cryptography to use; the application may have done so.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
         match address::read(&self.url)? {
             Address::One(info) => {
                 if self.reads_from_replicas {

@@ -9,8 +9,8 @@ use futures_util::future::select_ok;
 use redis::aio::MultiplexedConnection;
 use redis::sentinel::SentinelClient;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, Pipeline, PushInfo, PushKind, RedisResult,
-    Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, Pipeline, PushInfo, PushKind,
+    RedisResult, ServerErrorKind, Value,
 };
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -160,7 +160,14 @@ impl Link {
     ) -> Result<Vec<Value>, Fault> {
         let count = commands.len();
         self.with(deadline, async |connection| {
-            connection.send_packed_commands(commands, 0, count).await
+            let answers = connection.send_packed_commands(commands, 0, count).await?;
+            // Then none of them has written.
+            let read_only = ErrorKind::Server(ServerErrorKind::ReadOnly);
+            let errors = answers.iter().filter_map(|answer| answer.clone().extract_error().err());
+            match errors.into_iter().find(|error| error.kind() == read_only) {
+                Some(error) => Err(error),
+                None => Ok(answers),
+            }
         })
         .await
     }
@@ -195,11 +202,6 @@ impl Link {
                 Err(Fault::timed_out(format!("no answer of {} in time", self.target)))
             }
         }
-    }
-
-    /// Makes the next call connect anew.
-    pub(crate) fn reconnect(&self) {
-        self.state().connection = None;
     }
 
     /// Whether the last try to connect failed, and there was none since.

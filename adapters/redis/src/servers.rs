@@ -238,9 +238,9 @@ impl Servers {
                 sleep(PAUSE).await;
                 again()
             }
+            // On a new connection: the link has forgotten this one.
             (Cause::ReadOnly, _) if !tried.again => {
                 tried.again = true;
-                link.reconnect();
                 again()
             }
             (Cause::Lost, _) if whose != Use::Write && !tried.again => {
