@@ -109,7 +109,8 @@
 //! | the keys' names | `keys.rs` |
 //! | the scripts | `commit.lua`, `records.lua`, `owner.lua`; what sends them: `script.rs` |
 //! | how a login name is taken | `users.rs` |
-//! | what a login writes | `sessions.rs` |
+//! | what a login writes | `create.rs` |
+//! | how records are found, changed and ended | `find.rs`, `sessions.rs` |
 //! | which server is asked, and when again | `servers.rs`, `cluster.rs` |
 //! | one connection | `link.rs` |
 //! | what an error means | `error.rs` |
@@ -118,7 +119,9 @@ mod address;
 mod builder;
 mod check;
 mod cluster;
+mod create;
 mod error;
+mod find;
 mod format;
 mod keys;
 mod link;

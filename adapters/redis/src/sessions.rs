@@ -7,63 +7,50 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures_util::future::try_join5;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use redis::Value;
 use tokio::time::Instant;
 use tower_keep_core::{
     AuthUser, CLOCK_SKEW, Creation, End, EndReason, Ended, NewLogin, Rotated, Rotation, Seen,
-    SessionKey, SessionLimit, SessionRecord, SessionStore, StoreError, StoreErrorKind, Timestamp,
-    Touch, UserId, WhenFull, async_trait,
+    SessionKey, SessionRecord, SessionStore, StoreError, Timestamp, Touch, UserId, async_trait,
 };
 
 use crate::RedisStore;
-use crate::error::{Cause, Fault};
-use crate::keys::{UserKeys, member, read_member};
-use crate::record::{read, write};
-use crate::script::{Commit, Life, OWNER, RECORDS, Refused};
+use crate::error::Fault;
+use crate::find::Stored;
+use crate::keys::{UserKeys, member};
+use crate::record::write;
+use crate::script::{Commit, Life};
 use crate::servers::Use;
-use crate::store::{bytes, contended};
+use crate::store::contended;
 
 /// How many sessions are asked for or written at once, each by a command of its own.
-const AT_ONCE: usize = 64;
+pub(crate) const AT_ONCE: usize = 64;
 
 /// Whose a session is, is known so much longer than the session, in milliseconds.
-const MARGIN: u64 = 60_000;
-
-/// So many logins in one browser at once are followed.
-const LONGEST_CHAIN: usize = 100;
-
-/// A user's list forgets sessions that expired so long ago, in seconds, with whatever is left of them.
-const PRUNED_AFTER: u32 = 24 * 3_600;
-
-/// A record, and the value that it was read from.
-pub(crate) struct Stored {
-    pub(crate) record: SessionRecord,
-    value: Vec<u8>,
-}
-
-/// The records of an index, or nothing where there is none any more.
-type Listed = Vec<(SessionKey, Option<Stored>)>;
+pub(crate) const MARGIN: u64 = 60_000;
 
 /// How long a record that expires then is kept from now on, in milliseconds; 0 if not at all.
-fn life(expires: Timestamp, now: Timestamp) -> u64 {
+pub(crate) fn life(expires: Timestamp, now: Timestamp) -> u64 {
     u64::from(expires.plus(CLOCK_SKEW).since(now)) * 1_000
 }
 
-fn is_untold(record: &SessionRecord) -> bool {
+pub(crate) fn is_untold(record: &SessionRecord) -> bool {
     let is_untold = |ended: &Ended| ended.reason == EndReason::Replay && !ended.told;
     record.ended.as_ref().is_some_and(is_untold)
 }
 
 /// The record, ended.
-fn ended(record: &SessionRecord, end: &End, successor: Option<SessionKey>) -> SessionRecord {
+pub(crate) fn ended(
+    record: &SessionRecord,
+    end: &End,
+    successor: Option<SessionKey>,
+) -> SessionRecord {
     let ended = Ended { at: end.at, reason: end.reason, successor, told: false };
     SessionRecord { expires: end.keep_until, ended: Some(ended), ..record.clone() }
 }
 
 /// Writes a record in place of another or of none, and keeps the user's lists in step with it.
-fn put(
+pub(crate) fn put(
     commit: &mut Commit,
     keys: &UserKeys,
     before: Option<&Stored>,
@@ -101,127 +88,8 @@ fn put(
 }
 
 impl<U: AuthUser> RedisStore<U> {
-    /// Whose session this is; with a time, that is known for at least so long from now on.
-    pub(crate) async fn owner(
-        &self,
-        key: &SessionKey,
-        at_least: Option<u64>,
-        whose: Use,
-        deadline: Instant,
-    ) -> Result<Option<UserId>, Fault> {
-        let name = self.keys().owner(key);
-        let value = match at_least {
-            None => self.get(&name, whose, deadline).await?,
-            Some(millis) => {
-                let millis = (millis + MARGIN).to_string();
-                let millis = [millis.as_bytes()];
-                bytes(OWNER.run(self.servers(), Use::Write, &[&name], &millis, deadline).await?)?
-            }
-        };
-        let Some(value) = value else { return Ok(None) };
-        let text = String::from_utf8(value);
-        let corrupt =
-            |_| Fault::corrupt("the user of a session is not what this store has written");
-        text.map(UserId::from).map(Some).map_err(corrupt)
-    }
-
-    /// The record with this key, for one who does not know whose it is.
-    pub(crate) async fn find(
-        &self,
-        key: &SessionKey,
-        at_least: Option<u64>,
-        whose: Use,
-        deadline: Instant,
-    ) -> Result<Option<Stored>, Fault> {
-        let Some(user) = self.owner(key, at_least, whose, deadline).await? else {
-            return Ok(None);
-        };
-        let name = self.keys().of(&user).session(key);
-        let Some(value) = self.get(&name, whose, deadline).await? else { return Ok(None) };
-        Ok(Some(Stored { record: read(*key, user, &value)?, value }))
-    }
-
-    /// The records of an index, all as they are at one moment.
-    async fn listed(&self, user: &UserId, index: &str, deadline: Instant) -> Result<Listed, Fault> {
-        let prefix = self.keys().of(user).sessions();
-        let arguments = [prefix.as_bytes()];
-        let answer =
-            RECORDS.run(self.servers(), Use::ReadLatest, &[index], &arguments, deadline).await;
-        let answer = match answer {
-            Ok(Value::Array(answer)) => answer,
-            Ok(_) => return Err(Fault::odd_answer()),
-            Err(fault) if fault.cause == Cause::TryAgain => {
-                return self.listed_singly(user, index, deadline).await;
-            }
-            Err(fault) => return Err(fault),
-        };
-        let mut listed = Listed::new();
-        let mut answer = answer.into_iter();
-        while let (Some(member), Some(value)) = (answer.next(), answer.next()) {
-            let key = read_member(&bytes(member)?.ok_or_else(Fault::odd_answer)?)?;
-            let Some(value) = bytes(value)? else {
-                // It has expired; or it is at another node, while the slot moves.
-                return self.listed_singly(user, index, deadline).await;
-            };
-            listed.push((key, Some(Stored { record: read(key, user.clone(), &value)?, value })));
-        }
-        Ok(listed)
-    }
-
-    /// The same, by commands that each ask for one key, and so find it wherever it is. Whatever changes
-    /// which sessions there are changes the index.
-    async fn listed_singly(
-        &self,
-        user: &UserId,
-        index: &str,
-        deadline: Instant,
-    ) -> Result<Listed, Fault> {
-        let mut members = self.members(index, deadline).await?;
-        while Instant::now() < deadline {
-            let listed = self.named(user, &members, deadline).await?;
-            let after = self.members(index, deadline).await?;
-            if after == members {
-                return Ok(listed);
-            }
-            members = after;
-        }
-        Err(contended())
-    }
-
-    async fn members(&self, index: &str, deadline: Instant) -> Result<Vec<SessionKey>, Fault> {
-        let mut command = redis::cmd("ZRANGE");
-        command.arg(index).arg(0).arg(-1);
-        let answer = self.servers().ask(index, Use::ReadLatest, &command, deadline).await?;
-        let Value::Array(members) = answer else { return Err(Fault::odd_answer()) };
-        let member = |member| read_member(&bytes(member)?.ok_or_else(Fault::odd_answer)?);
-        let mut members: Vec<_> = members.into_iter().map(member).collect::<Result<_, _>>()?;
-        members.sort_unstable();
-        Ok(members)
-    }
-
-    /// The records with these keys.
-    async fn named(
-        &self,
-        user: &UserId,
-        these: &[SessionKey],
-        deadline: Instant,
-    ) -> Result<Listed, Fault> {
-        let keys = self.keys().of(user);
-        let records = stream::iter(these.to_vec()).map(|key| {
-            let name = keys.session(&key);
-            async move {
-                let value = self.get(&name, Use::ReadLatest, deadline).await?;
-                let stored = value.map(|value| {
-                    read(key, user.clone(), &value).map(|record| Stored { record, value })
-                });
-                Ok((key, stored.transpose()?))
-            }
-        });
-        records.buffered(AT_ONCE).try_collect().await
-    }
-
     /// Lets it be known whose these sessions are, for as long as their next records are kept.
-    async fn keep_owners(
+    pub(crate) async fn keep_owners(
         &self,
         records: impl Iterator<Item = (&SessionRecord, &SessionRecord)>,
         now: Timestamp,
@@ -236,216 +104,6 @@ impl<U: AuthUser> RedisStore<U> {
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await
-    }
-
-    /// The session that stands for this one: itself, or the last of its successors, unless that is
-    /// `except` or has ended otherwise.
-    async fn standing_for(
-        &self,
-        key: &SessionKey,
-        except: &SessionKey,
-        deadline: Instant,
-    ) -> Result<Option<Stored>, Fault> {
-        let mut key = *key;
-        // Two logins that replace each other's sessions would lead around in a circle.
-        for _ in 0..LONGEST_CHAIN {
-            if key == *except {
-                break;
-            }
-            let found = self.find(&key, None, Use::ReadLatest, deadline).await?;
-            let Some(stored) = found else { return Ok(None) };
-            match &stored.record.ended {
-                None => return Ok(Some(stored)),
-                Some(Ended { successor: Some(successor), .. }) => key = *successor,
-                Some(_) => return Ok(None),
-            }
-        }
-        Ok(None)
-    }
-
-    async fn created(&self, login: &NewLogin<'_>) -> Result<Creation, Fault> {
-        let deadline = self.deadline();
-        while Instant::now() < deadline {
-            if let Some((creation, elsewhere)) = self.create_once(login, deadline).await? {
-                let replaced = self.replace_elsewhere(login, &elsewhere, deadline).await;
-                return replaced.map(|()| creation).map_err(Fault::after_writing);
-            }
-        }
-        Err(contended())
-    }
-
-    /// Tries to; `None` if others were quicker with something that it depends on. Answers, too, which
-    /// sessions of other users are still to be replaced.
-    async fn create_once(
-        &self,
-        login: &NewLogin<'_>,
-        deadline: Instant,
-    ) -> Result<Option<(Creation, Vec<SessionKey>)>, Fault> {
-        let NewLogin { record, ended_until: until, limit, .. } = *login;
-        let (user, now) = (&record.user, record.created);
-        let keys = self.keys().of(user);
-        // All at once; what each of them finds is a condition of the change.
-        let (live, untold) = (keys.live(), keys.untold());
-        // What has long expired; if that goes wrong, the next login sees to it.
-        let mut prune = Commit::default();
-        prune.prune(keys.live(), now.minus(PRUNED_AFTER).as_secs(), keys.sessions());
-        let pruned = async {
-            let _ = prune.run_unconfirmed(self.servers(), deadline).await;
-            Ok::<_, Fault>(())
-        };
-        let (_, own, replaced, live, untold) = try_join5(
-            pruned,
-            self.own(record, deadline),
-            self.replaced(login, deadline),
-            async {
-                match limit {
-                    Some(_) => self.listed(user, &live, deadline).await,
-                    None => Ok(Listed::new()),
-                }
-            },
-            self.listed(user, &untold, deadline),
-        )
-        .await?;
-        let taken = || Fault::new(StoreErrorKind::Conflict, "the session's key is taken");
-        own.map_err(|_| taken())?;
-        let (replaced, elsewhere): (Vec<_>, Vec<_>) =
-            replaced.into_iter().partition(|stored| stored.record.user == *user);
-        let elsewhere: Vec<_> = elsewhere.iter().map(|stored| stored.record.key).collect();
-        let mut commit = Commit::default();
-        put(&mut commit, &keys, None, record, now);
-        let mut changes: Vec<(Stored, SessionRecord)> = Vec::new();
-        let mut over_limit = Vec::new();
-        if let Some(limit) = limit {
-            let members: Vec<_> = live.iter().map(|(key, _)| member(key)).collect();
-            commit.if_lists(keys.live(), members.clone());
-            let is_replaced =
-                |key: &SessionKey| replaced.iter().any(|known| known.record.key == *key);
-            let mut others = Vec::new();
-            for (key, stored) in live {
-                match stored {
-                    Some(stored) if stored.record.is_live(now) && !is_replaced(&key) => {
-                        others.push(stored);
-                    }
-                    Some(_) => {}
-                    None => commit.remove(keys.live(), member(&key)),
-                }
-            }
-            let Some(oldest) = surplus(others, limit) else {
-                let is_taken = self.find(&record.key, None, Use::ReadLatest, deadline).await?;
-                if is_taken.is_some() {
-                    return Err(taken());
-                }
-                let mut unchanged = Commit::default();
-                unchanged.if_lists(keys.live(), members);
-                if unchanged.run(self.servers(), deadline).await?.is_err() {
-                    return Ok(None);
-                }
-                self.disown(record, deadline).await?;
-                return Ok(Some((Creation::Full, Vec::new())));
-            };
-            let how = End { at: now, reason: EndReason::Limit, keep_until: until };
-            for stored in oldest {
-                let after = ended(&stored.record, &how, None);
-                over_limit.push(Arc::new(stored.record.clone()));
-                changes.push((stored, after));
-            }
-        }
-        let how = End { at: now, reason: EndReason::Replaced, keep_until: until };
-        for stored in replaced {
-            let after = ended(&stored.record, &how, Some(record.key));
-            changes.push((stored, after));
-        }
-        let mut replays = Vec::new();
-        for (key, stored) in untold {
-            let Some(stored) = stored.filter(|stored| is_untold(&stored.record)) else {
-                commit.remove(keys.untold(), member(&key));
-                continue;
-            };
-            let mut after = stored.record.clone();
-            if let Some(ended) = &mut after.ended {
-                ended.told = true;
-            }
-            replays.push(Arc::new(stored.record.clone()));
-            changes.push((stored, after));
-        }
-        let ends = changes.iter().map(|(stored, after)| (&stored.record, after));
-        self.keep_owners(ends, now, deadline).await?;
-        for (stored, after) in &changes {
-            put(&mut commit, &keys, Some(stored), after, now);
-        }
-        match commit.run(self.servers(), deadline).await? {
-            Ok(()) => Ok(Some((Creation::Created { ended: over_limit, replays }, elsewhere))),
-            Err(Refused(0)) => Err(taken()),
-            Err(_) => Ok(None),
-        }
-    }
-
-    /// Writes whose session this will be, unless it is somebody else's.
-    async fn own(
-        &self,
-        record: &SessionRecord,
-        deadline: Instant,
-    ) -> Result<Result<(), Refused>, Fault> {
-        let (name, user) = (self.keys().owner(&record.key), record.user.as_bytes());
-        let millis = life(record.expires, record.created) + MARGIN;
-        let mut owner = Commit::default();
-        owner.if_absent_or_is(name.clone(), user);
-        owner.set(name, user.to_vec(), Life::Millis(millis));
-        owner.run(self.servers(), deadline).await
-    }
-
-    /// Takes that back.
-    async fn disown(&self, record: &SessionRecord, deadline: Instant) -> Result<(), Fault> {
-        let name = self.keys().owner(&record.key);
-        let mut owner = Commit::default();
-        owner.if_is(name.clone(), record.user.as_bytes());
-        owner.delete(name);
-        owner.run(self.servers(), deadline).await.map(drop)
-    }
-
-    /// The sessions that a new login takes the place of, whoever's they are.
-    async fn replaced(
-        &self,
-        login: &NewLogin<'_>,
-        deadline: Instant,
-    ) -> Result<Vec<Stored>, Fault> {
-        let mut replaced: Vec<Stored> = Vec::new();
-        for key in login.replacing {
-            let standing = self.standing_for(key, &login.record.key, deadline).await?;
-            let is_new = |stored: &Stored| {
-                replaced.iter().all(|known| known.record.key != stored.record.key)
-            };
-            replaced.extend(standing.filter(is_new));
-        }
-        Ok(replaced)
-    }
-
-    /// Ends the sessions of other users that a new login takes the place of.
-    async fn replace_elsewhere(
-        &self,
-        login: &NewLogin<'_>,
-        elsewhere: &[SessionKey],
-        deadline: Instant,
-    ) -> Result<(), Fault> {
-        let record = login.record;
-        let how =
-            End { at: record.created, reason: EndReason::Replaced, keep_until: login.ended_until };
-        for key in elsewhere {
-            loop {
-                let standing = self.standing_for(key, &record.key, deadline).await?;
-                let Some(stored) = standing else { break };
-                let after = ended(&stored.record, &how, Some(record.key));
-                let change = std::iter::once((&stored.record, &after));
-                self.keep_owners(change, record.created, deadline).await?;
-                let mut commit = Commit::default();
-                let keys = self.keys().of(&stored.record.user);
-                put(&mut commit, &keys, Some(&stored), &after, record.created);
-                if commit.run(self.servers(), deadline).await?.is_ok() {
-                    break;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Changes a record, if there is one and there is something to change. Answers it as it is then, and
@@ -553,17 +211,6 @@ impl<U: AuthUser> RedisStore<U> {
         live.truncate(most);
         Ok(live.into_iter().map(Arc::new).collect())
     }
-}
-
-/// The oldest that must end so that there is room for one more; `None` if they must not.
-fn surplus(mut live: Vec<Stored>, limit: SessionLimit) -> Option<Vec<Stored>> {
-    let surplus = (live.len() + 1).saturating_sub(limit.most);
-    if surplus > 0 && limit.when_full == WhenFull::Refuse {
-        return None;
-    }
-    live.sort_by_key(|stored| stored.record.created);
-    live.truncate(surplus);
-    Some(live)
 }
 
 /// The later of two times until which the remember cookie counts, if the login is remembered.
