@@ -1,6 +1,5 @@
 //! Private database servers on free loopback ports, which are gone with the test.
 
-#[path = "redis.rs"]
 mod redis;
 
 use std::fs;
