@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tower_keep_core::{
-    Creation, End, EndReason, Ended, NewLogin, Rotated, Rotation, Seen, SessionKey, SessionLimit,
-    SessionRecord, SessionStore, StoreError, StoreErrorKind, Timestamp, Touch, UserId, WhenFull,
-    async_trait,
+    Creation, End, EndReason, NewLogin, Rotated, Rotation, Seen, SessionKey, SessionRecord,
+    SessionStore, StoreError, StoreErrorKind, Timestamp, Touch, UserId, async_trait,
 };
 
 /// Records stand in this many maps by their key's first byte, so that no map grows so large that
@@ -93,11 +92,9 @@ impl Shard {
         end: &End,
         successor: Option<SessionKey>,
     ) -> Option<Arc<SessionRecord>> {
-        let record = self.records.get_mut(key).filter(|record| record.ended.is_none())?;
+        let record = self.records.get_mut(key)?;
         let (was_live, is_earlier) = (record.is_live(end.at), end.keep_until < record.expires);
-        let changed = Arc::make_mut(record);
-        changed.expires = end.keep_until;
-        changed.ended = Some(Ended { at: end.at, reason: end.reason, successor, told: false });
+        *record = Arc::new(end.after(record, successor)?);
         let record = Arc::clone(record);
         if is_earlier {
             // It is found at its old place too, which is then out of date.
@@ -106,11 +103,20 @@ impl Shard {
         was_live.then_some(record)
     }
 
-    /// Changes a session that has not ended.
-    fn change(&mut self, key: &SessionKey, change: impl FnOnce(&mut SessionRecord)) {
-        if let Some(record) = self.records.get_mut(key).filter(|record| record.ended.is_none()) {
-            change(Arc::make_mut(record));
+    /// Changes a session, if there is one and there is something to change. Answers its record as it is
+    /// then, and whether this changed it.
+    fn change(
+        &mut self,
+        key: &SessionKey,
+        after: impl FnOnce(&SessionRecord) -> Option<SessionRecord>,
+    ) -> Option<(Arc<SessionRecord>, bool)> {
+        let record = self.records.get_mut(key)?;
+        let after = after(record);
+        let is_changed = after.is_some();
+        if let Some(after) = after {
+            *record = Arc::new(after);
         }
+        Some((Arc::clone(record), is_changed))
     }
 
     /// Looks at so many at most that may have expired; answers how many those were, and what it has
@@ -193,32 +199,14 @@ impl MemorySessions {
         key
     }
 
-    /// The oldest that must end so that there is room for one more; `None` if they must not.
-    fn surplus(
-        mut live: Vec<Arc<SessionRecord>>,
-        limit: SessionLimit,
-    ) -> Option<Vec<Arc<SessionRecord>>> {
-        let surplus = (live.len() + 1).saturating_sub(limit.most);
-        match limit.when_full {
-            WhenFull::Refuse if surplus > 0 => None,
-            _ => {
-                live.sort_by_key(|record| record.created);
-                live.truncate(surplus);
-                Some(live)
-            }
-        }
-    }
-
     /// Notes that the user knows of these replays, and answers them.
     fn tell(&self, untold: Vec<SessionKey>) -> Vec<Arc<SessionRecord>> {
         let mut told = Vec::new();
         for key in untold {
             let mut shard = self.shard(&key);
             let Some(stored) = shard.records.get_mut(&key) else { continue };
-            told.push(Arc::clone(stored));
-            if let Some(ended) = &mut Arc::make_mut(stored).ended {
-                ended.told = true;
-            }
+            let Some(after) = stored.told() else { continue };
+            told.push(std::mem::replace(stored, Arc::new(after)));
         }
         told
     }
@@ -259,7 +247,7 @@ impl SessionStore for MemorySessions {
                 other.is_live(record.created) && !replaced.contains(&other.key)
             };
             let live = of_user.keys.iter().filter_map(|key| self.find(key)).filter(counts);
-            let Some(oldest) = Self::surplus(live.collect(), limit) else {
+            let Some(oldest) = limit.surplus(live.collect()) else {
                 self.shard(&record.key).records.remove(&record.key);
                 return Ok(Creation::Full);
             };
@@ -282,37 +270,24 @@ impl SessionStore for MemorySessions {
     }
 
     async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
-        let Rotation { key, from, at, remember_expires, expires } = *rotation;
-        let mut shard = self.shard(&key);
-        let Some(record) = shard.records.get_mut(&key) else { return Ok(None) };
-        if record.generation != from || record.ended.is_some() {
-            return Ok(Some(Rotated::Lost(Arc::clone(record))));
-        }
-        let next = Arc::make_mut(record);
-        next.generation = from.saturating_add(1);
-        (next.rotated_at, next.seen_at) = (Some(at), None);
-        (next.session_started, next.last_seen) = (at, at);
-        extend(next, remember_expires, expires);
-        Ok(Some(Rotated::Won(Arc::clone(record))))
+        let changed =
+            self.shard(&rotation.key).change(&rotation.key, |record| rotation.after(record));
+        Ok(changed.map(|(record, is_ours)| match is_ours {
+            true => Rotated::Won(record),
+            false => Rotated::Lost(record),
+        }))
     }
 
     async fn seen(&self, marks: &[Seen]) -> Result<(), StoreError> {
         for mark in marks {
-            self.shard(&mark.key).change(&mark.key, |record| {
-                if record.generation == mark.generation && record.seen_at.is_none() {
-                    record.seen_at = Some(mark.at);
-                }
-            });
+            self.shard(&mark.key).change(&mark.key, |record| mark.after(record));
         }
         Ok(())
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
         for touch in touches {
-            self.shard(&touch.key).change(&touch.key, |record| {
-                record.last_seen = record.last_seen.max(touch.at);
-                extend(record, touch.remember_expires, touch.expires);
-            });
+            self.shard(&touch.key).change(&touch.key, |record| touch.after(record));
         }
         Ok(())
     }
@@ -397,13 +372,5 @@ impl SessionStore for MemorySessions {
             }
         }
         Ok(purged)
-    }
-}
-
-/// Lets a session live longer, and never shorter.
-fn extend(record: &mut SessionRecord, remember_expires: Option<Timestamp>, expires: Timestamp) {
-    record.expires = record.expires.max(expires);
-    if let (Some(until), Some(longer)) = (record.remember_expires, remember_expires) {
-        record.remember_expires = Some(until.max(longer));
     }
 }

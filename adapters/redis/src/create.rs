@@ -5,8 +5,7 @@ use std::sync::Arc;
 use futures_util::future::try_join5;
 use tokio::time::Instant;
 use tower_keep_core::{
-    AuthUser, Creation, End, EndReason, Ended, NewLogin, SessionKey, SessionLimit, SessionRecord,
-    StoreErrorKind, WhenFull,
+    AuthUser, Creation, End, EndReason, Ended, NewLogin, SessionKey, SessionRecord, StoreErrorKind,
 };
 
 use crate::RedisStore;
@@ -15,7 +14,7 @@ use crate::find::{Listed, Stored};
 use crate::keys::member;
 use crate::script::{Commit, Life, Refused};
 use crate::servers::Use;
-use crate::sessions::{MARGIN, ended, is_untold, life, put};
+use crate::sessions::{MARGIN, life, put};
 use crate::store::contended;
 
 /// So many logins in one browser at once are followed.
@@ -117,7 +116,7 @@ impl<U: AuthUser> RedisStore<U> {
                     None => commit.remove(keys.live(), member(&key)),
                 }
             }
-            let Some(oldest) = surplus(others, limit) else {
+            let Some(oldest) = limit.surplus(others) else {
                 let is_taken = self.find(&record.key, None, Use::ReadLatest, deadline).await?;
                 if is_taken.is_some() {
                     return Err(taken());
@@ -132,26 +131,23 @@ impl<U: AuthUser> RedisStore<U> {
             };
             let how = End { at: now, reason: EndReason::Limit, keep_until: until };
             for stored in oldest {
-                let after = ended(&stored.record, &how, None);
+                let Some(after) = how.after(&stored.record, None) else { continue };
                 over_limit.push(Arc::new(stored.record.clone()));
                 changes.push((stored, after));
             }
         }
         let how = End { at: now, reason: EndReason::Replaced, keep_until: until };
         for stored in replaced {
-            let after = ended(&stored.record, &how, Some(record.key));
-            changes.push((stored, after));
+            let after = how.after(&stored.record, Some(record.key));
+            changes.extend(after.map(|after| (stored, after)));
         }
         let mut replays = Vec::new();
         for (key, stored) in untold {
-            let Some(stored) = stored.filter(|stored| is_untold(&stored.record)) else {
+            let told = stored.and_then(|stored| stored.record.told().map(|after| (stored, after)));
+            let Some((stored, after)) = told else {
                 commit.remove(keys.untold(), member(&key));
                 continue;
             };
-            let mut after = stored.record.clone();
-            if let Some(ended) = &mut after.ended {
-                ended.told = true;
-            }
             replays.push(Arc::new(stored.record.clone()));
             changes.push((stored, after));
         }
@@ -221,7 +217,7 @@ impl<U: AuthUser> RedisStore<U> {
             loop {
                 let standing = self.standing_for(key, &record.key, deadline).await?;
                 let Some(stored) = standing else { break };
-                let after = ended(&stored.record, &how, Some(record.key));
+                let Some(after) = how.after(&stored.record, Some(record.key)) else { break };
                 let change = std::iter::once((&stored.record, &after));
                 self.keep_owners(change, record.created, deadline).await?;
                 let mut commit = Commit::default();
@@ -234,15 +230,4 @@ impl<U: AuthUser> RedisStore<U> {
         }
         Ok(())
     }
-}
-
-/// The oldest that must end so that there is room for one more; `None` if they must not.
-fn surplus(mut live: Vec<Stored>, limit: SessionLimit) -> Option<Vec<Stored>> {
-    let surplus = (live.len() + 1).saturating_sub(limit.most);
-    if surplus > 0 && limit.when_full == WhenFull::Refuse {
-        return None;
-    }
-    live.sort_by_key(|stored| stored.record.created);
-    live.truncate(surplus);
-    Some(live)
 }

@@ -20,6 +20,12 @@ pub(crate) struct Stored {
     pub(crate) value: Vec<u8>,
 }
 
+impl AsRef<SessionRecord> for Stored {
+    fn as_ref(&self) -> &SessionRecord {
+        &self.record
+    }
+}
+
 /// The records of an index, or nothing where there is none any more.
 pub(crate) type Listed = Vec<(SessionKey, Option<Stored>)>;
 

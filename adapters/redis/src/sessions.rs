@@ -10,8 +10,8 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tower_keep_core::{
-    AuthUser, CLOCK_SKEW, Creation, End, EndReason, Ended, NewLogin, Rotated, Rotation, Seen,
-    SessionKey, SessionRecord, SessionStore, StoreError, Timestamp, Touch, UserId, async_trait,
+    AuthUser, CLOCK_SKEW, Creation, End, NewLogin, Rotated, Rotation, Seen, SessionKey,
+    SessionRecord, SessionStore, StoreError, Timestamp, Touch, UserId, async_trait,
 };
 
 use crate::RedisStore;
@@ -34,21 +34,6 @@ pub(crate) fn life(expires: Timestamp, now: Timestamp) -> u64 {
     u64::from(expires.plus(CLOCK_SKEW).since(now)) * 1_000
 }
 
-pub(crate) fn is_untold(record: &SessionRecord) -> bool {
-    let is_untold = |ended: &Ended| ended.reason == EndReason::Replay && !ended.told;
-    record.ended.as_ref().is_some_and(is_untold)
-}
-
-/// The record, ended.
-pub(crate) fn ended(
-    record: &SessionRecord,
-    end: &End,
-    successor: Option<SessionKey>,
-) -> SessionRecord {
-    let ended = Ended { at: end.at, reason: end.reason, successor, told: false };
-    SessionRecord { expires: end.keep_until, ended: Some(ended), ..record.clone() }
-}
-
 /// Writes a record in place of another or of none, and keeps the user's lists in step with it.
 pub(crate) fn put(
     commit: &mut Commit,
@@ -65,12 +50,12 @@ pub(crate) fn put(
     }
     let before = before.map(|before| &before.record);
     let was_live = before.is_some_and(|before| before.ended.is_none());
-    let was_untold = before.is_some_and(is_untold);
+    let was_untold = before.is_some_and(SessionRecord::is_untold);
     let is_kept = millis > 0;
     let expires = record.expires.as_secs();
     for (index, was_in, is_in) in [
         (keys.live(), was_live, is_kept && record.ended.is_none()),
-        (keys.untold(), was_untold, is_kept && is_untold(record)),
+        (keys.untold(), was_untold, is_kept && record.is_untold()),
     ] {
         match (was_in, is_in) {
             (_, true) => commit.add(index, member.clone(), expires, millis),
@@ -156,11 +141,8 @@ impl<U: AuthUser> RedisStore<U> {
             };
             let stored = listed.into_iter().filter_map(|(_, stored)| stored);
             let changes: Vec<_> = stored
-                .filter(|stored| stored.record.ended.is_none() && Some(&stored.record.key) != but)
-                .map(|stored| {
-                    let after = ended(&stored.record, end, None);
-                    (stored, after)
-                })
+                .filter(|stored| Some(&stored.record.key) != but)
+                .filter_map(|stored| end.after(&stored.record, None).map(|after| (stored, after)))
                 .collect();
             let records = changes.iter().map(|(stored, after)| (&stored.record, after));
             self.keep_owners(records, end.at, deadline).await?;
@@ -213,11 +195,6 @@ impl<U: AuthUser> RedisStore<U> {
     }
 }
 
-/// The later of two times until which the remember cookie counts, if the login is remembered.
-fn later(own: Option<Timestamp>, given: Option<Timestamp>) -> Option<Timestamp> {
-    own.map(|own| given.map_or(own, |given| own.max(given)))
-}
-
 #[async_trait]
 impl<U: AuthUser> SessionStore for RedisStore<U> {
     async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError> {
@@ -230,20 +207,8 @@ impl<U: AuthUser> SessionStore for RedisStore<U> {
     }
 
     async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
-        let Rotation { key, from, at, remember_expires, expires } = *rotation;
-        let next = |record: &SessionRecord| {
-            let is_due = record.generation == from && record.ended.is_none();
-            is_due.then(|| SessionRecord {
-                generation: from.saturating_add(1),
-                rotated_at: Some(at),
-                seen_at: None,
-                session_started: at,
-                last_seen: at,
-                remember_expires: later(record.remember_expires, remember_expires),
-                expires: record.expires.max(expires),
-                ..record.clone()
-            })
-        };
+        let Rotation { key, at, expires, .. } = *rotation;
+        let next = |record: &SessionRecord| rotation.after(record);
         let changed = self.changed(&key, at, Some(expires), self.deadline(), next).await?;
         Ok(changed.map(|(record, is_ours)| match is_ours {
             true => Rotated::Won(Arc::new(record)),
@@ -253,14 +218,9 @@ impl<U: AuthUser> SessionStore for RedisStore<U> {
 
     async fn seen(&self, marks: &[Seen]) -> Result<(), StoreError> {
         let deadline = self.deadline();
-        let marked = stream::iter(marks.to_vec()).map(|Seen { key, generation, at }| async move {
-            let next = |record: &SessionRecord| {
-                let is_due = record.generation == generation
-                    && record.ended.is_none()
-                    && record.seen_at.is_none();
-                is_due.then(|| SessionRecord { seen_at: Some(at), ..record.clone() })
-            };
-            self.changed(&key, at, None, deadline, next).await.map(drop)
+        let marked = stream::iter(marks.to_vec()).map(|mark| async move {
+            let next = |record: &SessionRecord| mark.after(record);
+            self.changed(&mark.key, mark.at, None, deadline, next).await.map(drop)
         });
         Ok(marked.buffer_unordered(AT_ONCE).try_collect::<()>().await?)
     }
@@ -268,16 +228,8 @@ impl<U: AuthUser> SessionStore for RedisStore<U> {
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
         let deadline = self.deadline();
         let touched = stream::iter(touches.to_vec()).map(|touch| async move {
-            let Touch { key, at, remember_expires, expires } = touch;
-            let next = |record: &SessionRecord| {
-                let after = SessionRecord {
-                    last_seen: record.last_seen.max(at),
-                    remember_expires: later(record.remember_expires, remember_expires),
-                    expires: record.expires.max(expires),
-                    ..record.clone()
-                };
-                (record.ended.is_none() && after != *record).then_some(after)
-            };
+            let Touch { key, at, expires, .. } = touch;
+            let next = |record: &SessionRecord| touch.after(record);
             self.changed(&key, at, Some(expires), deadline, next).await.map(drop)
         });
         Ok(touched.buffer_unordered(AT_ONCE).try_collect::<()>().await?)

@@ -31,6 +31,7 @@
 //! | what a store of users must do | [`UserStore`], [`UserFinder`], [`UserDirectory`] |
 //! | what a store of sessions must do | [`SessionStore`]; with users, [`LoginStore`] |
 //! | what a session is | [`SessionRecord`] |
+//! | what a call makes of it | [`Rotation::after`], [`Touch::after`], [`Seen::after`], [`End::after`] |
 //! | users here, sessions there | [`Apart`] |
 //! | a closure as a store | [`user_loader`] |
 //! | how a store fails | [`StoreError`], [`StoreErrorKind`] |
@@ -39,6 +40,7 @@
 //! [tower-keep]: https://crates.io/crates/tower-keep
 
 mod account;
+mod after;
 mod apart;
 mod clock;
 mod error;
