@@ -89,6 +89,31 @@ pub mod users;
 /// How many tasks compete in the clauses about concurrency.
 const TASKS: usize = 50;
 
+tokio::task_local! {
+    static MOST_TASKS: usize;
+}
+
+/// Runs clauses with no more than so many tasks that compete, at least two.
+///
+/// For a store that makes whoever writes the same thing wait for seconds, as an emulator may do:
+///
+/// ```
+/// # use tower_keep_memory::MemoryStore;
+/// # use tower_keep_testkit::contract;
+/// # async fn example() {
+/// let store = MemoryStore::new();
+/// contract::with_contention_of(2, contract::run_all(|| async { store.clone() })).await;
+/// # }
+/// ```
+pub async fn with_contention_of<F: Future>(most: usize, clauses: F) -> F::Output {
+    MOST_TASKS.scope(most.max(2), clauses).await
+}
+
+/// So many tasks, or as many as are allowed.
+fn tasks(wanted: usize) -> usize {
+    MOST_TASKS.try_with(|most| wanted.min(*most)).unwrap_or(wanted)
+}
+
 /// Text that no other clause uses, in this process or another.
 fn unique(what: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -115,12 +140,13 @@ fn now() -> Timestamp {
     SystemClock.now().into()
 }
 
-/// Starts as many tasks at once, and waits for all of their answers.
+/// Starts as many [`tasks`] at once, and waits for all of their answers.
 async fn compete<T, Fut>(tasks: usize, task: impl Fn(usize) -> Fut) -> Vec<T>
 where
     T: Send + 'static,
     Fut: Future<Output = T> + Send + 'static,
 {
+    let tasks = self::tasks(tasks);
     let start = Arc::new(tokio::sync::Barrier::new(tasks));
     let started: Vec<_> = (0..tasks)
         .map(|index| {

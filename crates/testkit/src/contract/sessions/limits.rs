@@ -69,14 +69,15 @@ pub async fn a_limit_counts_what_lives_and_is_not_replaced<S: SessionStore>(stor
 pub async fn concurrent_logins_keep_to_the_limit<S: SessionStore + 'static>(store: Arc<S>) {
     for when_full in [WhenFull::Refuse, WhenFull::EndOldest] {
         let (user, limit) = (new_user(), Some(SessionLimit { most: 3, when_full }));
-        compete(20, |_| {
+        let tasks = compete(20, |_| {
             let (store, user) = (Arc::clone(&store), user.clone());
             async move {
                 let record = new_record(&user);
                 store.create(&NewLogin { limit, ..login(&record, &[]) }).await.is_ok()
             }
         })
-        .await;
-        assert_eq!(live(&*store, &user).await.len(), 3, "{when_full:?}");
+        .await
+        .len();
+        assert_eq!(live(&*store, &user).await.len(), tasks.min(3), "{when_full:?}");
     }
 }

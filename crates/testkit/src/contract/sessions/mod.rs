@@ -7,7 +7,7 @@ use tower_keep_core::{
     SessionRecord, SessionStore, StoreErrorKind, Timestamp, Touch, UserId, WhenFull,
 };
 
-use super::{STEPS, TASKS, compete, interrupted, now, odd_texts, settled, unique};
+use super::{STEPS, TASKS, compete, interrupted, now, odd_texts, settled, tasks, unique};
 
 mod ends;
 mod limits;

@@ -1,0 +1,458 @@
+//! How a store is opened.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gcloud_sdk::google::datastore::v1::PartitionId;
+use gcloud_sdk::google::datastore::v1::datastore_client::DatastoreClient;
+use gcloud_sdk::google::datastore::v1::key::PathElement as ProtoElement;
+use gcloud_sdk::google::datastore::v1::key::path_element::IdType;
+use gcloud_sdk::google_cloud_auth::credentials::{Credentials, anonymous};
+use gcloud_sdk::tonic::transport::{Channel, ClientTlsConfig};
+use gcloud_sdk::{GCP_DEFAULT_SCOPES, GoogleAuthHeaders, GoogleAuthMiddleware, GoogleEnvironment};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
+use tower_keep_core::{Account, AuthUser, StoreError, UserId};
+
+use crate::client::Client;
+use crate::error::Fault;
+use crate::keys::{Keys, is_name, is_reserved};
+use crate::mapping::{Accounts, Mapping, Serde, Users};
+use crate::place::{self, GOOGLE};
+use crate::record::Expiry;
+use crate::store::Shared;
+use crate::{DatastoreStore, PathElement, UserKeys};
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
+const MOST_WAITING: usize = 4_096;
+/// How long a connection may be silent, and how long a sign of life may take.
+const SILENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Opens a store.
+///
+/// [`build`](Self::build) asks the service once, so that what is wrong shows at the start.
+#[must_use = "a builder does nothing until `build()`"]
+pub struct DatastoreStoreBuilder<U = Account> {
+    settings: Settings,
+    mapping: Make<U>,
+    login_name: fn(&U) -> &str,
+}
+
+/// Makes a mapping; it takes the login name's property.
+type Make<U> = fn(&str) -> Box<dyn Mapping<U>>;
+
+/// All that does not depend on the type of users.
+#[derive(Clone)]
+struct Settings {
+    url: String,
+    user_kind: String,
+    user_keys: UserKeys,
+    ancestors: Vec<PathElement>,
+    login_property: String,
+    id_field: String,
+    unindexed: Vec<String>,
+    prefix: String,
+    expiry: Expiry,
+    timeout: Duration,
+    most_waiting: usize,
+    endpoint: Option<String>,
+    emulator: Option<String>,
+    key_file: Option<PathBuf>,
+}
+
+impl<U> fmt::Debug for DatastoreStoreBuilder<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = &self.settings;
+        f.debug_struct("DatastoreStoreBuilder")
+            .field("url", &settings.url)
+            .field("user_kind", &settings.user_kind)
+            .field("user_keys", &settings.user_keys)
+            .field("login_property", &settings.login_property)
+            .field("timeout", &settings.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DatastoreStore {
+    /// A store in the project, namespace and database of this URL:
+    /// `datastore://PROJECT/NAMESPACE?database=DATABASE`.
+    ///
+    /// Each may be left away. Without a project it is that of `DATASTORE_PROJECT_ID`, otherwise of
+    /// `GOOGLE_CLOUD_PROJECT`, of the credentials or of the metadata server.
+    ///
+    /// With `DATASTORE_EMULATOR_HOST` set (`localhost:8081`), it is that emulator, without credentials.
+    /// Otherwise credentials are found as all of Google's libraries do
+    /// ([application default credentials](https://cloud.google.com/docs/authentication/application-default-credentials)):
+    /// the file that `GOOGLE_APPLICATION_CREDENTIALS` names, that of `gcloud auth application-default
+    /// login`, or the metadata server of the machine (Compute Engine, Cloud Run, GKE).
+    ///
+    /// ```no_run
+    /// use tower_keep_datastore::DatastoreStore;
+    ///
+    /// # async fn example() -> Result<(), tower_keep_core::StoreError> {
+    /// let store = DatastoreStore::builder("datastore://my-project").build().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn builder(url: impl Into<String>) -> DatastoreStoreBuilder {
+        DatastoreStoreBuilder {
+            settings: Settings {
+                url: url.into(),
+                user_kind: "User".to_owned(),
+                user_keys: UserKeys::default(),
+                ancestors: Vec::new(),
+                login_property: "username".to_owned(),
+                id_field: "id".to_owned(),
+                unindexed: vec!["password_hash".to_owned()],
+                prefix: "Keep".to_owned(),
+                expiry: Expiry::Indexed,
+                timeout: TIMEOUT,
+                most_waiting: MOST_WAITING,
+                endpoint: None,
+                emulator: None,
+                key_file: None,
+            },
+            mapping: |login| Box::new(Accounts { login: login.to_owned() }),
+            login_name: |account: &Account| account.login(),
+        }
+    }
+}
+
+impl<U: AuthUser> DatastoreStoreBuilder<U> {
+    /// Users of the application's own type, whose fields are the entity's properties;
+    /// `login_name` says what they log in with.
+    ///
+    /// The key's id is read into the field [`id`](Self::with_id_field): an `i64` or a `String`, or the like. It
+    /// is not written as a property.
+    ///
+    /// ```no_run
+    /// use std::borrow::Cow;
+    ///
+    /// use serde::{Deserialize, Serialize};
+    /// use tower_keep_core::{AuthUser, UserId};
+    /// use tower_keep_datastore::DatastoreStore;
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Member {
+    ///     id: i64,
+    ///     email: String,
+    ///     password_hash: String,
+    ///     #[serde(default)]
+    ///     banned: bool,
+    /// }
+    ///
+    /// impl AuthUser for Member {
+    ///     fn id(&self) -> UserId {
+    ///         self.id.into()
+    ///     }
+    ///     fn is_active(&self) -> bool {
+    ///         !self.banned
+    ///     }
+    ///     fn stamp(&self) -> Cow<'_, [u8]> {
+    ///         Cow::Borrowed(self.password_hash.as_bytes())
+    ///     }
+    /// }
+    ///
+    /// # async fn example() -> Result<(), tower_keep_core::StoreError> {
+    /// let store = DatastoreStore::builder("datastore://my-project")
+    ///     .with_kind("user")
+    ///     .with_login_property("email")
+    ///     .with_users(|member: &Member| &member.email)
+    ///     .build()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn with_users<V>(self, login_name: fn(&V) -> &str) -> DatastoreStoreBuilder<V>
+    where
+        V: AuthUser + Serialize + DeserializeOwned,
+    {
+        let mapping: Make<V> = |_| Box::new(Serde::<V>::new());
+        DatastoreStoreBuilder { settings: self.settings, mapping, login_name }
+    }
+
+    /// The kind of users' entities; `User` unless told otherwise.
+    pub fn with_kind(mut self, kind: impl Into<String>) -> Self {
+        self.settings.user_kind = kind.into();
+        self
+    }
+
+    /// The property that holds the login name; `username` unless told otherwise. It has to be indexed.
+    pub fn with_login_property(mut self, property: impl Into<String>) -> Self {
+        self.settings.login_property = property.into();
+        self
+    }
+
+    /// What names a user's entity; the key's id or name unless told otherwise.
+    pub fn with_user_keys(mut self, keys: UserKeys) -> Self {
+        self.settings.user_keys = keys;
+        self
+    }
+
+    /// The field of the application's user type that the key's id is read into, as serde names it; `id` unless
+    /// told otherwise. A property of that name is neither read nor written; `__key__` is no property's.
+    pub fn with_id_field(mut self, field: impl Into<String>) -> Self {
+        self.settings.id_field = field.into();
+        self
+    }
+
+    /// What the keys of users begin with, for users who are below another entity. Only they are found.
+    ///
+    /// ```
+    /// # use tower_keep_datastore::{DatastoreStore, PathElement};
+    /// let builder = DatastoreStore::builder("datastore://my-project")
+    ///     .with_ancestors([PathElement::Name("Tenant".into(), "acme".into())]);
+    /// ```
+    pub fn with_ancestors(mut self, path: impl IntoIterator<Item = PathElement>) -> Self {
+        self.settings.ancestors = path.into_iter().collect();
+        self
+    }
+
+    /// Properties that are excluded from indexes when they are first written, besides `password_hash`. A
+    /// property that is there keeps its own setting.
+    ///
+    /// An index costs storage and a part of each write, and what is indexed can be queried. Texts and blobs of
+    /// more than 1,500 bytes are always excluded.
+    pub fn with_unindexed<P: Into<String>>(
+        mut self,
+        properties: impl IntoIterator<Item = P>,
+    ) -> Self {
+        self.settings.unindexed.extend(properties.into_iter().map(Into::into));
+        self
+    }
+
+    /// What the names of this store's own kinds begin with; `Keep` unless told otherwise: `KeepSession`,
+    /// `KeepLogins`, and `KeepIndex_User_username`.
+    pub fn with_kind_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.settings.prefix = prefix.into();
+        self
+    }
+
+    /// The database deletes expired sessions itself, by a time-to-live policy:
+    ///
+    /// ```text
+    /// gcloud firestore fields ttls update expire_at --collection-group=KeepSession --enable-ttl
+    /// gcloud firestore fields ttls update expire_at --collection-group=KeepLogins --enable-ttl
+    /// ```
+    ///
+    /// (With `--database=DATABASE` for a named one.) The property is not indexed then, which makes writes
+    /// cheaper and spares a [hotspot](https://cloud.google.com/datastore/docs/best-practices), and
+    /// `purge` has nothing to do. Switch the policy on first: without it, sessions stay for good.
+    pub fn with_ttl_policy(mut self) -> Self {
+        self.settings.expiry = Expiry::ByPolicy;
+        self
+    }
+
+    /// How long a call to the store takes at most, with all that it asks; 5 s unless told otherwise, a minute
+    /// at most. Without an answer by then it is a [timeout](tower_keep_core::StoreErrorKind::Timeout).
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.timeout = timeout.clamp(Duration::from_millis(1), LONGEST_TIMEOUT);
+        self
+    }
+
+    /// How many calls may be under way or wait; 4,096 unless told otherwise. A call more is
+    /// [unavailable](tower_keep_core::StoreErrorKind::Unavailable) at once.
+    pub fn with_max_waiting(mut self, most: usize) -> Self {
+        self.settings.most_waiting = most.clamp(1, Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// Credentials of a service account, from its key's file (JSON), in place of the default ones.
+    pub fn with_service_account_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.settings.key_file = Some(path.into());
+        self
+    }
+
+    /// Another address of the service, such as a regional one or one of Private Service Connect:
+    /// `https://HOST`. Without TLS only on this machine (`http://localhost:PORT`).
+    pub fn with_endpoint(mut self, url: impl Into<String>) -> Self {
+        self.settings.endpoint = Some(url.into());
+        self
+    }
+
+    /// An emulator, `HOST:PORT`, whatever `DATASTORE_EMULATOR_HOST` says.
+    pub fn with_emulator(mut self, host: impl Into<String>) -> Self {
+        self.settings.emulator = Some(host.into());
+        self
+    }
+
+    /// Opens the store. Nothing has to be made before: no table, no index.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](tower_keep_core::StoreErrorKind::Unsupported) for settings that can't be, for
+    /// credentials that are missing or not sufficient, and where there is no such database;
+    /// [`Unavailable`](tower_keep_core::StoreErrorKind::Unavailable) and
+    /// [`Timeout`](tower_keep_core::StoreErrorKind::Timeout) if the service can't be reached.
+    pub async fn build(self) -> Result<DatastoreStore<U>, StoreError> {
+        let Self { settings, mapping, login_name } = self;
+        settings.check()?;
+        let (endpoint, credentials) = settings.reach().await?;
+        let partition = settings.partition(endpoint.is_emulator).await?;
+        let channel = channel(&endpoint.url, settings.timeout)?;
+        let service = GoogleAuthMiddleware::new(channel, credentials, None);
+        let service = service.map_err(|error| Fault::of_credentials(&error))?;
+        let client = Client {
+            service: DatastoreClient::new(service).max_decoding_message_size(usize::MAX),
+            partition: partition.clone(),
+            room: Semaphore::new(settings.most_waiting),
+        };
+        let users = Users {
+            mapping: mapping(&settings.login_property),
+            login_name,
+            login_property: settings.login_property,
+            id_field: settings.id_field,
+            unindexed: settings.unindexed,
+        };
+        let keys = Keys {
+            partition,
+            ancestors: settings.ancestors.into_iter().map(proto).collect(),
+            user_kind: settings.user_kind,
+            user_keys: settings.user_keys,
+            prefix: settings.prefix,
+        };
+        let (expiry, timeout) = (settings.expiry, settings.timeout);
+        let shared = Shared { client: Arc::new(client), keys, users, expiry, timeout };
+        let store = DatastoreStore { shared: Arc::new(shared) };
+        // Whether credentials, project and database are what they should be.
+        let key = store.keys().logins(&UserId::from(""));
+        store.client().lookup(vec![key], None, store.deadline()).await?;
+        Ok(store)
+    }
+}
+
+/// Where the service is.
+struct Endpoint {
+    url: String,
+    is_emulator: bool,
+}
+
+impl Settings {
+    fn check(&self) -> Result<(), Fault> {
+        let not = |what: &str, name: &str| {
+            Err(Fault::unsupported(format!(
+                "{what} can't be {name:?}: 1 to 1,500 bytes, and not __…__"
+            )))
+        };
+        for (what, name) in [("with_kind", &self.user_kind), ("with_kind_prefix", &self.prefix)] {
+            // With room for what is added to it.
+            if !is_name(name) || name.len() > 400 {
+                return not(what, name);
+            }
+        }
+        if !is_name(&self.login_property) || self.login_property.len() > 400 {
+            return not("with_login_property", &self.login_property);
+        }
+        if let Some(property) = self.user_keys.property() {
+            if !is_name(property) || property.len() > 400 {
+                return not("with_user_keys", property);
+            }
+        }
+        for element in &self.ancestors {
+            let (PathElement::Id(kind, _) | PathElement::Name(kind, _)) = element;
+            let is_complete = match element {
+                PathElement::Id(_, id) => *id != 0,
+                PathElement::Name(_, name) => is_name(name),
+            };
+            if !is_name(kind) || !is_complete {
+                return not("with_ancestors", kind);
+            }
+        }
+        if self.user_kind.starts_with(&self.prefix) {
+            let ours = ["Session", "Logins"].map(|own| format!("{}{own}", self.prefix));
+            if ours.contains(&self.user_kind) {
+                return Err(Fault::unsupported("with_kind is one of this store's own kinds"));
+            }
+        }
+        if is_reserved(&self.id_field) && self.id_field != "__key__" {
+            return not("with_id_field", &self.id_field);
+        }
+        Ok(())
+    }
+
+    /// Where the service is, and what it is to know us by.
+    async fn reach(&self) -> Result<(Endpoint, GoogleAuthHeaders), Fault> {
+        let host = self.emulator.clone().or_else(|| variable("DATASTORE_EMULATOR_HOST"));
+        // What is said here counts more than the environment.
+        let host = host.filter(|_| self.emulator.is_some() || self.endpoint.is_none());
+        if let Some(host) = host {
+            let endpoint = Endpoint { url: place::emulator(&host), is_emulator: true };
+            let nobody: Credentials = anonymous::Builder::new().build();
+            return Ok((endpoint, GoogleAuthHeaders::from(nobody)));
+        }
+        let url = place::endpoint(self.endpoint.as_deref().unwrap_or(GOOGLE))?;
+        // Where an application has several of rustls's providers, it is to choose one; if it has not, this
+        // does.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let headers = match &self.key_file {
+            Some(path) => {
+                let unreadable = |error: &dyn fmt::Display| {
+                    Fault::unsupported(format!("{}: {error}", path.display()))
+                };
+                let json = tokio::fs::read(path).await.map_err(|error| unreadable(&error))?;
+                // serde's own words may quote what is in it.
+                let key = serde_json::from_slice(&json)
+                    .map_err(|_| unreadable(&"this is not a key's file: it is not JSON"))?;
+                GoogleAuthHeaders::from_service_account_key(key, GCP_DEFAULT_SCOPES.clone()).await
+            }
+            None => GoogleAuthHeaders::from_adc().await,
+        };
+        let headers = headers.map_err(|error| Fault::of_credentials(&error))?;
+        Ok((Endpoint { url, is_emulator: false }, headers))
+    }
+
+    async fn partition(&self, is_emulator: bool) -> Result<PartitionId, Fault> {
+        let place = place::read(&self.url)?;
+        let mut project = place.project.or_else(|| variable("DATASTORE_PROJECT_ID"));
+        if project.is_none() {
+            project = match is_emulator {
+                // An emulator takes any, and there is nobody to ask.
+                true => variable("GOOGLE_CLOUD_PROJECT"),
+                false => GoogleEnvironment::detect_google_project_id().await,
+            };
+        }
+        let unknown =
+            "which project? name it in the URL, datastore://PROJECT, or in DATASTORE_PROJECT_ID";
+        let project_id = project.ok_or_else(|| Fault::unsupported(unknown))?;
+        Ok(PartitionId { project_id, database_id: place.database, namespace_id: place.namespace })
+    }
+}
+
+/// A variable that says something.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// A connection that is made when it is first used, and anew when it is lost.
+fn channel(url: &str, timeout: Duration) -> Result<Channel, Fault> {
+    let bad = |_| Fault::unsupported("the endpoint is not an address");
+    let mut endpoint = Channel::from_shared(url.to_owned()).map_err(|_| {
+        Fault::unsupported(
+            "the endpoint is not an address: https://HOST, or HOST:PORT of an emulator",
+        )
+    })?;
+    if url.starts_with("https://") {
+        endpoint = endpoint.tls_config(ClientTlsConfig::new().with_webpki_roots()).map_err(bad)?;
+    }
+    Ok(endpoint
+        .connect_timeout(timeout)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(SILENCE))
+        .http2_keep_alive_interval(SILENCE)
+        .keep_alive_timeout(PATIENCE)
+        .keep_alive_while_idle(true)
+        .connect_lazy())
+}
+
+fn proto(element: PathElement) -> ProtoElement {
+    let (kind, id) = match element {
+        PathElement::Id(kind, id) => (kind, IdType::Id(id)),
+        PathElement::Name(kind, name) => (kind, IdType::Name(name)),
+    };
+    ProtoElement { kind, id_type: Some(id) }
+}

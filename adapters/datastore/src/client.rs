@@ -1,0 +1,306 @@
+//! The calls of `google.datastore.v1`: each with a deadline, so many at once at most, and those that only
+//! read once more if they did not get there.
+
+use std::time::Duration;
+
+use gcloud_sdk::GoogleAuthMiddleware;
+use gcloud_sdk::google::datastore::v1::commit_request::{Mode, TransactionSelector};
+use gcloud_sdk::google::datastore::v1::datastore_client::DatastoreClient;
+use gcloud_sdk::google::datastore::v1::query_result_batch::MoreResultsType;
+use gcloud_sdk::google::datastore::v1::read_options::ConsistencyType;
+use gcloud_sdk::google::datastore::v1::run_query_request::QueryType;
+use gcloud_sdk::google::datastore::v1::transaction_options::{self, ReadOnly, ReadWrite};
+use gcloud_sdk::google::datastore::v1::{
+    AllocateIdsRequest, BeginTransactionRequest, CommitRequest, Entity, Key, LookupRequest,
+    Mutation, PartitionId, Query, ReadOptions, RollbackRequest, RunQueryRequest,
+    TransactionOptions,
+};
+use gcloud_sdk::tonic::{Code, Request, Response, Status};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::error::{Cause, Fault};
+
+/// A call that only reads is made so often, if it did not get there.
+const TRIES: u32 = 3;
+/// Pauses begin with this, and double.
+const PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A lookup takes so many keys at most.
+pub(crate) const MOST_KEYS: usize = 1_000;
+/// So many rounds of a lookup or a query are made at most.
+const MOST_ROUNDS: usize = 10_000;
+
+/// A transaction, as the service calls it.
+pub(crate) type TransactionId = Vec<u8>;
+
+/// What entities were found, by their keys' paths.
+pub(crate) struct Found(Vec<Entity>);
+
+impl Found {
+    /// The entity with this key.
+    pub(crate) fn get(&self, key: &Key) -> Option<&Entity> {
+        self.0.iter().find(|entity| is_of(entity, key))
+    }
+
+    /// The same, taken out.
+    pub(crate) fn take(&mut self, key: &Key) -> Option<Entity> {
+        let index = self.0.iter().position(|entity| is_of(entity, key))?;
+        Some(self.0.swap_remove(index))
+    }
+}
+
+impl IntoIterator for Found {
+    type Item = Entity;
+    type IntoIter = std::vec::IntoIter<Entity>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+fn is_of(entity: &Entity, key: &Key) -> bool {
+    entity.key.as_ref().is_some_and(|own| crate::keys::is_same(own, key))
+}
+
+/// Reading in this transaction.
+fn reading_in(transaction: &TransactionId) -> ReadOptions {
+    ReadOptions { consistency_type: Some(ConsistencyType::Transaction(transaction.clone())) }
+}
+
+/// The service, and where in it the store is.
+pub(crate) struct Client {
+    pub(crate) service: DatastoreClient<GoogleAuthMiddleware>,
+    pub(crate) partition: PartitionId,
+    /// How many calls may be under way or wait.
+    pub(crate) room: Semaphore,
+}
+
+/// Makes a call, once.
+macro_rules! call {
+    ($self:ident, $deadline:expr, $method:ident, $request:expr) => {{
+        let mut service = $self.service.clone();
+        $self.once($deadline, |timeout| {
+            let mut request = Request::new($request);
+            request.set_timeout(timeout);
+            async move { service.$method(request).await }
+        })
+    }};
+}
+
+/// Makes a call that only reads; and again if it did not get there.
+macro_rules! read {
+    ($self:ident, $deadline:expr, $method:ident, $request:expr) => {{
+        let request = $request;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match call!($self, $deadline, $method, request.clone()).await {
+                Ok(answer) => break Ok(answer),
+                Err(status) => {
+                    let fault = Fault::of_reading(&status);
+                    let is_full = status.code() == Code::ResourceExhausted;
+                    if is_full || fault.cause != Cause::Refused || tries == TRIES {
+                        break Err(fault);
+                    }
+                    if !pause(tries, $deadline).await {
+                        break Err(fault);
+                    }
+                }
+            }
+        }
+    }};
+}
+
+/// Waits a while, longer each time and never as long as others; answers whether there is time left.
+pub(crate) async fn pause(tries: u32, deadline: Instant) -> bool {
+    let longest = PAUSE.saturating_mul(1 << tries.min(10)).min(LONGEST_PAUSE);
+    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
+    let until = Instant::now() + longest.mul_f64(f64::from(random) / f64::from(u32::MAX));
+    sleep_until(until.min(deadline)).await;
+    until < deadline
+}
+
+impl Client {
+    fn project(&self) -> (String, String) {
+        (self.partition.project_id.clone(), self.partition.database_id.clone())
+    }
+
+    async fn once<T, F>(
+        &self,
+        deadline: Instant,
+        call: impl FnOnce(Duration) -> F,
+    ) -> Result<T, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        // Whoever waits is bounded, and so is the time.
+        let Ok(_room) = self.room.try_acquire() else {
+            return Err(Status::resource_exhausted(
+                "too many calls wait already: see with_max_waiting",
+            ));
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        match timeout_at(deadline, call(left)).await {
+            Ok(answer) => answer.map(Response::into_inner),
+            Err(_) => Err(Status::deadline_exceeded("no answer in time: see with_timeout")),
+        }
+    }
+
+    /// The entities with these keys, all as they are at one moment if it is in a transaction, or if they
+    /// are no more than a thousand.
+    pub(crate) async fn lookup(
+        &self,
+        mut keys: Vec<Key>,
+        transaction: Option<&TransactionId>,
+        deadline: Instant,
+    ) -> Result<Found, Fault> {
+        let (project_id, database_id) = self.project();
+        let mut found = Vec::new();
+        for _ in 0..MOST_ROUNDS {
+            if keys.is_empty() {
+                return Ok(Found(found));
+            }
+            let later = keys.split_off(keys.len().min(MOST_KEYS));
+            let request = LookupRequest {
+                project_id: project_id.clone(),
+                database_id: database_id.clone(),
+                read_options: transaction.map(reading_in),
+                keys,
+                ..LookupRequest::default()
+            };
+            let answer = read!(self, deadline, lookup, request)?;
+            found.extend(answer.found.into_iter().filter_map(|result| result.entity));
+            keys = answer.deferred;
+            keys.extend(later);
+        }
+        Err(Fault::odd_answer())
+    }
+
+    /// All entities that a query finds; if that takes more than one answer, as they are at one moment.
+    pub(crate) async fn query(
+        &self,
+        query: Query,
+        transaction: Option<&TransactionId>,
+        deadline: Instant,
+    ) -> Result<Vec<Entity>, Fault> {
+        let (found, is_all) = self.pages(query.clone(), transaction, 1, deadline).await?;
+        if is_all {
+            return Ok(found);
+        }
+        if transaction.is_some() {
+            return Ok(self.pages(query, transaction, MOST_ROUNDS, deadline).await?.0);
+        }
+        let snapshot = transaction_options::Mode::ReadOnly(ReadOnly::default());
+        let transaction = self.begin(snapshot, deadline).await?;
+        let found = self.pages(query, Some(&transaction), MOST_ROUNDS, deadline).await;
+        // It holds nothing; if this does not get there, the service forgets it.
+        let _ = self.rollback(transaction, deadline).await;
+        Ok(found?.0)
+    }
+
+    /// What a query finds in so many answers, and whether that is all.
+    async fn pages(
+        &self,
+        mut query: Query,
+        transaction: Option<&TransactionId>,
+        most: usize,
+        deadline: Instant,
+    ) -> Result<(Vec<Entity>, bool), Fault> {
+        let (project_id, database_id) = self.project();
+        let mut found = Vec::new();
+        for _ in 0..most {
+            let request = RunQueryRequest {
+                project_id: project_id.clone(),
+                database_id: database_id.clone(),
+                partition_id: Some(self.partition.clone()),
+                read_options: transaction.map(reading_in),
+                query_type: Some(QueryType::Query(query.clone())),
+                ..RunQueryRequest::default()
+            };
+            let answer = read!(self, deadline, run_query, request)?;
+            let batch = answer.batch.ok_or_else(Fault::odd_answer)?;
+            let count = batch.entity_results.len() as i32;
+            let is_all = batch.more_results() != MoreResultsType::NotFinished;
+            found.extend(batch.entity_results.into_iter().filter_map(|result| result.entity));
+            if let Some(limit) = &mut query.limit {
+                *limit = limit.saturating_sub(count);
+            }
+            query.start_cursor = batch.end_cursor;
+            if is_all || query.limit == Some(0) {
+                return Ok((found, true));
+            }
+        }
+        Ok((found, false))
+    }
+
+    /// Begins a transaction.
+    pub(crate) async fn begin(
+        &self,
+        mode: transaction_options::Mode,
+        deadline: Instant,
+    ) -> Result<TransactionId, Fault> {
+        let (project_id, database_id) = self.project();
+        let request = BeginTransactionRequest {
+            project_id,
+            database_id,
+            transaction_options: Some(TransactionOptions { mode: Some(mode) }),
+            ..BeginTransactionRequest::default()
+        };
+        let answer = read!(self, deadline, begin_transaction, request)?;
+        Ok(answer.transaction)
+    }
+
+    /// Ends a transaction with these changes, or makes them all at once without one.
+    pub(crate) async fn commit(
+        &self,
+        mutations: Vec<Mutation>,
+        transaction: Option<TransactionId>,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
+        let (project_id, database_id) = self.project();
+        let single = || {
+            let mode = transaction_options::Mode::ReadWrite(ReadWrite::default());
+            TransactionSelector::SingleUseTransaction(TransactionOptions { mode: Some(mode) })
+        };
+        let request = CommitRequest {
+            project_id,
+            database_id,
+            mode: Mode::Transactional.into(),
+            mutations,
+            transaction_selector: Some(
+                transaction.map_or_else(single, TransactionSelector::Transaction),
+            ),
+            ..CommitRequest::default()
+        };
+        let done = call!(self, deadline, commit, request).await;
+        done.map(drop).map_err(|status| Fault::of(&status))
+    }
+
+    /// Ends a transaction without changes.
+    pub(crate) async fn rollback(
+        &self,
+        transaction: TransactionId,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
+        let (project_id, database_id) = self.project();
+        let request =
+            RollbackRequest { project_id, database_id, transaction, ..RollbackRequest::default() };
+        let done = call!(self, deadline, rollback, request).await;
+        done.map(drop).map_err(|status| Fault::of(&status))
+    }
+
+    /// Completes a key with an id that no other entity has or will be given.
+    pub(crate) async fn allocate(&self, key: Key, deadline: Instant) -> Result<Key, Fault> {
+        let (project_id, database_id) = self.project();
+        let request = AllocateIdsRequest {
+            project_id,
+            database_id,
+            keys: vec![key],
+            ..AllocateIdsRequest::default()
+        };
+        let answer = read!(self, deadline, allocate_ids, request)?;
+        answer.keys.into_iter().next().ok_or_else(Fault::odd_answer)
+    }
+}

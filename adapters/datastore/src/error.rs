@@ -1,0 +1,213 @@
+//! What an error of Datastore means to a login.
+
+use std::error::Error;
+
+use gcloud_sdk::error::{Error as SdkError, ErrorKind as SdkErrorKind};
+use gcloud_sdk::tonic::{Code, ConnectError, Status};
+use tower_keep_core::{StoreError, StoreErrorKind};
+
+/// The name of this store in errors.
+const NAME: &str = "datastore";
+
+/// So much of what Google says is told, in bytes.
+const LONGEST: usize = 400;
+
+/// What happened to a call, and so what can be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Another transaction was faster; nothing was done, and a new transaction may succeed.
+    Aborted,
+    /// What was to be inserted is there already. Nothing was done.
+    Taken,
+    /// It did not get there, or the service is not there: nothing was done.
+    Refused,
+    /// Whether it was done is not known.
+    Lost,
+    /// Something else, of this kind. Nothing was done.
+    Kind(StoreErrorKind),
+}
+
+/// An error, and what it means.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    pub(crate) cause: Cause,
+    words: String,
+}
+
+impl Fault {
+    pub(crate) fn new(kind: StoreErrorKind, words: impl Into<String>) -> Self {
+        Self { cause: Cause::Kind(kind), words: words.into() }
+    }
+
+    /// What is stored can't be read.
+    pub(crate) fn corrupt(words: impl Into<String>) -> Self {
+        Self::new(StoreErrorKind::Corrupt, words)
+    }
+
+    pub(crate) fn unsupported(words: impl Into<String>) -> Self {
+        Self::new(StoreErrorKind::Unsupported, words)
+    }
+
+    /// An id or a name is another's.
+    pub(crate) fn taken(what: &str) -> Self {
+        Self::new(StoreErrorKind::Conflict, format!("the {what} is taken"))
+    }
+
+    /// Others have written the same all the time.
+    pub(crate) fn contended() -> Self {
+        let words = "others have written the same all the time";
+        Self { cause: Cause::Aborted, words: words.to_owned() }
+    }
+
+    /// An answer of another shape than the call has.
+    pub(crate) fn odd_answer() -> Self {
+        Self::new(StoreErrorKind::Unavailable, "the service's answer is none to what was asked")
+    }
+
+    /// The service's answer to a call that writes.
+    pub(crate) fn of(status: &Status) -> Self {
+        let cause = match status.code() {
+            Code::Aborted => Cause::Aborted,
+            Code::AlreadyExists => Cause::Taken,
+            Code::ResourceExhausted => Cause::Refused,
+            Code::Unavailable if is_unconnected(status) => Cause::Refused,
+            Code::Unavailable | Code::DeadlineExceeded => Cause::Lost,
+            // As after a restart, or when it has taken too long: it can begin anew.
+            Code::InvalidArgument if says_transaction_is_gone(status) => Cause::Aborted,
+            Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::InvalidArgument
+            | Code::FailedPrecondition
+            | Code::NotFound
+            | Code::OutOfRange
+            | Code::Unimplemented => Cause::Kind(StoreErrorKind::Unsupported),
+            // Also what is said of a connection that broke.
+            _ => match credentials(status) {
+                Some(true) => Cause::Refused,
+                Some(false) => Cause::Kind(StoreErrorKind::Unsupported),
+                None => Cause::Lost,
+            },
+        };
+        Self { cause, words: said(status) }
+    }
+
+    /// The same, of a call that only reads: whether it was done is no matter. That no answer came in time
+    /// stays as it is.
+    pub(crate) fn of_reading(status: &Status) -> Self {
+        let fault = Self::of(status);
+        let is_lost = fault.cause == Cause::Lost && status.code() != Code::DeadlineExceeded;
+        Self { cause: if is_lost { Cause::Refused } else { fault.cause }, ..fault }
+    }
+
+    /// Credentials that can't be had.
+    pub(crate) fn of_credentials(error: &SdkError) -> Self {
+        let help = "credentials: set GOOGLE_APPLICATION_CREDENTIALS to a service account's file, or run \
+                    `gcloud auth application-default login`; for an emulator, set DATASTORE_EMULATOR_HOST";
+        Self::unsupported(format!("{help} ({error})"))
+    }
+
+    pub(crate) fn kind(&self) -> StoreErrorKind {
+        match self.cause {
+            Cause::Aborted | Cause::Refused => StoreErrorKind::Unavailable,
+            Cause::Lost => StoreErrorKind::Timeout,
+            Cause::Taken => StoreErrorKind::Conflict,
+            Cause::Kind(kind) => kind,
+        }
+    }
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        Self::new(fault.kind(), NAME).with_source(fault.words)
+    }
+}
+
+/// What there is beneath a status.
+fn sources(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let mut next = status.source();
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    })
+}
+
+/// Whether there was no connection to send it on.
+fn is_unconnected(status: &Status) -> bool {
+    sources(status).any(|error| error.is::<ConnectError>())
+}
+
+/// Whether there were no credentials to send it with; and if so, whether there may be later.
+fn credentials(status: &Status) -> Option<bool> {
+    sources(status).find_map(|error| match error.downcast_ref::<SdkError>()?.kind() {
+        SdkErrorKind::Credentials(error) => Some(error.is_transient()),
+        _ => None,
+    })
+}
+
+fn says_transaction_is_gone(status: &Status) -> bool {
+    let message = status.message();
+    message.contains("transaction has expired") || message.contains("Invalid transaction")
+}
+
+/// The words of an error. Those of a conflict quote keys, so they are left away.
+fn said(status: &Status) -> String {
+    let code = status.code();
+    let message = match code {
+        Code::Aborted | Code::AlreadyExists => "",
+        _ => status.message(),
+    };
+    let end = (0..=LONGEST.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
+    let message = &message[..end.unwrap_or(0)];
+    let help = match code {
+        Code::PermissionDenied => "; grant the service account roles/datastore.user",
+        Code::NotFound => "; does the database exist, and in Datastore mode?",
+        _ => "",
+    };
+    format!("{code:?}: {message}{help}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_has_its_kind() {
+        use StoreErrorKind::{Conflict, Timeout, Unavailable, Unsupported};
+        for (code, writing, reading) in [
+            (Code::Aborted, Unavailable, Unavailable),
+            (Code::ResourceExhausted, Unavailable, Unavailable),
+            (Code::Unavailable, Timeout, Unavailable),
+            (Code::Internal, Timeout, Unavailable),
+            (Code::Unknown, Timeout, Unavailable),
+            (Code::Cancelled, Timeout, Unavailable),
+            (Code::DeadlineExceeded, Timeout, Timeout),
+            (Code::AlreadyExists, Conflict, Conflict),
+            (Code::PermissionDenied, Unsupported, Unsupported),
+            (Code::Unauthenticated, Unsupported, Unsupported),
+            (Code::InvalidArgument, Unsupported, Unsupported),
+            (Code::FailedPrecondition, Unsupported, Unsupported),
+            (Code::NotFound, Unsupported, Unsupported),
+        ] {
+            let status = Status::new(code, "words");
+            assert_eq!(Fault::of(&status).kind(), writing, "{code:?}");
+            assert_eq!(Fault::of_reading(&status).kind(), reading, "{code:?}");
+        }
+        for gone in [
+            "The referenced transaction has expired or is no longer valid.",
+            "Invalid transaction.",
+        ] {
+            let status = Status::invalid_argument(gone);
+            assert_eq!(Fault::of(&status).cause, Cause::Aborted);
+        }
+    }
+
+    #[test]
+    fn keys_are_not_quoted_and_nothing_is_endless() {
+        let status = Status::already_exists("entity already exists: path=/KeepSession/secret");
+        assert!(!format!("{:?}", Fault::of(&status)).contains("secret"));
+        let status = Status::permission_denied("é".repeat(10_000));
+        let words = Fault::of(&status).words;
+        assert!(words.len() < 500 && words.contains("roles/datastore.user"), "{words}");
+    }
+}

@@ -1,0 +1,258 @@
+//! The keys of entities: which kinds there are, and what names them.
+
+use gcloud_sdk::google::datastore::v1::key::PathElement;
+use gcloud_sdk::google::datastore::v1::key::path_element::IdType;
+use gcloud_sdk::google::datastore::v1::value::ValueType;
+use gcloud_sdk::google::datastore::v1::{Key, PartitionId};
+use sha2::{Digest, Sha256};
+use tower_keep_core::{SessionKey, UserId};
+
+/// The longest name of a key, in bytes.
+const LONGEST_NAME: usize = 1_500;
+/// Longer texts are hashed where they are parts of a name.
+const LONGEST_PART: usize = 1_000;
+
+/// What names a user's entity.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UserKeys {
+    /// The key's id where the [`UserId`] is a number, otherwise the key's name, as Google's Python
+    /// library says it with `id_or_name`. A name that is written like a number is not found.
+    #[default]
+    IdOrName,
+    /// The key's name, also where it is written like a number.
+    Name,
+    /// This property holds the [`UserId`], as a string; the key is the service's to make.
+    ///
+    /// A user is then found by a query, so an authenticated request is two calls at once instead of one.
+    /// An index entity keeps the property unique.
+    TextProperty(String),
+    /// The same, as an integer.
+    IntegerProperty(String),
+}
+
+impl UserKeys {
+    /// The property that holds a user's id.
+    pub(crate) fn property(&self) -> Option<&str> {
+        match self {
+            Self::TextProperty(property) | Self::IntegerProperty(property) => Some(property),
+            Self::IdOrName | Self::Name => None,
+        }
+    }
+}
+
+/// The keys of a store.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    pub(crate) partition: PartitionId,
+    /// What a user's key begins with.
+    pub(crate) ancestors: Vec<PathElement>,
+    pub(crate) user_kind: String,
+    pub(crate) user_keys: UserKeys,
+    /// What the kinds of this store's own entities begin with.
+    pub(crate) prefix: String,
+}
+
+impl Keys {
+    fn key(&self, path: Vec<PathElement>) -> Key {
+        Key { partition_id: Some(self.partition.clone()), path }
+    }
+
+    /// A key of one of this store's own kinds.
+    fn own(&self, kind: String, name: String) -> Key {
+        self.key(vec![element(kind, Some(IdType::Name(name)))])
+    }
+
+    /// A user's key; `None` if this id can't be one, or is no part of a key.
+    pub(crate) fn user(&self, id: &UserId) -> Option<Key> {
+        let number = id.parse::<i64>().filter(|number| *number != 0);
+        let id = match (&self.user_keys, number) {
+            (UserKeys::IdOrName, Some(number)) => IdType::Id(number),
+            (UserKeys::IdOrName | UserKeys::Name, _) => {
+                IdType::Name(is_name(id.as_str()).then(|| id.as_str().to_owned())?)
+            }
+            (UserKeys::TextProperty(_) | UserKeys::IntegerProperty(_), _) => return None,
+        };
+        Some(self.new_user(Some(id)))
+    }
+
+    /// A user's key with this id, or one that the service completes.
+    pub(crate) fn new_user(&self, id: Option<IdType>) -> Key {
+        let own = element(self.user_kind.clone(), id);
+        self.key(self.ancestors.iter().cloned().chain([own]).collect())
+    }
+
+    /// The property that a user is found by, and what it is then; `None` if users are found by their keys, or
+    /// nobody can have this id.
+    pub(crate) fn property(&self, id: &UserId) -> Option<(&str, ValueType)> {
+        match &self.user_keys {
+            UserKeys::TextProperty(property) => {
+                let text = Some(id.as_str()).filter(|text| text.len() <= LONGEST_NAME)?;
+                Some((property, ValueType::StringValue(text.to_owned())))
+            }
+            UserKeys::IntegerProperty(property) => {
+                Some((property, ValueType::IntegerValue(id.parse()?)))
+            }
+            UserKeys::IdOrName | UserKeys::Name => None,
+        }
+    }
+
+    /// The key that all users are below, if there is one.
+    pub(crate) fn ancestor(&self) -> Option<Key> {
+        (!self.ancestors.is_empty()).then(|| self.key(self.ancestors.clone()))
+    }
+
+    /// The index entity of a user's property: whose this value is.
+    pub(crate) fn index(&self, property: &str, value: &str) -> Key {
+        let kind = format!("{}Index_{}_{property}", self.prefix, self.user_kind);
+        let own = element(kind, Some(IdType::Name(part(value))));
+        self.key(self.ancestors.iter().cloned().chain([own]).collect())
+    }
+
+    pub(crate) fn session_kind(&self) -> String {
+        format!("{}Session", self.prefix)
+    }
+
+    /// A session record's key.
+    pub(crate) fn session(&self, key: &SessionKey) -> Key {
+        let hex = key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        self.own(self.session_kind(), hex)
+    }
+
+    pub(crate) fn logins_kind(&self) -> String {
+        format!("{}Logins", self.prefix)
+    }
+
+    /// The key of what is kept of a user's logins together.
+    pub(crate) fn logins(&self, user: &UserId) -> Key {
+        self.own(self.logins_kind(), part(user.as_str()))
+    }
+}
+
+fn element(kind: String, id: Option<IdType>) -> PathElement {
+    PathElement { kind, id_type: id }
+}
+
+/// The id of an entity, as text.
+pub(crate) fn user_id(key: &Key) -> Option<UserId> {
+    match key.path.last()?.id_type.as_ref()? {
+        IdType::Id(id) => Some((*id).into()),
+        IdType::Name(name) => Some(name.as_str().into()),
+    }
+}
+
+/// The session of a key.
+pub(crate) fn session_key(key: &Key) -> Option<SessionKey> {
+    let Some(IdType::Name(hex)) = &key.path.last()?.id_type else { return None };
+    let mut bytes = [0; 32];
+    if hex.len() != 2 * bytes.len() {
+        return None;
+    }
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(hex.get(2 * index..2 * index + 2)?, 16).ok()?;
+    }
+    Some(SessionKey::new(bytes))
+}
+
+/// Whether two keys name one entity. Answers spell out what requests leave away, so only paths count.
+pub(crate) fn is_same(one: &Key, other: &Key) -> bool {
+    one.path == other.path
+}
+
+/// Whether a key can have this name.
+pub(crate) fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= LONGEST_NAME && !is_reserved(name)
+}
+
+/// Names of this form are Datastore's own.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    name.len() >= 4 && name.starts_with("__") && name.ends_with("__")
+}
+
+/// Any text as a part of a key: itself behind a `=`, or its hash behind a `#`.
+fn part(text: &str) -> String {
+    if text.len() <= LONGEST_PART {
+        return format!("={text}");
+    }
+    let hash = Sha256::digest(text.as_bytes());
+    hash.iter().fold("#".to_owned(), |hex, byte| format!("{hex}{byte:02x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(user_keys: UserKeys) -> Keys {
+        let partition = PartitionId {
+            project_id: "p".into(),
+            database_id: String::new(),
+            namespace_id: "n".into(),
+        };
+        let (user_kind, prefix) = ("user".to_owned(), "Keep".to_owned());
+        Keys { partition, ancestors: Vec::new(), user_kind, user_keys, prefix }
+    }
+
+    #[test]
+    fn an_id_is_a_number_or_a_name() {
+        let (number, name) = (IdType::Id, |name: &str| IdType::Name(name.to_owned()));
+        for (id, id_or_name, as_name) in [
+            ("7", Some(number(7)), Some(name("7"))),
+            (
+                "5629499534213120",
+                Some(number(5_629_499_534_213_120)),
+                Some(name("5629499534213120")),
+            ),
+            ("-7", Some(number(-7)), Some(name("-7"))),
+            ("0", Some(name("0")), Some(name("0"))),
+            ("007", Some(name("007")), Some(name("007"))),
+            (
+                "9223372036854775808",
+                Some(name("9223372036854775808")),
+                Some(name("9223372036854775808")),
+            ),
+            ("ada", Some(name("ada")), Some(name("ada"))),
+            ("a\0b", Some(name("a\0b")), Some(name("a\0b"))),
+            ("", None, None),
+            ("__ada__", None, None),
+            ("___", Some(name("___")), Some(name("___"))),
+        ] {
+            let id = UserId::from(id);
+            for (user_keys, expected) in [
+                (UserKeys::IdOrName, id_or_name),
+                (UserKeys::Name, as_name),
+                (UserKeys::TextProperty("uid".into()), None),
+                (UserKeys::IntegerProperty("uid".into()), None),
+            ] {
+                let key = keys(user_keys).user(&id);
+                let found = key.as_ref().and_then(|key| key.path.last()?.id_type.clone());
+                assert_eq!(found, expected, "{id:?}");
+                assert!(key.is_none_or(|key| user_id(&key) == Some(id.clone())));
+            }
+        }
+        assert!(keys(UserKeys::Name).user(&"a".repeat(1_501).into()).is_none());
+    }
+
+    #[test]
+    fn every_text_names_an_index_of_its_own() {
+        let keys = keys(UserKeys::IdOrName);
+        let long = "a".repeat(1_501);
+        let texts = ["", "ada", "Ada", "__ada__", "#", "=", &long[..1_500], &long];
+        let names: Vec<_> = texts.iter().map(|text| keys.index("username", text)).collect();
+        for (index, key) in names.iter().enumerate() {
+            let Some(IdType::Name(name)) = &key.path[0].id_type else { panic!("{key:?}") };
+            assert!(is_name(name), "{name}");
+            assert!(names[..index].iter().all(|other| !is_same(other, key)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_session_is_read_back_from_its_key() {
+        let keys = keys(UserKeys::IdOrName);
+        let key = SessionKey::new(std::array::from_fn(|index| (index * 7) as u8));
+        let written = keys.session(&key);
+        assert_eq!(session_key(&written), Some(key));
+        for bad in ["", "00", &"g".repeat(64), &"é".repeat(32)] {
+            assert_eq!(session_key(&keys.own(keys.session_kind(), bad.to_owned())), None);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! From entities to the application's users, and back.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+
+use gcloud_sdk::google::datastore::v1::key::path_element::IdType;
+use gcloud_sdk::google::datastore::v1::value::ValueType;
+use gcloud_sdk::google::datastore::v1::{Entity, Key, Value};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tower_keep_core::{Account, AuthUser, UserId};
+
+use crate::error::Fault;
+use crate::keys::{Keys, UserKeys, user_id};
+use crate::value::{self, Error, Id, Plain, Properties};
+
+/// What the store knows of the application's users.
+pub(crate) struct Users<U> {
+    pub(crate) mapping: Box<dyn Mapping<U>>,
+    pub(crate) login_name: fn(&U) -> &str,
+    /// The property that holds the login name.
+    pub(crate) login_property: String,
+    /// The field of the user that the key's id is read into.
+    pub(crate) id_field: String,
+    /// Properties that are excluded from indexes when they are first written.
+    pub(crate) unindexed: Vec<String>,
+}
+
+/// How a user becomes properties, and is read from them.
+pub(crate) trait Mapping<U>: Send + Sync + 'static {
+    fn write(&self, user: &U) -> value::Result<Properties>;
+
+    /// Reads a user, whose id may stand in the key alone.
+    fn read(
+        &self,
+        properties: HashMap<String, Value>,
+        id: &str,
+        key: Option<Id<'_>>,
+    ) -> value::Result<U>;
+}
+
+/// Users as serde has them.
+pub(crate) struct Serde<U>(PhantomData<fn() -> U>);
+
+impl<U> Serde<U> {
+    pub(crate) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<U: Serialize + DeserializeOwned + 'static> Mapping<U> for Serde<U> {
+    fn write(&self, user: &U) -> value::Result<Properties> {
+        value::write(user)
+    }
+
+    fn read(
+        &self,
+        properties: HashMap<String, Value>,
+        _id: &str,
+        key: Option<Id<'_>>,
+    ) -> value::Result<U> {
+        value::read(properties, key)
+    }
+}
+
+/// Accounts. `Account` itself does not implement serde's traits, so that no handler sends a password's
+/// hash by accident.
+pub(crate) struct Accounts {
+    /// The property with the login name.
+    pub(crate) login: String,
+}
+
+const PASSWORD_HASH: &str = "password_hash";
+const ACTIVE: &str = "active";
+const STAMP: &str = "stamp";
+
+impl Mapping<Account> for Accounts {
+    fn write(&self, account: &Account) -> value::Result<Properties> {
+        let stamp = account.stamp();
+        let is_hash = *stamp == *account.password_hash().as_bytes();
+        let mut properties = Properties::default();
+        properties.put(&self.login, Plain::String(account.login().to_owned()));
+        properties.put(PASSWORD_HASH, Plain::String(account.password_hash().to_owned()));
+        properties.put(ACTIVE, Plain::Boolean(account.is_active()));
+        if is_hash {
+            properties.skipped.push(STAMP);
+        } else {
+            properties.put(STAMP, Plain::Blob(stamp.into_owned()));
+        }
+        Ok(properties)
+    }
+
+    fn read(
+        &self,
+        mut properties: HashMap<String, Value>,
+        id: &str,
+        _key: Option<Id<'_>>,
+    ) -> value::Result<Account> {
+        let mut take = |name: &str| match properties.remove(name).and_then(|value| value.value_type)
+        {
+            None | Some(ValueType::NullValue(_)) => None,
+            value => value,
+        };
+        let login = text(take(&self.login)).map_err(|error| error.within(&self.login))?;
+        let hash = text(take(PASSWORD_HASH)).map_err(|error| error.within(PASSWORD_HASH))?;
+        let is_active = match take(ACTIVE) {
+            None => true,
+            Some(ValueType::BooleanValue(is_active)) => is_active,
+            Some(_) => return Err(Error::new("a boolean was expected").within(ACTIVE)),
+        };
+        let account = Account::new(id, login, hash).with_active(is_active);
+        match take(STAMP) {
+            None => Ok(account),
+            Some(ValueType::BlobValue(stamp)) => Ok(account.with_stamp(stamp)),
+            Some(ValueType::StringValue(stamp)) => Ok(account.with_stamp(stamp)),
+            Some(_) => Err(Error::new("a blob or a string was expected").within(STAMP)),
+        }
+    }
+}
+
+fn text(value: Option<ValueType>) -> value::Result<String> {
+    match value {
+        Some(ValueType::StringValue(text)) => Ok(text),
+        Some(_) => Err(Error::new("a string was expected")),
+        None => Err(Error::new("it is missing, and a string was expected")),
+    }
+}
+
+impl<U: AuthUser> Users<U> {
+    /// The user of an entity.
+    pub(crate) fn read(&self, keys: &Keys, entity: Entity) -> Result<U, Fault> {
+        let key = entity.key.unwrap_or_default();
+        let fault = |words: String| Fault::corrupt(format!("{}: {words}", described(&key)));
+        let (id, in_key) = match &keys.user_keys {
+            UserKeys::IdOrName | UserKeys::Name => {
+                let id = user_id(&key).ok_or_else(|| fault("the key has no id".to_owned()))?;
+                let number = match key.path.last().and_then(|own| own.id_type.as_ref()) {
+                    Some(IdType::Id(number)) => Some(*number),
+                    _ => None,
+                };
+                (id, Some(number))
+            }
+            UserKeys::TextProperty(property) | UserKeys::IntegerProperty(property) => {
+                let id = entity.properties.get(property).and_then(text_of);
+                let no_id = || fault(format!("property `{property}` is to be the user's id"));
+                (id.ok_or_else(no_id)?, None)
+            }
+        };
+        let text = id.as_str();
+        let in_key = in_key.map(|number| Id { property: &self.id_field, number, text });
+        let user = self.mapping.read(entity.properties, text, in_key);
+        let user = user.map_err(|error| fault(error.to_string()))?;
+        if user.id() != id {
+            let field = &self.id_field;
+            return Err(fault(format!(
+                "AuthUser::id() answers another id than the one that was read; is it read into the \
+                 field `{field}` (see with_id_field)?"
+            )));
+        }
+        Ok(user)
+    }
+
+    /// What is to be written of a user, but for what is stored already.
+    pub(crate) fn write(&self, keys: &Keys, user: &U) -> Result<Properties, Fault> {
+        let fault = |words: String| Fault::unsupported(format!("a user can't be written: {words}"));
+        let mut properties = self.mapping.write(user).map_err(|error| fault(error.to_string()))?;
+        match keys.user_keys.property() {
+            None => properties.remove(&self.id_field),
+            Some(property) => {
+                let Some((_, value)) = keys.property(&user.id()) else {
+                    return Err(fault(format!("property `{property}` can't be this id")));
+                };
+                let plain = match value {
+                    ValueType::IntegerValue(number) => Plain::Integer(number),
+                    ValueType::StringValue(text) => Plain::String(text),
+                    _ => Plain::Null,
+                };
+                match properties.get(property) {
+                    None => properties.put(property, plain),
+                    Some(written) if *written == plain => {}
+                    Some(_) => {
+                        return Err(fault(format!("property `{property}` is not AuthUser::id()")));
+                    }
+                }
+            }
+        }
+        let (login, property) = ((self.login_name)(user), &self.login_property);
+        match properties.get(property) {
+            Some(Plain::String(written)) if written == login => Ok(properties),
+            _ => Err(fault(format!(
+                "property `{property}` is not what login_name answers; which property is it \
+                 (see with_login_property)?"
+            ))),
+        }
+    }
+
+    /// The login name of an entity.
+    pub(crate) fn login_of<'e>(&self, entity: &'e Entity) -> Option<&'e str> {
+        match entity.properties.get(&self.login_property)?.value_type.as_ref()? {
+            ValueType::StringValue(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// A user's id that is a property.
+fn text_of(value: &Value) -> Option<UserId> {
+    match value.value_type.as_ref()? {
+        ValueType::StringValue(text) => Some(text.as_str().into()),
+        ValueType::IntegerValue(number) => Some((*number).into()),
+        _ => None,
+    }
+}
+
+/// Which entity it is, for who has to look after it.
+fn described(key: &Key) -> String {
+    let own = key.path.last();
+    let kind = own.map_or("", |own| &own.kind);
+    match own.and_then(|own| own.id_type.as_ref()) {
+        Some(IdType::Id(id)) => format!("kind `{kind}`, id {id}"),
+        Some(IdType::Name(name)) => format!("kind `{kind}`, name {name:?}"),
+        None => format!("kind `{kind}`"),
+    }
+}

@@ -1,0 +1,148 @@
+//! What is unique: login names, and ids that are properties. An index entity says whose each value is.
+//!
+//! Entities that others write have none, so whoever takes a value also asks for users who have it. An
+//! index entity whose user is gone, or has another value by now, is nobody's.
+
+use std::collections::HashMap;
+
+use gcloud_sdk::google::datastore::v1::value::ValueType;
+use gcloud_sdk::google::datastore::v1::{Entity, Key, Mutation, Query, Value};
+use tower_keep_core::AuthUser;
+
+use crate::DatastoreStore;
+use crate::error::Fault;
+use crate::keys::is_same;
+use crate::query::{below, limited, of_kind, where_is};
+use crate::transaction::{Transaction, delete, insert, upsert};
+
+/// The property of an index entity that says whose it is.
+const USER: &str = "user";
+
+/// So many users with one value are looked at.
+const MOST_ALIKE: usize = 10;
+
+/// A property's value that has to be one user's alone.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Unique {
+    pub(crate) property: String,
+    pub(crate) value: ValueType,
+}
+
+impl Unique {
+    /// The value as text, which names the index entity.
+    fn text(&self) -> String {
+        match &self.value {
+            ValueType::StringValue(text) => text.clone(),
+            ValueType::IntegerValue(number) => number.to_string(),
+            _ => String::new(),
+        }
+    }
+
+    fn is_of(&self, entity: &Entity) -> bool {
+        let stored = entity.properties.get(&self.property);
+        stored.and_then(|value| value.value_type.as_ref()) == Some(&self.value)
+    }
+}
+
+impl<U: AuthUser> DatastoreStore<U> {
+    /// The key of a value's index entity.
+    pub(crate) fn index_key(&self, unique: &Unique) -> Key {
+        self.keys().index(&unique.property, &unique.text())
+    }
+
+    /// Who has this value.
+    pub(crate) fn with_value(&self, unique: &Unique) -> Query {
+        let mut filters = vec![where_is(&unique.property, unique.value.clone())];
+        filters.extend(self.keys().ancestor().map(below));
+        limited(of_kind(&self.keys().user_kind, filters), MOST_ALIKE)
+    }
+
+    /// Writes whose a value is; or finds that it is another's.
+    pub(crate) async fn take(
+        &self,
+        transaction: &Transaction<'_>,
+        unique: &Unique,
+        user: &Key,
+    ) -> Result<Mutation, Fault> {
+        let index = self.index_key(unique);
+        let stored = transaction.lookup(vec![index.clone()]).await?.take(&index);
+        let is_new = stored.is_none();
+        let holder = stored.and_then(holder);
+        if let Some(holder) = holder.filter(|holder| !is_same(holder, user)) {
+            let found = transaction.lookup(vec![holder.clone()]).await?;
+            if found.get(&holder).is_some_and(|entity| unique.is_of(entity)) {
+                return Err(taken(unique));
+            }
+        }
+        let others = transaction.query(self.with_value(unique)).await?;
+        let is_other = |entity: &Entity| entity.key.as_ref().is_none_or(|key| !is_same(key, user));
+        if others.iter().any(is_other) {
+            return Err(taken(unique));
+        }
+        let entity = index_entity(index, user.clone());
+        Ok(if is_new { insert(entity) } else { upsert(entity) })
+    }
+
+    /// Lets a value be nobody's again, unless it is another's.
+    pub(crate) async fn free(
+        &self,
+        transaction: &Transaction<'_>,
+        unique: &Unique,
+        user: &Key,
+    ) -> Result<Option<Mutation>, Fault> {
+        let index = self.index_key(unique);
+        let mut found = transaction.lookup(vec![index.clone()]).await?;
+        let holder = found.take(&index).and_then(holder);
+        Ok(holder.filter(|holder| is_same(holder, user)).map(|_| delete(index)))
+    }
+
+    /// Of several users with one value the one whose it is; others may have been written without asking.
+    pub(crate) async fn whose(
+        &self,
+        unique: &Unique,
+        mut users: Vec<Entity>,
+        deadline: tokio::time::Instant,
+    ) -> Result<Option<Entity>, Fault> {
+        if users.len() > 1 {
+            let index = self.index_key(unique);
+            let mut found = self.client().lookup(vec![index.clone()], None, deadline).await?;
+            let holder = found.take(&index).and_then(holder);
+            let is_holder = |entity: &Entity| match (&entity.key, &holder) {
+                (Some(key), Some(holder)) => is_same(key, holder),
+                _ => false,
+            };
+            let Some(place) = users.iter().position(is_holder) else {
+                return Err(Fault::corrupt(format!(
+                    "several entities of kind `{}` have the same `{}`, and no index entity says whose it \
+                     is: index_users names them",
+                    self.keys().user_kind,
+                    unique.property,
+                )));
+            };
+            return Ok(Some(users.swap_remove(place)));
+        }
+        Ok(users.pop())
+    }
+}
+
+fn taken(unique: &Unique) -> Fault {
+    Fault::taken(&format!("value of `{}`", unique.property))
+}
+
+/// Whose the value of an index entity is.
+pub(crate) fn holder(index: Entity) -> Option<Key> {
+    match index.properties.get(USER)?.value_type.as_ref()? {
+        ValueType::KeyValue(key) => Some(key.clone()),
+        _ => None,
+    }
+}
+
+/// An index entity.
+pub(crate) fn index_entity(key: Key, user: Key) -> Entity {
+    let user = Value {
+        exclude_from_indexes: true,
+        value_type: Some(ValueType::KeyValue(user)),
+        ..Value::default()
+    };
+    Entity { key: Some(key), properties: HashMap::from([(USER.to_owned(), user)]) }
+}

@@ -1,0 +1,140 @@
+//! Where the data is: a URL, what the environment says, and Google's own address.
+
+use crate::error::Fault;
+
+/// What a URL says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// `None`: what the environment says.
+    pub(crate) project: Option<String>,
+    pub(crate) database: String,
+    pub(crate) namespace: String,
+}
+
+/// Where the service itself is.
+pub(crate) const GOOGLE: &str = "https://datastore.googleapis.com";
+
+/// Reads `datastore://PROJECT/NAMESPACE?database=DATABASE`.
+pub(crate) fn read(url: &str) -> Result<Place, Fault> {
+    let rest = url.strip_prefix("datastore://").ok_or_else(unknown)?;
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (project, namespace) = rest.split_once('/').unwrap_or((rest, ""));
+    let mut place = Place {
+        project: Some(project.to_owned()).filter(|project| !project.is_empty()),
+        namespace: namespace.to_owned(),
+        database: String::new(),
+    };
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            // Google's own name of the one without a name.
+            Some(("database", "(default)")) => {}
+            Some(("database", database)) => place.database = database.to_owned(),
+            _ => return Err(unknown()),
+        }
+    }
+    // A legacy project is its organisation's: `example.com:project`.
+    let is_id = |id: &str, extra: &str| {
+        let is_known = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c) || extra.contains(c);
+        id.len() <= 100 && id.chars().all(is_known)
+    };
+    let is_known = is_id(place.project.as_deref().unwrap_or_default(), ".:")
+        && is_id(&place.namespace, ".")
+        && is_id(&place.database, "");
+    is_known.then_some(place).ok_or_else(unknown)
+}
+
+fn unknown() -> Fault {
+    Fault::unsupported(
+        "the URL is not datastore://PROJECT/NAMESPACE?database=DATABASE, of which all may be left away; \
+         ids are made of letters, digits, - and _, namespaces of . besides",
+    )
+}
+
+/// The address of a service: with TLS, or on this machine.
+pub(crate) fn endpoint(text: &str) -> Result<String, Fault> {
+    let without = text.strip_prefix("http://");
+    if let Some(authority) = without {
+        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        let is_here = matches!(host.trim_matches(['[', ']']), "localhost" | "127.0.0.1" | "::1");
+        if !is_here {
+            let words = "an endpoint without TLS would show tokens to the network: https://…";
+            return Err(Fault::unsupported(words));
+        }
+    } else if !text.starts_with("https://") {
+        return Err(Fault::unsupported("an endpoint is https://HOST, or http://localhost:PORT"));
+    }
+    Ok(text.to_owned())
+}
+
+/// Where an emulator is, from what its variable says.
+pub(crate) fn emulator(host: &str) -> String {
+    let host = host.trim_end_matches('/');
+    let host = host.strip_prefix("http://").unwrap_or(host);
+    // An address of all interfaces is one to listen on.
+    let host = host.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]");
+    format!("http://{host}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_says_where_the_data_is() {
+        let place = |project: Option<&str>, namespace: &str, database: &str| Place {
+            project: project.map(str::to_owned),
+            namespace: namespace.to_owned(),
+            database: database.to_owned(),
+        };
+        for (url, expected) in [
+            ("datastore://", place(None, "", "")),
+            ("datastore:///tenant", place(None, "tenant", "")),
+            ("datastore://shop-1", place(Some("shop-1"), "", "")),
+            ("datastore://shop-1/", place(Some("shop-1"), "", "")),
+            ("datastore://shop-1/tenant.7", place(Some("shop-1"), "tenant.7", "")),
+            (
+                "datastore://example.com:shop/t?database=users",
+                place(Some("example.com:shop"), "t", "users"),
+            ),
+            ("datastore://shop-1?database=(default)", place(Some("shop-1"), "", "")),
+        ] {
+            assert_eq!(read(url).unwrap(), expected, "{url}");
+        }
+        for bad in [
+            "",
+            "shop-1",
+            "firestore://shop-1",
+            "datastore://a b",
+            "datastore://a/b/c",
+            "datastore://a?x=1",
+            "datastore://a?database=a.b",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tokens_go_to_this_machine_or_by_tls() {
+        for good in [
+            "https://eu-datastore.googleapis.com",
+            "http://localhost:8081",
+            "http://127.0.0.1:1",
+            "http://[::1]:1",
+        ] {
+            assert_eq!(endpoint(good).unwrap(), good);
+        }
+        for bad in
+            ["http://10.0.0.7:8081", "http://localhost.example.com", "datastore.googleapis.com", ""]
+        {
+            assert!(endpoint(bad).is_err(), "{bad}");
+        }
+        for (host, url) in [
+            ("localhost:8081", "http://localhost:8081"),
+            ("http://localhost:8081/", "http://localhost:8081"),
+            ("0.0.0.0:8081", "http://127.0.0.1:8081"),
+            ("[::]:8081", "http://[::1]:8081"),
+        ] {
+            assert_eq!(emulator(host), url);
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Session records: how they are found, changed and ended.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use gcloud_sdk::google::datastore::v1::value::ValueType;
+use gcloud_sdk::google::datastore::v1::{Entity, Key, Query};
+use tokio::time::Instant;
+use tower_keep_core::{
+    AuthUser, CLOCK_SKEW, Creation, End, EndReason, NewLogin, Rotated, Rotation, Seen, SessionKey,
+    SessionRecord, SessionStore, StoreError, Timestamp, Touch, UserId, async_trait,
+};
+
+use crate::DatastoreStore;
+use crate::client::Found;
+use crate::error::Fault;
+use crate::query::{self, Operator, of_kind, where_is};
+use crate::record::{self, EXPIRE_AT, Expiry, Logins, OPEN, USER};
+use crate::transaction::{Change, Transaction, delete, transact, unchanged, upsert};
+
+/// So many sessions are changed by one transaction, where they need not change at one moment.
+const CHANGED_AT_ONCE: usize = 50;
+/// So many such transactions are made at once.
+const AT_ONCE: usize = 8;
+/// So many sessions are ended by one transaction. Each is 1 to 2 KB of a transaction's 10 MiB.
+const ENDED_AT_ONCE: usize = 4_000;
+
+impl<U: AuthUser> DatastoreStore<U> {
+    pub(crate) fn entity(&self, record: &SessionRecord) -> Entity {
+        record::write(self.keys(), self.shared.expiry, record)
+    }
+
+    /// The records with these keys, in a transaction.
+    pub(crate) async fn records(
+        &self,
+        transaction: &Transaction<'_>,
+        keys: &[SessionKey],
+    ) -> Result<Vec<SessionRecord>, Fault> {
+        let keys: Vec<_> = keys.iter().map(|key| self.keys().session(key)).collect();
+        let mut found = transaction.lookup(keys.clone()).await?;
+        keys.iter().filter_map(|key| found.take(key)).map(record::read).collect()
+    }
+
+    /// What is kept of a user's logins together, in a transaction that changes which sessions they have.
+    pub(crate) async fn logins_of(
+        &self,
+        transaction: &Transaction<'_>,
+        user: &UserId,
+    ) -> Result<Logins, Fault> {
+        let key = self.keys().logins(user);
+        let mut found: Found = transaction.lookup(vec![key.clone()]).await?;
+        Logins::read(found.take(&key))
+    }
+
+    /// A user's sessions that have not ended.
+    pub(crate) fn open_sessions(&self, user: &UserId) -> Option<Query> {
+        // Nobody has an id that can't be indexed.
+        let user = ValueType::StringValue(indexable(user)?.to_owned());
+        let open = where_is(OPEN, ValueType::BooleanValue(true));
+        Some(of_kind(&self.keys().session_kind(), vec![where_is(USER, user), open]))
+    }
+
+    /// Changes a record, if there is one and there is something to change. Answers it as it is then, and
+    /// whether this changed it.
+    async fn changed(
+        &self,
+        key: &SessionKey,
+        after: impl Fn(&SessionRecord) -> Option<SessionRecord>,
+    ) -> Result<Option<(SessionRecord, bool)>, Fault> {
+        transact!(self.client(), self.deadline(), transaction => {
+            let found = self.records(transaction, std::slice::from_ref(key)).await?;
+            let Some(record) = found.into_iter().next() else { return unchanged(None) };
+            let Some(after) = after(&record) else { return unchanged(Some((record, false))) };
+            let mutations = vec![upsert(self.entity(&after))];
+            Ok(Change { mutations, answer: Some((after, true)) })
+        })
+        .await
+    }
+
+    /// Changes many records, each for itself.
+    async fn changed_all<C: Clone + Send + Sync>(
+        &self,
+        changes: &[C],
+        key: impl Fn(&C) -> SessionKey + Sync,
+        after: impl Fn(&C, &SessionRecord) -> Option<SessionRecord> + Sync,
+    ) -> Result<(), Fault> {
+        let deadline = self.deadline();
+        let (key, after) = (&key, &after);
+        let chunks = changes.chunks(CHANGED_AT_ONCE).map(<[C]>::to_vec).collect::<Vec<_>>();
+        stream::iter(chunks)
+            .map(|chunk| async move {
+                transact!(self.client(), deadline, transaction => {
+                    let mut keys: Vec<_> = chunk.iter().map(key).collect();
+                    keys.sort_unstable();
+                    keys.dedup();
+                    let mut records = HashMap::new();
+                    for record in self.records(transaction, &keys).await? {
+                        records.insert(record.key, (record, false));
+                    }
+                    for change in &chunk {
+                        let Some((record, is_changed)) = records.get_mut(&key(change)) else { continue };
+                        if let Some(after) = after(change, record) {
+                            (*record, *is_changed) = (after, true);
+                        }
+                    }
+                    let changed = records.values().filter(|(_, is_changed)| *is_changed);
+                    let mutations = changed.map(|(record, _)| upsert(self.entity(record)));
+                    Ok(Change { mutations: mutations.collect(), answer: () })
+                })
+                .await
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// Ends these records, and answers how many lived until now.
+    async fn end_all(
+        &self,
+        transaction: &Transaction<'_>,
+        records: Vec<SessionRecord>,
+        end: &End,
+    ) -> Result<Change<usize>, Fault> {
+        let mut change = Change { mutations: Vec::new(), answer: 0 };
+        let mut replayed: HashMap<UserId, Vec<SessionKey>> = HashMap::new();
+        for record in records {
+            let Some(after) = end.after(&record, None) else { continue };
+            change.answer += usize::from(record.is_live(end.at));
+            change.mutations.push(upsert(self.entity(&after)));
+            if end.reason == EndReason::Replay {
+                replayed.entry(record.user).or_default().push(record.key);
+            }
+        }
+        for (user, keys) in replayed {
+            let mut logins = self.logins_of(transaction, &user).await?;
+            logins.untold.extend(keys);
+            logins.expires = logins.expires.max(end.keep_until);
+            let entity = logins.write(self.keys(), self.shared.expiry, &user);
+            change.mutations.push(upsert(entity));
+        }
+        Ok(change)
+    }
+
+    async fn revoked(&self, keys: &[SessionKey], end: &End) -> Result<usize, Fault> {
+        let deadline = self.deadline();
+        let mut keys = keys.to_vec();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut lived = 0;
+        for keys in keys.chunks(ENDED_AT_ONCE) {
+            lived += transact!(self.client(), deadline, transaction => {
+                let records = self.records(transaction, keys).await?;
+                self.end_all(transaction, records, end).await
+            })
+            .await?;
+        }
+        Ok(lived)
+    }
+
+    async fn revoked_all(
+        &self,
+        user: &UserId,
+        but: Option<&SessionKey>,
+        end: &End,
+    ) -> Result<usize, Fault> {
+        let deadline = self.deadline();
+        let Some(query) = self.open_sessions(user) else { return Ok(0) };
+        let most = ENDED_AT_ONCE + usize::from(but.is_some());
+        let query = query::limited(query, most);
+        let mut lived = 0;
+        loop {
+            let (ended, more) = transact!(self.client(), deadline, transaction => {
+                let mut logins = self.logins_of(transaction, user).await?;
+                let found = transaction.query(query.clone()).await?;
+                let more = found.len() == most;
+                let mut records = Vec::with_capacity(found.len());
+                for entity in found {
+                    let record = record::read(entity)?;
+                    if Some(&record.key) != but {
+                        records.push(record);
+                    }
+                }
+                if records.is_empty() {
+                    return unchanged((0, false));
+                }
+                if end.reason == EndReason::Replay {
+                    logins.untold.extend(records.iter().map(|record| record.key));
+                }
+                let ended = records.iter().filter(|record| record.is_live(end.at)).count();
+                let after = records.iter().filter_map(|record| end.after(record, None));
+                let mut mutations: Vec<_> =
+                    after.map(|after| upsert(self.entity(&after))).collect();
+                // A session that begins at the same time is in this list, or begins after it.
+                logins.expires = logins.expires.max(end.keep_until);
+                mutations.push(upsert(logins.write(self.keys(), self.shared.expiry, user)));
+                Ok(Change { mutations, answer: (ended, more) })
+            })
+            .await?;
+            lived += ended;
+            if !more {
+                return Ok(lived);
+            }
+        }
+    }
+
+    async fn live(
+        &self,
+        user: &UserId,
+        now: Timestamp,
+        most: usize,
+    ) -> Result<Vec<Arc<SessionRecord>>, Fault> {
+        let Some(query) = self.open_sessions(user) else { return Ok(Vec::new()) };
+        let found = self.client().query(query, None, self.deadline()).await?;
+        let mut live = Vec::with_capacity(found.len());
+        for entity in found {
+            let record = record::read(entity)?;
+            if record.is_live(now) {
+                live.push(Arc::new(record));
+            }
+        }
+        live.sort_by_key(|record| std::cmp::Reverse((record.last_seen, record.created)));
+        live.truncate(most);
+        Ok(live)
+    }
+
+    /// Deletes entities of a kind that may be gone, if they still may be when nobody else can change them.
+    async fn purged(&self, kind: &str, before: Timestamp, most: usize) -> Result<usize, Fault> {
+        let deadline = self.deadline();
+        let most = most.min(ENDED_AT_ONCE);
+        let expired = query::compare(EXPIRE_AT, Operator::LessThanOrEqual, record::gone_at(before));
+        let query = query::limited(query::keys_only(of_kind(kind, vec![expired])), most);
+        loop {
+            let found = self.client().query(query.clone(), None, deadline).await?;
+            let keys: Vec<_> = found.into_iter().filter_map(|entity| entity.key).collect();
+            let is_all = keys.len() < most;
+            let purged = transact!(self.client(), deadline, transaction => {
+                let found = transaction.lookup(keys.clone()).await?;
+                let is_expired = |key: &&Key| {
+                    let expire_at = found.get(key).and_then(record::expire_at);
+                    expire_at.is_some_and(|expire_at| expire_at <= before.plus(CLOCK_SKEW))
+                };
+                let mutations: Vec<_> = keys.iter().filter(is_expired).cloned().map(delete).collect();
+                let answer = mutations.len();
+                Ok(Change { mutations, answer })
+            });
+            let purged = if keys.is_empty() { 0 } else { purged.await? };
+            // Others may have been used, or purged, in between.
+            if purged > 0 || is_all {
+                return Ok(purged);
+            }
+        }
+    }
+
+    async fn find(
+        &self,
+        key: &SessionKey,
+        deadline: Instant,
+    ) -> Result<Option<SessionRecord>, Fault> {
+        let key = self.keys().session(key);
+        let mut found = self.client().lookup(vec![key.clone()], None, deadline).await?;
+        found.take(&key).map(record::read).transpose()
+    }
+}
+
+/// A text that can be indexed.
+pub(crate) fn indexable(user: &UserId) -> Option<&str> {
+    Some(user.as_str()).filter(|user| user.len() <= 1_500)
+}
+
+#[async_trait]
+impl<U: AuthUser> SessionStore for DatastoreStore<U> {
+    async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError> {
+        Ok(self.created(login).await?)
+    }
+
+    async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError> {
+        Ok(self.find(key, self.deadline()).await?.map(Arc::new))
+    }
+
+    async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
+        let changed = self.changed(&rotation.key, |record| rotation.after(record)).await?;
+        Ok(changed.map(|(record, is_ours)| match is_ours {
+            true => Rotated::Won(Arc::new(record)),
+            false => Rotated::Lost(Arc::new(record)),
+        }))
+    }
+
+    async fn seen(&self, marks: &[Seen]) -> Result<(), StoreError> {
+        Ok(self.changed_all(marks, |mark| mark.key, Seen::after).await?)
+    }
+
+    async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
+        Ok(self.changed_all(touches, |touch| touch.key, Touch::after).await?)
+    }
+
+    async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize, StoreError> {
+        Ok(self.revoked(keys, end).await?)
+    }
+
+    async fn revoke_all(
+        &self,
+        user: &UserId,
+        but: Option<&SessionKey>,
+        end: &End,
+    ) -> Result<usize, StoreError> {
+        Ok(self.revoked_all(user, but, end).await?)
+    }
+
+    async fn list(
+        &self,
+        user: &UserId,
+        now: Timestamp,
+        most: usize,
+    ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
+        Ok(self.live(user, now, most).await?)
+    }
+
+    async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
+        if self.shared.expiry == Expiry::ByPolicy || most == 0 {
+            return Ok(0);
+        }
+        let purged = self.purged(&self.keys().session_kind(), before, most).await?;
+        if purged == 0 {
+            // What is kept of logins goes when no session is left to go.
+            self.purged(&self.keys().logins_kind(), before, most).await?;
+        }
+        Ok(purged)
+    }
+}

@@ -1,0 +1,61 @@
+//! The store.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tower_keep_core::Account;
+
+use crate::client::Client;
+use crate::keys::Keys;
+use crate::mapping::Users;
+use crate::record::Expiry;
+
+/// Users and session records in Google Datastore.
+///
+/// A clone is another handle on the same connection. See the [crate's documentation](crate).
+pub struct DatastoreStore<U = Account> {
+    pub(crate) shared: Arc<Shared<U>>,
+}
+
+pub(crate) struct Shared<U> {
+    pub(crate) client: Arc<Client>,
+    pub(crate) keys: Keys,
+    pub(crate) users: Users<U>,
+    pub(crate) expiry: Expiry,
+    pub(crate) timeout: Duration,
+}
+
+impl<U> Clone for DatastoreStore<U> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+/// Shows nothing of what is stored, and nothing of the credentials.
+impl<U> fmt::Debug for DatastoreStore<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let partition = &self.shared.keys.partition;
+        f.debug_struct("DatastoreStore")
+            .field("project", &partition.project_id)
+            .field("database", &partition.database_id)
+            .field("namespace", &partition.namespace_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<U> DatastoreStore<U> {
+    pub(crate) fn client(&self) -> &Arc<Client> {
+        &self.shared.client
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.shared.keys
+    }
+
+    /// When a call that begins now has to be answered.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.shared.timeout
+    }
+}

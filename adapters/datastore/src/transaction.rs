@@ -1,0 +1,163 @@
+//! Transactions: begun explicitly, rolled back on any failure, and tried again where another was faster.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gcloud_sdk::google::datastore::v1::mutation::Operation;
+use gcloud_sdk::google::datastore::v1::transaction_options::{Mode, ReadWrite};
+use gcloud_sdk::google::datastore::v1::{Entity, Key, Mutation, Query};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use crate::client::{Client, Found, TransactionId, pause};
+use crate::error::{Cause, Fault};
+
+/// A transaction is tried so often, if others are always faster.
+const TRIES: u32 = 20;
+/// How long to try to roll back what nobody waits for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a transaction changes, and what its caller is told then.
+pub(crate) struct Change<T> {
+    pub(crate) mutations: Vec<Mutation>,
+    pub(crate) answer: T,
+}
+
+/// Nothing is changed.
+pub(crate) fn unchanged<T>(answer: T) -> Result<Change<T>, Fault> {
+    Ok(Change { mutations: Vec::new(), answer })
+}
+
+pub(crate) fn insert(entity: Entity) -> Mutation {
+    of(Operation::Insert(entity))
+}
+
+pub(crate) fn upsert(entity: Entity) -> Mutation {
+    of(Operation::Upsert(entity))
+}
+
+pub(crate) fn delete(key: Key) -> Mutation {
+    of(Operation::Delete(key))
+}
+
+fn of(operation: Operation) -> Mutation {
+    Mutation { operation: Some(operation), ..Mutation::default() }
+}
+
+/// A transaction that may read. If it is dropped before it has ended, it is rolled back: what it has read
+/// may be locked for a minute otherwise.
+pub(crate) struct Transaction<'a> {
+    client: &'a Arc<Client>,
+    id: Option<TransactionId>,
+    deadline: Instant,
+}
+
+impl Transaction<'_> {
+    pub(crate) async fn lookup(&self, keys: Vec<Key>) -> Result<Found, Fault> {
+        self.client.lookup(keys, self.id.as_ref(), self.deadline).await
+    }
+
+    pub(crate) async fn query(&self, query: Query) -> Result<Vec<Entity>, Fault> {
+        self.client.query(query, self.id.as_ref(), self.deadline).await
+    }
+
+    async fn commit(&mut self, mutations: Vec<Mutation>) -> Result<(), Fault> {
+        self.client.commit(mutations, self.id.clone(), self.deadline).await?;
+        self.id = None;
+        Ok(())
+    }
+
+    async fn roll_back(&mut self) {
+        if let Some(id) = &self.id {
+            // It may be gone already.
+            let _ = self.client.rollback(id.clone(), self.deadline).await;
+            self.id = None;
+        }
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        let (Some(id), Ok(runtime)) = (self.id.take(), Handle::try_current()) else { return };
+        let client = Arc::clone(self.client);
+        runtime.spawn(async move {
+            let _ = client.rollback(id, Instant::now() + PATIENCE).await;
+        });
+    }
+}
+
+/// A transaction, tried until it succeeds or fails for good.
+pub(crate) struct Tries<'a> {
+    client: &'a Arc<Client>,
+    deadline: Instant,
+    /// The one before, which the service lets go first where transactions wait for each other.
+    earlier: TransactionId,
+    count: u32,
+}
+
+impl<'a> Tries<'a> {
+    pub(crate) fn new(client: &'a Arc<Client>, deadline: Instant) -> Self {
+        Self { client, deadline, earlier: TransactionId::new(), count: 0 }
+    }
+
+    pub(crate) async fn begin(&mut self) -> Result<Transaction<'a>, Fault> {
+        self.count += 1;
+        let earlier = std::mem::take(&mut self.earlier);
+        let mode = Mode::ReadWrite(ReadWrite { previous_transaction: earlier });
+        let id = self.client.begin(mode, self.deadline).await?;
+        self.earlier = id.clone();
+        Ok(Transaction { client: self.client, id: Some(id), deadline: self.deadline })
+    }
+
+    /// Ends a transaction with this change; `None` if it is to be tried again.
+    pub(crate) async fn end<T>(
+        &self,
+        mut transaction: Transaction<'a>,
+        change: Result<Change<T>, Fault>,
+    ) -> Option<Result<T, Fault>> {
+        let done = match change {
+            Ok(Change { mutations, answer }) if mutations.is_empty() => {
+                transaction.roll_back().await;
+                return Some(Ok(answer));
+            }
+            Ok(Change { mutations, answer }) => {
+                transaction.commit(mutations).await.map(|()| answer)
+            }
+            Err(fault) => Err(fault),
+        };
+        match done {
+            Err(fault) if fault.cause == Cause::Aborted => {
+                transaction.roll_back().await;
+                let is_last = self.count == TRIES || !pause(self.count, self.deadline).await;
+                is_last.then(|| Err(Fault::contended()))
+            }
+            other => Some(other),
+        }
+    }
+}
+
+/// Reads, decides and writes in one transaction: `transact!(client, deadline, transaction => { … })`, whose
+/// body answers a [`Change`].
+macro_rules! transact {
+    ($client:expr, $deadline:expr, $transaction:ident => $body:expr) => {
+        async {
+            let mut tries = $crate::transaction::Tries::new($client, $deadline);
+            loop {
+                let begun = match tries.begin().await {
+                    Ok(begun) => begun,
+                    Err(fault) => break Err(fault),
+                };
+                let change = async {
+                    let $transaction = &begun;
+                    $body
+                };
+                let change = change.await;
+                if let Some(done) = tries.end(begun, change).await {
+                    break done;
+                }
+            }
+        }
+    };
+}
+
+pub(crate) use transact;

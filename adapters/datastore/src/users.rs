@@ -1,0 +1,251 @@
+//! Users: found, written over what others have written, and each login name only once.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use gcloud_sdk::google::datastore::v1::value::ValueType;
+use gcloud_sdk::google::datastore::v1::{Entity, Key};
+use std::collections::HashMap;
+use tokio::time::Instant;
+use tower_keep_core::{
+    AuthUser, StoreError, UserDirectory, UserFinder, UserId, UserStore, async_trait,
+};
+
+use crate::DatastoreStore;
+use crate::error::{Cause, Fault};
+use crate::keys::user_id;
+use crate::names::Unique;
+use crate::transaction::{Change, Transaction, delete, insert, transact, unchanged, upsert};
+use crate::value::merge;
+
+/// So many queries are asked at once, where users are not found by their keys.
+const ASKED_AT_ONCE: usize = 32;
+
+/// The longest text that can be looked for, in bytes.
+const LONGEST: usize = 1_500;
+
+impl<U: AuthUser> DatastoreStore<U> {
+    pub(crate) fn read_user(&self, entity: Entity) -> Result<Arc<U>, Fault> {
+        self.shared.users.read(self.keys(), entity).map(Arc::new)
+    }
+
+    /// The id that is a property, as something unique.
+    fn unique_id(&self, id: &UserId) -> Option<Unique> {
+        let (property, value) = self.keys().property(id)?;
+        Some(Unique { property: property.to_owned(), value })
+    }
+
+    /// A login name, if it can be one.
+    pub(crate) fn unique_login(&self, login: &str) -> Option<Unique> {
+        let property = self.shared.users.login_property.clone();
+        let value = ValueType::StringValue(login.to_owned());
+        (login.len() <= LONGEST).then_some(Unique { property, value })
+    }
+
+    pub(crate) async fn user(
+        &self,
+        id: &UserId,
+        deadline: Instant,
+    ) -> Result<Option<Arc<U>>, Fault> {
+        let found = match self.keys().user(id) {
+            Some(key) => self.client().lookup(vec![key.clone()], None, deadline).await?.take(&key),
+            None => match self.unique_id(id) {
+                Some(unique) => self.with_unique(&unique, deadline).await?,
+                None => None,
+            },
+        };
+        found.map(|entity| self.read_user(entity)).transpose()
+    }
+
+    async fn with_unique(
+        &self,
+        unique: &Unique,
+        deadline: Instant,
+    ) -> Result<Option<Entity>, Fault> {
+        let found = self.client().query(self.with_value(unique), None, deadline).await?;
+        self.whose(unique, found, deadline).await
+    }
+
+    async fn users(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<U>>>, Fault> {
+        let deadline = self.deadline();
+        if self.keys().user_keys.property().is_some() {
+            let found =
+                stream::iter(ids.to_vec()).map(|id| async move { self.user(&id, deadline).await });
+            return found.buffered(ASKED_AT_ONCE).try_collect().await;
+        }
+        let keys: Vec<_> = ids.iter().map(|id| self.keys().user(id)).collect();
+        let mut wanted: Vec<Key> = Vec::new();
+        for key in keys.iter().flatten() {
+            if !wanted.contains(key) {
+                wanted.push(key.clone());
+            }
+        }
+        let found = self.client().lookup(wanted, None, deadline).await?;
+        let mut users: HashMap<UserId, Arc<U>> = HashMap::new();
+        for entity in found.into_iter() {
+            if let Some(id) = entity.key.as_ref().and_then(user_id) {
+                users.insert(id, self.read_user(entity)?);
+            }
+        }
+        Ok(ids.iter().map(|id| users.get(id).cloned()).collect())
+    }
+
+    async fn inserted(&self, user: &U) -> Result<(), Fault> {
+        let users = &self.shared.users;
+        let id = user.id();
+        let login = self.unique_login((users.login_name)(user));
+        let login =
+            login.ok_or_else(|| Fault::unsupported("a login name has at most 1,500 bytes"))?;
+        let properties = users.write(self.keys(), user)?;
+        let partition = &self.keys().partition;
+        let properties = merge(&HashMap::new(), properties, &users.unindexed, partition);
+        let unique_id = self.unique_id(&id);
+        let deadline = self.deadline();
+        // A key of its own is completed before, as index entities name it.
+        let key = match (self.keys().user(&id), &unique_id) {
+            (Some(key), _) => key,
+            (None, Some(_)) => self.client().allocate(self.keys().new_user(None), deadline).await?,
+            (None, None) => {
+                let words =
+                    "this id can't be one of Datastore's keys: 1 to 1,500 bytes, and not __…__";
+                return Err(Fault::unsupported(words));
+            }
+        };
+        let inserted = transact!(self.client(), deadline, transaction => {
+            let found = transaction.lookup(vec![key.clone()]).await?;
+            if found.get(&key).is_some() {
+                return Err(Fault::taken("id"));
+            }
+            let mut mutations = vec![self.take(transaction, &login, &key).await?];
+            if let Some(unique) = &unique_id {
+                mutations.push(self.take(transaction, unique, &key).await?);
+            }
+            let entity = Entity { key: Some(key.clone()), properties: properties.clone() };
+            mutations.push(insert(entity));
+            Ok(Change { mutations, answer: () })
+        });
+        inserted.await.map_err(|fault| match fault.cause {
+            Cause::Taken => Fault::taken("id"),
+            _ => fault,
+        })
+    }
+
+    /// The entity of a user, in a transaction.
+    async fn stored(
+        &self,
+        transaction: &Transaction<'_>,
+        id: &UserId,
+    ) -> Result<Option<Entity>, Fault> {
+        if let Some(key) = self.keys().user(id) {
+            return Ok(transaction.lookup(vec![key.clone()]).await?.take(&key));
+        }
+        let Some(unique) = self.unique_id(id) else { return Ok(None) };
+        let found = transaction.query(self.with_value(&unique)).await?;
+        let Some(found) = self.whose(&unique, found, self.deadline()).await? else {
+            return Ok(None);
+        };
+        // Once more by its key: a query alone does not hold what it finds.
+        let key = found.key.unwrap_or_default();
+        Ok(transaction.lookup(vec![key.clone()]).await?.take(&key))
+    }
+
+    async fn updated(&self, user: &U) -> Result<bool, Fault> {
+        let users = &self.shared.users;
+        let id = user.id();
+        let login = self.unique_login((users.login_name)(user));
+        let login =
+            login.ok_or_else(|| Fault::unsupported("a login name has at most 1,500 bytes"))?;
+        let properties = users.write(self.keys(), user)?;
+        transact!(self.client(), self.deadline(), transaction => {
+            let Some(stored) = self.stored(transaction, &id).await? else {
+                return unchanged(false);
+            };
+            let key = stored.key.clone().unwrap_or_default();
+            let mut mutations = Vec::new();
+            let earlier = users.login_of(&stored).and_then(|earlier| self.unique_login(earlier));
+            if earlier.as_ref() != Some(&login) {
+                mutations.push(self.take(transaction, &login, &key).await?);
+                if let Some(earlier) = earlier {
+                    mutations.extend(self.free(transaction, &earlier, &key).await?);
+                }
+            }
+            let partition = &self.keys().partition;
+            let properties =
+                merge(&stored.properties, properties.clone(), &users.unindexed, partition);
+            mutations.push(upsert(Entity { key: Some(key), properties }));
+            Ok(Change { mutations, answer: true })
+        })
+        .await
+    }
+
+    async fn deleted(&self, id: &UserId) -> Result<bool, Fault> {
+        transact!(self.client(), self.deadline(), transaction => {
+            let Some(stored) = self.stored(transaction, id).await? else {
+                return unchanged(false);
+            };
+            let key = stored.key.clone().unwrap_or_default();
+            let login = self.shared.users.login_of(&stored);
+            let login = login.and_then(|login| self.unique_login(login));
+            let mut mutations = vec![delete(key.clone())];
+            for unique in login.into_iter().chain(self.unique_id(id)) {
+                mutations.extend(self.free(transaction, &unique, &key).await?);
+            }
+            Ok(Change { mutations, answer: true })
+        })
+        .await
+    }
+}
+
+impl<U> DatastoreStore<U> {
+    /// An id that Datastore has given to nobody and will give to nobody else, for a user who is about to be
+    /// inserted.
+    ///
+    /// Like the ids of entities that other libraries insert without one, it is a number of up to 16 digits,
+    /// in no order.
+    ///
+    /// # Errors
+    ///
+    /// Faults alone.
+    pub async fn new_user_id(&self) -> Result<UserId, StoreError> {
+        let key = self.client().allocate(self.keys().new_user(None), self.deadline()).await?;
+        let id = user_id(&key).ok_or_else(Fault::odd_answer)?;
+        Ok(id)
+    }
+}
+
+#[async_trait]
+impl<U: AuthUser> UserStore for DatastoreStore<U> {
+    type User = U;
+
+    async fn by_id(&self, id: &UserId) -> Result<Option<Arc<U>>, StoreError> {
+        Ok(self.user(id, self.deadline()).await?)
+    }
+}
+
+#[async_trait]
+impl<U: AuthUser> UserFinder for DatastoreStore<U> {
+    async fn by_login(&self, login: &str) -> Result<Option<Arc<U>>, StoreError> {
+        let Some(unique) = self.unique_login(login) else { return Ok(None) };
+        let found = self.with_unique(&unique, self.deadline()).await?;
+        Ok(found.map(|entity| self.read_user(entity)).transpose()?)
+    }
+}
+
+#[async_trait]
+impl<U: AuthUser> UserDirectory for DatastoreStore<U> {
+    async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<U>>>, StoreError> {
+        Ok(self.users(ids).await?)
+    }
+
+    async fn insert(&self, user: &U) -> Result<(), StoreError> {
+        Ok(self.inserted(user).await?)
+    }
+
+    async fn update(&self, user: &U) -> Result<bool, StoreError> {
+        Ok(self.updated(user).await?)
+    }
+
+    async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {
+        Ok(self.deleted(id).await?)
+    }
+}

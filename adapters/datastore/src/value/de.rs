@@ -1,0 +1,374 @@
+//! From properties to a user.
+
+use std::collections::HashMap;
+
+use gcloud_sdk::google::datastore::v1::Value;
+use gcloud_sdk::google::datastore::v1::value::ValueType;
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer,
+    MapAccess, SeqAccess, VariantAccess, Visitor,
+};
+
+use super::error::{Error, Result};
+use super::types::{SYSTEM_TIME, of_key, of_lat_lng, of_timestamp};
+
+/// What a user's key says of them, as one more property.
+pub(crate) struct Id<'a> {
+    pub(crate) property: &'a str,
+    pub(crate) number: Option<i64>,
+    pub(crate) text: &'a str,
+}
+
+/// Reads an entity; the id stands before a property of the same name.
+pub(crate) fn read<T: DeserializeOwned>(
+    properties: HashMap<String, Value>,
+    id: Option<Id<'_>>,
+) -> Result<T> {
+    T::deserialize(FromEntity { properties, id })
+}
+
+struct FromEntity<'a> {
+    properties: HashMap<String, Value>,
+    id: Option<Id<'a>>,
+}
+
+impl<'de> Deserializer<'de> for FromEntity<'_> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_map(Properties::new(self.properties, self.id))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        // A type that does not ask for the id may refuse to know of it.
+        let id = self.id.filter(|id| fields.contains(&id.property));
+        visitor.visit_map(Properties::new(self.properties, id))
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+/// The properties of an entity, one after the other.
+struct Properties<'a> {
+    id: Option<Id<'a>>,
+    rest: std::collections::hash_map::IntoIter<String, Value>,
+    next: Option<(String, Next<'a>)>,
+}
+
+enum Next<'a> {
+    Id(Id<'a>),
+    Value(Value),
+}
+
+impl<'a> Properties<'a> {
+    fn new(mut properties: HashMap<String, Value>, id: Option<Id<'a>>) -> Self {
+        if let Some(id) = &id {
+            properties.remove(id.property);
+        }
+        Self { id, rest: properties.into_iter(), next: None }
+    }
+}
+
+impl<'de> MapAccess<'de> for Properties<'_> {
+    type Error = Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
+        self.next = match self.id.take() {
+            Some(id) => Some((id.property.to_owned(), Next::Id(id))),
+            None => self.rest.next().map(|(name, value)| (name, Next::Value(value))),
+        };
+        let name = self.next.as_ref().map(|(name, _)| name);
+        name.map(|name| seed.deserialize(FromName(name))).transpose()
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
+        let Some((name, next)) = self.next.take() else {
+            return Err(Error::new("a value was asked for before its name"));
+        };
+        let read = match next {
+            Next::Id(id) => seed.deserialize(FromId(id)),
+            Next::Value(value) => seed.deserialize(FromValue(value)),
+        };
+        read.map_err(|error| error.within(&name))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.rest.len() + usize::from(self.id.is_some()))
+    }
+}
+
+/// A property's name, as the key of a map or the name of a field.
+struct FromName<'a>(&'a str);
+
+macro_rules! numbers {
+    ($($method:ident $visit:ident)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+            match self.0.parse() {
+                Ok(number) => visitor.$visit(number),
+                Err(_) => visitor.visit_str(self.0),
+            }
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for FromName<'_> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_str(self.0)
+    }
+
+    numbers! {
+        deserialize_i8 visit_i8 deserialize_i16 visit_i16 deserialize_i32 visit_i32
+        deserialize_i64 visit_i64 deserialize_i128 visit_i128
+        deserialize_u8 visit_u8 deserialize_u16 visit_u16 deserialize_u32 visit_u32
+        deserialize_u64 visit_u64 deserialize_u128 visit_u128
+        deserialize_bool visit_bool
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        visitor.visit_enum(self.0.into_deserializer())
+    }
+
+    serde::forward_to_deserialize_any! {
+        f32 f64 char str string bytes byte_buf option unit unit_struct seq tuple tuple_struct map struct
+        identifier ignored_any
+    }
+}
+
+/// A user's id: a number if it is one, and text for whoever wants text.
+struct FromId<'a>(Id<'a>);
+
+impl<'de> Deserializer<'de> for FromId<'_> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.0.number {
+            Some(number) => visitor.visit_i64(number),
+            None => visitor.visit_str(self.0.text),
+        }
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_str(self.0.text)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_str(self.0.text)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct seq
+        tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+/// The value of a property.
+struct FromValue(Value);
+
+impl FromValue {
+    /// The elements that bytes are read from, too.
+    fn elements(self) -> Self {
+        let Some(ValueType::BlobValue(bytes)) = self.0.value_type else { return self };
+        let values = bytes.into_iter().map(|byte| Value {
+            value_type: Some(ValueType::IntegerValue(byte.into())),
+            ..Value::default()
+        });
+        let array = gcloud_sdk::google::datastore::v1::ArrayValue { values: values.collect() };
+        Self(Value { value_type: Some(ValueType::ArrayValue(array)), ..Value::default() })
+    }
+}
+
+impl<'de> Deserializer<'de> for FromValue {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        let Some(value) = self.0.value_type else { return visitor.visit_unit() };
+        match value {
+            ValueType::NullValue(_) => visitor.visit_unit(),
+            ValueType::BooleanValue(value) => visitor.visit_bool(value),
+            ValueType::IntegerValue(value) => visitor.visit_i64(value),
+            ValueType::DoubleValue(value) => visitor.visit_f64(value),
+            ValueType::TimestampValue(value) => visitor.visit_string(value.to_string()),
+            ValueType::StringValue(value) => visitor.visit_string(value),
+            ValueType::BlobValue(value) => visitor.visit_byte_buf(value),
+            ValueType::ArrayValue(array) => {
+                visitor.visit_seq(Elements { values: array.values.into_iter(), index: 0 })
+            }
+            ValueType::EntityValue(entity) => {
+                visitor.visit_map(Properties::new(entity.properties, None))
+            }
+            ValueType::KeyValue(key) => Self(of_key(key)).deserialize_any(visitor),
+            ValueType::GeoPointValue(place) => {
+                Self(of_lat_lng(place.latitude, place.longitude)).deserialize_any(visitor)
+            }
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.0.value_type {
+            None | Some(ValueType::NullValue(_)) => visitor.visit_none(),
+            Some(_) => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        match (name, self.0.value_type) {
+            (SYSTEM_TIME, Some(ValueType::TimestampValue(timestamp))) => {
+                Self(of_timestamp(timestamp)).deserialize_any(visitor)
+            }
+            (_, value_type) => Self(Value { value_type, ..self.0 }).deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        self.elements().deserialize_any(visitor)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, _length: usize, visitor: V) -> Result<V::Value> {
+        self.elements().deserialize_any(visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        match self.0.value_type {
+            Some(ValueType::StringValue(name)) => visitor.visit_enum(name.into_deserializer()),
+            Some(ValueType::EntityValue(entity)) if entity.properties.len() == 1 => {
+                visitor.visit_enum(Variant(Properties::new(entity.properties, None)))
+            }
+            _ => Err(Error::custom("a variant is a string, or an embedded entity of one property")),
+        }
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        unit_struct tuple_struct map identifier ignored_any
+    }
+}
+
+/// The elements of an array, one after the other.
+struct Elements {
+    values: std::vec::IntoIter<Value>,
+    index: usize,
+}
+
+impl<'de> SeqAccess<'de> for Elements {
+    type Error = Error;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
+        let index = self.index;
+        self.index += 1;
+        let read = self.values.next().map(|value| seed.deserialize(FromValue(value)));
+        read.transpose().map_err(|error| error.at(index))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.values.len())
+    }
+}
+
+/// A variant that is more than its name.
+struct Variant(Properties<'static>);
+
+impl<'de> EnumAccess<'de> for Variant {
+    type Error = Error;
+    type Variant = Self;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(mut self, seed: V) -> Result<(V::Value, Self)> {
+        let name = self.0.next_key_seed(seed)?;
+        Ok((name.ok_or_else(|| Error::new("a variant without a name"))?, self))
+    }
+}
+
+impl<'de> VariantAccess<'de> for Variant {
+    type Error = Error;
+
+    fn unit_variant(mut self) -> Result<()> {
+        self.0.next_value()
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(mut self, seed: T) -> Result<T::Value> {
+        self.0.next_value_seed(seed)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(mut self, _: usize, visitor: V) -> Result<V::Value> {
+        self.0.next_value_seed(Of(visitor))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        mut self,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        self.0.next_value_seed(Of(visitor))
+    }
+}
+
+/// Whatever this visitor makes of a value.
+struct Of<V>(V);
+
+impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for Of<V> {
+    type Value = V::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
+        deserializer.deserialize_any(self.0)
+    }
+}

@@ -1,0 +1,91 @@
+//! What can't be written or read, and where it is.
+
+use std::fmt::{self, Display};
+
+use serde::de::{Expected, Unexpected};
+use serde::{de, ser};
+
+/// A property that can't be written or read. It quotes no value: values are secrets.
+#[derive(Debug)]
+pub(crate) struct Error {
+    /// The innermost first.
+    path: Vec<String>,
+    words: String,
+}
+
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn new(words: impl Into<String>) -> Self {
+        Self { path: Vec::new(), words: words.into() }
+    }
+
+    /// The same, of a part of this property.
+    pub(crate) fn within(mut self, property: &str) -> Self {
+        self.path.push(property.to_owned());
+        self
+    }
+
+    /// The same, of a part of this element.
+    pub(crate) fn at(mut self, index: usize) -> Self {
+        self.path.push(format!("[{index}]"));
+        self
+    }
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut path = String::new();
+        for step in self.path.iter().rev() {
+            if !path.is_empty() && !step.starts_with('[') {
+                path.push('.');
+            }
+            path.push_str(step);
+        }
+        match path.as_str() {
+            "" => f.write_str(&self.words),
+            path => write!(f, "property `{path}`: {}", self.words),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl ser::Error for Error {
+    fn custom<T: Display>(words: T) -> Self {
+        Self::new(words.to_string())
+    }
+}
+
+impl de::Error for Error {
+    fn custom<T: Display>(words: T) -> Self {
+        Self::new(words.to_string())
+    }
+
+    fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::new(format!("{}, and expected was {expected}", kind(&unexpected)))
+    }
+
+    fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::new(format!("another {} than expected: {expected}", kind(&unexpected)))
+    }
+
+    fn unknown_variant(_variant: &str, expected: &'static [&'static str]) -> Self {
+        Self::new(format!("none of {}", expected.join(", ")))
+    }
+}
+
+/// What it is, without what it holds.
+fn kind(unexpected: &Unexpected<'_>) -> &'static str {
+    match unexpected {
+        Unexpected::Bool(_) => "boolean",
+        Unexpected::Unsigned(_) | Unexpected::Signed(_) => "integer",
+        Unexpected::Float(_) => "double",
+        Unexpected::Char(_) | Unexpected::Str(_) => "string",
+        Unexpected::Bytes(_) => "blob",
+        Unexpected::Unit | Unexpected::Option => "null",
+        Unexpected::Seq | Unexpected::TupleVariant => "array",
+        Unexpected::Map | Unexpected::StructVariant => "embedded entity",
+        _ => "value of another type",
+    }
+}

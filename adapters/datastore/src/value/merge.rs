@@ -1,0 +1,168 @@
+//! A new value in place of a stored one: what the type does not know of stays, and so do types and
+//! index flags.
+
+use std::collections::HashMap;
+use std::mem::discriminant;
+
+use gcloud_sdk::google::datastore::v1::value::ValueType;
+use gcloud_sdk::google::datastore::v1::{ArrayValue, Entity, PartitionId, Value};
+use gcloud_sdk::google::r#type;
+
+use super::ser::{Plain, Properties};
+use super::types::{to_key, to_lat_lng, to_timestamp};
+
+/// Longer texts and blobs can't be indexed, in bytes.
+const LONGEST_INDEXED: usize = 1_500;
+/// In longer arrays, elements are only looked for at their places.
+const LONGEST_SEARCHED: usize = 1_000;
+/// Integers up to this have a double of their own.
+const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// The properties of an entity, after these are written to it. Of properties that are new, `unindexed`
+/// are excluded from indexes.
+pub(crate) fn merge(
+    stored: &HashMap<String, Value>,
+    properties: Properties,
+    unindexed: &[String],
+    partition: &PartitionId,
+) -> HashMap<String, Value> {
+    let mut merged = if properties.is_all { HashMap::new() } else { stored.clone() };
+    for name in properties.skipped {
+        merged.remove(name);
+    }
+    for (name, plain) in properties.written {
+        let mut value = merged_value(stored.get(&name), plain, partition);
+        if !stored.contains_key(&name) && unindexed.contains(&name) {
+            exclude(&mut value);
+        }
+        merged.insert(name, value);
+    }
+    merged
+}
+
+fn merged_value(stored: Option<&Value>, plain: Plain, partition: &PartitionId) -> Value {
+    let before = stored.and_then(|stored| stored.value_type.as_ref());
+    let plain = match before {
+        Some(before) => in_type_of(before, plain),
+        None => plain,
+    };
+    let nested = |stored: &HashMap<String, Value>, plain| merge(stored, plain, &[], partition);
+    let value_type = match plain {
+        Plain::Null => ValueType::NullValue(0),
+        Plain::Boolean(value) => ValueType::BooleanValue(value),
+        Plain::Integer(value) => ValueType::IntegerValue(value),
+        Plain::Double(value) => ValueType::DoubleValue(value),
+        Plain::String(value) => ValueType::StringValue(value),
+        Plain::Blob(value) => ValueType::BlobValue(value),
+        Plain::Timestamp(value) => ValueType::TimestampValue(value),
+        Plain::LatLng(value) => ValueType::GeoPointValue(r#type::LatLng {
+            latitude: value.latitude,
+            longitude: value.longitude,
+        }),
+        Plain::Key(mut key) => {
+            let own = key.partition_id.get_or_insert_default();
+            if own.project_id.is_empty() {
+                own.project_id.clone_from(&partition.project_id);
+            }
+            ValueType::KeyValue(key)
+        }
+        Plain::Array(elements) => {
+            let stored = match before {
+                Some(ValueType::ArrayValue(array)) => array.values.as_slice(),
+                _ => &[],
+            };
+            ValueType::ArrayValue(merged_array(stored, elements, partition))
+        }
+        Plain::Entity(properties) => ValueType::EntityValue(match before {
+            Some(ValueType::EntityValue(entity)) => {
+                Entity { properties: nested(&entity.properties, properties), ..entity.clone() }
+            }
+            _ => Entity { key: None, properties: nested(&HashMap::new(), properties) },
+        }),
+    };
+    let is_same_type =
+        before.is_some_and(|before| discriminant(before) == discriminant(&value_type));
+    let meaning = stored.filter(|_| is_same_type).map_or(0, |stored| stored.meaning);
+    let mut value = Value { meaning, exclude_from_indexes: false, value_type: Some(value_type) };
+    if stored.is_some_and(is_excluded) {
+        exclude(&mut value);
+    }
+    let too_long = match &value.value_type {
+        Some(ValueType::StringValue(text)) => text.len() > LONGEST_INDEXED,
+        Some(ValueType::BlobValue(bytes)) => bytes.len() > LONGEST_INDEXED,
+        _ => false,
+    };
+    value.exclude_from_indexes |= too_long;
+    value
+}
+
+/// An element that is stored already stays as it is, wherever it is now; any other is written over the
+/// one at its place, unless that is still there.
+fn merged_array(stored: &[Value], elements: Vec<Plain>, partition: &PartitionId) -> ArrayValue {
+    let mut is_left: Vec<bool> = vec![true; stored.len()];
+    let is_searched = stored.len().max(elements.len()) <= LONGEST_SEARCHED;
+    let kept = elements.iter().enumerate().map(|(own, plain)| {
+        let places = if is_searched { 0..stored.len() } else { own..stored.len().min(own + 1) };
+        let found =
+            std::iter::once(own).filter(|own| *own < stored.len()).chain(places).find(|index| {
+                let value = &stored[*index];
+                is_left[*index] && merged_value(Some(value), plain.clone(), partition) == *value
+            });
+        if let Some(index) = found {
+            is_left[index] = false;
+        }
+        found
+    });
+    let kept: Vec<_> = kept.collect();
+    let merged = elements.into_iter().zip(kept).enumerate().map(|(index, (plain, kept))| {
+        let before = kept.or_else(|| is_left.get(index).is_some_and(|left| *left).then_some(index));
+        let mut value = merged_value(before.map(|index| &stored[index]), plain, partition);
+        if stored.iter().any(is_excluded) {
+            exclude(&mut value);
+        }
+        value
+    });
+    ArrayValue { values: merged.collect() }
+}
+
+/// Whether this is left out of indexes; of an array, whether an element is.
+fn is_excluded(value: &Value) -> bool {
+    match &value.value_type {
+        Some(ValueType::ArrayValue(array)) => array.values.iter().any(is_excluded),
+        _ => value.exclude_from_indexes,
+    }
+}
+
+/// Leaves this out of indexes; of an array, its elements, because an array can't be.
+fn exclude(value: &mut Value) {
+    match &mut value.value_type {
+        Some(ValueType::ArrayValue(array)) => array.values.iter_mut().for_each(exclude),
+        _ => value.exclude_from_indexes = true,
+    }
+}
+
+/// The same value in the type of what is stored, if it can have it.
+fn in_type_of(stored: &ValueType, plain: Plain) -> Plain {
+    let other = match (stored, &plain) {
+        (ValueType::TimestampValue(_), _) => to_timestamp(&plain).map(Plain::Timestamp),
+        (ValueType::GeoPointValue(_), _) => to_lat_lng(&plain).map(Plain::LatLng),
+        (ValueType::KeyValue(_), _) => to_key(&plain).map(Plain::Key),
+        (ValueType::BlobValue(_), Plain::Array(elements)) => {
+            let byte = |plain: &Plain| match plain {
+                Plain::Integer(number) => u8::try_from(*number).ok(),
+                _ => None,
+            };
+            elements.iter().map(byte).collect::<Option<_>>().map(Plain::Blob)
+        }
+        (ValueType::DoubleValue(_), Plain::Integer(number)) => {
+            let double = *number as f64;
+            (double.abs() < LARGEST_EXACT).then_some(Plain::Double(double))
+        }
+        (ValueType::IntegerValue(_), Plain::Double(number)) => {
+            let is_whole = number.fract() == 0.0 && number.abs() < LARGEST_EXACT;
+            is_whole.then_some(Plain::Integer(*number as i64))
+        }
+        _ => None,
+    };
+    other.unwrap_or(plain)
+}

@@ -1,0 +1,440 @@
+//! From a user to properties, still without what is stored of them.
+
+use gcloud_sdk::google::datastore::v1::Key;
+use gcloud_sdk::prost_types::Timestamp;
+use serde::ser::{
+    Impossible, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant,
+    SerializeTuple, SerializeTupleStruct, SerializeTupleVariant, Serializer,
+};
+
+use super::error::{Error, Result};
+use super::types::{self, KEY, LAT_LNG, LatLng, TIMESTAMP};
+use crate::keys::is_reserved;
+
+/// The longest name of a property, in bytes.
+const LONGEST_NAME: usize = 1_500;
+
+/// A value to write.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Plain {
+    Null,
+    Boolean(bool),
+    Integer(i64),
+    Double(f64),
+    String(String),
+    Blob(Vec<u8>),
+    Array(Vec<Plain>),
+    Entity(Properties),
+    Timestamp(Timestamp),
+    Key(Key),
+    LatLng(LatLng),
+}
+
+/// Properties to write.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Properties {
+    pub(crate) written: Vec<(String, Plain)>,
+    /// Those that the type has, and that are not to be there now (`skip_serializing_if`).
+    pub(crate) skipped: Vec<&'static str>,
+    /// These are all that there are, as in a map: others are not to be there now.
+    pub(crate) is_all: bool,
+}
+
+impl Properties {
+    pub(crate) fn get(&self, name: &str) -> Option<&Plain> {
+        self.written.iter().find(|(written, _)| written == name).map(|(_, plain)| plain)
+    }
+
+    /// Adds a property of a name that can be one.
+    pub(crate) fn put(&mut self, name: &str, plain: Plain) {
+        self.written.push((name.to_owned(), plain));
+    }
+
+    /// Takes a property away.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.written.retain(|(written, _)| written != name);
+    }
+
+    fn push(&mut self, name: &str, plain: Result<Plain>) -> Result<()> {
+        let words = match name.len() {
+            _ if is_reserved(name) => "names that begin and end with __ are Datastore's own",
+            1..=LONGEST_NAME => {
+                self.written.push((name.to_owned(), plain.map_err(|error| error.within(name))?));
+                return Ok(());
+            }
+            0 => "a property's name can't be empty",
+            _ => "a property's name has at most 1,500 bytes",
+        };
+        Err(Error::new(words).within(name))
+    }
+}
+
+/// The properties of a struct or a map.
+pub(crate) fn write<T: Serialize + ?Sized>(value: &T) -> Result<Properties> {
+    match value.serialize(ToPlain)? {
+        Plain::Entity(properties) => Ok(properties),
+        _ => Err(Error::new("an entity is a struct or a map")),
+    }
+}
+
+pub(super) struct ToPlain;
+
+pub(super) struct Elements(Vec<Plain>, Option<&'static str>);
+pub(super) struct Fields(Properties, Option<&'static str>);
+pub(super) struct Entries(Properties, String);
+
+/// A variant that is more than its name.
+fn variant(name: &'static str, plain: Plain) -> Plain {
+    let written = vec![(name.to_owned(), plain)];
+    Plain::Entity(Properties { written, skipped: Vec::new(), is_all: true })
+}
+
+fn too_large<T>(_: T) -> Error {
+    Error::new("an integer has 64 bits, with a sign")
+}
+
+impl Serializer for ToPlain {
+    type Ok = Plain;
+    type Error = Error;
+    type SerializeSeq = Elements;
+    type SerializeTuple = Elements;
+    type SerializeTupleStruct = Elements;
+    type SerializeTupleVariant = Elements;
+    type SerializeMap = Entries;
+    type SerializeStruct = Fields;
+    type SerializeStructVariant = Fields;
+
+    fn serialize_bool(self, value: bool) -> Result<Plain> {
+        Ok(Plain::Boolean(value))
+    }
+    fn serialize_i8(self, value: i8) -> Result<Plain> {
+        Ok(Plain::Integer(value.into()))
+    }
+    fn serialize_i16(self, value: i16) -> Result<Plain> {
+        Ok(Plain::Integer(value.into()))
+    }
+    fn serialize_i32(self, value: i32) -> Result<Plain> {
+        Ok(Plain::Integer(value.into()))
+    }
+    fn serialize_i64(self, value: i64) -> Result<Plain> {
+        Ok(Plain::Integer(value))
+    }
+    fn serialize_i128(self, value: i128) -> Result<Plain> {
+        value.try_into().map(Plain::Integer).map_err(too_large)
+    }
+    fn serialize_u8(self, value: u8) -> Result<Plain> {
+        Ok(Plain::Integer(value.into()))
+    }
+    fn serialize_u16(self, value: u16) -> Result<Plain> {
+        Ok(Plain::Integer(value.into()))
+    }
+    fn serialize_u32(self, value: u32) -> Result<Plain> {
+        Ok(Plain::Integer(value.into()))
+    }
+    fn serialize_u64(self, value: u64) -> Result<Plain> {
+        value.try_into().map(Plain::Integer).map_err(too_large)
+    }
+    fn serialize_u128(self, value: u128) -> Result<Plain> {
+        value.try_into().map(Plain::Integer).map_err(too_large)
+    }
+    fn serialize_f32(self, value: f32) -> Result<Plain> {
+        Ok(Plain::Double(value.into()))
+    }
+    fn serialize_f64(self, value: f64) -> Result<Plain> {
+        Ok(Plain::Double(value))
+    }
+    fn serialize_char(self, value: char) -> Result<Plain> {
+        Ok(Plain::String(value.into()))
+    }
+    fn serialize_str(self, value: &str) -> Result<Plain> {
+        Ok(Plain::String(value.to_owned()))
+    }
+    fn serialize_bytes(self, value: &[u8]) -> Result<Plain> {
+        Ok(Plain::Blob(value.to_owned()))
+    }
+    fn serialize_none(self) -> Result<Plain> {
+        Ok(Plain::Null)
+    }
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Plain> {
+        value.serialize(self)
+    }
+    fn serialize_unit(self) -> Result<Plain> {
+        Ok(Plain::Null)
+    }
+    fn serialize_unit_struct(self, _name: &'static str) -> Result<Plain> {
+        Ok(Plain::Null)
+    }
+    fn serialize_unit_variant(self, _: &'static str, _: u32, name: &'static str) -> Result<Plain> {
+        Ok(Plain::String(name.to_owned()))
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<Plain> {
+        let plain = value.serialize(self)?;
+        match (name, &plain) {
+            (TIMESTAMP, Plain::Null) => Ok(plain),
+            (TIMESTAMP, _) => types::to_timestamp(&plain).map(Plain::Timestamp).ok_or_else(|| {
+                Error::new("a timestamp is written from RFC 3339 text or a SystemTime")
+            }),
+            (KEY, _) => types::to_key(&plain).map(Plain::Key).ok_or_else(|| {
+                Error::new("a key's path has a kind and an id or a name at each step")
+            }),
+            (LAT_LNG, _) => types::to_lat_lng(&plain)
+                .map(Plain::LatLng)
+                .ok_or_else(|| Error::new("a lat/lng is two doubles")),
+            _ => Ok(plain),
+        }
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        name: &'static str,
+        value: &T,
+    ) -> Result<Plain> {
+        Ok(variant(name, value.serialize(self).map_err(|error| error.within(name))?))
+    }
+
+    fn serialize_seq(self, length: Option<usize>) -> Result<Elements> {
+        Ok(Elements(Vec::with_capacity(length.unwrap_or(0).min(1_024)), None))
+    }
+    fn serialize_tuple(self, length: usize) -> Result<Elements> {
+        self.serialize_seq(Some(length))
+    }
+    fn serialize_tuple_struct(self, _: &'static str, length: usize) -> Result<Elements> {
+        self.serialize_seq(Some(length))
+    }
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        name: &'static str,
+        _length: usize,
+    ) -> Result<Elements> {
+        Ok(Elements(Vec::new(), Some(name)))
+    }
+
+    fn serialize_map(self, length: Option<usize>) -> Result<Entries> {
+        // A map knows how many entries it has. A struct with a flattened field is written as a map, too,
+        // but does not know; and what is in it is not all that there is.
+        let is_all = length.is_some();
+        Ok(Entries(Properties { is_all, ..Properties::default() }, String::new()))
+    }
+    fn serialize_struct(self, _: &'static str, _length: usize) -> Result<Fields> {
+        Ok(Fields(Properties::default(), None))
+    }
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        name: &'static str,
+        _length: usize,
+    ) -> Result<Fields> {
+        Ok(Fields(Properties::default(), Some(name)))
+    }
+}
+
+impl Elements {
+    fn push<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
+        let index = self.0.len();
+        let plain = match value.serialize(ToPlain) {
+            Ok(Plain::Array(_)) => Err(Error::new("Datastore has no arrays within arrays")),
+            other => other,
+        };
+        self.0.push(plain.map_err(|error| error.at(index))?);
+        Ok(())
+    }
+
+    fn done(self) -> Result<Plain> {
+        let plain = Plain::Array(self.0);
+        Ok(match self.1 {
+            Some(name) => variant(name, plain),
+            None => plain,
+        })
+    }
+}
+
+macro_rules! elements {
+    ($($trait:ident $push:ident)*) => {$(
+        impl $trait for Elements {
+            type Ok = Plain;
+            type Error = Error;
+
+            fn $push<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
+                self.push(value)
+            }
+            fn end(self) -> Result<Plain> {
+                self.done()
+            }
+        }
+    )*};
+}
+
+elements! {
+    SerializeSeq serialize_element
+    SerializeTuple serialize_element
+    SerializeTupleStruct serialize_field
+    SerializeTupleVariant serialize_field
+}
+
+macro_rules! fields {
+    ($($trait:ident)*) => {$(
+        impl $trait for Fields {
+            type Ok = Plain;
+            type Error = Error;
+
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                name: &'static str,
+                value: &T,
+            ) -> Result<()> {
+                self.0.push(name, value.serialize(ToPlain))
+            }
+            fn skip_field(&mut self, name: &'static str) -> Result<()> {
+                self.0.skipped.push(name);
+                Ok(())
+            }
+            fn end(self) -> Result<Plain> {
+                let plain = Plain::Entity(self.0);
+                Ok(match self.1 {
+                    Some(name) => variant(name, plain),
+                    None => plain,
+                })
+            }
+        }
+    )*};
+}
+
+fields!(SerializeStruct SerializeStructVariant);
+
+impl SerializeMap for Entries {
+    type Ok = Plain;
+    type Error = Error;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<()> {
+        self.1 = key.serialize(ToName)?;
+        Ok(())
+    }
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
+        let name = std::mem::take(&mut self.1);
+        self.0.push(&name, value.serialize(ToPlain))
+    }
+    fn end(self) -> Result<Plain> {
+        Ok(Plain::Entity(self.0))
+    }
+}
+
+/// The key of a map as a property's name.
+struct ToName;
+
+fn no_name<T>() -> Result<T> {
+    Err(Error::new("a map's keys are strings or integers"))
+}
+
+macro_rules! numbers_as_names {
+    ($($method:ident $type:ty)*) => {$(
+        fn $method(self, value: $type) -> Result<String> {
+            Ok(value.to_string())
+        }
+    )*};
+}
+
+impl Serializer for ToName {
+    type Ok = String;
+    type Error = Error;
+    type SerializeSeq = Impossible<String, Error>;
+    type SerializeTuple = Impossible<String, Error>;
+    type SerializeTupleStruct = Impossible<String, Error>;
+    type SerializeTupleVariant = Impossible<String, Error>;
+    type SerializeMap = Impossible<String, Error>;
+    type SerializeStruct = Impossible<String, Error>;
+    type SerializeStructVariant = Impossible<String, Error>;
+
+    numbers_as_names! {
+        serialize_i8 i8 serialize_i16 i16 serialize_i32 i32 serialize_i64 i64 serialize_i128 i128
+        serialize_u8 u8 serialize_u16 u16 serialize_u32 u32 serialize_u64 u64 serialize_u128 u128
+        serialize_char char serialize_str &str serialize_bool bool
+    }
+
+    fn serialize_f32(self, _: f32) -> Result<String> {
+        no_name()
+    }
+    fn serialize_f64(self, _: f64) -> Result<String> {
+        no_name()
+    }
+    fn serialize_bytes(self, _: &[u8]) -> Result<String> {
+        no_name()
+    }
+    fn serialize_none(self) -> Result<String> {
+        no_name()
+    }
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<String> {
+        value.serialize(self)
+    }
+    fn serialize_unit(self) -> Result<String> {
+        no_name()
+    }
+    fn serialize_unit_struct(self, _: &'static str) -> Result<String> {
+        no_name()
+    }
+    fn serialize_unit_variant(self, _: &'static str, _: u32, name: &'static str) -> Result<String> {
+        Ok(name.to_owned())
+    }
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<String> {
+        value.serialize(self)
+    }
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: &T,
+    ) -> Result<String> {
+        no_name()
+    }
+    fn serialize_seq(self, _: Option<usize>) -> Result<Self::SerializeSeq> {
+        no_name()
+    }
+    fn serialize_tuple(self, _: usize) -> Result<Self::SerializeTuple> {
+        no_name()
+    }
+    fn serialize_tuple_struct(
+        self,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeTupleStruct> {
+        no_name()
+    }
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeTupleVariant> {
+        no_name()
+    }
+    fn serialize_map(self, _: Option<usize>) -> Result<Self::SerializeMap> {
+        no_name()
+    }
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self::SerializeStruct> {
+        no_name()
+    }
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeStructVariant> {
+        no_name()
+    }
+}

@@ -1,0 +1,230 @@
+//! The types of properties that serde does not know.
+
+use gcloud_sdk::google::datastore::v1::key::path_element::IdType;
+use gcloud_sdk::google::datastore::v1::value::ValueType;
+use gcloud_sdk::google::datastore::v1::{ArrayValue, Entity, Key, PartitionId, Value, key};
+use gcloud_sdk::prost_types::Timestamp;
+use serde::de::{Deserialize, Deserializer};
+use serde::ser::{Serialize, Serializer};
+
+use super::ser::Plain;
+
+// By these names what is written says what it is to be.
+pub(super) const TIMESTAMP: &str = "$tower_keep_datastore::timestamp";
+pub(super) const KEY: &str = "$tower_keep_datastore::EntityKey";
+pub(super) const LAT_LNG: &str = "$tower_keep_datastore::LatLng";
+
+/// Times as timestamps, for fields of a user type.
+///
+/// Any type will do that serde writes in RFC 3339 (chrono's, jiff's, time's with its `rfc3339` module), a
+/// [`SystemTime`](std::time::SystemTime), and an `Option` of those. Reading needs no attribute.
+///
+/// ```
+/// use std::time::SystemTime;
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Member {
+///     email: String,
+///     #[serde(with = "tower_keep_datastore::timestamp")]
+///     joined: SystemTime,
+/// }
+/// ```
+///
+/// A property that is a timestamp already stays one without this.
+pub mod timestamp {
+    use super::{Deserialize, Deserializer, Serialize, Serializer, TIMESTAMP};
+
+    /// Writes a timestamp.
+    ///
+    /// # Errors
+    ///
+    /// This type is none that is a time.
+    pub fn serialize<T: Serialize, S: Serializer>(
+        time: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_newtype_struct(TIMESTAMP, time)
+    }
+
+    /// Reads a timestamp.
+    ///
+    /// # Errors
+    ///
+    /// The property is none.
+    pub fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        T::deserialize(deserializer)
+    }
+}
+
+/// The key of an entity, as the value of a property.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(default)]
+pub struct EntityKey {
+    /// The project; empty for the store's own.
+    pub project: String,
+    /// The database; empty for the default one.
+    pub database: String,
+    /// The namespace; empty for the default one.
+    pub namespace: String,
+    /// The way to the entity, its own kind last.
+    pub path: Vec<PathElement>,
+}
+
+/// A step of a key's path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathElement {
+    /// A kind, and an id.
+    Id(String, i64),
+    /// A kind, and a name.
+    Name(String, String),
+}
+
+impl Serialize for EntityKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(serde::Serialize)]
+        struct Written<'a> {
+            project: &'a str,
+            database: &'a str,
+            namespace: &'a str,
+            path: &'a [PathElement],
+        }
+        let Self { project, database, namespace, path } = self;
+        serializer.serialize_newtype_struct(KEY, &Written { project, database, namespace, path })
+    }
+}
+
+/// A place on the earth, as the value of a property.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
+pub struct LatLng {
+    /// In degrees, from -90 to 90.
+    pub latitude: f64,
+    /// In degrees, from -180 to 180.
+    pub longitude: f64,
+}
+
+impl Serialize for LatLng {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(serde::Serialize)]
+        struct Written {
+            latitude: f64,
+            longitude: f64,
+        }
+        let Self { latitude, longitude } = *self;
+        serializer.serialize_newtype_struct(LAT_LNG, &Written { latitude, longitude })
+    }
+}
+
+/// What `SystemTime` is to serde.
+pub(super) const SYSTEM_TIME: &str = "SystemTime";
+pub(super) const SYSTEM_TIME_FIELDS: [&str; 2] = ["secs_since_epoch", "nanos_since_epoch"];
+
+/// A timestamp, if it is written as one.
+pub(super) fn to_timestamp(plain: &Plain) -> Option<Timestamp> {
+    match plain {
+        Plain::Timestamp(timestamp) => Some(*timestamp),
+        Plain::String(text) => text.parse().ok(),
+        Plain::Entity(fields) if fields.written.len() == 2 => {
+            let number = |name| match fields.get(name)? {
+                Plain::Integer(number) => Some(*number),
+                _ => None,
+            };
+            let [seconds, nanos] = SYSTEM_TIME_FIELDS.map(number);
+            Some(Timestamp { seconds: seconds?, nanos: nanos?.try_into().ok()? })
+        }
+        _ => None,
+    }
+}
+
+/// A place, if it is written as one.
+pub(super) fn to_lat_lng(plain: &Plain) -> Option<LatLng> {
+    let Plain::Entity(fields) = plain else { return None };
+    let double = |name| match fields.get(name)? {
+        Plain::Double(double) => Some(*double),
+        Plain::Integer(integer) => Some(*integer as f64),
+        _ => None,
+    };
+    (fields.written.len() == 2)
+        .then(|| Some(LatLng { latitude: double("latitude")?, longitude: double("longitude")? }))?
+}
+
+/// A key, if it is written as one.
+pub(super) fn to_key(plain: &Plain) -> Option<Key> {
+    let Plain::Entity(fields) = plain else { return None };
+    let text = |name| match fields.get(name)? {
+        Plain::String(text) => Some(text.clone()),
+        _ => None,
+    };
+    let Plain::Array(steps) = fields.get("path")? else { return None };
+    let path: Option<Vec<_>> = steps.iter().map(to_path_element).collect();
+    let partition = PartitionId {
+        project_id: text("project")?,
+        database_id: text("database")?,
+        namespace_id: text("namespace")?,
+    };
+    let is_key = fields.written.len() == 4 && !steps.is_empty();
+    is_key.then_some(Key { partition_id: Some(partition), path: path? })
+}
+
+fn to_path_element(plain: &Plain) -> Option<key::PathElement> {
+    let Plain::Entity(step) = plain else { return None };
+    let [(which, Plain::Array(step))] = step.written.as_slice() else { return None };
+    let (kind, id) = match (which.as_str(), step.as_slice()) {
+        ("id", [Plain::String(kind), Plain::Integer(id)]) => (kind, IdType::Id(*id)),
+        ("name", [Plain::String(kind), Plain::String(name)]) => (kind, IdType::Name(name.clone())),
+        _ => return None,
+    };
+    Some(key::PathElement { kind: kind.clone(), id_type: Some(id) })
+}
+
+/// A stored key as what an [`EntityKey`] is read from.
+pub(super) fn of_key(key: Key) -> Value {
+    let partition = key.partition_id.unwrap_or_default();
+    let path = key.path.into_iter().map(|step| {
+        let (which, id) = match step.id_type {
+            Some(IdType::Name(name)) => ("name", ValueType::StringValue(name)),
+            Some(IdType::Id(id)) => ("id", ValueType::IntegerValue(id)),
+            None => ("id", ValueType::IntegerValue(0)),
+        };
+        entity([(which, array([ValueType::StringValue(step.kind), id]))])
+    });
+    let path = array(path.collect::<Vec<_>>());
+    let text = ValueType::StringValue;
+    of_type(entity([
+        ("project", text(partition.project_id)),
+        ("database", text(partition.database_id)),
+        ("namespace", text(partition.namespace_id)),
+        ("path", path),
+    ]))
+}
+
+/// A stored place as what a [`LatLng`] is read from.
+pub(super) fn of_lat_lng(latitude: f64, longitude: f64) -> Value {
+    let double = ValueType::DoubleValue;
+    of_type(entity([("latitude", double(latitude)), ("longitude", double(longitude))]))
+}
+
+/// A stored timestamp as what a `SystemTime` is read from.
+pub(super) fn of_timestamp(timestamp: Timestamp) -> Value {
+    let integer = ValueType::IntegerValue;
+    let [seconds, nanos] = SYSTEM_TIME_FIELDS;
+    let nanos = (nanos, integer(timestamp.nanos.into()));
+    of_type(entity([(seconds, integer(timestamp.seconds)), nanos]))
+}
+
+fn of_type(value_type: ValueType) -> Value {
+    Value { value_type: Some(value_type), ..Value::default() }
+}
+
+fn array(values: impl IntoIterator<Item = ValueType>) -> ValueType {
+    ValueType::ArrayValue(ArrayValue { values: values.into_iter().map(of_type).collect() })
+}
+
+fn entity<const N: usize>(properties: [(&str, ValueType); N]) -> ValueType {
+    let own = |(name, value): (&str, ValueType)| (name.to_owned(), of_type(value));
+    ValueType::EntityValue(Entity { key: None, properties: properties.map(own).into() })
+}
