@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tower_keep::{Account, LoginStore, StoreErrorKind, UserDirectory, UserStore};
+use tower_keep_datastore::DatastoreStore;
 use tower_keep_memory::MemoryStore;
 use tower_keep_mysql::MySqlStore;
 use tower_keep_postgres::PostgresStore;
@@ -22,7 +24,8 @@ impl<S: UserDirectory<User = Account> + LoginStore> AnyStore for S {}
 pub type WatchedStore = FaultyStore<Arc<dyn AnyStore>>;
 
 /// An empty store, of the kind that `KEEP_STORE` names: `memory`, which is the default, `sqlite`,
-/// `postgres`, `mysql`, `redis`, `redis-sentinel` or `redis-cluster`. `cargo xtask test` runs the same tests on each.
+/// `postgres`, `mysql`, `redis`, `redis-sentinel`, `redis-cluster`, `datastore` or `firestore` (both of
+/// Google's emulators). `cargo xtask test` runs the same tests on each.
 ///
 /// # Panics
 ///
@@ -37,9 +40,11 @@ pub async fn new_store() -> WatchedStore {
         "redis" => redis(url("REDIS_URL")).await,
         "redis-sentinel" => redis(url("REDIS_SENTINEL_URL")).await,
         "redis-cluster" => redis(url("REDIS_CLUSTER_URL")).await,
+        "datastore" => datastore(url("DATASTORE_URL")).await,
+        "firestore" => datastore(url("FIRESTORE_URL")).await,
         other => panic!(
             "there is no store {other:?}; there are memory, sqlite, postgres, mysql, redis, \
-             redis-sentinel and redis-cluster"
+             redis-sentinel, redis-cluster, datastore and firestore"
         ),
     })
 }
@@ -63,6 +68,15 @@ fn prefix() -> String {
 
 async fn redis(url: String) -> Arc<dyn AnyStore> {
     let store = RedisStore::builder(url).with_key_prefix(prefix()).build().await;
+    Arc::new(store.expect("the store opens"))
+}
+
+/// In a project of its own: emulators make projects as they are named.
+async fn datastore(url: String) -> Arc<dyn AnyStore> {
+    let project = format!("datastore://{}", prefix().replace('_', "-").trim_end_matches('-'));
+    let builder = DatastoreStore::builder(project).with_emulator(url);
+    // Its transactions may wait for each other for seconds.
+    let store = builder.with_timeout(Duration::from_secs(20)).build().await;
     Arc::new(store.expect("the store opens"))
 }
 

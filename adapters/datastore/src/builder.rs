@@ -346,10 +346,10 @@ impl Settings {
         if !is_name(&self.login_property) || self.login_property.len() > 400 {
             return not("with_login_property", &self.login_property);
         }
-        if let Some(property) = self.user_keys.property() {
-            if !is_name(property) || property.len() > 400 {
-                return not("with_user_keys", property);
-            }
+        if let Some(property) = self.user_keys.property()
+            && (!is_name(property) || property.len() > 400)
+        {
+            return not("with_user_keys", property);
         }
         for element in &self.ancestors {
             let (PathElement::Id(kind, _) | PathElement::Name(kind, _)) = element;

@@ -64,6 +64,15 @@ fn is_of(entity: &Entity, key: &Key) -> bool {
     entity.key.as_ref().is_some_and(|own| crate::keys::is_same(own, key))
 }
 
+/// What a query finds.
+pub(crate) struct Page {
+    pub(crate) entities: Vec<Entity>,
+    /// Where the next begins.
+    pub(crate) end: Vec<u8>,
+    /// There are no more, or no more were asked for.
+    is_last: bool,
+}
+
 /// Reading in this transaction.
 fn reading_in(transaction: &TransactionId) -> ReadOptions {
     ReadOptions { consistency_type: Some(ConsistencyType::Transaction(transaction.clone())) }
@@ -185,54 +194,65 @@ impl Client {
         transaction: Option<&TransactionId>,
         deadline: Instant,
     ) -> Result<Vec<Entity>, Fault> {
-        let (found, is_all) = self.pages(query.clone(), transaction, 1, deadline).await?;
-        if is_all {
-            return Ok(found);
-        }
         if transaction.is_some() {
-            return Ok(self.pages(query, transaction, MOST_ROUNDS, deadline).await?.0);
+            return Ok(self.pages(query, transaction, deadline).await?.entities);
+        }
+        let first = self.page(query.clone(), None, deadline).await?;
+        if first.is_last {
+            return Ok(first.entities);
         }
         let snapshot = transaction_options::Mode::ReadOnly(ReadOnly::default());
         let transaction = self.begin(snapshot, deadline).await?;
-        let found = self.pages(query, Some(&transaction), MOST_ROUNDS, deadline).await;
+        let found = self.pages(query, Some(&transaction), deadline).await;
         // It holds nothing; if this does not get there, the service forgets it.
         let _ = self.rollback(transaction, deadline).await;
-        Ok(found?.0)
+        Ok(found?.entities)
     }
 
-    /// What a query finds in so many answers, and whether that is all.
-    async fn pages(
+    /// What a query finds, answer by answer.
+    pub(crate) async fn pages(
         &self,
         mut query: Query,
         transaction: Option<&TransactionId>,
-        most: usize,
         deadline: Instant,
-    ) -> Result<(Vec<Entity>, bool), Fault> {
-        let (project_id, database_id) = self.project();
-        let mut found = Vec::new();
-        for _ in 0..most {
-            let request = RunQueryRequest {
-                project_id: project_id.clone(),
-                database_id: database_id.clone(),
-                partition_id: Some(self.partition.clone()),
-                read_options: transaction.map(reading_in),
-                query_type: Some(QueryType::Query(query.clone())),
-                ..RunQueryRequest::default()
-            };
-            let answer = read!(self, deadline, run_query, request)?;
-            let batch = answer.batch.ok_or_else(Fault::odd_answer)?;
-            let count = batch.entity_results.len() as i32;
-            let is_all = batch.more_results() != MoreResultsType::NotFinished;
-            found.extend(batch.entity_results.into_iter().filter_map(|result| result.entity));
+    ) -> Result<Page, Fault> {
+        let mut entities = Vec::new();
+        for _ in 0..MOST_ROUNDS {
+            let page = self.page(query.clone(), transaction, deadline).await?;
             if let Some(limit) = &mut query.limit {
-                *limit = limit.saturating_sub(count);
+                *limit = limit.saturating_sub(page.entities.len() as i32);
             }
-            query.start_cursor = batch.end_cursor;
-            if is_all || query.limit == Some(0) {
-                return Ok((found, true));
+            entities.extend(page.entities);
+            if page.is_last || query.limit == Some(0) {
+                return Ok(Page { entities, ..page });
             }
+            query.start_cursor = page.end;
         }
-        Ok((found, false))
+        Err(Fault::odd_answer())
+    }
+
+    /// What a query finds in one answer.
+    async fn page(
+        &self,
+        query: Query,
+        transaction: Option<&TransactionId>,
+        deadline: Instant,
+    ) -> Result<Page, Fault> {
+        let (project_id, database_id) = self.project();
+        let request = RunQueryRequest {
+            project_id,
+            database_id,
+            partition_id: Some(self.partition.clone()),
+            read_options: transaction.map(reading_in),
+            query_type: Some(QueryType::Query(query)),
+            ..RunQueryRequest::default()
+        };
+        let batch = read!(self, deadline, run_query, request)?.batch;
+        let batch = batch.ok_or_else(Fault::odd_answer)?;
+        let is_last = batch.more_results() != MoreResultsType::NotFinished;
+        let results = batch.entity_results.into_iter();
+        let entities = results.filter_map(|result| result.entity).collect();
+        Ok(Page { entities, end: batch.end_cursor, is_last })
     }
 
     /// Begins a transaction.

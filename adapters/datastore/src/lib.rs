@@ -4,6 +4,7 @@ mod builder;
 mod client;
 mod create;
 mod error;
+mod import;
 mod keys;
 mod logins;
 mod mapping;
@@ -18,6 +19,7 @@ mod users;
 mod value;
 
 pub use builder::DatastoreStoreBuilder;
+pub use import::{Cursor, IndexProblem, Indexed};
 pub use keys::UserKeys;
 pub use store::DatastoreStore;
 pub use value::{EntityKey, LatLng, PathElement, timestamp};

@@ -18,6 +18,8 @@ use crate::transaction::{Transaction, delete, insert, upsert};
 /// The property of an index entity that says whose it is.
 const USER: &str = "user";
 
+/// The longest text that can be looked for, in bytes.
+pub(crate) const LONGEST: usize = 1_500;
 /// So many users with one value are looked at.
 const MOST_ALIKE: usize = 10;
 
@@ -38,7 +40,18 @@ impl Unique {
         }
     }
 
-    fn is_of(&self, entity: &Entity) -> bool {
+    /// The value that a user has.
+    pub(crate) fn stored(entity: &Entity, property: &str) -> Option<Self> {
+        let value = entity.properties.get(property)?.value_type.clone()?;
+        let is_one = match &value {
+            ValueType::StringValue(text) => text.len() <= LONGEST,
+            ValueType::IntegerValue(_) => true,
+            _ => false,
+        };
+        is_one.then(|| Self { property: property.to_owned(), value })
+    }
+
+    pub(crate) fn is_of(&self, entity: &Entity) -> bool {
         let stored = entity.properties.get(&self.property);
         stored.and_then(|value| value.value_type.as_ref()) == Some(&self.value)
     }
@@ -67,7 +80,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         let index = self.index_key(unique);
         let stored = transaction.lookup(vec![index.clone()]).await?.take(&index);
         let is_new = stored.is_none();
-        let holder = stored.and_then(holder);
+        let holder = stored.as_ref().and_then(holder);
         if let Some(holder) = holder.filter(|holder| !is_same(holder, user)) {
             let found = transaction.lookup(vec![holder.clone()]).await?;
             if found.get(&holder).is_some_and(|entity| unique.is_of(entity)) {
@@ -91,8 +104,8 @@ impl<U: AuthUser> DatastoreStore<U> {
         user: &Key,
     ) -> Result<Option<Mutation>, Fault> {
         let index = self.index_key(unique);
-        let mut found = transaction.lookup(vec![index.clone()]).await?;
-        let holder = found.take(&index).and_then(holder);
+        let found = transaction.lookup(vec![index.clone()]).await?;
+        let holder = found.get(&index).and_then(holder);
         Ok(holder.filter(|holder| is_same(holder, user)).map(|_| delete(index)))
     }
 
@@ -105,8 +118,8 @@ impl<U: AuthUser> DatastoreStore<U> {
     ) -> Result<Option<Entity>, Fault> {
         if users.len() > 1 {
             let index = self.index_key(unique);
-            let mut found = self.client().lookup(vec![index.clone()], None, deadline).await?;
-            let holder = found.take(&index).and_then(holder);
+            let found = self.client().lookup(vec![index.clone()], None, deadline).await?;
+            let holder = found.get(&index).and_then(holder);
             let is_holder = |entity: &Entity| match (&entity.key, &holder) {
                 (Some(key), Some(holder)) => is_same(key, holder),
                 _ => false,
@@ -130,7 +143,7 @@ fn taken(unique: &Unique) -> Fault {
 }
 
 /// Whose the value of an index entity is.
-pub(crate) fn holder(index: Entity) -> Option<Key> {
+pub(crate) fn holder(index: &Entity) -> Option<Key> {
     match index.properties.get(USER)?.value_type.as_ref()? {
         ValueType::KeyValue(key) => Some(key.clone()),
         _ => None,

@@ -14,15 +14,12 @@ use tower_keep_core::{
 use crate::DatastoreStore;
 use crate::error::{Cause, Fault};
 use crate::keys::user_id;
-use crate::names::Unique;
+use crate::names::{LONGEST, Unique};
 use crate::transaction::{Change, Transaction, delete, insert, transact, unchanged, upsert};
 use crate::value::merge;
 
 /// So many queries are asked at once, where users are not found by their keys.
 const ASKED_AT_ONCE: usize = 32;
-
-/// The longest text that can be looked for, in bytes.
-const LONGEST: usize = 1_500;
 
 impl<U: AuthUser> DatastoreStore<U> {
     pub(crate) fn read_user(&self, entity: Entity) -> Result<Arc<U>, Fault> {

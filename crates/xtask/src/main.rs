@@ -35,6 +35,8 @@ const PGBOUNCER: Need = Need::Server(Kind::PgBouncer);
 const REDIS: Need = Need::Server(Kind::Redis);
 const SENTINEL: Need = Need::Server(Kind::RedisSentinel);
 const CLUSTER: Need = Need::Server(Kind::RedisCluster);
+const DATASTORE: Need = Need::Server(Kind::Datastore);
+const FIRESTORE: Need = Need::Server(Kind::Firestore);
 
 const PACKAGES: &[Package] = &[
     Package { name: "core", package: "tower-keep-core", needs: &[] },
@@ -46,15 +48,16 @@ const PACKAGES: &[Package] = &[
     Package { name: "postgres", package: "tower-keep-postgres", needs: &[POSTGRES, PGBOUNCER] },
     Package { name: "mysql", package: "tower-keep-mysql", needs: &[MYSQL] },
     Package { name: "redis", package: "tower-keep-redis", needs: &[REDIS, SENTINEL, CLUSTER] },
+    Package { name: "datastore", package: "tower-keep-datastore", needs: &[DATASTORE, FIRESTORE] },
     Package {
         name: "tests",
         package: "tower-keep-tests",
-        needs: &[Need::Python, POSTGRES, MYSQL, REDIS, SENTINEL, CLUSTER],
+        needs: &[Need::Python, POSTGRES, MYSQL, REDIS, SENTINEL, CLUSTER, DATASTORE, FIRESTORE],
     },
     Package {
         name: "quickstart",
         package: "quickstart",
-        needs: &[POSTGRES, MYSQL, REDIS, SENTINEL, CLUSTER],
+        needs: &[POSTGRES, MYSQL, REDIS, SENTINEL, CLUSTER, DATASTORE],
     },
     Package { name: "hyper", package: "hyper-example", needs: &[] },
     Package { name: "benches", package: "tower-keep-benches", needs: &[] },
@@ -76,8 +79,16 @@ const OF_EITHER_KIND: &[&str] = &[
 const OF_RECORDS: &[&str] = &["faults", "sessions"];
 
 /// The stores besides memory that the tests over HTTP run on.
-const STORES: &[&str] =
-    &["sqlite", "postgres", "mysql", "redis", "redis-sentinel", "redis-cluster"];
+const STORES: &[&str] = &[
+    "sqlite",
+    "postgres",
+    "mysql",
+    "redis",
+    "redis-sentinel",
+    "redis-cluster",
+    "datastore",
+    "firestore",
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::run;
 
-/// A Python with Flask-Login, in a virtual environment below `target/`.
+/// A Python with Flask-Login and the library for Datastore that goes with it, in a virtual environment below `target/`.
 ///
 /// # Errors
 ///
@@ -14,7 +14,7 @@ pub fn python(root: &Path) -> Result<PathBuf, String> {
     let requirements = root.join("tests/parity/requirements.txt");
     let environment = root.join("target/parity-venv");
     let python = environment.join("bin/python");
-    if !imports_flask_login(&python) {
+    if !is_complete(&python) {
         if run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment)).is_err() {
             // Debian ships Python without the module that makes environments.
             install(&["python3", "python3-venv"])?;
@@ -26,8 +26,8 @@ pub fn python(root: &Path) -> Result<PathBuf, String> {
     Ok(python)
 }
 
-fn imports_flask_login(python: &Path) -> bool {
-    let check = Command::new(python).args(["-c", "import flask_login"]).output();
+fn is_complete(python: &Path) -> bool {
+    let check = Command::new(python).args(["-c", "import datastore_entity, flask_login"]).output();
     check.is_ok_and(|output| output.status.success())
 }
 

@@ -24,8 +24,9 @@ usage: cargo run -- [--listen ADDRESS] [--store STORE]
   --listen ADDRESS   where to listen; 127.0.0.1:3000 by default, port 0 for any free one
   --store STORE      where accounts and sessions are kept; sqlite:quickstart.db by default, and else
                      memory, sqlite:PATH, postgres://… (with --features postgres), mysql://…
-                     (with --features mysql), or redis://…, redis+sentinel://… and
-                     redis+cluster://… (with --features redis)
+                     (with --features mysql), redis://…, redis+sentinel://… and
+                     redis+cluster://… (with --features redis), or datastore://PROJECT/NAMESPACE
+                     (with --features datastore)
 
 environment:
   KEEP_KEY           the key that cookies are made with, 32 bytes or more; without it one is made and

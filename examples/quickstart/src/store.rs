@@ -31,15 +31,21 @@ pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>, Box<dyn Error>> {
         scheme if scheme.starts_with("redis") => {
             Arc::new(tower_keep_redis::RedisStore::builder(url).build().await.map_err(why)?)
         }
+        #[cfg(feature = "datastore")]
+        "datastore" => {
+            Arc::new(tower_keep_datastore::DatastoreStore::builder(url).build().await.map_err(why)?)
+        }
         #[cfg(not(feature = "postgres"))]
         "postgres" | "postgresql" => return Err(without("postgres")),
         #[cfg(not(feature = "mysql"))]
         "mysql" | "mariadb" => return Err(without("mysql")),
         #[cfg(not(feature = "redis"))]
         scheme if scheme.starts_with("redis") => return Err(without("redis")),
+        #[cfg(not(feature = "datastore"))]
+        "datastore" => return Err(without("datastore")),
         // Not the whole of it, which may hold a password.
         other => {
-            let known = "memory, sqlite:PATH, postgres://…, mysql://… or redis://…";
+            let known = "memory, sqlite:PATH, postgres://…, mysql://…, redis://… or datastore://…";
             return Err(
                 format!("--store takes {known}, and nothing that begins with {other:?}").into()
             );
@@ -48,7 +54,10 @@ pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>, Box<dyn Error>> {
 }
 
 /// This quickstart was built without a store; what to build it with.
-#[cfg(any(test, not(all(feature = "postgres", feature = "mysql", feature = "redis"))))]
+#[cfg(any(
+    test,
+    not(all(feature = "postgres", feature = "mysql", feature = "redis", feature = "datastore"))
+))]
 fn without(feature: &str) -> Box<dyn Error> {
     let words = "this was built without that store: cargo run --features";
     format!("{words} {feature} -- --store {feature}://…").into()

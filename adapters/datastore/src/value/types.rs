@@ -1,5 +1,7 @@
 //! The types of properties that serde does not know.
 
+use std::fmt;
+
 use gcloud_sdk::google::datastore::v1::key::path_element::IdType;
 use gcloud_sdk::google::datastore::v1::value::ValueType;
 use gcloud_sdk::google::datastore::v1::{ArrayValue, Entity, Key, PartitionId, Value, key};
@@ -72,6 +74,37 @@ pub struct EntityKey {
     pub namespace: String,
     /// The way to the entity, its own kind last.
     pub path: Vec<PathElement>,
+}
+
+impl From<&Key> for EntityKey {
+    fn from(key: &Key) -> Self {
+        let partition = key.partition_id.clone().unwrap_or_default();
+        let step = |step: &key::PathElement| match &step.id_type {
+            Some(IdType::Name(name)) => PathElement::Name(step.kind.clone(), name.clone()),
+            Some(IdType::Id(id)) => PathElement::Id(step.kind.clone(), *id),
+            None => PathElement::Id(step.kind.clone(), 0),
+        };
+        Self {
+            project: partition.project_id,
+            database: partition.database_id,
+            namespace: partition.namespace_id,
+            path: key.path.iter().map(step).collect(),
+        }
+    }
+}
+
+/// The path alone, as `user 5629499534213120`.
+impl fmt::Display for EntityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, step) in self.path.iter().enumerate() {
+            let separator = if index == 0 { "" } else { " / " };
+            match step {
+                PathElement::Id(kind, id) => write!(f, "{separator}{kind} {id}")?,
+                PathElement::Name(kind, name) => write!(f, "{separator}{kind} {name:?}")?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A step of a key's path.

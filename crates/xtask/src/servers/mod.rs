@@ -1,10 +1,12 @@
 //! Private database servers on free loopback ports, which are gone with the test.
 
+mod datastore;
 mod redis;
+mod sql;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -40,17 +42,23 @@ pub enum Kind {
     RedisSentinel,
     /// A Redis Cluster of three masters with a replica each.
     RedisCluster,
+    /// Google's Datastore emulator, whose transactions find out at the commit that another was faster.
+    Datastore,
+    /// Google's Firestore emulator in Datastore mode, whose transactions wait for each other.
+    Firestore,
 }
 
 impl Kind {
     /// All of them, each after what it needs.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Postgres,
         Self::MariaDb,
         Self::PgBouncer,
         Self::Redis,
         Self::RedisSentinel,
         Self::RedisCluster,
+        Self::Datastore,
+        Self::Firestore,
     ];
 
     /// The name of its adapter's tests.
@@ -60,6 +68,8 @@ impl Kind {
             Self::MariaDb => "mysql",
             Self::PgBouncer => "pgbouncer",
             Self::Redis | Self::RedisSentinel | Self::RedisCluster => "redis",
+            Self::Datastore => "datastore",
+            Self::Firestore => "firestore",
         }
     }
 
@@ -73,18 +83,21 @@ impl Kind {
             Self::Redis => "REDIS_URL",
             Self::RedisSentinel => "REDIS_SENTINEL_URL",
             Self::RedisCluster => "REDIS_CLUSTER_URL",
+            Self::Datastore => "DATASTORE_URL",
+            Self::Firestore => "FIRESTORE_URL",
         }
     }
 
     /// The server's program, which is installed if it is missing.
     fn program(self) -> Result<PathBuf, String> {
         let (package, find): (_, fn() -> Option<PathBuf>) = match self {
-            Self::Postgres => ("postgresql", || newest_postgres().map(|bin| bin.join("postgres"))),
+            Self::Postgres => ("postgresql", sql::newest_postgres),
             Self::MariaDb => ("mariadb-server", || in_path(&["mariadbd", "mysqld"])),
             Self::PgBouncer => ("pgbouncer", || in_path(&["pgbouncer"])),
             Self::Redis | Self::RedisSentinel | Self::RedisCluster => {
                 ("redis-server", || in_path(&["redis-server", "valkey-server"]))
             }
+            Self::Datastore | Self::Firestore => return datastore::program(self),
         };
         if let Some(program) = find() {
             return Ok(program);
@@ -119,10 +132,10 @@ impl Server {
     pub fn start(kind: Kind) -> Result<Self, String> {
         let mut server = Self::prepared(kind)?;
         match kind {
-            Kind::Postgres => server.set_up_postgres()?,
-            Kind::MariaDb => server.set_up_mariadb()?,
+            Kind::Postgres => sql::set_up_postgres(&server)?,
+            Kind::MariaDb => sql::set_up_mariadb(&server)?,
             Kind::PgBouncer => return Err("a proxy needs a server behind it".to_owned()),
-            Kind::Redis => {}
+            Kind::Redis | Kind::Datastore | Kind::Firestore => {}
             Kind::RedisSentinel => return redis::sentinels(),
             Kind::RedisCluster => return redis::cluster(),
         }
@@ -166,20 +179,7 @@ impl Server {
     ///
     /// As for [`start`](Self::start).
     pub fn start_proxy(behind: &Self) -> Result<Self, String> {
-        let mut server = Self::prepared(Kind::PgBouncer)?;
-        let at = |name: &str| server.directory.join(name).display().to_string();
-        let text = format!(
-            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {}\nunix_socket_dir =\nauth_type = md5\nauth_file = {}\n\
-             pool_mode = transaction\nmax_client_conn = 200\ndefault_pool_size = 5\n",
-            behind.port,
-            server.port,
-            at("users"),
-        );
-        server.write("users", "\"keep\" \"secret\"\n")?;
-        server.write("proxy.ini", &text)?;
-        server.run()?;
-        Ok(server)
+        sql::proxy(behind)
     }
 
     /// What it is.
@@ -191,12 +191,11 @@ impl Server {
     /// Where it listens, with a user and a password that may do everything.
     #[must_use]
     pub fn url(&self) -> String {
-        let (scheme, database) = match self.kind {
-            Kind::Postgres | Kind::PgBouncer => ("postgres", "postgres"),
-            Kind::MariaDb => ("mysql", "keep"),
-            Kind::Redis | Kind::RedisSentinel | Kind::RedisCluster => return redis::url(self),
-        };
-        format!("{scheme}://keep:secret@127.0.0.1:{}/{database}", self.port)
+        match self.kind {
+            Kind::Postgres | Kind::MariaDb | Kind::PgBouncer => sql::url(self),
+            Kind::Redis | Kind::RedisSentinel | Kind::RedisCluster => redis::url(self),
+            Kind::Datastore | Kind::Firestore => format!("http://127.0.0.1:{}", self.port),
+        }
     }
 
     /// Kills the server as a crash would: no farewell, nothing flushed.
@@ -207,6 +206,18 @@ impl Server {
             }
             let _ = guardian.wait();
         }
+    }
+
+    /// Lets the server end by itself, with all that it has been told written down.
+    pub fn stop(&mut self) {
+        if let Some((_, process)) = &self.guardian {
+            let _ = Command::new("kill").args(["-TERM", &process.to_string()]).status();
+        }
+        let begun = Instant::now();
+        while self.is_running() && begun.elapsed() < PATIENCE {
+            sleep(PAUSE);
+        }
+        self.kill();
     }
 
     /// Stops the server's processes without ending them, so that they answer nothing; or lets them go
@@ -287,70 +298,24 @@ impl Server {
         if is_root() { call(Command::new("chown").args(["nobody", &path])) } else { Ok(()) }
     }
 
-    fn data(&self) -> PathBuf {
-        self.directory.join("data")
-    }
-
-    fn set_up_postgres(&mut self) -> Result<(), String> {
-        self.write("password", "secret")?;
-        let mut set_up = unprivileged(&self.program.with_file_name("initdb"))?;
-        set_up
-            .arg("--pgdata")
-            .arg(self.data())
-            .arg("--pwfile")
-            .arg(self.directory.join("password"));
-        set_up.args(["--username=keep", "--auth=password", "--encoding=UTF8", "--locale=C"]);
-        call(&mut set_up)
-    }
-
-    fn set_up_mariadb(&mut self) -> Result<(), String> {
-        self.write(
-            "users.sql",
-            "CREATE DATABASE IF NOT EXISTS keep;\n\
-             CREATE USER IF NOT EXISTS keep@'%' IDENTIFIED BY 'secret';\n\
-             GRANT ALL ON *.* TO keep@'%' WITH GRANT OPTION;\n",
-        )?;
-        let names = ["mariadb-install-db", "mysql_install_db"];
-        let program = in_path(&names).ok_or("mariadb-install-db is missing: reinstall MariaDB")?;
-        let mut set_up = unprivileged(&program)?;
-        set_up.arg("--no-defaults").arg(format!("--datadir={}", self.data().display()));
-        set_up.args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
-        // Several servers that are set up at once would use each other's temporary tables.
-        set_up.env("TMPDIR", &self.directory).arg(format!("--tmpdir={}", self.directory.display()));
-        call(&mut set_up)
-    }
-
     /// The server on this directory and port. What it has not flushed is the system's to lose, not the
     /// process's, so a crash loses nothing.
     fn command(&self) -> Result<Command, String> {
-        let mut command = unprivileged(Path::new("/bin/sh"))?;
-        command.args(["-c", GUARDIAN, "guardian"]).arg(&self.directory).arg(&self.program);
-        let (port, directory) = (self.port, self.directory.display());
-        match self.kind {
-            Kind::Postgres => {
-                command.arg("-D").arg(self.data()).args(["-p", &port.to_string()]);
-                let settings = ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=300"];
-                command.args(settings.iter().flat_map(|setting| ["-c", setting]));
-                command.args(["-c", &format!("unix_socket_directories={directory}")]);
+        let mut command = match self.kind {
+            // It may be in a directory that is not everybody's to read.
+            Kind::Datastore | Kind::Firestore => Command::new("/bin/sh"),
+            _ => unprivileged(Path::new("/bin/sh"))?,
+        };
+        command.args(["-c", GUARDIAN, "guardian"]).arg(&self.directory);
+        let own = match self.kind {
+            Kind::Postgres | Kind::MariaDb | Kind::PgBouncer => sql::arguments(self),
+            Kind::Redis | Kind::RedisSentinel | Kind::RedisCluster => redis::arguments(self),
+            Kind::Datastore | Kind::Firestore => {
+                command.args(datastore::before(&self.program));
+                datastore::arguments(self)
             }
-            Kind::MariaDb => {
-                let data = self.data();
-                command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
-                command.arg(format!("--port={port}")).arg(format!("--socket={directory}/socket"));
-                command.arg(format!("--init-file={directory}/users.sql"));
-                command.arg(format!("--pid-file={directory}/pid"));
-                command.arg(format!("--tmpdir={directory}"));
-                command.args(["--bind-address=127.0.0.1", "--skip-name-resolve"]);
-                command.args(["--innodb-flush-log-at-trx-commit=2", "--max-connections=300"]);
-                command.args(["--innodb-flush-method=nosync"]);
-            }
-            Kind::PgBouncer => {
-                command.arg(self.directory.join("proxy.ini"));
-            }
-            Kind::Redis | Kind::RedisSentinel | Kind::RedisCluster => {
-                command.args(redis::arguments(self)).args(&self.arguments);
-            }
-        }
+        };
+        command.arg(&self.program).args(own).args(&self.arguments);
         Ok(command)
     }
 
@@ -381,27 +346,13 @@ impl Server {
 
     /// Whether it can be asked something, which is later than that it listens.
     fn answers(&self) -> bool {
-        let port = self.port.to_string();
-        let mut question = match self.kind {
-            Kind::Postgres => {
-                let mut command = Command::new(self.program.with_file_name("pg_isready"));
-                command.args(["-q", "-h", "127.0.0.1", "-p", &port]);
-                command
-            }
-            Kind::MariaDb => {
-                let names = ["mariadb-admin", "mysqladmin"];
-                let mut command = Command::new(in_path(&names).unwrap_or_else(|| names[0].into()));
-                command.args(["--no-defaults", "-h", "127.0.0.1", "-u", "keep", "-psecret"]);
-                command.args(["-P", &port, "ping"]);
-                command
-            }
-            Kind::PgBouncer => return TcpStream::connect(("127.0.0.1", self.port)).is_ok(),
+        match self.kind {
+            Kind::Postgres | Kind::MariaDb | Kind::PgBouncer => sql::answers(self),
             Kind::Redis | Kind::RedisSentinel | Kind::RedisCluster => {
-                return redis::call(self.port, "PING").is_ok_and(|answer| answer.contains("PONG"));
+                redis::call(self.port, "PING").is_ok_and(|answer| answer.contains("PONG"))
             }
-        };
-        let asked = question.stdout(Stdio::null()).stderr(Stdio::null()).status();
-        asked.is_ok_and(|status| status.success())
+            Kind::Datastore | Kind::Firestore => datastore::answers(self.port),
+        }
     }
 }
 
@@ -467,18 +418,6 @@ fn call(command: &mut Command) -> Result<(), String> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(format!("{} failed: {said}", command.get_program().to_string_lossy()))
-}
-
-/// Debian keeps PostgreSQL's programs outside of the path, each version in its own directory.
-fn newest_postgres() -> Option<PathBuf> {
-    let versions = fs::read_dir("/usr/lib/postgresql").ok();
-    let newest = versions.into_iter().flatten().filter_map(Result::ok).filter_map(|entry| {
-        let version: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let bin = entry.path().join("bin");
-        bin.join("postgres").exists().then_some((version, bin))
-    });
-    let newest = newest.max_by_key(|(version, _)| *version).map(|(_, bin)| bin);
-    newest.or_else(|| in_path(&["postgres"])?.parent().map(Path::to_owned))
 }
 
 fn in_path(names: &[&str]) -> Option<PathBuf> {

@@ -1,0 +1,188 @@
+//! Index entities for users that others have written.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use gcloud_sdk::google::datastore::v1::Key;
+use tower_keep_core::{AuthUser, StoreError};
+
+use crate::client::Page;
+use crate::error::Fault;
+use crate::keys::is_same;
+use crate::names::{Unique, holder, index_entity};
+use crate::query::{below, by_key, limited, of_kind};
+use crate::transaction::{Change, transact, upsert};
+use crate::{DatastoreStore, EntityKey};
+
+/// So many users at once at most.
+const MOST: usize = 400;
+
+/// How far [`index_users`](DatastoreStore::index_users) has come. Its text can be kept, and parsed to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(Vec<u8>);
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&URL_SAFE_NO_PAD.encode(&self.0))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = StoreError;
+
+    fn from_str(text: &str) -> Result<Self, StoreError> {
+        let not = |_| Fault::unsupported("this is not a cursor of index_users");
+        Ok(Self(URL_SAFE_NO_PAD.decode(text).map_err(not)?))
+    }
+}
+
+/// What [`index_users`](DatastoreStore::index_users) has done.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Indexed {
+    /// How many users it has looked at.
+    pub looked_at: usize,
+    /// How many index entities it has written; others were there already.
+    pub written: usize,
+    /// Users whose login name, or id, is not theirs alone.
+    pub problems: Vec<IndexProblem>,
+    /// Where to go on; `None` if it is done.
+    pub next: Option<Cursor>,
+}
+
+/// A user who can't be indexed. Somebody has to decide what becomes of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IndexProblem {
+    /// The user's entity.
+    pub user: EntityKey,
+    /// Which property it is.
+    pub property: String,
+    /// Who has the same value; `None` if this user has none that can be one.
+    pub taken_by: Option<EntityKey>,
+}
+
+impl fmt::Display for IndexProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user, property, taken_by } = self;
+        match taken_by {
+            Some(other) => write!(f, "{user}: `{property}` is the same as that of {other}"),
+            None => write!(f, "{user}: `{property}` is missing, or of another type"),
+        }
+    }
+}
+
+impl<U: AuthUser> DatastoreStore<U> {
+    /// Writes index entities for the next users, at most 400 of them, in the order of their keys.
+    ///
+    /// Users are found without an index, also those that another library writes. It makes login names unique:
+    /// where two sign-ups race, one of which is that library's, or where two users have one name already,
+    /// whoever is in the index has the name. Run it once, and again whenever others have written users.
+    ///
+    /// Memory holds one batch; what was done stays done, and going over it again changes nothing.
+    ///
+    /// ```no_run
+    /// # use tower_keep_datastore::DatastoreStore;
+    /// # async fn example(store: DatastoreStore) -> Result<(), tower_keep_core::StoreError> {
+    /// let (mut from, mut looked_at) = (None, 0);
+    /// loop {
+    ///     let done = store.index_users(from.as_ref(), 400).await?;
+    ///     looked_at += done.looked_at;
+    ///     done.problems.iter().for_each(|problem| eprintln!("{problem}"));
+    ///     let Some(next) = done.next else { break };
+    ///     eprintln!("{looked_at} users; should this be interrupted, go on from {next}");
+    ///     from = Some(next);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// `examples/index_users.rs` is this as a program.
+    ///
+    /// # Errors
+    ///
+    /// Faults alone; nothing of this batch is done then.
+    pub async fn index_users(
+        &self,
+        from: Option<&Cursor>,
+        most: usize,
+    ) -> Result<Indexed, StoreError> {
+        Ok(self.indexed(from, most.clamp(1, MOST)).await?)
+    }
+
+    async fn indexed(&self, from: Option<&Cursor>, most: usize) -> Result<Indexed, Fault> {
+        let deadline = self.deadline();
+        let users = of_kind(
+            &self.keys().user_kind,
+            self.keys().ancestor().map(below).into_iter().collect(),
+        );
+        let mut query = limited(by_key(users), most);
+        query.start_cursor = from.map(|from| from.0.clone()).unwrap_or_default();
+        let Page { entities, end, .. } = self.client().pages(query, None, deadline).await?;
+        let looked_at = entities.len();
+        let next = (looked_at == most).then_some(Cursor(end));
+        let mut problems = Vec::new();
+        let mut claims: Vec<(Unique, Key)> = Vec::new();
+        for entity in &entities {
+            let Some(key) = &entity.key else { continue };
+            let login =
+                self.shared.users.login_of(entity).and_then(|login| self.unique_login(login));
+            let mut uniques = vec![(self.shared.users.login_property.clone(), login)];
+            if let Some(property) = self.keys().user_keys.property() {
+                uniques.push((property.to_owned(), Unique::stored(entity, property)));
+            }
+            for (property, unique) in uniques {
+                match unique {
+                    Some(unique) => claims.push((unique, key.clone())),
+                    None => {
+                        problems.push(IndexProblem { user: key.into(), property, taken_by: None })
+                    }
+                }
+            }
+        }
+        let (written, taken) = transact!(self.client(), deadline, transaction => {
+            let indexes: Vec<_> = claims.iter().map(|(unique, _)| self.index_key(unique)).collect();
+            let found = transaction.lookup(distinct(&indexes)).await?;
+            let holder_of = |index: &Key| found.get(index).and_then(holder);
+            let holders: Vec<_> = indexes.iter().filter_map(holder_of).collect();
+            let holders = transaction.lookup(distinct(&holders)).await?;
+            let (mut mutations, mut problems) = (Vec::new(), Vec::new());
+            let mut taken: Vec<(&Key, &Key)> = Vec::new();
+            for ((unique, user), index) in claims.iter().zip(&indexes) {
+                let holder = holder_of(index).filter(|holder| {
+                    is_same(holder, user) || holders.get(holder).is_some_and(|holder| unique.is_of(holder))
+                });
+                let before = taken.iter().find(|(known, _)| is_same(known, index));
+                match holder.as_ref().or(before.map(|(_, user)| *user)) {
+                    Some(holder) if is_same(holder, user) => {}
+                    Some(holder) => problems.push(IndexProblem {
+                        user: user.into(),
+                        property: unique.property.clone(),
+                        taken_by: Some(holder.into()),
+                    }),
+                    None => {
+                        mutations.push(upsert(index_entity(index.clone(), user.clone())));
+                        taken.push((index, user));
+                    }
+                }
+            }
+            let written = mutations.len();
+            Ok(Change { mutations, answer: (written, problems) })
+        })
+        .await?;
+        problems.extend(taken);
+        Ok(Indexed { looked_at, written, problems, next })
+    }
+}
+
+/// Each key once.
+fn distinct(keys: &[Key]) -> Vec<Key> {
+    let mut distinct: Vec<Key> = Vec::with_capacity(keys.len());
+    for key in keys {
+        if !distinct.iter().any(|known| is_same(known, key)) {
+            distinct.push(key.clone());
+        }
+    }
+    distinct
+}

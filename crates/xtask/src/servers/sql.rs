@@ -1,0 +1,132 @@
+//! PostgreSQL and MariaDB, and PgBouncer in front of the first.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use super::{Kind, Server, call, in_path, unprivileged};
+
+pub(super) fn url(server: &Server) -> String {
+    let (scheme, database) = match server.kind {
+        Kind::MariaDb => ("mysql", "keep"),
+        _ => ("postgres", "postgres"),
+    };
+    format!("{scheme}://keep:secret@127.0.0.1:{}/{database}", server.port)
+}
+
+fn data(server: &Server) -> String {
+    server.directory.join("data").display().to_string()
+}
+
+pub(super) fn set_up_postgres(server: &Server) -> Result<(), String> {
+    server.write("password", "secret")?;
+    let mut set_up = unprivileged(&server.program.with_file_name("initdb"))?;
+    set_up.args(["--pgdata", &data(server)]);
+    set_up.arg("--pwfile").arg(server.directory.join("password"));
+    set_up.args(["--username=keep", "--auth=password", "--encoding=UTF8", "--locale=C"]);
+    call(&mut set_up)
+}
+
+pub(super) fn set_up_mariadb(server: &Server) -> Result<(), String> {
+    server.write(
+        "users.sql",
+        "CREATE DATABASE IF NOT EXISTS keep;\n\
+         CREATE USER IF NOT EXISTS keep@'%' IDENTIFIED BY 'secret';\n\
+         GRANT ALL ON *.* TO keep@'%' WITH GRANT OPTION;\n",
+    )?;
+    let names = ["mariadb-install-db", "mysql_install_db"];
+    let program = in_path(&names).ok_or("mariadb-install-db is missing: reinstall MariaDB")?;
+    let mut set_up = unprivileged(&program)?;
+    set_up.arg("--no-defaults").arg(format!("--datadir={}", data(server)));
+    set_up.args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
+    // Several servers that are set up at once would use each other's temporary tables.
+    let own = &server.directory;
+    set_up.env("TMPDIR", own).arg(format!("--tmpdir={}", own.display()));
+    call(&mut set_up)
+}
+
+pub(super) fn proxy(behind: &Server) -> Result<Server, String> {
+    let mut server = Server::prepared(Kind::PgBouncer)?;
+    let at = |name: &str| server.directory.join(name).display().to_string();
+    let text = format!(
+        "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+         listen_port = {}\nunix_socket_dir =\nauth_type = md5\nauth_file = {}\n\
+         pool_mode = transaction\nmax_client_conn = 200\ndefault_pool_size = 5\n",
+        behind.port,
+        server.port,
+        at("users"),
+    );
+    server.write("users", "\"keep\" \"secret\"\n")?;
+    server.write("proxy.ini", &text)?;
+    server.run()?;
+    Ok(server)
+}
+
+/// What is not flushed is the system's to lose, not the process's, so a crash loses nothing.
+pub(super) fn arguments(server: &Server) -> Vec<String> {
+    let (port, data) = (server.port, data(server));
+    let directory = server.directory.display();
+    match server.kind {
+        Kind::Postgres => {
+            let mut arguments = vec!["-D".to_owned(), data, "-p".to_owned(), port.to_string()];
+            for setting in [
+                "listen_addresses=127.0.0.1",
+                "fsync=off",
+                "max_connections=300",
+                &format!("unix_socket_directories={directory}"),
+            ] {
+                arguments.extend(["-c".to_owned(), setting.to_owned()]);
+            }
+            arguments
+        }
+        Kind::MariaDb => vec![
+            "--no-defaults".to_owned(),
+            format!("--datadir={data}"),
+            format!("--port={port}"),
+            format!("--socket={directory}/socket"),
+            format!("--init-file={directory}/users.sql"),
+            format!("--pid-file={directory}/pid"),
+            format!("--tmpdir={directory}"),
+            "--bind-address=127.0.0.1".to_owned(),
+            "--skip-name-resolve".to_owned(),
+            "--innodb-flush-log-at-trx-commit=2".to_owned(),
+            "--max-connections=300".to_owned(),
+            "--innodb-flush-method=nosync".to_owned(),
+        ],
+        _ => vec![format!("{directory}/proxy.ini")],
+    }
+}
+
+pub(super) fn answers(server: &Server) -> bool {
+    let port = server.port.to_string();
+    let mut question = match server.kind {
+        Kind::Postgres => {
+            let mut command = Command::new(server.program.with_file_name("pg_isready"));
+            command.args(["-q", "-h", "127.0.0.1", "-p", &port]);
+            command
+        }
+        Kind::MariaDb => {
+            let names = ["mariadb-admin", "mysqladmin"];
+            let mut command = Command::new(in_path(&names).unwrap_or_else(|| names[0].into()));
+            command.args(["--no-defaults", "-h", "127.0.0.1", "-u", "keep", "-psecret"]);
+            command.args(["-P", &port, "ping"]);
+            command
+        }
+        _ => return TcpStream::connect(("127.0.0.1", server.port)).is_ok(),
+    };
+    let asked = question.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    asked.is_ok_and(|status| status.success())
+}
+
+/// Debian keeps PostgreSQL's programs outside of the path, each version in its own directory.
+pub(super) fn newest_postgres() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok();
+    let newest = versions.into_iter().flatten().filter_map(Result::ok).filter_map(|entry| {
+        let version: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let program = entry.path().join("bin/postgres");
+        program.exists().then_some((version, program))
+    });
+    let newest = newest.max_by_key(|(version, _)| *version).map(|(_, program)| program);
+    newest.or_else(|| in_path(&["postgres"]))
+}
