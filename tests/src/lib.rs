@@ -3,6 +3,7 @@
 mod http_client;
 pub mod load;
 mod process;
+pub mod proxy;
 mod site;
 mod store;
 

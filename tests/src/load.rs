@@ -47,8 +47,12 @@ async fn log_out(login: Login) -> Result<&'static str, Fault> {
     Ok("out")
 }
 
-/// A site with three pages: log in, see a secret, log out.
-async fn site(store: Arc<dyn AnyStore>) -> SocketAddr {
+/// Starts a site with three pages: `/login?user=NAME`, `/secret` and `/logout`. Answers where it listens.
+///
+/// # Panics
+///
+/// If there is no free port.
+pub async fn site(store: Arc<dyn AnyStore>) -> SocketAddr {
     let layer = LoginLayer::builder(Arc::clone(&store), Keys::new(KEY)).with_sessions();
     let auth = layer.build().expect("settings that agree");
     let router = Router::new()

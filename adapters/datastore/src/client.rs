@@ -26,6 +26,8 @@ const TRIES: u32 = 3;
 /// Pauses begin with this, and double.
 const PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// So much longer the service may work on a call than anybody waits for it.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// A lookup takes so many keys at most.
 pub(crate) const MOST_KEYS: usize = 1_000;
@@ -150,10 +152,12 @@ impl Client {
                 "too many calls wait already: see with_max_waiting",
             ));
         };
-        let left = deadline.saturating_duration_since(Instant::now());
+        // The service is told of a little more, so that who asks notices first.
+        let left = deadline.saturating_duration_since(Instant::now()) + GRACE;
+        let late = || Status::deadline_exceeded("no answer in time: see with_timeout");
         match timeout_at(deadline, call(left)).await {
             Ok(answer) => answer.map(Response::into_inner),
-            Err(_) => Err(Status::deadline_exceeded("no answer in time: see with_timeout")),
+            Err(_) => Err(late()),
         }
     }
 

@@ -120,8 +120,9 @@ impl<U: AuthUser> DatastoreStore<U> {
         let mut query = limited(by_key(users), most);
         query.start_cursor = from.map(|from| from.0.clone()).unwrap_or_default();
         let Page { entities, end, .. } = self.client().pages(query, None, deadline).await?;
+        let next = (entities.len() == most).then_some(Cursor(end));
+        let entities = self.users_of(entities);
         let looked_at = entities.len();
-        let next = (looked_at == most).then_some(Cursor(end));
         let mut problems = Vec::new();
         let mut claims: Vec<(Unique, Key)> = Vec::new();
         for entity in &entities {

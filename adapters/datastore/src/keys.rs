@@ -97,6 +97,15 @@ impl Keys {
         }
     }
 
+    /// Whether this is the key of one of this store's users, and not of an entity of their kind that is below
+    /// something else.
+    pub(crate) fn is_user(&self, key: &Key) -> bool {
+        match key.path.split_last() {
+            Some((own, before)) => own.kind == self.user_kind && before == self.ancestors,
+            None => false,
+        }
+    }
+
     /// The key that all users are below, if there is one.
     pub(crate) fn ancestor(&self) -> Option<Key> {
         (!self.ancestors.is_empty()).then(|| self.key(self.ancestors.clone()))

@@ -20,8 +20,8 @@ const USER: &str = "user";
 
 /// The longest text that can be looked for, in bytes.
 pub(crate) const LONGEST: usize = 1_500;
-/// So many users with one value are looked at.
-const MOST_ALIKE: usize = 10;
+/// So many users with one value are looked at, most of them below something else.
+const MOST_ALIKE: usize = 500;
 
 /// A property's value that has to be one user's alone.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,11 +63,17 @@ impl<U: AuthUser> DatastoreStore<U> {
         self.keys().index(&unique.property, &unique.text())
     }
 
-    /// Who has this value.
-    pub(crate) fn with_value(&self, unique: &Unique) -> Query {
+    /// Asks who has this value.
+    pub(crate) fn query_of(&self, unique: &Unique) -> Query {
         let mut filters = vec![where_is(&unique.property, unique.value.clone())];
         filters.extend(self.keys().ancestor().map(below));
         limited(of_kind(&self.keys().user_kind, filters), MOST_ALIKE)
+    }
+
+    /// Those of the answer who are users of this store.
+    pub(crate) fn users_of(&self, mut found: Vec<Entity>) -> Vec<Entity> {
+        found.retain(|entity| entity.key.as_ref().is_some_and(|key| self.keys().is_user(key)));
+        found
     }
 
     /// Writes whose a value is; or finds that it is another's.
@@ -87,7 +93,7 @@ impl<U: AuthUser> DatastoreStore<U> {
                 return Err(taken(unique));
             }
         }
-        let others = transaction.query(self.with_value(unique)).await?;
+        let others = self.users_of(transaction.query(self.query_of(unique)).await?);
         let is_other = |entity: &Entity| entity.key.as_ref().is_none_or(|key| !is_same(key, user));
         if others.iter().any(is_other) {
             return Err(taken(unique));

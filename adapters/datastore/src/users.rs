@@ -59,8 +59,8 @@ impl<U: AuthUser> DatastoreStore<U> {
         unique: &Unique,
         deadline: Instant,
     ) -> Result<Option<Entity>, Fault> {
-        let found = self.client().query(self.with_value(unique), None, deadline).await?;
-        self.whose(unique, found, deadline).await
+        let found = self.client().query(self.query_of(unique), None, deadline).await?;
+        self.whose(unique, self.users_of(found), deadline).await
     }
 
     async fn users(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<U>>>, Fault> {
@@ -137,7 +137,7 @@ impl<U: AuthUser> DatastoreStore<U> {
             return Ok(transaction.lookup(vec![key.clone()]).await?.take(&key));
         }
         let Some(unique) = self.unique_id(id) else { return Ok(None) };
-        let found = transaction.query(self.with_value(&unique)).await?;
+        let found = self.users_of(transaction.query(self.query_of(&unique)).await?);
         let Some(found) = self.whose(&unique, found, self.deadline()).await? else {
             return Ok(None);
         };

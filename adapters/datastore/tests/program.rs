@@ -1,0 +1,50 @@
+//! The program that indexes users whom others have written.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use tower_keep_core::{Account, UserDirectory};
+use tower_keep_datastore::DatastoreStore;
+
+fn host() -> String {
+    let url = std::env::var("DATASTORE_URL");
+    let url =
+        url.expect("DATASTORE_URL is not set: `cargo xtask test datastore` starts an emulator");
+    url.trim_start_matches("http://").to_owned()
+}
+
+/// Cargo builds a package's examples with its tests, and puts them beside.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own program");
+    let beside = test.parent().and_then(|deps| deps.parent()).expect("target/debug");
+    beside.join("examples/index_users")
+}
+
+#[tokio::test]
+async fn it_shows_how_far_it_is() {
+    let project = format!("program-{}", std::process::id());
+    let url = format!("datastore://{project}");
+    let theirs = DatastoreStore::builder(&url).with_emulator(host()).with_kind_prefix("Other");
+    let theirs = theirs.build().await.expect("a store");
+    for number in 1..=3 {
+        let account = Account::new(number, format!("name{number}"), "hash");
+        theirs.insert(&account).await.expect("a new account");
+    }
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(program());
+        let command = command.args(arguments).env("DATASTORE_EMULATOR_HOST", host());
+        let output = command.output().expect("it runs");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (is_done, told) = run(&[&url, "User", "username"]);
+    assert!(
+        is_done && told.contains("3 users, 3 index entities written, 0 problems; done"),
+        "{told}"
+    );
+    let (is_done, told) = run(&[&url, "User", "username"]);
+    assert!(is_done && told.contains("3 users, 0 index entities written"), "{told}");
+    let (is_done, told) = run(&[&url, "User", "username", "no cursor!"]);
+    assert!(!is_done && told.contains("not supported"), "{told}");
+    let (is_done, told) = run(&["redis://localhost", "User", "username"]);
+    assert!(!is_done && told.contains("datastore://PROJECT"), "{told}");
+}

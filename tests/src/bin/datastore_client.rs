@@ -1,0 +1,50 @@
+//! Opens the store that its arguments and its environment name, and asks it for a user, again and again.
+//!
+//! ```text
+//! datastore-client URL [ENDPOINT [SERVICE_ACCOUNT_FILE]]
+//! ```
+//!
+//! Says how each went, until its input ends.
+
+use std::error::Error;
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tower_keep_core::{StoreError, UserStore};
+use tower_keep_datastore::DatastoreStore;
+
+fn said(error: &StoreError) -> String {
+    error.source().map(|source| format!("{:?} {source}", error.kind())).unwrap_or_default()
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut builder = DatastoreStore::builder(arguments.first().expect("a URL"));
+    if let Some(endpoint) = arguments.get(1) {
+        builder = builder.with_endpoint(endpoint);
+    }
+    if let Some(file) = arguments.get(2) {
+        builder = builder.with_service_account_file(file);
+    }
+    let store = match builder.with_timeout(Duration::from_secs(15)).build().await {
+        Ok(store) => store,
+        Err(error) => return println!("not opened: {}", said(&error)),
+    };
+    println!("opened {store:?}");
+    let is_over = Arc::new(AtomicBool::new(false));
+    let end = Arc::clone(&is_over);
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        end.store(true, Ordering::Relaxed);
+    });
+    while !is_over.load(Ordering::Relaxed) {
+        match store.by_id(&"7".into()).await {
+            Ok(found) => println!("found: {}", found.is_some()),
+            Err(error) => println!("not asked: {}", said(&error)),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}

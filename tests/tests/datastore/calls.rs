@@ -1,0 +1,90 @@
+//! What a request costs, in calls.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use tower_keep_core::{Account, SessionStore, UserDirectory};
+use tower_keep_datastore::{DatastoreStore, UserKeys};
+use tower_keep_testkit::contract::sessions::new_record;
+use tower_keep_tests::proxy::Proxy;
+use tower_keep_tests::{Browser, Http, load};
+
+use crate::{emulator, login, project};
+
+async fn counted() -> (Proxy, DatastoreStore) {
+    let proxy = Proxy::start(emulator()).await;
+    let builder = DatastoreStore::builder(format!("datastore://{}", project("calls")));
+    let store = builder.with_emulator(proxy.address.to_string()).build().await.expect("a store");
+    store.insert(&Account::new(7, "ada", "hash")).await.expect("a new account");
+    proxy.take();
+    (proxy, store)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authenticated_request_is_one_call_and_a_login_one_commit() {
+    let (proxy, store) = counted().await;
+    let mut browser = Browser::new(Http::to(load::site(Arc::new(store)).await));
+    assert_eq!(browser.get("/secret?user=ada").await.status, StatusCode::UNAUTHORIZED);
+    assert!(proxy.take().is_empty(), "a stranger asks for nothing");
+
+    assert_eq!(browser.get("/login?user=ada").await.status, StatusCode::OK);
+    // The handler finds the user; the layer writes the login.
+    let login = ["RunQuery", "BeginTransaction", "Lookup", "Commit"];
+    assert_eq!(proxy.take_methods(), login);
+
+    for _ in 0..3 {
+        assert_eq!(browser.get("/secret?user=ada").await.text(), "ada");
+        assert_eq!(proxy.take_methods(), ["Lookup"]);
+    }
+
+    assert_eq!(browser.get("/login?user=ada").await.status, StatusCode::OK);
+    let again = proxy.take_methods();
+    assert_eq!(again.iter().filter(|method| *method == "Commit").count(), 1, "{again:?}");
+
+    assert_eq!(browser.get("/logout").await.status, StatusCode::OK);
+    let logout = ["Lookup", "BeginTransaction", "Lookup", "Commit"];
+    assert_eq!(proxy.take_methods(), logout);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_is_found_by_a_property_is_asked_for_beside_the_record() {
+    use tower_keep_core::LoginStore;
+    let proxy = Proxy::start(emulator()).await;
+    let builder = DatastoreStore::builder(format!("datastore://{}", project("calls")));
+    let builder = builder.with_emulator(proxy.address.to_string());
+    let keys = UserKeys::TextProperty("uid".to_owned());
+    let store = builder.with_user_keys(keys).build().await.expect("a store");
+    let account = Account::new("u-7", "ada", "hash");
+    store.insert(&account).await.expect("a new account");
+    let record = new_record(account.id());
+    store.create(&login(&record)).await.expect("a login");
+    proxy.take();
+    let found = store.load_login(&record.key, Some(account.id())).await.expect("no fault");
+    assert_eq!(found.and_then(|found| found.user).as_deref(), Some(&account));
+    let mut methods = proxy.take_methods();
+    methods.sort();
+    assert_eq!(methods, ["Lookup", "RunQuery"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_touches_are_two_transactions() {
+    use tower_keep_core::Touch;
+    let (proxy, store) = counted().await;
+    let mut touches = Vec::new();
+    for _ in 0..100 {
+        let record = new_record(&"7".into());
+        store.create(&login(&record)).await.expect("a login");
+        let (key, at, expires) = (record.key, record.created.plus(60), record.expires);
+        touches.push(Touch { key, at, remember_expires: None, expires });
+    }
+    proxy.take();
+    store.touch(&touches).await.expect("used");
+    let mut methods = proxy.take_methods();
+    methods.sort();
+    methods.dedup_by(|one, other| one == other && one != "Commit");
+    assert_eq!(methods, ["BeginTransaction", "Commit", "Commit", "Lookup"]);
+    for touch in &touches {
+        let record = store.load(&touch.key).await.expect("no fault").expect("it is there");
+        assert_eq!(record.last_seen, touch.at);
+    }
+}

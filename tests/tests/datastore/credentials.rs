@@ -1,0 +1,207 @@
+//! Tokens: fetched, sent and renewed. A metadata server of ours on loopback stands in for Google's.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::StatusCode;
+use serde_json::json;
+use tower_keep_tests::proxy::Proxy;
+
+use crate::{emulator, project};
+
+/// What the metadata server of a machine says.
+#[derive(Clone, Default)]
+struct Metadata {
+    tokens: Arc<AtomicU32>,
+    asked: Arc<Mutex<Vec<String>>>,
+    is_down: bool,
+}
+
+impl Metadata {
+    async fn start(self) -> String {
+        let router = Router::new().fallback(answer).with_state(self);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        address.to_string()
+    }
+}
+
+async fn answer(State(metadata): State<Metadata>, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    metadata.asked.lock().expect("no panic").push(path.clone());
+    if metadata.is_down {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    if request.headers().get("metadata-flavor").is_none_or(|flavor| flavor != "Google") {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    let flavor = [("metadata-flavor", "Google")];
+    if path.ends_with("/token") {
+        let number = metadata.tokens.fetch_add(1, Ordering::Relaxed) + 1;
+        // So short that it has to be renewed while the test waits.
+        let token = json!({
+            "access_token": format!("token-{number}"),
+            "expires_in": 3,
+            "token_type": "Bearer",
+        });
+        return ([("content-type", "application/json"), flavor[0]], token.to_string())
+            .into_response();
+    }
+    if path.ends_with("/project-id") {
+        return (flavor, "from-metadata").into_response();
+    }
+    StatusCode::NOT_FOUND.into_response()
+}
+
+/// A program with a store; it ends when this is dropped.
+struct Client {
+    child: Child,
+    _input: ChildStdin,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Client {
+    fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_datastore-client"));
+        for inherited in [
+            "DATASTORE_EMULATOR_HOST",
+            "DATASTORE_PROJECT_ID",
+            "GOOGLE_APPLICATION_CREDENTIALS",
+            "GOOGLE_CLOUD_PROJECT",
+        ] {
+            command.env_remove(inherited);
+        }
+        // No credentials of whoever runs this.
+        command.env("HOME", "/nonexistent").args(arguments).envs(variables.iter().copied());
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let input = child.stdin.take().expect("piped");
+        Self { child, _input: input, lines }
+    }
+
+    fn line(&mut self) -> String {
+        self.lines.next().map(|line| line.expect("text")).unwrap_or_default()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_token_of_the_metadata_server_is_fetched_sent_and_renewed() {
+    let metadata = Metadata::default();
+    let host = metadata.clone().start().await;
+    let proxy = Proxy::start(emulator()).await;
+    let endpoint = format!("http://{}", proxy.address);
+    let mut client = Client::start(&["datastore://", &endpoint], &[("GCE_METADATA_HOST", &host)]);
+    let opened = client.line();
+    assert!(opened.starts_with("opened") && opened.contains("from-metadata"), "{opened}");
+    let begun = Instant::now();
+    let mut tokens: Vec<String> = Vec::new();
+    while tokens.len() < 2 && begun.elapsed() < Duration::from_secs(40) {
+        assert_eq!(client.line(), "found: false", "a token that is renewed is not noticed");
+        for seen in proxy.take() {
+            let token = seen.authorization.expect("every call has a token");
+            if tokens.last() != Some(&token) {
+                tokens.push(token);
+            }
+        }
+    }
+    assert_eq!(tokens[..2], ["Bearer token-1", "Bearer token-2"], "{tokens:?}");
+    let asked = metadata.asked.lock().expect("no panic").clone();
+    assert!(
+        asked.iter().any(|path| path.ends_with("/service-accounts/default/token")),
+        "{asked:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn without_a_token_nothing_is_sent_and_it_says_what_to_do() {
+    let proxy = Proxy::start(emulator()).await;
+    let endpoint = format!("http://{}", proxy.address);
+    let url = format!("datastore://{}", project("tokens"));
+    let host = Metadata { is_down: true, ..Metadata::default() }.start().await;
+    let mut client = Client::start(&[&url, &endpoint], &[("GCE_METADATA_HOST", &host)]);
+    let told = client.line();
+    assert!(
+        told.starts_with("not opened: Unavailable") || told.starts_with("not opened: Timeout"),
+        "{told}"
+    );
+    let missing = [("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent/key.json")];
+    let told = Client::start(&[&url, &endpoint], &missing).line();
+    assert!(told.starts_with("not opened: Unsupported"), "{told}");
+    assert!(told.contains("gcloud auth application-default login"), "{told}");
+    assert!(proxy.take().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_service_account_signs_its_tokens_itself() {
+    let proxy = Proxy::start(emulator()).await;
+    let endpoint = format!("http://{}", proxy.address);
+    let url = format!("datastore://{}", project("account"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::File::create(&path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .expect("written");
+        path.display().to_string()
+    };
+    let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
+    let der: Pkcs8V1Der = pair.as_der().expect("its bytes");
+    let pem = STANDARD.encode(der.as_ref());
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{pem}\n-----END PRIVATE KEY-----\n");
+    let account = json!({
+        "type": "service_account",
+        "project_id": "of-the-file",
+        "private_key_id": "key-7",
+        "private_key": pem,
+        "client_email": "keep@of-the-file.iam.gserviceaccount.com",
+        "client_id": "7",
+        "token_uri": "https://oauth2.googleapis.com/token",
+    });
+    let good = write("key.json", &account.to_string());
+
+    let by_setting = Client::start(&[&url, &endpoint, &good], &[]).line();
+    assert!(by_setting.starts_with("opened"), "{by_setting}");
+    let variable = [("GOOGLE_APPLICATION_CREDENTIALS", &*good)];
+    let by_variable = Client::start(&["datastore://", &endpoint], &variable).line();
+    assert!(
+        by_variable.starts_with("opened") && by_variable.contains("of-the-file"),
+        "{by_variable}"
+    );
+    let seen = proxy.take();
+    assert!(seen.len() >= 2);
+    for seen in seen {
+        let token = seen.authorization.expect("every call has a token");
+        assert_eq!(token.strip_prefix("Bearer ").map(|token| token.split('.').count()), Some(3));
+    }
+
+    let secret = write("bad.json", r#"{"private_key": "secret"#);
+    for (file, words) in [
+        (&*secret, "not JSON"),
+        (&*write("empty.json", "{}"), "credentials"),
+        ("/nonexistent/key.json", "/nonexistent/key.json: No such file"),
+    ] {
+        let told = Client::start(&[&url, &endpoint, file], &[]).line();
+        assert!(told.starts_with("not opened: Unsupported") && told.contains(words), "{told}");
+        assert!(!told.contains("secret"), "{told}");
+    }
+    assert!(proxy.take().is_empty());
+}

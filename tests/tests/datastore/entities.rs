@@ -1,0 +1,208 @@
+//! Users of every kind of key, beside what others write.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tower_keep_core::{
+    Account, AuthUser, LoginName, StoreErrorKind, UserDirectory, UserFinder, UserId, UserStore,
+};
+use tower_keep_datastore::{DatastoreStore, EntityKey, LatLng, PathElement, UserKeys, timestamp};
+
+use crate::{Member, builder, in_project, project, said, variable};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_is_found_by_an_id_a_name_or_a_property() {
+    for (keys, ids) in [
+        (UserKeys::IdOrName, ["7", "-7", "ada", "0", "佐藤"]),
+        (UserKeys::Name, ["7", "-7", "ada", "0", "佐藤"]),
+        (UserKeys::TextProperty("uid".into()), ["7", "", "ada", "__ada__", "佐藤"]),
+        (UserKeys::IntegerProperty("uid".into()), ["7", "-7", "0", "1", "9223372036854775807"]),
+    ] {
+        let store = builder("keys").with_user_keys(keys.clone()).with_users(Member::name);
+        let store = store.build().await.expect("a store");
+        for (number, id) in ids.into_iter().enumerate() {
+            let mut member = Member::new(id, &format!("name{number}"));
+            store.insert(&member).await.expect("a new user");
+            let found = store.by_id(&id.into()).await.expect("no fault").expect("they are there");
+            assert_eq!(*found, member, "{keys:?}");
+            member.nickname = Some("nick".to_owned());
+            member.username = format!("renamed{number}");
+            assert!(store.update(&member).await.expect("no fault"));
+            let found = store.by_login(&member.username).await.expect("no fault");
+            assert_eq!(found.as_deref(), Some(&member), "{keys:?}");
+            let taken = store.insert(&Member::new(id, "another")).await.unwrap_err();
+            assert_eq!(taken.kind(), StoreErrorKind::Conflict, "{keys:?}");
+        }
+        let wanted: Vec<UserId> = ids.iter().rev().map(|id| (*id).into()).collect();
+        let found = store.by_ids(&wanted).await.expect("no fault");
+        assert!(
+            found
+                .iter()
+                .zip(&wanted)
+                .all(|(found, id)| { found.as_ref().is_some_and(|found| found.id() == *id) })
+        );
+        for id in ids {
+            assert!(store.delete(&id.into()).await.expect("no fault"), "{keys:?} {id}");
+            assert!(!store.delete(&id.into()).await.expect("no fault"), "{keys:?} {id}");
+            assert!(store.by_id(&id.into()).await.expect("no fault").is_none());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_id_is_nobodys() {
+    let store = builder("ids").build().await.expect("a store");
+    let (one, other) = (store.new_user_id().await.unwrap(), store.new_user_id().await.unwrap());
+    assert_ne!(one, other);
+    assert!(one.parse::<i64>().is_some_and(|id| id > 0), "{one:?}");
+    store.insert(&Account::new(&one, "ada", "hash")).await.expect("a new account");
+    assert!(store.by_id(&one).await.expect("no fault").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ancestor_a_namespace_and_a_database_are_worlds_of_their_own() {
+    let project = project("worlds");
+    let acme = || [PathElement::Name("Tenant".into(), "acme".into())];
+    let other =
+        || [PathElement::Name("Tenant".into(), "other".into()), PathElement::Id("Site".into(), 7)];
+    let at = |place: &str| {
+        let builder = DatastoreStore::builder(format!("datastore://{project}{place}"));
+        // Queries of the other emulator find what is in another database.
+        builder.with_emulator(variable("FIRESTORE_URL")).with_timeout(Duration::from_secs(20))
+    };
+    let worlds = [
+        at("").build().await.expect("a store"),
+        at("").with_ancestors(acme()).build().await.expect("a store"),
+        at("").with_ancestors(other()).build().await.expect("a store"),
+        at("/tenant").build().await.expect("a store"),
+        at("?database=users").build().await.expect("a store"),
+        at("/tenant?database=users").build().await.expect("a store"),
+        at("").with_kind("Admin").build().await.expect("a store"),
+    ];
+    for (number, store) in worlds.iter().enumerate().rev() {
+        let account = Account::new(7, "ada", format!("hash of {number}"));
+        store.insert(&account).await.expect("nobody's here");
+        for found in [store.by_id(&"7".into()).await, store.by_login("ada").await] {
+            let found = found.expect("no fault").expect("they are there");
+            assert_eq!(found.password_hash(), account.password_hash());
+        }
+    }
+    for store in &worlds {
+        assert_eq!(store.index_users(None, 400).await.expect("no fault").looked_at, 1);
+        assert!(store.delete(&"7".into()).await.expect("no fault"));
+        assert!(store.by_login("ada").await.expect("no fault").is_none());
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Rich {
+    id: i64,
+    email: String,
+    #[serde(with = "timestamp")]
+    joined: SystemTime,
+    #[serde(with = "serde_bytes")]
+    avatar: Vec<u8>,
+    home: Option<LatLng>,
+    team: Option<EntityKey>,
+    scores: Vec<f64>,
+    settings: BTreeMap<String, String>,
+    bio: String,
+}
+
+impl AuthUser for Rich {
+    fn id(&self) -> UserId {
+        self.id.into()
+    }
+    fn stamp(&self) -> std::borrow::Cow<'_, [u8]> {
+        std::borrow::Cow::Borrowed(b"")
+    }
+}
+
+impl LoginName for Rich {
+    fn login_name(&self) -> &str {
+        &self.email
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_type_of_property_is_kept_by_the_service_as_it_was() {
+    let store = builder("rich")
+        .with_kind("member")
+        .with_login_property("email")
+        .with_unindexed(["avatar"])
+        .with_users(Rich::login_name);
+    let store = store.build().await.expect("a store");
+    let team = EntityKey {
+        project: "elsewhere".into(),
+        path: vec![PathElement::Id("Team".into(), 3)],
+        ..EntityKey::default()
+    };
+    let rich = Rich {
+        id: 7,
+        email: "ada@example.com".into(),
+        joined: SystemTime::UNIX_EPOCH + Duration::from_micros(1_800_000_000_123_456),
+        avatar: vec![0; 4_000],
+        home: Some(LatLng { latitude: 52.5, longitude: 13.4 }),
+        team: Some(team),
+        scores: vec![0.5, -1.0],
+        settings: [("theme".to_owned(), "dark".to_owned())].into(),
+        bio: "long ".repeat(1_000),
+    };
+    store.insert(&rich).await.expect("a new user");
+    assert_eq!(*store.by_id(&"7".into()).await.unwrap().unwrap(), rich);
+    let changed = Rich { home: None, team: None, scores: vec![], bio: "short".into(), ..rich };
+    assert!(store.update(&changed).await.expect("no fault"));
+    assert_eq!(*store.by_login("ada@example.com").await.unwrap().unwrap(), changed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_or_written_says_where_and_what_to_do() {
+    let project = project("bad");
+    let members = in_project(&project).with_users(Member::name).build().await.expect("a store");
+    members.insert(&Member::new("secret-id-7", "ada")).await.expect("a new user");
+
+    #[derive(Serialize, Deserialize)]
+    struct Strict {
+        id: String,
+        username: String,
+        password_hash: i64,
+    }
+    impl AuthUser for Strict {
+        fn id(&self) -> UserId {
+            self.id.as_str().into()
+        }
+        fn stamp(&self) -> std::borrow::Cow<'_, [u8]> {
+            std::borrow::Cow::Borrowed(b"")
+        }
+    }
+    let strict = in_project(&project).with_users(|user: &Strict| &user.username);
+    let strict = strict.build().await.expect("a store");
+    let error = strict.by_login("ada").await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+    let words =
+        "kind `User`, name \"secret-id-7\": property `password_hash`: string, and expected was i64";
+    assert_eq!(said(&error), words);
+
+    let other_field = in_project(&project).with_id_field("username").with_users(Member::name);
+    let other_field = other_field.build().await.expect("a store");
+    let error = other_field.by_id(&"secret-id-7".into()).await.map(drop).unwrap_err();
+    assert!(said(&error).contains("missing field `id`"), "{}", said(&error));
+
+    let other_name = in_project(&project).with_login_property("email").with_users(Member::name);
+    let other_name = other_name.build().await.expect("a store");
+    let error = other_name.insert(&Member::new(8, "grace")).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unsupported);
+    assert!(
+        said(&error).contains("property `email`") && said(&error).contains("with_login_property")
+    );
+
+    for bad in ["", "__7__", &"7".repeat(1_501)] {
+        let error = members.insert(&Member::new(bad, "grace")).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unsupported, "{bad:?}");
+        assert!(members.by_id(&bad.into()).await.expect("no fault").is_none());
+    }
+    let error = members.insert(&Member::new(9, &"n".repeat(1_501))).await.unwrap_err();
+    assert!(said(&error).contains("1,500 bytes"), "{}", said(&error));
+    assert!(members.by_login("grace").await.expect("no fault").is_none());
+}

@@ -1,0 +1,215 @@
+//! What is done about a service that refuses, hangs or says nothing, by a proxy that makes it so.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{StatusCode, header};
+use tower_keep_core::{
+    Account, End, EndReason, LoginStore, Rotation, SessionRecord, SessionStore, StoreErrorKind,
+    UserDirectory, UserStore,
+};
+use tower_keep_datastore::DatastoreStore;
+use tower_keep_testkit::contract::sessions::new_record;
+use tower_keep_tests::proxy::{Fate, Proxy};
+use tower_keep_tests::{Browser, Http, load};
+
+use crate::{emulator, login, project, said};
+
+const ABORTED: u16 = 10;
+const ALWAYS: usize = usize::MAX;
+
+async fn troubled(timeout: Duration) -> (Proxy, DatastoreStore) {
+    let proxy = Proxy::start(emulator()).await;
+    let builder = DatastoreStore::builder(format!("datastore://{}", project("faults")));
+    let builder = builder.with_emulator(proxy.address.to_string()).with_timeout(timeout);
+    let store = builder.build().await.expect("a store");
+    store.insert(&Account::new(7, "ada", "hash")).await.expect("a new account");
+    proxy.take();
+    (proxy, store)
+}
+
+fn calls(proxy: &Proxy, method: &str) -> usize {
+    proxy.take_methods().iter().filter(|seen| *seen == method).count()
+}
+
+fn rotation(record: &SessionRecord) -> Rotation {
+    let (key, at, expires) = (record.key, record.created.plus(10), record.expires);
+    Rotation { key, from: record.generation, at, remember_expires: None, expires }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_status_has_its_kind_and_its_number_of_tries() {
+    use StoreErrorKind::{Timeout, Unavailable, Unsupported};
+    let (proxy, store) = troubled(Duration::from_secs(5)).await;
+    for (code, name, reading, tries, writing) in [
+        (14, "UNAVAILABLE", Unavailable, 3, Timeout),
+        (13, "INTERNAL", Unavailable, 3, Timeout),
+        (4, "DEADLINE_EXCEEDED", Timeout, 1, Timeout),
+        (8, "RESOURCE_EXHAUSTED", Unavailable, 1, Unavailable),
+        (7, "PERMISSION_DENIED", Unsupported, 1, Unsupported),
+        (16, "UNAUTHENTICATED", Unsupported, 1, Unsupported),
+        (9, "FAILED_PRECONDITION", Unsupported, 1, Unsupported),
+    ] {
+        proxy.trouble("Lookup", Fate::Refused(code), ALWAYS, 0);
+        let error = store.by_id(&"7".into()).await.unwrap_err();
+        assert_eq!((error.kind(), calls(&proxy, "Lookup")), (reading, tries), "{name}");
+        proxy.trouble("Commit", Fate::Refused(code), ALWAYS, 0);
+        let error = store.create(&login(&new_record(&"7".into()))).await.unwrap_err();
+        // A commit may have been made, so it is not made again.
+        assert_eq!((error.kind(), calls(&proxy, "Commit")), (writing, 1), "{name}");
+        assert!(said(&error).contains("as planned"), "{}", said(&error));
+        // What fails once is not noticed, if it only reads.
+        proxy.trouble("Lookup", Fate::Refused(code), 1, 0);
+        assert_eq!(store.by_id(&"7".into()).await.is_ok(), tries > 1, "{name}");
+        proxy.heal();
+        assert!(store.by_id(&"7".into()).await.expect("healed").is_some());
+        proxy.take();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_storm_of_aborted_transactions_is_weathered_or_given_up() {
+    let (proxy, store) = troubled(Duration::from_secs(20)).await;
+    let record = new_record(&"7".into());
+    proxy.trouble("Commit", Fate::Refused(ABORTED), 4, 0);
+    store.create(&login(&record)).await.expect("the fifth succeeds");
+    let methods = proxy.take_methods();
+    let count = |method: &str| methods.iter().filter(|seen| *seen == method).count();
+    assert_eq!((count("BeginTransaction"), count("Commit"), count("Rollback")), (5, 5, 4));
+    // So is one that is aborted where it reads.
+    proxy.trouble("Lookup", Fate::Refused(ABORTED), 2, 0);
+    store.rotate(&rotation(&record)).await.expect("no fault").expect("it is there");
+    assert_eq!(calls(&proxy, "BeginTransaction"), 3);
+    proxy.trouble("Commit", Fate::Refused(ABORTED), ALWAYS, 0);
+    let error = store.create(&login(&new_record(&"7".into()))).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert_eq!(calls(&proxy, "Commit"), 20);
+    // Within the time that a call may take.
+    let (proxy, store) = troubled(Duration::from_millis(500)).await;
+    proxy.trouble("Commit", Fate::Refused(ABORTED), ALWAYS, 0);
+    let begun = Instant::now();
+    let error = store.create(&login(&new_record(&"7".into()))).await.unwrap_err();
+    assert!([StoreErrorKind::Unavailable, StoreErrorKind::Timeout].contains(&error.kind()));
+    assert!(begun.elapsed() < Duration::from_secs(5) && calls(&proxy, "Commit") < 20);
+}
+
+/// Waits until the proxy has seen a method.
+async fn seen(proxy: &Proxy, method: &str) -> bool {
+    for _ in 0..200 {
+        if calls(proxy, method) > 0 {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_goes_wrong_a_transaction_is_rolled_back() {
+    let (proxy, store) = troubled(Duration::from_secs(2)).await;
+    let record = new_record(&"7".into());
+    store.create(&login(&record)).await.expect("a login");
+    for (method, fate) in [
+        ("Lookup", Fate::Refused(7)),
+        ("Lookup", Fate::Silent),
+        ("Commit", Fate::Refused(7)),
+        ("Commit", Fate::Silent),
+    ] {
+        proxy.take();
+        proxy.trouble(method, fate, 1, 0);
+        assert!(store.rotate(&rotation(&record)).await.is_err(), "{method} {fate:?}");
+        assert!(seen(&proxy, "Rollback").await, "{method} {fate:?}");
+        // A caller who goes away leaves nothing locked.
+        proxy.trouble(method, Fate::Silent, 1, 0);
+        let rotation = rotation(&record);
+        let gone = tokio::time::timeout(Duration::from_millis(300), store.rotate(&rotation)).await;
+        assert!(gone.is_err());
+        assert!(seen(&proxy, "Rollback").await, "{method} and gone");
+    }
+    proxy.take();
+    // One that changes nothing ends, too.
+    let other = Rotation { from: 9, ..rotation(&record) };
+    store.rotate(&other).await.expect("no fault");
+    assert_eq!(proxy.take_methods(), ["BeginTransaction", "Lookup", "Rollback"]);
+    assert_eq!(store.load(&record.key).await.expect("no fault").as_deref(), Some(&record));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_is_silent_is_waited_for_and_no_longer() {
+    let (proxy, store) = troubled(Duration::from_millis(700)).await;
+    for method in ["Lookup", "BeginTransaction", "Commit"] {
+        proxy.trouble(method, Fate::Silent, ALWAYS, 0);
+        let begun = Instant::now();
+        let record = new_record(&"7".into());
+        let error = match method {
+            "Lookup" => store.load_login(&record.key, None).await.map(drop).unwrap_err(),
+            _ => store.create(&login(&record)).await.map(drop).unwrap_err(),
+        };
+        assert_eq!(error.kind(), StoreErrorKind::Timeout, "{method}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{method}: {:?}", begun.elapsed());
+        assert!(said(&error).contains("with_timeout"), "{}", said(&error));
+    }
+    proxy.heal();
+    assert!(store.by_id(&"7".into()).await.expect("it goes on").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_is_lost_is_a_timeout_and_can_be_repeated() {
+    let (proxy, store) = troubled(Duration::from_secs(5)).await;
+    let record = new_record(&"7".into());
+    proxy.trouble("Commit", Fate::Done(14), 1, 0);
+    let error = store.create(&login(&record)).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Timeout);
+    let stored = store.load(&record.key).await.expect("no fault");
+    assert_eq!(stored.as_deref(), Some(&record), "it was written");
+    let error = store.create(&login(&record)).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Conflict, "a session is made once");
+    let end = End { at: record.created, reason: EndReason::LoggedOut, keep_until: record.expires };
+    proxy.trouble("Commit", Fate::Done(14), 1, 0);
+    let error = store.revoke(&[record.key], &end).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Timeout);
+    assert_eq!(store.revoke(&[record.key], &end).await.expect("repeated"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_calls_than_may_wait_are_refused_at_once() {
+    let proxy = Proxy::start(emulator()).await;
+    let builder = DatastoreStore::builder(format!("datastore://{}", project("crowd")));
+    let builder = builder.with_emulator(proxy.address.to_string()).with_max_waiting(4);
+    let store = builder.with_timeout(Duration::from_secs(2)).build().await.expect("a store");
+    proxy.trouble("Lookup", Fate::Silent, ALWAYS, 0);
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.by_id(&"7".into()).await.map(drop) })
+        })
+        .collect();
+    while proxy.take().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let begun = Instant::now();
+    let error = store.by_id(&"7".into()).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert!(said(&error).contains("with_max_waiting") && begun.elapsed() < Duration::from_secs(1));
+    for waiting in waiting {
+        let error = waiting.await.expect("no panic").unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Timeout);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_visitor_gets_a_503_and_keeps_the_cookies() {
+    let (proxy, store) = troubled(Duration::from_millis(700)).await;
+    let mut browser = Browser::new(Http::to(load::site(Arc::new(store)).await));
+    assert_eq!(browser.get("/login?user=ada").await.status, StatusCode::OK);
+    for fate in [Fate::Refused(14), Fate::Refused(7), Fate::Refused(8), Fate::Silent] {
+        proxy.trouble("Lookup", fate, ALWAYS, 0);
+        let answer = browser.get("/secret").await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{fate:?}");
+        assert!(answer.headers.contains_key(header::RETRY_AFTER), "{fate:?}");
+        assert!(!answer.headers.contains_key(header::SET_COOKIE), "{fate:?}");
+        proxy.heal();
+        assert_eq!(browser.get("/secret").await.text(), "ada", "{fate:?}");
+    }
+}

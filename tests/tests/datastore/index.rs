@@ -1,0 +1,84 @@
+//! Login names are one user's, also beside those that others write without asking.
+
+use tower_keep_core::{StoreErrorKind, UserDirectory, UserFinder};
+use tower_keep_datastore::{Cursor, DatastoreStore};
+
+use crate::{Member, in_project, project, said};
+
+/// Users as another library writes them: with another prefix, this store's index entities are nothing to
+/// them.
+async fn others(project: &str, prefix: &str) -> DatastoreStore<Member> {
+    let builder = in_project(project).with_kind_prefix(prefix).with_users(Member::name);
+    builder.build().await.expect("a store")
+}
+
+async fn own(project: &str) -> DatastoreStore<Member> {
+    in_project(project).with_users(Member::name).build().await.expect("a store")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_of_others_are_found_and_their_names_are_taken() {
+    let project = project("beside");
+    let (theirs, own) = (others(&project, "Other").await, own(&project).await);
+    theirs.insert(&Member::new(1, "ada")).await.expect("a new user");
+    assert!(own.by_login("ada").await.expect("no fault").is_some());
+    let error = own.insert(&Member::new(2, "ada")).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Conflict);
+    own.insert(&Member::new(2, "grace")).await.expect("a new user");
+    let error = own.update(&Member::new(2, "ada")).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Conflict);
+    // They rename theirs and delete it, and this store's index entities stay behind: they are nobody's.
+    own.index_users(None, 400).await.expect("indexed");
+    theirs.update(&Member::new(1, "lovelace")).await.expect("renamed");
+    own.insert(&Member::new(3, "ada")).await.expect("the name is free");
+    assert!(theirs.delete(&"3".into()).await.expect("deleted"));
+    own.insert(&Member::new(4, "ada")).await.expect("the name is free");
+    assert_eq!(own.by_login("ada").await.expect("no fault").expect("there").id, "4");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_users_are_indexed_batch_by_batch_and_from_where_it_was_left() {
+    let project = project("index");
+    let (theirs, own) = (others(&project, "Other").await, own(&project).await);
+    for number in 1..=25 {
+        let member = Member::new(number, &format!("name{number}"));
+        theirs.insert(&member).await.expect("a new user");
+    }
+    // Two who have one name: written by those who don't ask each other.
+    others(&project, "Elsewhere").await.insert(&Member::new(30, "twice")).await.expect("new");
+    let unseen = in_project(&project).with_kind_prefix("Third").with_login_property("nickname");
+    let unseen =
+        unseen.with_users(|member: &Member| member.nickname.as_deref().unwrap_or_default());
+    let unseen = unseen.build().await.expect("a store");
+    let twice = Member { nickname: Some("x".to_owned()), ..Member::new(31, "twice") };
+    unseen.insert(&twice).await.expect("new");
+
+    // Nobody says whose the name is, so nobody is let in by it.
+    let error = own.by_login("twice").await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+    assert!(said(&error).contains("index_users"), "{}", said(&error));
+
+    let (mut from, mut batches, mut written, mut problems) = (None, 0, 0, Vec::new());
+    loop {
+        let done = own.index_users(from.as_ref(), 10).await.expect("indexed");
+        assert!(done.looked_at <= 10);
+        (batches, written) = (batches + 1, written + done.written);
+        problems.extend(done.problems);
+        let Some(next) = done.next else { break };
+        // As after an interruption: the text is all that was kept.
+        from = Some(next.to_string().parse::<Cursor>().expect("a cursor"));
+    }
+    assert_eq!((batches, written), (3, 26));
+    let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    let one_of = [
+        "User 31: `username` is the same as that of User 30",
+        "User 30: `username` is the same as that of User 31",
+    ];
+    assert!(told.len() == 1 && one_of.contains(&&*told[0]), "{told:?}");
+    // Now the index says it.
+    let holder = own.by_login("twice").await.expect("no fault").expect("somebody").id.clone();
+    assert!(told[0].ends_with(&holder), "{told:?} {holder}");
+    let again = own.index_users(None, 400).await.expect("indexed");
+    assert_eq!((again.looked_at, again.written, again.problems.len()), (27, 0, 1));
+    assert!("not base64!".parse::<Cursor>().is_err());
+}

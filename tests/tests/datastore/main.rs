@@ -1,0 +1,85 @@
+//! Datastore: what is beyond the contracts. Google's emulators are started by `cargo xtask test`.
+
+mod calls;
+mod credentials;
+mod entities;
+mod faults;
+mod index;
+mod load;
+mod opening;
+mod python;
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tower_keep_core::{AuthUser, NewLogin, SessionRecord, UserId};
+use tower_keep_datastore::{DatastoreStore, DatastoreStoreBuilder};
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: use `cargo xtask test`"))
+}
+
+/// Where the Datastore emulator is.
+fn emulator() -> String {
+    variable("DATASTORE_URL")
+}
+
+/// A project of its own: emulators make projects as they are named.
+fn project(what: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{what}-{}-{count}", std::process::id())
+}
+
+/// A store in a project of its own.
+fn builder(what: &str) -> DatastoreStoreBuilder {
+    in_project(&project(what))
+}
+
+fn in_project(project: &str) -> DatastoreStoreBuilder {
+    let builder = DatastoreStore::builder(format!("datastore://{project}"));
+    builder.with_emulator(emulator()).with_timeout(Duration::from_secs(20))
+}
+
+fn login(record: &SessionRecord) -> NewLogin<'_> {
+    NewLogin { record, replacing: &[], ended_until: record.expires, limit: None }
+}
+
+/// What stands beneath an error.
+fn said(error: &tower_keep_core::StoreError) -> String {
+    std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
+}
+
+/// A user type of an application, as serde has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Member {
+    id: String,
+    username: String,
+    #[serde(default)]
+    password_hash: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nickname: Option<String>,
+}
+
+impl Member {
+    fn new(id: impl ToString, username: &str) -> Self {
+        let (password_hash, nickname) = ("hash".to_owned(), None);
+        Self { id: id.to_string(), username: username.to_owned(), password_hash, nickname }
+    }
+
+    fn name(&self) -> &str {
+        &self.username
+    }
+}
+
+impl AuthUser for Member {
+    fn id(&self) -> UserId {
+        self.id.as_str().into()
+    }
+
+    fn stamp(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(self.password_hash.as_bytes())
+    }
+}

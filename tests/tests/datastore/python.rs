@@ -1,0 +1,199 @@
+//! Beside a Python application with Flask-Login and `datastore-entity`: the same users, read and written by
+//! both.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::Command;
+
+use axum::extract::{Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Router, ServiceExt};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::Sha256;
+use tower_keep::{Fault, Keys, LoginLayer};
+use tower_keep_core::{AuthUser, StoreErrorKind, UserDirectory, UserFinder, UserId, UserStore};
+use tower_keep_datastore::DatastoreStore;
+use tower_keep_tests::{Browser, Http, KEY};
+
+use crate::{emulator, project, said, variable};
+
+/// What this service knows of a user; there is more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct User {
+    id: String,
+    username: String,
+    password_hash: String,
+    status: i64,
+}
+
+impl AuthUser for User {
+    fn id(&self) -> UserId {
+        self.id.as_str().into()
+    }
+    fn is_active(&self) -> bool {
+        self.status == 1
+    }
+    fn stamp(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(self.password_hash.as_bytes())
+    }
+}
+
+/// A password's hash as Werkzeug writes it: `pbkdf2:sha256:1000$salt$hex`.
+fn hash(password: &str, salt: &str) -> String {
+    let mut bytes = [0; 32];
+    pbkdf2::pbkdf2_hmac::<Sha256>(password.as_bytes(), salt.as_bytes(), 1_000, &mut bytes);
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("pbkdf2:sha256:1000${salt}${hex}")
+}
+
+fn is_right(user: &User, password: &str) -> bool {
+    let salt = user.password_hash.split('$').nth(1).unwrap_or_default();
+    hash(password, salt) == user.password_hash
+}
+
+struct Python {
+    project: String,
+    namespace: String,
+}
+
+impl Python {
+    fn call(&self, command: &str, arguments: &[&str]) -> Value {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/parity/datastore_users.py");
+        let mut python = Command::new(variable("KEEP_PYTHON"));
+        python.args([script, command, &self.namespace]).args(arguments);
+        python.env("DATASTORE_EMULATOR_HOST", emulator().replace("http://", ""));
+        python.env("DATASTORE_PROJECT_ID", &self.project).env("PYTHONIOENCODING", "utf-8");
+        let output = python.output().expect("Python runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+}
+
+type Store = DatastoreStore<User>;
+type Login = tower_keep::Login<User>;
+
+#[derive(Deserialize)]
+struct SignIn {
+    user: String,
+    password: String,
+}
+
+async fn sign_in(
+    State(store): State<Store>,
+    Query(form): Query<SignIn>,
+    login: Login,
+) -> Result<&'static str, Response> {
+    let found = store.by_login(&form.user).await.map_err(Fault::from);
+    let found = found.map_err(IntoResponse::into_response)?;
+    let user = found.filter(|user| is_right(user, &form.password));
+    let user = user.ok_or_else(|| StatusCode::UNPROCESSABLE_ENTITY.into_response())?;
+    login.log_in(user).await.map_err(IntoResponse::into_response)?;
+    Ok("in")
+}
+
+async fn account(login: Login) -> Result<String, Fault> {
+    let user = login.user().await?.expect("the guard let them in");
+    Ok(format!("{} {}", user.username, user.id))
+}
+
+async fn site(store: Store) -> SocketAddr {
+    let layer = LoginLayer::builder(store.clone(), Keys::new(KEY)).with_sessions();
+    let auth = layer.build().expect("settings that agree");
+    let router = Router::new()
+        .route("/account", get(account))
+        .route_layer(auth.require_login())
+        .route("/login", get(sign_in))
+        .with_state(store);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let service = auth.layer(router);
+    let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service);
+    tokio::spawn(async move { axum::serve(listener, service).await });
+    address
+}
+
+async fn log_in(browser: &mut Browser, user: &str, password: &str) -> StatusCode {
+    let form = [("user", user), ("password", password)];
+    let query: Vec<_> = form
+        .map(|(name, value)| {
+            let value: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            format!("{name}={value}")
+        })
+        .into();
+    browser.get(&format!("/login?{}", query.join("&"))).await.status
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
+    let python = Python { project: project("python"), namespace: "shop".to_owned() };
+    let made: BTreeMap<String, String> =
+        serde_json::from_value(python.call("create", &[])).expect("names and ids");
+    let url = format!("datastore://{}/{}", python.project, python.namespace);
+    let store = DatastoreStore::builder(url)
+        .with_emulator(emulator())
+        .with_kind("user")
+        .with_users(|user: &User| &user.username)
+        .build()
+        .await
+        .expect("a store");
+
+    // Everybody whom Python made, whether their key is a number or a name.
+    let address = site(store.clone()).await;
+    for (name, id) in &made {
+        let mut browser = Browser::new(Http::to(address));
+        assert_eq!(log_in(&mut browser, name, "wrong").await, StatusCode::UNPROCESSABLE_ENTITY);
+        let password = format!("password of {name}");
+        assert_eq!(log_in(&mut browser, name, &password).await, StatusCode::OK, "{name}");
+        assert_eq!(browser.get("/account").await.text(), format!("{name} {id}"));
+    }
+    assert!(made["ada"].parse::<i64>().is_ok() && made["grace"] == "grace-hopper", "{made:?}");
+
+    // A new password from here.
+    let mut browser = Browser::new(Http::to(address));
+    assert_eq!(log_in(&mut browser, "ada", "password of ada").await, StatusCode::OK);
+    let before = python.call("show", &["ada"]);
+    let mut ada = User::clone(&*store.by_login("ada").await.expect("no fault").expect("there"));
+    ada.password_hash = hash("changed", "salt");
+    assert!(store.update(&ada).await.expect("no fault"));
+    assert_eq!(browser.get("/account").await.status, StatusCode::UNAUTHORIZED, "logged out");
+    assert_eq!(log_in(&mut browser, "ada", "changed").await, StatusCode::OK);
+
+    // Python sees that, and all else as it was: types, values, and what is not indexed.
+    let mut expected = before.clone();
+    expected["properties"]["password_hash"][1] = ada.password_hash.clone().into();
+    let after = python.call("show", &["ada"]);
+    assert_eq!(after, expected);
+    assert_eq!(after["properties"]["joined"][0], "DatetimeWithNanoseconds");
+    assert_eq!(after["properties"]["avatar"], serde_json::json!(["bytes", "00ff"]));
+    assert_eq!(after["properties"]["added_by_the_admin_tool"][1], 7);
+    let unindexed = serde_json::json!(["bio", "nothing", "password_hash", "settings"]);
+    assert_eq!(after["unindexed"], unindexed);
+    let answer = python.call("login", &["ada", "changed"]);
+    assert_eq!(answer["text"], format!("ada {}", made["ada"]), "{answer}");
+    assert_eq!(python.call("login", &["ada", "password of ada"])["status"], 401);
+
+    // Names are one user's on both sides; what Python renames is noticed.
+    assert_eq!(store.index_users(None, 400).await.expect("indexed").written, 3);
+    python.call("rename", &["佐藤", "sato"]);
+    assert!(store.by_login("佐藤").await.expect("no fault").is_none());
+    let sato = store.by_login("sato").await.expect("no fault").expect("there");
+    assert_eq!(sato.id, made["佐藤"]);
+    let fresh = store.new_user_id().await.expect("an id").to_string();
+    let new = User {
+        id: fresh.clone(),
+        username: "sato".into(),
+        password_hash: hash("p", "s"),
+        status: 1,
+    };
+    let error = store.insert(&new).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Conflict, "{}", said(&error));
+    // Whom this side makes, Python logs in.
+    let new = User { username: "佐藤".into(), ..new };
+    store.insert(&new).await.expect("the name is free");
+    assert_eq!(python.call("login", &["佐藤", "p"])["text"], format!("佐藤 {fresh}"));
+    assert!(store.by_id(&fresh.as_str().into()).await.expect("no fault").is_some());
+}
