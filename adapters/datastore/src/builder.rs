@@ -24,6 +24,7 @@ use crate::mapping::{Accounts, Mapping, Serde, Users};
 use crate::place::{self, GOOGLE};
 use crate::record::Expiry;
 use crate::store::Shared;
+use crate::turns::Turns;
 use crate::{DatastoreStore, PathElement, UserKeys};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -315,7 +316,8 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
             prefix: settings.prefix,
         };
         let (expiry, timeout) = (settings.expiry, settings.timeout);
-        let shared = Shared { client: Arc::new(client), keys, users, expiry, timeout };
+        let shared =
+            Shared { client: Arc::new(client), keys, users, expiry, timeout, turns: Turns::new() };
         let store = DatastoreStore { shared: Arc::new(shared) };
         // Whether credentials, project and database are what they should be.
         let key = store.keys().logins(&UserId::from(""));

@@ -20,7 +20,9 @@ impl<U: AuthUser> DatastoreStore<U> {
         if indexable(&login.record.user).is_none() {
             return Err(Fault::unsupported("a user's id has at most 1,500 bytes"));
         }
-        let created = transact!(self.client(), self.deadline(), transaction => {
+        let deadline = self.deadline();
+        let _turn = self.shared.turns.wait(&login.record.user, deadline).await?;
+        let created = transact!(self.client(), deadline, transaction => {
             self.create(transaction, login).await
         });
         created.await.map_err(|fault| match fault.cause {

@@ -15,6 +15,7 @@ mod record;
 mod sessions;
 mod store;
 mod transaction;
+mod turns;
 mod users;
 mod value;
 

@@ -31,6 +31,14 @@ pub(crate) struct Unique {
 }
 
 impl Unique {
+    /// A login name.
+    pub(crate) fn as_str(&self) -> &str {
+        match &self.value {
+            ValueType::StringValue(text) => text,
+            _ => "",
+        }
+    }
+
     /// The value as text, which names the index entity.
     fn text(&self) -> String {
         match &self.value {

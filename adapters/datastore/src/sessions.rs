@@ -68,7 +68,16 @@ impl<U: AuthUser> DatastoreStore<U> {
         key: &SessionKey,
         after: impl Fn(&SessionRecord) -> Option<SessionRecord>,
     ) -> Result<Option<(SessionRecord, bool)>, Fault> {
-        transact!(self.client(), self.deadline(), transaction => {
+        let deadline = self.deadline();
+        let turn = self.shared.turns.wait(key, deadline).await?;
+        if turn.has_waited {
+            // As with the requests of one page: whoever was before has probably done it.
+            let found = self.find(key, deadline).await?;
+            if found.as_ref().is_none_or(|record| after(record).is_none()) {
+                return Ok(found.map(|record| (record, false)));
+            }
+        }
+        transact!(self.client(), deadline, transaction => {
             let found = self.records(transaction, std::slice::from_ref(key)).await?;
             let Some(record) = found.into_iter().next() else { return unchanged(None) };
             let Some(after) = after(&record) else { return unchanged(Some((record, false))) };
@@ -147,6 +156,10 @@ impl<U: AuthUser> DatastoreStore<U> {
         let mut keys = keys.to_vec();
         keys.sort_unstable();
         keys.dedup();
+        let _turn = match keys.as_slice() {
+            [key] => Some(self.shared.turns.wait(key, deadline).await?),
+            _ => None,
+        };
         let mut lived = 0;
         for keys in keys.chunks(ENDED_AT_ONCE) {
             lived += transact!(self.client(), deadline, transaction => {
@@ -168,6 +181,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         let Some(query) = self.open_sessions(user) else { return Ok(0) };
         let most = ENDED_AT_ONCE + usize::from(but.is_some());
         let query = query::limited(query, most);
+        let _turn = self.shared.turns.wait(user, deadline).await?;
         let mut lived = 0;
         loop {
             let (ended, more) = transact!(self.client(), deadline, transaction => {

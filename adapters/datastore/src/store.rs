@@ -11,6 +11,7 @@ use crate::client::Client;
 use crate::keys::Keys;
 use crate::mapping::Users;
 use crate::record::Expiry;
+use crate::turns::Turns;
 
 /// Users and session records in Google Datastore.
 ///
@@ -25,6 +26,7 @@ pub(crate) struct Shared<U> {
     pub(crate) users: Users<U>,
     pub(crate) expiry: Expiry,
     pub(crate) timeout: Duration,
+    pub(crate) turns: Turns,
 }
 
 impl<U> Clone for DatastoreStore<U> {

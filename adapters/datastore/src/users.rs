@@ -108,6 +108,7 @@ impl<U: AuthUser> DatastoreStore<U> {
                 return Err(Fault::unsupported(words));
             }
         };
+        let _turn = self.shared.turns.wait(login.as_str(), deadline).await?;
         let inserted = transact!(self.client(), deadline, transaction => {
             let found = transaction.lookup(vec![key.clone()]).await?;
             if found.get(&key).is_some() {
@@ -153,7 +154,9 @@ impl<U: AuthUser> DatastoreStore<U> {
         let login =
             login.ok_or_else(|| Fault::unsupported("a login name has at most 1,500 bytes"))?;
         let properties = users.write(self.keys(), user)?;
-        transact!(self.client(), self.deadline(), transaction => {
+        let deadline = self.deadline();
+        let _turn = self.shared.turns.wait(login.as_str(), deadline).await?;
+        transact!(self.client(), deadline, transaction => {
             let Some(stored) = self.stored(transaction, &id).await? else {
                 return unchanged(false);
             };

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | what a store must do, as tests | [`contract`] |
 //! | a store that fails, delays or hangs on demand | [`FaultyStore`] |
+//! | a store as several servers see it | [`Several`] |
 //! | a clock that can be moved | [`TestClock`] |
 //! | a client with a cookie jar, over any service (feature `client`) | [`client`] |
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -13,6 +14,8 @@ pub mod client;
 mod clock;
 pub mod contract;
 mod faulty;
+mod several;
 
 pub use clock::TestClock;
 pub use faulty::{Call, FaultyStore, Trouble};
+pub use several::Several;

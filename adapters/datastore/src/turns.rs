@@ -1,0 +1,44 @@
+//! Calls of one process that would write the same take turns, so that their transactions don't wait for each
+//! other, or abort each other, at the service. What other processes write is the service's to keep apart.
+
+use std::hash::{BuildHasher, Hash, RandomState};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::Fault;
+
+/// So many queues there are. Two that share one only wait a little longer.
+const QUEUES: usize = 1_024;
+
+/// The queues.
+pub(crate) struct Turns {
+    queues: Box<[Semaphore]>,
+    hasher: RandomState,
+}
+
+/// A call's turn, which ends when this is dropped.
+pub(crate) struct Turn<'a> {
+    _permit: SemaphorePermit<'a>,
+    /// Another was before it.
+    pub(crate) has_waited: bool,
+}
+
+impl Turns {
+    pub(crate) fn new() -> Self {
+        let queues = (0..QUEUES).map(|_| Semaphore::new(1)).collect();
+        Self { queues, hasher: RandomState::new() }
+    }
+
+    /// Waits for the turn of a call that writes this.
+    pub(crate) async fn wait(&self, what: impl Hash, deadline: Instant) -> Result<Turn<'_>, Fault> {
+        let queue = &self.queues[self.hasher.hash_one(what) as usize % QUEUES];
+        if let Ok(permit) = queue.try_acquire() {
+            return Ok(Turn { _permit: permit, has_waited: false });
+        }
+        match timeout_at(deadline, queue.acquire()).await {
+            Ok(Ok(permit)) => Ok(Turn { _permit: permit, has_waited: true }),
+            _ => Err(Fault::contended()),
+        }
+    }
+}

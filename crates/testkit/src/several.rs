@@ -1,0 +1,136 @@
+//! A store as several servers see it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tower_keep_core::{
+    Creation, End, LoginStore, NewLogin, Rotated, Rotation, Seen, SessionKey, SessionRecord,
+    SessionStore, StoreError, StoredLogin, Timestamp, Touch, UserDirectory, UserFinder, UserId,
+    UserStore, async_trait,
+};
+
+/// Several handles on the same data, as several servers have them: each call goes to the next.
+///
+/// For a store that does more than its database to keep the calls of one process apart: with this the
+/// clauses about concurrency show what the database does.
+#[derive(Debug)]
+pub struct Several<S> {
+    stores: Vec<S>,
+    next: AtomicUsize,
+}
+
+impl<S> Several<S> {
+    /// These handles, at least one.
+    ///
+    /// # Panics
+    ///
+    /// If there are none.
+    pub fn new(stores: Vec<S>) -> Self {
+        assert!(!stores.is_empty(), "several stores are at least one");
+        Self { stores, next: AtomicUsize::new(0) }
+    }
+
+    fn next(&self) -> &S {
+        &self.stores[self.next.fetch_add(1, Ordering::Relaxed) % self.stores.len()]
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: UserStore> UserStore for Several<S> {
+    type User = S::User;
+
+    async fn by_id(&self, id: &UserId) -> Result<Option<Arc<S::User>>, StoreError> {
+        self.next().by_id(id).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: UserFinder> UserFinder for Several<S> {
+    async fn by_login(&self, login: &str) -> Result<Option<Arc<S::User>>, StoreError> {
+        self.next().by_login(login).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: UserDirectory> UserDirectory for Several<S> {
+    async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<S::User>>>, StoreError> {
+        self.next().by_ids(ids).await
+    }
+
+    async fn insert(&self, user: &S::User) -> Result<(), StoreError> {
+        self.next().insert(user).await
+    }
+
+    async fn update(&self, user: &S::User) -> Result<bool, StoreError> {
+        self.next().update(user).await
+    }
+
+    async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {
+        self.next().delete(id).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: SessionStore> SessionStore for Several<S> {
+    async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError> {
+        self.next().create(login).await
+    }
+
+    async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError> {
+        self.next().load(key).await
+    }
+
+    async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
+        self.next().rotate(rotation).await
+    }
+
+    async fn seen(&self, marks: &[Seen]) -> Result<(), StoreError> {
+        self.next().seen(marks).await
+    }
+
+    async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
+        self.next().touch(touches).await
+    }
+
+    async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize, StoreError> {
+        self.next().revoke(keys, end).await
+    }
+
+    async fn revoke_all(
+        &self,
+        user: &UserId,
+        but: Option<&SessionKey>,
+        end: &End,
+    ) -> Result<usize, StoreError> {
+        self.next().revoke_all(user, but, end).await
+    }
+
+    async fn list(
+        &self,
+        user: &UserId,
+        now: Timestamp,
+        most: usize,
+    ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
+        self.next().list(user, now, most).await
+    }
+
+    async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
+        self.next().purge(before, most).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: LoginStore> LoginStore for Several<S> {
+    async fn load_login(
+        &self,
+        key: &SessionKey,
+        likely: Option<&UserId>,
+    ) -> Result<Option<StoredLogin<S::User>>, StoreError> {
+        self.next().load_login(key, likely).await
+    }
+}
