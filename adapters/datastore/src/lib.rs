@@ -1,4 +1,121 @@
-//! Users and session records in Google Datastore (Firestore in Datastore mode).
+//! Users and session records in Google Datastore: Firestore in Datastore mode, by `google.datastore.v1`.
+//!
+//! ```no_run
+//! use tower_keep_core::{Account, UserDirectory, UserFinder};
+//! use tower_keep_datastore::DatastoreStore;
+//!
+//! # async fn example() -> Result<(), tower_keep_core::StoreError> {
+//! let store = DatastoreStore::builder("datastore://my-project").build().await?;
+//! store.insert(&Account::new(42, "ada", "$argon2id$…")).await?;
+//! assert!(store.by_login("ada").await?.is_some());
+//! # Ok(()) }
+//! ```
+//!
+//! Credentials, project and emulator are found as Google's own libraries find them: see
+//! [`DatastoreStore::builder`]. Users of the application's own type, also those that a Python application
+//! writes beside: [`with_users`](DatastoreStoreBuilder::with_users).
+//!
+//! # Users
+//!
+//! A user is an entity of the kind `User` ([`with_kind`](DatastoreStoreBuilder::with_kind)). What names it is
+//! [`UserKeys`]: the key's id or name, or a property. The fields of the application's type are its properties:
+//!
+//! | serde | property | read as well from |
+//! | --- | --- | --- |
+//! | `None`, `()` | null | a property that is missing |
+//! | integers, as far as `i64` | integer | |
+//! | `f32`, `f64` | double | integer |
+//! | `bool` | boolean | |
+//! | `String`, `char`, a variant that is only a name | string | |
+//! | bytes ([`serde_bytes`](https://docs.rs/serde_bytes)) | blob | |
+//! | sequences, tuples | array, which holds no arrays | `Vec<u8>`: blob |
+//! | structs, maps, other variants | embedded entity | |
+//! | [`timestamp`] | timestamp | a string in RFC 3339, or a `SystemTime`, is read from one |
+//! | [`EntityKey`] | key | |
+//! | [`LatLng`] | lat/lng | |
+//!
+//! A missing property is an error, unless the field is an `Option` or has `#[serde(default)]`; one that the type
+//! does not know is passed over. Errors name kind, key and property, and quote no value.
+//!
+//! A write keeps what is stored and the type does not know of: properties, of embedded entities too; whether
+//! each is indexed; and types, where the new value can have them (a string in RFC 3339 stays a timestamp where
+//! there was one, numbers stay integers or doubles, bytes a blob). What `skip_serializing_if` skips is removed;
+//! what `skip_serializing` never writes stays as it is. A map is written whole. Elements of an array that are
+//! there already keep what is theirs, wherever they are then.
+//!
+//! The ready [`Account`](tower_keep_core::Account) is `username`, `password_hash`, `active`, and `stamp` if it is
+//! not the hash.
+//!
+//! # This store's own kinds
+//!
+//! | kind | named by | what it holds |
+//! | --- | --- | --- |
+//! | `KeepSession` | the session's key, in hexadecimal | a session record. Indexed are `user`, `open` and `expire_at` |
+//! | `KeepLogins` | the user's id | which sessions ended for a replay that the user was not told of. Whatever changes which sessions a user has writes it, so that of two such changes one sees the other |
+//! | `KeepIndex_User_username` | the login name | whose it is. Its user decides: with another name, or gone, it is nobody's |
+//!
+//! No composite index has to be made. Expired sessions are deleted by `upkeep` (`purge`), or by the database
+//! itself: [`with_ttl_policy`](DatastoreStoreBuilder::with_ttl_policy).
+//!
+//! A login name is looked for by a query, so users whom others write are found as well. What keeps it unique is
+//! the index entity, which is written in one transaction with the user, and a query within that transaction for
+//! those who have none. Others who write users don't ask it; [`index_users`](DatastoreStore::index_users) brings
+//! it up to date, and names those who have one name. Of several with one name the index entity says whose it
+//! is; without one, a look-up is a fault and nobody is let in.
+//!
+//! # Calls
+//!
+//! | what | calls |
+//! | --- | --- |
+//! | an authenticated request | one `Lookup`, of the record and the user; with a property for an id, a `RunQuery` beside it |
+//! | a look-up by login name | one `RunQuery` |
+//! | a login | `BeginTransaction`, `Lookup`, `Commit`; with a limit a `RunQuery` besides |
+//! | a logout, the next generation | `BeginTransaction`, `Lookup`, `Commit` |
+//! | a list of sessions | one `RunQuery`; for hundreds of them, a transaction that only reads |
+//! | the end of all | `BeginTransaction`, `Lookup`, `RunQuery`, `Commit`, for each 4,000 of them |
+//!
+//! Transactions are begun explicitly, and rolled back whatever goes wrong, also when a request is dropped. One
+//! that was aborted, because another was faster, is tried again after a pause, up to 20 times; nothing else that
+//! writes is. Calls of one process that would write the same take turns before they begin.
+//!
+//! # Faults
+//!
+//! | what happens | what a call answers |
+//! | --- | --- |
+//! | `UNAVAILABLE`, or the connection is lost: of what only reads, three times | [unavailable] |
+//! | the same of a commit: it may have been made | [timeout] |
+//! | `RESOURCE_EXHAUSTED`: a quota; or more calls wait than are allowed | [unavailable], at once |
+//! | `ABORTED`, over and over | [unavailable] |
+//! | `DEADLINE_EXCEEDED`, or no answer in time | [timeout] |
+//! | `PERMISSION_DENIED`, `UNAUTHENTICATED`, `INVALID_ARGUMENT`, `FAILED_PRECONDITION`, `NOT_FOUND` (of the database) | [unsupported], also by `build` |
+//! | no token can be had: for now, or at all | [unavailable], or [unsupported] |
+//! | an entity can't be read | [corrupt] |
+//!
+//! Visitors who are or were logged in get a 503 and keep their cookies; others browse on. The connection is made
+//! anew when it is lost; no call waits longer than [`with_timeout`](DatastoreStoreBuilder::with_timeout).
+//!
+//! # What it does not do
+//!
+//! - More than 4,000 sessions of one user end in several commits, so a list in between shows some of them.
+//! - `revoke` of many keys at once does it in one commit for each 4,000.
+//! - A name of a key that is written like a number is found only with [`UserKeys::Name`].
+//!
+//! [unavailable]: tower_keep_core::StoreErrorKind::Unavailable
+//! [timeout]: tower_keep_core::StoreErrorKind::Timeout
+//! [corrupt]: tower_keep_core::StoreErrorKind::Corrupt
+//! [unsupported]: tower_keep_core::StoreErrorKind::Unsupported
+//!
+//! | look for | in |
+//! | --- | --- |
+//! | the settings, credentials, the connection | `builder.rs`; URLs and addresses: `place.rs` |
+//! | which entity has which key | `keys.rs` |
+//! | how a value becomes a property, and back | `value/`: `ser.rs`, `de.rs`; what a write keeps: `merge.rs` |
+//! | how an entity becomes a user | `mapping.rs`; users are found and written in `users.rs` |
+//! | how a name is one user's alone | `names.rs`; for users of others: `import.rs` |
+//! | a session's entity | `record.rs`; how it is found, changed and ended: `sessions.rs` |
+//! | what a login writes | `create.rs` |
+//! | the calls, their time and their tries | `client.rs`, `transaction.rs`, `turns.rs` |
+//! | what an error means | `error.rs` |
 
 mod builder;
 mod client;
