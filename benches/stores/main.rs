@@ -6,7 +6,6 @@
 //! that alternate; then criterion, one case after the other, unless `KEEP_RATIOS` is set. `KEEP_STORE`
 //! names a store to measure alone.
 
-#[path = "stores/redis.rs"]
 mod redis;
 
 use std::hint::black_box;

@@ -1,0 +1,103 @@
+//! What lasts how long.
+
+use std::time::Duration;
+
+use tower_keep_core::{
+    Account, End, Rotation, SessionRecord, SessionStore, Touch, UserDirectory, UserFinder,
+    UserStore,
+};
+use tower_keep_redis::RedisStore;
+use tower_keep_testkit::contract::sessions::new_record;
+
+use crate::{ask, begin, end, login, open, rotation, server};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_expire_by_themselves_and_whose_they_are_is_known_longer() {
+    let server = server();
+    let store = open(&server.url()).await;
+    let seconds = |pattern: &str| -> i64 {
+        let key = ask(server.port(), &format!("KEYS {pattern}"));
+        assert_eq!(key.lines().count(), 1, "{pattern}: {key}");
+        ask(server.port(), &format!("TTL {key}")).parse().expect("a number")
+    };
+    let all = |at_least: i64| {
+        let record = seconds("keep:{1}:session:*");
+        assert!((at_least - 5..=at_least + 5).contains(&record), "{record} is not {at_least}");
+        assert!(seconds("keep:session:*") > record, "whose it is");
+        assert!(seconds("keep:{1}:live") >= record, "the user's list");
+    };
+    let record = SessionRecord {
+        expires: new_record(&"1".into()).created.plus(1_000),
+        ..new_record(&"1".into())
+    };
+    store.create(&login(&record)).await.expect("new");
+    all(1_300);
+    let (key, at, expires) = (record.key, record.created, record.created.plus(5_000));
+    let touch = Touch { key, at, remember_expires: None, expires };
+    store.touch(&[touch]).await.expect("no fault");
+    all(5_300);
+    let earlier = Touch { expires: record.created.plus(10), ..touch };
+    store.touch(&[earlier]).await.expect("no fault");
+    all(5_300);
+    let longer = Rotation { expires: record.created.plus(9_000), ..rotation(&record) };
+    store.rotate(&longer).await.expect("no fault");
+    all(9_300 - 10);
+    // An end may keep it for longer, or for less long.
+    let ended = begin(&store, "2").await;
+    for (hours, all_of) in [(99, false), (1, true)] {
+        let record = if all_of { begin(&store, "3").await } else { ended.clone() };
+        let end = End { keep_until: record.created.plus(hours * 3_600), ..end(&record) };
+        let done = match all_of {
+            true => store.revoke_all(&record.user, None, &end).await,
+            false => store.revoke(&[record.key], &end).await,
+        };
+        assert_eq!(done.expect("no fault"), 1);
+        let user = &record.user;
+        let kept = seconds(&format!("keep:{{{user}}}:session:*"));
+        let expected = i64::from(hours) * 3_600 + 300;
+        assert!((expected - 5..=expected).contains(&kept), "{kept} is not {expected}");
+        // Of no list any more, and still found by its key.
+        assert_eq!(ask(server.port(), &format!("EXISTS keep:{{{user}}}:live")), "0");
+        assert!(store.load(&record.key).await.expect("no fault").expect("kept").ended.is_some());
+    }
+    let found = store.load(&ended.key).await.expect("no fault");
+    assert!(found.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_forgets_what_has_long_expired() {
+    let server = server();
+    let store = open(&server.url()).await;
+    let first = begin(&store, "1").await;
+    // Three days later by the application's clock, and nobody has looked at the list.
+    let later = SessionRecord {
+        created: first.created.plus(5 * 24 * 3_600),
+        expires: first.created.plus(9 * 24 * 3_600),
+        ..new_record(&"1".into())
+    };
+    store.create(&login(&later)).await.expect("new");
+    assert_eq!(ask(server.port(), "ZCARD keep:{1}:live"), "1");
+    assert!(store.load(&first.key).await.expect("no fault").is_none(), "with the record");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_are_gone_after_the_time_that_was_asked_for() {
+    let server = server();
+    let builder = RedisStore::builder(server.url()).with_user_ttl(Duration::from_millis(400));
+    let store = builder.build().await.expect("a store");
+    let account = Account::new(1, "ada", "hash");
+    store.insert(&account).await.expect("new");
+    let life = |key: &str| -> i64 {
+        ask(server.port(), &format!("PTTL {key}")).parse().expect("a number")
+    };
+    assert!((1..=400).contains(&life("keep:{1}:user")));
+    assert!(life("keep:login:ada") > 400, "the name is theirs for longer");
+    assert_eq!(ask(server.port(), "PEXPIRE keep:login:ada 5000"), "1");
+    assert!(store.update(&account).await.expect("no fault"));
+    assert!(life("keep:login:ada") > 5_000, "and gets longer with them");
+    while store.by_id(account.id()).await.expect("no fault").is_some() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(store.by_login("ada").await.expect("no fault").is_none());
+    store.insert(&Account::new(2, "ada", "hash")).await.expect("the name is free");
+}

@@ -1,0 +1,178 @@
+//! Servers that die or hang under load.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tower_keep_redis::RedisStore;
+use tower_keep_tests::load::Load;
+use xtask::servers::{Kind, Server};
+
+use crate::{ask, impatient, server};
+
+/// The slots of a cluster's second master.
+pub(crate) const SECOND: std::ops::Range<usize> = 16_384 / 3..16_384 * 2 / 3;
+
+const CLIENTS: usize = 64;
+/// How soon everybody is served again.
+const RECOVERY: Duration = Duration::from_secs(1);
+
+async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("no panic")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_server_is_killed_under_load_and_comes_back() {
+    let mut server = server();
+    let store = impatient(&server.url(), 1_000).await;
+    let load = Load::start(Arc::new(store), CLIENTS).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let killed = Instant::now();
+    server.kill();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let (server, back) = in_background(move || {
+        let before = Instant::now();
+        server.run().expect("it comes back");
+        (server, (before, Instant::now()))
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let late = load.stop().await.served_but_for(killed, back.0, back.1);
+    assert!(late <= RECOVERY, "the last failed {late:?} after the server was back");
+    drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_server_hangs_under_load_and_goes_on() {
+    let server = server();
+    let store = impatient(&server.url(), 1_000).await;
+    let load = Load::start(Arc::new(store), CLIENTS).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let frozen = Instant::now();
+    server.freeze(true);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let until = Instant::now();
+    server.freeze(false);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    // What was begun just before it went on may be answered by it.
+    let until = until - Duration::from_secs(1);
+    let late = load.stop().await.served_but_for(frozen, until, until + Duration::from_secs(1));
+    assert!(late <= RECOVERY, "the last failed {late:?} after the server went on");
+}
+
+/// Of how many writes in which the last word was given nothing is left.
+#[derive(Debug)]
+struct Lost {
+    writes: usize,
+    /// How long before the server died the earliest of them was confirmed.
+    earliest: Duration,
+}
+
+/// A master with a replica dies under load, by `harm`; the replica takes over.
+async fn a_master_dies_under_load(
+    mut cluster: Server,
+    replicas: usize,
+    longest_away: Duration,
+    harm: impl FnOnce(&mut Server) + Send + 'static,
+) -> Lost {
+    let port = cluster.port();
+    let builder = RedisStore::builder(cluster.url()).with_timeout(Duration::from_secs(1));
+    let store = builder.with_replicas_to_wait_for(replicas).build().await.expect("a store");
+    let load = Load::start(Arc::new(store), CLIENTS).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let victim = &mut cluster.members()[0];
+    let harmed = Instant::now();
+    harm(victim);
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let last = Instant::now() - Duration::from_secs(3);
+    let outcome = load.stop().await;
+    let mut lost = Lost { writes: 0, earliest: Duration::ZERO };
+    let mut away: HashMap<bool, Duration> = HashMap::new();
+    for (number, seen) in outcome.0.iter().enumerate() {
+        let slot: usize =
+            ask(port, &format!("CLUSTER KEYSLOT {{{number}}}")).parse().expect("a slot");
+        let is_victims = SECOND.contains(&slot);
+        for (at, step) in &seen.faults {
+            let after = at.saturating_duration_since(harmed);
+            // Who is logged in stays so, unless it is the victim who knows; logging in and out also needs
+            // the name's slot and the session's.
+            assert!(is_victims || *step != "/secret", "client {number}, {step}, after {after:?}");
+            let longest = away.entry(is_victims).or_default();
+            *longest = (*longest).max(after);
+        }
+        if !is_victims {
+            assert!(seen.slowest < Duration::from_secs(1), "client {number}: {:?}", seen.slowest);
+        }
+        assert!(seen.faults.iter().all(|(at, _)| *at + Duration::from_secs(1) > harmed));
+        assert!(seen.served.iter().any(|at| *at > last), "client {number} is served again");
+        for wrong in &seen.wrong {
+            // A word that was given after the replica had taken over is not lost.
+            assert!(wrong.confirmed < harmed + Duration::from_secs(1), "{wrong:?}");
+            lost.writes += 1;
+            lost.earliest = lost.earliest.max(harmed.saturating_duration_since(wrong.confirmed));
+        }
+    }
+    let confirmed: usize = outcome.0.iter().map(|seen| seen.confirmed).sum();
+    println!("last refused: {away:?}; of {confirmed} logins and logouts lost: {lost:?}");
+    let longest = away.values().max().copied().unwrap_or_default();
+    assert!(longest < longest_away, "the replica has taken over, and it was noticed");
+    lost
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_master_of_a_cluster_is_killed_under_load_and_its_replica_takes_over() {
+    let cluster = Server::start(Kind::RedisCluster).expect("a cluster");
+    let lost = a_master_dies_under_load(cluster, 0, Duration::from_secs(6), Server::kill).await;
+    assert!(lost.earliest < Duration::from_secs(1), "{lost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_waits_for_its_replica_is_not_lost_with_the_master() {
+    let cluster = Server::start(Kind::RedisCluster).expect("a cluster");
+    // There is a replica to wait for again when the dead one is back.
+    let lost = a_master_dies_under_load(cluster, 1, Duration::from_secs(11), |victim| {
+        victim.kill();
+        std::thread::sleep(Duration::from_secs(5));
+        victim.run().expect("it comes back");
+    })
+    .await;
+    assert_eq!(lost.writes, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_master_of_a_cluster_hangs_under_load_and_its_replica_takes_over() {
+    let cluster = Server::start(Kind::RedisCluster).expect("a cluster");
+    let lost = a_master_dies_under_load(cluster, 0, Duration::from_secs(6), |victim| {
+        victim.freeze(true);
+        std::thread::sleep(Duration::from_secs(5));
+        victim.freeze(false);
+    })
+    .await;
+    assert!(lost.earliest < Duration::from_secs(1), "{lost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_master_of_sentinels_is_killed_under_load_and_its_replica_takes_over() {
+    let mut sentinels = Server::start(Kind::RedisSentinel).expect("sentinels");
+    let store = impatient(&sentinels.url(), 1_000).await;
+    let load = Load::start(Arc::new(store), CLIENTS).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let killed = Instant::now();
+    // The machine of the master and of the first sentinel, as it were.
+    sentinels.freeze(true);
+    sentinels.members()[0].kill();
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let outcome = load.stop().await;
+    let faults = outcome.0.iter().flat_map(|seen| &seen.faults).map(|(at, _)| *at);
+    let away = faults.max().expect("it was noticed").saturating_duration_since(killed);
+    let wrong: Vec<_> = outcome.0.iter().flat_map(|seen| &seen.wrong).collect();
+    println!("last refused after {away:?}; lost: {}", wrong.len());
+    for wrong in wrong {
+        assert!(wrong.confirmed < killed + Duration::from_secs(1), "{wrong:?}");
+    }
+    sentinels.freeze(false);
+    for seen in &outcome.0 {
+        let last = killed + Duration::from_secs(12);
+        assert!(seen.served.iter().any(|at| *at > last), "everybody is served again");
+    }
+}

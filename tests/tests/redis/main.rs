@@ -1,0 +1,91 @@
+//! Redis, by what it is alone in: keys that expire, slots, failovers, and all the ways in which it is
+//! away. Each test that breaks a server has one of its own.
+
+mod faults;
+mod lifetimes;
+mod load;
+mod names;
+mod opening;
+mod slots;
+
+use std::error::Error;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tower_keep_core::{
+    AuthUser, End, EndReason, NewLogin, Rotation, SessionRecord, SessionStore, StoreError,
+    StoreErrorKind,
+};
+use tower_keep_redis::RedisStore;
+use tower_keep_testkit::contract::sessions::new_record;
+use xtask::servers::{Kind, Server, call_redis};
+
+fn env(variable: &str) -> String {
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set; `cargo xtask servers` starts a server"))
+}
+
+/// What no other test's keys begin with.
+fn prefix() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("r{}-{}:", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+async fn open(url: &str) -> RedisStore {
+    RedisStore::builder(url).build().await.expect("a store")
+}
+
+/// A store that gives up soon.
+async fn impatient(url: &str, millis: u64) -> RedisStore {
+    let builder = RedisStore::builder(url).with_timeout(Duration::from_millis(millis));
+    builder.build().await.expect("a store")
+}
+
+fn server() -> Server {
+    Server::start(Kind::Redis).expect("a server")
+}
+
+fn ask(port: u16, words: &str) -> String {
+    call_redis(port, words).expect("an answer").trim().to_owned()
+}
+
+fn login(record: &SessionRecord) -> NewLogin<'_> {
+    NewLogin { record, replacing: &[], ended_until: record.expires, limit: None }
+}
+
+async fn begin<U: AuthUser>(store: &RedisStore<U>, user: &str) -> SessionRecord {
+    let record = new_record(&user.into());
+    store.create(&login(&record)).await.expect("a new session");
+    record
+}
+
+fn end(record: &SessionRecord) -> End {
+    End { at: record.created, reason: EndReason::Ended, keep_until: record.expires }
+}
+
+fn rotation(record: &SessionRecord) -> Rotation {
+    let (key, at, expires) = (record.key, record.created.plus(10), record.expires);
+    Rotation { key, from: record.generation, at, remember_expires: None, expires }
+}
+
+/// Everything that an error says, for whoever reads the log.
+fn said(error: &StoreError) -> String {
+    let mut said = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        said += &format!(": {error}");
+        source = error.source();
+    }
+    said
+}
+
+async fn refused(url: &str) -> String {
+    let builder = RedisStore::builder(url).with_timeout(Duration::from_secs(2));
+    let error = builder.build().await.expect_err("it can't be opened");
+    let said = said(&error);
+    // What nobody waits for to get better.
+    let is_wrong = !said.contains("no connection") || said.contains("WRONGPASS");
+    let is_unsupported = error.kind() == StoreErrorKind::Unsupported;
+    assert!(is_unsupported || !is_wrong, "{error:?}");
+    said
+}

@@ -1,0 +1,236 @@
+//! How a store is opened, and what is said where it can't be.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tower_keep_core::{
+    Account, AuthUser, LoginStore, SessionStore, StoreErrorKind, UserDirectory, UserFinder, UserId,
+};
+use tower_keep_redis::{RedisStore, TlsCertificates, UserFormat};
+use tower_keep_testkit::contract;
+use tower_keep_testkit::contract::sessions::new_record;
+use xtask::servers::Server;
+
+use crate::{ask, begin, env, login, open, prefix, refused, said, server};
+
+#[tokio::test]
+async fn what_is_wrong_shows_at_the_start_and_names_the_mend() {
+    let (one, cluster, sentinel) =
+        (env("REDIS_URL"), env("REDIS_CLUSTER_URL"), env("REDIS_SENTINEL_URL"));
+    let node = cluster.replace("redis+cluster", "redis");
+    for (url, words) in [
+        (node.split(',').next().unwrap_or_default().to_owned(), "redis+cluster://"),
+        (one.replace("redis://", "redis+cluster://"), "let the URL begin with redis://"),
+        (one.replace(":secret@", ":wrong-secret@"), "WRONGPASS"),
+        (cluster.replace(":secret@", ":wrong-secret@"), "WRONGPASS"),
+        (one.replace(":secret@", ""), "NOAUTH"),
+        (sentinel.replace("/keep", "/other"), "the sentinels call \"other\""),
+        ("redis://127.0.0.1:1".to_owned(), "no connection to 127.0.0.1:1"),
+        ("redis://no-such-host.invalid".to_owned(), "no connection to no-such-host.invalid"),
+        ("postgres://:wrong-secret@127.0.0.1".to_owned(), "redis+cluster://"),
+    ] {
+        let said = refused(&url).await;
+        assert!(said.contains(words), "{url}: {said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+    let builder = RedisStore::builder(&one).with_reads_from_replicas();
+    assert!(said(&builder.build().await.expect_err("no replicas")).contains("sentinels"));
+    let builder = RedisStore::builder(&one).with_key_prefix("a{b}");
+    assert!(said(&builder.build().await.expect_err("braces")).contains("braces"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_and_a_database_of_its_own_will_do() {
+    let server = server();
+    let socket = server.directory().join("socket");
+    let url = format!("redis+unix://{}?db=3&pass=secret", socket.display());
+    let store = open(&url).await;
+    let record = begin(&store, "1").await;
+    assert_eq!(store.load(&record.key).await.expect("no fault").as_deref(), Some(&record));
+    assert!(ask(server.port(), "INFO keyspace").contains("db3:"));
+    let other = open(&format!("{}/2", server.url())).await;
+    assert!(other.load(&record.key).await.expect("no fault").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_can_be_encrypted() {
+    let mut authority = rcgen::CertificateParams::new([]).expect("parameters");
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_key = rcgen::KeyPair::generate().expect("a key");
+    let root = authority.self_signed(&authority_key).expect("a certificate").pem();
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let own = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("parameters");
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let own = own.signed_by(&key, &issuer).expect("a certificate");
+    let directory = tempfile::tempdir().expect("a directory");
+    // The server runs as somebody else.
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("a directory");
+    for (name, text) in [("root", root.clone()), ("own", own.pem()), ("key", key.serialize_pem())] {
+        std::fs::write(path(name), text).expect("a file");
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    let port = port.expect("a free port").port().to_string();
+    let (root_file, own_file, key_file) = (path("root"), path("own"), path("key"));
+    let _server = Server::start_redis(&[
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &own_file,
+        "--tls-key-file",
+        &key_file,
+        "--tls-ca-cert-file",
+        &root_file,
+        "--tls-auth-clients",
+        "no",
+    ])
+    .expect("a server");
+    let url = format!("rediss://:secret@localhost:{port}");
+    let said = refused(&url).await;
+    assert!(said.contains("certificate"), "an authority that nobody knows: {said}");
+    let root_cert = Some(root.into_bytes());
+    let certificates = TlsCertificates { client_tls: None, root_cert };
+    let store = RedisStore::builder(url).with_certificates(certificates).build().await;
+    let store = store.expect("a store");
+    let record = begin(&store, "1").await;
+    assert_eq!(store.load(&record.key).await.expect("no fault").as_deref(), Some(&record));
+}
+
+#[tokio::test]
+async fn a_server_that_evicts_is_warned_of() {
+    let said = |server: &Server| {
+        let url = server.url();
+        async move {
+            let log = Log::default();
+            let writer = log.clone();
+            let subscriber =
+                tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+            let guard = tracing::subscriber::set_default(subscriber.finish());
+            open(&url).await;
+            drop(guard);
+            let log = log.0.lock().expect("no writer panics");
+            String::from_utf8_lossy(&log).into_owned()
+        }
+    };
+    let server = Server::start_redis(&["--maxmemory-policy", "allkeys-lru"]).expect("a server");
+    let warned = said(&server).await;
+    assert!(warned.contains("WARN") && warned.contains("noeviction"), "{warned}");
+    assert!(warned.contains("allkeys-lru"), "{warned}");
+    assert_eq!(ask(server.port(), "CONFIG SET maxmemory-policy noeviction"), "OK");
+    assert_eq!(said(&server).await, "");
+}
+
+/// What is logged on this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no writer panics").extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_may_only_what_the_readme_lists_is_enough() {
+    let server = server();
+    let rights = "ACL SETUSER site on >site-secret ~keep:* +get +mget +set +del +exists +pttl +pexpire \
+        +zadd +zrem +zcard +zrange +zrangebyscore +eval +evalsha +info";
+    assert_eq!(ask(server.port(), rights), "OK");
+    let url = server.url().replace(":secret@", "site:site-secret@");
+    let store = open(&url).await;
+    contract::run_all(|| async { store.clone() }).await;
+    assert_eq!(ask(server.port(), "ACL SETUSER site -info -evalsha -eval"), "OK");
+    let store = open(&url).await;
+    let record = new_record(&"1".into());
+    let error = store.create(&login(&record)).await.expect_err("no right");
+    assert_eq!(error.kind(), StoreErrorKind::Unsupported);
+    assert!(said(&error).contains("NOPERM"), "{}", said(&error));
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Member {
+    id: u64,
+    email: String,
+    tags: Vec<String>,
+}
+
+impl AuthUser for Member {
+    fn id(&self) -> UserId {
+        self.id.into()
+    }
+
+    fn stamp(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(self.email.as_bytes())
+    }
+}
+
+fn member(id: u64) -> Member {
+    Member { id, email: format!("{id}@example.com"), tags: vec!["a".into(), "é\0".into()] }
+}
+
+/// Lines instead of JSON.
+struct Lines;
+
+impl UserFormat<Member> for Lines {
+    fn write(&self, member: &Member) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+        Ok([&[member.id.to_string(), member.email.clone()][..], &member.tags[..]]
+            .concat()
+            .join("\n")
+            .into_bytes())
+    }
+
+    fn read(&self, bytes: &[u8]) -> Result<Member, Box<dyn Error + Send + Sync>> {
+        let mut lines = std::str::from_utf8(bytes)?.lines();
+        let id = lines.next().ok_or("no id")?.parse()?;
+        let email = lines.next().ok_or("no e-mail")?.to_owned();
+        Ok(Member { id, email, tags: lines.map(str::to_owned).collect() })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn own_users_are_kept_in_either_format() {
+    for variable in ["REDIS_URL", "REDIS_SENTINEL_URL", "REDIS_CLUSTER_URL"] {
+        let builder = || RedisStore::builder(env(variable)).with_key_prefix(prefix());
+        let email: fn(&Member) -> &str = |member| &member.email;
+        let json = builder().with_users(email).build().await.expect("a store");
+        let lines = builder().with_users_in(Lines, email).build().await.expect("a store");
+        for store in [json, lines] {
+            let (one, two) = (member(1), member(2));
+            store.insert(&one).await.expect("new");
+            store.insert(&two).await.expect("new");
+            let found = store.by_login("1@example.com").await.expect("no fault");
+            assert_eq!(found.as_deref(), Some(&one));
+            let renamed = Member { email: "new".into(), ..one.clone() };
+            assert!(store.update(&renamed).await.expect("no fault"));
+            assert!(store.by_login("1@example.com").await.expect("no fault").is_none());
+            let record = begin(&store, "1").await;
+            let login = store.load_login(&record.key, Some(&1.into())).await.expect("no fault");
+            assert_eq!(login.expect("a login").user.as_deref(), Some(&renamed));
+            let both = store.by_ids(&[2.into(), 3.into(), 1.into()]).await.expect("no fault");
+            let both: Vec<_> = both.iter().map(Option::as_deref).collect();
+            assert_eq!(both, [Some(&two), None, Some(&renamed)]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_stored_can_be_read_with_redis_cli() {
+    let server = server();
+    let store = open(&server.url()).await;
+    store.insert(&Account::new(42, "ada", "hash")).await.expect("new");
+    begin(&store, "42").await;
+    let user = ask(server.port(), "GET keep:{42}:user");
+    assert!(user.ends_with(r#" {"id":"42","login":"ada","password_hash":"hash"}"#), "{user}");
+    assert!(ask(server.port(), "GET keep:login:ada").ends_with(" 42"));
+    let keys = ask(server.port(), "KEYS keep:{42}:session:*");
+    let record = ask(server.port(), &format!("GET {keys}"));
+    assert!(record.starts_with("1 0 - - ") && record.contains(" 8 passwordTest/1.0"), "{record}");
+}
