@@ -236,7 +236,8 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         self
     }
 
-    /// Opens the store. A server has to answer; of a cluster, each master.
+    /// Opens the store. A server has to answer; of a cluster, one that knows the others. A master that does not
+    /// is warned of.
     ///
     /// # Errors
     ///

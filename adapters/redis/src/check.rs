@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use redis::Value;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -34,8 +35,14 @@ pub(crate) async fn check(servers: &Servers, timeout: Duration) -> Result<(), Fa
                 }
                 fault
             })?;
-            for master in cluster.masters() {
-                check_server(&info(&master, deadline).await?)?;
+            let masters = cluster.masters();
+            let asked = masters.iter().map(|master| info(master, deadline));
+            for answer in join_all(asked).await {
+                match answer {
+                    Ok(info) => check_server(&info)?,
+                    // Its users have to wait; those of other slots don't.
+                    Err(fault) => warn!(?fault, "a master of the cluster does not answer"),
+                }
             }
             Ok(())
         }

@@ -108,7 +108,7 @@
 //! | --- | --- |
 //! | the keys' names | `keys.rs` |
 //! | the scripts | `commit.lua`, `records.lua`, `owner.lua`; what sends them: `script.rs` |
-//! | how a login name is taken | `users.rs` |
+//! | how a login name is taken | `names.rs` |
 //! | what a login writes | `create.rs` |
 //! | how records are found, changed and ended | `find.rs`, `sessions.rs` |
 //! | which server is asked, and when again | `servers.rs`, `cluster.rs` |
@@ -126,6 +126,7 @@ mod format;
 mod keys;
 mod link;
 mod logins;
+mod names;
 mod record;
 mod script;
 mod servers;
