@@ -7,13 +7,16 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tower_keep_core::{
     Account, AuthUser, LoginStore, SessionStore, StoreErrorKind, UserDirectory, UserFinder, UserId,
+    UserStore,
 };
 use tower_keep_redis::{RedisStore, TlsCertificates, UserFormat};
 use tower_keep_testkit::contract;
 use tower_keep_testkit::contract::sessions::new_record;
-use xtask::servers::Server;
+use xtask::servers::{Kind, Server};
 
-use crate::{ask, begin, env, login, open, prefix, refused, said, server};
+use crate::{
+    ask, begin, end, env, impatient, login, open, prefix, refused, rotation, said, server,
+};
 
 #[tokio::test]
 async fn what_is_wrong_shows_at_the_start_and_names_the_mend() {
@@ -138,13 +141,19 @@ impl std::io::Write for Log {
     }
 }
 
+/// What the README lists as enough, everywhere.
+const RIGHTS: &str = "ACL SETUSER site on >site-secret ~keep:* +get +mget +set +del +exists +pttl \
+                      +pexpire +zadd +zrem +zcard +zrange +zrangebyscore +eval +evalsha +info";
+
+fn as_site(url: &str) -> String {
+    url.replace(":secret@", "site:site-secret@")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_who_may_only_what_the_readme_lists_is_enough() {
     let server = server();
-    let rights = "ACL SETUSER site on >site-secret ~keep:* +get +mget +set +del +exists +pttl +pexpire \
-        +zadd +zrem +zcard +zrange +zrangebyscore +eval +evalsha +info";
-    assert_eq!(ask(server.port(), rights), "OK");
-    let url = server.url().replace(":secret@", "site:site-secret@");
+    assert_eq!(ask(server.port(), RIGHTS), "OK");
+    let url = as_site(&server.url());
     let store = open(&url).await;
     contract::run_all(|| async { store.clone() }).await;
     assert_eq!(ask(server.port(), "ACL SETUSER site -info -evalsha -eval"), "OK");
@@ -153,6 +162,50 @@ async fn a_user_who_may_only_what_the_readme_lists_is_enough() {
     let error = store.create(&login(&record)).await.expect_err("no right");
     assert_eq!(error.kind(), StoreErrorKind::Unsupported);
     assert!(said(&error).contains("NOPERM"), "{}", said(&error));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_it_is_behind_sentinels_and_in_a_cluster_with_what_is_listed_for_them() {
+    for (kind, more) in [
+        (Kind::RedisSentinel, "+role"),
+        (Kind::RedisCluster, "+cluster|slots +asking +wait +readonly"),
+    ] {
+        let mut servers = Server::start(kind).expect("servers");
+        let own = (kind == Kind::RedisCluster).then_some(servers.port());
+        let members =
+            servers.members().iter().filter(|member| member.kind() != Kind::RedisSentinel);
+        let ports: Vec<u16> = own.into_iter().chain(members.map(Server::port)).collect();
+        for port in ports {
+            assert_eq!(ask(port, &format!("{RIGHTS} {more}")), "OK");
+        }
+        let builder = RedisStore::builder(as_site(&servers.url()));
+        let builder = match kind {
+            Kind::RedisCluster => builder.with_replicas_to_wait_for(1).with_reads_from_replicas(),
+            _ => builder,
+        };
+        let store = builder.build().await.expect("rights that are enough");
+        let account = Account::new(7, "ada", "hash");
+        store.insert(&account).await.expect("a new account");
+        let record = begin(&store, "7").await;
+        let found = store.load_login(&record.key, Some(account.id())).await.expect("no fault");
+        assert_eq!(found.and_then(|found| found.user).as_deref(), Some(&account));
+        store.rotate(&rotation(&record)).await.expect("no fault").expect("it is there");
+        assert_eq!(store.revoke(&[record.key], &end(&record)).await.expect("no fault"), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_opens_while_a_master_of_its_cluster_is_away() {
+    let mut cluster = Server::start(Kind::RedisCluster).expect("a cluster");
+    let url = cluster.url();
+    cluster.members()[1].freeze(true);
+    let store = impatient(&url, 1_000).await;
+    let mut answers = Vec::new();
+    for id in 0..30_u64 {
+        answers.push(store.by_id(&id.into()).await.is_ok());
+    }
+    assert!(answers.contains(&true), "users in other slots are found");
+    cluster.members()[1].freeze(false);
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
