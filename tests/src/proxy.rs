@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, Uri, header};
+use http::{StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -32,6 +32,8 @@ pub struct Seen {
     pub method: String,
     /// The `authorization` that it came with.
     pub authorization: Option<String>,
+    /// Its `x-goog-request-params`, by which Google's front end knows where it belongs.
+    pub routing: Option<String>,
 }
 
 #[derive(Default)]
@@ -116,12 +118,12 @@ impl Plan {
 
 async fn pass(State(behind): State<Behind>, mut request: Request) -> Response {
     let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
-    let authorization = request.headers().get(header::AUTHORIZATION);
-    let authorization = authorization.and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let authorization = header(&request, "authorization");
+    let routing = header(&request, "x-goog-request-params");
     let fate = {
         let mut plan = behind.plan.lock().unwrap_or_else(PoisonError::into_inner);
         let fate = plan.fate(&method);
-        plan.seen.push(Seen { method, authorization });
+        plan.seen.push(Seen { method, authorization, routing });
         fate
     };
     match fate {
@@ -136,6 +138,10 @@ async fn pass(State(behind): State<Behind>, mut request: Request) -> Response {
         (Ok(answer), _) => answer.map(Body::new),
         (Err(error), _) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     }
+}
+
+fn header(request: &Request, name: &str) -> Option<String> {
+    request.headers().get(name)?.to_str().ok().map(str::to_owned)
 }
 
 /// An answer of a gRPC service that is only a status.

@@ -63,7 +63,14 @@ struct Settings {
     most_waiting: usize,
     endpoint: Option<String>,
     emulator: Option<String>,
-    key_file: Option<PathBuf>,
+    key: Option<ServiceAccountKey>,
+}
+
+/// Where a service account's key is.
+#[derive(Clone)]
+enum ServiceAccountKey {
+    File(PathBuf),
+    Json(String),
 }
 
 impl<U> fmt::Debug for DatastoreStoreBuilder<U> {
@@ -115,7 +122,7 @@ impl DatastoreStore {
                 most_waiting: MOST_WAITING,
                 endpoint: None,
                 emulator: None,
-                key_file: None,
+                key: None,
             },
             mapping: |login| Box::new(Accounts { login: login.to_owned() }),
             login_name: |account: &Account| account.login(),
@@ -128,7 +135,11 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     /// `login_name` says what they log in with.
     ///
     /// The key's id is read into the field [`id`](Self::with_id_field): an `i64` or a `String`, or the like. It
-    /// is not written as a property.
+    /// is not written as a property. The login name is the property
+    /// [`username`](Self::with_login_property), compared byte for byte.
+    ///
+    /// [`update`](tower_keep_core::UserDirectory::update) writes all fields of the type: of two at once, one here
+    /// and one elsewhere, the later one counts.
     ///
     /// ```no_run
     /// use std::borrow::Cow;
@@ -181,7 +192,8 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
         self
     }
 
-    /// The property that holds the login name; `username` unless told otherwise. It has to be indexed.
+    /// The property that holds the login name; `username` unless told otherwise. It has to be indexed; users whose
+    /// own is not are not found by it.
     pub fn with_login_property(mut self, property: impl Into<String>) -> Self {
         self.settings.login_property = property.into();
         self
@@ -215,8 +227,8 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     /// Properties that are excluded from indexes when they are first written, besides `password_hash`. A
     /// property that is there keeps its own setting.
     ///
-    /// An index costs storage and a part of each write, and what is indexed can be queried. Texts and blobs of
-    /// more than 1,500 bytes are always excluded.
+    /// An index costs storage and a part of each write, and what is indexed can be queried. An embedded entity is
+    /// excluded as a whole. Texts and blobs of more than 1,500 bytes are always excluded.
     pub fn with_unindexed<P: Into<String>>(
         mut self,
         properties: impl IntoIterator<Item = P>,
@@ -225,8 +237,8 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
         self
     }
 
-    /// What the names of this store's own kinds begin with; `Keep` unless told otherwise: `KeepSession`,
-    /// `KeepLogins`, and `KeepIndex_User_username`.
+    /// What the names of this store's own kinds begin with; `Keep` unless told otherwise: `KeepSession_User`,
+    /// `KeepLogins_User`, and `KeepIndex_User_username`.
     pub fn with_kind_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.settings.prefix = prefix.into();
         self
@@ -235,13 +247,15 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     /// The database deletes expired sessions itself, by a time-to-live policy:
     ///
     /// ```text
-    /// gcloud firestore fields ttls update expire_at --collection-group=KeepSession --enable-ttl
-    /// gcloud firestore fields ttls update expire_at --collection-group=KeepLogins --enable-ttl
+    /// gcloud firestore fields ttls update expire_at --collection-group=KeepSession_User --enable-ttl
+    /// gcloud firestore fields ttls update expire_at --collection-group=KeepLogins_User --enable-ttl
     /// ```
     ///
-    /// (With `--database=DATABASE` for a named one.) The property is not indexed then, which makes writes
+    /// (With `--project`, and `--database` for a named one; a policy covers all namespaces; another
+    /// [kind](Self::with_kind) or [prefix](Self::with_kind_prefix) has other groups.) The property is not indexed then, which makes writes
     /// cheaper and spares a [hotspot](https://cloud.google.com/datastore/docs/best-practices), and
-    /// `purge` has nothing to do. Switch the policy on first: without it, sessions stay for good.
+    /// `purge` has nothing to do. Switch the policy on first: without it, as on an emulator, sessions stay for
+    /// good, and `purge` does not find those that were written meanwhile.
     pub fn with_ttl_policy(mut self) -> Self {
         self.settings.expiry = Expiry::ByPolicy;
         self
@@ -255,7 +269,8 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     }
 
     /// How many calls may be under way or wait; 4,096 unless told otherwise. A call more is
-    /// [unavailable](tower_keep_core::StoreErrorKind::Unavailable) at once.
+    /// [unavailable](tower_keep_core::StoreErrorKind::Unavailable) at once. They share one connection, on which
+    /// Google's servers work at some 100 at a time.
     pub fn with_max_waiting(mut self, most: usize) -> Self {
         self.settings.most_waiting = most.clamp(1, Semaphore::MAX_PERMITS);
         self
@@ -263,12 +278,19 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
 
     /// Credentials of a service account, from its key's file (JSON), in place of the default ones.
     pub fn with_service_account_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.settings.key_file = Some(path.into());
+        self.settings.key = Some(ServiceAccountKey::File(path.into()));
+        self
+    }
+
+    /// The same from the text of such a file, as a secret manager gives it.
+    pub fn with_service_account_json(mut self, json: impl Into<String>) -> Self {
+        self.settings.key = Some(ServiceAccountKey::Json(json.into()));
         self
     }
 
     /// Another address of the service, such as a regional one or one of Private Service Connect:
-    /// `https://HOST`. Without TLS only on this machine (`http://localhost:PORT`).
+    /// `https://HOST`. Without TLS only on this machine (`http://localhost:PORT`). It counts more than
+    /// `DATASTORE_EMULATOR_HOST`.
     pub fn with_endpoint(mut self, url: impl Into<String>) -> Self {
         self.settings.endpoint = Some(url.into());
         self
@@ -296,11 +318,8 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
         let channel = channel(&endpoint.url, settings.timeout)?;
         let service = GoogleAuthMiddleware::new(channel, credentials, None);
         let service = service.map_err(|error| Fault::of_credentials(&error))?;
-        let client = Client {
-            service: DatastoreClient::new(service).max_decoding_message_size(usize::MAX),
-            partition: partition.clone(),
-            room: Semaphore::new(settings.most_waiting),
-        };
+        let service = DatastoreClient::new(service).max_decoding_message_size(usize::MAX);
+        let client = Client::new(service, partition.clone(), settings.most_waiting)?;
         let users = Users {
             mapping: mapping(&settings.login_property),
             login_name,
@@ -315,9 +334,17 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
             user_keys: settings.user_keys,
             prefix: settings.prefix,
         };
+        users.check(&keys)?;
         let (expiry, timeout) = (settings.expiry, settings.timeout);
-        let shared =
-            Shared { client: Arc::new(client), keys, users, expiry, timeout, turns: Turns::new() };
+        let shared = Shared {
+            client: Arc::new(client),
+            keys,
+            users,
+            expiry,
+            timeout,
+            turns: Turns::new(),
+            turns_of_names: Turns::new(),
+        };
         let store = DatastoreStore { shared: Arc::new(shared) };
         // Whether credentials, project and database are what they should be.
         let key = store.keys().logins(&UserId::from(""));
@@ -363,12 +390,6 @@ impl Settings {
                 return not("with_ancestors", kind);
             }
         }
-        if self.user_kind.starts_with(&self.prefix) {
-            let ours = ["Session", "Logins"].map(|own| format!("{}{own}", self.prefix));
-            if ours.contains(&self.user_kind) {
-                return Err(Fault::unsupported("with_kind is one of this store's own kinds"));
-            }
-        }
         if is_reserved(&self.id_field) && self.id_field != "__key__" {
             return not("with_id_field", &self.id_field);
         }
@@ -391,15 +412,23 @@ impl Settings {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        let headers = match &self.key_file {
-            Some(path) => {
-                let unreadable = |error: &dyn fmt::Display| {
-                    Fault::unsupported(format!("{}: {error}", path.display()))
-                };
-                let json = tokio::fs::read(path).await.map_err(|error| unreadable(&error))?;
+        let json = match &self.key {
+            Some(ServiceAccountKey::File(path)) => {
+                let unreadable = |error| Fault::unsupported(format!("{}: {error}", path.display()));
+                Some(tokio::fs::read_to_string(path).await.map_err(unreadable)?)
+            }
+            Some(ServiceAccountKey::Json(json)) => Some(json.clone()),
+            None => None,
+        };
+        let headers = match json {
+            Some(json) => {
                 // serde's own words may quote what is in it.
-                let key = serde_json::from_slice(&json)
-                    .map_err(|_| unreadable(&"this is not a key's file: it is not JSON"))?;
+                let key: Option<serde_json::Value> = serde_json::from_str(&json).ok();
+                let key = key.filter(serde_json::Value::is_object).ok_or_else(|| {
+                    Fault::unsupported(
+                        "the service account's key is not JSON: is it the file that the console or gcloud wrote?",
+                    )
+                })?;
                 GoogleAuthHeaders::from_service_account_key(key, GCP_DEFAULT_SCOPES.clone()).await
             }
             None => GoogleAuthHeaders::from_adc().await,
@@ -410,11 +439,13 @@ impl Settings {
 
     async fn partition(&self, is_emulator: bool) -> Result<PartitionId, Fault> {
         let place = place::read(&self.url)?;
-        let mut project = place.project.or_else(|| variable("DATASTORE_PROJECT_ID"));
+        let named = ["DATASTORE_PROJECT_ID", "GOOGLE_CLOUD_PROJECT"];
+        let named = || named.into_iter().find_map(variable);
+        let mut project = place.project.or_else(named);
         if project.is_none() {
             project = match is_emulator {
                 // An emulator takes any, and there is nobody to ask.
-                true => variable("GOOGLE_CLOUD_PROJECT"),
+                true => None,
                 false => GoogleEnvironment::detect_google_project_id().await,
             };
         }

@@ -1,11 +1,13 @@
 //! The calls of `google.datastore.v1`: each with a deadline, so many at once at most, and those that only
 //! read once more if they did not get there.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use gcloud_sdk::GoogleAuthMiddleware;
 use gcloud_sdk::google::datastore::v1::commit_request::{Mode, TransactionSelector};
 use gcloud_sdk::google::datastore::v1::datastore_client::DatastoreClient;
+use gcloud_sdk::google::datastore::v1::key::PathElement;
 use gcloud_sdk::google::datastore::v1::query_result_batch::MoreResultsType;
 use gcloud_sdk::google::datastore::v1::read_options::ConsistencyType;
 use gcloud_sdk::google::datastore::v1::run_query_request::QueryType;
@@ -15,7 +17,9 @@ use gcloud_sdk::google::datastore::v1::{
     Mutation, PartitionId, Query, ReadOptions, RollbackRequest, RunQueryRequest,
     TransactionOptions,
 };
+use gcloud_sdk::tonic::metadata::{Ascii, MetadataValue};
 use gcloud_sdk::tonic::{Code, Request, Response, Status};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -28,6 +32,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// So much longer the service may work on a call than anybody waits for it.
 const GRACE: Duration = Duration::from_millis(500);
+/// How long to try to roll back what nobody waits for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A lookup takes so many keys at most.
 pub(crate) const MOST_KEYS: usize = 1_000;
@@ -37,33 +43,24 @@ const MOST_ROUNDS: usize = 10_000;
 /// A transaction, as the service calls it.
 pub(crate) type TransactionId = Vec<u8>;
 
-/// What entities were found, by their keys' paths.
-pub(crate) struct Found(Vec<Entity>);
+/// What entities were found, by their keys' paths: answers spell out what requests leave away.
+pub(crate) struct Found(HashMap<Vec<PathElement>, Entity>);
 
 impl Found {
     /// The entity with this key.
     pub(crate) fn get(&self, key: &Key) -> Option<&Entity> {
-        self.0.iter().find(|entity| is_of(entity, key))
+        self.0.get(&key.path)
     }
 
-    /// The same, taken out.
-    pub(crate) fn take(&mut self, key: &Key) -> Option<Entity> {
-        let index = self.0.iter().position(|entity| is_of(entity, key))?;
-        Some(self.0.swap_remove(index))
+    /// The same, to keep.
+    pub(crate) fn remove(&mut self, key: &Key) -> Option<Entity> {
+        self.0.remove(&key.path)
     }
-}
 
-impl IntoIterator for Found {
-    type Item = Entity;
-    type IntoIter = std::vec::IntoIter<Entity>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+    /// All of them, in any order.
+    pub(crate) fn into_entities(self) -> impl Iterator<Item = Entity> {
+        self.0.into_values()
     }
-}
-
-fn is_of(entity: &Entity, key: &Key) -> bool {
-    entity.key.as_ref().is_some_and(|own| crate::keys::is_same(own, key))
 }
 
 /// What a query finds.
@@ -80,21 +77,29 @@ fn reading_in(transaction: &TransactionId) -> ReadOptions {
     ReadOptions { consistency_type: Some(ConsistencyType::Transaction(transaction.clone())) }
 }
 
+/// By this Google's front end knows where a call belongs; named databases need it.
+const ROUTING: &str = "x-goog-request-params";
+
 /// The service, and where in it the store is.
 pub(crate) struct Client {
-    pub(crate) service: DatastoreClient<GoogleAuthMiddleware>,
-    pub(crate) partition: PartitionId,
+    service: DatastoreClient<GoogleAuthMiddleware>,
+    partition: PartitionId,
+    routing: MetadataValue<Ascii>,
     /// How many calls may be under way or wait.
-    pub(crate) room: Semaphore,
+    room: Semaphore,
 }
 
 /// Makes a call, once.
 macro_rules! call {
-    ($self:ident, $deadline:expr, $method:ident, $request:expr) => {{
+    ($self:ident, $deadline:expr, $method:ident, $request:expr) => {
+        call!($self, $deadline, $method, $request, once)
+    };
+    ($self:ident, $deadline:expr, $method:ident, $request:expr, $how:ident) => {{
         let mut service = $self.service.clone();
-        $self.once($deadline, |timeout| {
+        $self.$how($deadline, |timeout| {
             let mut request = Request::new($request);
             request.set_timeout(timeout);
+            request.metadata_mut().insert(ROUTING, $self.routing.clone());
             async move { service.$method(request).await }
         })
     }};
@@ -134,6 +139,21 @@ pub(crate) async fn pause(tries: u32, deadline: Instant) -> bool {
 }
 
 impl Client {
+    /// A client of this part of the service, for so many calls at once.
+    pub(crate) fn new(
+        service: DatastoreClient<GoogleAuthMiddleware>,
+        partition: PartitionId,
+        most: usize,
+    ) -> Result<Self, Fault> {
+        let encoded = |id| utf8_percent_encode(id, NON_ALPHANUMERIC);
+        let mut routing = format!("project_id={}", encoded(&partition.project_id));
+        if !partition.database_id.is_empty() {
+            routing += &format!("&database_id={}", encoded(&partition.database_id));
+        }
+        let routing = routing.parse().map_err(|_| Fault::unsupported("a project's id is ASCII"))?;
+        Ok(Self { service, partition, routing, room: Semaphore::new(most) })
+    }
+
     fn project(&self) -> (String, String) {
         (self.partition.project_id.clone(), self.partition.database_id.clone())
     }
@@ -146,12 +166,21 @@ impl Client {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        // Whoever waits is bounded, and so is the time.
         let Ok(_room) = self.room.try_acquire() else {
-            return Err(Status::resource_exhausted(
-                "too many calls wait already: see with_max_waiting",
-            ));
+            let words = "too many calls wait already: see with_max_waiting";
+            return Err(Status::resource_exhausted(words));
         };
+        self.in_time(deadline, call).await
+    }
+
+    async fn in_time<T, F>(
+        &self,
+        deadline: Instant,
+        call: impl FnOnce(Duration) -> F,
+    ) -> Result<T, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
         // The service is told of a little more, so that who asks notices first.
         let left = deadline.saturating_duration_since(Instant::now()) + GRACE;
         let late = || Status::deadline_exceeded("no answer in time: see with_timeout");
@@ -170,7 +199,7 @@ impl Client {
         deadline: Instant,
     ) -> Result<Found, Fault> {
         let (project_id, database_id) = self.project();
-        let mut found = Vec::new();
+        let mut found = HashMap::new();
         for _ in 0..MOST_ROUNDS {
             if keys.is_empty() {
                 return Ok(Found(found));
@@ -184,7 +213,10 @@ impl Client {
                 ..LookupRequest::default()
             };
             let answer = read!(self, deadline, lookup, request)?;
-            found.extend(answer.found.into_iter().filter_map(|result| result.entity));
+            let entities = answer.found.into_iter().filter_map(|result| result.entity);
+            found.extend(
+                entities.filter_map(|entity| Some((entity.key.as_ref()?.path.clone(), entity))),
+            );
             keys = answer.deferred;
             keys.extend(later);
         }
@@ -209,7 +241,7 @@ impl Client {
         let transaction = self.begin(snapshot, deadline).await?;
         let found = self.pages(query, Some(&transaction), deadline).await;
         // It holds nothing; if this does not get there, the service forgets it.
-        let _ = self.rollback(transaction, deadline).await;
+        let _ = self.rollback(transaction).await;
         Ok(found?.entities)
     }
 
@@ -302,16 +334,12 @@ impl Client {
         done.map(drop).map_err(|status| Fault::of(&status))
     }
 
-    /// Ends a transaction without changes.
-    pub(crate) async fn rollback(
-        &self,
-        transaction: TransactionId,
-        deadline: Instant,
-    ) -> Result<(), Fault> {
+    /// Ends a transaction without changes. It takes nobody's room, as it gives some back.
+    pub(crate) async fn rollback(&self, transaction: TransactionId) -> Result<(), Fault> {
         let (project_id, database_id) = self.project();
         let request =
             RollbackRequest { project_id, database_id, transaction, ..RollbackRequest::default() };
-        let done = call!(self, deadline, rollback, request).await;
+        let done = call!(self, Instant::now() + PATIENCE, rollback, request, in_time).await;
         done.map(drop).map_err(|status| Fault::of(&status))
     }
 

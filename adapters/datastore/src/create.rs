@@ -48,10 +48,10 @@ impl<U: AuthUser> DatastoreStore<U> {
         if found.get(&own).is_some() {
             return Err(Fault::taken("session's key"));
         }
-        let mut logins = Logins::read(found.take(&logins))?;
+        let mut logins = Logins::read(found.remove(&logins))?;
         let mut replaced: Vec<SessionRecord> = Vec::new();
         for key in replacing {
-            let before = found.take(&keys.session(key)).map(record::read).transpose()?;
+            let before = found.remove(&keys.session(key)).map(record::read).transpose()?;
             let Some(before) = before else { continue };
             let standing = self.standing_for(transaction, before, &record.key).await?;
             let is_new =
@@ -61,7 +61,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         let mut over_limit = Vec::new();
         if let (Some(limit), Some(query)) = (limit, self.open_sessions(&record.user)) {
             let mut live = Vec::new();
-            for entity in transaction.query(query).await? {
+            for entity in self.own(transaction.query(query).await?) {
                 let other = record::read(entity)?;
                 let is_replaced = replaced.iter().any(|replaced| replaced.key == other.key);
                 if other.is_live(now) && !is_replaced {
@@ -69,7 +69,12 @@ impl<U: AuthUser> DatastoreStore<U> {
                 }
             }
             match limit.surplus(live) {
-                Some(oldest) => over_limit = oldest,
+                Some(oldest) => {
+                    // Once more by their keys: a query alone does not hold what it finds.
+                    let keys: Vec<_> = oldest.iter().map(|old| old.key).collect();
+                    let oldest = self.records(transaction, &keys).await?.into_iter();
+                    over_limit = oldest.filter(|old| old.is_live(now)).map(Arc::new).collect();
+                }
                 None => return unchanged(Creation::Full),
             }
         }

@@ -17,6 +17,8 @@ const LONGEST: usize = 400;
 pub(crate) enum Cause {
     /// Another transaction was faster; nothing was done, and a new transaction may succeed.
     Aborted,
+    /// The transaction is not there any more. Nothing was done, and a new one may succeed.
+    Gone,
     /// What was to be inserted is there already. Nothing was done.
     Taken,
     /// It did not get there, or the service is not there: nothing was done.
@@ -59,6 +61,12 @@ impl Fault {
         Self { cause: Cause::Aborted, words: words.to_owned() }
     }
 
+    /// More calls wait for the same than are allowed.
+    pub(crate) fn crowded() -> Self {
+        let words = "too many calls wait to write the same";
+        Self { cause: Cause::Refused, words: words.to_owned() }
+    }
+
     /// An answer of another shape than the call has.
     pub(crate) fn odd_answer() -> Self {
         Self::new(StoreErrorKind::Unavailable, "the service's answer is none to what was asked")
@@ -73,7 +81,7 @@ impl Fault {
             Code::Unavailable if is_unconnected(status) => Cause::Refused,
             Code::Unavailable | Code::DeadlineExceeded => Cause::Lost,
             // As after a restart, or when it has taken too long: it can begin anew.
-            Code::InvalidArgument if says_transaction_is_gone(status) => Cause::Aborted,
+            Code::InvalidArgument if says_transaction_is_gone(status) => Cause::Gone,
             Code::PermissionDenied
             | Code::Unauthenticated
             | Code::InvalidArgument
@@ -108,7 +116,7 @@ impl Fault {
 
     pub(crate) fn kind(&self) -> StoreErrorKind {
         match self.cause {
-            Cause::Aborted | Cause::Refused => StoreErrorKind::Unavailable,
+            Cause::Aborted | Cause::Gone | Cause::Refused => StoreErrorKind::Unavailable,
             Cause::Lost => StoreErrorKind::Timeout,
             Cause::Taken => StoreErrorKind::Conflict,
             Cause::Kind(kind) => kind,
@@ -139,9 +147,12 @@ fn is_unconnected(status: &Status) -> bool {
 
 /// Whether there were no credentials to send it with; and if so, whether there may be later.
 fn credentials(status: &Status) -> Option<bool> {
-    sources(status).find_map(|error| match error.downcast_ref::<SdkError>()?.kind() {
-        SdkErrorKind::Credentials(error) => Some(error.is_transient()),
-        _ => None,
+    sources(status).find_map(|error| {
+        let boxed = || error.downcast_ref::<Box<SdkError>>().map(Box::as_ref);
+        match error.downcast_ref::<SdkError>().or_else(boxed)?.kind() {
+            SdkErrorKind::Credentials(error) => Some(error.is_transient()),
+            _ => None,
+        }
     })
 }
 
@@ -198,7 +209,7 @@ mod tests {
             "Invalid transaction.",
         ] {
             let status = Status::invalid_argument(gone);
-            assert_eq!(Fault::of(&status).cause, Cause::Aborted);
+            assert_eq!(Fault::of(&status).cause, Cause::Gone);
         }
     }
 

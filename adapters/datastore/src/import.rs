@@ -102,7 +102,7 @@ impl<U: AuthUser> DatastoreStore<U> {
     ///
     /// # Errors
     ///
-    /// Faults alone; nothing of this batch is done then.
+    /// Faults alone. After a timeout the batch may have been done.
     pub async fn index_users(
         &self,
         from: Option<&Cursor>,
@@ -121,7 +121,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         query.start_cursor = from.map(|from| from.0.clone()).unwrap_or_default();
         let Page { entities, end, .. } = self.client().pages(query, None, deadline).await?;
         let next = (entities.len() == most).then_some(Cursor(end));
-        let entities = self.users_of(entities);
+        let entities = self.own(entities);
         let looked_at = entities.len();
         let mut problems = Vec::new();
         let mut claims: Vec<(Unique, Key)> = Vec::new();

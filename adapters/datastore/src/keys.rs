@@ -58,9 +58,10 @@ impl Keys {
         Key { partition_id: Some(self.partition.clone()), path }
     }
 
-    /// A key of one of this store's own kinds.
+    /// A key of one of this store's own kinds, below what users are below.
     fn own(&self, kind: String, name: String) -> Key {
-        self.key(vec![element(kind, Some(IdType::Name(name)))])
+        let own = element(kind, Some(IdType::Name(name)));
+        self.key(self.ancestors.iter().cloned().chain([own]).collect())
     }
 
     /// A user's key; `None` if this id can't be one, or is no part of a key.
@@ -97,13 +98,10 @@ impl Keys {
         }
     }
 
-    /// Whether this is the key of one of this store's users, and not of an entity of their kind that is below
-    /// something else.
-    pub(crate) fn is_user(&self, key: &Key) -> bool {
-        match key.path.split_last() {
-            Some((own, before)) => own.kind == self.user_kind && before == self.ancestors,
-            None => false,
-        }
+    /// Whether a key that a query has found is one of this store's, and not of an entity of the same kind that
+    /// is below something else.
+    pub(crate) fn is_own(&self, key: &Key) -> bool {
+        key.path.split_last().is_some_and(|(_, before)| before == self.ancestors)
     }
 
     /// The key that all users are below, if there is one.
@@ -114,12 +112,11 @@ impl Keys {
     /// The index entity of a user's property: whose this value is.
     pub(crate) fn index(&self, property: &str, value: &str) -> Key {
         let kind = format!("{}Index_{}_{property}", self.prefix, self.user_kind);
-        let own = element(kind, Some(IdType::Name(part(value))));
-        self.key(self.ancestors.iter().cloned().chain([own]).collect())
+        self.own(kind, part(value))
     }
 
     pub(crate) fn session_kind(&self) -> String {
-        format!("{}Session", self.prefix)
+        format!("{}Session_{}", self.prefix, self.user_kind)
     }
 
     /// A session record's key.
@@ -129,7 +126,7 @@ impl Keys {
     }
 
     pub(crate) fn logins_kind(&self) -> String {
-        format!("{}Logins", self.prefix)
+        format!("{}Logins_{}", self.prefix, self.user_kind)
     }
 
     /// The key of what is kept of a user's logins together.

@@ -25,23 +25,28 @@
 //! | `None`, `()` | null | a property that is missing |
 //! | integers, as far as `i64` | integer | |
 //! | `f32`, `f64` | double | integer |
-//! | `bool` | boolean | |
+//! | `bool` | boolean | integer 0 or 1, which it stays |
 //! | `String`, `char`, a variant that is only a name | string | |
 //! | bytes ([`serde_bytes`](https://docs.rs/serde_bytes)) | blob | |
 //! | sequences, tuples | array, which holds no arrays | `Vec<u8>`: blob |
 //! | structs, maps, other variants | embedded entity | |
-//! | [`timestamp`] | timestamp | a string in RFC 3339, or a `SystemTime`, is read from one |
+//! | [`timestamp`] | timestamp | a field without it: a string in RFC 3339, or a `SystemTime` |
 //! | [`EntityKey`] | key | |
 //! | [`LatLng`] | lat/lng | |
 //!
-//! A missing property is an error, unless the field is an `Option` or has `#[serde(default)]`; one that the type
-//! does not know is passed over. Errors name kind, key and property, and quote no value.
+//! A missing property is an error, unless the field is an `Option` or has `#[serde(default)]` (with an attribute
+//! `with`, also an `Option` needs that). Null is not missing: it is `None`, or what
+//! [`null_as_default`] makes of it. What the type does not know is passed over. Errors name kind, key and
+//! property, and quote no value.
 //!
 //! A write keeps what is stored and the type does not know of: properties, of embedded entities too; whether
 //! each is indexed; and types, where the new value can have them (a string in RFC 3339 stays a timestamp where
 //! there was one, numbers stay integers or doubles, bytes a blob). What `skip_serializing_if` skips is removed;
 //! what `skip_serializing` never writes stays as it is. A map is written whole. Elements of an array that are
 //! there already keep what is theirs, wherever they are then.
+//!
+//! Within `#[serde(flatten)]` serde reads values before it knows their types: there, ids and numbers are not read as
+//! strings or flags, nor blobs as `Vec<u8>`.
 //!
 //! The ready [`Account`](tower_keep_core::Account) is `username`, `password_hash`, `active`, and `stamp` if it is
 //! not the hash.
@@ -50,11 +55,11 @@
 //!
 //! | kind | named by | what it holds |
 //! | --- | --- | --- |
-//! | `KeepSession` | the session's key, in hexadecimal | a session record. Indexed are `user`, `open` and `expire_at` |
-//! | `KeepLogins` | the user's id | which sessions ended for a replay that the user was not told of. Whatever changes which sessions a user has writes it, so that of two such changes one sees the other |
+//! | `KeepSession_User` | the session's key, in hexadecimal | a session record. Indexed are `user`, `open` and `expire_at` |
+//! | `KeepLogins_User` | the user's id | which sessions ended for a replay that the user was not told of. Whatever begins a session or ends all writes it, so that of two such changes one sees the other |
 //! | `KeepIndex_User_username` | the login name | whose it is. Its user decides: with another name, or gone, it is nobody's |
 //!
-//! No composite index has to be made. Expired sessions are deleted by `upkeep` (`purge`), or by the database
+//! They are below what users are below, and named after the kind of users. No composite index has to be made. Expired sessions are deleted by `upkeep` (`purge`), or by the database
 //! itself: [`with_ttl_policy`](DatastoreStoreBuilder::with_ttl_policy).
 //!
 //! A login name is looked for by a query, so users whom others write are found as well. What keeps it unique is
@@ -69,10 +74,11 @@
 //! | --- | --- |
 //! | an authenticated request | one `Lookup`, of the record and the user; with a property for an id, a `RunQuery` beside it |
 //! | a look-up by login name | one `RunQuery` |
-//! | a login | `BeginTransaction`, `Lookup`, `Commit`; with a limit a `RunQuery` besides |
-//! | a logout, the next generation | `BeginTransaction`, `Lookup`, `Commit` |
+//! | a login | `BeginTransaction`, `Lookup`, `Commit`; with a limit a `RunQuery` and a `Lookup` besides |
+//! | a logout, the next generation | `BeginTransaction`, `Lookup`, `Commit`; where there is nothing to write, `Rollback` |
 //! | a list of sessions | one `RunQuery`; for hundreds of them, a transaction that only reads |
-//! | the end of all | `BeginTransaction`, `Lookup`, `RunQuery`, `Commit`, for each 4,000 of them |
+//! | the end of all | `BeginTransaction`, `RunQuery`, two `Lookup`, `Commit`, for each 1,000 of them |
+//! | `insert`, a rename | `BeginTransaction`, two `Lookup` or more, `RunQuery`, `Commit` |
 //!
 //! Transactions are begun explicitly, and rolled back whatever goes wrong, also when a request is dropped. One
 //! that was aborted, because another was faster, is tried again after a pause, up to 20 times; nothing else that
@@ -90,18 +96,24 @@
 //! | `PERMISSION_DENIED`, `UNAUTHENTICATED`, `INVALID_ARGUMENT`, `FAILED_PRECONDITION`, `NOT_FOUND` (of the database) | [unsupported], also by `build` |
 //! | no token can be had: for now, or at all | [unavailable], or [unsupported] |
 //! | an entity can't be read | [corrupt] |
+//! | an id or a login name that is to be inserted is taken | [conflict] |
 //!
 //! Visitors who are or were logged in get a 503 and keep their cookies; others browse on. The connection is made
 //! anew when it is lost; no call waits longer than [`with_timeout`](DatastoreStoreBuilder::with_timeout).
 //!
 //! # What it does not do
 //!
-//! - More than 4,000 sessions of one user end in several commits, so a list in between shows some of them.
-//! - `revoke` of many keys at once does it in one commit for each 4,000.
+//! - More than 1,000 sessions of one user, or keys in one `revoke`, end in several commits, so a list in between
+//!   shows some of them. A limit that is new can't end thousands of a user's sessions at their next login: end
+//!   them first.
+//! - A database whose concurrency mode is "optimistic with entity groups", as some old ones have
+//!   (`gcloud firestore databases describe`), has no queries in transactions; it has to be switched to
+//!   "pessimistic" or "optimistic".
 //! - A name of a key that is written like a number is found only with [`UserKeys::Name`].
 //!
 //! [unavailable]: tower_keep_core::StoreErrorKind::Unavailable
 //! [timeout]: tower_keep_core::StoreErrorKind::Timeout
+//! [conflict]: tower_keep_core::StoreErrorKind::Conflict
 //! [corrupt]: tower_keep_core::StoreErrorKind::Corrupt
 //! [unsupported]: tower_keep_core::StoreErrorKind::Unsupported
 //!
@@ -140,4 +152,4 @@ pub use builder::DatastoreStoreBuilder;
 pub use import::{Cursor, IndexProblem, Indexed};
 pub use keys::UserKeys;
 pub use store::DatastoreStore;
-pub use value::{EntityKey, LatLng, PathElement, timestamp};
+pub use value::{EntityKey, LatLng, PathElement, null_as_default, timestamp};

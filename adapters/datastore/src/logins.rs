@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::try_join;
+use futures_util::future::join;
 use tower_keep_core::{
     AuthUser, LoginStore, SessionKey, StoreError, StoredLogin, UserId, async_trait,
 };
@@ -28,9 +28,9 @@ impl<U: AuthUser> DatastoreStore<U> {
                 None => Ok(None),
             }
         };
-        let (mut found, asked) =
-            try_join(self.client().lookup(keys, None, deadline), asked).await?;
-        let Some(record) = found.take(&session).map(record::read).transpose()? else {
+        let (found, asked) = join(self.client().lookup(keys, None, deadline), asked).await;
+        let mut found = found?;
+        let Some(record) = found.remove(&session).map(record::read).transpose()? else {
             return Ok(None);
         };
         let record = Arc::new(record);
@@ -38,8 +38,8 @@ impl<U: AuthUser> DatastoreStore<U> {
             // A cookie that names nobody, or somebody else.
             self.user(&record.user, deadline).await?
         } else {
-            let looked_up = user.and_then(|user| found.take(&user));
-            asked.or(looked_up.map(|entity| self.read_user(entity)).transpose()?)
+            let looked_up = user.and_then(|user| found.remove(&user));
+            asked?.or(looked_up.map(|entity| self.read_user(entity)).transpose()?)
         };
         Ok(Some(StoredLogin { record, user }))
     }

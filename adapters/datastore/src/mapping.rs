@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tower_keep_core::{Account, AuthUser, UserId};
 
 use crate::error::Fault;
-use crate::keys::{Keys, UserKeys, user_id};
+use crate::keys::{Keys, UserKeys, is_same, user_id};
 use crate::value::{self, Error, Id, Plain, Properties};
 
 /// What the store knows of the application's users.
@@ -29,6 +29,11 @@ pub(crate) struct Users<U> {
 /// How a user becomes properties, and is read from them.
 pub(crate) trait Mapping<U>: Send + Sync + 'static {
     fn write(&self, user: &U) -> value::Result<Properties>;
+
+    /// The names of the user's fields, where they are known.
+    fn fields(&self) -> Option<&'static [&'static str]> {
+        None
+    }
 
     /// Reads a user, whose id may stand in the key alone.
     fn read(
@@ -51,6 +56,10 @@ impl<U> Serde<U> {
 impl<U: Serialize + DeserializeOwned + 'static> Mapping<U> for Serde<U> {
     fn write(&self, user: &U) -> value::Result<Properties> {
         value::write(user)
+    }
+
+    fn fields(&self) -> Option<&'static [&'static str]> {
+        value::fields::<U>()
     }
 
     fn read(
@@ -83,7 +92,7 @@ impl Mapping<Account> for Accounts {
         properties.put(PASSWORD_HASH, Plain::String(account.password_hash().to_owned()));
         properties.put(ACTIVE, Plain::Boolean(account.is_active()));
         if is_hash {
-            properties.skipped.push(STAMP);
+            properties.skipped.push(STAMP.into());
         } else {
             properties.put(STAMP, Plain::Blob(stamp.into_owned()));
         }
@@ -106,6 +115,8 @@ impl Mapping<Account> for Accounts {
         let is_active = match take(ACTIVE) {
             None => true,
             Some(ValueType::BooleanValue(is_active)) => is_active,
+            // As others write a flag.
+            Some(ValueType::IntegerValue(flag @ (0 | 1))) => flag == 1,
             Some(_) => return Err(Error::new("a boolean was expected").within(ACTIVE)),
         };
         let account = Account::new(id, login, hash).with_active(is_active);
@@ -127,6 +138,32 @@ fn text(value: Option<ValueType>) -> value::Result<String> {
 }
 
 impl<U: AuthUser> Users<U> {
+    /// Whether the settings fit the user type, as far as that can be known without a user.
+    pub(crate) fn check(&self, keys: &Keys) -> Result<(), Fault> {
+        let (login, id) = (&self.login_property, &self.id_field);
+        let looked_for = [Some(login.as_str()), keys.user_keys.property()];
+        let is_looked_for = |property: &&String| looked_for.contains(&Some(property.as_str()));
+        if let Some(property) = self.unindexed.iter().find(is_looked_for) {
+            let words = format!("`{property}` is looked for, so it can't be one of with_unindexed");
+            return Err(Fault::unsupported(words));
+        }
+        let Some(fields) = self.mapping.fields() else { return Ok(()) };
+        let known = fields.join(", ");
+        if !fields.contains(&login.as_str()) {
+            return Err(Fault::unsupported(format!(
+                "the user type has no field `{login}` for the login name; which is it of {known} (see \
+                 with_login_property)?"
+            )));
+        }
+        if keys.user_keys.property().is_none() && !fields.contains(&id.as_str()) {
+            return Err(Fault::unsupported(format!(
+                "the user type has no field `{id}` for the key's id; which is it of {known} (see \
+                 with_id_field)?"
+            )));
+        }
+        Ok(())
+    }
+
     /// The user of an entity.
     pub(crate) fn read(&self, keys: &Keys, entity: Entity) -> Result<U, Fault> {
         let key = entity.key.unwrap_or_default();
@@ -134,6 +171,12 @@ impl<U: AuthUser> Users<U> {
         let (id, in_key) = match &keys.user_keys {
             UserKeys::IdOrName | UserKeys::Name => {
                 let id = user_id(&key).ok_or_else(|| fault("the key has no id".to_owned()))?;
+                // Or else the next request would find somebody else.
+                if keys.user(&id).is_none_or(|own| !is_same(&own, &key)) {
+                    let words = "the id leads to another key: a name that is written like a number needs \
+                                 UserKeys::Name, and an id a number";
+                    return Err(fault(words.to_owned()));
+                }
                 let number = match key.path.last().and_then(|own| own.id_type.as_ref()) {
                     Some(IdType::Id(number)) => Some(*number),
                     _ => None,
@@ -141,8 +184,18 @@ impl<U: AuthUser> Users<U> {
                 (id, Some(number))
             }
             UserKeys::TextProperty(property) | UserKeys::IntegerProperty(property) => {
-                let id = entity.properties.get(property).and_then(text_of);
-                let no_id = || fault(format!("property `{property}` is to be the user's id"));
+                let stored = entity.properties.get(property);
+                // Of the type that it is looked for in, or else the next request would find nobody, or
+                // somebody else.
+                let id = stored.and_then(text_of).filter(|id| {
+                    let own = keys.property(id).map(|(_, own)| own);
+                    own.is_some() && own == stored.and_then(|stored| stored.value_type.clone())
+                });
+                let no_id = || {
+                    fault(format!(
+                        "property `{property}` is not of the type that with_user_keys says"
+                    ))
+                };
                 (id.ok_or_else(no_id)?, None)
             }
         };

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use gcloud_sdk::google::datastore::v1::value::ValueType;
 use gcloud_sdk::google::datastore::v1::{Entity, Key, Mutation, Query, Value};
+use tokio::time::Instant;
 use tower_keep_core::AuthUser;
 
 use crate::DatastoreStore;
@@ -78,10 +79,16 @@ impl<U: AuthUser> DatastoreStore<U> {
         limited(of_kind(&self.keys().user_kind, filters), MOST_ALIKE)
     }
 
-    /// Those of the answer who are users of this store.
-    pub(crate) fn users_of(&self, mut found: Vec<Entity>) -> Vec<Entity> {
-        found.retain(|entity| entity.key.as_ref().is_some_and(|key| self.keys().is_user(key)));
-        found
+    /// Those of the answer who are users of this store; of all, not of the first so many.
+    pub(crate) fn alike(&self, unique: &Unique, found: Vec<Entity>) -> Result<Vec<Entity>, Fault> {
+        if found.len() == MOST_ALIKE {
+            return Err(Fault::corrupt(format!(
+                "at least {MOST_ALIKE} entities of kind `{}` have the same `{}`",
+                self.keys().user_kind,
+                unique.property,
+            )));
+        }
+        Ok(self.own(found))
     }
 
     /// Writes whose a value is; or finds that it is another's.
@@ -92,7 +99,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         user: &Key,
     ) -> Result<Mutation, Fault> {
         let index = self.index_key(unique);
-        let stored = transaction.lookup(vec![index.clone()]).await?.take(&index);
+        let stored = transaction.lookup(vec![index.clone()]).await?.remove(&index);
         let is_new = stored.is_none();
         let holder = stored.as_ref().and_then(holder);
         if let Some(holder) = holder.filter(|holder| !is_same(holder, user)) {
@@ -101,7 +108,7 @@ impl<U: AuthUser> DatastoreStore<U> {
                 return Err(taken(unique));
             }
         }
-        let others = self.users_of(transaction.query(self.query_of(unique)).await?);
+        let others = self.alike(unique, transaction.query(self.query_of(unique)).await?)?;
         let is_other = |entity: &Entity| entity.key.as_ref().is_none_or(|key| !is_same(key, user));
         if others.iter().any(is_other) {
             return Err(taken(unique));
@@ -123,32 +130,39 @@ impl<U: AuthUser> DatastoreStore<U> {
         Ok(holder.filter(|holder| is_same(holder, user)).map(|_| delete(index)))
     }
 
-    /// Of several users with one value the one whose it is; others may have been written without asking.
+    /// Of several users with one value the one whose it is, as the index entity says; others may have been
+    /// written without asking.
     pub(crate) async fn whose(
         &self,
         unique: &Unique,
-        mut users: Vec<Entity>,
-        deadline: tokio::time::Instant,
+        found: Vec<Entity>,
+        transaction: Option<&Transaction<'_>>,
+        deadline: Instant,
     ) -> Result<Option<Entity>, Fault> {
-        if users.len() > 1 {
-            let index = self.index_key(unique);
-            let found = self.client().lookup(vec![index.clone()], None, deadline).await?;
-            let holder = found.get(&index).and_then(holder);
-            let is_holder = |entity: &Entity| match (&entity.key, &holder) {
-                (Some(key), Some(holder)) => is_same(key, holder),
-                _ => false,
-            };
-            let Some(place) = users.iter().position(is_holder) else {
-                return Err(Fault::corrupt(format!(
-                    "several entities of kind `{}` have the same `{}`, and no index entity says whose it \
-                     is: index_users names them",
-                    self.keys().user_kind,
-                    unique.property,
-                )));
-            };
-            return Ok(Some(users.swap_remove(place)));
+        let mut users = self.alike(unique, found)?;
+        if users.len() < 2 {
+            return Ok(users.pop());
         }
-        Ok(users.pop())
+        let index = self.index_key(unique);
+        let keys = vec![index.clone()];
+        let found = match transaction {
+            Some(transaction) => transaction.lookup(keys).await?,
+            None => self.client().lookup(keys, None, deadline).await?,
+        };
+        let holder = found.get(&index).and_then(holder);
+        let is_holder = |entity: &Entity| match (&entity.key, &holder) {
+            (Some(key), Some(holder)) => is_same(key, holder),
+            _ => false,
+        };
+        let Some(place) = users.iter().position(is_holder) else {
+            return Err(Fault::corrupt(format!(
+                "several entities of kind `{}` have the same `{}`, and no index entity says whose it is: \
+                 index_users names them",
+                self.keys().user_kind,
+                unique.property,
+            )));
+        };
+        Ok(Some(users.swap_remove(place)))
     }
 }
 

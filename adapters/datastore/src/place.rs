@@ -54,8 +54,12 @@ fn unknown() -> Fault {
 pub(crate) fn endpoint(text: &str) -> Result<String, Fault> {
     let without = text.strip_prefix("http://");
     if let Some(authority) = without {
-        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-        let is_here = matches!(host.trim_matches(['[', ']']), "localhost" | "127.0.0.1" | "::1");
+        let port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        let host = match authority.rsplit_once(':') {
+            Some((host, number)) if port(number) => host,
+            _ => authority,
+        };
+        let is_here = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
         if !is_here {
             let words = "an endpoint without TLS would show tokens to the network: https://…";
             return Err(Fault::unsupported(words));
@@ -71,8 +75,11 @@ pub(crate) fn emulator(host: &str) -> String {
     let host = host.trim_end_matches('/');
     let host = host.strip_prefix("http://").unwrap_or(host);
     // An address of all interfaces is one to listen on.
-    let host = host.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]");
-    format!("http://{host}")
+    match host.rsplit_once(':') {
+        Some(("0.0.0.0", port)) => format!("http://127.0.0.1:{port}"),
+        Some(("[::]", port)) => format!("http://[::1]:{port}"),
+        _ => format!("http://{host}"),
+    }
 }
 
 #[cfg(test)]
@@ -123,9 +130,13 @@ mod tests {
         ] {
             assert_eq!(endpoint(good).unwrap(), good);
         }
-        for bad in
-            ["http://10.0.0.7:8081", "http://localhost.example.com", "datastore.googleapis.com", ""]
-        {
+        for bad in [
+            "http://10.0.0.7:8081",
+            "http://localhost.example.com",
+            "http://localhost:1@example.com",
+            "datastore.googleapis.com",
+            "",
+        ] {
             assert!(endpoint(bad).is_err(), "{bad}");
         }
         for (host, url) in [

@@ -2,11 +2,11 @@
 //!
 //! | kind | property | |
 //! | --- | --- | --- |
-//! | `KeepSession`, by the session's key in hexadecimal | `user` | whose it is; indexed |
+//! | `KeepSession_User`, by the session's key in hexadecimal | `user` | whose it is; indexed |
 //! | | `open` | that it has not ended; indexed |
 //! | | `expire_at` | for the policy: when it may be gone |
 //! | | the others | the record, as in `SessionRecord` |
-//! | `KeepLogins`, by the user's id | `untold` | the keys of sessions that ended for a replay and were not told yet |
+//! | `KeepLogins_User`, by the user's id | `untold` | the keys of sessions that ended for a replay and were not told yet |
 //! | | `expire_at` | for the policy |
 
 use std::collections::HashMap;
@@ -115,8 +115,8 @@ pub(crate) fn read(entity: Entity) -> Result<SessionRecord, Fault> {
     })
 }
 
-/// What is kept of a user's logins together. Every change of which sessions a user has writes it, so that
-/// of two such changes one sees the other.
+/// What is kept of a user's logins together. Whatever begins a session, or ends all, writes it, so that of two
+/// such changes one sees the other.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Logins {
     pub(crate) untold: Vec<SessionKey>,

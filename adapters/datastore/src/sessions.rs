@@ -15,7 +15,8 @@ use tower_keep_core::{
 use crate::DatastoreStore;
 use crate::client::Found;
 use crate::error::Fault;
-use crate::query::{self, Operator, of_kind, where_is};
+use crate::keys::session_key;
+use crate::query::{self, Operator, below, of_kind, where_is};
 use crate::record::{self, EXPIRE_AT, Expiry, Logins, OPEN, USER};
 use crate::transaction::{Change, Transaction, delete, transact, unchanged, upsert};
 
@@ -23,8 +24,9 @@ use crate::transaction::{Change, Transaction, delete, transact, unchanged, upser
 const CHANGED_AT_ONCE: usize = 50;
 /// So many such transactions are made at once.
 const AT_ONCE: usize = 8;
-/// So many sessions are ended by one transaction. Each is 1 to 2 KB of a transaction's 10 MiB.
-const ENDED_AT_ONCE: usize = 4_000;
+/// So many sessions are ended by one transaction. Each is some 2 KB of a transaction's 10 MiB, with its
+/// index entries and more for a long id.
+const ENDED_AT_ONCE: usize = 1_000;
 
 impl<U: AuthUser> DatastoreStore<U> {
     pub(crate) fn entity(&self, record: &SessionRecord) -> Entity {
@@ -39,7 +41,7 @@ impl<U: AuthUser> DatastoreStore<U> {
     ) -> Result<Vec<SessionRecord>, Fault> {
         let keys: Vec<_> = keys.iter().map(|key| self.keys().session(key)).collect();
         let mut found = transaction.lookup(keys.clone()).await?;
-        keys.iter().filter_map(|key| found.take(key)).map(record::read).collect()
+        keys.iter().filter_map(|key| found.remove(key)).map(record::read).collect()
     }
 
     /// What is kept of a user's logins together, in a transaction that changes which sessions they have.
@@ -50,7 +52,7 @@ impl<U: AuthUser> DatastoreStore<U> {
     ) -> Result<Logins, Fault> {
         let key = self.keys().logins(user);
         let mut found: Found = transaction.lookup(vec![key.clone()]).await?;
-        Logins::read(found.take(&key))
+        Logins::read(found.remove(&key))
     }
 
     /// A user's sessions that have not ended.
@@ -58,7 +60,9 @@ impl<U: AuthUser> DatastoreStore<U> {
         // Nobody has an id that can't be indexed.
         let user = ValueType::StringValue(indexable(user)?.to_owned());
         let open = where_is(OPEN, ValueType::BooleanValue(true));
-        Some(of_kind(&self.keys().session_kind(), vec![where_is(USER, user), open]))
+        let mut filters = vec![where_is(USER, user), open];
+        filters.extend(self.keys().ancestor().map(below));
+        Some(of_kind(&self.keys().session_kind(), filters))
     }
 
     /// Changes a record, if there is one and there is something to change. Answers it as it is then, and
@@ -179,22 +183,19 @@ impl<U: AuthUser> DatastoreStore<U> {
     ) -> Result<usize, Fault> {
         let deadline = self.deadline();
         let Some(query) = self.open_sessions(user) else { return Ok(0) };
-        let most = ENDED_AT_ONCE + usize::from(but.is_some());
-        let query = query::limited(query, most);
+        let query = query::keys_only(query);
         let _turn = self.shared.turns.wait(user, deadline).await?;
         let mut lived = 0;
         loop {
             let (ended, more) = transact!(self.client(), deadline, transaction => {
                 let mut logins = self.logins_of(transaction, user).await?;
-                let found = transaction.query(query.clone()).await?;
-                let more = found.len() == most;
-                let mut records = Vec::with_capacity(found.len());
-                for entity in found {
-                    let record = record::read(entity)?;
-                    if Some(&record.key) != but {
-                        records.push(record);
-                    }
-                }
+                let found = self.own(transaction.query(query.clone()).await?);
+                let keys = found.iter().filter_map(|found| session_key(found.key.as_ref()?));
+                let mut keys: Vec<_> = keys.filter(|key| Some(key) != but).collect();
+                let more = keys.len() > ENDED_AT_ONCE;
+                keys.truncate(ENDED_AT_ONCE);
+                // Once more by their keys: a query alone does not hold what it finds.
+                let records = self.records(transaction, &keys).await?;
                 if records.is_empty() {
                     return unchanged((0, false));
                 }
@@ -225,7 +226,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         most: usize,
     ) -> Result<Vec<Arc<SessionRecord>>, Fault> {
         let Some(query) = self.open_sessions(user) else { return Ok(Vec::new()) };
-        let found = self.client().query(query, None, self.deadline()).await?;
+        let found = self.own(self.client().query(query, None, self.deadline()).await?);
         let mut live = Vec::with_capacity(found.len());
         for entity in found {
             let record = record::read(entity)?;
@@ -273,7 +274,7 @@ impl<U: AuthUser> DatastoreStore<U> {
     ) -> Result<Option<SessionRecord>, Fault> {
         let key = self.keys().session(key);
         let mut found = self.client().lookup(vec![key.clone()], None, deadline).await?;
-        found.take(&key).map(record::read).transpose()
+        found.remove(&key).map(record::read).transpose()
     }
 }
 

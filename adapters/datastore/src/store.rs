@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gcloud_sdk::google::datastore::v1::Entity;
 use tokio::time::Instant;
 use tower_keep_core::Account;
 
@@ -26,7 +27,10 @@ pub(crate) struct Shared<U> {
     pub(crate) users: Users<U>,
     pub(crate) expiry: Expiry,
     pub(crate) timeout: Duration,
+    /// By users, and by sessions.
     pub(crate) turns: Turns,
+    /// By login names; who needs both waits for this one last.
+    pub(crate) turns_of_names: Turns,
 }
 
 impl<U> Clone for DatastoreStore<U> {
@@ -54,6 +58,12 @@ impl<U> DatastoreStore<U> {
 
     pub(crate) fn keys(&self) -> &Keys {
         &self.shared.keys
+    }
+
+    /// What a query has found, without what is below something else.
+    pub(crate) fn own(&self, mut found: Vec<Entity>) -> Vec<Entity> {
+        found.retain(|entity| entity.key.as_ref().is_some_and(|key| self.keys().is_own(key)));
+        found
     }
 
     /// When a call that begins now has to be answered.

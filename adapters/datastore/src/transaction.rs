@@ -1,7 +1,6 @@
 //! Transactions: begun explicitly, rolled back on any failure, and tried again where another was faster.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use gcloud_sdk::google::datastore::v1::mutation::Operation;
 use gcloud_sdk::google::datastore::v1::transaction_options::{Mode, ReadWrite};
@@ -14,8 +13,6 @@ use crate::error::{Cause, Fault};
 
 /// A transaction is tried so often, if others are always faster.
 const TRIES: u32 = 20;
-/// How long to try to roll back what nobody waits for.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a transaction changes, and what its caller is told then.
 pub(crate) struct Change<T> {
@@ -69,8 +66,8 @@ impl Transaction<'_> {
 
     async fn roll_back(&mut self) {
         if let Some(id) = &self.id {
-            // It may be gone already.
-            let _ = self.client.rollback(id.clone(), self.deadline).await;
+            // If it is gone already, so much the better.
+            let _ = self.client.rollback(id.clone()).await;
             self.id = None;
         }
     }
@@ -81,7 +78,7 @@ impl Drop for Transaction<'_> {
         let (Some(id), Ok(runtime)) = (self.id.take(), Handle::try_current()) else { return };
         let client = Arc::clone(self.client);
         runtime.spawn(async move {
-            let _ = client.rollback(id, Instant::now() + PATIENCE).await;
+            let _ = client.rollback(id).await;
         });
     }
 }
@@ -111,7 +108,7 @@ impl<'a> Tries<'a> {
 
     /// Ends a transaction with this change; `None` if it is to be tried again.
     pub(crate) async fn end<T>(
-        &self,
+        &mut self,
         mut transaction: Transaction<'a>,
         change: Result<Change<T>, Fault>,
     ) -> Option<Result<T, Fault>> {
@@ -126,8 +123,11 @@ impl<'a> Tries<'a> {
             Err(fault) => Err(fault),
         };
         match done {
-            Err(fault) if fault.cause == Cause::Aborted => {
+            Err(fault) if matches!(fault.cause, Cause::Aborted | Cause::Gone) => {
                 transaction.roll_back().await;
+                if fault.cause == Cause::Gone {
+                    self.earlier.clear();
+                }
                 let is_last = self.count == TRIES || !pause(self.count, self.deadline).await;
                 is_last.then(|| Err(Fault::contended()))
             }

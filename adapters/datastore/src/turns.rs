@@ -11,10 +11,19 @@ use crate::error::Fault;
 /// So many queues there are. Two that share one only wait a little longer.
 const QUEUES: usize = 1_024;
 
+/// So many calls wait in one queue at most.
+const LONGEST: usize = 256;
+
 /// The queues.
 pub(crate) struct Turns {
-    queues: Box<[Semaphore]>,
+    queues: Box<[Queue]>,
     hasher: RandomState,
+}
+
+struct Queue {
+    front: Semaphore,
+    /// The room behind it.
+    room: Semaphore,
 }
 
 /// A call's turn, which ends when this is dropped.
@@ -26,17 +35,19 @@ pub(crate) struct Turn<'a> {
 
 impl Turns {
     pub(crate) fn new() -> Self {
-        let queues = (0..QUEUES).map(|_| Semaphore::new(1)).collect();
+        let queue = |_| Queue { front: Semaphore::new(1), room: Semaphore::new(LONGEST) };
+        let queues = (0..QUEUES).map(queue).collect();
         Self { queues, hasher: RandomState::new() }
     }
 
     /// Waits for the turn of a call that writes this.
     pub(crate) async fn wait(&self, what: impl Hash, deadline: Instant) -> Result<Turn<'_>, Fault> {
         let queue = &self.queues[self.hasher.hash_one(what) as usize % QUEUES];
-        if let Ok(permit) = queue.try_acquire() {
+        if let Ok(permit) = queue.front.try_acquire() {
             return Ok(Turn { _permit: permit, has_waited: false });
         }
-        match timeout_at(deadline, queue.acquire()).await {
+        let Ok(_room) = queue.room.try_acquire() else { return Err(Fault::crowded()) };
+        match timeout_at(deadline, queue.front.acquire()).await {
             Ok(Ok(permit)) => Ok(Turn { _permit: permit, has_waited: true }),
             _ => Err(Fault::contended()),
         }

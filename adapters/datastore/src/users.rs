@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use gcloud_sdk::google::datastore::v1::value::ValueType;
 use gcloud_sdk::google::datastore::v1::{Entity, Key};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tokio::time::Instant;
 use tower_keep_core::{
     AuthUser, StoreError, UserDirectory, UserFinder, UserId, UserStore, async_trait,
@@ -45,7 +45,9 @@ impl<U: AuthUser> DatastoreStore<U> {
         deadline: Instant,
     ) -> Result<Option<Arc<U>>, Fault> {
         let found = match self.keys().user(id) {
-            Some(key) => self.client().lookup(vec![key.clone()], None, deadline).await?.take(&key),
+            Some(key) => {
+                self.client().lookup(vec![key.clone()], None, deadline).await?.remove(&key)
+            }
             None => match self.unique_id(id) {
                 Some(unique) => self.with_unique(&unique, deadline).await?,
                 None => None,
@@ -60,7 +62,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         deadline: Instant,
     ) -> Result<Option<Entity>, Fault> {
         let found = self.client().query(self.query_of(unique), None, deadline).await?;
-        self.whose(unique, self.users_of(found), deadline).await
+        self.whose(unique, found, None, deadline).await
     }
 
     async fn users(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<U>>>, Fault> {
@@ -71,15 +73,12 @@ impl<U: AuthUser> DatastoreStore<U> {
             return found.buffered(ASKED_AT_ONCE).try_collect().await;
         }
         let keys: Vec<_> = ids.iter().map(|id| self.keys().user(id)).collect();
-        let mut wanted: Vec<Key> = Vec::new();
-        for key in keys.iter().flatten() {
-            if !wanted.contains(key) {
-                wanted.push(key.clone());
-            }
-        }
+        let mut known = HashSet::new();
+        let wanted = keys.iter().flatten().filter(|key| known.insert(key.path.as_slice()));
+        let wanted: Vec<Key> = wanted.cloned().collect();
         let found = self.client().lookup(wanted, None, deadline).await?;
         let mut users: HashMap<UserId, Arc<U>> = HashMap::new();
-        for entity in found.into_iter() {
+        for entity in found.into_entities() {
             if let Some(id) = entity.key.as_ref().and_then(user_id) {
                 users.insert(id, self.read_user(entity)?);
             }
@@ -108,7 +107,8 @@ impl<U: AuthUser> DatastoreStore<U> {
                 return Err(Fault::unsupported(words));
             }
         };
-        let _turn = self.shared.turns.wait(login.as_str(), deadline).await?;
+        let _turn = self.shared.turns.wait(&id, deadline).await?;
+        let _turn_of_name = self.shared.turns_of_names.wait(login.as_str(), deadline).await?;
         let inserted = transact!(self.client(), deadline, transaction => {
             let found = transaction.lookup(vec![key.clone()]).await?;
             if found.get(&key).is_some() {
@@ -123,7 +123,7 @@ impl<U: AuthUser> DatastoreStore<U> {
             Ok(Change { mutations, answer: () })
         });
         inserted.await.map_err(|fault| match fault.cause {
-            Cause::Taken => Fault::taken("id"),
+            Cause::Taken => Fault::taken("id or the login name"),
             _ => fault,
         })
     }
@@ -133,18 +133,19 @@ impl<U: AuthUser> DatastoreStore<U> {
         &self,
         transaction: &Transaction<'_>,
         id: &UserId,
+        deadline: Instant,
     ) -> Result<Option<Entity>, Fault> {
         if let Some(key) = self.keys().user(id) {
-            return Ok(transaction.lookup(vec![key.clone()]).await?.take(&key));
+            return Ok(transaction.lookup(vec![key.clone()]).await?.remove(&key));
         }
         let Some(unique) = self.unique_id(id) else { return Ok(None) };
-        let found = self.users_of(transaction.query(self.query_of(&unique)).await?);
-        let Some(found) = self.whose(&unique, found, self.deadline()).await? else {
+        let found = transaction.query(self.query_of(&unique)).await?;
+        let Some(found) = self.whose(&unique, found, Some(transaction), deadline).await? else {
             return Ok(None);
         };
         // Once more by its key: a query alone does not hold what it finds.
         let key = found.key.unwrap_or_default();
-        Ok(transaction.lookup(vec![key.clone()]).await?.take(&key))
+        Ok(transaction.lookup(vec![key.clone()]).await?.remove(&key))
     }
 
     async fn updated(&self, user: &U) -> Result<bool, Fault> {
@@ -155,9 +156,10 @@ impl<U: AuthUser> DatastoreStore<U> {
             login.ok_or_else(|| Fault::unsupported("a login name has at most 1,500 bytes"))?;
         let properties = users.write(self.keys(), user)?;
         let deadline = self.deadline();
-        let _turn = self.shared.turns.wait(login.as_str(), deadline).await?;
+        let _turn = self.shared.turns.wait(&id, deadline).await?;
+        let _turn_of_name = self.shared.turns_of_names.wait(login.as_str(), deadline).await?;
         transact!(self.client(), deadline, transaction => {
-            let Some(stored) = self.stored(transaction, &id).await? else {
+            let Some(stored) = self.stored(transaction, &id, deadline).await? else {
                 return unchanged(false);
             };
             let key = stored.key.clone().unwrap_or_default();
@@ -170,8 +172,12 @@ impl<U: AuthUser> DatastoreStore<U> {
                 }
             }
             let partition = &self.keys().partition;
-            let properties =
-                merge(&stored.properties, properties.clone(), &users.unindexed, partition);
+            let mut properties = properties.clone();
+            let before = users.read(self.keys(), stored.clone());
+            if let Some(before) = before.ok().and_then(|before| users.write(self.keys(), &before).ok()) {
+                properties.skip_others_of(before);
+            }
+            let properties = merge(&stored.properties, properties, &users.unindexed, partition);
             mutations.push(upsert(Entity { key: Some(key), properties }));
             Ok(Change { mutations, answer: true })
         })
@@ -179,8 +185,10 @@ impl<U: AuthUser> DatastoreStore<U> {
     }
 
     async fn deleted(&self, id: &UserId) -> Result<bool, Fault> {
-        transact!(self.client(), self.deadline(), transaction => {
-            let Some(stored) = self.stored(transaction, id).await? else {
+        let deadline = self.deadline();
+        let _turn = self.shared.turns.wait(id, deadline).await?;
+        transact!(self.client(), deadline, transaction => {
+            let Some(stored) = self.stored(transaction, id, deadline).await? else {
                 return unchanged(false);
             };
             let key = stored.key.clone().unwrap_or_default();

@@ -88,3 +88,27 @@ async fn a_hundred_touches_are_two_transactions() {
         assert_eq!(record.last_seen, touch.at);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_says_where_it_belongs() {
+    let proxy = Proxy::start(emulator()).await;
+    for (url, routing) in [
+        ("datastore://a-b", "project_id=a%2Db"),
+        (
+            "datastore://example.com:a/ns?database=users",
+            "project_id=example%2Ecom%3Aa&database_id=users",
+        ),
+    ] {
+        let builder = DatastoreStore::builder(url).with_emulator(proxy.address.to_string());
+        let store = builder.build().await.expect("a store");
+        store.insert(&Account::new(7, "ada", "hash")).await.expect("a new account");
+        store.revoke_all(&"7".into(), None, &end()).await.expect("no fault");
+        let seen = proxy.take();
+        assert!(seen.len() > 4 && seen.iter().all(|seen| seen.routing.as_deref() == Some(routing)));
+    }
+}
+
+fn end() -> tower_keep_core::End {
+    let at = tower_keep_core::Timestamp::from_secs(1_800_000_000);
+    tower_keep_core::End { at, reason: tower_keep_core::EndReason::Ended, keep_until: at }
+}

@@ -5,11 +5,13 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tower_keep_core::{
-    Account, AuthUser, LoginName, StoreErrorKind, UserDirectory, UserFinder, UserId, UserStore,
+    Account, AuthUser, End, EndReason, LoginName, SessionStore, StoreErrorKind, UserDirectory,
+    UserFinder, UserId, UserStore,
 };
 use tower_keep_datastore::{DatastoreStore, EntityKey, LatLng, PathElement, UserKeys, timestamp};
 
-use crate::{Member, builder, in_project, project, said, variable};
+use crate::{Member, builder, in_project, login, project, said, variable};
+use tower_keep_testkit::contract::sessions::new_record;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_is_found_by_an_id_a_name_or_a_property() {
@@ -87,6 +89,20 @@ async fn an_ancestor_a_namespace_and_a_database_are_worlds_of_their_own() {
             let found = found.expect("no fault").expect("they are there");
             assert_eq!(found.password_hash(), account.password_hash());
         }
+    }
+    let mut keys = Vec::new();
+    for store in &worlds {
+        let record = new_record(&"7".into());
+        store.create(&login(&record)).await.expect("a login");
+        keys.push(record.key);
+    }
+    for (store, key) in worlds.iter().zip(keys) {
+        let listed = store.list(&"7".into(), new_record(&"7".into()).created, 10).await;
+        let listed = listed.expect("no fault");
+        assert!(listed.len() == 1 && listed[0].key == key, "each has its own: {listed:?}");
+        let end =
+            End { at: listed[0].created, reason: EndReason::Ended, keep_until: listed[0].expires };
+        assert_eq!(store.revoke_all(&"7".into(), None, &end).await.expect("no fault"), 1);
     }
     for store in &worlds {
         assert_eq!(store.index_users(None, 400).await.expect("no fault").looked_at, 1);
@@ -189,13 +205,22 @@ async fn what_cannot_be_read_or_written_says_where_and_what_to_do() {
     let error = other_field.by_id(&"secret-id-7".into()).await.map(drop).unwrap_err();
     assert!(said(&error).contains("missing field `id`"), "{}", said(&error));
 
-    let other_name = in_project(&project).with_login_property("email").with_users(Member::name);
+    // What can be known without a user shows at the start.
+    let at_start = [
+        (in_project(&project).with_login_property("email"), "with_login_property"),
+        (in_project(&project).with_id_field("key"), "with_id_field"),
+        (in_project(&project).with_unindexed(["username"]), "with_unindexed"),
+    ];
+    for (builder, words) in at_start {
+        let error = builder.with_users(Member::name).build().await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unsupported);
+        assert!(said(&error).contains(words), "{}", said(&error));
+    }
+    let other_name = in_project(&project).with_users(|member: &Member| &member.password_hash);
     let other_name = other_name.build().await.expect("a store");
     let error = other_name.insert(&Member::new(8, "grace")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unsupported);
-    assert!(
-        said(&error).contains("property `email`") && said(&error).contains("with_login_property")
-    );
+    assert!(said(&error).contains("with_login_property"), "{}", said(&error));
 
     for bad in ["", "__7__", &"7".repeat(1_501)] {
         let error = members.insert(&Member::new(bad, "grace")).await.unwrap_err();
@@ -205,4 +230,39 @@ async fn what_cannot_be_read_or_written_says_where_and_what_to_do() {
     let error = members.insert(&Member::new(9, &"n".repeat(1_501))).await.unwrap_err();
     assert!(said(&error).contains("1,500 bytes"), "{}", said(&error));
     assert!(members.by_login("grace").await.expect("no fault").is_none());
+}
+
+/// Serde says nothing of what it skips there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_taken_out_of_a_flattened_type_is_taken_out_of_the_entity() {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Open {
+        id: String,
+        username: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reset_token: Option<String>,
+        #[serde(flatten)]
+        rest: BTreeMap<String, serde_json::Value>,
+    }
+    impl AuthUser for Open {
+        fn id(&self) -> UserId {
+            self.id.as_str().into()
+        }
+        fn stamp(&self) -> std::borrow::Cow<'_, [u8]> {
+            std::borrow::Cow::Borrowed(b"")
+        }
+    }
+    let store = builder("flat").with_users(|user: &Open| &user.username);
+    let store = store.build().await.expect("a store");
+    let mut open = Open {
+        id: "ada".into(),
+        username: "ada".into(),
+        reset_token: Some("token".into()),
+        rest: [("one".to_owned(), 1.into()), ("two".to_owned(), 2.into())].into(),
+    };
+    store.insert(&open).await.expect("a new user");
+    open.reset_token = None;
+    open.rest.remove("one");
+    assert!(store.update(&open).await.expect("no fault"));
+    assert_eq!(*store.by_id(&"ada".into()).await.unwrap().unwrap(), open);
 }

@@ -199,6 +199,28 @@ async fn more_calls_than_may_wait_are_refused_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_is_rolled_back_where_there_is_no_room_for_calls() {
+    let proxy = Proxy::start(emulator()).await;
+    let builder = DatastoreStore::builder(format!("datastore://{}", project("room")));
+    let builder = builder.with_emulator(proxy.address.to_string()).with_max_waiting(1);
+    let store = builder.with_timeout(Duration::from_secs(3)).build().await.expect("a store");
+    proxy.take();
+    // One call is under way, and silent; its transaction is to be rolled back beside it.
+    proxy.trouble("Lookup", Fate::Silent, 1, 0);
+    let record = new_record(&"7".into());
+    let store_of_other = store.clone();
+    let other = tokio::spawn(async move { store_of_other.create(&login(&record)).await.map(drop) });
+    while calls(&proxy, "Lookup") == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    other.abort();
+    proxy.trouble("Lookup", Fate::Silent, 1, 0);
+    let waiting = tokio::spawn(async move { store.by_id(&"7".into()).await.map(drop) });
+    assert!(seen(&proxy, "Rollback").await);
+    assert!(waiting.await.expect("no panic").is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_visitor_gets_a_503_and_keeps_the_cookies() {
     let (proxy, store) = troubled(Duration::from_millis(700)).await;
     let mut browser = Browser::new(Http::to(load::site(Arc::new(store)).await));

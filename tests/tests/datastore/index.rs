@@ -1,7 +1,7 @@
 //! Login names are one user's, also beside those that others write without asking.
 
 use tower_keep_core::{StoreErrorKind, UserDirectory, UserFinder};
-use tower_keep_datastore::{Cursor, DatastoreStore};
+use tower_keep_datastore::{Cursor, DatastoreStore, UserKeys};
 
 use crate::{Member, in_project, project, said};
 
@@ -81,4 +81,33 @@ async fn all_users_are_indexed_batch_by_batch_and_from_where_it_was_left() {
     let again = own.index_users(None, 400).await.expect("indexed");
     assert_eq!((again.looked_at, again.written, again.problems.len()), (27, 0, 1));
     assert!("not base64!".parse::<Cursor>().is_err());
+}
+
+/// What is found by a name leads to the same entity at the next request, or is a fault.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_taken_for_whom_their_id_also_names() {
+    use tower_keep_core::UserStore;
+    let project = project("alike");
+    let with = |keys: UserKeys| in_project(&project).with_user_keys(keys).with_users(Member::name);
+    let by_name = with(UserKeys::Name).build().await.expect("a store");
+    let by_either = with(UserKeys::IdOrName).build().await.expect("a store");
+    by_name.insert(&Member::new("42", "named")).await.expect("a new user");
+    by_either.insert(&Member::new("42", "numbered")).await.expect("a new user");
+    for (store, own, other) in [(&by_name, "named", "numbered"), (&by_either, "numbered", "named")]
+    {
+        assert_eq!(store.by_id(&"42".into()).await.unwrap().unwrap().username, own);
+        assert_eq!(store.by_login(own).await.unwrap().unwrap().username, own);
+        let error = store.by_login(other).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+        assert!(said(&error).contains("UserKeys::Name"), "{}", said(&error));
+    }
+    let text = with(UserKeys::TextProperty("uid".into())).build().await.expect("a store");
+    let integer = with(UserKeys::IntegerProperty("uid".into())).build().await.expect("a store");
+    text.insert(&Member::new("7", "text")).await.expect("a new user");
+    integer.insert(&Member::new("7", "integer")).await.expect("a new user");
+    for (store, own, other) in [(&text, "text", "integer"), (&integer, "integer", "text")] {
+        assert_eq!(store.by_id(&"7".into()).await.unwrap().unwrap().username, own);
+        let error = store.by_login(other).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+    }
 }

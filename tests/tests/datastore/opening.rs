@@ -13,7 +13,6 @@ async fn settings_that_cannot_be_say_which() {
     let bad = [
         (builder("x").with_kind(""), "with_kind"),
         (builder("x").with_kind("__x__"), "with_kind"),
-        (builder("x").with_kind("KeepSession"), "with_kind"),
         (builder("x").with_kind_prefix(""), "with_kind_prefix"),
         (builder("x").with_login_property("a".repeat(401)), "with_login_property"),
         (builder("x").with_user_keys(UserKeys::TextProperty("".into())), "with_user_keys"),

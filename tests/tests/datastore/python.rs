@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
+use std::time::SystemTime;
 
 use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
@@ -27,7 +28,15 @@ struct User {
     id: String,
     username: String,
     password_hash: String,
-    status: i64,
+    /// Python writes 1.
+    status: bool,
+    #[serde(default, with = "tower_keep_datastore::timestamp")]
+    joined: Option<SystemTime>,
+    #[serde(default, with = "serde_bytes")]
+    avatar: Option<Vec<u8>>,
+    /// Python writes nothing of somebody's as null.
+    #[serde(default, deserialize_with = "tower_keep_datastore::null_as_default")]
+    tags: Vec<String>,
 }
 
 impl AuthUser for User {
@@ -35,7 +44,7 @@ impl AuthUser for User {
         self.id.as_str().into()
     }
     fn is_active(&self) -> bool {
-        self.status == 1
+        self.status
     }
     fn stamp(&self) -> Cow<'_, [u8]> {
         Cow::Borrowed(self.password_hash.as_bytes())
@@ -183,12 +192,8 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
     let sato = store.by_login("sato").await.expect("no fault").expect("there");
     assert_eq!(sato.id, made["佐藤"]);
     let fresh = store.new_user_id().await.expect("an id").to_string();
-    let new = User {
-        id: fresh.clone(),
-        username: "sato".into(),
-        password_hash: hash("p", "s"),
-        status: 1,
-    };
+    let new =
+        User { id: fresh.clone(), username: "sato".into(), password_hash: hash("p", "s"), ..ada };
     let error = store.insert(&new).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Conflict, "{}", said(&error));
     // Whom this side makes, Python logs in.

@@ -27,6 +27,40 @@ pub(crate) fn read<T: DeserializeOwned>(
     T::deserialize(FromEntity { properties, id })
 }
 
+/// The names of a struct's fields, as serde has them; `None` for what is no plain struct.
+pub(crate) fn fields<T: DeserializeOwned>() -> Option<&'static [&'static str]> {
+    let mut fields = None;
+    // That it fails is how it ends.
+    let _ = T::deserialize(Fields(&mut fields));
+    fields
+}
+
+/// Asks a type for its fields, and has nothing to give.
+struct Fields<'a>(&'a mut Option<&'static [&'static str]>);
+
+impl<'de> Deserializer<'de> for Fields<'_> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value> {
+        Err(Error::new("there is nothing to read"))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value> {
+        *self.0 = Some(fields);
+        self.deserialize_any(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
 struct FromEntity<'a> {
     properties: HashMap<String, Value>,
     id: Option<Id<'a>>,
@@ -253,6 +287,14 @@ impl<'de> Deserializer<'de> for FromValue {
         }
     }
 
+    /// Other languages write flags as numbers.
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.0.value_type {
+            Some(ValueType::IntegerValue(flag @ (0 | 1))) => visitor.visit_bool(flag == 1),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,
@@ -299,7 +341,7 @@ impl<'de> Deserializer<'de> for FromValue {
     }
 
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
         unit_struct tuple_struct map identifier ignored_any
     }
 }

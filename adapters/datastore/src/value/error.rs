@@ -5,7 +5,8 @@ use std::fmt::{self, Display};
 use serde::de::{Expected, Unexpected};
 use serde::{de, ser};
 
-/// A property that can't be written or read. It quotes no value: values are secrets.
+/// A property that can't be written or read. It quotes no value, as values are secrets; what the user type's
+/// own code says is passed on.
 #[derive(Debug)]
 pub(crate) struct Error {
     /// The innermost first.

@@ -14,7 +14,7 @@ use super::types::{to_key, to_lat_lng, to_timestamp};
 /// Longer texts and blobs can't be indexed, in bytes.
 const LONGEST_INDEXED: usize = 1_500;
 /// In longer arrays, elements are only looked for at their places.
-const LONGEST_SEARCHED: usize = 1_000;
+const LONGEST_SEARCHED: usize = 100;
 /// Integers up to this have a double of their own.
 const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
 
@@ -28,11 +28,11 @@ pub(crate) fn merge(
 ) -> HashMap<String, Value> {
     let mut merged = if properties.is_all { HashMap::new() } else { stored.clone() };
     for name in properties.skipped {
-        merged.remove(name);
+        merged.remove(name.as_ref());
     }
     for (name, plain) in properties.written {
         let mut value = merged_value(stored.get(&name), plain, partition);
-        if !stored.contains_key(&name) && unindexed.contains(&name) {
+        if stored.get(&name).is_none_or(says_nothing) && unindexed.contains(&name) {
             exclude(&mut value);
         }
         merged.insert(name, value);
@@ -122,7 +122,17 @@ fn merged_array(stored: &[Value], elements: Vec<Plain>, partition: &PartitionId)
         }
         value
     });
-    ArrayValue { values: merged.collect() }
+    let mut values: Vec<_> = merged.collect();
+    // Google's Python library refuses an array that is indexed in parts.
+    if values.iter().any(is_excluded) {
+        values.iter_mut().for_each(exclude);
+    }
+    ArrayValue { values }
+}
+
+/// Whether this can't say if it is indexed: an empty array.
+fn says_nothing(value: &Value) -> bool {
+    matches!(&value.value_type, Some(ValueType::ArrayValue(array)) if array.values.is_empty())
 }
 
 /// Whether this is left out of indexes; of an array, whether an element is.
@@ -153,6 +163,10 @@ fn in_type_of(stored: &ValueType, plain: Plain) -> Plain {
                 _ => None,
             };
             elements.iter().map(byte).collect::<Option<_>>().map(Plain::Blob)
+        }
+        // Whoever wrote a flag as a number reads it as one.
+        (ValueType::IntegerValue(0 | 1), Plain::Boolean(flag)) => {
+            Some(Plain::Integer(i64::from(*flag)))
         }
         (ValueType::DoubleValue(_), Plain::Integer(number)) => {
             let double = *number as f64;

@@ -1,5 +1,7 @@
 //! From a user to properties, still without what is stored of them.
 
+use std::borrow::Cow;
+
 use gcloud_sdk::google::datastore::v1::Key;
 use gcloud_sdk::prost_types::Timestamp;
 use serde::ser::{
@@ -35,7 +37,7 @@ pub(crate) enum Plain {
 pub(crate) struct Properties {
     pub(crate) written: Vec<(String, Plain)>,
     /// Those that the type has, and that are not to be there now (`skip_serializing_if`).
-    pub(crate) skipped: Vec<&'static str>,
+    pub(crate) skipped: Vec<Cow<'static, str>>,
     /// These are all that there are, as in a map: others are not to be there now.
     pub(crate) is_all: bool,
 }
@@ -48,6 +50,16 @@ impl Properties {
     /// Adds a property of a name that can be one.
     pub(crate) fn put(&mut self, name: &str, plain: Plain) {
         self.written.push((name.to_owned(), plain));
+    }
+
+    /// Those of a user before that are not there now are not to be there any more. Serde says nothing of
+    /// them where a type has a flattened field.
+    pub(crate) fn skip_others_of(&mut self, before: Self) {
+        for (name, _) in before.written {
+            if self.get(&name).is_none() {
+                self.skipped.push(name.into());
+            }
+        }
     }
 
     /// Takes a property away.
@@ -295,7 +307,7 @@ macro_rules! fields {
                 self.0.push(name, value.serialize(ToPlain))
             }
             fn skip_field(&mut self, name: &'static str) -> Result<()> {
-                self.0.skipped.push(name);
+                self.0.skipped.push(name.into());
                 Ok(())
             }
             fn end(self) -> Result<Plain> {

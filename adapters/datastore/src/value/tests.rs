@@ -497,6 +497,44 @@ fn a_property_keeps_its_type_where_it_can() {
 }
 
 #[test]
+fn flags_and_nothing_are_read_as_python_writes_them() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Flags {
+        flag: bool,
+        #[serde(default, deserialize_with = "null_as_default")]
+        list: Vec<i64>,
+        #[serde(default, with = "serde_bytes")]
+        bytes: Option<Vec<u8>>,
+        #[serde(default, with = "timestamp")]
+        time: Option<SystemTime>,
+    }
+    let flags = |flag| Flags { flag, list: vec![], bytes: None, time: None };
+    for before in [
+        stored([("flag", integer(1)), ("list", null()), ("bytes", null()), ("time", null())]),
+        stored([("flag", integer(1))]),
+    ] {
+        assert_eq!(read_back::<Flags>(&before), flags(true));
+        let after = after(&before, &flags(false));
+        assert_eq!(after["flag"], integer(0), "whoever wrote a number reads one");
+        assert_eq!(read_back::<Flags>(&after), flags(false));
+    }
+    assert!(read::<Flags>(stored([("flag", integer(2))]), None).is_err());
+}
+
+#[test]
+fn a_plain_struct_tells_its_fields() {
+    #[derive(Deserialize)]
+    #[allow(dead_code)]
+    struct Flattened {
+        #[serde(flatten)]
+        inner: Inner,
+    }
+    assert_eq!(fields::<Inner>(), Some(&["value"][..]));
+    assert_eq!(fields::<Flattened>(), None);
+    assert_eq!(fields::<HashMap<String, i64>>(), None);
+}
+
+#[test]
 fn a_key_without_a_project_is_of_the_stores_own() {
     let own = EntityKey { project: String::new(), ..everything().key };
     let written = after(&Stored::new(), &BTreeMap::from([("key", own)]));

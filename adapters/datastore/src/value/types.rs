@@ -18,7 +18,7 @@ pub(super) const LAT_LNG: &str = "$tower_keep_datastore::LatLng";
 
 /// Times as timestamps, for fields of a user type.
 ///
-/// Any type will do that serde writes in RFC 3339 (chrono's, jiff's, time's with its `rfc3339` module), a
+/// Any type will do that serde writes in RFC 3339 with its zone (chrono's `DateTime<Utc>`, jiff's, time's with its `rfc3339` module), a
 /// [`SystemTime`](std::time::SystemTime), and an `Option` of those. Reading needs no attribute.
 ///
 /// ```
@@ -32,7 +32,9 @@ pub(super) const LAT_LNG: &str = "$tower_keep_datastore::LatLng";
 /// }
 /// ```
 ///
-/// A property that is a timestamp already stays one without this.
+/// A property that is a timestamp already stays one without this; a new one would be a string, or an embedded
+/// entity. As with every `with` of serde's, an `Option` needs `#[serde(default)]` besides, to be missing.
+/// Datastore keeps microseconds.
 pub mod timestamp {
     use super::{Deserialize, Deserializer, Serialize, Serializer, TIMESTAMP};
 
@@ -60,6 +62,28 @@ pub mod timestamp {
     {
         T::deserialize(deserializer)
     }
+}
+
+/// Reads null as the default, for fields that are no `Option`: what Python's `None` was written to.
+///
+/// ```
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Member {
+///     email: String,
+///     #[serde(default, deserialize_with = "tower_keep_datastore::null_as_default")]
+///     tags: Vec<String>,
+/// }
+/// ```
+///
+/// # Errors
+///
+/// The property is neither null nor of the field's type.
+pub fn null_as_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Default + Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// The key of an entity, as the value of a property.
@@ -160,7 +184,8 @@ pub(super) const SYSTEM_TIME_FIELDS: [&str; 2] = ["secs_since_epoch", "nanos_sin
 pub(super) fn to_timestamp(plain: &Plain) -> Option<Timestamp> {
     match plain {
         Plain::Timestamp(timestamp) => Some(*timestamp),
-        Plain::String(text) => text.parse().ok(),
+        // A date alone is none.
+        Plain::String(text) if text.contains(['T', 't', ' ']) => text.parse().ok(),
         Plain::Entity(fields) if fields.written.len() == 2 => {
             let number = |name| match fields.get(name)? {
                 Plain::Integer(number) => Some(*number),
