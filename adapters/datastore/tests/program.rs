@@ -44,7 +44,7 @@ async fn it_shows_how_far_it_is() {
     let (is_done, told) = run(&[&url, "User", "username"]);
     assert!(is_done && told.contains("3 users, 0 index entities written"), "{told}");
     let (is_done, told) = run(&[&url, "User", "username", "no cursor!"]);
-    assert!(!is_done && told.contains("not supported"), "{told}");
+    assert!(!is_done && told.contains("not a cursor"), "{told}");
     let (is_done, told) = run(&["redis://localhost", "User", "username"]);
     assert!(!is_done && told.contains("datastore://PROJECT"), "{told}");
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use tower_keep_core::{Account, SessionStore, UserDirectory};
+use tower_keep_core::{Account, SessionStore, UserDirectory, UserFinder};
 use tower_keep_datastore::{DatastoreStore, UserKeys};
 use tower_keep_testkit::contract::sessions::new_record;
 use tower_keep_tests::proxy::Proxy;
@@ -101,10 +101,12 @@ async fn every_call_says_where_it_belongs() {
     ] {
         let builder = DatastoreStore::builder(url).with_emulator(proxy.address.to_string());
         let store = builder.build().await.expect("a store");
-        store.insert(&Account::new(7, "ada", "hash")).await.expect("a new account");
+        store.by_login("ada").await.expect("no fault");
+        store.new_user_id().await.expect("an id");
+        store.create(&login(&new_record(&"7".into()))).await.expect("a login");
         store.revoke_all(&"7".into(), None, &end()).await.expect("no fault");
         let seen = proxy.take();
-        assert!(seen.len() > 4 && seen.iter().all(|seen| seen.routing.as_deref() == Some(routing)));
+        assert!(seen.len() > 8 && seen.iter().all(|seen| seen.routing.as_deref() == Some(routing)));
     }
 }
 
