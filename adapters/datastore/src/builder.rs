@@ -21,7 +21,7 @@ use crate::client::Client;
 use crate::error::Fault;
 use crate::keys::{Keys, is_name, is_reserved};
 use crate::mapping::{Accounts, Mapping, Serde, Users};
-use crate::place::{self, GOOGLE};
+use crate::place::{self, GOOGLE, Place};
 use crate::record::Expiry;
 use crate::store::Shared;
 use crate::turns::Turns;
@@ -30,6 +30,10 @@ use crate::{DatastoreStore, PathElement, UserKeys};
 const TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 const MOST_WAITING: usize = 4_096;
+/// The longest kind, prefix or property: with room for what is added to it, in bytes.
+const LONGEST_NAME: usize = 400;
+/// The largest answer, in bytes. Google's have some 10 MiB at most.
+const LARGEST_ANSWER: usize = 64 << 20;
 /// How long a connection may be silent, and how long a sign of life may take.
 const SILENCE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -312,13 +316,13 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     /// [`Timeout`](tower_keep_core::StoreErrorKind::Timeout) if the service can't be reached.
     pub async fn build(self) -> Result<DatastoreStore<U>, StoreError> {
         let Self { settings, mapping, login_name } = self;
-        settings.check()?;
+        let place = settings.check()?;
         let (endpoint, credentials) = settings.reach().await?;
-        let partition = settings.partition(endpoint.is_emulator).await?;
+        let partition = partition(place, endpoint.is_emulator).await?;
         let channel = channel(&endpoint.url, settings.timeout)?;
         let service = GoogleAuthMiddleware::new(channel, credentials, None);
         let service = service.map_err(|error| Fault::of_credentials(&error))?;
-        let service = DatastoreClient::new(service).max_decoding_message_size(usize::MAX);
+        let service = DatastoreClient::new(service).max_decoding_message_size(LARGEST_ANSWER);
         let client = Client::new(service, partition.clone(), settings.most_waiting)?;
         let users = Users {
             mapping: mapping(&settings.login_property),
@@ -360,25 +364,22 @@ struct Endpoint {
 }
 
 impl Settings {
-    fn check(&self) -> Result<(), Fault> {
+    /// Whether these can be; and what the URL says.
+    fn check(&self) -> Result<Place, Fault> {
         let not = |what: &str, name: &str| {
             Err(Fault::unsupported(format!(
-                "{what} can't be {name:?}: 1 to 1,500 bytes, and not __…__"
+                "{what} can't be {name:?}: it has 1 to {LONGEST_NAME} bytes, and is not __…__"
             )))
         };
-        for (what, name) in [("with_kind", &self.user_kind), ("with_kind_prefix", &self.prefix)] {
-            // With room for what is added to it.
-            if !is_name(name) || name.len() > 400 {
+        for (what, name) in [
+            ("with_kind", Some(self.user_kind.as_str())),
+            ("with_kind_prefix", Some(self.prefix.as_str())),
+            ("with_login_property", Some(self.login_property.as_str())),
+            ("with_user_keys", self.user_keys.property()),
+        ] {
+            if let Some(name) = name.filter(|name| !is_name(name) || name.len() > LONGEST_NAME) {
                 return not(what, name);
             }
-        }
-        if !is_name(&self.login_property) || self.login_property.len() > 400 {
-            return not("with_login_property", &self.login_property);
-        }
-        if let Some(property) = self.user_keys.property()
-            && (!is_name(property) || property.len() > 400)
-        {
-            return not("with_user_keys", property);
         }
         for element in &self.ancestors {
             let (PathElement::Id(kind, _) | PathElement::Name(kind, _)) = element;
@@ -393,7 +394,7 @@ impl Settings {
         if is_reserved(&self.id_field) && self.id_field != "__key__" {
             return not("with_id_field", &self.id_field);
         }
-        Ok(())
+        place::read(&self.url)
     }
 
     /// Where the service is, and what it is to know us by.
@@ -436,24 +437,20 @@ impl Settings {
         let headers = headers.map_err(|error| Fault::of_credentials(&error))?;
         Ok((Endpoint { url, is_emulator: false }, headers))
     }
+}
 
-    async fn partition(&self, is_emulator: bool) -> Result<PartitionId, Fault> {
-        let place = place::read(&self.url)?;
-        let named = ["DATASTORE_PROJECT_ID", "GOOGLE_CLOUD_PROJECT"];
-        let named = || named.into_iter().find_map(variable);
-        let mut project = place.project.or_else(named);
-        if project.is_none() {
-            project = match is_emulator {
-                // An emulator takes any, and there is nobody to ask.
-                true => None,
-                false => GoogleEnvironment::detect_google_project_id().await,
-            };
-        }
-        let unknown =
-            "which project? name it in the URL, datastore://PROJECT, or in DATASTORE_PROJECT_ID";
-        let project_id = project.ok_or_else(|| Fault::unsupported(unknown))?;
-        Ok(PartitionId { project_id, database_id: place.database, namespace_id: place.namespace })
-    }
+/// The place, with the project that the environment names unless the URL does.
+async fn partition(place: Place, is_emulator: bool) -> Result<PartitionId, Fault> {
+    let named = || ["DATASTORE_PROJECT_ID", "GOOGLE_CLOUD_PROJECT"].into_iter().find_map(variable);
+    let project = match place.project.or_else(named) {
+        // An emulator takes any, and there is nobody to ask.
+        None if !is_emulator => GoogleEnvironment::detect_google_project_id().await,
+        project => project,
+    };
+    let unknown =
+        "which project? name it in the URL, datastore://PROJECT, or in DATASTORE_PROJECT_ID";
+    let project_id = project.ok_or_else(|| Fault::unsupported(unknown))?;
+    Ok(PartitionId { project_id, database_id: place.database, namespace_id: place.namespace })
 }
 
 /// A variable that says something.

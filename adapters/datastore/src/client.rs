@@ -36,7 +36,7 @@ const GRACE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A lookup takes so many keys at most.
-pub(crate) const MOST_KEYS: usize = 1_000;
+const MOST_KEYS: usize = 1_000;
 /// So many rounds of a lookup or a query are made at most.
 const MOST_ROUNDS: usize = 10_000;
 

@@ -60,7 +60,7 @@ pub struct IndexProblem {
     pub user: EntityKey,
     /// Which property it is.
     pub property: String,
-    /// Who has the same value; `None` if this user has none that can be one.
+    /// Who has the same value; `None` if this user has none, or can't be found by it.
     pub taken_by: Option<EntityKey>,
 }
 
@@ -69,7 +69,7 @@ impl fmt::Display for IndexProblem {
         let Self { user, property, taken_by } = self;
         match taken_by {
             Some(other) => write!(f, "{user}: `{property}` is the same as that of {other}"),
-            None => write!(f, "{user}: `{property}` is missing, or of another type"),
+            None => write!(f, "{user}: `{property}` is missing, of another type, or not indexed"),
         }
     }
 }
@@ -127,18 +127,15 @@ impl<U: AuthUser> DatastoreStore<U> {
         let mut claims: Vec<(Unique, Key)> = Vec::new();
         for entity in &entities {
             let Some(key) = &entity.key else { continue };
-            let login =
-                self.shared.users.login_of(entity).and_then(|login| self.unique_login(login));
-            let mut uniques = vec![(self.shared.users.login_property.clone(), login)];
-            if let Some(property) = self.keys().user_keys.property() {
-                uniques.push((property.to_owned(), Unique::stored(entity, property)));
-            }
-            for (property, unique) in uniques {
-                match unique {
+            let login = self.shared.users.login_property.as_str();
+            for property in [Some(login), self.keys().user_keys.property()].into_iter().flatten() {
+                match Unique::stored(entity, property) {
                     Some(unique) => claims.push((unique, key.clone())),
-                    None => {
-                        problems.push(IndexProblem { user: key.into(), property, taken_by: None })
-                    }
+                    None => problems.push(IndexProblem {
+                        user: key.into(),
+                        property: property.to_owned(),
+                        taken_by: None,
+                    }),
                 }
             }
         }

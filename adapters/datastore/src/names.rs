@@ -3,6 +3,7 @@
 //! Entities that others write have none, so whoever takes a value also asks for users who have it. An
 //! index entity whose user is gone, or has another value by now, is nobody's.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use gcloud_sdk::google::datastore::v1::value::ValueType;
@@ -32,26 +33,20 @@ pub(crate) struct Unique {
 }
 
 impl Unique {
-    /// A login name.
-    pub(crate) fn as_str(&self) -> &str {
-        match &self.value {
-            ValueType::StringValue(text) => text,
-            _ => "",
-        }
-    }
-
     /// The value as text, which names the index entity.
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> Cow<'_, str> {
         match &self.value {
-            ValueType::StringValue(text) => text.clone(),
-            ValueType::IntegerValue(number) => number.to_string(),
-            _ => String::new(),
+            ValueType::StringValue(text) => text.into(),
+            ValueType::IntegerValue(number) => number.to_string().into(),
+            _ => "".into(),
         }
     }
 
-    /// The value that a user has.
+    /// The value that a user has, if they can be found by it.
     pub(crate) fn stored(entity: &Entity, property: &str) -> Option<Self> {
-        let value = entity.properties.get(property)?.value_type.clone()?;
+        let stored =
+            entity.properties.get(property).filter(|stored| !stored.exclude_from_indexes)?;
+        let value = stored.value_type.clone()?;
         let is_one = match &value {
             ValueType::StringValue(text) => text.len() <= LONGEST,
             ValueType::IntegerValue(_) => true,

@@ -6,7 +6,7 @@ use gcloud_sdk::google::datastore::v1::mutation::Operation;
 use gcloud_sdk::google::datastore::v1::transaction_options::{Mode, ReadWrite};
 use gcloud_sdk::google::datastore::v1::{Entity, Key, Mutation, Query};
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::client::{Client, Found, TransactionId, pause};
 use crate::error::{Cause, Fault};
@@ -65,9 +65,9 @@ impl Transaction<'_> {
     }
 
     async fn roll_back(&mut self) {
-        if let Some(id) = &self.id {
-            // If it is gone already, so much the better.
-            let _ = self.client.rollback(id.clone()).await;
+        let Some(id) = self.id.clone() else { return };
+        // If it is gone already, so much the better; if there is no time left, it goes on behind.
+        if timeout_at(self.deadline, self.client.rollback(id)).await.is_ok() {
             self.id = None;
         }
     }

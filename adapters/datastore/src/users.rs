@@ -1,11 +1,11 @@
 //! Users: found, written over what others have written, and each login name only once.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use gcloud_sdk::google::datastore::v1::value::ValueType;
 use gcloud_sdk::google::datastore::v1::{Entity, Key};
-use std::collections::{HashMap, HashSet};
 use tokio::time::Instant;
 use tower_keep_core::{
     AuthUser, StoreError, UserDirectory, UserFinder, UserId, UserStore, async_trait,
@@ -108,7 +108,7 @@ impl<U: AuthUser> DatastoreStore<U> {
             }
         };
         let _turn = self.shared.turns.wait(&id, deadline).await?;
-        let _turn_of_name = self.shared.turns_of_names.wait(login.as_str(), deadline).await?;
+        let _turn_of_name = self.shared.turns_of_names.wait(login.text(), deadline).await?;
         let inserted = transact!(self.client(), deadline, transaction => {
             let found = transaction.lookup(vec![key.clone()]).await?;
             if found.get(&key).is_some() {
@@ -157,7 +157,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         let properties = users.write(self.keys(), user)?;
         let deadline = self.deadline();
         let _turn = self.shared.turns.wait(&id, deadline).await?;
-        let _turn_of_name = self.shared.turns_of_names.wait(login.as_str(), deadline).await?;
+        let _turn_of_name = self.shared.turns_of_names.wait(login.text(), deadline).await?;
         transact!(self.client(), deadline, transaction => {
             let Some(stored) = self.stored(transaction, &id, deadline).await? else {
                 return unchanged(false);
