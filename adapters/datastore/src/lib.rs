@@ -59,8 +59,9 @@
 //! | `KeepLogins_User` | the user's id | which sessions ended for a replay that the user was not told of. Whatever begins a session or ends all writes it, so that of two such changes one sees the other |
 //! | `KeepIndex_User_username` | the login name | whose it is. Its user decides: with another name, or gone, it is nobody's |
 //!
-//! They are below what users are below, and named after the kind of users. No composite index has to be made. Expired sessions are deleted by `upkeep` (`purge`), or by the database
-//! itself: [`with_ttl_policy`](DatastoreStoreBuilder::with_ttl_policy).
+//! They are below what users are below, and named after the kind of users. No composite index has to be made.
+//! Expired sessions are deleted by `upkeep` (`purge`), or by the database itself:
+//! [`with_ttl_policy`](DatastoreStoreBuilder::with_ttl_policy).
 //!
 //! A login name is looked for by a query, so users whom others write are found as well. What keeps it unique is
 //! the index entity, which is written in one transaction with the user, and a query within that transaction for
