@@ -1,11 +1,12 @@
 //! `cargo bench -p tower-keep-benches --bench stores`: what the stores take, alone and with 64 tasks at
 //! once, and beside each SQL store what the bare driver takes for the same statements.
 //!
-//! Store and driver share one pool of ten connections, and both read every column; of Redis each has one
-//! connection. The times are per call. First come the ratios at 64 tasks, and of Redis at one, of rounds
+//! Store and driver share one pool of ten connections, and both read every column; of Redis and Datastore each
+//! has one connection. The times are per call. First come the ratios at 64 tasks, and of Redis at one, of rounds
 //! that alternate; then criterion, one case after the other, unless `KEEP_RATIOS` is set. `KEEP_STORE`
 //! names a store to measure alone.
 
+mod datastore;
 mod redis;
 
 use std::hint::black_box;
@@ -403,6 +404,9 @@ fn stores(criterion: &mut Criterion) {
     }
     if is_asked_for("redis") {
         redis::database(criterion, &runtime, &server(Kind::Redis).url);
+    }
+    if is_asked_for("datastore") {
+        datastore::database(criterion, &runtime, &server(Kind::Datastore).url);
     }
     if is_asked_for("memory") {
         let memory = Arc::new(Keep(runtime.block_on(fill(MemoryStore::new()))));
