@@ -1,6 +1,7 @@
 //! The emulator dies under load, and comes back with what it had written down.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
@@ -12,8 +13,10 @@ use xtask::servers::{Kind, Server};
 
 const CLIENTS: usize = 16;
 const DOWN: Duration = Duration::from_secs(4);
-/// How soon everybody is served again; the emulator is slow at first.
-const RECOVERY: Duration = Duration::from_secs(3);
+/// How soon everybody is served again; the emulator is slow at first, and so is a machine that does other
+/// things besides.
+const RECOVERY: Duration = Duration::from_secs(8);
+const AFTERWARDS: Duration = Duration::from_secs(12);
 
 fn server() -> Server {
     Server::start(Kind::Datastore).expect("an emulator")
@@ -43,7 +46,7 @@ async fn it_ends_under_load_and_comes_back() {
     let (until, down) = (Instant::now(), ended.elapsed());
     tokio::time::sleep(DOWN).await;
     let (server, back) = back(server).await;
-    tokio::time::sleep(Duration::from_secs(8)).await;
+    tokio::time::sleep(AFTERWARDS).await;
     let late = load.stop().await.served_but_for(ended + down, until + DOWN, back);
     assert!(late <= RECOVERY, "the last failed {late:?} after the emulator was back");
     drop(server);
@@ -71,12 +74,12 @@ async fn it_is_killed_under_load_and_comes_back() {
     // Ended once, it has it all on its disk.
     server.stop();
     server.run().expect("it comes back");
-    let begun = Instant::now();
-    let until = begun + Duration::from_secs(14);
+    let is_over = Arc::new(AtomicBool::new(false));
     let clients = browsers.into_iter().zip(names).map(|(mut browser, name)| {
+        let is_over = Arc::clone(&is_over);
         tokio::spawn(async move {
             let (mut served, mut refused) = (Vec::new(), Vec::new());
-            while Instant::now() < until {
+            while !is_over.load(Ordering::Relaxed) {
                 let at = Instant::now();
                 let answer = browser.get("/secret").await;
                 match answer.status {
@@ -101,6 +104,8 @@ async fn it_is_killed_under_load_and_comes_back() {
     server.kill();
     tokio::time::sleep(DOWN).await;
     let (server, back) = back(server).await;
+    tokio::time::sleep(AFTERWARDS).await;
+    is_over.store(true, Ordering::Relaxed);
     for client in clients {
         let (served, refused) = client.await.expect("what a client saw");
         assert!(served.iter().any(|at| *at < killed) && served.iter().any(|at| *at > back));
