@@ -5,23 +5,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gcloud_sdk::google::datastore::v1::PartitionId;
+use gcloud_sdk::GoogleAuthMiddleware;
 use gcloud_sdk::google::datastore::v1::datastore_client::DatastoreClient;
 use gcloud_sdk::google::datastore::v1::key::PathElement as ProtoElement;
 use gcloud_sdk::google::datastore::v1::key::path_element::IdType;
-use gcloud_sdk::google_cloud_auth::credentials::{Credentials, anonymous};
-use gcloud_sdk::tonic::transport::{Channel, ClientTlsConfig};
-use gcloud_sdk::{GCP_DEFAULT_SCOPES, GoogleAuthHeaders, GoogleAuthMiddleware, GoogleEnvironment};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tower_keep_core::{Account, AuthUser, StoreError, UserId};
 
 use crate::client::Client;
+use crate::connect::{Access, ServiceAccountKey, channel, partition};
 use crate::error::Fault;
 use crate::keys::{Keys, is_name, is_reserved};
 use crate::mapping::{Accounts, Mapping, Serde, Users};
-use crate::place::{self, GOOGLE, Place};
+use crate::place::{self, Place};
 use crate::record::Expiry;
 use crate::store::Shared;
 use crate::turns::Turns;
@@ -34,9 +32,6 @@ const MOST_WAITING: usize = 4_096;
 const LONGEST_NAME: usize = 400;
 /// The largest answer, in bytes. Google's have some 10 MiB at most.
 const LARGEST_ANSWER: usize = 64 << 20;
-/// How long a connection may be silent, and how long a sign of life may take.
-const SILENCE: Duration = Duration::from_secs(30);
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Opens a store.
 ///
@@ -65,16 +60,7 @@ struct Settings {
     expiry: Expiry,
     timeout: Duration,
     most_waiting: usize,
-    endpoint: Option<String>,
-    emulator: Option<String>,
-    key: Option<ServiceAccountKey>,
-}
-
-/// Where a service account's key is.
-#[derive(Clone)]
-enum ServiceAccountKey {
-    File(PathBuf),
-    Json(String),
+    access: Access,
 }
 
 impl<U> fmt::Debug for DatastoreStoreBuilder<U> {
@@ -124,9 +110,7 @@ impl DatastoreStore {
                 expiry: Expiry::Indexed,
                 timeout: TIMEOUT,
                 most_waiting: MOST_WAITING,
-                endpoint: None,
-                emulator: None,
-                key: None,
+                access: Access::default(),
             },
             mapping: |login| Box::new(Accounts { login: login.to_owned() }),
             login_name: |account: &Account| account.login(),
@@ -282,13 +266,13 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
 
     /// Credentials of a service account, from its key's file (JSON), in place of the default ones.
     pub fn with_service_account_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.settings.key = Some(ServiceAccountKey::File(path.into()));
+        self.settings.access.key = Some(ServiceAccountKey::File(path.into()));
         self
     }
 
     /// The same from the text of such a file, as a secret manager gives it.
     pub fn with_service_account_json(mut self, json: impl Into<String>) -> Self {
-        self.settings.key = Some(ServiceAccountKey::Json(json.into()));
+        self.settings.access.key = Some(ServiceAccountKey::Json(json.into()));
         self
     }
 
@@ -296,13 +280,13 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     /// `https://HOST`. Without TLS only on this machine (`http://localhost:PORT`). It counts more than
     /// `DATASTORE_EMULATOR_HOST`.
     pub fn with_endpoint(mut self, url: impl Into<String>) -> Self {
-        self.settings.endpoint = Some(url.into());
+        self.settings.access.endpoint = Some(url.into());
         self
     }
 
     /// An emulator, `HOST:PORT`, whatever `DATASTORE_EMULATOR_HOST` says.
     pub fn with_emulator(mut self, host: impl Into<String>) -> Self {
-        self.settings.emulator = Some(host.into());
+        self.settings.access.emulator = Some(host.into());
         self
     }
 
@@ -317,7 +301,7 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     pub async fn build(self) -> Result<DatastoreStore<U>, StoreError> {
         let Self { settings, mapping, login_name } = self;
         let place = settings.check()?;
-        let (endpoint, credentials) = settings.reach().await?;
+        let (endpoint, credentials) = settings.access.open().await?;
         let partition = partition(place, endpoint.is_emulator).await?;
         let channel = channel(&endpoint.url, settings.timeout)?;
         let service = GoogleAuthMiddleware::new(channel, credentials, None);
@@ -357,12 +341,6 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     }
 }
 
-/// Where the service is.
-struct Endpoint {
-    url: String,
-    is_emulator: bool,
-}
-
 impl Settings {
     /// Whether these can be; and what the URL says.
     fn check(&self) -> Result<Place, Fault> {
@@ -396,87 +374,6 @@ impl Settings {
         }
         place::read(&self.url)
     }
-
-    /// Where the service is, and what it is to know us by.
-    async fn reach(&self) -> Result<(Endpoint, GoogleAuthHeaders), Fault> {
-        let host = self.emulator.clone().or_else(|| variable("DATASTORE_EMULATOR_HOST"));
-        // What is said here counts more than the environment.
-        let host = host.filter(|_| self.emulator.is_some() || self.endpoint.is_none());
-        if let Some(host) = host {
-            let endpoint = Endpoint { url: place::emulator(&host), is_emulator: true };
-            let nobody: Credentials = anonymous::Builder::new().build();
-            return Ok((endpoint, GoogleAuthHeaders::from(nobody)));
-        }
-        let url = place::endpoint(self.endpoint.as_deref().unwrap_or(GOOGLE))?;
-        // Where an application has several of rustls's providers, it is to choose one; if it has not, this
-        // does.
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
-        let json = match &self.key {
-            Some(ServiceAccountKey::File(path)) => {
-                let unreadable = |error| Fault::unsupported(format!("{}: {error}", path.display()));
-                Some(tokio::fs::read_to_string(path).await.map_err(unreadable)?)
-            }
-            Some(ServiceAccountKey::Json(json)) => Some(json.clone()),
-            None => None,
-        };
-        let headers = match json {
-            Some(json) => {
-                // serde's own words may quote what is in it.
-                let key: Option<serde_json::Value> = serde_json::from_str(&json).ok();
-                let key = key.filter(serde_json::Value::is_object).ok_or_else(|| {
-                    Fault::unsupported(
-                        "the service account's key is not JSON: is it the file that the console or gcloud wrote?",
-                    )
-                })?;
-                GoogleAuthHeaders::from_service_account_key(key, GCP_DEFAULT_SCOPES.clone()).await
-            }
-            None => GoogleAuthHeaders::from_adc().await,
-        };
-        let headers = headers.map_err(|error| Fault::of_credentials(&error))?;
-        Ok((Endpoint { url, is_emulator: false }, headers))
-    }
-}
-
-/// The place, with the project that the environment names unless the URL does.
-async fn partition(place: Place, is_emulator: bool) -> Result<PartitionId, Fault> {
-    let named = || ["DATASTORE_PROJECT_ID", "GOOGLE_CLOUD_PROJECT"].into_iter().find_map(variable);
-    let project = match place.project.or_else(named) {
-        // An emulator takes any, and there is nobody to ask.
-        None if !is_emulator => GoogleEnvironment::detect_google_project_id().await,
-        project => project,
-    };
-    let unknown =
-        "which project? name it in the URL, datastore://PROJECT, or in DATASTORE_PROJECT_ID";
-    let project_id = project.ok_or_else(|| Fault::unsupported(unknown))?;
-    Ok(PartitionId { project_id, database_id: place.database, namespace_id: place.namespace })
-}
-
-/// A variable that says something.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-/// A connection that is made when it is first used, and anew when it is lost.
-fn channel(url: &str, timeout: Duration) -> Result<Channel, Fault> {
-    let bad = |_| Fault::unsupported("the endpoint is not an address");
-    let mut endpoint = Channel::from_shared(url.to_owned()).map_err(|_| {
-        Fault::unsupported(
-            "the endpoint is not an address: https://HOST, or HOST:PORT of an emulator",
-        )
-    })?;
-    if url.starts_with("https://") {
-        endpoint = endpoint.tls_config(ClientTlsConfig::new().with_webpki_roots()).map_err(bad)?;
-    }
-    Ok(endpoint
-        .connect_timeout(timeout)
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(SILENCE))
-        .http2_keep_alive_interval(SILENCE)
-        .keep_alive_timeout(PATIENCE)
-        .keep_alive_while_idle(true)
-        .connect_lazy())
 }
 
 fn proto(element: PathElement) -> ProtoElement {

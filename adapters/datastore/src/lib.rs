@@ -120,7 +120,7 @@
 //!
 //! | look for | in |
 //! | --- | --- |
-//! | the settings, credentials, the connection | `builder.rs`; URLs and addresses: `place.rs` |
+//! | the settings | `builder.rs`; credentials, project, the connection: `connect.rs`; URLs and addresses: `place.rs` |
 //! | which entity has which key | `keys.rs` |
 //! | how a value becomes a property, and back | `value/`: `ser.rs`, `de.rs`; what a write keeps: `merge.rs` |
 //! | how an entity becomes a user | `mapping.rs`; users are found and written in `users.rs` |
@@ -132,6 +132,7 @@
 
 mod builder;
 mod client;
+mod connect;
 mod create;
 mod error;
 mod import;
