@@ -5,6 +5,7 @@
 mod de;
 mod error;
 mod merge;
+mod name;
 mod ser;
 mod types;
 
