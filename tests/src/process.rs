@@ -23,10 +23,13 @@ impl Process {
         Self::start_in(Path::new("."), program, arguments, lines)
     }
 
-    /// The same, in this directory.
+    /// The same, in this directory. What is kept on Datastore is kept in the emulator of `DATASTORE_URL`.
     pub fn start_in(directory: &Path, program: &str, arguments: &[&str], lines: usize) -> Self {
         let mut command = Command::new(program);
         let command = command.args(arguments).current_dir(directory).stdout(Stdio::piped());
+        if let Ok(emulator) = std::env::var("DATASTORE_URL") {
+            command.env("DATASTORE_EMULATOR_HOST", emulator.trim_start_matches("http://"));
+        }
         let mut child = command.spawn().expect("the program starts");
         let output = BufReader::new(child.stdout.take().expect("its output is piped"));
         let told: Vec<String> =

@@ -133,7 +133,7 @@ async fn a_server_that_hangs_is_given_up_in_time() {
 
 async fn hangs<D: Dialect>(kind: Kind) {
     let server = server(kind);
-    let timeout = Duration::from_millis(500);
+    let timeout = Duration::from_secs(2);
     let store = open::<D>(&server, timeout).await;
     let record = begin(&store).await;
     server.freeze(true);
@@ -180,7 +180,7 @@ async fn a_write_that_is_cut_off_may_have_been_done_and_says_so() {
 async fn a_statement_that_waits_for_a_lock_ends_in_time() {
     let (postgres, mariadb) = (server(Kind::Postgres), server(Kind::MariaDb));
     let lock = "SELECT * FROM keep_sessions FOR UPDATE";
-    let timeout = Duration::from_secs(1);
+    let timeout = Duration::from_secs(2);
 
     let store = open::<PostgresDialect>(&postgres, timeout).await;
     let record = begin(&store).await;
@@ -208,7 +208,7 @@ async fn waits_in_vain<D: Dialect>(store: &SqlStore<D>, record: &SessionRecord) 
     let error = store.rotate(&rotation(record)).await.expect_err("the row is locked");
     let kinds = [StoreErrorKind::Timeout, StoreErrorKind::Unavailable];
     assert!(kinds.contains(&error.kind()), "{error:?}");
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -364,7 +364,7 @@ async fn a_full_disk_is_unavailable_for_logins_and_loses_nothing() {
 async fn a_database_that_is_busy_is_unavailable_in_time() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("keep.db");
-    let timeout = Duration::from_millis(300);
+    let timeout = Duration::from_secs(2);
     let store = sqlite(&path, timeout).await.expect("a store");
     let record = begin(&store).await;
     let other = sqlite(&path, timeout).await.expect("another process, as it were");

@@ -228,7 +228,10 @@ async fn accounts_and_sessions_survive_a_restart() {
     };
     let servers =
         ["POSTGRES_URL", "MYSQL_URL", "REDIS_URL", "REDIS_SENTINEL_URL", "REDIS_CLUSTER_URL"];
-    for store in servers.map(server).iter().chain(["sqlite:quickstart.db".to_owned()].iter()) {
+    server("DATASTORE_URL");
+    let others =
+        ["sqlite:quickstart.db".to_owned(), format!("datastore://walk-{}", std::process::id())];
+    for store in servers.map(server).iter().chain(&others) {
         let site = start_with(directory.path(), store);
         let mut browser = site.browser();
         log_in(&mut browser, &site, &[("remember", "on")]).await;

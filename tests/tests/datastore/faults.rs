@@ -85,17 +85,17 @@ async fn a_storm_of_aborted_transactions_is_weathered_or_given_up() {
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
     assert_eq!(calls(&proxy, "Commit"), 20);
     // Within the time that a call may take.
-    let (proxy, store) = troubled(Duration::from_millis(500)).await;
+    let (proxy, store) = troubled(Duration::from_secs(2)).await;
     proxy.trouble("Commit", Fate::Refused(ABORTED), ALWAYS, 0);
     let begun = Instant::now();
     let error = store.create(&login(&new_record(&"7".into()))).await.unwrap_err();
     assert!([StoreErrorKind::Unavailable, StoreErrorKind::Timeout].contains(&error.kind()));
-    assert!(begun.elapsed() < Duration::from_secs(5) && calls(&proxy, "Commit") < 20);
+    assert!(begun.elapsed() < Duration::from_secs(8) && calls(&proxy, "Commit") < 20);
 }
 
 /// Waits until the proxy has seen a method.
 async fn seen(proxy: &Proxy, method: &str) -> bool {
-    for _ in 0..200 {
+    for _ in 0..1_000 {
         if calls(proxy, method) > 0 {
             return true;
         }
@@ -121,9 +121,10 @@ async fn whatever_goes_wrong_a_transaction_is_rolled_back() {
         assert!(seen(&proxy, "Rollback").await, "{method} {fate:?}");
         // A caller who goes away leaves nothing locked.
         proxy.trouble(method, Fate::Silent, 1, 0);
-        let rotation = rotation(&record);
-        let gone = tokio::time::timeout(Duration::from_millis(300), store.rotate(&rotation)).await;
-        assert!(gone.is_err());
+        let (store, rotation) = (store.clone(), rotation(&record));
+        let gone = tokio::spawn(async move { store.rotate(&rotation).await.map(drop) });
+        assert!(seen(&proxy, method).await, "{method}");
+        gone.abort();
         assert!(seen(&proxy, "Rollback").await, "{method} and gone");
     }
     proxy.take();
@@ -136,7 +137,7 @@ async fn whatever_goes_wrong_a_transaction_is_rolled_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_is_silent_is_waited_for_and_no_longer() {
-    let (proxy, store) = troubled(Duration::from_millis(700)).await;
+    let (proxy, store) = troubled(Duration::from_secs(2)).await;
     for method in ["Lookup", "BeginTransaction", "Commit"] {
         proxy.trouble(method, Fate::Silent, ALWAYS, 0);
         let begun = Instant::now();
@@ -146,7 +147,7 @@ async fn a_service_that_is_silent_is_waited_for_and_no_longer() {
             _ => store.create(&login(&record)).await.map(drop).unwrap_err(),
         };
         assert_eq!(error.kind(), StoreErrorKind::Timeout, "{method}");
-        assert!(begun.elapsed() < Duration::from_secs(5), "{method}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(8), "{method}: {:?}", begun.elapsed());
         assert!(said(&error).contains("with_timeout"), "{}", said(&error));
     }
     proxy.heal();
@@ -222,7 +223,7 @@ async fn a_transaction_is_rolled_back_where_there_is_no_room_for_calls() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_visitor_gets_a_503_and_keeps_the_cookies() {
-    let (proxy, store) = troubled(Duration::from_millis(700)).await;
+    let (proxy, store) = troubled(Duration::from_secs(2)).await;
     let mut browser = Browser::new(Http::to(load::site(Arc::new(store)).await));
     assert_eq!(browser.get("/login?user=ada").await.status, StatusCode::OK);
     for fate in [Fate::Refused(14), Fate::Refused(7), Fate::Refused(8), Fate::Silent] {

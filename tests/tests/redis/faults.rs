@@ -12,7 +12,7 @@ use tower_keep_testkit::contract::sessions::new_record;
 use xtask::servers::{Kind, Server};
 
 use crate::load::SECOND;
-use crate::{ask, begin, end, env, login, open, prefix, rotation, said, server};
+use crate::{ask, begin, end, env, impatient, login, open, prefix, rotation, said, server};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_died_while_idle_are_not_noticed() {
@@ -97,9 +97,9 @@ async fn a_server_that_is_gone_is_unavailable_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_is_given_up_in_time_and_no_queue_grows() {
     let server = server();
-    let timeout = Duration::from_millis(500);
-    let builder = RedisStore::builder(server.url()).with_timeout(timeout).with_max_waiting(10);
-    let store = builder.build().await.expect("a store");
+    let timeout = Duration::from_secs(2);
+    let builder = || RedisStore::builder(server.url()).with_max_waiting(10);
+    let store = impatient(builder, timeout).await;
     let record = begin(&store, "1").await;
     server.freeze(true);
     let begun = Instant::now();
@@ -269,11 +269,8 @@ async fn what_is_no_value_of_ours_is_corrupt_and_not_quoted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_waits_for_replicas_says_when_they_do_not_have_it() {
     let alone = server();
-    let builder = |url: String| {
-        let timeout = Duration::from_millis(700);
-        RedisStore::builder(url).with_replicas_to_wait_for(1).with_timeout(timeout)
-    };
-    let store = builder(alone.url()).build().await.expect("a store");
+    let builder = |url: String| RedisStore::builder(url).with_replicas_to_wait_for(1);
+    let store = impatient(|| builder(alone.url()), Duration::from_secs(2)).await;
     let record = new_record(&"1".into());
     let error = store.create(&login(&record)).await.expect_err("there is no replica");
     assert_eq!(error.kind(), StoreErrorKind::Timeout);
@@ -289,8 +286,8 @@ async fn a_write_that_waits_for_replicas_says_when_they_do_not_have_it() {
 async fn what_a_replica_does_not_have_is_lost_with_the_master_unless_it_was_waited_for() {
     for replicas in [0, 1] {
         let mut cluster = Server::start(Kind::RedisCluster).expect("a cluster");
-        let builder = RedisStore::builder(cluster.url()).with_timeout(Duration::from_millis(800));
-        let store = builder.with_replicas_to_wait_for(replicas).build().await.expect("a store");
+        let builder = || RedisStore::builder(cluster.url()).with_replicas_to_wait_for(replicas);
+        let store = impatient(builder, Duration::from_secs(2)).await;
         let slot = |id: &u64| -> u16 {
             let words = format!("CLUSTER KEYSLOT {{{id}}}");
             ask(cluster.port(), &words).parse().expect("a slot")

@@ -14,6 +14,7 @@ use crate::{ask, impatient, server};
 pub(crate) const SECOND: std::ops::Range<usize> = 16_384 / 3..16_384 * 2 / 3;
 
 const CLIENTS: usize = 64;
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// How soon everybody is served again.
 const RECOVERY: Duration = Duration::from_secs(1);
 
@@ -24,7 +25,7 @@ async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'sta
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_server_is_killed_under_load_and_comes_back() {
     let mut server = server();
-    let store = impatient(&server.url(), 1_000).await;
+    let store = impatient(|| RedisStore::builder(server.url()), TIMEOUT).await;
     let load = Load::start(Arc::new(store), CLIENTS).await;
     tokio::time::sleep(Duration::from_secs(8)).await;
     let killed = Instant::now();
@@ -45,7 +46,7 @@ async fn one_server_is_killed_under_load_and_comes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_server_hangs_under_load_and_goes_on() {
     let server = server();
-    let store = impatient(&server.url(), 1_000).await;
+    let store = impatient(|| RedisStore::builder(server.url()), TIMEOUT).await;
     let load = Load::start(Arc::new(store), CLIENTS).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     let frozen = Instant::now();
@@ -55,8 +56,7 @@ async fn one_server_hangs_under_load_and_goes_on() {
     server.freeze(false);
     tokio::time::sleep(Duration::from_secs(5)).await;
     // What was begun just before it went on may be answered by it.
-    let until = until - Duration::from_secs(1);
-    let late = load.stop().await.served_but_for(frozen, until, until + Duration::from_secs(1));
+    let late = load.stop().await.served_but_for(frozen, until - TIMEOUT, until);
     assert!(late <= RECOVERY, "the last failed {late:?} after the server went on");
 }
 
@@ -76,8 +76,8 @@ async fn a_master_dies_under_load(
     harm: impl FnOnce(&mut Server) + Send + 'static,
 ) -> Lost {
     let port = cluster.port();
-    let builder = RedisStore::builder(cluster.url()).with_timeout(Duration::from_secs(1));
-    let store = builder.with_replicas_to_wait_for(replicas).build().await.expect("a store");
+    let builder = || RedisStore::builder(cluster.url()).with_replicas_to_wait_for(replicas);
+    let store = impatient(builder, TIMEOUT).await;
     let load = Load::start(Arc::new(store), CLIENTS).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let victim = &mut cluster.members()[0];
@@ -101,9 +101,9 @@ async fn a_master_dies_under_load(
             *longest = (*longest).max(after);
         }
         if !is_victims {
-            assert!(seen.slowest < Duration::from_secs(1), "client {number}: {:?}", seen.slowest);
+            assert!(seen.slowest < TIMEOUT, "client {number}: {:?}", seen.slowest);
         }
-        assert!(seen.faults.iter().all(|(at, _)| *at + Duration::from_secs(1) > harmed));
+        assert!(seen.faults.iter().all(|(at, _)| *at + TIMEOUT > harmed));
         assert!(seen.served.iter().any(|at| *at > last), "client {number} is served again");
         for wrong in &seen.wrong {
             // A word that was given after the replica had taken over is not lost.
@@ -154,7 +154,7 @@ async fn a_master_of_a_cluster_hangs_under_load_and_its_replica_takes_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_master_of_sentinels_is_killed_under_load_and_its_replica_takes_over() {
     let mut sentinels = Server::start(Kind::RedisSentinel).expect("sentinels");
-    let store = impatient(&sentinels.url(), 1_000).await;
+    let store = impatient(|| RedisStore::builder(sentinels.url()), TIMEOUT).await;
     let load = Load::start(Arc::new(store), CLIENTS).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     let killed = Instant::now();

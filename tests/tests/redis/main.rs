@@ -16,7 +16,7 @@ use tower_keep_core::{
     AuthUser, End, EndReason, NewLogin, Rotation, SessionRecord, SessionStore, StoreError,
     StoreErrorKind,
 };
-use tower_keep_redis::RedisStore;
+use tower_keep_redis::{RedisStore, RedisStoreBuilder};
 use tower_keep_testkit::contract::sessions::new_record;
 use xtask::servers::{Kind, Server, call_redis};
 
@@ -35,10 +35,15 @@ async fn open(url: &str) -> RedisStore {
     RedisStore::builder(url).build().await.expect("a store")
 }
 
-/// A store that gives up soon.
-async fn impatient(url: &str, millis: u64) -> RedisStore {
-    let builder = RedisStore::builder(url).with_timeout(Duration::from_millis(millis));
-    builder.build().await.expect("a store")
+/// A store that gives up soon, once it is open: its server has only just begun, beside others.
+async fn impatient(builder: impl Fn() -> RedisStoreBuilder, timeout: Duration) -> RedisStore {
+    for _ in 0..10 {
+        match builder().with_timeout(timeout).build().await {
+            Err(error) if error.kind() == StoreErrorKind::Timeout => {}
+            store => return store.expect("a store"),
+        }
+    }
+    panic!("a server that has begun answers");
 }
 
 fn server() -> Server {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tower_keep_core::{
@@ -199,7 +200,7 @@ async fn a_store_opens_while_a_master_of_its_cluster_is_away() {
     let mut cluster = Server::start(Kind::RedisCluster).expect("a cluster");
     let url = cluster.url();
     cluster.members()[1].freeze(true);
-    let store = impatient(&url, 1_000).await;
+    let store = impatient(|| RedisStore::builder(&url), Duration::from_secs(1)).await;
     let mut answers = Vec::new();
     for id in 0..30_u64 {
         answers.push(store.by_id(&id.into()).await.is_ok());

@@ -37,7 +37,7 @@ fn ports(url: &str) -> Vec<u16> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_that_moves_is_followed() {
     let mut cluster = Server::start(Kind::RedisCluster).expect("a cluster");
-    let store = impatient(&cluster.url(), 5_000).await;
+    let store = impatient(|| RedisStore::builder(cluster.url()), Duration::from_secs(5)).await;
     let mut kept = Vec::new();
     for id in 0..60_u64 {
         store.insert(&Account::new(id, format!("user{id}"), "")).await.expect("new");
