@@ -18,6 +18,7 @@ from datastore_entity import DatastoreEntity, EntityValue
 from flask import Flask, request
 from flask_login import LoginManager, UserMixin, current_user, login_required, login_user
 from google.cloud import datastore
+from google.cloud.datastore.helpers import GeoPoint
 from werkzeug.security import check_password_hash, generate_password_hash
 
 # The library's clients take the project from here.
@@ -67,7 +68,16 @@ def create():
         user.avatar = b"\x00\xff"
         user.tags = ["a", "b"]
         user.settings = {"theme": "dark", "sizes": [1, 2]}
-        user.save(extra_props={"added_by_the_admin_tool": 7})
+        prefs = datastore.Entity(exclude_from_indexes=("secret",))
+        prefs.update({"theme": "dark", "secret": "s", "level": 3})
+        user.save(
+            extra_props={
+                "added_by_the_admin_tool": 7,
+                "home": GeoPoint(52.5, 13.25),
+                "team": client().key("team", 3),
+                "prefs": prefs,
+            }
+        )
         made[name] = find(name).get_id()
     named = User()
     named.username = "grace"
@@ -110,18 +120,23 @@ def show(name):
     query = client().query(kind="user")
     query.add_filter(filter=datastore.query.PropertyFilter("username", "=", name))
     [entity] = query.fetch(limit=2)
-    return {
-        "id": entity.key.id_or_name,
-        "properties": {key: [type(value).__name__, plain(value)] for key, value in sorted(entity.items())},
-        "unindexed": sorted(entity.exclude_from_indexes),
-    }
+    return {"id": entity.key.id_or_name, **plain(entity)}
 
 
 def plain(value):
+    if isinstance(value, datastore.Entity):
+        return {
+            "properties": {key: [type(value).__name__, plain(value)] for key, value in sorted(value.items())},
+            "unindexed": sorted(value.exclude_from_indexes),
+        }
     if isinstance(value, datetime.datetime):
         return value.isoformat()
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, GeoPoint):
+        return [value.latitude, value.longitude]
+    if isinstance(value, datastore.Key):
+        return value.flat_path
     return value
 
 

@@ -4,11 +4,13 @@ mod http_client;
 pub mod load;
 mod process;
 pub mod proxy;
+mod serve;
 mod site;
 mod store;
 
 pub use http_client::{Http, raw, raw_from};
 pub use process::Process;
+pub use serve::{Serving, serve};
 pub use site::{Builder, Events, Gate, KEY, Site, account, has_records};
 pub use store::{AnyStore, Watched, WatchedStore, drops_by_itself, new_store};
 

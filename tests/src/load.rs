@@ -1,20 +1,19 @@
 //! A site under load: clients log in, look at a secret, log out, and note what they saw.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::extract::{Query, Request, State};
+use axum::Router;
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Router, ServiceExt};
 use http::{StatusCode, header};
 use serde::Deserialize;
 use tokio::task::JoinHandle;
 use tower_keep::{Account, Fault, Keys, LoginLayer};
 
-use crate::{AnyStore, Browser, Http, KEY};
+use crate::{AnyStore, Browser, Http, KEY, Serving, serve};
 
 type Login = tower_keep::Login<Account>;
 type Answer<T> = std::result::Result<T, Response>;
@@ -47,12 +46,12 @@ async fn log_out(login: Login) -> Result<&'static str, Fault> {
     Ok("out")
 }
 
-/// Starts a site with three pages: `/login?user=NAME`, `/secret` and `/logout`. Answers where it listens.
+/// Serves a site with three pages: `/login?user=NAME`, `/secret` and `/logout`.
 ///
 /// # Panics
 ///
 /// If there is no free port.
-pub async fn site(store: Arc<dyn AnyStore>) -> SocketAddr {
+pub async fn site(store: Arc<dyn AnyStore>) -> Serving {
     let layer = LoginLayer::builder(Arc::clone(&store), Keys::new(KEY)).with_sessions();
     let auth = layer.build().expect("settings that agree");
     let router = Router::new()
@@ -61,12 +60,7 @@ pub async fn site(store: Arc<dyn AnyStore>) -> SocketAddr {
         .route("/login", get(log_in))
         .route("/logout", get(log_out))
         .with_state(store);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    let service = auth.layer(router);
-    let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service);
-    tokio::spawn(async move { axum::serve(listener, service).await });
-    address
+    serve(auth.layer(router)).await
 }
 
 /// What a client saw.
@@ -93,15 +87,26 @@ pub struct Wrong {
     pub what: String,
 }
 
-/// Logs in, looks at the secret a few times, logs out; until it is told to stop.
-async fn client(address: SocketAddr, name: String, stop: Arc<AtomicBool>) -> Seen {
-    let mut browser = Browser::new(Http::to(address));
+/// Logs in, looks at the secret a few times, logs out, and so on; whoever is in only looks.
+const WORK: &[&str] = &["/secret", "/login", "/secret", "/secret", "/secret", "/logout", "/secret"];
+const LOOK: &[&str] = &["/secret"];
+
+/// A client, before it begins.
+struct Client {
+    browser: Browser,
+    name: String,
+    is_in: bool,
+}
+
+/// Takes its steps until it is told to stop.
+async fn run(client: Client, stop: Arc<AtomicBool>) -> Seen {
+    let Client { mut browser, name, mut is_in } = client;
+    let steps = if is_in { LOOK } else { WORK };
     let mut seen = Seen::default();
     // After a login or a logout that failed, either is right.
-    let (mut is_in, mut is_sure, mut confirmed) = (false, true, Instant::now());
+    let (mut is_sure, mut confirmed) = (true, Instant::now());
     while !stop.load(Ordering::Relaxed) {
-        let steps = ["/secret", "/login", "/secret", "/secret", "/secret", "/logout", "/secret"];
-        for step in steps {
+        for step in steps.iter().copied() {
             let path = format!("{step}?user={name}");
             let begun = Instant::now();
             let answer = browser.get(&path).await;
@@ -140,29 +145,65 @@ async fn client(address: SocketAddr, name: String, stop: Arc<AtomicBool>) -> See
     seen
 }
 
-/// Clients at work.
-pub struct Load {
-    stop: Arc<AtomicBool>,
-    clients: Vec<JoinHandle<Seen>>,
+/// A site and its clients, before they begin.
+pub struct Clients {
+    clients: Vec<Client>,
+    site: Serving,
 }
 
-impl Load {
-    /// Starts a site on this store, and so many clients, each with a user of its own: `0`, `1` and so on.
+impl Clients {
+    /// Serves a site on this store for so many clients, each with a user of its own: `0`, `1` and so on.
     ///
     /// # Panics
     ///
     /// If the store does not take the users.
-    pub async fn start(store: Arc<dyn AnyStore>, clients: usize) -> Self {
+    pub async fn new(store: Arc<dyn AnyStore>, clients: usize) -> Self {
         for number in 0..clients {
             let account = Account::new(number as u64, format!("user{number}"), "hash");
             store.insert(&account).await.expect("a new account");
         }
-        let address = site(store).await;
+        let site = site(store).await;
+        let client = |number| Client {
+            browser: Browser::new(Http::to(site.address)),
+            name: format!("user{number}"),
+            is_in: false,
+        };
+        Self { clients: (0..clients).map(client).collect(), site }
+    }
+
+    /// Logs the first so many in, who only look from then on.
+    ///
+    /// # Panics
+    ///
+    /// If they are not let in.
+    pub async fn log_in(&mut self, first: usize) {
+        for client in self.clients.iter_mut().take(first) {
+            let answer = client.browser.get(&format!("/login?user={}", client.name)).await;
+            assert_eq!(answer.status, StatusCode::OK);
+            client.is_in = true;
+        }
+    }
+
+    /// Lets them begin.
+    pub fn start(self) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
-        let clients = (0..clients)
-            .map(|number| tokio::spawn(client(address, format!("user{number}"), stop.clone())))
-            .collect();
-        Self { stop, clients }
+        let begin = |client| tokio::spawn(run(client, stop.clone()));
+        let clients = self.clients.into_iter().map(begin).collect();
+        Load { stop, clients, _site: self.site }
+    }
+}
+
+/// Clients at work.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<Seen>>,
+    _site: Serving,
+}
+
+impl Load {
+    /// Starts a site on this store and so many clients: see [`Clients`].
+    pub async fn start(store: Arc<dyn AnyStore>, clients: usize) -> Self {
+        Clients::new(store, clients).await.start()
     }
 
     /// Stops the clients; what each saw.

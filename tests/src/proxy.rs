@@ -12,7 +12,8 @@ use http::{StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use tokio::task::JoinSet;
+
+use crate::{Serving, serve};
 
 /// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct Seen {
     pub authorization: Option<String>,
     /// Its `x-goog-request-params`, by which Google's front end knows where it belongs.
     pub routing: Option<String>,
+    /// Its `grpc-timeout`: how long the service may work on it.
+    pub timeout: Option<String>,
 }
 
 #[derive(Default)]
@@ -48,7 +51,7 @@ pub struct Proxy {
     /// Where it listens.
     pub address: SocketAddr,
     plan: Arc<Mutex<Plan>>,
-    _serving: JoinSet<()>,
+    _serving: Serving,
 }
 
 #[derive(Clone)]
@@ -69,11 +72,8 @@ impl Proxy {
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
         let behind = Behind { plan: plan.clone(), client, target: target.into() };
         let router = Router::new().fallback(pass).with_state(behind);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let mut serving = JoinSet::new();
-        serving.spawn(async move { axum::serve(listener, router).await.expect("it serves") });
-        Self { address, plan, _serving: serving }
+        let serving = serve(router).await;
+        Self { address: serving.address, plan, _serving: serving }
     }
 
     /// Lets this method meet its fate so often from now on, after it went well so many times.
@@ -120,10 +120,11 @@ async fn pass(State(behind): State<Behind>, mut request: Request) -> Response {
     let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
     let authorization = header(&request, "authorization");
     let routing = header(&request, "x-goog-request-params");
+    let timeout = header(&request, "grpc-timeout");
     let fate = {
         let mut plan = behind.plan.lock().unwrap_or_else(PoisonError::into_inner);
         let fate = plan.fate(&method);
-        plan.seen.push(Seen { method, authorization, routing });
+        plan.seen.push(Seen { method, authorization, routing, timeout });
         fate
     };
     match fate {

@@ -8,22 +8,22 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response, Result};
 use axum::routing::{any, get};
-use axum::{Extension, Router, ServiceExt};
+use axum::{Extension, Router};
 use bytes::Bytes;
 use http_body::Frame;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tower_keep::{
     Account, AuthUser, CurrentUser, Event, Fault, FreshUser, Keys, LogInError, LoginLayer,
     LoginLayerBuilder, SessionInfo, SessionRecord, UserDirectory, UserFinder,
 };
 use tower_keep_testkit::TestClock;
 
+use crate::serve::{Serving, serve};
 use crate::{Browser, Http, Watched, WatchedStore, new_store};
 
 type Login = tower_keep::Login<Account>;
@@ -45,7 +45,7 @@ pub struct Site {
     /// Where it listens.
     pub address: SocketAddr,
     /// Ends when the site is dropped, and with it the store's connections.
-    _serving: JoinSet<()>,
+    _serving: Serving,
 }
 
 /// Requests of the slow page: they have looked at the login, and wait to be let go.
@@ -178,8 +178,8 @@ impl Site {
         let auth = configure(builder).build().expect("settings that agree");
         let gate = Gate::closed();
         let router = router(&auth, store.clone()).layer(Extension(gate.clone()));
-        let (address, serving) = serve(auth.layer(router)).await;
-        Self { auth, store, clock, events, gate, address, _serving: serving }
+        let serving = serve(auth.layer(router)).await;
+        Self { auth, store, clock, events, gate, address: serving.address, _serving: serving }
     }
 
     /// A browser without cookies.
@@ -199,24 +199,6 @@ impl Site {
     pub fn advance(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }
-}
-
-/// Serves on a free port of loopback.
-async fn serve<S>(service: S) -> (SocketAddr, JoinSet<()>)
-where
-    S: tower::Service<Request, Response = Response, Error = std::convert::Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    S::Future: Send,
-{
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service);
-    let mut serving = JoinSet::new();
-    serving.spawn(async move { axum::serve(listener, service).await.expect("it serves") });
-    (address, serving)
 }
 
 fn router(auth: &LoginLayer<Account>, store: WatchedStore) -> Router {

@@ -6,18 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gcloud_sdk::GoogleAuthMiddleware;
+use gcloud_sdk::google::datastore::v1::PartitionId;
 use gcloud_sdk::google::datastore::v1::datastore_client::DatastoreClient;
 use gcloud_sdk::google::datastore::v1::key::PathElement as ProtoElement;
 use gcloud_sdk::google::datastore::v1::key::path_element::IdType;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
-use tower_keep_core::{Account, AuthUser, StoreError, UserId};
+use tokio::time::timeout;
+use tower_keep_core::{Account, AuthUser, StoreError, StoreErrorKind, UserId};
 
 use crate::client::Client;
-use crate::connect::{Access, ServiceAccountKey, channel, partition};
+use crate::connect::{Access, ServiceAccountKey, channel};
 use crate::error::Fault;
-use crate::keys::{Keys, is_name, is_reserved};
+use crate::keys::{Keys, is_name};
 use crate::mapping::{Accounts, Mapping, Serde, Users};
 use crate::place::{self, Place};
 use crate::record::Expiry;
@@ -29,7 +31,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 const MOST_WAITING: usize = 4_096;
 /// The longest kind, prefix or property: with room for what is added to it, in bytes.
-const LONGEST_NAME: usize = 400;
+const LONGEST_SETTING: usize = 250;
 /// The largest answer, in bytes. Google's have some 10 MiB at most.
 const LARGEST_ANSWER: usize = 64 << 20;
 
@@ -80,8 +82,10 @@ impl DatastoreStore {
     /// A store in the project, namespace and database of this URL:
     /// `datastore://PROJECT/NAMESPACE?database=DATABASE`.
     ///
-    /// Each may be left away. Without a project it is that of `DATASTORE_PROJECT_ID`, otherwise of
-    /// `GOOGLE_CLOUD_PROJECT`, of the credentials or of the metadata server.
+    /// Each may be left away. Without a project it is that of the service account's key that is
+    /// [given here](DatastoreStoreBuilder::with_service_account_file), otherwise of `DATASTORE_PROJECT_ID`, of
+    /// `GOOGLE_CLOUD_PROJECT` (or `GCP_PROJECT`, `PROJECT_ID`, `GCP_PROJECT_ID`), of the credentials' file, or of the
+    /// metadata server. An emulator takes that of the first two variables.
     ///
     /// With `DATASTORE_EMULATOR_HOST` set (`localhost:8081`), it is that emulator, without credentials.
     /// Otherwise credentials are found as all of Google's libraries do
@@ -194,7 +198,8 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     }
 
     /// The field of the application's user type that the key's id is read into, as serde names it; `id` unless
-    /// told otherwise. A property of that name is neither read nor written; `__key__` is no property's.
+    /// told otherwise. A property of that name is neither read nor written: where entities have a property `id` of
+    /// their own that the type is to have, let this be a name that is no property's.
     pub fn with_id_field(mut self, field: impl Into<String>) -> Self {
         self.settings.id_field = field.into();
         self
@@ -212,12 +217,12 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
         self
     }
 
-    /// Properties that are excluded from indexes when they are first written, besides `password_hash`. A
-    /// property that is there keeps its own setting.
+    /// More properties that are excluded from indexes when they are first written, besides `password_hash`: the
+    /// hash of a password, whatever it is called, should be one. A property that is there keeps its own setting.
     ///
     /// An index costs storage and a part of each write, and what is indexed can be queried. An embedded entity is
     /// excluded as a whole. Texts and blobs of more than 1,500 bytes are always excluded.
-    pub fn with_unindexed<P: Into<String>>(
+    pub fn add_unindexed<P: Into<String>>(
         mut self,
         properties: impl IntoIterator<Item = P>,
     ) -> Self {
@@ -226,7 +231,7 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     }
 
     /// What the names of this store's own kinds begin with; `Keep` unless told otherwise: `KeepSession_User`,
-    /// `KeepLogins_User`, and `KeepIndex_User_username`.
+    /// `KeepLogins_User`, and `KeepIndex_User.username`.
     pub fn with_kind_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.settings.prefix = prefix.into();
         self
@@ -301,10 +306,14 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     pub async fn build(self) -> Result<DatastoreStore<U>, StoreError> {
         let Self { settings, mapping, login_name } = self;
         let place = settings.check()?;
-        let (endpoint, credentials) = settings.access.open().await?;
-        let partition = partition(place, endpoint.is_emulator).await?;
+        let endpoint = settings.access.open().await?;
+        let project = endpoint.project(place.project);
+        let late = |_| Fault::new(StoreErrorKind::Timeout, "the project was not found in time");
+        let project_id = timeout(settings.timeout, project).await.map_err(late)??;
+        let partition =
+            PartitionId { project_id, database_id: place.database, namespace_id: place.namespace };
         let channel = channel(&endpoint.url, settings.timeout)?;
-        let service = GoogleAuthMiddleware::new(channel, credentials, None);
+        let service = GoogleAuthMiddleware::new(channel, endpoint.credentials, None);
         let service = service.map_err(|error| Fault::of_credentials(&error))?;
         let service = DatastoreClient::new(service).max_decoding_message_size(LARGEST_ANSWER);
         let client = Client::new(service, partition.clone(), settings.most_waiting)?;
@@ -323,13 +332,12 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
             prefix: settings.prefix,
         };
         users.check(&keys)?;
-        let (expiry, timeout) = (settings.expiry, settings.timeout);
         let shared = Shared {
             client: Arc::new(client),
             keys,
             users,
-            expiry,
-            timeout,
+            expiry: settings.expiry,
+            timeout: settings.timeout,
             turns: Turns::new(),
             turns_of_names: Turns::new(),
         };
@@ -346,16 +354,17 @@ impl Settings {
     fn check(&self) -> Result<Place, Fault> {
         let not = |what: &str, name: &str| {
             Err(Fault::unsupported(format!(
-                "{what} can't be {name:?}: it has 1 to {LONGEST_NAME} bytes, and is not __…__"
+                "{what} can't be {name:?}: it has 1 to {LONGEST_SETTING} bytes, and is not __…__"
             )))
         };
         for (what, name) in [
             ("with_kind", Some(self.user_kind.as_str())),
             ("with_kind_prefix", Some(self.prefix.as_str())),
             ("with_login_property", Some(self.login_property.as_str())),
+            ("with_id_field", Some(self.id_field.as_str())),
             ("with_user_keys", self.user_keys.property()),
         ] {
-            if let Some(name) = name.filter(|name| !is_name(name) || name.len() > LONGEST_NAME) {
+            if let Some(name) = name.filter(|name| !is_name(name) || name.len() > LONGEST_SETTING) {
                 return not(what, name);
             }
         }
@@ -368,9 +377,6 @@ impl Settings {
             if !is_name(kind) || !is_complete {
                 return not("with_ancestors", kind);
             }
-        }
-        if is_reserved(&self.id_field) && self.id_field != "__key__" {
-            return not("with_id_field", &self.id_field);
         }
         place::read(&self.url)
     }

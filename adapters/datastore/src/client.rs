@@ -1,5 +1,5 @@
-//! The calls of `google.datastore.v1`: each with a deadline, so many at once at most, and those that only
-//! read once more if they did not get there.
+//! The calls of `google.datastore.v1`: each with a deadline, so many at once at most, and those that change
+//! no entity once more if they did not get there.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use gcloud_sdk::google::datastore::v1::key::PathElement;
 use gcloud_sdk::google::datastore::v1::query_result_batch::MoreResultsType;
 use gcloud_sdk::google::datastore::v1::read_options::ConsistencyType;
 use gcloud_sdk::google::datastore::v1::run_query_request::QueryType;
-use gcloud_sdk::google::datastore::v1::transaction_options::{self, ReadOnly, ReadWrite};
+use gcloud_sdk::google::datastore::v1::transaction_options;
 use gcloud_sdk::google::datastore::v1::{
     AllocateIdsRequest, BeginTransactionRequest, CommitRequest, Entity, Key, LookupRequest,
     Mutation, PartitionId, Query, ReadOptions, RollbackRequest, RunQueryRequest,
@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::error::{Cause, Fault};
 
-/// A call that only reads is made so often, if it did not get there.
+/// A call that changes no entity is made so often, if it did not get there.
 const TRIES: u32 = 3;
 /// Pauses begin with this, and double.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -63,13 +63,13 @@ impl Found {
     }
 }
 
-/// What a query finds.
+/// An answer to a query.
 pub(crate) struct Page {
     pub(crate) entities: Vec<Entity>,
     /// Where the next begins.
     pub(crate) end: Vec<u8>,
     /// There are no more, or no more were asked for.
-    is_last: bool,
+    pub(crate) is_last: bool,
 }
 
 /// Reading in this transaction.
@@ -105,14 +105,17 @@ macro_rules! call {
     }};
 }
 
-/// Makes a call that only reads; and again if it did not get there.
-macro_rules! read {
-    ($self:ident, $deadline:expr, $method:ident, $request:expr) => {{
+/// Makes a call that changes no entity, so may be made twice; and again if it did not get there.
+macro_rules! repeatable {
+    ($self:ident, $deadline:expr, $method:ident, $request:expr) => {
+        repeatable!($self, $deadline, $method, $request, once)
+    };
+    ($self:ident, $deadline:expr, $method:ident, $request:expr, $how:ident) => {{
         let request = $request;
         let mut tries = 0;
         loop {
             tries += 1;
-            match call!($self, $deadline, $method, request.clone()).await {
+            match call!($self, $deadline, $method, request.clone(), $how).await {
                 Ok(answer) => break Ok(answer),
                 Err(status) => {
                     let fault = Fault::of_reading(&status);
@@ -212,7 +215,7 @@ impl Client {
                 keys,
                 ..LookupRequest::default()
             };
-            let answer = read!(self, deadline, lookup, request)?;
+            let answer = repeatable!(self, deadline, lookup, request)?;
             let entities = answer.found.into_iter().filter_map(|result| result.entity);
             found.extend(
                 entities.filter_map(|entity| Some((entity.key.as_ref()?.path.clone(), entity))),
@@ -223,44 +226,22 @@ impl Client {
         Err(Fault::odd_answer())
     }
 
-    /// All entities that a query finds; if that takes more than one answer, as they are at one moment.
-    pub(crate) async fn query(
-        &self,
-        query: Query,
-        transaction: Option<&TransactionId>,
-        deadline: Instant,
-    ) -> Result<Vec<Entity>, Fault> {
-        if transaction.is_some() {
-            return Ok(self.pages(query, transaction, deadline).await?.entities);
-        }
-        let first = self.page(query.clone(), None, deadline).await?;
-        if first.is_last {
-            return Ok(first.entities);
-        }
-        let snapshot = transaction_options::Mode::ReadOnly(ReadOnly::default());
-        let transaction = self.begin(snapshot, deadline).await?;
-        let found = self.pages(query, Some(&transaction), deadline).await;
-        // It holds nothing; if this does not get there, the service forgets it.
-        let _ = self.rollback(transaction).await;
-        Ok(found?.entities)
-    }
-
-    /// What a query finds, answer by answer.
+    /// What a query finds, in as many answers as it takes. Answers where the next query would begin.
     pub(crate) async fn pages(
         &self,
         mut query: Query,
         transaction: Option<&TransactionId>,
         deadline: Instant,
-    ) -> Result<Page, Fault> {
-        let mut entities = Vec::new();
+        mut take: impl FnMut(Vec<Entity>) -> Result<(), Fault>,
+    ) -> Result<Vec<u8>, Fault> {
         for _ in 0..MOST_ROUNDS {
             let page = self.page(query.clone(), transaction, deadline).await?;
             if let Some(limit) = &mut query.limit {
                 *limit = limit.saturating_sub(page.entities.len() as i32);
             }
-            entities.extend(page.entities);
+            take(page.entities)?;
             if page.is_last || query.limit == Some(0) {
-                return Ok(Page { entities, ..page });
+                return Ok(page.end);
             }
             query.start_cursor = page.end;
         }
@@ -268,7 +249,7 @@ impl Client {
     }
 
     /// What a query finds in one answer.
-    async fn page(
+    pub(crate) async fn page(
         &self,
         query: Query,
         transaction: Option<&TransactionId>,
@@ -283,7 +264,7 @@ impl Client {
             query_type: Some(QueryType::Query(query)),
             ..RunQueryRequest::default()
         };
-        let batch = read!(self, deadline, run_query, request)?.batch;
+        let batch = repeatable!(self, deadline, run_query, request)?.batch;
         let batch = batch.ok_or_else(Fault::odd_answer)?;
         let is_last = batch.more_results() != MoreResultsType::NotFinished;
         let results = batch.entity_results.into_iter();
@@ -304,30 +285,24 @@ impl Client {
             transaction_options: Some(TransactionOptions { mode: Some(mode) }),
             ..BeginTransactionRequest::default()
         };
-        let answer = read!(self, deadline, begin_transaction, request)?;
+        let answer = repeatable!(self, deadline, begin_transaction, request)?;
         Ok(answer.transaction)
     }
 
-    /// Ends a transaction with these changes, or makes them all at once without one.
+    /// Ends a transaction with these changes.
     pub(crate) async fn commit(
         &self,
         mutations: Vec<Mutation>,
-        transaction: Option<TransactionId>,
+        transaction: TransactionId,
         deadline: Instant,
     ) -> Result<(), Fault> {
         let (project_id, database_id) = self.project();
-        let single = || {
-            let mode = transaction_options::Mode::ReadWrite(ReadWrite::default());
-            TransactionSelector::SingleUseTransaction(TransactionOptions { mode: Some(mode) })
-        };
         let request = CommitRequest {
             project_id,
             database_id,
             mode: Mode::Transactional.into(),
             mutations,
-            transaction_selector: Some(
-                transaction.map_or_else(single, TransactionSelector::Transaction),
-            ),
+            transaction_selector: Some(TransactionSelector::Transaction(transaction)),
             ..CommitRequest::default()
         };
         let done = call!(self, deadline, commit, request).await;
@@ -339,8 +314,8 @@ impl Client {
         let (project_id, database_id) = self.project();
         let request =
             RollbackRequest { project_id, database_id, transaction, ..RollbackRequest::default() };
-        let done = call!(self, Instant::now() + PATIENCE, rollback, request, in_time).await;
-        done.map(drop).map_err(|status| Fault::of(&status))
+        let deadline = Instant::now() + PATIENCE;
+        repeatable!(self, deadline, rollback, request, in_time).map(drop)
     }
 
     /// Completes a key with an id that no other entity has or will be given.
@@ -352,7 +327,7 @@ impl Client {
             keys: vec![key],
             ..AllocateIdsRequest::default()
         };
-        let answer = read!(self, deadline, allocate_ids, request)?;
+        let answer = repeatable!(self, deadline, allocate_ids, request)?;
         answer.keys.into_iter().next().ok_or_else(Fault::odd_answer)
     }
 }

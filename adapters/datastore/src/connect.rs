@@ -1,15 +1,15 @@
 //! How the service is reached: where it is, by which credentials, and in which project.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use gcloud_sdk::google::datastore::v1::PartitionId;
 use gcloud_sdk::google_cloud_auth::credentials::{Credentials, anonymous};
 use gcloud_sdk::tonic::transport::{Channel, ClientTlsConfig};
 use gcloud_sdk::{GCP_DEFAULT_SCOPES, GoogleAuthHeaders, GoogleEnvironment};
 
 use crate::error::Fault;
-use crate::place::{self, GOOGLE, Place};
+use crate::place::{self, GOOGLE};
 
 /// How long a connection may be silent, and how long a sign of life may take.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -30,22 +30,29 @@ pub(crate) enum ServiceAccountKey {
     Json(String),
 }
 
-/// Where the service is.
+/// Where the service is, and what it is to know us by.
 pub(crate) struct Endpoint {
     pub(crate) url: String,
-    pub(crate) is_emulator: bool,
+    pub(crate) credentials: GoogleAuthHeaders,
+    /// The project of the service account's key.
+    project: Option<String>,
+    is_emulator: bool,
 }
 
 impl Access {
     /// Where the service is, and what it is to know us by.
-    pub(crate) async fn open(&self) -> Result<(Endpoint, GoogleAuthHeaders), Fault> {
+    pub(crate) async fn open(&self) -> Result<Endpoint, Fault> {
         let host = self.emulator.clone().or_else(|| variable("DATASTORE_EMULATOR_HOST"));
         // What is said here counts more than the environment.
         let host = host.filter(|_| self.emulator.is_some() || self.endpoint.is_none());
         if let Some(host) = host {
-            let endpoint = Endpoint { url: place::emulator(&host), is_emulator: true };
             let nobody: Credentials = anonymous::Builder::new().build();
-            return Ok((endpoint, GoogleAuthHeaders::from(nobody)));
+            return Ok(Endpoint {
+                url: place::emulator(&host),
+                credentials: GoogleAuthHeaders::from(nobody),
+                project: None,
+                is_emulator: true,
+            });
         }
         let url = place::endpoint(self.endpoint.as_deref().unwrap_or(GOOGLE))?;
         // Where an application has several of rustls's providers, it is to choose one; if it has not, this
@@ -53,44 +60,50 @@ impl Access {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        let json = match &self.key {
-            Some(ServiceAccountKey::File(path)) => {
-                let unreadable = |error| Fault::unsupported(format!("{}: {error}", path.display()));
-                Some(tokio::fs::read_to_string(path).await.map_err(unreadable)?)
-            }
-            Some(ServiceAccountKey::Json(json)) => Some(json.clone()),
-            None => None,
-        };
-        let headers = match json {
-            Some(json) => {
-                // serde's own words may quote what is in it.
-                let key: Option<serde_json::Value> = serde_json::from_str(&json).ok();
-                let key = key.filter(serde_json::Value::is_object).ok_or_else(|| {
-                    Fault::unsupported(
-                        "the service account's key is not JSON: is it the file that the console or gcloud wrote?",
-                    )
-                })?;
+        let key = self.key_json().await?;
+        let project =
+            key.as_ref().and_then(|key| Some(key.get("project_id")?.as_str()?.to_owned()));
+        let credentials = match key {
+            Some(key) => {
                 GoogleAuthHeaders::from_service_account_key(key, GCP_DEFAULT_SCOPES.clone()).await
             }
             None => GoogleAuthHeaders::from_adc().await,
         };
-        let headers = headers.map_err(|error| Fault::of_credentials(&error))?;
-        Ok((Endpoint { url, is_emulator: false }, headers))
+        let credentials = credentials.map_err(|error| Fault::of_credentials(&error))?;
+        Ok(Endpoint { url, credentials, project, is_emulator: false })
+    }
+
+    /// The service account's key that the application has named.
+    async fn key_json(&self) -> Result<Option<serde_json::Value>, Fault> {
+        let json = match &self.key {
+            Some(ServiceAccountKey::File(path)) => {
+                let unreadable = |error| Fault::unsupported(format!("{}: {error}", path.display()));
+                Cow::Owned(tokio::fs::read_to_string(path).await.map_err(unreadable)?)
+            }
+            Some(ServiceAccountKey::Json(json)) => Cow::Borrowed(json.as_str()),
+            None => return Ok(None),
+        };
+        // serde's own words may quote what is in it.
+        let key = serde_json::from_str(&json).ok().filter(serde_json::Value::is_object);
+        let words = "the service account's key is not JSON: is it the file that the console or gcloud wrote?";
+        key.map(Some).ok_or_else(|| Fault::unsupported(words))
     }
 }
 
-/// The place, with the project that the environment names unless the URL does.
-pub(crate) async fn partition(place: Place, is_emulator: bool) -> Result<PartitionId, Fault> {
-    let named = || ["DATASTORE_PROJECT_ID", "GOOGLE_CLOUD_PROJECT"].into_iter().find_map(variable);
-    let project = match place.project.or_else(named) {
-        // An emulator takes any, and there is nobody to ask.
-        None if !is_emulator => GoogleEnvironment::detect_google_project_id().await,
-        project => project,
-    };
-    let unknown =
-        "which project? name it in the URL, datastore://PROJECT, or in DATASTORE_PROJECT_ID";
-    let project_id = project.ok_or_else(|| Fault::unsupported(unknown))?;
-    Ok(PartitionId { project_id, database_id: place.database, namespace_id: place.namespace })
+impl Endpoint {
+    /// The project of the URL; otherwise of the key, of the environment, or of the machine.
+    pub(crate) async fn project(&self, of_url: Option<String>) -> Result<String, Fault> {
+        let variables = ["DATASTORE_PROJECT_ID", "GOOGLE_CLOUD_PROJECT"];
+        let named = || variables.into_iter().find_map(variable);
+        let project = match of_url.or_else(|| self.project.clone()).or_else(named) {
+            // An emulator takes any, and there is nobody to ask.
+            None if !self.is_emulator => GoogleEnvironment::detect_google_project_id().await,
+            project => project,
+        };
+        let unknown =
+            "which project? name it in the URL, datastore://PROJECT, or in DATASTORE_PROJECT_ID";
+        project.ok_or_else(|| Fault::unsupported(unknown))
+    }
 }
 
 /// A variable that says something.

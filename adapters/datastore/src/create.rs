@@ -61,7 +61,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         let mut over_limit = Vec::new();
         if let (Some(limit), Some(query)) = (limit, self.open_sessions(&record.user)) {
             let mut live = Vec::new();
-            for entity in self.own(transaction.query(query).await?) {
+            for entity in self.in_place(transaction.query(query).await?) {
                 let other = record::read(entity)?;
                 let is_replaced = replaced.iter().any(|replaced| replaced.key == other.key);
                 if other.is_live(now) && !is_replaced {
@@ -81,11 +81,11 @@ impl<U: AuthUser> DatastoreStore<U> {
         let untold = std::mem::take(&mut logins.untold);
         let replays = self.records(transaction, &untold).await?;
         let replays: Vec<_> = replays.into_iter().map(Arc::new).collect();
-        let limited = End { at: now, reason: EndReason::Limit, keep_until };
-        let over = End { at: now, reason: EndReason::Replaced, keep_until };
-        let changed = over_limit.iter().filter_map(|old| limited.after(old, None));
+        let by_limit = End { at: now, reason: EndReason::Limit, keep_until };
+        let by_login = End { at: now, reason: EndReason::Replaced, keep_until };
+        let changed = over_limit.iter().filter_map(|old| by_limit.after(old, None));
         let changed =
-            changed.chain(replaced.iter().filter_map(|old| over.after(old, Some(record.key))));
+            changed.chain(replaced.iter().filter_map(|old| by_login.after(old, Some(record.key))));
         let changed = changed.chain(replays.iter().filter_map(|replay| replay.told()));
         let mut mutations: Vec<_> = changed.map(|after| upsert(self.entity(&after))).collect();
         logins.expires = logins.expires.max(record.expires).max(keep_until);

@@ -1,6 +1,7 @@
 //! What an error of Datastore means to a login.
 
 use std::error::Error;
+use std::fmt;
 
 use gcloud_sdk::error::{Error as SdkError, ErrorKind as SdkErrorKind};
 use gcloud_sdk::tonic::{Code, ConnectError, Status};
@@ -121,6 +122,12 @@ impl Fault {
             Cause::Taken => StoreErrorKind::Conflict,
             Cause::Kind(kind) => kind,
         }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
     }
 }
 

@@ -8,12 +8,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gcloud_sdk::google::datastore::v1::Key;
 use tower_keep_core::{AuthUser, StoreError};
 
-use crate::client::Page;
 use crate::error::Fault;
-use crate::keys::is_same;
+use crate::keys::{UserKeys, distinct, is_same};
 use crate::names::{Unique, holder, index_entity};
 use crate::query::{below, by_key, limited, of_kind};
-use crate::transaction::{Change, transact, upsert};
+use crate::transaction::{Change, into, transact, upsert};
 use crate::{DatastoreStore, EntityKey};
 
 /// So many users at once at most.
@@ -111,6 +110,17 @@ impl<U: AuthUser> DatastoreStore<U> {
         Ok(self.indexed(from, most.clamp(1, MOST)).await?)
     }
 
+    /// The properties that are unique, and whether they are texts; otherwise they are integers.
+    fn unique_properties(&self) -> impl Iterator<Item = (&str, bool)> {
+        let login = self.shared.users.login_property.as_str();
+        let id = match &self.keys().user_keys {
+            UserKeys::TextProperty(property) => Some((property.as_str(), true)),
+            UserKeys::IntegerProperty(property) => Some((property.as_str(), false)),
+            UserKeys::IdOrName | UserKeys::Name => None,
+        };
+        [(login, true)].into_iter().chain(id.filter(|id| *id != (login, true)))
+    }
+
     async fn indexed(&self, from: Option<&Cursor>, most: usize) -> Result<Indexed, Fault> {
         let deadline = self.deadline();
         let users = of_kind(
@@ -119,17 +129,18 @@ impl<U: AuthUser> DatastoreStore<U> {
         );
         let mut query = limited(by_key(users), most);
         query.start_cursor = from.map(|from| from.0.clone()).unwrap_or_default();
-        let Page { entities, end, .. } = self.client().pages(query, None, deadline).await?;
+        let mut entities = Vec::new();
+        let end = self.client().pages(query, None, deadline, into(&mut entities)).await?;
         let next = (entities.len() == most).then_some(Cursor(end));
-        let entities = self.own(entities);
+        let entities = self.in_place(entities);
         let looked_at = entities.len();
         let mut problems = Vec::new();
         let mut claims: Vec<(Unique, Key)> = Vec::new();
         for entity in &entities {
             let Some(key) = &entity.key else { continue };
-            let login = self.shared.users.login_property.as_str();
-            for property in [Some(login), self.keys().user_keys.property()].into_iter().flatten() {
-                match Unique::stored(entity, property) {
+            for (property, is_text) in self.unique_properties() {
+                let unique = Unique::stored(entity, property);
+                match unique.filter(|unique| unique.value.is_text() == is_text) {
                     Some(unique) => claims.push((unique, key.clone())),
                     None => problems.push(IndexProblem {
                         user: key.into(),
@@ -141,10 +152,10 @@ impl<U: AuthUser> DatastoreStore<U> {
         }
         let (written, taken) = transact!(self.client(), deadline, transaction => {
             let indexes: Vec<_> = claims.iter().map(|(unique, _)| self.index_key(unique)).collect();
-            let found = transaction.lookup(distinct(&indexes)).await?;
+            let found = transaction.lookup(distinct(indexes.clone())).await?;
             let holder_of = |index: &Key| found.get(index).and_then(holder);
-            let holders: Vec<_> = indexes.iter().filter_map(holder_of).collect();
-            let holders = transaction.lookup(distinct(&holders)).await?;
+            let holders = distinct(indexes.iter().filter_map(holder_of));
+            let holders = transaction.lookup(holders).await?;
             let (mut mutations, mut problems) = (Vec::new(), Vec::new());
             let mut taken: Vec<(&Key, &Key)> = Vec::new();
             for ((unique, user), index) in claims.iter().zip(&indexes) {
@@ -172,15 +183,4 @@ impl<U: AuthUser> DatastoreStore<U> {
         problems.extend(taken);
         Ok(Indexed { looked_at, written, problems, next })
     }
-}
-
-/// Each key once.
-fn distinct(keys: &[Key]) -> Vec<Key> {
-    let mut distinct: Vec<Key> = Vec::with_capacity(keys.len());
-    for key in keys {
-        if !distinct.iter().any(|known| is_same(known, key)) {
-            distinct.push(key.clone());
-        }
-    }
-    distinct
 }

@@ -1,14 +1,19 @@
 //! The keys of entities: which kinds there are, and what names them.
 
+use std::collections::HashSet;
+use std::fmt;
+
 use gcloud_sdk::google::datastore::v1::key::PathElement;
 use gcloud_sdk::google::datastore::v1::key::path_element::IdType;
 use gcloud_sdk::google::datastore::v1::value::ValueType;
-use gcloud_sdk::google::datastore::v1::{Key, PartitionId};
+use gcloud_sdk::google::datastore::v1::{Key, PartitionId, Value};
 use sha2::{Digest, Sha256};
 use tower_keep_core::{SessionKey, UserId};
 
-/// The longest name of a key, in bytes.
-const LONGEST_NAME: usize = 1_500;
+/// The longest name of a key, or of a property, in bytes.
+pub(crate) const LONGEST_NAME: usize = 1_500;
+/// The longest text or blob that can be indexed, in bytes.
+pub(crate) const LONGEST_INDEXED: usize = 1_500;
 /// Longer texts are hashed where they are parts of a name.
 const LONGEST_PART: usize = 1_000;
 
@@ -37,6 +42,49 @@ impl UserKeys {
         match self {
             Self::TextProperty(property) | Self::IntegerProperty(property) => Some(property),
             Self::IdOrName | Self::Name => None,
+        }
+    }
+}
+
+/// What a user is found by, if it is a property.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Exact {
+    Text(String),
+    Integer(i64),
+}
+
+impl Exact {
+    /// A text that can be looked for.
+    pub(crate) fn text(text: &str) -> Option<Self> {
+        (text.len() <= LONGEST_INDEXED).then(|| Self::Text(text.to_owned()))
+    }
+
+    /// What is stored, if it can be looked for.
+    pub(crate) fn of(stored: &Value) -> Option<Self> {
+        match stored.value_type.as_ref()? {
+            ValueType::StringValue(text) => Self::text(text),
+            ValueType::IntegerValue(number) => Some(Self::Integer(*number)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_text(&self) -> bool {
+        matches!(self, Self::Text(_))
+    }
+
+    pub(crate) fn into_value(self) -> ValueType {
+        match self {
+            Self::Text(text) => ValueType::StringValue(text),
+            Self::Integer(number) => ValueType::IntegerValue(number),
+        }
+    }
+}
+
+impl fmt::Display for Exact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Integer(number) => number.fmt(f),
         }
     }
 }
@@ -85,22 +133,16 @@ impl Keys {
 
     /// The property that a user is found by, and what it is then; `None` if users are found by their keys, or
     /// nobody can have this id.
-    pub(crate) fn property(&self, id: &UserId) -> Option<(&str, ValueType)> {
+    pub(crate) fn property(&self, id: &UserId) -> Option<(&str, Exact)> {
         match &self.user_keys {
-            UserKeys::TextProperty(property) => {
-                let text = Some(id.as_str()).filter(|text| text.len() <= LONGEST_NAME)?;
-                Some((property, ValueType::StringValue(text.to_owned())))
-            }
-            UserKeys::IntegerProperty(property) => {
-                Some((property, ValueType::IntegerValue(id.parse()?)))
-            }
+            UserKeys::TextProperty(property) => Some((property, Exact::text(id.as_str())?)),
+            UserKeys::IntegerProperty(property) => Some((property, Exact::Integer(id.parse()?))),
             UserKeys::IdOrName | UserKeys::Name => None,
         }
     }
 
-    /// Whether a key that a query has found is one of this store's, and not of an entity of the same kind that
-    /// is below something else.
-    pub(crate) fn is_own(&self, key: &Key) -> bool {
+    /// Whether a key that a query has found is below what this store's keys are below, and nothing else.
+    pub(crate) fn is_in_place(&self, key: &Key) -> bool {
         key.path.split_last().is_some_and(|(_, before)| before == self.ancestors)
     }
 
@@ -110,9 +152,11 @@ impl Keys {
     }
 
     /// The index entity of a user's property: whose this value is.
-    pub(crate) fn index(&self, property: &str, value: &str) -> Key {
-        let kind = format!("{}Index_{}_{property}", self.prefix, self.user_kind);
-        self.own(kind, part(value))
+    pub(crate) fn index(&self, property: &str, value: &Exact) -> Key {
+        // So that the first full stop is the one between: `user.a` and `b` are not `user` and `a.b`.
+        let user_kind = self.user_kind.replace('%', "%25").replace('.', "%2E");
+        let kind = format!("{}Index_{user_kind}.{property}", self.prefix);
+        self.own(kind, part(&value.to_string()))
     }
 
     pub(crate) fn session_kind(&self) -> String {
@@ -163,6 +207,12 @@ pub(crate) fn session_key(key: &Key) -> Option<SessionKey> {
 /// Whether two keys name one entity. Answers spell out what requests leave away, so only paths count.
 pub(crate) fn is_same(one: &Key, other: &Key) -> bool {
     one.path == other.path
+}
+
+/// Each key once.
+pub(crate) fn distinct(keys: impl IntoIterator<Item = Key>) -> Vec<Key> {
+    let mut known = HashSet::new();
+    keys.into_iter().filter(|key| known.insert(key.path.clone())).collect()
 }
 
 /// Whether a key can have this name.
@@ -243,12 +293,24 @@ mod tests {
         let keys = keys(UserKeys::IdOrName);
         let long = "a".repeat(1_501);
         let texts = ["", "ada", "Ada", "__ada__", "#", "=", &long[..1_500], &long];
-        let names: Vec<_> = texts.iter().map(|text| keys.index("username", text)).collect();
+        let index = |text: &&str| keys.index("username", &Exact::Text((*text).to_owned()));
+        let names: Vec<_> = texts.iter().map(index).collect();
         for (index, key) in names.iter().enumerate() {
             let Some(IdType::Name(name)) = &key.path[0].id_type else { panic!("{key:?}") };
             assert!(is_name(name), "{name}");
             assert!(names[..index].iter().all(|other| !is_same(other, key)), "{name}");
         }
+    }
+
+    #[test]
+    fn every_property_of_every_kind_has_an_index_of_its_own() {
+        let index = |kind: &str, property| {
+            let keys = Keys { user_kind: kind.to_owned(), ..keys(UserKeys::IdOrName) };
+            keys.index(property, &Exact::Integer(7)).path.remove(0).kind
+        };
+        assert_eq!(index("User", "username"), "KeepIndex_User.username");
+        assert_ne!(index("user_admin", "name"), index("user", "admin_name"));
+        assert_ne!(index("user.admin", "name"), index("user", "admin.name"));
     }
 
     #[test]

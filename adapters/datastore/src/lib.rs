@@ -57,7 +57,7 @@
 //! | --- | --- | --- |
 //! | `KeepSession_User` | the session's key, in hexadecimal | a session record. Indexed are `user`, `open` and `expire_at` |
 //! | `KeepLogins_User` | the user's id | which sessions ended for a replay that the user was not told of. Whatever begins a session or ends all writes it, so that of two such changes one sees the other |
-//! | `KeepIndex_User_username` | the login name | whose it is. Its user decides: with another name, or gone, it is nobody's |
+//! | `KeepIndex_User.username` | the login name | whose it is. Its user decides: with another name, or gone, it is nobody's |
 //!
 //! They are below what users are below, and named after the kind of users. No composite index has to be made.
 //! Expired sessions are deleted by `upkeep` (`purge`), or by the database itself:

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tower_keep_core::{Account, AuthUser, UserId};
 
 use crate::error::Fault;
-use crate::keys::{Keys, UserKeys, is_same, user_id};
+use crate::keys::{Exact, Keys, UserKeys, is_same, user_id};
 use crate::value::{self, Error, Id, Plain, Properties};
 
 /// What the store knows of the application's users.
@@ -105,23 +105,20 @@ impl Mapping<Account> for Accounts {
         id: &str,
         _key: Option<Id<'_>>,
     ) -> value::Result<Account> {
-        let mut take = |name: &str| match properties.remove(name).and_then(|value| value.value_type)
-        {
-            None | Some(ValueType::NullValue(_)) => None,
-            value => value,
-        };
+        let mut take = |name: &str| properties.remove(name).and_then(|value| value.value_type);
         let login = text(take(&self.login)).map_err(|error| error.within(&self.login))?;
         let hash = text(take(PASSWORD_HASH)).map_err(|error| error.within(PASSWORD_HASH))?;
         let is_active = match take(ACTIVE) {
             None => true,
             Some(ValueType::BooleanValue(is_active)) => is_active,
-            // As others write a flag.
+            // As others write a flag; to Python, None is false.
             Some(ValueType::IntegerValue(flag @ (0 | 1))) => flag == 1,
+            Some(ValueType::NullValue(_)) => false,
             Some(_) => return Err(Error::new("a boolean was expected").within(ACTIVE)),
         };
         let account = Account::new(id, login, hash).with_active(is_active);
         match take(STAMP) {
-            None => Ok(account),
+            None | Some(ValueType::NullValue(_)) => Ok(account),
             Some(ValueType::BlobValue(stamp)) => Ok(account.with_stamp(stamp)),
             Some(ValueType::StringValue(stamp)) => Ok(account.with_stamp(stamp)),
             Some(_) => Err(Error::new("a blob or a string was expected").within(STAMP)),
@@ -144,7 +141,7 @@ impl<U: AuthUser> Users<U> {
         let looked_for = [Some(login.as_str()), keys.user_keys.property()];
         let is_looked_for = |property: &&String| looked_for.contains(&Some(property.as_str()));
         if let Some(property) = self.unindexed.iter().find(is_looked_for) {
-            let words = format!("`{property}` is looked for, so it can't be one of with_unindexed");
+            let words = format!("`{property}` is looked for, so it can't be one of add_unindexed");
             return Err(Fault::unsupported(words));
         }
         let Some(fields) = self.mapping.fields() else { return Ok(()) };
@@ -187,10 +184,9 @@ impl<U: AuthUser> Users<U> {
                 let stored = entity.properties.get(property);
                 // Of the type that it is looked for in, or else the next request would find nobody, or
                 // somebody else.
-                let id = stored.and_then(text_of).filter(|id| {
-                    let own = keys.property(id).map(|(_, own)| own);
-                    own.is_some() && own == stored.and_then(|stored| stored.value_type.clone())
-                });
+                let exact = stored.and_then(Exact::of);
+                let id = exact.as_ref().map(|exact| UserId::from(exact.to_string()));
+                let id = id.filter(|id| keys.property(id).map(|(_, own)| own) == exact);
                 let no_id = || {
                     fault(format!(
                         "property `{property}` is not of the type that with_user_keys says"
@@ -218,15 +214,14 @@ impl<U: AuthUser> Users<U> {
         let fault = |words: String| Fault::unsupported(format!("a user can't be written: {words}"));
         let mut properties = self.mapping.write(user).map_err(|error| fault(error.to_string()))?;
         match keys.user_keys.property() {
-            None => properties.remove(&self.id_field),
+            None => properties.leave(&self.id_field),
             Some(property) => {
                 let Some((_, value)) = keys.property(&user.id()) else {
                     return Err(fault(format!("property `{property}` can't be this id")));
                 };
                 let plain = match value {
-                    ValueType::IntegerValue(number) => Plain::Integer(number),
-                    ValueType::StringValue(text) => Plain::String(text),
-                    _ => Plain::Null,
+                    Exact::Integer(number) => Plain::Integer(number),
+                    Exact::Text(text) => Plain::String(text),
                 };
                 match properties.get(property) {
                     None => properties.put(property, plain),
@@ -247,21 +242,22 @@ impl<U: AuthUser> Users<U> {
         }
     }
 
+    /// Whether what is to be written can be read again, so that nobody is locked out by a write.
+    pub(crate) fn check_is_readable(&self, keys: &Keys, entity: &Entity) -> Result<(), Fault> {
+        let unreadable = |fault: Fault| {
+            Fault::unsupported(format!(
+                "nothing is written, as it could not be read again: {fault}"
+            ))
+        };
+        self.read(keys, entity.clone()).map(drop).map_err(unreadable)
+    }
+
     /// The login name of an entity.
     pub(crate) fn login_of<'e>(&self, entity: &'e Entity) -> Option<&'e str> {
         match entity.properties.get(&self.login_property)?.value_type.as_ref()? {
             ValueType::StringValue(text) => Some(text),
             _ => None,
         }
-    }
-}
-
-/// A user's id that is a property.
-fn text_of(value: &Value) -> Option<UserId> {
-    match value.value_type.as_ref()? {
-        ValueType::StringValue(text) => Some(text.as_str().into()),
-        ValueType::IntegerValue(number) => Some((*number).into()),
-        _ => None,
     }
 }
 

@@ -3,7 +3,6 @@
 //! Entities that others write have none, so whoever takes a value also asks for users who have it. An
 //! index entity whose user is gone, or has another value by now, is nobody's.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use gcloud_sdk::google::datastore::v1::value::ValueType;
@@ -13,63 +12,45 @@ use tower_keep_core::AuthUser;
 
 use crate::DatastoreStore;
 use crate::error::Fault;
-use crate::keys::is_same;
+use crate::keys::{Exact, is_same};
 use crate::query::{below, limited, of_kind, where_is};
 use crate::transaction::{Transaction, delete, insert, upsert};
 
 /// The property of an index entity that says whose it is.
 const USER: &str = "user";
 
-/// The longest text that can be looked for, in bytes.
-pub(crate) const LONGEST: usize = 1_500;
-/// So many users with one value are looked at, most of them below something else.
+/// So many entities with one value are looked at; in a store without ancestors some may be below others'.
 const MOST_ALIKE: usize = 500;
 
 /// A property's value that has to be one user's alone.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unique {
     pub(crate) property: String,
-    pub(crate) value: ValueType,
+    pub(crate) value: Exact,
 }
 
 impl Unique {
-    /// The value as text, which names the index entity.
-    pub(crate) fn text(&self) -> Cow<'_, str> {
-        match &self.value {
-            ValueType::StringValue(text) => text.into(),
-            ValueType::IntegerValue(number) => number.to_string().into(),
-            _ => "".into(),
-        }
-    }
-
     /// The value that a user has, if they can be found by it.
     pub(crate) fn stored(entity: &Entity, property: &str) -> Option<Self> {
-        let stored =
-            entity.properties.get(property).filter(|stored| !stored.exclude_from_indexes)?;
-        let value = stored.value_type.clone()?;
-        let is_one = match &value {
-            ValueType::StringValue(text) => text.len() <= LONGEST,
-            ValueType::IntegerValue(_) => true,
-            _ => false,
-        };
-        is_one.then(|| Self { property: property.to_owned(), value })
+        let stored = entity.properties.get(property);
+        let value = Exact::of(stored.filter(|stored| !stored.exclude_from_indexes)?)?;
+        Some(Self { property: property.to_owned(), value })
     }
 
     pub(crate) fn is_of(&self, entity: &Entity) -> bool {
-        let stored = entity.properties.get(&self.property);
-        stored.and_then(|value| value.value_type.as_ref()) == Some(&self.value)
+        entity.properties.get(&self.property).and_then(Exact::of).as_ref() == Some(&self.value)
     }
 }
 
 impl<U: AuthUser> DatastoreStore<U> {
     /// The key of a value's index entity.
     pub(crate) fn index_key(&self, unique: &Unique) -> Key {
-        self.keys().index(&unique.property, &unique.text())
+        self.keys().index(&unique.property, &unique.value)
     }
 
     /// Asks who has this value.
     pub(crate) fn query_of(&self, unique: &Unique) -> Query {
-        let mut filters = vec![where_is(&unique.property, unique.value.clone())];
+        let mut filters = vec![where_is(&unique.property, unique.value.clone().into_value())];
         filters.extend(self.keys().ancestor().map(below));
         limited(of_kind(&self.keys().user_kind, filters), MOST_ALIKE)
     }
@@ -83,7 +64,7 @@ impl<U: AuthUser> DatastoreStore<U> {
                 unique.property,
             )));
         }
-        Ok(self.own(found))
+        Ok(self.in_place(found))
     }
 
     /// Writes whose a value is; or finds that it is another's.

@@ -1,4 +1,4 @@
-//! Where the data is: a URL, what the environment says, and Google's own address.
+//! Where the data is, and the service: URLs and addresses, parsed.
 
 use crate::error::Fault;
 

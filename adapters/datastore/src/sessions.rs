@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use gcloud_sdk::google::datastore::v1::value::ValueType;
-use gcloud_sdk::google::datastore::v1::{Entity, Key, Query};
+use gcloud_sdk::google::datastore::v1::{Entity, Key, Mutation, Query};
 use tokio::time::Instant;
 use tower_keep_core::{
     AuthUser, CLOCK_SKEW, Creation, End, EndReason, NewLogin, Rotated, Rotation, Seen, SessionKey,
@@ -15,10 +15,12 @@ use tower_keep_core::{
 use crate::DatastoreStore;
 use crate::client::Found;
 use crate::error::Fault;
-use crate::keys::session_key;
+use crate::keys::{LONGEST_INDEXED, session_key};
 use crate::query::{self, Operator, below, of_kind, where_is};
 use crate::record::{self, EXPIRE_AT, Expiry, Logins, OPEN, USER};
-use crate::transaction::{Change, Transaction, delete, transact, unchanged, upsert};
+use crate::transaction::{
+    Change, Transaction, delete, into, read_all, transact, unchanged, upsert,
+};
 
 /// So many sessions are changed by one transaction, where they need not change at one moment.
 const CHANGED_AT_ONCE: usize = 50;
@@ -27,6 +29,17 @@ const AT_ONCE: usize = 8;
 /// So many sessions are ended by one transaction. Each is some 2 KB of a transaction's 10 MiB, with its
 /// index entries and more for a long id.
 const ENDED_AT_ONCE: usize = 1_000;
+/// So many times as many entities of logins are purged at once as sessions.
+const LOGINS_PURGED: usize = 10;
+
+/// What ends sessions.
+struct Ends {
+    mutations: Vec<Mutation>,
+    /// How many of them lived until now.
+    lived: usize,
+    /// Those that end for a replay, of which their users are to be told.
+    replayed: HashMap<UserId, Vec<SessionKey>>,
+}
 
 impl<U: AuthUser> DatastoreStore<U> {
     pub(crate) fn entity(&self, record: &SessionRecord) -> Entity {
@@ -128,31 +141,18 @@ impl<U: AuthUser> DatastoreStore<U> {
             .await
     }
 
-    /// Ends these records, and answers how many lived until now.
-    async fn end_all(
-        &self,
-        transaction: &Transaction<'_>,
-        records: Vec<SessionRecord>,
-        end: &End,
-    ) -> Result<Change<usize>, Fault> {
-        let mut change = Change { mutations: Vec::new(), answer: 0 };
-        let mut replayed: HashMap<UserId, Vec<SessionKey>> = HashMap::new();
+    /// Ends these records.
+    fn ends(&self, records: Vec<SessionRecord>, end: &End) -> Ends {
+        let mut ends = Ends { mutations: Vec::new(), lived: 0, replayed: HashMap::new() };
         for record in records {
             let Some(after) = end.after(&record, None) else { continue };
-            change.answer += usize::from(record.is_live(end.at));
-            change.mutations.push(upsert(self.entity(&after)));
+            ends.lived += usize::from(record.is_live(end.at));
+            ends.mutations.push(upsert(self.entity(&after)));
             if end.reason == EndReason::Replay {
-                replayed.entry(record.user).or_default().push(record.key);
+                ends.replayed.entry(record.user).or_default().push(record.key);
             }
         }
-        for (user, keys) in replayed {
-            let mut logins = self.logins_of(transaction, &user).await?;
-            logins.untold.extend(keys);
-            logins.expires = logins.expires.max(end.keep_until);
-            let entity = logins.write(self.keys(), self.shared.expiry, &user);
-            change.mutations.push(upsert(entity));
-        }
-        Ok(change)
+        ends
     }
 
     async fn revoked(&self, keys: &[SessionKey], end: &End) -> Result<usize, Fault> {
@@ -160,6 +160,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         let mut keys = keys.to_vec();
         keys.sort_unstable();
         keys.dedup();
+        // Several have no order in which to wait; where they meet others, the service decides.
         let _turn = match keys.as_slice() {
             [key] => Some(self.shared.turns.wait(key, deadline).await?),
             _ => None,
@@ -168,7 +169,15 @@ impl<U: AuthUser> DatastoreStore<U> {
         for keys in keys.chunks(ENDED_AT_ONCE) {
             lived += transact!(self.client(), deadline, transaction => {
                 let records = self.records(transaction, keys).await?;
-                self.end_all(transaction, records, end).await
+                let Ends { mut mutations, lived, replayed } = self.ends(records, end);
+                for (user, keys) in replayed {
+                    let mut logins = self.logins_of(transaction, &user).await?;
+                    logins.untold.extend(keys);
+                    logins.expires = logins.expires.max(end.keep_until);
+                    let entity = logins.write(self.keys(), self.shared.expiry, &user);
+                    mutations.push(upsert(entity));
+                }
+                Ok(Change { mutations, answer: lived })
             })
             .await?;
         }
@@ -183,38 +192,36 @@ impl<U: AuthUser> DatastoreStore<U> {
     ) -> Result<usize, Fault> {
         let deadline = self.deadline();
         let Some(query) = self.open_sessions(user) else { return Ok(0) };
-        let query = query::keys_only(query);
+        let query = query::limited(query::keys_only(query), ENDED_AT_ONCE);
         let _turn = self.shared.turns.wait(user, deadline).await?;
-        let mut lived = 0;
+        let (mut lived, mut from) = (0, Vec::new());
         loop {
-            let (ended, more) = transact!(self.client(), deadline, transaction => {
+            let (ended, next) = transact!(self.client(), deadline, transaction => {
                 let mut logins = self.logins_of(transaction, user).await?;
-                let found = self.own(transaction.query(query.clone()).await?);
+                let query = Query { start_cursor: from.clone(), ..query.clone() };
+                let (found, next) = transaction.query_from(query).await?;
+                let next = (found.len() == ENDED_AT_ONCE).then_some(next);
+                let found = self.in_place(found);
                 let keys = found.iter().filter_map(|found| session_key(found.key.as_ref()?));
-                let mut keys: Vec<_> = keys.filter(|key| Some(key) != but).collect();
-                let more = keys.len() > ENDED_AT_ONCE;
-                keys.truncate(ENDED_AT_ONCE);
+                let keys: Vec<_> = keys.filter(|key| Some(key) != but).collect();
                 // Once more by their keys: a query alone does not hold what it finds.
                 let records = self.records(transaction, &keys).await?;
-                if records.is_empty() {
-                    return unchanged((0, false));
+                let Ends { mut mutations, lived, replayed } = self.ends(records, end);
+                if mutations.is_empty() {
+                    return unchanged((0, next));
                 }
-                if end.reason == EndReason::Replay {
-                    logins.untold.extend(records.iter().map(|record| record.key));
-                }
-                let ended = records.iter().filter(|record| record.is_live(end.at)).count();
-                let after = records.iter().filter_map(|record| end.after(record, None));
-                let mut mutations: Vec<_> =
-                    after.map(|after| upsert(self.entity(&after))).collect();
                 // A session that begins at the same time is in this list, or begins after it.
+                logins.untold.extend(replayed.into_values().flatten());
                 logins.expires = logins.expires.max(end.keep_until);
                 mutations.push(upsert(logins.write(self.keys(), self.shared.expiry, user)));
-                Ok(Change { mutations, answer: (ended, more) })
+                // Those that have ended are not found again, so the next begins where this did.
+                Ok(Change { mutations, answer: (lived, next.map(|_| from.clone())) })
             })
             .await?;
             lived += ended;
-            if !more {
-                return Ok(lived);
+            match next {
+                Some(next) => from = next,
+                None => return Ok(lived),
             }
         }
     }
@@ -226,28 +233,39 @@ impl<U: AuthUser> DatastoreStore<U> {
         most: usize,
     ) -> Result<Vec<Arc<SessionRecord>>, Fault> {
         let Some(query) = self.open_sessions(user) else { return Ok(Vec::new()) };
-        let found = self.own(self.client().query(query, None, self.deadline()).await?);
-        let mut live = Vec::with_capacity(found.len());
-        for entity in found {
-            let record = record::read(entity)?;
-            if record.is_live(now) {
-                live.push(Arc::new(record));
+        let mut live: Vec<Arc<SessionRecord>> = Vec::new();
+        let keep_newest = |live: &mut Vec<Arc<SessionRecord>>| {
+            live.sort_by_key(|record| std::cmp::Reverse((record.last_seen, record.created)));
+            live.truncate(most);
+        };
+        read_all(self.client(), query, self.deadline(), |found| {
+            for entity in self.in_place(found) {
+                let record = record::read(entity)?;
+                if record.is_live(now) {
+                    live.push(Arc::new(record));
+                }
             }
-        }
-        live.sort_by_key(|record| std::cmp::Reverse((record.last_seen, record.created)));
-        live.truncate(most);
+            keep_newest(&mut live);
+            Ok(())
+        })
+        .await?;
         Ok(live)
     }
 
-    /// Deletes entities of a kind that may be gone, if they still may be when nobody else can change them.
+    /// Deletes expired entities of a kind, wherever they are; each is read again in the transaction, as it may have
+    /// been used since the query.
     async fn purged(&self, kind: &str, before: Timestamp, most: usize) -> Result<usize, Fault> {
         let deadline = self.deadline();
         let most = most.min(ENDED_AT_ONCE);
         let expired = query::compare(EXPIRE_AT, Operator::LessThanOrEqual, record::gone_at(before));
         let query = query::limited(query::keys_only(of_kind(kind, vec![expired])), most);
         loop {
-            let found = self.client().query(query.clone(), None, deadline).await?;
+            let mut found = Vec::new();
+            read_all(self.client(), query.clone(), deadline, into(&mut found)).await?;
             let keys: Vec<_> = found.into_iter().filter_map(|entity| entity.key).collect();
+            if keys.is_empty() {
+                return Ok(0);
+            }
             let is_all = keys.len() < most;
             let purged = transact!(self.client(), deadline, transaction => {
                 let found = transaction.lookup(keys.clone()).await?;
@@ -258,8 +276,8 @@ impl<U: AuthUser> DatastoreStore<U> {
                 let mutations: Vec<_> = keys.iter().filter(is_expired).cloned().map(delete).collect();
                 let answer = mutations.len();
                 Ok(Change { mutations, answer })
-            });
-            let purged = if keys.is_empty() { 0 } else { purged.await? };
+            })
+            .await?;
             // Others may have been used, or purged, in between.
             if purged > 0 || is_all {
                 return Ok(purged);
@@ -278,9 +296,9 @@ impl<U: AuthUser> DatastoreStore<U> {
     }
 }
 
-/// A text that can be indexed.
+/// A user's id, if it can be indexed.
 pub(crate) fn indexable(user: &UserId) -> Option<&str> {
-    Some(user.as_str()).filter(|user| user.len() <= 1_500)
+    Some(user.as_str()).filter(|user| user.len() <= LONGEST_INDEXED)
 }
 
 #[async_trait]
@@ -337,8 +355,12 @@ impl<U: AuthUser> SessionStore for DatastoreStore<U> {
         }
         let purged = self.purged(&self.keys().session_kind(), before, most).await?;
         if purged == 0 {
-            // What is kept of logins goes when no session is left to go.
-            self.purged(&self.keys().logins_kind(), before, most).await?;
+            // What is kept of logins goes when no session is left to go; it is not counted, so more of it at once.
+            for _ in 0..LOGINS_PURGED {
+                if self.purged(&self.keys().logins_kind(), before, most).await? < most {
+                    break;
+                }
+            }
         }
         Ok(purged)
     }

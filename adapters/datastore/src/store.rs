@@ -61,8 +61,8 @@ impl<U> DatastoreStore<U> {
     }
 
     /// What a query has found, without what is below something else.
-    pub(crate) fn own(&self, mut found: Vec<Entity>) -> Vec<Entity> {
-        found.retain(|entity| entity.key.as_ref().is_some_and(|key| self.keys().is_own(key)));
+    pub(crate) fn in_place(&self, mut found: Vec<Entity>) -> Vec<Entity> {
+        found.retain(|entity| entity.key.as_ref().is_some_and(|key| self.keys().is_in_place(key)));
         found
     }
 

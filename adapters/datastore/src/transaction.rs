@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gcloud_sdk::google::datastore::v1::mutation::Operation;
-use gcloud_sdk::google::datastore::v1::transaction_options::{Mode, ReadWrite};
+use gcloud_sdk::google::datastore::v1::transaction_options::{Mode, ReadOnly, ReadWrite};
 use gcloud_sdk::google::datastore::v1::{Entity, Key, Mutation, Query};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
@@ -26,18 +26,18 @@ pub(crate) fn unchanged<T>(answer: T) -> Result<Change<T>, Fault> {
 }
 
 pub(crate) fn insert(entity: Entity) -> Mutation {
-    of(Operation::Insert(entity))
+    mutation(Operation::Insert(entity))
 }
 
 pub(crate) fn upsert(entity: Entity) -> Mutation {
-    of(Operation::Upsert(entity))
+    mutation(Operation::Upsert(entity))
 }
 
 pub(crate) fn delete(key: Key) -> Mutation {
-    of(Operation::Delete(key))
+    mutation(Operation::Delete(key))
 }
 
-fn of(operation: Operation) -> Mutation {
+fn mutation(operation: Operation) -> Mutation {
     Mutation { operation: Some(operation), ..Mutation::default() }
 }
 
@@ -45,42 +45,82 @@ fn of(operation: Operation) -> Mutation {
 /// may be locked for a minute otherwise.
 pub(crate) struct Transaction<'a> {
     client: &'a Arc<Client>,
-    id: Option<TransactionId>,
+    id: TransactionId,
     deadline: Instant,
+    has_ended: bool,
 }
 
-impl Transaction<'_> {
+impl<'a> Transaction<'a> {
+    async fn begin(client: &'a Arc<Client>, mode: Mode, deadline: Instant) -> Result<Self, Fault> {
+        let id = client.begin(mode, deadline).await?;
+        Ok(Transaction { client, id, deadline, has_ended: false })
+    }
+
     pub(crate) async fn lookup(&self, keys: Vec<Key>) -> Result<Found, Fault> {
-        self.client.lookup(keys, self.id.as_ref(), self.deadline).await
+        self.client.lookup(keys, Some(&self.id), self.deadline).await
     }
 
     pub(crate) async fn query(&self, query: Query) -> Result<Vec<Entity>, Fault> {
-        self.client.query(query, self.id.as_ref(), self.deadline).await
+        Ok(self.query_from(query).await?.0)
+    }
+
+    /// What a query finds, and where the next would begin.
+    pub(crate) async fn query_from(&self, query: Query) -> Result<(Vec<Entity>, Vec<u8>), Fault> {
+        let mut all = Vec::new();
+        let end = self.client.pages(query, Some(&self.id), self.deadline, into(&mut all)).await?;
+        Ok((all, end))
     }
 
     async fn commit(&mut self, mutations: Vec<Mutation>) -> Result<(), Fault> {
         self.client.commit(mutations, self.id.clone(), self.deadline).await?;
-        self.id = None;
+        self.has_ended = true;
         Ok(())
     }
 
     async fn roll_back(&mut self) {
-        let Some(id) = self.id.clone() else { return };
         // If it is gone already, so much the better; if there is no time left, it goes on behind.
-        if timeout_at(self.deadline, self.client.rollback(id)).await.is_ok() {
-            self.id = None;
-        }
+        let rollback = self.client.rollback(self.id.clone());
+        self.has_ended = timeout_at(self.deadline, rollback).await.is_ok();
     }
 }
 
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
-        let (Some(id), Ok(runtime)) = (self.id.take(), Handle::try_current()) else { return };
-        let client = Arc::clone(self.client);
+        let Ok(runtime) = Handle::try_current() else { return };
+        if self.has_ended {
+            return;
+        }
+        let (client, id) = (Arc::clone(self.client), std::mem::take(&mut self.id));
         runtime.spawn(async move {
             let _ = client.rollback(id).await;
         });
     }
+}
+
+/// Takes found entities into this list.
+pub(crate) fn into(all: &mut Vec<Entity>) -> impl FnMut(Vec<Entity>) -> Result<(), Fault> {
+    |found| {
+        all.extend(found);
+        Ok(())
+    }
+}
+
+/// Takes all entities that a query finds; if that takes more than one answer, as they are at one moment.
+pub(crate) async fn read_all(
+    client: &Arc<Client>,
+    query: Query,
+    deadline: Instant,
+    mut take: impl FnMut(Vec<Entity>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let first = client.page(query.clone(), None, deadline).await?;
+    if first.is_last {
+        return take(first.entities);
+    }
+    let mode = Mode::ReadOnly(ReadOnly::default());
+    let mut snapshot = Transaction::begin(client, mode, deadline).await?;
+    let read = client.pages(query, Some(&snapshot.id), deadline, take).await;
+    snapshot.roll_back().await;
+    read.map(drop)
 }
 
 /// A transaction, tried until it succeeds or fails for good.
@@ -101,9 +141,9 @@ impl<'a> Tries<'a> {
         self.count += 1;
         let earlier = std::mem::take(&mut self.earlier);
         let mode = Mode::ReadWrite(ReadWrite { previous_transaction: earlier });
-        let id = self.client.begin(mode, self.deadline).await?;
-        self.earlier = id.clone();
-        Ok(Transaction { client: self.client, id: Some(id), deadline: self.deadline })
+        let begun = Transaction::begin(self.client, mode, self.deadline).await?;
+        self.earlier = begun.id.clone();
+        Ok(begun)
     }
 
     /// Ends a transaction with this change; `None` if it is to be tried again.
@@ -137,7 +177,8 @@ impl<'a> Tries<'a> {
 }
 
 /// Reads, decides and writes in one transaction: `transact!(client, deadline, transaction => { … })`, whose
-/// body answers a [`Change`].
+/// body answers a [`Change`], and is run again where another transaction was faster; `return` leaves the body
+/// alone. (No function that takes an async closure: its future would have to be `Send` for every lifetime.)
 macro_rules! transact {
     ($client:expr, $deadline:expr, $transaction:ident => $body:expr) => {
         async {

@@ -1,11 +1,10 @@
 //! Users: found, written over what others have written, and each login name only once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use gcloud_sdk::google::datastore::v1::value::ValueType;
-use gcloud_sdk::google::datastore::v1::{Entity, Key};
+use gcloud_sdk::google::datastore::v1::Entity;
 use tokio::time::Instant;
 use tower_keep_core::{
     AuthUser, StoreError, UserDirectory, UserFinder, UserId, UserStore, async_trait,
@@ -13,9 +12,11 @@ use tower_keep_core::{
 
 use crate::DatastoreStore;
 use crate::error::{Cause, Fault};
-use crate::keys::user_id;
-use crate::names::{LONGEST, Unique};
-use crate::transaction::{Change, Transaction, delete, insert, transact, unchanged, upsert};
+use crate::keys::{Exact, distinct, user_id};
+use crate::names::Unique;
+use crate::transaction::{
+    Change, Transaction, delete, insert, into, read_all, transact, unchanged, upsert,
+};
 use crate::value::merge;
 
 /// So many queries are asked at once, where users are not found by their keys.
@@ -33,10 +34,15 @@ impl<U: AuthUser> DatastoreStore<U> {
     }
 
     /// A login name, if it can be one.
-    pub(crate) fn unique_login(&self, login: &str) -> Option<Unique> {
+    fn unique_login(&self, login: &str) -> Option<Unique> {
         let property = self.shared.users.login_property.clone();
-        let value = ValueType::StringValue(login.to_owned());
-        (login.len() <= LONGEST).then_some(Unique { property, value })
+        Some(Unique { property, value: Exact::text(login)? })
+    }
+
+    /// The login name of a user who is to be written.
+    fn unique_login_of(&self, user: &U) -> Result<Unique, Fault> {
+        let login = self.unique_login((self.shared.users.login_name)(user));
+        login.ok_or_else(|| Fault::unsupported("a login name has at most 1,500 bytes"))
     }
 
     pub(crate) async fn user(
@@ -61,7 +67,8 @@ impl<U: AuthUser> DatastoreStore<U> {
         unique: &Unique,
         deadline: Instant,
     ) -> Result<Option<Entity>, Fault> {
-        let found = self.client().query(self.query_of(unique), None, deadline).await?;
+        let mut found = Vec::new();
+        read_all(self.client(), self.query_of(unique), deadline, into(&mut found)).await?;
         self.whose(unique, found, None, deadline).await
     }
 
@@ -72,11 +79,8 @@ impl<U: AuthUser> DatastoreStore<U> {
                 stream::iter(ids.to_vec()).map(|id| async move { self.user(&id, deadline).await });
             return found.buffered(ASKED_AT_ONCE).try_collect().await;
         }
-        let keys: Vec<_> = ids.iter().map(|id| self.keys().user(id)).collect();
-        let mut known = HashSet::new();
-        let wanted = keys.iter().flatten().filter(|key| known.insert(key.path.as_slice()));
-        let wanted: Vec<Key> = wanted.cloned().collect();
-        let found = self.client().lookup(wanted, None, deadline).await?;
+        let wanted = ids.iter().filter_map(|id| self.keys().user(id));
+        let found = self.client().lookup(distinct(wanted), None, deadline).await?;
         let mut users: HashMap<UserId, Arc<U>> = HashMap::new();
         for entity in found.into_entities() {
             if let Some(id) = entity.key.as_ref().and_then(user_id) {
@@ -89,9 +93,7 @@ impl<U: AuthUser> DatastoreStore<U> {
     async fn inserted(&self, user: &U) -> Result<(), Fault> {
         let users = &self.shared.users;
         let id = user.id();
-        let login = self.unique_login((users.login_name)(user));
-        let login =
-            login.ok_or_else(|| Fault::unsupported("a login name has at most 1,500 bytes"))?;
+        let login = self.unique_login_of(user)?;
         let properties = users.write(self.keys(), user)?;
         let partition = &self.keys().partition;
         let properties = merge(&HashMap::new(), properties, &users.unindexed, partition);
@@ -108,18 +110,19 @@ impl<U: AuthUser> DatastoreStore<U> {
             }
         };
         let _turn = self.shared.turns.wait(&id, deadline).await?;
-        let _turn_of_name = self.shared.turns_of_names.wait(login.text(), deadline).await?;
+        let _turn_of_name = self.shared.turns_of_names.wait(&login.value, deadline).await?;
+        let entity = Entity { key: Some(key.clone()), properties };
+        users.check_is_readable(self.keys(), &entity)?;
         let inserted = transact!(self.client(), deadline, transaction => {
             let found = transaction.lookup(vec![key.clone()]).await?;
             if found.get(&key).is_some() {
                 return Err(Fault::taken("id"));
             }
-            let mut mutations = vec![self.take(transaction, &login, &key).await?];
-            if let Some(unique) = &unique_id {
+            let mut mutations = vec![insert(entity.clone())];
+            mutations.push(self.take(transaction, &login, &key).await?);
+            if let Some(unique) = unique_id.as_ref().filter(|unique| **unique != login) {
                 mutations.push(self.take(transaction, unique, &key).await?);
             }
-            let entity = Entity { key: Some(key.clone()), properties: properties.clone() };
-            mutations.push(insert(entity));
             Ok(Change { mutations, answer: () })
         });
         inserted.await.map_err(|fault| match fault.cause {
@@ -151,13 +154,11 @@ impl<U: AuthUser> DatastoreStore<U> {
     async fn updated(&self, user: &U) -> Result<bool, Fault> {
         let users = &self.shared.users;
         let id = user.id();
-        let login = self.unique_login((users.login_name)(user));
-        let login =
-            login.ok_or_else(|| Fault::unsupported("a login name has at most 1,500 bytes"))?;
+        let login = self.unique_login_of(user)?;
         let properties = users.write(self.keys(), user)?;
         let deadline = self.deadline();
         let _turn = self.shared.turns.wait(&id, deadline).await?;
-        let _turn_of_name = self.shared.turns_of_names.wait(login.text(), deadline).await?;
+        let _turn_of_name = self.shared.turns_of_names.wait(&login.value, deadline).await?;
         transact!(self.client(), deadline, transaction => {
             let Some(stored) = self.stored(transaction, &id, deadline).await? else {
                 return unchanged(false);
@@ -175,10 +176,12 @@ impl<U: AuthUser> DatastoreStore<U> {
             let mut properties = properties.clone();
             let before = users.read(self.keys(), stored.clone());
             if let Some(before) = before.ok().and_then(|before| users.write(self.keys(), &before).ok()) {
-                properties.skip_others_of(before);
+                properties.skip_what_was_dropped(before);
             }
             let properties = merge(&stored.properties, properties, &users.unindexed, partition);
-            mutations.push(upsert(Entity { key: Some(key), properties }));
+            let entity = Entity { key: Some(key), properties };
+            users.check_is_readable(self.keys(), &entity)?;
+            mutations.push(upsert(entity));
             Ok(Change { mutations, answer: true })
         })
         .await
@@ -195,7 +198,8 @@ impl<U: AuthUser> DatastoreStore<U> {
             let login = self.shared.users.login_of(&stored);
             let login = login.and_then(|login| self.unique_login(login));
             let mut mutations = vec![delete(key.clone())];
-            for unique in login.into_iter().chain(self.unique_id(id)) {
+            let unique_id = self.unique_id(id).filter(|unique| Some(unique) != login.as_ref());
+            for unique in login.into_iter().chain(unique_id) {
                 mutations.extend(self.free(transaction, &unique, &key).await?);
             }
             Ok(Change { mutations, answer: true })

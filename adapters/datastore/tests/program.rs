@@ -17,7 +17,9 @@ fn host() -> String {
 fn program() -> PathBuf {
     let test = std::env::current_exe().expect("the test's own program");
     let beside = test.parent().and_then(|deps| deps.parent()).expect("target/debug");
-    beside.join("examples/index_users")
+    let program = beside.join("examples/index_users");
+    assert!(program.is_file(), "of one test alone cargo builds no examples: add `--examples`");
+    program
 }
 
 #[tokio::test]
@@ -26,7 +28,8 @@ async fn it_shows_how_far_it_is() {
     let url = format!("datastore://{project}");
     let theirs = DatastoreStore::builder(&url).with_emulator(host()).with_kind_prefix("Other");
     let theirs = theirs.build().await.expect("a store");
-    for number in 1..=3 {
+    // One more than it takes at once.
+    for number in 1..=401 {
         let account = Account::new(number, format!("name{number}"), "hash");
         theirs.insert(&account).await.expect("a new account");
     }
@@ -37,12 +40,13 @@ async fn it_shows_how_far_it_is() {
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (is_done, told) = run(&[&url, "User", "username"]);
-    assert!(
-        is_done && told.contains("3 users, 3 index entities written, 0 problems; done"),
-        "{told}"
-    );
-    let (is_done, told) = run(&[&url, "User", "username"]);
-    assert!(is_done && told.contains("3 users, 0 index entities written"), "{told}");
+    let first = "400 users, 400 index entities written, 0 problems; to go on from here: ";
+    let all = "401 users, 401 index entities written, 0 problems; done";
+    assert!(is_done && told.contains(first) && told.contains(all), "{told}");
+    let cursor = told.lines().find_map(|line| line.strip_prefix(first)).expect("where to go on");
+    let (is_done, told) = run(&[&url, "User", "username", cursor]);
+    assert!(is_done && told.contains("1 users, 0 index entities written"), "{told}");
+    assert!(!told.contains("400 users"), "{told}");
     let (is_done, told) = run(&[&url, "User", "username", "no cursor!"]);
     assert!(!is_done && told.contains("not a cursor"), "{told}");
     let (is_done, told) = run(&["redis://localhost", "User", "username"]);

@@ -229,8 +229,10 @@ async fn accounts_and_sessions_survive_a_restart() {
     let servers =
         ["POSTGRES_URL", "MYSQL_URL", "REDIS_URL", "REDIS_SENTINEL_URL", "REDIS_CLUSTER_URL"];
     server("DATASTORE_URL");
-    let others =
-        ["sqlite:quickstart.db".to_owned(), format!("datastore://walk-{}", std::process::id())];
+    let others = [
+        "sqlite:quickstart.db".to_owned(),
+        format!("datastore://walk-{}/shop", std::process::id()),
+    ];
     for store in servers.map(server).iter().chain(&others) {
         let site = start_with(directory.path(), store);
         let mut browser = site.browser();

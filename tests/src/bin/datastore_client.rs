@@ -1,7 +1,7 @@
 //! Opens the store that its arguments and its environment name, and asks it for a user, again and again.
 //!
 //! ```text
-//! datastore-client URL [ENDPOINT [SERVICE_ACCOUNT_FILE]]
+//! datastore-client URL [ENDPOINT [SERVICE_ACCOUNT_FILE|SERVICE_ACCOUNT_JSON]]
 //! ```
 //!
 //! Says how each went, until its input ends.
@@ -26,9 +26,11 @@ async fn main() {
     if let Some(endpoint) = arguments.get(1) {
         builder = builder.with_endpoint(endpoint);
     }
-    if let Some(file) = arguments.get(2) {
-        builder = builder.with_service_account_file(file);
-    }
+    builder = match arguments.get(2) {
+        Some(json) if json.starts_with('{') => builder.with_service_account_json(json),
+        Some(file) => builder.with_service_account_file(file),
+        None => builder,
+    };
     let store = match builder.with_timeout(Duration::from_secs(15)).build().await {
         Ok(store) => store,
         Err(error) => return println!("not opened: {}", said(&error)),

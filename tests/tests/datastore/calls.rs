@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use tower_keep_core::{Account, SessionStore, UserDirectory, UserFinder};
+use tower_keep_core::{Account, Rotation, SessionStore, UserDirectory, UserFinder};
 use tower_keep_datastore::{DatastoreStore, UserKeys};
 use tower_keep_testkit::contract::sessions::new_record;
-use tower_keep_tests::proxy::Proxy;
+use tower_keep_tests::proxy::{Proxy, Seen};
 use tower_keep_tests::{Browser, Http, load};
 
 use crate::{emulator, login, project};
@@ -23,7 +23,8 @@ async fn counted() -> (Proxy, DatastoreStore) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_authenticated_request_is_one_call_and_a_login_one_commit() {
     let (proxy, store) = counted().await;
-    let mut browser = Browser::new(Http::to(load::site(Arc::new(store)).await));
+    let site = load::site(Arc::new(store)).await;
+    let mut browser = Browser::new(Http::to(site.address));
     assert_eq!(browser.get("/secret?user=ada").await.status, StatusCode::UNAUTHORIZED);
     assert!(proxy.take().is_empty(), "a stranger asks for nothing");
 
@@ -90,7 +91,7 @@ async fn a_hundred_touches_are_two_transactions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_call_says_where_it_belongs() {
+async fn every_call_says_where_it_belongs_and_how_long_it_may_take() {
     let proxy = Proxy::start(emulator()).await;
     for (url, routing) in [
         ("datastore://a-b", "project_id=a%2Db"),
@@ -105,8 +106,33 @@ async fn every_call_says_where_it_belongs() {
         store.new_user_id().await.expect("an id");
         store.create(&login(&new_record(&"7".into()))).await.expect("a login");
         store.revoke_all(&"7".into(), None, &end()).await.expect("no fault");
+        store.rotate(&rotation()).await.expect("no fault");
         let seen = proxy.take();
-        assert!(seen.len() > 8 && seen.iter().all(|seen| seen.routing.as_deref() == Some(routing)));
+        for method in
+            ["Lookup", "RunQuery", "BeginTransaction", "Commit", "Rollback", "AllocateIds"]
+        {
+            let is_it = |seen: &&Seen| seen.method == method;
+            assert!(seen.iter().any(|seen| is_it(&seen)), "{method}");
+            for seen in seen.iter().filter(is_it) {
+                assert_eq!(seen.routing.as_deref(), Some(routing), "{method}");
+                // In microseconds: it has 5 s, and the service half a second more.
+                let timeout = seen.timeout.as_deref().and_then(|text| text.strip_suffix('u'));
+                let timeout = timeout.and_then(|number| number.parse::<u64>().ok());
+                assert!(timeout.is_some_and(|micros| micros <= 5_500_000), "{method}: {seen:?}");
+            }
+        }
+    }
+}
+
+/// Of a session that there is not.
+fn rotation() -> Rotation {
+    let record = new_record(&"8".into());
+    Rotation {
+        key: record.key,
+        from: 0,
+        at: record.created,
+        remember_expires: None,
+        expires: record.expires,
     }
 }
 

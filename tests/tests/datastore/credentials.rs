@@ -16,6 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use serde_json::json;
 use tower_keep_tests::proxy::Proxy;
+use tower_keep_tests::{Serving, serve};
 
 use crate::{emulator, project};
 
@@ -29,12 +30,8 @@ struct Metadata {
 }
 
 impl Metadata {
-    async fn start(self) -> String {
-        let router = Router::new().fallback(answer).with_state(self);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        address.to_string()
+    async fn serve(self) -> Serving {
+        serve(Router::new().fallback(answer).with_state(self)).await
     }
 }
 
@@ -78,8 +75,11 @@ impl Client {
         for inherited in [
             "DATASTORE_EMULATOR_HOST",
             "DATASTORE_PROJECT_ID",
+            "GCP_PROJECT",
+            "GCP_PROJECT_ID",
             "GOOGLE_APPLICATION_CREDENTIALS",
             "GOOGLE_CLOUD_PROJECT",
+            "PROJECT_ID",
         ] {
             command.env_remove(inherited);
         }
@@ -107,7 +107,8 @@ impl Drop for Client {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_token_of_the_metadata_server_is_fetched_sent_and_renewed() {
     let metadata = Metadata::default();
-    let host = metadata.clone().start().await;
+    let serving = metadata.clone().serve().await;
+    let host = serving.address.to_string();
     let proxy = Proxy::start(emulator()).await;
     let endpoint = format!("http://{}", proxy.address);
     let mut client = Client::start(&["datastore://", &endpoint], &[("GCE_METADATA_HOST", &host)]);
@@ -141,7 +142,8 @@ async fn without_a_token_nothing_is_sent_and_it_says_what_to_do() {
     for (status, kind) in
         [(StatusCode::SERVICE_UNAVAILABLE, "Unavailable"), (StatusCode::NOT_FOUND, "Unsupported")]
     {
-        let host = Metadata { refuses: Some(status), ..Metadata::default() }.start().await;
+        let metadata = Metadata { refuses: Some(status), ..Metadata::default() }.serve().await;
+        let host = metadata.address.to_string();
         let told = Client::start(&[&url, &endpoint], &[("GCE_METADATA_HOST", &host)]).line();
         assert!(told.starts_with(&format!("not opened: {kind}")), "{told}");
     }
@@ -180,8 +182,21 @@ async fn a_service_account_signs_its_tokens_itself() {
     });
     let good = write("key.json", &account.to_string());
 
+    // The key that was named counts more than a project of the environment, and less than the URL.
+    let of_another = [("GOOGLE_CLOUD_PROJECT", "another"), ("DATASTORE_PROJECT_ID", "another")];
+    let json = account.to_string();
+    for key in [&good, &json] {
+        let by_setting = Client::start(&["datastore://", &endpoint, key], &of_another).line();
+        assert!(
+            by_setting.starts_with("opened") && by_setting.contains("of-the-file"),
+            "{by_setting}"
+        );
+    }
     let by_setting = Client::start(&[&url, &endpoint, &good], &[]).line();
-    assert!(by_setting.starts_with("opened"), "{by_setting}");
+    assert!(
+        by_setting.starts_with("opened") && !by_setting.contains("of-the-file"),
+        "{by_setting}"
+    );
     let variable = [("GOOGLE_APPLICATION_CREDENTIALS", &*good)];
     let by_variable = Client::start(&["datastore://", &endpoint], &variable).line();
     assert!(

@@ -113,8 +113,12 @@ async fn an_ancestor_a_namespace_and_a_database_are_worlds_of_their_own() {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Rich {
+    #[serde(rename = "number")]
     id: i64,
     email: String,
+    admin: bool,
+    logins: i64,
+    nothing: Option<i64>,
     #[serde(with = "timestamp")]
     joined: SystemTime,
     #[serde(with = "serde_bytes")]
@@ -146,7 +150,7 @@ async fn every_type_of_property_is_kept_by_the_service_as_it_was() {
     let store = builder("rich")
         .with_kind("member")
         .with_login_property("email")
-        .with_unindexed(["avatar"])
+        .with_id_field("number")
         .with_users(Rich::login_name);
     let store = store.build().await.expect("a store");
     let team = EntityKey {
@@ -157,6 +161,9 @@ async fn every_type_of_property_is_kept_by_the_service_as_it_was() {
     let rich = Rich {
         id: 7,
         email: "ada@example.com".into(),
+        admin: true,
+        logins: i64::MAX,
+        nothing: None,
         joined: SystemTime::UNIX_EPOCH + Duration::from_micros(1_800_000_000_123_456),
         avatar: vec![0; 4_000],
         home: Some(LatLng { latitude: 52.5, longitude: 13.4 }),
@@ -209,7 +216,7 @@ async fn what_cannot_be_read_or_written_says_where_and_what_to_do() {
     let at_start = [
         (in_project(&project).with_login_property("email"), "with_login_property"),
         (in_project(&project).with_id_field("key"), "with_id_field"),
-        (in_project(&project).with_unindexed(["username"]), "with_unindexed"),
+        (in_project(&project).add_unindexed(["username"]), "add_unindexed"),
     ];
     for (builder, words) in at_start {
         let error = builder.with_users(Member::name).build().await.unwrap_err();
@@ -265,4 +272,148 @@ async fn what_is_taken_out_of_a_flattened_type_is_taken_out_of_the_entity() {
     open.rest.remove("one");
     assert!(store.update(&open).await.expect("no fault"));
     assert_eq!(*store.by_id(&"ada".into()).await.unwrap().unwrap(), open);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_written_that_could_not_be_read_again() {
+    /// Python wrote `mail`.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Aliased {
+        id: i64,
+        username: String,
+        #[serde(default, alias = "nickname")]
+        called: Option<String>,
+    }
+    impl AuthUser for Aliased {
+        fn id(&self) -> UserId {
+            self.id.into()
+        }
+        fn stamp(&self) -> std::borrow::Cow<'_, [u8]> {
+            std::borrow::Cow::Borrowed(b"")
+        }
+    }
+    let project = project("again");
+    let members = in_project(&project).with_users(Member::name).build().await.expect("a store");
+    let member = Member { nickname: Some("countess".to_owned()), ..Member::new(7, "ada") };
+    members.insert(&member).await.expect("a new user");
+    let aliased = in_project(&project).with_users(|user: &Aliased| &user.username);
+    let aliased = aliased.build().await.expect("a store");
+    let found = aliased.by_login("ada").await.expect("no fault").expect("there");
+    assert_eq!(found.called.as_deref(), Some("countess"));
+    let error = aliased.update(&found).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unsupported);
+    assert!(said(&error).contains("duplicate field `called`"), "{}", said(&error));
+    assert_eq!(aliased.by_login("ada").await.expect("no fault").as_ref(), Some(&found));
+
+    // The same of a user who is new: their id is another when it is read.
+    let doubled = in_project(&project).with_users(|user: &Doubled| &user.username);
+    let doubled = doubled.build().await.expect("a store");
+    let error = doubled.insert(&Doubled { id: 4, username: "grace".into() }).await.unwrap_err();
+    assert!(said(&error).contains("with_id_field"), "{}", said(&error));
+    assert!(members.by_login("grace").await.expect("no fault").is_none());
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Doubled {
+    id: i64,
+    username: String,
+}
+
+impl AuthUser for Doubled {
+    fn id(&self) -> UserId {
+        (self.id * 2).into()
+    }
+    fn stamp(&self) -> std::borrow::Cow<'_, [u8]> {
+        std::borrow::Cow::Borrowed(b"")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_name_may_be_the_id() {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Named {
+        username: String,
+        #[serde(default)]
+        visits: i64,
+    }
+    impl AuthUser for Named {
+        fn id(&self) -> UserId {
+            self.username.as_str().into()
+        }
+        fn stamp(&self) -> std::borrow::Cow<'_, [u8]> {
+            std::borrow::Cow::Borrowed(b"")
+        }
+    }
+    let keys = UserKeys::TextProperty("username".into());
+    let store = builder("named").with_user_keys(keys).with_users(|user: &Named| &user.username);
+    let store = store.build().await.expect("a store");
+    let mut ada = Named { username: "ada".into(), visits: 0 };
+    store.insert(&ada).await.expect("a new user");
+    assert_eq!(store.insert(&ada).await.unwrap_err().kind(), StoreErrorKind::Conflict);
+    ada.visits = 1;
+    assert!(store.update(&ada).await.expect("no fault"));
+    assert_eq!(*store.by_id(&"ada".into()).await.unwrap().unwrap(), ada);
+    assert_eq!(*store.by_login("ada").await.unwrap().unwrap(), ada);
+    let done = store.index_users(None, 400).await.expect("indexed");
+    assert_eq!((done.looked_at, done.written, done.problems.len()), (1, 0, 0));
+    assert!(store.delete(&"ada".into()).await.expect("no fault"));
+    store.insert(&ada).await.expect("the name is free");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_policy_the_store_leaves_what_has_expired_to_it() {
+    let project = project("policy");
+    let by_itself = in_project(&project).build().await.expect("a store");
+    let by_policy = in_project(&project).with_ttl_policy().build().await.expect("a store");
+    let (one, other) = (new_record(&"7".into()), new_record(&"7".into()));
+    by_itself.create(&login(&one)).await.expect("a login");
+    by_policy.create(&login(&other)).await.expect("a login");
+    let later = one.expires.plus(1_000_000);
+    assert_eq!(by_policy.purge(later, 100).await.expect("no fault"), 0);
+    assert!(by_policy.load(&other.key).await.expect("no fault").is_some());
+    // What was written for the policy is not indexed, so it is not found either.
+    assert_eq!(by_itself.purge(later, 100).await.expect("no fault"), 1);
+    assert!(by_itself.load(&one.key).await.expect("no fault").is_none());
+    assert!(by_itself.load(&other.key).await.expect("no fault").is_some());
+}
+
+/// Of a user whose flag or stamp Python wrote.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_keeps_the_types_that_others_wrote() {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Raw {
+        id: i64,
+        username: String,
+        password_hash: String,
+        active: Option<i64>,
+        stamp: String,
+    }
+    impl AuthUser for Raw {
+        fn id(&self) -> UserId {
+            self.id.into()
+        }
+        fn stamp(&self) -> std::borrow::Cow<'_, [u8]> {
+            std::borrow::Cow::Borrowed(b"")
+        }
+    }
+    let project = project("flags");
+    let raw = in_project(&project).with_users(|user: &Raw| &user.username);
+    let raw = raw.build().await.expect("a store");
+    let accounts = in_project(&project).build().await.expect("a store");
+    for (id, active) in [(1, Some(1)), (2, Some(0)), (3, None)] {
+        let (username, stamp) = (format!("name{id}"), "stamp".to_owned());
+        let written = Raw { id, username, password_hash: "hash".to_owned(), active, stamp };
+        raw.insert(&written).await.expect("a new user");
+        let account = accounts.by_id(&id.into()).await.expect("no fault").expect("there");
+        assert_eq!(account.is_active(), active == Some(1), "{active:?}");
+        assert_eq!(&*account.stamp(), b"stamp");
+        let mut changed = Account::clone(&account);
+        changed.rehash("another");
+        assert!(accounts.update(&changed).await.expect("no fault"));
+        if active.is_some() {
+            let found = raw.by_id(&id.into()).await.expect("it is still a number, and text");
+            let expected = Raw { password_hash: "another".to_owned(), ..written };
+            assert_eq!(found.as_deref(), Some(&expected));
+        }
+    }
 }

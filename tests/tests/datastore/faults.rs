@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use http::{StatusCode, header};
 use tower_keep_core::{
     Account, End, EndReason, LoginStore, Rotation, SessionRecord, SessionStore, StoreErrorKind,
-    UserDirectory, UserStore,
+    UserDirectory, UserFinder, UserStore,
 };
 use tower_keep_datastore::DatastoreStore;
 use tower_keep_testkit::contract::sessions::new_record;
@@ -64,6 +64,23 @@ async fn each_status_has_its_kind_and_its_number_of_tries() {
         proxy.heal();
         assert!(store.by_id(&"7".into()).await.expect("healed").is_some());
         proxy.take();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_changes_no_entity_is_asked_again() {
+    let (proxy, store) = troubled(Duration::from_secs(5)).await;
+    for method in ["RunQuery", "BeginTransaction", "AllocateIds", "Rollback"] {
+        proxy.trouble(method, Fate::Refused(14), 2, 0);
+        let outcome = match method {
+            "RunQuery" => store.by_login("ada").await.map(drop),
+            "BeginTransaction" => store.create(&login(&new_record(&"7".into()))).await.map(drop),
+            "AllocateIds" => store.new_user_id().await.map(drop),
+            // Of a session that there is not.
+            _ => store.rotate(&rotation(&new_record(&"7".into()))).await.map(drop),
+        };
+        assert!(outcome.is_ok(), "{method}: {outcome:?}");
+        assert_eq!(calls(&proxy, method), 3, "{method}");
     }
 }
 
@@ -224,7 +241,8 @@ async fn a_transaction_is_rolled_back_where_there_is_no_room_for_calls() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_visitor_gets_a_503_and_keeps_the_cookies() {
     let (proxy, store) = troubled(Duration::from_secs(2)).await;
-    let mut browser = Browser::new(Http::to(load::site(Arc::new(store)).await));
+    let site = load::site(Arc::new(store)).await;
+    let mut browser = Browser::new(Http::to(site.address));
     assert_eq!(browser.get("/login?user=ada").await.status, StatusCode::OK);
     for fate in [Fate::Refused(14), Fate::Refused(7), Fate::Refused(8), Fate::Silent] {
         proxy.trouble("Lookup", fate, ALWAYS, 0);

@@ -1,6 +1,9 @@
 //! Login names are one user's, also beside those that others write without asking.
 
-use tower_keep_core::{StoreErrorKind, UserDirectory, UserFinder};
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use tower_keep_core::{AuthUser, StoreErrorKind, UserDirectory, UserFinder, UserId};
 use tower_keep_datastore::{Cursor, DatastoreStore, UserKeys};
 
 use crate::{Member, in_project, project, said};
@@ -81,6 +84,38 @@ async fn all_users_are_indexed_batch_by_batch_and_from_where_it_was_left() {
     let again = own.index_users(None, 400).await.expect("indexed");
     assert_eq!((again.looked_at, again.written, again.problems.len()), (27, 0, 1));
     assert!("not base64!".parse::<Cursor>().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_whom_nobody_can_look_up_is_a_problem() {
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    struct Numbered {
+        id: i64,
+        username: i64,
+        login: String,
+    }
+    impl AuthUser for Numbered {
+        fn id(&self) -> UserId {
+            self.id.into()
+        }
+        fn stamp(&self) -> Cow<'_, [u8]> {
+            Cow::Borrowed(b"")
+        }
+    }
+    let project = project("problems");
+    let numbered = in_project(&project).with_login_property("login");
+    let numbered = numbered.with_users(|user: &Numbered| &user.login);
+    let numbered = numbered.build().await.expect("a store");
+    let user = Numbered { id: 7, username: 42, login: "ada".to_owned() };
+    numbered.insert(&user).await.expect("a new user");
+    let own = own(&project).await;
+    own.insert(&Member::new(8, "42")).await.expect("a new user");
+    for _ in 0..2 {
+        let done = own.index_users(None, 400).await.expect("indexed");
+        let told: Vec<_> = done.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["User 7: `username` is missing, of another type, or not indexed"]);
+        assert_eq!(done.written, 0);
+    }
 }
 
 /// What is found by a name leads to the same entity at the next request, or is a fault.

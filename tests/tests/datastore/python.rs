@@ -3,22 +3,21 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::process::Command;
 use std::time::SystemTime;
 
-use axum::extract::{Query, Request, State};
+use axum::Router;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Router, ServiceExt};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::Sha256;
 use tower_keep::{Fault, Keys, LoginLayer};
 use tower_keep_core::{AuthUser, StoreErrorKind, UserDirectory, UserFinder, UserId, UserStore};
-use tower_keep_datastore::DatastoreStore;
-use tower_keep_tests::{Browser, Http, KEY};
+use tower_keep_datastore::{DatastoreStore, EntityKey, LatLng};
+use tower_keep_tests::{Browser, Http, KEY, Serving, serve};
 
 use crate::{emulator, project, said, variable};
 
@@ -37,6 +36,18 @@ struct User {
     /// Python writes nothing of somebody's as null.
     #[serde(default, deserialize_with = "tower_keep_datastore::null_as_default")]
     tags: Vec<String>,
+    #[serde(default)]
+    home: Option<LatLng>,
+    #[serde(default)]
+    team: Option<EntityKey>,
+    #[serde(default)]
+    prefs: Option<Prefs>,
+}
+
+/// As of the user: there is more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Prefs {
+    theme: String,
 }
 
 impl AuthUser for User {
@@ -109,7 +120,7 @@ async fn account(login: Login) -> Result<String, Fault> {
     Ok(format!("{} {}", user.username, user.id))
 }
 
-async fn site(store: Store) -> SocketAddr {
+async fn site(store: Store) -> Serving {
     let layer = LoginLayer::builder(store.clone(), Keys::new(KEY)).with_sessions();
     let auth = layer.build().expect("settings that agree");
     let router = Router::new()
@@ -117,12 +128,7 @@ async fn site(store: Store) -> SocketAddr {
         .route_layer(auth.require_login())
         .route("/login", get(sign_in))
         .with_state(store);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    let service = auth.layer(router);
-    let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service);
-    tokio::spawn(async move { axum::serve(listener, service).await });
-    address
+    serve(auth.layer(router)).await
 }
 
 async fn log_in(browser: &mut Browser, user: &str, password: &str) -> StatusCode {
@@ -151,9 +157,9 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
         .expect("a store");
 
     // Everybody whom Python made, whether their key is a number or a name.
-    let address = site(store.clone()).await;
+    let site = site(store.clone()).await;
     for (name, id) in &made {
-        let mut browser = Browser::new(Http::to(address));
+        let mut browser = Browser::new(Http::to(site.address));
         assert_eq!(log_in(&mut browser, name, "wrong").await, StatusCode::UNPROCESSABLE_ENTITY);
         let password = format!("password of {name}");
         assert_eq!(log_in(&mut browser, name, &password).await, StatusCode::OK, "{name}");
@@ -162,11 +168,14 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
     assert!(made["ada"].parse::<i64>().is_ok() && made["grace"] == "grace-hopper", "{made:?}");
 
     // A new password from here.
-    let mut browser = Browser::new(Http::to(address));
+    let mut browser = Browser::new(Http::to(site.address));
     assert_eq!(log_in(&mut browser, "ada", "password of ada").await, StatusCode::OK);
     let before = python.call("show", &["ada"]);
     let mut ada = User::clone(&*store.by_login("ada").await.expect("no fault").expect("there"));
+    assert_eq!(ada.home, Some(LatLng { latitude: 52.5, longitude: 13.25 }));
+    assert_eq!(ada.team.as_ref().map(ToString::to_string).as_deref(), Some("team 3"));
     ada.password_hash = hash("changed", "salt");
+    ada.prefs = Some(Prefs { theme: "light".to_owned() });
     assert!(store.update(&ada).await.expect("no fault"));
     assert_eq!(browser.get("/account").await.status, StatusCode::UNAUTHORIZED, "logged out");
     assert_eq!(log_in(&mut browser, "ada", "changed").await, StatusCode::OK);
@@ -174,11 +183,17 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
     // Python sees that, and all else as it was: types, values, and what is not indexed.
     let mut expected = before.clone();
     expected["properties"]["password_hash"][1] = ada.password_hash.clone().into();
+    expected["properties"]["prefs"][1]["properties"]["theme"][1] = "light".into();
     let after = python.call("show", &["ada"]);
     assert_eq!(after, expected);
     assert_eq!(after["properties"]["joined"][0], "DatetimeWithNanoseconds");
     assert_eq!(after["properties"]["avatar"], serde_json::json!(["bytes", "00ff"]));
     assert_eq!(after["properties"]["added_by_the_admin_tool"][1], 7);
+    assert_eq!(after["properties"]["home"], serde_json::json!(["GeoPoint", [52.5, 13.25]]));
+    assert_eq!(after["properties"]["team"], serde_json::json!(["Key", ["team", 3]]));
+    let prefs = &after["properties"]["prefs"][1];
+    assert_eq!(prefs["properties"]["level"], serde_json::json!(["int", 3]));
+    assert_eq!(prefs["unindexed"], serde_json::json!(["secret"]));
     let unindexed = serde_json::json!(["bio", "nothing", "password_hash", "settings"]);
     assert_eq!(after["unindexed"], unindexed);
     let answer = python.call("login", &["ada", "changed"]);
@@ -199,6 +214,21 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
     // Whom this side makes, Python logs in.
     let new = User { username: "佐藤".into(), ..new };
     store.insert(&new).await.expect("the name is free");
+    let shown = python.call("show", &["佐藤"]);
+    for (property, kind) in [
+        ("username", "str"),
+        ("status", "bool"),
+        ("joined", "DatetimeWithNanoseconds"),
+        ("avatar", "bytes"),
+        ("tags", "list"),
+        ("home", "GeoPoint"),
+        ("team", "Key"),
+        ("prefs", "Entity"),
+    ] {
+        assert_eq!(shown["properties"][property][0], kind, "{property}");
+    }
+    assert_eq!(shown["properties"].as_object().map(serde_json::Map::len), Some(9), "no id");
+    assert_eq!(shown["unindexed"], serde_json::json!(["password_hash"]));
     assert_eq!(python.call("login", &["佐藤", "p"])["text"], format!("佐藤 {fresh}"));
     assert!(store.by_id(&fresh.as_str().into()).await.expect("no fault").is_some());
 }

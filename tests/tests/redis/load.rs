@@ -51,7 +51,8 @@ async fn one_server_hangs_under_load_and_goes_on() {
     tokio::time::sleep(Duration::from_secs(4)).await;
     let frozen = Instant::now();
     server.freeze(true);
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    // A login that began before waits twice.
+    tokio::time::sleep(TIMEOUT * 4).await;
     let until = Instant::now();
     server.freeze(false);
     tokio::time::sleep(Duration::from_secs(5)).await;

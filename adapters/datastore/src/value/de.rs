@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use gcloud_sdk::google::datastore::v1::Value;
 use gcloud_sdk::google::datastore::v1::value::ValueType;
+use serde::de::value::SeqDeserializer;
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer,
     MapAccess, SeqAccess, VariantAccess, Visitor,
@@ -31,14 +32,14 @@ pub(crate) fn read<T: DeserializeOwned>(
 pub(crate) fn fields<T: DeserializeOwned>() -> Option<&'static [&'static str]> {
     let mut fields = None;
     // That it fails is how it ends.
-    let _ = T::deserialize(Fields(&mut fields));
+    let _ = T::deserialize(AskForFields(&mut fields));
     fields
 }
 
 /// Asks a type for its fields, and has nothing to give.
-struct Fields<'a>(&'a mut Option<&'static [&'static str]>);
+struct AskForFields<'a>(&'a mut Option<&'static [&'static str]>);
 
-impl<'de> Deserializer<'de> for Fields<'_> {
+impl<'de> Deserializer<'de> for AskForFields<'_> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value> {
@@ -147,18 +148,33 @@ impl<'de> MapAccess<'de> for Properties<'_> {
     }
 }
 
-/// A property's name, as the key of a map or the name of a field.
-struct FromName<'a>(&'a str);
-
+/// Numbers from text that is one.
 macro_rules! numbers {
+    () => {
+        numbers! {
+            deserialize_i8 visit_i8 deserialize_i16 visit_i16 deserialize_i32 visit_i32
+            deserialize_i64 visit_i64 deserialize_i128 visit_i128
+            deserialize_u8 visit_u8 deserialize_u16 visit_u16 deserialize_u32 visit_u32
+            deserialize_u64 visit_u64 deserialize_u128 visit_u128
+        }
+    };
     ($($method:ident $visit:ident)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-            match self.0.parse() {
+            match self.text().parse() {
                 Ok(number) => visitor.$visit(number),
-                Err(_) => visitor.visit_str(self.0),
+                Err(_) => visitor.visit_str(self.text()),
             }
         }
     )*};
+}
+
+/// A property's name, as the key of a map or the name of a field.
+struct FromName<'a>(&'a str);
+
+impl FromName<'_> {
+    fn text(&self) -> &str {
+        self.0
+    }
 }
 
 impl<'de> Deserializer<'de> for FromName<'_> {
@@ -168,13 +184,8 @@ impl<'de> Deserializer<'de> for FromName<'_> {
         visitor.visit_str(self.0)
     }
 
-    numbers! {
-        deserialize_i8 visit_i8 deserialize_i16 visit_i16 deserialize_i32 visit_i32
-        deserialize_i64 visit_i64 deserialize_i128 visit_i128
-        deserialize_u8 visit_u8 deserialize_u16 visit_u16 deserialize_u32 visit_u32
-        deserialize_u64 visit_u64 deserialize_u128 visit_u128
-        deserialize_bool visit_bool
-    }
+    numbers! {}
+    numbers! { deserialize_bool visit_bool }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
@@ -199,8 +210,14 @@ impl<'de> Deserializer<'de> for FromName<'_> {
     }
 }
 
-/// A user's id: a number if it is one, and text for whoever wants text.
+/// A user's id: text for whoever wants text, and a number for whoever wants a number.
 struct FromId<'a>(Id<'a>);
+
+impl FromId<'_> {
+    fn text(&self) -> &str {
+        self.0.text
+    }
+}
 
 impl<'de> Deserializer<'de> for FromId<'_> {
     type Error = Error;
@@ -211,6 +228,8 @@ impl<'de> Deserializer<'de> for FromId<'_> {
             None => visitor.visit_str(self.0.text),
         }
     }
+
+    numbers! {}
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         visitor.visit_str(self.0.text)
@@ -233,8 +252,8 @@ impl<'de> Deserializer<'de> for FromId<'_> {
     }
 
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct seq
-        tuple tuple_struct map struct enum identifier ignored_any
+        bool f32 f64 char bytes byte_buf unit unit_struct seq tuple tuple_struct map struct enum identifier
+        ignored_any
     }
 }
 
@@ -242,15 +261,14 @@ impl<'de> Deserializer<'de> for FromId<'_> {
 struct FromValue(Value);
 
 impl FromValue {
-    /// The elements that bytes are read from, too.
-    fn elements(self) -> Self {
-        let Some(ValueType::BlobValue(bytes)) = self.0.value_type else { return self };
-        let values = bytes.into_iter().map(|byte| Value {
-            value_type: Some(ValueType::IntegerValue(byte.into())),
-            ..Value::default()
-        });
-        let array = gcloud_sdk::google::datastore::v1::ArrayValue { values: values.collect() };
-        Self(Value { value_type: Some(ValueType::ArrayValue(array)), ..Value::default() })
+    /// Elements; those of a blob are its bytes.
+    fn elements<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        match self.0.value_type {
+            Some(ValueType::BlobValue(bytes)) => {
+                visitor.visit_seq(SeqDeserializer::<_, Error>::new(bytes.into_iter()))
+            }
+            _ => self.deserialize_any(visitor),
+        }
     }
 }
 
@@ -318,11 +336,11 @@ impl<'de> Deserializer<'de> for FromValue {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.elements().deserialize_any(visitor)
+        self.elements(visitor)
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, _length: usize, visitor: V) -> Result<V::Value> {
-        self.elements().deserialize_any(visitor)
+        self.elements(visitor)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -392,7 +410,7 @@ impl<'de> VariantAccess<'de> for Variant {
     }
 
     fn tuple_variant<V: Visitor<'de>>(mut self, _: usize, visitor: V) -> Result<V::Value> {
-        self.0.next_value_seed(Of(visitor))
+        self.0.next_value_seed(AnyWith(visitor))
     }
 
     fn struct_variant<V: Visitor<'de>>(
@@ -400,14 +418,14 @@ impl<'de> VariantAccess<'de> for Variant {
         _fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
-        self.0.next_value_seed(Of(visitor))
+        self.0.next_value_seed(AnyWith(visitor))
     }
 }
 
 /// Whatever this visitor makes of a value.
-struct Of<V>(V);
+struct AnyWith<V>(V);
 
-impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for Of<V> {
+impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for AnyWith<V> {
     type Value = V::Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {

@@ -10,11 +10,10 @@ use gcloud_sdk::google::r#type;
 
 use super::ser::{Plain, Properties};
 use super::types::{to_key, to_lat_lng, to_timestamp};
+use crate::keys::LONGEST_INDEXED;
 
-/// Longer texts and blobs can't be indexed, in bytes.
-const LONGEST_INDEXED: usize = 1_500;
-/// In longer arrays, elements are only looked for at their places.
-const LONGEST_SEARCHED: usize = 100;
+/// So often elements of an array are compared, to find those that are stored elsewhere in it.
+const MOST_LOOKS: usize = 20_000;
 /// Integers up to this have a double of their own.
 const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
 
@@ -96,35 +95,36 @@ fn merged_value(stored: Option<&Value>, plain: Plain, partition: &PartitionId) -
     value
 }
 
-/// An element that is stored already stays as it is, wherever it is now; any other is written over the
-/// one at its place, unless that is still there.
+/// An element that is stored already stays as it is, with all that the type does not know of it, wherever
+/// it is now; any other is written over the stored one at its index, unless that is one of those.
 fn merged_array(stored: &[Value], elements: Vec<Plain>, partition: &PartitionId) -> ArrayValue {
-    let mut is_left: Vec<bool> = vec![true; stored.len()];
-    let is_searched = stored.len().max(elements.len()) <= LONGEST_SEARCHED;
-    let kept = elements.iter().enumerate().map(|(own, plain)| {
-        let places = if is_searched { 0..stored.len() } else { own..stored.len().min(own + 1) };
-        let found =
-            std::iter::once(own).filter(|own| *own < stored.len()).chain(places).find(|index| {
-                let value = &stored[*index];
-                is_left[*index] && merged_value(Some(value), plain.clone(), partition) == *value
-            });
+    let mut is_left = vec![true; stored.len()];
+    let mut kept: Vec<Option<usize>> = Vec::with_capacity(elements.len());
+    // Mostly it is the one after the last that was found; where much has changed, looking has an end.
+    let (mut next, mut looks) = (0, MOST_LOOKS);
+    for (own, plain) in elements.iter().enumerate() {
+        let is_it = |index: &usize| {
+            is_left.get(*index) == Some(&true)
+                && merged_value(Some(&stored[*index]), plain.clone(), partition) == stored[*index]
+        };
+        let mut found = [next, own].into_iter().find(is_it);
+        if found.is_none() && looks >= stored.len() {
+            looks -= stored.len();
+            found = (0..stored.len()).find(is_it);
+        }
         if let Some(index) = found {
             is_left[index] = false;
+            next = index + 1;
         }
-        found
+        kept.push(found);
+    }
+    let written = elements.into_iter().zip(kept).enumerate().map(|(own, (plain, kept))| {
+        let before = kept.or_else(|| (is_left.get(own) == Some(&true)).then_some(own));
+        merged_value(before.map(|index| &stored[index]), plain, partition)
     });
-    let kept: Vec<_> = kept.collect();
-    let merged = elements.into_iter().zip(kept).enumerate().map(|(index, (plain, kept))| {
-        let before = kept.or_else(|| is_left.get(index).is_some_and(|left| *left).then_some(index));
-        let mut value = merged_value(before.map(|index| &stored[index]), plain, partition);
-        if stored.iter().any(is_excluded) {
-            exclude(&mut value);
-        }
-        value
-    });
-    let mut values: Vec<_> = merged.collect();
+    let mut values: Vec<_> = written.collect();
     // Google's Python library refuses an array that is indexed in parts.
-    if values.iter().any(is_excluded) {
+    if stored.iter().chain(&values).any(is_excluded) {
         values.iter_mut().for_each(exclude);
     }
     ArrayValue { values }
@@ -163,6 +163,9 @@ fn in_type_of(stored: &ValueType, plain: Plain) -> Plain {
                 _ => None,
             };
             elements.iter().map(byte).collect::<Option<_>>().map(Plain::Blob)
+        }
+        (ValueType::StringValue(_), Plain::Blob(bytes)) => {
+            String::from_utf8(bytes.clone()).ok().map(Plain::String)
         }
         // Whoever wrote a flag as a number reads it as one.
         (ValueType::IntegerValue(0 | 1), Plain::Boolean(flag)) => {

@@ -5,7 +5,6 @@
 mod de;
 mod error;
 mod merge;
-mod name;
 mod ser;
 mod types;
 

@@ -10,12 +10,8 @@ use serde::ser::{
 };
 
 use super::error::{Error, Result};
-use super::name::ToName;
 use super::types::{self, KEY, LAT_LNG, LatLng, TIMESTAMP};
-use crate::keys::is_reserved;
-
-/// The longest name of a property, in bytes.
-const LONGEST_NAME: usize = 1_500;
+use crate::keys::{LONGEST_NAME, is_reserved};
 
 /// A value to write.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +27,20 @@ pub(crate) enum Plain {
     Timestamp(Timestamp),
     Key(Key),
     LatLng(LatLng),
+}
+
+impl Plain {
+    fn skip_what_was_dropped(&mut self, before: Self) {
+        match (self, before) {
+            (Self::Entity(own), Self::Entity(before)) => own.skip_what_was_dropped(before),
+            (Self::Array(own), Self::Array(before)) => {
+                for (own, before) in own.iter_mut().zip(before) {
+                    own.skip_what_was_dropped(before);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Properties to write.
@@ -53,19 +63,22 @@ impl Properties {
         self.written.push((name.to_owned(), plain));
     }
 
-    /// Those of a user before that are not there now are not to be there any more. Serde says nothing of
-    /// them where a type has a flattened field.
-    pub(crate) fn skip_others_of(&mut self, before: Self) {
-        for (name, _) in before.written {
-            if self.get(&name).is_none() {
-                self.skipped.push(name.into());
+    /// What the type wrote of the stored user and does not write now is not to be there any more. Serde
+    /// says so itself of a plain struct's fields, but not of flattened ones, nor of a variant's fields where
+    /// the variant is another now.
+    pub(crate) fn skip_what_was_dropped(&mut self, before: Self) {
+        for (name, before) in before.written {
+            match self.written.iter_mut().find(|(written, _)| *written == name) {
+                Some((_, plain)) => plain.skip_what_was_dropped(before),
+                None => self.skipped.push(name.into()),
             }
         }
     }
 
-    /// Takes a property away.
-    pub(crate) fn remove(&mut self, name: &str) {
+    /// Neither writes nor removes this property.
+    pub(crate) fn leave(&mut self, name: &str) {
         self.written.retain(|(written, _)| written != name);
+        self.skipped.retain(|skipped| skipped != name);
     }
 
     fn push(&mut self, name: &str, plain: Result<Plain>) -> Result<()> {
@@ -190,7 +203,9 @@ impl Serializer for ToPlain {
         match (name, &plain) {
             (TIMESTAMP, Plain::Null) => Ok(plain),
             (TIMESTAMP, _) => types::to_timestamp(&plain).map(Plain::Timestamp).ok_or_else(|| {
-                Error::new("a timestamp is written from RFC 3339 text or a SystemTime")
+                Error::new(
+                    "a timestamp is written from RFC 3339 text with its zone, or a SystemTime",
+                )
             }),
             (KEY, _) => types::to_key(&plain).map(Plain::Key).ok_or_else(|| {
                 Error::new("a key's path has a kind and an id or a name at each step")
@@ -329,7 +344,12 @@ impl SerializeMap for Entries {
     type Error = Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<()> {
-        self.1 = key.serialize(ToName)?;
+        self.1 = match key.serialize(ToPlain)? {
+            Plain::String(name) => name,
+            Plain::Integer(number) => number.to_string(),
+            Plain::Boolean(flag) => flag.to_string(),
+            _ => return Err(Error::new("a map's keys are strings, integers or booleans")),
+        };
         Ok(())
     }
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {

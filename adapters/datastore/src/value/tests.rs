@@ -267,8 +267,10 @@ fn the_keys_id_is_a_field_for_who_asks_for_it() {
         id: i64,
         name: String,
     }
-    let read_number: Number = read(properties(), Some(id(Some(42)))).unwrap();
-    assert_eq!((read_number.id, &*read_number.name), (42, "ada"));
+    for number in [Some(42), None] {
+        let read: Number = read(properties(), Some(id(number))).unwrap();
+        assert_eq!((read.id, &*read.name), (42, "ada"), "a name that is one, too");
+    }
     #[derive(Deserialize)]
     struct Text {
         id: String,
@@ -288,7 +290,8 @@ fn the_keys_id_is_a_field_for_who_asks_for_it() {
     let own = stored([("name", text("ada")), ("id", text("another"))]);
     assert_eq!(read::<Text>(own, Some(id(None))).unwrap().id, "42");
     // A name is no number.
-    let error = read::<Number>(properties(), Some(id(None))).map(drop).unwrap_err();
+    let name = Id { text: "ada", ..id(None) };
+    let error = read::<Number>(properties(), Some(name)).map(drop).unwrap_err();
     assert_eq!(error.to_string(), "property `id`: string, and expected was i64");
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -363,10 +366,16 @@ fn what_datastore_cannot_hold_is_refused_with_its_place() {
         let said = refused(BTreeMap::from([(name, 1)]));
         assert!(said.starts_with("property `field.") && said.contains(says), "{said}");
     }
-    assert!(refused(BTreeMap::from([(vec![1], 1)])).contains("strings or integers"));
+    assert!(refused(BTreeMap::from([(vec![1], 1)])).contains("strings, integers or"));
     #[derive(Serialize)]
     struct Timed(#[serde(with = "timestamp")] String);
-    assert!(refused(Timed("soon".to_owned())).contains("RFC 3339"));
+    for no_time in ["soon", "2027-01-15", "2027-01-15T08:00:00", "2027-01-15 08:00:00"] {
+        let said = refused(Timed(no_time.to_owned()));
+        assert!(said.contains("RFC 3339 text with its zone"), "{no_time}: {said}");
+    }
+    for time in ["2027-01-15T08:00:00Z", "2027-01-15T08:00:00+01:00", "2027-01-15T08:00:00-01:00"] {
+        assert!(write(&One { field: Timed(time.to_owned()) }).is_ok(), "{time}");
+    }
     for no_entity in [write(&7), write("text"), write(&[1])] {
         assert!(no_entity.is_err());
     }
@@ -454,13 +463,16 @@ fn a_property_keeps_its_type_where_it_can() {
     struct Typed {
         time: &'static str,
         bytes: Vec<i64>,
+        #[serde(with = "serde_bytes")]
+        stamp: &'static [u8],
         float: i64,
         whole: f64,
         place: BTreeMap<&'static str, f64>,
     }
-    let typed = |time, bytes: &[i64], float, whole, latitude| Typed {
+    let typed = |time, bytes: &[i64], stamp, float, whole, latitude| Typed {
         time,
         bytes: bytes.to_vec(),
+        stamp,
         float,
         whole,
         place: [(latitude, 1.0), ("longitude", 2.0)].into(),
@@ -468,23 +480,26 @@ fn a_property_keeps_its_type_where_it_can() {
     let before = stored([
         ("time", at(0, 0)),
         ("bytes", blob(b"a")),
+        ("stamp", text("a")),
         ("float", double(0.5)),
         ("whole", integer(1)),
         ("place", place(0.0, 0.0)),
     ]);
-    let can = typed("2027-01-15T08:00:00Z", &[0, 255], 2, 3.0, "latitude");
+    let can = typed("2027-01-15T08:00:00Z", &[0, 255], b"b", 2, 3.0, "latitude");
     let expected = stored([
         ("time", at(1_800_000_000, 0)),
         ("bytes", blob(&[0, 255])),
+        ("stamp", text("b")),
         ("float", double(2.0)),
         ("whole", integer(3)),
         ("place", place(1.0, 2.0)),
     ]);
     assert_eq!(after(&before, &can), expected);
-    let can_not = typed("soon", &[256], i64::MAX, 0.5, "other");
+    let can_not = typed("soon", &[256], b"\xff", i64::MAX, 0.5, "other");
     let expected = stored([
         ("time", text("soon")),
         ("bytes", array([integer(256)])),
+        ("stamp", blob(b"\xff")),
         ("float", integer(i64::MAX)),
         ("whole", double(0.5)),
         ("place", entity([("other", double(1.0)), ("longitude", double(2.0))])),
@@ -617,4 +632,78 @@ fn elements_keep_what_is_theirs_when_others_come_and_go() {
         write_names(&["a", "b", "c", "x"]),
         array([element("a", 1), element("b", 2), element("c", 3), new])
     );
+}
+
+#[test]
+fn elements_of_long_arrays_keep_what_is_theirs_too() {
+    let element =
+        |name: usize| entity([("name", text(&name.to_string())), ("more", integer(name as i64))]);
+    let names = |names: &mut dyn Iterator<Item = usize>| {
+        let list: Vec<_> = names.map(|name| known(&name.to_string())).collect();
+        BTreeMap::from([("list", list)])
+    };
+    let elements =
+        |names: &mut dyn Iterator<Item = usize>| array(names.map(element).collect::<Vec<_>>());
+    let before = stored([("list", elements(&mut (0..5_000)))]);
+    // The first is gone; one in the middle is; and the last has come to the front.
+    for changed in [
+        (1..5_000).collect::<Vec<_>>(),
+        (0..2_500).chain(2_501..5_000).collect(),
+        std::iter::once(4_999).chain(0..4_999).collect(),
+    ] {
+        let written = after(&before, &names(&mut changed.iter().copied()));
+        assert!(written["list"] == elements(&mut changed.iter().copied()));
+    }
+}
+
+#[test]
+fn what_another_variant_wrote_is_gone() {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Contact {
+        Email { email: String },
+        Phone { phone: String },
+    }
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Person {
+        contact: Contact,
+        others: Vec<Contact>,
+        security: Security,
+    }
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Security {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reset_token: Option<String>,
+        #[serde(flatten)]
+        rest: BTreeMap<String, i64>,
+    }
+    let email = Contact::Email { email: "a@example.com".to_owned() };
+    let phone = Contact::Phone { phone: "7".to_owned() };
+    let security = |token: Option<&str>, rest: &[&str]| Security {
+        reset_token: token.map(str::to_owned),
+        rest: rest.iter().map(|name| ((*name).to_owned(), 1)).collect(),
+    };
+    let person = Person {
+        contact: email.clone(),
+        others: vec![email.clone(), phone.clone()],
+        security: security(Some("secret"), &["a", "b"]),
+    };
+    let changed = Person {
+        contact: phone.clone(),
+        others: vec![phone, email],
+        security: security(None, &["b"]),
+    };
+    let mut before = after(&Stored::new(), &person);
+    let Some(Value { value_type: Some(ValueType::EntityValue(contact)), .. }) =
+        before.get_mut("contact")
+    else {
+        panic!("an entity")
+    };
+    contact.properties.insert("more".to_owned(), integer(1));
+    let mut properties = write(&changed).unwrap();
+    properties.skip_what_was_dropped(write(&person).unwrap());
+    let written = merge(&before, properties, &[], &partition());
+    assert_eq!(read_back::<Person>(&written), changed);
+    assert_eq!(written["contact"], entity([("phone", text("7")), ("more", integer(1))]));
+    assert_eq!(written["security"], entity([("b", integer(1))]));
 }

@@ -18,8 +18,9 @@ pub(super) const LAT_LNG: &str = "$tower_keep_datastore::LatLng";
 
 /// Times as timestamps, for fields of a user type.
 ///
-/// Any type will do that serde writes in RFC 3339 with its zone (chrono's `DateTime<Utc>`, jiff's, time's with its `rfc3339` module), a
-/// [`SystemTime`](std::time::SystemTime), and an `Option` of those. Reading needs no attribute.
+/// Any type will do that serde writes in RFC 3339 with its zone (chrono's `DateTime<Utc>`, jiff's `Timestamp`, or
+/// a newtype of your own), a [`SystemTime`](std::time::SystemTime) since 1970, and an `Option` of those. Reading needs
+/// no attribute.
 ///
 /// ```
 /// use std::time::SystemTime;
@@ -184,8 +185,7 @@ pub(super) const SYSTEM_TIME_FIELDS: [&str; 2] = ["secs_since_epoch", "nanos_sin
 pub(super) fn to_timestamp(plain: &Plain) -> Option<Timestamp> {
     match plain {
         Plain::Timestamp(timestamp) => Some(*timestamp),
-        // A date alone is none.
-        Plain::String(text) if text.contains(['T', 't', ' ']) => text.parse().ok(),
+        Plain::String(text) if has_zone(text) => text.parse().ok(),
         Plain::Entity(fields) if fields.written.len() == 2 => {
             let number = |name| match fields.get(name)? {
                 Plain::Integer(number) => Some(*number),
@@ -196,6 +196,12 @@ pub(super) fn to_timestamp(plain: &Plain) -> Option<Timestamp> {
         }
         _ => None,
     }
+}
+
+/// Whether this may be a time that says in which zone it is: a date alone does not, nor a time without.
+fn has_zone(text: &str) -> bool {
+    let time = text.split_once(['T', 't', ' ']).map(|(_, time)| time);
+    time.is_some_and(|time| time.contains(['Z', 'z', '+', '-']))
 }
 
 /// A place, if it is written as one.

@@ -94,8 +94,13 @@ pub(super) fn before(program: &Path) -> &'static [&'static str] {
     if is_archive(program) { &["java", "-Xmx512m", "-Duser.language=en", "-cp"] } else { &[] }
 }
 
-/// The Firestore emulator forgets what it has been told when it ends; the others write it down, and also now
-/// and then.
+/// The signal at which it ends with all written down that it was told.
+pub(super) fn end(program: &Path) -> &'static str {
+    if is_archive(program) { "-TERM" } else { "-INT" }
+}
+
+/// The Firestore emulator forgets what it has been told when it ends; the others write it down then, and the
+/// Datastore emulator also now and then.
 pub(super) fn arguments(server: &Server) -> Vec<String> {
     let (host, port) = ("127.0.0.1", server.port);
     let own = server.directory.display();

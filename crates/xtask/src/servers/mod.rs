@@ -211,7 +211,11 @@ impl Server {
     /// Lets the server end by itself, with all that it has been told written down.
     pub fn stop(&mut self) {
         if let Some((_, process)) = &self.guardian {
-            let _ = Command::new("kill").args(["-TERM", &process.to_string()]).status();
+            let signal = match self.kind {
+                Kind::Datastore | Kind::Firestore => datastore::end(&self.program),
+                _ => "-TERM",
+            };
+            let _ = Command::new("kill").args([signal, &process.to_string()]).status();
         }
         let begun = Instant::now();
         while self.is_running() && begun.elapsed() < PATIENCE {

@@ -1,0 +1,37 @@
+//! Services of the tests, each on a port of its own.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use axum::ServiceExt;
+use axum::extract::Request;
+use axum::response::Response;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tower::Service;
+
+/// A service that is served until this is dropped.
+#[derive(Debug)]
+pub struct Serving {
+    /// Where it listens.
+    pub address: SocketAddr,
+    _tasks: JoinSet<()>,
+}
+
+/// Serves on a free port of loopback.
+///
+/// # Panics
+///
+/// If there is none.
+pub async fn serve<S>(service: S) -> Serving
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { axum::serve(listener, service).await.expect("it serves") });
+    Serving { address, _tasks: tasks }
+}
