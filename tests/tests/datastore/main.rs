@@ -8,6 +8,7 @@ mod index;
 mod load;
 mod opening;
 mod python;
+mod sessions;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,0 +1,41 @@
+//! Many sessions of one user.
+
+use tower_keep_core::{End, EndReason, SessionStore, UserId};
+use tower_keep_datastore::PathElement;
+use tower_keep_testkit::contract::sessions::new_record;
+
+use crate::{in_project, login, project};
+
+/// More than one transaction ends.
+const MANY: usize = 1_003;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_sessions_than_a_transaction_takes_are_listed_and_ended() {
+    let (project, user) = (project("many"), UserId::from(7));
+    let store = in_project(&project).build().await.expect("a store");
+    let tenant = [PathElement::Name("Tenant".into(), "acme".into())];
+    let elsewhere = in_project(&project).with_ancestors(tenant).build().await.expect("a store");
+    // Of somebody else with the same id, below another entity.
+    let theirs = new_record(&user);
+    elsewhere.create(&login(&theirs)).await.expect("a login");
+    let mut records = Vec::new();
+    for number in 0..MANY as u32 {
+        let mut record = new_record(&user);
+        record.created = record.created.plus(number);
+        record.last_seen = record.created;
+        store.create(&login(&record)).await.expect("a login");
+        records.push(record);
+    }
+    let newest = records.last().expect("many");
+    let listed = store.list(&user, newest.created, 3).await.expect("no fault");
+    let expected: Vec<_> = records.iter().rev().take(3).map(|record| record.key).collect();
+    assert_eq!(listed.iter().map(|record| record.key).collect::<Vec<_>>(), expected);
+
+    let end = End { at: newest.created, reason: EndReason::Ended, keep_until: newest.expires };
+    let ended = store.revoke_all(&user, Some(&newest.key), &end).await.expect("no fault");
+    assert_eq!(ended, MANY - 1);
+    let listed = store.list(&user, newest.created, MANY).await.expect("no fault");
+    assert_eq!(listed.iter().map(|record| record.key).collect::<Vec<_>>(), [newest.key]);
+    assert_eq!(store.revoke_all(&user, None, &end).await.expect("no fault"), 1);
+    assert_eq!(elsewhere.list(&user, newest.created, 10).await.expect("no fault").len(), 1);
+}
