@@ -11,7 +11,7 @@ use tower_keep_core::{StoreError, StoreErrorKind};
 const NAME: &str = "datastore";
 
 /// So much of what Google says is told, in bytes.
-const LONGEST: usize = 400;
+const LONGEST_MESSAGE: usize = 400;
 
 /// What happened to a call, and so what can be done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +175,8 @@ fn said(status: &Status) -> String {
         Code::Aborted | Code::AlreadyExists => "",
         _ => status.message(),
     };
-    let end = (0..=LONGEST.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
+    let end =
+        (0..=LONGEST_MESSAGE.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
     let message = &message[..end.unwrap_or(0)];
     let help = match code {
         Code::PermissionDenied => "; grant the service account roles/datastore.user",

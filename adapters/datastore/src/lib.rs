@@ -13,7 +13,8 @@
 //!
 //! Credentials, project and emulator are found as Google's own libraries find them: see
 //! [`DatastoreStore::builder`]. Users of the application's own type, also those that a Python application
-//! writes beside: [`with_users`](DatastoreStoreBuilder::with_users).
+//! writes beside: [`with_users`](DatastoreStoreBuilder::with_users). What is called `tower_keep_core` here is in
+//! `tower_keep` as well, for applications.
 //!
 //! # Users
 //!
@@ -30,9 +31,11 @@
 //! | bytes ([`serde_bytes`](https://docs.rs/serde_bytes)) | blob | |
 //! | sequences, tuples | array, which holds no arrays | `Vec<u8>`: blob |
 //! | structs, maps, other variants | embedded entity | |
-//! | [`timestamp`] | timestamp | a field without it: a string in RFC 3339, or a `SystemTime` |
+//! | [`timestamp`] | timestamp | |
 //! | [`EntityKey`] | key | |
 //! | [`LatLng`] | lat/lng | |
+//!
+//! A timestamp is also read by a `String` (RFC 3339), or a `SystemTime` if it is not before 1970.
 //!
 //! A missing property is an error, unless the field is an `Option` or has `#[serde(default)]` (with an attribute
 //! `with`, also an `Option` needs that). Null is not missing: it is `None`, or what
@@ -41,22 +44,24 @@
 //!
 //! A write keeps what is stored and the type does not know of: properties, of embedded entities too; whether
 //! each is indexed; and types, where the new value can have them (a string in RFC 3339 stays a timestamp where
-//! there was one, numbers stay integers or doubles, bytes a blob). What `skip_serializing_if` skips is removed;
-//! what `skip_serializing` never writes stays as it is. A map is written whole. Elements of an array that are
-//! there already keep what is theirs, wherever they are then.
+//! there was one, numbers stay integers or doubles, bytes a blob or a string). What `skip_serializing_if` skips is
+//! removed, and what another variant wrote; what `skip_serializing` never writes stays as it is. A map is written
+//! whole. An element of an array that is equal to a stored one keeps what the type does not know of that one, wherever
+//! it is now; any other is written over the one at its place. Nothing is written that could not be read again, as with
+//! an `alias` under which a property is stored, while the type writes it under its name.
 //!
 //! Within `#[serde(flatten)]` serde reads values before it knows their types: there, ids and numbers are not read as
 //! strings or flags, nor blobs as `Vec<u8>`.
 //!
 //! The ready [`Account`](tower_keep_core::Account) is `username`, `password_hash`, `active`, and `stamp` if it is
-//! not the hash.
+//! not the hash. Who has no `active` is active, and who has null is not: in Python, `None` is false.
 //!
 //! # This store's own kinds
 //!
 //! | kind | named by | what it holds |
 //! | --- | --- | --- |
 //! | `KeepSession_User` | the session's key, in hexadecimal | a session record. Indexed are `user`, `open` and `expire_at` |
-//! | `KeepLogins_User` | the user's id | which sessions ended for a replay that the user was not told of. Whatever begins a session or ends all writes it, so that of two such changes one sees the other |
+//! | `KeepLogins_User` | the user's id | which sessions ended for a replay that the user was not told of. Each call that begins a session or ends all of them writes it, so that two at once conflict |
 //! | `KeepIndex_User.username` | the login name | whose it is. Its user decides: with another name, or gone, it is nobody's |
 //!
 //! They are below what users are below, and named after the kind of users. No composite index has to be made.
@@ -82,8 +87,8 @@
 //! | `insert`, a rename | `BeginTransaction`, two `Lookup` or more, `RunQuery`, `Commit` |
 //!
 //! Transactions are begun explicitly, and rolled back whatever goes wrong, also when a request is dropped. One
-//! that was aborted, because another was faster, is tried again after a pause, up to 20 times; nothing else that
-//! writes is. Calls of one process that would write the same take turns before they begin.
+//! that was aborted, because another was faster, or that the service has forgotten, is tried again after a pause, up to
+//! 20 times; nothing else that writes is. Calls of one process that would write the same take turns before they begin.
 //!
 //! # Faults
 //!
@@ -100,12 +105,13 @@
 //! | an id or a login name that is to be inserted is taken | [conflict] |
 //!
 //! Visitors who are or were logged in get a 503 and keep their cookies; others browse on. The connection is made
-//! anew when it is lost; no call waits longer than [`with_timeout`](DatastoreStoreBuilder::with_timeout).
+//! anew when it is lost; no call waits longer than [`with_timeout`](DatastoreStoreBuilder::with_timeout), but for
+//! `purge`, which makes several.
 //!
 //! # What it does not do
 //!
 //! - More than 1,000 sessions of one user, or keys in one `revoke`, end in several commits, so a list in between
-//!   shows some of them. A limit that is new can't end thousands of a user's sessions at their next login: end
+//!   shows some of them; what has ended when the time is up stays ended. A limit that is new can't end thousands of a user's sessions at their next login: end
 //!   them first.
 //! - A database whose concurrency mode is "optimistic with entity groups", as some old ones have
 //!   (`gcloud firestore databases describe`), has no queries in transactions; it has to be switched to
@@ -126,8 +132,8 @@
 //! | how an entity becomes a user | `mapping.rs`; users are found and written in `users.rs` |
 //! | how a name is one user's alone | `names.rs`; for users of others: `import.rs` |
 //! | a session's entity | `record.rs`; how it is found, changed and ended: `sessions.rs` |
-//! | what a login writes | `create.rs` |
-//! | the calls, their time and their tries | `client.rs`, `transaction.rs`, `turns.rs` |
+//! | what a login writes, and what a request reads | `create.rs`, `logins.rs` |
+//! | the calls, their time and their tries | `client.rs`, `transaction.rs`, `turns.rs`; queries, in words: `query.rs` |
 //! | what an error means | `error.rs` |
 
 mod builder;

@@ -12,8 +12,8 @@ pub(crate) use property_filter::Operator;
 /// What stands for an entity's key in a query.
 const KEY: &str = "__key__";
 
-/// All entities of a kind for which all of these hold. As long as these are equalities, or one is not, no
-/// index has to be made for it.
+/// All entities of a kind for which all of these hold. No composite index has to be made for it as long as all
+/// are equalities, or there is only one.
 pub(crate) fn of_kind(kind: &str, filters: Vec<Filter>) -> Query {
     let composite = CompositeFilter { op: composite_filter::Operator::And.into(), filters };
     let filter = match composite.filters.len() {

@@ -31,7 +31,7 @@ pub(crate) enum Expiry {
     ByPolicy,
 }
 
-/// When an entity may be gone that counts until then.
+/// `expire_at` for something that counts until then.
 pub(crate) fn gone_at(expires: Timestamp) -> ValueType {
     time(expires.plus(CLOCK_SKEW))
 }

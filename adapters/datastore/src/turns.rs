@@ -12,7 +12,7 @@ use crate::error::Fault;
 const QUEUES: usize = 1_024;
 
 /// So many calls wait in one queue at most.
-const LONGEST: usize = 256;
+const MOST_IN_A_QUEUE: usize = 256;
 
 /// The queues.
 pub(crate) struct Turns {
@@ -35,7 +35,7 @@ pub(crate) struct Turn<'a> {
 
 impl Turns {
     pub(crate) fn new() -> Self {
-        let queue = |_| Queue { front: Semaphore::new(1), room: Semaphore::new(LONGEST) };
+        let queue = |_| Queue { front: Semaphore::new(1), room: Semaphore::new(MOST_IN_A_QUEUE) };
         let queues = (0..QUEUES).map(queue).collect();
         Self { queues, hasher: RandomState::new() }
     }

@@ -9,12 +9,11 @@ use tower_keep_testkit::contract::sessions::new_record;
 use tower_keep_tests::proxy::{Proxy, Seen};
 use tower_keep_tests::{Browser, Http, load};
 
-use crate::{emulator, login, project};
+use crate::{emulator, login, through};
 
 async fn counted() -> (Proxy, DatastoreStore) {
     let proxy = Proxy::start(emulator()).await;
-    let builder = DatastoreStore::builder(format!("datastore://{}", project("calls")));
-    let store = builder.with_emulator(proxy.address.to_string()).build().await.expect("a store");
+    let store = through(&proxy, "calls").build().await.expect("a store");
     store.insert(&Account::new(7, "ada", "hash")).await.expect("a new account");
     proxy.take();
     (proxy, store)
@@ -51,10 +50,8 @@ async fn an_authenticated_request_is_one_call_and_a_login_one_commit() {
 async fn a_user_who_is_found_by_a_property_is_asked_for_beside_the_record() {
     use tower_keep_core::LoginStore;
     let proxy = Proxy::start(emulator()).await;
-    let builder = DatastoreStore::builder(format!("datastore://{}", project("calls")));
-    let builder = builder.with_emulator(proxy.address.to_string());
     let keys = UserKeys::TextProperty("uid".to_owned());
-    let store = builder.with_user_keys(keys).build().await.expect("a store");
+    let store = through(&proxy, "calls").with_user_keys(keys).build().await.expect("a store");
     let account = Account::new("u-7", "ada", "hash");
     store.insert(&account).await.expect("a new account");
     let record = new_record(account.id());

@@ -1,7 +1,6 @@
 //! Tokens: fetched, sent and renewed. A metadata server of ours on loopback stands in for Google's.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use serde_json::json;
 use tower_keep_tests::proxy::Proxy;
 use tower_keep_tests::{Serving, serve};
 
-use crate::{emulator, project};
+use crate::{Client, emulator, project};
 
 /// What the metadata server of a machine says.
 #[derive(Clone, Default)]
@@ -60,48 +59,6 @@ async fn answer(State(metadata): State<Metadata>, request: Request) -> Response 
         return (flavor, "from-metadata").into_response();
     }
     StatusCode::NOT_FOUND.into_response()
-}
-
-/// A program with a store; it ends when this is dropped.
-struct Client {
-    child: Child,
-    _input: ChildStdin,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-}
-
-impl Client {
-    fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_datastore-client"));
-        for inherited in [
-            "DATASTORE_EMULATOR_HOST",
-            "DATASTORE_PROJECT_ID",
-            "GCP_PROJECT",
-            "GCP_PROJECT_ID",
-            "GOOGLE_APPLICATION_CREDENTIALS",
-            "GOOGLE_CLOUD_PROJECT",
-            "PROJECT_ID",
-        ] {
-            command.env_remove(inherited);
-        }
-        // No credentials of whoever runs this.
-        command.env("HOME", "/nonexistent").args(arguments).envs(variables.iter().copied());
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
-        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let input = child.stdin.take().expect("piped");
-        Self { child, _input: input, lines }
-    }
-
-    fn line(&mut self) -> String {
-        self.lines.next().map(|line| line.expect("text")).unwrap_or_default()
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

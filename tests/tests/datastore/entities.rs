@@ -204,7 +204,7 @@ async fn what_cannot_be_read_or_written_says_where_and_what_to_do() {
     let error = strict.by_login("ada").await.map(drop).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     let words =
-        "kind `User`, name \"secret-id-7\": property `password_hash`: string, and expected was i64";
+        "kind `User`, name \"secret-id-7\": property `password_hash`: found string, expected i64";
     assert_eq!(said(&error), words);
 
     let other_field = in_project(&project).with_id_field("username").with_users(Member::name);

@@ -13,16 +13,14 @@ use tower_keep_testkit::contract::sessions::new_record;
 use tower_keep_tests::proxy::{Fate, Proxy};
 use tower_keep_tests::{Browser, Http, load};
 
-use crate::{emulator, login, project, said};
+use crate::{emulator, login, said, through};
 
 const ABORTED: u16 = 10;
 const ALWAYS: usize = usize::MAX;
 
 async fn troubled(timeout: Duration) -> (Proxy, DatastoreStore) {
     let proxy = Proxy::start(emulator()).await;
-    let builder = DatastoreStore::builder(format!("datastore://{}", project("faults")));
-    let builder = builder.with_emulator(proxy.address.to_string()).with_timeout(timeout);
-    let store = builder.build().await.expect("a store");
+    let store = through(&proxy, "faults").with_timeout(timeout).build().await.expect("a store");
     store.insert(&Account::new(7, "ada", "hash")).await.expect("a new account");
     proxy.take();
     (proxy, store)
@@ -192,8 +190,7 @@ async fn a_commit_whose_answer_is_lost_is_a_timeout_and_can_be_repeated() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_calls_than_may_wait_are_refused_at_once() {
     let proxy = Proxy::start(emulator()).await;
-    let builder = DatastoreStore::builder(format!("datastore://{}", project("crowd")));
-    let builder = builder.with_emulator(proxy.address.to_string()).with_max_waiting(4);
+    let builder = through(&proxy, "crowd").with_max_waiting(4);
     let store = builder.with_timeout(Duration::from_secs(2)).build().await.expect("a store");
     proxy.trouble("Lookup", Fate::Silent, ALWAYS, 0);
     let waiting: Vec<_> = (0..4)
@@ -219,8 +216,7 @@ async fn more_calls_than_may_wait_are_refused_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_is_rolled_back_where_there_is_no_room_for_calls() {
     let proxy = Proxy::start(emulator()).await;
-    let builder = DatastoreStore::builder(format!("datastore://{}", project("room")));
-    let builder = builder.with_emulator(proxy.address.to_string()).with_max_waiting(1);
+    let builder = through(&proxy, "room").with_max_waiting(1);
     let store = builder.with_timeout(Duration::from_secs(3)).build().await.expect("a store");
     proxy.take();
     // One call is under way, and silent; its transaction is to be rolled back beside it.

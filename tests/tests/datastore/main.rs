@@ -9,14 +9,18 @@ mod load;
 mod opening;
 mod python;
 mod sessions;
+mod werkzeug;
 
 use std::borrow::Cow;
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tower_keep_core::{AuthUser, NewLogin, SessionRecord, UserId};
 use tower_keep_datastore::{DatastoreStore, DatastoreStoreBuilder};
+use tower_keep_tests::proxy::Proxy;
 
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: use `cargo xtask test`"))
@@ -25,6 +29,11 @@ fn variable(name: &str) -> String {
 /// Where the Datastore emulator is.
 fn emulator() -> String {
     variable("DATASTORE_URL")
+}
+
+/// The same, as `DATASTORE_EMULATOR_HOST` has it.
+fn host() -> String {
+    emulator().replace("http://", "")
 }
 
 /// A project of its own: emulators make projects as they are named.
@@ -42,6 +51,56 @@ fn builder(what: &str) -> DatastoreStoreBuilder {
 fn in_project(project: &str) -> DatastoreStoreBuilder {
     let builder = DatastoreStore::builder(format!("datastore://{project}"));
     builder.with_emulator(emulator()).with_timeout(Duration::from_secs(20))
+}
+
+/// A store in a project of its own, behind a proxy.
+fn through(proxy: &Proxy, what: &str) -> DatastoreStoreBuilder {
+    DatastoreStore::builder(format!("datastore://{}", project(what)))
+        .with_emulator(proxy.address.to_string())
+}
+
+/// A program with a store; it ends when this is dropped.
+struct Client {
+    child: Child,
+    _input: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Client {
+    /// Starts it in this environment, without what this one says of Google.
+    fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_datastore-client"));
+        for inherited in [
+            "DATASTORE_EMULATOR_HOST",
+            "DATASTORE_PROJECT_ID",
+            "GCP_PROJECT",
+            "GCP_PROJECT_ID",
+            "GOOGLE_APPLICATION_CREDENTIALS",
+            "GOOGLE_CLOUD_PROJECT",
+            "PROJECT_ID",
+        ] {
+            command.env_remove(inherited);
+        }
+        // No credentials of whoever runs this.
+        command.env("HOME", "/nonexistent").args(arguments).envs(variables.iter().copied());
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let input = child.stdin.take().expect("piped");
+        Self { child, _input: input, lines }
+    }
+
+    /// The next line of what it says.
+    fn line(&mut self) -> String {
+        self.lines.next().map(|line| line.expect("text")).unwrap_or_default()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 fn login(record: &SessionRecord) -> NewLogin<'_> {

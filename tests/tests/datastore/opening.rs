@@ -1,12 +1,11 @@
 //! How a store is opened, and what is said where it can't be.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tower_keep_core::StoreErrorKind;
 use tower_keep_datastore::{DatastoreStore, PathElement, UserKeys};
 
-use crate::{builder, emulator, project, said};
+use crate::{Client, builder, host, project, said};
 
 #[tokio::test]
 async fn settings_that_cannot_be_say_which() {
@@ -46,19 +45,9 @@ async fn an_emulator_that_is_not_there_is_unavailable_at_once() {
     assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
-/// A program that opens the store that its environment names, and says how that went.
-fn open(url: &str, variables: &[(&str, &str)]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_datastore-client"));
-    for inherited in ["DATASTORE_EMULATOR_HOST", "DATASTORE_PROJECT_ID", "GOOGLE_CLOUD_PROJECT"] {
-        command.env_remove(inherited);
-    }
-    let output = command.arg(url).envs(variables.iter().copied()).output().expect("it runs");
-    String::from_utf8(output.stdout).expect("text")
-}
-
 #[tokio::test]
 async fn the_environment_is_honoured_as_by_googles_own_libraries() {
-    let (host, project) = (emulator().replace("http://", ""), project("environment"));
+    let (host, project) = (host(), project("environment"));
     let emulator = ("DATASTORE_EMULATOR_HOST", host.as_str());
     for (url, variables, expected) in [
         ("datastore://", vec![emulator, ("DATASTORE_PROJECT_ID", &project)], Some(&*project)),
@@ -66,7 +55,7 @@ async fn the_environment_is_honoured_as_by_googles_own_libraries() {
         ("datastore://named", vec![emulator, ("DATASTORE_PROJECT_ID", &project)], Some("named")),
         ("datastore://", vec![emulator], None),
     ] {
-        let told = open(url, &variables);
+        let told = Client::start(&[url], &variables).line();
         match expected {
             Some(project) => assert!(told.contains(&format!("project: {project:?}")), "{told}"),
             None => assert!(told.contains("DATASTORE_PROJECT_ID"), "{told}"),

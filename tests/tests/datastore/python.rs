@@ -13,13 +13,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::Sha256;
+use tokio::task::spawn_blocking;
 use tower_keep::{Fault, Keys, LoginLayer};
 use tower_keep_core::{AuthUser, StoreErrorKind, UserDirectory, UserFinder, UserId, UserStore};
 use tower_keep_datastore::{DatastoreStore, EntityKey, LatLng};
 use tower_keep_tests::{Browser, Http, KEY, Serving, serve};
 
-use crate::{emulator, project, said, variable};
+use crate::{emulator, host, project, said, variable, werkzeug};
 
 /// What this service knows of a user; there is more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,19 +62,6 @@ impl AuthUser for User {
     }
 }
 
-/// A password's hash as Werkzeug writes it: `pbkdf2:sha256:1000$salt$hex`.
-fn hash(password: &str, salt: &str) -> String {
-    let mut bytes = [0; 32];
-    pbkdf2::pbkdf2_hmac::<Sha256>(password.as_bytes(), salt.as_bytes(), 1_000, &mut bytes);
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("pbkdf2:sha256:1000${salt}${hex}")
-}
-
-fn is_right(user: &User, password: &str) -> bool {
-    let salt = user.password_hash.split('$').nth(1).unwrap_or_default();
-    hash(password, salt) == user.password_hash
-}
-
 struct Python {
     project: String,
     namespace: String,
@@ -85,12 +72,17 @@ impl Python {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/parity/datastore_users.py");
         let mut python = Command::new(variable("KEEP_PYTHON"));
         python.args([script, command, &self.namespace]).args(arguments);
-        python.env("DATASTORE_EMULATOR_HOST", emulator().replace("http://", ""));
+        python.env("DATASTORE_EMULATOR_HOST", host());
         python.env("DATASTORE_PROJECT_ID", &self.project).env("PYTHONIOENCODING", "utf-8");
         let output = python.output().expect("Python runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
+}
+
+/// As Werkzeug writes it.
+fn hash(password: &str) -> String {
+    werkzeug::hash_with("scrypt:32768:8:1", "sixteen letters!", password).expect("such a method")
 }
 
 type Store = DatastoreStore<User>;
@@ -109,8 +101,12 @@ async fn sign_in(
 ) -> Result<&'static str, Response> {
     let found = store.by_login(&form.user).await.map_err(Fault::from);
     let found = found.map_err(IntoResponse::into_response)?;
-    let user = found.filter(|user| is_right(user, &form.password));
-    let user = user.ok_or_else(|| StatusCode::UNPROCESSABLE_ENTITY.into_response())?;
+    let user = found.ok_or_else(|| StatusCode::UNPROCESSABLE_ENTITY.into_response())?;
+    let hash = user.password_hash.clone();
+    let checked = spawn_blocking(move || werkzeug::is_right(&hash, &form.password)).await;
+    if !checked.expect("no panic") {
+        return Err(StatusCode::UNPROCESSABLE_ENTITY.into_response());
+    }
     login.log_in(user).await.map_err(IntoResponse::into_response)?;
     Ok("in")
 }
@@ -174,7 +170,7 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
     let mut ada = User::clone(&*store.by_login("ada").await.expect("no fault").expect("there"));
     assert_eq!(ada.home, Some(LatLng { latitude: 52.5, longitude: 13.25 }));
     assert_eq!(ada.team.as_ref().map(ToString::to_string).as_deref(), Some("team 3"));
-    ada.password_hash = hash("changed", "salt");
+    ada.password_hash = hash("changed");
     ada.prefs = Some(Prefs { theme: "light".to_owned() });
     assert!(store.update(&ada).await.expect("no fault"));
     assert_eq!(browser.get("/account").await.status, StatusCode::UNAUTHORIZED, "logged out");
@@ -207,8 +203,7 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
     let sato = store.by_login("sato").await.expect("no fault").expect("there");
     assert_eq!(sato.id, made["佐藤"]);
     let fresh = store.new_user_id().await.expect("an id").to_string();
-    let new =
-        User { id: fresh.clone(), username: "sato".into(), password_hash: hash("p", "s"), ..ada };
+    let new = User { id: fresh.clone(), username: "sato".into(), password_hash: hash("p"), ..ada };
     let error = store.insert(&new).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Conflict, "{}", said(&error));
     // Whom this side makes, Python logs in.

@@ -64,11 +64,11 @@ impl de::Error for Error {
     }
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::new(format!("{}, and expected was {expected}", kind(&unexpected)))
+        Self::new(format!("found {}, expected {expected}", kind(&unexpected)))
     }
 
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::new(format!("another {} than expected: {expected}", kind(&unexpected)))
+        Self::new(format!("found another {}, expected {expected}", kind(&unexpected)))
     }
 
     fn unknown_variant(_variant: &str, expected: &'static [&'static str]) -> Self {

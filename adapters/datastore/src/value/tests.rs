@@ -292,7 +292,7 @@ fn the_keys_id_is_a_field_for_who_asks_for_it() {
     // A name is no number.
     let name = Id { text: "ada", ..id(None) };
     let error = read::<Number>(properties(), Some(name)).map(drop).unwrap_err();
-    assert_eq!(error.to_string(), "property `id`: string, and expected was i64");
+    assert_eq!(error.to_string(), "property `id`: found string, expected i64");
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Strict {
@@ -325,10 +325,10 @@ fn errors_name_the_property_and_quote_nothing() {
     }
     let yes = || of(ValueType::BooleanValue(true));
     for (deep, expected) in [
-        (entity([("flag", text("secret"))]), "inner[1].flag`: string, and expected was a boolean"),
-        (entity([("flag", null())]), "inner[1].flag`: null, and expected was a boolean"),
+        (entity([("flag", text("secret"))]), "inner[1].flag`: found string, expected a boolean"),
+        (entity([("flag", null())]), "inner[1].flag`: found null, expected a boolean"),
         (entity([]), "inner[1]`: missing field `flag`"),
-        (text("secret"), "inner[1]`: string, and expected was struct Deep"),
+        (text("secret"), "inner[1]`: found string, expected struct Deep"),
         (
             entity([("flag", yes()), ("kind", text("secret"))]),
             "inner[1].kind`: none of Plain, One,",
@@ -336,7 +336,7 @@ fn errors_name_the_property_and_quote_nothing() {
         (entity([("flag", yes()), ("kind", integer(7))]), "inner[1].kind`: a variant is a string,"),
         (
             entity([("flag", yes()), ("kind", entity([("One", text("secret"))]))]),
-            "inner[1].kind.One`: string, and expected was i64",
+            "inner[1].kind.One`: found string, expected i64",
         ),
     ] {
         let inner = array([entity([("flag", yes())]), deep]);
