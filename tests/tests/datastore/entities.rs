@@ -130,14 +130,7 @@ struct Rich {
     bio: String,
 }
 
-impl AuthUser for Rich {
-    fn id(&self) -> UserId {
-        self.id.into()
-    }
-    fn stamp(&self) -> std::borrow::Cow<'_, [u8]> {
-        std::borrow::Cow::Borrowed(b"")
-    }
-}
+without_stamp!(Rich, id);
 
 impl LoginName for Rich {
     fn login_name(&self) -> &str {
@@ -191,14 +184,7 @@ async fn what_cannot_be_read_or_written_says_where_and_what_to_do() {
         username: String,
         password_hash: i64,
     }
-    impl AuthUser for Strict {
-        fn id(&self) -> UserId {
-            self.id.as_str().into()
-        }
-        fn stamp(&self) -> std::borrow::Cow<'_, [u8]> {
-            std::borrow::Cow::Borrowed(b"")
-        }
-    }
+    without_stamp!(Strict, id);
     let strict = in_project(&project).with_users(|user: &Strict| &user.username);
     let strict = strict.build().await.expect("a store");
     let error = strict.by_login("ada").await.map(drop).unwrap_err();
@@ -251,14 +237,7 @@ async fn what_is_taken_out_of_a_flattened_type_is_taken_out_of_the_entity() {
         #[serde(flatten)]
         rest: BTreeMap<String, serde_json::Value>,
     }
-    impl AuthUser for Open {
-        fn id(&self) -> UserId {
-            self.id.as_str().into()
-        }
-        fn stamp(&self) -> std::borrow::Cow<'_, [u8]> {
-            std::borrow::Cow::Borrowed(b"")
-        }
-    }
+    without_stamp!(Open, id);
     let store = builder("flat").with_users(|user: &Open| &user.username);
     let store = store.build().await.expect("a store");
     let mut open = Open {
@@ -284,14 +263,7 @@ async fn nothing_is_written_that_could_not_be_read_again() {
         #[serde(default, alias = "nickname")]
         called: Option<String>,
     }
-    impl AuthUser for Aliased {
-        fn id(&self) -> UserId {
-            self.id.into()
-        }
-        fn stamp(&self) -> std::borrow::Cow<'_, [u8]> {
-            std::borrow::Cow::Borrowed(b"")
-        }
-    }
+    without_stamp!(Aliased, id);
     let project = project("again");
     let members = in_project(&project).with_users(Member::name).build().await.expect("a store");
     let member = Member { nickname: Some("countess".to_owned()), ..Member::new(7, "ada") };
@@ -336,14 +308,7 @@ async fn a_login_name_may_be_the_id() {
         #[serde(default)]
         visits: i64,
     }
-    impl AuthUser for Named {
-        fn id(&self) -> UserId {
-            self.username.as_str().into()
-        }
-        fn stamp(&self) -> std::borrow::Cow<'_, [u8]> {
-            std::borrow::Cow::Borrowed(b"")
-        }
-    }
+    without_stamp!(Named, username);
     let keys = UserKeys::TextProperty("username".into());
     let store = builder("named").with_user_keys(keys).with_users(|user: &Named| &user.username);
     let store = store.build().await.expect("a store");
@@ -388,14 +353,7 @@ async fn an_account_keeps_the_types_that_others_wrote() {
         active: Option<i64>,
         stamp: String,
     }
-    impl AuthUser for Raw {
-        fn id(&self) -> UserId {
-            self.id.into()
-        }
-        fn stamp(&self) -> std::borrow::Cow<'_, [u8]> {
-            std::borrow::Cow::Borrowed(b"")
-        }
-    }
+    without_stamp!(Raw, id);
     let project = project("flags");
     let raw = in_project(&project).with_users(|user: &Raw| &user.username);
     let raw = raw.build().await.expect("a store");

@@ -1,9 +1,7 @@
 //! Login names are one user's, also beside those that others write without asking.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
-use tower_keep_core::{AuthUser, StoreErrorKind, UserDirectory, UserFinder, UserId};
+use tower_keep_core::{StoreErrorKind, UserDirectory, UserFinder};
 use tower_keep_datastore::{Cursor, DatastoreStore, UserKeys};
 
 use crate::{Member, in_project, project, said};
@@ -94,14 +92,7 @@ async fn a_user_whom_nobody_can_look_up_is_a_problem() {
         username: i64,
         login: String,
     }
-    impl AuthUser for Numbered {
-        fn id(&self) -> UserId {
-            self.id.into()
-        }
-        fn stamp(&self) -> Cow<'_, [u8]> {
-            Cow::Borrowed(b"")
-        }
-    }
+    without_stamp!(Numbered, id);
     let project = project("problems");
     let numbered = in_project(&project).with_login_property("login");
     let numbered = numbered.with_users(|user: &Numbered| &user.login);
