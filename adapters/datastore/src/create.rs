@@ -7,6 +7,7 @@ use tower_keep_core::{
 };
 
 use crate::DatastoreStore;
+use crate::client::Found;
 use crate::error::{Cause, Fault};
 use crate::record::{self, Logins};
 use crate::sessions::indexable;
@@ -36,54 +37,29 @@ impl<U: AuthUser> DatastoreStore<U> {
         transaction: &Transaction<'_>,
         login: &NewLogin<'_>,
     ) -> Result<Change<Creation>, Fault> {
-        let NewLogin { record, replacing, ended_until: keep_until, limit } = *login;
+        let NewLogin { record, replacing, ended_until: keep_until, .. } = *login;
         let now = record.created;
         let keys = self.keys();
         // Most logins replace nothing, or one that has no successor: this is all that they read.
-        let own = keys.session(&record.key);
-        let logins = keys.logins(&record.user);
-        let mut first = vec![own.clone(), logins.clone()];
+        let (own, logins_key) = (keys.session(&record.key), keys.logins(&record.user));
+        let mut first = vec![own.clone(), logins_key.clone()];
         first.extend(replacing.iter().map(|key| keys.session(key)));
         let mut found = transaction.lookup(first).await?;
         if found.get(&own).is_some() {
             return Err(Fault::taken("session's key"));
         }
-        let mut logins = Logins::read(found.remove(&logins))?;
-        let mut replaced: Vec<SessionRecord> = Vec::new();
-        for key in replacing {
-            let before = found.remove(&keys.session(key)).map(record::read).transpose()?;
-            let Some(before) = before else { continue };
-            let standing = self.standing_for(transaction, before, &record.key).await?;
-            let is_new =
-                |standing: &SessionRecord| replaced.iter().all(|known| known.key != standing.key);
-            replaced.extend(standing.filter(is_new));
-        }
-        let mut over_limit = Vec::new();
-        if let (Some(limit), Some(query)) = (limit, self.open_sessions(&record.user)) {
-            let mut live = Vec::new();
-            for entity in self.in_place(transaction.query(query).await?) {
-                let other = record::read(entity)?;
-                let is_replaced = replaced.iter().any(|replaced| replaced.key == other.key);
-                if other.is_live(now) && !is_replaced {
-                    live.push(Arc::new(other));
-                }
-            }
-            match limit.surplus(live) {
-                Some(oldest) => {
-                    // Once more by their keys: a query alone does not hold what it finds.
-                    let keys: Vec<_> = oldest.iter().map(|old| old.key).collect();
-                    let oldest = self.records(transaction, &keys).await?.into_iter();
-                    over_limit = oldest.filter(|old| old.is_live(now)).map(Arc::new).collect();
-                }
-                None => return unchanged(Creation::Full),
-            }
-        }
+        let mut logins = Logins::read(found.remove(&logins_key))?;
+        let replaced = self.replaced(transaction, &mut found, login).await?;
+        let Some(surplus) = self.surplus(transaction, login, &replaced).await? else {
+            return unchanged(Creation::Full);
+        };
         let untold = std::mem::take(&mut logins.untold);
         let replays = self.records(transaction, &untold).await?;
         let replays: Vec<_> = replays.into_iter().map(Arc::new).collect();
+
         let by_limit = End { at: now, reason: EndReason::Limit, keep_until };
         let by_login = End { at: now, reason: EndReason::Replaced, keep_until };
-        let changed = over_limit.iter().filter_map(|old| by_limit.after(old, None));
+        let changed = surplus.iter().filter_map(|old| by_limit.after(old, None));
         let changed =
             changed.chain(replaced.iter().filter_map(|old| by_login.after(old, Some(record.key))));
         let changed = changed.chain(replays.iter().filter_map(|replay| replay.told()));
@@ -92,7 +68,53 @@ impl<U: AuthUser> DatastoreStore<U> {
         mutations.push(insert(self.entity(record)));
         mutations.push(upsert(logins.write(keys, self.shared.expiry, &record.user)));
         let replays = replays.into_iter().filter(|replay| replay.is_untold()).collect();
-        Ok(Change { mutations, answer: Creation::Created { ended: over_limit, replays } })
+        Ok(Change { mutations, answer: Creation::Created { ended: surplus, replays } })
+    }
+
+    /// The sessions that a login takes the place of, each once.
+    async fn replaced(
+        &self,
+        transaction: &Transaction<'_>,
+        found: &mut Found,
+        login: &NewLogin<'_>,
+    ) -> Result<Vec<SessionRecord>, Fault> {
+        let mut replaced: Vec<SessionRecord> = Vec::new();
+        for key in login.replacing {
+            let before = found.remove(&self.keys().session(key)).map(record::read).transpose()?;
+            let Some(before) = before else { continue };
+            let standing = self.standing_for(transaction, before, &login.record.key).await?;
+            let is_new =
+                |standing: &SessionRecord| replaced.iter().all(|known| known.key != standing.key);
+            replaced.extend(standing.filter(is_new));
+        }
+        Ok(replaced)
+    }
+
+    /// The sessions that end so that there are not too many; `None` if there is no room for another.
+    async fn surplus(
+        &self,
+        transaction: &Transaction<'_>,
+        login: &NewLogin<'_>,
+        replaced: &[SessionRecord],
+    ) -> Result<Option<Vec<Arc<SessionRecord>>>, Fault> {
+        let NewLogin { record, limit, .. } = *login;
+        let (Some(limit), Some(query)) = (limit, self.open_sessions(&record.user)) else {
+            return Ok(Some(Vec::new()));
+        };
+        let now = record.created;
+        let mut live = Vec::new();
+        for entity in self.in_place(transaction.query(query).await?) {
+            let other = record::read(entity)?;
+            let is_replaced = replaced.iter().any(|replaced| replaced.key == other.key);
+            if other.is_live(now) && !is_replaced {
+                live.push(Arc::new(other));
+            }
+        }
+        let Some(oldest) = limit.surplus(live) else { return Ok(None) };
+        // Once more by their keys: a query alone does not hold what it finds.
+        let keys: Vec<_> = oldest.iter().map(|old| old.key).collect();
+        let oldest = self.records(transaction, &keys).await?.into_iter();
+        Ok(Some(oldest.filter(|old| old.is_live(now)).map(Arc::new).collect()))
     }
 
     /// The session that stands for this one: itself, or the last of its successors, unless that is

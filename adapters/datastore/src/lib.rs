@@ -111,8 +111,8 @@
 //! # What it does not do
 //!
 //! - More than 1,000 sessions of one user, or keys in one `revoke`, end in several commits, so a list in between
-//!   shows some of them; what has ended when the time is up stays ended. A limit that is new can't end thousands of a user's sessions at their next login: end
-//!   them first.
+//!   shows some of them; what has ended when the time is up stays ended. A limit that is new can't end thousands of a
+//!   user's sessions at their next login: end them first.
 //! - A database whose concurrency mode is "optimistic with entity groups", as some old ones have
 //!   (`gcloud firestore databases describe`), has no queries in transactions; it has to be switched to
 //!   "pessimistic" or "optimistic".
@@ -132,7 +132,7 @@
 //! | how an entity becomes a user | `mapping.rs`; users are found and written in `users.rs` |
 //! | how a name is one user's alone | `names.rs`; for users of others: `import.rs` |
 //! | a session's entity | `record.rs`; how it is found, changed and ended: `sessions.rs` |
-//! | what a login writes, and what a request reads | `create.rs`, `logins.rs` |
+//! | what a login writes, and what a request reads | `create.rs`, `load.rs` |
 //! | the calls, their time and their tries | `client.rs`, `transaction.rs`, `turns.rs`; queries, in words: `query.rs` |
 //! | what an error means | `error.rs` |
 
@@ -143,7 +143,7 @@ mod create;
 mod error;
 mod import;
 mod keys;
-mod logins;
+mod load;
 mod mapping;
 mod names;
 mod place;

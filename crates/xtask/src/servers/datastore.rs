@@ -16,14 +16,14 @@ const OTHER: [&str; 2] = ["datastore-emulator", "0.1.14"];
 /// The emulator: a Java archive, or the program that stands in for it.
 pub(super) fn program(kind: Kind) -> Result<PathBuf, String> {
     let found = archive(kind).or_else(|| {
-        // A Debian that knows Google's packages has them; others go without.
-        if !knows_packages() {
+        // A Debian that knows Google's packages has them; others go without, as do those that once did.
+        if other().is_file() || !knows_packages() {
             return None;
         }
         install(&[package(kind)]).ok()?;
         archive(kind)
     });
-    let Some(found) = found else { return other(kind) };
+    let Some(found) = found else { return built(kind) };
     if in_path(&["java"]).is_none() {
         install(&["default-jre-headless"])?;
     }
@@ -57,12 +57,20 @@ fn archive(kind: Kind) -> Option<PathBuf> {
     roots.map(|root| root.join(name)).find(|archive| archive.is_file())
 }
 
-/// Builds the one that stands in, below `target/`.
-fn other(kind: Kind) -> Result<PathBuf, String> {
+/// Where tools that are built are.
+fn tools() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let root = own.ancestors().nth(2).unwrap_or(own).join("target/tools");
-    let [name, version] = OTHER;
-    let program = root.join("bin").join(name);
+    own.ancestors().nth(2).unwrap_or(own).join("target/tools")
+}
+
+/// The one that stands in.
+fn other() -> PathBuf {
+    tools().join("bin").join(OTHER[0])
+}
+
+/// The one that stands in, built unless it is there.
+fn built(kind: Kind) -> Result<PathBuf, String> {
+    let (program, [name, version]) = (other(), OTHER);
     if program.is_file() {
         return Ok(program);
     }
@@ -73,7 +81,7 @@ fn other(kind: Kind) -> Result<PathBuf, String> {
         }
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["install", "--quiet", "--locked", "--version", version, "--root"]);
-        run(cargo.arg(&root).arg(name))
+        run(cargo.arg(tools()).arg(name))
     })();
     let instead = format!(
         "install {} from Google's packages (https://cloud.google.com/sdk/docs/install#deb), or set {} to \
