@@ -2,7 +2,8 @@
 //! once, and beside each SQL store what the bare driver takes for the same statements.
 //!
 //! Store and driver share one pool of ten connections, and both read every column; of Redis and Datastore each
-//! has one connection. The times are per call. First come the ratios at 64 tasks, and of Redis at one, of rounds
+//! has one connection. The times are per call. First come the ratios at 64 tasks, and of Redis and Datastore at one,
+//! of rounds
 //! that alternate; then criterion, one case after the other, unless `KEEP_RATIOS` is set. `KEEP_STORE`
 //! names a store to measure alone.
 
@@ -327,20 +328,21 @@ fn measure<S: Subject>(
 }
 
 const ROUNDS: usize = 30;
-/// Calls of each round.
+/// Calls of each round; and where a call is slow.
 const ROUND: u64 = 64 * 20;
+const SHORT_ROUND: u64 = 64 * 2;
 
 /// Store and bare driver by turns; the median of the rounds' ratios says what the adapter adds.
 async fn compare<S: Subject, B: Subject>(
     database: &str,
-    tasks: u64,
+    (tasks, calls): (u64, u64),
     (keep, generations): (&Arc<S>, Generations),
     (bare, bare_generations): (&Arc<B>, Generations),
 ) {
     for (call, name) in CALLS {
         let (mut ratios, mut bares) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
-            let work = (tasks, ROUND);
+            let work = (tasks, calls);
             // Whoever comes second finds the caches as the first has left them.
             let (kept, bared) = if round % 2 == 0 {
                 let kept = time(keep, call, work, generations).await;
@@ -350,7 +352,7 @@ async fn compare<S: Subject, B: Subject>(
                 (time(keep, call, work, generations).await, bared)
             };
             ratios.push(kept.as_secs_f64() / bared.as_secs_f64());
-            bares.push(bared.as_secs_f64() / ROUND as f64 * 1e6);
+            bares.push(bared.as_secs_f64() / calls as f64 * 1e6);
         }
         ratios.sort_by(f64::total_cmp);
         bares.sort_by(f64::total_cmp);
@@ -380,7 +382,12 @@ where
     let store = runtime.block_on(async { fill(open::<D>(url).await).await });
     let (bare, generations) = (Arc::new(Bare(store.measured(), store.clone())), generations());
     let keep = Arc::new(Keep(store));
-    runtime.block_on(compare(D::NAME, TASKS[1], (&keep, generations), (&bare, generations)));
+    runtime.block_on(compare(
+        D::NAME,
+        (TASKS[1], ROUND),
+        (&keep, generations),
+        (&bare, generations),
+    ));
     if std::env::var_os("KEEP_RATIOS").is_none() {
         measure(criterion, runtime, [D::NAME, "bare driver"], &bare, generations);
         measure(criterion, runtime, [D::NAME, "keep"], &keep, generations);

@@ -11,8 +11,8 @@ use redis::{AsyncCommands, ExistenceCheck, IntoConnectionInfo, SetExpiry, SetOpt
 use tokio::runtime::Runtime;
 use tower_keep_redis::RedisStore;
 
-use super::{Keep, NOW, SESSIONS, Subject, TASKS, USERS, compare, fill, generations, key, measure};
-use super::{new_user, record};
+use super::{Keep, NOW, ROUND, SESSIONS, Subject, TASKS, USERS, compare, fill, generations, key};
+use super::{measure, new_user, record};
 
 /// The commands that the store sends, without its conditions; and nobody reads what they answer.
 struct Bare {
@@ -112,7 +112,7 @@ pub(super) fn database(criterion: &mut Criterion, runtime: &Runtime, url: &str) 
     // The bare driver's rotations leave the records as they are.
     let (kept, bared) = (generations(), generations());
     for tasks in TASKS {
-        runtime.block_on(compare("redis", tasks, (&keep, kept), (&bare, bared)));
+        runtime.block_on(compare("redis", (tasks, ROUND), (&keep, kept), (&bare, bared)));
     }
     if std::env::var_os("KEEP_RATIOS").is_none() {
         measure(criterion, runtime, ["redis", "bare driver"], &bare, bared);
