@@ -2,9 +2,8 @@
 //! once, and beside each SQL store what the bare driver takes for the same statements.
 //!
 //! Store and driver share one pool of ten connections, and both read every column; of Redis and Datastore each
-//! has one connection. The times are per call. First come the ratios at 64 tasks, and of Redis and Datastore at one,
-//! of rounds
-//! that alternate; then criterion, one case after the other, unless `KEEP_RATIOS` is set. `KEEP_STORE`
+//! has one connection. The times are per call. First come the ratios at 64 tasks, and of Redis and Datastore also at
+//! one, of rounds that alternate; then criterion, one case after the other, unless `KEEP_RATIOS` is set. `KEEP_STORE`
 //! names a store to measure alone.
 
 mod datastore;
