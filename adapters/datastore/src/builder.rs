@@ -14,10 +14,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tower_keep_core::{Account, AuthUser, StoreError, StoreErrorKind, UserId};
+use tower_keep_core::{Account, AuthUser, StoreError, UserId};
 
 use crate::client::Client;
-use crate::connect::{Access, ServiceAccountKey, channel};
+use crate::connect::{Access, ServiceAccountKey, channel, unknown_project};
 use crate::error::Fault;
 use crate::keys::{Keys, is_name};
 use crate::mapping::{Accounts, Mapping, Serde, Users};
@@ -308,7 +308,7 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
         let place = settings.check()?;
         let endpoint = settings.access.open().await?;
         let project = endpoint.project(place.project);
-        let late = |_| Fault::new(StoreErrorKind::Timeout, "the project was not found in time");
+        let late = |_| unknown_project();
         let project_id = timeout(settings.timeout, project).await.map_err(late)??;
         let partition =
             PartitionId { project_id, database_id: place.database, namespace_id: place.namespace };

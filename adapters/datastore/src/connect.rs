@@ -63,6 +63,7 @@ impl Access {
         let key = self.key_json().await?;
         let project =
             key.as_ref().and_then(|key| Some(key.get("project_id")?.as_str()?.to_owned()));
+        let project = project.filter(|project| !project.is_empty());
         let credentials = match key {
             Some(key) => {
                 GoogleAuthHeaders::from_service_account_key(key, GCP_DEFAULT_SCOPES.clone()).await
@@ -100,10 +101,15 @@ impl Endpoint {
             None if !self.is_emulator => GoogleEnvironment::detect_google_project_id().await,
             project => project,
         };
-        let unknown =
-            "which project? name it in the URL, datastore://PROJECT, or in DATASTORE_PROJECT_ID";
-        project.ok_or_else(|| Fault::unsupported(unknown))
+        project.ok_or_else(unknown_project)
     }
+}
+
+/// Nobody says which project it is.
+pub(crate) fn unknown_project() -> Fault {
+    Fault::unsupported(
+        "which project? name it in the URL, datastore://PROJECT, or in DATASTORE_PROJECT_ID",
+    )
 }
 
 /// A variable that says something.

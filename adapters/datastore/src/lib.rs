@@ -94,7 +94,7 @@
 //!
 //! | what happens | what a call answers |
 //! | --- | --- |
-//! | `UNAVAILABLE`, or the connection is lost: of what only reads, three times | [unavailable] |
+//! | `UNAVAILABLE`, or the connection is lost, three times: of all but commits | [unavailable] |
 //! | the same of a commit: it may have been made | [timeout] |
 //! | `RESOURCE_EXHAUSTED`: a quota; or more calls wait than are allowed | [unavailable], at once |
 //! | `ABORTED`, over and over | [unavailable] |

@@ -357,7 +357,8 @@ impl<U: AuthUser> SessionStore for DatastoreStore<U> {
         if purged == 0 {
             // What is kept of logins goes when no session is left to go; it is not counted, so more of it at once.
             for _ in 0..LOGINS_PURGED {
-                if self.purged(&self.keys().logins_kind(), before, most).await? < most {
+                let purged = self.purged(&self.keys().logins_kind(), before, most).await?;
+                if purged < most.min(ENDED_AT_ONCE) {
                     break;
                 }
             }

@@ -176,7 +176,7 @@ impl<U: AuthUser> DatastoreStore<U> {
             let mut properties = properties.clone();
             let before = users.read(self.keys(), stored.clone());
             if let Some(before) = before.ok().and_then(|before| users.write(self.keys(), &before).ok()) {
-                properties.skip_what_was_dropped(before);
+                properties.skip_what_was_dropped(&before);
             }
             let properties = merge(&stored.properties, properties, &users.unindexed, partition);
             let entity = Entity { key: Some(key), properties };

@@ -255,7 +255,7 @@ async fn what_is_taken_out_of_a_flattened_type_is_taken_out_of_the_entity() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_written_that_could_not_be_read_again() {
-    /// Python wrote `mail`.
+    /// Python wrote `nickname`.
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct Aliased {
         id: i64,

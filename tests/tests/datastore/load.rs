@@ -61,7 +61,7 @@ async fn it_is_killed_under_load_and_comes_back() {
     server.stop();
     server.run().expect("it comes back");
     let load = clients.start();
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(RECOVERY).await;
     let killed = Instant::now();
     server.kill();
     tokio::time::sleep(DOWN).await;

@@ -15,9 +15,7 @@ use tower_keep_testkit::contract;
 use tower_keep_testkit::contract::sessions::new_record;
 use xtask::servers::{Kind, Server};
 
-use crate::{
-    ask, begin, end, env, impatient, login, open, prefix, refused, rotation, said, server,
-};
+use crate::{ask, begin, end, env, login, open, prefix, refused, rotation, said, server};
 
 #[tokio::test]
 async fn what_is_wrong_shows_at_the_start_and_names_the_mend() {
@@ -200,7 +198,8 @@ async fn a_store_opens_while_a_master_of_its_cluster_is_away() {
     let mut cluster = Server::start(Kind::RedisCluster).expect("a cluster");
     let url = cluster.url();
     cluster.members()[1].freeze(true);
-    let store = impatient(|| RedisStore::builder(&url), Duration::from_secs(1)).await;
+    let builder = RedisStore::builder(&url).with_timeout(Duration::from_secs(2));
+    let store = builder.build().await.expect("at once");
     let mut answers = Vec::new();
     for id in 0..30_u64 {
         answers.push(store.by_id(&id.into()).await.is_ok());

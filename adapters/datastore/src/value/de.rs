@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use gcloud_sdk::google::datastore::v1::Value;
 use gcloud_sdk::google::datastore::v1::value::ValueType;
-use serde::de::value::SeqDeserializer;
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer,
     MapAccess, SeqAccess, VariantAccess, Visitor,
@@ -265,7 +264,11 @@ impl FromValue {
     fn elements<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         match self.0.value_type {
             Some(ValueType::BlobValue(bytes)) => {
-                visitor.visit_seq(SeqDeserializer::<_, Error>::new(bytes.into_iter()))
+                let of_byte = |byte: u8| Value {
+                    value_type: Some(ValueType::IntegerValue(byte.into())),
+                    ..Value::default()
+                };
+                visitor.visit_seq(Elements { values: bytes.into_iter().map(of_byte), index: 0 })
             }
             _ => self.deserialize_any(visitor),
         }
@@ -365,12 +368,12 @@ impl<'de> Deserializer<'de> for FromValue {
 }
 
 /// The elements of an array, one after the other.
-struct Elements {
-    values: std::vec::IntoIter<Value>,
+struct Elements<I> {
+    values: I,
     index: usize,
 }
 
-impl<'de> SeqAccess<'de> for Elements {
+impl<'de, I: ExactSizeIterator<Item = Value>> SeqAccess<'de> for Elements<I> {
     type Error = Error;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {

@@ -100,14 +100,14 @@ fn merged_value(stored: Option<&Value>, plain: Plain, partition: &PartitionId) -
 fn merged_array(stored: &[Value], elements: Vec<Plain>, partition: &PartitionId) -> ArrayValue {
     let mut is_left = vec![true; stored.len()];
     let mut kept: Vec<Option<usize>> = Vec::with_capacity(elements.len());
-    // Mostly it is the one after the last that was found; where much has changed, looking has an end.
+    // Mostly it is at its place, or after the last that was found; where much has changed, looking has an end.
     let (mut next, mut looks) = (0, MOST_LOOKS);
     for (own, plain) in elements.iter().enumerate() {
         let is_it = |index: &usize| {
             is_left.get(*index) == Some(&true)
                 && merged_value(Some(&stored[*index]), plain.clone(), partition) == stored[*index]
         };
-        let mut found = [next, own].into_iter().find(is_it);
+        let mut found = [own, next].into_iter().find(is_it);
         if found.is_none() && looks >= stored.len() {
             looks -= stored.len();
             found = (0..stored.len()).find(is_it);

@@ -30,14 +30,31 @@ pub(crate) enum Plain {
 }
 
 impl Plain {
-    fn skip_what_was_dropped(&mut self, before: Self) {
+    fn skip_what_was_dropped(&mut self, before: &Self) {
         match (self, before) {
             (Self::Entity(own), Self::Entity(before)) => own.skip_what_was_dropped(before),
             (Self::Array(own), Self::Array(before)) => {
-                for (own, before) in own.iter_mut().zip(before) {
-                    own.skip_what_was_dropped(before);
+                // Which element was which is not known yet: none has what any has dropped.
+                let mut any = Self::Entity(Properties::default());
+                before.iter().for_each(|before| any.add_names_of(before));
+                own.iter_mut().for_each(|own| own.skip_what_was_dropped(&any));
+            }
+            _ => {}
+        }
+    }
+
+    /// Has the names of both, at every depth.
+    fn add_names_of(&mut self, other: &Self) {
+        match (self, other) {
+            (Self::Entity(own), Self::Entity(other)) => {
+                for (name, other) in &other.written {
+                    match own.get_mut(name) {
+                        Some(own) => own.add_names_of(other),
+                        None => own.put(name, other.clone()),
+                    }
                 }
             }
+            (Self::Array(own), Self::Array(other)) => own.extend_from_slice(other),
             _ => {}
         }
     }
@@ -66,13 +83,17 @@ impl Properties {
     /// What the type wrote of the stored user and does not write now is not to be there any more. Serde
     /// says so itself of a plain struct's fields, but not of flattened ones, nor of a variant's fields where
     /// the variant is another now.
-    pub(crate) fn skip_what_was_dropped(&mut self, before: Self) {
-        for (name, before) in before.written {
-            match self.written.iter_mut().find(|(written, _)| *written == name) {
-                Some((_, plain)) => plain.skip_what_was_dropped(before),
-                None => self.skipped.push(name.into()),
+    pub(crate) fn skip_what_was_dropped(&mut self, before: &Self) {
+        for (name, before) in &before.written {
+            match self.get_mut(name) {
+                Some(plain) => plain.skip_what_was_dropped(before),
+                None => self.skipped.push(name.clone().into()),
             }
         }
+    }
+
+    fn get_mut(&mut self, name: &str) -> Option<&mut Plain> {
+        self.written.iter_mut().find(|(written, _)| written == name).map(|(_, plain)| plain)
     }
 
     /// Neither writes nor removes this property.
@@ -97,13 +118,30 @@ impl Properties {
 
 /// The properties of a struct or a map.
 pub(crate) fn write<T: Serialize + ?Sized>(value: &T) -> Result<Properties> {
-    match value.serialize(ToPlain)? {
+    match value.serialize(VALUE)? {
         Plain::Entity(properties) => Ok(properties),
         _ => Err(Error::new("an entity is a struct or a map")),
     }
 }
 
-pub(super) struct ToPlain;
+/// A value; or the key of a map, whose numbers may be as large as they like.
+#[derive(Clone, Copy)]
+pub(super) struct ToPlain {
+    is_name: bool,
+}
+
+const VALUE: ToPlain = ToPlain { is_name: false };
+const NAME: ToPlain = ToPlain { is_name: true };
+
+impl ToPlain {
+    fn integer<T: TryInto<i64> + ToString + Copy>(self, value: T) -> Result<Plain> {
+        match value.try_into() {
+            Ok(value) => Ok(Plain::Integer(value)),
+            Err(_) if self.is_name => Ok(Plain::String(value.to_string())),
+            Err(_) => Err(Error::new("an integer has 64 bits, with a sign")),
+        }
+    }
+}
 
 pub(super) struct Elements(Vec<Plain>, Option<&'static str>);
 pub(super) struct Fields(Properties, Option<&'static str>);
@@ -113,10 +151,6 @@ pub(super) struct Entries(Properties, String);
 fn variant(name: &'static str, plain: Plain) -> Plain {
     let written = vec![(name.to_owned(), plain)];
     Plain::Entity(Properties { written, skipped: Vec::new(), is_all: true })
-}
-
-fn too_large<T>(_: T) -> Error {
-    Error::new("an integer has 64 bits, with a sign")
 }
 
 impl Serializer for ToPlain {
@@ -146,7 +180,7 @@ impl Serializer for ToPlain {
         Ok(Plain::Integer(value))
     }
     fn serialize_i128(self, value: i128) -> Result<Plain> {
-        value.try_into().map(Plain::Integer).map_err(too_large)
+        self.integer(value)
     }
     fn serialize_u8(self, value: u8) -> Result<Plain> {
         Ok(Plain::Integer(value.into()))
@@ -158,10 +192,10 @@ impl Serializer for ToPlain {
         Ok(Plain::Integer(value.into()))
     }
     fn serialize_u64(self, value: u64) -> Result<Plain> {
-        value.try_into().map(Plain::Integer).map_err(too_large)
+        self.integer(value)
     }
     fn serialize_u128(self, value: u128) -> Result<Plain> {
-        value.try_into().map(Plain::Integer).map_err(too_large)
+        self.integer(value)
     }
     fn serialize_f32(self, value: f32) -> Result<Plain> {
         Ok(Plain::Double(value.into()))
@@ -224,7 +258,7 @@ impl Serializer for ToPlain {
         name: &'static str,
         value: &T,
     ) -> Result<Plain> {
-        Ok(variant(name, value.serialize(self).map_err(|error| error.within(name))?))
+        Ok(variant(name, value.serialize(VALUE).map_err(|error| error.within(name))?))
     }
 
     fn serialize_seq(self, length: Option<usize>) -> Result<Elements> {
@@ -269,7 +303,7 @@ impl Serializer for ToPlain {
 impl Elements {
     fn push<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
         let index = self.0.len();
-        let plain = match value.serialize(ToPlain) {
+        let plain = match value.serialize(VALUE) {
             Ok(Plain::Array(_)) => Err(Error::new("Datastore has no arrays within arrays")),
             other => other,
         };
@@ -320,7 +354,7 @@ macro_rules! fields {
                 name: &'static str,
                 value: &T,
             ) -> Result<()> {
-                self.0.push(name, value.serialize(ToPlain))
+                self.0.push(name, value.serialize(VALUE))
             }
             fn skip_field(&mut self, name: &'static str) -> Result<()> {
                 self.0.skipped.push(name.into());
@@ -344,7 +378,7 @@ impl SerializeMap for Entries {
     type Error = Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<()> {
-        self.1 = match key.serialize(ToPlain)? {
+        self.1 = match key.serialize(NAME)? {
             Plain::String(name) => name,
             Plain::Integer(number) => number.to_string(),
             Plain::Boolean(flag) => flag.to_string(),
@@ -354,7 +388,7 @@ impl SerializeMap for Entries {
     }
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
         let name = std::mem::take(&mut self.1);
-        self.0.push(&name, value.serialize(ToPlain))
+        self.0.push(&name, value.serialize(VALUE))
     }
     fn end(self) -> Result<Plain> {
         Ok(Plain::Entity(self.0))

@@ -625,6 +625,11 @@ fn elements_keep_what_is_theirs_when_others_come_and_go() {
         write_names(&["a", "x", "c"]),
         array([element("a", 1), element("x", 2), element("c", 3)])
     );
+    // Of two that look alike, each stays what it is.
+    let alike = stored([("list", array([element("a", 1), element("a", 2)]))]);
+    let renamed = BTreeMap::from([("list", vec![known("x"), known("a")])]);
+    let written = after(&alike, &renamed);
+    assert_eq!(written["list"], array([element("x", 1), element("a", 2)]));
     // One that is new has nothing.
     let new = entity([("name", text("x"))]);
     assert_eq!(write_names(&["x", "a"]), array([new.clone(), element("a", 1)]));
@@ -701,9 +706,68 @@ fn what_another_variant_wrote_is_gone() {
     };
     contact.properties.insert("more".to_owned(), integer(1));
     let mut properties = write(&changed).unwrap();
-    properties.skip_what_was_dropped(write(&person).unwrap());
+    properties.skip_what_was_dropped(&write(&person).unwrap());
     let written = merge(&before, properties, &[], &partition());
     assert_eq!(read_back::<Person>(&written), changed);
     assert_eq!(written["contact"], entity([("phone", text("7")), ("more", integer(1))]));
     assert_eq!(written["security"], entity([("b", integer(1))]));
+}
+
+#[test]
+fn what_an_element_has_dropped_is_gone_wherever_the_element_is() {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Device {
+        name: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<String>,
+        #[serde(flatten)]
+        rest: BTreeMap<String, i64>,
+    }
+    let device = |name: &str, token: Option<&str>| Device {
+        name: name.to_owned(),
+        token: token.map(str::to_owned),
+        rest: BTreeMap::new(),
+    };
+    let devices = |devices: &[Device]| BTreeMap::from([("devices", devices.to_vec())]);
+    let (phone, laptop) = (device("phone", None), device("laptop", Some("secret")));
+    let owned = devices(&[phone.clone(), laptop]);
+    let before = after(&Stored::new(), &owned);
+    for changed in
+        [vec![device("laptop", None)], vec![phone.clone(), device("laptop", None), phone]]
+    {
+        let mut properties = write(&devices(&changed)).unwrap();
+        properties.skip_what_was_dropped(&write(&owned).unwrap());
+        let written = merge(&before, properties, &[], &partition());
+        assert_eq!(read_back::<HashMap<String, Vec<Device>>>(&written)["devices"], changed);
+    }
+}
+
+#[test]
+fn bytes_and_large_keys_are_read_into_what_people_have_for_them() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Byte(u8);
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Bytes {
+        plain: Vec<u8>,
+        wrapped: Vec<Byte>,
+        optional: Vec<Option<u8>>,
+        pair: (u8, u16),
+    }
+    let bytes = blob(&[0, 255]);
+    let before = stored([
+        ("plain", bytes.clone()),
+        ("wrapped", bytes.clone()),
+        ("optional", bytes.clone()),
+        ("pair", bytes),
+    ]);
+    let read: Bytes = read_back(&before);
+    let wrapped = vec![Byte(0), Byte(255)];
+    let expected =
+        Bytes { plain: vec![0, 255], wrapped, optional: vec![Some(0), Some(255)], pair: (0, 255) };
+    assert_eq!(read, expected);
+    let large = BTreeMap::from([("map", BTreeMap::from([(u64::MAX, 1), (7, 2)]))]);
+    let written = after(&Stored::new(), &large);
+    assert_eq!(written["map"], entity([("18446744073709551615", integer(1)), ("7", integer(2))]));
+    let read: HashMap<String, BTreeMap<u64, i64>> = read_back(&written);
+    assert_eq!(read["map"], large["map"]);
 }
