@@ -103,7 +103,8 @@ async fn run(client: Client, stop: Arc<AtomicBool>) -> Seen {
     let Client { mut browser, name, mut is_in } = client;
     let steps = if is_in { LOOK } else { WORK };
     let mut seen = Seen::default();
-    // After a login or a logout that failed, either is right.
+    // After a login or a logout that failed, either is right until the next word is given: what was given up
+    // may still be done, behind others that wait.
     let (mut is_sure, mut confirmed) = (true, Instant::now());
     while !stop.load(Ordering::Relaxed) {
         for step in steps.iter().copied() {
@@ -139,7 +140,7 @@ async fn run(client: Client, stop: Arc<AtomicBool>) -> Seen {
                 let what = format!("{name} is {}", if found { "still in" } else { "out" });
                 seen.wrong.push(Wrong { confirmed, what });
             }
-            (is_in, is_sure) = (found, true);
+            is_in = found;
         }
     }
     seen

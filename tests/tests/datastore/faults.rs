@@ -13,15 +13,18 @@ use tower_keep_testkit::contract::sessions::new_record;
 use tower_keep_tests::proxy::{Fate, Proxy};
 use tower_keep_tests::{Browser, Http, load};
 
-use crate::{emulator, login, said, through};
+use crate::{emulator, in_project, login, project, said, through};
 
 const ABORTED: u16 = 10;
 const ALWAYS: usize = usize::MAX;
 
 async fn troubled(timeout: Duration) -> (Proxy, DatastoreStore) {
+    let project = project("faults");
+    let patient = in_project(&project).build().await.expect("a store");
+    patient.insert(&Account::new(7, "ada", "hash")).await.expect("a new account");
     let proxy = Proxy::start(emulator()).await;
-    let store = through(&proxy, "faults").with_timeout(timeout).build().await.expect("a store");
-    store.insert(&Account::new(7, "ada", "hash")).await.expect("a new account");
+    let builder = in_project(&project).with_emulator(proxy.address.to_string());
+    let store = builder.with_timeout(timeout).build().await.expect("a store");
     proxy.take();
     (proxy, store)
 }

@@ -22,7 +22,7 @@ fn server() -> Server {
 
 async fn open(server: &Server) -> DatastoreStore {
     let builder = DatastoreStore::builder("datastore://load").with_emulator(server.url());
-    builder.with_timeout(Duration::from_secs(2)).build().await.expect("a store")
+    builder.with_timeout(Duration::from_secs(5)).build().await.expect("a store")
 }
 
 async fn back(mut server: Server) -> (Server, Instant) {
