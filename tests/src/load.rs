@@ -1,5 +1,6 @@
 //! A site under load: clients log in, look at a secret, log out, and note what they saw.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -68,8 +69,8 @@ pub async fn site(store: Arc<dyn AnyStore>) -> Serving {
 pub struct Seen {
     /// When requests were begun that were refused for a fault, and to which page.
     pub faults: Vec<(Instant, &'static str)>,
-    /// When requests were begun that showed the secret.
-    pub served: Vec<Instant>,
+    /// When requests were begun and answered that showed the secret.
+    pub served: Vec<Range<Instant>>,
     /// How many logins and logouts were confirmed.
     pub confirmed: usize,
     /// Answers that don't fit what was answered before.
@@ -129,7 +130,7 @@ async fn run(client: Client, stop: Arc<AtomicBool>) -> Seen {
                 }
                 ("/secret", StatusCode::OK) => {
                     assert_eq!(answer.text(), name, "somebody else's secret");
-                    seen.served.push(begun);
+                    seen.served.push(begun..Instant::now());
                     seen.slowest = seen.slowest.max(begun.elapsed());
                     true
                 }
@@ -227,24 +228,28 @@ impl Load {
 pub struct Outcome(pub Vec<Seen>);
 
 impl Outcome {
-    /// Every client was served before the server was killed and when it was `back`, by nobody in between,
-    /// and nobody was ever wrongly logged in or out. Answers how late the last request failed.
+    /// Every client was served before and when the server was `back`, by nobody while it was `down`, from when it
+    /// no longer served to when it was started again, and nobody was ever wrongly logged in or out. Answers how
+    /// late the last request failed.
     ///
     /// # Panics
     ///
     /// If that is not so.
-    pub fn served_but_for(&self, killed: Instant, until: Instant, back: Instant) -> Duration {
+    pub fn served_but_for(&self, down: Range<Instant>, back: Instant) -> Duration {
         let mut late = Duration::ZERO;
-        for (number, seen) in self.0.iter().enumerate() {
-            let down = killed + Duration::from_millis(100)..until;
-            assert!(seen.wrong.is_empty(), "{:?}", seen.wrong);
-            assert!(seen.served.iter().any(|at| *at < killed), "client {number} was served before");
-            let by_none = seen.served.iter().all(|at| !down.contains(at));
-            assert!(by_none, "client {number} was served by none");
-            let noticed = seen.faults.iter().any(|(at, _)| down.contains(at));
+        for (number, Seen { wrong, served, faults, .. }) in self.0.iter().enumerate() {
+            assert!(wrong.is_empty(), "{wrong:?}");
+            let before = served.iter().any(|at| at.end < down.start);
+            assert!(before, "client {number} was served before");
+            // What was begun before may still have reached it, and what is answered afterwards have waited for it.
+            let by_none = |at: &&Range<Instant>| at.start > down.start && at.end < down.end;
+            let by_none = served.iter().find(by_none).map(|at| at.start - down.start);
+            assert_eq!(by_none, None, "client {number} was served by none");
+            let noticed = faults.iter().any(|(at, _)| down.contains(at));
             assert!(noticed, "client {number} noticed");
-            assert!(seen.served.iter().any(|at| *at > back), "client {number} was served again");
-            let last = seen.faults.last().map(|(at, _)| at.saturating_duration_since(back));
+            let again = served.iter().any(|at| at.start > back);
+            assert!(again, "client {number} was served again");
+            let last = faults.last().map(|(at, _)| at.saturating_duration_since(back));
             late = late.max(last.unwrap_or_default());
         }
         println!("the last request that failed was begun {late:?} after the server was back");

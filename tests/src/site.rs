@@ -288,7 +288,7 @@ async fn log_in_and_fail(login: Login) -> Result<Response> {
 /// Keeps the handle past the response, and tells in a header of the next call what came of it.
 async fn log_in_late(State(store): State<WatchedStore>, login: Login) -> &'static str {
     tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
         let outcome = login.log_in(account("notch")).await;
         let word = if outcome.is_err() { "refused" } else { "accepted" };
         store.change("2", |steve| steve.set_stamp(word.as_bytes())).await;

