@@ -23,11 +23,11 @@
 //!
 //! | serde | property | read as well from |
 //! | --- | --- | --- |
-//! | `None`, `()` | null | a property that is missing |
+//! | `None`, `()` | null | a property that is missing: `None` |
 //! | integers, as far as `i64` | integer | |
-//! | `f32`, `f64` | double | integer |
+//! | `f64`; `f32`, which rounds what it reads | double | integer |
 //! | `bool` | boolean | integer 0 or 1, which it stays |
-//! | `String`, `char`, a variant that is only a name | string | |
+//! | `String`, `char`, a variant that is only a name | string | `String`: a blob that is UTF-8, which it stays |
 //! | bytes ([`serde_bytes`](https://docs.rs/serde_bytes)) | blob | |
 //! | sequences, tuples | array, which holds no arrays | `Vec<u8>`: blob |
 //! | structs, maps, other variants | embedded entity | |
@@ -53,8 +53,9 @@
 //! Within `#[serde(flatten)]` serde reads values before it knows their types: there, ids and numbers are not read as
 //! strings or flags, nor blobs as `Vec<u8>`.
 //!
-//! The ready [`Account`](tower_keep_core::Account) is `username`, `password_hash`, `active`, and `stamp` if it is
-//! not the hash. Who has no `active` is active, and who has null is not: in Python, `None` is false.
+//! The ready [`Account`](tower_keep_core::Account) is `username`, `password_hash`, `active`, and, if the stamp is
+//! not the hash, `stamp` and `stamped_hash`: with another hash than that, as when Python has changed the password, the
+//! stamp no longer counts. Who has no `active` is active, and who has null is not: in Python, `None` is false.
 //!
 //! # This store's own kinds
 //!
@@ -79,7 +80,7 @@
 //! | what | calls |
 //! | --- | --- |
 //! | an authenticated request | one `Lookup`, of the record and the user; with a property for an id, a `RunQuery` beside it |
-//! | a look-up by login name | one `RunQuery` |
+//! | a look-up by login name | one `RunQuery`; with a property for an id, another |
 //! | a login | `BeginTransaction`, `Lookup`, `Commit`; with a limit a `RunQuery` and a `Lookup` besides |
 //! | a logout, the next generation | `BeginTransaction`, `Lookup`, `Commit`; where there is nothing to write, `Rollback` |
 //! | a list of sessions | one `RunQuery`; for hundreds of them, a transaction that only reads |
@@ -88,7 +89,8 @@
 //!
 //! Transactions are begun explicitly, and rolled back whatever goes wrong, also when a request is dropped. One
 //! that was aborted, because another was faster, or that the service has forgotten, is tried again after a pause, up to
-//! 20 times; nothing else that writes is. Calls of one process that would write the same take turns before they begin.
+//! 20 times; nothing else that writes is. Calls of one process that would write the same user, the same name or the same
+//! one session take turns before they begin.
 //!
 //! # Faults
 //!
@@ -116,6 +118,9 @@
 //! - A database whose concurrency mode is "optimistic with entity groups", as some old ones have
 //!   (`gcloud firestore databases describe`), has no queries in transactions; it has to be switched to
 //!   "pessimistic" or "optimistic".
+//! - A login takes the place of the sessions whose cookies the browser shows, or of those that took theirs. From one
+//!   whose place was taken over and over, as by a program that logs in with the same old cookie again and again, it
+//!   looks 100 steps far; what is beyond stays open beside it.
 //! - A name of a key that is written like a number is found only with [`UserKeys::Name`].
 //!
 //! [unavailable]: tower_keep_core::StoreErrorKind::Unavailable

@@ -12,7 +12,7 @@ use tower_keep_core::{Account, AuthUser, UserId};
 
 use crate::error::Fault;
 use crate::keys::{Exact, Keys, UserKeys, is_same, user_id};
-use crate::value::{self, Error, Id, Plain, Properties};
+use crate::value::{self, Error, Id, Plain, Properties, merge};
 
 /// What the store knows of the application's users.
 pub(crate) struct Users<U> {
@@ -82,6 +82,8 @@ pub(crate) struct Accounts {
 const PASSWORD_HASH: &str = "password_hash";
 const ACTIVE: &str = "active";
 const STAMP: &str = "stamp";
+/// The hash that there was when the stamp was written: others who change the password don't know of stamps.
+const STAMPED_HASH: &str = "stamped_hash";
 
 impl Mapping<Account> for Accounts {
     fn write(&self, account: &Account) -> value::Result<Properties> {
@@ -92,9 +94,10 @@ impl Mapping<Account> for Accounts {
         properties.put(PASSWORD_HASH, Plain::String(account.password_hash().to_owned()));
         properties.put(ACTIVE, Plain::Boolean(account.is_active()));
         if is_hash {
-            properties.skipped.push(STAMP.into());
+            properties.skipped.extend([STAMP.into(), STAMPED_HASH.into()]);
         } else {
             properties.put(STAMP, Plain::Blob(stamp.into_owned()));
+            properties.put(STAMPED_HASH, Plain::String(account.password_hash().to_owned()));
         }
         Ok(properties)
     }
@@ -116,8 +119,11 @@ impl Mapping<Account> for Accounts {
             Some(ValueType::NullValue(_)) => false,
             Some(_) => return Err(Error::new("a boolean was expected").within(ACTIVE)),
         };
+        let stamped = take(STAMPED_HASH);
+        let is_changed =
+            stamped.is_some_and(|stamped| text(Some(stamped)).ok().as_ref() != Some(&hash));
         let account = Account::new(id, login, hash).with_active(is_active);
-        match take(STAMP) {
+        match take(STAMP).filter(|_| !is_changed) {
             None | Some(ValueType::NullValue(_)) => Ok(account),
             Some(ValueType::BlobValue(stamp)) => Ok(account.with_stamp(stamp)),
             Some(ValueType::StringValue(stamp)) => Ok(account.with_stamp(stamp)),
@@ -129,6 +135,10 @@ impl Mapping<Account> for Accounts {
 fn text(value: Option<ValueType>) -> value::Result<String> {
     match value {
         Some(ValueType::StringValue(text)) => Ok(text),
+        // As Python writes `bytes`.
+        Some(ValueType::BlobValue(bytes)) => {
+            String::from_utf8(bytes).map_err(|_| Error::new("a blob was found that is no text"))
+        }
         Some(_) => Err(Error::new("a string was expected")),
         None => Err(Error::new("it is missing, and a string was expected")),
     }
@@ -240,6 +250,23 @@ impl<U: AuthUser> Users<U> {
                  (see with_login_property)?"
             ))),
         }
+    }
+
+    /// The properties of an entity after these are written to it.
+    pub(crate) fn merged(
+        &self,
+        keys: &Keys,
+        stored: &HashMap<String, Value>,
+        properties: Properties,
+    ) -> HashMap<String, Value> {
+        let mut merged = merge(stored, properties, &self.unindexed, &keys.partition);
+        // A property that is hidden behind the key's id is not written, so it stays, also where a map is all.
+        if keys.user_keys.property().is_none()
+            && let Some(hidden) = stored.get(&self.id_field)
+        {
+            merged.insert(self.id_field.clone(), hidden.clone());
+        }
+        merged
     }
 
     /// Whether what is to be written can be read again, so that nobody is locked out by a write.

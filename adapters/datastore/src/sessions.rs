@@ -111,6 +111,10 @@ impl<U: AuthUser> DatastoreStore<U> {
         key: impl Fn(&C) -> SessionKey + Sync,
         after: impl Fn(&C, &SessionRecord) -> Option<SessionRecord> + Sync,
     ) -> Result<(), Fault> {
+        if let [change] = changes {
+            self.changed(&key(change), |record| after(change, record)).await?;
+            return Ok(());
+        }
         let deadline = self.deadline();
         let (key, after) = (&key, &after);
         let chunks = changes.chunks(CHANGED_AT_ONCE).map(<[C]>::to_vec).collect::<Vec<_>>();

@@ -78,9 +78,12 @@ impl<'a> Transaction<'a> {
     }
 
     async fn roll_back(&mut self) {
-        // If it is gone already, so much the better; if there is no time left, it goes on behind.
+        // If it is gone already, so much the better; if there is no time left, or the call did not get there, it
+        // goes on behind.
         let rollback = self.client.rollback(self.id.clone());
-        self.has_ended = timeout_at(self.deadline, rollback).await.is_ok();
+        let answer = timeout_at(self.deadline, rollback).await;
+        let is_lost = |fault: &Fault| matches!(fault.cause, Cause::Refused | Cause::Lost);
+        self.has_ended = answer.is_ok_and(|answer| !answer.is_err_and(|fault| is_lost(&fault)));
     }
 }
 

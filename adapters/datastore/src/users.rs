@@ -12,12 +12,11 @@ use tower_keep_core::{
 
 use crate::DatastoreStore;
 use crate::error::{Cause, Fault};
-use crate::keys::{Exact, distinct, user_id};
+use crate::keys::{Exact, distinct, is_same, user_id};
 use crate::names::Unique;
 use crate::transaction::{
     Change, Transaction, delete, insert, into, read_all, transact, unchanged, upsert,
 };
-use crate::value::merge;
 
 /// So many queries are asked at once, where users are not found by their keys.
 const ASKED_AT_ONCE: usize = 32;
@@ -72,6 +71,27 @@ impl<U: AuthUser> DatastoreStore<U> {
         self.whose(unique, found, None, deadline).await
     }
 
+    async fn user_with_login(&self, login: &str) -> Result<Option<Arc<U>>, Fault> {
+        let Some(unique) = self.unique_login(login) else { return Ok(None) };
+        let deadline = self.deadline();
+        let Some(found) = self.with_unique(&unique, deadline).await? else { return Ok(None) };
+        let key = found.key.clone().unwrap_or_default();
+        let user = self.read_user(found)?;
+        // An id that is a property may be another's as well, who would be found at the next request.
+        if let Some(unique_id) = self.unique_id(&user.id()).filter(|id| *id != unique) {
+            let next = self.with_unique(&unique_id, deadline).await?;
+            if !next.and_then(|next| next.key).is_some_and(|next| is_same(&next, &key)) {
+                return Err(Fault::corrupt(format!(
+                    "several entities of kind `{}` have the same `{}`, and it is not the one whose it is that \
+                     logs in: index_users names them",
+                    self.keys().user_kind,
+                    unique_id.property,
+                )));
+            }
+        }
+        Ok(Some(user))
+    }
+
     async fn users(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<U>>>, Fault> {
         let deadline = self.deadline();
         if self.keys().user_keys.property().is_some() {
@@ -95,8 +115,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         let id = user.id();
         let login = self.unique_login_of(user)?;
         let properties = users.write(self.keys(), user)?;
-        let partition = &self.keys().partition;
-        let properties = merge(&HashMap::new(), properties, &users.unindexed, partition);
+        let properties = users.merged(self.keys(), &HashMap::new(), properties);
         let unique_id = self.unique_id(&id);
         let deadline = self.deadline();
         // A key of its own is completed before, as index entities name it.
@@ -172,13 +191,12 @@ impl<U: AuthUser> DatastoreStore<U> {
                     mutations.extend(self.free(transaction, &earlier, &key).await?);
                 }
             }
-            let partition = &self.keys().partition;
             let mut properties = properties.clone();
             let before = users.read(self.keys(), stored.clone());
             if let Some(before) = before.ok().and_then(|before| users.write(self.keys(), &before).ok()) {
                 properties.skip_what_was_dropped(&before);
             }
-            let properties = merge(&stored.properties, properties, &users.unindexed, partition);
+            let properties = users.merged(self.keys(), &stored.properties, properties);
             let entity = Entity { key: Some(key), properties };
             users.check_is_readable(self.keys(), &entity)?;
             mutations.push(upsert(entity));
@@ -237,9 +255,7 @@ impl<U: AuthUser> UserStore for DatastoreStore<U> {
 #[async_trait]
 impl<U: AuthUser> UserFinder for DatastoreStore<U> {
     async fn by_login(&self, login: &str) -> Result<Option<Arc<U>>, StoreError> {
-        let Some(unique) = self.unique_login(login) else { return Ok(None) };
-        let found = self.with_unique(&unique, self.deadline()).await?;
-        Ok(found.map(|entity| self.read_user(entity)).transpose()?)
+        Ok(self.user_with_login(login).await?)
     }
 }
 

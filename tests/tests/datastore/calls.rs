@@ -62,6 +62,9 @@ async fn a_user_who_is_found_by_a_property_is_asked_for_beside_the_record() {
     let mut methods = proxy.take_methods();
     methods.sort();
     assert_eq!(methods, ["Lookup", "RunQuery"]);
+    // By the name, and whether the id finds the same user.
+    assert_eq!(store.by_login("ada").await.expect("no fault").as_deref(), Some(&account));
+    assert_eq!(proxy.take_methods(), ["RunQuery", "RunQuery"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,6 +87,41 @@ async fn a_hundred_touches_are_two_transactions() {
     for touch in &touches {
         let record = store.load(&touch.key).await.expect("no fault").expect("it is there");
         assert_eq!(record.last_seen, touch.at);
+    }
+}
+
+/// As the requests of one page, where nobody drives the upkeep.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_touch_or_mark_of_many_requests_is_one_commit() {
+    use tower_keep_core::{Seen, Touch};
+    let (proxy, store) = counted().await;
+    let record = new_record(&"7".into());
+    store.create(&login(&record)).await.expect("a login");
+    let (key, at, expires) = (record.key, record.created.plus(60), record.expires);
+    let touch = Touch { key, at, remember_expires: None, expires };
+    let rotated = record.created.plus(10);
+    let rotation = Rotation { key, from: 0, at: rotated, remember_expires: None, expires };
+    store.rotate(&rotation).await.expect("the next generation");
+    let mark = Seen { key, generation: 1, at };
+    for what in ["touch", "seen"] {
+        proxy.take();
+        let calls: Vec<_> = (0..10)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    match what {
+                        "touch" => store.touch(&[touch]).await,
+                        _ => store.seen(&[mark]).await,
+                    }
+                })
+            })
+            .collect();
+        for call in calls {
+            call.await.expect("no panic").expect("no fault");
+        }
+        let methods = proxy.take_methods();
+        let commits = methods.iter().filter(|method| *method == "Commit").count();
+        assert_eq!(commits, 1, "{what}: {methods:?}");
     }
 }
 

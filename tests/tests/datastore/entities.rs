@@ -375,3 +375,84 @@ async fn an_account_keeps_the_types_that_others_wrote() {
         }
     }
 }
+
+/// Others change the password, and leave all the rest as it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_that_others_change_ends_the_logins_of_an_account_with_a_stamp() {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Raw {
+        id: i64,
+        username: String,
+        #[serde(with = "serde_bytes")]
+        password_hash: Vec<u8>,
+        active: bool,
+    }
+    without_stamp!(Raw, id);
+    let project = project("stamped");
+    let raw = in_project(&project).with_users(|user: &Raw| &user.username);
+    let raw = raw.build().await.expect("a store");
+    let accounts = in_project(&project).build().await.expect("a store");
+    // Hashes that Python has as `bytes`.
+    let hash = |hash: &str| Raw {
+        id: 7,
+        username: "ada".to_owned(),
+        password_hash: hash.into(),
+        active: true,
+    };
+    raw.insert(&hash("one")).await.expect("a new user");
+    let stored = async || accounts.by_login("ada").await.expect("no fault").expect("there");
+    let mut account = Account::clone(&*stored().await);
+    assert_eq!((account.password_hash(), &*account.stamp()), ("one", &b"one"[..]));
+    account.rehash("stronger");
+    assert!(accounts.update(&account).await.expect("no fault"));
+    assert_eq!(*stored().await, account);
+    assert_eq!(&*stored().await.stamp(), b"one", "who is logged in stays so");
+    let found = raw.by_id(&7.into()).await.expect("it is still a blob");
+    assert_eq!(found.as_deref(), Some(&hash("stronger")));
+
+    assert!(raw.update(&hash("another")).await.expect("no fault"));
+    let changed = stored().await;
+    assert_eq!((changed.password_hash(), &*changed.stamp()), ("another", &b"another"[..]));
+    assert!(accounts.update(&changed).await.expect("no fault"));
+    assert!(raw.update(&hash("stronger")).await.expect("no fault"));
+    assert_eq!(&*stored().await.stamp(), b"stronger", "a stamp that is over does not come back");
+}
+
+/// A property that is hidden behind the key's id belongs to others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_type_that_is_a_map_leaves_the_property_that_its_id_hides() {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Document(BTreeMap<String, String>);
+    impl AuthUser for Document {
+        fn id(&self) -> UserId {
+            self.0.get("id").cloned().unwrap_or_default().into()
+        }
+        fn stamp(&self) -> std::borrow::Cow<'_, [u8]> {
+            std::borrow::Cow::Borrowed(b"")
+        }
+    }
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Raw {
+        key: String,
+        id: i64,
+        username: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        theme: Option<String>,
+    }
+    without_stamp!(Raw, key);
+    let project = project("maps");
+    let raw = in_project(&project).with_id_field("key").with_users(|user: &Raw| &user.username);
+    let raw = raw.build().await.expect("a store");
+    let document = in_project(&project).with_users(|user: &Document| &user.0["username"]);
+    let document = document.build().await.expect("a store");
+    let (key, username, theme) = ("ada".to_owned(), "ada".to_owned(), Some("dark".to_owned()));
+    let mut written = Raw { key, id: 7, username, theme };
+    raw.insert(&written).await.expect("a new user");
+    let found = document.by_id(&"ada".into()).await.expect("no fault").expect("there");
+    let mut found = Document::clone(&found);
+    assert_eq!(found.0["id"], "ada");
+    found.0.remove("theme");
+    assert!(document.update(&found).await.expect("no fault"));
+    written.theme = None;
+    assert_eq!(raw.by_id(&"ada".into()).await.unwrap().as_deref(), Some(&written));
+}

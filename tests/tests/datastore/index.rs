@@ -1,7 +1,7 @@
 //! Login names are one user's, also beside those that others write without asking.
 
 use serde::{Deserialize, Serialize};
-use tower_keep_core::{StoreErrorKind, UserDirectory, UserFinder};
+use tower_keep_core::{StoreErrorKind, UserDirectory, UserFinder, UserStore};
 use tower_keep_datastore::{Cursor, DatastoreStore, UserKeys};
 
 use crate::{Member, in_project, project, said};
@@ -112,7 +112,6 @@ async fn a_user_whom_nobody_can_look_up_is_a_problem() {
 /// What is found by a name leads to the same entity at the next request, or is a fault.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_is_taken_for_whom_their_id_also_names() {
-    use tower_keep_core::UserStore;
     let project = project("alike");
     let with = |keys: UserKeys| in_project(&project).with_user_keys(keys).with_users(Member::name);
     let by_name = with(UserKeys::Name).build().await.expect("a store");
@@ -136,4 +135,37 @@ async fn nobody_is_taken_for_whom_their_id_also_names() {
         let error = store.by_login(other).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     }
+}
+
+/// Nobody asks an index before they write an id twice; the name's owner has to be whom the id finds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_taken_for_another_who_has_the_same_id_property() {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Raw {
+        id: i64,
+        uid: String,
+        username: String,
+        password_hash: String,
+    }
+    without_stamp!(Raw, id);
+    let project = project("twins");
+    let raw = in_project(&project).with_users(|user: &Raw| &user.username);
+    let raw = raw.build().await.expect("a store");
+    let accounts = in_project(&project).with_user_keys(UserKeys::TextProperty("uid".into()));
+    let accounts = accounts.build().await.expect("a store");
+    let twin = |id, username: &str| Raw {
+        id,
+        uid: "u-7".to_owned(),
+        username: username.to_owned(),
+        password_hash: "hash".to_owned(),
+    };
+    raw.insert(&twin(1, "ada")).await.expect("a new user");
+    assert_eq!(accounts.index_users(None, 400).await.expect("indexed").problems, []);
+    raw.insert(&twin(2, "bob")).await.expect("a new user");
+    for found in [accounts.by_login("ada").await, accounts.by_id(&"u-7".into()).await] {
+        assert_eq!(found.expect("no fault").expect("there").login(), "ada");
+    }
+    let error = accounts.by_login("bob").await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+    assert!(said(&error).contains("have the same `uid`"), "{}", said(&error));
 }

@@ -1,6 +1,7 @@
 //! A new value in place of a stored one: what the type does not know of stays, and so do types and
 //! index flags.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::mem::discriminant;
 
@@ -12,8 +13,8 @@ use super::ser::{Plain, Properties};
 use super::types::{to_key, to_lat_lng, to_timestamp};
 use crate::keys::LONGEST_INDEXED;
 
-/// So often elements of an array are compared, to find those that are stored elsewhere in it.
-const MOST_LOOKS: usize = 20_000;
+/// How much is compared at most, to find elements of arrays that are stored elsewhere in them.
+const MOST_COMPARED: usize = 400_000;
 /// Integers up to this have a double of their own.
 const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
 
@@ -25,109 +26,140 @@ pub(crate) fn merge(
     unindexed: &[String],
     partition: &PartitionId,
 ) -> HashMap<String, Value> {
-    let mut merged = if properties.is_all { HashMap::new() } else { stored.clone() };
-    for name in properties.skipped {
-        merged.remove(name.as_ref());
+    let merge = Merge { partition, left: Cell::new(MOST_COMPARED) };
+    merge.properties(stored, properties, unindexed)
+}
+
+struct Merge<'a> {
+    partition: &'a PartitionId,
+    /// How much may still be compared.
+    left: Cell<usize>,
+}
+
+impl Merge<'_> {
+    fn properties(
+        &self,
+        stored: &HashMap<String, Value>,
+        properties: Properties,
+        unindexed: &[String],
+    ) -> HashMap<String, Value> {
+        let mut merged = if properties.is_all { HashMap::new() } else { stored.clone() };
+        for name in properties.skipped {
+            merged.remove(name.as_ref());
+        }
+        for (name, plain) in properties.written {
+            let mut value = self.value(stored.get(&name), plain);
+            if stored.get(&name).is_none_or(says_nothing) && unindexed.contains(&name) {
+                exclude(&mut value);
+            }
+            merged.insert(name, value);
+        }
+        merged
     }
-    for (name, plain) in properties.written {
-        let mut value = merged_value(stored.get(&name), plain, partition);
-        if stored.get(&name).is_none_or(says_nothing) && unindexed.contains(&name) {
+
+    fn value(&self, stored: Option<&Value>, plain: Plain) -> Value {
+        let before = stored.and_then(|stored| stored.value_type.as_ref());
+        let plain = match before {
+            Some(before) => in_type_of(before, plain),
+            None => plain,
+        };
+        let value_type = match plain {
+            Plain::Null => ValueType::NullValue(0),
+            Plain::Boolean(value) => ValueType::BooleanValue(value),
+            Plain::Integer(value) => ValueType::IntegerValue(value),
+            Plain::Double(value) => ValueType::DoubleValue(value),
+            Plain::String(value) => ValueType::StringValue(value),
+            Plain::Blob(value) => ValueType::BlobValue(value),
+            Plain::Timestamp(value) => ValueType::TimestampValue(value),
+            Plain::LatLng(value) => ValueType::GeoPointValue(r#type::LatLng {
+                latitude: value.latitude,
+                longitude: value.longitude,
+            }),
+            Plain::Key(mut key) => {
+                let own = key.partition_id.get_or_insert_default();
+                if own.project_id.is_empty() {
+                    own.project_id.clone_from(&self.partition.project_id);
+                }
+                ValueType::KeyValue(key)
+            }
+            Plain::Array(elements) => {
+                let stored = match before {
+                    Some(ValueType::ArrayValue(array)) => array.values.as_slice(),
+                    _ => &[],
+                };
+                ValueType::ArrayValue(self.array(stored, elements))
+            }
+            Plain::Entity(properties) => ValueType::EntityValue(match before {
+                Some(ValueType::EntityValue(entity)) => Entity {
+                    properties: self.properties(&entity.properties, properties, &[]),
+                    ..entity.clone()
+                },
+                _ => Entity {
+                    key: None,
+                    properties: self.properties(&HashMap::new(), properties, &[]),
+                },
+            }),
+        };
+        let is_same_type =
+            before.is_some_and(|before| discriminant(before) == discriminant(&value_type));
+        let meaning = stored.filter(|_| is_same_type).map_or(0, |stored| stored.meaning);
+        let mut value =
+            Value { meaning, exclude_from_indexes: false, value_type: Some(value_type) };
+        if stored.is_some_and(is_excluded) {
             exclude(&mut value);
         }
-        merged.insert(name, value);
-    }
-    merged
-}
-
-fn merged_value(stored: Option<&Value>, plain: Plain, partition: &PartitionId) -> Value {
-    let before = stored.and_then(|stored| stored.value_type.as_ref());
-    let plain = match before {
-        Some(before) => in_type_of(before, plain),
-        None => plain,
-    };
-    let nested = |stored: &HashMap<String, Value>, plain| merge(stored, plain, &[], partition);
-    let value_type = match plain {
-        Plain::Null => ValueType::NullValue(0),
-        Plain::Boolean(value) => ValueType::BooleanValue(value),
-        Plain::Integer(value) => ValueType::IntegerValue(value),
-        Plain::Double(value) => ValueType::DoubleValue(value),
-        Plain::String(value) => ValueType::StringValue(value),
-        Plain::Blob(value) => ValueType::BlobValue(value),
-        Plain::Timestamp(value) => ValueType::TimestampValue(value),
-        Plain::LatLng(value) => ValueType::GeoPointValue(r#type::LatLng {
-            latitude: value.latitude,
-            longitude: value.longitude,
-        }),
-        Plain::Key(mut key) => {
-            let own = key.partition_id.get_or_insert_default();
-            if own.project_id.is_empty() {
-                own.project_id.clone_from(&partition.project_id);
-            }
-            ValueType::KeyValue(key)
-        }
-        Plain::Array(elements) => {
-            let stored = match before {
-                Some(ValueType::ArrayValue(array)) => array.values.as_slice(),
-                _ => &[],
-            };
-            ValueType::ArrayValue(merged_array(stored, elements, partition))
-        }
-        Plain::Entity(properties) => ValueType::EntityValue(match before {
-            Some(ValueType::EntityValue(entity)) => {
-                Entity { properties: nested(&entity.properties, properties), ..entity.clone() }
-            }
-            _ => Entity { key: None, properties: nested(&HashMap::new(), properties) },
-        }),
-    };
-    let is_same_type =
-        before.is_some_and(|before| discriminant(before) == discriminant(&value_type));
-    let meaning = stored.filter(|_| is_same_type).map_or(0, |stored| stored.meaning);
-    let mut value = Value { meaning, exclude_from_indexes: false, value_type: Some(value_type) };
-    if stored.is_some_and(is_excluded) {
-        exclude(&mut value);
-    }
-    let too_long = match &value.value_type {
-        Some(ValueType::StringValue(text)) => text.len() > LONGEST_INDEXED,
-        Some(ValueType::BlobValue(bytes)) => bytes.len() > LONGEST_INDEXED,
-        _ => false,
-    };
-    value.exclude_from_indexes |= too_long;
-    value
-}
-
-/// An element that is stored already stays as it is, with all that the type does not know of it, wherever
-/// it is now; any other is written over the stored one at its index, unless that is one of those.
-fn merged_array(stored: &[Value], elements: Vec<Plain>, partition: &PartitionId) -> ArrayValue {
-    let mut is_left = vec![true; stored.len()];
-    let mut kept: Vec<Option<usize>> = Vec::with_capacity(elements.len());
-    // Mostly it is at its place, or after the last that was found; where much has changed, looking has an end.
-    let (mut next, mut looks) = (0, MOST_LOOKS);
-    for (own, plain) in elements.iter().enumerate() {
-        let is_it = |index: &usize| {
-            is_left.get(*index) == Some(&true)
-                && merged_value(Some(&stored[*index]), plain.clone(), partition) == stored[*index]
+        let too_long = match &value.value_type {
+            Some(ValueType::StringValue(text)) => text.len() > LONGEST_INDEXED,
+            Some(ValueType::BlobValue(bytes)) => bytes.len() > LONGEST_INDEXED,
+            _ => false,
         };
-        let mut found = [own, next].into_iter().find(is_it);
-        if found.is_none() && looks >= stored.len() {
-            looks -= stored.len();
-            found = (0..stored.len()).find(is_it);
-        }
-        if let Some(index) = found {
-            is_left[index] = false;
-            next = index + 1;
-        }
-        kept.push(found);
+        value.exclude_from_indexes |= too_long;
+        value
     }
-    let written = elements.into_iter().zip(kept).enumerate().map(|(own, (plain, kept))| {
-        let before = kept.or_else(|| (is_left.get(own) == Some(&true)).then_some(own));
-        merged_value(before.map(|index| &stored[index]), plain, partition)
-    });
-    let mut values: Vec<_> = written.collect();
-    // Google's Python library refuses an array that is indexed in parts.
-    if stored.iter().chain(&values).any(is_excluded) {
-        values.iter_mut().for_each(exclude);
+
+    /// An element that is stored already stays as it is, with all that the type does not know of it, wherever
+    /// it is now; any other is written over the stored one at its index, unless that is one of those.
+    fn array(&self, stored: &[Value], elements: Vec<Plain>) -> ArrayValue {
+        let mut is_left = vec![true; stored.len()];
+        let mut kept: Vec<Option<usize>> = Vec::with_capacity(elements.len());
+        // Mostly it is at its place, or after the last that was found.
+        let mut next = 0;
+        for (own, plain) in elements.iter().enumerate() {
+            let size = plain.size();
+            let is_it = |index: &usize| {
+                is_left.get(*index) == Some(&true)
+                    && self.may_compare(size)
+                    && self.value(Some(&stored[*index]), plain.clone()) == stored[*index]
+            };
+            let mut found = [own, next].into_iter().find(is_it);
+            // Where much has changed, looking has an end.
+            if found.is_none() && self.left.get() >= size {
+                found = (0..stored.len()).find(is_it);
+            }
+            if let Some(index) = found {
+                is_left[index] = false;
+                next = index + 1;
+            }
+            kept.push(found);
+        }
+        let written = elements.into_iter().zip(kept).enumerate().map(|(own, (plain, kept))| {
+            let before = kept.or_else(|| (is_left.get(own) == Some(&true)).then_some(own));
+            self.value(before.map(|index| &stored[index]), plain)
+        });
+        let mut values: Vec<_> = written.collect();
+        // Google's Python library refuses an array that is indexed in parts.
+        if stored.iter().chain(&values).any(is_excluded) {
+            values.iter_mut().for_each(exclude);
+        }
+        ArrayValue { values }
     }
-    ArrayValue { values }
+
+    /// Whether something of this size may still be compared; then it counts as compared.
+    fn may_compare(&self, size: usize) -> bool {
+        let left = self.left.get().checked_sub(size);
+        self.left.set(left.unwrap_or(0));
+        left.is_some()
+    }
 }
 
 /// Whether this can't say if it is indexed: an empty array.
@@ -167,6 +199,9 @@ fn in_type_of(stored: &ValueType, plain: Plain) -> Plain {
         (ValueType::StringValue(_), Plain::Blob(bytes)) => {
             String::from_utf8(bytes.clone()).ok().map(Plain::String)
         }
+        (ValueType::BlobValue(_), Plain::String(text)) => {
+            Some(Plain::Blob(text.clone().into_bytes()))
+        }
         // Whoever wrote a flag as a number reads it as one.
         (ValueType::IntegerValue(0 | 1), Plain::Boolean(flag)) => {
             Some(Plain::Integer(i64::from(*flag)))
@@ -174,6 +209,10 @@ fn in_type_of(stored: &ValueType, plain: Plain) -> Plain {
         (ValueType::DoubleValue(_), Plain::Integer(number)) => {
             let double = *number as f64;
             (double.abs() < LARGEST_EXACT).then_some(Plain::Double(double))
+        }
+        // What was read as a double that is nearest to it stays what it is.
+        (ValueType::IntegerValue(own), Plain::Double(number)) if *own as f64 == *number => {
+            Some(Plain::Integer(*own))
         }
         (ValueType::IntegerValue(_), Plain::Double(number)) => {
             let is_whole = number.fract() == 0.0 && number.abs() < LARGEST_EXACT;

@@ -1,6 +1,7 @@
 //! From a user to properties, still without what is stored of them.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use gcloud_sdk::google::datastore::v1::Key;
 use gcloud_sdk::prost_types::Timestamp;
@@ -12,6 +13,9 @@ use serde::ser::{
 use super::error::{Error, Result};
 use super::types::{self, KEY, LAT_LNG, LatLng, TIMESTAMP};
 use crate::keys::{LONGEST_NAME, is_reserved};
+
+/// So many bytes of a text or a blob are as much to do as one value.
+const BYTES_LIKE_ONE: usize = 64;
 
 /// A value to write.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +34,19 @@ pub(crate) enum Plain {
 }
 
 impl Plain {
+    /// How much there is to do with it.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::String(text) => 1 + text.len() / BYTES_LIKE_ONE,
+            Self::Blob(bytes) => 1 + bytes.len() / BYTES_LIKE_ONE,
+            Self::Array(elements) => 1 + elements.iter().map(Self::size).sum::<usize>(),
+            Self::Entity(properties) => {
+                1 + properties.written.values().map(Self::size).sum::<usize>()
+            }
+            _ => 1,
+        }
+    }
+
     fn skip_what_was_dropped(&mut self, before: &Self) {
         match (self, before) {
             (Self::Entity(own), Self::Entity(before)) => own.skip_what_was_dropped(before),
@@ -48,7 +65,7 @@ impl Plain {
         match (self, other) {
             (Self::Entity(own), Self::Entity(other)) => {
                 for (name, other) in &other.written {
-                    match own.get_mut(name) {
+                    match own.written.get_mut(name) {
                         Some(own) => own.add_names_of(other),
                         None => own.put(name, other.clone()),
                     }
@@ -63,7 +80,7 @@ impl Plain {
 /// Properties to write.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Properties {
-    pub(crate) written: Vec<(String, Plain)>,
+    pub(crate) written: BTreeMap<String, Plain>,
     /// Those that the type has, and that are not to be there now (`skip_serializing_if`).
     pub(crate) skipped: Vec<Cow<'static, str>>,
     /// These are all that there are, as in a map: others are not to be there now.
@@ -72,12 +89,12 @@ pub(crate) struct Properties {
 
 impl Properties {
     pub(crate) fn get(&self, name: &str) -> Option<&Plain> {
-        self.written.iter().find(|(written, _)| written == name).map(|(_, plain)| plain)
+        self.written.get(name)
     }
 
     /// Adds a property of a name that can be one.
     pub(crate) fn put(&mut self, name: &str, plain: Plain) {
-        self.written.push((name.to_owned(), plain));
+        self.written.insert(name.to_owned(), plain);
     }
 
     /// What the type wrote of the stored user and does not write now is not to be there any more. Serde
@@ -85,20 +102,16 @@ impl Properties {
     /// the variant is another now.
     pub(crate) fn skip_what_was_dropped(&mut self, before: &Self) {
         for (name, before) in &before.written {
-            match self.get_mut(name) {
+            match self.written.get_mut(name) {
                 Some(plain) => plain.skip_what_was_dropped(before),
                 None => self.skipped.push(name.clone().into()),
             }
         }
     }
 
-    fn get_mut(&mut self, name: &str) -> Option<&mut Plain> {
-        self.written.iter_mut().find(|(written, _)| written == name).map(|(_, plain)| plain)
-    }
-
     /// Neither writes nor removes this property.
     pub(crate) fn leave(&mut self, name: &str) {
-        self.written.retain(|(written, _)| written != name);
+        self.written.remove(name);
         self.skipped.retain(|skipped| skipped != name);
     }
 
@@ -106,7 +119,7 @@ impl Properties {
         let words = match name.len() {
             _ if is_reserved(name) => "names that begin and end with __ are Datastore's own",
             1..=LONGEST_NAME => {
-                self.written.push((name.to_owned(), plain.map_err(|error| error.within(name))?));
+                self.put(name, plain.map_err(|error| error.within(name))?);
                 return Ok(());
             }
             0 => "a property's name can't be empty",
@@ -149,7 +162,7 @@ pub(super) struct Entries(Properties, String);
 
 /// A variant that is more than its name.
 fn variant(name: &'static str, plain: Plain) -> Plain {
-    let written = vec![(name.to_owned(), plain)];
+    let written = BTreeMap::from([(name.to_owned(), plain)]);
     Plain::Entity(Properties { written, skipped: Vec::new(), is_all: true })
 }
 
