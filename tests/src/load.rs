@@ -228,9 +228,9 @@ impl Load {
 pub struct Outcome(pub Vec<Seen>);
 
 impl Outcome {
-    /// Every client was served before and when the server was `back`, by nobody while it was `down`, from when it
-    /// no longer served to when it was started again, and nobody was ever wrongly logged in or out. Answers how
-    /// late the last request failed.
+    /// Every client was served before, and again when the server was `back`. Nobody was served while it was
+    /// `down`, from when it no longer answered to when it was started again, and nobody was ever wrongly logged in
+    /// or out. Answers how late the last request failed.
     ///
     /// # Panics
     ///
@@ -242,9 +242,9 @@ impl Outcome {
             let before = served.iter().any(|at| at.end < down.start);
             assert!(before, "client {number} was served before");
             // What was begun before may still have reached it, and what is answered afterwards have waited for it.
-            let by_none = |at: &&Range<Instant>| at.start > down.start && at.end < down.end;
-            let by_none = served.iter().find(by_none).map(|at| at.start - down.start);
-            assert_eq!(by_none, None, "client {number} was served by none");
+            let by_nobody = |at: &&Range<Instant>| at.start > down.start && at.end < down.end;
+            let by_nobody = served.iter().find(by_nobody).map(|at| at.start - down.start);
+            assert_eq!(by_nobody, None, "client {number} was served while the server was down");
             let noticed = faults.iter().any(|(at, _)| down.contains(at));
             assert!(noticed, "client {number} noticed");
             let again = served.iter().any(|at| at.start > back);

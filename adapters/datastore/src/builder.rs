@@ -109,7 +109,7 @@ impl DatastoreStore {
                 ancestors: Vec::new(),
                 login_property: "username".to_owned(),
                 id_field: "id".to_owned(),
-                unindexed: ["password_hash", "stamp", "stamped_hash"].map(str::to_owned).into(),
+                unindexed: vec!["password_hash".to_owned()],
                 prefix: "Keep".to_owned(),
                 expiry: Expiry::Indexed,
                 timeout: TIMEOUT,
@@ -217,8 +217,8 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
         self
     }
 
-    /// More properties that are excluded from indexes when they are first written, besides `password_hash`, and
-    /// `stamp` and `stamped_hash` of an [`Account`]: the hash of a password, whatever it is called, should be one. A property that is there keeps its own setting.
+    /// More properties that are excluded from indexes when they are first written, besides `password_hash` (and
+    /// `stamp` and `stamped_hash` of an [`Account`]): the hash of a password, whatever it is called, should be one. A property that is there keeps its own setting.
     ///
     /// An index costs storage and a part of each write, and what is indexed can be queried. An embedded entity is
     /// excluded as a whole. Texts and blobs of more than 1,500 bytes are always excluded.
@@ -317,12 +317,15 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
         let service = service.map_err(|error| Fault::of_credentials(&error))?;
         let service = DatastoreClient::new(service).max_decoding_message_size(LARGEST_ANSWER);
         let client = Client::new(service, partition.clone(), settings.most_waiting)?;
+        let mapping = mapping(&settings.login_property);
+        let mut unindexed = settings.unindexed;
+        unindexed.extend(mapping.unindexed().iter().map(|&name| name.to_owned()));
         let users = Users {
-            mapping: mapping(&settings.login_property),
+            mapping,
             login_name,
             login_property: settings.login_property,
             id_field: settings.id_field,
-            unindexed: settings.unindexed,
+            unindexed,
         };
         let keys = Keys {
             partition,

@@ -47,15 +47,15 @@
 //! there was one, numbers stay integers or doubles, bytes a blob or a string). What `skip_serializing_if` skips is
 //! removed, and what another variant wrote; what `skip_serializing` never writes stays as it is. A map is written
 //! whole. An element of an array that is equal to a stored one keeps what the type does not know of that one, wherever
-//! it is now; any other is written over the one at its place. Nothing is written that could not be read again, as with
+//! it is now (of thousands that have changed, not all are compared with all); any other is written over the one at its place. Nothing is written that could not be read again, as with
 //! an `alias` under which a property is stored, while the type writes it under its name.
 //!
 //! Within `#[serde(flatten)]` serde reads values before it knows their types: there, ids and numbers are not read as
 //! strings or flags, nor blobs as `Vec<u8>`.
 //!
 //! The ready [`Account`](tower_keep_core::Account) is `username`, `password_hash`, `active`, and, if the stamp is
-//! not the hash, `stamp` and `stamped_hash`: with another hash than that, as when Python has changed the password, the
-//! stamp no longer counts. Who has no `active` is active, and who has null is not: in Python, `None` is false.
+//! not the hash, `stamp` and `stamped_hash`, the hash that was there then: where there is another now, as when Python has
+//! changed the password, the stamp is another, too, and logins end. Who has no `active` is active, and who has null is not: in Python, `None` is false.
 //!
 //! # This store's own kinds
 //!
@@ -89,8 +89,8 @@
 //!
 //! Transactions are begun explicitly, and rolled back whatever goes wrong, also when a request is dropped. One
 //! that was aborted, because another was faster, or that the service has forgotten, is tried again after a pause, up to
-//! 20 times; nothing else that writes is. Calls of one process that would write the same user, the same name or the same
-//! one session take turns before they begin.
+//! 20 times; nothing else that writes is. Calls of one process that would write the same user, the same login name or the
+//! same single session take turns before they begin.
 //!
 //! # Faults
 //!

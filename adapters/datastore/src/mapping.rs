@@ -35,6 +35,11 @@ pub(crate) trait Mapping<U>: Send + Sync + 'static {
         None
     }
 
+    /// Properties that are never to be indexed.
+    fn unindexed(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Reads a user, whose id may stand in the key alone.
     fn read(
         &self,
@@ -119,16 +124,30 @@ impl Mapping<Account> for Accounts {
             Some(ValueType::NullValue(_)) => false,
             Some(_) => return Err(Error::new("a boolean was expected").within(ACTIVE)),
         };
-        let stamped = take(STAMPED_HASH);
-        let is_changed =
-            stamped.is_some_and(|stamped| text(Some(stamped)).ok().as_ref() != Some(&hash));
+        let is_changed = match take(STAMPED_HASH) {
+            None | Some(ValueType::NullValue(_)) => false,
+            stamped => text(stamped).map_err(|error| error.within(STAMPED_HASH))? != hash,
+        };
+        let stamp = match take(STAMP) {
+            None | Some(ValueType::NullValue(_)) => None,
+            Some(ValueType::BlobValue(stamp)) => Some(stamp),
+            Some(ValueType::StringValue(stamp)) => Some(stamp.into_bytes()),
+            Some(_) => return Err(Error::new("a blob or a string was expected").within(STAMP)),
+        };
+        // Whoever changed the password, or else the stamp, has ended the logins.
+        let stamp = match stamp {
+            Some(stamp) if is_changed => Some([hash.as_bytes(), &stamp].concat()),
+            stamp => stamp,
+        };
         let account = Account::new(id, login, hash).with_active(is_active);
-        match take(STAMP).filter(|_| !is_changed) {
-            None | Some(ValueType::NullValue(_)) => Ok(account),
-            Some(ValueType::BlobValue(stamp)) => Ok(account.with_stamp(stamp)),
-            Some(ValueType::StringValue(stamp)) => Ok(account.with_stamp(stamp)),
-            Some(_) => Err(Error::new("a blob or a string was expected").within(STAMP)),
-        }
+        Ok(match stamp {
+            Some(stamp) => account.with_stamp(stamp),
+            None => account,
+        })
+    }
+
+    fn unindexed(&self) -> &'static [&'static str] {
+        &[STAMP, STAMPED_HASH]
     }
 }
 
@@ -256,15 +275,26 @@ impl<U: AuthUser> Users<U> {
     pub(crate) fn merged(
         &self,
         keys: &Keys,
-        stored: &HashMap<String, Value>,
+        stored: &Entity,
         properties: Properties,
     ) -> HashMap<String, Value> {
-        let mut merged = merge(stored, properties, &self.unindexed, &keys.partition);
+        let before = self.read(keys, stored.clone()).ok();
+        let before = before.and_then(|before| self.write(keys, &before).ok()).unwrap_or_default();
+        let stored = &stored.properties;
+        let mut merged = merge(stored, &before, properties, &self.unindexed, &keys.partition);
         // A property that is hidden behind the key's id is not written, so it stays, also where a map is all.
         if keys.user_keys.property().is_none()
             && let Some(hidden) = stored.get(&self.id_field)
         {
             merged.insert(self.id_field.clone(), hidden.clone());
+        }
+        // A login name is looked for as text.
+        if let Some(login) = merged.get_mut(&self.login_property)
+            && let Some(ValueType::BlobValue(bytes)) = &login.value_type
+            && let Ok(text) = String::from_utf8(bytes.clone())
+        {
+            login.value_type = Some(ValueType::StringValue(text));
+            login.meaning = 0;
         }
         merged
     }

@@ -12,7 +12,7 @@ use tower_keep_core::{
 
 use crate::DatastoreStore;
 use crate::error::{Cause, Fault};
-use crate::keys::{Exact, distinct, is_same, user_id};
+use crate::keys::{Exact, distinct, user_id};
 use crate::names::Unique;
 use crate::transaction::{
     Change, Transaction, delete, insert, into, read_all, transact, unchanged, upsert,
@@ -75,21 +75,24 @@ impl<U: AuthUser> DatastoreStore<U> {
         let Some(unique) = self.unique_login(login) else { return Ok(None) };
         let deadline = self.deadline();
         let Some(found) = self.with_unique(&unique, deadline).await? else { return Ok(None) };
-        let key = found.key.clone().unwrap_or_default();
-        let user = self.read_user(found)?;
+        let user = self.read_user(found.clone())?;
+        let Some(unique_id) = self.unique_id(&user.id()).filter(|id| *id != unique) else {
+            return Ok(Some(user));
+        };
         // An id that is a property may be another's as well, who would be found at the next request.
-        if let Some(unique_id) = self.unique_id(&user.id()).filter(|id| *id != unique) {
-            let next = self.with_unique(&unique_id, deadline).await?;
-            if !next.and_then(|next| next.key).is_some_and(|next| is_same(&next, &key)) {
-                return Err(Fault::corrupt(format!(
-                    "several entities of kind `{}` have the same `{}`, and it is not the one whose it is that \
-                     logs in: index_users names them",
-                    self.keys().user_kind,
-                    unique_id.property,
-                )));
+        let fault = |words: &str| {
+            let (kind, property) = (&self.keys().user_kind, &unique_id.property);
+            Err(Fault::corrupt(format!("`{property}` of an entity of kind `{kind}` {words}")))
+        };
+        match self.with_unique(&unique_id, deadline).await? {
+            Some(next) if next.key == found.key => Ok(Some(user)),
+            Some(_) => fault("is also another's, who is found by it: index_users names them"),
+            None if Unique::stored(&found, &unique_id.property).is_none() => {
+                fault("is not indexed, so nobody is found by it")
             }
+            // Gone since.
+            None => Ok(None),
         }
-        Ok(Some(user))
     }
 
     async fn users(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<U>>>, Fault> {
@@ -115,7 +118,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         let id = user.id();
         let login = self.unique_login_of(user)?;
         let properties = users.write(self.keys(), user)?;
-        let properties = users.merged(self.keys(), &HashMap::new(), properties);
+        let properties = users.merged(self.keys(), &Entity::default(), properties);
         let unique_id = self.unique_id(&id);
         let deadline = self.deadline();
         // A key of its own is completed before, as index entities name it.
@@ -191,12 +194,7 @@ impl<U: AuthUser> DatastoreStore<U> {
                     mutations.extend(self.free(transaction, &earlier, &key).await?);
                 }
             }
-            let mut properties = properties.clone();
-            let before = users.read(self.keys(), stored.clone());
-            if let Some(before) = before.ok().and_then(|before| users.write(self.keys(), &before).ok()) {
-                properties.skip_what_was_dropped(&before);
-            }
-            let properties = users.merged(self.keys(), &stored.properties, properties);
+            let properties = users.merged(self.keys(), &stored, properties.clone());
             let entity = Entity { key: Some(key), properties };
             users.check_is_readable(self.keys(), &entity)?;
             mutations.push(upsert(entity));

@@ -412,10 +412,50 @@ async fn a_password_that_others_change_ends_the_logins_of_an_account_with_a_stam
 
     assert!(raw.update(&hash("another")).await.expect("no fault"));
     let changed = stored().await;
-    assert_eq!((changed.password_hash(), &*changed.stamp()), ("another", &b"another"[..]));
+    assert_eq!((changed.password_hash(), &*changed.stamp()), ("another", &b"anotherone"[..]));
     assert!(accounts.update(&changed).await.expect("no fault"));
+    assert_eq!(stored().await, changed);
     assert!(raw.update(&hash("stronger")).await.expect("no fault"));
-    assert_eq!(&*stored().await.stamp(), b"stronger", "a stamp that is over does not come back");
+    let again = stored().await;
+    assert_ne!(again.stamp(), account.stamp(), "what is over does not come back");
+    assert_ne!(again.stamp(), changed.stamp());
+}
+
+/// A login name that others wrote as `bytes` is looked for as text once it is written here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_name_becomes_text() {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Raw {
+        id: i64,
+        email: String,
+        #[serde(with = "serde_bytes")]
+        username: Vec<u8>,
+    }
+    without_stamp!(Raw, id);
+    /// Takes text alone.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Text {
+        id: i64,
+        email: String,
+        username: serde_json::Value,
+    }
+    without_stamp!(Text, id);
+    let project = project("names");
+    let by_email = || in_project(&project).with_login_property("email");
+    let raw = by_email().with_users(|user: &Raw| &user.email).build().await.expect("a store");
+    let written = Raw { id: 7, email: "ada@example.com".into(), username: b"ada".to_vec() };
+    raw.insert(&written).await.expect("a new user");
+    let texts = by_email().with_users(|user: &Text| &user.email).build().await.expect("a store");
+    let error = texts.by_id(&7.into()).await.unwrap_err();
+    assert!(said(&error).contains("property `username`"), "{}", said(&error));
+    let members = in_project(&project).with_users(Member::name).build().await.expect("a store");
+    let member = members.by_id(&7.into()).await.expect("no fault").expect("there");
+    assert!(members.update(&member).await.expect("no fault"));
+    assert_eq!(members.by_login("ada").await.expect("no fault"), Some(member));
+    let text = texts.by_id(&7.into()).await.expect("it is text").expect("there");
+    assert_eq!(text.username, "ada");
+    let taken = members.insert(&Member::new(8, "ada")).await.unwrap_err();
+    assert_eq!(taken.kind(), StoreErrorKind::Conflict);
 }
 
 /// A property that is hidden behind the key's id belongs to others.

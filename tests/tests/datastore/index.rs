@@ -167,5 +167,15 @@ async fn nobody_is_taken_for_another_who_has_the_same_id_property() {
     }
     let error = accounts.by_login("bob").await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
-    assert!(said(&error).contains("have the same `uid`"), "{}", said(&error));
+    let words = "`uid` of an entity of kind `User` is also another's";
+    assert!(said(&error).contains(words), "{}", said(&error));
+    let unindexed = in_project(&project).add_unindexed(["uid"]);
+    let unindexed = unindexed.with_users(|user: &Raw| &user.username);
+    let unindexed = unindexed.build().await.expect("a store");
+    let grace = Raw { uid: "u-8".to_owned(), ..twin(3, "grace") };
+    unindexed.insert(&grace).await.expect("a new user");
+    let error = accounts.by_login("grace").await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+    let words = "`uid` of an entity of kind `User` is not indexed";
+    assert!(said(&error).contains(words), "{}", said(&error));
 }

@@ -2,7 +2,7 @@
 //! index flags.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::mem::discriminant;
 
 use gcloud_sdk::google::datastore::v1::value::ValueType;
@@ -13,26 +13,67 @@ use super::ser::{Plain, Properties};
 use super::types::{to_key, to_lat_lng, to_timestamp};
 use crate::keys::LONGEST_INDEXED;
 
-/// How much is compared at most, to find elements of arrays that are stored elsewhere in them.
+/// How much is compared at most, to find elements of arrays that are stored elsewhere in them; each of the user's
+/// properties has a share.
 const MOST_COMPARED: usize = 400_000;
 /// Integers up to this have a double of their own.
 const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// The properties of an entity, after these are written to it. Of properties that are new, `unindexed`
 /// are excluded from indexes.
+///
+/// What the type wrote of the stored user, `before`, and does not write now is not to be there any more. Serde says
+/// so itself of a plain struct's fields, but not of flattened ones, nor of a variant's fields where the variant is
+/// another now.
 pub(crate) fn merge(
     stored: &HashMap<String, Value>,
+    before: &Properties,
     properties: Properties,
     unindexed: &[String],
     partition: &PartitionId,
 ) -> HashMap<String, Value> {
-    let merge = Merge { partition, left: Cell::new(MOST_COMPARED) };
-    merge.properties(stored, properties, unindexed)
+    let is_nested = |plain: &&Plain| matches!(plain, Plain::Array(_) | Plain::Entity(_));
+    let nested = properties.written.values().filter(is_nested).count();
+    let most = MOST_COMPARED / nested.max(1);
+    let merge = Merge { partition, unindexed, most, left: Cell::new(0) };
+    merge.properties(stored, properties, &Names::of(before), true)
+}
+
+/// The names of an entity's properties, and of those within them; of an array, those that any element has.
+#[derive(Default)]
+struct Names<'a>(BTreeMap<&'a str, Names<'a>>);
+
+/// No names.
+const NONE: &Names = &Names(BTreeMap::new());
+
+impl<'a> Names<'a> {
+    fn of(properties: &'a Properties) -> Self {
+        let mut names = Self::default();
+        names.add_properties(properties);
+        names
+    }
+
+    fn add_properties(&mut self, properties: &'a Properties) {
+        for (name, plain) in &properties.written {
+            self.0.entry(name).or_default().add(plain);
+        }
+    }
+
+    fn add(&mut self, plain: &'a Plain) {
+        match plain {
+            Plain::Entity(properties) => self.add_properties(properties),
+            Plain::Array(elements) => elements.iter().for_each(|element| self.add(element)),
+            _ => {}
+        }
+    }
 }
 
 struct Merge<'a> {
     partition: &'a PartitionId,
-    /// How much may still be compared.
+    unindexed: &'a [String],
+    /// How much may be compared for each property of the user.
+    most: usize,
+    /// How much is left of that.
     left: Cell<usize>,
 }
 
@@ -41,15 +82,29 @@ impl Merge<'_> {
         &self,
         stored: &HashMap<String, Value>,
         properties: Properties,
-        unindexed: &[String],
+        before: &Names<'_>,
+        is_user: bool,
     ) -> HashMap<String, Value> {
-        let mut merged = if properties.is_all { HashMap::new() } else { stored.clone() };
-        for name in properties.skipped {
+        let Properties { written, skipped, is_all } = properties;
+        let mut merged = match is_all {
+            true => HashMap::new(),
+            false => stored
+                .iter()
+                .filter(|(name, _)| !before.0.contains_key(name.as_str()))
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+        };
+        for name in skipped {
             merged.remove(name.as_ref());
         }
-        for (name, plain) in properties.written {
-            let mut value = self.value(stored.get(&name), plain);
-            if stored.get(&name).is_none_or(says_nothing) && unindexed.contains(&name) {
+        for (name, plain) in written {
+            if is_user {
+                self.left.set(self.most);
+            }
+            let before = before.0.get(name.as_str()).unwrap_or(NONE);
+            let mut value = self.value(stored.get(&name), plain, before);
+            let is_new = stored.get(&name).is_none_or(says_nothing);
+            if is_user && is_new && self.unindexed.contains(&name) {
                 exclude(&mut value);
             }
             merged.insert(name, value);
@@ -57,10 +112,10 @@ impl Merge<'_> {
         merged
     }
 
-    fn value(&self, stored: Option<&Value>, plain: Plain) -> Value {
-        let before = stored.and_then(|stored| stored.value_type.as_ref());
-        let plain = match before {
-            Some(before) => in_type_of(before, plain),
+    fn value(&self, stored: Option<&Value>, plain: Plain, before: &Names<'_>) -> Value {
+        let own = stored.and_then(|stored| stored.value_type.as_ref());
+        let plain = match own {
+            Some(own) => in_type_of(own, plain),
             None => plain,
         };
         let value_type = match plain {
@@ -76,32 +131,31 @@ impl Merge<'_> {
                 longitude: value.longitude,
             }),
             Plain::Key(mut key) => {
-                let own = key.partition_id.get_or_insert_default();
-                if own.project_id.is_empty() {
-                    own.project_id.clone_from(&self.partition.project_id);
+                let partition = key.partition_id.get_or_insert_default();
+                if partition.project_id.is_empty() {
+                    partition.project_id.clone_from(&self.partition.project_id);
                 }
                 ValueType::KeyValue(key)
             }
             Plain::Array(elements) => {
-                let stored = match before {
+                let stored = match own {
                     Some(ValueType::ArrayValue(array)) => array.values.as_slice(),
                     _ => &[],
                 };
-                ValueType::ArrayValue(self.array(stored, elements))
+                ValueType::ArrayValue(self.array(stored, elements, before))
             }
-            Plain::Entity(properties) => ValueType::EntityValue(match before {
+            Plain::Entity(properties) => ValueType::EntityValue(match own {
                 Some(ValueType::EntityValue(entity)) => Entity {
-                    properties: self.properties(&entity.properties, properties, &[]),
-                    ..entity.clone()
+                    key: entity.key.clone(),
+                    properties: self.properties(&entity.properties, properties, before, false),
                 },
                 _ => Entity {
                     key: None,
-                    properties: self.properties(&HashMap::new(), properties, &[]),
+                    properties: self.properties(&HashMap::new(), properties, NONE, false),
                 },
             }),
         };
-        let is_same_type =
-            before.is_some_and(|before| discriminant(before) == discriminant(&value_type));
+        let is_same_type = own.is_some_and(|own| discriminant(own) == discriminant(&value_type));
         let meaning = stored.filter(|_| is_same_type).map_or(0, |stored| stored.meaning);
         let mut value =
             Value { meaning, exclude_from_indexes: false, value_type: Some(value_type) };
@@ -119,7 +173,7 @@ impl Merge<'_> {
 
     /// An element that is stored already stays as it is, with all that the type does not know of it, wherever
     /// it is now; any other is written over the stored one at its index, unless that is one of those.
-    fn array(&self, stored: &[Value], elements: Vec<Plain>) -> ArrayValue {
+    fn array(&self, stored: &[Value], elements: Vec<Plain>, before: &Names<'_>) -> ArrayValue {
         let mut is_left = vec![true; stored.len()];
         let mut kept: Vec<Option<usize>> = Vec::with_capacity(elements.len());
         // Mostly it is at its place, or after the last that was found.
@@ -129,12 +183,13 @@ impl Merge<'_> {
             let is_it = |index: &usize| {
                 is_left.get(*index) == Some(&true)
                     && self.may_compare(size)
-                    && self.value(Some(&stored[*index]), plain.clone()) == stored[*index]
+                    && self.value(Some(&stored[*index]), plain.clone(), before) == stored[*index]
             };
             let mut found = [own, next].into_iter().find(is_it);
             // Where much has changed, looking has an end.
             if found.is_none() && self.left.get() >= size {
-                found = (0..stored.len()).find(is_it);
+                let mut others = (0..stored.len()).filter(|index| ![own, next].contains(index));
+                found = others.find(is_it);
             }
             if let Some(index) = found {
                 is_left[index] = false;
@@ -143,8 +198,11 @@ impl Merge<'_> {
             kept.push(found);
         }
         let written = elements.into_iter().zip(kept).enumerate().map(|(own, (plain, kept))| {
-            let before = kept.or_else(|| (is_left.get(own) == Some(&true)).then_some(own));
-            self.value(before.map(|index| &stored[index]), plain)
+            if let Some(kept) = kept {
+                return stored[kept].clone();
+            }
+            let own = stored.get(own).filter(|_| is_left[own]);
+            self.value(own, plain, before)
         });
         let mut values: Vec<_> = written.collect();
         // Google's Python library refuses an array that is indexed in parts.
@@ -199,8 +257,9 @@ fn in_type_of(stored: &ValueType, plain: Plain) -> Plain {
         (ValueType::StringValue(_), Plain::Blob(bytes)) => {
             String::from_utf8(bytes.clone()).ok().map(Plain::String)
         }
-        (ValueType::BlobValue(_), Plain::String(text)) => {
-            Some(Plain::Blob(text.clone().into_bytes()))
+        // Bytes that were read as text; others were read as something else.
+        (ValueType::BlobValue(own), Plain::String(text)) => {
+            str::from_utf8(own).is_ok().then(|| Plain::Blob(text.clone().into_bytes()))
         }
         // Whoever wrote a flag as a number reads it as one.
         (ValueType::IntegerValue(0 | 1), Plain::Boolean(flag)) => {

@@ -46,35 +46,6 @@ impl Plain {
             _ => 1,
         }
     }
-
-    fn skip_what_was_dropped(&mut self, before: &Self) {
-        match (self, before) {
-            (Self::Entity(own), Self::Entity(before)) => own.skip_what_was_dropped(before),
-            (Self::Array(own), Self::Array(before)) => {
-                // Which element was which is not known yet: none has what any has dropped.
-                let mut any = Self::Entity(Properties::default());
-                before.iter().for_each(|before| any.add_names_of(before));
-                own.iter_mut().for_each(|own| own.skip_what_was_dropped(&any));
-            }
-            _ => {}
-        }
-    }
-
-    /// Has the names of both, at every depth.
-    fn add_names_of(&mut self, other: &Self) {
-        match (self, other) {
-            (Self::Entity(own), Self::Entity(other)) => {
-                for (name, other) in &other.written {
-                    match own.written.get_mut(name) {
-                        Some(own) => own.add_names_of(other),
-                        None => own.put(name, other.clone()),
-                    }
-                }
-            }
-            (Self::Array(own), Self::Array(other)) => own.extend_from_slice(other),
-            _ => {}
-        }
-    }
 }
 
 /// Properties to write.
@@ -95,18 +66,6 @@ impl Properties {
     /// Adds a property of a name that can be one.
     pub(crate) fn put(&mut self, name: &str, plain: Plain) {
         self.written.insert(name.to_owned(), plain);
-    }
-
-    /// What the type wrote of the stored user and does not write now is not to be there any more. Serde
-    /// says so itself of a plain struct's fields, but not of flattened ones, nor of a variant's fields where
-    /// the variant is another now.
-    pub(crate) fn skip_what_was_dropped(&mut self, before: &Self) {
-        for (name, before) in &before.written {
-            match self.written.get_mut(name) {
-                Some(plain) => plain.skip_what_was_dropped(before),
-                None => self.skipped.push(name.clone().into()),
-            }
-        }
     }
 
     /// Neither writes nor removes this property.

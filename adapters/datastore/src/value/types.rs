@@ -236,8 +236,11 @@ pub(super) fn to_key(plain: &Plain) -> Option<Key> {
 
 fn to_path_element(plain: &Plain) -> Option<key::PathElement> {
     let Plain::Entity(step) = plain else { return None };
-    let (which, Plain::Array(step)) = step.written.first_key_value()? else { return None };
-    let (kind, id) = match (which.as_str(), step.as_slice()) {
+    let (which, Plain::Array(own)) = step.written.first_key_value()? else { return None };
+    if step.written.len() > 1 {
+        return None;
+    }
+    let (kind, id) = match (which.as_str(), own.as_slice()) {
         ("id", [Plain::String(kind), Plain::Integer(id)]) => (kind, IdType::Id(*id)),
         ("name", [Plain::String(kind), Plain::String(name)]) => (kind, IdType::Name(name.clone())),
         _ => return None,

@@ -200,22 +200,29 @@ impl Server {
 
     /// Kills the server as a crash would: no farewell, nothing flushed.
     pub fn kill(&mut self) {
-        if let Some((mut guardian, _)) = self.guardian.take() {
+        if let Some((mut guardian, process)) = self.guardian.take() {
+            let children = children(process);
             if let Some(mut pipe) = guardian.stdin.take() {
                 let _ = pipe.write_all(b"kill\n");
             }
             let _ = guardian.wait();
+            // They would notice, and answer until then.
+            signal("-KILL", &children);
+            let begun = Instant::now();
+            while children.iter().any(|child| is_alive(*child)) && begun.elapsed() < PATIENCE {
+                sleep(PAUSE);
+            }
         }
     }
 
     /// Lets the server end by itself, with all that it has been told written down.
     pub fn stop(&mut self) {
         if let Some((_, process)) = &self.guardian {
-            let signal = match self.kind {
+            let how = match self.kind {
                 Kind::Datastore | Kind::Firestore => datastore::end(&self.program),
                 _ => "-TERM",
             };
-            let _ = Command::new("kill").args([signal, &process.to_string()]).status();
+            signal(how, &[*process]);
         }
         let begun = Instant::now();
         while self.is_running() && begun.elapsed() < PATIENCE {
@@ -228,10 +235,9 @@ impl Server {
     /// on.
     pub fn freeze(&self, is_frozen: bool) {
         let Some((_, process)) = &self.guardian else { return };
-        let signal = if is_frozen { "-STOP" } else { "-CONT" };
-        let children = children(*process).into_iter().chain([*process]);
-        let processes: Vec<String> = children.map(|process| process.to_string()).collect();
-        let _ = Command::new("kill").arg(signal).args(processes).status();
+        let mut processes = children(*process);
+        processes.push(*process);
+        signal(if is_frozen { "-STOP" } else { "-CONT" }, &processes);
     }
 
     /// Starts it again on what it had written, and waits until it answers.
@@ -385,6 +391,21 @@ fn free_port(kind: Kind) -> Result<u16, String> {
         }
     }
     Err("no free port".to_owned())
+}
+
+/// Sends a signal to those of these processes that are still there.
+fn signal(signal: &str, processes: &[u32]) {
+    if processes.is_empty() {
+        return;
+    }
+    let processes = processes.iter().map(ToString::to_string);
+    let _ = Command::new("kill").arg(signal).args(processes).stderr(Stdio::null()).status();
+}
+
+/// Whether a process still does something: one that nobody has asked how it ended does not.
+fn is_alive(process: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:") && !line.contains("Z (zombie)"))
 }
 
 /// The processes that this one has started: PostgreSQL has one for each connection.

@@ -59,13 +59,13 @@ fn new_properties_are_indexed_unless_told_otherwise_or_too_long() {
     // One that was indexed has to be excluded then, too.
     assert!(after(&stored([("name", text("ada"))]), &known(&long))["name"].exclude_from_indexes);
     let names = ["name".to_owned()];
-    let written = merge(&Stored::new(), write(&known("ada")).unwrap(), &names, &partition());
+    let written = with_unindexed(&Stored::new(), &known("ada"), &names);
     assert!(written["name"].exclude_from_indexes);
     let before = stored([("name", text("ada"))]);
-    let written = merge(&before, write(&known("ada")).unwrap(), &names, &partition());
+    let written = with_unindexed(&before, &known("ada"), &names);
     assert!(!written["name"].exclude_from_indexes, "what is there keeps its own");
-    let list = write(&BTreeMap::from([("name", ["a", "b"])])).unwrap();
-    let written = merge(&Stored::new(), list, &names, &partition());
+    let list = BTreeMap::from([("name", ["a", "b"])]);
+    let written = with_unindexed(&Stored::new(), &list, &names);
     assert_eq!(written["name"], array([unindexed(text("a")), unindexed(text("b"))]));
 }
 
@@ -281,9 +281,7 @@ fn what_another_variant_wrote_is_gone() {
         panic!("an entity")
     };
     contact.properties.insert("more".to_owned(), integer(1));
-    let mut properties = write(&changed).unwrap();
-    properties.skip_what_was_dropped(&write(&person).unwrap());
-    let written = merge(&before, properties, &[], &partition());
+    let written = super::changed(&before, &person, &changed);
     assert_eq!(read_back::<Person>(&written), changed);
     assert_eq!(written["contact"], entity([("phone", text("7")), ("more", integer(1))]));
     assert_eq!(written["security"], entity([("b", integer(1))]));
@@ -311,38 +309,100 @@ fn what_an_element_has_dropped_is_gone_wherever_the_element_is() {
     for changed in
         [vec![device("laptop", None)], vec![phone.clone(), device("laptop", None), phone]]
     {
-        let mut properties = write(&devices(&changed)).unwrap();
-        properties.skip_what_was_dropped(&write(&owned).unwrap());
-        let written = merge(&before, properties, &[], &partition());
+        let written = super::changed(&before, &owned, &devices(&changed));
         assert_eq!(read_back::<HashMap<String, Vec<Device>>>(&written)["devices"], changed);
     }
 }
 
-/// However arrays are nested, and whatever their elements have become, the end is in sight.
+/// Bytes that are no text are read as something else, which is written as what it is.
+#[test]
+fn text_stays_bytes_only_where_the_bytes_were_text() {
+    let before = stored([("name", blob(b"\xff")), ("key", array([blob(b"a"), blob(b"\xff")]))]);
+    let written = after(&before, &BTreeMap::from([("name", "ada")]));
+    assert_eq!(written["name"], text("ada"));
+    let written = after(&before, &BTreeMap::from([("key", ["b", "c"])]));
+    assert_eq!(written["key"], array([blob(b"b"), text("c")]));
+}
+
+/// However arrays are nested, and whatever their elements have become, the end is in sight; other arrays are none
+/// the worse for it.
 #[test]
 fn elements_within_elements_are_looked_for_no_longer_than_it_pays() {
-    fn nested(depth: usize) -> Value {
-        let elements = (0..30).map(|number| match depth {
-            0 => entity([("name", text(&number.to_string())), ("more", integer(number))]),
-            _ => entity([("list", nested(depth - 1)), ("name", text(&number.to_string()))]),
-        });
-        array(elements.collect::<Vec<_>>())
+    #[derive(Clone, Deserialize, Serialize)]
+    struct Lists {
+        deep: Vec<Node>,
+        plain: Vec<Name>,
     }
-    #[derive(Deserialize, Serialize)]
+    #[derive(Clone, Deserialize, Serialize)]
     struct Node {
         name: String,
         #[serde(default)]
         list: Vec<Node>,
-        #[serde(default)]
-        is_new: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        new: Option<bool>,
     }
-    let before = stored([("list", nested(2))]);
-    let read: BTreeMap<String, Vec<Node>> = read_back(&before);
-    let written = after(&before, &read);
-    let Some(ValueType::ArrayValue(list)) = &written["list"].value_type else { panic!("an array") };
-    let Some(ValueType::EntityValue(first)) = &list.values[7].value_type else {
-        panic!("an entity")
-    };
-    assert_eq!(first.properties["name"], text("7"));
-    assert_eq!(first.properties["is_new"], of(ValueType::BooleanValue(false)));
+    #[derive(Clone, Deserialize, Serialize)]
+    struct Name {
+        name: String,
+    }
+    fn nested(from: i64, depth: usize) -> Value {
+        let elements = (from..30).map(|number| {
+            let (name, more) = (("name", text(&number.to_string())), ("more", integer(number)));
+            match depth {
+                0 => entity([name, more]),
+                _ => entity([name, more, ("list", nested(0, depth - 1))]),
+            }
+        });
+        array(elements.collect::<Vec<_>>())
+    }
+    fn renew(list: &mut [Node]) {
+        for node in list {
+            node.new = Some(true);
+            renew(&mut node.list);
+        }
+    }
+    fn at(list: &Value, path: &[usize]) -> Stored {
+        let Some(ValueType::ArrayValue(list)) = &list.value_type else { panic!("an array") };
+        let Some(ValueType::EntityValue(own)) = &list.values[path[0]].value_type else {
+            panic!("an entity")
+        };
+        match path {
+            [_] => own.properties.clone(),
+            _ => at(&own.properties["list"], &path[1..]),
+        }
+    }
+    let before = stored([("deep", nested(0, 2)), ("plain", nested(0, 0))]);
+    let was: Lists = read_back(&before);
+    let mut now = was.clone();
+    renew(&mut now.deep);
+    now.plain.remove(0);
+    let written = changed(&before, &was, &now);
+    for path in [&[7][..], &[7, 8], &[7, 8, 9]] {
+        let last = path.last().map(|last| integer(*last as i64));
+        let properties = at(&written["deep"], path);
+        assert_eq!(properties.get("more"), last.as_ref(), "{path:?}");
+        assert_eq!(properties["new"], of(ValueType::BooleanValue(true)), "{path:?}");
+    }
+    assert_eq!(written["plain"], nested(1, 0));
+}
+
+/// Elements whose names are all different, as of maps by somebody's id.
+#[test]
+fn what_was_dropped_is_known_without_a_list_for_each_element() {
+    #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+    struct Open {
+        #[serde(flatten)]
+        rest: BTreeMap<String, i64>,
+    }
+    let element =
+        |number: i64| Open { rest: (0..20).map(|own| (format!("{number}-{own}"), own)).collect() };
+    let was = BTreeMap::from([("list", (0..1_000).map(element).collect::<Vec<_>>())]);
+    let before = after(&Stored::new(), &was);
+    let mut now = was.clone();
+    let list = now.get_mut("list").unwrap();
+    list.remove(0);
+    list[7].rest.remove("8-3");
+    let written = changed(&before, &was, &now);
+    let read: HashMap<String, Vec<Open>> = read_back(&written);
+    assert!(read["list"] == now["list"]);
 }

@@ -83,7 +83,17 @@ fn partition() -> PartitionId {
 
 /// What is stored after this was written over it.
 fn after<T: Serialize>(before: &Stored, value: &T) -> Stored {
-    merge(before, write(value).unwrap(), &[], &partition())
+    with_unindexed(before, value, &[])
+}
+
+/// The same, where properties that are new are excluded from indexes.
+fn with_unindexed<T: Serialize>(before: &Stored, value: &T, unindexed: &[String]) -> Stored {
+    merge(before, &Properties::default(), write(value).unwrap(), unindexed, &partition())
+}
+
+/// What is stored after this was written over it, where that was written by the same type.
+fn changed<T: Serialize>(before: &Stored, was: &T, value: &T) -> Stored {
+    merge(before, &write(was).unwrap(), write(value).unwrap(), &[], &partition())
 }
 
 fn read_back<T: DeserializeOwned>(properties: &Stored) -> T {
