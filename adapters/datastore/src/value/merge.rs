@@ -32,11 +32,36 @@ pub(crate) fn merge(
     unindexed: &[String],
     partition: &PartitionId,
 ) -> HashMap<String, Value> {
+    let before = Names::of(before);
     let is_nested = |plain: &&Plain| matches!(plain, Plain::Array(_) | Plain::Entity(_));
-    let nested = properties.written.values().filter(is_nested).count();
-    let most = MOST_COMPARED / nested.max(1);
-    let merge = Merge { partition, unindexed, most, left: Cell::new(0) };
-    merge.properties(stored, properties, &Names::of(before), true)
+    let share = MOST_COMPARED / properties.written.values().filter(is_nested).count().max(1);
+    let mut merged = kept(stored, &properties, &before);
+    for (name, plain) in properties.written {
+        let merge = Merge { partition, left: Cell::new(share) };
+        let own = stored.get(&name);
+        let mut value = merge.value(own, plain, before.within(&name));
+        if own.is_none_or(says_nothing) && unindexed.contains(&name) {
+            exclude(&mut value);
+        }
+        merged.insert(name, value);
+    }
+    merged
+}
+
+/// What is stored and stays, whatever is written.
+fn kept(
+    stored: &HashMap<String, Value>,
+    properties: &Properties,
+    before: &Names<'_>,
+) -> HashMap<String, Value> {
+    if properties.is_all {
+        return HashMap::new();
+    }
+    let stays = |name: &String| {
+        !before.0.contains_key(name.as_str()) && !properties.skipped.iter().any(|own| own == name)
+    };
+    let kept = stored.iter().filter(|(name, _)| stays(name));
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// The names of an entity's properties, and of those within them; of an array, those that any element has.
@@ -51,6 +76,11 @@ impl<'a> Names<'a> {
         let mut names = Self::default();
         names.add_properties(properties);
         names
+    }
+
+    /// Of what is within the property of this name.
+    fn within(&self, name: &str) -> &Self {
+        self.0.get(name).unwrap_or(NONE)
     }
 
     fn add_properties(&mut self, properties: &'a Properties) {
@@ -70,10 +100,7 @@ impl<'a> Names<'a> {
 
 struct Merge<'a> {
     partition: &'a PartitionId,
-    unindexed: &'a [String],
-    /// How much may be compared for each property of the user.
-    most: usize,
-    /// How much is left of that.
+    /// How much may still be compared.
     left: Cell<usize>,
 }
 
@@ -83,30 +110,10 @@ impl Merge<'_> {
         stored: &HashMap<String, Value>,
         properties: Properties,
         before: &Names<'_>,
-        is_user: bool,
     ) -> HashMap<String, Value> {
-        let Properties { written, skipped, is_all } = properties;
-        let mut merged = match is_all {
-            true => HashMap::new(),
-            false => stored
-                .iter()
-                .filter(|(name, _)| !before.0.contains_key(name.as_str()))
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect(),
-        };
-        for name in skipped {
-            merged.remove(name.as_ref());
-        }
-        for (name, plain) in written {
-            if is_user {
-                self.left.set(self.most);
-            }
-            let before = before.0.get(name.as_str()).unwrap_or(NONE);
-            let mut value = self.value(stored.get(&name), plain, before);
-            let is_new = stored.get(&name).is_none_or(says_nothing);
-            if is_user && is_new && self.unindexed.contains(&name) {
-                exclude(&mut value);
-            }
+        let mut merged = kept(stored, &properties, before);
+        for (name, plain) in properties.written {
+            let value = self.value(stored.get(&name), plain, before.within(&name));
             merged.insert(name, value);
         }
         merged
@@ -147,11 +154,11 @@ impl Merge<'_> {
             Plain::Entity(properties) => ValueType::EntityValue(match own {
                 Some(ValueType::EntityValue(entity)) => Entity {
                     key: entity.key.clone(),
-                    properties: self.properties(&entity.properties, properties, before, false),
+                    properties: self.properties(&entity.properties, properties, before),
                 },
                 _ => Entity {
                     key: None,
-                    properties: self.properties(&HashMap::new(), properties, NONE, false),
+                    properties: self.properties(&HashMap::new(), properties, NONE),
                 },
             }),
         };
