@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tower_keep::{Account, LoginStore, StoreErrorKind, UserDirectory, UserStore};
 use tower_keep_datastore::DatastoreStore;
@@ -54,6 +54,9 @@ pub fn drops_by_itself() -> bool {
     std::env::var("KEEP_STORE").is_ok_and(|kind| kind.starts_with("redis"))
 }
 
+/// For a call to a store: other tests run beside, and transactions may wait for each other.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 fn url(variable: &str) -> String {
     std::env::var(variable)
         .unwrap_or_else(|_| panic!("{variable} is not set; `cargo xtask test` starts a server"))
@@ -67,7 +70,8 @@ fn prefix() -> String {
 }
 
 async fn redis(url: String) -> Arc<dyn AnyStore> {
-    let store = RedisStore::builder(url).with_key_prefix(prefix()).build().await;
+    let builder = RedisStore::builder(url).with_key_prefix(prefix());
+    let store = builder.with_timeout(PATIENCE).build().await;
     Arc::new(store.expect("the store opens"))
 }
 
@@ -75,15 +79,14 @@ async fn redis(url: String) -> Arc<dyn AnyStore> {
 async fn datastore(url: String) -> Arc<dyn AnyStore> {
     let project = format!("datastore://{}", prefix().replace('_', "-").trim_end_matches('-'));
     let builder = DatastoreStore::builder(project).with_emulator(url);
-    // Its transactions may wait for each other for seconds.
-    let store = builder.with_timeout(Duration::from_secs(20)).build().await;
+    let store = builder.with_timeout(PATIENCE).build().await;
     Arc::new(store.expect("the store opens"))
 }
 
 /// Few connections, as all tests share a server.
 async fn opened<D: Dialect>(builder: SqlStoreBuilder<D>) -> Arc<dyn AnyStore> {
     let builder = builder.with_table_prefix(prefix());
-    let store = builder.with_max_connections(4).migrate().build().await;
+    let store = builder.with_max_connections(4).with_timeout(PATIENCE).migrate().build().await;
     Arc::new(store.expect("the store opens"))
 }
 
@@ -91,6 +94,9 @@ async fn opened<D: Dialect>(builder: SqlStoreBuilder<D>) -> Arc<dyn AnyStore> {
 pub trait Watched {
     /// How many users or logins were looked up since anything was last counted.
     fn loads(&self) -> usize;
+
+    /// Waits until this is asked, since anything was last counted.
+    fn asked(&self, call: Call) -> impl Future<Output = ()> + Send;
 
     /// Makes every call fail, or work again.
     fn set_down(&self, is_down: bool);
@@ -107,6 +113,14 @@ impl Watched for WatchedStore {
     fn loads(&self) -> usize {
         let is_load = |call: &Call| matches!(call, Call::ById | Call::LoadLogin);
         self.take_calls().into_iter().filter(is_load).count()
+    }
+
+    async fn asked(&self, call: Call) {
+        let begun = Instant::now();
+        while !self.take_calls().contains(&call) {
+            assert!(begun.elapsed() < PATIENCE, "{call:?} is asked");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     fn set_down(&self, is_down: bool) {

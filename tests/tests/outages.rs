@@ -52,7 +52,7 @@ fn end(record: &SessionRecord) -> End {
 const CLIENTS: usize = 64;
 const LOAD: Duration = Duration::from_secs(30);
 const KILLED_AFTER: Duration = Duration::from_secs(10);
-const DOWN: Duration = Duration::from_secs(5);
+const DOWN: Duration = Duration::from_secs(8);
 /// How soon everybody is served again.
 const RECOVERY: Duration = Duration::from_secs(1);
 
@@ -154,10 +154,41 @@ async fn hangs<D: Dialect>(kind: Kind) {
     begin(&store).await;
 }
 
+/// Waits until so many of the store's transactions wait for a lock.
+async fn until_they_wait<D: Dialect + Waiting>(server: &Server, transactions: i64) {
+    let begun = Instant::now();
+    while D::waiting(server).await < transactions {
+        assert!(begun.elapsed() < Duration::from_secs(30), "they wait");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// How many transactions wait for a lock.
+trait Waiting {
+    async fn waiting(server: &Server) -> i64;
+}
+
+impl Waiting for PostgresDialect {
+    async fn waiting(server: &Server) -> i64 {
+        let mut asking = PgConnection::connect(&server.url()).await.expect("a connection");
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        sqlx::query_scalar(sql).fetch_one(&mut asking).await.expect("who waits")
+    }
+}
+
+impl Waiting for MySqlDialect {
+    async fn waiting(server: &Server) -> i64 {
+        let mut asking = MySqlConnection::connect(&server.url()).await.expect("a connection");
+        let sql =
+            "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
+        sqlx::query_scalar(sql).fetch_one(&mut asking).await.expect("who waits")
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_is_cut_off_may_have_been_done_and_says_so() {
     let mut server = server(Kind::Postgres);
-    let store = open::<PostgresDialect>(&server, Duration::from_secs(5)).await;
+    let store = open::<PostgresDialect>(&server, Duration::from_secs(8)).await;
     let record = begin(&store).await;
     let mut other = PgConnection::connect(&server.url()).await.expect("a connection");
     other.execute("BEGIN; SELECT * FROM keep_sessions FOR UPDATE").await.expect("a lock");
@@ -165,7 +196,7 @@ async fn a_write_that_is_cut_off_may_have_been_done_and_says_so() {
     let rotate = tokio::spawn(async move { waiting.rotate(&rotation).await });
     let (waiting, ends) = (store.clone(), end(&record));
     let revoke = tokio::spawn(async move { waiting.revoke(&[record.key], &ends).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    until_they_wait::<PostgresDialect>(&server, 2).await;
     server.kill();
     let cut = rotate.await.expect("no panic").expect_err("it was cut off");
     assert_eq!(cut.kind(), StoreErrorKind::Timeout, "whether it was done is not known: {cut:?}");
@@ -220,7 +251,7 @@ async fn of_a_deadlock_the_store_tries_again() {
     let mut other = PgConnection::connect(&postgres.url()).await.expect("a connection");
     // The store's transaction is the one that looks for deadlocks, and ends.
     other.execute("SET deadlock_timeout = '1h'; BEGIN").await.expect("a transaction");
-    gives_way(&store, "'\\x", async |sql| {
+    gives_way(&store, &postgres, "'\\x", async |sql| {
         other.execute(AssertSqlSafe(sql)).await.expect("the store gives way");
     })
     .await;
@@ -233,7 +264,7 @@ async fn of_a_deadlock_the_store_tries_again() {
     let rows =
         "START TRANSACTION; INSERT INTO heavy SELECT 1 FROM information_schema.columns LIMIT 300";
     other.execute(rows).await.expect("many rows");
-    gives_way(&store, "x'", async |sql| {
+    gives_way(&store, &mariadb, "x'", async |sql| {
         other.execute(AssertSqlSafe(sql)).await.expect("the store gives way");
     })
     .await;
@@ -241,7 +272,12 @@ async fn of_a_deadlock_the_store_tries_again() {
 
 /// The store locks one session and then another; a transaction of the application's, with `run`, the
 /// other one first. `quote` begins bytes in a statement.
-async fn gives_way<D: Dialect>(store: &SqlStore<D>, quote: &str, mut run: impl AsyncFnMut(String)) {
+async fn gives_way<D: Dialect + Waiting>(
+    store: &SqlStore<D>,
+    server: &Server,
+    quote: &str,
+    mut run: impl AsyncFnMut(String),
+) {
     let [first, second] = two(store).await;
     let touch = |record: &SessionRecord| {
         let key: String = record.key.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
@@ -250,7 +286,7 @@ async fn gives_way<D: Dialect>(store: &SqlStore<D>, quote: &str, mut run: impl A
     run(touch(&second)).await;
     let (revoking, keys, ends) = (store.clone(), [first.key, second.key], end(&first));
     let revoke = tokio::spawn(async move { revoking.revoke(&keys, &ends).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    until_they_wait::<D>(server, 1).await;
     run(touch(&first)).await;
     run("COMMIT".to_owned()).await;
     assert_eq!(revoke.await.expect("no panic").expect("tried again"), 2);

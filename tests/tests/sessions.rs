@@ -75,7 +75,8 @@ async fn a_slow_request_during_logout_never_brings_the_session_back() {
         let mut browser = site.logged_in("user=notch&remember=1").await;
         let mut slow = copy_of(&site, &browser);
         slow.close_browser();
-        site.store.set(Call::Rotate, Trouble::Delays(Duration::from_millis(60)));
+        site.store.set(Call::Rotate, Trouble::Delays(Duration::from_millis(500)));
+        site.store.take_calls();
         let in_flight = tokio::spawn(async move {
             let answer = slow.get(path).await;
             (answer, slow)
@@ -83,7 +84,7 @@ async fn a_slow_request_during_logout_never_brings_the_session_back() {
         if path == "/slow" {
             site.gate.reached().await;
         } else {
-            tokio::time::sleep(Duration::from_millis(30)).await;
+            site.store.asked(Call::Rotate).await;
         }
         assert_eq!(browser.get("/logout").await.text(), "notch");
         site.gate.open();

@@ -100,12 +100,14 @@ fn prefix() -> String {
 }
 
 fn builder<D: Tested>() -> SqlStoreBuilder<D> {
-    SqlStore::builder(D::url()).with_table_prefix(prefix()).migrate()
+    let builder = SqlStore::builder(D::url()).with_timeout(Duration::from_secs(20));
+    builder.with_table_prefix(prefix()).migrate()
 }
 
 /// A store of other tables in the same database, whose users are to be told.
 fn beside<D: Tested>(store: &SqlStore<D>) -> SqlStoreBuilder<D> {
-    SqlStore::builder_on(store.pool().clone()).with_table_prefix(prefix()).migrate()
+    let builder = SqlStore::builder_on(store.pool().clone()).with_timeout(Duration::from_secs(20));
+    builder.with_table_prefix(prefix()).migrate()
 }
 
 /// Runs a test on each database, as three tests.

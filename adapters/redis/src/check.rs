@@ -28,7 +28,7 @@ pub(crate) async fn check(servers: &Servers, timeout: Duration) -> Result<(), Fa
             check_server(&info)
         }
         Topology::Cluster(cluster) => {
-            cluster.learn().await.map_err(|fault| {
+            cluster.learn(deadline).await.map_err(|fault| {
                 if fault.says("cluster support disabled") {
                     let words = "this server is none of a cluster: let the URL begin with redis://";
                     return Fault::unsupported(words);

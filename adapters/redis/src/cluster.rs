@@ -137,7 +137,8 @@ impl Cluster {
         }
         let learning = Learning(Arc::clone(self));
         tokio::spawn(async move {
-            if let Err(fault) = learning.0.learn().await {
+            let deadline = Instant::now() + TO_LEARN.min(learning.0.settings.timeout);
+            if let Err(fault) = learning.0.learn(deadline).await {
                 debug!(?fault, "no node of the cluster says which slots it has");
             }
             sleep(PAUSE).await;
@@ -145,8 +146,7 @@ impl Cluster {
     }
 
     /// Asks the nodes that are known, and the first ones, until one says who has which slots.
-    pub(crate) async fn learn(&self) -> Result<(), Fault> {
-        let deadline = Instant::now() + TO_LEARN.min(self.settings.timeout);
+    pub(crate) async fn learn(&self, deadline: Instant) -> Result<(), Fault> {
         // First those that can be reached, and not always the same.
         let (mut candidates, mut failing): (Vec<_>, Vec<_>) = {
             let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,7 @@
 //! The store contracts, against one server, Sentinel and a cluster.
 
+use std::time::Duration;
+
 use tower_keep_redis::RedisStore;
 use tower_keep_testkit::contract;
 
@@ -10,7 +12,8 @@ fn url(variable: &str) -> String {
 }
 
 async fn keeps_every_clause(variable: &str) {
-    let store = RedisStore::builder(url(variable)).build().await.expect("a store");
+    let builder = RedisStore::builder(url(variable)).with_timeout(Duration::from_secs(20));
+    let store = builder.build().await.expect("a store");
     contract::run_all(|| async { store.clone() }).await;
 }
 

@@ -13,7 +13,8 @@ use tower_keep_sqlite::SqliteStore;
 use tower_keep_testkit::contract::sessions::new_record;
 
 async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
-    SqliteStore::builder(format!("sqlite:{}", path.display())).migrate().build().await
+    let builder = SqliteStore::builder(format!("sqlite:{}", path.display()));
+    builder.with_timeout(Duration::from_secs(20)).migrate().build().await
 }
 
 #[tokio::test]

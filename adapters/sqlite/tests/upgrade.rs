@@ -88,7 +88,8 @@ async fn everyone_stays_logged_in_and_the_earlier_release_runs_on() {
         NewLogin { record: &record, replacing: &[], ended_until: record.expires, limit: None };
     earlier.create(&login).await.unwrap();
 
-    let later = SqlStore::<Later>::builder(url.clone()).migrate().build().await.unwrap();
+    let later = SqlStore::<Later>::builder(url.clone()).with_timeout(Duration::from_secs(20));
+    let later = later.migrate().build().await.unwrap();
     let found = later.load_login(&record.key, None).await.unwrap().expect("she is logged in");
     assert_eq!((&*found.record, found.user.as_deref()), (&record, Some(&ada)));
     contract::run_all(|| async { later.clone() }).await;

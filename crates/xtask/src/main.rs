@@ -182,6 +182,7 @@ impl Servers {
                 }
                 kind => Server::start(kind)?,
             };
+            server.be_patient()?;
             servers.push(server);
         }
         Ok(Self(servers))

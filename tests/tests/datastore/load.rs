@@ -72,7 +72,7 @@ async fn it_is_killed_under_load_and_comes_back() {
     for (number, seen) in outcome.0.iter_mut().enumerate() {
         let lost = std::mem::take(&mut seen.wrong);
         assert!(number >= WHO_LOOK || lost.is_empty(), "{lost:?}");
-        assert!(lost.iter().all(|lost| lost.confirmed < killed), "{lost:?}");
+        assert!(lost.iter().all(|lost| lost.confirmed < until), "{lost:?}");
     }
     let late = outcome.served_but_for(killed..until, back);
     assert!(late <= RECOVERY, "the last failed {late:?} after the emulator was back");

@@ -270,7 +270,9 @@ async fn what_is_no_value_of_ours_is_corrupt_and_not_quoted() {
 async fn a_write_that_waits_for_replicas_says_when_they_do_not_have_it() {
     let alone = server();
     let builder = |url: String| RedisStore::builder(url).with_replicas_to_wait_for(1);
-    let store = impatient(|| builder(alone.url()), Duration::from_secs(2)).await;
+    // Of the time a part is for waiting; the rest has to do for all else.
+    begin(&open(&alone.url()).await, "2").await;
+    let store = impatient(|| builder(alone.url()), Duration::from_secs(8)).await;
     let record = new_record(&"1".into());
     let error = store.create(&login(&record)).await.expect_err("there is no replica");
     assert_eq!(error.kind(), StoreErrorKind::Timeout);

@@ -32,7 +32,8 @@ fn prefix() -> String {
 }
 
 async fn open(url: &str) -> RedisStore {
-    RedisStore::builder(url).build().await.expect("a store")
+    let builder = RedisStore::builder(url).with_timeout(Duration::from_secs(20));
+    builder.build().await.expect("a store")
 }
 
 /// A store that gives up soon, once it is open: its server has only just begun, beside others.
@@ -40,6 +41,9 @@ async fn impatient(builder: impl Fn() -> RedisStoreBuilder, timeout: Duration) -
     for _ in 0..10 {
         match builder().with_timeout(timeout).build().await {
             Err(error) if error.kind() == StoreErrorKind::Timeout => {}
+            Err(error) if error.kind() == StoreErrorKind::Unavailable => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
             store => return store.expect("a store"),
         }
     }
@@ -85,7 +89,7 @@ fn said(error: &StoreError) -> String {
 }
 
 async fn refused(url: &str) -> String {
-    let builder = RedisStore::builder(url).with_timeout(Duration::from_secs(2));
+    let builder = RedisStore::builder(url).with_timeout(Duration::from_secs(5));
     let error = builder.build().await.expect_err("it can't be opened");
     let said = said(&error);
     // What nobody waits for to get better.

@@ -1,6 +1,7 @@
 //! A server, and tables of a test's own in it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tower_keep_mysql::{MySqlStore, MySqlStoreBuilder};
 
@@ -19,5 +20,6 @@ pub(crate) fn prefix() -> String {
 
 /// A store's builder, whose tables are the test's own.
 pub(crate) fn builder() -> MySqlStoreBuilder {
-    MySqlStore::builder(url()).with_table_prefix(prefix()).migrate()
+    let builder = MySqlStore::builder(url()).with_timeout(Duration::from_secs(20));
+    builder.with_table_prefix(prefix()).migrate()
 }

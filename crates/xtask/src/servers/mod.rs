@@ -155,6 +155,15 @@ impl Server {
         Ok(server)
     }
 
+    /// Lets those of several that watch each other be patient, as nobody is going to kill one.
+    ///
+    /// # Errors
+    ///
+    /// One of them does not answer, or refuses.
+    pub fn be_patient(&self) -> Result<(), String> {
+        redis::be_patient(self)
+    }
+
     /// The servers that belong to it: of sentinels the master, its replica and the other sentinels; of a
     /// cluster the other nodes, two masters first.
     pub fn members(&mut self) -> &mut [Self] {

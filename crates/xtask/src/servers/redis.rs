@@ -17,6 +17,8 @@ const SLOTS: usize = 16_384;
 
 /// How long a server is silent before the others take it for dead, in milliseconds.
 const DEAD_AFTER: &str = "1500";
+/// The same among servers that nobody kills: a busy machine is silent now and then.
+const DEAD_AFTER_ALL: &str = "20000";
 
 pub(super) fn url(server: &Server) -> String {
     let servers = std::iter::once(server).chain(&server.members);
@@ -111,6 +113,24 @@ pub(super) fn sentinels() -> Result<Server, String> {
     let mut first = sentinels.remove(0);
     first.members = [master, replica].into_iter().chain(sentinels).collect();
     Ok(first)
+}
+
+/// Nobody takes another for dead for what a busy machine does.
+pub(super) fn be_patient(server: &Server) -> Result<(), String> {
+    for server in std::iter::once(server).chain(&server.members) {
+        let words = match server.kind {
+            Kind::RedisSentinel => {
+                format!("SENTINEL SET {MASTER} down-after-milliseconds {DEAD_AFTER_ALL}")
+            }
+            Kind::RedisCluster => format!("CONFIG SET cluster-node-timeout {DEAD_AFTER_ALL}"),
+            _ => continue,
+        };
+        let answer = call(server.port, &words)?;
+        if !answer.contains("OK") {
+            return Err(format!("{words}: {answer}"));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn cluster() -> Result<Server, String> {
