@@ -22,9 +22,9 @@ type Answer<T> = std::result::Result<T, Response>;
 
 /// A request that was refused is followed by another after this.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A machine that does nothing for so long has something else to do.
+/// A gap this long means that the machine stood still.
 const STALL: Duration = Duration::from_millis(500);
-/// So long after it was begun a request may still fail for what the machine did.
+/// So long after it was begun a request may fail because the machine stood still.
 const LONGEST: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
@@ -74,7 +74,7 @@ pub async fn site(store: Arc<dyn AnyStore>) -> Serving {
 pub struct Seen {
     /// When requests were begun that were refused for a fault, and to which page.
     pub faults: Vec<(Instant, &'static str)>,
-    /// The same while the machine did nothing, which is no store's fault.
+    /// The same while the machine stood still, which is no store's fault.
     pub stalled: Vec<(Instant, &'static str)>,
     /// When requests were begun and answered that showed the secret.
     pub served: Vec<Range<Instant>>,
@@ -82,7 +82,8 @@ pub struct Seen {
     pub confirmed: usize,
     /// Answers that don't fit what was answered before.
     pub wrong: Vec<Wrong>,
-    /// How long the slowest look at the secret took that was answered with it, while the machine did something.
+    /// How long the slowest look at the secret took that was answered with it, but for those while the machine stood
+    /// still.
     pub slowest: Duration,
 }
 
@@ -114,6 +115,8 @@ async fn run(client: Client, stop: Arc<AtomicBool>) -> Seen {
     // After a login or a logout that failed, either is right until the next word is given: what was given up
     // may still be done, behind others that wait.
     let (mut is_sure, mut confirmed) = (true, Instant::now());
+    // Whether the word that was given last is still to be looked after.
+    let mut is_unchecked = false;
     while !stop.load(Ordering::Relaxed) {
         let mut next = 0;
         while let Some(&step) = steps.get(next) {
@@ -121,8 +124,9 @@ async fn run(client: Client, stop: Arc<AtomicBool>) -> Seen {
             let begun = Instant::now();
             let answer = browser.get(&path).await;
             let is_refused = answer.status == StatusCode::SERVICE_UNAVAILABLE;
-            // Who only looks does so again, and sees whether the word that was given last still counts.
-            if !is_refused || step != "/secret" || stop.load(Ordering::Relaxed) {
+            // Who was given a word looks again, and sees whether it still counts.
+            let looks_again = is_refused && is_unchecked && step == "/secret";
+            if !looks_again || stop.load(Ordering::Relaxed) {
                 next += 1;
             }
             if is_refused {
@@ -132,12 +136,14 @@ async fn run(client: Client, stop: Arc<AtomicBool>) -> Seen {
                 // A logout may have taken effect before its answer was lost; and so may a login, which ends the
                 // session that the browser has, and whose own cookies nobody got.
                 is_sure &= step == "/secret";
+                is_unchecked &= step == "/secret";
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
             let found = match (step, answer.status) {
                 ("/login" | "/logout", StatusCode::OK) => {
                     (is_in, is_sure, confirmed) = (step == "/login", true, Instant::now());
+                    is_unchecked = true;
                     seen.confirmed += 1;
                     continue;
                 }
@@ -153,7 +159,7 @@ async fn run(client: Client, stop: Arc<AtomicBool>) -> Seen {
                 let what = format!("{name} is {}", if found { "still in" } else { "out" });
                 seen.wrong.push(Wrong { confirmed, what });
             }
-            is_in = found;
+            (is_in, is_unchecked) = (found, false);
         }
     }
     seen
@@ -218,7 +224,7 @@ pub struct Load {
     _site: Serving,
 }
 
-/// When the machine did nothing, until nobody asks any more.
+/// When the machine stood still, until nobody asks any more.
 fn stalls(is_done: &mpsc::Receiver<()>) -> Vec<Range<Instant>> {
     let mut stalls = Vec::new();
     let mut last = Instant::now();
@@ -249,7 +255,7 @@ impl Load {
             all.push(client.await.expect("what a client saw"));
         }
         drop(self.done);
-        let stalls = self.stalls.join().expect("when the machine did nothing");
+        let stalls = self.stalls.join().expect("when the machine stood still");
         let is_stalled =
             |begun: Instant| stalls.iter().any(|at| at.start < begun + LONGEST && begun < at.end);
         for seen in &mut all {
@@ -260,7 +266,7 @@ impl Load {
         }
         if !stalls.is_empty() {
             let lengths: Vec<_> = stalls.iter().map(|at| at.end - at.start).collect();
-            println!("the machine did nothing for {lengths:?}: what failed then is not counted");
+            println!("the machine stood still for {lengths:?}: what failed then is not counted");
         }
         Outcome(all)
     }

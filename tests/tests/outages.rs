@@ -50,9 +50,9 @@ fn end(record: &SessionRecord) -> End {
 // ---- under load ----
 
 const CLIENTS: usize = 64;
-const LOAD: Duration = Duration::from_secs(30);
 const KILLED_AFTER: Duration = Duration::from_secs(10);
 const DOWN: Duration = Duration::from_secs(8);
+const AFTERWARDS: Duration = Duration::from_secs(12);
 /// How soon everybody is served again.
 const RECOVERY: Duration = Duration::from_secs(1);
 
@@ -81,7 +81,7 @@ async fn killed_under_load<D: Dialect>(kind: Kind) {
     })
     .await
     .expect("it comes back");
-    tokio::time::sleep(LOAD.saturating_sub(killed.elapsed() + KILLED_AFTER)).await;
+    tokio::time::sleep(AFTERWARDS).await;
     let late = load.stop().await.served_but_for(down, back);
     assert!(late <= RECOVERY, "the last failed {late:?} after the server was back");
     drop(server);
@@ -247,8 +247,12 @@ async fn waits_in_vain<D: Dialect>(store: &SqlStore<D>, record: &SessionRecord) 
 async fn of_a_deadlock_the_store_tries_again() {
     let timeout = Duration::from_secs(20);
     let postgres = server(Kind::Postgres);
-    let store = open::<PostgresDialect>(&postgres, timeout).await;
     let mut other = PgConnection::connect(&postgres.url()).await.expect("a connection");
+    // Each looks once, when it has waited so long: there has to be a deadlock by then.
+    for setting in ["ALTER SYSTEM SET deadlock_timeout = '4s'", "SELECT pg_reload_conf()"] {
+        other.execute(setting).await.expect("a setting");
+    }
+    let store = open::<PostgresDialect>(&postgres, timeout).await;
     // The store's transaction is the one that looks for deadlocks, and ends.
     other.execute("SET deadlock_timeout = '1h'; BEGIN").await.expect("a transaction");
     gives_way(&store, &postgres, "'\\x", async |sql| {

@@ -44,10 +44,10 @@
 //!
 //! A write keeps what is stored and the type does not know of: properties, of embedded entities too; whether
 //! each is indexed; and types, where the new value can have them (a string in RFC 3339 stays a timestamp where
-//! there was one, numbers stay integers or doubles, bytes a blob or a string). What `skip_serializing_if` skips is
+//! there was one, numbers stay integers or doubles, bytes a blob or a string; a login name alone becomes a string). What `skip_serializing_if` skips is
 //! removed, and what another variant wrote; what `skip_serializing` never writes stays as it is. A map is written
 //! whole. An element of an array that is equal to a stored one keeps what the type does not know of that one, wherever
-//! it is now (of thousands that have changed, not all are compared with all); any other is written over the one at its place. Nothing is written that could not be read again, as with
+//! it is now, as far as comparing goes, which has a limit (where thousands have changed); any other is written over the one at its place. Nothing is written that could not be read again, as with
 //! an `alias` under which a property is stored, while the type writes it under its name.
 //!
 //! Within `#[serde(flatten)]` serde reads values before it knows their types: there, ids and numbers are not read as

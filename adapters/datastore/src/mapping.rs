@@ -35,7 +35,7 @@ pub(crate) trait Mapping<U>: Send + Sync + 'static {
         None
     }
 
-    /// Properties that are never to be indexed.
+    /// Properties that are excluded from indexes when they are first written.
     fn unindexed(&self) -> &'static [&'static str] {
         &[]
     }
@@ -125,7 +125,9 @@ impl Mapping<Account> for Accounts {
             Some(_) => return Err(Error::new("a boolean was expected").within(ACTIVE)),
         };
         let is_changed = match take(STAMPED_HASH) {
-            None | Some(ValueType::NullValue(_)) => false,
+            // A stamp that others keep.
+            None => false,
+            Some(ValueType::NullValue(_)) => true,
             stamped => text(stamped).map_err(|error| error.within(STAMPED_HASH))? != hash,
         };
         let stamp = match take(STAMP) {

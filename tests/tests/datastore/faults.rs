@@ -243,7 +243,8 @@ async fn a_transaction_is_rolled_back_where_there_is_no_room_for_calls() {
     other.abort();
     let waiting = tokio::spawn(async move { store.by_id(&"7".into()).await.map(drop) });
     assert!(seen(&proxy, "Rollback").await);
-    assert!(waiting.await.expect("no panic").is_err());
+    let error = waiting.await.expect("no panic").unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Timeout, "it had the room");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

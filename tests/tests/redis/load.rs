@@ -69,12 +69,13 @@ struct Lost {
     earliest: Duration,
 }
 
-/// A master with a replica dies under load, by `harm`; the replica takes over.
+/// A master with a replica dies under load, by `harm`, which answers from when on it does nothing; the replica takes
+/// over.
 async fn a_master_dies_under_load(
     mut cluster: Server,
     replicas: usize,
     longest_away: Duration,
-    harm: impl FnOnce(&mut Server) + Send + 'static,
+    harm: impl FnOnce(&mut Server) -> Instant + Send + 'static,
 ) -> Lost {
     let port = cluster.port();
     let builder = || RedisStore::builder(cluster.url()).with_replicas_to_wait_for(replicas);
@@ -82,8 +83,7 @@ async fn a_master_dies_under_load(
     let load = Load::start(Arc::new(store), CLIENTS).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let victim = &mut cluster.members()[0];
-    let harmed = Instant::now();
-    harm(victim);
+    let harmed = harm(victim);
     tokio::time::sleep(Duration::from_secs(12)).await;
     let last = Instant::now() - Duration::from_secs(3);
     let outcome = load.stop().await;
@@ -123,7 +123,11 @@ async fn a_master_dies_under_load(
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_master_of_a_cluster_is_killed_under_load_and_its_replica_takes_over() {
     let cluster = Server::start(Kind::RedisCluster).expect("a cluster");
-    let lost = a_master_dies_under_load(cluster, 0, Duration::from_secs(6), Server::kill).await;
+    let lost = a_master_dies_under_load(cluster, 0, Duration::from_secs(6), |victim| {
+        victim.kill();
+        Instant::now()
+    })
+    .await;
     assert!(lost.earliest < Duration::from_secs(1), "{lost:?}");
 }
 
@@ -133,8 +137,10 @@ async fn what_waits_for_its_replica_is_not_lost_with_the_master() {
     // There is a replica to wait for again when the dead one is back.
     let lost = a_master_dies_under_load(cluster, 1, Duration::from_secs(11), |victim| {
         victim.kill();
+        let killed = Instant::now();
         std::thread::sleep(Duration::from_secs(5));
         victim.run().expect("it comes back");
+        killed
     })
     .await;
     assert_eq!(lost.writes, 0);
@@ -145,8 +151,10 @@ async fn a_master_of_a_cluster_hangs_under_load_and_its_replica_takes_over() {
     let cluster = Server::start(Kind::RedisCluster).expect("a cluster");
     let lost = a_master_dies_under_load(cluster, 0, Duration::from_secs(6), |victim| {
         victim.freeze(true);
+        let frozen = Instant::now();
         std::thread::sleep(Duration::from_secs(5));
         victim.freeze(false);
+        frozen
     })
     .await;
     assert!(lost.earliest < Duration::from_secs(1), "{lost:?}");
@@ -158,10 +166,10 @@ async fn the_master_of_sentinels_is_killed_under_load_and_its_replica_takes_over
     let store = impatient(|| RedisStore::builder(sentinels.url()), TIMEOUT).await;
     let load = Load::start(Arc::new(store), CLIENTS).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
-    let killed = Instant::now();
     // The machine of the master and of the first sentinel, as it were.
     sentinels.freeze(true);
     sentinels.members()[0].kill();
+    let killed = Instant::now();
     // A sentinel that was held up does nothing for half a minute.
     let (replica, other) = (sentinels.members()[1].port(), sentinels.members()[2].port());
     let patience = Instant::now() + Duration::from_secs(90);

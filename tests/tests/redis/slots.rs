@@ -74,7 +74,7 @@ async fn a_slot_that_moves_is_followed() {
     let keys: Vec<&str> = keys.lines().collect();
     assert!(keys.len() >= 3, "{keys:?}");
     let migrate = |key: &str| {
-        let words = format!("MIGRATE 127.0.0.1 {to} {key} 0 10000 AUTH secret");
+        let words = format!("MIGRATE 127.0.0.1 {to} {key} 0 4000 AUTH secret");
         assert!(["OK", "NOKEY"].contains(&ask(from, &words).as_str()), "{key}");
     };
     // The user's list there, their session here: who reads finds both.

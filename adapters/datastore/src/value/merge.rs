@@ -13,8 +13,8 @@ use super::ser::{Plain, Properties};
 use super::types::{to_key, to_lat_lng, to_timestamp};
 use crate::keys::LONGEST_INDEXED;
 
-/// How much is compared at most, to find elements of arrays that are stored elsewhere in them; each of the user's
-/// properties has a share.
+/// How much is compared at most, to find elements of arrays that are stored elsewhere in them. Each of the user's
+/// properties has a share, by its size.
 const MOST_COMPARED: usize = 400_000;
 /// Integers up to this have a double of their own.
 const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
@@ -33,10 +33,10 @@ pub(crate) fn merge(
     partition: &PartitionId,
 ) -> HashMap<String, Value> {
     let before = Names::of(before);
-    let is_nested = |plain: &&Plain| matches!(plain, Plain::Array(_) | Plain::Entity(_));
-    let share = MOST_COMPARED / properties.written.values().filter(is_nested).count().max(1);
+    let all: usize = properties.written.values().map(Plain::size).sum();
     let mut merged = kept(stored, &properties, &before);
     for (name, plain) in properties.written {
+        let share = MOST_COMPARED.saturating_mul(plain.size()) / all;
         let merge = Merge { partition, left: Cell::new(share) };
         let own = stored.get(&name);
         let mut value = merge.value(own, plain, before.within(&name));
