@@ -44,18 +44,20 @@
 //!
 //! A write keeps what is stored and the type does not know of: properties, of embedded entities too; whether
 //! each is indexed; and types, where the new value can have them (a string in RFC 3339 stays a timestamp where
-//! there was one, numbers stay integers or doubles, bytes a blob or a string; a login name alone becomes a string). What `skip_serializing_if` skips is
-//! removed, and what another variant wrote; what `skip_serializing` never writes stays as it is. A map is written
-//! whole. An element of an array that is equal to a stored one keeps what the type does not know of that one, wherever
-//! it is now, as far as comparing goes, which has a limit (where thousands have changed); any other is written over the one at its place. Nothing is written that could not be read again, as with
-//! an `alias` under which a property is stored, while the type writes it under its name.
+//! there was one, numbers stay integers or doubles, bytes a blob or a string; a login name alone becomes a string).
+//! What `skip_serializing_if` skips is removed, and what another variant wrote; what `skip_serializing` never writes
+//! stays as it is. A map is written whole. An element of an array that is equal to a stored one keeps what the type
+//! does not know of that one, wherever it is now (where thousands have changed, not all are compared with all); any
+//! other is written over the one at its place. Nothing is written that could not be read again, as with an `alias`
+//! under which a property is stored, while the type writes it under its name.
 //!
 //! Within `#[serde(flatten)]` serde reads values before it knows their types: there, ids and numbers are not read as
 //! strings or flags, nor blobs as `Vec<u8>`.
 //!
 //! The ready [`Account`](tower_keep_core::Account) is `username`, `password_hash`, `active`, and, if the stamp is
-//! not the hash, `stamp` and `stamped_hash`, the hash that was there then: where there is another now, as when Python has
-//! changed the password, the stamp is another, too, and logins end. Who has no `active` is active, and who has null is not: in Python, `None` is false.
+//! not the hash, `stamp` and `stamped_hash`, the hash that was there then: where there is another now, as when Python
+//! has changed the password, the stamp is another, too, and logins end. Who has no `active` is active, and who has
+//! null is not: in Python, `None` is false.
 //!
 //! # This store's own kinds
 //!

@@ -71,25 +71,27 @@ impl<U: AuthUser> DatastoreStore<U> {
         self.whose(unique, found, None, deadline).await
     }
 
-    async fn user_with_login(&self, login: &str) -> Result<Option<Arc<U>>, Fault> {
-        let Some(unique) = self.unique_login(login) else { return Ok(None) };
+    async fn user_with_login(&self, name: &str) -> Result<Option<Arc<U>>, Fault> {
+        let Some(unique) = self.unique_login(name) else { return Ok(None) };
         let deadline = self.deadline();
         let Some(found) = self.with_unique(&unique, deadline).await? else { return Ok(None) };
-        let user = self.read_user(found.clone())?;
-        let Some(unique_id) = self.unique_id(&user.id()).filter(|id| *id != unique) else {
-            return Ok(Some(user));
+        let login = &self.shared.users.login_property;
+        let Some(property) = self.keys().user_keys.property().filter(|own| own != login) else {
+            return self.read_user(found).map(Some);
         };
         // An id that is a property may be another's as well, who would be found at the next request.
         let fault = |words: &str| {
-            let (kind, property) = (&self.keys().user_kind, &unique_id.property);
+            let kind = &self.keys().user_kind;
             Err(Fault::corrupt(format!("`{property}` of an entity of kind `{kind}` {words}")))
         };
+        let (key, unique_id) = (found.key.clone(), Unique::stored(&found, property));
+        let user = self.read_user(found)?;
+        let Some(unique_id) = unique_id else {
+            return fault("is not indexed, so nobody is found by it");
+        };
         match self.with_unique(&unique_id, deadline).await? {
-            Some(next) if next.key == found.key => Ok(Some(user)),
+            Some(next) if next.key == key => Ok(Some(user)),
             Some(_) => fault("is also another's, who is found by it: index_users names them"),
-            None if Unique::stored(&found, &unique_id.property).is_none() => {
-                fault("is not indexed, so nobody is found by it")
-            }
             // Gone since.
             None => Ok(None),
         }
