@@ -218,7 +218,8 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     }
 
     /// More properties that are excluded from indexes when they are first written, besides `password_hash` (and
-    /// `stamp` and `stamped_hash` of an [`Account`]): the hash of a password, whatever it is called, should be one. A property that is there keeps its own setting.
+    /// `stamp` and `stamped_hash` of an [`Account`]): the hash of a password, whatever it is called, should be one. A
+    /// property that is there keeps its own setting.
     ///
     /// An index costs storage and a part of each write, and what is indexed can be queried. An embedded entity is
     /// excluded as a whole. Texts and blobs of more than 1,500 bytes are always excluded.

@@ -1,6 +1,7 @@
 //! Private database servers on free loopback ports, which are gone with the test.
 
 mod datastore;
+mod process;
 mod redis;
 mod sql;
 
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use self::process::{call, children, in_path, is_alive, signal, unprivileged};
 use crate::provision::{install, is_root};
 pub use redis::call as call_redis;
 
@@ -356,11 +358,7 @@ impl Server {
     }
 
     fn is_running(&self) -> bool {
-        let process = self.guardian.as_ref().map(|(_, process)| *process);
-        process.is_some_and(|process| {
-            let state = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-            !state.is_empty() && !state.contains(") Z ")
-        })
+        self.guardian.as_ref().is_some_and(|(_, process)| is_alive(*process))
     }
 
     /// Whether it can be asked something, which is later than that it listens.
@@ -400,67 +398,4 @@ fn free_port(kind: Kind) -> Result<u16, String> {
         }
     }
     Err("no free port".to_owned())
-}
-
-/// Sends a signal to those of these processes that are still there.
-fn signal(signal: &str, processes: &[u32]) {
-    if processes.is_empty() {
-        return;
-    }
-    let processes = processes.iter().map(ToString::to_string);
-    let _ = Command::new("kill").arg(signal).args(processes).stderr(Stdio::null()).status();
-}
-
-/// Whether a process still does something: one that nobody has asked how it ended does not.
-fn is_alive(process: u32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    status.lines().any(|line| line.starts_with("State:") && !line.contains("Z (zombie)"))
-}
-
-/// The processes that this one has started: PostgreSQL has one for each connection.
-fn children(process: u32) -> Vec<u32> {
-    let parent = format!("PPid:\t{process}");
-    let all = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
-    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let is_child = |pid: &u32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        status.lines().any(|line| line == parent)
-    };
-    pids.filter(is_child).collect()
-}
-
-/// A command of an unprivileged user: the servers refuse to be root's.
-fn unprivileged(program: &Path) -> Result<Command, String> {
-    let mut command = Command::new(program);
-    if is_root() {
-        let id = |flag| {
-            let answer = Command::new("id").args([flag, "nobody"]).output();
-            let answer = answer.ok().and_then(|answer| String::from_utf8(answer.stdout).ok());
-            answer.and_then(|text| text.trim().parse().ok()).ok_or("there is no user `nobody`")
-        };
-        command.uid(id("-u")?).gid(id("-g")?);
-    }
-    // It may not be allowed to be where the tests are.
-    command.current_dir("/");
-    Ok(command)
-}
-
-fn call(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{} failed: {said}", command.get_program().to_string_lossy()))
-}
-
-fn in_path(names: &[&str]) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let directories: Vec<_> = std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/usr/local/sbin", "/usr/bin"].map(PathBuf::from))
-        .collect();
-    let found = |name: &&str| {
-        directories.iter().map(|directory| directory.join(name)).find(|program| program.is_file())
-    };
-    names.iter().find_map(found)
 }
