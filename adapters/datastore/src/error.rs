@@ -8,7 +8,7 @@ use gcloud_sdk::tonic::{Code, ConnectError, Status};
 use tower_keep_core::{StoreError, StoreErrorKind};
 
 /// The name of this store in errors.
-const NAME: &str = "datastore";
+pub(crate) const NAME: &str = "datastore";
 
 /// So much of what Google says is told, in bytes.
 const LONGEST_MESSAGE: usize = 400;

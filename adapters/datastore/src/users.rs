@@ -1,17 +1,19 @@
 //! Users: found, written over what others have written, and each login name only once.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use gcloud_sdk::google::datastore::v1::Entity;
+use gcloud_sdk::google::datastore::v1::{Entity, Value};
 use tokio::time::Instant;
 use tower_keep_core::{
-    AuthUser, StoreError, UserDirectory, UserFinder, UserId, UserStore, async_trait,
+    AuthUser, ChangeUser, Modified, StoreError, UserDirectory, UserFinder, UserId, UserStore,
+    async_trait,
 };
 
 use crate::DatastoreStore;
-use crate::error::{Cause, Fault};
+use crate::error::{Cause, Fault, NAME};
 use crate::keys::{Exact, distinct, user_id};
 use crate::names::Unique;
 use crate::transaction::{
@@ -175,31 +177,73 @@ impl<U: AuthUser> DatastoreStore<U> {
         Ok(transaction.lookup(vec![key.clone()]).await?.remove(&key))
     }
 
-    async fn updated(&self, user: &U) -> Result<bool, Fault> {
-        let users = &self.shared.users;
-        let id = user.id();
-        let login = self.unique_login_of(user)?;
-        let properties = users.write(self.keys(), user)?;
+    /// The entity of a user as stored now, outside of transactions.
+    async fn stored_now(&self, id: &UserId, deadline: Instant) -> Result<Option<Entity>, Fault> {
+        let key = match (self.keys().user(id), self.unique_id(id)) {
+            (Some(key), _) => Some(key),
+            (None, Some(unique)) => {
+                self.with_unique(&unique, deadline).await?.and_then(|entity| entity.key)
+            }
+            (None, None) => None,
+        };
+        let Some(key) = key else { return Ok(None) };
+        Ok(self.client().lookup(vec![key.clone()], None, deadline).await?.remove(&key))
+    }
+
+    async fn modified(
+        &self,
+        id: &UserId,
+        change: &mut ChangeUser<'_, U>,
+    ) -> Result<Modified<U>, StoreError> {
         let deadline = self.deadline();
-        let _turn = self.shared.turns.wait(&id, deadline).await?;
+        // Calls of this process for the same user follow each other, so that they don't lose races.
+        let _turn = self.shared.turns.wait(id, deadline).await?;
+        while Instant::now() < deadline {
+            let Some(before) = self.stored_now(id, deadline).await? else {
+                return Ok(Modified::Missing);
+            };
+            let stored = self.read_user(before.clone())?;
+            let after = match Modified::next(&stored, change, NAME)? {
+                ControlFlow::Continue(after) => after,
+                ControlFlow::Break(done) => return Ok(done),
+            };
+            if self.swapped(id, &before, &after, deadline).await? {
+                return Ok(Modified::Changed(after));
+            }
+        }
+        Err(Fault::contended().into())
+    }
+
+    /// Writes a user over the entity that was read; `false` if that one is not stored any more.
+    async fn swapped(
+        &self,
+        id: &UserId,
+        before: &Entity,
+        after: &U,
+        deadline: Instant,
+    ) -> Result<bool, Fault> {
+        let users = &self.shared.users;
+        let login = self.unique_login_of(after)?;
+        let properties = users.write(self.keys(), after)?;
+        let properties = users.merged(self.keys(), before, properties);
+        let entity = Entity { key: before.key.clone(), properties };
+        users.check_is_readable(self.keys(), &entity)?;
+        let earlier = users.login_of(before).and_then(|earlier| self.unique_login(earlier));
         let _turn_of_name = self.shared.turns_of_names.wait(&login.value, deadline).await?;
         transact!(self.client(), deadline, transaction => {
-            let Some(stored) = self.stored(transaction, &id, deadline).await? else {
+            let stored = self.stored(transaction, id, deadline).await?;
+            if !stored.is_some_and(|stored| is_unchanged(&stored, before)) {
                 return unchanged(false);
-            };
-            let key = stored.key.clone().unwrap_or_default();
+            }
+            let key = before.key.clone().unwrap_or_default();
             let mut mutations = Vec::new();
-            let earlier = users.login_of(&stored).and_then(|earlier| self.unique_login(earlier));
             if earlier.as_ref() != Some(&login) {
                 mutations.push(self.take(transaction, &login, &key).await?);
-                if let Some(earlier) = earlier {
-                    mutations.extend(self.free(transaction, &earlier, &key).await?);
+                if let Some(earlier) = &earlier {
+                    mutations.extend(self.free(transaction, earlier, &key).await?);
                 }
             }
-            let properties = users.merged(self.keys(), &stored, properties.clone());
-            let entity = Entity { key: Some(key), properties };
-            users.check_is_readable(self.keys(), &entity)?;
-            mutations.push(upsert(entity));
+            mutations.push(upsert(entity.clone()));
             Ok(Change { mutations, answer: true })
         })
         .await
@@ -224,6 +268,18 @@ impl<U: AuthUser> DatastoreStore<U> {
         })
         .await
     }
+}
+
+/// Whether an entity is still the one that was read before.
+fn is_unchanged(stored: &Entity, before: &Entity) -> bool {
+    // A double that is no number is equal to none, and must not count as a change.
+    let is_same =
+        |one: &Value, other: &Value| one == other || format!("{one:?}") == format!("{other:?}");
+    let (stored, before) = (&stored.properties, &before.properties);
+    stored.len() == before.len()
+        && stored
+            .iter()
+            .all(|(name, value)| before.get(name).is_some_and(|before| is_same(value, before)))
 }
 
 impl<U> DatastoreStore<U> {
@@ -269,8 +325,12 @@ impl<U: AuthUser> UserDirectory for DatastoreStore<U> {
         Ok(self.inserted(user).await?)
     }
 
-    async fn update(&self, user: &U) -> Result<bool, StoreError> {
-        Ok(self.updated(user).await?)
+    async fn modify(
+        &self,
+        id: &UserId,
+        change: &mut ChangeUser<'_, U>,
+    ) -> Result<Modified<U>, StoreError> {
+        self.modified(id, change).await
     }
 
     async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {

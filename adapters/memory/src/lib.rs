@@ -17,12 +17,13 @@ mod sessions;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tower_keep_core::{
-    AuthUser, Creation, End, LoginName, LoginStore, NewLogin, Rotated, Rotation, Seen, SessionKey,
-    SessionRecord, SessionStore, StoreError, StoreErrorKind, StoredLogin, Timestamp, Touch,
-    UserDirectory, UserFinder, UserId, UserStore, async_trait,
+    AuthUser, ChangeUser, Creation, End, LoginName, LoginStore, Modified, NewLogin, Rotated,
+    Rotation, Seen, SessionKey, SessionRecord, SessionStore, StoreError, StoreErrorKind,
+    StoredLogin, Timestamp, Touch, UserDirectory, UserFinder, UserId, UserStore, async_trait,
 };
 
 pub use sessions::MemorySessions;
@@ -117,17 +118,33 @@ impl<U: AuthUser + Clone> UserDirectory for MemoryStore<U> {
         Ok(())
     }
 
-    async fn update(&self, user: &U) -> Result<bool, StoreError> {
-        let (id, login) = (user.id(), (self.login_name)(user).to_owned());
-        let mut users = self.write();
-        let Some(stored) = users.by_id.get(&id).cloned() else { return Ok(false) };
-        if users.ids_by_login.get(&login).is_some_and(|owner| *owner != id) {
-            return Err(conflict());
+    async fn modify(
+        &self,
+        id: &UserId,
+        change: &mut ChangeUser<'_, U>,
+    ) -> Result<Modified<U>, StoreError> {
+        loop {
+            let Some(stored) = self.read().by_id.get(id).cloned() else {
+                return Ok(Modified::Missing);
+            };
+            let after = match Modified::next(&stored, change, "memory")? {
+                ControlFlow::Continue(after) => after,
+                ControlFlow::Break(done) => return Ok(done),
+            };
+            let (earlier, login) = ((self.login_name)(&stored), (self.login_name)(&after));
+            let mut users = self.write();
+            if !users.by_id.get(id).is_some_and(|now| Arc::ptr_eq(now, &stored)) {
+                // Another write came first: the change starts again from its user.
+                continue;
+            }
+            if users.ids_by_login.get(login).is_some_and(|owner| owner != id) {
+                return Err(conflict());
+            }
+            users.ids_by_login.remove(earlier);
+            users.ids_by_login.insert(login.to_owned(), id.clone());
+            users.by_id.insert(id.clone(), Arc::clone(&after));
+            return Ok(Modified::Changed(after));
         }
-        users.ids_by_login.remove((self.login_name)(&stored));
-        users.ids_by_login.insert(login, id.clone());
-        users.by_id.insert(id, Arc::new(user.clone()));
-        Ok(true)
     }
 
     async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {
@@ -238,6 +255,15 @@ mod tests {
         store
     }
 
+    async fn rename(
+        store: &MemoryStore<Account>,
+        id: i64,
+        login: &str,
+    ) -> Result<Modified<Account>, StoreError> {
+        let renamed = |_: &Account| Some(Account::new(id, login, ""));
+        store.modify(&id.into(), &mut { renamed }).await
+    }
+
     fn is_conflict<T>(result: Result<T, StoreError>) -> bool {
         result.is_err_and(|error| error.kind() == StoreErrorKind::Conflict)
     }
@@ -263,20 +289,20 @@ mod tests {
         assert!(is_conflict(store.insert(&Account::new(2, "ada", "")).await));
         assert!(store.by_id(&"2".into()).await.unwrap().is_none());
         store.insert(&Account::new(2, "grace", "")).await.unwrap();
-        assert!(is_conflict(store.update(&Account::new(2, "ada", "")).await));
+        assert!(is_conflict(rename(&store, 2, "ada").await));
         assert_eq!(store.by_login("grace").await.unwrap().unwrap().id().as_str(), "2");
     }
 
     #[tokio::test]
     async fn a_renamed_or_deleted_user_frees_the_login_name() {
         let store = with_ada().await;
-        assert!(store.update(&Account::new(1, "lovelace", "")).await.unwrap());
+        assert!(matches!(rename(&store, 1, "lovelace").await, Ok(Modified::Changed(_))));
         assert!(store.by_login("ada").await.unwrap().is_none());
         store.insert(&Account::new(2, "ada", "")).await.unwrap();
         assert!(store.delete(&"2".into()).await.unwrap());
         assert!(!store.delete(&"2".into()).await.unwrap());
         assert!(store.by_login("ada").await.unwrap().is_none());
-        assert!(!store.update(&Account::new(2, "ada", "")).await.unwrap());
+        assert_eq!(rename(&store, 2, "ada").await.unwrap(), Modified::Missing);
         store.insert(&Account::new(3, "ada", "")).await.unwrap();
     }
 

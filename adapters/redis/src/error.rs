@@ -4,7 +4,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 use tower_keep_core::{StoreError, StoreErrorKind};
 
 /// The name of this store in errors.
-const NAME: &str = "redis";
+pub(crate) const NAME: &str = "redis";
 
 /// What happened to a command, and so what can be done about it.
 #[derive(Clone, Debug, PartialEq)]

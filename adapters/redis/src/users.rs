@@ -1,15 +1,17 @@
 //! Users: found, written and deleted; whose their login names are is in `names.rs`.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tower_keep_core::{
-    AuthUser, StoreError, UserDirectory, UserFinder, UserId, UserStore, async_trait,
+    AuthUser, ChangeUser, Modified, StoreError, UserDirectory, UserFinder, UserId, UserStore,
+    async_trait,
 };
 
 use crate::RedisStore;
-use crate::error::Fault;
+use crate::error::{Fault, NAME};
 use crate::names::{Claim, conflict};
 use crate::script::{Commit, Refused};
 use crate::servers::Use;
@@ -84,45 +86,62 @@ impl<U: AuthUser> RedisStore<U> {
         Err(contended())
     }
 
-    async fn updated(&self, user: &U) -> Result<bool, Fault> {
+    async fn modified(
+        &self,
+        id: &UserId,
+        change: &mut ChangeUser<'_, U>,
+    ) -> Result<Modified<U>, StoreError> {
         let deadline = self.deadline();
-        let (id, users) = (user.id(), &self.shared.users);
-        let login = (users.login_name)(user);
-        let keys = self.keys().of(&id);
+        let key = self.keys().of(id).user();
         while Instant::now() < deadline {
-            let Some(value) = self.get(&keys.user(), Use::ReadLatest, deadline).await? else {
-                return Ok(false);
+            let Some(value) = self.get(&key, Use::ReadLatest, deadline).await? else {
+                return Ok(Modified::Missing);
             };
-            let before = users.read(&id, &value)?;
-            let earlier = (users.login_name)(&before.user);
-            let held = Claim { id: id.clone(), token: before.claim };
-            if earlier == login && self.keeps_name(&held, login, deadline).await? {
-                let mut end = Commit::default();
-                end.if_is(keys.user(), value);
-                end.set(keys.user(), users.write(&held.token, user)?, users.life());
-                match end.run(self.servers(), deadline).await? {
-                    Ok(()) => return Ok(true),
-                    Err(_) => continue,
-                }
-            }
-            let claim = Claim::new(&id)?;
-            let after = users.write(&claim.token, user)?;
-            let _ = self.begin_claim(Commit::default(), &claim, deadline).await?;
-            self.claim(&claim, login, deadline).await?;
-            let mut end = Commit::default();
-            end.if_is(keys.user(), value);
-            self.end_claim(&mut end, &claim);
-            end.set(keys.user(), after, users.life());
-            match end.run(self.servers(), deadline).await? {
-                Ok(()) => {
-                    // The user has it no more, whether its key is gone or not.
-                    let _ = self.release(&held, earlier, deadline).await;
-                    return Ok(true);
-                }
-                Err(_) => self.release(&claim, login, deadline).await?,
+            let Found { user, claim } = self.shared.users.read(id, &value)?;
+            let stored = Arc::new(user);
+            let after = match Modified::next(&stored, change, NAME)? {
+                ControlFlow::Continue(after) => after,
+                ControlFlow::Break(done) => return Ok(done),
+            };
+            let held = Claim { id: id.clone(), token: claim };
+            if self.swapped((&stored, value), &after, &held, deadline).await? {
+                return Ok(Modified::Changed(after));
             }
         }
-        Err(contended())
+        Err(contended().into())
+    }
+
+    /// Writes a user in place of the one with this value, whose claim of their login name is `held`;
+    /// `false` if that one is not stored any more.
+    async fn swapped(
+        &self,
+        (before, value): (&U, Vec<u8>),
+        after: &U,
+        held: &Claim,
+        deadline: Instant,
+    ) -> Result<bool, Fault> {
+        let users = &self.shared.users;
+        let (earlier, login) = ((users.login_name)(before), (users.login_name)(after));
+        let key = self.keys().of(&held.id).user();
+        let mut end = Commit::default();
+        end.if_is(key.clone(), value);
+        if earlier == login && self.keeps_name(held, login, deadline).await? {
+            end.set(key, users.write(&held.token, after)?, users.life());
+            return Ok(end.run(self.servers(), deadline).await?.is_ok());
+        }
+        let claim = Claim::new(&held.id)?;
+        end.set(key, users.write(&claim.token, after)?, users.life());
+        let _ = self.begin_claim(Commit::default(), &claim, deadline).await?;
+        self.claim(&claim, login, deadline).await?;
+        self.end_claim(&mut end, &claim);
+        let is_written = end.run(self.servers(), deadline).await?.is_ok();
+        if is_written {
+            // The user has it no more, whether its key is gone or not.
+            let _ = self.release(held, earlier, deadline).await;
+        } else {
+            self.release(&claim, login, deadline).await?;
+        }
+        Ok(is_written)
     }
 
     async fn deleted(&self, id: &UserId) -> Result<bool, Fault> {
@@ -182,8 +201,12 @@ impl<U: AuthUser> UserDirectory for RedisStore<U> {
         Ok(self.inserted(user).await?)
     }
 
-    async fn update(&self, user: &U) -> Result<bool, StoreError> {
-        Ok(self.updated(user).await?)
+    async fn modify(
+        &self,
+        id: &UserId,
+        change: &mut ChangeUser<'_, U>,
+    ) -> Result<Modified<U>, StoreError> {
+        self.modified(id, change).await
     }
 
     async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {

@@ -1,13 +1,17 @@
 //! Users of the ready type, found and kept.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use tower_keep_core::{Account, AuthUser, StoreError, UserDirectory, UserId, async_trait};
+use tokio::time::Instant;
+use tower_keep_core::{
+    Account, AuthUser, ChangeUser, Modified, StoreError, UserDirectory, UserId, async_trait,
+};
 
 use crate::error::Fault;
-use crate::statement::{Statement, accounts};
-use crate::store::{Answer, refused};
+use crate::statement::accounts;
+use crate::store::{Answer, contended, refused};
 use crate::{Dialect, SqlStore, Value};
 
 /// How many users are asked for in one statement.
@@ -24,18 +28,33 @@ fn check_taken<D: Dialect>(user: &Account) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The columns that hold this user, without the id.
+fn columns<'a>(user: &'a Account, stamp: &'a [u8]) -> [Value<'a>; 4] {
+    [
+        user.login().into(),
+        user.password_hash().into(),
+        Value::Flag(user.is_active()),
+        Value::Bytes(Some(stamp)),
+    ]
+}
+
 impl<D: Dialect> SqlStore<D> {
-    async fn put(&self, statement: &Statement<D>, user: &Account) -> Result<u64, Fault> {
+    async fn put(&self, user: &Account) -> Result<(), Fault> {
         check_taken::<D>(user)?;
         let stamp = user.stamp();
-        let values = [
-            user.id().as_str().into(),
-            user.login().into(),
-            user.password_hash().into(),
-            Value::Flag(user.is_active()),
-            Value::Bytes(Some(&stamp)),
-        ];
-        self.run(self.deadline(), statement, || statement.arguments(&values)).await
+        let values = [&[user.id().as_str().into()], &columns(user, &stamp)[..]].concat();
+        let insert = &self.statements().insert_account;
+        self.run(self.deadline(), insert, || insert.arguments(&values)).await.map(drop)
+    }
+
+    /// Writes a user in place of the one that was read; `false` if that one is not stored any more.
+    async fn swap(&self, before: &Account, after: &Account, by: Instant) -> Result<bool, Fault> {
+        check_taken::<D>(after)?;
+        let (stamp, stamp_before) = (after.stamp(), before.stamp());
+        let id = [Value::from(after.id().as_str())];
+        let values = [&id[..], &columns(after, &stamp), &columns(before, &stamp_before)].concat();
+        let update = &self.statements().update_account;
+        Ok(self.run(by, update, || update.arguments(&values)).await? > 0)
     }
 }
 
@@ -59,12 +78,29 @@ impl<D: Dialect> UserDirectory for SqlStore<D> {
     }
 
     async fn insert(&self, user: &Account) -> Result<(), StoreError> {
-        self.put(&self.statements().insert_account, user).await.map(drop).answer::<D>()
+        self.put(user).await.answer::<D>()
     }
 
-    async fn update(&self, user: &Account) -> Result<bool, StoreError> {
-        let written = self.put(&self.statements().update_account, user).await;
-        written.map(|rows| rows > 0).answer::<D>()
+    async fn modify(
+        &self,
+        id: &UserId,
+        change: &mut ChangeUser<'_, Account>,
+    ) -> Result<Modified<Account>, StoreError> {
+        let deadline = self.deadline();
+        loop {
+            let stored = self.user(deadline, id).await.answer::<D>()?;
+            let Some(stored) = stored else { return Ok(Modified::Missing) };
+            let after = match Modified::next(&stored, change, D::NAME)? {
+                ControlFlow::Continue(after) => after,
+                ControlFlow::Break(done) => return Ok(done),
+            };
+            if self.swap(&stored, &after, deadline).await.answer::<D>()? {
+                return Ok(Modified::Changed(after));
+            }
+            if Instant::now() >= deadline {
+                return Err(contended().into_store_error::<D>());
+            }
+        }
     }
 
     async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {

@@ -21,7 +21,11 @@ fn known<T>(arguments: Result<Option<T>, Error>) -> Result<T, Error> {
 }
 
 impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
-    async fn user(&self, deadline: Instant, id: &UserId) -> Result<Option<Arc<U>>, Fault> {
+    pub(crate) async fn user(
+        &self,
+        deadline: Instant,
+        id: &UserId,
+    ) -> Result<Option<Arc<U>>, Fault> {
         let users = &self.shared.users;
         if users.arguments(id).map_err(Fault::of::<D>)?.is_none() {
             return Ok(None);

@@ -148,8 +148,9 @@ statements! {
     account_by_id: format!("SELECT {ACCOUNT} FROM {{users}} WHERE id = $1");
     account_by_login: format!("SELECT {ACCOUNT} FROM {{users}} WHERE login = $1");
     insert_account: format!("INSERT INTO {{users}} ({ACCOUNT}) VALUES ($1, $2, $3, $4, $5)");
+    // Only where the user is still the one that was read.
     update_account: "UPDATE {users} SET login = $2, password_hash = $3, active = $4, stamp = $5 \
-        WHERE id = $1";
+        WHERE id = $1 AND login = $6 AND password_hash = $7 AND active = $8 AND stamp = $9";
     delete_account: "DELETE FROM {users} WHERE id = $1";
     // The user first, then the session.
     login_of_account: format!(

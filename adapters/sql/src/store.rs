@@ -294,6 +294,11 @@ pub(crate) fn refused(what: &str) -> Fault {
     Fault::new(StoreErrorKind::Unsupported, format!("the database takes no such {what}"))
 }
 
+/// Other writes to the same rows always came first.
+pub(crate) fn contended() -> Fault {
+    Fault::new(StoreErrorKind::Unavailable, "other writes to the same rows always came first")
+}
+
 /// What the store answers.
 pub(crate) trait Answer<T> {
     fn answer<D: Dialect>(self) -> Result<T, StoreError>;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::{AuthUser, LoginName, UserId};
+use crate::{AuthUser, LoginName, PasswordUser, UserId};
 
 /// A user with an id, a login name, a password hash and nothing else.
 ///
@@ -115,6 +115,24 @@ impl AuthUser for Account {
 impl LoginName for Account {
     fn login_name(&self) -> &str {
         &self.login
+    }
+}
+
+impl PasswordUser for Account {
+    fn password_hash(&self) -> &str {
+        &self.password_hash
+    }
+
+    fn with_password_hash(&self, hash: String) -> Self {
+        let mut changed = self.clone();
+        changed.set_password_hash(hash);
+        changed
+    }
+
+    fn with_rehash(&self, hash: String) -> Self {
+        let mut changed = self.clone();
+        changed.rehash(hash);
+        changed
     }
 }
 

@@ -7,8 +7,8 @@ use std::task::Poll;
 use async_trait::async_trait;
 
 use crate::{
-    LoginStore, SessionKey, SessionStore, StoreError, StoredLogin, UserDirectory, UserFinder,
-    UserId, UserStore,
+    ChangeUser, LoginStore, Modified, SessionKey, SessionStore, StoreError, StoredLogin,
+    UserDirectory, UserFinder, UserId, UserStore,
 };
 
 /// Two stores as one: users here, session records there.
@@ -106,8 +106,12 @@ impl<A: UserDirectory, B: SessionStore> UserDirectory for Apart<A, B> {
         self.0.insert(user).await
     }
 
-    async fn update(&self, user: &A::User) -> Result<bool, StoreError> {
-        self.0.update(user).await
+    async fn modify(
+        &self,
+        id: &UserId,
+        change: &mut ChangeUser<'_, A::User>,
+    ) -> Result<Modified<A::User>, StoreError> {
+        self.0.modify(id, change).await
     }
 
     async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {

@@ -29,6 +29,7 @@
 //! | an id that fits every database | [`UserId`] |
 //! | a ready user type | [`Account`] |
 //! | what a store of users must do | [`UserStore`], [`UserFinder`], [`UserDirectory`] |
+//! | changing a stored user | [`UserDirectory::modify`]; their password: [`PasswordStore`] |
 //! | what a store of sessions must do | [`SessionStore`]; with users, [`LoginStore`] |
 //! | what a session is | [`SessionRecord`] |
 //! | what a call makes of it | [`Rotation::after`], [`Touch::after`], [`Seen::after`], [`End::after`] |
@@ -44,6 +45,7 @@ mod after;
 mod apart;
 mod clock;
 mod error;
+mod password;
 mod session;
 mod session_store;
 mod store;
@@ -58,12 +60,15 @@ pub use apart::Apart;
 pub use async_trait::async_trait;
 pub use clock::{Clock, SystemClock};
 pub use error::{StoreError, StoreErrorKind};
+pub use password::{
+    OwnPasswords, PasswordChange, PasswordStore, PasswordUser, PasswordWrite, own_passwords,
+};
 pub use session::{EndReason, Ended, SessionKey, SessionRecord};
 pub use session_store::{
     CLOCK_SKEW, Creation, End, LoginStore, NewLogin, Rotated, Rotation, Seen, SessionLimit,
     SessionStore, StoredLogin, Touch, WhenFull,
 };
-pub use store::{UserDirectory, UserFinder, UserStore};
+pub use store::{ChangeUser, Modified, UserDirectory, UserDirectoryExt, UserFinder, UserStore};
 pub use timestamp::Timestamp;
 pub use user::{AuthUser, LoginName};
 pub use user_id::UserId;

@@ -1,10 +1,11 @@
 //! What a store of users must do.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{AuthUser, StoreError, UserId};
+use crate::{AuthUser, StoreError, StoreErrorKind, UserId};
 
 /// Finds the users who are logged in.
 ///
@@ -71,16 +72,39 @@ pub trait UserDirectory: UserFinder {
     /// nothing was written; otherwise faults.
     async fn insert(&self, user: &Self::User) -> Result<(), StoreError>;
 
-    /// Replaces the stored user who has this user's id; `Ok(false)` if there is none.
+    /// Changes the stored user with this id: reads, calls `change` with what is stored now, and writes
+    /// what it returns, all as one call. No other write is lost in between.
     ///
-    /// A changed login name frees the earlier one. Dropping the future leaves the user as it was or
-    /// as it should be, never a mixture.
+    /// `change` returns the whole user as they should be stored, or `None` to leave them as they
+    /// are. It may be called any number of times, each time with a newer user, so it must depend on
+    /// its argument alone. No lock, transaction or connection is held while it runs. A changed login
+    /// name frees the earlier one. Dropping the future leaves the user as they were or as they
+    /// should be, never a mixture.
+    ///
+    /// ```
+    /// use tower_keep_core::{Account, Modified, StoreError, UserDirectory, UserId};
+    ///
+    /// async fn deactivate<S>(store: &S, id: &UserId) -> Result<bool, StoreError>
+    /// where
+    ///     S: UserDirectory<User = Account>,
+    /// {
+    ///     let modified = store.modify(id, &mut |account| Some(account.clone().with_active(false)));
+    ///     Ok(matches!(modified.await?, Modified::Changed(_)))
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`Conflict`](crate::StoreErrorKind::Conflict) if the login name is another user's, and
-    /// nothing was written; otherwise faults.
-    async fn update(&self, user: &Self::User) -> Result<bool, StoreError>;
+    /// - [`Conflict`](crate::StoreErrorKind::Conflict) if the new login name is another user's. Nothing
+    ///   was written.
+    /// - [`Unsupported`](crate::StoreErrorKind::Unsupported) if `change` returned another id. Nothing was
+    ///   written.
+    /// - Otherwise only faults of the store.
+    async fn modify(
+        &self,
+        id: &UserId,
+        change: &mut ChangeUser<'_, Self::User>,
+    ) -> Result<Modified<Self::User>, StoreError>;
 
     /// Removes the user with this id, and frees the login name; `Ok(false)` if there was none, so
     /// that it can be repeated safely.
@@ -90,6 +114,77 @@ pub trait UserDirectory: UserFinder {
     /// Faults alone.
     async fn delete(&self, id: &UserId) -> Result<bool, StoreError>;
 }
+
+/// A change of a user: returns the whole user as they should be stored, or `None` to leave them as
+/// they are. See [`UserDirectory::modify`].
+pub type ChangeUser<'a, U> = dyn FnMut(&U) -> Option<U> + Send + 'a;
+
+/// What became of a user; see [`UserDirectory::modify`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Modified<U> {
+    /// The change returned this user, who is stored now.
+    Changed(Arc<U>),
+    /// The change returned `None`; this user is stored.
+    Unchanged(Arc<U>),
+    /// There is no user with this id.
+    Missing,
+}
+
+impl<U: AuthUser> Modified<U> {
+    /// For stores: calls the closure of [`modify`](UserDirectory::modify), and says what to do next.
+    ///
+    /// `Continue` holds the user to store in place of `stored`, and `Break` what to return instead.
+    /// `store` is the store's name in errors.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Unsupported`](StoreErrorKind::Unsupported) if `change` returned a user with another id.
+    pub fn next(
+        stored: &Arc<U>,
+        change: &mut ChangeUser<'_, U>,
+        store: &'static str,
+    ) -> Result<ControlFlow<Self, Arc<U>>, StoreError> {
+        match change(stored) {
+            None => Ok(ControlFlow::Break(Self::Unchanged(Arc::clone(stored)))),
+            Some(after) if after.id() == stored.id() => Ok(ControlFlow::Continue(Arc::new(after))),
+            Some(_) => Err(StoreError::new(StoreErrorKind::Unsupported, store)
+                .with_source("a user's id never changes: insert another user instead")),
+        }
+    }
+}
+
+/// Conveniences over any [`UserDirectory`].
+#[async_trait]
+pub trait UserDirectoryExt: UserDirectory {
+    /// Inserts this user unless the id or the login name is taken; returns whether it was inserted.
+    ///
+    /// For users who have to be there at every start, such as the first administrator:
+    ///
+    /// ```
+    /// use tower_keep_core::{Account, StoreError, UserDirectory, UserDirectoryExt};
+    ///
+    /// async fn seed<S>(store: &S, password_hash: &str) -> Result<(), StoreError>
+    /// where
+    ///     S: UserDirectory<User = Account>,
+    /// {
+    ///     store.insert_if_absent(&Account::new(1, "admin", password_hash)).await?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Only faults of the store. A taken id or login name is not an error: it returns `Ok(false)`.
+    async fn insert_if_absent(&self, user: &Self::User) -> Result<bool, StoreError> {
+        match self.insert(user).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == StoreErrorKind::Conflict => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl<S: UserDirectory + ?Sized> UserDirectoryExt for S {}
 
 macro_rules! forward {
     ($($pointer:ident)*) => {$(
@@ -125,8 +220,12 @@ macro_rules! forward {
                 (**self).insert(user).await
             }
 
-            async fn update(&self, user: &S::User) -> Result<bool, StoreError> {
-                (**self).update(user).await
+            async fn modify(
+                &self,
+                id: &UserId,
+                change: &mut ChangeUser<'_, S::User>,
+            ) -> Result<Modified<S::User>, StoreError> {
+                (**self).modify(id, change).await
             }
 
             async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tower_keep_core::{
-    Creation, End, LoginStore, NewLogin, Rotated, Rotation, Seen, SessionKey, SessionRecord,
-    SessionStore, StoreError, StoreErrorKind, StoredLogin, Timestamp, Touch, UserDirectory,
-    UserFinder, UserId, UserStore, async_trait,
+    ChangeUser, Creation, End, LoginStore, Modified, NewLogin, Rotated, Rotation, Seen, SessionKey,
+    SessionRecord, SessionStore, StoreError, StoreErrorKind, StoredLogin, Timestamp, Touch,
+    UserDirectory, UserFinder, UserId, UserStore, async_trait,
 };
 
 /// A call of a store.
@@ -20,7 +20,7 @@ pub enum Call {
     ByLogin,
     ByIds,
     Insert,
-    Update,
+    Modify,
     Delete,
     LoadLogin,
     Create,
@@ -41,7 +41,7 @@ impl Call {
         Self::ByLogin,
         Self::ByIds,
         Self::Insert,
-        Self::Update,
+        Self::Modify,
         Self::Delete,
         Self::LoadLogin,
         Self::Create,
@@ -202,8 +202,12 @@ impl<S: UserDirectory> UserDirectory for FaultyStore<S> {
         self.call(Call::Insert, self.inner.insert(user)).await
     }
 
-    async fn update(&self, user: &S::User) -> Result<bool, StoreError> {
-        self.call(Call::Update, self.inner.update(user)).await
+    async fn modify(
+        &self,
+        id: &UserId,
+        change: &mut ChangeUser<'_, S::User>,
+    ) -> Result<Modified<S::User>, StoreError> {
+        self.call(Call::Modify, self.inner.modify(id, change)).await
     }
 
     async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {

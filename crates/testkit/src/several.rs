@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tower_keep_core::{
-    Creation, End, LoginStore, NewLogin, Rotated, Rotation, Seen, SessionKey, SessionRecord,
-    SessionStore, StoreError, StoredLogin, Timestamp, Touch, UserDirectory, UserFinder, UserId,
-    UserStore, async_trait,
+    ChangeUser, Creation, End, LoginStore, Modified, NewLogin, Rotated, Rotation, Seen, SessionKey,
+    SessionRecord, SessionStore, StoreError, StoredLogin, Timestamp, Touch, UserDirectory,
+    UserFinder, UserId, UserStore, async_trait,
 };
 
 /// Several handles on the same data, as several servers have them: each call goes to the next.
@@ -64,8 +64,12 @@ impl<S: UserDirectory> UserDirectory for Several<S> {
         self.next().insert(user).await
     }
 
-    async fn update(&self, user: &S::User) -> Result<bool, StoreError> {
-        self.next().update(user).await
+    async fn modify(
+        &self,
+        id: &UserId,
+        change: &mut ChangeUser<'_, S::User>,
+    ) -> Result<Modified<S::User>, StoreError> {
+        self.next().modify(id, change).await
     }
 
     async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {

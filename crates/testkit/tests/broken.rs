@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex};
 
 use tokio::task::yield_now;
 use tower_keep_core::{
-    Account, Creation, End, EndReason, Ended, LoginStore, NewLogin, Rotated, Rotation, Seen,
-    SessionKey, SessionLimit, SessionRecord, SessionStore, StoreError, StoreErrorKind, StoredLogin,
-    Timestamp, Touch, UserDirectory, UserFinder, UserId, UserStore, WhenFull, async_trait,
+    Account, ChangeUser, Creation, End, EndReason, Ended, LoginStore, Modified, NewLogin, Rotated,
+    Rotation, Seen, SessionKey, SessionLimit, SessionRecord, SessionStore, StoreError,
+    StoreErrorKind, StoredLogin, Timestamp, Touch, UserDirectory, UserFinder, UserId, UserStore,
+    WhenFull, async_trait,
 };
 use tower_keep_memory::MemoryStore;
+use tower_keep_testkit::contract::users::replace;
 use tower_keep_testkit::contract::{logins, sessions, users};
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -115,6 +117,13 @@ impl UserDirectory for Broken {
             "a_taken_id_or_name_conflicts_and_nothing_is_written" => {
                 self.inner.delete(user.id()).await?;
             }
+            "inserting_unless_it_is_there_can_be_repeated" => {
+                self.inner.delete(user.id()).await?;
+            }
+            "a_password_is_set_only_over_the_stamp_that_was_seen" => {
+                let mut stale = self.stale.lock().expect("nobody panics with it");
+                stale.insert(user.id().clone(), Arc::new(user.clone()));
+            }
             "of_concurrent_inserts_one_succeeds" => {
                 let _ = self.inner.insert(user).await;
                 return Ok(());
@@ -124,7 +133,7 @@ impl UserDirectory for Broken {
                 nameless.set_login(format!("{} not yet", user.login()));
                 self.inner.insert(&nameless).await?;
                 yield_now().await;
-                self.inner.update(user).await?;
+                replace(&self.inner, user).await?;
                 return Ok(());
             }
             _ => {}
@@ -132,32 +141,73 @@ impl UserDirectory for Broken {
         self.inner.insert(user).await
     }
 
-    async fn update(&self, user: &Account) -> Result<bool> {
-        match self.clause {
-            "an_update_replaces_the_user_and_frees_the_name" => return Ok(true),
-            "an_update_to_a_taken_name_conflicts_and_nothing_is_written" => {
-                if let Some(other) = self.inner.by_login(user.login()).await? {
+    async fn modify(
+        &self,
+        id: &UserId,
+        change: &mut ChangeUser<'_, Account>,
+    ) -> Result<Modified<Account>> {
+        let before = self.inner.by_id(id).await?;
+        match (self.clause, before) {
+            ("a_change_of_nobody_inserts_nothing", None) if !is_odd(id.as_str()) => {
+                let user = change(&Account::new(id, "", "")).ok_or_else(fault)?;
+                self.inner.insert(&user).await?;
+                Ok(Modified::Missing)
+            }
+            ("a_change_replaces_the_user_and_frees_the_name", Some(before)) => {
+                Ok(Modified::Changed(before))
+            }
+            ("a_change_sees_the_stored_user_and_may_leave_it", Some(before)) => {
+                let _ = change(&before.as_ref().clone().with_stamp([]));
+                Ok(Modified::Unchanged(before))
+            }
+            ("a_change_of_the_id_is_refused", Some(before)) => {
+                let _ = change(&before);
+                Ok(Modified::Changed(before))
+            }
+            ("a_change_to_a_taken_name_conflicts_and_nothing_is_written", Some(before)) => {
+                let after = change(&before).ok_or_else(fault)?;
+                if let Some(other) = self.inner.by_login(after.login()).await? {
                     self.inner.delete(other.id()).await?;
                 }
+                self.inner.modify(id, change).await
             }
-            "of_concurrent_renames_to_one_name_one_succeeds" => {
-                return Ok(self.inner.update(user).await.unwrap_or(true));
+            ("of_concurrent_renames_to_one_name_one_succeeds", Some(before)) => {
+                let modified = self.inner.modify(id, change).await;
+                Ok(modified.unwrap_or(Modified::Changed(before)))
             }
-            "an_update_of_nobody_is_false_and_inserts_nothing" => {
-                self.inner.insert(user).await?;
-                return Ok(false);
+            // As an application that loads the whole user, and writes it back later.
+            ("no_change_is_lost", Some(before)) => {
+                let after = change(&before).ok_or_else(fault)?;
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                self.inner.modify(id, &mut |_| Some(after.clone())).await
             }
-            "an_interrupted_update_leaves_the_old_or_the_new" => {
-                if let Some(before) = self.inner.by_id(user.id()).await? {
-                    let mut half = user.clone();
-                    half.set_login(before.login());
-                    self.inner.update(&half).await?;
-                    yield_now().await;
+            ("a_password_is_set_only_over_the_stamp_that_was_seen", Some(_)) => {
+                let first = self.stale.lock().expect("nobody panics with it").get(id).cloned();
+                match first {
+                    Some(first) => {
+                        let after = change(&first).unwrap_or_else(|| Account::clone(&first));
+                        self.inner.modify(id, &mut |_| Some(after.clone())).await
+                    }
+                    None => self.inner.modify(id, change).await,
                 }
             }
-            _ => {}
+            ("a_rehash_is_written_only_over_the_hash_that_was_seen", Some(before)) => {
+                let after = change(&before).unwrap_or_else(|| {
+                    let mut after = Account::clone(&before);
+                    after.rehash("written all the same");
+                    after
+                });
+                self.inner.modify(id, &mut |_| Some(after.clone())).await
+            }
+            ("an_interrupted_change_leaves_the_old_or_the_new", Some(before)) => {
+                let mut half = change(&before).ok_or_else(fault)?;
+                half.set_login(before.login());
+                replace(&self.inner, &half).await?;
+                yield_now().await;
+                self.inner.modify(id, change).await
+            }
+            _ => self.inner.modify(id, change).await,
         }
-        self.inner.update(user).await
     }
 
     async fn delete(&self, id: &UserId) -> Result<bool> {
@@ -166,7 +216,7 @@ impl UserDirectory for Broken {
         {
             let mut half = Account::clone(&before);
             half.set_login(format!("{} no more", before.login()));
-            self.inner.update(&half).await?;
+            replace(&self.inner, &half).await?;
             yield_now().await;
         }
         let deleted = self.inner.delete(id).await?;

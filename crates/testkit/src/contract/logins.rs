@@ -6,6 +6,7 @@ use tower_keep_core::{Account, LoginStore, SessionKey, StoredLogin, UserDirector
 
 use super::sessions::begin;
 use super::unique;
+use super::users::replace;
 
 clauses! {
     UserDirectory<User = Account>, LoginStore;
@@ -42,7 +43,7 @@ where
         assert_eq!(found.user.as_deref(), Some(&account));
     }
     account.set_password_hash("another hash");
-    assert!(store.update(&account).await.expect("no fault"));
+    assert!(replace(&*store, &account).await.expect("no fault"));
     let found = load(&*store, &record.key, Some(account.id())).await.expect("a login");
     assert_eq!(found.user.as_deref(), Some(&account), "as stored now");
 }

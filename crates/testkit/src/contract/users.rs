@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use tower_keep_core::{Account, StoreError, StoreErrorKind, UserDirectory, UserId};
+use tower_keep_core::{
+    Account, AuthUser, Modified, PasswordChange, PasswordStore, StoreError, StoreErrorKind,
+    UserDirectory, UserDirectoryExt, UserId,
+};
 
 use super::{STEPS, TASKS, compete, interrupted, odd_texts, settled, tasks, unique};
 
@@ -15,13 +18,19 @@ clauses! {
     by_ids_answers_in_order_and_as_often_as_asked
     a_taken_id_or_name_conflicts_and_nothing_is_written
     of_concurrent_inserts_one_succeeds
-    an_update_replaces_the_user_and_frees_the_name
-    an_update_to_a_taken_name_conflicts_and_nothing_is_written
+    inserting_unless_it_is_there_can_be_repeated
+    a_change_replaces_the_user_and_frees_the_name
+    a_change_sees_the_stored_user_and_may_leave_it
+    a_change_of_the_id_is_refused
+    a_change_to_a_taken_name_conflicts_and_nothing_is_written
     of_concurrent_renames_to_one_name_one_succeeds
-    an_update_of_nobody_is_false_and_inserts_nothing
+    a_change_of_nobody_inserts_nothing
+    no_change_is_lost
+    a_password_is_set_only_over_the_stamp_that_was_seen
+    a_rehash_is_written_only_over_the_hash_that_was_seen
     a_deleted_user_is_gone_and_the_name_is_free
     an_interrupted_insert_leaves_all_or_nothing
-    an_interrupted_update_leaves_the_old_or_the_new
+    an_interrupted_change_leaves_the_old_or_the_new
     an_interrupted_delete_leaves_all_or_nothing
 }
 
@@ -176,25 +185,93 @@ where
     }
 }
 
-/// An update replaces all of the user; an earlier login name is free for others.
-pub async fn an_update_replaces_the_user_and_frees_the_name<S>(store: Arc<S>)
+/// Writes this user over the stored one; returns whether there was one.
+///
+/// For tests that know everything about the user. An application would lose what others have
+/// written in the meantime, and changes what it reads instead.
+///
+/// # Errors
+///
+/// As [`modify`](UserDirectory::modify).
+pub async fn replace<S>(store: &S, user: &S::User) -> Result<bool, StoreError>
+where
+    S: UserDirectory<User: Clone> + ?Sized,
+{
+    let modified = store.modify(&user.id(), &mut |_| Some(user.clone())).await?;
+    Ok(matches!(modified, Modified::Changed(_)))
+}
+
+/// A user who has to be there at each start is inserted once, and a taken id or name is no error.
+pub async fn inserting_unless_it_is_there_can_be_repeated<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    let account = new_account();
+    assert!(store.insert_if_absent(&account).await.expect("no fault"), "it was not there");
+    let later = Account::new(account.id(), account.login(), "another hash");
+    assert!(!store.insert_if_absent(&later).await.expect("no fault"), "it is there");
+    let namesake = Account::new(unique("id"), account.login(), "");
+    assert!(!store.insert_if_absent(&namesake).await.expect("no fault"), "the name is taken");
+    assert_eq!(both(&*store, &account).await, (Some(account.clone()), Some(account)));
+}
+
+/// A change replaces all of the user; an earlier login name is free for others.
+pub async fn a_change_replaces_the_user_and_frees_the_name<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
     let before = new_account();
     insert(&*store, &before).await;
     let after = Account::new(before.id(), unique("name"), "another hash").with_active(false);
-    assert!(store.update(&after).await.expect("no fault"), "there was a user to update");
+    let changed = store.modify(before.id(), &mut |_| Some(after.clone())).await;
+    assert_eq!(changed.expect("no fault"), Modified::Changed(Arc::new(after.clone())));
     assert_eq!(both(&*store, &after).await, (Some(after.clone()), Some(after.clone())));
     assert_eq!(by_login(&*store, before.login()).await, None, "the earlier name is nobody's");
     let heir = Account::new(unique("id"), before.login(), "");
     insert(&*store, &heir).await;
     assert_eq!(by_login(&*store, before.login()).await, Some(heir));
-    assert!(store.update(&after).await.expect("no fault"), "the same once more is an update too");
+    assert!(
+        replace(&*store, &after).await.expect("no fault"),
+        "the same once more is a change too"
+    );
+}
+
+/// A change is called with the user as stored now, and may decide to write nothing.
+pub async fn a_change_sees_the_stored_user_and_may_leave_it<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    let account = new_account().with_stamp([0, 0xFF]);
+    insert(&*store, &account).await;
+    let mut seen = Vec::new();
+    let left = store
+        .modify(account.id(), &mut |stored| {
+            seen.push(stored.clone());
+            None
+        })
+        .await;
+    assert_eq!(left.expect("no fault"), Modified::Unchanged(Arc::new(account.clone())));
+    assert!(!seen.is_empty() && seen.iter().all(|seen| *seen == account), "{seen:?}");
+    assert_eq!(both(&*store, &account).await, (Some(account.clone()), Some(account)));
+}
+
+/// An id never changes.
+pub async fn a_change_of_the_id_is_refused<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    let account = new_account();
+    insert(&*store, &account).await;
+    let other = Account::new(unique("id"), account.login(), "");
+    let refused = store.modify(account.id(), &mut |_| Some(other.clone())).await;
+    let kind = refused.map_err(|error| error.kind());
+    assert_eq!(kind, Err(StoreErrorKind::Unsupported));
+    assert_eq!(both(&*store, &account).await, (Some(account.clone()), Some(account)));
+    assert_eq!(by_id(&*store, other.id()).await, None);
 }
 
 /// Nobody can take another's login name.
-pub async fn an_update_to_a_taken_name_conflicts_and_nothing_is_written<S>(store: Arc<S>)
+pub async fn a_change_to_a_taken_name_conflicts_and_nothing_is_written<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
@@ -202,7 +279,7 @@ where
     insert(&*store, &one).await;
     insert(&*store, &other).await;
     let thief = Account::new(one.id(), other.login(), "changed");
-    assert!(is_conflict(&store.update(&thief).await), "the name is the other's");
+    assert!(is_conflict(&replace(&*store, &thief).await), "the name is the other's");
     assert_eq!(both(&*store, &one).await, (Some(one.clone()), Some(one)));
     assert_eq!(both(&*store, &other).await, (Some(other.clone()), Some(other)));
 }
@@ -222,7 +299,7 @@ where
     let results = compete(tasks, |index| {
         let store = Arc::clone(&store);
         let account = Account::new(accounts[index].id(), wanted.as_str(), "");
-        async move { store.update(&account).await }
+        async move { replace(&*store, &account).await }
     })
     .await;
     assert_eq!(results.iter().filter(|result| matches!(result, Ok(true))).count(), 1);
@@ -231,16 +308,93 @@ where
     assert_eq!(by_id(&*store, winner.id()).await, Some(winner));
 }
 
-/// Updating a user who is not there changes nothing.
-pub async fn an_update_of_nobody_is_false_and_inserts_nothing<S>(store: Arc<S>)
+/// A change of a user who is not there is not called, and writes nothing.
+pub async fn a_change_of_nobody_inserts_nothing<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
     let account = new_account();
-    assert!(!store.update(&account).await.expect("no fault"));
+    assert!(!replace(&*store, &account).await.expect("no fault"));
     assert_eq!(both(&*store, &account).await, (None, None));
-    let id = UserId::from("a\0b");
-    assert!(!store.update(&Account::new(id, unique("name"), "")).await.unwrap_or(false));
+    for odd in odd_texts() {
+        let nobody = Account::new(odd.as_str(), unique("name"), "");
+        assert!(!replace(&*store, &nobody).await.expect("odd ids are no fault"), "{odd:?}");
+    }
+}
+
+/// However many change one user at once, each starts from what the others have written.
+pub async fn no_change_is_lost<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account> + 'static,
+{
+    let account = new_account();
+    insert(&*store, &account).await;
+    let results = compete(TASKS, |index| {
+        let (store, id) = (Arc::clone(&store), account.id().clone());
+        async move {
+            let mut append = |stored: &Account| {
+                let mut marked = stored.clone();
+                marked.set_login(format!("{}.{index}", stored.login()));
+                Some(marked)
+            };
+            store.modify(&id, &mut append).await
+        }
+    })
+    .await;
+    for result in &results {
+        assert!(matches!(result, Ok(Modified::Changed(_))), "{result:?}");
+    }
+    let name = by_id(&*store, account.id()).await.expect("it is there").login().to_owned();
+    let marks = name.strip_prefix(account.login()).expect("the name begins as it did");
+    let mut marks: Vec<usize> =
+        marks.split('.').skip(1).map(|mark| mark.parse().expect("a mark")).collect();
+    marks.sort_unstable();
+    assert_eq!(marks, Vec::from_iter(0..results.len()), "all marks are there");
+}
+
+/// A new password never undoes what somebody else has written since the request began.
+pub async fn a_password_is_set_only_over_the_stamp_that_was_seen<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    let account = new_account();
+    let id = account.id();
+    let set = async |seen: &Account, hash: &str| {
+        store.set_password(id, &seen.stamp(), hash).await.expect("no fault")
+    };
+    assert_eq!(set(&account, "too early").await, PasswordChange::Missing);
+    insert(&*store, &account).await;
+    // Deactivated in the meantime: it stays so, and the password changes.
+    replace(&*store, &account.clone().with_active(false)).await.expect("no fault");
+    let PasswordChange::Changed(first) = set(&account, "first").await else {
+        panic!("the stamp is the one that was seen")
+    };
+    assert_eq!((first.password_hash(), first.is_active()), ("first", false));
+    assert_ne!(first.stamp(), account.stamp(), "earlier logins end");
+    assert_eq!(by_id(&*store, id).await.as_ref(), Some(&*first));
+    // The same call once more has been done already; another one came too late.
+    assert_eq!(set(&account, "first").await, PasswordChange::Changed(Arc::clone(&first)));
+    assert_eq!(set(&account, "second").await, PasswordChange::Stale(Arc::clone(&first)));
+    assert_eq!(by_id(&*store, id).await.as_ref(), Some(&*first), "nothing was written");
+}
+
+/// A rehash changes the hash that was verified, or nothing; and never the stamp.
+pub async fn a_rehash_is_written_only_over_the_hash_that_was_seen<S>(store: Arc<S>)
+where
+    S: UserDirectory<User = Account>,
+{
+    let account = new_account();
+    let id = account.id();
+    let rehash =
+        async |seen: &str, hash: &str| store.rehash(id, seen, hash).await.expect("no fault");
+    assert!(!rehash(account.password_hash(), "stronger").await, "nobody is there");
+    insert(&*store, &account).await;
+    assert!(!rehash("another hash", "stronger").await, "it is not the stored one");
+    assert!(rehash(account.password_hash(), "stronger").await);
+    let after = by_id(&*store, id).await.expect("it is there");
+    assert_eq!((after.password_hash(), after.stamp()), ("stronger", account.stamp()));
+    assert!(!rehash(account.password_hash(), "weaker").await, "that one is not stored any more");
+    assert_eq!(by_id(&*store, id).await, Some(after));
 }
 
 /// Deleting frees the login name, and can be repeated.
@@ -274,8 +428,8 @@ where
     }
 }
 
-/// A dropped update leaves the user before or after, never a mixture.
-pub async fn an_interrupted_update_leaves_the_old_or_the_new<S>(store: Arc<S>)
+/// A dropped change leaves the user before or after, never a mixture.
+pub async fn an_interrupted_change_leaves_the_old_or_the_new<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
@@ -283,7 +437,7 @@ where
         let before = new_account();
         insert(&*store, &before).await;
         let after = Account::new(before.id(), unique("name"), "another hash");
-        interrupted(step, store.update(&after)).await;
+        interrupted(step, replace(&*store, &after)).await;
         let look = || async {
             let by_old_name = by_login(&*store, before.login()).await;
             (both(&*store, &after).await, by_old_name)

@@ -1,0 +1,292 @@
+//! Password hashes, written so that no other write is lost.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{AuthUser, Modified, StoreError, StoreErrorKind, UserDirectory, UserId, UserStore};
+
+/// A user who logs in with a password.
+///
+/// ```
+/// use std::borrow::Cow;
+/// use tower_keep_core::{AuthUser, PasswordUser, UserId};
+///
+/// #[derive(Clone)]
+/// struct Member {
+///     id: i64,
+///     password_hash: String,
+///     stamp: u64, // raised with each new password
+/// }
+///
+/// impl AuthUser for Member {
+///     fn id(&self) -> UserId {
+///         self.id.into()
+///     }
+///     fn stamp(&self) -> Cow<'_, [u8]> {
+///         self.stamp.to_be_bytes().to_vec().into()
+///     }
+/// }
+///
+/// impl PasswordUser for Member {
+///     fn password_hash(&self) -> &str {
+///         &self.password_hash
+///     }
+///     fn with_password_hash(&self, hash: String) -> Self {
+///         Self { stamp: self.stamp + 1, ..self.with_rehash(hash) }
+///     }
+///     fn with_rehash(&self, hash: String) -> Self {
+///         Self { password_hash: hash, ..self.clone() }
+///     }
+/// }
+/// ```
+pub trait PasswordUser: AuthUser {
+    /// The password hash in its text form, such as PHC string format.
+    fn password_hash(&self) -> &str;
+
+    /// This user with the hash of a new password, and a new [stamp](AuthUser::stamp), which ends every
+    /// earlier login.
+    #[must_use]
+    fn with_password_hash(&self, hash: String) -> Self
+    where
+        Self: Sized;
+
+    /// This user with another hash of the *same* password, made with other parameters, and the same
+    /// [stamp](AuthUser::stamp), so that nobody is logged out.
+    ///
+    /// Where the stamp is made from the hash, it can't stay the same. Then
+    /// [`rehash`](PasswordStore::rehash) writes nothing.
+    #[must_use]
+    fn with_rehash(&self, hash: String) -> Self
+    where
+        Self: Sized;
+}
+
+/// Writes password hashes without losing other writes to the user.
+///
+/// Every [`UserDirectory`] of [`PasswordUser`]s is one. For an application's own table,
+/// [`own_passwords`] makes one from a statement.
+#[async_trait]
+pub trait PasswordStore: UserStore<User: PasswordUser> {
+    /// Stores the hash of a new password, and a new stamp.
+    ///
+    /// Writes only if the stored user still has the stamp `seen_stamp`: that of the user whom the
+    /// request found logged in, never one that was loaded again for this call. So a deactivation, an
+    /// administrator's reset or another change of the password in the meantime is never undone. All
+    /// other fields of the stored user stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// Only faults of the store. A stamp that has changed is not an error: it returns
+    /// [`PasswordChange::Stale`].
+    async fn set_password(
+        &self,
+        id: &UserId,
+        seen_stamp: &[u8],
+        hash: &str,
+    ) -> Result<PasswordChange<Self::User>, StoreError>;
+
+    /// Stores another hash of the same password, and returns whether it was written.
+    ///
+    /// Writes only if `seen_hash`, against which the password was verified, is still the stored one,
+    /// and if the stamp stays the same. Call it before the user is logged in.
+    ///
+    /// # Errors
+    ///
+    /// Only faults of the store.
+    async fn rehash(&self, id: &UserId, seen_hash: &str, hash: &str) -> Result<bool, StoreError>;
+}
+
+/// What became of a new password; see [`PasswordStore::set_password`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PasswordChange<U> {
+    /// The hash is stored, by this call or by an earlier one with exactly this hash.
+    Changed(Arc<U>),
+    /// Nothing was written: the stored user, this one, has another stamp than the caller saw.
+    Stale(Arc<U>),
+    /// Nothing was written: there is no user with this id.
+    Missing,
+}
+
+/// Whether the stored user already has the hash, or has to be left alone.
+fn settled<U: PasswordUser>(
+    stored: &Arc<U>,
+    seen_stamp: &[u8],
+    hash: &str,
+) -> Option<PasswordChange<U>> {
+    if stored.password_hash() == hash {
+        return Some(PasswordChange::Changed(Arc::clone(stored)));
+    }
+    (*stored.stamp() != *seen_stamp).then(|| PasswordChange::Stale(Arc::clone(stored)))
+}
+
+/// The user with the rehashed password, if this is allowed.
+fn rehashed<U: PasswordUser>(stored: &U, seen_hash: &str, hash: &str) -> Option<U> {
+    if stored.password_hash() != seen_hash || hash == seen_hash {
+        return None;
+    }
+    let after = stored.with_rehash(hash.to_owned());
+    (after.stamp() == stored.stamp()).then_some(after)
+}
+
+#[async_trait]
+impl<S: UserDirectory<User: PasswordUser> + ?Sized> PasswordStore for S {
+    async fn set_password(
+        &self,
+        id: &UserId,
+        seen_stamp: &[u8],
+        hash: &str,
+    ) -> Result<PasswordChange<S::User>, StoreError> {
+        let mut change = |stored: &S::User| {
+            let is_due = stored.password_hash() != hash && *stored.stamp() == *seen_stamp;
+            is_due.then(|| stored.with_password_hash(hash.to_owned()))
+        };
+        Ok(match self.modify(id, &mut change).await? {
+            Modified::Changed(user) => PasswordChange::Changed(user),
+            Modified::Unchanged(user) => {
+                settled(&user, seen_stamp, hash).unwrap_or(PasswordChange::Stale(user))
+            }
+            Modified::Missing => PasswordChange::Missing,
+        })
+    }
+
+    async fn rehash(&self, id: &UserId, seen_hash: &str, hash: &str) -> Result<bool, StoreError> {
+        let mut change = |stored: &S::User| rehashed(stored, seen_hash, hash);
+        Ok(matches!(self.modify(id, &mut change).await?, Modified::Changed(_)))
+    }
+}
+
+/// A write to the password column of an application's own table; see [`own_passwords`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PasswordWrite {
+    /// Whose password it is.
+    pub id: UserId,
+    /// The hash that must still be stored, or nothing may be written.
+    pub expected: String,
+    /// The hash to store.
+    pub new: String,
+    /// Whether it is a new password. Where the stamp is a column of its own, it gets a new value
+    /// then, and keeps its value otherwise.
+    pub is_new_password: bool,
+}
+
+/// How often a write is tried again when another write came first.
+const TRIES: usize = 10;
+
+/// Makes a [`PasswordStore`] of a store whose users are in the application's own table, and a closure
+/// that writes a hash there: one statement, which compares the stored hash with the expected one.
+/// The closure returns whether it has written.
+///
+/// ```
+/// # #[derive(Clone)] struct Pool;
+/// # impl Pool {
+/// #     async fn run(&self, _: &str, _: [&str; 3]) -> Result<u64, StoreError> { Ok(1) }
+/// # }
+/// use tower_keep_core::{PasswordStore, PasswordUser, PasswordWrite, StoreError, UserStore, own_passwords};
+///
+/// fn passwords<S>(users: S, pool: Pool) -> impl PasswordStore<User = S::User>
+/// where
+///     S: UserStore<User: PasswordUser>,
+/// {
+///     own_passwords(users, move |write: PasswordWrite| {
+///         let pool = pool.clone();
+///         async move {
+///             let sql = "UPDATE member SET password = $3 WHERE id = $1 AND password = $2";
+///             Ok(pool.run(sql, [write.id.as_str(), &write.expected, &write.new]).await? == 1)
+///         }
+///     })
+/// }
+/// ```
+pub fn own_passwords<S, W, Fut>(users: S, write: W) -> OwnPasswords<S, W>
+where
+    S: UserStore<User: PasswordUser>,
+    W: Fn(PasswordWrite) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<bool, StoreError>> + Send,
+{
+    OwnPasswords { users, write }
+}
+
+/// Users in the application's own table, and how their passwords are written; made by
+/// [`own_passwords`].
+#[derive(Clone)]
+pub struct OwnPasswords<S, W> {
+    users: S,
+    write: W,
+}
+
+impl<S, W> std::fmt::Debug for OwnPasswords<S, W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OwnPasswords(…)")
+    }
+}
+
+#[async_trait]
+impl<S: UserStore, W: Send + Sync> UserStore for OwnPasswords<S, W> {
+    type User = S::User;
+
+    async fn by_id(&self, id: &UserId) -> Result<Option<Arc<S::User>>, StoreError> {
+        self.users.by_id(id).await
+    }
+}
+
+impl<S, W, Fut> OwnPasswords<S, W>
+where
+    S: UserStore<User: PasswordUser>,
+    W: Fn(PasswordWrite) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<bool, StoreError>> + Send,
+{
+    /// Writes unless `leave` says what to return instead; again with the user as stored now while
+    /// other writes come first.
+    async fn write<T>(
+        &self,
+        id: &UserId,
+        hash: &str,
+        is_new_password: bool,
+        leave: impl Fn(Option<Arc<S::User>>, bool) -> Option<T> + Send,
+    ) -> Result<T, StoreError> {
+        let mut is_written = false;
+        for _ in 0..TRIES {
+            let stored = self.users.by_id(id).await?;
+            let expected = stored.as_ref().map(|user| user.password_hash().to_owned());
+            if let Some(done) = leave(stored, is_written) {
+                return Ok(done);
+            }
+            let (id, new) = (id.clone(), hash.to_owned());
+            let expected = expected.unwrap_or_default();
+            is_written = (self.write)(PasswordWrite { id, expected, new, is_new_password }).await?;
+        }
+        Err(StoreError::new(StoreErrorKind::Unavailable, "own passwords").with_source(
+            "other writes to this user always came first, or the statement writes nothing",
+        ))
+    }
+}
+
+#[async_trait]
+impl<S, W, Fut> PasswordStore for OwnPasswords<S, W>
+where
+    S: UserStore<User: PasswordUser>,
+    W: Fn(PasswordWrite) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<bool, StoreError>> + Send,
+{
+    async fn set_password(
+        &self,
+        id: &UserId,
+        seen_stamp: &[u8],
+        hash: &str,
+    ) -> Result<PasswordChange<S::User>, StoreError> {
+        self.write(id, hash, true, |stored, _| match stored {
+            None => Some(PasswordChange::Missing),
+            Some(stored) => settled(&stored, seen_stamp, hash),
+        })
+        .await
+    }
+
+    async fn rehash(&self, id: &UserId, seen_hash: &str, hash: &str) -> Result<bool, StoreError> {
+        self.write(id, hash, false, |stored, is_written| {
+            let is_due = stored.is_some_and(|stored| rehashed(&*stored, seen_hash, hash).is_some());
+            (is_written || !is_due).then_some(is_written)
+        })
+        .await
+    }
+}
