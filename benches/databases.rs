@@ -1,4 +1,5 @@
-//! The databases of the benches: servers of their own, or those of `POSTGRES_URL` and `MYSQL_URL`.
+//! The databases of the benches: servers of their own, or those of `POSTGRES_URL`, `MARIADB_URL` and
+//! `MYSQL_URL`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

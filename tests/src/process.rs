@@ -44,6 +44,17 @@ impl Process {
         found.unwrap_or_else(|| panic!("{label:?} is not in {:?}", self.told))
     }
 
+    /// Sends the signal with which containers and services are stopped.
+    pub fn terminate(&self) {
+        let kill = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(kill.is_ok_and(|status| status.success()), "it is told to end");
+    }
+
+    /// Waits until it has ended by itself; whether all went well.
+    pub fn ended(&mut self) -> bool {
+        self.child.wait().is_ok_and(|status| status.success())
+    }
+
     /// A browser without cookies.
     pub fn browser(&self) -> Browser {
         Browser::new(Http::to(self.address))

@@ -19,7 +19,8 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tower_keep::{
     Account, AuthUser, CurrentUser, Event, Fault, FreshUser, Keys, LogInError, LoginLayer,
-    LoginLayerBuilder, SessionInfo, SessionRecord, UserDirectory, UserFinder,
+    LoginLayerBuilder, PasswordChange, PasswordStore, SessionInfo, SessionRecord, UserDirectory,
+    UserFinder,
 };
 use tower_keep_testkit::TestClock;
 
@@ -230,10 +231,7 @@ fn router(auth: &LoginLayer<Account>, store: WatchedStore) -> Router {
         .route("/end-all", get(end_all))
         .route("/urls", get(urls))
         .route("/next-or-home", get(|login: Login| async move { login.next_or_home().to_string() }))
-        .route(
-            "/extracted",
-            get(|user: CurrentUser<Account>| async move { user.login().to_owned() }),
-        )
+        .route("/extracted", get(extracted))
         .route(
             "/extracted-fresh",
             get(|user: FreshUser<Account>| async move { user.login().to_owned() }),
@@ -243,7 +241,10 @@ fn router(auth: &LoginLayer<Account>, store: WatchedStore) -> Router {
         .merge(guarded("/recent", auth.require_fresh_within(Duration::from_secs(600))))
         .merge(guarded("/notch-only", auth.require_user(|user| user.login() == "notch")))
         .merge(guarded("/visitors-only", !auth.require_login()))
-        .nest("/nested", guarded("/secret", auth.require_login()))
+        .nest(
+            "/nested",
+            guarded("/secret", auth.require_login()).route("/extracted", get(extracted)),
+        )
         .with_state(store)
 }
 
@@ -306,9 +307,11 @@ async fn confirm(login: Login) -> Result<&'static str> {
 
 async fn change_password(State(store): State<WatchedStore>, login: Login) -> Result<&'static str> {
     let Some(user) = login.user().await? else { return Ok("nobody") };
-    let mut changed = Account::clone(&user);
-    changed.set_password_hash(format!("{}'", user.password_hash()));
-    store.inner().update(&changed).await.map_err(Fault::from)?;
+    let hash = format!("{}'", user.password_hash());
+    let changed = store.inner().set_password(user.id(), &user.stamp(), &hash).await;
+    let PasswordChange::Changed(changed) = changed.map_err(Fault::from)? else {
+        return Ok("stale");
+    };
     Ok(if login.keep_logged_in(changed).await?.is_some() { "changed" } else { "lost" })
 }
 
@@ -431,6 +434,10 @@ async fn end_all(login: Login) -> Result<String> {
 
 async fn urls(login: Login) -> String {
     format!("{:?} {:?} {:?}", login.login_url(), login.confirm_url(), login.client())
+}
+
+async fn extracted(user: CurrentUser<Account>) -> String {
+    user.login().to_owned()
 }
 
 /// Behind every guard, for any method.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tower_keep::{Account, LoginStore, StoreErrorKind, UserDirectory, UserStore};
+use tower_keep::{Account, LoginStore, Modified, StoreErrorKind, UserDirectory};
 use tower_keep_datastore::DatastoreStore;
 use tower_keep_memory::MemoryStore;
 use tower_keep_mysql::MySqlStore;
@@ -24,7 +24,7 @@ impl<S: UserDirectory<User = Account> + LoginStore> AnyStore for S {}
 pub type WatchedStore = FaultyStore<Arc<dyn AnyStore>>;
 
 /// An empty store, of the kind that `KEEP_STORE` names: `memory`, which is the default, `sqlite`,
-/// `postgres`, `mysql`, `redis`, `redis-sentinel`, `redis-cluster`, `datastore` or `firestore` (both of
+/// `postgres`, `mariadb`, `mysql`, `redis`, `redis-sentinel`, `redis-cluster`, `datastore` or `firestore` (both of
 /// Google's emulators). `cargo xtask test` runs the same tests on each.
 ///
 /// # Panics
@@ -36,6 +36,7 @@ pub async fn new_store() -> WatchedStore {
         "memory" => Arc::new(MemoryStore::new()),
         "sqlite" => opened(SqliteStore::builder("sqlite::memory:")).await,
         "postgres" => opened(PostgresStore::builder(url("POSTGRES_URL"))).await,
+        "mariadb" => opened(MySqlStore::builder(url("MARIADB_URL"))).await,
         "mysql" => opened(MySqlStore::builder(url("MYSQL_URL"))).await,
         "redis" => redis(url("REDIS_URL")).await,
         "redis-sentinel" => redis(url("REDIS_SENTINEL_URL")).await,
@@ -43,7 +44,7 @@ pub async fn new_store() -> WatchedStore {
         "datastore" => datastore(url("DATASTORE_URL")).await,
         "firestore" => datastore(url("FIRESTORE_URL")).await,
         other => panic!(
-            "there is no store {other:?}; there are memory, sqlite, postgres, mysql, redis, \
+            "there is no store {other:?}; there are memory, sqlite, postgres, mariadb, mysql, redis, \
              redis-sentinel, redis-cluster, datastore and firestore"
         ),
     })
@@ -132,9 +133,13 @@ impl Watched for WatchedStore {
     }
 
     async fn change(&self, id: &str, change: impl FnOnce(&mut Account) + Send) {
-        let stored = self.inner().by_id(&id.into()).await.expect("memory works");
-        let mut account = Account::clone(&stored.expect("the account is there"));
-        change(&mut account);
-        self.inner().update(&account).await.expect("memory works");
+        let mut once = Some(change);
+        let mut modify = |stored: &Account| {
+            let mut account = stored.clone();
+            once.take().expect("nobody else changes it")(&mut account);
+            Some(account)
+        };
+        let modified = self.inner().modify(&id.into(), &mut modify).await;
+        assert!(matches!(modified, Ok(Modified::Changed(_))), "{modified:?}");
     }
 }

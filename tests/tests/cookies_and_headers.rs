@@ -140,6 +140,8 @@ async fn whoever_looked_at_the_login_varies_and_users_are_never_cached() {
         ("/is-remembered", ("Cookie", ""), ("Cookie", "no-store")),
         ("/streamed", ("Cookie", ""), ("Cookie", "no-store")),
         ("/broken", ("Cookie", ""), ("Cookie", "no-store")),
+        // Faults 2: it may still be asked who it is, when no header can follow.
+        ("/asked-late", ("Cookie", "no-store"), ("Cookie", "no-store")),
         ("/cacheable", ("Cookie", "public, max-age=600"), ("Cookie", "no-store")),
         ("/secret", ("Cookie", "no-store"), ("Cookie", "no-store")),
         ("/notice", ("Cookie", "no-store"), ("Cookie", "")),

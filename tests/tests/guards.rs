@@ -437,6 +437,21 @@ async fn a_layer_is_found_through_those_inside_of_it() {
     assert_eq!(answer.header("vary"), "Cookie");
 }
 
+// Faults 25
+#[tokio::test]
+async fn a_refusal_handler_sees_the_path_that_the_client_asked_for() {
+    let site = Site::start_with(|builder| {
+        builder.with_refusal_handler(|refusal| {
+            Response::new(Bytes::from(refusal.request().uri.to_string()))
+        })
+    })
+    .await;
+    let mut browser = site.browser();
+    for path in ["/nested/secret?a=b", "/nested/extracted?a=b", "/secret?a=b", "/extracted"] {
+        assert_eq!(browser.get(path).await.text(), path);
+    }
+}
+
 #[tokio::test]
 async fn a_fault_uses_up_no_notice_and_no_next() {
     let auth = LoginLayer::builder(

@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex};
 
 use http::{Request, Response};
 use http_body_util::Full;
-use tower::{Layer, service_fn};
-use tower_keep::{Account, CookieSettings, Keys, LoginLayer, UserDirectory, UserId};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_keep::{
+    Account, CookieSettings, Keys, LoginLayer, Passwords, SessionProtection, StoreError,
+    StoreErrorKind, UserDirectory, UserFinder, UserId,
+};
 use tower_keep_memory::MemoryStore;
-use tower_keep_testkit::TestClock;
 use tower_keep_testkit::client::Client;
+use tower_keep_testkit::{FaultyStore, TestClock, Trouble};
 use tower_keep_tests::{KEY, account};
 
 /// Everything that is logged on this thread, at every level.
@@ -63,14 +66,101 @@ async fn wrong_wiring_is_named_with_its_mend() {
     let told = log.take();
     assert!(told.contains("ERROR") && told.contains("auth.layer(router)"), "{told}");
     let wrong = admin.layer(site.require_login().layer(service_fn(page)));
-    Client::new(wrong).get("/").await;
-    let told = log.take();
-    assert!(told.contains("use the guards of the layer that is around the route"), "{told}");
+    // Faults 20: a debug build says it in the body as well, as there may be no subscriber.
+    let body = Client::new(wrong).get("/").await.text();
+    for told in [log.take(), body] {
+        assert!(told.contains("use the guards of the layer that is around the route"), "{told}");
+    }
     let router: axum::Router = axum::Router::new()
         .route("/", axum::routing::get(|_: tower_keep::CurrentUser<Account>| async { "never" }));
-    Client::new(router).get("/").await;
-    let told = log.take();
-    assert!(told.contains("the extractor `CurrentUser`"), "{told}");
+    let body = Client::new(router).get("/").await.text();
+    for told in [log.take(), body] {
+        assert!(told.contains("the extractor `CurrentUser`"), "{told}");
+    }
+    // Nobody keeps records.
+    let router: axum::Router = axum::Router::new().route("/", axum::routing::get(devices));
+    let body = Client::new(site.layer(router)).get("/").await.text();
+    for told in [log.take(), body] {
+        assert!(told.contains("`with_sessions`"), "{told}");
+    }
+}
+
+async fn devices(login: tower_keep::Login<Account>) -> Result<String, tower_keep::Fault> {
+    Ok(login.sessions().await?.len().to_string())
+}
+
+// Faults 5, 22
+#[tokio::test]
+async fn what_a_store_fails_is_one_error_line_with_store_and_cause() {
+    let (log, _guard) = Log::start();
+    let store = FaultyStore::new(MemoryStore::<Account>::new());
+    store.insert(&account("notch")).await.unwrap();
+    let auth = LoginLayer::builder(store.clone(), Keys::new(KEY)).with_sessions().build().unwrap();
+    let log_in = async |login: tower_keep::Login<Account>| {
+        login.log_in(account("notch")).await?;
+        Ok::<_, tower_keep::LogInError>("in")
+    };
+    let log_out = async |login: tower_keep::Login<Account>| {
+        login.log_out().await?;
+        Ok::<_, tower_keep::Fault>("out")
+    };
+    let find = async |axum::extract::State(store): axum::extract::State<Faulty>| {
+        store.by_login("notch").await.map_err(tower_keep::Fault::from)?;
+        Ok::<_, tower_keep::Fault>("found")
+    };
+    let change = async |axum::extract::State(store): axum::extract::State<Faulty>| {
+        Passwords::new().change(&store, &account("notch"), "new password").await?;
+        Ok::<_, tower_keep::PasswordError>("changed")
+    };
+    let guarded = axum::Router::new()
+        .route("/guarded", axum::routing::get(|| async { "never" }))
+        .route_layer(auth.require_login());
+    let router = axum::Router::new()
+        .route("/in", axum::routing::get(log_in))
+        .route("/out", axum::routing::get(log_out))
+        .route("/devices", axum::routing::get(devices))
+        .route("/find", axum::routing::get(find))
+        .route("/change", axum::routing::get(change))
+        .merge(guarded)
+        .with_state(store.clone());
+    let mut client = Client::new(auth.layer(router));
+    client.get("/in").await;
+    for path in ["/in", "/out", "/devices", "/guarded", "/find", "/change"] {
+        store.set_all(Trouble::Fails(StoreErrorKind::Unavailable));
+        log.take();
+        let answer = client.get(path).await;
+        assert_eq!(answer.status, 503, "{path}");
+        let told = log.take();
+        assert_eq!(told.matches("ERROR").count(), 1, "{path}: {told}");
+        assert!(told.contains(r#"store="faulty""#) && told.contains("unavailable"), "{told}");
+        store.heal();
+    }
+    let error = StoreError::new(StoreErrorKind::Unsupported, "mine").with_message("run `mine up`");
+    let said = tower_keep::Fault::from(error).to_string();
+    assert!(said.contains("mine store: not supported: run `mine up`"), "{said}");
+}
+
+type Faulty = FaultyStore<MemoryStore<Account>>;
+
+// Faults 21
+#[tokio::test]
+async fn that_the_clients_address_is_unknown_is_said_once() {
+    let (log, _guard) = Log::start();
+    for (protection, expected) in [(SessionProtection::Basic, 1), (SessionProtection::None, 0)] {
+        let auth = LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY))
+            .with_session_protection(protection)
+            .build()
+            .unwrap();
+        let sign_in = auth.layer(service_fn(async |request: Request<String>| {
+            let login = request.extensions().get::<tower_keep::Login<Account>>().unwrap();
+            login.log_in(account("notch")).await.unwrap();
+            Ok::<_, Infallible>(Response::new(Full::<bytes::Bytes>::from("in")))
+        }));
+        for _ in 0..2 {
+            sign_in.clone().oneshot(Request::new(String::new())).await.unwrap();
+        }
+        assert_eq!(log.take().matches("the client's address is unknown").count(), expected);
+    }
 }
 
 // 38

@@ -66,6 +66,11 @@ async fn mariadb_is_killed_under_load_and_comes_back() {
     killed_under_load::<MySqlDialect>(Kind::MariaDb).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn mysql_is_killed_under_load_and_comes_back() {
+    killed_under_load::<MySqlDialect>(Kind::MySql).await;
+}
+
 async fn killed_under_load<D: Dialect>(kind: Kind) {
     let mut server = server(kind);
     let store = open::<D>(&server, Duration::from_secs(2)).await;
@@ -93,6 +98,7 @@ async fn killed_under_load<D: Dialect>(kind: Kind) {
 async fn connections_that_died_while_idle_are_not_noticed() {
     idle_connections_die::<PostgresDialect>(Kind::Postgres).await;
     idle_connections_die::<MySqlDialect>(Kind::MariaDb).await;
+    idle_connections_die::<MySqlDialect>(Kind::MySql).await;
 }
 
 async fn idle_connections_die<D: Dialect>(kind: Kind) {
@@ -130,6 +136,7 @@ async fn futures_of<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(
 async fn a_server_that_hangs_is_given_up_in_time() {
     hangs::<PostgresDialect>(Kind::Postgres).await;
     hangs::<MySqlDialect>(Kind::MariaDb).await;
+    hangs::<MySqlDialect>(Kind::MySql).await;
 }
 
 async fn hangs<D: Dialect>(kind: Kind) {
@@ -179,9 +186,11 @@ impl Waiting for PostgresDialect {
 impl Waiting for MySqlDialect {
     async fn waiting(server: &Server) -> i64 {
         let mut asking = MySqlConnection::connect(&server.url()).await.expect("a connection");
-        let sql =
-            "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
-        sqlx::query_scalar(sql).fetch_one(&mut asking).await.expect("who waits")
+        // Not the table of transactions: MySQL fails to show a statement that has bytes in it.
+        let sql = "SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'";
+        let waiting: (String, String) =
+            sqlx::query_as(sql).fetch_one(&mut asking).await.expect("who waits");
+        waiting.1.parse().expect("a number")
     }
 }
 
@@ -210,7 +219,7 @@ async fn a_write_that_is_cut_off_may_have_been_done_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_that_waits_for_a_lock_ends_in_time() {
-    let (postgres, mariadb) = (server(Kind::Postgres), server(Kind::MariaDb));
+    let postgres = server(Kind::Postgres);
     let lock = "SELECT * FROM keep_sessions FOR UPDATE";
     let timeout = Duration::from_secs(2);
 
@@ -225,14 +234,16 @@ async fn a_statement_that_waits_for_a_lock_ends_in_time() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(store.load(&record.key).await.expect("no fault").as_deref(), Some(&record));
 
-    let store = open::<MySqlDialect>(&mariadb, timeout).await;
-    let record = begin(&store).await;
-    let mut other = MySqlConnection::connect(&mariadb.url()).await.expect("a connection");
-    other.execute("START TRANSACTION").await.expect("a transaction");
-    other.execute(lock).await.expect("a lock");
-    waits_in_vain(&store, &record).await;
-    other.execute("ROLLBACK").await.expect("no lock any more");
-    assert_eq!(store.load(&record.key).await.expect("no fault").as_deref(), Some(&record));
+    for mysql in [server(Kind::MariaDb), server(Kind::MySql)] {
+        let store = open::<MySqlDialect>(&mysql, timeout).await;
+        let record = begin(&store).await;
+        let mut other = MySqlConnection::connect(&mysql.url()).await.expect("a connection");
+        other.execute("START TRANSACTION").await.expect("a transaction");
+        other.execute(lock).await.expect("a lock");
+        waits_in_vain(&store, &record).await;
+        other.execute("ROLLBACK").await.expect("no lock any more");
+        assert_eq!(store.load(&record.key).await.expect("no fault").as_deref(), Some(&record));
+    }
 }
 
 async fn waits_in_vain<D: Dialect>(store: &SqlStore<D>, record: &SessionRecord) {
@@ -260,18 +271,19 @@ async fn of_a_deadlock_the_store_tries_again() {
     })
     .await;
 
-    let mariadb = server(Kind::MariaDb);
-    let store = open::<MySqlDialect>(&mariadb, timeout).await;
-    let mut other = MySqlConnection::connect(&mariadb.url()).await.expect("a connection");
-    other.execute("CREATE TABLE heavy (n INT)").await.expect("a table");
-    // The one that wrote less ends.
-    let rows =
-        "START TRANSACTION; INSERT INTO heavy SELECT 1 FROM information_schema.columns LIMIT 300";
-    other.execute(rows).await.expect("many rows");
-    gives_way(&store, &mariadb, "x'", async |sql| {
-        other.execute(AssertSqlSafe(sql)).await.expect("the store gives way");
-    })
-    .await;
+    for mysql in [server(Kind::MariaDb), server(Kind::MySql)] {
+        let store = open::<MySqlDialect>(&mysql, timeout).await;
+        let mut other = MySqlConnection::connect(&mysql.url()).await.expect("a connection");
+        other.execute("CREATE TABLE heavy (n INT)").await.expect("a table");
+        // The one that wrote less ends.
+        let rows = "START TRANSACTION; \
+            INSERT INTO heavy SELECT 1 FROM information_schema.columns LIMIT 300";
+        other.execute(rows).await.expect("many rows");
+        gives_way(&store, &mysql, "x'", async |sql| {
+            other.execute(AssertSqlSafe(sql)).await.expect("the store gives way");
+        })
+        .await;
+    }
 }
 
 /// The store locks one session and then another; a transaction of the application's, with `run`, the
@@ -330,28 +342,29 @@ async fn a_database_that_only_reads_is_unavailable_for_logins() {
     let replica = PostgresStore::builder_on(pool).build().await.expect("it reads");
     only_reads(&replica, &record).await;
 
-    let server = self::server(Kind::MariaDb);
-    let store = open::<MySqlDialect>(&server, Duration::from_secs(3)).await;
-    let record = begin(&store).await;
-    for statement in [
-        "CREATE USER site@'%' IDENTIFIED BY 'secret'",
-        "GRANT SELECT, INSERT, UPDATE, DELETE ON keep.* TO site@'%'",
-        "SET GLOBAL read_only = 1",
-    ] {
-        store.pool().execute(statement).await.expect(statement);
-    }
-    let url = server.url().replace("keep:secret@", "site:secret@");
-    let replica = MySqlStore::builder(url).build().await.expect("it reads");
-    only_reads(&replica, &record).await;
+    for server in [self::server(Kind::MariaDb), self::server(Kind::MySql)] {
+        let store = open::<MySqlDialect>(&server, Duration::from_secs(3)).await;
+        let record = begin(&store).await;
+        for statement in [
+            "CREATE USER site@'%' IDENTIFIED BY 'secret'",
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON keep.* TO site@'%'",
+            "SET GLOBAL read_only = 1",
+        ] {
+            store.pool().execute(statement).await.expect(statement);
+        }
+        let url = server.url().replace("keep:secret@", "site:secret@");
+        let replica = MySqlStore::builder(url).build().await.expect("it reads");
+        only_reads(&replica, &record).await;
 
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("keep.db");
-    let url = format!("sqlite:{}", path.display());
-    let store = SqliteStore::builder(url.clone()).migrate().build().await.expect("a store");
-    let record = begin(&store).await;
-    let pool = sqlx::SqlitePool::connect(&format!("{url}?mode=ro")).await.expect("a pool");
-    let replica = SqliteStore::builder_on(pool).build().await.expect("it reads");
-    only_reads(&replica, &record).await;
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("keep.db");
+        let url = format!("sqlite:{}", path.display());
+        let store = SqliteStore::builder(url.clone()).migrate().build().await.expect("a store");
+        let record = begin(&store).await;
+        let pool = sqlx::SqlitePool::connect(&format!("{url}?mode=ro")).await.expect("a pool");
+        let replica = SqliteStore::builder_on(pool).build().await.expect("it reads");
+        only_reads(&replica, &record).await;
+    }
 }
 
 async fn only_reads<D: Dialect>(store: &SqlStore<D>, record: &SessionRecord) {
@@ -393,7 +406,7 @@ async fn a_full_disk_is_unavailable_for_logins_and_loses_nothing() {
         }
     };
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
-    assert!(std::error::Error::source(&error).is_some_and(|why| why.to_string().contains("full")));
+    assert!(error.to_string().contains("full"), "{error}");
     let user = UserId::from("1");
     let listed = store.list(&user, record.created, 100_000).await.expect("it reads");
     assert_eq!(listed.iter().map(|record| record.key).collect::<HashSet<_>>(), kept);

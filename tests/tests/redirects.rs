@@ -1,5 +1,7 @@
 //! Where somebody is sent, and where nobody is; SECURITY_CASES "Redirects".
 
+use std::time::Duration;
+
 use http::{Method, StatusCode, header};
 use tower_keep_tests::{Browser, Site, raw};
 
@@ -169,6 +171,123 @@ async fn next_in_the_session_is_read_once_and_survives_the_notice() {
     assert_eq!(browser.clone().get("/next").await.text(), "/secret");
     site.advance(1);
     assert_eq!(browser.get("/next").await.text(), "");
+}
+
+// Faults 7
+#[tokio::test]
+async fn only_the_navigation_of_a_tab_leaves_a_next_and_a_notice() {
+    let site =
+        Site::start_with(|builder| builder.with_login_page("/login").with_next_in_session(true))
+            .await;
+    let mut browser = site.browser();
+    assert_eq!(browser.get("/secret?tab=2").await.location(), "/login");
+    let kept = browser.jar.get("__Host-keep-visit").map(str::to_owned);
+    let metadata = |name: &'static str| name.parse::<header::HeaderName>().unwrap();
+    for (name, value) in [
+        ("sec-fetch-dest", "image"),
+        ("sec-fetch-dest", "empty"),
+        ("sec-purpose", "prefetch;prerender"),
+        ("accept", "*/*"),
+        ("accept", "application/json"),
+    ] {
+        let mut other = browser.clone();
+        other.set_header(metadata(name), value);
+        let answer = other.get("/secret?other=1").await;
+        assert_eq!(
+            (answer.location().as_str(), answer.set_cookies().len()),
+            ("/login", 0),
+            "{value}"
+        );
+    }
+    let answer = browser.send(Method::HEAD, "/secret?other=1", String::new()).await;
+    assert!(answer.set_cookies().is_empty());
+    assert_eq!(browser.jar.get("__Host-keep-visit").map(str::to_owned), kept);
+    assert_eq!(browser.get("/next").await.text(), "/secret?tab=2");
+    // As in Flask-Login, if a layer says so.
+    let site = Site::start_with(|builder| {
+        builder
+            .with_login_page("/login")
+            .with_next_in_session(true)
+            .with_pages_for_every_client(true)
+    })
+    .await;
+    let mut program = site.browser();
+    program.set_header(header::ACCEPT, "*/*");
+    program.get("/secret?other=1").await;
+    assert_eq!(program.get("/next").await.text(), "/secret?other=1");
+}
+
+// Faults 8
+#[tokio::test]
+async fn who_has_just_logged_in_or_confirmed_is_not_asked_to() {
+    for in_session in [false, true] {
+        let site = Site::start_with(|builder| {
+            let builder = builder.with_login_page("/login").with_confirm_page("/confirm");
+            builder.with_next_in_session(in_session)
+        })
+        .await;
+        let mut browser = site.browser();
+        browser.get("/secret").await;
+        assert!(browser.get("/notice").await.text().starts_with("LoginRequired"));
+        // While the login page is open, another tab is turned away.
+        browser.get("/secret").await;
+        browser.get("/login?user=notch&fresh=0").await;
+        assert_eq!(browser.get("/notice").await.text(), "");
+        browser.get("/sensitive").await;
+        browser.get("/confirm").await;
+        assert_eq!(browser.get("/notice").await.text(), "");
+        // What the application has left is not lost.
+        browser.get("/leave-notice").await;
+        browser.get("/login?user=notch").await;
+        assert_eq!(browser.get("/notice").await.text(), "Application success Well done.");
+    }
+}
+
+// Faults 9
+#[tokio::test]
+async fn a_redirect_with_its_cookies_fits_into_a_proxys_buffers() {
+    const BUFFER: usize = 3 * 1_024;
+    let long = "x".repeat(256);
+    for in_session in [false, true] {
+        let site = Site::start_with(|builder| {
+            let message = tower_keep::Message::from(long.clone()).with_category(long.clone());
+            builder
+                .with_login_page("/login")
+                .with_confirm_page("/confirm")
+                .with_login_message(message.clone())
+                .with_confirm_message(message)
+                .with_next_in_session(in_session)
+                .with_idle_limit(Duration::from_secs(10))
+                .with_remember_refresh(true)
+        })
+        .await;
+        let visitor = site.browser();
+        let user = site.logged_in("user=notch&remember=1&fresh=0").await;
+        for (mut browser, path, page) in
+            [(visitor, "/secret", "/login"), (user, "/sensitive", "/confirm")]
+        {
+            for length in [0, 300, 332, 333, 505, 600, 1_010, 1_020, 1_900] {
+                for byte in ["a", "="] {
+                    site.advance(2);
+                    let answer = browser.get(&format!("{path}?{}", byte.repeat(length))).await;
+                    assert!(answer.location().starts_with(page), "{}", answer.location());
+                    let cookies = answer.set_cookies();
+                    let sent =
+                        answer.location().len() + cookies.iter().map(String::len).sum::<usize>();
+                    assert!(sent <= BUFFER, "{sent} bytes for a query of {length}");
+                    let held: usize = browser
+                        .jar
+                        .names()
+                        .iter()
+                        .map(|name| name.len() + browser.jar.get(name).map_or(0, str::len) + 3)
+                        .sum();
+                    assert!(held <= 2 * BUFFER, "{held} bytes of cookies");
+                }
+            }
+        }
+        let next = site.browser().get(&format!("/secret?{}", "=".repeat(1_900))).await;
+        assert_eq!(next.location(), "/login", "what is too long is left out");
+    }
 }
 
 #[tokio::test]

@@ -7,29 +7,20 @@
 use std::env::args;
 use std::error::Error;
 
-use tower_keep_core::StoreError;
 use tower_keep_datastore::DatastoreStore;
 
 const USAGE: &str = "index_users datastore://PROJECT/NAMESPACE KIND PROPERTY [CURSOR]";
-
-/// What went wrong, and what happened underneath.
-fn said(error: StoreError) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = args().skip(1).collect();
     let [url, kind, property, cursor @ ..] = arguments.as_slice() else { return Err(USAGE.into()) };
     let store = DatastoreStore::builder(url).with_kind(kind).with_login_property(property);
-    let store = store.build().await.map_err(said)?;
-    let mut from = cursor.first().map(|cursor| cursor.parse()).transpose().map_err(said)?;
+    let store = store.build().await?;
+    let mut from = cursor.first().map(|cursor| cursor.parse()).transpose()?;
     let (mut looked_at, mut written, mut problems) = (0, 0, 0);
     loop {
-        let done = store.index_users(from.as_ref(), 400).await.map_err(said)?;
+        let done = store.index_users(from.as_ref(), 400).await?;
         looked_at += done.looked_at;
         written += done.written;
         problems += done.problems.len();

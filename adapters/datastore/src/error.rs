@@ -133,7 +133,7 @@ impl fmt::Display for Fault {
 
 impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
-        Self::new(fault.kind(), NAME).with_source(fault.words)
+        Self::new(fault.kind(), NAME).with_message(fault.words)
     }
 }
 

@@ -64,6 +64,10 @@ pub type MySqlStore<U = Account> = SqlStore<MySqlDialect, U>;
 /// Opens a [`MySqlStore`].
 pub type MySqlStoreBuilder<U = Account> = SqlStoreBuilder<MySqlDialect, U>;
 
+/// The name of the lock that migrations hold, of the table in its database. It has at most 64 characters,
+/// so it is a digest: of a kind that all releases have, as MySQL 9.7 removed `MD5` and `SHA1`.
+const MIGRATION_LOCK: &str = "LEFT(SHA2(CONCAT('{versions}', DATABASE()), 256), 60)";
+
 /// What MySQL and MariaDB do differently.
 #[derive(Debug)]
 pub enum MySqlDialect {}
@@ -126,11 +130,11 @@ impl Dialect for MySqlDialect {
     /// What the numbers mean (<https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html>).
     /// Changes of tables commit by themselves, so the migrations can be run again from any statement.
     fn migrations_begin(names: &Names) -> String {
-        names.fill("SELECT GET_LOCK(SHA1(CONCAT('{versions}', DATABASE())), 3600)")
+        names.fill(&format!("SELECT GET_LOCK({MIGRATION_LOCK}, 3600)"))
     }
 
     fn migrations_end(names: &Names) -> String {
-        names.fill("SELECT RELEASE_LOCK(SHA1(CONCAT('{versions}', DATABASE())))")
+        names.fill(&format!("SELECT RELEASE_LOCK({MIGRATION_LOCK})"))
     }
 
     fn cause(error: &dyn DatabaseError) -> Option<Cause> {

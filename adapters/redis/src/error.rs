@@ -166,7 +166,7 @@ impl Fault {
 
 impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
-        Self::new(fault.kind(), NAME).with_source(fault.words)
+        Self::new(fault.kind(), NAME).with_message(fault.words)
     }
 }
 

@@ -154,8 +154,8 @@ impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
     /// # Errors
     ///
     /// The database can't be reached; the tables are missing or of another version; a statement for
-    /// the application's users can't be run, or answers other columns than the type reads. The
-    /// [source](std::error::Error::source) names the mend.
+    /// the application's users can't be run, or answers other columns than the type reads. The error's
+    /// text says what to do.
     pub async fn build(self) -> Result<SqlStore<D, U>, StoreError> {
         self.open().await.answer::<D>()
     }

@@ -92,7 +92,7 @@ impl Fault {
         let error = StoreError::new(kind, D::NAME);
         match self.source {
             Source::Sqlx(source) => error.with_source(source),
-            Source::Words(words) => error.with_source(words),
+            Source::Words(words) => error.with_message(words),
         }
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 /// A fault of a store: it could not do what was asked.
 ///
 /// For faults alone. That a user does not exist, or that an id can't be one of this store's, is an
-/// answer, not a fault. The type is opaque and cheap to clone; [`kind`](Self::kind) tells what
-/// to do about it, and [`source`](Error::source) what happened underneath.
+/// answer, not a fault. The type is opaque and cheap to clone. [`kind`](Self::kind) tells a program
+/// what to do about it, `Display` tells people, and [`source`](Error::source) is the driver's own error.
 ///
 /// ```
 /// use tower_keep_core::{StoreError, StoreErrorKind};
@@ -18,6 +18,13 @@ use std::sync::Arc;
 /// let error = StoreError::new(StoreErrorKind::Unavailable, "postgres").with_source(cause);
 /// assert_eq!(error.to_string(), "postgres store: unavailable");
 /// assert!(std::error::Error::source(&error).is_some());
+///
+/// let error = StoreError::new(StoreErrorKind::Unsupported, "postgres")
+///     .with_message("the table `member` is missing: run the migrations");
+/// assert_eq!(
+///     error.to_string(),
+///     "postgres store: not supported: the table `member` is missing: run the migrations"
+/// );
 /// ```
 #[derive(Clone)]
 pub struct StoreError(Arc<Fault>);
@@ -25,7 +32,8 @@ pub struct StoreError(Arc<Fault>);
 struct Fault {
     kind: StoreErrorKind,
     store: Cow<'static, str>,
-    source: Option<Box<dyn Error + Send + Sync>>,
+    message: Option<Cow<'static, str>>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 /// What kind of fault it was, and so what helps.
@@ -65,20 +73,30 @@ impl fmt::Display for StoreErrorKind {
 impl StoreError {
     /// A fault of the named store, such as `"postgres"`.
     pub fn new(kind: StoreErrorKind, store: impl Into<Cow<'static, str>>) -> Self {
-        Self(Arc::new(Fault { kind, store: store.into(), source: None }))
+        Self(Arc::new(Fault { kind, store: store.into(), message: None, source: None }))
     }
 
-    /// The same fault, with what caused it.
+    /// The same fault, with a text for people: what happened, then what to do about it. `Display`
+    /// prints it.
     ///
-    /// The source is shown to operators in logs, so it must hold no secret: no password of a
-    /// connection URL, no session id, no row of a user.
+    /// It goes to logs, so it must hold no secret: no password of a connection URL, no session id, no
+    /// row of a user.
+    #[must_use]
+    pub fn with_message(self, message: impl Into<Cow<'static, str>>) -> Self {
+        let Fault { kind, store, source, .. } = &*self.0;
+        let (store, source) = (store.clone(), source.clone());
+        Self(Arc::new(Fault { kind: *kind, store, message: Some(message.into()), source }))
+    }
+
+    /// The same fault, with the driver's error that caused it.
+    ///
+    /// It goes to logs, so it must hold no secret, as for [`with_message`](Self::with_message).
     #[must_use]
     pub fn with_source(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(Arc::new(Fault {
-            kind: self.0.kind,
-            store: self.0.store.clone(),
-            source: Some(source.into()),
-        }))
+        let Fault { kind, store, message, .. } = &*self.0;
+        let (store, message) = (store.clone(), message.clone());
+        let source = Some(Arc::from(source.into()));
+        Self(Arc::new(Fault { kind: *kind, store, message, source }))
     }
 
     /// What kind of fault it was.
@@ -94,7 +112,11 @@ impl StoreError {
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} store: {}", self.0.store, self.0.kind)
+        write!(f, "{} store: {}", self.0.store, self.0.kind)?;
+        match &self.0.message {
+            Some(message) => write!(f, ": {message}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -103,6 +125,7 @@ impl fmt::Debug for StoreError {
         f.debug_struct("StoreError")
             .field("kind", &self.0.kind)
             .field("store", &self.0.store)
+            .field("message", &self.0.message)
             .field("source", &self.0.source)
             .finish()
     }

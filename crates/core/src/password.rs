@@ -256,7 +256,7 @@ where
             let expected = expected.unwrap_or_default();
             is_written = (self.write)(PasswordWrite { id, expected, new, is_new_password }).await?;
         }
-        Err(StoreError::new(StoreErrorKind::Unavailable, "own passwords").with_source(
+        Err(StoreError::new(StoreErrorKind::Unavailable, "own passwords").with_message(
             "other writes to this user always came first, or the statement writes nothing",
         ))
     }

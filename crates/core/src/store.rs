@@ -88,8 +88,8 @@ pub trait UserDirectory: UserFinder {
     /// where
     ///     S: UserDirectory<User = Account>,
     /// {
-    ///     let modified = store.modify(id, &mut |account| Some(account.clone().with_active(false)));
-    ///     Ok(matches!(modified.await?, Modified::Changed(_)))
+    ///     let mut deactivate = |account: &Account| Some(account.clone().with_active(false));
+    ///     Ok(matches!(store.modify(id, &mut deactivate).await?, Modified::Changed(_)))
     /// }
     /// ```
     ///
@@ -148,7 +148,7 @@ impl<U: AuthUser> Modified<U> {
             None => Ok(ControlFlow::Break(Self::Unchanged(Arc::clone(stored)))),
             Some(after) if after.id() == stored.id() => Ok(ControlFlow::Continue(Arc::new(after))),
             Some(_) => Err(StoreError::new(StoreErrorKind::Unsupported, store)
-                .with_source("a user's id never changes: insert another user instead")),
+                .with_message("a user's id never changes: insert another user instead")),
         }
     }
 }

@@ -14,6 +14,7 @@ use http::request::Parts;
 use tower_keep_core::AuthUser;
 
 use crate::guard::{Answers, Requirement, answer_fault, missing_layer, refuse};
+use crate::login::original_uri;
 use crate::{Fault, LogInError, Login, Rejection};
 
 /// The user who is logged in. Anybody else is answered as by
@@ -66,7 +67,15 @@ impl IntoResponse for Fault {
 
 impl IntoResponse for LogInError {
     fn into_response(self) -> Response {
-        tracing::debug!(error = &self as &dyn std::error::Error, "login refused");
+        match &self {
+            Self::Fault(fault) => fault.log(),
+            Self::CookieTooLarge { .. } => {
+                tracing::error!(error = &self as &dyn std::error::Error, "nobody was logged in");
+            }
+            Self::Inactive | Self::TooManySessions { .. } => {
+                tracing::debug!(error = &self as &dyn std::error::Error, "nobody was logged in");
+            }
+        }
         Refused::new(self.response()).into_response()
     }
 }
@@ -74,7 +83,16 @@ impl IntoResponse for LogInError {
 #[cfg(feature = "password")]
 impl IntoResponse for crate::PasswordError {
     fn into_response(self) -> Response {
-        tracing::warn!(error = &self as &dyn std::error::Error, "password not checked");
+        match &self {
+            // It has its line already.
+            Self::Store(_) => {}
+            Self::Busy | Self::Failed => {
+                tracing::error!(
+                    error = &self as &dyn std::error::Error,
+                    "a password was not checked"
+                );
+            }
+        }
         Refused::new(self.response()).into_response()
     }
 }
@@ -105,7 +123,11 @@ async fn required<U: AuthUser>(
         requirement.check(identity, &now)?;
         identity.user().cloned().ok_or(Rejection::Unauthenticated)
     });
-    user.map_err(|rejection| Refused::new(refuse(rejection, parts, login, &Answers::default())))
+    user.map_err(|rejection| {
+        let mut head = parts.clone();
+        head.uri = original_uri(&parts.uri, &parts.extensions).clone();
+        Refused::new(refuse(rejection, &head, login, &Answers::default()))
+    })
 }
 
 impl<U: AuthUser, S: Sync> FromRequestParts<S> for CurrentUser<U> {

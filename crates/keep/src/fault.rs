@@ -81,12 +81,35 @@ impl Fault {
 
     /// The answer: the status, `Retry-After` where a later try may help, and a text that tells
     /// nothing of the inside.
+    ///
+    /// A debug build says in the body what is wrong with the application's own code.
     pub fn response(&self) -> Response<Bytes> {
         match self.kind() {
             FaultKind::Unavailable => retry_later(),
-            _ => plain(self.status()),
+            FaultKind::TooLate | FaultKind::NoSessions => wrong_wiring(&self.to_string()),
+            FaultKind::Internal => plain(self.status()),
         }
     }
+
+    /// Writes an error line, unless it is a store's, which has one since it became a fault.
+    pub(crate) fn log(&self) {
+        if self.store().is_none() {
+            tracing::error!(
+                error = self as &dyn Error,
+                "the login could not be looked up or changed"
+            );
+        }
+    }
+}
+
+/// 500 for a bug of the application; a debug build says in the body what it is, as there may be no log
+/// yet.
+pub(crate) fn wrong_wiring(reason: &str) -> Response<Bytes> {
+    let mut response = plain(StatusCode::INTERNAL_SERVER_ERROR);
+    if cfg!(debug_assertions) {
+        *response.body_mut() = Bytes::from(format!("tower-keep: {reason}\n"));
+    }
+    response
 }
 
 /// 503, and when to come again.
@@ -106,16 +129,29 @@ pub(crate) fn plain(status: StatusCode) -> Response<Bytes> {
     response
 }
 
+/// Writes the error line that names the store and the cause, so that no failure goes unheard,
+/// whatever a handler makes of it.
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
+        log_store_error(&error);
         Self(Cause::Store(error))
     }
+}
+
+pub(crate) fn log_store_error(error: &StoreError) {
+    tracing::error!(
+        store = error.store(),
+        error = error as &dyn Error,
+        "a store of users or sessions failed"
+    );
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Cause::Store(_) => f.write_str("the login could not be looked up or changed"),
+            Cause::Store(error) => {
+                write!(f, "the login could not be looked up or changed: {error}")
+            }
             Cause::Randomness(_) => f.write_str("no random bytes for a login"),
             Cause::Busy => f.write_str("too many requests change one session at once"),
             Cause::NoSessions => f.write_str(

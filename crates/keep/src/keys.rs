@@ -46,7 +46,7 @@ const MOST_KEYS: usize = 8;
 /// **Rotation.** Move the old key to [`add_previous`](Self::add_previous): its cookies stay valid
 /// and are reissued under the current one as they come by. When several nodes are updated one
 /// after the other, first give all of them the new key with [`add_next`](Self::add_next), then make
-/// it the current one. A key that has *leaked* is dropped, not demoted: whoever has it could go on
+/// it the current one: no node then reissues what another has just made. A key that has *leaked* is dropped, not demoted: whoever has it could go on
 /// making cookies.
 ///
 /// Keys are checked when the layer is built: short ones and placeholders are refused. There are at
@@ -82,7 +82,7 @@ impl Keys {
         self
     }
 
-    /// Also accepts cookies of a key that other nodes may already use.
+    /// Also accepts cookies of a key that other nodes may already use, and leaves them as they are.
     pub fn add_next(mut self, key: impl AsRef<[u8]>) -> Self {
         self.next.push(key.as_ref().into());
         self
@@ -161,15 +161,30 @@ struct Digests {
     verifier: Hmac<Sha256>,
 }
 
-/// Which key a cookie was made under; the current one is the first.
+/// Which key a cookie was made under: the current one, then the previous ones, then the next ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct KeySlot(pub(crate) usize);
+pub(crate) struct KeySlot {
+    pub(crate) index: usize,
+    is_previous: bool,
+}
 
 impl KeySlot {
-    pub(crate) const CURRENT: Self = Self(0);
+    pub(crate) const CURRENT: Self = Self { index: 0, is_previous: false };
+
+    /// The key at this place, where so many are previous ones.
+    pub(crate) fn new(index: usize, previous: usize) -> Self {
+        Self { index, is_previous: (1..=previous).contains(&index) }
+    }
 
     pub(crate) fn is_current(self) -> bool {
         self == Self::CURRENT
+    }
+
+    /// Whether a cookie of this key is to be made anew under the current one. One of a *next* key is
+    /// not: during a rolling deployment other nodes make such cookies already, and would make this
+    /// one anew in their turn.
+    pub(crate) fn is_previous(self) -> bool {
+        self.is_previous
     }
 }
 
@@ -205,7 +220,7 @@ impl Keyring {
         let masters: Vec<Master> = keys.all().map(Master::extract).collect();
         let sealer = |purpose, name| {
             let key = |master: &Master| (master.id, master.hmac(purpose, binding, name));
-            Sealer::new(masters.iter().map(key).collect())
+            Sealer::new(masters.iter().map(key).collect(), keys.previous.len())
         };
         Self {
             session: sealer("session", binding.session),
@@ -226,7 +241,7 @@ impl Keyring {
     pub(crate) fn stamp(&self, slot: KeySlot, user: &[u8], stamp: &[u8]) -> u64 {
         // The length in front keeps a byte from moving between the id and the stamp.
         let length = (user.len() as u16).to_be_bytes();
-        digest(&self.digests[slot.0].stamp, [&length, user, stamp])
+        digest(&self.digests[slot.index].stamp, [&length, user, stamp])
     }
 
     /// What a remember cookie of this generation carries.
@@ -257,7 +272,7 @@ impl Keyring {
         id: SessionId,
         generation: u32,
     ) -> Hmac<Sha256> {
-        let mut mac = self.digests[slot.0].verifier.clone();
+        let mut mac = self.digests[slot.index].verifier.clone();
         mac.update(salt);
         mac.update(&id.0);
         mac.update(&generation.to_be_bytes());
@@ -266,7 +281,7 @@ impl Keyring {
 
     /// The digest of what identifies a client, given in parts.
     pub(crate) fn client<const N: usize>(&self, slot: KeySlot, parts: [&[u8]; N]) -> u64 {
-        digest(&self.digests[slot.0].client, parts)
+        digest(&self.digests[slot.index].client, parts)
     }
 }
 

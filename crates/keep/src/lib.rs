@@ -39,6 +39,7 @@
 //! | --- | --- |
 //! | tell what a user is | [`AuthUser`], or the ready [`Account`] |
 //! | find users | [`UserStore`]; [`user_loader`] makes one of a closure |
+//! | change a stored user | [`UserDirectory::modify`]; their password: [`PasswordStore`] |
 //! | keep sessions | [`SessionStore`], with users [`LoginStore`]; [`Apart`] joins two stores |
 //! | settle everything | [`LoginLayerBuilder`], [`Keys`], [`CookieSettings`] |
 //! | know who it is | [`Login::user`]; with axum also [`CurrentUser`](https://docs.rs/tower-keep/latest/tower_keep/struct.CurrentUser.html) |
@@ -104,6 +105,7 @@ mod loader;
 mod login;
 #[cfg(test)]
 mod model;
+mod navigation;
 mod notice;
 mod page;
 #[cfg(feature = "password")]
@@ -131,7 +133,8 @@ pub use password::{PasswordError, Passwords};
 pub use sessions::SessionInfo;
 pub use target::{LocalTarget, NotLocal};
 pub use tower_keep_core::{
-    Account, Apart, AuthUser, Clock, EndReason, Ended, LoginName, LoginStore, SessionRecord,
-    SessionStore, StoreError, StoreErrorKind, SystemClock, Timestamp, UserDirectory, UserFinder,
-    UserId, UserLoader, UserStore, WhenFull, async_trait, user_loader,
+    Account, Apart, AuthUser, Clock, EndReason, Ended, LoginName, LoginStore, Modified,
+    PasswordChange, PasswordStore, PasswordUser, PasswordWrite, SessionRecord, SessionStore,
+    StoreError, StoreErrorKind, SystemClock, Timestamp, UserDirectory, UserDirectoryExt,
+    UserFinder, UserId, UserLoader, UserStore, WhenFull, async_trait, own_passwords, user_loader,
 };

@@ -9,6 +9,10 @@ use crate::target::LocalTarget;
 /// What stays as it is in a query's value: RFC 3986's unreserved characters.
 const VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// The longest target in a query, percent-encoded, in bytes. All headers of a response have to fit
+/// into the buffer of a proxy, which has 4 kB with nginx, and encoding triples a query.
+const LONGEST_ENCODED: usize = 1_024;
+
 /// A page of this site (`/login`, `/login?theme=dark`) or a whole URL elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Page {
@@ -56,7 +60,7 @@ impl Page {
         &self.url
     }
 
-    /// The page's URL with the target in the field.
+    /// The page's URL with the target in the field, or without it if it would be too long.
     ///
     /// A page elsewhere gets the whole URL to come back to, if the public origin is known; never
     /// one made from a `Host` that anybody can send.
@@ -71,13 +75,12 @@ impl Page {
             _ => "",
         };
         let separator = if self.url.contains('?') { '&' } else { '?' };
-        format!(
-            "{}{separator}{}={}{}",
-            self.url,
-            utf8_percent_encode(field, VALUE),
-            utf8_percent_encode(origin, VALUE),
-            utf8_percent_encode(target.as_str(), VALUE)
-        )
+        let target = utf8_percent_encode(target.as_str(), VALUE);
+        let target = format!("{}{target}", utf8_percent_encode(origin, VALUE));
+        if target.len() > LONGEST_ENCODED {
+            return self.url.clone();
+        }
+        format!("{}{separator}{}={target}", self.url, utf8_percent_encode(field, VALUE))
     }
 }
 
@@ -116,6 +119,16 @@ mod tests {
             let page = Page::parse(page, "next").unwrap();
             assert_eq!(page.url_with("next", &target, origin), expected);
         }
+    }
+
+    #[test]
+    fn a_target_too_long_for_a_proxy_is_left_out() {
+        let page = Page::parse("/login?x=1", "next").unwrap();
+        let url = |target: String| page.url_with("next", &target.parse().unwrap(), None);
+        let fits = format!("/{}", "a".repeat(1_021));
+        assert_eq!(url(fits.clone()), format!("/login?x=1&next=%2F{}", &fits[1..]));
+        assert_eq!(url(format!("{fits}b")), "/login?x=1");
+        assert_eq!(url(format!("/?{}", "=".repeat(400))), "/login?x=1", "three bytes each");
     }
 
     #[test]

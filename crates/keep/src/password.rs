@@ -10,8 +10,9 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use tokio::sync::Semaphore;
+use tower_keep_core::{AuthUser, PasswordChange, PasswordStore, PasswordUser, StoreError, UserId};
 
-use crate::fault::{plain, retry_later};
+use crate::fault::{log_store_error, plain, retry_later};
 
 /// Makes and checks password hashes with Argon2id.
 ///
@@ -44,19 +45,37 @@ pub struct Passwords {
 /// Why a password could not be hashed or checked. It is neither right nor wrong then.
 ///
 /// With the feature `axum` it is `IntoResponse`.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PasswordError {
-    /// Too many passwords are being checked. Answered with 503 and `Retry-After`.
-    #[error("too many passwords are being checked")]
+    /// Too many passwords are being checked. The response is 503 with `Retry-After`.
+    #[error("too many passwords are being checked at once: raise `with_concurrency`, or add cores")]
     Busy,
-    /// What is stored for this user is not a password hash in PHC string format. Answered with 500.
-    #[error("a stored password hash can't be read")]
-    NotAHash,
-    /// The hashing itself failed: no random bytes, no memory, or the runtime is shutting down.
-    /// Answered with 500.
-    #[error("the password could not be hashed")]
+    /// The hashing itself failed: no random bytes, no memory, or the runtime is shutting down. The
+    /// response is 500.
+    #[error("the password could not be hashed: there are no random bytes, no memory or no runtime")]
     Failed,
+    /// The store failed. The response is 503 with `Retry-After`.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+/// Writes the error line that names the store and the cause.
+impl From<StoreError> for PasswordError {
+    fn from(error: StoreError) -> Self {
+        log_store_error(&error);
+        Self::Store(error)
+    }
+}
+
+/// Whether the password is this hash's, or why the hash can't be one.
+fn is_of(hash: &str, password: &[u8]) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+    let hash = PasswordHash::new(hash)?;
+    match Argon2::default().verify_password(password, &hash) {
+        Ok(()) => Ok(true),
+        Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
+        Err(reason) => Err(reason.into()),
+    }
 }
 
 /// A hash that no password has, with the parameters of new ones, for names that are not known.
@@ -101,32 +120,46 @@ impl Passwords {
         .await
     }
 
-    /// Whether the password is the hash's; `None`, an unknown user's hash, takes as long and is
-    /// never right.
+    /// Returns whether the password is the hash's.
+    ///
+    /// `None`, the hash of an unknown user, takes as long and is never right. So does a stored text
+    /// that is not an Argon2 hash in PHC string format, such as an empty one or `!`; it is logged as
+    /// an error without being quoted. So nothing tells such a user from an unknown one.
     ///
     /// # Errors
     ///
-    /// See [`PasswordError`].
+    /// Returns an error if too many passwords are being checked, or if hashing fails.
     pub async fn verify(
         &self,
         hash: Option<&str>,
         password: impl Into<String>,
     ) -> Result<bool, PasswordError> {
-        let (hash, password) = (hash.map(str::to_owned), password.into());
+        self.verify_of(None, hash, password.into()).await
+    }
+
+    /// The same; `user` is named in the log if the hash can't be one.
+    async fn verify_of(
+        &self,
+        user: Option<UserId>,
+        hash: Option<&str>,
+        password: String,
+    ) -> Result<bool, PasswordError> {
+        let hash = hash.map(str::to_owned);
         self.run(move || {
-            let is_of = |hash: &str| {
-                let parsed = PasswordHash::new(hash).map_err(|_| PasswordError::NotAHash)?;
-                Ok(Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok())
-            };
-            let checked = hash.as_deref().map(is_of);
-            match checked {
-                Some(Ok(is_right)) => Ok(is_right),
-                // As slow as a known name, for one that is not known or whose hash can't be read.
-                unknown => {
-                    is_of(NOBODY)?;
-                    unknown.unwrap_or(Ok(false))
-                }
+            let password = password.as_bytes();
+            match hash.as_deref().map(|hash| is_of(hash, password)) {
+                Some(Ok(is_right)) => return Ok(is_right),
+                None => {}
+                Some(Err(reason)) => tracing::error!(
+                    user = user.as_ref().map(tracing::field::display),
+                    %reason,
+                    "the stored password hash is not an Argon2 hash, so no password is right: let the \
+                     user set a new password"
+                ),
             }
+            // As slow as for a known user.
+            let _ = is_of(NOBODY, password);
+            Ok(false)
         })
         .await
     }
@@ -136,14 +169,68 @@ impl Passwords {
     /// # Errors
     ///
     /// See [`PasswordError`].
-    pub async fn check<U>(
+    pub async fn check<U: AuthUser>(
         &self,
         found: Option<Arc<U>>,
         hash: impl FnOnce(&U) -> &str,
         password: impl Into<String>,
     ) -> Result<Option<Arc<U>>, PasswordError> {
-        let is_right = self.verify(found.as_deref().map(hash), password).await?;
+        let (user, hash) = (found.as_deref().map(U::id), found.as_deref().map(hash));
+        let is_right = self.verify_of(user, hash, password.into()).await?;
         Ok(found.filter(|_| is_right))
+    }
+
+    /// Stores a new password of the user who is logged in.
+    ///
+    /// `user` is the user whom this request found logged in; don't load them again for this call.
+    /// Nothing is written if the stored user has another [stamp](AuthUser::stamp) by now, as after an
+    /// administrator's reset. One case of that succeeds all the same: the stored password already is
+    /// the new one, because a form was submitted twice.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tower_keep::{
+    ///     Account, LogInError, Login, PasswordChange, PasswordError, PasswordStore, Passwords,
+    /// };
+    ///
+    /// /// Whether the password was changed; if not, respond with 409.
+    /// async fn change<S: PasswordStore<User = Account>>(
+    ///     store: &S,
+    ///     passwords: &Passwords,
+    ///     login: &Login<Account>,
+    ///     user: &Account,
+    ///     typed: String,
+    /// ) -> Result<bool, Box<dyn std::error::Error>> {
+    ///     Ok(match passwords.change(store, user, typed).await? {
+    ///         // Ends every other login of the user, and keeps this one.
+    ///         PasswordChange::Changed(user) => login.keep_logged_in(user).await?.is_some(),
+    ///         PasswordChange::Stale(_) | PasswordChange::Missing => false,
+    ///     })
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if too many passwords are being checked, or if hashing or the store fails.
+    pub async fn change<S>(
+        &self,
+        store: &S,
+        user: &S::User,
+        password: impl Into<String>,
+    ) -> Result<PasswordChange<S::User>, PasswordError>
+    where
+        S: PasswordStore + ?Sized,
+    {
+        let password = password.into();
+        let hash = self.hash(password.clone()).await?;
+        let changed = store.set_password(&user.id(), &user.stamp(), &hash).await?;
+        let PasswordChange::Stale(stored) = changed else { return Ok(changed) };
+        let is_stored =
+            self.verify_of(Some(stored.id()), Some(stored.password_hash()), password).await?;
+        Ok(match is_stored {
+            true => PasswordChange::Changed(stored),
+            false => PasswordChange::Stale(stored),
+        })
     }
 
     async fn run<T: Send + 'static>(
@@ -169,11 +256,11 @@ impl fmt::Debug for Passwords {
 }
 
 impl PasswordError {
-    /// The status that answers it: 503, or 500.
+    /// The status of the response: 503, or 500.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            Self::NotAHash | Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Busy | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -181,8 +268,8 @@ impl PasswordError {
     /// nothing of the inside.
     pub fn response(&self) -> Response<Bytes> {
         match self {
-            Self::Busy => retry_later(),
-            Self::NotAHash | Self::Failed => plain(self.status()),
+            Self::Busy | Self::Store(_) => retry_later(),
+            Self::Failed => plain(self.status()),
         }
     }
 }

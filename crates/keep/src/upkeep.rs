@@ -198,7 +198,7 @@ impl Upkeep {
             if timeout_at(next_purge, self.wake.notified()).await.is_ok() {
                 sleep(COLLECT).await;
                 if let Err(error) = self.flush(store).await {
-                    warn(&error, "notes of use wait for the store");
+                    log(&error, "notes of use wait for the store");
                     self.wake.notify_one();
                     sleep(pause).await;
                     pause = (pause * 2).min(RETRY[1]);
@@ -214,7 +214,7 @@ impl Upkeep {
                         Ok(0) => break,
                         Ok(some) => purged += some,
                         Err(error) => {
-                            warn(&error, "expired sessions could not be purged");
+                            log(&error, "expired sessions could not be purged");
                             break;
                         }
                     }
@@ -225,6 +225,7 @@ impl Upkeep {
     }
 }
 
-fn warn(error: &StoreError, what: &str) {
-    tracing::warn!(error = error as &dyn std::error::Error, "{what}");
+/// The upkeep goes on, and tries again later.
+fn log(error: &StoreError, what: &str) {
+    tracing::error!(store = error.store(), error = error as &dyn std::error::Error, "{what}");
 }

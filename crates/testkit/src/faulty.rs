@@ -121,6 +121,11 @@ impl<S> FaultyStore<S> {
         Call::ALL.into_iter().for_each(|call| self.set(call, trouble));
     }
 
+    /// Ends the troubles of this call.
+    pub fn heal_call(&self, call: Call) {
+        self.shared().troubles.remove(&call);
+    }
+
     /// Ends all troubles.
     pub fn heal(&self) {
         self.shared().troubles.clear();

@@ -4,7 +4,14 @@ pub mod provision;
 pub mod servers;
 
 use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// Where tools that are built or fetched are.
+pub(crate) fn tools() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.ancestors().nth(2).unwrap_or(own).join("target/tools")
+}
 
 /// Runs a command and waits; what it prints is seen.
 ///

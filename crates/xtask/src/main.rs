@@ -30,7 +30,8 @@ enum Need {
 }
 
 const POSTGRES: Need = Need::Server(Kind::Postgres);
-const MYSQL: Need = Need::Server(Kind::MariaDb);
+const MARIADB: Need = Need::Server(Kind::MariaDb);
+const MYSQL: Need = Need::Server(Kind::MySql);
 const PGBOUNCER: Need = Need::Server(Kind::PgBouncer);
 const REDIS: Need = Need::Server(Kind::Redis);
 const SENTINEL: Need = Need::Server(Kind::RedisSentinel);
@@ -46,18 +47,28 @@ const PACKAGES: &[Package] = &[
     Package { name: "sql", package: "tower-keep-sql", needs: &[] },
     Package { name: "sqlite", package: "tower-keep-sqlite", needs: &[] },
     Package { name: "postgres", package: "tower-keep-postgres", needs: &[POSTGRES, PGBOUNCER] },
-    Package { name: "mysql", package: "tower-keep-mysql", needs: &[MYSQL] },
+    Package { name: "mysql", package: "tower-keep-mysql", needs: &[MARIADB, MYSQL] },
     Package { name: "redis", package: "tower-keep-redis", needs: &[REDIS, SENTINEL, CLUSTER] },
     Package { name: "datastore", package: "tower-keep-datastore", needs: &[DATASTORE, FIRESTORE] },
     Package {
         name: "tests",
         package: "tower-keep-tests",
-        needs: &[Need::Python, POSTGRES, MYSQL, REDIS, SENTINEL, CLUSTER, DATASTORE, FIRESTORE],
+        needs: &[
+            Need::Python,
+            POSTGRES,
+            MARIADB,
+            MYSQL,
+            REDIS,
+            SENTINEL,
+            CLUSTER,
+            DATASTORE,
+            FIRESTORE,
+        ],
     },
     Package {
         name: "quickstart",
         package: "quickstart",
-        needs: &[POSTGRES, MYSQL, REDIS, SENTINEL, CLUSTER, DATASTORE],
+        needs: &[POSTGRES, MARIADB, MYSQL, REDIS, SENTINEL, CLUSTER, DATASTORE],
     },
     Package { name: "hyper", package: "hyper-example", needs: &[] },
     Package { name: "benches", package: "tower-keep-benches", needs: &[] },
@@ -82,6 +93,7 @@ const OF_RECORDS: &[&str] = &["faults", "sessions"];
 const STORES: &[&str] = &[
     "sqlite",
     "postgres",
+    "mariadb",
     "mysql",
     "redis",
     "redis-sentinel",
@@ -141,6 +153,13 @@ fn test(names: &[&str]) -> Result<(), String> {
         };
         println!("once more, with session records");
         run(&mut again(OF_EITHER_KIND))?;
+        let mariadb = variables.iter().find(|(name, _)| *name == Kind::MariaDb.variable());
+        if let Some((_, url)) = mariadb {
+            println!("what is asked of MySQL once more, of MariaDB");
+            let mut cargo = cargo_test();
+            cargo.args(["--test", "sql", "mysql"]).env(Kind::MySql.variable(), url);
+            run(&mut cargo)?;
+        }
         for store in STORES {
             println!("once more, on {store}");
             run(again(&[OF_EITHER_KIND, OF_RECORDS].concat()).env("KEEP_STORE", store))?;

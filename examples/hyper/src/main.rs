@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::net::SocketAddr;
+use std::pin::pin;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -13,6 +14,7 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_keep::{
@@ -56,21 +58,45 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("listening on http://{}", listener.local_addr()?);
     println!("demo login: ada");
     println!("demo password: analytical engine");
+    let connections = GracefulShutdown::new();
+    let mut told_to_end = pin!(told_to_end()?);
     loop {
-        let (stream, peer) = listener.accept().await?;
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => accepted?,
+            () = &mut told_to_end => break,
+        };
         // Session protection compares addresses: note where the connection comes from.
         let site = site.clone().map_request(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ClientAddr(peer.ip()));
             request
         });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(site));
+        let connection = connections.watch(connection);
         tokio::spawn(async move {
-            let connection = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(site));
             if let Err(error) = connection.await {
                 eprintln!("connection: {error}");
             }
         });
     }
+    // The last requests are served.
+    connections.shutdown().await;
+    Ok(())
+}
+
+/// Waits for Ctrl-C, or for the signal with which containers and services are stopped.
+fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    Ok(async move {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminated.recv() => {}
+        }
+        #[cfg(not(unix))]
+        drop(tokio::signal::ctrl_c().await);
+    })
 }
 
 /// What a request could not get, as the answer that says so.

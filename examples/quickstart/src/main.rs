@@ -12,11 +12,10 @@ use std::error::Error;
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use axum::ServiceExt;
 use axum::extract::Request;
-use tower_keep::{Account, Keys, Passwords};
+use tower_keep::{Account, Keys, Passwords, UserDirectoryExt};
 
 const USAGE: &str = "\
 usage: cargo run -- [--listen ADDRESS] [--store STORE]
@@ -65,14 +64,9 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let passwords = Passwords::new();
     let keys = keys(store == "memory")?;
     let store = store::open(&store).await?;
-    let ada = match store.by_login(LOGIN).await? {
-        Some(ada) => ada, // from last time
-        None => {
-            let ada = Account::new(ID, LOGIN, passwords.hash(PASSWORD).await?);
-            store.insert(&ada).await?;
-            Arc::new(ada)
-        }
-    };
+    // Unless she is there from last time.
+    store.insert_if_absent(&Account::new(ID, LOGIN, passwords.hash(PASSWORD).await?)).await?;
+    let ada = store.by_login(LOGIN).await?.ok_or("the demo user's id is somebody else's")?;
     let is_usual = passwords.verify(Some(ada.password_hash()), PASSWORD).await?;
     let password = if is_usual { PASSWORD } else { "the one that you have given her" };
     let api_key = random_token()?;
@@ -87,12 +81,27 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     println!("demo password: {password}");
     println!("demo api key: {api_key}");
     let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(site);
-    let interrupted = async { drop(tokio::signal::ctrl_c().await) };
-    axum::serve(listener, service).with_graceful_shutdown(interrupted).await?;
+    // The last requests are served, and what waits to be written is written.
+    axum::serve(listener, service).with_graceful_shutdown(told_to_end()?).await?;
     upkeep.abort();
     let _ = upkeep.await; // it was aborted
     auth.flush().await?;
     Ok(())
+}
+
+/// Waits for Ctrl-C, or for the signal with which containers and services are stopped.
+fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    Ok(async move {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminated.recv() => {}
+        }
+        #[cfg(not(unix))]
+        drop(tokio::signal::ctrl_c().await);
+    })
 }
 
 /// 32 hex digits.

@@ -11,7 +11,9 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 use tower_http::csrf::CsrfLayer;
-use tower_keep::{Account, Bearer, BuildError, Fault, Keys, LoginLayer, LoginService, Passwords};
+use tower_keep::{
+    Account, Bearer, BuildError, Fault, Keys, LoginLayer, LoginService, PasswordChange, Passwords,
+};
 
 use crate::pages;
 use crate::store::Store;
@@ -135,11 +137,18 @@ async fn change_password(
         let short = format!("A password needs at least {SHORTEST_PASSWORD} characters.");
         return Ok(again(pages::password(&user, Some(&short))));
     }
-    let mut changed = Account::clone(&user);
-    changed.set_password_hash(app.passwords.hash(form.password).await?);
-    app.store.update(&changed).await.map_err(Fault::from)?;
-    // The new hash ends every login of this user; this one goes on.
-    login.keep_logged_in(changed).await?;
+    // Never undoes what an administrator has changed since this request began.
+    let kept = match app.passwords.change(&*app.store, &user, form.password).await? {
+        // The new hash ends every login of this user; this one goes on.
+        PasswordChange::Changed(changed) => login.keep_logged_in(changed).await?,
+        PasswordChange::Stale(_) | PasswordChange::Missing => None,
+    };
+    if kept.is_none() {
+        let late =
+            "Your account was changed elsewhere meanwhile. Log in again, then try once more.";
+        let page = Html(pages::password(&user, Some(late)));
+        return Ok((StatusCode::CONFLICT, page).into_response());
+    }
     login.leave_notice("success", "Your password is changed. Your other logins have ended.")?;
     Ok(Redirect::to("/account").into_response())
 }

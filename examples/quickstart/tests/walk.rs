@@ -226,8 +226,14 @@ async fn accounts_and_sessions_survive_a_restart() {
             panic!("{variable} is not set; `cargo xtask test quickstart` starts a server")
         })
     };
-    let servers =
-        ["POSTGRES_URL", "MYSQL_URL", "REDIS_URL", "REDIS_SENTINEL_URL", "REDIS_CLUSTER_URL"];
+    let servers = [
+        "POSTGRES_URL",
+        "MARIADB_URL",
+        "MYSQL_URL",
+        "REDIS_URL",
+        "REDIS_SENTINEL_URL",
+        "REDIS_CLUSTER_URL",
+    ];
     server("DATASTORE_URL");
     let others = [
         "sqlite:quickstart.db".to_owned(),
@@ -247,6 +253,69 @@ async fn accounts_and_sessions_survive_a_restart() {
         again.post("/logout", &[]).await;
         assert_eq!(again.get("/account").await.status, StatusCode::SEE_OTHER, "{store}");
     }
+}
+
+// Faults 24: as containers are stopped.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn told_to_end_it_serves_its_last_requests_and_writes_what_waits() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = "sqlite:quickstart.db";
+    let mut site = start_with(directory.path(), store);
+    let mut first = site.browser();
+    log_in(&mut first, &site, &[("remember", "on")]).await;
+    let logins: Vec<_> = (0..12)
+        .map(|_| {
+            let mut browser = site.browser();
+            let (name, password) = (site.told("demo login: "), site.told("demo password: "));
+            let form = [("login", name.to_owned()), ("password", password.to_owned())];
+            tokio::spawn(async move {
+                let form = form.each_ref().map(|(field, value)| (*field, value.as_str()));
+                (browser.post("/login", &form).await.status, browser)
+            })
+        })
+        .collect();
+    // A password takes tens of milliseconds, so most of them are on their way.
+    tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+    site.terminate();
+    let mut browsers = vec![first];
+    for login in logins {
+        let (status, browser) = login.await.unwrap();
+        assert_eq!(status, StatusCode::SEE_OTHER);
+        browsers.push(browser);
+    }
+    assert!(site.ended(), "it ends by itself");
+    let site = start_with(directory.path(), store);
+    for before in browsers {
+        let mut browser = site.browser();
+        browser.jar = before.jar.clone();
+        assert_eq!(browser.get("/account").await.status, StatusCode::OK, "nobody is logged out");
+    }
+}
+
+// Faults 1, 1b
+#[tokio::test]
+async fn a_password_form_that_comes_too_late_undoes_nothing() {
+    let site = start();
+    let (mut here, mut there) = (site.browser(), site.browser());
+    for browser in [&mut here, &mut there] {
+        log_in(browser, &site, &[]).await;
+    }
+    let mut twice = here.clone();
+    let form = [("password", "a much longer password")];
+    let (one, other) = tokio::join!(here.post("/password", &form), twice.post("/password", &form));
+    for (answer, browser) in [(one, &mut here), (other, &mut twice)] {
+        assert_eq!(answer.location(), "/account", "the same form twice is no mistake");
+        assert_eq!(browser.get("/account").await.status, StatusCode::OK);
+    }
+    let another = [("password", "a different, later password")];
+    let answers = tokio::join!(here.post("/password", &form), twice.post("/password", &another));
+    let answers = [answers.0.status, answers.1.status];
+    assert!(answers.contains(&StatusCode::SEE_OTHER), "{answers:?}");
+    assert!(
+        answers.iter().all(|status| [StatusCode::SEE_OTHER, StatusCode::CONFLICT].contains(status))
+    );
+    assert_eq!(there.get("/account").await.status, StatusCode::SEE_OTHER, "the others have ended");
 }
 
 #[tokio::test]

@@ -6,7 +6,6 @@
 //!
 //! Says how each went, until its input ends.
 
-use std::error::Error;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +15,7 @@ use tower_keep_core::{StoreError, UserStore};
 use tower_keep_datastore::DatastoreStore;
 
 fn said(error: &StoreError) -> String {
-    error.source().map(|source| format!("{:?} {source}", error.kind())).unwrap_or_default()
+    format!("{:?} {error}", error.kind())
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]

@@ -251,6 +251,7 @@ impl Options {
             .with_remember_cookie(remember)
             .with_session_protection(self.protection)
             .with_next_in_session(self.next_in_session)
+            .with_pages_for_every_client(true)
             .with_persistent_session(self.permanent_session)
             .with_remember_duration(Duration::from_secs(self.remember_duration))
             .with_remember_refresh(self.remember_refresh)

@@ -12,6 +12,7 @@ use tower_keep_datastore::{DatastoreStore, EntityKey, LatLng, PathElement, UserK
 
 use crate::{Member, builder, in_project, login, project, said, variable};
 use tower_keep_testkit::contract::sessions::new_record;
+use tower_keep_testkit::contract::users::replace;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_is_found_by_an_id_a_name_or_a_property() {
@@ -30,7 +31,7 @@ async fn a_user_is_found_by_an_id_a_name_or_a_property() {
             assert_eq!(*found, member, "{keys:?}");
             member.nickname = Some("nick".to_owned());
             member.username = format!("renamed{number}");
-            assert!(store.update(&member).await.expect("no fault"));
+            assert!(replace(&store, &member).await.expect("no fault"));
             let found = store.by_login(&member.username).await.expect("no fault");
             assert_eq!(found.as_deref(), Some(&member), "{keys:?}");
             let taken = store.insert(&Member::new(id, "another")).await.unwrap_err();
@@ -168,7 +169,7 @@ async fn every_type_of_property_is_kept_by_the_service_as_it_was() {
     store.insert(&rich).await.expect("a new user");
     assert_eq!(*store.by_id(&"7".into()).await.unwrap().unwrap(), rich);
     let changed = Rich { home: None, team: None, scores: vec![], bio: "short".into(), ..rich };
-    assert!(store.update(&changed).await.expect("no fault"));
+    assert!(replace(&store, &changed).await.expect("no fault"));
     assert_eq!(*store.by_login("ada@example.com").await.unwrap().unwrap(), changed);
 }
 
@@ -249,7 +250,7 @@ async fn what_is_taken_out_of_a_flattened_type_is_taken_out_of_the_entity() {
     store.insert(&open).await.expect("a new user");
     open.reset_token = None;
     open.rest.remove("one");
-    assert!(store.update(&open).await.expect("no fault"));
+    assert!(replace(&store, &open).await.expect("no fault"));
     assert_eq!(*store.by_id(&"ada".into()).await.unwrap().unwrap(), open);
 }
 
@@ -272,7 +273,7 @@ async fn nothing_is_written_that_could_not_be_read_again() {
     let aliased = aliased.build().await.expect("a store");
     let found = aliased.by_login("ada").await.expect("no fault").expect("there");
     assert_eq!(found.called.as_deref(), Some("countess"));
-    let error = aliased.update(&found).await.unwrap_err();
+    let error = replace(&aliased, &found).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unsupported);
     assert!(said(&error).contains("duplicate field `called`"), "{}", said(&error));
     assert_eq!(aliased.by_login("ada").await.expect("no fault").as_ref(), Some(&found));
@@ -316,7 +317,7 @@ async fn a_login_name_may_be_the_id() {
     store.insert(&ada).await.expect("a new user");
     assert_eq!(store.insert(&ada).await.unwrap_err().kind(), StoreErrorKind::Conflict);
     ada.visits = 1;
-    assert!(store.update(&ada).await.expect("no fault"));
+    assert!(replace(&store, &ada).await.expect("no fault"));
     assert_eq!(*store.by_id(&"ada".into()).await.unwrap().unwrap(), ada);
     assert_eq!(*store.by_login("ada").await.unwrap().unwrap(), ada);
     let done = store.index_users(None, 400).await.expect("indexed");
@@ -367,7 +368,7 @@ async fn an_account_keeps_the_types_that_others_wrote() {
         assert_eq!(&*account.stamp(), b"stamp");
         let mut changed = Account::clone(&account);
         changed.rehash("another");
-        assert!(accounts.update(&changed).await.expect("no fault"));
+        assert!(replace(&accounts, &changed).await.expect("no fault"));
         if active.is_some() {
             let found = raw.by_id(&id.into()).await.expect("it is still a number, and text");
             let expected = Raw { password_hash: "another".to_owned(), ..written };
@@ -404,18 +405,18 @@ async fn a_password_that_others_change_ends_the_logins_of_an_account_with_a_stam
     let mut account = Account::clone(&*stored().await);
     assert_eq!((account.password_hash(), &*account.stamp()), ("one", &b"one"[..]));
     account.rehash("stronger");
-    assert!(accounts.update(&account).await.expect("no fault"));
+    assert!(replace(&accounts, &account).await.expect("no fault"));
     assert_eq!(*stored().await, account);
     assert_eq!(&*stored().await.stamp(), b"one", "who is logged in stays so");
     let found = raw.by_id(&7.into()).await.expect("it is still a blob");
     assert_eq!(found.as_deref(), Some(&hash("stronger")));
 
-    assert!(raw.update(&hash("another")).await.expect("no fault"));
+    assert!(replace(&raw, &hash("another")).await.expect("no fault"));
     let changed = stored().await;
     assert_eq!((changed.password_hash(), &*changed.stamp()), ("another", &b"anotherone"[..]));
-    assert!(accounts.update(&changed).await.expect("no fault"));
+    assert!(replace(&accounts, &changed).await.expect("no fault"));
     assert_eq!(stored().await, changed);
-    assert!(raw.update(&hash("stronger")).await.expect("no fault"));
+    assert!(replace(&raw, &hash("stronger")).await.expect("no fault"));
     let again = stored().await;
     assert_ne!(again.stamp(), account.stamp(), "what is over does not come back");
     assert_ne!(again.stamp(), changed.stamp());
@@ -450,7 +451,7 @@ async fn a_login_name_becomes_text() {
     assert!(said(&error).contains("property `username`"), "{}", said(&error));
     let members = in_project(&project).with_users(Member::name).build().await.expect("a store");
     let member = members.by_id(&7.into()).await.expect("no fault").expect("there");
-    assert!(members.update(&member).await.expect("no fault"));
+    assert!(replace(&members, &member).await.expect("no fault"));
     assert_eq!(members.by_login("ada").await.expect("no fault"), Some(member));
     let text = texts.by_id(&7.into()).await.expect("it is text").expect("there");
     assert_eq!(text.username, "ada");
@@ -492,7 +493,7 @@ async fn a_user_type_that_is_a_map_leaves_the_property_that_its_id_hides() {
     let mut found = Document::clone(&found);
     assert_eq!(found.0["id"], "ada");
     found.0.remove("theme");
-    assert!(document.update(&found).await.expect("no fault"));
+    assert!(replace(&document, &found).await.expect("no fault"));
     written.theme = None;
     assert_eq!(raw.by_id(&"ada".into()).await.unwrap().as_deref(), Some(&written));
 }

@@ -5,6 +5,7 @@ use tower_keep_core::{StoreErrorKind, UserDirectory, UserFinder, UserStore};
 use tower_keep_datastore::{Cursor, DatastoreStore, UserKeys};
 
 use crate::{Member, in_project, project, said};
+use tower_keep_testkit::contract::users::replace;
 
 /// Users as another library writes them: with another prefix, this store's index entities are nothing to
 /// them.
@@ -26,11 +27,11 @@ async fn users_of_others_are_found_and_their_names_are_taken() {
     let error = own.insert(&Member::new(2, "ada")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Conflict);
     own.insert(&Member::new(2, "grace")).await.expect("a new user");
-    let error = own.update(&Member::new(2, "ada")).await.unwrap_err();
+    let error = replace(&own, &Member::new(2, "ada")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Conflict);
     // They rename theirs and delete it, and this store's index entities stay behind: they are nobody's.
     own.index_users(None, 400).await.expect("indexed");
-    theirs.update(&Member::new(1, "lovelace")).await.expect("renamed");
+    replace(&theirs, &Member::new(1, "lovelace")).await.expect("renamed");
     own.insert(&Member::new(3, "ada")).await.expect("the name is free");
     assert!(theirs.delete(&"3".into()).await.expect("deleted"));
     own.insert(&Member::new(4, "ada")).await.expect("the name is free");

@@ -123,7 +123,8 @@ fn login(record: &SessionRecord) -> NewLogin<'_> {
 
 /// What stands beneath an error.
 fn said(error: &tower_keep_core::StoreError) -> String {
-    std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
+    // Behind the store's name and the kind.
+    error.to_string().splitn(3, ": ").nth(2).unwrap_or_default().to_owned()
 }
 
 /// A user type of an application, as serde has it.

@@ -20,6 +20,7 @@ use tower_keep_datastore::{DatastoreStore, EntityKey, LatLng};
 use tower_keep_tests::{Browser, Http, KEY, Serving, serve};
 
 use crate::{emulator, host, project, said, variable, werkzeug};
+use tower_keep_testkit::contract::users::replace;
 
 /// What this service knows of a user; there is more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -172,7 +173,7 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
     assert_eq!(ada.team.as_ref().map(ToString::to_string).as_deref(), Some("team 3"));
     ada.password_hash = hash("changed");
     ada.prefs = Some(Prefs { theme: "light".to_owned() });
-    assert!(store.update(&ada).await.expect("no fault"));
+    assert!(replace(&store, &ada).await.expect("no fault"));
     assert_eq!(browser.get("/account").await.status, StatusCode::UNAUTHORIZED, "logged out");
     assert_eq!(log_in(&mut browser, "ada", "changed").await, StatusCode::OK);
 

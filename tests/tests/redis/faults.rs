@@ -13,6 +13,7 @@ use xtask::servers::{Kind, Server};
 
 use crate::load::SECOND;
 use crate::{ask, begin, end, env, impatient, login, open, prefix, rotation, said, server};
+use tower_keep_testkit::contract::users::replace;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_died_while_idle_are_not_noticed() {
@@ -239,7 +240,7 @@ async fn what_is_no_value_of_ours_is_corrupt_and_not_quoted() {
             if key == "keep:{1}:user" {
                 results.push(store.by_id(&user).await.map(drop));
                 results.push(store.by_login("ada").await.map(drop));
-                results.push(store.update(&Account::new(1, "ada", "")).await.map(drop));
+                results.push(replace(&store, &Account::new(1, "ada", "")).await.map(drop));
             }
             if key == "record" {
                 results.push(store.list(&user, record.created, 10).await.map(drop));

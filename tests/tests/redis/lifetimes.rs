@@ -10,6 +10,7 @@ use tower_keep_redis::RedisStore;
 use tower_keep_testkit::contract::sessions::new_record;
 
 use crate::{ask, begin, end, login, open, rotation, server};
+use tower_keep_testkit::contract::users::replace;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_expire_by_themselves_and_whose_they_are_is_known_longer() {
@@ -93,7 +94,7 @@ async fn users_are_gone_after_the_time_that_was_asked_for() {
     assert!((1..=5_000).contains(&life("keep:{1}:user")));
     assert!(life("keep:login:ada") > 5_000, "the name is theirs for longer");
     assert_eq!(ask(server.port(), "PEXPIRE keep:login:ada 9000"), "1");
-    assert!(store.update(&account).await.expect("no fault"));
+    assert!(replace(&store, &account).await.expect("no fault"));
     assert!(life("keep:login:ada") > 9_000, "and gets longer with them");
     while store.by_id(account.id()).await.expect("no fault").is_some() {
         tokio::time::sleep(Duration::from_millis(20)).await;

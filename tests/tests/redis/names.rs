@@ -8,6 +8,7 @@ use tower_keep_core::{
 use tower_keep_testkit::contract::sessions::new_record;
 
 use crate::{ask, begin, login, open, server};
+use tower_keep_testkit::contract::users::replace;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_broken_off_leaves_a_name_free() {
@@ -28,10 +29,10 @@ async fn what_was_broken_off_leaves_a_name_free() {
     // One that a failover has lost comes back when the user is next written.
     ask(server.port(), "DEL keep:login:grace");
     assert!(store.by_login("grace").await.expect("no fault").is_none());
-    assert!(store.update(&Account::new(4, "grace", "")).await.expect("no fault"));
+    assert!(replace(&store, &Account::new(4, "grace", "")).await.expect("no fault"));
     assert!(store.by_login("grace").await.expect("no fault").is_some());
     // A renamed user whose old name was not freed any more does not have it.
-    assert!(store.update(&Account::new(3, "lovelace", "")).await.expect("no fault"));
+    assert!(replace(&store, &Account::new(3, "lovelace", "")).await.expect("no fault"));
     ask(server.port(), "SET keep:login:ada \"00000000000000cc 3\"");
     assert!(store.by_login("ada").await.expect("no fault").is_none());
     store.insert(&Account::new(5, "ada", "")).await.expect("nobody has it");

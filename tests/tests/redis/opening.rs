@@ -16,6 +16,7 @@ use tower_keep_testkit::contract::sessions::new_record;
 use xtask::servers::{Kind, Server};
 
 use crate::{ask, begin, end, env, login, open, prefix, refused, rotation, said, server};
+use tower_keep_testkit::contract::users::replace;
 
 #[tokio::test]
 async fn what_is_wrong_shows_at_the_start_and_names_the_mend() {
@@ -262,7 +263,7 @@ async fn own_users_are_kept_in_either_format() {
             let found = store.by_login("1@example.com").await.expect("no fault");
             assert_eq!(found.as_deref(), Some(&one));
             let renamed = Member { email: "new".into(), ..one.clone() };
-            assert!(store.update(&renamed).await.expect("no fault"));
+            assert!(replace(&store, &renamed).await.expect("no fault"));
             assert!(store.by_login("1@example.com").await.expect("no fault").is_none());
             let record = begin(&store, "1").await;
             let login = store.load_login(&record.key, Some(&1.into())).await.expect("no fault");

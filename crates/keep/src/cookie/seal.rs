@@ -18,16 +18,18 @@ const ON_STACK: usize = 96;
 pub(crate) struct Sealer {
     /// Each key's fingerprint and its keyed state; the current key is the first.
     keys: Vec<(u8, Hmac<Sha256>)>,
+    /// How many of those after the first are previous ones.
+    previous: usize,
 }
 
 impl Sealer {
-    pub(crate) fn new(keys: Vec<(u8, Hmac<Sha256>)>) -> Self {
-        Self { keys }
+    pub(crate) fn new(keys: Vec<(u8, Hmac<Sha256>)>, previous: usize) -> Self {
+        Self { keys, previous }
     }
 
     /// The value of a cookie with these contents, made under the current key.
     pub(crate) fn seal<T: Contents>(&self, contents: &T) -> String {
-        let (kid, mac) = &self.keys[KeySlot::CURRENT.0];
+        let (kid, mac) = &self.keys[KeySlot::CURRENT.index];
         let mut sealed = Vec::with_capacity(contents.len() + TAG);
         contents.write(*kid, &mut sealed);
         let tag = mac.clone().chain_update(&sealed).finalize().into_bytes();
@@ -70,7 +72,7 @@ impl Sealer {
                 mac.verify_truncated_left(tag).is_ok()
             }
         };
-        let slot = KeySlot(self.keys.iter().position(genuine)?);
+        let slot = KeySlot::new(self.keys.iter().position(genuine)?, self.previous);
         Some(Held { cookie: T::read(body)?, slot })
     }
 }
@@ -320,7 +322,8 @@ mod tests {
         let all = ring(&Keys::new(&new).add_previous(&old).add_next(&coming));
         for (key, slot) in [(&new, 0), (&old, 1), (&coming, 2)] {
             let opened = all.session.open::<Session>(made_under(key).as_bytes()).unwrap();
-            assert_eq!(opened.slot, KeySlot(slot));
+            assert_eq!(opened.slot, KeySlot::new(slot, 1));
+            assert_eq!(opened.slot.is_previous(), slot == 1, "only those are made anew");
         }
         assert_eq!(all.session.seal(&session("1")), made_under(&new));
     }

@@ -1,7 +1,7 @@
 //! The visit cookie: what is kept for somebody on the way to the sign-in page.
 //!
-//! `fmt1 kid1 flags1 issued4 kind1 LP(category) LP(text) LP(next)`; text at most 256 bytes, next at
-//! most 2,048. It counts for ten minutes.
+//! `fmt1 kid1 flags1 issued4 kind1 LP(category) LP(text) LP(next)`; category and text at most 256
+//! bytes each, next at most 512. It counts for ten minutes.
 
 use super::body::{Fields, put_text};
 use super::{Contents, Ranked};
@@ -26,6 +26,10 @@ pub(crate) struct Visit {
 
 impl Visit {
     pub(crate) const LIFETIME: u32 = LIFETIME;
+
+    /// The longest target that is kept, in bytes: all headers of a request have to fit into the
+    /// buffers of a proxy, which have 8 kB with nginx.
+    pub(crate) const LONGEST_NEXT: usize = 512;
 
     pub(crate) fn is_empty(&self) -> bool {
         self.notice.is_none() && self.next.is_none()

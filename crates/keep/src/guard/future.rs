@@ -12,6 +12,7 @@ use tower_service::Service;
 
 use super::GuardBody;
 use super::gate::{Checked, answer_fault};
+use crate::login::original_uri;
 
 /// Asks who it is. Boxed, because a store is awaited; what waits behind it is not.
 pub(super) type Check<U> = Pin<Box<dyn Future<Output = Checked<U>> + Send>>;
@@ -81,7 +82,8 @@ where
                     match checked.outcome {
                         Ok(Ok(())) => Stage::Inside { inner: service.call(request) },
                         Ok(Err(rejection)) => {
-                            let head = request.into_parts().0;
+                            let mut head = request.into_parts().0;
+                            head.uri = original_uri(&head.uri, &head.extensions).clone();
                             let answer = checked.gate.refuse(rejection, &head, &checked.login);
                             Stage::Answered { answer: Some(answer) }
                         }

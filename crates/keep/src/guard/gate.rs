@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Extensions, Method, Response, StatusCode};
+use http::{Extensions, Method, Response};
 use tower_keep_core::AuthUser;
 
 use super::{Answers, Refusal, Rejection, Requirement};
-use crate::fault::plain;
+use crate::fault::wrong_wiring;
 use crate::layer::Config;
 use crate::{Event, Fault, Login};
 
@@ -78,25 +78,26 @@ pub(crate) fn refuse<U: AuthUser>(
     Refusal::new(rejection, request, login, user, own).response()
 }
 
-/// The answer to a fault: 503 or 500, and the log has the reason.
+/// The response to a fault: 503 or 500. The log has the reason.
 pub(crate) fn answer_fault(fault: &Fault) -> Response<Bytes> {
-    tracing::error!(error = fault as &dyn std::error::Error, "login not known");
+    fault.log();
     fault.response()
 }
 
 /// Never let through, and never a mere log line: without the layer nobody is guarded.
 pub(crate) fn missing_layer<U>(who: &str, other_layer: bool) -> Response<Bytes> {
     let user = std::any::type_name::<U>();
-    if other_layer {
-        tracing::error!(
+    let reason = if other_layer {
+        format!(
             "{who} for `{user}` is inside of a `LoginLayer`, but not of the one that made it, or it is \
              joined of guards of two layers: use the guards of the layer that is around the route"
-        );
+        )
     } else {
-        tracing::error!(
+        format!(
             "{who} for `{user}` is not inside of a `LoginLayer<{user}>`: wrap the router with \
              `auth.layer(router)`, or add `.layer(auth)` after the guarded routes"
-        );
-    }
-    plain(StatusCode::INTERNAL_SERVER_ERROR)
+        )
+    };
+    tracing::error!("{reason}");
+    wrong_wiring(&reason)
 }

@@ -103,7 +103,8 @@ impl<'a, U: AuthUser> Refusal<'a, U> {
         self.rejection
     }
 
-    /// The request's head: method, URI (as the guard sees it), headers, extensions.
+    /// The request's head: method, headers, extensions, and the URI that the client asked for, also
+    /// inside of a nested router.
     pub fn request(&self) -> &Parts {
         self.request
     }
@@ -136,10 +137,12 @@ impl<'a, U: AuthUser> Refusal<'a, U> {
             Rejection::Forbidden => return plain(StatusCode::FORBIDDEN),
         };
         let Some(page) = page else { return self.unauthorized() };
-        if let Some(message) = message {
+        let Parts { method, headers, .. } = self.request;
+        let is_page = self.login.config().is_page(method, headers);
+        if let Some(message) = message.filter(|_| is_page) {
             self.login.leave(message.notice(kind, self.request));
         }
-        see_other(&self.login.url_of(page))
+        see_other(&self.login.url_of(page, is_page))
     }
 
     /// 401, with the challenges of the request loaders if nobody is logged in (RFC 9110 §11.6.1): for

@@ -110,7 +110,9 @@ impl<U: AuthUser> Settings<U> {
             home,
             never_next,
             exempt_options: self.exempt_options,
+            all_are_pages: self.all_are_pages,
             told_of_same_name: AtomicBool::new(false),
+            told_of_no_address: AtomicBool::new(false),
         })
     }
 

@@ -37,6 +37,7 @@ const REPLAYED: &str = "An old copy of one of your remembered logins was used, s
 /// | login page, confirm page | none: 401 | an API has none |
 /// | `next` | in the query, field `next` | works without another cookie |
 /// | trusted proxies | none | forwarded headers are forged easily |
+/// | pages for every client | no | a poll must not leave notices, or replace `next` |
 /// | `OPTIONS` exempt from guards | no | a handler for any method would run |
 #[must_use = "call `build` to get the layer"]
 pub struct LoginLayerBuilder<S: UserStore> {
@@ -78,6 +79,7 @@ pub(super) struct Settings<U> {
     pub(super) next_in_session: bool,
     pub(super) public_origin: Option<String>,
     pub(super) exempt_options: bool,
+    pub(super) all_are_pages: bool,
 }
 
 /// Forgets the type of a store that keeps sessions.
@@ -168,6 +170,7 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
             next_in_session: false,
             public_origin: None,
             exempt_options: false,
+            all_are_pages: false,
         };
         Self { store, erase: None, settings }
     }
@@ -440,6 +443,16 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// this switched on, a handler that serves any method runs for `OPTIONS` without a login.
     pub fn with_options_exempt(mut self, exempt: bool) -> Self {
         self.settings.exempt_options = exempt;
+        self
+    }
+
+    /// Whether every request counts as one for a page, as in Flask-Login; no by default.
+    ///
+    /// Otherwise only the navigation of a browser's tab leaves a notice, or a `next` in the session:
+    /// browsers say so by `Sec-Fetch-Dest`, and others by a GET whose `Accept` prefers `text/html`. So
+    /// an image or a poll that is turned away does not replace what the page has left.
+    pub fn with_pages_for_every_client(mut self, all: bool) -> Self {
+        self.settings.all_are_pages = all;
         self
     }
 

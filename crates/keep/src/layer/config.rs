@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::HeaderName;
+use http::{HeaderMap, Method};
 use tower_keep_core::{Clock, End, EndReason, Timestamp, UserStore};
 
-use crate::client::{ClientMatch, TrustedProxies};
+use crate::client::{ClientMatch, SessionProtection, TrustedProxies};
 use crate::cookie::Template;
 use crate::event::{Event, Listener};
 use crate::guard::Answers;
 use crate::keys::Keyring;
 use crate::loader::RequestLoader;
+use crate::navigation::is_page;
 use crate::rules::Policy;
 use crate::sessions::Sessions;
 use crate::target::LocalTarget;
@@ -43,8 +45,12 @@ pub(crate) struct Config<U> {
     /// Where nobody is ever sent back to: login, logout, confirm.
     pub(crate) never_next: Vec<String>,
     pub(crate) exempt_options: bool,
+    /// Whether every request counts as one for a page.
+    pub(crate) all_are_pages: bool,
     /// The log has said that another layer uses the same cookie.
     pub(crate) told_of_same_name: AtomicBool,
+    /// The log has said that the client's address is unknown.
+    pub(crate) told_of_no_address: AtomicBool,
 }
 
 impl<U> Config<U> {
@@ -57,6 +63,19 @@ impl<U> Config<U> {
                 cookie = self.session.name(),
                 "two login layers around one route set the same cookie: give one of them an area \
                  with `with_area`"
+            );
+        }
+    }
+
+    /// Says once that session protection has less to compare than its settings say.
+    pub(crate) fn warn_of_no_address(&self) {
+        if self.policy.protection != SessionProtection::None
+            && !self.told_of_no_address.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                "the client's address is unknown, so session protection compares the User-Agent alone: \
+                 serve with `into_make_service_with_connect_info::<SocketAddr>()`, or insert a \
+                 `ClientAddr` into each request where the connection is accepted"
             );
         }
     }
@@ -81,6 +100,11 @@ impl<U> Config<U> {
     pub(crate) fn raise(&self, event: Event<U>) {
         tracing::debug!(target: "tower_keep", event = event.name(), "login event");
         self.listeners.iter().for_each(|listener| listener(&event));
+    }
+
+    /// Whether a request is one for a page.
+    pub(crate) fn is_page(&self, method: &Method, headers: &HeaderMap) -> bool {
+        self.all_are_pages || is_page(method, headers)
     }
 
     /// Whether somebody may be sent back here after signing in.

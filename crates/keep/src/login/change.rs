@@ -12,7 +12,7 @@ use super::tracked::Until;
 use super::{stateless, tracked};
 use crate::cookie::{FORCED, REMEMBERED};
 use crate::notice::cut;
-use crate::{Event, Fault, LogInError};
+use crate::{Event, Fault, LogInError, Notice, NoticeKind};
 
 impl<U: AuthUser> Login<U> {
     /// Logs this user in, once the result is awaited. Takes a user or an `Arc` of one.
@@ -116,22 +116,30 @@ impl<U: AuthUser> Login<U> {
     ///
     /// # Errors
     ///
-    /// As [`confirm`](Self::confirm). If only the end of the other sessions could not be recorded,
-    /// this login goes on all the same; the others are dead by the stamp, and may still be listed.
+    /// Returns an error if it could not be found out who is logged in, or if the response's head is
+    /// written. A store that fails later is no error where the stamp has changed, since the new one is
+    /// in force already: this login goes on, and the others are refused by their stamp, though they may
+    /// be listed until they expire. The log then has an error line.
     pub async fn keep_logged_in(&self, user: impl Into<Arc<U>>) -> Result<Option<Arc<U>>, Fault> {
         self.ensure_resolved().await?;
         let user = user.into();
-        let is_same = self.with_identity(|identity| match identity {
-            Identity::Session { user: current, active: true, .. } => current.id() == user.id(),
-            _ => false,
+        let current = self.with_identity(|identity| match identity {
+            Identity::Session { user, active: true, .. } => Some(Arc::clone(user)),
+            _ => None,
         });
-        if !is_same || !user.is_active() {
-            return Ok(None);
-        }
-        let kept = self.reissue(user, Until::Always).await?;
-        // The others can't be used any more; now no list of sessions shows them either.
+        let current = current.filter(|current| current.id() == user.id() && user.is_active());
+        let Some(current) = current else { return Ok(None) };
+        let until = match current.stamp() == user.stamp() {
+            true => Until::HalfTheGrace,
+            false => Until::Always,
+        };
+        let kept = self.reissue(user, until).await?;
         if kept.is_some() && self.config().sessions.is_some() {
-            self.end_other_sessions().await?;
+            let ended = self.end_other_sessions().await;
+            // By a new stamp the others are dead already, so the change has taken place.
+            if until == Until::HalfTheGrace {
+                ended?;
+            }
         }
         Ok(kept)
     }
@@ -147,9 +155,15 @@ impl<U: AuthUser> Login<U> {
             }
             None => stateless::reissue(self, &user)?,
         }
+        self.drop_presented_notice_if(asks);
         self.config().raise(Event::Confirmed { user: Arc::clone(&user) });
         Ok(Some(user))
     }
+}
+
+/// Whether a notice asks to log in, or to confirm.
+fn asks(notice: &Notice) -> bool {
+    matches!(notice.kind(), NoticeKind::LoginRequired | NoticeKind::ConfirmRequired)
 }
 
 /// A login about to happen; made by [`Login::log_in`]. Await it.
@@ -236,9 +250,9 @@ impl<U: AuthUser> LogIn<'_, U> {
             Some(sessions) => tracked::begin(&self, sessions, flags).await?,
             None => stateless::begin(&self, flags)?,
         }
-        if login.presented().is_not_of(&user.id()) {
-            login.drop_presented_notice();
-        }
+        let is_for_another = login.presented().is_not_of(&user.id());
+        // Who has just logged in is not asked to.
+        login.drop_presented_notice_if(|notice| is_for_another || asks(notice));
         login.config().raise(Event::LoggedIn { user: Arc::clone(user) });
         Ok(())
     }

@@ -26,6 +26,13 @@ impl<U: AuthUser> Login<U> {
         let Some((user, current)) = self.whose().await? else { return Ok(Vec::new()) };
         let mut infos = config.list(sessions, &user, current.as_deref()).await?;
         infos.sort_by_key(|info| !info.is_current());
+        // Others may have been used later, and more of them than are listed.
+        if let Some(current) =
+            current.filter(|_| infos.first().is_none_or(|info| !info.is_current()))
+        {
+            infos.insert(0, SessionInfo::new(current, true));
+            infos.truncate(MOST_LISTED);
+        }
         Ok(infos)
     }
 

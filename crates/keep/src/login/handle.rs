@@ -26,7 +26,9 @@ use crate::{Event, Fault};
 /// A handler that logs somebody in has logged them in once the call has returned `Ok`, whatever
 /// status it then answers with; the cookies go out with any response. They can't go out later: to
 /// change the login after the head of the response is written is an error. To ask who it is still
-/// works then, in a streamed body or a task of its own.
+/// works then, in a streamed body or a task of its own. Because it may still be asked, a handle that
+/// is alive when the head is written makes the response `no-store`: no cache may give one user's
+/// stream to another. Drop it before if the response is for everybody.
 ///
 /// ```
 /// use tower_keep::{Account, LogInError};
@@ -98,6 +100,11 @@ impl<U> Login<U> {
 
     pub(super) fn was_looked_at(&self) -> bool {
         self.0.looked.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody besides the layer still has this handle when the head is written.
+    pub(super) fn is_kept(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 
     /// Whether a genuine login cookie was found in the request, as far as anybody has looked.

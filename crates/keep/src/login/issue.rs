@@ -14,6 +14,9 @@ use crate::layer::Config;
 #[inline]
 pub(super) fn client_digest<U>(config: &Config<U>, snapshot: &Snapshot, slot: KeySlot) -> u64 {
     let Snapshot { user_agent, request, .. } = snapshot;
+    if request.client.is_none() {
+        config.warn_of_no_address();
+    }
     client::identify(config.client_match, request.client, user_agent.as_ref(), |parts| {
         config.keyring.client(slot, parts)
     })

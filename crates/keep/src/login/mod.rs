@@ -28,5 +28,5 @@ mod write;
 pub use change::LogIn;
 pub use handle::Login;
 pub(crate) use handle::is_recent;
-pub(crate) use snapshot::Snapshot;
+pub(crate) use snapshot::{Snapshot, original_uri};
 pub(crate) use state::Identity;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::header::{self, HeaderName};
-use http::{HeaderMap, HeaderValue, Request};
+use http::{Extensions, HeaderMap, HeaderValue, Request, Uri};
 use tower_keep_core::UserId;
 
 use crate::client;
@@ -18,6 +18,8 @@ pub(crate) struct Snapshot {
     pub(super) cookies: CookieFields,
     pub(super) user_agent: Option<HeaderValue>,
     pub(super) request: LoaderRequest,
+    /// Whether this is a request for a page; known only where `next` is kept in a cookie.
+    pub(super) is_page: bool,
 }
 
 impl Snapshot {
@@ -26,9 +28,10 @@ impl Snapshot {
         Self {
             cookies: CookieFields::of(headers),
             user_agent: headers.get(header::USER_AGENT).cloned(),
+            is_page: config.next_in_session && config.is_page(request.method(), headers),
             request: LoaderRequest {
                 method: request.method().clone(),
-                target: original_uri(request).path_and_query().cloned(),
+                target: original_uri(request.uri(), request.extensions()).path_and_query().cloned(),
                 headers: declared(&config.loader_headers, headers),
                 client: config.proxies.client(client::peer(request.extensions()), headers),
             },
@@ -63,12 +66,13 @@ fn declared(names: &[HeaderName], headers: &HeaderMap) -> Option<Box<HeaderMap>>
 }
 
 /// The URI that the client asked for: routers strip the prefix that a nested one is mounted at.
-fn original_uri<B>(request: &Request<B>) -> &http::Uri {
+pub(crate) fn original_uri<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a Uri {
     #[cfg(feature = "axum")]
-    if let Some(original) = request.extensions().get::<axum::extract::OriginalUri>() {
+    if let Some(original) = extensions.get::<axum::extract::OriginalUri>() {
         return &original.0;
     }
-    request.uri()
+    let _ = extensions;
+    uri
 }
 
 /// The login cookies that a request presented: which were sent, and which of them are genuine.

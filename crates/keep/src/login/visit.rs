@@ -41,13 +41,18 @@ impl<U: AuthUser> Login<U> {
 
     /// The login page's URL with this request's target as `next`, for a handler that turns somebody
     /// away by itself; `None` if the layer has no login page.
+    ///
+    /// A target that is too long for proxies (1,024 bytes, percent-encoded; in the session 512) is
+    /// left out, and so is one in the session that is not the navigation of a browser's tab.
     pub fn login_url(&self) -> Option<String> {
-        self.config().answers.login_page.as_ref().map(|page| self.url_of(page))
+        let is_page = self.0.snapshot.is_page;
+        self.config().answers.login_page.as_ref().map(|page| self.url_of(page, is_page))
     }
 
     /// The confirm page's URL, as [`login_url`](Self::login_url).
     pub fn confirm_url(&self) -> Option<String> {
-        self.config().answers.confirm_page.as_ref().map(|page| self.url_of(page))
+        let is_page = self.0.snapshot.is_page;
+        self.config().answers.confirm_page.as_ref().map(|page| self.url_of(page, is_page))
     }
 
     /// What to tell the user, once: reading it uses it up.
@@ -76,24 +81,35 @@ impl<U: AuthUser> Login<U> {
 
     /// What was left for one user is not shown to the next; what this request has left stays.
     pub(super) fn drop_presented_notice(&self) {
-        if matches!(self.state().visit, Change::Keep) {
-            self.change_visit(|visit| visit.notice = None);
-        }
+        self.drop_presented_notice_if(|_| true);
+    }
+
+    pub(super) fn drop_presented_notice_if(&self, is_over: impl Fn(&Notice) -> bool) {
+        self.change_visit(|visit| {
+            let presented = self.0.visit.get().and_then(|presented| presented.notice.as_ref());
+            let is_presented = presented.is_some() && visit.notice.as_ref() == presented;
+            if is_presented && visit.notice.as_ref().is_some_and(is_over) {
+                visit.notice = None;
+            }
+        });
     }
 
     pub(crate) fn leave(&self, notice: Notice) {
         self.change_visit(|visit| visit.notice = Some(notice));
     }
 
-    /// The page's URL with this request's target, in the query or in the cookie.
-    pub(crate) fn url_of(&self, page: &Page) -> String {
+    /// The page's URL with this request's target, in the query or in the cookie; in the cookie only of
+    /// a request for a page.
+    pub(crate) fn url_of(&self, page: &Page, is_page: bool) -> String {
         let config = self.config();
-        let is_page =
+        let leads_there =
             |target: &LocalTarget| page.local_path().is_some_and(|path| target.leads_to(path));
-        let next = self.own_target().filter(|next| config.allows_next(next) && !is_page(next));
+        let next = self.own_target().filter(|next| config.allows_next(next) && !leads_there(next));
         match next {
             Some(next) if config.next_in_session => {
-                self.change_visit(|visit| visit.next = Some(next));
+                if is_page && next.as_str().len() <= Visit::LONGEST_NEXT {
+                    self.change_visit(|visit| visit.next = Some(next));
+                }
                 page.url().to_owned()
             }
             Some(next) => page.url_with(&config.next_field, &next, config.public_origin.as_deref()),

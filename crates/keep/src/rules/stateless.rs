@@ -149,7 +149,7 @@ impl<'a> Rules<'a> {
         let age = self.seen.now.saturating_sub(terms.renewed);
         let is_due = self.policy.renewal().is_some_and(|after| age >= after);
         let is_changed = fresh != terms.fresh || flags != terms.flags;
-        if is_due || is_changed || !held.slot.is_current() {
+        if is_due || is_changed || held.slot.is_previous() {
             let renewed = if is_due { self.seen.now } else { terms.renewed };
             self.verdict.session =
                 SessionChange::Reissue(SessionTerms { flags, renewed, fresh, ..terms });
@@ -213,7 +213,7 @@ impl<'a> Rules<'a> {
         } else {
             terms
         };
-        if kept != presented || !held.slot.is_current() {
+        if kept != presented || held.slot.is_previous() {
             self.verdict.remember = RememberChange::Reissue(kept);
         }
     }

@@ -320,7 +320,7 @@ impl<'a> Rules<'a> {
         let is_changed = fresh != terms.fresh || flags != terms.flags;
         let is_renewed = self.policy.persistent && self.verdict.is_touched;
         // Only of the present generation: an older one would come in the place of a newer one.
-        if is_current && (is_changed || is_renewed || !held.slot.is_current()) {
+        if is_current && (is_changed || is_renewed || held.slot.is_previous()) {
             self.verdict.session = SessionChange::Issue(TrackedTerms { flags, fresh, ..terms });
         }
         match self.seen.remember {
@@ -329,7 +329,7 @@ impl<'a> Rules<'a> {
                     && remember.cookie.generation == record.generation
                     && facts.remember_stamp_holds
                     && !self.is_expired(remember, record)
-                    && (!remember.slot.is_current()
+                    && (remember.slot.is_previous()
                         || self.policy.refresh_remember && self.verdict.is_touched) =>
             {
                 self.at = At::Renew(remember);
@@ -411,7 +411,7 @@ impl<'a> Rules<'a> {
                 return Step::Rotate;
             }
             self.verdict.is_seen = is_unseen(&record) && !self.seen.is_leaving;
-            return self.restore(held, !held.slot.is_current());
+            return self.restore(held, held.slot.is_previous());
         }
         if is_previous(p, &record) {
             if record.seen_at.is_none() {

@@ -63,8 +63,8 @@ use tower_keep_core::{Clock, SystemClock};
 pub use answer::Answer;
 pub use jar::Jar;
 
-/// A browser, as far as logins are concerned: it keeps cookies, comes from one address, and sends
-/// one `User-Agent`. It does not follow redirects.
+/// A browser, as far as logins are concerned: it keeps cookies, comes from one address, sends one
+/// `User-Agent`, and asks for pages with `Accept: text/html`. It does not follow redirects.
 ///
 /// Its methods panic when the service fails or a request can't be built: it is for tests.
 #[derive(Clone)]
@@ -82,6 +82,8 @@ impl<S> Client<S> {
     pub fn new(service: S) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(header::USER_AGENT, HeaderValue::from_static("Test/1.0"));
+        let pages = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        headers.insert(header::ACCEPT, HeaderValue::from_static(pages));
         Self {
             service,
             jar: Jar::default(),

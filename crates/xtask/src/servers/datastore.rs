@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Kind, Server, in_path};
 use crate::provision::install;
-use crate::run;
+use crate::{run, tools};
 
 /// The crate that stands in, and its version.
 const OTHER: [&str; 2] = ["datastore-emulator", "0.1.14"];
@@ -57,12 +57,6 @@ fn archive(kind: Kind) -> Option<PathBuf> {
     roots.map(|root| root.join(name)).find(|archive| archive.is_file())
 }
 
-/// Where tools that are built are.
-fn tools() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.ancestors().nth(2).unwrap_or(own).join("target/tools")
-}
-
 /// The one that stands in.
 fn other() -> PathBuf {
     tools().join("bin").join(OTHER[0])
@@ -98,8 +92,10 @@ fn is_archive(program: &Path) -> bool {
 }
 
 /// What stands before the program.
-pub(super) fn before(program: &Path) -> &'static [&'static str] {
-    if is_archive(program) { &["java", "-Xmx512m", "-Duser.language=en", "-cp"] } else { &[] }
+pub(super) fn before(program: &Path) -> Vec<String> {
+    let java: &[&str] = &["java", "-Xmx512m", "-Duser.language=en", "-cp"];
+    let words = if is_archive(program) { java } else { &[] };
+    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 /// The signal at which it ends with all written down that it was told.

@@ -1,6 +1,7 @@
 //! Private database servers on free loopback ports, which are gone with the test.
 
 mod datastore;
+mod mysql;
 mod process;
 mod redis;
 mod sql;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use self::process::{call, children, in_path, is_alive, signal, unprivileged};
+use self::process::{call, children, in_path, is_alive, is_stopped, signal, unprivileged};
 use crate::provision::{install, is_root};
 pub use redis::call as call_redis;
 
@@ -36,6 +37,8 @@ pub enum Kind {
     Postgres,
     /// MariaDB, which speaks MySQL's protocol.
     MariaDb,
+    /// MySQL itself.
+    MySql,
     /// PgBouncer in transaction mode, in front of a PostgreSQL.
     PgBouncer,
     /// Redis.
@@ -52,9 +55,10 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, each after what it needs.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Postgres,
         Self::MariaDb,
+        Self::MySql,
         Self::PgBouncer,
         Self::Redis,
         Self::RedisSentinel,
@@ -67,7 +71,8 @@ impl Kind {
     fn name(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
-            Self::MariaDb => "mysql",
+            Self::MariaDb => "mariadb",
+            Self::MySql => "mysql",
             Self::PgBouncer => "pgbouncer",
             Self::Redis | Self::RedisSentinel | Self::RedisCluster => "redis",
             Self::Datastore => "datastore",
@@ -80,7 +85,8 @@ impl Kind {
     pub fn variable(self) -> &'static str {
         match self {
             Self::Postgres => "POSTGRES_URL",
-            Self::MariaDb => "MYSQL_URL",
+            Self::MariaDb => "MARIADB_URL",
+            Self::MySql => "MYSQL_URL",
             Self::PgBouncer => "PGBOUNCER_URL",
             Self::Redis => "REDIS_URL",
             Self::RedisSentinel => "REDIS_SENTINEL_URL",
@@ -94,7 +100,8 @@ impl Kind {
     fn program(self) -> Result<PathBuf, String> {
         let (package, find): (_, fn() -> Option<PathBuf>) = match self {
             Self::Postgres => ("postgresql", sql::newest_postgres),
-            Self::MariaDb => ("mariadb-server", || in_path(&["mariadbd", "mysqld"])),
+            Self::MariaDb => ("mariadb-server", || in_path(&["mariadbd"])),
+            Self::MySql => return mysql::program(),
             Self::PgBouncer => ("pgbouncer", || in_path(&["pgbouncer"])),
             Self::Redis | Self::RedisSentinel | Self::RedisCluster => {
                 ("redis-server", || in_path(&["redis-server", "valkey-server"]))
@@ -136,6 +143,7 @@ impl Server {
         match kind {
             Kind::Postgres => sql::set_up_postgres(&server)?,
             Kind::MariaDb => sql::set_up_mariadb(&server)?,
+            Kind::MySql => mysql::set_up(&server)?,
             Kind::PgBouncer => return Err("a proxy needs a server behind it".to_owned()),
             Kind::Redis | Kind::Datastore | Kind::Firestore => {}
             Kind::RedisSentinel => return redis::sentinels(),
@@ -203,7 +211,7 @@ impl Server {
     #[must_use]
     pub fn url(&self) -> String {
         match self.kind {
-            Kind::Postgres | Kind::MariaDb | Kind::PgBouncer => sql::url(self),
+            Kind::Postgres | Kind::MariaDb | Kind::MySql | Kind::PgBouncer => sql::url(self),
             Kind::Redis | Kind::RedisSentinel | Kind::RedisCluster => redis::url(self),
             Kind::Datastore | Kind::Firestore => format!("http://127.0.0.1:{}", self.port),
         }
@@ -249,6 +257,12 @@ impl Server {
         let mut processes = children(*process);
         processes.push(*process);
         signal(if is_frozen { "-STOP" } else { "-CONT" }, &processes);
+        // A thread that runs on a busy machine stops a little later, and answers until then.
+        let begun = Instant::now();
+        let is_running = |process: &u32| is_alive(*process) && !is_stopped(*process);
+        while is_frozen && processes.iter().any(is_running) && begun.elapsed() < PATIENCE {
+            sleep(PAUSE);
+        }
     }
 
     /// Starts it again on what it had written, and waits until it answers.
@@ -324,12 +338,16 @@ impl Server {
     fn command(&self) -> Result<Command, String> {
         let mut command = match self.kind {
             // It may be in a directory that is not everybody's to read.
-            Kind::Datastore | Kind::Firestore => Command::new("/bin/sh"),
+            Kind::Datastore | Kind::Firestore | Kind::MySql => Command::new("/bin/sh"),
             _ => unprivileged(Path::new("/bin/sh"))?,
         };
         command.args(["-c", GUARDIAN, "guardian"]).arg(&self.directory);
         let own = match self.kind {
             Kind::Postgres | Kind::MariaDb | Kind::PgBouncer => sql::arguments(self),
+            Kind::MySql => {
+                command.args(mysql::before(&self.program));
+                mysql::arguments(self)
+            }
             Kind::Redis | Kind::RedisSentinel | Kind::RedisCluster => redis::arguments(self),
             Kind::Datastore | Kind::Firestore => {
                 command.args(datastore::before(&self.program));
@@ -365,6 +383,7 @@ impl Server {
     fn answers(&self) -> bool {
         match self.kind {
             Kind::Postgres | Kind::MariaDb | Kind::PgBouncer => sql::answers(self),
+            Kind::MySql => mysql::answers(self.port),
             Kind::Redis | Kind::RedisSentinel | Kind::RedisCluster => {
                 redis::call(self.port, "PING").is_ok_and(|answer| answer.contains("PONG"))
             }

@@ -22,6 +22,15 @@ pub(super) fn is_alive(process: u32) -> bool {
     status.lines().any(|line| line.starts_with("State:") && !line.contains("Z (zombie)"))
 }
 
+/// Whether every thread of a process is stopped.
+pub(super) fn is_stopped(process: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten();
+    threads.filter_map(Result::ok).all(|thread| {
+        let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("State:") && line.contains("T (stopped)"))
+    })
+}
+
 /// The processes that this one has started: PostgreSQL has one for each connection.
 pub(super) fn children(process: u32) -> Vec<u32> {
     let parent = format!("PPid:\t{process}");

@@ -9,7 +9,7 @@ use super::{Kind, Server, call, in_path, unprivileged};
 
 pub(super) fn url(server: &Server) -> String {
     let (scheme, database) = match server.kind {
-        Kind::MariaDb => ("mysql", "keep"),
+        Kind::MariaDb | Kind::MySql => ("mysql", "keep"),
         _ => ("postgres", "postgres"),
     };
     format!("{scheme}://keep:secret@127.0.0.1:{}/{database}", server.port)
@@ -28,13 +28,13 @@ pub(super) fn set_up_postgres(server: &Server) -> Result<(), String> {
     call(&mut set_up)
 }
 
+/// The database and its user, made at each start of MariaDB or MySQL.
+pub(super) const USERS: &str = "CREATE DATABASE IF NOT EXISTS keep;\n\
+    CREATE USER IF NOT EXISTS keep@'%' IDENTIFIED BY 'secret';\n\
+    GRANT ALL ON *.* TO keep@'%' WITH GRANT OPTION;\n";
+
 pub(super) fn set_up_mariadb(server: &Server) -> Result<(), String> {
-    server.write(
-        "users.sql",
-        "CREATE DATABASE IF NOT EXISTS keep;\n\
-         CREATE USER IF NOT EXISTS keep@'%' IDENTIFIED BY 'secret';\n\
-         GRANT ALL ON *.* TO keep@'%' WITH GRANT OPTION;\n",
-    )?;
+    server.write("users.sql", USERS)?;
     let names = ["mariadb-install-db", "mysql_install_db"];
     let program = in_path(&names).ok_or("mariadb-install-db is missing: reinstall MariaDB")?;
     let mut set_up = unprivileged(&program)?;

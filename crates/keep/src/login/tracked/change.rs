@@ -160,7 +160,12 @@ pub(in crate::login) async fn reissue<U: AuthUser>(
     let mut lost = 0;
     while confirming_rotates(&tracked.record, tracked.shown) {
         let rotation = rotation(config, &tracked.record, None, now);
-        match sessions.store.rotate(&rotation).await? {
+        let rotated = match sessions.store.rotate(&rotation).await.map_err(Fault::from) {
+            // The stamp in all earlier cookies is dead, so the present generation does as well.
+            Err(_) if until == Until::Always => break,
+            rotated => rotated?,
+        };
+        match rotated {
             Some(Rotated::Won(next)) => {
                 tracked.record = next;
                 break;

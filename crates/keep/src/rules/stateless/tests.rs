@@ -6,7 +6,7 @@ use crate::keys::KeySlot;
 const NOW: u32 = 100_000;
 const IDLE: u32 = 1_000;
 const ABSOLUTE: u32 = 10_000;
-const OLD_KEY: KeySlot = KeySlot(1);
+const OLD_KEY: fn() -> KeySlot = || KeySlot::new(1, 1);
 
 fn policy() -> Policy {
     Policy {
@@ -217,9 +217,19 @@ fn renewal_keeps_when_the_session_began_and_how_fresh_it_is() {
 }
 
 #[test]
+fn cookies_of_a_next_key_are_left_as_they_are() {
+    let next = KeySlot::new(1, 0);
+    let next_session = edit(session("1"), |held| held.slot = next);
+    let next_remember = edit(remember("1"), |held| held.slot = next);
+    let verdict = Case::of(next_session, next_remember, User::Fine).run().verdict;
+    assert_eq!(verdict.session, SessionChange::Keep);
+    assert_eq!(verdict.remember, RememberChange::Keep);
+}
+
+#[test]
 fn cookies_of_an_old_key_are_reissued_with_the_same_terms() {
-    let old_session = edit(session("1"), |held| held.slot = OLD_KEY);
-    let old_remember = edit(remember("1"), |held| held.slot = OLD_KEY);
+    let old_session = edit(session("1"), |held| held.slot = OLD_KEY());
+    let old_remember = edit(remember("1"), |held| held.slot = OLD_KEY());
     let verdict = Case::of(old_session, old_remember.clone(), User::Fine).run().verdict;
     assert_eq!(verdict.session, SessionChange::Reissue(session("1").cookie.terms));
     assert_eq!(verdict.remember, RememberChange::Reissue(remember("1").cookie.terms));

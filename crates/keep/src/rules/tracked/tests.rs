@@ -301,7 +301,7 @@ fn every_row_of_the_table() {
         || with(|record| (record.generation, record.rotated_at, record.seen_at) = (0, None, None));
     let busy = |record: SessionRecord| SessionRecord { last_seen: ago(TOUCH), ..record };
     let old_key = |mut case: Case| {
-        let slot = KeySlot(1);
+        let slot = KeySlot::new(1, 1);
         case.session = case.session.map(|held| Held { slot, ..held });
         case.remember = case.remember.map(|held| Held { slot, ..held });
         case
