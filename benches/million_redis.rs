@@ -136,8 +136,7 @@ impl Place {
                 }
                 Call::EndAll => {
                     let end = End { at: NOW, reason: EndReason::Ended, keep_until: NOW.plus(60) };
-                    let ended = self.store.revoke_all(&user, None, &end).await.expect("an end");
-                    assert_eq!(ended, 1);
+                    self.store.revoke_all(&user, None, &end).await.expect("an end");
                 }
             }
             times.push(begun.elapsed());

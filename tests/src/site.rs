@@ -209,6 +209,7 @@ fn router(auth: &LoginLayer<Account>, store: WatchedStore) -> Router {
         .route("/login", get(log_in).post(log_in))
         .route("/log-in-and-fail", get(log_in_and_fail))
         .route("/log-in-late", get(log_in_late))
+        .route("/log-in-slowly", get(log_in_slowly))
         .route("/logout", get(log_out).post(log_out))
         .route("/confirm", get(confirm))
         .route("/change-password", get(change_password))
@@ -284,6 +285,13 @@ async fn log_in(
 async fn log_in_and_fail(login: Login) -> Result<Response> {
     login.log_in(account("notch")).await?;
     Ok((StatusCode::INTERNAL_SERVER_ERROR, "failed after the login").into_response())
+}
+
+/// Logs in, and answers when it is let go.
+async fn log_in_slowly(Extension(gate): Extension<Gate>, login: Login) -> Result<&'static str> {
+    login.log_in(account("notch")).await?;
+    gate.pass().await;
+    Ok("in")
 }
 
 /// Keeps the handle past the response, and tells in a header of the next call what came of it.
@@ -425,11 +433,12 @@ async fn end_session(login: Login, Query(query): Query<Ending>) -> Result<String
 }
 
 async fn end_others(login: Login) -> Result<String> {
-    Ok(login.end_other_sessions().await?.to_string())
+    login.end_other_sessions().await?;
+    Ok("ended".to_owned())
 }
 
 async fn end_all(login: Login) -> Result<String> {
-    Ok(login.end_all_sessions().await?.to_string())
+    Ok(login.end_all_sessions().await?.map(|user| user.login().to_owned()).unwrap_or_default())
 }
 
 async fn urls(login: Login) -> String {

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use sqlx::{FromRow, Pool};
 use tower_keep_core::{
-    Account, AuthUser, Creation, LoginStore, NewLogin, SessionKey, SessionLimit, SessionRecord,
-    SessionStore, StoreError, StoreErrorKind, Timestamp, UserDirectory, UserFinder, UserId,
-    UserStore, WhenFull,
+    Account, AuthUser, Creation, LoginStore, MOST_AT_ONCE, NewLogin, SessionKey, SessionLimit,
+    SessionRecord, SessionStore, StoreError, StoreErrorKind, Timestamp, UserDirectory, UserFinder,
+    UserId, UserStore, WhenFull,
 };
 use tower_keep_mysql::MySqlDialect;
 use tower_keep_postgres::PostgresDialect;
@@ -540,7 +540,7 @@ async fn a_limit_that_comes_late_ends_all_that_are_too_many<D: Tested>() {
     let Creation::Created { ended, .. } = limited(WhenFull::EndOldest).await else {
         panic!("there is room");
     };
-    assert_eq!(ended.len(), 1_099);
+    assert!(ended.len() >= MOST_AT_ONCE, "so many at least are reported");
     let now = new_record(&user).created;
     assert_eq!(store.list(&user, now, 2_000).await.expect("no fault").len(), 2);
 }

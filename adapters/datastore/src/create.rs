@@ -2,19 +2,33 @@
 
 use std::sync::Arc;
 
+use gcloud_sdk::google::datastore::v1::Query;
 use tower_keep_core::{
-    AuthUser, Creation, End, EndReason, Ended, NewLogin, SessionKey, SessionRecord,
+    AuthUser, Creation, End, EndReason, Ended, Epoch, MOST_AT_ONCE, NewLogin, Room, SessionKey,
 };
 
 use crate::DatastoreStore;
 use crate::client::Found;
 use crate::error::{Cause, Fault};
-use crate::record::{self, Logins};
+use crate::query::{highest_first, limited};
+use crate::record::{self, Logins, PLACE, Stored};
 use crate::sessions::indexable;
 use crate::transaction::{Change, Transaction, insert, transact, unchanged, upsert};
 
-/// So many logins in one browser at once are followed.
-const LONGEST_CHAIN: usize = 100;
+/// So many logins over one session are followed.
+const LONGEST_CHAIN: usize = 1_000;
+
+/// So many of a user's sessions are read by one query.
+const READ_AT_ONCE: usize = 500;
+
+/// What the sessions that a login shows come to.
+#[derive(Default)]
+struct Shown {
+    /// Those that it takes the place of.
+    standing: Vec<Stored>,
+    /// Those whose place was taken before, and which stand for this login from now on.
+    earlier: Vec<Stored>,
+}
 
 impl<U: AuthUser> DatastoreStore<U> {
     pub(crate) async fn created(&self, login: &NewLogin<'_>) -> Result<Creation, Fault> {
@@ -49,94 +63,154 @@ impl<U: AuthUser> DatastoreStore<U> {
             return Err(Fault::taken("session's key"));
         }
         let mut logins = Logins::read(found.remove(&logins_key))?;
-        let replaced = self.replaced(transaction, &mut found, login).await?;
-        let Some(surplus) = self.surplus(transaction, login, &replaced).await? else {
-            return unchanged(Creation::Full);
-        };
-        let untold = std::mem::take(&mut logins.untold);
-        let replays = self.records(transaction, &untold).await?;
-        let replays: Vec<_> = replays.into_iter().map(Arc::new).collect();
-
+        let Shown { standing, earlier } =
+            self.shown(transaction, &mut found, login, &logins.epoch).await?;
+        let mut changed: Vec<Stored> = Vec::new();
         let by_limit = End { at: now, reason: EndReason::Limit, keep_until };
+        let ended = match self.room(transaction, login, &standing, &logins.epoch).await? {
+            Room::None => return unchanged(Creation::Full),
+            Room::After(ends) => {
+                let after = |old: &Stored| Some(old.with(by_limit.after(&old.record, None)?));
+                changed.extend(ends.iter().filter_map(after));
+                ends
+            }
+            Room::AfterAllBut { stay, ended: some } => {
+                logins.raise(&by_limit);
+                let created_in = logins.epoch.number;
+                changed.extend(stay.into_iter().map(|stored| Stored { created_in, ..stored }));
+                some
+            }
+        };
+        let told: Vec<_> = logins.untold.drain(..logins.untold.len().min(MOST_AT_ONCE)).collect();
+        let (replays, _) = self.records(transaction, &told).await?;
+
         let by_login = End { at: now, reason: EndReason::Replaced, keep_until };
-        let changed = surplus.iter().filter_map(|old| by_limit.after(old, None));
-        let changed =
-            changed.chain(replaced.iter().filter_map(|old| by_login.after(old, Some(record.key))));
-        let changed = changed.chain(replays.iter().filter_map(|replay| replay.told()));
-        let mut mutations: Vec<_> = changed.map(|after| upsert(self.entity(&after))).collect();
+        let after = |old: &Stored| Some(old.with(by_login.after(&old.record, Some(record.key))?));
+        changed.extend(standing.iter().filter_map(after));
+        let after = |old: &Stored| Some(old.with(old.record.followed_by(record.key, keep_until)?));
+        changed.extend(earlier.iter().filter_map(after));
+        let after = |old: &Stored| Some(old.with(old.record.told()?));
+        changed.extend(replays.iter().filter_map(after));
+        let mut mutations: Vec<_> =
+            changed.iter().map(|stored| upsert(self.entity(stored))).collect();
         logins.expires = logins.expires.max(record.expires).max(keep_until);
-        mutations.push(insert(self.entity(record)));
-        mutations.push(upsert(logins.write(keys, self.shared.expiry, &record.user)));
-        let replays = replays.into_iter().filter(|replay| replay.is_untold()).collect();
-        Ok(Change { mutations, answer: Creation::Created { ended: surplus, replays } })
+        let created = Stored { record: record.clone(), created_in: logins.epoch.number };
+        mutations.push(insert(self.entity(&created)));
+        mutations.push(upsert(self.logins_entity(&record.user, &logins)));
+        let records = |all: Vec<Stored>| all.into_iter().map(|stored| Arc::new(stored.record));
+        let replays = records(replays).filter(|replay| replay.is_untold()).collect();
+        Ok(Change {
+            mutations,
+            answer: Creation::Created { ended: records(ended).collect(), replays },
+        })
     }
 
-    /// The sessions that a login takes the place of, each once.
-    async fn replaced(
+    /// What the sessions that a login shows come to, each once.
+    async fn shown(
         &self,
         transaction: &Transaction<'_>,
         found: &mut Found,
         login: &NewLogin<'_>,
-    ) -> Result<Vec<SessionRecord>, Fault> {
-        let mut replaced: Vec<SessionRecord> = Vec::new();
+        epoch: &Epoch,
+    ) -> Result<Shown, Fault> {
+        let mut all = Shown::default();
         for key in login.replacing {
-            let before = found.remove(&self.keys().session(key)).map(record::read).transpose()?;
-            let Some(before) = before else { continue };
-            let standing = self.standing_for(transaction, before, &login.record.key).await?;
-            let is_new =
-                |standing: &SessionRecord| replaced.iter().all(|known| known.key != standing.key);
-            replaced.extend(standing.filter(is_new));
+            let shown = found.remove(&self.keys().session(key)).map(record::read).transpose()?;
+            let Some(shown) = shown else { continue };
+            let (mut standing, earlier) =
+                self.standing_for(transaction, shown, &login.record.key).await?;
+            if let Some(stored) = standing.take() {
+                // Another user's may have ended with their epoch.
+                standing = if stored.record.user == login.record.user {
+                    Some(stored.applied(epoch))
+                } else {
+                    self.records(transaction, &[stored.record.key]).await?.0.pop()
+                };
+            }
+            for (stored, known) in [(standing, &mut all.standing), (earlier, &mut all.earlier)] {
+                let is_new = |stored: &Stored| {
+                    known.iter().all(|known: &Stored| known.record.key != stored.record.key)
+                };
+                let stored = stored.filter(is_new);
+                known.extend(stored);
+            }
         }
-        Ok(replaced)
+        Ok(all)
     }
 
-    /// The sessions that end so that there are not too many; `None` if there is no room for another.
-    async fn surplus(
+    /// Decides which sessions have to make room.
+    async fn room(
         &self,
         transaction: &Transaction<'_>,
         login: &NewLogin<'_>,
-        replaced: &[SessionRecord],
-    ) -> Result<Option<Vec<Arc<SessionRecord>>>, Fault> {
+        replaced: &[Stored],
+        epoch: &Epoch,
+    ) -> Result<Room<Stored>, Fault> {
         let NewLogin { record, limit, .. } = *login;
-        let (Some(limit), Some(query)) = (limit, self.open_sessions(&record.user)) else {
-            return Ok(Some(Vec::new()));
+        let (Some(limit), Some(open)) = (limit, self.open_sessions(&record.user, epoch.number))
+        else {
+            return Ok(Room::After(Vec::new()));
         };
-        let now = record.created;
-        let mut live = Vec::new();
-        for entity in self.in_place(transaction.query(query).await?) {
-            let other = record::read(entity)?;
-            let is_replaced = replaced.iter().any(|replaced| replaced.key == other.key);
-            if other.is_live(now) && !is_replaced {
-                live.push(Arc::new(other));
+        let counts = |stored: &Stored| {
+            let is_replaced =
+                replaced.iter().any(|replaced| replaced.record.key == stored.record.key);
+            stored.record.is_live(record.created) && !is_replaced
+        };
+        let open = highest_first(open, PLACE);
+        let (mut newest, mut from) = (Vec::new(), Vec::new());
+        while newest.len() < limit.reads() {
+            let count = limit.reads().min(READ_AT_ONCE);
+            let query = Query { start_cursor: from, ..limited(open.clone(), count) };
+            let (found, end) = transaction.query_from(query).await?;
+            let is_all = found.len() < count;
+            for entity in self.in_place(found) {
+                newest.extend(Some(record::read(entity)?).filter(counts));
             }
+            if is_all {
+                break;
+            }
+            from = end;
         }
-        let Some(oldest) = limit.surplus(live) else { return Ok(None) };
+        newest.truncate(limit.reads());
         // Once more by their keys: a query alone does not hold what it finds.
-        let keys: Vec<_> = oldest.iter().map(|old| old.key).collect();
-        let oldest = self.records(transaction, &keys).await?.into_iter();
-        Ok(Some(oldest.filter(|old| old.is_live(now)).map(Arc::new).collect()))
+        let again = async |stored: Vec<Stored>| {
+            let keys: Vec<_> = stored.iter().map(|stored| stored.record.key).collect();
+            let (stored, _) = self.records(transaction, &keys).await?;
+            Ok::<_, Fault>(stored.into_iter().filter(counts).collect::<Vec<_>>())
+        };
+        Ok(match limit.room(newest) {
+            Room::None => Room::None,
+            Room::After(ends) => Room::After(again(ends).await?),
+            Room::AfterAllBut { stay, ended } => {
+                Room::AfterAllBut { stay: again(stay).await?, ended }
+            }
+        })
     }
 
     /// The session that stands for this one: itself, or the last of its successors, unless that is
-    /// `except` or has ended otherwise.
+    /// `except` or has ended otherwise. And this one, if another stands for it.
     async fn standing_for(
         &self,
         transaction: &Transaction<'_>,
-        mut record: SessionRecord,
+        shown: Stored,
         except: &SessionKey,
-    ) -> Result<Option<SessionRecord>, Fault> {
+    ) -> Result<(Option<Stored>, Option<Stored>), Fault> {
+        let (mut stored, mut earlier) = (shown, None);
         // Two logins that replace each other's sessions would lead around in a circle.
         for _ in 0..LONGEST_CHAIN {
-            let successor = match &record.ended {
-                None => return Ok(Some(record)),
+            let successor = match &stored.record.ended {
+                None => return Ok((Some(stored), earlier)),
                 Some(Ended { successor: Some(successor), .. }) if successor != except => *successor,
-                Some(_) => return Ok(None),
+                Some(_) => break,
             };
-            match self.records(transaction, &[successor]).await?.pop() {
-                Some(next) => record = next,
-                None => return Ok(None),
+            earlier = earlier.or(Some(stored));
+            let key = self.keys().session(&successor);
+            let mut found = transaction.lookup(vec![key.clone()]).await?;
+            match found.remove(&key) {
+                Some(next) => stored = record::read(next)?,
+                None => break,
             }
         }
-        Ok(None)
+        Ok((None, earlier))
     }
 }

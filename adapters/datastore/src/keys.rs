@@ -8,7 +8,7 @@ use gcloud_sdk::google::datastore::v1::key::path_element::IdType;
 use gcloud_sdk::google::datastore::v1::value::ValueType;
 use gcloud_sdk::google::datastore::v1::{Key, PartitionId, Value};
 use sha2::{Digest, Sha256};
-use tower_keep_core::{SessionKey, UserId};
+use tower_keep_core::{SessionKey, Timestamp, UserId};
 
 /// The longest name of a key, or of a property, in bytes.
 pub(crate) const LONGEST_NAME: usize = 1_500;
@@ -169,6 +169,44 @@ impl Keys {
         self.own(self.session_kind(), hex)
     }
 
+    /// Where the open sessions of a user are in their index: those of this epoch and of later ones. Below
+    /// it are those of earlier epochs.
+    ///
+    /// It is one property, of fixed length, so that neither its order nor a range of it needs a composite
+    /// index.
+    pub(crate) fn place_of_epoch(&self, user: &UserId, epoch: u64) -> String {
+        format!("{}:{epoch:016x}", self.place_of(user))
+    }
+
+    /// The place of an open session.
+    pub(crate) fn place(&self, user: &UserId, epoch: u64, created: Timestamp) -> String {
+        format!("{}:{:08x}", self.place_of_epoch(user, epoch), created.as_secs())
+    }
+
+    /// What the places of a user begin with, and the first text after all of them.
+    pub(crate) fn places(&self, user: &UserId) -> [String; 2] {
+        let place = self.place_of(user);
+        [format!("{place}:"), format!("{place};")]
+    }
+
+    /// What the places of a user begin with; another below other ancestors.
+    pub(crate) fn place_of(&self, user: &UserId) -> String {
+        let mut hash = Sha256::new();
+        for element in &self.ancestors {
+            let id = match &element.id_type {
+                Some(IdType::Id(id)) => format!("#{id}"),
+                Some(IdType::Name(name)) => format!("={name}"),
+                None => String::new(),
+            };
+            for text in [&element.kind, &id] {
+                hash.update((text.len() as u64).to_be_bytes());
+                hash.update(text);
+            }
+        }
+        hash.update(user.as_bytes());
+        hash.finalize().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+    }
+
     pub(crate) fn logins_kind(&self) -> String {
         format!("{}Logins_{}", self.prefix, self.user_kind)
     }
@@ -311,6 +349,30 @@ mod tests {
         assert_eq!(index("User", "username"), "KeepIndex_User.username");
         assert_ne!(index("user_admin", "name"), index("user", "admin_name"));
         assert_ne!(index("user.admin", "name"), index("user", "admin.name"));
+    }
+
+    #[test]
+    fn open_sessions_are_in_the_order_of_their_epochs_and_times() {
+        let keys = keys(UserKeys::IdOrName);
+        let (ada, at) = (UserId::from("ada"), Timestamp::from_secs);
+        let [begin, end] = keys.places(&ada);
+        let places = [
+            begin,
+            keys.place_of_epoch(&ada, 0),
+            keys.place(&ada, 0, at(5)),
+            keys.place(&ada, 0, Timestamp::MAX),
+            keys.place_of_epoch(&ada, 9),
+            keys.place(&ada, 9, at(0)),
+            keys.place(&ada, 10, at(0)),
+            keys.place(&ada, u64::MAX, at(0)),
+            end,
+        ];
+        assert!(places.is_sorted(), "{places:?}");
+        let other = keys.place(&"ad".into(), 0, at(5));
+        assert!(!(places[0].as_str()..places[8].as_str()).contains(&other.as_str()));
+        let below = element("Site".into(), Some(IdType::Id(1)));
+        let elsewhere = Keys { ancestors: vec![below], ..keys.clone() };
+        assert_ne!(elsewhere.places(&ada), keys.places(&ada));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tower_keep_core::{
 
 use crate::DatastoreStore;
 use crate::error::Fault;
-use crate::record;
+use crate::record::{self, Logins};
 
 impl<U: AuthUser> DatastoreStore<U> {
     async fn login(
@@ -18,10 +18,12 @@ impl<U: AuthUser> DatastoreStore<U> {
         likely: Option<&UserId>,
     ) -> Result<Option<StoredLogin<U>>, Fault> {
         let deadline = self.deadline();
-        let session = self.keys().session(key);
+        let (session, logins) = (self.keys().session(key), |user| self.keys().logins(user));
         let user = likely.and_then(|likely| self.keys().user(likely));
         let by_query = likely.filter(|_| user.is_none());
-        let keys = [Some(session.clone()), user.clone()].into_iter().flatten().collect();
+        let of_likely = likely.map(logins);
+        let keys = [Some(session.clone()), user.clone(), of_likely.clone()];
+        let keys = keys.into_iter().flatten().collect();
         let asked = async {
             match by_query {
                 Some(likely) => self.user(likely, deadline).await,
@@ -30,18 +32,23 @@ impl<U: AuthUser> DatastoreStore<U> {
         };
         let (found, asked) = join(self.client().lookup(keys, None, deadline), asked).await;
         let mut found = found?;
-        let Some(record) = found.remove(&session).map(record::read).transpose()? else {
+        let Some(stored) = found.remove(&session).map(record::read).transpose()? else {
             return Ok(None);
         };
-        let record = Arc::new(record);
-        let user = if likely != Some(&record.user) {
-            // A cookie that names nobody, or somebody else.
-            self.user(&record.user, deadline).await?
-        } else {
+        let owner = &stored.record.user;
+        let (user, of_owner) = if likely == Some(owner) {
             let looked_up = user.and_then(|user| found.remove(&user));
-            asked?.or(looked_up.map(|entity| self.read_user(entity)).transpose()?)
+            let user = asked?.or(looked_up.map(|entity| self.read_user(entity)).transpose()?);
+            (user, of_likely.and_then(|key| found.remove(&key)))
+        } else {
+            // A cookie that names nobody, or somebody else.
+            let key = logins(owner);
+            let of_owner = self.client().lookup(vec![key.clone()], None, deadline);
+            let (user, of_owner) = join(self.user(owner, deadline), of_owner).await;
+            (user?, of_owner?.remove(&key))
         };
-        Ok(Some(StoredLogin { record, user }))
+        let record = stored.applied(&Logins::read(of_owner)?.epoch).record;
+        Ok(Some(StoredLogin { record: Arc::new(record), user }))
     }
 }
 

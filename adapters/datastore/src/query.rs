@@ -4,7 +4,7 @@ use gcloud_sdk::google::datastore::v1::filter::FilterType;
 use gcloud_sdk::google::datastore::v1::value::ValueType;
 use gcloud_sdk::google::datastore::v1::{
     CompositeFilter, Filter, Key, KindExpression, Projection, PropertyFilter, PropertyOrder,
-    PropertyReference, Query, Value, composite_filter, property_filter,
+    PropertyReference, Query, Value, composite_filter, property_filter, property_order,
 };
 
 pub(crate) use property_filter::Operator;
@@ -47,6 +47,13 @@ pub(crate) fn compare(property: &str, op: Operator, value: ValueType) -> Filter 
 /// The same in the order of their keys.
 pub(crate) fn by_key(query: Query) -> Query {
     let order = PropertyOrder { property: Some(reference(KEY)), direction: 0 };
+    Query { order: vec![order], ..query }
+}
+
+/// The same, the highest of this property first.
+pub(crate) fn highest_first(query: Query, property: &str) -> Query {
+    let direction = property_order::Direction::Descending.into();
+    let order = PropertyOrder { property: Some(reference(property)), direction };
     Query { order: vec![order], ..query }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! | kind | property | |
 //! | --- | --- | --- |
-//! | `KeepSession_User`, by the session's key in hexadecimal | `user` | whose it is; indexed |
-//! | | `open` | that it has not ended; indexed |
+//! | `KeepSession_User`, by the session's key in hexadecimal | `place` | where it is among its user's open sessions, while it is one: by epoch and time; indexed |
+//! | | `epoch` | the user's epoch in which it was created |
 //! | | `expire_at` | for the policy: when it may be gone |
 //! | | the others | the record, as in `SessionRecord` |
-//! | `KeepLogins_User`, by the user's id | `untold` | the keys of sessions that ended for a replay and were not told yet |
+//! | `KeepLogins_User`, by the user's id | `epoch`, `ended_at`, `end_reason`, `kept_until` | how often all sessions were ended, when last, why, and how long those are kept |
+//! | | `untidy`, `places` | since when those can be removed, indexed, and what their places begin with; while there are any |
+//! | | `untold` | the keys of sessions that ended for a replay and were not told yet |
 //! | | `expire_at` | for the policy |
 
 use std::collections::HashMap;
@@ -14,14 +16,21 @@ use std::collections::HashMap;
 use gcloud_sdk::google::datastore::v1::value::ValueType;
 use gcloud_sdk::google::datastore::v1::{ArrayValue, Entity, Value};
 use gcloud_sdk::prost_types;
-use tower_keep_core::{CLOCK_SKEW, EndReason, Ended, SessionKey, SessionRecord, Timestamp, UserId};
+use tower_keep_core::{
+    CLOCK_SKEW, End, EndReason, Ended, Epoch, SessionKey, SessionRecord, Timestamp, UserId,
+};
 
 use crate::error::Fault;
 use crate::keys::{Keys, session_key};
 
 pub(crate) const USER: &str = "user";
-pub(crate) const OPEN: &str = "open";
+pub(crate) const PLACE: &str = "place";
+pub(crate) const UNTIDY: &str = "untidy";
+const PLACES: &str = "places";
 pub(crate) const EXPIRE_AT: &str = "expire_at";
+
+/// So many replays are noted at most, of which a user is to be told.
+const MOST_UNTOLD: usize = 1_000;
 
 /// Whether `expire_at` is indexed, so that what has expired can be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +40,40 @@ pub(crate) enum Expiry {
     ByPolicy,
 }
 
+/// A record as it is now, and the epoch in which it was created.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Stored {
+    pub(crate) record: SessionRecord,
+    pub(crate) created_in: u64,
+}
+
+impl Stored {
+    /// The same with another record.
+    pub(crate) fn with(&self, record: SessionRecord) -> Self {
+        Self { record, created_in: self.created_in }
+    }
+
+    /// As it is now, given its user's epoch.
+    pub(crate) fn applied(self, epoch: &Epoch) -> Self {
+        let Self { record, created_in } = self;
+        Self { record: epoch.applied(created_in, record), created_in }
+    }
+}
+
+impl AsRef<SessionRecord> for Stored {
+    fn as_ref(&self) -> &SessionRecord {
+        &self.record
+    }
+}
+
 /// `expire_at` for something that counts until then.
 pub(crate) fn gone_at(expires: Timestamp) -> ValueType {
     time(expires.plus(CLOCK_SKEW))
 }
 
 /// The entity of a record.
-pub(crate) fn write(keys: &Keys, expiry: Expiry, record: &SessionRecord) -> Entity {
+pub(crate) fn write(keys: &Keys, expiry: Expiry, stored: &Stored) -> Entity {
+    let Stored { record, created_in } = stored;
     let mut properties = HashMap::with_capacity(20);
     let mut put = |name: &str, value: ValueType, is_indexed: bool| {
         let exclude_from_indexes = !is_indexed;
@@ -45,8 +81,11 @@ pub(crate) fn write(keys: &Keys, expiry: Expiry, record: &SessionRecord) -> Enti
         properties.insert(name.to_owned(), value);
     };
     let (text, integer) = (ValueType::StringValue, ValueType::IntegerValue);
-    put(USER, text(record.user.as_str().to_owned()), true);
-    put(OPEN, ValueType::BooleanValue(record.ended.is_none()), true);
+    put(USER, text(record.user.as_str().to_owned()), false);
+    if record.ended.is_none() {
+        put(PLACE, text(keys.place(&record.user, *created_in, record.created)), true);
+    }
+    put("epoch", integer(i64::try_from(*created_in).unwrap_or(i64::MAX)), false);
     put(EXPIRE_AT, gone_at(record.expires), expiry == Expiry::Indexed);
     put("generation", integer(record.generation.into()), false);
     put("salt", ValueType::BlobValue(record.salt.to_vec()), false);
@@ -80,8 +119,8 @@ pub(crate) fn write(keys: &Keys, expiry: Expiry, record: &SessionRecord) -> Enti
     Entity { key: Some(keys.session(&record.key)), properties }
 }
 
-/// The record of an entity.
-pub(crate) fn read(entity: Entity) -> Result<SessionRecord, Fault> {
+/// The record of an entity, as it was written.
+pub(crate) fn read(entity: Entity) -> Result<Stored, Fault> {
     let key = entity.key.as_ref().and_then(session_key);
     let key = key.ok_or_else(|| Fault::corrupt("a session's key is not one of this store's"))?;
     let mut fields = Fields(entity.properties);
@@ -95,7 +134,8 @@ pub(crate) fn read(entity: Entity) -> Result<SessionRecord, Fault> {
         }),
         None => None,
     };
-    Ok(SessionRecord {
+    let created_in = fields.required("epoch", as_epoch)?;
+    let record = SessionRecord {
         key,
         user: fields.required(USER, as_text)?.into(),
         generation: fields.required("generation", as_number)?,
@@ -112,13 +152,17 @@ pub(crate) fn read(entity: Entity) -> Result<SessionRecord, Fault> {
         user_agent: fields.required("user_agent", as_text)?.into(),
         method: fields.required("method", as_text)?.into(),
         ended,
-    })
+    };
+    Ok(Stored { record, created_in })
 }
 
 /// What is kept of a user's logins together. Whatever begins a session, or ends all, writes it, so that of two
 /// such changes one sees the other.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Logins {
+    pub(crate) epoch: Epoch,
+    /// Whether sessions of earlier epochs may still be there.
+    pub(crate) is_untidy: bool,
     pub(crate) untold: Vec<SessionKey>,
     /// Until when there may be something to tell, or a session.
     pub(crate) expires: Timestamp,
@@ -126,7 +170,8 @@ pub(crate) struct Logins {
 
 impl Default for Logins {
     fn default() -> Self {
-        Self { untold: Vec::new(), expires: Timestamp::from_secs(0) }
+        let (epoch, untold) = (Epoch::default(), Vec::new());
+        Self { epoch, is_untidy: false, untold, expires: Timestamp::from_secs(0) }
     }
 }
 
@@ -144,9 +189,40 @@ impl Logins {
             value_type: Some(gone_at(self.expires)),
             ..Value::default()
         };
-        let properties = [("untold", untold), (EXPIRE_AT, expire_at)];
-        let properties = properties.map(|(name, value)| (name.to_owned(), value));
-        Entity { key: Some(keys.logins(user)), properties: properties.into() }
+        let mut properties =
+            HashMap::from([("untold".to_owned(), untold), (EXPIRE_AT.to_owned(), expire_at)]);
+        if let Epoch { number, end: Some(end) } = self.epoch {
+            let mut put = |name: &str, value, is_indexed: bool| {
+                let exclude_from_indexes = !is_indexed;
+                let value_type = Some(value);
+                let value = Value { exclude_from_indexes, value_type, ..Value::default() };
+                properties.insert(name.to_owned(), value);
+            };
+            let number = i64::try_from(number).unwrap_or(i64::MAX);
+            put("epoch", ValueType::IntegerValue(number), false);
+            put("ended_at", time(end.at), false);
+            put("end_reason", ValueType::StringValue(end.reason.as_str().to_owned()), false);
+            put("kept_until", time(end.keep_until), false);
+            if self.is_untidy {
+                put(UNTIDY, time(end.keep_until), true);
+                put(PLACES, ValueType::StringValue(keys.place_of(user)), false);
+            }
+        }
+        Entity { key: Some(keys.logins(user)), properties }
+    }
+
+    /// Ends all sessions of this epoch and of earlier ones.
+    pub(crate) fn raise(&mut self, end: &End) {
+        self.epoch = self.epoch.raised(end);
+        self.is_untidy = true;
+        // Gone before one of them, it would let that one live again.
+        self.expires = Timestamp::MAX;
+    }
+
+    /// Notes that the user is to be told of these.
+    pub(crate) fn add_untold(&mut self, keys: impl IntoIterator<Item = SessionKey>) {
+        self.untold.extend(keys);
+        self.untold.truncate(MOST_UNTOLD);
     }
 
     pub(crate) fn read(entity: Option<Entity>) -> Result<Self, Fault> {
@@ -158,9 +234,31 @@ impl Logins {
             }
             _ => None,
         })?;
-        let expires = fields.required(EXPIRE_AT, as_time)?.minus(CLOCK_SKEW);
-        Ok(Self { untold, expires })
+        // The end of time is that also with something added.
+        let expires = match fields.required(EXPIRE_AT, as_time)? {
+            Timestamp::MAX => Timestamp::MAX,
+            gone => gone.minus(CLOCK_SKEW),
+        };
+        let is_untidy = fields.optional(UNTIDY, as_time)?.is_some();
+        let epoch = match fields.optional("epoch", as_epoch)? {
+            None => Epoch::default(),
+            Some(number) => Epoch {
+                number,
+                end: Some(End {
+                    at: fields.required("ended_at", as_time)?,
+                    reason: fields
+                        .required("end_reason", |value| EndReason::from_word(&as_text(value)?))?,
+                    keep_until: fields.required("kept_until", as_time)?,
+                }),
+            },
+        };
+        Ok(Self { epoch, is_untidy, untold, expires })
     }
+}
+
+/// What the places of the sessions begin with that are to be removed.
+pub(crate) fn places(logins: &Entity) -> Option<String> {
+    as_text(logins.properties.get(PLACES)?.value_type.clone()?)
 }
 
 /// When an entity of either kind may be gone.
@@ -196,7 +294,14 @@ fn unreadable(name: &str) -> Fault {
     Fault::corrupt(format!("the property `{name}` of a session is not what this store has written"))
 }
 
-fn time(at: Timestamp) -> ValueType {
+fn as_epoch(value: ValueType) -> Option<u64> {
+    match value {
+        ValueType::IntegerValue(number) => u64::try_from(number).ok(),
+        _ => None,
+    }
+}
+
+pub(crate) fn time(at: Timestamp) -> ValueType {
     let timestamp = prost_types::Timestamp { seconds: at.as_secs().into(), nanos: 0 };
     ValueType::TimestampValue(timestamp)
 }
@@ -304,21 +409,24 @@ mod tests {
         };
         for record in [record(), full] {
             for expiry in [Expiry::Indexed, Expiry::ByPolicy] {
-                let entity = write(&keys(), expiry, &record);
-                let indexed = |name: &str| !entity.properties[name].exclude_from_indexes;
-                assert!(indexed(USER) && indexed(OPEN));
-                assert_eq!(indexed(EXPIRE_AT), expiry == Expiry::Indexed);
+                let stored = Stored { record: record.clone(), created_in: 1_800_000_000 };
+                let entity = write(&keys(), expiry, &stored);
+                let is_indexed = |name: &str| {
+                    entity.properties.get(name).is_some_and(|value| !value.exclude_from_indexes)
+                };
+                assert_eq!(is_indexed(PLACE), record.ended.is_none());
+                assert_eq!(is_indexed(EXPIRE_AT), expiry == Expiry::Indexed);
                 assert_eq!(expire_at(&entity), Some(record.expires.plus(CLOCK_SKEW)));
-                assert_eq!(read(entity).unwrap(), record);
+                assert_eq!(read(entity).unwrap(), stored);
             }
         }
     }
 
     #[test]
     fn what_cannot_be_read_names_its_property_and_quotes_nothing() {
-        let entity = write(&keys(), Expiry::Indexed, &record());
+        let entity = write(&keys(), Expiry::Indexed, &Stored { record: record(), created_in: 0 });
         for name in
-            entity.properties.keys().filter(|name| ![OPEN, EXPIRE_AT].contains(&name.as_str()))
+            entity.properties.keys().filter(|name| ![PLACE, EXPIRE_AT].contains(&name.as_str()))
         {
             let mut bad = entity.clone();
             let secret = ValueType::EntityValue(Entity::default());
@@ -339,8 +447,14 @@ mod tests {
         let logins = Logins {
             untold: vec![SessionKey::new([1; 32]), SessionKey::new([2; 32])],
             expires: Timestamp::from_secs(1_800_000_000),
+            ..Logins::default()
         };
-        for logins in [logins, Logins::default()] {
+        let mut raised = logins.clone();
+        let at = logins.expires;
+        raised.raise(&End { at, reason: EndReason::Ended, keep_until: at.plus(60) });
+        assert!(raised.is_untidy && raised.epoch.number >= at.as_secs().into());
+        let tidied = Logins { is_untidy: false, ..raised.clone() };
+        for logins in [logins, raised, tidied, Logins::default()] {
             let entity = logins.write(&keys(), Expiry::Indexed, &"ada".into());
             assert_eq!(Logins::read(Some(entity)).unwrap(), logins);
         }

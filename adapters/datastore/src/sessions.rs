@@ -1,6 +1,6 @@
 //! Session records: how they are found, changed and ended.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -8,16 +8,15 @@ use gcloud_sdk::google::datastore::v1::value::ValueType;
 use gcloud_sdk::google::datastore::v1::{Entity, Key, Mutation, Query};
 use tokio::time::Instant;
 use tower_keep_core::{
-    AuthUser, CLOCK_SKEW, Creation, End, EndReason, NewLogin, Rotated, Rotation, Seen, SessionKey,
-    SessionRecord, SessionStore, StoreError, Timestamp, Touch, UserId, async_trait,
+    AuthUser, CLOCK_SKEW, Creation, End, EndReason, Epoch, NewLogin, Rotated, Rotation, Seen,
+    SessionKey, SessionRecord, SessionStore, StoreError, Timestamp, Touch, UserId, async_trait,
 };
 
 use crate::DatastoreStore;
-use crate::client::Found;
 use crate::error::Fault;
-use crate::keys::{LONGEST_INDEXED, session_key};
-use crate::query::{self, Operator, below, of_kind, where_is};
-use crate::record::{self, EXPIRE_AT, Expiry, Logins, OPEN, USER};
+use crate::keys::LONGEST_INDEXED;
+use crate::query::{self, Operator, compare, of_kind};
+use crate::record::{self, EXPIRE_AT, Expiry, Logins, PLACE, Stored, UNTIDY};
 use crate::transaction::{
     Change, Transaction, delete, into, read_all, transact, unchanged, upsert,
 };
@@ -41,41 +40,86 @@ struct Ends {
     replayed: HashMap<UserId, Vec<SessionKey>>,
 }
 
+/// What is kept of several users' logins.
+pub(crate) type LoginsOf = HashMap<UserId, Logins>;
+
 impl<U: AuthUser> DatastoreStore<U> {
-    pub(crate) fn entity(&self, record: &SessionRecord) -> Entity {
-        record::write(self.keys(), self.shared.expiry, record)
+    pub(crate) fn entity(&self, stored: &Stored) -> Entity {
+        record::write(self.keys(), self.shared.expiry, stored)
     }
 
-    /// The records with these keys, in a transaction.
+    pub(crate) fn logins_entity(&self, user: &UserId, logins: &Logins) -> Entity {
+        logins.write(self.keys(), self.shared.expiry, user)
+    }
+
+    /// The records with these keys as they are now, and what is kept of their users' logins, both in a
+    /// transaction.
     pub(crate) async fn records(
         &self,
         transaction: &Transaction<'_>,
         keys: &[SessionKey],
-    ) -> Result<Vec<SessionRecord>, Fault> {
-        let keys: Vec<_> = keys.iter().map(|key| self.keys().session(key)).collect();
-        let mut found = transaction.lookup(keys.clone()).await?;
-        keys.iter().filter_map(|key| found.remove(key)).map(record::read).collect()
+    ) -> Result<(Vec<Stored>, LoginsOf), Fault> {
+        self.read(transaction, keys, true).await
     }
 
-    /// What is kept of a user's logins together, in a transaction that changes which sessions they have.
-    pub(crate) async fn logins_of(
+    /// The records with these keys as they are now, in a transaction, which does not wait for others of
+    /// their users: a session that ends with all others meanwhile has ended whatever is written of it.
+    async fn each(
         &self,
         transaction: &Transaction<'_>,
-        user: &UserId,
-    ) -> Result<Logins, Fault> {
-        let key = self.keys().logins(user);
-        let mut found: Found = transaction.lookup(vec![key.clone()]).await?;
-        Logins::read(found.remove(&key))
+        keys: &[SessionKey],
+    ) -> Result<Vec<Stored>, Fault> {
+        Ok(self.read(transaction, keys, false).await?.0)
     }
 
-    /// A user's sessions that have not ended.
-    pub(crate) fn open_sessions(&self, user: &UserId) -> Option<Query> {
+    async fn read(
+        &self,
+        transaction: &Transaction<'_>,
+        keys: &[SessionKey],
+        holds_logins: bool,
+    ) -> Result<(Vec<Stored>, LoginsOf), Fault> {
+        let keys: Vec<_> = keys.iter().map(|key| self.keys().session(key)).collect();
+        if keys.is_empty() {
+            return Ok((Vec::new(), LoginsOf::new()));
+        }
+        let mut found = transaction.lookup(keys.clone()).await?;
+        let stored = keys.iter().filter_map(|key| found.remove(key)).map(record::read);
+        let stored: Vec<Stored> = stored.collect::<Result<_, _>>()?;
+        let users: HashSet<&UserId> = stored.iter().map(|stored| &stored.record.user).collect();
+        let of_users: Vec<_> = users.iter().map(|user| self.keys().logins(user)).collect();
+        let mut found = match of_users[..] {
+            [] => return Ok((stored, LoginsOf::new())),
+            _ if holds_logins => transaction.lookup(of_users).await?,
+            _ => self.client().lookup(of_users, None, transaction.deadline()).await?,
+        };
+        let mut logins = LoginsOf::new();
+        for user in users {
+            let of_user = Logins::read(found.remove(&self.keys().logins(user)))?;
+            logins.insert(user.clone(), of_user);
+        }
+        let now = |stored: Stored| match logins.get(&stored.record.user) {
+            Some(of_user) => stored.applied(&of_user.epoch),
+            None => stored,
+        };
+        Ok((stored.into_iter().map(now).collect(), logins))
+    }
+
+    /// A user's sessions that have not ended, of this epoch.
+    pub(crate) fn open_sessions(&self, user: &UserId, epoch: u64) -> Option<Query> {
         // Nobody has an id that can't be indexed.
-        let user = ValueType::StringValue(indexable(user)?.to_owned());
-        let open = where_is(OPEN, ValueType::BooleanValue(true));
-        let mut filters = vec![where_is(USER, user), open];
-        filters.extend(self.keys().ancestor().map(below));
-        Some(of_kind(&self.keys().session_kind(), filters))
+        indexable(user)?;
+        let [_, end] = self.keys().places(user);
+        Some(self.with_places(self.keys().place_of_epoch(user, epoch), end))
+    }
+
+    /// The sessions with a place from this one on, and before that one.
+    fn with_places(&self, from: String, before: String) -> Query {
+        let at_least = Operator::GreaterThanOrEqual;
+        let filters = vec![
+            compare(PLACE, at_least, ValueType::StringValue(from)),
+            compare(PLACE, Operator::LessThan, ValueType::StringValue(before)),
+        ];
+        of_kind(&self.keys().session_kind(), filters)
     }
 
     /// Changes a record, if there is one and there is something to change. Answers it as it is then, and
@@ -90,15 +134,17 @@ impl<U: AuthUser> DatastoreStore<U> {
         if turn.has_waited {
             // As with the requests of one page: whoever was before has probably done it.
             let found = self.find(key, deadline).await?;
-            if found.as_ref().is_none_or(|record| after(record).is_none()) {
-                return Ok(found.map(|record| (record, false)));
+            if found.as_ref().is_none_or(|stored| after(&stored.record).is_none()) {
+                return Ok(found.map(|stored| (stored.record, false)));
             }
         }
         transact!(self.client(), deadline, transaction => {
-            let found = self.records(transaction, std::slice::from_ref(key)).await?;
-            let Some(record) = found.into_iter().next() else { return unchanged(None) };
-            let Some(after) = after(&record) else { return unchanged(Some((record, false))) };
-            let mutations = vec![upsert(self.entity(&after))];
+            let found = self.each(transaction, std::slice::from_ref(key)).await?;
+            let Some(stored) = found.into_iter().next() else { return unchanged(None) };
+            let Some(after) = after(&stored.record) else {
+                return unchanged(Some((stored.record, false)));
+            };
+            let mutations = vec![upsert(self.entity(&stored.with(after.clone())))];
             Ok(Change { mutations, answer: Some((after, true)) })
         })
         .await
@@ -125,17 +171,17 @@ impl<U: AuthUser> DatastoreStore<U> {
                     keys.sort_unstable();
                     keys.dedup();
                     let mut records = HashMap::new();
-                    for record in self.records(transaction, &keys).await? {
-                        records.insert(record.key, (record, false));
+                    for stored in self.each(transaction, &keys).await? {
+                        records.insert(stored.record.key, (stored, false));
                     }
                     for change in &chunk {
-                        let Some((record, is_changed)) = records.get_mut(&key(change)) else { continue };
-                        if let Some(after) = after(change, record) {
-                            (*record, *is_changed) = (after, true);
+                        let Some((stored, is_changed)) = records.get_mut(&key(change)) else { continue };
+                        if let Some(after) = after(change, &stored.record) {
+                            (stored.record, *is_changed) = (after, true);
                         }
                     }
                     let changed = records.values().filter(|(_, is_changed)| *is_changed);
-                    let mutations = changed.map(|(record, _)| upsert(self.entity(record)));
+                    let mutations = changed.map(|(stored, _)| upsert(self.entity(stored)));
                     Ok(Change { mutations: mutations.collect(), answer: () })
                 })
                 .await
@@ -146,13 +192,14 @@ impl<U: AuthUser> DatastoreStore<U> {
     }
 
     /// Ends these records.
-    fn ends(&self, records: Vec<SessionRecord>, end: &End) -> Ends {
+    fn ends(&self, records: Vec<Stored>, end: &End) -> Ends {
         let mut ends = Ends { mutations: Vec::new(), lived: 0, replayed: HashMap::new() };
-        for record in records {
-            let Some(after) = end.after(&record, None) else { continue };
-            ends.lived += usize::from(record.is_live(end.at));
-            ends.mutations.push(upsert(self.entity(&after)));
+        for stored in records {
+            let Some(after) = end.after(&stored.record, None) else { continue };
+            ends.lived += usize::from(stored.record.is_live(end.at));
+            ends.mutations.push(upsert(self.entity(&stored.with(after))));
             if end.reason == EndReason::Replay {
+                let Stored { record, .. } = stored;
                 ends.replayed.entry(record.user).or_default().push(record.key);
             }
         }
@@ -172,14 +219,13 @@ impl<U: AuthUser> DatastoreStore<U> {
         let mut lived = 0;
         for keys in keys.chunks(ENDED_AT_ONCE) {
             lived += transact!(self.client(), deadline, transaction => {
-                let records = self.records(transaction, keys).await?;
+                let (records, mut logins) = self.records(transaction, keys).await?;
                 let Ends { mut mutations, lived, replayed } = self.ends(records, end);
                 for (user, keys) in replayed {
-                    let mut logins = self.logins_of(transaction, &user).await?;
-                    logins.untold.extend(keys);
+                    let mut logins = logins.remove(&user).unwrap_or_default();
+                    logins.add_untold(keys);
                     logins.expires = logins.expires.max(end.keep_until);
-                    let entity = logins.write(self.keys(), self.shared.expiry, &user);
-                    mutations.push(upsert(entity));
+                    mutations.push(upsert(self.logins_entity(&user, &logins)));
                 }
                 Ok(Change { mutations, answer: lived })
             })
@@ -193,41 +239,38 @@ impl<U: AuthUser> DatastoreStore<U> {
         user: &UserId,
         but: Option<&SessionKey>,
         end: &End,
-    ) -> Result<usize, Fault> {
+    ) -> Result<(), Fault> {
         let deadline = self.deadline();
-        let Some(query) = self.open_sessions(user) else { return Ok(0) };
-        let query = query::limited(query::keys_only(query), ENDED_AT_ONCE);
         let _turn = self.shared.turns.wait(user, deadline).await?;
-        let (mut lived, mut from) = (0, Vec::new());
-        loop {
-            let (ended, next) = transact!(self.client(), deadline, transaction => {
-                let mut logins = self.logins_of(transaction, user).await?;
-                let query = Query { start_cursor: from.clone(), ..query.clone() };
-                let (found, next) = transaction.query_from(query).await?;
-                let next = (found.len() == ENDED_AT_ONCE).then_some(next);
-                let found = self.in_place(found);
-                let keys = found.iter().filter_map(|found| session_key(found.key.as_ref()?));
-                let keys: Vec<_> = keys.filter(|key| Some(key) != but).collect();
-                // Once more by their keys: a query alone does not hold what it finds.
-                let records = self.records(transaction, &keys).await?;
-                let Ends { mut mutations, lived, replayed } = self.ends(records, end);
-                if mutations.is_empty() {
-                    return unchanged((0, next));
-                }
-                // A session that begins at the same time is in this list, or begins after it.
-                logins.untold.extend(replayed.into_values().flatten());
-                logins.expires = logins.expires.max(end.keep_until);
-                mutations.push(upsert(logins.write(self.keys(), self.shared.expiry, user)));
-                // Those that have ended are not found again, so the next begins where this did.
-                Ok(Change { mutations, answer: (lived, next.map(|_| from.clone())) })
-            })
-            .await?;
-            lived += ended;
-            match next {
-                Some(next) => from = next,
-                None => return Ok(lived),
+        let logins_key = self.keys().logins(user);
+        let stays = but.map(|key| self.keys().session(key));
+        transact!(self.client(), deadline, transaction => {
+            let wanted = stays.iter().chain([&logins_key]).cloned().collect();
+            let mut found = transaction.lookup(wanted).await?;
+            // Every login writes it, so without it there is no session.
+            let Some(logins) = found.remove(&logins_key) else { return unchanged(()) };
+            let mut logins = Logins::read(Some(logins))?;
+            let stays = stays.as_ref().and_then(|stays| found.remove(stays));
+            let stays = stays.map(record::read).transpose()?;
+            let stays = stays.map(|stored| stored.applied(&logins.epoch));
+            let is_open =
+                |stored: &Stored| stored.record.user == *user && stored.record.ended.is_none();
+            logins.raise(end);
+            let mut mutations = vec![upsert(self.logins_entity(user, &logins))];
+            if let Some(stored) = stays.filter(is_open) {
+                let carried = Stored { created_in: logins.epoch.number, ..stored };
+                mutations.push(upsert(self.entity(&carried)));
             }
-        }
+            Ok(Change { mutations, answer: () })
+        })
+        .await
+    }
+
+    /// A user's epoch.
+    async fn epoch(&self, user: &UserId, deadline: Instant) -> Result<Epoch, Fault> {
+        let key = self.keys().logins(user);
+        let mut found = self.client().lookup(vec![key.clone()], None, deadline).await?;
+        Ok(Logins::read(found.remove(&key))?.epoch)
     }
 
     async fn live(
@@ -236,24 +279,66 @@ impl<U: AuthUser> DatastoreStore<U> {
         now: Timestamp,
         most: usize,
     ) -> Result<Vec<Arc<SessionRecord>>, Fault> {
-        let Some(query) = self.open_sessions(user) else { return Ok(Vec::new()) };
-        let mut live: Vec<Arc<SessionRecord>> = Vec::new();
-        let keep_newest = |live: &mut Vec<Arc<SessionRecord>>| {
-            live.sort_by_key(|record| std::cmp::Reverse((record.last_seen, record.created)));
-            live.truncate(most);
-        };
-        read_all(self.client(), query, self.deadline(), |found| {
-            for entity in self.in_place(found) {
-                let record = record::read(entity)?;
-                if record.is_live(now) {
-                    live.push(Arc::new(record));
+        let deadline = self.deadline();
+        let mut epoch = self.epoch(user, deadline).await?;
+        loop {
+            let Some(query) = self.open_sessions(user, epoch.number) else { return Ok(Vec::new()) };
+            let mut live: Vec<Arc<SessionRecord>> = Vec::new();
+            read_all(self.client(), query, deadline, |found| {
+                for entity in self.in_place(found) {
+                    let Stored { record, .. } = record::read(entity)?;
+                    live.extend(Some(record).filter(|record| record.is_live(now)).map(Arc::new));
                 }
+                live.sort_by_key(|record| std::cmp::Reverse((record.last_seen, record.created)));
+                live.truncate(most);
+                Ok(())
+            })
+            .await?;
+            let after = self.epoch(user, deadline).await?;
+            if after == epoch {
+                return Ok(live);
             }
-            keep_newest(&mut live);
-            Ok(())
-        })
-        .await?;
-        Ok(live)
+            // All have ended in between.
+            epoch = after;
+        }
+    }
+
+    /// Deletes sessions that ended together and need not be kept any longer; returns how many.
+    async fn tidied(&self, before: Timestamp, most: usize) -> Result<usize, Fault> {
+        let (most, mut removed) = (most.min(ENDED_AT_ONCE), 0);
+        while removed < most {
+            let deadline = self.deadline();
+            let (kind, at_most) = (self.keys().logins_kind(), Operator::LessThanOrEqual);
+            let untidy = of_kind(&kind, vec![compare(UNTIDY, at_most, record::time(before))]);
+            let mut found = Vec::new();
+            let untidy = query::limited(untidy, 1);
+            read_all(self.client(), untidy, deadline, into(&mut found)).await?;
+            let Some(found) = found.pop() else { break };
+            let number = Logins::read(Some(found.clone()))?.epoch.number;
+            let Some(places) = record::places(&found) else { break };
+            let past = self.with_places(format!("{places}:"), format!("{places}:{number:016x}"));
+            let past = query::keys_only(past);
+            let mut keys = Vec::new();
+            let past = query::limited(past, most - removed);
+            read_all(self.client(), past, deadline, into(&mut keys)).await?;
+            let count = keys.len();
+            let keys: Vec<_> = keys.into_iter().filter_map(|entity| entity.key).collect();
+            let is_all = count < most - removed;
+            let logins_key = found.key.unwrap_or_default();
+            removed += transact!(self.client(), deadline, transaction => {
+                let mut found = transaction.lookup(vec![logins_key.clone()]).await?;
+                let Some(mut entity) = found.remove(&logins_key) else { return unchanged(0) };
+                let mut mutations: Vec<_> = keys.iter().cloned().map(delete).collect();
+                let is_same = Logins::read(Some(entity.clone()))?.epoch.number == number;
+                if is_all && is_same {
+                    entity.properties.remove(UNTIDY);
+                    mutations.push(upsert(entity));
+                }
+                Ok(Change { mutations, answer: count })
+            })
+            .await?;
+        }
+        Ok(removed)
     }
 
     /// Deletes expired entities of a kind, wherever they are; each is read again in the transaction, as it may have
@@ -289,14 +374,14 @@ impl<U: AuthUser> DatastoreStore<U> {
         }
     }
 
-    async fn find(
-        &self,
-        key: &SessionKey,
-        deadline: Instant,
-    ) -> Result<Option<SessionRecord>, Fault> {
+    async fn find(&self, key: &SessionKey, deadline: Instant) -> Result<Option<Stored>, Fault> {
         let key = self.keys().session(key);
         let mut found = self.client().lookup(vec![key.clone()], None, deadline).await?;
-        found.remove(&key).map(record::read).transpose()
+        let Some(stored) = found.remove(&key).map(record::read).transpose()? else {
+            return Ok(None);
+        };
+        let epoch = self.epoch(&stored.record.user, deadline).await?;
+        Ok(Some(stored.applied(&epoch)))
     }
 }
 
@@ -312,7 +397,8 @@ impl<U: AuthUser> SessionStore for DatastoreStore<U> {
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError> {
-        Ok(self.find(key, self.deadline()).await?.map(Arc::new))
+        let found = self.find(key, self.deadline()).await?;
+        Ok(found.map(|stored| Arc::new(stored.record)))
     }
 
     async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
@@ -340,7 +426,7 @@ impl<U: AuthUser> SessionStore for DatastoreStore<U> {
         user: &UserId,
         but: Option<&SessionKey>,
         end: &End,
-    ) -> Result<usize, StoreError> {
+    ) -> Result<(), StoreError> {
         Ok(self.revoked_all(user, but, end).await?)
     }
 
@@ -354,10 +440,14 @@ impl<U: AuthUser> SessionStore for DatastoreStore<U> {
     }
 
     async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
-        if self.shared.expiry == Expiry::ByPolicy || most == 0 {
+        if most == 0 {
             return Ok(0);
         }
-        let purged = self.purged(&self.keys().session_kind(), before, most).await?;
+        let tidied = self.tidied(before, most).await?;
+        if self.shared.expiry == Expiry::ByPolicy || tidied == most {
+            return Ok(tidied);
+        }
+        let purged = self.purged(&self.keys().session_kind(), before, most - tidied).await?;
         if purged == 0 {
             // What is kept of logins goes when no session is left to go; it is not counted, so more of it at once.
             for _ in 0..LOGINS_PURGED {
@@ -367,6 +457,6 @@ impl<U: AuthUser> SessionStore for DatastoreStore<U> {
                 }
             }
         }
-        Ok(purged)
+        Ok(tidied + purged)
     }
 }

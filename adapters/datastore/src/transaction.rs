@@ -56,6 +56,10 @@ impl<'a> Transaction<'a> {
         Ok(Transaction { client, id, deadline, has_ended: false })
     }
 
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     pub(crate) async fn lookup(&self, keys: Vec<Key>) -> Result<Found, Fault> {
         self.client.lookup(keys, Some(&self.id), self.deadline).await
     }

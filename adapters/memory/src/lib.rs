@@ -188,7 +188,7 @@ impl<U: AuthUser + Clone> SessionStore for MemoryStore<U> {
         user: &UserId,
         but: Option<&SessionKey>,
         end: &End,
-    ) -> Result<usize, StoreError> {
+    ) -> Result<(), StoreError> {
         self.sessions.revoke_all(user, but, end).await
     }
 

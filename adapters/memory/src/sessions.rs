@@ -1,15 +1,16 @@
 //! Session records in memory.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tower_keep_core::{
-    Creation, End, EndReason, NewLogin, Rotated, Rotation, Seen, SessionKey, SessionRecord,
-    SessionStore, StoreError, StoreErrorKind, Timestamp, Touch, UserId, async_trait,
+    Creation, End, EndReason, Epoch, MOST_AT_ONCE, NewLogin, Room, Rotated, Rotation, Seen,
+    SessionKey, SessionRecord, SessionStore, StoreError, StoreErrorKind, Timestamp, Touch, UserId,
+    async_trait,
 };
 
 /// Records stand in this many maps by their key's first byte, so that no map grows so large that
@@ -35,6 +36,14 @@ struct Shared {
     replacing: Mutex<()>,
     /// Where the next purge goes on.
     purged: AtomicUsize,
+    /// Sessions that ended together, to be removed when they need not be kept any longer.
+    past: Mutex<VecDeque<Past>>,
+}
+
+/// The sessions that ended when a user's epoch was raised.
+struct Past {
+    keep_until: Timestamp,
+    keys: BTreeSet<(Timestamp, SessionKey)>,
 }
 
 type Users = HashMap<UserId, OfUser>;
@@ -42,14 +51,63 @@ type Users = HashMap<UserId, OfUser>;
 /// What there is of a user.
 #[derive(Default)]
 struct OfUser {
-    keys: Vec<SessionKey>,
+    epoch: Arc<OwnEpoch>,
+    /// The sessions of this epoch that have not ended, by when they were created. Some of another
+    /// user's login may have ended.
+    open: BTreeSet<(Timestamp, SessionKey)>,
     /// Those that ended for a replay and were not told yet.
-    untold: Vec<SessionKey>,
+    untold: BTreeSet<SessionKey>,
+    /// How many records there are.
+    records: usize,
+}
+
+/// A user's epoch, which each of their records also points to.
+#[derive(Default)]
+struct OwnEpoch {
+    number: AtomicU64,
+    epoch: RwLock<Epoch>,
+}
+
+impl OwnEpoch {
+    fn raise(&self, end: &End) -> u64 {
+        let mut epoch = self.epoch.write().unwrap_or_else(PoisonError::into_inner);
+        *epoch = epoch.raised(end);
+        self.number.store(epoch.number, Ordering::Release);
+        epoch.number
+    }
+
+    fn number(&self) -> u64 {
+        self.number.load(Ordering::Acquire)
+    }
+}
+
+/// A record, and the epoch in which it was created.
+#[derive(Clone)]
+struct Stored {
+    record: Arc<SessionRecord>,
+    created_in: u64,
+    epoch: Arc<OwnEpoch>,
+}
+
+impl Stored {
+    /// Whether it has ended with its epoch.
+    fn is_past(&self) -> bool {
+        self.created_in < self.epoch.number()
+    }
+
+    /// The record as it is now.
+    fn now(&self) -> Arc<SessionRecord> {
+        if !self.is_past() {
+            return Arc::clone(&self.record);
+        }
+        let epoch = self.epoch.epoch.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::new(epoch.applied(self.created_in, SessionRecord::clone(&self.record)))
+    }
 }
 
 #[derive(Default)]
 struct Shard {
-    records: HashMap<SessionKey, Arc<SessionRecord>, BuildHasherDefault<KeyHasher>>,
+    records: HashMap<SessionKey, Stored, BuildHasherDefault<KeyHasher>>,
     /// Every record, at a time that is not later than its expiry.
     expiries: BTreeSet<(Timestamp, SessionKey)>,
 }
@@ -74,68 +132,75 @@ impl Hasher for KeyHasher {
 }
 
 impl Shard {
-    fn insert(&mut self, record: &SessionRecord) -> bool {
+    fn insert(&mut self, record: &SessionRecord, epoch: &Arc<OwnEpoch>) -> bool {
         match self.records.entry(record.key) {
             Entry::Occupied(_) => false,
             Entry::Vacant(place) => {
-                place.insert(Arc::new(record.clone()));
+                let created_in = epoch.number();
+                let record = Arc::new(record.clone());
                 self.expiries.insert((record.expires, record.key));
+                place.insert(Stored { record, created_in, epoch: Arc::clone(epoch) });
                 true
             }
         }
     }
 
-    /// Ends a session that has not ended; answers its record if it lived until now.
+    /// Ends a session that has not ended; returns its record if it was live until now.
     fn end(
         &mut self,
         key: &SessionKey,
         end: &End,
         successor: Option<SessionKey>,
     ) -> Option<Arc<SessionRecord>> {
-        let record = self.records.get_mut(key)?;
-        let (was_live, is_earlier) = (record.is_live(end.at), end.keep_until < record.expires);
-        *record = Arc::new(end.after(record, successor)?);
-        let record = Arc::clone(record);
-        if is_earlier {
-            // It is found at its old place too, which is then out of date.
-            self.expiries.insert((end.keep_until, *key));
-        }
-        was_live.then_some(record)
+        let before = self.records.get(key)?.now();
+        self.change(key, |record| end.after(record, successor))?.1.then_some(())?;
+        before.is_live(end.at).then_some(before)
     }
 
-    /// Changes a session, if there is one and there is something to change. Answers its record as it is
+    /// Changes a session, if there is one and there is something to change. Returns its record as it is
     /// then, and whether this changed it.
     fn change(
         &mut self,
         key: &SessionKey,
         after: impl FnOnce(&SessionRecord) -> Option<SessionRecord>,
     ) -> Option<(Arc<SessionRecord>, bool)> {
-        let record = self.records.get_mut(key)?;
-        let after = after(record);
-        let is_changed = after.is_some();
-        if let Some(after) = after {
-            *record = Arc::new(after);
+        let stored = self.records.get_mut(key)?;
+        let now = stored.now();
+        let Some(after) = after(&now) else { return Some((now, false)) };
+        if after.expires < stored.record.expires {
+            // It is found at its old place too, which is then out of date.
+            self.expiries.insert((after.expires, *key));
         }
-        Some((Arc::clone(record), is_changed))
+        stored.record = Arc::new(after);
+        Some((Arc::clone(&stored.record), true))
     }
 
-    /// Looks at so many at most that may have expired; answers how many those were, and what it has
+    /// Looks at so many at most that may have expired; returns how many those were, and what it has
     /// removed, to be dropped when the lock is free.
-    fn purge(&mut self, before: Timestamp, most: usize) -> (usize, Vec<Arc<SessionRecord>>) {
+    fn purge(&mut self, before: Timestamp, most: usize) -> (usize, Vec<Stored>) {
         let (mut looked_at, mut removed) = (0, Vec::new());
         while looked_at < most && self.expiries.first().is_some_and(|(expiry, _)| *expiry <= before)
         {
             let Some((_, key)) = self.expiries.pop_first() else { break };
             looked_at += 1;
-            let Some(record) = self.records.get(&key) else { continue };
-            if record.expires <= before {
+            let Some(stored) = self.records.get(&key) else { continue };
+            let expires = stored.record.expires;
+            if expires <= before {
                 removed.extend(self.records.remove(&key));
             } else {
                 // It was used since.
-                self.expiries.insert((record.expires, key));
+                self.expiries.insert((expires, key));
             }
         }
         (looked_at, removed)
+    }
+
+    /// Removes a session that ended with its epoch.
+    fn remove_past(&mut self, key: &SessionKey) -> Option<Stored> {
+        let is_past = |stored: &Stored| stored.is_past() && stored.record.ended.is_none();
+        let stored = self.records.get(key).filter(|stored| is_past(stored))?;
+        self.expiries.remove(&(stored.record.expires, *key));
+        self.records.remove(key)
     }
 }
 
@@ -148,6 +213,7 @@ impl MemorySessions {
             hasher: RandomState::new(),
             replacing: Mutex::default(),
             purged: AtomicUsize::new(0),
+            past: Mutex::default(),
         }))
     }
 
@@ -163,7 +229,7 @@ impl MemorySessions {
     }
 
     pub(crate) fn find(&self, key: &SessionKey) -> Option<Arc<SessionRecord>> {
-        self.read(key).records.get(key).cloned()
+        self.read(key).records.get(key).map(Stored::now)
     }
 
     fn user(&self, user: &UserId) -> MutexGuard<'_, Users> {
@@ -199,16 +265,100 @@ impl MemorySessions {
         key
     }
 
-    /// Notes that the user knows of these replays, and answers them.
-    fn tell(&self, untold: Vec<SessionKey>) -> Vec<Arc<SessionRecord>> {
+    /// Ends a session, and takes it off its user's list.
+    fn end_listed(
+        &self,
+        of_user: &mut OfUser,
+        key: &SessionKey,
+        end: &End,
+        successor: Option<SessionKey>,
+    ) -> Option<Arc<SessionRecord>> {
+        let created = self.find(key)?.created;
+        of_user.open.remove(&(created, *key));
+        self.shard(key).end(key, end, successor)
+    }
+
+    /// Notes that the user knows of these replays, and returns them.
+    fn tell(&self, of_user: &mut OfUser) -> Vec<Arc<SessionRecord>> {
         let mut told = Vec::new();
-        for key in untold {
+        while told.len() < MOST_AT_ONCE {
+            let Some(key) = of_user.untold.pop_first() else { break };
             let mut shard = self.shard(&key);
             let Some(stored) = shard.records.get_mut(&key) else { continue };
-            let Some(after) = stored.told() else { continue };
-            told.push(std::mem::replace(stored, Arc::new(after)));
+            let Some(after) = stored.record.told() else { continue };
+            told.push(std::mem::replace(&mut stored.record, Arc::new(after)));
         }
         told
+    }
+
+    /// Ends all sessions of a user but these, by the next epoch.
+    fn raise(&self, of_user: &mut OfUser, stay: &[SessionKey], end: &End) {
+        let number = of_user.epoch.raise(end);
+        let mut past = std::mem::take(&mut of_user.open);
+        for key in stay {
+            let mut shard = self.shard(key);
+            let Some(stored) = shard.records.get_mut(key) else { continue };
+            if past.remove(&(stored.record.created, *key)) {
+                stored.created_in = number;
+                of_user.open.insert((stored.record.created, *key));
+            }
+        }
+        let past = Past { keep_until: end.keep_until, keys: past };
+        self.past().push_back(past);
+    }
+
+    fn past(&self) -> MutexGuard<'_, VecDeque<Past>> {
+        self.0.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes sessions that ended together; returns how many. What has to be kept longer waits behind
+    /// the others.
+    fn purge_past(&self, before: Timestamp, most: usize) -> usize {
+        let (mut purged, mut looked_at) = (0, 0);
+        while purged < most {
+            let mut keys = Vec::new();
+            {
+                let mut past = self.past();
+                let Some(first) = past.front_mut() else { break };
+                if first.keep_until > before {
+                    looked_at += 1;
+                    if looked_at > past.len() {
+                        break;
+                    }
+                    past.rotate_left(1);
+                    continue;
+                }
+                while keys.len() < PURGED_AT_ONCE.min(most - purged) {
+                    let Some((_, key)) = first.keys.pop_first() else { break };
+                    keys.push(key);
+                }
+                if first.keys.is_empty() {
+                    past.pop_front();
+                }
+            }
+            for key in keys {
+                let removed = self.shard(&key).remove_past(&key);
+                if let Some(stored) = removed {
+                    purged += 1;
+                    self.forget(&stored.record);
+                }
+            }
+        }
+        purged
+    }
+
+    /// Takes a removed record off its user's lists.
+    fn forget(&self, record: &SessionRecord) {
+        let mut users = self.user(&record.user);
+        if let Entry::Occupied(mut of_user) = users.entry(record.user.clone()) {
+            let lists = of_user.get_mut();
+            lists.untold.remove(&record.key);
+            lists.open.remove(&(record.created, record.key));
+            lists.records = lists.records.saturating_sub(1);
+            if lists.records == 0 {
+                of_user.remove();
+            }
+        }
     }
 }
 
@@ -228,40 +378,60 @@ impl fmt::Debug for MemorySessions {
 impl SessionStore for MemorySessions {
     async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError> {
         let NewLogin { record, ended_until: keep_until, .. } = *login;
+        let now = record.created;
         let _replacing = match login.replacing {
             [] => None,
             _ => Some(self.0.replacing.lock().unwrap_or_else(PoisonError::into_inner)),
         };
         // Other logins of this user wait until this one is done.
         let mut users = self.user(&record.user);
-        if !self.shard(&record.key).insert(record) {
+        let of_user = users.entry(record.user.clone()).or_default();
+        if !self.shard(&record.key).insert(record, &of_user.epoch) {
+            if of_user.records == 0 {
+                users.remove(&record.user);
+            }
             return Err(StoreError::new(StoreErrorKind::Conflict, "memory"));
         }
-        let of_user = users
-            .entry(record.user.clone())
-            .or_insert_with(|| OfUser { keys: Vec::with_capacity(1), untold: Vec::new() });
         let replaced: Vec<_> = login.replacing.iter().map(|key| self.standing_for(key)).collect();
-        let mut ended = Vec::new();
-        if let Some(limit) = login.limit {
-            let counts = |other: &Arc<SessionRecord>| {
-                other.is_live(record.created) && !replaced.contains(&other.key)
-            };
-            let live = of_user.keys.iter().filter_map(|key| self.find(key)).filter(counts);
-            let Some(oldest) = limit.surplus(live.collect()) else {
+        let room = login.limit.map_or(Room::After(Vec::new()), |limit| {
+            let counts =
+                |other: &Arc<SessionRecord>| other.is_live(now) && !replaced.contains(&other.key);
+            let newest = of_user.open.iter().rev().filter_map(|(_, key)| self.find(key));
+            limit.room(newest.filter(counts).take(limit.reads()).collect())
+        });
+        let end = End { at: now, reason: EndReason::Limit, keep_until };
+        let ended = match room {
+            Room::None => {
                 self.shard(&record.key).records.remove(&record.key);
+                if of_user.records == 0 {
+                    users.remove(&record.user);
+                }
                 return Ok(Creation::Full);
-            };
-            let end = End { at: record.created, reason: EndReason::Limit, keep_until };
-            let ends =
-                |old: &Arc<SessionRecord>| self.shard(&old.key).end(&old.key, &end, None).is_some();
-            ended = oldest.into_iter().filter(ends).collect();
-        }
-        of_user.keys.push(record.key);
-        let end = End { at: record.created, reason: EndReason::Replaced, keep_until };
+            }
+            Room::After(ends) => ends
+                .iter()
+                .filter_map(|old| self.end_listed(of_user, &old.key, &end, None))
+                .collect(),
+            Room::AfterAllBut { stay, ended } => {
+                let stay: Vec<_> =
+                    stay.iter().map(|other| other.key).chain(replaced.iter().copied()).collect();
+                self.raise(of_user, &stay, &end);
+                if let Some(stored) = self.shard(&record.key).records.get_mut(&record.key) {
+                    stored.created_in = of_user.epoch.number();
+                }
+                ended
+            }
+        };
+        of_user.records += 1;
+        of_user.open.insert((now, record.key));
+        let end = End { at: now, reason: EndReason::Replaced, keep_until };
         for key in replaced {
-            self.shard(&key).end(&key, &end, Some(record.key));
+            self.end_listed(of_user, &key, &end, Some(record.key));
         }
-        let replays = self.tell(std::mem::take(&mut of_user.untold));
+        for key in login.replacing {
+            self.shard(key).change(key, |old| old.followed_by(record.key, keep_until));
+        }
+        let replays = self.tell(of_user);
         Ok(Creation::Created { ended, replays })
     }
 
@@ -297,17 +467,18 @@ impl SessionStore for MemorySessions {
         let mut users = self.users_of(keys);
         let mut ended = 0;
         for key in keys {
-            let Some(record) = self.shard(key).end(key, end, None) else { continue };
-            ended += 1;
+            let Some(record) = self.find(key).filter(|record| record.ended.is_none()) else {
+                continue;
+            };
+            let index = self.index_of(&record.user);
+            let of_user = users
+                .iter_mut()
+                .find(|(locked, _)| *locked == index)
+                .and_then(|(_, users)| users.get_mut(&record.user));
+            let Some(of_user) = of_user else { continue };
+            ended += usize::from(self.end_listed(of_user, key, end, None).is_some());
             if end.reason == EndReason::Replay {
-                let index = self.index_of(&record.user);
-                let of_user = users
-                    .iter_mut()
-                    .find(|(locked, _)| *locked == index)
-                    .and_then(|(_, users)| users.get_mut(&record.user));
-                if let Some(of_user) = of_user {
-                    of_user.untold.push(*key);
-                }
+                of_user.untold.insert(*key);
             }
         }
         Ok(ended)
@@ -318,13 +489,12 @@ impl SessionStore for MemorySessions {
         user: &UserId,
         but: Option<&SessionKey>,
         end: &End,
-    ) -> Result<usize, StoreError> {
+    ) -> Result<(), StoreError> {
         // A login at the same time comes before this or after it.
-        let users = self.user(user);
-        let keys = users.get(user).map(|of_user| of_user.keys.as_slice()).unwrap_or_default();
-        let ends =
-            |key: &&SessionKey| Some(*key) != but && self.shard(key).end(key, end, None).is_some();
-        Ok(keys.iter().filter(ends).count())
+        if let Some(of_user) = self.user(user).get_mut(user) {
+            self.raise(of_user, but.map_or(&[], std::slice::from_ref), end);
+        }
+        Ok(())
     }
 
     async fn list(
@@ -335,8 +505,8 @@ impl SessionStore for MemorySessions {
     ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
         let mut live: Vec<_> = {
             let users = self.user(user);
-            let keys = users.get(user).map(|of_user| of_user.keys.as_slice()).unwrap_or_default();
-            let found = keys.iter().filter_map(|key| self.find(key));
+            let open = users.get(user).into_iter().flat_map(|of_user| &of_user.open);
+            let found = open.filter_map(|(_, key)| self.find(key));
             found.filter(|record| record.is_live(now)).collect()
         };
         live.sort_by_key(|record| std::cmp::Reverse((record.last_seen, record.created)));
@@ -360,17 +530,8 @@ impl SessionStore for MemorySessions {
                 shards += 1;
             }
             purged += removed.len();
-            for record in removed {
-                let mut users = self.user(&record.user);
-                if let Entry::Occupied(mut of_user) = users.entry(record.user.clone()) {
-                    of_user.get_mut().untold.retain(|other| *other != record.key);
-                    of_user.get_mut().keys.retain(|other| *other != record.key);
-                    if of_user.get().keys.is_empty() {
-                        of_user.remove();
-                    }
-                }
-            }
+            removed.iter().for_each(|stored| self.forget(&stored.record));
         }
-        Ok(purged)
+        Ok(purged + self.purge_past(before, most - purged))
     }
 }

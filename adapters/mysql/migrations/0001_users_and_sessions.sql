@@ -14,6 +14,8 @@ CREATE TABLE IF NOT EXISTS keep_sessions (
     -- The SHA-256 of the session's id, which is in its cookies alone.
     session_key BINARY(32) NOT NULL PRIMARY KEY,
     user_id VARBINARY(2000) NOT NULL,
+    -- Below the user's epoch, it has ended with all others.
+    epoch BIGINT NOT NULL DEFAULT 0,
     generation BIGINT NOT NULL,
     rotated_at BIGINT,
     seen_at BIGINT,
@@ -31,8 +33,21 @@ CREATE TABLE IF NOT EXISTS keep_sessions (
     end_reason VARCHAR(64),
     successor BINARY(32),
     told BOOLEAN NOT NULL,
-    INDEX keep_sessions_of_user (user_id, last_seen),
+    INDEX keep_sessions_used (user_id, epoch, ended_at, last_seen),
+    INDEX keep_sessions_begun (user_id, epoch, ended_at, created),
+    INDEX keep_sessions_untold (user_id, end_reason, told),
     INDEX keep_sessions_expiring (expires)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin ROW_FORMAT = DYNAMIC;
+
+-- Users all of whose sessions were ended: how often, when last, why, and how long those are kept.
+CREATE TABLE IF NOT EXISTS keep_epochs (
+    user_id VARBINARY(2000) NOT NULL PRIMARY KEY,
+    epoch BIGINT NOT NULL,
+    ended_at BIGINT NOT NULL,
+    end_reason VARCHAR(64) NOT NULL,
+    kept_until BIGINT NOT NULL,
+    tidied BOOLEAN NOT NULL,
+    INDEX keep_epochs_untidy (tidied, kept_until)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin ROW_FORMAT = DYNAMIC;
 
 -- Logins of one user wait for each other; there are 256 places to wait at.

@@ -50,10 +50,11 @@ use std::time::Duration;
 use sqlx::error::DatabaseError;
 use sqlx::mysql::{
     MySql, MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlQueryResult,
+    MySqlTypeInfo,
 };
-use sqlx::{AssertSqlSafe, Error, Executor};
+use sqlx::{AssertSqlSafe, Error, Executor, Type, TypeInfo as _};
 use tower_keep_core::{Account, StoreErrorKind};
-use tower_keep_sql::{Cause, Dialect, Names, Pools, Settings, SqlStore, SqlStoreBuilder};
+use tower_keep_sql::{Cause, Dialect, Names, Pools, Sample, Settings, SqlStore, SqlStoreBuilder};
 
 /// Users and session records in one database of MariaDB 10.6 or MySQL 8.0, or later.
 ///
@@ -86,6 +87,8 @@ impl Dialect for MySqlDialect {
     const FORGET: &'static str = "";
     const PURGE: &'static str =
         "DELETE FROM {sessions} WHERE expires <= $1 ORDER BY expires LIMIT $2";
+    const TIDY: &'static str =
+        "DELETE FROM {sessions} WHERE user_id = $1 AND epoch < $2 AND ended_at IS NULL LIMIT $3";
 
     fn placeholder(_number: usize) -> String {
         "?".to_owned()
@@ -95,25 +98,39 @@ impl Dialect for MySqlDialect {
         format!("`{}`", name.replace('`', "``"))
     }
 
-    fn sample(column_type: &str) -> Option<String> {
+    fn sample(column: &MySqlTypeInfo) -> Sample {
+        let column_type = column.name();
+        // Texts that are compared byte by byte have the names of bytes.
+        let is_text = <String as Type<MySql>>::compatible(column);
         let sample = match column_type.trim_end_matches(" UNSIGNED") {
             "TINYINT" | "SMALLINT" | "MEDIUMINT" | "INT" | "BIGINT" => {
                 let unsigned =
                     if column_type.ends_with(" UNSIGNED") { "UNSIGNED" } else { "SIGNED" };
-                return Some(format!("CAST(0 AS {unsigned})"));
+                return Sample::of(format!("CAST(0 AS {unsigned})"));
             }
             "BOOLEAN" => "TRUE",
             "FLOAT" | "DOUBLE" => "0e0",
             "DECIMAL" => "0.0",
-            "VARCHAR" | "CHAR" | "TEXT" | "TINYTEXT" | "MEDIUMTEXT" | "LONGTEXT" => "''",
+            // An `enum` of the application's may take just this type.
+            "ENUM" => return Sample::Unlike(&["CAST(0 AS SIGNED)", "CAST(0 AS UNSIGNED)"]),
+            // No more than a text to sqlx, and too long for a UUID, which is bytes here.
+            _ if is_text => "'00000000-0000-0000-0000-000000000000'",
             "BINARY" | "VARBINARY" => "CAST('0123456789abcdef' AS BINARY(16))",
-            "BLOB" | "TINYBLOB" | "MEDIUMBLOB" | "LONGBLOB" => "x''",
-            "DATETIME" => "TIMESTAMP'1970-01-01 00:00:00'",
+            "BLOB" | "TINYBLOB" | "MEDIUMBLOB" | "LONGBLOB" => {
+                "CAST('0123456789abcdef' AS BINARY(16))"
+            }
+            "JSON" => "CAST('{}' AS JSON)",
+            "DATETIME" | "TIMESTAMP" => "TIMESTAMP'1970-01-01 00:00:00'",
             "DATE" => "DATE'1970-01-01'",
             "TIME" => "TIME'00:00:00'",
-            _ => return None,
+            _ => return Sample::Unlike(&["''"]),
         };
-        Some(sample.to_owned())
+        Sample::of(sample)
+    }
+
+    /// What fills a `CHAR` is removed when it is read.
+    fn padded(_column: &MySqlTypeInfo) -> Option<[String; 2]> {
+        None
     }
 
     /// Each user's number is a row of a table of its own, locked until the transaction ends. Reading
@@ -146,6 +163,8 @@ impl Dialect for MySqlDialect {
             // Too many connections; a primary that became a replica: the next connection may reach the
             // new one.
             1040 | 1290 | 1792 | 1836 => return Some(Cause::Refused),
+            // It was read again and again, and its tables always changed meanwhile.
+            1615 => return Some(Cause::Stale),
             // A statement was ended, or took too long.
             1317 | 1969 | 3024 => StoreErrorKind::Timeout,
             // Syntax, unknown names, missing rights, data that the columns don't take.

@@ -5,7 +5,7 @@ mod common;
 use tower_keep_testkit::contract;
 
 async fn every_clause_is_kept(variable: &str) {
-    let store = common::builder(variable).build().await.unwrap();
+    let store = common::builder(variable).build().await.expect("a store");
     contract::run_all(|| async { store.clone() }).await;
 }
 

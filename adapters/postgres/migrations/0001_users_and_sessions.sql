@@ -13,6 +13,8 @@ CREATE TABLE keep_sessions (
     -- The SHA-256 of the session's id, which is in its cookies alone.
     session_key BYTEA NOT NULL PRIMARY KEY,
     user_id TEXT COLLATE "C" NOT NULL,
+    -- Below the user's epoch, it has ended with all others.
+    epoch BIGINT NOT NULL DEFAULT 0,
     generation BIGINT NOT NULL,
     rotated_at BIGINT,
     seen_at BIGINT,
@@ -32,9 +34,22 @@ CREATE TABLE keep_sessions (
     told BOOLEAN NOT NULL
 );
 
-CREATE INDEX keep_sessions_of_user ON keep_sessions (user_id, last_seen) WHERE ended_at IS NULL;
+CREATE INDEX keep_sessions_used ON keep_sessions (user_id, epoch, last_seen) WHERE ended_at IS NULL;
+CREATE INDEX keep_sessions_begun ON keep_sessions (user_id, epoch, created) WHERE ended_at IS NULL;
 CREATE INDEX keep_sessions_expiring ON keep_sessions (expires);
 CREATE INDEX keep_sessions_untold ON keep_sessions (user_id)
     WHERE end_reason = 'replay' AND NOT told;
+
+-- Users all of whose sessions were ended: how often, when last, why, and how long those are kept.
+CREATE TABLE keep_epochs (
+    user_id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    epoch BIGINT NOT NULL,
+    ended_at BIGINT NOT NULL,
+    end_reason TEXT NOT NULL,
+    kept_until BIGINT NOT NULL,
+    tidied BOOLEAN NOT NULL
+);
+
+CREATE INDEX keep_epochs_untidy ON keep_epochs (kept_until) WHERE NOT tidied;
 
 INSERT INTO keep_versions (version) VALUES (1);

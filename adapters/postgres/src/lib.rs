@@ -51,10 +51,13 @@
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgQueryResult, Postgres};
-use sqlx::{AssertSqlSafe, Error, Executor};
+use sqlx::postgres::{
+    PgConnectOptions, PgConnection, PgDatabaseError, PgQueryResult, PgTypeInfo, PgTypeKind,
+    Postgres,
+};
+use sqlx::{AssertSqlSafe, Error, Executor, TypeInfo as _};
 use tower_keep_core::{Account, StoreErrorKind};
-use tower_keep_sql::{Cause, Dialect, Names, Pools, Settings, SqlStore, SqlStoreBuilder};
+use tower_keep_sql::{Cause, Dialect, Names, Pools, Sample, Settings, SqlStore, SqlStoreBuilder};
 
 /// Users and session records in one PostgreSQL database, of version 13 or later.
 ///
@@ -111,6 +114,9 @@ impl Dialect for PostgresDialect {
     const FORGET: &'static str = "DEALLOCATE ALL";
     const PURGE: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
         (SELECT session_key FROM {sessions} WHERE expires <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
+    const TIDY: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
+        (SELECT session_key FROM {sessions} WHERE user_id = $1 AND epoch < $2 AND ended_at IS NULL \
+        LIMIT $3 FOR UPDATE SKIP LOCKED)";
 
     fn placeholder(number: usize) -> String {
         format!("${number}")
@@ -120,7 +126,8 @@ impl Dialect for PostgresDialect {
         format!("\"{}\"", name.replace('"', "\"\""))
     }
 
-    fn sample(column_type: &str) -> Option<String> {
+    fn sample(column: &PgTypeInfo) -> Sample {
+        let column_type = column.name();
         let sample = match column_type {
             "INT2" | "INT4" | "INT8" | "OID" | "NUMERIC" | "FLOAT4" | "FLOAT8" | "INTERVAL" => "0",
             "BOOL" => "false",
@@ -129,10 +136,22 @@ impl Dialect for PostgresDialect {
             "DATE" | "TIMESTAMP" | "TIMESTAMPTZ" => "epoch",
             "TIME" | "TIMETZ" => "00:00",
             "JSON" | "JSONB" => "{}",
-            "INET" => "0.0.0.0",
-            _ => return None,
+            "INET" | "CIDR" => "0.0.0.0",
+            _ => match column.kind() {
+                PgTypeKind::Enum(_) => {
+                    return Sample::of(format!("(enum_range(CAST(NULL AS {column_type})))[1]"));
+                }
+                PgTypeKind::Array(_) => "{}",
+                _ => return Sample::Unlike(&["CAST('' AS TEXT)", "CAST(0 AS BIGINT)"]),
+            },
         };
-        Some(format!("CAST('{sample}' AS {column_type})"))
+        Sample::of(format!("CAST('{sample}' AS {column_type})"))
+    }
+
+    /// `CHAR(n)` is read with the spaces that fill it, which count as soon as they are compared as text.
+    fn padded(column: &PgTypeInfo) -> Option<[String; 2]> {
+        let sample = |value| format!("CAST('{value}' AS BPCHAR)");
+        (column.name() == "CHAR").then(|| [sample('a'), sample('b')])
     }
 
     /// Each user's number is an advisory lock, which the transaction's end releases. The first number
@@ -168,9 +187,10 @@ impl Dialect for PostgresDialect {
             "40001" | "40P01" => return Some(Cause::Contended),
             // The server ends the connection, or it was never in order; another one may be.
             "57P01" | "57P02" | "57P03" | "57P05" => return Some(Cause::Lost),
-            // A primary that became a replica: the next connection may reach the new one. A statement whose
-            // tables have changed: the next connection prepares it anew.
-            "25006" | "0A000" => return Some(Cause::Refused),
+            // A primary that became a replica: the next connection may reach the new one.
+            "25006" => return Some(Cause::Refused),
+            "0A000" if is_stale(error) => return Some(Cause::Stale),
+            "0A000" => StoreErrorKind::Unsupported,
             // A statement took too long.
             "57014" => StoreErrorKind::Timeout,
             "23505" => StoreErrorKind::Conflict,
@@ -219,4 +239,11 @@ impl Dialect for PostgresDialect {
         });
         pool.connect_with(options).await.map(Pools::one)
     }
+}
+
+/// Whether the statement was prepared before its tables changed. The server's message is in its own
+/// language; the place in its source is not.
+fn is_stale(error: &dyn DatabaseError) -> bool {
+    let error = error.try_downcast_ref::<PgDatabaseError>();
+    error.and_then(PgDatabaseError::routine) == Some("RevalidateCachedQuery")
 }

@@ -30,7 +30,7 @@ async fn a_schema_holds_the_tables() {
         .fetch_one(&pool)
         .await
         .unwrap();
-    assert_eq!(count, 3);
+    assert_eq!(count, 4);
     // The connections are as the application left them.
     let path: String = sqlx::query_scalar("SHOW search_path").fetch_one(&pool).await.unwrap();
     assert!(!path.contains(&schema), "{path}");

@@ -12,10 +12,15 @@ for at = 1, #ARGV, 4 do
     elseif word == 'absent or is' then
         local value = redis.call('GET', key)
         holds = not value or value == one
-    elseif word == 'lists' then
-        local members = redis.call('ZRANGE', key, 0, -1)
-        table.sort(members)
-        holds = table.concat(members, ' ') == one
+    elseif word == 'highest' then
+        local members = redis.call('ZREVRANGE', key, 0, tonumber(one) - 1)
+        holds = table.concat(members, ' ') == other
+    elseif word == 'rename' then
+        if redis.call('EXISTS', key) == 1 then
+            redis.call('RENAME', key, KEYS[tonumber(one)])
+        end
+    elseif word == 'unlink' then
+        redis.call('UNLINK', key)
     elseif word == 'set' then
         if other == '' then
             redis.call('SET', key, one)
@@ -30,14 +35,22 @@ for at = 1, #ARGV, 4 do
         if redis.call('PTTL', key) < tonumber(one) then
             redis.call('PEXPIRE', key, one)
         end
+    elseif word == 'outlive' then
+        local ttl = redis.call('PTTL', KEYS[tonumber(one)])
+        local own = redis.call('PTTL', key)
+        if ttl >= 0 and (own < 0 or own < ttl) then
+            redis.call('PEXPIRE', key, ttl + 60000)
+        end
     elseif word == 'delete' then
         redis.call('DEL', key)
     elseif word == 'remove' then
         redis.call('ZREM', key, one)
     elseif word == 'prune' then
+        local index, prefix = string.match(other, '^(%d+) (.*)$')
         for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', one, 'LIMIT', 0, 100)) do
-            redis.call('DEL', other .. member)
+            redis.call('DEL', prefix .. member)
             redis.call('ZREM', key, member)
+            redis.call('ZREM', KEYS[tonumber(index)], member)
         end
     end
     if not holds then

@@ -2,62 +2,137 @@
 
 use std::sync::Arc;
 
-use futures_util::future::try_join5;
+use futures_util::future::{join, try_join3};
 use tokio::time::Instant;
 use tower_keep_core::{
-    AuthUser, Creation, End, EndReason, Ended, NewLogin, SessionKey, SessionRecord, StoreErrorKind,
+    AuthUser, Creation, End, EndReason, Ended, MOST_AT_ONCE, NewLogin, Room, SessionKey,
+    SessionLimit, SessionRecord, StoreErrorKind,
 };
 
 use crate::RedisStore;
+use crate::epoch::{OfUser, raise};
 use crate::error::Fault;
-use crate::find::{Listed, Stored};
+use crate::find::{Slice, Stored};
 use crate::keys::member;
 use crate::script::{Commit, Life, Refused};
 use crate::servers::Use;
 use crate::sessions::{MARGIN, life, put};
 use crate::store::contended;
 
-/// So many logins in one browser at once are followed.
-const LONGEST_CHAIN: usize = 100;
+/// So many logins over one session are followed.
+const LONGEST_CHAIN: usize = 10_000;
+
+/// So many of a user's sessions are read by one command.
+const READ_AT_ONCE: usize = 1_000;
 
 /// A user's list forgets sessions that expired so long ago, in seconds, with whatever is left of them.
 const PRUNED_AFTER: u32 = 24 * 3_600;
 
+/// What the sessions that a login shows come to.
+#[derive(Default)]
+struct Shown {
+    /// Those that it takes the place of.
+    standing: Vec<Stored>,
+    /// Those whose place was taken before, and which stand for this login from now on.
+    earlier: Vec<Stored>,
+}
+
+/// The newest sessions of a user, as a limit needs them.
+struct Newest {
+    of_user: OfUser,
+    live: Vec<Stored>,
+    /// How many were read, and which those were.
+    count: usize,
+    members: Vec<String>,
+}
+
 impl<U: AuthUser> RedisStore<U> {
     /// The session that stands for this one: itself, or the last of its successors, unless that is
-    /// `except` or has ended otherwise.
+    /// `except` or has ended otherwise. And this one, if another stands for it.
     async fn standing_for(
         &self,
         key: &SessionKey,
         except: &SessionKey,
         deadline: Instant,
-    ) -> Result<Option<Stored>, Fault> {
-        let mut key = *key;
+    ) -> Result<(Option<Stored>, Option<Stored>), Fault> {
+        let (mut key, mut shown) = (*key, None);
         // Two logins that replace each other's sessions would lead around in a circle.
         for _ in 0..LONGEST_CHAIN {
             if key == *except {
                 break;
             }
             let found = self.find(&key, None, Use::ReadLatest, deadline).await?;
-            let Some(stored) = found else { return Ok(None) };
+            let Some((stored, _)) = found else { break };
             match &stored.record.ended {
-                None => return Ok(Some(stored)),
-                Some(Ended { successor: Some(successor), .. }) => key = *successor,
-                Some(_) => return Ok(None),
+                None => return Ok((Some(stored), shown)),
+                Some(Ended { successor: Some(successor), .. }) => {
+                    key = *successor;
+                    shown = shown.or(Some(stored));
+                }
+                Some(_) => break,
             }
         }
-        Ok(None)
+        Ok((None, shown))
     }
 
     pub(crate) async fn created(&self, login: &NewLogin<'_>) -> Result<Creation, Fault> {
         let deadline = self.deadline();
+        let mut prune = Some(self.prune(login.record, deadline));
         while Instant::now() < deadline {
-            if let Some((creation, elsewhere)) = self.create_once(login, deadline).await? {
+            let creating = self.create_once(login, deadline);
+            let created = match prune.take() {
+                Some(prune) => join(prune, creating).await.1?,
+                None => creating.await?,
+            };
+            if let Some((creation, elsewhere)) = created {
                 let replaced = self.replace_elsewhere(login, &elsewhere, deadline).await;
                 return replaced.map(|()| creation).map_err(Fault::after_writing);
             }
         }
         Err(contended())
+    }
+
+    /// Forgets what has long expired; if that goes wrong, the next login sees to it.
+    async fn prune(&self, record: &SessionRecord, deadline: Instant) {
+        let keys = self.keys().of(&record.user);
+        let before = record.created.minus(PRUNED_AFTER).as_secs();
+        let mut prune = Commit::default();
+        prune.prune(keys.live(), keys.begun(), before, &keys.sessions());
+        let _ = prune.run_unconfirmed(self.servers(), deadline).await;
+    }
+
+    /// The newest live sessions but those that are replaced: as many as the limit has to know.
+    async fn newest(
+        &self,
+        record: &SessionRecord,
+        limit: SessionLimit,
+        replaced: &[Stored],
+        deadline: Instant,
+    ) -> Result<Newest, Fault> {
+        let index = self.keys().of(&record.user).begun();
+        let mut newest =
+            Newest { of_user: OfUser::default(), live: Vec::new(), count: 0, members: Vec::new() };
+        loop {
+            let count = limit.reads().min(READ_AT_ONCE);
+            let slice = Slice { index: &index, first: newest.count, count, is_reversed: true };
+            let (listed, of_user) = self.listed(&record.user, slice, deadline).await?;
+            let is_all = listed.len() < count;
+            newest.of_user = of_user;
+            newest.count += count;
+            newest.members.extend(listed.iter().map(|(key, _)| member(key)));
+            let is_replaced =
+                |key: &SessionKey| replaced.iter().any(|known| known.record.key == *key);
+            newest.live.extend(listed.into_iter().filter_map(|(key, stored)| {
+                stored.filter(|stored| stored.record.is_live(record.created) && !is_replaced(&key))
+            }));
+            if newest.live.len() >= limit.reads() {
+                newest.live.truncate(limit.reads());
+                return Ok(newest);
+            }
+            if is_all {
+                return Ok(newest);
+            }
+        }
     }
 
     /// Tries to; `None` if others were quicker with something that it depends on. Answers, too, which
@@ -70,75 +145,75 @@ impl<U: AuthUser> RedisStore<U> {
         let NewLogin { record, ended_until: until, limit, .. } = *login;
         let (user, now) = (&record.user, record.created);
         let keys = self.keys().of(user);
+        let untold = keys.untold();
         // All at once; what each of them finds is a condition of the change.
-        let (live, untold) = (keys.live(), keys.untold());
-        // What has long expired; if that goes wrong, the next login sees to it.
-        let mut prune = Commit::default();
-        prune.prune(keys.live(), now.minus(PRUNED_AFTER).as_secs(), keys.sessions());
-        let pruned = async {
-            let _ = prune.run_unconfirmed(self.servers(), deadline).await;
-            Ok::<_, Fault>(())
-        };
-        let (_, own, replaced, live, untold) = try_join5(
-            pruned,
+        let untold = Slice { index: &untold, first: 0, count: MOST_AT_ONCE, is_reversed: false };
+        let (own, shown, (untold, of_user)) = try_join3(
             self.own(record, deadline),
-            self.replaced(login, deadline),
-            async {
-                match limit {
-                    Some(_) => self.listed(user, &live, deadline).await,
-                    None => Ok(Listed::new()),
-                }
-            },
-            self.listed(user, &untold, deadline),
+            self.shown(login, deadline),
+            self.listed(user, untold, deadline),
         )
         .await?;
         let taken = || Fault::new(StoreErrorKind::Conflict, "the session's key is taken");
         own.map_err(|_| taken())?;
-        let (replaced, elsewhere): (Vec<_>, Vec<_>) =
-            replaced.into_iter().partition(|stored| stored.record.user == *user);
-        let elsewhere: Vec<_> = elsewhere.iter().map(|stored| stored.record.key).collect();
+        let is_own = |stored: &Stored| stored.record.user == *user;
+        let (replaced, elsewhere): (Vec<_>, Vec<_>) = shown.standing.into_iter().partition(is_own);
+        let (earlier, earlier_elsewhere): (Vec<_>, Vec<_>) =
+            shown.earlier.into_iter().partition(is_own);
+        let elsewhere = elsewhere.iter().chain(&earlier_elsewhere);
+        let elsewhere: Vec<_> = elsewhere.map(|stored| stored.record.key).collect();
         let mut commit = Commit::default();
-        put(&mut commit, &keys, None, record, now);
+        // First, as a key that is taken is told from all else that can be in the way.
+        commit.if_absent(keys.session(&record.key));
+        of_user.hold(&mut commit, &keys);
+        let mut created_in = of_user.epoch.number;
         let mut changes: Vec<(Stored, SessionRecord)> = Vec::new();
         let mut over_limit = Vec::new();
+        let mut is_raised = false;
         if let Some(limit) = limit {
-            let members: Vec<_> = live.iter().map(|(key, _)| member(key)).collect();
-            commit.if_lists(keys.live(), members.clone());
-            let is_replaced =
-                |key: &SessionKey| replaced.iter().any(|known| known.record.key == *key);
-            let mut others = Vec::new();
-            for (key, stored) in live {
-                match stored {
-                    Some(stored) if stored.record.is_live(now) && !is_replaced(&key) => {
-                        others.push(stored);
-                    }
-                    Some(_) => {}
-                    None => commit.remove(keys.live(), member(&key)),
-                }
+            let newest = self.newest(record, limit, &replaced, deadline).await?;
+            if newest.of_user.epoch != of_user.epoch {
+                return Ok(None);
             }
-            let Some(oldest) = limit.surplus(others) else {
-                let is_taken = self.find(&record.key, None, Use::ReadLatest, deadline).await?;
-                if is_taken.is_some() {
-                    return Err(taken());
-                }
-                let mut unchanged = Commit::default();
-                unchanged.if_lists(keys.live(), members);
-                if unchanged.run(self.servers(), deadline).await?.is_err() {
-                    return Ok(None);
-                }
-                self.disown(record, deadline).await?;
-                return Ok(Some((Creation::Full, Vec::new())));
-            };
+            commit.if_highest(keys.begun(), newest.count, &newest.members);
             let how = End { at: now, reason: EndReason::Limit, keep_until: until };
-            for stored in oldest {
-                let Some(after) = how.after(&stored.record, None) else { continue };
-                over_limit.push(Arc::new(stored.record.clone()));
-                changes.push((stored, after));
+            match limit.room(newest.live) {
+                Room::None => {
+                    let is_taken = self.find(&record.key, None, Use::ReadLatest, deadline).await?;
+                    if is_taken.is_some() {
+                        return Err(taken());
+                    }
+                    if commit.run(self.servers(), deadline).await?.is_err() {
+                        return Ok(None);
+                    }
+                    self.disown(record, deadline).await?;
+                    return Ok(Some((Creation::Full, Vec::new())));
+                }
+                Room::After(ends) => {
+                    for stored in ends {
+                        let Some(after) = how.after(&stored.record, None) else { continue };
+                        over_limit.push(Arc::new(stored.record.clone()));
+                        changes.push((stored, after));
+                    }
+                }
+                Room::AfterAllBut { stay, ended } => {
+                    over_limit = ended.into_iter().map(|old| Arc::new(old.record)).collect();
+                    created_in = raise(&mut commit, &keys, &of_user, &how, stay.iter());
+                    is_raised = true;
+                }
             }
         }
+        put(&mut commit, &keys, None, record, created_in, now);
         let how = End { at: now, reason: EndReason::Replaced, keep_until: until };
         for stored in replaced {
+            if is_raised {
+                commit.remove(keys.past(created_in), member(&stored.record.key));
+            }
             let after = how.after(&stored.record, Some(record.key));
+            changes.extend(after.map(|after| (stored, after)));
+        }
+        for stored in earlier {
+            let after = stored.record.followed_by(record.key, until);
             changes.extend(after.map(|after| (stored, after)));
         }
         let mut replays = Vec::new();
@@ -154,10 +229,15 @@ impl<U: AuthUser> RedisStore<U> {
         let ends = changes.iter().map(|(stored, after)| (&stored.record, after));
         self.keep_owners(ends, now, deadline).await?;
         for (stored, after) in &changes {
-            put(&mut commit, &keys, Some(stored), after, now);
+            put(&mut commit, &keys, Some(stored), after, stored.created_in, now);
         }
         match commit.run(self.servers(), deadline).await? {
-            Ok(()) => Ok(Some((Creation::Created { ended: over_limit, replays }, elsewhere))),
+            Ok(()) => {
+                if is_raised {
+                    self.note_past(user, created_in, until, deadline).await;
+                }
+                Ok(Some((Creation::Created { ended: over_limit, replays }, elsewhere)))
+            }
             Err(Refused(0)) => Err(taken()),
             Err(_) => Ok(None),
         }
@@ -186,21 +266,20 @@ impl<U: AuthUser> RedisStore<U> {
         owner.run(self.servers(), deadline).await.map(drop)
     }
 
-    /// The sessions that a new login takes the place of, whoever's they are.
-    async fn replaced(
-        &self,
-        login: &NewLogin<'_>,
-        deadline: Instant,
-    ) -> Result<Vec<Stored>, Fault> {
-        let mut replaced: Vec<Stored> = Vec::new();
+    /// What the sessions that a login shows come to, whoever's they are.
+    async fn shown(&self, login: &NewLogin<'_>, deadline: Instant) -> Result<Shown, Fault> {
+        let mut all = Shown::default();
         for key in login.replacing {
-            let standing = self.standing_for(key, &login.record.key, deadline).await?;
-            let is_new = |stored: &Stored| {
-                replaced.iter().all(|known| known.record.key != stored.record.key)
-            };
-            replaced.extend(standing.filter(is_new));
+            let (standing, shown) = self.standing_for(key, &login.record.key, deadline).await?;
+            for (stored, known) in [(standing, &mut all.standing), (shown, &mut all.earlier)] {
+                let is_new = |stored: &Stored| {
+                    known.iter().all(|known: &Stored| known.record.key != stored.record.key)
+                };
+                let stored = stored.filter(is_new);
+                known.extend(stored);
+            }
         }
-        Ok(replaced)
+        Ok(all)
     }
 
     /// Ends the sessions of other users that a new login takes the place of.
@@ -215,15 +294,25 @@ impl<U: AuthUser> RedisStore<U> {
             End { at: record.created, reason: EndReason::Replaced, keep_until: login.ended_until };
         for key in elsewhere {
             loop {
-                let standing = self.standing_for(key, &record.key, deadline).await?;
-                let Some(stored) = standing else { break };
-                let Some(after) = how.after(&stored.record, Some(record.key)) else { break };
-                let change = std::iter::once((&stored.record, &after));
-                self.keep_owners(change, record.created, deadline).await?;
-                let mut commit = Commit::default();
-                let keys = self.keys().of(&stored.record.user);
-                put(&mut commit, &keys, Some(&stored), &after, record.created);
-                if commit.run(self.servers(), deadline).await?.is_ok() {
+                let (standing, shown) = self.standing_for(key, &record.key, deadline).await?;
+                let ended = standing.and_then(|stored| {
+                    let after = how.after(&stored.record, Some(record.key))?;
+                    Some((stored, after))
+                });
+                let follows = shown.and_then(|stored| {
+                    let after = stored.record.followed_by(record.key, login.ended_until)?;
+                    Some((stored, after))
+                });
+                let mut is_done = true;
+                for (stored, after) in ended.into_iter().chain(follows) {
+                    let change = std::iter::once((&stored.record, &after));
+                    self.keep_owners(change, record.created, deadline).await?;
+                    let (mut commit, keys) = (Commit::default(), self.keys().of(&after.user));
+                    let (of, created_in) = (Some(&stored), stored.created_in);
+                    put(&mut commit, &keys, of, &after, created_in, record.created);
+                    is_done &= commit.run(self.servers(), deadline).await?.is_ok();
+                }
+                if is_done {
                     break;
                 }
             }

@@ -3,9 +3,10 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::Value;
 use tokio::time::Instant;
-use tower_keep_core::{AuthUser, SessionKey, SessionRecord, UserId};
+use tower_keep_core::{AuthUser, Epoch, SessionKey, SessionRecord, UserId};
 
 use crate::RedisStore;
+use crate::epoch::OfUser;
 use crate::error::{Cause, Fault};
 use crate::keys::read_member;
 use crate::record::read;
@@ -14,15 +15,46 @@ use crate::servers::Use;
 use crate::sessions::{AT_ONCE, MARGIN};
 use crate::store::{bytes, contended};
 
-/// A record, and the value that it was read from.
+/// A record as it is now, and the value that it was read from.
 pub(crate) struct Stored {
     pub(crate) record: SessionRecord,
     pub(crate) value: Vec<u8>,
+    /// The epoch in which it was created.
+    pub(crate) created_in: u64,
+}
+
+impl Stored {
+    fn read(key: SessionKey, user: &UserId, value: Vec<u8>, epoch: &Epoch) -> Result<Self, Fault> {
+        let (record, created_in) = read(key, user.clone(), &value)?;
+        Ok(Self { record: epoch.applied(created_in, record), value, created_in })
+    }
 }
 
 impl AsRef<SessionRecord> for Stored {
     fn as_ref(&self) -> &SessionRecord {
         &self.record
+    }
+}
+
+/// A part of an index.
+#[derive(Clone, Copy)]
+pub(crate) struct Slice<'a> {
+    pub(crate) index: &'a str,
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+    /// Whether the highest comes first.
+    pub(crate) is_reversed: bool,
+}
+
+impl Slice<'_> {
+    fn command(&self) -> &'static str {
+        if self.is_reversed { "ZREVRANGE" } else { "ZRANGE" }
+    }
+
+    /// The first place and the last one.
+    fn places(&self) -> [String; 2] {
+        let last = self.first.saturating_add(self.count).saturating_sub(1);
+        [self.first, last].map(|place| i64::try_from(place).unwrap_or(i64::MAX).to_string())
     }
 }
 
@@ -54,90 +86,113 @@ impl<U: AuthUser> RedisStore<U> {
         text.map(UserId::from).map(Some).map_err(corrupt)
     }
 
-    /// The record with this key, for one who does not know whose it is.
+    /// The record with this key, for one who does not know whose it is; and its user's epoch.
     pub(crate) async fn find(
         &self,
         key: &SessionKey,
         at_least: Option<u64>,
         whose: Use,
         deadline: Instant,
-    ) -> Result<Option<Stored>, Fault> {
+    ) -> Result<Option<(Stored, OfUser)>, Fault> {
         let Some(user) = self.owner(key, at_least, whose, deadline).await? else {
             return Ok(None);
         };
-        let name = self.keys().of(&user).session(key);
-        let Some(value) = self.get(&name, whose, deadline).await? else { return Ok(None) };
-        Ok(Some(Stored { record: read(*key, user, &value)?, value }))
+        let keys = self.keys().of(&user);
+        let names = [keys.session(key), keys.epoch()];
+        let names = names.each_ref().map(String::as_str);
+        let [value, epoch] = self.get_all(names, 1, whose, deadline).await?;
+        let Some(value) = value else { return Ok(None) };
+        let of_user = OfUser::read(epoch)?;
+        Ok(Some((Stored::read(*key, &user, value, &of_user.epoch)?, of_user)))
     }
 
-    /// The records of an index, all as they are at one moment.
+    /// Records of an index, all as they are at one moment, and the user's epoch then.
     pub(crate) async fn listed(
         &self,
         user: &UserId,
-        index: &str,
+        slice: Slice<'_>,
         deadline: Instant,
-    ) -> Result<Listed, Fault> {
-        let prefix = self.keys().of(user).sessions();
-        let arguments = [prefix.as_bytes()];
+    ) -> Result<(Listed, OfUser), Fault> {
+        let keys = self.keys().of(user);
+        let (prefix, epoch) = (keys.sessions(), keys.epoch());
+        let [first, last] = slice.places();
+        let arguments = [&prefix, slice.command(), &first, &last].map(str::as_bytes);
+        let names = [slice.index, &epoch];
         let answer =
-            RECORDS.run(self.servers(), Use::ReadLatest, &[index], &arguments, deadline).await;
+            RECORDS.run(self.servers(), Use::ReadLatest, &names, &arguments, deadline).await;
         let answer = match answer {
             Ok(Value::Array(answer)) => answer,
             Ok(_) => return Err(Fault::odd_answer()),
             Err(fault) if fault.cause == Cause::TryAgain => {
-                return self.listed_singly(user, index, deadline).await;
+                return self.listed_singly(user, slice, deadline).await;
             }
             Err(fault) => return Err(fault),
         };
-        let mut listed = Listed::new();
         let mut answer = answer.into_iter();
+        let of_user = OfUser::read(answer.next().map(bytes).transpose()?.flatten())?;
+        let mut listed = Listed::new();
         while let (Some(member), Some(value)) = (answer.next(), answer.next()) {
             let key = read_member(&bytes(member)?.ok_or_else(Fault::odd_answer)?)?;
             let Some(value) = bytes(value)? else {
                 // It has expired; or it is at another node, while the slot moves.
-                return self.listed_singly(user, index, deadline).await;
+                return self.listed_singly(user, slice, deadline).await;
             };
-            listed.push((key, Some(Stored { record: read(key, user.clone(), &value)?, value })));
+            listed.push((key, Some(Stored::read(key, user, value, &of_user.epoch)?)));
         }
-        Ok(listed)
+        Ok((listed, of_user))
     }
 
     /// The same, by commands that each ask for one key, and so find it wherever it is. Whatever changes
-    /// which sessions there are changes the index.
+    /// which sessions there are changes the index or the epoch.
     async fn listed_singly(
         &self,
         user: &UserId,
-        index: &str,
+        slice: Slice<'_>,
         deadline: Instant,
-    ) -> Result<Listed, Fault> {
-        let mut members = self.members(index, deadline).await?;
+    ) -> Result<(Listed, OfUser), Fault> {
+        let keys = self.keys().of(user);
+        let look = async || {
+            let members = self.slice(&slice, deadline).await?;
+            Ok::<_, Fault>((members, self.epoch(&keys, Use::ReadLatest, deadline).await?))
+        };
+        let mut before = look().await?;
         while Instant::now() < deadline {
-            let listed = self.named(user, &members, deadline).await?;
-            let after = self.members(index, deadline).await?;
-            if after == members {
-                return Ok(listed);
+            let listed = self.named(user, &before.0, &before.1.epoch, deadline).await?;
+            let after = look().await?;
+            if after.0 == before.0 && after.1.epoch == before.1.epoch {
+                return Ok((listed, after.1));
             }
-            members = after;
+            before = after;
         }
         Err(contended())
     }
 
-    async fn members(&self, index: &str, deadline: Instant) -> Result<Vec<SessionKey>, Fault> {
-        let mut command = redis::cmd("ZRANGE");
-        command.arg(index).arg(0).arg(-1);
-        let answer = self.servers().ask(index, Use::ReadLatest, &command, deadline).await?;
-        let Value::Array(members) = answer else { return Err(Fault::odd_answer()) };
-        let member = |member| read_member(&bytes(member)?.ok_or_else(Fault::odd_answer)?);
-        let mut members: Vec<_> = members.into_iter().map(member).collect::<Result<_, _>>()?;
-        members.sort_unstable();
-        Ok(members)
+    /// The first so many members of an index, from this place on.
+    pub(crate) async fn members(
+        &self,
+        index: &str,
+        first: usize,
+        count: usize,
+        deadline: Instant,
+    ) -> Result<Vec<SessionKey>, Fault> {
+        self.slice(&Slice { index, first, count, is_reversed: false }, deadline).await
     }
 
-    /// The records with these keys.
+    async fn slice(&self, slice: &Slice<'_>, deadline: Instant) -> Result<Vec<SessionKey>, Fault> {
+        let mut command = redis::cmd(slice.command());
+        command.arg(slice.index).arg(&slice.places());
+        let answer = self.servers().ask(slice.index, Use::ReadLatest, &command, deadline).await?;
+        let Value::Array(members) = answer else { return Err(Fault::odd_answer()) };
+        let member = |member| read_member(&bytes(member)?.ok_or_else(Fault::odd_answer)?);
+        members.into_iter().map(member).collect()
+    }
+
+    /// The records with these keys, in this epoch of their user.
     pub(crate) async fn named(
         &self,
         user: &UserId,
         these: &[SessionKey],
+        epoch: &Epoch,
         deadline: Instant,
     ) -> Result<Listed, Fault> {
         let keys = self.keys().of(user);
@@ -145,9 +200,7 @@ impl<U: AuthUser> RedisStore<U> {
             let name = keys.session(&key);
             async move {
                 let value = self.get(&name, Use::ReadLatest, deadline).await?;
-                let stored = value.map(|value| {
-                    read(key, user.clone(), &value).map(|record| Stored { record, value })
-                });
+                let stored = value.map(|value| Stored::read(key, user, value, epoch));
                 Ok((key, stored.transpose()?))
             }
         });

@@ -58,6 +58,11 @@ impl Keys {
         [&self.prefix, "login:", login].concat()
     }
 
+    /// The list of sessions that ended together and are still to be removed.
+    pub(crate) fn past(&self) -> String {
+        [&self.prefix, "past"].concat()
+    }
+
     /// Where it is written whose session this is.
     pub(crate) fn owner(&self, key: &SessionKey) -> String {
         [&self.prefix, "session:", &member(key)].concat()
@@ -80,6 +85,19 @@ impl UserKeys {
 
     pub(crate) fn live(&self) -> String {
         [&self.0, "live"].concat()
+    }
+
+    pub(crate) fn begun(&self) -> String {
+        [&self.0, "begun"].concat()
+    }
+
+    pub(crate) fn epoch(&self) -> String {
+        [&self.0, "epoch"].concat()
+    }
+
+    /// The sessions that ended when this epoch began.
+    pub(crate) fn past(&self, number: u64) -> String {
+        format!("{}past:{number}", self.0)
     }
 
     pub(crate) fn untold(&self) -> String {
@@ -132,7 +150,16 @@ mod tests {
         let (keys, session) = (Keys::default(), SessionKey::new([7; 32]));
         for id in ["42", "", "{", "}", "{}", "}{", "a}b", "%7D", "佐藤", "a:{b}"] {
             let of = keys.of(&id.into());
-            let all = [of.user(), of.session(&session), of.live(), of.untold(), of.pending("00ff")];
+            let all = [
+                of.user(),
+                of.session(&session),
+                of.live(),
+                of.begun(),
+                of.epoch(),
+                of.past(3),
+                of.untold(),
+                of.pending("00ff"),
+            ];
             let slots: HashSet<_> = all.iter().map(|key| slot(key)).collect();
             assert_eq!(slots.len(), 1, "{id:?}");
         }

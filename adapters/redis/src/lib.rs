@@ -21,15 +21,19 @@
 //! | `keep:{42}:user` | the user with the id 42: `1`, a claim, and JSON |
 //! | `keep:{42}:session:…` | a session record of theirs, a line of text (`record.rs`); it expires by itself |
 //! | `keep:{42}:live` | a sorted set of their sessions that have not ended, by when they expire |
+//! | `keep:{42}:begun` | the same, by when they were created |
+//! | `keep:{42}:epoch` | how often all of their sessions were ended; a record of an earlier epoch has ended |
+//! | `keep:{42}:past:3` | the sessions that ended when the epoch became 3, until they are removed |
 //! | `keep:{42}:untold` | the same of those that ended for a replay and were not told yet |
 //! | `keep:{42}:pending:…` | that a login name is being taken for them; for a minute at most |
 //! | `keep:login:ada` | whose login name that is: a claim, and the id |
 //! | `keep:session:…` | whose session that is: the id |
+//! | `keep:past` | a sorted set of the `past` keys, by when their sessions need not be kept any longer |
 //!
 //! A cluster puts a key into a slot by what stands between its braces. All that is of one user is in one
 //! slot, because the contract of sessions wants it at one moment: of two logins one sees the other, a limit
-//! holds, a list shows all of an end or nothing. So the user and the record of a request come by one
-//! `MGET`, and what is written at once has one slot. (In an id, `}` is written as `%7D` and `%` as `%25`; the
+//! holds, a list shows all of an end or nothing. So the user, the record and the epoch of a request come by
+//! one `MGET`, and what is written at once has one slot. (In an id, `}` is written as `%7D` and `%` as `%25`; the
 //! empty id is `%`.)
 //!
 //! Two things are not in the user's slot, because who looks for them does not know the user:
@@ -109,7 +113,7 @@
 //! | the keys' names | `keys.rs` |
 //! | the scripts | `commit.lua`, `records.lua`, `owner.lua`; what sends them: `script.rs` |
 //! | how a login name is taken | `names.rs` |
-//! | what a login writes | `create.rs` |
+//! | what a login writes | `create.rs`; how all sessions end at once: `epoch.rs` |
 //! | how records are found, changed and ended | `find.rs`, `sessions.rs` |
 //! | which server is asked, and when again | `servers.rs`, `cluster.rs` |
 //! | one connection | `link.rs` |
@@ -120,6 +124,7 @@ mod builder;
 mod check;
 mod cluster;
 mod create;
+mod epoch;
 mod error;
 mod find;
 mod format;

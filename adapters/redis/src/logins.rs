@@ -7,6 +7,7 @@ use tower_keep_core::{
 };
 
 use crate::RedisStore;
+use crate::epoch::OfUser;
 use crate::error::Fault;
 use crate::record::read;
 use crate::servers::Use;
@@ -23,10 +24,13 @@ impl<U: AuthUser> RedisStore<U> {
         loop {
             if let Some(user) = &user {
                 let keys = self.keys().of(user);
-                let names = [keys.session(key), keys.user()];
-                let values = self.get_both([&names[0], &names[1]], deadline).await?;
-                if let [Some(record), stored] = values {
-                    let record = Arc::new(read(*key, user.clone(), &record)?);
+                let names = [keys.session(key), keys.user(), keys.epoch()];
+                let names = names.each_ref().map(String::as_str);
+                let values = self.get_all(names, 2, Use::Read, deadline).await?;
+                if let [Some(record), stored, epoch] = values {
+                    let (record, created_in) = read(*key, user.clone(), &record)?;
+                    let record = OfUser::read(epoch)?.epoch.applied(created_in, record);
+                    let record = Arc::new(record);
                     let user = stored.map(|stored| self.shared.users.read(user, &stored));
                     let user = user.transpose()?.map(|found| Arc::new(found.user));
                     return Ok(Some(StoredLogin { record, user }));

@@ -1,10 +1,10 @@
 //! A session record as a value: one line of text, which is small, quickly read, and legible with redis-cli.
 //!
 //! ```text
-//! 1 0 - - AAECAwQFBgcICQoLDA0ODw 1800000000 1800000000 1800000000 1802592000 2592000 1802592000 192.0.2.7 - 8 passwordFirefox
+//! 1 0 0 - - AAECAwQFBgcICQoLDA0ODw 1800000000 1800000000 1800000000 1802592000 2592000 1802592000 192.0.2.7 - 8 passwordFirefox
 //! ```
 //!
-//! Version, generation, when that was made and seen, salt, when the login was, when the session began and
+//! Version, epoch, generation, when that was made and seen, salt, when the login was, when the session began and
 //! was last used, until when and for how many seconds it is remembered, when it expires, address; how it
 //! ended (`-`, or `at,reason,successor,told`); the length of the method, then method and User-Agent. What
 //! there is not is `-`. Key and user are in the value's name.
@@ -24,16 +24,16 @@ const VERSION: &str = "1";
 /// Stands for what there is not.
 const NONE: &str = "-";
 
-/// The value of a record.
-pub(crate) fn write(record: &SessionRecord) -> Vec<u8> {
+/// The value of a record that was created in this epoch of its user.
+pub(crate) fn write(record: &SessionRecord, created_in: u64) -> Vec<u8> {
     let mut text = String::with_capacity(256);
     // Writing to memory does not fail.
-    let _ = write_to(&mut text, record);
+    let _ = write_to(&mut text, record, created_in);
     text.into_bytes()
 }
 
-fn write_to(text: &mut String, record: &SessionRecord) -> std::fmt::Result {
-    write!(text, "{VERSION} {} ", record.generation)?;
+fn write_to(text: &mut String, record: &SessionRecord, created_in: u64) -> std::fmt::Result {
+    write!(text, "{VERSION} {created_in} {} ", record.generation)?;
     write_time(text, record.rotated_at)?;
     write_time(text, record.seen_at)?;
     URL_SAFE_NO_PAD.encode_string(record.salt, text);
@@ -64,8 +64,12 @@ fn write_time(text: &mut String, time: Option<Timestamp>) -> std::fmt::Result {
     }
 }
 
-/// The record of a value.
-pub(crate) fn read(key: SessionKey, user: UserId, value: &[u8]) -> Result<SessionRecord, Fault> {
+/// The record of a value, and the epoch in which it was created.
+pub(crate) fn read(
+    key: SessionKey,
+    user: UserId,
+    value: &[u8],
+) -> Result<(SessionRecord, u64), Fault> {
     let text = std::str::from_utf8(value).ok();
     match text.and_then(|text| read_line(key, user, text)) {
         Some(record) => Ok(record),
@@ -73,11 +77,12 @@ pub(crate) fn read(key: SessionKey, user: UserId, value: &[u8]) -> Result<Sessio
     }
 }
 
-fn read_line(key: SessionKey, user: UserId, text: &str) -> Option<SessionRecord> {
+fn read_line(key: SessionKey, user: UserId, text: &str) -> Option<(SessionRecord, u64)> {
     let mut fields = Fields(text);
     if fields.next()? != VERSION {
         return None;
     }
+    let created_in = fields.next()?.parse().ok()?;
     let record = SessionRecord {
         key,
         user,
@@ -98,7 +103,8 @@ fn read_line(key: SessionKey, user: UserId, text: &str) -> Option<SessionRecord>
     };
     let method = fields.next()?.parse().ok()?;
     let (method, user_agent) = fields.0.split_at_checked(method)?;
-    Some(SessionRecord { method: method.into(), user_agent: user_agent.into(), ..record })
+    let record = SessionRecord { method: method.into(), user_agent: user_agent.into(), ..record };
+    Some((record, created_in))
 }
 
 fn time(text: &str) -> Option<Timestamp> {
@@ -169,7 +175,10 @@ mod tests {
     use super::*;
 
     fn read_back(record: &SessionRecord) -> SessionRecord {
-        read(record.key, record.user.clone(), &write(record)).unwrap()
+        let (read, created_in) =
+            read(record.key, record.user.clone(), &write(record, u64::MAX)).unwrap();
+        assert_eq!(created_in, u64::MAX);
+        read
     }
 
     #[test]
@@ -210,12 +219,12 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_corrupt_and_not_quoted() {
         let record = new_record(&"42".into());
-        let good = String::from_utf8(write(&record)).unwrap();
+        let good = String::from_utf8(write(&record, 3)).unwrap();
         let fields: Vec<&str> = good.split(' ').collect();
         let mut bad = vec![String::new(), "secret".into(), "1 secret".into()];
         bad.push(good.replacen("1 ", "2 ", 1));
         // Each field, cut off or replaced.
-        for index in 0..14 {
+        for index in 0..15 {
             bad.push(fields[..index].join(" "));
             let mut replaced = fields.clone();
             replaced[index] = "secret";

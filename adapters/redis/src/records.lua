@@ -1,8 +1,8 @@
--- The records of the index KEYS[1], whose names begin with ARGV[1]. The answer is each member with its
--- value, or with nothing.
-local answer = {}
-for number, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-    answer[2 * number - 1] = member
-    answer[2 * number] = redis.call('GET', ARGV[1] .. member)
+-- The epoch KEYS[2], and the records of the index KEYS[1] from place ARGV[3] to ARGV[4], in the order of the
+-- command ARGV[2]; their names begin with ARGV[1]. Each member is followed by its value, or by nothing.
+local answer = { redis.call('GET', KEYS[2]) }
+for number, member in ipairs(redis.call(ARGV[2], KEYS[1], ARGV[3], ARGV[4])) do
+    answer[2 * number] = member
+    answer[2 * number + 1] = redis.call('GET', ARGV[1] .. member)
 end
 return answer

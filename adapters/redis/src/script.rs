@@ -84,6 +84,8 @@ impl Life {
 pub(crate) struct Commit {
     keys: HashMap<String, usize>,
     conditions: Vec<Step>,
+    /// What takes no memory and has to come before what is set.
+    moves: Vec<Step>,
     /// What takes memory comes first: a server without any refuses the first of these, and then nothing
     /// has been written.
     sets: Vec<Step>,
@@ -136,10 +138,24 @@ impl Commit {
         self.condition("absent or is", key, value);
     }
 
-    /// On condition that the index has these members, and no others.
-    pub(crate) fn if_lists(&mut self, key: String, mut members: Vec<String>) {
-        members.sort_unstable();
-        self.condition("lists", key, members.join(" "));
+    /// On condition that the so many highest members of the index are these, in this order.
+    pub(crate) fn if_highest(&mut self, key: String, count: usize, members: &[String]) {
+        let key = self.key(key);
+        let values = [count.to_string().into_bytes(), members.join(" ").into_bytes()];
+        self.conditions.push(Step { word: "highest", key, values });
+    }
+
+    /// Gives a key another name, if it is there.
+    pub(crate) fn rename(&mut self, key: String, name: String) {
+        let (key, name) = (self.key(key), self.key(name));
+        let values = [(name + 1).to_string().into_bytes(), Vec::new()];
+        self.moves.push(Step { word: "rename", key, values });
+    }
+
+    /// Removes a key, whose memory the server frees when it has time for that.
+    pub(crate) fn unlink(&mut self, key: String) {
+        let key = self.key(key);
+        self.moves.push(Step { word: "unlink", key, values: Default::default() });
     }
 
     pub(crate) fn set(&mut self, key: String, value: Vec<u8>, life: Life) {
@@ -147,10 +163,21 @@ impl Commit {
     }
 
     /// Adds to an index, which lives at least so long.
-    pub(crate) fn add(&mut self, key: String, member: String, expires: u32, millis: u64) {
-        let score = expires.to_string().into_bytes();
+    pub(crate) fn add(&mut self, key: String, member: String, score: u32, millis: u64) {
+        let score = score.to_string().into_bytes();
         self.set_step("add", key.clone(), [score, member.into_bytes()]);
+        self.keep(key, millis);
+    }
+
+    /// Lets a key that expires live at least so long.
+    pub(crate) fn keep(&mut self, key: String, millis: u64) {
         self.set_step("keep", key, [millis.to_string().into_bytes(), Vec::new()]);
+    }
+
+    /// Lets a key live longer than another one.
+    pub(crate) fn outlive(&mut self, key: String, other: String) {
+        let other = (self.key(other) + 1).to_string().into_bytes();
+        self.set_step("outlive", key, [other, Vec::new()]);
     }
 
     pub(crate) fn delete(&mut self, key: String) {
@@ -158,12 +185,19 @@ impl Commit {
     }
 
     pub(crate) fn remove(&mut self, key: String, member: String) {
-        self.free_step("remove", key, [member.into_bytes(), Vec::new()]);
+        self.remove_bytes(key, member.into_bytes());
     }
 
-    /// Removes from an index what expired before then, with the keys of its members.
-    pub(crate) fn prune(&mut self, key: String, before: u32, prefix: String) {
-        self.free_step("prune", key, [before.to_string().into_bytes(), prefix.into_bytes()]);
+    pub(crate) fn remove_bytes(&mut self, key: String, member: Vec<u8>) {
+        self.free_step("remove", key, [member, Vec::new()]);
+    }
+
+    /// Removes from an index what expired before then, from another index too, and with the keys of its
+    /// members.
+    pub(crate) fn prune(&mut self, key: String, other: String, before: u32, prefix: &str) {
+        let other = self.key(other) + 1;
+        let values = [before.to_string().into_bytes(), format!("{other} {prefix}").into_bytes()];
+        self.free_step("prune", key, values);
     }
 
     /// Does it.
@@ -190,8 +224,8 @@ impl Commit {
         servers: &Servers,
         deadline: Instant,
     ) -> Result<Result<(), Refused>, Fault> {
-        let Self { keys, conditions, sets, frees } = self;
-        let steps: Vec<_> = conditions.into_iter().chain(sets).chain(frees).collect();
+        let Self { keys, conditions, moves, sets, frees } = self;
+        let steps: Vec<_> = conditions.into_iter().chain(moves).chain(sets).chain(frees).collect();
         if steps.is_empty() {
             return Ok(Ok(()));
         }

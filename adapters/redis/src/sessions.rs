@@ -16,7 +16,7 @@ use tower_keep_core::{
 
 use crate::RedisStore;
 use crate::error::Fault;
-use crate::find::Stored;
+use crate::find::{Slice, Stored};
 use crate::keys::{UserKeys, member};
 use crate::record::write;
 use crate::script::{Commit, Life};
@@ -26,6 +26,9 @@ use crate::store::contended;
 /// How many sessions are asked for or written at once, each by a command of its own.
 pub(crate) const AT_ONCE: usize = 64;
 
+/// So many sessions are listed by one command, which holds up the server for a millisecond.
+const LISTED_AT_ONCE: usize = 1_000;
+
 /// Whose a session is, is known so much longer than the session, in milliseconds.
 pub(crate) const MARGIN: u64 = 60_000;
 
@@ -34,12 +37,14 @@ pub(crate) fn life(expires: Timestamp, now: Timestamp) -> u64 {
     u64::from(expires.plus(CLOCK_SKEW).since(now)) * 1_000
 }
 
-/// Writes a record in place of another or of none, and keeps the user's lists in step with it.
+/// Writes a record of this epoch in place of another or of none, and keeps the user's lists in step
+/// with it.
 pub(crate) fn put(
     commit: &mut Commit,
     keys: &UserKeys,
     before: Option<&Stored>,
     record: &SessionRecord,
+    created_in: u64,
     now: Timestamp,
 ) {
     let (name, member, millis) =
@@ -52,21 +57,26 @@ pub(crate) fn put(
     let was_live = before.is_some_and(|before| before.ended.is_none());
     let was_untold = before.is_some_and(SessionRecord::is_untold);
     let is_kept = millis > 0;
-    let expires = record.expires.as_secs();
-    for (index, was_in, is_in) in [
-        (keys.live(), was_live, is_kept && record.ended.is_none()),
-        (keys.untold(), was_untold, is_kept && record.is_untold()),
+    let (expires, is_live) = (record.expires.as_secs(), is_kept && record.ended.is_none());
+    for (index, score, was_in, is_in) in [
+        (keys.live(), expires, was_live, is_live),
+        (keys.begun(), record.created.as_secs(), was_live, is_live),
+        (keys.untold(), expires, was_untold, is_kept && record.is_untold()),
     ] {
         match (was_in, is_in) {
-            (_, true) => commit.add(index, member.clone(), expires, millis),
+            (_, true) => commit.add(index, member.clone(), score, millis),
             (true, false) => commit.remove(index, member.clone()),
             (false, false) => {}
         }
     }
+    if is_kept && created_in > 0 {
+        // Without it the user's next epoch would be an earlier one than this record's.
+        commit.keep(keys.epoch(), millis + MARGIN);
+    }
     if is_kept {
         let is_as_long = before.is_some_and(|before| before.expires == record.expires);
         let life = if is_as_long { Life::AsBefore } else { Life::Millis(millis) };
-        commit.set(name, write(record), life);
+        commit.set(name, write(record, created_in), life);
     } else {
         commit.delete(name);
     }
@@ -104,12 +114,13 @@ impl<U: AuthUser> RedisStore<U> {
         let at_least = expires.map(|expires| life(expires, now));
         while Instant::now() < deadline {
             let found = self.find(key, at_least, Use::ReadLatest, deadline).await?;
-            let Some(stored) = found else { return Ok(None) };
+            let Some((stored, of_user)) = found else { return Ok(None) };
             let Some(after) = next(&stored.record) else {
                 return Ok(Some((stored.record, false)));
             };
-            let mut commit = Commit::default();
-            put(&mut commit, &self.keys().of(&after.user), Some(&stored), &after, now);
+            let (mut commit, keys) = (Commit::default(), self.keys().of(&after.user));
+            of_user.hold(&mut commit, &keys);
+            put(&mut commit, &keys, Some(&stored), &after, stored.created_in, now);
             if commit.run(self.servers(), deadline).await?.is_ok() {
                 return Ok(Some((after, true)));
             }
@@ -117,39 +128,31 @@ impl<U: AuthUser> RedisStore<U> {
         Err(contended())
     }
 
-    /// Ends these sessions of a user, or all but one, and answers how many lived until now.
+    /// Ends these sessions of a user, and returns how many lived until now.
     async fn end(
         &self,
         user: &UserId,
-        these: Option<&[SessionKey]>,
-        but: Option<&SessionKey>,
+        these: &[SessionKey],
         end: &End,
         deadline: Instant,
     ) -> Result<usize, Fault> {
         let keys = self.keys().of(user);
         while Instant::now() < deadline {
-            let mut commit = Commit::default();
-            let listed = match these {
-                Some(these) => self.named(user, these, deadline).await?,
-                None => {
-                    let listed = self.listed(user, &keys.live(), deadline).await?;
-                    // A session that has begun since has to end, too.
-                    let members = listed.iter().map(|(key, _)| member(key)).collect();
-                    commit.if_lists(keys.live(), members);
-                    listed
-                }
-            };
-            let stored = listed.into_iter().filter_map(|(_, stored)| stored);
-            let changes: Vec<_> = stored
-                .filter(|stored| Some(&stored.record.key) != but)
+            let of_user = self.epoch(&keys, Use::ReadLatest, deadline).await?;
+            let named = self.named(user, these, &of_user.epoch, deadline).await?;
+            let changes: Vec<_> = named
+                .into_iter()
+                .filter_map(|(_, stored)| stored)
                 .filter_map(|stored| end.after(&stored.record, None).map(|after| (stored, after)))
                 .collect();
             let records = changes.iter().map(|(stored, after)| (&stored.record, after));
             self.keep_owners(records, end.at, deadline).await?;
+            // All may end meanwhile, and these in their own way.
+            let mut commit = Commit::default();
             for (stored, after) in &changes {
-                put(&mut commit, &keys, Some(stored), after, end.at);
+                put(&mut commit, &keys, Some(stored), after, stored.created_in, end.at);
             }
-            if commit.run(self.servers(), deadline).await?.is_ok() {
+            if changes.is_empty() || commit.run(self.servers(), deadline).await?.is_ok() {
                 let lived = changes.iter().filter(|(stored, _)| stored.record.is_live(end.at));
                 return Ok(lived.count());
             }
@@ -171,9 +174,8 @@ impl<U: AuthUser> RedisStore<U> {
                 of_user.push(key);
             }
         }
-        let ended = stream::iter(of_users).map(|(user, keys)| async move {
-            self.end(&user, Some(&keys), None, end, deadline).await
-        });
+        let ended = stream::iter(of_users)
+            .map(|(user, keys)| async move { self.end(&user, &keys, end, deadline).await });
         let ended: Vec<usize> = ended.buffer_unordered(AT_ONCE).try_collect().await?;
         Ok(ended.into_iter().sum())
     }
@@ -184,14 +186,29 @@ impl<U: AuthUser> RedisStore<U> {
         now: Timestamp,
         most: usize,
     ) -> Result<Vec<Arc<SessionRecord>>, Fault> {
-        let index = self.keys().of(user).live();
-        let listed = self.listed(user, &index, self.deadline()).await?;
-        let stored = listed.into_iter().filter_map(|(_, stored)| stored);
-        let mut live: Vec<_> =
-            stored.map(|stored| stored.record).filter(|record| record.is_live(now)).collect();
-        live.sort_by_key(|record| std::cmp::Reverse((record.last_seen, record.created)));
-        live.truncate(most);
-        Ok(live.into_iter().map(Arc::new).collect())
+        let (index, deadline) = (self.keys().of(user).live(), self.deadline());
+        let mut live: Vec<SessionRecord> = Vec::new();
+        let (mut first, mut began) = (0, None);
+        while Instant::now() < deadline {
+            let slice = Slice { index: &index, first, count: LISTED_AT_ONCE, is_reversed: false };
+            let (listed, of_user) = self.listed(user, slice, deadline).await?;
+            if began.get_or_insert_with(|| of_user.epoch.clone()) != &of_user.epoch {
+                // All have ended in between.
+                (first, began) = (0, None);
+                live.clear();
+                continue;
+            }
+            let count = listed.len();
+            let stored = listed.into_iter().filter_map(|(_, stored)| stored);
+            live.extend(stored.map(|stored| stored.record).filter(|record| record.is_live(now)));
+            live.sort_by_key(|record| std::cmp::Reverse((record.last_seen, record.created)));
+            live.truncate(most);
+            if count < LISTED_AT_ONCE {
+                return Ok(live.into_iter().map(Arc::new).collect());
+            }
+            first += count;
+        }
+        Err(contended())
     }
 }
 
@@ -203,7 +220,7 @@ impl<U: AuthUser> SessionStore for RedisStore<U> {
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError> {
         let found = self.find(key, None, Use::Read, self.deadline()).await?;
-        Ok(found.map(|stored| Arc::new(stored.record)))
+        Ok(found.map(|(stored, _)| Arc::new(stored.record)))
     }
 
     async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
@@ -244,8 +261,8 @@ impl<U: AuthUser> SessionStore for RedisStore<U> {
         user: &UserId,
         but: Option<&SessionKey>,
         end: &End,
-    ) -> Result<usize, StoreError> {
-        Ok(self.end(user, None, but, end, self.deadline()).await?)
+    ) -> Result<(), StoreError> {
+        Ok(self.ended_all(user, but, end, self.deadline()).await?)
     }
 
     async fn list(
@@ -257,8 +274,8 @@ impl<U: AuthUser> SessionStore for RedisStore<U> {
         Ok(self.live(user, now, most).await?)
     }
 
-    /// Redis drops by itself what has expired.
-    async fn purge(&self, _before: Timestamp, _most: usize) -> Result<usize, StoreError> {
-        Ok(0)
+    /// Redis drops by itself what has expired; this removes what ended together, before it expires.
+    async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
+        Ok(self.purged_past(before, most).await?)
     }
 }

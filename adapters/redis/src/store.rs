@@ -109,33 +109,39 @@ impl<U> RedisStore<U> {
         Ok(value)
     }
 
-    /// Two values of one slot, in one round trip.
-    pub(crate) async fn get_both(
+    /// Values of one slot, in one round trip. So many of them, the first ones, are expected to be
+    /// there.
+    pub(crate) async fn get_all<const N: usize>(
         &self,
-        keys: [&str; 2],
+        keys: [&str; N],
+        expected: usize,
+        whose: Use,
         deadline: Instant,
-    ) -> Result<[Option<Vec<u8>>; 2], Fault> {
-        let mut command = Cmd::with_capacity(3, 4 + keys[0].len() + keys[1].len());
+    ) -> Result<[Option<Vec<u8>>; N], Fault> {
+        let length = keys.iter().map(|key| key.len()).sum::<usize>();
+        let mut command = Cmd::with_capacity(1 + N, 4 + length);
         command.arg("MGET").arg(&keys);
-        let mut both = match self.servers().ask(keys[0], Use::Read, &command, deadline).await {
-            Ok(Value::Array(values)) => {
-                let values = <[Value; 2]>::try_from(values).map_err(|_| Fault::odd_answer())?;
-                let [one, other] = values.map(bytes);
-                [one?, other?]
+        let mut all = [const { None }; N];
+        let expected = match self.servers().ask(keys[0], whose, &command, deadline).await {
+            Ok(Value::Array(values)) if values.len() == N => {
+                for (place, value) in all.iter_mut().zip(values) {
+                    *place = bytes(value)?;
+                }
+                expected
             }
             Ok(_) => return Err(Fault::odd_answer()),
             // They are at two nodes, while their slot moves.
-            Err(fault) if fault.cause == Cause::TryAgain => [None, None],
+            Err(fault) if fault.cause == Cause::TryAgain => N,
             Err(fault) => return Err(fault),
         };
-        for (value, key) in both.iter_mut().zip(keys) {
+        for (value, key) in all.iter_mut().zip(keys).take(expected) {
             // Nothing is also what MGET says of a value of another type, and a replica of what it does
             // not have yet.
             if value.is_none() {
                 *value = Box::pin(self.get(key, Use::ReadLatest, deadline)).await?;
             }
         }
-        Ok(both)
+        Ok(all)
     }
 }
 

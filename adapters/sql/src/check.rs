@@ -1,9 +1,9 @@
 //! What is checked when a store is opened, and what is learned.
 
-use sqlx::Error;
-use tower_keep_core::StoreErrorKind;
+use sqlx::{Error, TypeInfo as _};
+use tower_keep_core::{AuthUser, StoreErrorKind};
 
-use crate::dialect::{ArgumentsOf, TypeOf};
+use crate::dialect::{ArgumentsOf, Sample, TypeOf};
 use crate::driver::Shape;
 use crate::error::{Cause, Fault};
 use crate::lease::Lease;
@@ -46,7 +46,7 @@ pub(crate) async fn check_version<D: Dialect, U>(store: &SqlStore<D, U>) -> Resu
     Ok(())
 }
 
-impl<D: Dialect, U> Users<D, U> {
+impl<D: Dialect, U: AuthUser> Users<D, U> {
     /// Whether the database can run the application's statements, and the user type read what they
     /// answer. From then on they answer just that, whatever columns the tables get.
     pub(crate) async fn learn(&mut self, lease: &mut Lease<D>, names: &Names) -> Result<(), Fault> {
@@ -95,27 +95,79 @@ impl<D: Dialect, U> Users<D, U> {
         &self,
         lease: &mut Lease<D>,
         what: &str,
-        columns: &[(String, String)],
+        columns: &[(String, TypeOf<D>)],
     ) -> Result<(), Fault> {
-        let sample = |(name, column_type): &(String, String)| {
-            let value = D::sample(column_type).unwrap_or_else(|| "NULL".to_owned());
-            format!("{value} AS {}", D::quoted(name))
+        let value = |column| match D::sample(column) {
+            Sample::Of(value) => value,
+            Sample::Unlike(_) => "NULL".to_owned(),
         };
-        let samples: Vec<_> = columns.iter().map(sample).collect();
-        let statement = Statement::plain(format!("SELECT {}", samples.join(", ")));
-        let rows = lease.rows(&statement, Ok(ArgumentsOf::<D>::default())).await?;
-        // What else fails may be the sample's fault: it is no real user.
-        let is_wrong = |error: &Error| match error {
-            Error::ColumnNotFound(_) => true,
-            Error::ColumnDecode { source, .. } => source.to_string().contains("mismatched types"),
-            _ => false,
-        };
-        match rows.iter().find_map(|row| (self.read)(row).err().filter(is_wrong)) {
-            Some(error) => Err(Fault::of::<D>(error).explained(format!(
+        let samples: Vec<_> = columns.iter().map(|(_, column)| value(column)).collect();
+        let user = self.sample(lease, columns, &samples).await?;
+        if let Err(error) = user
+            && is_wrong(&error)
+        {
+            return Err(Fault::of::<D>(error).explained(format!(
                 "{what} does not answer what the user type reads; name each column there, or rename \
                  the type's field"
-            ))),
-            None => Ok(()),
+            )));
         }
+        for (index, (name, column)) in columns.iter().enumerate() {
+            let with = |value| [&samples[..index], &[value], &samples[index + 1..]].concat();
+            if let Sample::Unlike(others) = D::sample(column) {
+                for other in others {
+                    if self.sample(lease, columns, &with((*other).to_owned())).await?.is_ok() {
+                        let words = format!(
+                            "{what} answers the column `{name}` of the type {}, which the user type \
+                             does not read: cast it there, or give the field another type",
+                            column.name()
+                        );
+                        return Err(Fault::new(StoreErrorKind::Unsupported, words));
+                    }
+                }
+            }
+            let Some(values) = D::padded(column) else { continue };
+            let mut ids = Vec::new();
+            for value in values {
+                ids.extend(self.sample(lease, columns, &with(value)).await?.map(|user| user.id()));
+            }
+            if ids.first() != ids.last() {
+                let words = format!(
+                    "{what} answers the column `{name}` with spaces at its end, and the id is made of \
+                     it: an id with spaces is not found again; cast it to text there, or give the \
+                     column such a type"
+                );
+                return Err(Fault::new(StoreErrorKind::Unsupported, words));
+            }
+        }
+        Ok(())
+    }
+
+    /// A user who is read from these values of the columns.
+    async fn sample(
+        &self,
+        lease: &mut Lease<D>,
+        columns: &[(String, TypeOf<D>)],
+        values: &[String],
+    ) -> Result<Result<U, Error>, Fault> {
+        let named = columns.iter().zip(values);
+        let named: Vec<_> =
+            named.map(|((name, _), value)| format!("{value} AS {}", D::quoted(name))).collect();
+        let statement = Statement::plain(format!("SELECT {}", named.join(", ")));
+        let row = lease.row(&statement, Ok(ArgumentsOf::<D>::default())).await?;
+        Ok(row.map_or(Err(Error::RowNotFound), |row| (self.read)(&row)))
+    }
+}
+
+/// Whether no row of these columns' types can be read. What else fails may be the sample's fault: it is
+/// no real user.
+fn is_wrong(error: &Error) -> bool {
+    match error {
+        Error::ColumnNotFound(_) => true,
+        Error::ColumnDecode { source, .. } => {
+            let said = source.to_string();
+            // sqlx takes any text for a UUID's bytes, and says so when it reads one.
+            said.contains("mismatched types") || said.contains("xpected 16 bytes")
+        }
+        _ => false,
     }
 }

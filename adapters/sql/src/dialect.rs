@@ -41,15 +41,22 @@ pub trait Dialect: Send + Sync + Sized + 'static {
     /// Removes at most `$2` sessions that have expired at `$1`.
     const PURGE: &'static str;
 
+    /// Removes at most `$3` sessions of the user `$1` that have not ended by themselves and are of an
+    /// epoch before `$2`.
+    const TIDY: &'static str;
+
     /// How a statement names its parameter with this number, counted from one.
     fn placeholder(number: usize) -> String;
 
     /// A name between the quotes of this database.
     fn quoted(name: &str) -> String;
 
-    /// A value of the type that sqlx calls so, for a row that nobody is; `None` for a type whose values
-    /// are not known here.
-    fn sample(column_type: &str) -> Option<String>;
+    /// A value of this type, for a row that nobody is.
+    fn sample(column: &<Self::Database as Database>::TypeInfo) -> Sample;
+
+    /// Two values of this type, if the database pads what is stored in such a column, so that an id
+    /// that is read there is not found again.
+    fn padded(column: &<Self::Database as Database>::TypeInfo) -> Option<[String; 2]>;
 
     /// Begins a transaction whose statements each see what was committed before. With a number of a
     /// user, transactions with the same number wait for each other. The server is to give up a
@@ -86,6 +93,23 @@ pub(crate) type ArgumentsOf<D> = <<D as Dialect>::Database as Database>::Argumen
 pub(crate) type ConnectionOf<D> = <<D as Dialect>::Database as Database>::Connection;
 pub(crate) type TypeOf<D> = <<D as Dialect>::Database as Database>::TypeInfo;
 pub(crate) type RowOf<D> = <<D as Dialect>::Database as Database>::Row;
+
+/// What a column of a made-up row holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sample {
+    /// This value, which is of the column's type.
+    Of(String),
+    /// Nothing: no value of the type can be written without a table. What reads one of these in its place
+    /// can't read the type.
+    Unlike(&'static [&'static str]),
+}
+
+impl Sample {
+    /// A value of the column's type.
+    pub fn of(value: impl Into<String>) -> Self {
+        Self::Of(value.into())
+    }
+}
 
 /// What [`Dialect::open`] opens the database with.
 #[derive(Clone, Debug)]

@@ -4,8 +4,7 @@ use futures_core::future::BoxFuture;
 use sqlx::database::HasStatementCache;
 use sqlx::{
     Arguments as _, AssertSqlSafe, Column as _, ColumnIndex, Database, Decode, Either, Encode,
-    Error, Executor, IntoArguments, Row as _, SqlStr, Statement as _, Type, TypeInfo as _,
-    ValueRef as _,
+    Error, Executor, IntoArguments, Row as _, SqlStr, Statement as _, Type, ValueRef as _,
 };
 use tower_keep_core::{SessionKey, Timestamp};
 
@@ -78,7 +77,7 @@ pub trait Driver: Database {
         connection: &mut Self::Connection,
         sql: SqlStr,
         parameters: Vec<Self::TypeInfo>,
-    ) -> BoxFuture<'_, Result<Shape, Error>>;
+    ) -> BoxFuture<'_, Result<Shape<Self>, Error>>;
 
     /// The type of a text.
     #[doc(hidden)]
@@ -87,10 +86,9 @@ pub trait Driver: Database {
 
 /// What a statement takes and answers.
 #[doc(hidden)]
-#[derive(Debug)]
-pub struct Shape {
+pub struct Shape<DB: Database> {
     /// The columns' names and types.
-    pub columns: Vec<(String, String)>,
+    pub columns: Vec<(String, DB::TypeInfo)>,
     /// How many parameters there are.
     pub parameters: usize,
 }
@@ -236,7 +234,7 @@ where
         connection: &mut DB::Connection,
         sql: SqlStr,
         parameters: Vec<DB::TypeInfo>,
-    ) -> BoxFuture<'_, Result<Shape, Error>> {
+    ) -> BoxFuture<'_, Result<Shape<DB>, Error>> {
         Box::pin(async move {
             let prepared = connection.prepare_with(sql, &parameters).await?;
             let parameters = match prepared.parameters() {
@@ -245,8 +243,8 @@ where
                 None => parameters.len(),
             };
             let columns = prepared.columns().iter();
-            let columns = columns
-                .map(|column| (column.name().to_owned(), column.type_info().name().to_owned()));
+            let columns =
+                columns.map(|column| (column.name().to_owned(), column.type_info().clone()));
             Ok(Shape { columns: columns.collect(), parameters })
         })
     }

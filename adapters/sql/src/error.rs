@@ -17,6 +17,8 @@ pub enum Cause {
     Lost,
     /// The connection is of no more use, and the statement was not run.
     Refused,
+    /// The connection has the statement prepared for tables that have changed since, and did not run it.
+    Stale,
     /// Neither; what the store says.
     Kind(StoreErrorKind),
 }
@@ -74,7 +76,12 @@ impl Fault {
 
     /// Whether the connection is of no more use.
     pub(crate) fn is_end_of_connection(&self) -> bool {
-        matches!(self.cause, Cause::Lost | Cause::Refused)
+        matches!(self.cause, Cause::Lost | Cause::Refused | Cause::Stale)
+    }
+
+    /// The connection knows the tables as they were before a change.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.cause == Cause::Stale
     }
 
     /// The connection was lost before anything was done.
@@ -86,7 +93,9 @@ impl Fault {
         let kind = match self.cause {
             // Whether a write took place is not known.
             Cause::Lost if self.may_be_done => StoreErrorKind::Timeout,
-            Cause::Lost | Cause::Refused | Cause::Contended => StoreErrorKind::Unavailable,
+            Cause::Lost | Cause::Refused | Cause::Stale | Cause::Contended => {
+                StoreErrorKind::Unavailable
+            }
             Cause::Kind(kind) => kind,
         };
         let error = StoreError::new(kind, D::NAME);

@@ -138,7 +138,7 @@ impl<D: Dialect> Lease<D> {
         &mut self,
         statement: &Statement<D>,
         parameters: Vec<TypeOf<D>>,
-    ) -> Result<Shape, Fault> {
+    ) -> Result<Shape<D::Database>, Fault> {
         let sql = statement.sql();
         self.work(|connection| D::Database::read(connection, sql, parameters)).await
     }

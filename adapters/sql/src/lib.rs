@@ -29,7 +29,7 @@ mod store;
 mod users;
 
 pub use builder::SqlStoreBuilder;
-pub use dialect::{Dialect, Pools, Settings};
+pub use dialect::{Dialect, Pools, Sample, Settings};
 pub use driver::{Driver, Value};
 pub use error::Cause;
 pub use names::Names;

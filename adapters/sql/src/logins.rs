@@ -11,7 +11,7 @@ use tower_keep_core::{
 
 use crate::dialect::ArgumentsOf;
 use crate::error::Fault;
-use crate::row::{Columns, SESSION};
+use crate::row::{Columns, READ};
 use crate::store::Answer;
 use crate::{Dialect, Driver, SqlStore};
 
@@ -72,7 +72,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
             Ok(arguments)
         };
         let Some(row) = self.row(deadline, &users.login, arguments).await? else { return Ok(None) };
-        let first = D::Database::width(&row).saturating_sub(SESSION.len());
+        let first = D::Database::width(&row).saturating_sub(READ);
         let record = Columns::<D::Database>::from(&row, first).session();
         let record = record.map(Arc::new).map_err(Fault::of::<D>)?;
         if users.guesses && likely != Some(&record.user) {

@@ -2,10 +2,12 @@
 
 use std::error::Error as StdError;
 
-use sqlx::{Arguments as _, Error};
+use sqlx::Error;
 use tower_keep_core::{Account, EndReason, Ended, SessionKey, SessionRecord, Timestamp, UserId};
 
-use crate::Driver;
+use crate::dialect::ArgumentsOf;
+use crate::statement::Statement;
+use crate::{Dialect, Driver};
 
 /// The columns of a session, in the order in which they are read and written.
 pub(crate) const SESSION: [&str; 19] = [
@@ -30,6 +32,13 @@ pub(crate) const SESSION: [&str; 19] = [
     "told",
 ];
 
+/// The columns that follow them where a session is read: how it ended with its user's earlier epochs, or
+/// three times null.
+pub(crate) const PAST: [&str; 3] = ["ended_at", "end_reason", "kept_until"];
+
+/// How many columns a session is read from.
+pub(crate) const READ: usize = SESSION.len() + PAST.len();
+
 /// The columns of a user of the ready type, likewise.
 pub(crate) const ACCOUNT: &str = "id, login, password_hash, active, stamp";
 
@@ -53,6 +62,11 @@ fn time(seconds: i64) -> Result<Timestamp, Error> {
 
 fn key(bytes: &[u8]) -> Result<SessionKey, Error> {
     bytes.try_into().map(SessionKey::new).map_err(wrong)
+}
+
+fn end_reason(word: Option<String>) -> Result<EndReason, Error> {
+    let reason = EndReason::from_word(&present(word)?);
+    reason.ok_or_else(|| wrong("a session ended for an unknown reason"))
 }
 
 impl<'r, DB: Driver> Columns<'r, DB> {
@@ -93,6 +107,10 @@ impl<'r, DB: Driver> Columns<'r, DB> {
         present(self.some_text()?)
     }
 
+    pub(crate) fn some_key(&mut self) -> Result<Option<SessionKey>, Error> {
+        self.some_bytes()?.map(|bytes| key(&bytes)).transpose()
+    }
+
     fn some_bytes(&mut self) -> Result<Option<Vec<u8>>, Error> {
         DB::bytes(self.row, self.next())
     }
@@ -109,9 +127,9 @@ impl<'r, DB: Driver> Columns<'r, DB> {
         key(&self.bytes()?)
     }
 
-    /// The fields stand in the order of [`SESSION`], which is that of the record.
+    /// The fields stand in the order of [`SESSION`], which is that of the record, and [`PAST`] behind them.
     pub(crate) fn session(&mut self) -> Result<SessionRecord, Error> {
-        Ok(SessionRecord {
+        let record = SessionRecord {
             key: self.key()?,
             user: UserId::from(self.text()?),
             generation: self.number()?,
@@ -128,16 +146,20 @@ impl<'r, DB: Driver> Columns<'r, DB> {
             user_agent: self.text()?.into(),
             method: self.text()?.into(),
             ended: self.ended()?,
-        })
+        };
+        let (at, reason, keep_until) = (self.some_time()?, self.some_text()?, self.some_time()?);
+        // Of several ends the first counts.
+        let Some(at) = at.filter(|_| record.ended.is_none()) else { return Ok(record) };
+        let (reason, expires) = (end_reason(reason)?, present(keep_until)?);
+        let ended = Some(Ended { at, reason, successor: None, told: false });
+        Ok(SessionRecord { ended, expires, ..record })
     }
 
     fn ended(&mut self) -> Result<Option<Ended>, Error> {
         let (at, reason) = (self.some_time()?, self.some_text()?);
-        let (successor, told) = (self.some_bytes()?, self.flag()?);
+        let (successor, told) = (self.some_key()?, self.flag()?);
         let Some(at) = at else { return Ok(None) };
-        let reason = EndReason::from_word(&present(reason)?);
-        let reason = reason.ok_or_else(|| wrong("a session ended for an unknown reason"))?;
-        let successor = successor.map(|bytes| key(&bytes)).transpose()?;
+        let reason = end_reason(reason)?;
         Ok(Some(Ended { at, reason, successor, told }))
     }
 
@@ -148,10 +170,11 @@ impl<'r, DB: Driver> Columns<'r, DB> {
     }
 }
 
-/// The parameters that insert a record, in the order of [`SESSION`].
-pub(crate) fn session_arguments<DB: Driver>(
+/// The parameters of a statement that inserts a record, whose values are in the order of [`SESSION`].
+pub(crate) fn session_arguments<D: Dialect>(
+    insert: &Statement<D>,
     record: &SessionRecord,
-) -> Result<DB::Arguments, Error> {
+) -> Result<ArgumentsOf<D>, Error> {
     use crate::Value::{Bytes, Flag, Text};
     let address = record.address.map(|address| address.to_string());
     let ended = record.ended.as_ref();
@@ -177,8 +200,5 @@ pub(crate) fn session_arguments<DB: Driver>(
         Bytes(successor.map(|key| &key.as_bytes()[..])),
         Flag(ended.is_some_and(|ended| ended.told)),
     ];
-    let mut arguments = DB::Arguments::default();
-    arguments.reserve(values.len(), 0);
-    values.into_iter().try_for_each(|value| DB::bind(&mut arguments, value))?;
-    Ok(arguments)
+    insert.arguments(&values)
 }

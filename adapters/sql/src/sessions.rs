@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use tower_keep_core::{
-    AuthUser, Creation, End, EndReason, NewLogin, Rotated, Rotation, Seen, SessionKey,
-    SessionLimit, SessionRecord, SessionStore, StoreError, Timestamp, Touch, UserId, WhenFull,
-    async_trait,
+    AuthUser, Creation, End, EndReason, Epoch, NewLogin, Room, Rotated, Rotation, Seen, SessionKey,
+    SessionLimit, SessionRecord, SessionStore, StoreError, Timestamp, Touch, UserId, async_trait,
 };
 
 use crate::dialect::RowOf;
 use crate::error::Fault;
 use crate::lease::Lease;
 use crate::row::{Columns, session_arguments};
-use crate::statement::{Statement, Statements, end_some};
+use crate::statement::{Statement, Statements, carry, end_some};
 use crate::store::{Answer, Write, refused};
 use crate::{Dialect, SqlStore, Value};
 
@@ -53,8 +52,8 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         login: &NewLogin<'_>,
     ) -> Result<Creation, Fault> {
         let record = login.record;
-        let arguments = session_arguments::<D::Database>(record);
-        lease.run(&self.statements().insert, arguments).await?;
+        let insert = &self.statements().insert;
+        lease.run(insert, session_arguments(insert, record)).await?;
         for key in login.replacing {
             self.replace(&mut lease, key, login).await?;
         }
@@ -78,30 +77,41 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         key: &SessionKey,
         login: &NewLogin<'_>,
     ) -> Result<(), Fault> {
-        let Statements { standing_for, end, .. } = self.statements();
-        let how = End {
-            at: login.record.created,
-            reason: EndReason::Replaced,
-            keep_until: login.ended_until,
-        };
+        let Statements { standing_for, end, follow, .. } = self.statements();
+        let (own, until) = (&login.record.key, login.ended_until);
+        let how = End { at: login.record.created, reason: EndReason::Replaced, keep_until: until };
+        let (mut standing, mut tried) = (*key, None);
         loop {
-            let rows = lease.rows(standing_for, standing_for.arguments(&[key.into()])).await?;
+            let rows =
+                lease.rows(standing_for, standing_for.arguments(&[(&standing).into()])).await?;
+            let Some(row) = rows.first() else { break };
+            let mut row = Columns::<D::Database>::of(row);
+            let read = (|| Ok((row.key()?, row.some_key()?, row.int()?.is_some())))();
+            let (last, successor, is_ended) = read.map_err(Fault::of::<D>)?;
             // Two keys of one browser can stand for one session, which the first has replaced.
-            let Some(row) = rows.first() else { return Ok(()) };
-            let standing = Columns::<D::Database>::of(row).key().map_err(Fault::of::<D>)?;
-            if standing == login.record.key {
-                return Ok(());
+            if last == *own || successor == Some(*own) {
+                break;
             }
-            let successor = Some(&login.record.key);
-            let changed = self.end(lease, end, &how, successor, &[(&standing).into()]).await?;
-            // If another login was quicker, its session is the one to replace.
-            if changed > 0 {
-                return Ok(());
+            match successor {
+                Some(successor) => standing = successor,
+                None if is_ended || tried == Some(last) => break,
+                None => {
+                    let changed = self.end(lease, end, &how, Some(own), &[(&last).into()]).await?;
+                    if changed > 0 {
+                        break;
+                    }
+                    // Another login was quicker, whose session is the one to replace; or it has ended
+                    // with its epoch.
+                    (standing, tried) = (last, Some(last));
+                }
             }
         }
+        // The next time this key is shown, the way is short.
+        lease.run(follow, follow.arguments(&[own.into(), until.into(), key.into()])).await?;
+        Ok(())
     }
 
-    /// Ends as many of the oldest as it takes, or answers `None` if there is no room.
+    /// Ends the sessions that have to make room, and returns them, or `None` if there is no room.
     async fn make_room(
         &self,
         lease: &mut Lease<D>,
@@ -109,29 +119,65 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         limit: SessionLimit,
     ) -> Result<Option<Vec<Arc<SessionRecord>>>, Fault> {
         let record = login.record;
-        // To refuse, it is enough to know that there are so many.
-        let most = match limit.when_full {
-            WhenFull::Refuse => limit.most,
-            WhenFull::EndOldest => usize::MAX,
-        };
-        let oldest = &self.statements().oldest_others_of;
+        let newest = &self.statements().newest_others_of;
         let (user, key) = (record.user.as_str().into(), (&record.key).into());
-        let values = [user, key, record.created.into(), most.into()];
-        let mut rows = lease.rows(oldest, oldest.arguments(&values)).await?;
-        let surplus = (rows.len() + 1).saturating_sub(limit.most);
-        if surplus > 0 && limit.when_full == WhenFull::Refuse {
-            return Ok(None);
-        }
-        rows.truncate(surplus);
-        let oldest: Vec<_> = rows.into_iter().map(read::<D>).collect::<Result<_, _>>()?;
+        let values = [user, key, record.created.into(), limit.reads().into()];
+        let rows = lease.rows(newest, newest.arguments(&values)).await?;
+        let newest: Vec<_> = rows.into_iter().map(read::<D>).collect::<Result<_, _>>()?;
         let how =
             End { at: record.created, reason: EndReason::Limit, keep_until: login.ended_until };
-        for some in oldest.chunks(ENDS_AT_ONCE) {
-            let end = end_some::<D>(some.len(), &self.shared.names);
-            let keys: Vec<Value<'_>> = some.iter().map(|old| (&old.key).into()).collect();
-            self.end(lease, &end, &how, None, &keys).await?;
+        match limit.room(newest) {
+            Room::None => Ok(None),
+            Room::After(ends) => {
+                if !ends.is_empty() {
+                    let end = end_some::<D>(ends.len(), &self.shared.names);
+                    let keys: Vec<Value<'_>> = ends.iter().map(|old| (&old.key).into()).collect();
+                    self.end(lease, &end, &how, None, &keys).await?;
+                }
+                Ok(Some(ends))
+            }
+            Room::AfterAllBut { stay, ended } => {
+                let stay: Vec<_> =
+                    stay.iter().map(|other| &other.key).chain([&record.key]).collect();
+                self.raise(lease, &record.user, &stay, &how).await?;
+                Ok(Some(ended))
+            }
         }
-        Ok(Some(oldest))
+    }
+
+    /// Ends all of a user's sessions but these, by the next epoch.
+    async fn raise(
+        &self,
+        lease: &mut Lease<D>,
+        user: &UserId,
+        stay: &[&SessionKey],
+        end: &End,
+    ) -> Result<(), Fault> {
+        let Statements { epoch, raise, any_open_of, first_epoch, .. } = self.statements();
+        let user = Value::from(user.as_str());
+        // Nobody else changes it: transactions of this kind wait for each other.
+        let rows = lease.rows(epoch, epoch.arguments(&[user])).await?;
+        let number = |row| Columns::<D::Database>::of(row).int().map_err(Fault::of::<D>);
+        let before = rows.first().map(number).transpose()?.flatten();
+        let write = if before.is_some() { raise } else { first_epoch };
+        if before.is_none()
+            && lease.rows(any_open_of, any_open_of.arguments(&[user])).await?.is_empty()
+        {
+            return Ok(());
+        }
+        let before = u64::try_from(before.unwrap_or(0)).unwrap_or(0);
+        let next = Epoch { number: before, end: None }.raised(end).number;
+        let [before, next] = [before, next].map(|number| Value::Int(i64::try_from(number).ok()));
+        let (reason, until) = (end.reason.as_str().into(), end.keep_until.into());
+        let values = [end.at.into(), reason, until, user, next];
+        lease.run(write, write.arguments(&values)).await?;
+        for some in stay.chunks(ENDS_AT_ONCE) {
+            let carry = carry::<D>(some.len(), &self.shared.names);
+            let keys = some.iter().map(|key| Value::from(*key));
+            let values: Vec<_> = [user, before, next].into_iter().chain(keys).collect();
+            lease.run(&carry, carry.arguments(&values)).await?;
+        }
+        Ok(())
     }
 
     /// The user's replays that were not told yet, which are told by this.
@@ -249,6 +295,17 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         Ok(lived)
     }
 
+    async fn raise_once(
+        &self,
+        mut lease: Lease<D>,
+        user: &UserId,
+        but: Option<&SessionKey>,
+        end: &End,
+    ) -> Result<(), Fault> {
+        self.raise(&mut lease, user, but.as_slice(), end).await?;
+        lease.finish().await
+    }
+
     async fn end_all(
         &self,
         statements: [&Statement<D>; 2],
@@ -260,6 +317,49 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         });
         let lived = ended.await.answer::<D>()?;
         Ok(usize::try_from(lived).unwrap_or(usize::MAX))
+    }
+}
+
+impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
+    /// Removes rows, and returns how many.
+    async fn purged(
+        &self,
+        purge: &Statement<D>,
+        values: &[Value<'_>],
+    ) -> Result<usize, StoreError> {
+        // Within a transaction of our own, no gaps between rows are locked.
+        let removed = self.write(self.deadline(), Write::Many, |mut lease| {
+            let arguments = purge.arguments(values);
+            Box::pin(async move {
+                let removed = lease.run(purge, arguments).await?;
+                lease.finish().await.map(|()| removed)
+            })
+        });
+        let removed = removed.await.answer::<D>()?;
+        Ok(usize::try_from(removed).unwrap_or(usize::MAX))
+    }
+
+    /// Removes sessions that ended together, of one user after the other.
+    async fn tidied(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
+        let Statements { untidy, tidy, tidied, .. } = self.statements();
+        let mut removed = 0;
+        while removed < most {
+            let none = || untidy.arguments(&[before.into()]);
+            let row = self.row(self.deadline(), untidy, none).await.answer::<D>()?;
+            let Some(row) = row else { break };
+            let mut row = Columns::<D::Database>::of(&row);
+            let read = (|| Ok((row.text()?, row.int()?)))();
+            let (user, epoch) = read.map_err(Fault::of::<D>).answer::<D>()?;
+            let (user, epoch) = (Value::from(user.as_str()), Value::Int(epoch));
+            let some = self.purged(tidy, &[user, epoch, (most - removed).into()]).await?;
+            if removed + some < most {
+                let values = [user, epoch];
+                let done = self.run(self.deadline(), tidied, || tidied.arguments(&values));
+                done.await.answer::<D>()?;
+            }
+            removed += some;
+        }
+        Ok(removed)
     }
 }
 
@@ -317,22 +417,14 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
         user: &UserId,
         but: Option<&SessionKey>,
         end: &End,
-    ) -> Result<usize, StoreError> {
+    ) -> Result<(), StoreError> {
         if !D::takes(user.as_str()) {
-            return Ok(0);
+            return Ok(());
         }
-        let statements = self.statements();
-        let user = Value::from(user.as_str());
-        match but {
-            None => {
-                let all = [&statements.end_live_of, &statements.end_all_of];
-                self.end_all(all, end, &[&[user]]).await
-            }
-            Some(key) => {
-                let others = [&statements.end_live_others_of, &statements.end_others_of];
-                self.end_all(others, end, &[&[user, key.into()]]).await
-            }
-        }
+        let ended = self.write(self.deadline(), Write::ForUser(user), |lease| {
+            Box::pin(self.raise_once(lease, user, but, end))
+        });
+        ended.await.answer::<D>()
     }
 
     async fn list(
@@ -352,17 +444,10 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
     }
 
     async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
-        let purge = &self.statements().purge;
-        let values = [before.into(), most.into()];
-        // Within a transaction of our own, no gaps between rows are locked.
-        let removed = self.write(self.deadline(), Write::Many, |mut lease| {
-            let arguments = purge.arguments(&values);
-            Box::pin(async move {
-                let removed = lease.run(purge, arguments).await?;
-                lease.finish().await.map(|()| removed)
-            })
-        });
-        let removed = removed.await.answer::<D>()?;
-        Ok(usize::try_from(removed).unwrap_or(usize::MAX))
+        let purged = self.purged(&self.statements().purge, &[before.into(), most.into()]).await?;
+        if purged == most {
+            return Ok(purged);
+        }
+        Ok(purged + self.tidied(before, most - purged).await?)
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
-use sqlx::{Error, Pool, SqlStr};
+use sqlx::{Database, Error, Pool, SqlStr};
 use tokio::time::Instant;
 use tower_keep_core::{Account, StoreError, StoreErrorKind, UserId};
 
@@ -148,7 +148,8 @@ impl<D: Dialect, U> SqlStore<D, U> {
         Ok(self.read(deadline, Most::One, statement, arguments).await?.pop())
     }
 
-    /// Reads; once more if the connection turns out to have died while it was idle.
+    /// Reads; once more if the connection turns out to have died while it was idle, and as often as there
+    /// may be connections that know the tables as they were.
     async fn read(
         &self,
         deadline: Instant,
@@ -156,7 +157,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
         statement: &Statement<D>,
         arguments: impl Fn() -> Result<ArgumentsOf<D>, Error>,
     ) -> Result<Vec<RowOf<D>>, Fault> {
-        let mut tested = false;
+        let (mut tested, mut stale) = (false, most_connections(&self.shared.pools.reads));
         loop {
             let attempt = async {
                 let mut lease = self.reader(deadline, tested).await?;
@@ -170,6 +171,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
                 lease.finish().await.map(|()| rows)
             };
             match attempt.await {
+                Err(fault) if stale > 0 && fault.is_stale() => stale -= 1,
                 Err(fault) if !tested && fault.is_lost_before() => tested = true,
                 answer => return answer,
             }
@@ -229,8 +231,9 @@ impl<D: Dialect, U> SqlStore<D, U> {
         .await
     }
 
-    /// Writes, and again where nothing can have been written: while others are in the way, and once if
-    /// the connection was dead before a transaction.
+    /// Writes, and again where nothing can have been written: while others are in the way, once if the
+    /// connection was dead before a transaction, and as often as there may be connections that know the
+    /// tables as they were.
     pub(crate) async fn write<'a, T>(
         &'a self,
         deadline: Instant,
@@ -243,6 +246,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
         };
         let begins = self.shared.settings.transaction_pooling || !matches!(write, Write::One);
         let (mut tries, mut tested) = (1, false);
+        let mut stale = most_connections(&self.shared.pools.writes);
         loop {
             let attempt = async {
                 let mut lease = self.writer(deadline, tested).await?;
@@ -254,11 +258,17 @@ impl<D: Dialect, U> SqlStore<D, U> {
             };
             match attempt.await {
                 Err(fault) if tries < TRIES && fault.is_contended() => tries += 1,
+                Err(fault) if stale > 0 && fault.is_stale() => stale -= 1,
                 Err(fault) if !tested && fault.is_lost_before() => tested = true,
                 done => return done,
             }
         }
     }
+}
+
+/// How many connections a pool holds at most.
+fn most_connections<DB: Database>(pool: &Pool<DB>) -> u32 {
+    pool.options().get_max_connections()
 }
 
 /// How many rows are asked for.

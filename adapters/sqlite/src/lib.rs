@@ -62,10 +62,11 @@ use std::time::Duration;
 use sqlx::error::DatabaseError;
 use sqlx::sqlite::{
     Sqlite, SqliteConnectOptions, SqliteJournalMode, SqliteQueryResult, SqliteSynchronous,
+    SqliteTypeInfo,
 };
-use sqlx::{ConnectOptions, Error};
+use sqlx::{ConnectOptions, Error, TypeInfo as _};
 use tower_keep_core::{Account, StoreErrorKind};
-use tower_keep_sql::{Cause, Dialect, Names, Pools, Settings, SqlStore, SqlStoreBuilder};
+use tower_keep_sql::{Cause, Dialect, Names, Pools, Sample, Settings, SqlStore, SqlStoreBuilder};
 
 /// Users and session records in one SQLite database.
 ///
@@ -98,6 +99,9 @@ impl Dialect for SqliteDialect {
     const FORGET: &'static str = "";
     const PURGE: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
         (SELECT session_key FROM {sessions} WHERE expires <= $1 LIMIT $2)";
+    const TIDY: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
+        (SELECT session_key FROM {sessions} WHERE user_id = $1 AND epoch < $2 AND ended_at IS NULL \
+        LIMIT $3)";
 
     fn placeholder(number: usize) -> String {
         format!("?{number}")
@@ -108,8 +112,8 @@ impl Dialect for SqliteDialect {
     }
 
     /// A column holds what was put into it, so its declared type says what is probable.
-    fn sample(column_type: &str) -> Option<String> {
-        let sample = match column_type {
+    fn sample(column: &SqliteTypeInfo) -> Sample {
+        let sample = match column.name() {
             "INTEGER" | "BOOLEAN" => "0",
             "REAL" => "0.5",
             "TEXT" => "''",
@@ -117,9 +121,14 @@ impl Dialect for SqliteDialect {
             "DATETIME" => "'1970-01-01 00:00:00'",
             "DATE" => "'1970-01-01'",
             "TIME" => "'00:00:00'",
-            _ => return None,
+            // Of no type, or one that depends on the row.
+            _ => return Sample::Unlike(&[]),
         };
-        Some(sample.to_owned())
+        Sample::of(sample)
+    }
+
+    fn padded(_column: &SqliteTypeInfo) -> Option<[String; 2]> {
+        None
     }
 
     /// SQLite has one writer at a time, who writes from the beginning, so that what is read does not

@@ -1,7 +1,6 @@
 //! What a file does that memory does not: it outlives the process, and can be wrong.
 
 use std::borrow::Cow;
-use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
@@ -88,7 +87,7 @@ async fn what_cannot_be_opened_is_a_clear_error() {
     let missing = directory.path().join("nowhere").join("keep.db");
     let error = open(&missing).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
-    assert!(error.source().is_some_and(|source| source.to_string().contains("unable to open")));
+    assert!(error.to_string().contains("unable to open"), "{error}");
     let text = directory.path().join("text.db");
     std::fs::write(&text, "this is no database, and longer than the header of one would be")
         .unwrap();

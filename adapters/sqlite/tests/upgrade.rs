@@ -31,6 +31,7 @@ impl Dialect for Later {
     const RECOVERS: bool = SqliteDialect::RECOVERS;
     const FORGET: &'static str = SqliteDialect::FORGET;
     const PURGE: &'static str = SqliteDialect::PURGE;
+    const TIDY: &'static str = SqliteDialect::TIDY;
 
     fn placeholder(number: usize) -> String {
         SqliteDialect::placeholder(number)

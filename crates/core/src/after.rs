@@ -5,8 +5,8 @@
 //! changes records itself says the same in the database's words.
 
 use crate::{
-    EndReason, Ended, Rotation, Seen, SessionKey, SessionLimit, SessionRecord, Timestamp, Touch,
-    WhenFull,
+    EndReason, Ended, MOST_AT_ONCE, Rotation, Seen, SessionKey, SessionLimit, SessionRecord,
+    Timestamp, Touch, WhenFull,
 };
 
 impl Rotation {
@@ -79,17 +79,73 @@ impl SessionRecord {
     }
 }
 
+impl SessionRecord {
+    /// Whether no request has used it since the login, as far as is known: its response may have been
+    /// lost on the way, so nobody may have its cookies.
+    pub fn is_unused(&self) -> bool {
+        self.generation == 0 && self.seen_at.is_none() && self.last_seen == self.created
+    }
+
+    /// The record of a session that was replaced, with the login that stands for it now; `None` if it
+    /// has not ended so, or has this successor already.
+    pub fn followed_by(&self, successor: SessionKey, keep_until: Timestamp) -> Option<Self> {
+        let ended = self.ended.as_ref()?;
+        ended.successor.filter(|earlier| *earlier != successor)?;
+        let ended = Some(Ended { successor: Some(successor), ..ended.clone() });
+        Some(Self { ended, expires: self.expires.max(keep_until), ..self.clone() })
+    }
+}
+
+/// How there is room for one more session; see [`SessionLimit::room`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Room<R> {
+    /// There is none: the login has to be refused.
+    None,
+    /// There is, once these sessions end; the oldest first.
+    After(Vec<R>),
+    /// There is, once all of the user's sessions end but `stay`, by a new [`Epoch`](crate::Epoch):
+    /// they are too many to end one by one. Some of those that end are in `ended`.
+    AfterAllBut {
+        /// The sessions that don't end.
+        stay: Vec<R>,
+        /// Those of the sessions that do which were looked at.
+        ended: Vec<R>,
+    },
+}
+
 impl SessionLimit {
-    /// Of a user's live sessions those that have to end so that there is room for one more, the oldest
-    /// first; `None` if a login has to be refused instead.
-    pub fn surplus<R: AsRef<SessionRecord>>(&self, mut live: Vec<R>) -> Option<Vec<R>> {
-        let surplus = (live.len() + 1).saturating_sub(self.most);
-        if surplus > 0 && self.when_full == WhenFull::Refuse {
-            return None;
+    /// How many of a user's live sessions, the newest by `created` first, a store has to read for
+    /// [`room`](Self::room). It does not depend on how many there are.
+    pub fn reads(&self) -> usize {
+        self.most.saturating_add(MOST_AT_ONCE)
+    }
+
+    /// Decides how there is room for one more session: the plan of a login, for every store.
+    ///
+    /// `newest` are the user's live sessions in any order, without those that the login replaces: all
+    /// of them, or as many of the newest as [`reads`](Self::reads) says.
+    pub fn room<R: AsRef<SessionRecord>>(&self, mut newest: Vec<R>) -> Room<R> {
+        let is_all = newest.len() < self.reads();
+        let surplus = (newest.len() + 1).saturating_sub(self.most);
+        newest.sort_by_key(|record| record.as_ref().created);
+        match self.when_full {
+            WhenFull::Refuse => {
+                let (unused, used): (Vec<_>, Vec<_>) =
+                    newest.into_iter().partition(|record| record.as_ref().is_unused());
+                if used.len() >= self.most || !is_all {
+                    return Room::None;
+                }
+                Room::After(unused.into_iter().take(surplus).collect())
+            }
+            WhenFull::EndOldest if is_all => {
+                newest.truncate(surplus);
+                Room::After(newest)
+            }
+            WhenFull::EndOldest => {
+                let stay = newest.split_off(surplus);
+                Room::AfterAllBut { stay, ended: newest }
+            }
         }
-        live.sort_by_key(|record| record.as_ref().created);
-        live.truncate(surplus);
-        Some(live)
     }
 }
 
@@ -207,19 +263,87 @@ mod tests {
         assert!(!told.is_untold() && told.told().is_none());
     }
 
+    fn used(created: u32) -> Arc<SessionRecord> {
+        let created = NOW.plus(created);
+        Arc::new(SessionRecord { created, last_seen: created, seen_at: Some(created), ..record() })
+    }
+
+    fn created(records: &[Arc<SessionRecord>]) -> Vec<u32> {
+        records.iter().map(|old| old.created.since(NOW)).collect()
+    }
+
     #[test]
     fn a_limit_leaves_room_for_one_more() {
-        let live: Vec<_> = [30, 10, 20]
-            .map(|created| Arc::new(SessionRecord { created: NOW.plus(created), ..record() }))
-            .into();
-        let ends = |most, when_full| {
-            let surplus = SessionLimit { most, when_full }.surplus(live.clone())?;
-            Some(surplus.iter().map(|old| old.created.since(NOW)).collect::<Vec<_>>())
-        };
+        let live: Vec<_> = [30, 10, 20].map(used).into();
         for (most, oldest) in [(1, &[10, 20, 30][..]), (2, &[10, 20]), (3, &[10]), (4, &[])] {
-            assert_eq!(ends(most, WhenFull::EndOldest).as_deref(), Some(oldest));
-            let refused = ends(most, WhenFull::Refuse);
-            assert_eq!(refused.as_deref(), oldest.is_empty().then_some(oldest));
+            let room = |when_full| SessionLimit { most, when_full }.room(live.clone());
+            let Room::After(ends) = room(WhenFull::EndOldest) else { panic!("they are few") };
+            assert_eq!(created(&ends), oldest);
+            let refused = room(WhenFull::Refuse) == Room::None;
+            assert_eq!(refused, !oldest.is_empty(), "{most}");
+        }
+    }
+
+    #[test]
+    fn a_session_that_was_never_used_keeps_nobody_out() {
+        let unused = |at: u32| {
+            let created = NOW.plus(at);
+            Arc::new(SessionRecord {
+                created,
+                last_seen: created,
+                generation: 0,
+                seen_at: None,
+                ..record()
+            })
+        };
+        let room = |most, live: Vec<_>| {
+            let limit = SessionLimit { most, when_full: WhenFull::Refuse };
+            match limit.room(live) {
+                Room::After(ends) => Some(created(&ends)),
+                _ => None,
+            }
+        };
+        assert_eq!(room(1, vec![unused(1)]), Some(vec![1]));
+        assert_eq!(room(2, vec![used(1), unused(3), unused(2)]), Some(vec![2, 3]));
+        assert_eq!(
+            room(3, vec![used(1), unused(3), unused(2)]),
+            Some(vec![2]),
+            "no more than it takes"
+        );
+        assert_eq!(room(1, vec![used(1), unused(2)]), None, "the used ones are enough");
+        assert!(!used(1).is_unused());
+        let touched = SessionRecord { last_seen: NOW.plus(9), ..(*unused(1)).clone() };
+        let rotated = SessionRecord { generation: 1, ..(*unused(1)).clone() };
+        assert!(!touched.is_unused() && !rotated.is_unused() && unused(1).is_unused());
+    }
+
+    #[test]
+    fn of_very_many_sessions_all_end_at_once_but_the_newest() {
+        let limit = SessionLimit { most: 3, when_full: WhenFull::EndOldest };
+        let read: Vec<_> = (0..limit.reads() as u32).rev().map(used).collect();
+        let Room::AfterAllBut { stay, ended } = limit.room(read.clone()) else {
+            panic!("they are too many to end one by one")
+        };
+        assert_eq!(created(&stay), [101, 102], "one place is for the new one");
+        assert_eq!((ended.len(), created(&ended[..1])), (101, vec![0]));
+        let refuse = SessionLimit { when_full: WhenFull::Refuse, ..limit };
+        assert_eq!(refuse.room(read), Room::None);
+    }
+
+    #[test]
+    fn who_was_replaced_stands_for_the_latest_login() {
+        let (first, second) = (SessionKey::new([2; 32]), SessionKey::new([3; 32]));
+        let replaced = end(EndReason::Replaced).after(&record(), Some(first)).unwrap();
+        let followed = replaced.followed_by(second, NOW.plus(90)).unwrap();
+        assert_eq!(followed.ended.as_ref().and_then(|ended| ended.successor), Some(second));
+        assert_eq!(followed.expires, NOW.plus(90));
+        assert_eq!(
+            replaced.followed_by(second, NOW).map(|after| after.expires),
+            Some(NOW.plus(20))
+        );
+        assert_eq!(replaced.followed_by(first, NOW.plus(90)), None, "it has that one already");
+        for other in [record(), ended(EndReason::LoggedOut)] {
+            assert_eq!(other.followed_by(second, NOW.plus(90)), None);
         }
     }
 }

@@ -32,7 +32,8 @@
 //! | changing a stored user | [`UserDirectory::modify`]; their password: [`PasswordStore`] |
 //! | what a store of sessions must do | [`SessionStore`]; with users, [`LoginStore`] |
 //! | what a session is | [`SessionRecord`] |
-//! | what a call makes of it | [`Rotation::after`], [`Touch::after`], [`Seen::after`], [`End::after`] |
+//! | what a call makes of it | [`Rotation::after`], [`Touch::after`], [`Seen::after`], [`End::after`], [`SessionLimit::room`] |
+//! | how all of a user's sessions end by one write | [`Epoch`] |
 //! | users here, sessions there | [`Apart`] |
 //! | a closure as a store | [`user_loader`] |
 //! | how a store fails | [`StoreError`], [`StoreErrorKind`] |
@@ -44,6 +45,7 @@ mod account;
 mod after;
 mod apart;
 mod clock;
+mod epoch;
 mod error;
 mod password;
 mod session;
@@ -55,18 +57,20 @@ mod user_id;
 mod user_loader;
 
 pub use account::Account;
+pub use after::Room;
 pub use apart::Apart;
 /// The attribute that the store traits are written with, so that an adapter names one version.
 pub use async_trait::async_trait;
 pub use clock::{Clock, SystemClock};
+pub use epoch::Epoch;
 pub use error::{StoreError, StoreErrorKind};
 pub use password::{
     OwnPasswords, PasswordChange, PasswordStore, PasswordUser, PasswordWrite, own_passwords,
 };
 pub use session::{EndReason, Ended, SessionKey, SessionRecord};
 pub use session_store::{
-    CLOCK_SKEW, Creation, End, LoginStore, NewLogin, Rotated, Rotation, Seen, SessionLimit,
-    SessionStore, StoredLogin, Touch, WhenFull,
+    CLOCK_SKEW, Creation, End, LoginStore, MOST_AT_ONCE, NewLogin, Rotated, Rotation, Seen,
+    SessionLimit, SessionStore, StoredLogin, Touch, WhenFull,
 };
 pub use store::{ChangeUser, Modified, UserDirectory, UserDirectoryExt, UserFinder, UserStore};
 pub use timestamp::Timestamp;

@@ -13,6 +13,10 @@ use crate::{
 /// store that drops records by itself waits as long.
 pub const CLOCK_SKEW: u32 = 300;
 
+/// A call that would end, or report, more sessions than this one by one does it otherwise: the work
+/// of a call does not grow with how many sessions a user has.
+pub const MOST_AT_ONCE: usize = 100;
+
 /// Keeps session records, so that a login can be ended from outside its browser.
 ///
 /// What every method keeps to:
@@ -38,17 +42,19 @@ pub trait SessionStore: Send + Sync {
     /// Each session in `replacing` that has not ended ends now for
     /// [`Replaced`](EndReason::Replaced), with the new key as its successor, and is kept until
     /// `ended_until`. One that has a successor already stands for that one, and so on: of two
-    /// logins at once in one browser, one remains. Unknown keys count for nothing.
+    /// logins at once in one browser, one remains. From then on it has the new key as its successor,
+    /// and is kept at least until `ended_until`; so however many logins show the same old cookie, one
+    /// session remains. Unknown keys count for nothing.
     ///
-    /// With a limit, the user's live sessions are counted, those that are being replaced left out.
-    /// Is there no room for one more, then either nothing is written and the answer is
-    /// [`Full`](Creation::Full), or as many as it takes, the oldest by `created` first, end now for
-    /// [`Limit`](EndReason::Limit), are kept until `ended_until`, and are answered. Of equally old
-    /// ones any may end. Concurrent logins never exceed the limit.
+    /// With a limit, [`SessionLimit::room`] decides over the user's live sessions, those that are being
+    /// replaced left out. Either the call writes nothing and returns [`Full`](Creation::Full), or the
+    /// sessions that have to make room end now for [`Limit`](EndReason::Limit) and are kept until
+    /// `ended_until`. Of equally old ones any may end. Concurrent logins never exceed the limit.
     ///
-    /// Answered, and from then on [told](crate::Ended::told), are those of the user's sessions that
-    /// ended for [`Replay`](EndReason::Replay) and were not told yet; each is answered once. All
-    /// records are answered as they were before this call.
+    /// Returns, and marks as [told](crate::Ended::told), the user's sessions that ended for
+    /// [`Replay`](EndReason::Replay) and were not told yet; at most [`MOST_AT_ONCE`] of them, and the
+    /// next login returns more. Each is returned once. All records are returned as they were before
+    /// this call.
     ///
     /// # Errors
     ///
@@ -108,17 +114,22 @@ pub trait SessionStore: Send + Sync {
     /// Faults alone.
     async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize, StoreError>;
 
-    /// Ends all of a user's sessions, or all but one, and answers how many lived until now.
+    /// Ends all of a user's sessions, or all but one: those that are there now, however many, at one
+    /// moment and by a number of writes that does not depend on how many there are. See
+    /// [`Epoch`](crate::Epoch).
+    ///
+    /// A session that ended by itself before stays as it is. Of those that ended together, and are
+    /// ended together once more, the later end may show.
     ///
     /// # Errors
     ///
-    /// Faults alone.
+    /// Returns an error only if the store fails. An unknown user is not an error.
     async fn revoke_all(
         &self,
         user: &UserId,
         but: Option<&SessionKey>,
         end: &End,
-    ) -> Result<usize, StoreError>;
+    ) -> Result<(), StoreError>;
 
     /// The user's [live](SessionRecord::is_live) sessions, the last used first, and no more than
     /// `most`. Those of one second may stand in any order.
@@ -133,8 +144,8 @@ pub trait SessionStore: Send + Sync {
         most: usize,
     ) -> Result<Vec<Arc<SessionRecord>>, StoreError>;
 
-    /// Removes records whose `expires` is not later than `before`, ended or not, and no more than
-    /// `most`; answers how many. Answers 0 only when there are none left that nobody else is removing. It never holds up a login for
+    /// Removes records whose `expires` is not later than `before`, ended or not, those too that ended
+    /// together, and no more than `most`; answers how many. Answers 0 only when there are none left that nobody else is removing. It never holds up a login for
     /// longer than a few milliseconds.
     ///
     /// A store that drops what has expired by itself, [`CLOCK_SKEW`] later at the earliest, may always
@@ -210,7 +221,8 @@ pub struct SessionLimit {
 /// What happens when a user with as many sessions as allowed logs in once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WhenFull {
-    /// The login is refused.
+    /// The login is refused, unless a session has to make room that was never used since its login:
+    /// its response may have been lost.
     Refuse,
     /// The oldest session ends.
     EndOldest,
@@ -221,7 +233,8 @@ pub enum WhenFull {
 pub enum Creation {
     /// It is written. The records are as they were before.
     Created {
-        /// The sessions that ended for the limit.
+        /// The sessions that ended for the limit. If they are more than [`MOST_AT_ONCE`], at least so
+        /// many of them.
         ended: Vec<Arc<SessionRecord>>,
         /// The user's sessions that ended for a replay, of which they don't know yet.
         replays: Vec<Arc<SessionRecord>>,
@@ -327,7 +340,7 @@ macro_rules! forward_sessions {
                 user: &UserId,
                 but: Option<&SessionKey>,
                 end: &End,
-            ) -> Result<usize, StoreError> {
+            ) -> Result<(), StoreError> {
                 forward_sessions!($inner self).revoke_all(user, but, end).await
             }
 

@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
-use tower_keep_core::{CLOCK_SKEW, Seen, SessionKey, SessionStore, StoreError, Timestamp, Touch};
+use tower_keep_core::{
+    CLOCK_SKEW, End, Seen, SessionKey, SessionStore, StoreError, Timestamp, Touch,
+};
 
 /// How many sessions' notes may wait. Beyond, requests write their own.
 const CAPACITY: usize = 65_536;
@@ -48,11 +51,13 @@ pub(crate) struct Upkeep {
 struct Waiting {
     seen: HashMap<SessionKey, Seen>,
     touches: HashMap<SessionKey, Touch>,
+    /// Sessions of logins whose response was not sent.
+    abandoned: HashMap<SessionKey, End>,
 }
 
 impl Waiting {
     fn has_room(&self) -> bool {
-        self.seen.len() + self.touches.len() < CAPACITY
+        self.seen.len() + self.touches.len() + self.abandoned.len() < CAPACITY
     }
 
     fn add(&mut self, marks: &Marks) {
@@ -77,11 +82,19 @@ struct Batch<'a> {
     upkeep: &'a Upkeep,
     seen: Vec<Seen>,
     touches: Vec<Touch>,
+    abandoned: Vec<(SessionKey, End)>,
+}
+
+impl Batch<'_> {
+    fn is_empty(&self) -> bool {
+        self.seen.is_empty() && self.touches.is_empty() && self.abandoned.is_empty()
+    }
 }
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
         let mut waiting = self.upkeep.waiting();
+        waiting.abandoned.extend(self.abandoned.drain(..));
         for seen in self.seen.drain(..) {
             waiting.add(&Marks { seen: Some(seen), touch: None });
         }
@@ -142,6 +155,30 @@ impl Upkeep {
         Ok(())
     }
 
+    /// Ends a session that nobody has the cookies of: a moment later, when a write that was dropped
+    /// with its request has arrived or never will.
+    pub(crate) fn abandon(&self, store: Arc<dyn SessionStore>, key: SessionKey, end: End) {
+        if self.drivers.load(Ordering::Relaxed) > 0 {
+            let mut waiting = self.waiting();
+            if waiting.has_room() {
+                waiting.abandoned.insert(key, end);
+                drop(waiting);
+                self.wake.notify_one();
+                return;
+            }
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            tracing::warn!("a login whose response was not sent is listed until it expires");
+            return;
+        };
+        runtime.spawn(async move {
+            sleep(COLLECT).await;
+            if let Err(error) = store.revoke(&[key], &end).await {
+                log(&error, "a login whose response was not sent is listed until it expires");
+            }
+        });
+    }
+
     /// Writes all that waits now.
     pub(crate) async fn flush<S: SessionStore + ?Sized>(
         &self,
@@ -155,8 +192,12 @@ impl Upkeep {
     async fn write_all<S: SessionStore + ?Sized>(&self, store: &S) -> Result<(), StoreError> {
         loop {
             let mut batch = self.batch();
-            if batch.seen.is_empty() && batch.touches.is_empty() {
+            if batch.is_empty() {
                 return Ok(());
+            }
+            while let Some((key, end)) = batch.abandoned.last() {
+                store.revoke(&[*key], end).await?;
+                batch.abandoned.pop();
             }
             if !batch.seen.is_empty() {
                 store.seen(&batch.seen).await?;
@@ -177,6 +218,7 @@ impl Upkeep {
             upkeep: self,
             seen: seen.iter().filter_map(|key| waiting.seen.remove(key)).collect(),
             touches: touches.iter().filter_map(|key| waiting.touches.remove(key)).collect(),
+            abandoned: waiting.abandoned.drain().collect(),
         }
     }
 

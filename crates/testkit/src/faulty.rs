@@ -259,7 +259,7 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
         user: &UserId,
         but: Option<&SessionKey>,
         end: &End,
-    ) -> Result<usize, StoreError> {
+    ) -> Result<(), StoreError> {
         self.call(Call::RevokeAll, self.inner.revoke_all(user, but, end)).await
     }
 

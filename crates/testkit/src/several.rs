@@ -109,7 +109,7 @@ impl<S: SessionStore> SessionStore for Several<S> {
         user: &UserId,
         but: Option<&SessionKey>,
         end: &End,
-    ) -> Result<usize, StoreError> {
+    ) -> Result<(), StoreError> {
         self.next().revoke_all(user, but, end).await
     }
 

@@ -1,6 +1,7 @@
 //! Every clause fails on a store that breaks it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::task::yield_now;
@@ -45,12 +46,14 @@ struct Broken {
     overlay: Mutex<HashMap<SessionKey, SessionRecord>>,
     /// Users as they were first loaded.
     stale: Mutex<HashMap<UserId, Arc<Account>>>,
+    /// How many logins there were.
+    logins: AtomicUsize,
 }
 
 impl Broken {
     fn store(clause: &'static str) -> Arc<Self> {
-        let (overlay, stale) = Default::default();
-        Arc::new(Self { inner: MemoryStore::new(), clause, overlay, stale })
+        let (overlay, stale, logins) = Default::default();
+        Arc::new(Self { inner: MemoryStore::new(), clause, overlay, stale, logins })
     }
 
     fn breaks(&self, clause: &str) -> bool {
@@ -252,6 +255,20 @@ impl SessionStore for Broken {
                 self.inner.revoke(login.replacing, &end).await?;
                 login.replacing = &[];
             }
+            // Follows no more successors than so many.
+            "however_many_logins_show_one_old_cookie_one_session_remains"
+                if self.logins.fetch_add(1, Ordering::Relaxed) > 1_000 =>
+            {
+                login.replacing = &[];
+            }
+            "a_session_that_was_never_used_keeps_nobody_out" if login.limit.is_some() => {
+                return Ok(Creation::Full);
+            }
+            "far_too_many_sessions_end_at_once_but_the_newest" => login.limit = None,
+            "many_replays_are_told_in_batches" => {
+                self.inner.create(&login).await?;
+                return Ok(created);
+            }
             "a_full_limit_refuses_and_writes_nothing" => login.limit = None,
             "a_full_limit_ends_the_oldest" => {
                 let refuse = |limit| SessionLimit { when_full: WhenFull::Refuse, ..limit };
@@ -383,12 +400,18 @@ impl SessionStore for Broken {
         self.inner.revoke(keys, end).await
     }
 
-    async fn revoke_all(
-        &self,
-        user: &UserId,
-        but: Option<&SessionKey>,
-        end: &End,
-    ) -> Result<usize> {
+    async fn revoke_all(&self, user: &UserId, but: Option<&SessionKey>, end: &End) -> Result<()> {
+        match self.clause {
+            "an_end_of_all_holds_for_every_call" => {
+                return self.inner.revoke_all(user, but, &End { at: end.at.plus(1), ..*end }).await;
+            }
+            "what_stays_at_one_end_of_all_ends_at_the_next" if but.is_some() => return Ok(()),
+            "a_purge_removes_what_ended_together" => {
+                let keep_until = Timestamp::MAX;
+                return self.inner.revoke_all(user, but, &End { keep_until, ..*end }).await;
+            }
+            _ => {}
+        }
         let but = but.filter(|_| !self.breaks("all_sessions_of_a_user_end_but_one"));
         self.inner.revoke_all(user, but, end).await
     }

@@ -220,7 +220,11 @@ async fn what_is_no_value_of_ours_is_corrupt_and_not_quoted() {
     let store = open(&server.url()).await;
     let user = UserId::from("1");
     for write in ["LPUSH", "SET"] {
-        for key in ["keep:{1}:user", "record", "keep:login:ada"] {
+        for key in ["keep:{1}:user", "record", "keep:login:ada", "keep:{1}:epoch"] {
+            // To those who read a record with it, a list in the place of an epoch is none.
+            if (write, key) == ("LPUSH", "keep:{1}:epoch") {
+                continue;
+            }
             ask(server.port(), "FLUSHALL");
             store.insert(&Account::new(1, "ada", "")).await.expect("new");
             let record = begin(&store, "1").await;
@@ -245,11 +249,19 @@ async fn what_is_no_value_of_ours_is_corrupt_and_not_quoted() {
             if key == "record" {
                 results.push(store.list(&user, record.created, 10).await.map(drop));
                 results.push(store.revoke(&[record.key], &end(&record)).await.map(drop));
-                results.push(store.revoke_all(&user, None, &end(&record)).await.map(drop));
                 results.push(store.rotate(&rotation(&record)).await.map(drop));
+                let all = store.revoke_all(&user, None, &end(&record)).await;
+                all.expect("all end, and none is read");
             }
-            for result in results {
-                let error = result.expect_err("it can't be read");
+            if key == "keep:{1}:epoch" {
+                results.push(store.create(&login(&record)).await.map(drop));
+                results.push(store.list(&user, record.created, 10).await.map(drop));
+                results.push(store.revoke(&[record.key], &end(&record)).await.map(drop));
+                results.push(store.rotate(&rotation(&record)).await.map(drop));
+                results.push(store.revoke_all(&user, None, &end(&record)).await.map(drop));
+            }
+            for (index, result) in results.into_iter().enumerate() {
+                let error = result.expect_err(&format!("{write} {key}, call {index}, is read"));
                 assert_eq!(
                     error.kind(),
                     StoreErrorKind::Corrupt,

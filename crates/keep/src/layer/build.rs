@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use ipnet::IpNet;
-use tower_keep_core::{AuthUser, LoginStore, SessionLimit, UserStore};
+use tower_keep_core::{AuthUser, LoginStore, SessionLimit, UserStore, WhenFull};
 
 use super::builder::Settings;
 use super::{Config, LoginLayer, LoginLayerBuilder};
@@ -153,6 +153,7 @@ impl<U: AuthUser> Settings<U> {
             refresh_remember: self.refresh_remember,
             grace,
             touch: idle.map_or(touch, |idle| touch.min((idle / 10).max(1))),
+            notes_first_use: self.limit.is_some_and(|limit| limit.when_full == WhenFull::Refuse),
         })
     }
 }

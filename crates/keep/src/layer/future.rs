@@ -18,11 +18,12 @@ pin_project! {
         login: Option<Login<U>>,
     }
 
-    /// A request that is dropped gets no response, so its handle must not log anybody in.
+    /// A request that is dropped, by a hang-up, a time-out or a panic, gets no response: its handle must
+    /// not log anybody in, and a login that it has begun is nobody's.
     impl<F, U> PinnedDrop for LoginFuture<F, U> {
         fn drop(this: Pin<&mut Self>) {
             if let Some(login) = this.project().login.take() {
-                login.seal();
+                login.abandon();
             }
         }
     }
@@ -47,7 +48,7 @@ where
         if let Some(login) = this.login.take() {
             match &mut result {
                 Ok(response) => login.write_to(response.headers_mut()),
-                Err(_) => login.seal(),
+                Err(_) => login.abandon(),
             }
         }
         Poll::Ready(result)

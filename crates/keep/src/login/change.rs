@@ -71,6 +71,7 @@ impl<U: AuthUser> Login<U> {
             }
             let identity = std::mem::replace(&mut state.identity, Identity::Anonymous);
             state.decide(Identity::Anonymous, Cookies::cleared());
+            state.begun = None;
             match identity {
                 Identity::Session { user, .. } => Some(user),
                 Identity::Loader { .. } | Identity::Anonymous => None,

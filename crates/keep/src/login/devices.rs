@@ -6,6 +6,7 @@ use tower_keep_core::{AuthUser, EndReason, SessionRecord, Timestamp, UserId};
 
 use super::handle::Login;
 use super::state::{Current, Identity};
+use super::tracked;
 use crate::layer::Config;
 use crate::sessions::{SessionInfo, Sessions, handle_of};
 use crate::{Fault, LoginLayer};
@@ -52,27 +53,28 @@ impl<U: AuthUser> Login<U> {
         config.end(sessions, &user, handle).await
     }
 
-    /// Ends all sessions of the user who is logged in but this one; answers how many.
+    /// Ends all sessions of the user who is logged in but this one: one write, however many there are.
+    /// Does nothing if nobody is logged in.
     ///
     /// # Errors
     ///
-    /// As [`sessions`](Self::sessions).
-    pub async fn end_other_sessions(&self) -> Result<usize, Fault> {
+    /// Returns an error in the cases of [`sessions`](Self::sessions). Then nothing has ended, as far as
+    /// is known.
+    pub async fn end_other_sessions(&self) -> Result<(), Fault> {
         let (config, sessions) = (self.config(), self.records()?);
-        let Some((user, current)) = self.whose().await? else { return Ok(0) };
+        let Some((user, current)) = self.whose().await? else { return Ok(()) };
         config.end_all(sessions, &user, current.as_deref()).await
     }
 
-    /// Ends all sessions of the user who is logged in, and logs out; answers how many there were.
+    /// Ends all sessions of the user who is logged in, logs out, and returns who it was; `None` if
+    /// nobody was logged in.
     ///
     /// # Errors
     ///
-    /// As [`sessions`](Self::sessions) and [`log_out`](Self::log_out).
-    pub async fn end_all_sessions(&self) -> Result<usize, Fault> {
-        let others = self.end_other_sessions().await?;
-        let this = matches!(self.state().identity, Identity::Session { .. });
-        self.log_out().await?;
-        Ok(others + usize::from(this))
+    /// Returns an error in the cases of [`sessions`](Self::sessions), and if the response's head is
+    /// written.
+    pub async fn end_all_sessions(&self) -> Result<Option<Arc<U>>, Fault> {
+        tracked::end_all(self, self.records()?).await
     }
 
     fn records(&self) -> Result<&Sessions<U>, Fault> {
@@ -114,11 +116,12 @@ impl<U: AuthUser> LoginLayer<U> {
         self.config.end(self.records()?, user, handle).await
     }
 
-    /// Ends all sessions of this user, on every device, from the next request on; answers how many.
+    /// Ends all sessions of this user, on every device, from the next request on: one write, however
+    /// many there are.
     ///
     /// ```
     /// # use tower_keep::{Account, Fault, LoginLayer, UserId};
-    /// async fn lock_out(auth: &LoginLayer<Account>, user: &UserId) -> Result<usize, Fault> {
+    /// async fn lock_out(auth: &LoginLayer<Account>, user: &UserId) -> Result<(), Fault> {
     ///     auth.end_all_sessions_of(user).await
     /// }
     /// ```
@@ -126,7 +129,7 @@ impl<U: AuthUser> LoginLayer<U> {
     /// # Errors
     ///
     /// As [`sessions_of`](Self::sessions_of).
-    pub async fn end_all_sessions_of(&self, user: &UserId) -> Result<usize, Fault> {
+    pub async fn end_all_sessions_of(&self, user: &UserId) -> Result<(), Fault> {
         self.config.end_all(self.records()?, user, None).await
     }
 
@@ -232,7 +235,7 @@ impl<U: AuthUser> Config<U> {
         sessions: &Sessions<U>,
         user: &UserId,
         but: Option<&SessionRecord>,
-    ) -> Result<usize, Fault> {
+    ) -> Result<(), Fault> {
         let end = self.ending(EndReason::Ended);
         Ok(sessions.store.revoke_all(user, but.map(|record| &record.key), &end).await?)
     }

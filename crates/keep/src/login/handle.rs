@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::Extensions;
 use tokio::sync::Notify;
-use tower_keep_core::AuthUser;
+use tower_keep_core::{AuthUser, EndReason, SessionKey};
 
 use super::resolve::Purpose;
 use super::snapshot::{Genuine, Presented, Snapshot};
@@ -131,9 +131,27 @@ impl<U> Login<U> {
         if self.state().sealed { Err(Fault::TOO_LATE) } else { Ok(changing) }
     }
 
-    /// No cookie can be set any more.
-    pub(crate) fn seal(&self) {
-        self.state().sealed = true;
+    /// There is no response: no cookie can be set any more, and a login in this request is nobody's.
+    pub(crate) fn abandon(&self) {
+        let begun = {
+            let mut state = self.state();
+            state.sealed = true;
+            state.begun.take()
+        };
+        if let Some(key) = begun {
+            self.abandon_session(key);
+        }
+    }
+}
+
+impl<U> Login<U> {
+    /// Ends a session whose cookies have reached nobody, behind the caller's back.
+    pub(super) fn abandon_session(&self, key: SessionKey) {
+        let config = self.config();
+        if let Some(sessions) = &config.sessions {
+            let end = config.ending(EndReason::LoggedOut);
+            sessions.upkeep.abandon(sessions.store.clone(), key, end);
+        }
     }
 }
 

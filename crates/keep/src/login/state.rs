@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
-use tower_keep_core::SessionRecord;
+use tower_keep_core::{SessionKey, SessionRecord};
 
 use crate::Fault;
 use crate::cookie::{RememberTerms, SessionId, Visit};
@@ -107,6 +107,8 @@ pub(super) struct State<U> {
     /// After this moment, in seconds since 1970, the login's cookies no longer go out: a slow response
     /// must not put old ones in the place of newer ones.
     pub(super) cookies_until: u32,
+    /// The session of a login in this request whose cookies have not gone out yet.
+    pub(super) begun: Option<SessionKey>,
     /// The request loaders were asked, so the response depends on what they read.
     pub(super) asked_loaders: bool,
     /// The handler has logged somebody in or out; what is resolved later no longer counts.
@@ -128,6 +130,7 @@ impl<U> State<U> {
             remember: Change::Keep,
             visit: Change::Keep,
             cookies_until: u32::MAX,
+            begun: None,
             asked_loaders: false,
             decided: false,
             sealed: false,

@@ -12,6 +12,8 @@ impl<U: AuthUser> Login<U> {
     pub(crate) fn write_to(&self, headers: &mut HeaderMap) {
         let mut state = self.state();
         state.sealed = true;
+        // From here on it is not known whether the cookies arrive.
+        state.begun = None;
         // A body that is still to be sent, or a task, may ask later, when no header can follow.
         let is_kept = self.is_kept();
         if !self.was_looked_at() && !is_kept {

@@ -191,6 +191,7 @@ fn policy() -> Policy {
         refresh_remember: false,
         grace: GRACE,
         touch: u32::MAX,
+        notes_first_use: false,
     }
 }
 

@@ -27,6 +27,9 @@ pub(crate) struct Policy {
     pub(crate) grace: u32,
     /// How old a record's note of its last use may get.
     pub(crate) touch: u32,
+    /// Whether the first use of a session is noted: where one that was never used makes room for
+    /// another.
+    pub(crate) notes_first_use: bool,
 }
 
 impl Policy {

@@ -316,7 +316,7 @@ impl<'a> Rules<'a> {
         }
         let unused = self.seen.now.saturating_sub(record.last_seen.as_secs());
         self.verdict.is_touched = unused >= self.touch_interval(record);
-        self.verdict.is_seen = is_current && is_unseen(record);
+        self.verdict.is_seen = is_current && self.is_unseen(record);
         let is_changed = fresh != terms.fresh || flags != terms.flags;
         let is_renewed = self.policy.persistent && self.verdict.is_touched;
         // Only of the present generation: an older one would come in the place of a newer one.
@@ -410,7 +410,7 @@ impl<'a> Rules<'a> {
             if is_due && !self.seen.is_leaving {
                 return Step::Rotate;
             }
-            self.verdict.is_seen = is_unseen(&record) && !self.seen.is_leaving;
+            self.verdict.is_seen = self.is_unseen(&record) && !self.seen.is_leaving;
             return self.restore(held, held.slot.is_previous());
         }
         if is_previous(p, &record) {
@@ -493,6 +493,12 @@ impl<'a> Rules<'a> {
     }
 
     /// A login in the same browser is so recent that its cookies may still be on the way.
+    /// Whether it is to be noted that a browser holds this generation. The first one has no predecessor
+    /// that could end.
+    fn is_unseen(&self, record: &SessionRecord) -> bool {
+        record.seen_at.is_none() && (record.rotated_at.is_some() || self.policy.notes_first_use)
+    }
+
     fn is_just_replaced(&self, ended: &Ended) -> bool {
         ended.reason == EndReason::Replaced
             && self.seen.now.saturating_sub(ended.at.as_secs()) <= self.policy.grace
@@ -518,11 +524,6 @@ impl<'a> Rules<'a> {
 /// browser already, and nobody has shown that the step has arrived, it is not taken again.
 pub(crate) fn confirming_rotates(record: &SessionRecord, shown: Option<u32>) -> bool {
     shown == Some(record.generation) || record.seen_at.is_some()
-}
-
-/// The first generation has no predecessor, so nobody needs to know that it was seen.
-fn is_unseen(record: &SessionRecord) -> bool {
-    record.rotated_at.is_some() && record.seen_at.is_none()
 }
 
 fn is_previous(generation: u32, record: &SessionRecord) -> bool {

@@ -81,7 +81,11 @@ pub(in crate::login) async fn begin<U: AuthUser>(
         limit: sessions.limit,
     };
     let end = config.ending(EndReason::LoggedOut);
-    let creation = match sessions.store.create(&new).await {
+    // Dropped in the middle, the record may have been written all the same.
+    let mut unanswered = Unanswered { login, key: Some(record.key) };
+    let created = sessions.store.create(&new).await;
+    unanswered.key = None;
+    let creation = match created {
         Err(error) if error.kind() == StoreErrorKind::Timeout => {
             // It may have been written all the same, and would take the user's place of a session
             // that nobody holds.
@@ -110,6 +114,7 @@ pub(in crate::login) async fn begin<U: AuthUser>(
         let mut state = login.state();
         if !state.sealed {
             state.decide(identity, cookies);
+            state.begun = Some(key);
         }
         state.sealed
     };
@@ -120,6 +125,42 @@ pub(in crate::login) async fn begin<U: AuthUser>(
     }
     log_in.tell_of_replays(&replays);
     Ok(())
+}
+
+/// A login whose record is being written.
+struct Unanswered<'a, U> {
+    login: &'a Login<U>,
+    key: Option<SessionKey>,
+}
+
+impl<U> Drop for Unanswered<'_, U> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.login.abandon_session(key);
+        }
+    }
+}
+
+/// Ends all sessions of the user who is logged in here, and those of this browser: by one write, and
+/// what follows is not worth an error.
+pub(in crate::login) async fn end_all<U: AuthUser>(
+    login: &Login<U>,
+    sessions: &Sessions<U>,
+) -> Result<Option<Arc<U>>, Fault> {
+    let _changing = login.change().await?;
+    login.ensure_resolved_for(Purpose::Leave).await?;
+    let end = login.config().ending(EndReason::Ended);
+    let user = login.with_identity(|identity| identity.user().map(|user| user.id()));
+    if let Some(user) = user {
+        sessions.store.revoke_all(&user, None, &end).await?;
+    }
+    let keys = login.own_sessions();
+    if !keys.is_empty() {
+        let end = login.config().ending(EndReason::LoggedOut);
+        // The error has its line, and what was asked has been done.
+        let _ = sessions.store.revoke(&keys, &end).await.map_err(Fault::from);
+    }
+    login.leave_session()
 }
 
 /// Ends the sessions of this browser. What can't be recorded is not done.

@@ -27,7 +27,7 @@ use crate::sessions::Sessions;
 use crate::upkeep::Marks;
 use crate::{Event, Fault, SessionProtection};
 
-pub(super) use self::change::{Until, begin, end, reissue};
+pub(super) use self::change::{Until, begin, end, end_all, reissue};
 
 /// The I/O that the rules ask for.
 pub(in crate::login) struct Walk<'a, U> {
@@ -189,8 +189,17 @@ impl<U: AuthUser> Walk<'_, U> {
         let expires = policy.lives_until(now, record.session_started.as_secs(), remember);
         let expires = Timestamp::from_secs(expires);
         let generation = record.generation;
+        let seen = verdict.is_seen.then_some(SeenMark { key, generation, at });
+        // The first use decides whether the session makes room for another, so it does not wait.
+        let seen = match seen {
+            Some(first_use) if record.rotated_at.is_none() => {
+                self.sessions.store.seen(&[first_use]).await?;
+                None
+            }
+            seen => seen,
+        };
         let marks = Marks {
-            seen: verdict.is_seen.then_some(SeenMark { key, generation, at }),
+            seen,
             touch: verdict.is_touched.then_some(Touch { key, at, remember_expires, expires }),
         };
         self.sessions.upkeep.note(&*self.sessions.store, marks).await.map_err(Fault::from)

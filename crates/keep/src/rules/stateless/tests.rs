@@ -17,6 +17,7 @@ fn policy() -> Policy {
         refresh_remember: false,
         grace: 60,
         touch: 100,
+        notes_first_use: false,
     }
 }
 

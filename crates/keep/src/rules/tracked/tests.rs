@@ -24,6 +24,7 @@ fn policy() -> Policy {
         refresh_remember: false,
         grace: GRACE,
         touch: TOUCH,
+        notes_first_use: false,
     }
 }
 

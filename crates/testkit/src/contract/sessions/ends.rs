@@ -11,8 +11,7 @@ pub async fn of_several_ends_the_first_counts<S: SessionStore>(store: Arc<S>) {
     let before = stored(&*store, &record.key).await;
     let later = End { at: now().plus(30), reason: EndReason::Replay, keep_until: Timestamp::MAX };
     assert_eq!(revoke(&*store, &record.key, &later).await, 0, "it lives no more");
-    let all = store.revoke_all(&user, None, &later).await;
-    assert_eq!(all.expect("an end is no fault"), 0);
+    revoke_all(&*store, &user, None, &later).await;
     create(&*store, &login(&new_record(&user), &[record.key])).await;
     assert_eq!(stored(&*store, &record.key).await, before);
 }
@@ -42,12 +41,12 @@ pub async fn an_expired_session_can_be_ended<S: SessionStore>(store: Arc<S>) {
         create(&*store, &login(&record, &[])).await;
         let end =
             End { at: now().plus(10), reason: EndReason::Ended, keep_until: now().plus(HOUR) };
-        let ended = if all {
-            store.revoke_all(&user, None, &end).await.expect("an end is no fault")
+        if all {
+            revoke_all(&*store, &user, None, &end).await;
         } else {
-            revoke(&*store, &record.key, &end).await
-        };
-        assert_eq!(ended, 0, "it did not live any more");
+            let ended = revoke(&*store, &record.key, &end).await;
+            assert_eq!(ended, 0, "it did not live any more");
+        }
         assert_eq!(end_reason(&*store, &record.key).await, Some(EndReason::Ended));
     }
 }
@@ -61,15 +60,73 @@ pub async fn all_sessions_of_a_user_end_but_one<S: SessionStore>(store: Arc<S>) 
     }
     let elsewhere = begin(&*store, &stranger).await;
     let end = end(EndReason::Ended);
-    let others = store.revoke_all(&user, Some(&keys[2]), &end).await;
-    assert_eq!(others.expect("an end is no fault"), 4);
+    revoke_all(&*store, &user, Some(&keys[2]), &end).await;
     assert_eq!(live(&*store, &user).await, [keys[2]]);
     assert_eq!(end_reason(&*store, &keys[0]).await, Some(EndReason::Ended));
     // Another user's session is no exception that counts.
-    let all = store.revoke_all(&user, Some(&elsewhere.key), &end).await;
-    assert_eq!(all.expect("an end is no fault"), 1);
+    revoke_all(&*store, &user, Some(&elsewhere.key), &end).await;
     assert_eq!(live(&*store, &user).await, []);
     assert_eq!(stored(&*store, &elsewhere.key).await, elsewhere);
+}
+
+/// A session that ended with all others has ended for every call, and says when and why.
+pub async fn an_end_of_all_holds_for_every_call<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let (record, stays) = (begin(&*store, &user).await, begin(&*store, &user).await);
+    let gone = begin(&*store, &user).await;
+    revoke(&*store, &gone.key, &end(EndReason::LoggedOut)).await;
+    let gone = stored(&*store, &gone.key).await;
+    let all = End { at: now(), reason: EndReason::Ended, keep_until: now().plus(2 * HOUR) };
+    revoke_all(&*store, &user, Some(&stays.key), &all).await;
+    let after = stored(&*store, &record.key).await;
+    let ended = after.ended.clone().expect("it has ended");
+    assert_eq!((ended.at, ended.reason), (all.at, EndReason::Ended));
+    assert_eq!((ended.successor, ended.told, after.expires), (None, false, all.keep_until));
+    let expected =
+        SessionRecord { ended: after.ended.clone(), expires: after.expires, ..record.clone() };
+    assert_eq!(after, expected, "and nothing else changes");
+    let (key, at, expires) = (record.key, now().plus(5), now().plus(99 * HOUR));
+    touch(&*store, Touch { key, at, remember_expires: Some(expires), expires }).await;
+    seen(&*store, key, 0, at).await;
+    let lost = rotate(&*store, &rotation(&record, at)).await;
+    assert_eq!(lost, Some(Rotated::Lost(Arc::new(after.clone()))));
+    assert_eq!(revoke(&*store, &key, &end(EndReason::Replay)).await, 0);
+    let new = new_record(&user);
+    let creation = create(&*store, &login(&new, &[key])).await;
+    assert_eq!(creation, Creation::Created { ended: vec![], replays: vec![] });
+    assert_eq!(stored(&*store, &key).await, after);
+    assert_eq!(stored(&*store, &gone.key).await, gone, "of several ends the first counts");
+    assert_eq!(stored(&*store, &stays.key).await, stays);
+    let mut alive = live(&*store, &user).await;
+    alive.sort();
+    let mut expected = [stays.key, new.key];
+    expected.sort();
+    assert_eq!(alive, expected, "a login after it lives");
+    // It takes no place either.
+    let limit = Some(SessionLimit { most: 3, when_full: WhenFull::Refuse });
+    let creation = create(&*store, &NewLogin { limit, ..login(&new_record(&user), &[]) }).await;
+    assert_eq!(creation, Creation::Created { ended: vec![], replays: vec![] });
+}
+
+/// What stays at one end of all is like the others at the next, and what has ended stays so.
+pub async fn what_stays_at_one_end_of_all_ends_at_the_next<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let (one, two) = (begin(&*store, &user).await, begin(&*store, &user).await);
+    let end = end(EndReason::Ended);
+    revoke_all(&*store, &user, Some(&one.key), &end).await;
+    let three = begin(&*store, &user).await;
+    // It goes on as before.
+    assert!(matches!(rotate(&*store, &rotation(&one, now())).await, Some(Rotated::Won(_))));
+    revoke_all(&*store, &user, Some(&three.key), &end).await;
+    assert_eq!(live(&*store, &user).await, [three.key]);
+    for ended in [&one, &two] {
+        revoke_all(&*store, &user, Some(&ended.key), &end).await;
+        assert_eq!(live(&*store, &user).await, [], "nothing brings it back");
+        assert_eq!(end_reason(&*store, &ended.key).await, Some(EndReason::Ended));
+    }
+    assert_eq!(end_reason(&*store, &three.key).await, Some(EndReason::Ended));
+    let four = begin(&*store, &user).await;
+    assert_eq!(live(&*store, &user).await, [four.key]);
 }
 
 /// A list shows what lives, in order of the last use, and no more than was asked for.
@@ -127,6 +184,38 @@ pub async fn a_purge_removes_what_expired_in_batches<S: SessionStore>(store: Arc
     }
     assert_eq!(stored(&*store, &alive.key).await, alive);
     assert_eq!(live(&*store, &user).await, [alive.key]);
+}
+
+/// What ended together goes when it need not be kept any longer, in batches; what ended by itself when
+/// its own time has come.
+pub async fn a_purge_removes_what_ended_together<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let before = now().minus(HOUR);
+    // What other clauses have left.
+    while store.purge(before, 1_000).await.expect("a purge is no fault") > 0 {}
+    let mut ended = Vec::new();
+    for _ in 0..5 {
+        ended.push(begin(&*store, &user).await.key);
+    }
+    let (stays, replayed) = (begin(&*store, &user).await, begin(&*store, &user).await);
+    revoke(&*store, &replayed.key, &end(EndReason::Replay)).await;
+    let all = End { at: now(), reason: EndReason::Ended, keep_until: before };
+    revoke_all(&*store, &user, Some(&stays.key), &all).await;
+    loop {
+        let batch = store.purge(before, 2).await.expect("a purge is no fault");
+        assert!(batch <= 2, "{batch} are more than the 2 that were asked for");
+        if batch == 0 {
+            break;
+        }
+    }
+    for key in ended {
+        assert_eq!(load(&*store, &key).await, None, "it need not be kept any longer");
+    }
+    assert_eq!(stored(&*store, &stays.key).await, stays);
+    assert_eq!(end_reason(&*store, &replayed.key).await, Some(EndReason::Replay));
+    let creation = create(&*store, &login(&new_record(&user), &[])).await;
+    let Creation::Created { replays, .. } = creation else { panic!("there is no limit") };
+    assert_eq!(replays.len(), 1, "what is to be told is kept");
 }
 
 /// Late calls for a session that was purged leave it gone.

@@ -2,10 +2,17 @@
 
 use super::*;
 
+/// Creates a session that a request has used since.
+async fn begin_used<S: SessionStore>(store: &S, user: &UserId) -> SessionRecord {
+    let record = SessionRecord { seen_at: Some(now()), ..new_record(user) };
+    create(store, &login(&record, &[])).await;
+    record
+}
+
 /// With a limit that refuses, one login too many leaves everything as it was.
 pub async fn a_full_limit_refuses_and_writes_nothing<S: SessionStore>(store: Arc<S>) {
     let (user, stranger) = (new_user(), new_user());
-    let (one, two) = (begin(&*store, &user).await, begin(&*store, &user).await);
+    let (one, two) = (begin_used(&*store, &user).await, begin_used(&*store, &user).await);
     let elsewhere = begin(&*store, &stranger).await;
     let (record, replacing) = (new_record(&user), [elsewhere.key]);
     let limit = Some(SessionLimit { most: 2, when_full: WhenFull::Refuse });
@@ -14,6 +21,52 @@ pub async fn a_full_limit_refuses_and_writes_nothing<S: SessionStore>(store: Arc
     assert_eq!(load(&*store, &record.key).await, None);
     for untouched in [one, two, elsewhere] {
         assert_eq!(stored(&*store, &untouched.key).await, untouched);
+    }
+}
+
+/// A login whose response was lost on its way leaves a session that nobody can use. It makes room, and
+/// a session that was used does not.
+pub async fn a_session_that_was_never_used_keeps_nobody_out<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let used = begin_used(&*store, &user).await;
+    let lost = begin(&*store, &user).await;
+    let limit = Some(SessionLimit { most: 2, when_full: WhenFull::Refuse });
+    let record = SessionRecord { seen_at: Some(now()), ..new_record(&user) };
+    let creation = create(&*store, &NewLogin { limit, ..login(&record, &[]) }).await;
+    let Creation::Created { ended, .. } = creation else { panic!("the lost one makes room") };
+    assert_eq!(ended.iter().map(|record| record.key).collect::<Vec<_>>(), [lost.key]);
+    assert_eq!(end_reason(&*store, &lost.key).await, Some(EndReason::Limit));
+    assert_eq!(stored(&*store, &used.key).await, used);
+    let creation = create(&*store, &NewLogin { limit, ..login(&new_record(&user), &[]) }).await;
+    assert_eq!(creation, Creation::Full, "both are used");
+}
+
+/// With a limit that is far exceeded, as when it is new, all end but the newest, at one moment.
+pub async fn far_too_many_sessions_end_at_once_but_the_newest<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let many = (MOST_AT_ONCE + 5) as u32;
+    let mut keys = Vec::new();
+    for age in (1..=many).rev() {
+        let record = SessionRecord { created: now().minus(10 * age), ..new_record(&user) };
+        create(&*store, &login(&record, &[])).await;
+        keys.push(record.key);
+    }
+    let limit = Some(SessionLimit { most: 4, when_full: WhenFull::EndOldest });
+    // Another one of this browser is replaced, and takes no place.
+    let replacing = [keys[0]];
+    let record = new_record(&user);
+    let creation = create(&*store, &NewLogin { limit, ..login(&record, &replacing) }).await;
+    let Creation::Created { ended, .. } = creation else { panic!("the oldest make room") };
+    assert!(ended.len() >= MOST_AT_ONCE, "{} are reported", ended.len());
+    let mut alive = live(&*store, &user).await;
+    alive.sort();
+    let mut expected: Vec<_> = keys[keys.len() - 3..].to_vec();
+    expected.push(record.key);
+    expected.sort();
+    assert_eq!(alive, expected);
+    assert_eq!(end_reason(&*store, &keys[0]).await, Some(EndReason::Replaced));
+    for key in &keys[1..keys.len() - 3] {
+        assert_eq!(end_reason(&*store, key).await, Some(EndReason::Limit));
     }
 }
 

@@ -42,8 +42,7 @@ pub async fn unknown_keys_are_nothing_and_insert_nothing<S: SessionStore>(store:
     let (key, at) = (record.key, now());
     touch(&*store, Touch { key, at, remember_expires: Some(expires), expires }).await;
     assert_eq!(revoke(&*store, &record.key, &end(EndReason::Ended)).await, 0);
-    let revoked = store.revoke_all(&user, Some(&record.key), &end(EndReason::Ended)).await;
-    assert_eq!(revoked.expect("an unknown user is no fault"), 0);
+    revoke_all(&*store, &user, Some(&record.key), &end(EndReason::Ended)).await;
     create(&*store, &login(&new_record(&new_user()), &[record.key])).await;
     assert_eq!(load(&*store, &record.key).await, None, "only `create` inserts");
     assert_eq!(live(&*store, &user).await, []);
@@ -73,8 +72,8 @@ pub async fn odd_users_are_kept_or_refused<S: SessionStore>(store: Arc<S>) {
         assert_eq!(load(&*store, &record.key).await, kept, "{odd:?}");
         let listed = live(&*store, &record.user).await;
         assert_eq!(listed, Vec::from_iter(is_kept.then_some(record.key)), "{odd:?}");
-        let ended = store.revoke_all(&record.user, None, &end(EndReason::Ended)).await;
-        assert_eq!(ended.expect("an odd id is no fault"), usize::from(is_kept), "{odd:?}");
+        revoke_all(&*store, &record.user, None, &end(EndReason::Ended)).await;
+        assert_eq!(live(&*store, &record.user).await, [], "{odd:?}");
     }
 }
 
@@ -108,8 +107,9 @@ pub async fn of_two_logins_in_one_session_one_remains<S: SessionStore>(store: Ar
         create(&*store, &login(new, &replacing)).await;
     }
     assert_eq!(live(&*store, &user).await, [fourth.key]);
-    let successor = stored(&*store, &first.key).await.ended.expect("replaced").successor;
-    assert_eq!(successor, Some(second.key), "of several ends the first counts");
+    let ended = stored(&*store, &first.key).await.ended.expect("replaced");
+    assert_eq!(ended.at, second.created, "of several ends the first counts");
+    assert_eq!(ended.successor, Some(fourth.key), "and it stands for the last login");
     for replaced in [second, third] {
         assert_eq!(end_reason(&*store, &replaced.key).await, Some(EndReason::Replaced));
     }
@@ -117,6 +117,31 @@ pub async fn of_two_logins_in_one_session_one_remains<S: SessionStore>(store: Ar
     revoke(&*store, &fourth.key, &end(EndReason::LoggedOut)).await;
     create(&*store, &login(&new_record(&user), &[fourth.key])).await;
     assert_eq!(end_reason(&*store, &fourth.key).await, Some(EndReason::LoggedOut));
+}
+
+/// A script that logs in again and again, and each time shows the cookie that it got first, has one
+/// session.
+pub async fn however_many_logins_show_one_old_cookie_one_session_remains<S: SessionStore>(
+    store: Arc<S>,
+) {
+    // Databases follow so many references at most.
+    const LOGINS: u32 = 1_100;
+    let user = new_user();
+    let first = begin(&*store, &user).await;
+    let mut last = first.key;
+    for number in 0..LOGINS {
+        let created = first.created.plus(number);
+        let record = SessionRecord { created, ..new_record(&user) };
+        create(&*store, &login(&record, &[first.key])).await;
+        last = record.key;
+    }
+    assert_eq!(live(&*store, &user).await, [last]);
+    let ended = stored(&*store, &first.key).await;
+    assert_eq!(
+        ended.expires,
+        first.created.plus(LOGINS - 1 + HOUR),
+        "it is kept while it is shown"
+    );
 }
 
 /// However many logins replace one session at once: one remains.
@@ -158,6 +183,28 @@ pub async fn a_replay_is_told_once_and_to_its_user<S: SessionStore>(store: Arc<S
     let record = stored(&*store, &replayed.key).await;
     assert!(record.ended.is_some_and(|ended| ended.told && ended.reason == EndReason::Replay));
     assert_eq!(told(create(&*store, &login(&second, &[])).await), [], "told once");
+}
+
+/// However many replays there are to tell of, a login returns a bounded number of them.
+pub async fn many_replays_are_told_in_batches<S: SessionStore>(store: Arc<S>) {
+    let user = new_user();
+    let mut keys = Vec::new();
+    for _ in 0..MOST_AT_ONCE + 10 {
+        keys.push(begin(&*store, &user).await.key);
+    }
+    for some in keys.chunks(50) {
+        store.revoke(some, &end(EndReason::Replay)).await.expect("an end is no fault");
+    }
+    let mut told = Vec::new();
+    for expected in [MOST_AT_ONCE, 10, 0] {
+        let creation = create(&*store, &login(&new_record(&user), &[])).await;
+        let Creation::Created { replays, .. } = creation else { panic!("there is no limit") };
+        assert_eq!(replays.len(), expected);
+        told.extend(replays.iter().map(|record| record.key));
+    }
+    told.sort();
+    keys.sort();
+    assert_eq!(told, keys, "each once");
 }
 
 /// A dropped login is written, and the old one ended; or neither.

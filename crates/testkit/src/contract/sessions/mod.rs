@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tower_keep_core::{
-    Creation, End, EndReason, NewLogin, Rotated, Rotation, Seen, SessionKey, SessionLimit,
-    SessionRecord, SessionStore, StoreErrorKind, Timestamp, Touch, UserId, WhenFull,
+    Creation, End, EndReason, MOST_AT_ONCE, NewLogin, Rotated, Rotation, Seen, SessionKey,
+    SessionLimit, SessionRecord, SessionStore, StoreErrorKind, Timestamp, Touch, UserId, WhenFull,
 };
 
 use super::{STEPS, TASKS, compete, interrupted, now, odd_texts, settled, tasks, unique};
@@ -30,11 +30,15 @@ clauses! {
     a_new_login_ends_those_that_it_replaces
     of_two_logins_in_one_session_one_remains
     of_many_logins_in_one_session_one_remains
+    however_many_logins_show_one_old_cookie_one_session_remains
     a_full_limit_refuses_and_writes_nothing
+    a_session_that_was_never_used_keeps_nobody_out
     a_full_limit_ends_the_oldest
     a_limit_counts_what_lives_and_is_not_replaced
+    far_too_many_sessions_end_at_once_but_the_newest
     concurrent_logins_keep_to_the_limit
     a_replay_is_told_once_and_to_its_user
+    many_replays_are_told_in_batches
     a_rotation_begins_the_next_generation
     a_rotation_from_another_generation_loses
     a_rotation_of_an_ended_session_loses
@@ -49,8 +53,11 @@ clauses! {
     an_ended_session_is_kept_as_told
     an_expired_session_can_be_ended
     all_sessions_of_a_user_end_but_one
+    an_end_of_all_holds_for_every_call
+    what_stays_at_one_end_of_all_ends_at_the_next
     a_list_is_of_live_sessions_the_last_used_first
     a_purge_removes_what_expired_in_batches
+    a_purge_removes_what_ended_together
     what_was_purged_never_comes_back
     a_server_whose_clock_is_behind_sets_nothing_back
     an_interrupted_login_leaves_all_or_nothing
@@ -146,6 +153,15 @@ fn end(reason: EndReason) -> End {
 
 async fn revoke<S: SessionStore>(store: &S, key: &SessionKey, end: &End) -> usize {
     store.revoke(std::slice::from_ref(key), end).await.expect("an end is no fault")
+}
+
+async fn revoke_all<S: SessionStore>(
+    store: &S,
+    user: &UserId,
+    but: Option<&SessionKey>,
+    end: &End,
+) {
+    store.revoke_all(user, but, end).await.expect("an end is no fault");
 }
 
 async fn touch<S: SessionStore>(store: &S, touch: Touch) {
