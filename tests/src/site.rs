@@ -223,6 +223,7 @@ fn router(auth: &LoginLayer<Account>, store: WatchedStore) -> Router {
         .route("/notice", get(notice))
         .route("/leave-notice", get(leave_notice))
         .route("/cacheable", get(cacheable))
+        .route("/for-caches", get(for_caches))
         .route("/broken", get(broken))
         .route("/streamed", get(streamed))
         .route("/asked-late", get(asked_late))
@@ -374,6 +375,20 @@ async fn leave_notice(login: Login) -> Result<&'static str> {
 async fn cacheable(login: Login) -> Result<Response> {
     let name = username(login).await?;
     Ok(([(header::CACHE_CONTROL, "public, max-age=600")], name).into_response())
+}
+
+/// Tells every kind of cache to keep it, and that it varies by something else.
+async fn for_caches(login: Login) -> Result<Response> {
+    let name = username(login).await?;
+    // The first one counts for nginx.
+    let headers = [
+        ("x-accel-expires", "600"),
+        ("cache-control", "public, max-age=600"),
+        ("cdn-cache-control", "max-age=600"),
+        ("surrogate-control", "max-age=600"),
+        ("vary", "Accept-Language"),
+    ];
+    Ok((headers, name).into_response())
 }
 
 async fn broken(login: Login) -> Result<StatusCode> {

@@ -39,6 +39,20 @@ trait Tested: Dialect {
         if Self::NAME == "postgres" { format!("'\\x{hex}'") } else { format!("x'{hex}'") }
     }
 
+    /// Gives the column `created` another type.
+    fn retype(table: &str, length: u32) -> String {
+        let column = format!("created VARCHAR({length})");
+        match Self::NAME {
+            "postgres" => {
+                format!("ALTER TABLE {table} ALTER COLUMN created TYPE VARCHAR({length})")
+            }
+            "mysql" => format!("ALTER TABLE {table} MODIFY COLUMN {column}"),
+            _ => format!(
+                "ALTER TABLE {table} DROP COLUMN created; ALTER TABLE {table} ADD COLUMN {column}"
+            ),
+        }
+    }
+
     /// How a column of texts is declared that may be a key.
     const TEXT: &'static str;
 }
@@ -147,6 +161,7 @@ on_each! {
     no_error_shows_what_is_stored
     a_limit_that_comes_late_ends_all_that_are_too_many
     columns_that_the_users_get_later_change_nothing
+    nobody_notices_that_a_column_gets_another_type
     rows_that_cannot_be_read_are_corrupt
     a_dropped_call_leaves_its_connection_usable
 }
@@ -564,6 +579,35 @@ where
         // By another connection, as the application's migrations would.
         let add = format!("ALTER TABLE {table} ADD COLUMN more{number} INTEGER");
         D::run(plain.pool(), &add).await;
+    }
+}
+
+/// However many connections have prepared their statements for the column as it was.
+async fn nobody_notices_that_a_column_gets_another_type<D: Tested>()
+where
+    i64: OwnId<D>,
+{
+    const CONNECTIONS: u32 = 12;
+    let url = D::url();
+    let plain = SqlStore::<D>::builder(url.clone()).with_table_prefix(prefix()).migrate();
+    let plain = plain.build().await.expect("a database");
+    let table = members::<D>(plain.pool(), "BIGINT", ["1", "2"]).await;
+    let own = SqlStore::builder(url).with_table_prefix(prefix()).migrate();
+    let own = own.with_timeout(Duration::from_secs(20)).with_max_connections(CONNECTIONS);
+    let store = i64::store(own, selects::<D>(&table)).await.expect("statements that fit");
+    let record = begin(&store, &1.into()).await;
+    let ask = || async {
+        let found = store.load_login(&record.key, Some(&record.user)).await.expect("no fault");
+        assert!(found.expect("a login").user.is_some());
+        assert!(store.by_id(&1.into()).await.expect("no fault").is_some());
+        assert!(store.by_login("ada").await.expect("no fault").is_some());
+    };
+    for length in 301..304 {
+        futures_util::future::join_all((0..CONNECTIONS * 4).map(|_| ask())).await;
+        D::run(plain.pool(), &D::retype(&table, length)).await;
+        // One who meets all of them, and many at once.
+        ask().await;
+        futures_util::future::join_all((0..CONNECTIONS * 4).map(|_| ask())).await;
     }
 }
 

@@ -128,11 +128,6 @@ impl Dialect for MySqlDialect {
         Sample::of(sample)
     }
 
-    /// What fills a `CHAR` is removed when it is read.
-    fn padded(_column: &MySqlTypeInfo) -> Option<[String; 2]> {
-        None
-    }
-
     /// Each user's number is a row of a table of its own, locked until the transaction ends. Reading
     /// what is committed sees what others wrote while this waited, and locks no gaps.
     fn begin(user: Option<u16>, names: &Names, _patience: Duration) -> String {

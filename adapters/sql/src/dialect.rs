@@ -56,7 +56,9 @@ pub trait Dialect: Send + Sync + Sized + 'static {
 
     /// Two values of this type, if the database pads what is stored in such a column, so that an id
     /// that is read there is not found again.
-    fn padded(column: &<Self::Database as Database>::TypeInfo) -> Option<[String; 2]>;
+    fn padded(_column: &<Self::Database as Database>::TypeInfo) -> Option<[String; 2]> {
+        None
+    }
 
     /// Begins a transaction whose statements each see what was committed before. With a number of a
     /// user, transactions with the same number wait for each other. The server is to give up a

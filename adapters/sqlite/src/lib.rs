@@ -127,10 +127,6 @@ impl Dialect for SqliteDialect {
         Sample::of(sample)
     }
 
-    fn padded(_column: &SqliteTypeInfo) -> Option<[String; 2]> {
-        None
-    }
-
     /// SQLite has one writer at a time, who writes from the beginning, so that what is read does not
     /// change.
     fn begin(_user: Option<u16>, _names: &Names, _patience: Duration) -> String {

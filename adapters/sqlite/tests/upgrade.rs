@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
-use sqlx::sqlite::{Sqlite, SqliteQueryResult};
+use sqlx::sqlite::{Sqlite, SqliteQueryResult, SqliteTypeInfo};
 use tower_keep_core::{
     Account, LoginStore, NewLogin, SessionStore, StoreErrorKind, UserDirectory, UserId,
 };
-use tower_keep_sql::{Cause, Dialect, Names, Pools, Settings, SqlStore};
+use tower_keep_sql::{Cause, Dialect, Names, Pools, Sample, Settings, SqlStore};
 use tower_keep_sqlite::{SqliteDialect, SqliteStore};
 use tower_keep_testkit::contract;
 use tower_keep_testkit::contract::sessions::new_record;
@@ -41,8 +41,8 @@ impl Dialect for Later {
         SqliteDialect::quoted(name)
     }
 
-    fn sample(column_type: &str) -> Option<String> {
-        SqliteDialect::sample(column_type)
+    fn sample(column: &SqliteTypeInfo) -> Sample {
+        SqliteDialect::sample(column)
     }
 
     fn begin(user: Option<u16>, names: &Names, patience: Duration) -> String {

@@ -27,6 +27,8 @@ enum Need {
     Python,
     /// A server.
     Server(Kind),
+    /// The program of a server that the tests start themselves.
+    Program(Kind),
 }
 
 const POSTGRES: Need = Need::Server(Kind::Postgres);
@@ -38,6 +40,7 @@ const SENTINEL: Need = Need::Server(Kind::RedisSentinel);
 const CLUSTER: Need = Need::Server(Kind::RedisCluster);
 const DATASTORE: Need = Need::Server(Kind::Datastore);
 const FIRESTORE: Need = Need::Server(Kind::Firestore);
+const NGINX: Need = Need::Program(Kind::Nginx);
 
 const PACKAGES: &[Package] = &[
     Package { name: "core", package: "tower-keep-core", needs: &[] },
@@ -55,6 +58,7 @@ const PACKAGES: &[Package] = &[
         package: "tower-keep-tests",
         needs: &[
             Need::Python,
+            NGINX,
             POSTGRES,
             MARIADB,
             MYSQL,
@@ -126,6 +130,11 @@ fn main() -> ExitCode {
 fn test(names: &[&str]) -> Result<(), String> {
     let packages = chosen(names)?;
     let needs: Vec<Need> = packages.iter().flat_map(|package| package.needs).copied().collect();
+    for need in &needs {
+        if let Need::Program(kind) = need {
+            kind.provide()?;
+        }
+    }
     let servers = Servers::start(&needs)?;
     let mut variables = servers.variables();
     if needs.contains(&Need::Python) {

@@ -2,13 +2,14 @@
 
 mod datastore;
 mod mysql;
+mod nginx;
 mod process;
 mod redis;
 mod sql;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -51,10 +52,12 @@ pub enum Kind {
     Datastore,
     /// Google's Firestore emulator in Datastore mode, whose transactions wait for each other.
     Firestore,
+    /// nginx, in front of a site.
+    Nginx,
 }
 
 impl Kind {
-    /// All of them, each after what it needs.
+    /// All databases, each after what it needs.
     pub const ALL: [Self; 9] = [
         Self::Postgres,
         Self::MariaDb,
@@ -77,10 +80,11 @@ impl Kind {
             Self::Redis | Self::RedisSentinel | Self::RedisCluster => "redis",
             Self::Datastore => "datastore",
             Self::Firestore => "firestore",
+            Self::Nginx => "nginx",
         }
     }
 
-    /// The variable with the URL of a server to use instead.
+    /// The variable with the URL of a server to use instead; no test uses another nginx.
     #[must_use]
     pub fn variable(self) -> &'static str {
         match self {
@@ -93,7 +97,17 @@ impl Kind {
             Self::RedisCluster => "REDIS_CLUSTER_URL",
             Self::Datastore => "DATASTORE_URL",
             Self::Firestore => "FIRESTORE_URL",
+            Self::Nginx => "NGINX_URL",
         }
+    }
+
+    /// Installs the server's program if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// It can't be installed; the text says what helps.
+    pub fn provide(self) -> Result<(), String> {
+        self.program().map(drop)
     }
 
     /// The server's program, which is installed if it is missing.
@@ -107,12 +121,16 @@ impl Kind {
                 ("redis-server", || in_path(&["redis-server", "valkey-server"]))
             }
             Self::Datastore | Self::Firestore => return datastore::program(self),
+            Self::Nginx => ("nginx", || in_path(&["nginx"])),
         };
         if let Some(program) = find() {
             return Ok(program);
         }
         let name = self.name();
-        let instead = format!("or set {} to a server of yours", self.variable());
+        let instead = match self {
+            Self::Nginx => "or have it in the path".to_owned(),
+            _ => format!("or set {} to a server of yours", self.variable()),
+        };
         install(&[package]).map_err(|error| format!("no server for {name}: {error}\n{instead}"))?;
         find().ok_or_else(|| format!("{package} is installed, and has no server in it; {instead}"))
     }
@@ -144,7 +162,9 @@ impl Server {
             Kind::Postgres => sql::set_up_postgres(&server)?,
             Kind::MariaDb => sql::set_up_mariadb(&server)?,
             Kind::MySql => mysql::set_up(&server)?,
-            Kind::PgBouncer => return Err("a proxy needs a server behind it".to_owned()),
+            Kind::PgBouncer | Kind::Nginx => {
+                return Err("a proxy needs a server behind it".to_owned());
+            }
             Kind::Redis | Kind::Datastore | Kind::Firestore => {}
             Kind::RedisSentinel => return redis::sentinels(),
             Kind::RedisCluster => return redis::cluster(),
@@ -201,6 +221,15 @@ impl Server {
         sql::proxy(behind)
     }
 
+    /// Starts an nginx in front of a site, which caches what it may.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start).
+    pub fn start_nginx(site: SocketAddr) -> Result<Self, String> {
+        nginx::in_front_of(site)
+    }
+
     /// What it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -213,7 +242,9 @@ impl Server {
         match self.kind {
             Kind::Postgres | Kind::MariaDb | Kind::MySql | Kind::PgBouncer => sql::url(self),
             Kind::Redis | Kind::RedisSentinel | Kind::RedisCluster => redis::url(self),
-            Kind::Datastore | Kind::Firestore => format!("http://127.0.0.1:{}", self.port),
+            Kind::Datastore | Kind::Firestore | Kind::Nginx => {
+                format!("http://127.0.0.1:{}", self.port)
+            }
         }
     }
 
@@ -353,6 +384,7 @@ impl Server {
                 command.args(datastore::before(&self.program));
                 datastore::arguments(self)
             }
+            Kind::Nginx => nginx::arguments(self),
         };
         command.arg(&self.program).args(own).args(&self.arguments);
         Ok(command)
@@ -388,6 +420,7 @@ impl Server {
                 redis::call(self.port, "PING").is_ok_and(|answer| answer.contains("PONG"))
             }
             Kind::Datastore | Kind::Firestore => datastore::answers(self.port),
+            Kind::Nginx => nginx::answers(self.port),
         }
     }
 }

@@ -1,0 +1,48 @@
+//! nginx, as a shared cache and as a proxy with the buffers that it has unless told otherwise.
+
+use std::net::{SocketAddr, TcpStream};
+
+use super::{Kind, Server};
+
+/// It caches what it may, tells in `X-Cache` whether it did, and passes everything else on.
+pub(super) fn in_front_of(site: SocketAddr) -> Result<Server, String> {
+    let mut server = Server::prepared(Kind::Nginx)?;
+    let (port, directory) = (server.port, server.directory.display());
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|what| format!("    {what}_temp_path {directory}/{what};\n"))
+        .concat();
+    let settings = format!(
+        "daemon off;
+pid {directory}/pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+{temporary}    proxy_cache_path {directory}/cache keys_zone=shared:1m;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://{site};
+            proxy_cache shared;
+            add_header X-Cache $upstream_cache_status always;
+        }}
+    }}
+}}
+"
+    );
+    server.write("nginx.conf", &settings)?;
+    server.run()?;
+    Ok(server)
+}
+
+pub(super) fn arguments(server: &Server) -> Vec<String> {
+    let directory = server.directory.display();
+    // Until the settings are read, it would write elsewhere.
+    ["-e", "stderr", "-p", &directory.to_string(), "-c", &format!("{directory}/nginx.conf")]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+pub(super) fn answers(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_ok()
+}

@@ -1,0 +1,94 @@
+//! nginx in front of the site, as a shared cache and as a proxy with its usual buffers: asked by two
+//! users and by nobody.
+
+use std::net::SocketAddr;
+
+use http::StatusCode;
+use tower_keep_tests::{Browser, Http, Site};
+use xtask::servers::Server;
+
+struct Front {
+    site: Site,
+    _nginx: Server,
+    address: SocketAddr,
+}
+
+impl Front {
+    async fn start() -> Self {
+        let site = Site::start_with(|builder| {
+            builder.with_login_page("/login").with_confirm_page("/confirm")
+        })
+        .await;
+        let nginx = Server::start_nginx(site.address).expect("nginx");
+        let address = SocketAddr::from(([127, 0, 0, 1], nginx.port()));
+        Self { site, _nginx: nginx, address }
+    }
+
+    fn browser(&self) -> Browser {
+        Browser::new(Http::to(self.address)).with_clock(self.site.clock.clone())
+    }
+
+    async fn logged_in(&self, user: &str) -> Browser {
+        let mut browser = self.browser();
+        let answer = browser.get(&format!("/login?user={user}")).await;
+        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "True"));
+        browser
+    }
+}
+
+/// Whether it was found in the cache.
+async fn ask(browser: &mut Browser, path: &str) -> (String, bool) {
+    let answer = browser.get(path).await;
+    assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.text());
+    (answer.text(), answer.header("x-cache") == "HIT")
+}
+
+// Faults 2, 10, 11
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shared_cache_shows_nobody_what_was_made_for_another() {
+    let front = Front::start().await;
+    let mut notch = front.logged_in("notch").await;
+    let mut steve = front.logged_in("steve").await;
+    let mut nobody = front.browser();
+    // Each is first once, so that whatever is kept would be shown to the others.
+    for round in 0..3 {
+        for path in ["/username", "/cacheable", "/for-caches", "/streamed", "/asked-late"] {
+            let path = format!("{path}?round={round}");
+            for turn in 0..6 {
+                match (round + turn) % 3 {
+                    0 => assert_eq!(ask(&mut notch, &path).await, ("notch".to_owned(), false)),
+                    1 => assert_eq!(ask(&mut steve, &path).await, ("steve".to_owned(), false)),
+                    _ => assert_eq!(ask(&mut nobody, &path).await.0, "Anonymous", "{path}"),
+                }
+            }
+        }
+    }
+    // It is a cache: nobody's page may be kept, for those without our cookies.
+    for path in ["/cacheable?kept", "/for-caches?kept"] {
+        assert_eq!(ask(&mut nobody, path).await, ("Anonymous".to_owned(), false));
+        assert_eq!(ask(&mut nobody, path).await, ("Anonymous".to_owned(), true), "{path}");
+        assert_eq!(ask(&mut notch, path).await, ("notch".to_owned(), false));
+    }
+    assert_eq!(notch.get("/logout").await.status, StatusCode::OK);
+    assert_eq!(ask(&mut notch, "/cacheable?round=0").await.0, "Anonymous");
+}
+
+// Faults 9
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_redirect_fits_into_the_buffers_of_a_proxy() {
+    let front = Front::start().await;
+    let visitor = front.browser();
+    let user = front.logged_in("notch&fresh=0").await;
+    for (mut browser, path, page) in
+        [(visitor, "/secret", "/login"), (user, "/sensitive", "/confirm")]
+    {
+        for length in [0, 300, 1_010, 1_900, 3_000, 6_000] {
+            for byte in ["a", "=", "%C3%A4"] {
+                let query = byte.repeat(length / byte.len());
+                let answer = browser.get(&format!("{path}?{query}")).await;
+                assert_eq!(answer.status, StatusCode::SEE_OTHER, "{length} of {byte}");
+                assert!(answer.location().starts_with(page), "{}", answer.location());
+            }
+        }
+    }
+}
