@@ -5,6 +5,7 @@
 
 pub mod databases;
 mod keep;
+pub mod loaded;
 mod peer;
 
 use std::convert::Infallible;

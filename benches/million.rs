@@ -3,15 +3,14 @@
 //! as long again.
 
 use std::collections::HashSet;
-use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use sqlx::{AssertSqlSafe, Row};
-use tower_keep_benches::databases::{NOW, key, open, record, server};
+use tower_keep_benches::databases::{NOW, key, open, server};
+use tower_keep_benches::loaded::{Loaded, insert_sessions};
 use tower_keep_core::{LoginStore, SessionStore, UserId};
 use tower_keep_mysql::MySqlDialect;
 use tower_keep_postgres::PostgresDialect;
-use tower_keep_sql::{Dialect, SqlStore};
+use tower_keep_sql::SqlStore;
 use tower_keep_sqlite::SqliteDialect;
 use xtask::servers::Kind;
 
@@ -23,71 +22,6 @@ const ROWS: u64 = 1_000;
 const ROUNDS: usize = 20;
 const LOGINS: u64 = 500;
 const AT_MOST: f64 = 1.5;
-
-/// What the script says in a database's own words.
-trait Loaded: Dialect {
-    async fn run(store: &SqlStore<Self>, sql: &str);
-
-    /// How the statement would be run, as text.
-    async fn plan(store: &SqlStore<Self>, sql: &str) -> String;
-
-    fn bytes(bytes: &[u8]) -> String;
-
-    /// What shows in a plan that reads a whole table.
-    const SCANS: &'static [&'static str];
-    const ANALYZE: &'static str;
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
-}
-
-macro_rules! loaded {
-    ($dialect:ty, $explain:literal, $column:expr, $bytes:expr, $scans:expr, $analyze:literal) => {
-        impl Loaded for $dialect {
-            async fn run(store: &SqlStore<Self>, sql: &str) {
-                let run = sqlx::raw_sql(AssertSqlSafe(sql)).execute(store.pool());
-                run.await.expect("a statement that runs");
-            }
-
-            async fn plan(store: &SqlStore<Self>, sql: &str) -> String {
-                let explain = AssertSqlSafe(format!("{} {sql}", $explain));
-                let rows = sqlx::raw_sql(explain).fetch_all(store.pool()).await.expect("a plan");
-                let line = |row| Row::get::<String, _>(row, $column);
-                rows.iter().map(line).collect::<Vec<_>>().join("\n")
-            }
-
-            fn bytes(bytes: &[u8]) -> String {
-                let write: fn(String) -> String = $bytes;
-                write(hex(bytes))
-            }
-
-            const SCANS: &'static [&'static str] = $scans;
-            const ANALYZE: &'static str = $analyze;
-        }
-    };
-}
-
-loaded!(PostgresDialect, "EXPLAIN", 0, |hex| format!("'\\x{hex}'"), &["Seq Scan"], "ANALYZE");
-loaded!(
-    MySqlDialect,
-    "EXPLAIN FORMAT=JSON",
-    0,
-    |hex| format!("x'{hex}'"),
-    &[r#""access_type": "ALL""#, r#""access_type": "index""#],
-    "ANALYZE TABLE {users}, {sessions}"
-);
-loaded!(
-    SqliteDialect,
-    "EXPLAIN QUERY PLAN",
-    "detail",
-    |hex| format!("x'{hex}'"),
-    &["SCAN"],
-    "ANALYZE"
-);
 
 /// Users and sessions, one of each per number.
 async fn load<D: Loaded>(store: &SqlStore<D>, count: u64) {
@@ -101,22 +35,7 @@ async fn load<D: Loaded>(store: &SqlStore<D>, count: u64) {
         let columns = "id, login, password_hash, active, stamp";
         let users = format!("INSERT INTO {{users}} ({columns}) VALUES {}", users.join(", "));
         D::run(store, &fill(&users)).await;
-        let sessions: Vec<String> = numbers
-            .map(|n| {
-                let record = record(n, n);
-                let (key, salt) = (D::bytes(record.key.as_bytes()), D::bytes(&record.salt));
-                let (now, expires) = (NOW.as_secs(), record.expires.as_secs() - n as u32 % 86_400);
-                format!(
-                    "({key}, '{n}', 0, {salt}, {now}, {now}, {now}, {expires}, 2592000, {expires}, \
-                     '192.0.2.7', '{}', 'password', FALSE)",
-                    record.user_agent
-                )
-            })
-            .collect();
-        let columns = "session_key, user_id, generation, salt, created, session_started, last_seen, \
-            remember_expires, remember_seconds, expires, address, user_agent, method, told";
-        let sessions =
-            format!("INSERT INTO {{sessions}} ({columns}) VALUES {}", sessions.join(", "));
+        let sessions = insert_sessions::<D>(numbers.map(|n| (n, n)));
         D::run(store, &fill(&sessions)).await;
     }
     D::run(store, &fill(D::ANALYZE)).await;
@@ -127,16 +46,24 @@ async fn check_plans<D: Loaded>(store: &SqlStore<D>) {
     let measured = store.measured();
     let now = NOW.as_secs().to_string();
     let key = D::bytes(key(77).as_bytes());
+    // Where parameters have no numbers, the user is named twice.
+    let is_numbered = D::placeholder(1) != D::placeholder(2);
+    let user = if is_numbered { vec!["'77'"] } else { vec!["'77'", "'77'"] };
+    let list = [&user[..], &[now.as_str(), "100"]].concat();
     let statements = [
         ("login", measured.login.as_str(), vec![key.as_str()]),
         ("by id", measured.by_id.as_str(), vec!["'77'"]),
-        ("list", measured.list.as_str(), vec!["'77'", now.as_str(), "100"]),
+        ("list", measured.list.as_str(), list),
         ("untold", measured.untold.as_str(), vec!["'77'"]),
         ("purge", measured.purge.as_str(), vec![now.as_str(), "1000"]),
     ];
     for (name, sql, values) in statements {
         let sql = values.iter().enumerate().fold(sql.to_owned(), |sql, (index, value)| {
-            sql.replacen(&D::placeholder(index + 1), value, 1)
+            let parameter = D::placeholder(index + 1);
+            match is_numbered {
+                true => sql.replace(&parameter, value),
+                false => sql.replacen(&parameter, value, 1),
+            }
         });
         let plan = D::plan(store, &sql).await;
         let scans: HashSet<_> = D::SCANS.iter().filter(|scan| plan.contains(**scan)).collect();
@@ -195,9 +122,13 @@ fn main() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = format!("sqlite:{}", directory.path().join("keep.db").display());
     let (postgres, mariadb) = (server(Kind::Postgres), server(Kind::MariaDb));
+    let mysql = server(Kind::MySql);
     runtime.block_on(async {
         compare::<SqliteDialect>(&file).await;
         compare::<PostgresDialect>(&postgres.url).await;
+        println!("on MariaDB:");
         compare::<MySqlDialect>(&mariadb.url).await;
+        println!("on MySQL:");
+        compare::<MySqlDialect>(&mysql.url).await;
     });
 }

@@ -90,6 +90,9 @@ async fn place(count: u64) -> Place {
                 let live = of(&format!("keep:{{{MODEL}}}:live"));
                 writes.zadd(&live, &own, model.expires.as_secs()).ignore();
                 writes.pexpire(&live, life as i64).ignore();
+                let begun = of(&format!("keep:{{{MODEL}}}:begun"));
+                writes.zadd(&begun, &own, model.created.as_secs()).ignore();
+                writes.pexpire(&begun, life as i64).ignore();
                 writes.pset_ex(format!("keep:session:{own}"), number, life + 60_000).ignore();
             }
             let () = writes.query_async(&mut connection).await.expect("written");

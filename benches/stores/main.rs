@@ -107,9 +107,10 @@ enum Column {
 use Column::{Bytes, Flag, Int, Text};
 
 const ACCOUNT: [Column; 5] = [Text, Text, Text, Flag, Bytes];
-const SESSION: [Column; 19] = [
+/// With how it ended, if it did with others.
+const SESSION: [Column; 22] = [
     Bytes, Text, Int, Int, Int, Bytes, Int, Int, Int, Int, Int, Int, Text, Text, Text, Int, Text,
-    Bytes, Flag,
+    Bytes, Flag, Int, Text, Int,
 ];
 
 /// Reads every column.
@@ -125,7 +126,7 @@ fn read<DB: Driver>(row: &DB::Row, columns: impl IntoIterator<Item = Column>) {
 }
 
 macro_rules! bare {
-    ($dialect:ty, $database:ty, $rotate:expr) => {
+    ($dialect:ty, $database:ty, $names_twice:literal, $rotate:expr) => {
         impl Subject for Bare<$dialect> {
             async fn by_id(&self, user: u64) {
                 let query = sqlx::query(self.0.by_id.clone()).bind(user.to_string());
@@ -166,6 +167,8 @@ macro_rules! bare {
                     .bind(None::<String>)
                     .bind(None::<Vec<u8>>)
                     .bind(false);
+                let user = new.user.as_str().to_owned();
+                let query = if $names_twice { query.bind(user) } else { query };
                 query.execute(&mut *write).await.expect("a session");
                 let query = sqlx::query(self.0.untold.clone()).bind(new.user.as_str().to_owned());
                 black_box(query.fetch_all(&mut *write).await.expect("no replays"));
@@ -178,10 +181,9 @@ macro_rules! bare {
             }
 
             async fn list(&self, user: u64) {
-                let query = sqlx::query(self.0.list.clone())
-                    .bind(user.to_string())
-                    .bind(i64::from(NOW.as_secs()))
-                    .bind(100_i64);
+                let query = sqlx::query(self.0.list.clone()).bind(user.to_string());
+                let query = if $names_twice { query.bind(user.to_string()) } else { query };
+                let query = query.bind(i64::from(NOW.as_secs())).bind(100_i64);
                 let rows = query.fetch_all(&self.0.reads).await.expect("a list");
                 assert_eq!(rows.len() as u64, SESSIONS);
                 rows.iter().for_each(|row| read::<$database>(row, SESSION));
@@ -211,9 +213,10 @@ macro_rules! returning {
     };
 }
 
-bare!(PostgresDialect, Postgres, returning!(Postgres));
-bare!(SqliteDialect, Sqlite, returning!(Sqlite));
-bare!(MySqlDialect, MySql, |bare, session, from| {
+bare!(PostgresDialect, Postgres, false, returning!(Postgres));
+bare!(SqliteDialect, Sqlite, false, returning!(Sqlite));
+// A parameter without a number is bound wherever it stands.
+bare!(MySqlDialect, MySql, true, |bare, session, from| {
     let at = i64::from(NOW.as_secs());
     let query = sqlx::query(bare.0.rotate.clone())
         .bind(at)
@@ -405,8 +408,13 @@ fn stores(criterion: &mut Criterion) {
     if is_asked_for("postgres") {
         database::<PostgresDialect>(criterion, &runtime, &server(Kind::Postgres).url);
     }
-    if is_asked_for("mysql") {
+    if is_asked_for("mariadb") {
+        println!("on MariaDB:");
         database::<MySqlDialect>(criterion, &runtime, &server(Kind::MariaDb).url);
+    }
+    if is_asked_for("mysql") {
+        println!("on MySQL:");
+        database::<MySqlDialect>(criterion, &runtime, &server(Kind::MySql).url);
     }
     if is_asked_for("redis") {
         redis::database(criterion, &runtime, &server(Kind::Redis).url);

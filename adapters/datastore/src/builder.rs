@@ -130,8 +130,8 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     /// is not written as a property. The login name is the property
     /// [`username`](Self::with_login_property), compared byte for byte.
     ///
-    /// [`update`](tower_keep_core::UserDirectory::update) writes all fields of the type: of two at once, one here
-    /// and one elsewhere, the later one counts.
+    /// [`modify`](tower_keep_core::UserDirectory::modify) reads, changes and writes in one transaction, so that
+    /// of two changes at once none is lost.
     ///
     /// ```no_run
     /// use std::borrow::Cow;
@@ -248,7 +248,7 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     /// (With `--project`, and `--database` for a named one; a policy covers all namespaces; another
     /// [kind](Self::with_kind) or [prefix](Self::with_kind_prefix) has other groups.) The property is not indexed then, which makes writes
     /// cheaper and spares a [hotspot](https://cloud.google.com/datastore/docs/best-practices), and
-    /// `purge` has nothing to do. Switch the policy on first: without it, as on an emulator, sessions stay for
+    /// `purge` has only those to remove that ended together. Switch the policy on first: without it, as on an emulator, sessions stay for
     /// good, and `purge` does not find those that were written meanwhile.
     pub fn with_ttl_policy(mut self) -> Self {
         self.settings.expiry = Expiry::ByPolicy;

@@ -1,4 +1,5 @@
-//! What a login writes: its record, and the ends of those that it takes the place of, in one commit.
+//! What a login writes in one commit: its record, and the ends of the sessions that it replaces or
+//! that make room for it.
 
 use std::sync::Arc;
 

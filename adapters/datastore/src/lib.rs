@@ -1,4 +1,5 @@
-//! Users and session records in Google Datastore: Firestore in Datastore mode, by `google.datastore.v1`.
+//! Users and session records in Google Datastore: Firestore in Datastore mode, by
+//! `google.datastore.v1`.
 //!
 //! ```no_run
 //! use tower_keep_core::{Account, UserDirectory, UserFinder};
@@ -12,118 +13,144 @@
 //! ```
 //!
 //! Credentials, project and emulator are found as Google's own libraries find them: see
-//! [`DatastoreStore::builder`]. Users of the application's own type, also those that a Python application
-//! writes beside: [`with_users`](DatastoreStoreBuilder::with_users). What is called `tower_keep_core` here is in
-//! `tower_keep` as well, for applications.
+//! [`DatastoreStore::builder`]. For users of the application's own type, also those that a Python
+//! application writes too, see [`with_users`](DatastoreStoreBuilder::with_users). Applications find
+//! what is imported from `tower_keep_core` here in `tower_keep`, too.
 //!
 //! # Users
 //!
-//! A user is an entity of the kind `User` ([`with_kind`](DatastoreStoreBuilder::with_kind)). What names it is
-//! [`UserKeys`]: the key's id or name, or a property. The fields of the application's type are its properties:
+//! A user is an entity of the kind `User` ([`with_kind`](DatastoreStoreBuilder::with_kind)). It is
+//! named as [`UserKeys`] says: by the key's id or name, or by a property. The fields of the
+//! application's type are its properties:
 //!
-//! | serde | property | read as well from |
+//! | serde | property | also read from |
 //! | --- | --- | --- |
-//! | `None`, `()` | null | a property that is missing: `None` |
-//! | integers, as far as `i64` | integer | |
-//! | `f64`; `f32`, which rounds what it reads | double | integer |
-//! | `bool` | boolean | integer 0 or 1, which it stays |
-//! | `String`, `char`, a variant that is only a name | string | `String`: a blob that is UTF-8, which it stays |
+//! | `None`, `()` | null | a missing property: `None` |
+//! | integers that fit into `i64` | integer | |
+//! | `f64`; `f32`, which rounds when reading | double | integer |
+//! | `bool` | boolean | integer 0 or 1, which stays an integer |
+//! | `String`, `char`, a unit variant | string | `String`: a blob of UTF-8, which stays a blob |
 //! | bytes ([`serde_bytes`](https://docs.rs/serde_bytes)) | blob | |
-//! | sequences, tuples | array, which holds no arrays | `Vec<u8>`: blob |
+//! | sequences, tuples | array, without arrays in it | `Vec<u8>`: blob |
 //! | structs, maps, other variants | embedded entity | |
 //! | [`timestamp`] | timestamp | |
 //! | [`EntityKey`] | key | |
 //! | [`LatLng`] | lat/lng | |
 //!
-//! A timestamp is also read by a `String` (RFC 3339), or a `SystemTime` if it is not before 1970.
+//! A timestamp is also read into a `String` (RFC 3339), or into a `SystemTime` if it is not before
+//! 1970.
 //!
-//! A missing property is an error, unless the field is an `Option` or has `#[serde(default)]` (with an attribute
-//! `with`, also an `Option` needs that). Null is not missing: it is `None`, or what
-//! [`null_as_default`] makes of it. What the type does not know is passed over. Errors name kind, key and
-//! property, and quote no value.
+//! A missing property is an error, unless the field is an `Option` or has `#[serde(default)]`. With
+//! an attribute `with`, an `Option` needs the default as well. Null is not missing: it is read as
+//! `None`, or as what [`null_as_default`] makes of it. Properties that the type does not have are
+//! ignored. Errors name kind, key and property, and quote no value.
 //!
-//! A write keeps what is stored and the type does not know of: properties, of embedded entities too; whether
-//! each is indexed; and types, where the new value can have them (a string in RFC 3339 stays a timestamp where
-//! there was one, numbers stay integers or doubles, bytes a blob or a string; a login name alone becomes a string).
-//! What `skip_serializing_if` skips is removed, and what another variant wrote; what `skip_serializing` never writes
-//! stays as it is. A map is written whole. An element of an array that is equal to a stored one keeps what the type
-//! does not know of that one, wherever it is now (where thousands have changed, not all are compared with all); any
-//! other is written over the one at its place. Nothing is written that could not be read again, as with an `alias`
-//! under which a property is stored, while the type writes it under its name.
+//! A write keeps what is stored and the type does not have: properties, also of embedded entities,
+//! and whether each property is indexed. It also keeps the types of properties where the new value
+//! fits them: a string in RFC 3339 stays a timestamp, numbers stay integers or doubles, bytes stay
+//! a blob or a string. Only the login name always becomes a string. What `skip_serializing_if`
+//! skips is removed, and so is what another variant wrote; what `skip_serializing` never writes
+//! stays as it is. A map is written whole. An element of an array that is equal to a stored one
+//! keeps what the type does not know of that one, wherever it is now (if thousands have changed,
+//! not all are compared with all). Any other element is written over the one at its place. Nothing
+//! is written that could not be read again, such as a property that is stored under an `alias` of
+//! its field, while the type writes it under the field's name.
 //!
-//! Within `#[serde(flatten)]` serde reads values before it knows their types: there, ids and numbers are not read as
-//! strings or flags, nor blobs as `Vec<u8>`.
+//! Inside `#[serde(flatten)]` serde reads values before it knows their types. There, ids and
+//! numbers are not read as strings or flags, nor blobs as `Vec<u8>`.
 //!
-//! The ready [`Account`](tower_keep_core::Account) is `username`, `password_hash`, `active`, and, if the stamp is
-//! not the hash, `stamp` and `stamped_hash`, the hash that was there then: where there is another now, as when Python
-//! has changed the password, the stamp is another, too, and logins end. Who has no `active` is active, and who has
-//! null is not: in Python, `None` is false.
+//! The ready [`Account`](tower_keep_core::Account) has the properties `username`, `password_hash`
+//! and `active`. If its stamp is not the hash, it also has `stamp`, and `stamped_hash`: the hash at
+//! the time when the stamp was written. If the stored hash is another one, for instance because
+//! Python has changed the password, the account is read with another stamp, and its logins end. An
+//! account without `active` is active. One with null is not, since `None` is false in Python.
 //!
 //! # This store's own kinds
 //!
 //! | kind | named by | what it holds |
 //! | --- | --- | --- |
-//! | `KeepSession_User` | the session's key, in hexadecimal | a session record. Indexed are `user`, `open` and `expire_at` |
-//! | `KeepLogins_User` | the user's id | which sessions ended for a replay that the user was not told of. Each call that begins a session or ends all of them writes it, so that two at once conflict |
-//! | `KeepIndex_User.username` | the login name | whose it is. Its user decides: with another name, or gone, it is nobody's |
+//! | `KeepSession_User` | the session's key, in hexadecimal | a session record. Indexed are `expire_at` and, as long as the record itself has no end, `place`: one text of the user (hashed), the epoch and the time of the login |
+//! | `KeepLogins_User` | the user's id | the user's epoch, and which sessions ended for a replay of which the user was not notified yet. Each call that begins a session or ends all of them writes it, so that two at once conflict |
+//! | `KeepIndex_User.username` | the login name | which user has it. That user's entity decides: if it has another name, or is deleted, the name is free |
 //!
-//! They are below what users are below, and named after the kind of users. No composite index has to be made.
-//! Expired sessions are deleted by `upkeep` (`purge`), or by the database itself:
+//! They have the same ancestors as the users, and are named after the kind of users. No composite
+//! index has to be created.
+//!
+//! Ending all of a user's sessions is one write: it raises the user's epoch. A record of an earlier
+//! epoch counts as ended in every call. So the work does not depend on how many sessions there are.
+//! The same happens if a login over its limit would have to end more than 100 sessions. `upkeep`
+//! (`purge`) deletes these records in batches. The user's `KeepLogins_User` entity then has no
+//! expiry and stays for good, since it says that they have ended.
+//!
+//! Expired sessions are deleted by `upkeep`, or by the database itself:
 //! [`with_ttl_policy`](DatastoreStoreBuilder::with_ttl_policy).
 //!
-//! A login name is looked for by a query, so users whom others write are found as well. What keeps it unique is
-//! the index entity, which is written in one transaction with the user, and a query within that transaction for
-//! those who have none. Others who write users don't ask it; [`index_users`](DatastoreStore::index_users) brings
-//! it up to date, and names those who have one name. Of several with one name the index entity says whose it
-//! is; without one, a look-up is a fault and nobody is let in.
+//! A login name is looked up by a query, so users that others write are found as well. Two things
+//! keep it unique: the index entity, which is written in one transaction with the user, and a query
+//! in that transaction for users without an index entity. Others who write users don't read the
+//! index. [`index_users`](DatastoreStore::index_users) brings it up to date, and reports users who
+//! share a name. If several users have one name, the index entity says which of them has it.
+//! Without one, a look-up returns an error ([corrupt]) and nobody is logged in.
 //!
 //! # Calls
 //!
 //! | what | calls |
 //! | --- | --- |
-//! | an authenticated request | one `Lookup`, of the record and the user; with a property for an id, a `RunQuery` beside it |
-//! | a look-up by login name | one `RunQuery`; with a property for an id, another |
-//! | a login | `BeginTransaction`, `Lookup`, `Commit`; with a limit a `RunQuery` and a `Lookup` besides |
-//! | a logout, the next generation | `BeginTransaction`, `Lookup`, `Commit`; where there is nothing to write, `Rollback` |
-//! | a list of sessions | one `RunQuery`; for hundreds of them, a transaction that only reads |
-//! | the end of all | `BeginTransaction`, `RunQuery`, two `Lookup`, `Commit`, for each 1,000 of them |
-//! | `insert`, a rename | `BeginTransaction`, two `Lookup` or more, `RunQuery`, `Commit` |
+//! | an authenticated request | one `Lookup` of the record, the user and the user's logins; if a property is the id, a `RunQuery` beside it |
+//! | a look-up by login name | one `RunQuery`; if a property is the id, another |
+//! | a login | `BeginTransaction`, `Lookup`, `Commit` |
+//! | … with a limit | also a `RunQuery` of the newest sessions, of as many as the limit and 100 more (500 by each `RunQuery`); and two `Lookup` if sessions have to make room |
+//! | … after a replay | also two `Lookup`, of at most 100 records of which the user is notified |
+//! | … over a session that another login has replaced | also a `Lookup` for each login in between |
+//! | … over another user's session | also two `Lookup` |
+//! | a logout | `BeginTransaction`, two `Lookup`, `Commit` |
+//! | the next generation; a note of when a session was last used, or of 50 sessions | the same; the second `Lookup`, of the user's logins, is not part of the transaction |
+//! | a list of sessions | `Lookup`, `RunQuery`, `Lookup`; if one response does not hold all of them, also a transaction that only reads |
+//! | the end of all sessions | `BeginTransaction`, `Lookup`, `Commit` |
+//! | `insert` | `BeginTransaction`, two `Lookup` or more, `RunQuery`, `Commit` |
+//! | `modify` | `Lookup`, `BeginTransaction`, `Lookup`, `Commit`, and again if the user was changed in between; for a new login name also two `Lookup` or more, and a `RunQuery` |
+//! | `purge` | `RunQuery`; for each batch to delete also `BeginTransaction`, `Lookup`, `Commit` |
 //!
-//! Transactions are begun explicitly, and rolled back whatever goes wrong, also when a request is dropped. One
-//! that was aborted, because another was faster, or that the service has forgotten, is tried again after a pause, up to
-//! 20 times; nothing else that writes is. Calls of one process that would write the same user, the same login name or the
-//! same single session take turns before they begin.
+//! If a property is the id, `insert`, `modify` and `delete` also make a `RunQuery` for it.
+//!
+//! A transaction without changes ends by `Rollback` instead of `Commit`. Transactions are begun
+//! explicitly, and rolled back on any failure, also when a request is dropped. A transaction that
+//! was aborted because another was faster, or that the service no longer knows, is tried again
+//! after a pause, up to 20 times. Nothing else that writes is tried again. Calls of one process
+//! that write the same user, the same login name or the same single session take turns before they
+//! begin.
 //!
 //! # Faults
 //!
-//! | what happens | what a call answers |
+//! | what happens | what a call returns |
 //! | --- | --- |
-//! | `UNAVAILABLE`, or the connection is lost, three times: of all but commits | [unavailable] |
+//! | `UNAVAILABLE`, or the connection is lost, three times: of all calls but commits | [unavailable] |
 //! | the same of a commit: it may have been made | [timeout] |
 //! | `RESOURCE_EXHAUSTED`: a quota; or more calls wait than are allowed | [unavailable], at once |
 //! | `ABORTED`, over and over | [unavailable] |
-//! | `DEADLINE_EXCEEDED`, or no answer in time | [timeout] |
+//! | `DEADLINE_EXCEEDED`, or no response in time | [timeout] |
 //! | `PERMISSION_DENIED`, `UNAUTHENTICATED`, `INVALID_ARGUMENT`, `FAILED_PRECONDITION`, `NOT_FOUND` (of the database) | [unsupported], also by `build` |
 //! | no token can be had: for now, or at all | [unavailable], or [unsupported] |
 //! | an entity can't be read | [corrupt] |
-//! | an id or a login name that is to be inserted is taken | [conflict] |
+//! | an id or a login name that is to be written is another user's | [conflict] |
 //!
-//! Visitors who are or were logged in get a 503 and keep their cookies; others browse on. The connection is made
-//! anew when it is lost; no call waits longer than [`with_timeout`](DatastoreStoreBuilder::with_timeout), but for
-//! `purge`, which makes several.
+//! Visitors who are or were logged in get a 503 and keep their cookies; others browse on. A lost
+//! connection is made again. No call takes longer than
+//! [`with_timeout`](DatastoreStoreBuilder::with_timeout), except `purge`, each step of which may
+//! take that long.
 //!
 //! # What it does not do
 //!
-//! - More than 1,000 sessions of one user, or keys in one `revoke`, end in several commits, so a list in between
-//!   shows some of them; what has ended when the time is up stays ended. A limit that is new can't end thousands of a
-//!   user's sessions at their next login: end them first.
+//! - More than 1,000 keys in one `revoke` end in several commits. So a list in between shows some
+//!   of them, and if the time is up, those that have ended stay ended.
 //! - A database whose concurrency mode is "optimistic with entity groups", as some old ones have
-//!   (`gcloud firestore databases describe`), has no queries in transactions; it has to be switched to
-//!   "pessimistic" or "optimistic".
-//! - A login takes the place of the sessions whose cookies the browser shows, or of those that took theirs. From one
-//!   whose place was taken over and over, as by a program that logs in with the same old cookie again and again, it
-//!   looks 100 steps far; what is beyond stays open beside it.
-//! - A name of a key that is written like a number is found only with [`UserKeys::Name`].
+//!   (`gcloud firestore databases describe`), has no queries in transactions. It has to be switched
+//!   to "pessimistic" or "optimistic".
+//! - A login replaces the sessions whose cookies the browser sends. If other logins have replaced
+//!   such a session meanwhile, one after the other, it replaces the last one of them. It follows at
+//!   most 1,000 of them, with a `Lookup` each; a session beyond stays open beside the new one. Each
+//!   login shortens the way for the next one with the same cookie.
+//! - A key's name that is written like a number is found only with [`UserKeys::Name`].
 //!
 //! [unavailable]: tower_keep_core::StoreErrorKind::Unavailable
 //! [timeout]: tower_keep_core::StoreErrorKind::Timeout
@@ -136,11 +163,11 @@
 //! | the settings | `builder.rs`; credentials, project, the connection: `connect.rs`; URLs and addresses: `place.rs` |
 //! | which entity has which key | `keys.rs` |
 //! | how a value becomes a property, and back | `value/`: `ser.rs`, `de.rs`; what a write keeps: `merge.rs` |
-//! | how an entity becomes a user | `mapping.rs`; users are found and written in `users.rs` |
-//! | how a name is one user's alone | `names.rs`; for users of others: `import.rs` |
+//! | how an entity becomes a user | `mapping.rs`; how users are found and written: `users.rs` |
+//! | how login names stay unique | `names.rs`; for users that others write: `import.rs` |
 //! | a session's entity | `record.rs`; how it is found, changed and ended: `sessions.rs` |
 //! | what a login writes, and what a request reads | `create.rs`, `load.rs` |
-//! | the calls, their time and their tries | `client.rs`, `transaction.rs`, `turns.rs`; queries, in words: `query.rs` |
+//! | the calls, their time-outs and retries | `client.rs`, `transaction.rs`, `turns.rs`; queries: `query.rs` |
 //! | what an error means | `error.rs` |
 
 mod builder;

@@ -1,4 +1,4 @@
-//! The record and its user, together: in one call, if the user is found by their key.
+//! The record, its user and the user's epoch, in one call if the user is found by their key.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tower_keep_core::{
 
 use crate::DatastoreStore;
 use crate::error::Fault;
-use crate::record::{self, Logins};
+use crate::record::{self, Logins, Stored};
 
 impl<U: AuthUser> DatastoreStore<U> {
     async fn login(
@@ -47,8 +47,13 @@ impl<U: AuthUser> DatastoreStore<U> {
             let (user, of_owner) = join(self.user(owner, deadline), of_owner).await;
             (user?, of_owner?.remove(&key))
         };
-        let record = stored.applied(&Logins::read(of_owner)?.epoch).record;
-        Ok(Some(StoredLogin { record: Arc::new(record), user }))
+        let epoch = Logins::read(of_owner)?.epoch;
+        let is_together = likely == Some(owner);
+        let stored = match stored.is_past(&epoch) && !is_together {
+            true => self.find_again(&stored, deadline).await?,
+            false => Some(stored.applied(&epoch)),
+        };
+        Ok(stored.map(|Stored { record, .. }| StoredLogin { record: Arc::new(record), user }))
     }
 }
 

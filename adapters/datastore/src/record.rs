@@ -1,15 +1,15 @@
-//! Entities of this store's own kinds: a session record, and what is kept of a user's logins together.
+//! Entities of this store's own kinds: session records, and what is kept of all logins of a user.
 //!
 //! | kind | property | |
 //! | --- | --- | --- |
-//! | `KeepSession_User`, by the session's key in hexadecimal | `place` | where it is among its user's open sessions, while it is one: by epoch and time; indexed |
+//! | `KeepSession_User`, named by the session's key in hexadecimal | `place` | its place among the user's open sessions, by epoch and time, as long as the record itself has no end; indexed |
 //! | | `epoch` | the user's epoch in which it was created |
-//! | | `expire_at` | for the policy: when it may be gone |
+//! | | `expire_at` | when it may be deleted: by `purge`, if it is indexed, or by the database's policy |
 //! | | the others | the record, as in `SessionRecord` |
-//! | `KeepLogins_User`, by the user's id | `epoch`, `ended_at`, `end_reason`, `kept_until` | how often all sessions were ended, when last, why, and how long those are kept |
-//! | | `untidy`, `places` | since when those can be removed, indexed, and what their places begin with; while there are any |
-//! | | `untold` | the keys of sessions that ended for a replay and were not told yet |
-//! | | `expire_at` | for the policy |
+//! | `KeepLogins_User`, named by the user's id | `epoch`, `ended_at`, `end_reason`, `kept_until` | a number that rises each time all sessions are ended; when that last happened, why, and how long those sessions are kept. Missing before the first time |
+//! | | `untidy`, `places` | from when on those sessions can be deleted, indexed, while there may be some; and what their places begin with |
+//! | | `untold` | the keys of sessions that ended for a replay of which the user was not notified yet |
+//! | | `expire_at` | when it may be deleted; never once all sessions were ended |
 
 use std::collections::HashMap;
 
@@ -51,6 +51,11 @@ impl Stored {
     /// The same with another record.
     pub(crate) fn with(&self, record: SessionRecord) -> Self {
         Self { record, created_in: self.created_in }
+    }
+
+    /// Whether it has ended by its user's epoch alone.
+    pub(crate) fn is_past(&self, epoch: &Epoch) -> bool {
+        epoch.is_past(self.created_in) && self.record.ended.is_none()
     }
 
     /// As it is now, given its user's epoch.

@@ -75,10 +75,10 @@ impl<U: AuthUser> DatastoreStore<U> {
     async fn read(
         &self,
         transaction: &Transaction<'_>,
-        keys: &[SessionKey],
+        of_sessions: &[SessionKey],
         holds_logins: bool,
     ) -> Result<(Vec<Stored>, LoginsOf), Fault> {
-        let keys: Vec<_> = keys.iter().map(|key| self.keys().session(key)).collect();
+        let keys: Vec<_> = of_sessions.iter().map(|key| self.keys().session(key)).collect();
         if keys.is_empty() {
             return Ok((Vec::new(), LoginsOf::new()));
         }
@@ -96,6 +96,13 @@ impl<U: AuthUser> DatastoreStore<U> {
         for user in users {
             let of_user = Logins::read(found.remove(&self.keys().logins(user)))?;
             logins.insert(user.clone(), of_user);
+        }
+        let is_past = |stored: &Stored| {
+            logins.get(&stored.record.user).is_some_and(|of_user| stored.is_past(&of_user.epoch))
+        };
+        if !holds_logins && stored.iter().any(is_past) {
+            // All others may have ended in between.
+            return Box::pin(self.read(transaction, of_sessions, true)).await;
         }
         let now = |stored: Stored| match logins.get(&stored.record.user) {
             Some(of_user) => stored.applied(&of_user.epoch),
@@ -247,9 +254,12 @@ impl<U: AuthUser> DatastoreStore<U> {
         transact!(self.client(), deadline, transaction => {
             let wanted = stays.iter().chain([&logins_key]).cloned().collect();
             let mut found = transaction.lookup(wanted).await?;
-            // Every login writes it, so without it there is no session.
-            let Some(logins) = found.remove(&logins_key) else { return unchanged(()) };
-            let mut logins = Logins::read(Some(logins))?;
+            let mut logins = match found.remove(&logins_key) {
+                Some(logins) => Logins::read(Some(logins))?,
+                // A session that is used outlives what its login has written here.
+                None if self.has_begun(transaction, user).await? => Logins::default(),
+                None => return unchanged(()),
+            };
             let stays = stays.as_ref().and_then(|stays| found.remove(stays));
             let stays = stays.map(record::read).transpose()?;
             let stays = stays.map(|stored| stored.applied(&logins.epoch));
@@ -264,6 +274,13 @@ impl<U: AuthUser> DatastoreStore<U> {
             Ok(Change { mutations, answer: () })
         })
         .await
+    }
+
+    /// Whether a user who never ended all sessions has one that has not ended.
+    async fn has_begun(&self, transaction: &Transaction<'_>, user: &UserId) -> Result<bool, Fault> {
+        let Some(query) = self.open_sessions(user, 0) else { return Ok(false) };
+        let one = Query { limit: Some(1), ..query };
+        Ok(!transaction.query(one).await?.is_empty())
     }
 
     /// A user's epoch.
@@ -381,7 +398,26 @@ impl<U: AuthUser> DatastoreStore<U> {
             return Ok(None);
         };
         let epoch = self.epoch(&stored.record.user, deadline).await?;
-        Ok(Some(stored.applied(&epoch)))
+        if stored.is_past(&epoch) {
+            return self.find_again(&stored, deadline).await;
+        }
+        Ok(Some(stored))
+    }
+
+    /// The same session once more, together with its user's epoch: where all others ended between two
+    /// calls, this one may have stayed.
+    pub(crate) async fn find_again(
+        &self,
+        stored: &Stored,
+        deadline: Instant,
+    ) -> Result<Option<Stored>, Fault> {
+        let Stored { record, .. } = stored;
+        let [key, logins] = [self.keys().session(&record.key), self.keys().logins(&record.user)];
+        let both = vec![key.clone(), logins.clone()];
+        let mut found = self.client().lookup(both, None, deadline).await?;
+        let epoch = Logins::read(found.remove(&logins))?.epoch;
+        let stored = found.remove(&key).map(record::read).transpose()?;
+        Ok(stored.map(|stored| stored.applied(&epoch)))
     }
 }
 

@@ -69,11 +69,15 @@ struct OwnEpoch {
 }
 
 impl OwnEpoch {
-    fn raise(&self, end: &End) -> u64 {
+    /// The epoch after this one.
+    fn next(&self, end: &End) -> Epoch {
+        self.epoch.read().unwrap_or_else(PoisonError::into_inner).raised(end)
+    }
+
+    fn set(&self, next: Epoch) {
         let mut epoch = self.epoch.write().unwrap_or_else(PoisonError::into_inner);
-        *epoch = epoch.raised(end);
-        self.number.store(epoch.number, Ordering::Release);
-        epoch.number
+        self.number.store(next.number, Ordering::Release);
+        *epoch = next;
     }
 
     fn number(&self) -> u64 {
@@ -293,16 +297,18 @@ impl MemorySessions {
 
     /// Ends all sessions of a user but these, by the next epoch.
     fn raise(&self, of_user: &mut OfUser, stay: &[SessionKey], end: &End) {
-        let number = of_user.epoch.raise(end);
+        let next = of_user.epoch.next(end);
         let mut past = std::mem::take(&mut of_user.open);
         for key in stay {
             let mut shard = self.shard(key);
             let Some(stored) = shard.records.get_mut(key) else { continue };
             if past.remove(&(stored.record.created, *key)) {
-                stored.created_in = number;
+                // Before the epoch is theirs, so that nobody sees these end.
+                stored.created_in = next.number;
                 of_user.open.insert((stored.record.created, *key));
             }
         }
+        of_user.epoch.set(next);
         let past = Past { keep_until: end.keep_until, keys: past };
         self.past().push_back(past);
     }
@@ -402,7 +408,10 @@ impl SessionStore for MemorySessions {
         let end = End { at: now, reason: EndReason::Limit, keep_until };
         let ended = match room {
             Room::None => {
-                self.shard(&record.key).records.remove(&record.key);
+                let mut shard = self.shard(&record.key);
+                shard.records.remove(&record.key);
+                shard.expiries.remove(&(record.expires, record.key));
+                drop(shard);
                 if of_user.records == 0 {
                     users.remove(&record.user);
                 }

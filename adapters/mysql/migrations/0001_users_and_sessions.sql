@@ -39,7 +39,8 @@ CREATE TABLE IF NOT EXISTS keep_sessions (
     INDEX keep_sessions_expiring (expires)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin ROW_FORMAT = DYNAMIC;
 
--- Users all of whose sessions were ended: how often, when last, why, and how long those are kept.
+-- Users all of whose sessions were ended: a number that grows with each end, when that was, why, and how
+-- long those sessions are kept.
 CREATE TABLE IF NOT EXISTS keep_epochs (
     user_id VARBINARY(2000) NOT NULL PRIMARY KEY,
     epoch BIGINT NOT NULL,

@@ -11,6 +11,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! MySQL's default authentication, `caching_sha2_password`, needs an encrypted connection: enable
+//! the feature `tls-rustls`. MariaDB's usual authentication does not.
+//!
 //! # The application's own users
 //!
 //! Any type that sqlx can read, by two statements, which are checked when the store is built:
@@ -42,6 +45,10 @@
 //! let ada = store.by_login("ada@example.com").await?;
 //! # Ok(()) }
 //! ```
+//!
+//! The check goes by the columns' types: if plain sqlx does not read a column into its field,
+//! `build` returns an error. Text with a binary collation is text, and so are MariaDB's `JSON` and
+//! `UUID`. With the feature `uuid`, an id can be a `Uuid` in a `BINARY(16)`.
 //!
 //! [tower-keep]: https://crates.io/crates/tower-keep
 
@@ -139,7 +146,6 @@ impl Dialect for MySqlDialect {
         format!("{begin}{}", lock.unwrap_or_default())
     }
 
-    /// What the numbers mean (<https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html>).
     /// Changes of tables commit by themselves, so the migrations can be run again from any statement.
     fn migrations_begin(names: &Names) -> String {
         names.fill(&format!("SELECT GET_LOCK({MIGRATION_LOCK}, 3600)"))
@@ -149,6 +155,7 @@ impl Dialect for MySqlDialect {
         names.fill(&format!("SELECT RELEASE_LOCK({MIGRATION_LOCK})"))
     }
 
+    /// What the numbers mean (<https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html>).
     fn cause(error: &dyn DatabaseError) -> Option<Cause> {
         let kind = match error.try_downcast_ref::<MySqlDatabaseError>()?.number() {
             // Deadlock; the row has changed since it was read.

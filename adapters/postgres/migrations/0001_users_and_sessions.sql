@@ -40,7 +40,8 @@ CREATE INDEX keep_sessions_expiring ON keep_sessions (expires);
 CREATE INDEX keep_sessions_untold ON keep_sessions (user_id)
     WHERE end_reason = 'replay' AND NOT told;
 
--- Users all of whose sessions were ended: how often, when last, why, and how long those are kept.
+-- Users all of whose sessions were ended: a number that grows with each end, when that was, why, and how
+-- long those sessions are kept.
 CREATE TABLE keep_epochs (
     user_id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     epoch BIGINT NOT NULL,

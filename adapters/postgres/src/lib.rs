@@ -46,6 +46,10 @@
 //! # Ok(()) }
 //! ```
 //!
+//! The check goes by the columns' types: if plain sqlx does not read a column into its field,
+//! `build` returns an error. It also returns one for an id in a `CHAR(n)` column, which PostgreSQL
+//! fills up with spaces: cast it to `text` in both statements, or change the column's type.
+//!
 //! [tower-keep]: https://crates.io/crates/tower-keep
 
 use std::time::Duration;
@@ -116,7 +120,7 @@ impl Dialect for PostgresDialect {
         (SELECT session_key FROM {sessions} WHERE expires <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
     const TIDY: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
         (SELECT session_key FROM {sessions} WHERE user_id = $1 AND epoch < $2 AND ended_at IS NULL \
-        LIMIT $3 FOR UPDATE SKIP LOCKED)";
+        ORDER BY epoch, created LIMIT $3 FOR UPDATE SKIP LOCKED)";
 
     fn placeholder(number: usize) -> String {
         format!("${number}")
@@ -165,7 +169,6 @@ impl Dialect for PostgresDialect {
         )
     }
 
-    /// What the codes mean (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
     fn migrations_begin(names: &Names) -> String {
         let begin = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; \
             SELECT pg_advisory_xact_lock(1801807216, -1)";
@@ -181,6 +184,7 @@ impl Dialect for PostgresDialect {
         "COMMIT".to_owned()
     }
 
+    /// What the codes mean (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
     fn cause(error: &dyn DatabaseError) -> Option<Cause> {
         let code = error.code()?;
         let kind = match &*code {

@@ -4,7 +4,7 @@
 //! 3 1800000000 ended 1800000060
 //! ```
 //!
-//! How often all sessions were ended, when last, why, and how long those are kept. The sessions that end
+//! A number that grows with each end of all sessions, when the last one was, why, and how long those are kept. The sessions that end
 //! are no longer in the user's lists; a list of their own says what [`purge`] has to remove, and one of
 //! all such lists where to look.
 //!

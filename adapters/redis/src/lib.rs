@@ -11,97 +11,111 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Another URL is another topology: see [`RedisStore::builder`]. Users of the application's own type:
-//! [`with_users`](RedisStoreBuilder::with_users).
+//! Another URL is another topology: see [`RedisStore::builder`]. For users of the application's own
+//! type, see [`with_users`](RedisStoreBuilder::with_users).
 //!
 //! # Keys and slots
 //!
 //! | key | what it holds |
 //! | --- | --- |
 //! | `keep:{42}:user` | the user with the id 42: `1`, a claim, and JSON |
-//! | `keep:{42}:session:…` | a session record of theirs, a line of text (`record.rs`); it expires by itself |
-//! | `keep:{42}:live` | a sorted set of their sessions that have not ended, by when they expire |
-//! | `keep:{42}:begun` | the same, by when they were created |
-//! | `keep:{42}:epoch` | how often all of their sessions were ended; a record of an earlier epoch has ended |
-//! | `keep:{42}:past:3` | the sessions that ended when the epoch became 3, until they are removed |
-//! | `keep:{42}:untold` | the same of those that ended for a replay and were not told yet |
+//! | `keep:{42}:session:…` | a session record of theirs, one line of text (`record.rs`); it expires by itself |
+//! | `keep:{42}:live` | a sorted set of their sessions that have not ended, by expiry |
+//! | `keep:{42}:begun` | the same sessions, by when they were created |
+//! | `keep:{42}:epoch` | a number that rises each time all of their sessions are ended, with when, why, and how long those sessions are kept; a record of an earlier epoch has ended |
+//! | `keep:{42}:past:1800000000` | the sessions that ended when the epoch became 1800000000, until they are removed |
+//! | `keep:{42}:untold` | a sorted set of the sessions that ended for a replay of which the user was not notified yet |
 //! | `keep:{42}:pending:…` | that a login name is being taken for them; for a minute at most |
-//! | `keep:login:ada` | whose login name that is: a claim, and the id |
-//! | `keep:session:…` | whose session that is: the id |
-//! | `keep:past` | a sorted set of the `past` keys, by when their sessions need not be kept any longer |
+//! | `keep:login:ada` | which user has the login name: a claim, and the id |
+//! | `keep:session:…` | which user has the session: the id |
+//! | `keep:past` | a sorted set that lists the `past` keys of all users, by when their sessions need not be kept any longer |
 //!
-//! A cluster puts a key into a slot by what stands between its braces. All that is of one user is in one
-//! slot, because the contract of sessions wants it at one moment: of two logins one sees the other, a limit
-//! holds, a list shows all of an end or nothing. So the user, the record and the epoch of a request come by
-//! one `MGET`, and what is written at once has one slot. (In an id, `}` is written as `%7D` and `%` as `%25`; the
+//! A cluster puts a key into a slot by what is between its braces. All keys of one user are in one
+//! slot, because a call that concerns several of a user's sessions has to happen at one moment: of
+//! two concurrent logins one sees the other, a limit holds, and a list shows all of an end or
+//! nothing. So the session, the user and the epoch of a request come by one `MGET`, and what is
+//! written at one moment is in one slot. (In an id, `}` is written as `%7D` and `%` as `%25`; the
 //! empty id is `%`.)
 //!
-//! Two things are not in the user's slot, because who looks for them does not know the user:
+//! Two things are not in the user's slot, because a call that looks for them does not know the
+//! user:
 //!
-//! - Whose session it is, for who knows the session's key alone: a remember cookie that comes back, the end
-//!   of a session by its key. It is written before the record, lives longer and never changes, so it needs
-//!   no transaction with it.
-//! - Whose login name it is. The user's value decides: it holds the claim by which they have the name, and
-//!   a name's key with another claim is nobody's. A name is claimed first and the user is written after, on
-//!   condition that nobody has broken off the claim; what was left halfway is taken over by the next who
-//!   wants the name. So a name is unique and a rename happens at one moment, without a transaction across
-//!   slots, and without a clock.
+//! - Which user has a session, for a call that knows only the session's key, such as a renewal or
+//!   the end of one session. It is written before the record, lives longer and never changes, so it
+//!   needs no transaction with the record.
+//! - Which user has a login name. The user's value decides: it holds the claim by which they have
+//!   the name, and a name's key with another claim counts for nothing. A name is claimed first.
+//!   Then the user is written, on condition that nobody has broken off the claim. An unfinished
+//!   claim is taken over by the next caller that wants the name. So a name is unique and a rename
+//!   happens at one moment, without a transaction across slots, and without a clock.
 //!
-//! Every change is a comparison and a write in one short script: a call reads, decides in Rust, and writes
-//! if what it read is still so; else it begins again. The script is sent by its SHA-1, and whole to a server
-//! that does not know it, as after a restart. Its keys are all named, but for those of records that an index
-//! lists, which are in the same slot.
+//! Ending all of a user's sessions is one script, and its work does not depend on how many there
+//! are: it raises the epoch, renames `begun` to `past:…` and unlinks `live`. Every call that reads
+//! a record also reads the epoch. A login over its limit ends up to 100 sessions one by one, and
+//! more of them by a new epoch. `upkeep` (`purge`) removes the records that ended with an epoch in
+//! batches, as `keep:past` lists them; without it they expire by themselves.
+//!
+//! Every change is a comparison and a write in one short script. A call reads, decides in Rust, and
+//! writes if what it has read is still the same; otherwise it begins again. The script is sent by
+//! its SHA-1, and as a whole to a server that does not know it, as after a restart. It names all
+//! its keys, except those of records that a sorted set lists, which are in the same slot.
 //!
 //! # What a failover loses
 //!
-//! Redis confirms a write before its replicas have it. When a master dies, what no replica has is lost with
-//! it, and so is what `appendfsync` had not got to the disk when a server crashes (a second's worth by
-//! default):
+//! Redis confirms a write before its replicas have it. When a master dies, the writes that no
+//! replica has are lost. When a server crashes, so are those that `appendfsync` has not written to
+//! the disk (of one second by default):
 //!
 //! - a login: the visitor is asked to log in again;
-//! - the end of a session, or a logout: it counts again, until it is ended anew or expires;
-//! - a sign-up, a new password, a deactivation: they have to be done again. The old password counts again.
-//! - one half of a sign-up: where the name's key is lost, nobody is found by that name until the user is
-//!   next updated, which brings it back, unless somebody else has taken it meanwhile.
+//! - the end of one session or of all, or a logout: the sessions count again, until they are ended
+//!   anew or expire;
+//! - a sign-up, a new password, a deactivation: it has to be done again. The old password counts
+//!   again;
+//! - one half of a sign-up: if the name's key is lost, nobody is found by that name. The next
+//!   `modify` that writes the user brings it back, unless another user has taken it meanwhile.
 //!
-//! In step, replicas are milliseconds behind: with 64 clients that log in and out all the time, the kill of a
-//! master of a local cluster lost none of some 5,000 confirmed logins and logouts. A replica that hangs, or
-//! whose network is slow, is as far behind as that takes, and a test shows what is lost then.
+//! Replicas in step are milliseconds behind: with 64 clients that log in and out all the time, the
+//! kill of a master of a local cluster lost none of some 5,000 confirmed logins and logouts. A
+//! replica that hangs, or whose network is slow, is that far behind; a test shows what is lost
+//! then.
 //!
-//! [`with_replicas_to_wait_for(1)`](RedisStoreBuilder::with_replicas_to_wait_for) confirms a write only when
-//! a replica has it. If none has in time, the write stands and the visitor gets a 503: whether it will last
-//! is not known. With one replica per master nothing confirmed is lost with the master; but while there is
-//! none, as after a failover, nobody logs in or out in its slots. With two, waiting for one survives the loss
-//! of either, and a confirmed write is lost only if the one without it takes over, which Redis avoids if it
-//! can. The server's `min-replicas-to-write` keeps a master that is cut off from taking what will be lost.
+//! [`with_replicas_to_wait_for(1)`](RedisStoreBuilder::with_replicas_to_wait_for) confirms a write
+//! only when a replica has it. If none has it in time, the write stands and the visitor gets a 503:
+//! it is not known whether the write will last. With one replica per master, nothing confirmed is
+//! lost with the master; but while there is no replica, as after a failover, nobody logs in or out
+//! in its slots. With two replicas, waiting for one survives the loss of either. Then a confirmed
+//! write is lost only if the replica without it takes over, which Redis avoids if it can. The
+//! server's `min-replicas-to-write` keeps a master that is cut off from accepting writes that will
+//! be lost.
 //!
-//! A remember cookie whose renewal was lost is ahead of its record. It counts as absent and is kept; the event
-//! is `StoreRolledBack`, logged as a warning.
+//! A remember cookie whose renewal was lost is ahead of its record. It counts as absent and is
+//! kept; the event is `StoreRolledBack`, logged as a warning.
 //!
 //! # Faults
 //!
-//! | what happens | what a call answers | what visitors see |
+//! | what happens | what a call returns | what visitors see |
 //! | --- | --- | --- |
-//! | the server is gone, loads its data (`LOADING`); a slot has no master (`CLUSTERDOWN`) | [unavailable] | 503 for who is or was logged in, cookies kept; others browse on |
-//! | it has no memory (`OOM`), no disk (`MISCONF`), is a replica (`READONLY`) | [unavailable], if it writes | who is logged in stays so; 503 to log in, log out, sign up |
-//! | it does not answer in time; the connection is lost in the middle of a write | [timeout]: it may have been done | 503 |
+//! | the server is gone, loads its data (`LOADING`); a slot has no master (`CLUSTERDOWN`) | [unavailable] | 503 if they are or were logged in, and they keep their cookies; others browse on |
+//! | it has no memory (`OOM`), no disk (`MISCONF`), is a replica (`READONLY`) | [unavailable], if it writes | logged-in users stay logged in; 503 to log in, log out, sign up |
+//! | it does not respond in time; the connection is lost in the middle of a write | [timeout]: the write may have been done | 503 |
 //! | more calls wait than are allowed | [unavailable], at once | 503 |
-//! | a key of ours holds another type, or what can't be read | [corrupt] | 503 for that user |
+//! | a key of this store holds another type, or a value that can't be read | [corrupt] | 503 for that user |
 //! | the URL, a right or a version is wrong | [unsupported], by `build` | |
 //!
-//! Watch the rate of 503s, the events, and of the server `evicted_keys`, `used_memory`, `aof_last_write_status`,
-//! `connected_slaves` and `cluster_state`.
+//! Watch the rate of 503s, the events, and of the server `evicted_keys`, `used_memory`,
+//! `aof_last_write_status`, `connected_slaves` and `cluster_state`.
 //!
-//! What surely was not done is done again: after `MOVED`, `ASK`, `TRYAGAIN` and `NOSCRIPT`, once after
-//! `READONLY`, and once more what only reads and lost its connection. Each server has one connection for all
-//! calls (one more for writes that wait for replicas, and one for reads of a replica). It is made anew when it
-//! is lost, or has not answered in time. While a server can't be reached, one try every half a second is made,
-//! and calls in between fail at once. A node that hangs holds up its own slots and no others.
+//! What was certainly not done is tried again: after `MOVED`, `ASK`, `TRYAGAIN` and `NOSCRIPT`,
+//! once after `READONLY`, and a read once more after its connection was lost. Each server has one
+//! connection for all calls (one more for writes that wait for replicas, and one for reads from a
+//! replica). A connection is made again when it is lost, or has not responded in time. While a
+//! server can't be reached, the store tries every half a second, and calls in between fail at once.
+//! A node that hangs delays only calls that need its slots.
 //!
-//! While a slot moves to another node, its users are read as before; who writes waits until their keys are
-//! together, at most for the time-out.
+//! While a slot moves to another node, its users are read as before. Writes wait until their keys
+//! are together, at most until the time-out.
 //!
-//! A server that comes back empty knows nobody: accounts and sessions are gone.
+//! On a server that comes back empty there are no users: accounts and sessions are gone.
 //!
 //! [unavailable]: tower_keep_core::StoreErrorKind::Unavailable
 //! [timeout]: tower_keep_core::StoreErrorKind::Timeout
@@ -112,10 +126,11 @@
 //! | --- | --- |
 //! | the keys' names | `keys.rs` |
 //! | the scripts | `commit.lua`, `records.lua`, `owner.lua`; what sends them: `script.rs` |
-//! | how a login name is taken | `names.rs` |
-//! | what a login writes | `create.rs`; how all sessions end at once: `epoch.rs` |
+//! | how users are found and written | `users.rs`; how a login name is taken: `names.rs` |
+//! | what a login writes, and what a request reads | `create.rs`, `logins.rs` |
+//! | how all sessions end at once | `epoch.rs` |
 //! | how records are found, changed and ended | `find.rs`, `sessions.rs` |
-//! | which server is asked, and when again | `servers.rs`, `cluster.rs` |
+//! | which server a command is sent to, and when again | `servers.rs`, `cluster.rs` |
 //! | one connection | `link.rs` |
 //! | what an error means | `error.rs` |
 

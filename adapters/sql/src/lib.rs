@@ -1,4 +1,4 @@
-//! What tower-keep's SQL adapters have in common, which is most of them.
+//! What tower-keep's SQL adapters have in common, which is most of their code.
 //!
 //! Applications use an adapter: `tower-keep-postgres`, `tower-keep-mysql`, `tower-keep-sqlite`. This
 //! crate names no database; an adapter is a [`Dialect`] of it, with its migrations.
@@ -9,7 +9,8 @@
 //! | the application's own users | [`SqlStoreBuilder::with_users`] |
 //! | what a database does differently | [`Dialect`] |
 //! | every statement that is run | `statement.rs` |
-//! | time-outs, second tries, dropped calls | `store.rs`, `lease.rs` |
+//! | what `build` checks | `check.rs` |
+//! | time-outs, retries, dropped calls | `store.rs`, `lease.rs` |
 //! | what a database's error means | [`Cause`] |
 
 mod accounts;

@@ -159,7 +159,9 @@ statements! {
         D::FOR_UPDATE,
     );
     epoch: "SELECT epoch FROM {epochs} WHERE user_id = $1";
-    any_open_of: "SELECT 1 FROM {sessions} WHERE user_id = $1 AND ended_at IS NULL LIMIT 1";
+    // Of a user who never ended all; in the order of an index, so that no other is read.
+    any_open_of: "SELECT 1 FROM {sessions} WHERE user_id = $1 AND epoch = 0 AND ended_at IS NULL \
+        ORDER BY created LIMIT 1";
     raise: "UPDATE {epochs} SET epoch = $5, ended_at = $1, end_reason = $2, \
         kept_until = {greatest}(kept_until, $3), tidied = FALSE WHERE user_id = $4";
     first_epoch: "INSERT INTO {epochs} (ended_at, end_reason, kept_until, user_id, epoch, tidied) \

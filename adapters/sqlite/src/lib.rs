@@ -12,14 +12,14 @@
 //! # Ok(()) }
 //! ```
 //!
-//! `sqlite:site.db` is a file, made if there is none. It is kept with a write-ahead log, so that reads
-//! go on while something is written; one connection writes, and waits for another process's writing to
-//! end, no longer than the store's time-out. Each login is durable once it is answered
+//! `sqlite:site.db` is a file, which is created if it is missing. It has a write-ahead log, so reads
+//! go on while something is written. One connection writes. It waits for the writes of other
+//! processes, at most for the store's time-out. Each login is durable once its call has returned
 //! (`synchronous = FULL`).
 //!
 //! # The application's own users
 //!
-//! Any type that sqlx can read, by two statements:
+//! Any type that sqlx can read, by two statements, which are checked when the store is built:
 //!
 //! ```
 //! use std::borrow::Cow;
@@ -101,7 +101,7 @@ impl Dialect for SqliteDialect {
         (SELECT session_key FROM {sessions} WHERE expires <= $1 LIMIT $2)";
     const TIDY: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
         (SELECT session_key FROM {sessions} WHERE user_id = $1 AND epoch < $2 AND ended_at IS NULL \
-        LIMIT $3)";
+        ORDER BY epoch, created LIMIT $3)";
 
     fn placeholder(number: usize) -> String {
         format!("?{number}")
@@ -133,7 +133,6 @@ impl Dialect for SqliteDialect {
         "BEGIN IMMEDIATE".to_owned()
     }
 
-    /// What the result codes mean (<https://sqlite.org/rescode.html>); the low byte is the primary one.
     fn migrations_begin(_names: &Names) -> String {
         "BEGIN IMMEDIATE".to_owned()
     }
@@ -142,6 +141,7 @@ impl Dialect for SqliteDialect {
         "COMMIT".to_owned()
     }
 
+    /// What the result codes mean (<https://sqlite.org/rescode.html>); the low byte is the primary one.
     fn cause(error: &dyn DatabaseError) -> Option<Cause> {
         let kind = match error.code()?.parse::<u32>().ok()? & 0xFF {
             // INTERRUPT.

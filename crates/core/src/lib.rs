@@ -1,10 +1,10 @@
 //! The contracts between [tower-keep] and the stores that hold its users.
 //!
-//! An adapter depends on this crate alone: there is no tower, no http and no async runtime in
-//! it. Implement [`UserStore`], and the layer can keep your users logged in; implement
-//! [`UserFinder`] too, and sign-in forms find them by login name; [`UserDirectory`], and sign-up forms
-//! and tools work on any store; [`SessionStore`] and [`LoginStore`], and logins can be listed and
-//! ended from outside their browser.
+//! An adapter depends on this crate alone: there is no tower, no http and no async runtime in it.
+//! Implement [`UserStore`], and the layer can keep your users logged in; implement [`UserFinder`]
+//! too, and sign-in forms find them by login name; [`UserDirectory`], and sign-up forms, changes of
+//! passwords and tools work on any store; [`SessionStore`] and [`LoginStore`], and logins can be
+//! listed and ended from outside their browser.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -29,10 +29,13 @@
 //! | an id that fits every database | [`UserId`] |
 //! | a ready user type | [`Account`] |
 //! | what a store of users must do | [`UserStore`], [`UserFinder`], [`UserDirectory`] |
-//! | changing a stored user | [`UserDirectory::modify`]; their password: [`PasswordStore`] |
+//! | inserting a user unless there is one | [`UserDirectoryExt::insert_if_absent`] |
+//! | changing a stored user | [`UserDirectory::modify`], for stores [`Modified::next`] |
+//! | changing a password | [`PasswordUser`], [`PasswordStore`]; in a table of the application's: [`own_passwords`] |
 //! | what a store of sessions must do | [`SessionStore`]; with users, [`LoginStore`] |
 //! | what a session is | [`SessionRecord`] |
-//! | what a call makes of it | [`Rotation::after`], [`Touch::after`], [`Seen::after`], [`End::after`], [`SessionLimit::room`] |
+//! | what a call makes of it | [`Rotation::after`], [`Touch::after`], [`Seen::after`], [`End::after`] |
+//! | which sessions make room for a login | [`SessionLimit::room`], [`SessionRecord::is_unused`], [`MOST_AT_ONCE`] |
 //! | how all of a user's sessions end by one write | [`Epoch`] |
 //! | users here, sessions there | [`Apart`] |
 //! | a closure as a store | [`user_loader`] |

@@ -237,24 +237,25 @@ where
     Fut: Future<Output = Result<bool, StoreError>> + Send,
 {
     /// Writes unless `leave` says what to return instead; again with the user as stored now while
-    /// other writes come first.
+    /// other writes come first. Returns the user over whom it has written.
     async fn write<T>(
         &self,
         id: &UserId,
         hash: &str,
         is_new_password: bool,
-        leave: impl Fn(Option<Arc<S::User>>, bool) -> Option<T> + Send,
-    ) -> Result<T, StoreError> {
-        let mut is_written = false;
+        leave: impl Fn(Option<&Arc<S::User>>) -> Option<T> + Send,
+    ) -> Result<Result<Option<Arc<S::User>>, T>, StoreError> {
         for _ in 0..TRIES {
             let stored = self.users.by_id(id).await?;
-            let expected = stored.as_ref().map(|user| user.password_hash().to_owned());
-            if let Some(done) = leave(stored, is_written) {
-                return Ok(done);
+            if let Some(instead) = leave(stored.as_ref()) {
+                return Ok(Err(instead));
             }
+            let expected = stored.as_ref().map(|user| user.password_hash().to_owned());
             let (id, new) = (id.clone(), hash.to_owned());
             let expected = expected.unwrap_or_default();
-            is_written = (self.write)(PasswordWrite { id, expected, new, is_new_password }).await?;
+            if (self.write)(PasswordWrite { id, expected, new, is_new_password }).await? {
+                return Ok(Ok(stored));
+            }
         }
         Err(StoreError::new(StoreErrorKind::Unavailable, "own passwords").with_message(
             "other writes to this user always came first, or the statement writes nothing",
@@ -275,18 +276,27 @@ where
         seen_stamp: &[u8],
         hash: &str,
     ) -> Result<PasswordChange<S::User>, StoreError> {
-        self.write(id, hash, true, |stored, _| match stored {
+        let written = self.write(id, hash, true, |stored| match stored {
             None => Some(PasswordChange::Missing),
-            Some(stored) => settled(&stored, seen_stamp, hash),
-        })
-        .await
+            Some(stored) => settled(stored, seen_stamp, hash),
+        });
+        let before = match written.await? {
+            Err(instead) => return Ok(instead),
+            Ok(before) => before,
+        };
+        // It is done, whatever a fault or a replica says now.
+        let now = self.users.by_id(id).await.ok().flatten();
+        let now = now.filter(|user| user.password_hash() == hash);
+        let as_written = || before.map(|user| Arc::new(user.with_password_hash(hash.to_owned())));
+        Ok(now.or_else(as_written).map_or(PasswordChange::Missing, PasswordChange::Changed))
     }
 
     async fn rehash(&self, id: &UserId, seen_hash: &str, hash: &str) -> Result<bool, StoreError> {
-        self.write(id, hash, false, |stored, is_written| {
-            let is_due = stored.is_some_and(|stored| rehashed(&*stored, seen_hash, hash).is_some());
-            (is_written || !is_due).then_some(is_written)
-        })
-        .await
+        let written = self.write(id, hash, false, |stored| {
+            let is_due =
+                stored.is_some_and(|stored| rehashed(&**stored, seen_hash, hash).is_some());
+            (!is_due).then_some(())
+        });
+        Ok(written.await?.is_ok())
     }
 }

@@ -39,7 +39,9 @@
 //! | --- | --- |
 //! | tell what a user is | [`AuthUser`], or the ready [`Account`] |
 //! | find users | [`UserStore`]; [`user_loader`] makes one of a closure |
-//! | change a stored user | [`UserDirectory::modify`]; their password: [`PasswordStore`] |
+//! | create a user unless there is one | [`UserDirectoryExt::insert_if_absent`] |
+//! | change a stored user | [`UserDirectory::modify`] |
+//! | check and change passwords | [`Passwords`](https://docs.rs/tower-keep/latest/tower_keep/struct.Passwords.html), [`PasswordUser`], [`PasswordStore`]; in a table of your own: [`own_passwords`] |
 //! | keep sessions | [`SessionStore`], with users [`LoginStore`]; [`Apart`] joins two stores |
 //! | settle everything | [`LoginLayerBuilder`], [`Keys`], [`CookieSettings`] |
 //! | know who it is | [`Login::user`]; with axum also [`CurrentUser`](https://docs.rs/tower-keep/latest/tower_keep/struct.CurrentUser.html) |
@@ -58,11 +60,22 @@
 //! # What it protects against, and what not
 //!
 //! Cookies are signed with keys of their own purpose, area and name, and verified before a byte of
-//! them has a meaning. A login always begins a new session, so none can be planted. Expiry is inside
-//! the signed value. A new password, a deactivation and a deletion end sessions at the next request.
-//! A session that turns up at another client loses its freshness or ends. `next` can only lead to
-//! this site. A store that fails is answered with 503 and never taken for "nobody" or "somebody".
-//! What was made for a user is never stored by a cache.
+//! them has a meaning. A login always begins a new session, so none can be planted. Expiry is
+//! inside the signed value. A new password, a deactivation and a deletion end sessions at the next
+//! request. A session that turns up at another client loses its freshness or ends. `next` can only
+//! lead to this site. A store that fails leads to 503 and an error line with store and cause, and
+//! is never taken for "nobody" or "somebody". A [`PasswordStore`] changes a password only if the
+//! user still has the stamp that the request saw, so it undoes nothing that others have done
+//! meanwhile.
+//!
+//! What was made for a user is never stored by a cache: the response is `no-store`, varies by
+//! `Cookie`, and has no other header that tells caches to keep it. So is a response whose handle is
+//! still alive when its head is written, as with a stream that may ask later who is logged in.
+//!
+//! A guard leaves a notice, or a `next` in a cookie, only for a page: for the navigation of a tab
+//! or, without Fetch metadata, for a GET that prefers HTML. An image or a poll that is turned away
+//! changes neither, unless
+//! [`with_pages_for_every_client`](LoginLayerBuilder::with_pages_for_every_client) is set.
 //!
 //! **Without session records the cookies are all there is to a login**, so who holds a copy of one holds
 //! the login until it expires, until the user's stamp changes, or until session protection notices:
@@ -72,21 +85,29 @@
 //!
 //! **With [session records](LoginLayerBuilder::with_sessions)** both cookies of a login point to a
 //! record, whose end is the end of every copy. A store sees a hash of the session's id, so what is
-//! stored logs nobody in. The remember cookie is good for one restoration; each begins the session's
-//! next *generation*. The one before counts until its successor was seen, and a grace of a minute more,
-//! so that parallel requests and lost answers harm nobody. What comes back later is a replay: that
-//! session ends, and no other of the user. Known limits: a thief who restores before the user does
-//! shares the generation until the two diverge; a browser profile restored from a backup looks like a
-//! replay; and an answer that takes longer than half the grace on its way may look like one too.
+//! stored logs nobody in. The remember cookie is good for one restoration; each begins the
+//! session's next *generation*. The one before counts until its successor was seen, and a grace of
+//! a minute more, so that parallel requests and lost responses harm nobody. What comes back later
+//! is a replay: that session ends, and no other of the user. Known limits: a thief who restores
+//! before the user does shares the generation until the two diverge; a browser profile restored
+//! from a backup looks like a replay; and a response that takes longer than half the grace on its
+//! way may look like one too.
+//!
+//! All sessions of a user end by one write, however many there are. A login whose response is not
+//! sent, because its future was dropped or failed, ends a second later. Where its response may have
+//! been lost on the way, the session makes room under a
+//! [limit](LoginLayerBuilder::with_session_limit) that refuses logins, until a request has used it.
 //!
 //! It does not protect against cross-site request forgery beyond `SameSite=Lax`: put tower-http's
-//! `csrf` layer around the routes. It does not limit how often a password is tried. Basic protection
-//! without a known client address compares the user agent alone.
+//! `csrf` layer around the routes. It does not limit how often a password is tried. Session
+//! protection without a known client address compares the user agent alone, and the log has one
+//! warning.
 //!
 //! # Features
 //!
 //! - `axum`: extractors for axum 0.8, and the client's address from its `ConnectInfo`.
-//! - `password`: Argon2id off the executor's threads, with bounded concurrency (needs tokio).
+//! - `password`: Argon2id off the executor's threads, with bounded concurrency (needs tokio), and
+//!   changing passwords.
 //!
 //! A feature only adds; none changes a default.
 #![cfg_attr(docsrs, feature(doc_cfg))]

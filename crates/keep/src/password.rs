@@ -71,6 +71,9 @@ impl From<StoreError> for PasswordError {
 /// Whether the password is this hash's, or why the hash can't be one.
 fn is_of(hash: &str, password: &[u8]) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
     let hash = PasswordHash::new(hash)?;
+    if hash.salt.is_none() || hash.hash.is_none() {
+        return Err("the stored hash is cut short".into());
+    }
     match Argon2::default().verify_password(password, &hash) {
         Ok(()) => Ok(true),
         Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),

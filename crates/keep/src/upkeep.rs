@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 use tower_keep_core::{
-    CLOCK_SKEW, End, Seen, SessionKey, SessionStore, StoreError, Timestamp, Touch,
+    CLOCK_SKEW, End, Seen, SessionKey, SessionStore, StoreError, StoreErrorKind, Timestamp, Touch,
 };
 
 /// How many sessions' notes may wait. Beyond, requests write their own.
@@ -51,8 +51,9 @@ pub(crate) struct Upkeep {
 struct Waiting {
     seen: HashMap<SessionKey, Seen>,
     touches: HashMap<SessionKey, Touch>,
-    /// Sessions of logins whose response was not sent.
-    abandoned: HashMap<SessionKey, End>,
+    /// Sessions of logins whose response was not sent, and when they are to end: a write that was
+    /// dropped with its request may still be on its way.
+    abandoned: HashMap<SessionKey, (End, Instant)>,
 }
 
 impl Waiting {
@@ -82,7 +83,7 @@ struct Batch<'a> {
     upkeep: &'a Upkeep,
     seen: Vec<Seen>,
     touches: Vec<Touch>,
-    abandoned: Vec<(SessionKey, End)>,
+    abandoned: Vec<(SessionKey, (End, Instant))>,
 }
 
 impl Batch<'_> {
@@ -161,20 +162,20 @@ impl Upkeep {
         if self.drivers.load(Ordering::Relaxed) > 0 {
             let mut waiting = self.waiting();
             if waiting.has_room() {
-                waiting.abandoned.insert(key, end);
+                waiting.abandoned.insert(key, (end, Instant::now() + COLLECT));
                 drop(waiting);
                 self.wake.notify_one();
                 return;
             }
         }
         let Ok(runtime) = Handle::try_current() else {
-            tracing::warn!("a login whose response was not sent is listed until it expires");
+            tracing::warn!("{ABANDONED}");
             return;
         };
         runtime.spawn(async move {
             sleep(COLLECT).await;
             if let Err(error) = store.revoke(&[key], &end).await {
-                log(&error, "a login whose response was not sent is listed until it expires");
+                log(&error, ABANDONED);
             }
         });
     }
@@ -184,20 +185,24 @@ impl Upkeep {
         &self,
         store: &S,
     ) -> Result<(), StoreError> {
-        let written = self.write_all(store).await;
+        self.write(store, Due::All).await
+    }
+
+    async fn write<S: SessionStore + ?Sized>(&self, store: &S, due: Due) -> Result<(), StoreError> {
+        let written = self.write_all(store, due).await;
         self.is_failing.store(written.is_err(), Ordering::Relaxed);
         written
     }
 
-    async fn write_all<S: SessionStore + ?Sized>(&self, store: &S) -> Result<(), StoreError> {
+    async fn write_all<S: SessionStore + ?Sized>(
+        &self,
+        store: &S,
+        due: Due,
+    ) -> Result<(), StoreError> {
         loop {
-            let mut batch = self.batch();
+            let mut batch = self.batch(due);
             if batch.is_empty() {
                 return Ok(());
-            }
-            while let Some((key, end)) = batch.abandoned.last() {
-                store.revoke(&[*key], end).await?;
-                batch.abandoned.pop();
             }
             if !batch.seen.is_empty() {
                 store.seen(&batch.seen).await?;
@@ -207,18 +212,29 @@ impl Upkeep {
                 store.touch(&batch.touches).await?;
                 batch.touches.clear();
             }
+            while let Some((key, (end, _))) = batch.abandoned.last() {
+                match store.revoke(&[*key], end).await {
+                    Ok(_) => {}
+                    Err(error) if may_pass(&error) => return Err(error),
+                    // It never will end, and must not keep the others waiting.
+                    Err(error) => log(&error, ABANDONED),
+                }
+                batch.abandoned.pop();
+            }
         }
     }
 
-    fn batch(&self) -> Batch<'_> {
+    fn batch(&self, due: Due) -> Batch<'_> {
         let mut waiting = self.waiting();
+        let now = Instant::now();
+        let is_due = |at: Instant| matches!(due, Due::All) || at <= now;
         let seen = waiting.seen.keys().take(BATCH).copied().collect::<Vec<_>>();
         let touches = waiting.touches.keys().take(BATCH).copied().collect::<Vec<_>>();
         Batch {
             upkeep: self,
             seen: seen.iter().filter_map(|key| waiting.seen.remove(key)).collect(),
             touches: touches.iter().filter_map(|key| waiting.touches.remove(key)).collect(),
-            abandoned: waiting.abandoned.drain().collect(),
+            abandoned: waiting.abandoned.extract_if(|_, (_, at)| is_due(*at)).collect(),
         }
     }
 
@@ -239,13 +255,16 @@ impl Upkeep {
         loop {
             if timeout_at(next_purge, self.wake.notified()).await.is_ok() {
                 sleep(COLLECT).await;
-                if let Err(error) = self.flush(store).await {
+                if let Err(error) = self.write(store, Due::Now).await {
                     log(&error, "notes of use wait for the store");
                     self.wake.notify_one();
                     sleep(pause).await;
                     pause = (pause * 2).min(RETRY[1]);
                 } else {
                     pause = RETRY[0];
+                    if !self.waiting().abandoned.is_empty() {
+                        self.wake.notify_one();
+                    }
                 }
             }
             if next_purge <= Instant::now() {
@@ -265,6 +284,22 @@ impl Upkeep {
             }
         }
     }
+}
+
+/// Which of the abandoned sessions end.
+#[derive(Clone, Copy)]
+enum Due {
+    /// Those whose time has come.
+    Now,
+    /// All, as nobody may be there to do it later.
+    All,
+}
+
+const ABANDONED: &str = "a login whose response was not sent is listed until it expires";
+
+/// Whether the same call may succeed later.
+fn may_pass(error: &StoreError) -> bool {
+    matches!(error.kind(), StoreErrorKind::Unavailable | StoreErrorKind::Timeout)
 }
 
 /// The upkeep goes on, and tries again later.

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -79,8 +80,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
         });
     }
-    // The last requests are served.
-    connections.shutdown().await;
+    // The last requests are served, unless one hangs: containers are killed ten seconds later.
+    let _ = tokio::time::timeout(Duration::from_secs(7), connections.shutdown()).await;
     Ok(())
 }
 

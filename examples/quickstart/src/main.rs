@@ -12,6 +12,7 @@ use std::error::Error;
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use axum::ServiceExt;
 use axum::extract::Request;
@@ -81,13 +82,30 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     println!("demo password: {password}");
     println!("demo api key: {api_key}");
     let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(site);
-    // The last requests are served, and what waits to be written is written.
-    axum::serve(listener, service).with_graceful_shutdown(told_to_end()?).await?;
+    let (end, is_ending) = tokio::sync::oneshot::channel();
+    let told = told_to_end()?;
+    let told = async {
+        told.await;
+        let _ = end.send(()); // whoever has listened is gone
+    };
+    let late = async {
+        let _ = is_ending.await; // or nobody will tell
+        tokio::time::sleep(LAST_REQUESTS).await;
+    };
+    // The last requests are served, and what waits to be written is written, whatever hangs.
+    let served = tokio::select! {
+        served = axum::serve(listener, service).with_graceful_shutdown(told).into_future() => served,
+        () = late => Ok(()),
+    };
     upkeep.abort();
     let _ = upkeep.await; // it was aborted
     auth.flush().await?;
-    Ok(())
+    Ok(served?)
 }
+
+/// How long requests may go on that were begun before the site was told to end: containers are killed
+/// ten seconds later.
+const LAST_REQUESTS: Duration = Duration::from_secs(7);
 
 /// Waits for Ctrl-C, or for the signal with which containers and services are stopped.
 fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {

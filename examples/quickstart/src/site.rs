@@ -141,13 +141,17 @@ async fn change_password(
     let kept = match app.passwords.change(&*app.store, &user, form.password).await? {
         // The new hash ends every login of this user; this one goes on.
         PasswordChange::Changed(changed) => login.keep_logged_in(changed).await?,
-        PasswordChange::Stale(_) | PasswordChange::Missing => None,
+        PasswordChange::Stale(_) | PasswordChange::Missing => {
+            let late =
+                "Your account was changed elsewhere meanwhile. Log in again, then try once more.";
+            let page = Html(pages::password(&user, Some(late)));
+            return Ok((StatusCode::CONFLICT, page).into_response());
+        }
     };
     if kept.is_none() {
-        let late =
-            "Your account was changed elsewhere meanwhile. Log in again, then try once more.";
-        let page = Html(pages::password(&user, Some(late)));
-        return Ok((StatusCode::CONFLICT, page).into_response());
+        // This login has ended meanwhile; the new password is in force all the same.
+        login.leave_notice("success", "Your password is changed. Log in with it.")?;
+        return Ok(Redirect::to("/login").into_response());
     }
     login.leave_notice("success", "Your password is changed. Your other logins have ended.")?;
     Ok(Redirect::to("/account").into_response())

@@ -181,7 +181,9 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// Sessions count until they end or expire, those too that a new password has made useless: with
     /// [`WhenFull::Refuse`], end them where a password is changed
     /// ([`keep_logged_in`](crate::Login::keep_logged_in) does) or reset
-    /// ([`end_all_sessions_of`](crate::LoginLayer::end_all_sessions_of)).
+    /// ([`end_all_sessions_of`](crate::LoginLayer::end_all_sessions_of)). A session that was never used
+    /// since its login makes room, as nobody may have its cookies. Give all layers over one store the
+    /// same limit: one without `Refuse` notes a first use only later, with others.
     ///
     /// ```
     /// # use tower_keep::{Account, Keys, LoginLayer, WhenFull};

@@ -492,13 +492,13 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// A login in the same browser is so recent that its cookies may still be on the way.
     /// Whether it is to be noted that a browser holds this generation. The first one has no predecessor
     /// that could end.
     fn is_unseen(&self, record: &SessionRecord) -> bool {
         record.seen_at.is_none() && (record.rotated_at.is_some() || self.policy.notes_first_use)
     }
 
+    /// A login in the same browser is so recent that its cookies may still be on the way.
     fn is_just_replaced(&self, ended: &Ended) -> bool {
         ended.reason == EndReason::Replaced
             && self.seen.now.saturating_sub(ended.at.as_secs()) <= self.policy.grace

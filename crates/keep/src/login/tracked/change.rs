@@ -81,20 +81,23 @@ pub(in crate::login) async fn begin<U: AuthUser>(
         limit: sessions.limit,
     };
     let end = config.ending(EndReason::LoggedOut);
-    // Dropped in the middle, the record may have been written all the same.
+    // Until its cookies are decided, whatever happens here ends a record that may have been written.
     let mut unanswered = Unanswered { login, key: Some(record.key) };
-    let created = sessions.store.create(&new).await;
-    unanswered.key = None;
-    let creation = match created {
-        Err(error) if error.kind() == StoreErrorKind::Timeout => {
-            // It may have been written all the same, and would take the user's place of a session
-            // that nobody holds.
-            let _ = sessions.store.revoke(&[record.key], &end).await;
+    let creation = match sessions.store.create(&new).await {
+        Ok(creation) => creation,
+        Err(error) => {
+            if error.kind() == StoreErrorKind::Timeout {
+                // It would take the user's place of a session that nobody holds; it may also be
+                // written only later.
+                let _ = sessions.store.revoke(&[record.key], &end).await;
+            } else {
+                unanswered.key = None;
+            }
             return Err(Fault::from(error).into());
         }
-        creation => creation.map_err(Fault::from)?,
     };
     let Creation::Created { ended, replays } = creation else {
+        unanswered.key = None;
         let most = sessions.limit.map_or(0, |limit| limit.most);
         return Err(LogInError::TooManySessions { most });
     };
@@ -121,8 +124,10 @@ pub(in crate::login) async fn begin<U: AuthUser>(
     if is_too_late {
         // The head went out while the record was written; no cookie can follow it.
         sessions.store.revoke(&[key], &end).await.map_err(Fault::from)?;
+        unanswered.key = None;
         return Err(Fault::TOO_LATE.into());
     }
+    unanswered.key = None;
     log_in.tell_of_replays(&replays);
     Ok(())
 }
@@ -216,7 +221,10 @@ pub(in crate::login) async fn reissue<U: AuthUser>(
         }
         lost += 1;
         if lost > RETRIES {
-            return Err(Fault::BUSY);
+            match until {
+                Until::Always => break,
+                Until::HalfTheGrace => return Err(Fault::BUSY),
+            }
         }
     }
     tracked.flags &= !FORCED;

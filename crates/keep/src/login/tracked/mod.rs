@@ -193,8 +193,9 @@ impl<U: AuthUser> Walk<'_, U> {
         // The first use decides whether the session makes room for another, so it does not wait.
         let seen = match seen {
             Some(first_use) if record.rotated_at.is_none() => {
-                self.sessions.store.seen(&[first_use]).await?;
-                None
+                // Who is logged in stays so where nothing can be written; the error has its line.
+                let noted = self.sessions.store.seen(&[first_use]).await.map_err(Fault::from);
+                noted.is_err().then_some(first_use)
             }
             seen => seen,
         };

@@ -108,6 +108,26 @@ pub async fn an_end_of_all_holds_for_every_call<S: SessionStore>(store: Arc<S>) 
     assert_eq!(creation, Creation::Created { ended: vec![], replays: vec![] });
 }
 
+/// What a store keeps of a user lasts as long as the sessions that are used, whatever was known at their
+/// login.
+pub async fn a_session_that_outlives_its_login_by_use_ends_with_all<S: SessionStore>(
+    store: Arc<S>,
+) {
+    let user = new_user();
+    let ago = |hours: u32| now().minus(hours * HOUR);
+    let (created, expires) = (ago(10), ago(5));
+    let record = SessionRecord { created, last_seen: created, expires, ..new_record(&user) };
+    let record = SessionRecord { session_started: created, ..record };
+    create(&*store, &login(&record, &[])).await;
+    let (key, expires) = (record.key, now().plus(48 * HOUR));
+    touch(&*store, Touch { key, at: ago(6), remember_expires: None, expires }).await;
+    while store.purge(ago(2), 1_000).await.expect("no fault") > 0 {}
+    assert_eq!(live(&*store, &user).await, [key]);
+    revoke_all(&*store, &user, None, &end(EndReason::Ended)).await;
+    assert_eq!(live(&*store, &user).await, []);
+    assert_eq!(end_reason(&*store, &key).await, Some(EndReason::Ended));
+}
+
 /// What stays at one end of all is like the others at the next, and what has ended stays so.
 pub async fn what_stays_at_one_end_of_all_ends_at_the_next<S: SessionStore>(store: Arc<S>) {
     let user = new_user();

@@ -55,6 +55,7 @@ clauses! {
     all_sessions_of_a_user_end_but_one
     an_end_of_all_holds_for_every_call
     what_stays_at_one_end_of_all_ends_at_the_next
+    a_session_that_outlives_its_login_by_use_ends_with_all
     a_list_is_of_live_sessions_the_last_used_first
     a_purge_removes_what_expired_in_batches
     a_purge_removes_what_ended_together

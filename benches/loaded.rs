@@ -1,0 +1,97 @@
+//! Tables that are filled by statements, as a database takes them fastest.
+
+use std::fmt::Write;
+
+use sqlx::{AssertSqlSafe, Row};
+use tower_keep_mysql::MySqlDialect;
+use tower_keep_postgres::PostgresDialect;
+use tower_keep_sql::{Dialect, SqlStore};
+use tower_keep_sqlite::SqliteDialect;
+
+use crate::databases::{NOW, record};
+
+/// What a bench says in a database's own words.
+pub trait Loaded: Dialect {
+    /// Runs a statement.
+    fn run(store: &SqlStore<Self>, sql: &str) -> impl Future<Output = ()> + Send;
+
+    /// How the statement would be run, as text.
+    fn plan(store: &SqlStore<Self>, sql: &str) -> impl Future<Output = String> + Send;
+
+    /// How bytes are written.
+    fn bytes(bytes: &[u8]) -> String;
+
+    /// What shows in a plan that reads a whole table.
+    const SCANS: &'static [&'static str];
+    /// Has the database count what is in its tables.
+    const ANALYZE: &'static str;
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+macro_rules! loaded {
+    ($dialect:ty, $explain:literal, $column:expr, $bytes:expr, $scans:expr, $analyze:literal) => {
+        impl Loaded for $dialect {
+            async fn run(store: &SqlStore<Self>, sql: &str) {
+                let run = sqlx::raw_sql(AssertSqlSafe(sql)).execute(store.pool());
+                run.await.expect("a statement that runs");
+            }
+
+            async fn plan(store: &SqlStore<Self>, sql: &str) -> String {
+                let explain = AssertSqlSafe(format!("{} {sql}", $explain));
+                let rows = sqlx::raw_sql(explain).fetch_all(store.pool()).await.expect("a plan");
+                let line = |row| Row::get::<String, _>(row, $column);
+                rows.iter().map(line).collect::<Vec<_>>().join("\n")
+            }
+
+            fn bytes(bytes: &[u8]) -> String {
+                let write: fn(String) -> String = $bytes;
+                write(hex(bytes))
+            }
+
+            const SCANS: &'static [&'static str] = $scans;
+            const ANALYZE: &'static str = $analyze;
+        }
+    };
+}
+
+loaded!(PostgresDialect, "EXPLAIN", 0, |hex| format!("'\\x{hex}'"), &["Seq Scan"], "ANALYZE");
+loaded!(
+    MySqlDialect,
+    "EXPLAIN FORMAT=JSON",
+    0,
+    |hex| format!("x'{hex}'"),
+    &[r#""access_type": "ALL""#, r#""access_type": "index""#],
+    "ANALYZE TABLE {users}, {sessions}"
+);
+loaded!(
+    SqliteDialect,
+    "EXPLAIN QUERY PLAN",
+    "detail",
+    |hex| format!("x'{hex}'"),
+    &["SCAN"],
+    "ANALYZE"
+);
+
+/// The statement that inserts sessions with these numbers, each with its user's.
+pub fn insert_sessions<D: Loaded>(numbers: impl Iterator<Item = (u64, u64)>) -> String {
+    let row = |(number, user): (u64, u64)| {
+        let record = record(number, user);
+        let (key, salt) = (D::bytes(record.key.as_bytes()), D::bytes(&record.salt));
+        let (now, expires) = (NOW.as_secs(), record.expires.as_secs() - number as u32 % 86_400);
+        format!(
+            "({key}, '{user}', 0, {salt}, {now}, {now}, {now}, {expires}, 2592000, {expires}, \
+             '192.0.2.7', '{}', 'password', FALSE)",
+            record.user_agent
+        )
+    };
+    let rows: Vec<String> = numbers.map(row).collect();
+    let columns = "session_key, user_id, generation, salt, created, session_started, last_seen, \
+        remember_expires, remember_seconds, expires, address, user_agent, method, told";
+    format!("INSERT INTO {{sessions}} ({columns}) VALUES {}", rows.join(", "))
+}
