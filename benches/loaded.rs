@@ -83,9 +83,11 @@ pub fn insert_sessions<D: Loaded>(numbers: impl Iterator<Item = (u64, u64)>) -> 
     let row = |(number, user): (u64, u64)| {
         let record = record(number, user);
         let (key, salt) = (D::bytes(record.key.as_bytes()), D::bytes(&record.salt));
-        let (now, expires) = (NOW.as_secs(), record.expires.as_secs() - number as u32 % 86_400);
+        // One after the other, as people log in.
+        let began = NOW.as_secs() - 1 - (number % 600_000) as u32;
+        let expires = record.expires.as_secs() - number as u32 % 86_400;
         format!(
-            "({key}, '{user}', 0, {salt}, {now}, {now}, {now}, {expires}, 2592000, {expires}, \
+            "({key}, '{user}', 0, {salt}, {began}, {began}, {began}, {expires}, 2592000, {expires}, \
              '192.0.2.7', '{}', 'password', FALSE)",
             record.user_agent
         )

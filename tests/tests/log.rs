@@ -142,6 +142,26 @@ async fn what_a_store_fails_is_one_error_line_with_store_and_cause() {
 
 type Faulty = FaultyStore<MemoryStore<Account>>;
 
+// Faults 23
+#[tokio::test]
+async fn a_stored_hash_that_cannot_be_one_is_an_error_line_that_does_not_show_it() {
+    let passwords = Passwords::new();
+    let hash = passwords.hash("p").await.expect("a hash");
+    let without_output = &hash[..hash.rfind('$').expect("its parts")];
+    let without_salt = &without_output[..without_output.rfind('$').expect("its parts")];
+    let (log, _guard) = Log::start();
+    for stored in ["", "!", "plain text", "$2b$12$abc", without_output, without_salt] {
+        assert!(!passwords.verify(Some(stored), "p").await.expect("no fault"), "{stored}");
+        let said = log.take();
+        assert_eq!(said.matches("ERROR").count(), 1, "{stored}: {said}");
+        assert!(stored.len() < 2 || !said.contains(stored), "{said}");
+    }
+    // A good one, and none at all, are nothing to be told.
+    assert!(passwords.verify(Some(&hash), "p").await.expect("no fault"));
+    assert!(!passwords.verify(None, "p").await.expect("no fault"));
+    assert_eq!(log.take().matches("ERROR").count(), 0);
+}
+
 // Faults 21
 #[tokio::test]
 async fn that_the_clients_address_is_unknown_is_said_once() {

@@ -138,7 +138,7 @@ impl Commit {
         self.condition("absent or is", key, value);
     }
 
-    /// On condition that the so many highest members of the index are these, in this order.
+    /// On condition that the highest members of the index are these, in this order.
     pub(crate) fn if_highest(&mut self, key: String, count: usize, members: &[String]) {
         let key = self.key(key);
         let values = [count.to_string().into_bytes(), members.join(" ").into_bytes()];

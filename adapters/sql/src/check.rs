@@ -117,7 +117,7 @@ impl<D: Dialect, U: AuthUser> Users<D, U> {
                 for other in others {
                     if self.sample(lease, columns, &with((*other).to_owned())).await?.is_ok() {
                         let words = format!(
-                            "{what} answers the column `{name}` of the type {}, which the user type \
+                            "{what} returns the column `{name}` of the type {}, which the user type \
                              does not read: cast it there, or give the field another type",
                             column.name()
                         );
@@ -132,7 +132,7 @@ impl<D: Dialect, U: AuthUser> Users<D, U> {
             }
             if ids.first() != ids.last() {
                 let words = format!(
-                    "{what} answers the column `{name}` with spaces at its end, and the id is made of \
+                    "{what} returns the column `{name}` with spaces at its end, and the id is made of \
                      it: an id with spaces is not found again; cast it to text there, or give the \
                      column such a type"
                 );

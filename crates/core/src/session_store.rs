@@ -145,11 +145,11 @@ pub trait SessionStore: Send + Sync {
     ) -> Result<Vec<Arc<SessionRecord>>, StoreError>;
 
     /// Removes records whose `expires` is not later than `before`, ended or not, those too that ended
-    /// together, and no more than `most`; answers how many. Answers 0 only when there are none left that nobody else is removing. It never holds up a login for
-    /// longer than a few milliseconds.
+    /// together, and no more than `most`; returns how many. It returns 0 only when there are none left
+    /// that nobody else is removing. It never holds up a login for longer than a few milliseconds.
     ///
     /// A store that drops what has expired by itself, [`CLOCK_SKEW`] later at the earliest, may always
-    /// answer 0.
+    /// return 0.
     ///
     /// # Errors
     ///

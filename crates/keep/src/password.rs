@@ -148,23 +148,24 @@ impl Passwords {
         password: String,
     ) -> Result<bool, PasswordError> {
         let hash = hash.map(str::to_owned);
-        self.run(move || {
+        let checked = self.run(move || {
             let password = password.as_bytes();
-            match hash.as_deref().map(|hash| is_of(hash, password)) {
-                Some(Ok(is_right)) => return Ok(is_right),
-                None => {}
-                Some(Err(reason)) => tracing::error!(
-                    user = user.as_ref().map(tracing::field::display),
-                    %reason,
-                    "the stored password hash is not an Argon2 hash, so no password is right: let the \
-                     user set a new password"
-                ),
+            let checked = hash.map(|hash| is_of(&hash, password));
+            if !matches!(checked, Some(Ok(_))) {
+                // As slow as for a known user.
+                let _ = is_of(NOBODY, password);
             }
-            // As slow as for a known user.
-            let _ = is_of(NOBODY, password);
-            Ok(false)
-        })
-        .await
+            Ok(checked.unwrap_or(Ok(false)))
+        });
+        Ok(checked.await?.unwrap_or_else(|reason| {
+            tracing::error!(
+                user = user.as_ref().map(tracing::field::display),
+                %reason,
+                "the stored password hash is not an Argon2 hash, so no password is right: let the \
+                 user set a new password"
+            );
+            false
+        }))
     }
 
     /// The user who was found by login name, if there is one and the password is theirs.
