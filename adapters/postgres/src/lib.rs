@@ -23,7 +23,7 @@
 //! use tower_keep_core::{AuthUser, UserFinder, UserId};
 //! use tower_keep_postgres::PostgresStore;
 //!
-//! #[derive(sqlx::FromRow)]
+//! #[derive(Clone, sqlx::FromRow)]
 //! struct Member { id: i64, email: String, password: String }
 //!
 //! impl AuthUser for Member {

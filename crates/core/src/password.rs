@@ -16,7 +16,7 @@ use crate::{AuthUser, Modified, StoreError, StoreErrorKind, UserDirectory, UserI
 /// struct Member {
 ///     id: i64,
 ///     password_hash: String,
-///     stamp: u64, // raised with each new password
+///     stamp: i64, // raised with each new password
 /// }
 ///
 /// impl AuthUser for Member {
@@ -178,10 +178,14 @@ const TRIES: usize = 10;
 /// that writes a hash there: one statement, which compares the stored hash with the expected one.
 /// The closure returns whether it has written.
 ///
+/// If the stamp is a column of its own, as here, the statement must change it with a new password as
+/// [`with_password_hash`](PasswordUser::with_password_hash) does: otherwise the earlier logins go on.
+/// Bind the id as a value of its column's type.
+///
 /// ```
 /// # #[derive(Clone)] struct Pool;
 /// # impl Pool {
-/// #     async fn run(&self, _: &str, _: [&str; 3]) -> Result<u64, StoreError> { Ok(1) }
+/// #     async fn run(&self, _: &str, _: (i64, &str, &str, i64)) -> Result<u64, StoreError> { Ok(1) }
 /// # }
 /// use tower_keep_core::{PasswordStore, PasswordUser, PasswordWrite, StoreError, UserStore, own_passwords};
 ///
@@ -192,12 +196,18 @@ const TRIES: usize = 10;
 ///     own_passwords(users, move |write: PasswordWrite| {
 ///         let pool = pool.clone();
 ///         async move {
-///             let sql = "UPDATE member SET password = $3 WHERE id = $1 AND password = $2";
-///             Ok(pool.run(sql, [write.id.as_str(), &write.expected, &write.new]).await? == 1)
+///             let Some(id) = write.id.parse::<i64>() else { return Ok(false) };
+///             let sql = "UPDATE member SET password_hash = $3, stamp = stamp + $4 \
+///                 WHERE id = $1 AND password_hash = $2";
+///             let raise = i64::from(write.is_new_password);
+///             Ok(pool.run(sql, (id, &write.expected, &write.new, raise)).await? == 1)
 ///         }
 ///     })
 /// }
 /// ```
+///
+/// This only writes passwords: the layer and the login form get the store itself, a clone of which
+/// goes in here. A struct can hold it as `Arc<dyn PasswordStore<User = Member>>`; pass `&*passwords` on.
 pub fn own_passwords<S, W, Fut>(users: S, write: W) -> OwnPasswords<S, W>
 where
     S: UserStore<User: PasswordUser>,

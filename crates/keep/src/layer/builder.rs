@@ -185,6 +185,10 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// since its login makes room, as nobody may have its cookies. Give all layers over one store the
     /// same limit: one without `Refuse` notes a first use only later, with others.
     ///
+    /// A refused login is [`LogInError::TooManySessions`](crate::LogInError::TooManySessions), a 409. To
+    /// offer "end the others and log in here", check the password, end all sessions of the user, and log
+    /// in again. A login over a login of the same browser replaces it, and is never refused for it.
+    ///
     /// ```
     /// # use tower_keep::{Account, Keys, LoginLayer, WhenFull};
     /// # use tower_keep_memory::MemoryStore;
