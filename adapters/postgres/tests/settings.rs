@@ -45,7 +45,12 @@ async fn every_clause_is_kept_through_a_proxy_that_pools_transactions() {
     let url = std::env::var("PGBOUNCER_URL")
         .expect("PGBOUNCER_URL names no proxy; `cargo xtask test postgres` starts one");
     let prefix = common::prefix();
-    let builder = || PostgresStore::builder(url.clone()).with_table_prefix(prefix.clone());
+    // As patient as the other contract tests: a busy machine is no fault of the store's.
+    let patience = std::time::Duration::from_secs(20);
+    let builder = || {
+        let builder = PostgresStore::builder(url.clone()).with_timeout(patience);
+        builder.with_table_prefix(prefix.clone())
+    };
     let store = builder().with_transaction_pooling().migrate().build().await.unwrap();
     contract::run_all(|| async { store.clone() }).await;
     // Several pools share the proxy's connections, each with statements of its own.
