@@ -27,7 +27,7 @@ const READ_AT_ONCE: usize = 500;
 struct Shown {
     /// Those that it takes the place of.
     standing: Vec<Stored>,
-    /// Those whose place was taken before, and which stand for this login from now on.
+    /// Those that an earlier login replaced: this login becomes their successor.
     earlier: Vec<Stored>,
 }
 

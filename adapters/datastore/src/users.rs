@@ -270,7 +270,7 @@ impl<U: AuthUser> DatastoreStore<U> {
     }
 }
 
-/// Whether an entity is still the one that was read before.
+/// Whether an entity has not changed since it was read.
 fn is_unchanged(stored: &Entity, before: &Entity) -> bool {
     // A double that is no number is equal to none, and must not count as a change.
     let is_same =

@@ -33,7 +33,7 @@ const PRUNED_AFTER: u32 = 24 * 3_600;
 struct Shown {
     /// Those that it takes the place of.
     standing: Vec<Stored>,
-    /// Those whose place was taken before, and which stand for this login from now on.
+    /// Those that an earlier login replaced: this login becomes their successor.
     earlier: Vec<Stored>,
 }
 
@@ -266,7 +266,7 @@ impl<U: AuthUser> RedisStore<U> {
         owner.run(self.servers(), deadline).await.map(drop)
     }
 
-    /// What the sessions that a login shows come to, whoever's they are.
+    /// Which sessions a login replaces, of those that its browser has shown; they may be of several users.
     async fn shown(&self, login: &NewLogin<'_>, deadline: Instant) -> Result<Shown, Fault> {
         let mut all = Shown::default();
         for key in login.replacing {

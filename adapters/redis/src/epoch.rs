@@ -141,7 +141,7 @@ impl<U: AuthUser> RedisStore<U> {
         let _ = self.servers().ask(&list, Use::ReadLatest, &note, deadline).await;
     }
 
-    /// Removes at most so many sessions that ended together, and returns how many.
+    /// Removes at most `most` sessions that ended together, and returns how many.
     pub(crate) async fn purged_past(&self, before: Timestamp, most: usize) -> Result<usize, Fault> {
         let list = self.keys().past();
         let mut removed = 0;

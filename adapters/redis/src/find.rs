@@ -167,7 +167,7 @@ impl<U: AuthUser> RedisStore<U> {
         Err(contended())
     }
 
-    /// The first so many members of an index, from this place on.
+    /// Members of an index, at most `count`, from the place `first` on.
     pub(crate) async fn members(
         &self,
         index: &str,

@@ -216,7 +216,7 @@ impl Upkeep {
                 match store.revoke(&[*key], end).await {
                     Ok(_) => {}
                     Err(error) if may_pass(&error) => return Err(error),
-                    // It never will end, and must not keep the others waiting.
+                    // No later call will end it, and the others must not wait for it.
                     Err(error) => log(&error, ABANDONED),
                 }
                 batch.abandoned.pop();
