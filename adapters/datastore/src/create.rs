@@ -159,8 +159,8 @@ impl<U: AuthUser> DatastoreStore<U> {
         };
         let open = highest_first(open, PLACE);
         let (mut newest, mut from) = (Vec::new(), Vec::new());
+        let mut count = limit.reads().min(READ_AT_ONCE);
         while newest.len() < limit.reads() {
-            let count = limit.reads().min(READ_AT_ONCE);
             let query = Query { start_cursor: from, ..limited(open.clone(), count) };
             let (found, end) = transaction.query_from(query).await?;
             let is_all = found.len() < count;
@@ -170,7 +170,8 @@ impl<U: AuthUser> DatastoreStore<U> {
             if is_all {
                 break;
             }
-            from = end;
+            // There are many that have expired and wait to be purged.
+            (from, count) = (end, READ_AT_ONCE);
         }
         newest.truncate(limit.reads());
         // Once more by their keys: a query alone does not hold what it finds.

@@ -13,7 +13,8 @@ for at = 1, #ARGV, 4 do
         local value = redis.call('GET', key)
         holds = not value or value == one
     elseif word == 'highest' then
-        local members = redis.call('ZREVRANGE', key, 0, tonumber(one) - 1)
+        local count, above = string.match(one, '^(%d+) (.*)$')
+        local members = redis.call('ZREVRANGEBYSCORE', key, '+inf', above, 'LIMIT', 0, count)
         holds = table.concat(members, ' ') == other
     elseif word == 'rename' then
         if redis.call('EXISTS', key) == 1 then

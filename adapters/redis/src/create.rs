@@ -12,7 +12,7 @@ use tower_keep_core::{
 use crate::RedisStore;
 use crate::epoch::{OfUser, raise};
 use crate::error::Fault;
-use crate::find::{Slice, Stored};
+use crate::find::{Order, Slice, Stored};
 use crate::keys::member;
 use crate::script::{Commit, Life, Refused};
 use crate::servers::Use;
@@ -24,6 +24,9 @@ const LONGEST_CHAIN: usize = 10_000;
 
 /// So many of a user's sessions are read by one command.
 const READ_AT_ONCE: usize = 1_000;
+
+/// Among so many of a user's newest logins those that have not expired are looked for.
+const MOST_LOOKED_AT: usize = 2_000;
 
 /// A user's list forgets sessions that expired so long ago, in seconds, with whatever is left of them.
 const PRUNED_AFTER: u32 = 24 * 3_600;
@@ -37,13 +40,28 @@ struct Shown {
     earlier: Vec<Stored>,
 }
 
-/// The newest sessions of a user, as a limit needs them.
-struct Newest {
+/// The highest sessions of one of a user's lists, as a limit needs them.
+struct Highest {
     of_user: OfUser,
+    /// Those that are live and are not replaced.
     live: Vec<Stored>,
-    /// How many were read, and which those were.
-    count: usize,
+    /// All that were read, and whether there are no others.
     members: Vec<String>,
+    is_all: bool,
+    index: String,
+    order: Order,
+}
+
+impl Highest {
+    /// Lets a commit depend on that they are still the same.
+    fn hold(&self, commit: &mut Commit) {
+        let count = self.members.len() + usize::from(self.is_all);
+        let above = match self.order {
+            Order::LastToExpire(by) => Some(by.as_secs()),
+            Order::Lowest | Order::Highest => None,
+        };
+        commit.if_highest(self.index.clone(), count, above, &self.members);
+    }
 }
 
 impl<U: AuthUser> RedisStore<U> {
@@ -102,37 +120,56 @@ impl<U: AuthUser> RedisStore<U> {
     }
 
     /// The newest live sessions but those that are replaced: as many as the limit has to know.
+    ///
+    /// The list by expiry leads past what has expired, and says so where there are few. Only where there
+    /// are more do their times of login count; and if the newest logins, very many, have expired, it is
+    /// those sessions which expire last.
     async fn newest(
         &self,
         record: &SessionRecord,
         limit: SessionLimit,
         replaced: &[Stored],
         deadline: Instant,
-    ) -> Result<Newest, Fault> {
-        let index = self.keys().of(&record.user).begun();
-        let mut newest =
-            Newest { of_user: OfUser::default(), live: Vec::new(), count: 0, members: Vec::new() };
-        loop {
-            let count = limit.reads().min(READ_AT_ONCE);
-            let slice = Slice { index: &index, first: newest.count, count, is_reversed: true };
-            let (listed, of_user) = self.listed(&record.user, slice, deadline).await?;
-            let is_all = listed.len() < count;
-            newest.of_user = of_user;
-            newest.count += count;
-            newest.members.extend(listed.iter().map(|(key, _)| member(key)));
-            let is_replaced =
-                |key: &SessionKey| replaced.iter().any(|known| known.record.key == *key);
-            newest.live.extend(listed.into_iter().filter_map(|(key, stored)| {
-                stored.filter(|stored| stored.record.is_live(record.created) && !is_replaced(&key))
-            }));
-            if newest.live.len() >= limit.reads() {
-                newest.live.truncate(limit.reads());
-                return Ok(newest);
+    ) -> Result<Highest, Fault> {
+        let (keys, now) = (self.keys().of(&record.user), record.created);
+        let enough = limit.reads().saturating_add(replaced.len());
+        let highest = async |index: String, order: Order, most: usize| {
+            let mut highest = Highest {
+                of_user: OfUser::default(),
+                live: Vec::new(),
+                members: Vec::new(),
+                is_all: false,
+                index,
+                order,
+            };
+            while !highest.is_all
+                && highest.live.len() < limit.reads()
+                && highest.members.len() < most
+            {
+                let (index, first) = (&highest.index, highest.members.len());
+                let count = (most - first).min(READ_AT_ONCE);
+                let slice = Slice { index, order, first, count };
+                let (listed, of_user) = self.listed(&record.user, slice, deadline).await?;
+                highest.of_user = of_user;
+                highest.is_all = listed.len() < count;
+                highest.members.extend(listed.iter().map(|(key, _)| member(key)));
+                let counts = |stored: &Stored| {
+                    let is_own = |known: &Stored| known.record.key == stored.record.key;
+                    stored.record.is_live(now) && !replaced.iter().any(is_own)
+                };
+                let listed = listed.into_iter().filter_map(|(_, stored)| stored);
+                highest.live.extend(listed.filter(counts));
             }
-            if is_all {
-                return Ok(newest);
-            }
+            highest.live.truncate(limit.reads());
+            Ok::<_, Fault>(highest)
+        };
+        let last_to_expire = highest(keys.live(), Order::LastToExpire(now), enough).await?;
+        if last_to_expire.is_all {
+            return Ok(last_to_expire);
         }
+        let newest = highest(keys.begun(), Order::Highest, enough.max(MOST_LOOKED_AT)).await?;
+        let is_enough = newest.is_all || newest.live.len() >= limit.reads();
+        Ok(if is_enough { newest } else { last_to_expire })
     }
 
     /// Tries to; `None` if others were quicker with something that it depends on. Answers, too, which
@@ -147,7 +184,7 @@ impl<U: AuthUser> RedisStore<U> {
         let keys = self.keys().of(user);
         let untold = keys.untold();
         // All at once; what each of them finds is a condition of the change.
-        let untold = Slice { index: &untold, first: 0, count: MOST_AT_ONCE, is_reversed: false };
+        let untold = Slice { index: &untold, order: Order::Lowest, first: 0, count: MOST_AT_ONCE };
         let (own, shown, (untold, of_user)) = try_join3(
             self.own(record, deadline),
             self.shown(login, deadline),
@@ -175,7 +212,7 @@ impl<U: AuthUser> RedisStore<U> {
             if newest.of_user.epoch != of_user.epoch {
                 return Ok(None);
             }
-            commit.if_highest(keys.begun(), newest.count, &newest.members);
+            newest.hold(&mut commit);
             let how = End { at: now, reason: EndReason::Limit, keep_until: until };
             match limit.room(newest.live) {
                 Room::None => {

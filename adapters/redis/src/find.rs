@@ -3,7 +3,7 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::Value;
 use tokio::time::Instant;
-use tower_keep_core::{AuthUser, Epoch, SessionKey, SessionRecord, UserId};
+use tower_keep_core::{AuthUser, Epoch, SessionKey, SessionRecord, Timestamp, UserId};
 
 use crate::RedisStore;
 use crate::epoch::OfUser;
@@ -40,17 +40,30 @@ impl AsRef<SessionRecord> for Stored {
 #[derive(Clone, Copy)]
 pub(crate) struct Slice<'a> {
     pub(crate) index: &'a str,
+    pub(crate) order: Order,
     pub(crate) first: usize,
     pub(crate) count: usize,
-    /// Whether the highest comes first.
-    pub(crate) is_reversed: bool,
+}
+
+/// Which members of an index come first.
+#[derive(Clone, Copy)]
+pub(crate) enum Order {
+    Lowest,
+    Highest,
+    /// Of an index by expiry the highest, without those that expired by then.
+    LastToExpire(Timestamp),
+}
+
+impl Order {
+    fn command(self) -> &'static str {
+        match self {
+            Self::Lowest => "ZRANGE",
+            Self::Highest | Self::LastToExpire(_) => "ZREVRANGE",
+        }
+    }
 }
 
 impl Slice<'_> {
-    fn command(&self) -> &'static str {
-        if self.is_reversed { "ZREVRANGE" } else { "ZRANGE" }
-    }
-
     /// The first place and the last one.
     fn places(&self) -> [String; 2] {
         let last = self.first.saturating_add(self.count).saturating_sub(1);
@@ -116,7 +129,12 @@ impl<U: AuthUser> RedisStore<U> {
         let keys = self.keys().of(user);
         let (prefix, epoch) = (keys.sessions(), keys.epoch());
         let [first, last] = slice.places();
-        let arguments = [&prefix, slice.command(), &first, &last].map(str::as_bytes);
+        let expired_by = match slice.order {
+            Order::LastToExpire(by) => by.as_secs().to_string(),
+            Order::Lowest | Order::Highest => String::new(),
+        };
+        let command = slice.order.command();
+        let arguments = [&prefix, command, &first, &last, &expired_by].map(str::as_bytes);
         let names = [slice.index, &epoch];
         let answer =
             RECORDS.run(self.servers(), Use::ReadLatest, &names, &arguments, deadline).await;
@@ -175,12 +193,19 @@ impl<U: AuthUser> RedisStore<U> {
         count: usize,
         deadline: Instant,
     ) -> Result<Vec<SessionKey>, Fault> {
-        self.slice(&Slice { index, first, count, is_reversed: false }, deadline).await
+        self.slice(&Slice { index, order: Order::Lowest, first, count }, deadline).await
     }
 
     async fn slice(&self, slice: &Slice<'_>, deadline: Instant) -> Result<Vec<SessionKey>, Fault> {
-        let mut command = redis::cmd(slice.command());
-        command.arg(slice.index).arg(&slice.places());
+        let mut command;
+        if let Order::LastToExpire(by) = slice.order {
+            command = redis::cmd("ZREVRANGEBYSCORE");
+            command.arg(slice.index).arg("+inf").arg(format!("({}", by.as_secs()));
+            command.arg("LIMIT").arg(slice.first).arg(slice.count);
+        } else {
+            command = redis::cmd(slice.order.command());
+            command.arg(slice.index).arg(&slice.places());
+        }
         let answer = self.servers().ask(slice.index, Use::ReadLatest, &command, deadline).await?;
         let Value::Array(members) = answer else { return Err(Fault::odd_answer()) };
         let member = |member| read_member(&bytes(member)?.ok_or_else(Fault::odd_answer)?);

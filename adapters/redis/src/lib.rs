@@ -55,6 +55,11 @@
 //! more of them by a new epoch. `upkeep` (`purge`) removes the records that ended with an epoch in
 //! batches, as `keep:past` lists them; without it they expire by themselves.
 //!
+//! `live` and `begun` still list a session for a day after it has expired, so that a server whose
+//! clock is wrong removes none. A list and a login with a limit read `live` from its far end, and so
+//! skip those. If a limit is far exceeded, the newest by `begun` stay, of the 2,000 newest logins; if
+//! too few of those are live, the sessions that expire last stay instead.
+//!
 //! Every change is a comparison and a write in one short script. A call reads, decides in Rust, and
 //! writes if what it has read is still the same; otherwise it begins again. The script is sent by
 //! its SHA-1, and as a whole to a server that does not know it, as after a restart. It names all

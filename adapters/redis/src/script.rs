@@ -138,10 +138,18 @@ impl Commit {
         self.condition("absent or is", key, value);
     }
 
-    /// On condition that the highest members of the index are these, in this order.
-    pub(crate) fn if_highest(&mut self, key: String, count: usize, members: &[String]) {
+    /// On condition that these are the highest members of the index, at most `count`, in this order;
+    /// with `above`, of those with a higher score alone.
+    pub(crate) fn if_highest(
+        &mut self,
+        key: String,
+        count: usize,
+        above: Option<u32>,
+        members: &[String],
+    ) {
         let key = self.key(key);
-        let values = [count.to_string().into_bytes(), members.join(" ").into_bytes()];
+        let above = above.map_or_else(|| "-inf".to_owned(), |above| format!("({above}"));
+        let values = [format!("{count} {above}").into_bytes(), members.join(" ").into_bytes()];
         self.conditions.push(Step { word: "highest", key, values });
     }
 

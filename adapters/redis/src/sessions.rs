@@ -4,7 +4,7 @@
 //! Its key alone does not say where that is; so another key, which is written before the record and
 //! lives longer, says whose the session is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -16,7 +16,7 @@ use tower_keep_core::{
 
 use crate::RedisStore;
 use crate::error::Fault;
-use crate::find::{Slice, Stored};
+use crate::find::{Order, Slice, Stored};
 use crate::keys::{UserKeys, member};
 use crate::record::write;
 use crate::script::{Commit, Life};
@@ -190,7 +190,9 @@ impl<U: AuthUser> RedisStore<U> {
         let mut live: Vec<SessionRecord> = Vec::new();
         let (mut first, mut began) = (0, None);
         while Instant::now() < deadline {
-            let slice = Slice { index: &index, first, count: LISTED_AT_ONCE, is_reversed: false };
+            // Those that expire last come first; what has expired is at the end, and is not read.
+            let (order, count) = (Order::LastToExpire(now), LISTED_AT_ONCE);
+            let slice = Slice { index: &index, order, first, count };
             let (listed, of_user) = self.listed(user, slice, deadline).await?;
             if began.get_or_insert_with(|| of_user.epoch.clone()) != &of_user.epoch {
                 // All have ended in between.
@@ -198,12 +200,15 @@ impl<U: AuthUser> RedisStore<U> {
                 live.clear();
                 continue;
             }
-            let count = listed.len();
-            let stored = listed.into_iter().filter_map(|(_, stored)| stored);
-            live.extend(stored.map(|stored| stored.record).filter(|record| record.is_live(now)));
+            let is_last = listed.len() < count;
+            let listed = listed.into_iter().filter_map(|(_, stored)| Some(stored?.record));
+            live.extend(listed.filter(|record| record.is_live(now)));
             live.sort_by_key(|record| std::cmp::Reverse((record.last_seen, record.created)));
+            // One that was used in between may have come again, from further down.
+            let mut known = HashSet::new();
+            live.retain(|record| known.insert(record.key));
             live.truncate(most);
-            if count < LISTED_AT_ONCE {
+            if is_last {
                 return Ok(live.into_iter().map(Arc::new).collect());
             }
             first += count;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tower_keep_core::{
-    Account, End, Rotation, SessionRecord, SessionStore, Touch, UserDirectory, UserFinder,
-    UserStore,
+    Account, End, NewLogin, Rotation, SessionLimit, SessionRecord, SessionStore, Touch,
+    UserDirectory, UserFinder, UserStore, WhenFull,
 };
 use tower_keep_redis::RedisStore;
 use tower_keep_testkit::contract::sessions::new_record;
@@ -84,6 +84,46 @@ async fn a_list_forgets_what_has_long_expired() {
     store.create(&login(&later)).await.expect("new");
     assert_eq!(ask(server.port(), "ZCARD keep:{1}:live"), "1");
     assert!(store.load(&first.key).await.expect("no fault").is_none(), "with the record");
+}
+
+/// A user's list keeps what has expired for a day, so that a clock that is wrong removes no session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_with_a_limit_reads_a_bounded_part_of_what_has_expired() {
+    let server = server();
+    let store = open(&server.url()).await;
+    let now = new_record(&"1".into()).created;
+    let begin = |created, expires| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let record = SessionRecord { created, expires, ..new_record(&"1".into()) };
+            store.create(&login(&record)).await.expect("new");
+        })
+    };
+    for age in 1..=110 {
+        begin(now.minus(9_000 + age), now.plus(9_000 - age)).await.expect("no panic");
+    }
+    for _ in 0..30 {
+        let some: Vec<_> = (0..100).map(|age| begin(now.minus(age), now)).collect();
+        for begun in some {
+            begun.await.expect("no panic");
+        }
+    }
+    let commands = || -> u64 {
+        let stats = ask(server.port(), "INFO commandstats");
+        let gets = stats.lines().find_map(|line| line.strip_prefix("cmdstat_get:calls="));
+        let gets = gets.and_then(|gets| gets.split(',').next()).expect("it counts them");
+        gets.parse().expect("a number")
+    };
+    let before = commands();
+    let record = SessionRecord { created: now, ..new_record(&"1".into()) };
+    let limit = Some(SessionLimit { most: 5, when_full: WhenFull::EndOldest });
+    store.create(&NewLogin { limit, ..login(&record) }).await.expect("new");
+    let read = commands() - before;
+    assert!((100..3_000).contains(&read), "{read} of 3,110 were read");
+    let listed = store.list(&"1".into(), now, 100).await.expect("no fault");
+    let mut left: Vec<_> = listed.iter().map(|record| now.since(record.created)).collect();
+    left.sort_unstable();
+    assert_eq!(left, [0, 9_001, 9_002, 9_003, 9_004], "the others are the last to expire");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

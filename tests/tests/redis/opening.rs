@@ -143,7 +143,7 @@ impl std::io::Write for Log {
 
 /// What the README lists as enough, everywhere.
 const RIGHTS: &str = "ACL SETUSER site on >site-secret ~keep:* +get +mget +set +del +exists +pttl \
-                      +pexpire +zadd +zrem +zcard +zrange +zrevrange +zrangebyscore +rename +unlink +eval +evalsha +info";
+                      +pexpire +zadd +zrem +zcard +zrange +zrevrange +zrangebyscore +zrevrangebyscore +rename +unlink +eval +evalsha +info";
 
 fn as_site(url: &str) -> String {
     url.replace(":secret@", "site:site-secret@")

@@ -118,6 +118,48 @@ pub async fn a_limit_counts_what_lives_and_is_not_replaced<S: SessionStore>(stor
     assert_eq!(live(&*store, &user).await, [record.key]);
 }
 
+/// However many of a user's newest sessions have expired and are not removed yet: what counts is those that
+/// live.
+pub async fn a_limit_looks_past_what_has_expired<S: SessionStore>(store: Arc<S>) {
+    let (user, crowd) = (new_user(), new_user());
+    let many = (MOST_AT_ONCE + 10) as u32;
+    let (mut few, mut crowded) = (Vec::new(), Vec::new());
+    for (user, keys, count) in [(&user, &mut few, 3), (&crowd, &mut crowded, many)] {
+        for age in (1..=count).rev() {
+            let created = now().minus(1_000 + 10 * age);
+            let record = SessionRecord {
+                created,
+                seen_at: Some(now()),
+                expires: now().plus(HOUR + age),
+                ..new_record(user)
+            };
+            create(&*store, &login(&record, &[])).await;
+            keys.push(record.key);
+        }
+        for age in 1..=many {
+            let (created, expires) = (now().minus(age), now());
+            let record = SessionRecord { created, expires, ..new_record(user) };
+            create(&*store, &login(&record, &[])).await;
+        }
+    }
+    let limit = |when_full| Some(SessionLimit { most: 3, when_full });
+    let record = new_record(&user);
+    let refusing = NewLogin { limit: limit(WhenFull::Refuse), ..login(&record, &[]) };
+    assert_eq!(create(&*store, &refusing).await, Creation::Full);
+    for (user, keys) in [(user, few), (crowd, crowded)] {
+        let record = new_record(&user);
+        let ending = NewLogin { limit: limit(WhenFull::EndOldest), ..login(&record, &[]) };
+        let creation = create(&*store, &ending).await;
+        assert!(matches!(creation, Creation::Created { .. }), "the oldest make room");
+        let mut alive = live(&*store, &user).await;
+        alive.sort();
+        let mut expected = keys[keys.len() - 2..].to_vec();
+        expected.push(record.key);
+        expected.sort();
+        assert_eq!(alive, expected, "the newest of those that live");
+    }
+}
+
 /// However many logins of one user at once: never more sessions than the limit.
 pub async fn concurrent_logins_keep_to_the_limit<S: SessionStore + 'static>(store: Arc<S>) {
     for when_full in [WhenFull::Refuse, WhenFull::EndOldest] {

@@ -35,6 +35,7 @@ clauses! {
     a_session_that_was_never_used_keeps_nobody_out
     a_full_limit_ends_the_oldest
     a_limit_counts_what_lives_and_is_not_replaced
+    a_limit_looks_past_what_has_expired
     far_too_many_sessions_end_at_once_but_the_newest
     concurrent_logins_keep_to_the_limit
     a_replay_is_told_once_and_to_its_user
