@@ -1,5 +1,5 @@
-//! `cargo bench -p tower-keep-benches --bench allocations`: one line a case, and a failure when a
-//! budget is exceeded.
+//! `cargo bench -p tower-keep-benches --bench allocations` prints one line for each case. It fails
+//! if a case exceeds its budget.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -10,7 +10,7 @@ use axum::http::{Request, Response};
 use tower::Service;
 use tower_keep_benches::{Template, Visitor, send, visit};
 
-/// What a case may allocate beyond `bare`.
+/// How many allocations each case may add to those of `bare`.
 const BUDGETS: [(&str, u64); 8] = [
     ("keep-untouched", 4),
     ("keep-guarded", 8),

@@ -1,8 +1,8 @@
-//! `cargo bench -p tower-keep-benches --bench cost`: what each case adds to the bare router, one line
-//! a case.
+//! `cargo bench -p tower-keep-benches --bench cost` prints how much time each case adds to the bare
+//! router, one line for each case.
 //!
-//! A shared machine is slow now and then, and criterion's mean with it. Here the cases take turns
-//! for many rounds, and of each case the fastest few requests count.
+//! A shared machine is slow at times, which distorts criterion's mean. So the cases take turns for
+//! many rounds, and only the fastest few requests of each case count.
 
 use std::convert::Infallible;
 use std::time::Duration;

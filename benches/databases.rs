@@ -1,5 +1,5 @@
-//! The databases of the benches: servers of their own, or those of `POSTGRES_URL`, `MARIADB_URL` and
-//! `MYSQL_URL`.
+//! The databases of the benches: servers that a bench starts, or those that `POSTGRES_URL`,
+//! `MARIADB_URL` and `MYSQL_URL` name.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,10 +10,10 @@ use xtask::servers::{Kind, Server};
 /// The moment at which every session of the benches begins.
 pub const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
-/// How many connections the stores have, and the bare drivers.
+/// The number of connections that a store and its bare driver use.
 pub const CONNECTIONS: u32 = 10;
 
-/// Where a database is, and the server there, if it is ours.
+/// The address of a database, and its server if the bench started it.
 #[derive(Debug)]
 pub struct Place {
     /// Its URL.
@@ -21,11 +21,11 @@ pub struct Place {
     _server: Option<Server>,
 }
 
-/// A server of this kind.
+/// Returns a server of this kind: the server that the environment names, or a new one.
 ///
 /// # Panics
 ///
-/// If it can't be had.
+/// Panics if the server can't be started.
 #[must_use]
 pub fn server(kind: Kind) -> Place {
     if let Ok(url) = std::env::var(kind.variable()) {
@@ -35,11 +35,11 @@ pub fn server(kind: Kind) -> Place {
     Place { url: server.url(), _server: Some(server) }
 }
 
-/// An empty store there.
+/// Opens an empty store at this URL.
 ///
 /// # Panics
 ///
-/// If it can't be opened.
+/// Panics if the store can't be opened.
 pub async fn open<D: Dialect>(url: &str) -> SqlStore<D> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -50,7 +50,7 @@ pub async fn open<D: Dialect>(url: &str) -> SqlStore<D> {
     built.expect("the store opens")
 }
 
-/// The key of the session with this number: the number, spread as hashes are.
+/// Returns the key of the session with this number. Keys are spread evenly, as hashes are.
 #[must_use]
 pub fn key(number: u64) -> SessionKey {
     // SplitMix64.
@@ -66,7 +66,22 @@ pub fn key(number: u64) -> SessionKey {
     SessionKey::new(key)
 }
 
-/// A session of this user, as a login makes it.
+/// Returns a session of this user that began before [`NOW`]. When it began depends on its number,
+/// because users log in one after the other.
+#[must_use]
+pub fn earlier_record(number: u64, user: u64) -> SessionRecord {
+    let record = record(number, user);
+    let began = NOW.minus(1 + (number % 600_000) as u32);
+    SessionRecord {
+        created: began,
+        session_started: began,
+        last_seen: began,
+        expires: record.expires.minus(number as u32 % 86_400),
+        ..record
+    }
+}
+
+/// Returns a session of this user as a login creates it.
 #[must_use]
 pub fn record(number: u64, user: u64) -> SessionRecord {
     let expires = NOW.plus(30 * 24 * 3_600);

@@ -1,7 +1,7 @@
-//! The cases that are measured: one service and one request each, in process.
+//! The cases that are measured. Each is one service and one request, without a network.
 //!
-//! Every case answers `GET /` of an axum router with a few bytes. `bare` is the router alone; what a
-//! case costs is what it adds to that.
+//! In every case an axum router responds to `GET /` with a few bytes. `bare` is the router alone.
+//! The cost of a case is what it adds to `bare`.
 
 pub mod databases;
 mod keep;
@@ -19,15 +19,15 @@ use axum::http::{HeaderValue, Method, Request, Response, Uri, header};
 use axum::{Router, routing::get};
 use tower::{Service, ServiceExt};
 
-/// Gets every case, one after the other.
+/// Receives every case, one after the other.
 pub trait Visitor {
-    /// One case: its service, the request, and the status that shows that it does what it should.
+    /// Takes one case: its service, its request, and the response status that shows that it works.
     fn case<S, B>(&mut self, name: &str, service: S, request: &Template, status: u16)
     where
         S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static;
 }
 
-/// Shows the visitor every case.
+/// Passes every case to the visitor.
 pub fn visit(visitor: &mut impl Visitor) {
     let bare = Router::new().route("/", get(|| async { "hello" }));
     visitor.case("bare", bare, &Template::with_cookie("a=b"), 200);
@@ -35,7 +35,7 @@ pub fn visit(visitor: &mut impl Visitor) {
     peer::visit(visitor);
 }
 
-/// A request as hyper would hand it over: its parts share buffers, so that clones don't allocate.
+/// A request as hyper passes it on: its parts share buffers, so clones don't allocate.
 #[derive(Clone, Debug)]
 pub struct Template {
     uri: Uri,
@@ -43,12 +43,12 @@ pub struct Template {
 }
 
 impl Template {
-    /// `GET /` without a cookie.
+    /// Creates `GET /` without a cookie.
     pub fn without_cookie() -> Self {
         Self { uri: Uri::from_static("/"), cookie: None }
     }
 
-    /// `GET /` with this `Cookie`.
+    /// Creates `GET /` with this `Cookie` header.
     pub fn with_cookie(cookie: &str) -> Self {
         let cookie = HeaderValue::from_str(cookie).expect("a cookie");
         // The first clone makes the buffer shared.
@@ -56,7 +56,7 @@ impl Template {
         Self { cookie: Some(cookie), ..Self::without_cookie() }
     }
 
-    /// A new request.
+    /// Creates a new request.
     pub fn request(&self) -> Request<Body> {
         let mut request = Request::new(Body::empty());
         *request.method_mut() = Method::GET;
@@ -71,7 +71,7 @@ impl Template {
     }
 }
 
-/// Runs a future that never waits for anything outside.
+/// Runs a future that never waits for an external event.
 pub fn run<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
@@ -93,11 +93,12 @@ where
     }
 }
 
-/// Requests in a [`batch`]: so few that the allocator keeps all that they need in its fastest lists,
-/// as it does for a server that answers one after the other.
+/// The number of requests in a [`batch`]. It is small, so that the allocator keeps all that they
+/// need in its fastest lists, as it does in a server that handles one request after the other.
 pub const BATCH: u32 = 4;
 
-/// How long a few requests take, one after the other, each response dropped as a server drops it.
+/// Returns how long a few requests take, one after the other. Each response is dropped, as a server
+/// drops it.
 pub fn batch<S, B>(service: &S, template: &Template) -> Duration
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone,
@@ -108,7 +109,7 @@ where
     start.elapsed()
 }
 
-/// The cookies that a response sets, as a `Cookie` header sends them back.
+/// Returns the cookies that a response sets, in the form of a `Cookie` header.
 fn cookies_of<B>(response: &Response<B>) -> String {
     let pairs = response
         .headers()

@@ -1,4 +1,4 @@
-//! Tables that are filled by statements, as a database takes them fastest.
+//! Tables that are filled by SQL statements, which is the fastest way.
 
 use std::fmt::Write;
 
@@ -8,22 +8,22 @@ use tower_keep_postgres::PostgresDialect;
 use tower_keep_sql::{Dialect, SqlStore};
 use tower_keep_sqlite::SqliteDialect;
 
-use crate::databases::{NOW, record};
+use crate::databases::{NOW, earlier_record};
 
-/// What a bench says in a database's own words.
+/// The statements and literals of the benches that depend on the database.
 pub trait Loaded: Dialect {
     /// Runs a statement.
     fn run(store: &SqlStore<Self>, sql: &str) -> impl Future<Output = ()> + Send;
 
-    /// How the statement would be run, as text.
+    /// Returns the database's plan for the statement, as text.
     fn plan(store: &SqlStore<Self>, sql: &str) -> impl Future<Output = String> + Send;
 
-    /// How bytes are written.
+    /// Returns a literal of these bytes.
     fn bytes(bytes: &[u8]) -> String;
 
-    /// What shows in a plan that reads a whole table.
+    /// The texts that a plan contains if it reads a whole table.
     const SCANS: &'static [&'static str];
-    /// Has the database count what is in its tables.
+    /// The statement that makes the database collect statistics about its tables.
     const ANALYZE: &'static str;
 }
 
@@ -67,7 +67,7 @@ loaded!(
     0,
     |hex| format!("x'{hex}'"),
     &[r#""access_type": "ALL""#, r#""access_type": "index""#],
-    "ANALYZE TABLE {users}, {sessions}"
+    "ANALYZE TABLE {users}, {sessions}, {epochs}"
 );
 loaded!(
     SqliteDialect,
@@ -78,14 +78,12 @@ loaded!(
     "ANALYZE"
 );
 
-/// The statement that inserts sessions with these numbers, each with its user's.
+/// Returns the statement that inserts sessions, each given by its own number and its user's.
 pub fn insert_sessions<D: Loaded>(numbers: impl Iterator<Item = (u64, u64)>) -> String {
     let row = |(number, user): (u64, u64)| {
-        let record = record(number, user);
+        let record = earlier_record(number, user);
         let (key, salt) = (D::bytes(record.key.as_bytes()), D::bytes(&record.salt));
-        // One after the other, as people log in.
-        let began = NOW.as_secs() - 1 - (number % 600_000) as u32;
-        let expires = record.expires.as_secs() - number as u32 % 86_400;
+        let (began, expires) = (record.created.as_secs(), record.expires.as_secs());
         format!(
             "({key}, '{user}', 0, {salt}, {began}, {began}, {began}, {expires}, 2592000, {expires}, \
              '192.0.2.7', '{}', 'password', FALSE)",
@@ -94,6 +92,16 @@ pub fn insert_sessions<D: Loaded>(numbers: impl Iterator<Item = (u64, u64)>) -> 
     };
     let rows: Vec<String> = numbers.map(row).collect();
     let columns = "session_key, user_id, generation, salt, created, session_started, last_seen, \
-        remember_expires, remember_seconds, expires, address, user_agent, method, told";
+        remember_expires, remember_seconds, expires, address, user_agent, method, notified";
     format!("INSERT INTO {{sessions}} ({columns}) VALUES {}", rows.join(", "))
+}
+
+/// Returns the statement that inserts the epochs of other users, given by these numbers, who have
+/// ended all their sessions.
+pub fn insert_epochs(numbers: impl Iterator<Item = u64>) -> String {
+    let at = NOW.as_secs();
+    let row = |number| format!("('other{number}', {at}, {at}, 'revoked', {at}, TRUE)");
+    let rows: Vec<String> = numbers.map(row).collect();
+    let columns = "user_id, epoch, ended_at, end_reason, kept_until, tidied";
+    format!("INSERT INTO {{epochs}} ({columns}) VALUES {}", rows.join(", "))
 }

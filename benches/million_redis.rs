@@ -1,6 +1,6 @@
-//! `cargo bench -p tower-keep-benches --bench million-redis`: Redis with 1,000 users of one session each,
-//! and with 1,000,000: how much memory each takes, and whether a login, a list and the end of all sessions
-//! take as long.
+//! `cargo bench -p tower-keep-benches --bench million-redis` compares Redis with 1,000 users of one
+//! session each to Redis with 1,000,000. It measures how much memory each user and session takes,
+//! and whether a login, a list and the end of all sessions take longer.
 
 use std::time::{Duration, Instant};
 
@@ -15,21 +15,22 @@ use xtask::servers::Server;
 
 const FEW: u64 = 1_000;
 const MANY: u64 = 1_000_000;
-/// How many are written at once.
+/// The number of users or sessions in one pipeline.
 const BATCH: u64 = 500;
-/// What is asked of one, then of the other, and so on.
+/// The number of rounds. Each measures one server and then the other.
 const ROUNDS: u64 = 20;
 const CALLS: u64 = 40;
 const AT_MOST: f64 = 1.5;
 
-/// A password's hash, as Argon2 writes them.
+/// A password hash in the format of Argon2.
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2l4dGVlbiBieXRlcyE$\
     dGhpcnR5LXR3byBieXRlcyBvZiBhIGhhc2gh";
 
-/// A number of users that stands for all others, as long as any of theirs.
+/// The number of the model user, of whom all other users are copies. It is at least as long as any
+/// of their numbers.
 const MODEL: u64 = 9_999_999;
 
-/// One server with so many of each.
+/// One server with `count` users and sessions.
 struct Place {
     store: RedisStore,
     connection: MultiplexedConnection,
@@ -53,7 +54,7 @@ async fn place(count: u64) -> Place {
     let store = RedisStore::builder(server.url()).build().await.expect("a store");
     let client = redis::Client::open(server.url()).expect("a URL");
     let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
-    // One as the store writes it is the model of all.
+    // The store writes one user and one session. All others are copies of them.
     let id = UserId::from(MODEL);
     let account = Account::new(&id, format!("user{MODEL}@example.com"), HASH);
     store.insert(&account).await.expect("an account");
@@ -111,7 +112,7 @@ fn session_member(number: u64) -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key(number).as_bytes())
 }
 
-/// What is measured.
+/// The calls that are measured.
 #[derive(Clone, Copy, Debug)]
 enum Call {
     Login,
@@ -120,11 +121,11 @@ enum Call {
 }
 
 impl Place {
-    /// The median of some calls, each for another user.
+    /// Returns the median time of some calls, each for another user.
     async fn time(&self, call: Call, round: u64) -> Duration {
         let mut times = Vec::new();
         for index in 0..CALLS {
-            // Another user for every end: an odd factor leaves none out.
+            // The factor shares no divisor with the counts, so every end is for another user.
             let number = (round * CALLS + index).wrapping_mul(7_919) % self.count;
             let user = UserId::from(number);
             let begun = Instant::now();
@@ -138,7 +139,7 @@ impl Place {
                     assert_eq!(list.len(), 1);
                 }
                 Call::EndAll => {
-                    let end = End { at: NOW, reason: EndReason::Ended, keep_until: NOW.plus(60) };
+                    let end = End { at: NOW, reason: EndReason::Revoked, keep_until: NOW.plus(60) };
                     self.store.revoke_all(&user, None, &end).await.expect("an end");
                 }
             }

@@ -1,4 +1,4 @@
-//! axum-login, as its documentation builds it, with its sessions in memory.
+//! axum-login, set up as in its documentation, with its sessions in memory.
 
 use axum::body::Body;
 use axum::http::Request;

@@ -1,8 +1,8 @@
-//! `cargo bench -p tower-keep-benches --bench request`: the time of a request, each case beside the
-//! bare router and the peer.
+//! `cargo bench -p tower-keep-benches --bench request` measures the time of a request in every
+//! case, including the bare router and the peer.
 //!
-//! A shared machine only ever adds time, so of each of criterion's samples the fastest few requests
-//! count, and stand for all of them.
+//! Other load on a shared machine only ever adds time. So only the fastest few requests of each
+//! criterion sample count, and their time is used for the whole sample.
 
 use std::convert::Infallible;
 

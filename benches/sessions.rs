@@ -1,17 +1,18 @@
-//! `cargo bench -p tower-keep-benches --bench sessions`: a million live sessions in memory. What one of
-//! them takes, and how long logins wait while others are purged.
+//! `cargo bench -p tower-keep-benches --bench sessions` measures a million live sessions in memory:
+//! how many bytes one of them takes, and how long logins wait while expired sessions are purged.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use tower_keep::{SessionStore, Timestamp};
+use tower_keep::clock::Timestamp;
+use tower_keep::store::SessionStore;
 use tower_keep_benches::databases::{NOW, record};
 use tower_keep_benches::run;
 use tower_keep_core::{NewLogin, SessionRecord, UserId};
 use tower_keep_memory::MemorySessions;
 
 const LIVE: u64 = 1_000_000;
-/// Besides, so many that have expired.
+/// The number of additional sessions that have expired.
 const EXPIRED: u64 = 500_000;
 
 fn log_in(store: &MemorySessions, number: u64, expires: Timestamp) {
@@ -20,7 +21,7 @@ fn log_in(store: &MemorySessions, number: u64, expires: Timestamp) {
     black_box(run(store.create(&login))).expect("memory works");
 }
 
-/// How long each of many logins takes, the slowest last.
+/// Returns how long each of many logins takes, sorted, with the slowest last.
 fn logins(store: &MemorySessions, from: u64, while_true: impl Fn() -> bool) -> Vec<Duration> {
     let mut times = Vec::new();
     while while_true() && times.len() < 200_000 {
@@ -47,7 +48,7 @@ fn main() {
     let store = MemorySessions::new();
     let held = allocation_counter::measure(|| {
         for number in 0..LIVE {
-            // Spread over a month, as real ones are.
+            // The expiry times are spread over a month, as those of real sessions are.
             log_in(&store, number, NOW.plus(60 + (number * 2_654_435_761 % 2_592_000) as u32));
         }
     });

@@ -26,7 +26,7 @@ use tower_keep_datastore::DatastoreStore;
 use super::{Keep, SESSIONS, SHORT_ROUND, Subject, TASKS, USERS, compare, fill, generations, key};
 use super::{measure, new_user, record};
 
-/// The calls that the store makes; and nobody looks at what they answer.
+/// The calls that the store makes. The entities in the responses are not decoded.
 struct Bare {
     client: DatastoreClient<Channel>,
     project: String,

@@ -1,10 +1,12 @@
-//! `cargo bench -p tower-keep-benches --bench stores`: what the stores take, alone and with 64 tasks at
-//! once, and beside each SQL store what the bare driver takes for the same statements.
+//! `cargo bench -p tower-keep-benches --bench stores` measures the calls of the stores, from one
+//! task and from 64 concurrent tasks. It compares each SQL store with the bare driver, which runs
+//! the same statements.
 //!
-//! Store and driver share one pool of ten connections, and both read every column; of Redis and Datastore each
-//! has one connection. The times are per call. First come the ratios at 64 tasks, and of Redis and Datastore also at
-//! one, of rounds that alternate; then criterion, one case after the other, unless `KEEP_RATIOS` is set. `KEEP_STORE`
-//! names a store to measure alone.
+//! Store and driver share one pool of ten connections, and both read every column. For Redis and
+//! Datastore each has one connection. The times are per call. The bench first runs rounds that
+//! alternate between store and driver, and prints their ratios: at 64 tasks, and for Redis and
+//! Datastore also at one. Then criterion measures one case after the other, unless `KEEP_RATIOS` is
+//! set. `KEEP_STORE` limits the run to one store.
 
 mod datastore;
 mod redis;
@@ -27,37 +29,38 @@ use tower_keep_sqlite::SqliteDialect;
 use xtask::servers::Kind;
 
 const USERS: u64 = 1_000;
-/// So many sessions has every user.
+/// The number of sessions of each user.
 const SESSIONS: u64 = 3;
 const TASKS: [u64; 2] = [1, 64];
 
-/// Numbers that were not given yet, beyond those of the sessions that are there.
+/// The next session number that is not in use yet. It is larger than those of the existing
+/// sessions.
 static NEXT: AtomicU64 = AtomicU64::new(1 << 32);
 
 fn next() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// One of many users who are not asked for.
+/// Returns one of many users whom the other calls don't read.
 fn new_user(session: u64) -> u64 {
     USERS + session % 100_000
 }
 
-/// What is measured: one call.
+/// The calls that are measured, of a store or of a bare driver.
 trait Subject: Send + Sync + 'static {
-    /// A user by id.
+    /// Loads a user by id.
     fn by_id(&self, user: u64) -> impl Future<Output = ()> + Send;
-    /// A user with the session's record.
+    /// Loads a session's record with its user.
     fn login(&self, session: u64) -> impl Future<Output = ()> + Send;
-    /// A new session.
+    /// Creates a session.
     fn create(&self, session: u64) -> impl Future<Output = ()> + Send;
-    /// The next generation of a session that is there and has this one.
+    /// Rotates an existing session from this generation to the next.
     fn rotate(&self, session: u64, from: u32) -> impl Future<Output = ()> + Send;
-    /// A user's sessions.
+    /// Lists a user's sessions.
     fn list(&self, user: u64) -> impl Future<Output = ()> + Send;
 }
 
-/// A store, as the layer asks it.
+/// A store, which is called as the layer calls it.
 struct Keep<S>(S);
 
 impl<S: UserDirectory<User = Account> + LoginStore + 'static> Subject for Keep<S> {
@@ -66,8 +69,8 @@ impl<S: UserDirectory<User = Account> + LoginStore + 'static> Subject for Keep<S
     }
 
     async fn login(&self, session: u64) {
-        let likely = UserId::from(session % USERS);
-        let login = self.0.load_login(&key(session), Some(&likely)).await.expect("a login");
+        let user_hint = UserId::from(session % USERS);
+        let login = self.0.load_login(&key(session), Some(&user_hint)).await.expect("a login");
         black_box(login).expect("a login").user.expect("a user");
     }
 
@@ -92,10 +95,10 @@ impl<S: UserDirectory<User = Account> + LoginStore + 'static> Subject for Keep<S
     }
 }
 
-/// The same statements, and nothing else.
+/// The bare driver, which runs the same statements and nothing else.
 struct Bare<D: Dialect>(Measured<D>, SqlStore<D>);
 
-/// What a column holds.
+/// The type of a column.
 #[derive(Clone, Copy)]
 enum Column {
     Int,
@@ -107,7 +110,7 @@ enum Column {
 use Column::{Bytes, Flag, Int, Text};
 
 const ACCOUNT: [Column; 5] = [Text, Text, Text, Flag, Bytes];
-/// With how it ended, if it did with others.
+/// The last three columns say how the session ended, if it ended together with others.
 const SESSION: [Column; 22] = [
     Bytes, Text, Int, Int, Int, Bytes, Int, Int, Int, Int, Int, Int, Text, Text, Text, Int, Text,
     Bytes, Flag, Int, Text, Int,
@@ -170,7 +173,8 @@ macro_rules! bare {
                 let user = new.user.as_str().to_owned();
                 let query = if $names_twice { query.bind(user) } else { query };
                 query.execute(&mut *write).await.expect("a session");
-                let query = sqlx::query(self.0.untold.clone()).bind(new.user.as_str().to_owned());
+                let query =
+                    sqlx::query(self.0.to_notify.clone()).bind(new.user.as_str().to_owned());
                 black_box(query.fetch_all(&mut *write).await.expect("no replays"));
                 write.commit().await.expect("a session");
             }
@@ -192,7 +196,7 @@ macro_rules! bare {
     };
 }
 
-/// Where an update answers its row.
+/// The rotation for databases whose UPDATE returns its row.
 macro_rules! returning {
     ($database:ty) => {
         |bare, session, from| {
@@ -205,7 +209,7 @@ macro_rules! returning {
                 .bind(i64::from(from));
             let pool = bare.0.writes.clone();
             async move {
-                // All rows, though there is one: only then SQLite has written it.
+                // Fetches all rows although there is one, because SQLite has not written it before.
                 let rows = query.fetch_all(&pool).await.expect("a session");
                 read::<$database>(rows.first().expect("a rotation that won"), SESSION);
             }
@@ -215,7 +219,7 @@ macro_rules! returning {
 
 bare!(PostgresDialect, Postgres, false, returning!(Postgres));
 bare!(SqliteDialect, Sqlite, false, returning!(Sqlite));
-// A parameter without a number is bound wherever it stands.
+// A parameter without a number is bound once for each place where it is used.
 bare!(MySqlDialect, MySql, true, |bare, session, from| {
     let at = i64::from(NOW.as_secs());
     let query = sqlx::query(bare.0.rotate.clone())
@@ -257,7 +261,7 @@ const CALLS: [(Call, &str); 5] = [
     (Call::Create, "create"),
 ];
 
-/// Which generation each session has.
+/// The generation of each session.
 type Generations = &'static [AtomicU32];
 
 fn generations() -> Generations {
@@ -281,7 +285,7 @@ impl Call {
     }
 }
 
-/// What so many calls take, if so many tasks call at once.
+/// Returns how long this many calls take, from this many concurrent tasks.
 async fn time<S: Subject>(
     subject: &Arc<S>,
     call: Call,
@@ -301,7 +305,7 @@ async fn time<S: Subject>(
         });
     }
     all.join_all().await;
-    // A few more calls than were asked for, so that all tasks have the same.
+    // The tasks make a few more calls than requested, so that all make the same number.
     let done = each * tasks;
     begun.elapsed().mul_f64(calls as f64 / done as f64)
 }
@@ -330,11 +334,12 @@ fn measure<S: Subject>(
 }
 
 const ROUNDS: usize = 30;
-/// Calls of each round; and where a call is slow.
+/// The number of calls in a round, and in a round of slow calls.
 const ROUND: u64 = 64 * 20;
 const SHORT_ROUND: u64 = 64 * 2;
 
-/// Store and bare driver by turns; the median of the rounds' ratios says what the adapter adds.
+/// Measures store and bare driver in turn. The median of the rounds' ratios shows what the adapter
+/// adds.
 async fn compare<S: Subject, B: Subject>(
     database: &str,
     (tasks, calls): (u64, u64),
@@ -345,7 +350,7 @@ async fn compare<S: Subject, B: Subject>(
         let (mut ratios, mut bares) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
             let work = (tasks, calls);
-            // Whoever comes second finds the caches as the first has left them.
+            // The second one finds the caches as the first one left them, so they take turns.
             let (kept, bared) = if round % 2 == 0 {
                 let kept = time(keep, call, work, generations).await;
                 (kept, time(bare, call, work, bare_generations).await)

@@ -14,7 +14,8 @@ use tower_keep_redis::RedisStore;
 use super::{Keep, NOW, ROUND, SESSIONS, Subject, TASKS, USERS, compare, fill, generations, key};
 use super::{measure, new_user, record};
 
-/// The commands that the store sends, without its conditions; and nobody reads what they answer.
+/// The commands that the store sends, without its conditions. The values in the replies are not
+/// decoded.
 struct Bare {
     connection: MultiplexedConnection,
     prefix: String,
@@ -101,7 +102,7 @@ pub(super) fn database(criterion: &mut Criterion, runtime: &Runtime, url: &str) 
     let prefix = format!("b{}:", std::process::id());
     let (store, connection) = runtime.block_on(async {
         let store = RedisStore::builder(url).with_key_prefix(&prefix).build().await;
-        // With the same kind of connection as the store's.
+        // Uses the same kind of connection as the store.
         let info = url.into_connection_info().expect("a URL");
         let tcp = info.tcp_settings().clone().set_nodelay(true);
         let client = redis::Client::open(info.set_tcp_settings(tcp)).expect("a URL");

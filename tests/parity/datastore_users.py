@@ -1,12 +1,15 @@
 """An application with Flask-Login whose users are in Datastore, through `datastore-entity`.
 
-    datastore_users.py create NAMESPACE             makes users, and prints them
+    datastore_users.py create NAMESPACE
+        creates users, and prints them
     datastore_users.py login NAMESPACE NAME PASSWORD
-                                                    logs one in, and prints what the account page says
-    datastore_users.py show NAMESPACE NAME          prints an entity: its properties, and which are not indexed
-    datastore_users.py rename NAMESPACE NAME NAME   changes a user as applications do: read, changed, saved
+        logs a user in, and prints the text of the account page
+    datastore_users.py show NAMESPACE NAME
+        prints an entity: its properties, and which of them are not indexed
+    datastore_users.py rename NAMESPACE NAME NAME
+        changes a user as applications do: reads, changes and saves it
 
-It prints JSON, and finds the emulator and the project by DATASTORE_EMULATOR_HOST and DATASTORE_PROJECT_ID.
+It prints JSON. DATASTORE_EMULATOR_HOST and DATASTORE_PROJECT_ID name the emulator and the project.
 """
 
 import datetime
@@ -81,7 +84,7 @@ def create():
         made[name] = find(name).get_id()
     named = User()
     named.username = "grace"
-    # By the method that Werkzeug itself chooses.
+    # Hashed by Werkzeug's default method.
     named.password_hash = generate_password_hash("password of grace")
     named.save(id="grace-hopper")
     made["grace"] = find("grace").get_id()

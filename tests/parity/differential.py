@@ -2,30 +2,30 @@
 
     python differential.py --server target/debug/parity-server [--steps 2000] [--seed 1] [--records]
 
-First scripted walks, then random steps, for each mode of session protection. A step is a request
-of one of two browsers, or something that happens to a browser: it is closed, changes its
-User-Agent, loses or garbles a cookie, or gets back the cookies that it had earlier. Compared are
-status (302 and 303 are one), body (free for redirects and 401) and Location. The first difference
-ends the run with the steps that led to it.
+For each mode of session protection there are scripted walks first, and then random steps. A step is
+a request of one of two browsers, or something that happens to a browser: it is closed, changes its
+User-Agent, loses or garbles a cookie, or gets back the cookies that it had earlier. The statuses
+(302 and 303 count as equal), the bodies (except for those of redirects and 401) and the Location
+headers are compared. The first difference ends the run, which prints the steps that led to it.
 
-Four corners are left out, because Flask-Login's own behaviour there follows from where it keeps
-things and not from a rule about logins:
+Four cases are left out, because Flask-Login's own behaviour there follows from where it keeps its
+data, and not from a rule about logins:
 
-- With strong protection, no login view is set. Flask keeps the flashed message in the session, and
-  a session that holds nothing but a message is not bound to a client, so strong protection throws
-  it out on every request and with it the remember cookie and the API token.
-- With strong protection, the first request after a logout is a plain look. A login with a duration
-  leaves that in the session if the remember cookie is gone at the logout, and such a session is
-  not bound to a client either.
-- A remember cookie whose time ends while the test runs, because Flask-Login leaves its expiry to
-  the browser.
+- A login view with strong protection. Flask keeps the flashed message in the session, and a session
+  that holds nothing but a message is not bound to a client. So strong protection drops the session
+  on every request, and with it the remember cookie and the API token.
+- Any first request after a logout with strong protection, except for a plain look at the login. A
+  login with a duration leaves the duration in the session if the remember cookie is gone at the
+  logout, and such a session is not bound to a client either.
+- A remember cookie that expires while the test runs, because Flask-Login leaves its expiry to the
+  browser.
 - A login after one with a duration of zero or less, in the same session. Flask-Login keeps the
-  duration in the session, so that a later login without one gets it too. Such durations are in
+  duration in the session, so a later login without a duration gets it too. Such durations are in
   the scripted walks only, each in a session of its own.
 
-With --records ours keeps session records, and one thing more is left out: that a browser gets back
-earlier cookies. In Flask-Login a copy of a cookie outlives logout and the next login; to end it is
-what records are for.
+With --records, tower-keep uses server-side sessions, and a fifth case is left out: a browser that
+gets back earlier cookies. In Flask-Login a copy of a cookie remains valid after a logout and the
+next login. Server-side sessions exist to end it.
 """
 
 import argparse
@@ -44,7 +44,7 @@ USERS = ["notch", "steve", "creeper", "sato"]
 
 
 class Server:
-    """A started server: real Flask-Login or ours."""
+    """A running server: real Flask-Login or tower-keep."""
 
     def __init__(self, command, options):
         self.process = subprocess.Popen(
@@ -139,13 +139,14 @@ class Browser:
         for name in self.named(which):
             value = self.jar[name]["value"]
             middle = len(value) // 2
-            # Longer each time, so that garbling twice never mends it.
+            # The value gets longer each time, so garbling it twice never restores it.
             self.jar[name]["value"] = value[:middle] + "x" + value[middle:]
 
     def named(self, which):
-        """Flask keeps `next` inside its session cookie, ours has a cookie beside it; every other
-        cookie is the remember cookie."""
-        sessions = ("session", "session-visit")
+        """Returns the names of the session cookies, or of the remember cookie. Flask keeps `next`
+        inside its session cookie, tower-keep in a cookie of its own; every other cookie is the
+        remember cookie."""
+        sessions = ("session", "session-flash")
         return [name for name in self.jar if (name in sessions) == (which == "session")]
 
     def save(self):
@@ -156,8 +157,8 @@ class Browser:
 
 
 def decoded(text):
-    """Werkzeug gives Flask-Login a URL that is half decoded, ours is kept as it came; decoded to
-    the end they are the same."""
+    """Decodes a text until it no longer changes. Werkzeug passes Flask-Login a URL that is partly
+    decoded, and tower-keep keeps the URL as it came. Fully decoded they are the same."""
     while (once := urllib.parse.unquote(text)) != text:
         text = once
     return text
@@ -167,7 +168,7 @@ QUERIES = ["", "?a=b", "?x=%E4%BD%90&y=%2F%2Fevil", "?q=a+b%20c~d", "?u=https://
 
 
 def scripted():
-    """Walks through every route, in an order that means something."""
+    """Yields walks through every route, in a meaningful order."""
     looks = ["/username", "/is-auth", "/is-fresh", "/is-remembered", "/secret", "/sensitive"]
     walks = [["/hello", *looks, "/confirm", "/logout", "/next", "/token?token=notch-token"]]
     for user in [*USERS, "nobody"]:
@@ -238,7 +239,7 @@ def randomly(steps, rng, records, strong):
 
 
 def compare(pair, steps):
-    """Feeds the steps to both servers; answers how many requests were made, or exits."""
+    """Takes the steps on both servers. Returns the number of requests, or exits at a difference."""
     browsers = [[Browser(server) for _ in range(2)] for server in pair]
     current, made, history = 0, 0, []
     for step in steps:
@@ -263,7 +264,7 @@ def compare(pair, steps):
 def request(both, method, target, history):
     reference, ours = (browser.request(method, target) for browser in both)
     if method == "OPTIONS":
-        # Flask answers with the methods allowed; the status is what the guard decides.
+        # Flask responds with the allowed methods; only the status depends on the guard.
         reference, ours = reference[0], ours[0]
     if reference != ours:
         tail = "\n".join(f"  {step}" for step in history[-25:])

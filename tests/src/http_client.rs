@@ -1,4 +1,4 @@
-//! Requests over real connections.
+//! HTTP requests over real connections.
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tower::Service;
 
-/// Sends each request to one server.
+/// A client that sends all its requests to the same server.
 #[derive(Clone, Debug)]
 pub struct Http {
     client: Client<HttpConnector, Body>,
@@ -23,7 +23,7 @@ pub struct Http {
 }
 
 impl Http {
-    /// Talks to this server.
+    /// Creates a client that sends its requests to this server.
     pub fn to(server: SocketAddr) -> Self {
         Self { client: Client::builder(TokioExecutor::new()).build_http(), server }
     }
@@ -50,19 +50,19 @@ impl Service<Request<String>> for Http {
     }
 }
 
-/// Sends these bytes on a connection of their own, and answers all that comes back.
+/// Sends these bytes on a new connection, and returns everything that the server sends back.
 pub async fn raw(server: SocketAddr, request: &[u8]) -> String {
     raw_from(server.ip(), server, request).await
 }
 
-/// As [`raw`], from this address of loopback.
+/// Does the same as [`raw`], from this loopback address.
 pub async fn raw_from(client: IpAddr, server: SocketAddr, request: &[u8]) -> String {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(SocketAddr::new(client, 0)).expect("an address of loopback");
     let mut stream = socket.connect(server).await.expect("the server listens");
-    // The server may refuse what is too large before it has read it all.
+    // The server may reject a large request before it has read all of it.
     let _ = stream.write_all(request).await;
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
-    String::from_utf8_lossy(&answer).into_owned()
+    let mut response = Vec::new();
+    let _ = stream.read_to_end(&mut response).await;
+    String::from_utf8_lossy(&response).into_owned()
 }

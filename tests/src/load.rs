@@ -1,4 +1,4 @@
-//! A site under load: clients log in, look at a secret, log out, and note what they saw.
+//! A site under load: clients log in, look at a secret, log out, and record what they saw.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use axum::routing::get;
 use http::{StatusCode, header};
 use serde::Deserialize;
 use tokio::task::JoinHandle;
-use tower_keep::{Account, Fault, Keys, LoginLayer};
+use tower_keep::{Account, AuthError, Keys, LoginLayer};
 
 use crate::{AnyStore, Browser, Http, KEY, Serving, serve};
 
-type Login = tower_keep::Login<Account>;
-type Answer<T> = std::result::Result<T, Response>;
+type AuthSession = tower_keep::AuthSession<Account>;
+type Handled<T> = Result<T, Response>;
 
-/// A request that was refused is followed by another after this.
+/// The pause of a client after a request that failed.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A gap this long means that the machine stood still.
+/// A gap of this length means that the machine stood still.
 const STALL: Duration = Duration::from_millis(500);
-/// So long after it was begun a request may fail because the machine stood still.
+/// How long after its start a request may still fail because the machine stood still.
 const LONGEST: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
@@ -35,20 +35,20 @@ struct Who {
 async fn log_in(
     State(store): State<Arc<dyn AnyStore>>,
     Query(who): Query<Who>,
-    login: Login,
-) -> Answer<&'static str> {
-    let found = store.by_login(&who.user).await.map_err(Fault::from);
+    auth: AuthSession,
+) -> Handled<&'static str> {
+    let found = store.by_login_name(&who.user).await.map_err(AuthError::from);
     let user = found.map_err(IntoResponse::into_response)?.expect("a user");
-    login.log_in(user).remember(true).await.map_err(IntoResponse::into_response)?;
+    auth.log_in(user).remember(true).await.map_err(IntoResponse::into_response)?;
     Ok("in")
 }
 
-async fn secret(login: Login) -> Result<String, Fault> {
-    Ok(login.user().await?.expect("the guard let them in").login().to_owned())
+async fn secret(auth: AuthSession) -> Result<String, AuthError> {
+    Ok(auth.user().await?.expect("the guard let them in").login_name().to_owned())
 }
 
-async fn log_out(login: Login) -> Result<&'static str, Fault> {
-    login.log_out().await?;
+async fn log_out(auth: AuthSession) -> Result<&'static str, AuthError> {
+    auth.log_out().await?;
     Ok("out")
 }
 
@@ -56,91 +56,94 @@ async fn log_out(login: Login) -> Result<&'static str, Fault> {
 ///
 /// # Panics
 ///
-/// If there is no free port.
+/// Panics if there is no free port.
 pub async fn site(store: Arc<dyn AnyStore>) -> Serving {
     let layer = LoginLayer::builder(Arc::clone(&store), Keys::new(KEY)).with_sessions();
-    let auth = layer.build().expect("settings that agree");
+    let auth_layer = layer.build().expect("settings that agree");
     let router = Router::new()
         .route("/secret", get(secret))
-        .route_layer(auth.require_login())
+        .route_layer(auth_layer.require_login())
         .route("/login", get(log_in))
         .route("/logout", get(log_out))
         .with_state(store);
-    serve(auth.layer(router)).await
+    serve(auth_layer.layer(router)).await
 }
 
 /// What a client saw.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// When requests were begun that were refused for a fault, and to which page.
+    /// The requests that failed because of the store: when each was begun, and for which page.
     pub faults: Vec<(Instant, &'static str)>,
-    /// The same while the machine stood still, which is no store's fault.
+    /// The same for requests that failed while the machine stood still, which is not because of the
+    /// store.
     pub stalled: Vec<(Instant, &'static str)>,
-    /// When requests were begun and answered that showed the secret.
+    /// The requests that showed the secret: when each was begun, and when its response arrived.
     pub served: Vec<Range<Instant>>,
-    /// How many logins and logouts were confirmed.
+    /// How many logins and logouts the site confirmed.
     pub confirmed: usize,
-    /// Answers that don't fit what was answered before.
+    /// The responses that contradict earlier ones.
     pub wrong: Vec<Wrong>,
-    /// How long the slowest look at the secret took that was answered with it, but for those while the machine stood
-    /// still.
+    /// How long the slowest request took that showed the secret. Requests while the machine stood
+    /// still do not count.
     pub slowest: Duration,
 }
 
-/// Somebody who is logged in, or out, after a confirmed word to the contrary.
+/// A client that is logged in after a confirmed logout, or logged out after a confirmed login.
 #[derive(Debug)]
 pub struct Wrong {
-    /// When that word was given.
+    /// When that logout or login was confirmed.
     pub confirmed: Instant,
-    /// In words.
+    /// What was wrong, as text.
     pub what: String,
 }
 
-/// Logs in, looks at the secret a few times, logs out, and so on; whoever is in only looks.
+/// The steps of a client, which it repeats. A client that is logged in at the start only looks at
+/// the secret.
 const WORK: &[&str] = &["/secret", "/login", "/secret", "/secret", "/secret", "/logout", "/secret"];
 const LOOK: &[&str] = &["/secret"];
 
-/// A client, before it begins.
+/// A client that has not started yet.
 struct Client {
     browser: Browser,
     name: String,
     is_in: bool,
 }
 
-/// Takes its steps until it is told to stop.
+/// Repeats the steps of a client until `stop` is set.
 async fn run(client: Client, stop: Arc<AtomicBool>) -> Seen {
     let Client { mut browser, name, mut is_in } = client;
     let steps = if is_in { LOOK } else { WORK };
     let mut seen = Seen::default();
-    // After a login or a logout that failed, either is right until the next word is given: what was given up
-    // may still be done, behind others that wait.
+    // After a login or a logout that failed, both states are right until the next one is confirmed:
+    // the store may still carry out a call that was given up, after other calls that wait.
     let (mut is_sure, mut confirmed) = (true, Instant::now());
-    // Whether the word that was given last is still to be looked after.
+    // Whether no request has verified the last confirmation yet.
     let mut is_unchecked = false;
     while !stop.load(Ordering::Relaxed) {
         let mut next = 0;
         while let Some(&step) = steps.get(next) {
             let path = format!("{step}?user={name}");
             let begun = Instant::now();
-            let answer = browser.get(&path).await;
-            let is_refused = answer.status == StatusCode::SERVICE_UNAVAILABLE;
-            // Who was given a word looks again, and sees whether it still counts.
+            let response = browser.get(&path).await;
+            let is_refused = response.status == StatusCode::SERVICE_UNAVAILABLE;
+            // A request that was to verify the last confirmation is repeated until the site
+            // responds.
             let looks_again = is_refused && is_unchecked && step == "/secret";
             if !looks_again || stop.load(Ordering::Relaxed) {
                 next += 1;
             }
             if is_refused {
                 seen.faults.push((begun, step));
-                assert!(!answer.headers.contains_key(header::SET_COOKIE), "{name}: {path}");
-                assert!(answer.headers.contains_key(header::RETRY_AFTER), "{name}: {path}");
-                // A logout may have taken effect before its answer was lost; and so may a login, which ends the
-                // session that the browser has, and whose own cookies nobody got.
+                assert!(!response.headers.contains_key(header::SET_COOKIE), "{name}: {path}");
+                assert!(response.headers.contains_key(header::RETRY_AFTER), "{name}: {path}");
+                // A logout may have taken effect before its response was lost. So may a login: it
+                // ends the browser's session, and its own cookies did not arrive.
                 is_sure &= step == "/secret";
                 is_unchecked &= step == "/secret";
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
-            let found = match (step, answer.status) {
+            let found = match (step, response.status) {
                 ("/login" | "/logout", StatusCode::OK) => {
                     (is_in, is_sure, confirmed) = (step == "/login", true, Instant::now());
                     is_unchecked = true;
@@ -148,7 +151,7 @@ async fn run(client: Client, stop: Arc<AtomicBool>) -> Seen {
                     continue;
                 }
                 ("/secret", StatusCode::OK) => {
-                    assert_eq!(answer.text(), name, "somebody else's secret");
+                    assert_eq!(response.text(), name, "somebody else's secret");
                     seen.served.push(begun..Instant::now());
                     true
                 }
@@ -165,18 +168,19 @@ async fn run(client: Client, stop: Arc<AtomicBool>) -> Seen {
     seen
 }
 
-/// A site and its clients, before they begin.
+/// A site and its clients, which have not started yet.
 pub struct Clients {
     clients: Vec<Client>,
     site: Serving,
 }
 
 impl Clients {
-    /// Serves a site on this store for so many clients, each with a user of its own: `0`, `1` and so on.
+    /// Serves a site on this store for this many clients, each with a user of its own: `0`, `1` and
+    /// so on.
     ///
     /// # Panics
     ///
-    /// If the store does not take the users.
+    /// Panics if the store does not insert the users.
     pub async fn new(store: Arc<dyn AnyStore>, clients: usize) -> Self {
         for number in 0..clients {
             let account = Account::new(number as u64, format!("user{number}"), "hash");
@@ -191,20 +195,20 @@ impl Clients {
         Self { clients: (0..clients).map(client).collect(), site }
     }
 
-    /// Logs the first so many in, who only look from then on.
+    /// Logs in this many clients, the first ones. From then on they only look at the secret.
     ///
     /// # Panics
     ///
-    /// If they are not let in.
+    /// Panics if one of them is not logged in.
     pub async fn log_in(&mut self, first: usize) {
         for client in self.clients.iter_mut().take(first) {
-            let answer = client.browser.get(&format!("/login?user={}", client.name)).await;
-            assert_eq!(answer.status, StatusCode::OK);
+            let response = client.browser.get(&format!("/login?user={}", client.name)).await;
+            assert_eq!(response.status, StatusCode::OK);
             client.is_in = true;
         }
     }
 
-    /// Lets them begin.
+    /// Starts the clients.
     pub fn start(self) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let begin = |client| tokio::spawn(run(client, stop.clone()));
@@ -215,7 +219,7 @@ impl Clients {
     }
 }
 
-/// Clients at work.
+/// A site and its running clients.
 pub struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Seen>>,
@@ -224,7 +228,8 @@ pub struct Load {
     _site: Serving,
 }
 
-/// When the machine stood still, until nobody asks any more.
+/// Watches the machine until the other end of the channel is dropped, and returns when it stood
+/// still.
 fn stalls(is_done: &mpsc::Receiver<()>) -> Vec<Range<Instant>> {
     let mut stalls = Vec::new();
     let mut last = Instant::now();
@@ -238,16 +243,16 @@ fn stalls(is_done: &mpsc::Receiver<()>) -> Vec<Range<Instant>> {
 }
 
 impl Load {
-    /// Starts a site on this store and so many clients: see [`Clients`].
+    /// Starts a site on this store with this many clients: see [`Clients`].
     pub async fn start(store: Arc<dyn AnyStore>, clients: usize) -> Self {
         Clients::new(store, clients).await.start()
     }
 
-    /// Stops the clients; what each saw.
+    /// Stops the clients, and returns what each of them saw.
     ///
     /// # Panics
     ///
-    /// If a client saw what must never be.
+    /// Panics if a client saw what must never happen.
     pub async fn stop(self) -> Outcome {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Vec::new();
@@ -277,20 +282,22 @@ impl Load {
 pub struct Outcome(pub Vec<Seen>);
 
 impl Outcome {
-    /// Every client was served before, and again when the server was `back`. Nobody was served while it was
-    /// `down`, from when it no longer answered to when it was started again, and nobody was ever wrongly logged in
-    /// or out. Answers how late the last request failed.
+    /// Checks that every client was served before the outage, and again after the server was
+    /// `back`; that no client was served while the server was `down`; and that no client was ever
+    /// wrongly logged in or out. `down` lasts from when the server no longer responded until it was
+    /// started again. Returns how long after `back` the last failed request was begun.
     ///
     /// # Panics
     ///
-    /// If that is not so.
+    /// Panics if one of these checks fails.
     pub fn served_but_for(&self, down: Range<Instant>, back: Instant) -> Duration {
         let mut late = Duration::ZERO;
         for (number, Seen { wrong, served, faults, stalled, .. }) in self.0.iter().enumerate() {
             assert!(wrong.is_empty(), "{wrong:?}");
             let before = served.iter().any(|at| at.end < down.start);
             assert!(before, "client {number} was served before");
-            // What was begun before may still have reached it, and what is answered afterwards have waited for it.
+            // A request that was begun before the outage may still have reached the server, and one
+            // whose response came afterwards may have waited for the server.
             let by_nobody = |at: &&Range<Instant>| at.start > down.start && at.end < down.end;
             let by_nobody = served.iter().find(by_nobody).map(|at| at.start - down.start);
             assert_eq!(by_nobody, None, "client {number} was served while the server was down");

@@ -1,5 +1,5 @@
-//! A proxy in front of a gRPC service: it counts calls, sees with which token they come, and makes
-//! trouble.
+//! A proxy in front of a gRPC service. It counts calls, records the tokens that they carry, and
+//! makes calls fail.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,25 +15,25 @@ use hyper_util::rt::TokioExecutor;
 
 use crate::{Serving, serve};
 
-/// What happens to a call.
+/// What the proxy does with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// This status is answered, and nothing is done.
+    /// The proxy responds with this status. The service does not receive the call.
     Refused(u16),
-    /// It is done, and this status is answered.
+    /// The service carries out the call, and the proxy responds with this status.
     Done(u16),
-    /// It is not done, and nothing is answered.
+    /// The service does not receive the call, and the proxy does not respond.
     Silent,
 }
 
-/// A call that came by.
+/// A call that reached the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// The method, such as `Lookup`.
     pub method: String,
-    /// The `authorization` that it came with.
+    /// Its `authorization` header.
     pub authorization: Option<String>,
-    /// Its `x-goog-request-params`, by which Google's front end knows where it belongs.
+    /// Its `x-goog-request-params`, by which Google's front end routes it.
     pub routing: Option<String>,
     /// Its `grpc-timeout`: how long the service may work on it.
     pub timeout: Option<String>,
@@ -42,13 +42,13 @@ pub struct Seen {
 #[derive(Default)]
 struct Plan {
     seen: Vec<Seen>,
-    /// The method that is troubled, how, how often, and after how many that are not.
+    /// The method whose calls fail, how they fail, how many of them, and after how many that pass.
     trouble: Option<(String, Fate, usize, usize)>,
 }
 
-/// A running proxy; it ends when this is dropped.
+/// A running proxy. It ends when this is dropped.
 pub struct Proxy {
-    /// Where it listens.
+    /// The address where it listens.
     pub address: SocketAddr,
     plan: Arc<Mutex<Plan>>,
     _serving: Serving,
@@ -66,7 +66,7 @@ impl Proxy {
     ///
     /// # Panics
     ///
-    /// If there is no free port.
+    /// Panics if there is no free port.
     pub async fn start(target: impl Into<String>) -> Self {
         let plan = Arc::<Mutex<Plan>>::default();
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
@@ -76,22 +76,22 @@ impl Proxy {
         Self { address: serving.address, plan, _serving: serving }
     }
 
-    /// Lets this method meet its fate so often from now on, after it went well so many times.
+    /// Applies this fate to the next `times` calls of this method, after `after` calls that pass.
     pub fn trouble(&self, method: &str, fate: Fate, times: usize, after: usize) {
         self.plan().trouble = Some((method.to_owned(), fate, times, after));
     }
 
-    /// No more trouble.
+    /// Lets all calls pass from now on.
     pub fn heal(&self) {
         self.plan().trouble = None;
     }
 
-    /// The calls since they were last taken.
+    /// Takes the calls that were recorded since the last time.
     pub fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut self.plan().seen)
     }
 
-    /// Their methods.
+    /// Takes the recorded calls, and returns their methods.
     pub fn take_methods(&self) -> Vec<String> {
         self.take().into_iter().map(|seen| seen.method).collect()
     }
@@ -136,7 +136,7 @@ async fn pass(State(behind): State<Behind>, mut request: Request) -> Response {
     *request.uri_mut() = target.parse::<Uri>().expect("an address");
     match (behind.client.request(request).await, fate) {
         (Ok(_), Some(Fate::Done(code))) => status(code),
-        (Ok(answer), _) => answer.map(Body::new),
+        (Ok(response), _) => response.map(Body::new),
         (Err(error), _) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     }
 }
@@ -145,7 +145,7 @@ fn header(request: &Request, name: &str) -> Option<String> {
     request.headers().get(name)?.to_str().ok().map(str::to_owned)
 }
 
-/// An answer of a gRPC service that is only a status.
+/// Returns a response of a gRPC service that is only a status.
 fn status(code: u16) -> Response {
     let headers = [("content-type", "application/grpc"), ("grpc-message", "as planned")];
     (headers, [("grpc-status", code.to_string())]).into_response()

@@ -1,4 +1,4 @@
-//! Services of the tests, each on a port of its own.
+//! The services of the tests, each on its own port.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -13,16 +13,16 @@ use tower::Service;
 /// A service that is served until this is dropped.
 #[derive(Debug)]
 pub struct Serving {
-    /// Where it listens.
+    /// The address where it listens.
     pub address: SocketAddr,
     _tasks: JoinSet<()>,
 }
 
-/// Serves on a free port of loopback.
+/// Serves a service on a free loopback port.
 ///
 /// # Panics
 ///
-/// If there is none.
+/// Panics if there is no free port.
 pub async fn serve<S>(service: S) -> Serving
 where
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,

@@ -1,10 +1,11 @@
-//! A store that counts what it is asked, and fails on demand.
+//! A store that counts its calls, and fails on demand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tower_keep::{Account, LoginStore, Modified, StoreErrorKind, UserDirectory};
+use tower_keep::Account;
+use tower_keep::store::{LoginStore, Modified, StoreErrorKind, UserDirectory};
 use tower_keep_datastore::DatastoreStore;
 use tower_keep_memory::MemoryStore;
 use tower_keep_mysql::MySqlStore;
@@ -14,22 +15,23 @@ use tower_keep_sql::{Dialect, SqlStoreBuilder};
 use tower_keep_sqlite::SqliteStore;
 use tower_keep_testkit::{Call, FaultyStore, Trouble};
 
-/// A store of users and sessions, whichever it is.
+/// Any store of users and sessions.
 pub trait AnyStore: UserDirectory<User = Account> + LoginStore {}
 
 impl<S: UserDirectory<User = Account> + LoginStore> AnyStore for S {}
 
-/// Users and sessions, with troubles and counts. What is asked of [`inner`](FaultyStore::inner) has
-/// none.
+/// A store that counts its calls, and whose calls can be made to fail. Calls to
+/// [`inner`](FaultyStore::inner) are not counted, and do not fail.
 pub type WatchedStore = FaultyStore<Arc<dyn AnyStore>>;
 
-/// An empty store, of the kind that `KEEP_STORE` names: `memory`, which is the default, `sqlite`,
-/// `postgres`, `mariadb`, `mysql`, `redis`, `redis-sentinel`, `redis-cluster`, `datastore` or `firestore` (both of
-/// Google's emulators). `cargo xtask test` runs the same tests on each.
+/// Opens an empty store of the kind that `KEEP_STORE` names: `memory`, which is the default,
+/// `sqlite`, `postgres`, `mariadb`, `mysql`, `redis`, `redis-sentinel`, `redis-cluster`,
+/// `datastore` or `firestore` (both of Google's emulators). `cargo xtask test` runs the same tests
+/// on each.
 ///
 /// # Panics
 ///
-/// If there is no such kind, or it can't be opened.
+/// Panics if there is no such kind, or the store can't be opened.
 pub async fn new_store() -> WatchedStore {
     let kind = std::env::var("KEEP_STORE");
     FaultyStore::new(match kind.as_deref().unwrap_or("memory") {
@@ -50,12 +52,14 @@ pub async fn new_store() -> WatchedStore {
     })
 }
 
-/// Whether that store drops what has expired by itself, so that there is nothing to purge.
+/// Returns whether that store removes expired sessions by itself, so that there is nothing to
+/// purge.
 pub fn drops_by_itself() -> bool {
     std::env::var("KEEP_STORE").is_ok_and(|kind| kind.starts_with("redis"))
 }
 
-/// For a call to a store: other tests run beside, and transactions may wait for each other.
+/// The time-out of a call to a store. It is long because other tests run at the same time, and
+/// transactions may wait for each other.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn url(variable: &str) -> String {
@@ -63,7 +67,7 @@ fn url(variable: &str) -> String {
         .unwrap_or_else(|_| panic!("{variable} is not set; `cargo xtask test` starts a server"))
 }
 
-/// What names begin with that no other test has: tests run side by side.
+/// Returns a prefix for names that no other test has, because tests run side by side.
 fn prefix() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -76,7 +80,7 @@ async fn redis(url: String) -> Arc<dyn AnyStore> {
     Arc::new(store.expect("the store opens"))
 }
 
-/// In a project of its own: emulators make projects as they are named.
+/// Opens a store in a project of its own. Emulators create a project when it is first named.
 async fn datastore(url: String) -> Arc<dyn AnyStore> {
     let project = format!("datastore://{}", prefix().replace('_', "-").trim_end_matches('-'));
     let builder = DatastoreStore::builder(project).with_emulator(url);
@@ -84,19 +88,19 @@ async fn datastore(url: String) -> Arc<dyn AnyStore> {
     Arc::new(store.expect("the store opens"))
 }
 
-/// Few connections, as all tests share a server.
+/// Opens a store with few connections, because all tests share a server.
 async fn opened<D: Dialect>(builder: SqlStoreBuilder<D>) -> Arc<dyn AnyStore> {
     let builder = builder.with_table_prefix(prefix());
     let store = builder.with_max_connections(4).with_timeout(PATIENCE).migrate().build().await;
     Arc::new(store.expect("the store opens"))
 }
 
-/// Short words for what tests do with it.
+/// Short names for what tests do with a store.
 pub trait Watched {
-    /// How many users or logins were looked up since anything was last counted.
+    /// Returns how many users or logins were looked up since calls were last counted.
     fn loads(&self) -> usize;
 
-    /// Waits until this is asked, since anything was last counted.
+    /// Waits until this call has been made since calls were last counted.
     fn asked(&self, call: Call) -> impl Future<Output = ()> + Send;
 
     /// Makes every call fail, or work again.

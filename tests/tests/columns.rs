@@ -1,6 +1,6 @@
-//! Columns of the application's own, of every common type: a store reads them as plain sqlx does, or
-//! `build` says that it can't. One table for each database: {column} × {Rust type} × {id, login name,
-//! another column}.
+//! Columns of an application's own tables, of every common type: a store reads them as plain sqlx
+//! does, or `build` says that it can't. The cells of one table for each database are checked:
+//! {column} × {Rust type} × {id, login name, another column}.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -8,7 +8,7 @@ use std::pin::Pin;
 
 use sqlx::{AssertSqlSafe, FromRow, Pool};
 use tower_keep_core::{
-    AuthUser, LoginStore, NewLogin, SessionStore, StoreError, UserFinder, UserId,
+    AuthUser, LoginStore, NewLogin, SessionStore, StoreError, UserId, UserLookup,
 };
 use tower_keep_mysql::MySqlStore;
 use tower_keep_postgres::PostgresStore;
@@ -36,12 +36,12 @@ where
         self.id.written().into()
     }
 
-    fn stamp(&self) -> Cow<'_, [u8]> {
+    fn security_stamp(&self) -> Cow<'_, [u8]> {
         Cow::Borrowed(b"1")
     }
 }
 
-/// How an id is written.
+/// Writes an id as text.
 trait Written {
     fn written(&self) -> String;
 }
@@ -58,22 +58,22 @@ macro_rules! written {
 
 written!(String i64 i32 u64 bool f64 Uuid);
 
-/// What became of a cell: of plain sqlx, and of ours.
+/// The outcome of a cell, with plain sqlx or with a store of ours.
 #[derive(Debug, PartialEq)]
 enum Cell {
     Works,
-    /// As a login name it is found by no text.
+    /// The value can be read, but as a login name no text finds it.
     FindsNobody,
     IsAnErrorOfBuild,
 }
 
-/// What a store of ours makes of a table with one user.
+/// Returns the outcome with a store of ours, on a table with one user.
 async fn ours<S>(store: Result<S, StoreError>, id: &str, login: &str) -> Cell
 where
-    S: UserFinder + LoginStore + SessionStore,
+    S: UserLookup + LoginStore + SessionStore,
 {
     let Ok(store) = store else { return Cell::IsAnErrorOfBuild };
-    let named = store.by_login(login).await.expect("what was built reads");
+    let named = store.by_login_name(login).await.expect("what was built reads");
     let Some(named) = named else { return Cell::FindsNobody };
     let known = store.by_id(&named.id()).await.expect("what was built reads");
     assert!(known.is_some(), "nobody has the id {:?}, which is of {id}", named.id());
@@ -98,7 +98,8 @@ fn server(variable: &str) -> String {
         .unwrap_or_else(|_| panic!("{variable} is not set; `cargo xtask servers` starts a server"))
 }
 
-/// The cells of one column: its type, a value, the value as a login name, and the Rust types.
+/// Checks the cells of one column: its type, a value, the value as a login name, and the Rust
+/// types.
 macro_rules! column {
     ($on:ident, $column:literal, $value:literal, $login:literal, $($rust:ty)*) => {$(
         $on.cell::<String, String, $rust>("other", $column, $value, "ada").await;
@@ -107,7 +108,7 @@ macro_rules! column {
     )*};
 }
 
-/// Those of one that can be an id.
+/// Checks the cells of one column that can also be an id.
 macro_rules! id_column {
     ($on:ident, $column:literal, $value:literal, $login:literal, $($rust:ty)*) => {
         column!($on, $column, $value, $login, $($rust)*);
@@ -117,7 +118,7 @@ macro_rules! id_column {
 
 macro_rules! database {
     ($name:ident, $database:ty, $store:ident, $parameter:literal, $text:literal) => {
-        /// Where the cells are tried.
+        /// The database where the cells are checked.
         struct $name {
             pool: Pool<$database>,
             prefix: String,
@@ -137,7 +138,8 @@ macro_rules! database {
                 sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.pool).await.expect("a statement");
             }
 
-            /// Plain sqlx is the measure: what it reads works, and what it can't is an error of `build`.
+            /// Checks a cell against plain sqlx: what sqlx reads works, and what it can't read is
+            /// an error of `build`.
             fn cell<'a, I, L, O>(
                 &'a self,
                 role: &'a str,
@@ -153,7 +155,7 @@ macro_rules! database {
                 L: Send + Unpin + 'static,
                 O: Send + Unpin + 'static,
             {
-                // A future of its own, as the tables below hold hundreds.
+                // A boxed future, because the tests below hold hundreds of them.
                 Box::pin(self.tried::<I, L, O>(role, column, value, login))
             }
 
@@ -183,7 +185,7 @@ macro_rules! database {
                 let plain = sqlx::query_as::<_, Owner<I, L, O>>(AssertSqlSafe(all));
                 let mut plain =
                     plain.fetch_one(&self.pool).await.map(|owner| owner.id().to_string());
-                // As a login name it is asked for, too.
+                // A login name is also looked up.
                 if role == "login" && plain.is_ok() {
                     let named = sqlx::query_as::<_, Owner<I, L, O>>(AssertSqlSafe(by("login")));
                     let named = named.bind(login.to_owned()).fetch_one(&self.pool).await;
@@ -287,7 +289,7 @@ async fn mysql_columns(on: &OnMySql) {
     column!(on, "BIT(1)", "1", "1", String bool u64);
     column!(on, "ENUM('admin', 'user')", "'admin'", "admin", String i64);
     column!(on, "SET('admin', 'user')", "'admin'", "admin", String i64);
-    // As another column, since MySQL compares a JSON with no text.
+    // Only as another column, because MySQL does not compare JSON with text.
     on.cell::<String, String, String>("other", "JSON", "'{}'", "ada").await;
     let (works, fails) = on.counts.get();
     assert!(works > 30 && fails > 30, "{works} {fails}");

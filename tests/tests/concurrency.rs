@@ -1,4 +1,4 @@
-//! One look-up per request, however many ask, and whoever gives up.
+//! One lookup per request, however many tasks ask for the user, and whichever of them gives up.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -8,11 +8,13 @@ use axum::body::Body;
 use http::{Request, Response};
 use tokio::sync::Semaphore;
 use tower::service_fn;
-use tower_keep::{Account, Keys, Login, LoginLayer, StoreError, UserId, user_loader};
+use tower_keep::store::StoreError;
+use tower_keep::{Account, AuthSession, Keys, LoginLayer, UserId, user_loader};
 use tower_keep_testkit::client::Client;
 use tower_keep_tests::{KEY, account};
 
-/// A layer over a store that answers once for each permit, and the count of what it was asked.
+/// Returns a layer over a store that responds once for each permit, the permits, and the number of
+/// calls that the store received.
 fn gated() -> (LoginLayer<Account>, Arc<Semaphore>, Arc<AtomicUsize>) {
     let (gate, asked) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
     let (opens, counts) = (Arc::clone(&gate), Arc::clone(&asked));
@@ -24,37 +26,37 @@ fn gated() -> (LoginLayer<Account>, Arc<Semaphore>, Arc<AtomicUsize>) {
             Ok::<_, StoreError>(Some(Arc::new(account("notch"))))
         }
     };
-    let auth = LoginLayer::builder(user_loader(find), Keys::new(KEY)).build();
-    (auth.expect("settings that agree"), gate, asked)
+    let auth_layer = LoginLayer::builder(user_loader(find), Keys::new(KEY)).build();
+    (auth_layer.expect("settings that agree"), gate, asked)
 }
 
-/// What a handler says that does this with its login.
-async fn handled<F, Fut>(auth: &LoginLayer<Account>, handle: F) -> String
+/// Returns the response text of a handler that does this with its auth session.
+async fn handled<F, Fut>(auth_layer: &LoginLayer<Account>, handle: F) -> String
 where
-    F: Fn(Login<Account>) -> Fut + Clone,
+    F: Fn(AuthSession<Account>) -> Fut + Clone,
     Fut: Future<Output = String>,
 {
     let service = service_fn(move |request: Request<String>| {
-        let login = request.extensions().get::<Login<Account>>().cloned();
-        let handled = handle(login.expect("the layer is around this"));
+        let auth = request.extensions().get::<AuthSession<Account>>().cloned();
+        let handled = handle(auth.expect("the layer is around this"));
         async move { Ok::<_, Infallible>(Response::new(Body::from(handled.await))) }
     });
-    let mut client = Client::new(auth.layer(service));
-    client.log_in(auth, account("notch")).await.expect("a login");
+    let mut client = Client::new(auth_layer.layer(service));
+    client.log_in(auth_layer, account("notch")).await.expect("a login");
     client.get("/").await.text()
 }
 
-async fn name(login: Login<Account>) -> String {
-    let user = login.user().await.expect("no fault");
-    user.map(|user| user.login().to_owned()).unwrap_or_default()
+async fn name(auth: AuthSession<Account>) -> String {
+    let user = auth.user().await.expect("no fault");
+    user.map(|user| user.login_name().to_owned()).unwrap_or_default()
 }
 
 #[tokio::test]
 async fn a_hundred_askers_are_one_look_up() {
-    let (auth, gate, asked) = gated();
+    let (auth_layer, gate, asked) = gated();
     gate.add_permits(1);
-    let said = handled(&auth, |login| async move {
-        let askers: Vec<_> = (0..100).map(|_| tokio::spawn(name(login.clone()))).collect();
+    let said = handled(&auth_layer, |auth| async move {
+        let askers: Vec<_> = (0..100).map(|_| tokio::spawn(name(auth.clone()))).collect();
         let mut names = Vec::new();
         for asker in askers {
             names.push(asker.await.expect("no panic"));
@@ -68,20 +70,20 @@ async fn a_hundred_askers_are_one_look_up() {
 
 #[tokio::test]
 async fn when_the_first_asker_gives_up_another_takes_over() {
-    let (auth, gate, asked) = gated();
-    let said = handled(&auth, |login| {
+    let (auth_layer, gate, asked) = gated();
+    let said = handled(&auth_layer, |auth| {
         let gate = Arc::clone(&gate);
         async move {
-            let first = tokio::spawn(name(login.clone()));
+            let first = tokio::spawn(name(auth.clone()));
             tokio::task::yield_now().await;
-            let others: Vec<_> = (0..10).map(|_| tokio::spawn(name(login.clone()))).collect();
+            let others: Vec<_> = (0..10).map(|_| tokio::spawn(name(auth.clone()))).collect();
             tokio::task::yield_now().await;
             first.abort();
             gate.add_permits(1);
             for other in others {
                 assert_eq!(other.await.expect("no panic"), "notch");
             }
-            name(login).await
+            name(auth).await
         }
     })
     .await;
@@ -90,16 +92,16 @@ async fn when_the_first_asker_gives_up_another_takes_over() {
 
 #[tokio::test]
 async fn a_login_while_somebody_still_asks_has_the_last_word() {
-    let (auth, gate, _) = gated();
-    let said = handled(&auth, |login| {
+    let (auth_layer, gate, _) = gated();
+    let said = handled(&auth_layer, |auth| {
         let gate = Arc::clone(&gate);
         async move {
-            let asker = tokio::spawn(name(login.clone()));
+            let asker = tokio::spawn(name(auth.clone()));
             tokio::task::yield_now().await;
-            login.log_in(account("steve")).await.expect("a login");
+            auth.log_in(account("steve")).await.expect("a login");
             gate.add_permits(1);
             assert_eq!(asker.await.expect("no panic"), "steve");
-            name(login).await
+            name(auth).await
         }
     })
     .await;

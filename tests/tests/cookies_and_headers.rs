@@ -1,13 +1,14 @@
-//! Cookies and headers as a black-box tester would try them; SECURITY_CASES "Cookies and headers".
+//! Cookies and headers, as a black-box tester would try them.
 
 use http::{Method, StatusCode, header};
-use tower_keep::{ClientMatch, CookieSettings, Keys, SessionProtection};
+use tower_keep::Keys;
+use tower_keep::client::{ClientMatch, SessionProtection};
+use tower_keep::cookie::CookieSettings;
 use tower_keep_tests::{KEY, Site, Watched, raw};
 
-const SESSION: &str = "__Host-keep";
-const REMEMBER: &str = "__Host-keep-remember";
+const SESSION: &str = "__Host-Http-keep";
+const REMEMBER: &str = "__Host-Http-keep-remember";
 
-// 14
 #[tokio::test]
 async fn a_changed_cookie_is_refused_and_nothing_panics() {
     let site = Site::start().await;
@@ -19,8 +20,8 @@ async fn a_changed_cookie_is_refused_and_nothing_panics() {
             let other = if &value[position..=position] == "x" { "y" } else { "x" };
             let changed = format!("{}{other}{}", &value[..position], &value[position + 1..]);
             browser.jar.insert(name, &changed);
-            let answer = browser.get("/username").await;
-            assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "Anonymous"));
+            let response = browser.get("/username").await;
+            assert_eq!((response.status, response.text().as_str()), (StatusCode::OK, "Anonymous"));
         }
         for length in 0..value.len() {
             browser.jar.insert(name, &value[..length]);
@@ -29,13 +30,12 @@ async fn a_changed_cookie_is_refused_and_nothing_panics() {
     }
 }
 
-// 15
 #[tokio::test]
 async fn a_cookie_of_one_purpose_or_name_is_none_of_another() {
     let site = Site::start_with(|builder| builder.with_login_page("/login")).await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
-    browser.get("/leave-notice").await;
-    let names = [SESSION, REMEMBER, "__Host-keep-visit"];
+    browser.get("/flash").await;
+    let names = [SESSION, REMEMBER, "__Host-Http-keep-flash"];
     let values = names.map(|name| browser.jar.get(name).unwrap().to_owned());
     for (index, name) in names.iter().enumerate() {
         for (other, value) in values.iter().enumerate() {
@@ -56,7 +56,6 @@ async fn a_cookie_of_one_purpose_or_name_is_none_of_another() {
     assert_eq!(thief.get("/username").await.text(), "Anonymous");
 }
 
-// 23
 #[tokio::test]
 async fn two_cookies_of_one_name_are_decided_alike_in_both_orders() {
     let site = Site::start().await;
@@ -70,8 +69,8 @@ async fn two_cookies_of_one_name_are_decided_alike_in_both_orders() {
             "GET {path} HTTP/1.1\r\nHost: x\r\nUser-Agent: Test/1.0\r\n\
              Cookie: {SESSION}={first}; {name}={second}\r\nConnection: close\r\n\r\n"
         );
-        let answer = raw(site.address, request.as_bytes()).await;
-        answer.lines().last().unwrap_or_default().to_owned()
+        let response = raw(site.address, request.as_bytes()).await;
+        response.lines().last().unwrap_or_default().to_owned()
     };
     for (one, other, who) in [
         (&notch, &steve, "Anonymous"),
@@ -82,7 +81,7 @@ async fn two_cookies_of_one_name_are_decided_alike_in_both_orders() {
         assert_eq!(ask("/username", one, other, SESSION).await, who);
         assert_eq!(ask("/username", other, one, SESSION).await, who);
     }
-    // Of two of one second one counts, in both orders.
+    // Of two cookies of the same second, the same one counts in both orders.
     let stale = value(&site.logged_in("user=notch&fresh=0").await.jar);
     let fresh = value(&site.logged_in("user=notch").await.jar);
     let one_way = ask("/is-fresh", &stale, &fresh, SESSION).await;
@@ -91,12 +90,11 @@ async fn two_cookies_of_one_name_are_decided_alike_in_both_orders() {
     assert_eq!(ask("/is-fresh", &notch, &later, SESSION).await, "false");
     assert_eq!(ask("/is-fresh", &later, &notch, SESSION).await, "false");
     // A sibling domain can plant any name but a `__Host-` one.
-    for planted in ["keep", "__Secure-keep", "__host-keep", "__HOST-KEEP", "__Host-keep "] {
+    for planted in ["keep", "__Secure-keep", "__host-keep", "__HOST-KEEP", "__Host-Http-keep "] {
         assert_eq!(ask("/username", &notch, &steve, planted).await, "notch", "{planted}");
     }
 }
 
-// 24
 #[tokio::test]
 async fn a_thousand_cookies_are_bounded_work() {
     let site = Site::start().await;
@@ -111,8 +109,8 @@ async fn a_thousand_cookies_are_bounded_work() {
         let request = format!(
             "GET /username HTTP/1.1\r\nHost: x\r\nCookie: {cookies}\r\nConnection: close\r\n\r\n"
         );
-        let answer = raw(site.address, request.as_bytes()).await;
-        assert!(answer.ends_with("Anonymous"), "{answer}");
+        let response = raw(site.address, request.as_bytes()).await;
+        assert!(response.ends_with("Anonymous"), "{response}");
     }
     assert_eq!(site.store.loads(), 0);
 }
@@ -128,7 +126,6 @@ async fn cookie_fields_that_http_2_has_split_are_all_read() {
     assert!(raw(site.address, request.as_bytes()).await.ends_with("notch"));
 }
 
-// 25
 #[tokio::test]
 async fn whoever_looked_at_the_login_varies_and_users_are_never_cached() {
     let site = Site::start_with(|builder| builder.with_login_page("/login")).await;
@@ -140,21 +137,21 @@ async fn whoever_looked_at_the_login_varies_and_users_are_never_cached() {
         ("/is-remembered", ("Cookie", ""), ("Cookie", "no-store")),
         ("/streamed", ("Cookie", ""), ("Cookie", "no-store")),
         ("/broken", ("Cookie", ""), ("Cookie", "no-store")),
-        // Faults 2: it may still be asked who it is, when no header can follow.
+        // The body may still ask who is logged in, when no header can follow.
         ("/asked-late", ("Cookie", "no-store"), ("Cookie", "no-store")),
         ("/cacheable", ("Cookie", "public, max-age=600"), ("Cookie", "no-store")),
         ("/secret", ("Cookie", "no-store"), ("Cookie", "no-store")),
-        ("/notice", ("Cookie", "no-store"), ("Cookie", "")),
+        ("/take-flash", ("Cookie", "no-store"), ("Cookie", "")),
         ("/does-not-exist", ("", ""), ("", "")),
     ] {
         for (browser, expected) in [(&mut nobody, by_nobody), (&mut user, by_user)] {
-            let answer = browser.get(path).await;
-            let headers = (answer.header(header::VARY), answer.header(header::CACHE_CONTROL));
+            let response = browser.get(path).await;
+            let headers = (response.header(header::VARY), response.header(header::CACHE_CONTROL));
             assert_eq!((headers.0.as_str(), headers.1.as_str()), expected, "{path}");
         }
     }
-    let answer = site.browser().get("/login?user=notch").await;
-    assert_eq!(answer.header(header::CACHE_CONTROL), "no-store");
+    let response = site.browser().get("/login?user=notch").await;
+    assert_eq!(response.header(header::CACHE_CONTROL), "no-store");
     assert_eq!(user.get("/logout").await.header(header::CACHE_CONTROL), "no-store");
 }
 
@@ -163,8 +160,8 @@ async fn a_route_that_never_asks_costs_no_look_up_and_no_header() {
     let site = Site::start().await;
     let mut user = site.logged_in("user=notch&remember=1").await;
     site.events.take_all();
-    let answer = user.get("/hello").await;
-    assert_eq!((site.store.loads(), answer.header(header::VARY).as_str()), (0, ""));
+    let response = user.get("/hello").await;
+    assert_eq!((site.store.loads(), response.header(header::VARY).as_str()), (0, ""));
     assert!(site.events.take_all().is_empty());
     user.get("/username").await;
     assert_eq!(site.store.loads(), 1);
@@ -178,7 +175,6 @@ async fn a_route_that_never_asks_costs_no_look_up_and_no_header() {
     assert_eq!(site.store.loads(), 0);
 }
 
-// 26
 #[tokio::test]
 async fn a_forwarded_address_counts_only_from_a_trusted_peer() {
     for (trusted, same_after_forging) in
@@ -216,15 +212,14 @@ async fn a_tolerant_match_forgives_an_update_and_a_new_lease() {
     }
 }
 
-// 27
 #[tokio::test]
 async fn no_method_and_no_path_goes_round_a_guard() {
     let site = Site::start().await;
     let mut browser = site.browser();
     for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"] {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let answer = browser.send(method.clone(), "/secret", String::new()).await;
-        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method}");
+        let response = browser.send(method.clone(), "/secret", String::new()).await;
+        assert_eq!(response.status, StatusCode::UNAUTHORIZED, "{method}");
     }
     browser.set_header("x-http-method-override".parse().unwrap(), "OPTIONS");
     assert_eq!(
@@ -235,18 +230,17 @@ async fn no_method_and_no_path_goes_round_a_guard() {
         ["//secret", "/./secret", "/x/../secret", "/%73ecret", "/secret/", "/secret;x", "/SECRET"]
     {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let answer = raw(site.address, request.as_bytes()).await;
-        assert!(!answer.contains("secret of"), "{path}: {answer}");
-        assert!(!answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        let response = raw(site.address, request.as_bytes()).await;
+        assert!(!response.contains("secret of"), "{path}: {response}");
+        assert!(!response.starts_with("HTTP/1.1 200"), "{path}: {response}");
     }
     let site = Site::start_with(|builder| builder.with_options_exempt(true)).await;
     let mut browser = site.browser();
-    let answer = browser.send(Method::OPTIONS, "/secret", String::new()).await;
-    assert_eq!(answer.text(), "secret of Anonymous");
+    let response = browser.send(Method::OPTIONS, "/secret", String::new()).await;
+    assert_eq!(response.text(), "secret of Anonymous");
     assert_eq!(browser.get("/secret").await.status, StatusCode::UNAUTHORIZED);
 }
 
-// 28
 #[tokio::test]
 async fn clearing_uses_the_attributes_of_setting() {
     let settings = [
@@ -278,7 +272,6 @@ async fn clearing_uses_the_attributes_of_setting() {
     }
 }
 
-// 38
 #[tokio::test]
 async fn another_areas_cookie_is_refused_even_under_its_own_name() {
     let site = Site::start().await;
@@ -304,7 +297,6 @@ async fn layers_with_other_keys_are_strangers() {
     assert_eq!(browser.get("/secret").await.status, StatusCode::UNAUTHORIZED);
 }
 
-// 32
 #[tokio::test]
 async fn an_anonymous_crawl_asks_no_store_and_keeps_nothing_but_notices() {
     let site = Site::start_with(|builder| builder.with_login_page("/login")).await;
@@ -318,7 +310,7 @@ async fn an_anonymous_crawl_asks_no_store_and_keeps_nothing_but_notices() {
         "/is-fresh",
         "/is-remembered",
         "/next",
-        "/notice",
+        "/take-flash",
         "/logout",
         "/confirm",
         "/extracted",
@@ -328,7 +320,7 @@ async fn an_anonymous_crawl_asks_no_store_and_keeps_nothing_but_notices() {
         crawler.get(path).await;
     }
     assert_eq!(site.store.loads(), 0);
-    assert_eq!(crawler.jar.names(), ["__Host-keep-visit"]);
+    assert_eq!(crawler.jar.names(), ["__Host-Http-keep-flash"]);
 }
 
 #[tokio::test]
@@ -342,9 +334,9 @@ async fn the_connections_own_address_counts_too() {
          Connection: close\r\n\r\n"
     );
     for (from, who) in [("127.0.0.1", "notch"), ("127.0.0.2", "Anonymous")] {
-        let answer =
+        let response =
             tower_keep_tests::raw_from(from.parse().unwrap(), site.address, request.as_bytes());
-        assert!(answer.await.ends_with(who), "{from}");
+        assert!(response.await.ends_with(who), "{from}");
     }
 }
 
@@ -353,8 +345,10 @@ async fn the_default_cookies_are_the_strictest() {
     let site = Site::start().await;
     let cookies = site.browser().get("/login?user=notch&remember=1").await.set_cookies();
     let attributes = "Path=/; Secure; HttpOnly; SameSite=Lax";
-    assert!(cookies[0].starts_with("__Host-keep=") && cookies[0].ends_with(attributes));
+    assert!(cookies[0].starts_with("__Host-Http-keep=") && cookies[0].ends_with(attributes));
     assert!(!cookies[0].contains("Max-Age"), "{}", cookies[0]);
-    assert!(cookies[1].starts_with("__Host-keep-remember=") && cookies[1].ends_with(attributes));
+    assert!(
+        cookies[1].starts_with("__Host-Http-keep-remember=") && cookies[1].ends_with(attributes)
+    );
     assert!(cookies[1].contains("; Max-Age=2592000; "), "{}", cookies[1]);
 }

@@ -1,18 +1,20 @@
-//! SECURITY_CASES 29: every call of the store failing, at every kind of request. A fault is never
-//! "somebody" and never "nobody", and no cookie changes.
+//! Every call of the store fails, at every kind of request. A failure of the store is never treated
+//! as if a user was logged in, and never as if none was, and no cookie changes.
 
 use std::time::Duration;
 
 use http::{StatusCode, header};
-use tower_keep::{SessionProtection, StoreErrorKind, UserId};
+use tower_keep::UserId;
+use tower_keep::client::SessionProtection;
+use tower_keep::store::StoreErrorKind;
 use tower_keep_testkit::{Call, Trouble};
 use tower_keep_tests::{Browser, Site, Watched};
 
-/// For an answer that comes.
+/// How long a test waits for a response that must come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const SESSION: &str = "__Host-keep";
-const REMEMBER: &str = "__Host-keep-remember";
+const SESSION: &str = "__Host-Http-keep";
+const REMEMBER: &str = "__Host-Http-keep-remember";
 
 /// A kind of request: its path, and whether the browser was closed before it.
 struct Request {
@@ -32,8 +34,8 @@ const REQUESTS: [Request; 8] = [
     Request { name: "end others", path: "/end-others", closed: false },
 ];
 
-/// What each request answers while a call fails: `o` for 200, because the call isn't made; `x` for
-/// 503. In the order of [`REQUESTS`].
+/// The response to each request while a call fails: `o` for 200, because the request doesn't make
+/// the call; `x` for 503. The columns are in the order of [`REQUESTS`].
 #[rustfmt::skip]
 const MATRIX: [(Call, &str); 10] = [
     //                 public, guarded, fresh-guarded, login, logout, restore, list, end others
@@ -49,8 +51,9 @@ const MATRIX: [(Call, &str); 10] = [
     (Call::Purge,     "o        o        o              o      o       o        o     o"),
 ];
 
-/// A site and a browser at a moment when a request makes every call that it can make: freshly
-/// confirmed, the new generation not seen yet, and not used for long.
+/// Returns a site and a browser in a state where a request makes every call that it can make: the
+/// session is freshly confirmed, its new generation has not been seen yet, and it has not been used
+/// for some time.
 async fn prepared() -> (Site, Browser) {
     let site = Site::with_records().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
@@ -77,18 +80,18 @@ async fn a_failing_call_is_503_for_who_needs_it_and_changes_no_cookie() {
                 }
                 let before = cookies(&browser);
                 site.store.set(call, trouble);
-                let answer = browser.get(request.path).await;
+                let response = browser.get(request.path).await;
                 let was_made = site.store.take_calls().contains(&call);
                 assert_eq!(was_made, cell == "x", "{at}");
                 if cell == "o" {
-                    assert_eq!(answer.status, StatusCode::OK, "{at}");
+                    assert_eq!(response.status, StatusCode::OK, "{at}");
                     continue;
                 }
-                assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{at}");
-                assert_eq!(answer.header(header::RETRY_AFTER), "1", "{at}");
-                assert_eq!(answer.set_cookies(), [] as [String; 0], "{at}");
+                assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE, "{at}");
+                assert_eq!(response.header(header::RETRY_AFTER), "1", "{at}");
+                assert_eq!(response.set_cookies(), [] as [String; 0], "{at}");
                 assert_eq!(cookies(&browser), before, "{at}");
-                // Nobody was told to be somebody, and the log of events names no login.
+                // No event says that a user was logged out.
                 let events = site.events.take();
                 assert!(!events.contains(&"logged_out notch".to_owned()), "{at}: {events:?}");
 
@@ -96,7 +99,7 @@ async fn a_failing_call_is_503_for_who_needs_it_and_changes_no_cookie() {
                 let first = browser.get("/secret").await;
                 let took_place = matches!(trouble, Trouble::FailsAfterwards(_));
                 match request.name {
-                    // What was asked has taken place, though the answer was lost.
+                    // The store carried out the call, though its response was lost.
                     "login" if took_place => {
                         assert_eq!(first.status, StatusCode::UNAUTHORIZED, "{at}");
                         assert!(first.set_cookies().is_empty(), "{at}");
@@ -125,13 +128,13 @@ async fn a_hanging_call_leaves_everything_as_it_was_when_the_client_gives_up() {
             let before = cookies(&browser);
             site.store.set(call, Trouble::Hangs);
             if cell == "o" {
-                let answer = tokio::time::timeout(PATIENCE, browser.get(request.path)).await;
-                assert!(answer.is_ok(), "{at}");
+                let response = tokio::time::timeout(PATIENCE, browser.get(request.path)).await;
+                assert!(response.is_ok(), "{at}");
                 continue;
             }
             tokio::select! {
                 () = site.store.asked(call) => {}
-                answer = browser.get(request.path) => panic!("{at}: {answer:?}"),
+                response = browser.get(request.path) => panic!("{at}: {response:?}"),
             }
             assert_eq!(cookies(&browser), before, "{at}");
             site.store.heal();
@@ -140,7 +143,8 @@ async fn a_hanging_call_leaves_everything_as_it_was_when_the_client_gives_up() {
     }
 }
 
-/// The end of a session that the rules demand: a replay, strong protection, a deactivation.
+/// The rules demand the end of a session in three cases: a replay, strong protection, a
+/// deactivation.
 #[tokio::test]
 async fn an_end_that_cannot_be_recorded_is_503_until_it_can() {
     for reason in ["replay", "protection", "inactive"] {
@@ -171,17 +175,17 @@ async fn an_end_that_cannot_be_recorded_is_503_until_it_can() {
         site.events.take();
         site.store.set(Call::Revoke, Trouble::Fails(StoreErrorKind::Unavailable));
         for path in ["/secret", "/username"] {
-            let answer = browser.get(path).await;
-            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{reason}");
-            assert!(answer.set_cookies().is_empty(), "{reason}");
+            let response = browser.get(path).await;
+            assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE, "{reason}");
+            assert!(response.set_cookies().is_empty(), "{reason}");
         }
         assert!(site.events.take().is_empty(), "{reason}");
         site.store.heal();
-        let answer = browser.get("/secret").await;
-        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{reason}");
-        assert!(answer.header("set-cookie").contains("Max-Age=0"), "{reason}");
+        let response = browser.get("/secret").await;
+        assert_eq!(response.status, StatusCode::UNAUTHORIZED, "{reason}");
+        assert!(response.header("set-cookie").contains("Max-Age=0"), "{reason}");
         assert!(site.events.take().contains(&format!("session_ended of 1: {reason}")));
-        assert!(site.auth.sessions_of(&UserId::from(1)).await.unwrap().is_empty());
+        assert!(site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap().is_empty());
     }
 }
 
@@ -195,10 +199,10 @@ async fn a_race_that_never_ends_is_503() {
         }
         site.store.set(Call::Rotate, Trouble::Loses);
         site.store.take_calls();
-        let answer = browser.get(path).await;
-        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
-        assert!(answer.set_cookies().is_empty(), "{path}");
-        // Once, and twice more.
+        let response = browser.get(path).await;
+        assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert!(response.set_cookies().is_empty(), "{path}");
+        // The rotation is tried once, and then twice more.
         let calls = site.store.take_calls();
         assert_eq!(calls, [Call::LoadLogin, Call::Rotate, Call::Rotate, Call::Rotate], "{path}");
         site.store.heal();

@@ -1,8 +1,8 @@
-//! Counterparts of Flask-Login's own tests that no other file here has; `tests/flask_login.md` says
-//! for each of the 107 which test it is, or why it has no meaning here.
+//! Counterparts of Flask-Login's own tests that are in no other file. For each of Flask-Login's 107
+//! tests, `tests/flask_login.md` names its counterpart, or says why it has no meaning here.
 
 use http::{StatusCode, header};
-use tower_keep::SessionProtection;
+use tower_keep::client::SessionProtection;
 use tower_keep_tests::{Browser, Site, has_records};
 
 async fn protected(protection: SessionProtection, persistent: bool) -> Site {
@@ -80,7 +80,7 @@ async fn an_event_tells_of_somebody_turned_away() {
 
 #[tokio::test]
 async fn a_user_who_is_gone_is_logged_out() {
-    use tower_keep::UserDirectory;
+    use tower_keep::store::UserDirectory;
     let site = Site::start().await;
     let mut browser = site.logged_in("user=notch").await;
     site.store.inner().delete(&"1".into()).await.unwrap();
@@ -106,7 +106,7 @@ async fn remembering_restores_a_login_that_is_not_fresh() {
 
 #[tokio::test]
 async fn the_remember_cookie_has_the_attributes_that_were_set() {
-    use tower_keep::{CookieSettings, SameSite};
+    use tower_keep::cookie::{CookieSettings, SameSite};
     let cookie = CookieSettings::new()
         .with_name("me")
         .with_path("/username")
@@ -119,8 +119,8 @@ async fn the_remember_cookie_has_the_attributes_that_were_set() {
     })
     .await;
     for (query, seconds) in [("", 77), ("&duration=99", 99)] {
-        let answer = site.browser().get(&format!("/login?user=notch&remember=1{query}")).await;
-        let cookies = answer.set_cookies();
+        let response = site.browser().get(&format!("/login?user=notch&remember=1{query}")).await;
+        let cookies = response.set_cookies();
         let (pair, attributes) = cookies[1].split_once("; ").unwrap();
         assert!(pair.starts_with("me="));
         assert_eq!(
@@ -158,7 +158,7 @@ async fn a_garbled_remember_cookie_is_as_if_absent() {
     let site = Site::start().await;
     let mut browser = site.browser();
     for value in ["foo", "1|foo", "", "%00", "====", "\"quoted\""] {
-        browser.jar.insert("__Host-keep-remember", value);
+        browser.jar.insert("__Host-Http-keep-remember", value);
         assert_eq!(browser.get("/username").await.text(), "Anonymous", "{value}");
         assert_eq!(browser.get("/is-remembered").await.text(), "false", "{value}");
     }
@@ -171,7 +171,7 @@ async fn protection_lets_the_same_client_pass() {
         let mut browser = site.logged_in("user=notch&remember=1").await;
         assert_eq!(browser.get("/username").await.text(), "notch");
         assert_eq!(browser.get("/is-fresh").await.text(), "true");
-        // Nothing to protect after the browser was closed.
+        // After the browser was closed, there is no session to protect.
         browser.close_browser();
         site.events.take();
         browser.get("/username").await;
@@ -216,12 +216,14 @@ async fn ids_may_be_any_text() {
 
 #[tokio::test]
 async fn a_request_loader_raises_an_event_and_sets_no_cookie() {
-    use tower_keep::ApiKey;
+    use tower_keep::loader::ApiKey;
     let site = Site::start_with(|builder| {
         builder.add_request_loader(ApiKey::new(
             "x-user".parse().unwrap(),
             |name: String| async move {
-                Ok::<_, tower_keep::StoreError>(Some(tower_keep_tests::account(&name).into()))
+                Ok::<_, tower_keep::store::StoreError>(Some(
+                    tower_keep_tests::account(&name).into(),
+                ))
             },
         ))
     })
@@ -237,10 +239,9 @@ async fn a_request_loader_raises_an_event_and_sets_no_cookie() {
 
 #[tokio::test]
 async fn the_confirm_page_can_have_next_in_the_session_too() {
-    let site = Site::start_with(|builder| {
-        builder.with_confirm_page("/confirm").with_next_in_session(true)
-    })
-    .await;
+    let site =
+        Site::start_with(|builder| builder.with_confirm_page("/confirm").with_next_in_cookie(true))
+            .await;
     let mut browser = site.logged_in("user=notch&fresh=0").await;
     assert_eq!(browser.get("/sensitive").await.location(), "/confirm");
     assert_eq!(browser.get("/next").await.text(), "/sensitive");
@@ -250,13 +251,17 @@ async fn the_confirm_page_can_have_next_in_the_session_too() {
 async fn the_test_client_logs_in_under_every_protection() {
     use SessionProtection::{Basic, None, Strong};
     for protection in [None, Basic, Strong] {
-        // Over the network the client comes from 127.0.0.1, as the test client says by default.
+        // Over the network the client's address is 127.0.0.1, which is also the default of the test
+        // client.
         let site = protected(protection, false).await;
         let mut browser = site.browser();
-        browser.log_in(&site.auth, tower_keep_tests::account("notch")).await.unwrap();
+        browser.log_in(&site.auth_layer, tower_keep_tests::account("notch")).await.unwrap();
         assert_eq!(browser.get("/sensitive").await.text(), "secret of notch");
         let mut browser = site.browser();
-        browser.log_in_not_fresh(&site.auth, tower_keep_tests::account("notch")).await.unwrap();
+        browser
+            .log_in_not_fresh(&site.auth_layer, tower_keep_tests::account("notch"))
+            .await
+            .unwrap();
         assert_eq!(browser.get("/secret").await.text(), "secret of notch");
         assert_eq!(browser.get("/sensitive").await.status, StatusCode::UNAUTHORIZED);
     }

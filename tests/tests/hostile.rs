@@ -1,8 +1,8 @@
-//! Whatever is sent: no panic, no wrong user, nothing that leaves the site.
+//! Whatever a client sends: no panic, no wrong user, and no redirect that leaves the site.
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use tower_keep::LocalTarget;
+use tower_keep::target::LocalTarget;
 use tower_keep_tests::{Site, raw};
 
 proptest! {
@@ -18,7 +18,8 @@ proptest! {
     }
 }
 
-/// What parses is emitted as it came, and no browser or proxy reads another host or a header in it.
+/// Checks that a text that parses is kept unchanged, and that no browser or proxy reads another
+/// host or a header in it.
 fn check(text: &str) {
     let Ok(target) = text.parse::<LocalTarget>() else { return };
     let target = target.as_str();
@@ -33,12 +34,13 @@ fn check(text: &str) {
 async fn random_cookies_never_log_in_and_never_break_the_server() {
     let site = Site::start().await;
     let genuine = site.logged_in("user=notch").await;
-    let genuine = genuine.jar.get("__Host-keep").expect("a session").to_owned();
+    let genuine = genuine.jar.get("__Host-Http-keep").expect("a session").to_owned();
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(200));
     let values = proptest::collection::vec(r"[ -~]{0,120}", 200);
     let values = values.new_tree(&mut runner).expect("values").current();
     for (number, value) in values.into_iter().enumerate() {
-        let name = ["__Host-keep", "__Host-keep-remember", "__Host-keep-visit"][number % 3];
+        let name =
+            ["__Host-Http-keep", "__Host-Http-keep-remember", "__Host-Http-keep-flash"][number % 3];
         // Half of them are a genuine cookie with something spliced into it.
         let cut = number % genuine.len();
         let value = if number % 2 == 0 {
@@ -52,10 +54,10 @@ async fn random_cookies_never_log_in_and_never_break_the_server() {
         let request = format!(
             "GET /username HTTP/1.1\r\nHost: x\r\nCookie: {name}={value}\r\nConnection: close\r\n\r\n"
         );
-        let answer = raw(site.address, request.as_bytes()).await;
+        let response = raw(site.address, request.as_bytes()).await;
         assert!(
-            answer.starts_with("HTTP/1.1 200") && answer.ends_with("Anonymous"),
-            "{value:?}: {answer}"
+            response.starts_with("HTTP/1.1 200") && response.ends_with("Anonymous"),
+            "{value:?}: {response}"
         );
     }
 }
@@ -65,7 +67,7 @@ async fn an_unparsable_form_or_query_is_the_clients_mistake() {
     let site = Site::start().await;
     for target in ["/login", "/login?user=notch&remember=yes", "/login?user=%FF&duration=-1"] {
         let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let answer = raw(site.address, request.as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 400"), "{target}: {answer}");
+        let response = raw(site.address, request.as_bytes()).await;
+        assert!(response.starts_with("HTTP/1.1 400"), "{target}: {response}");
     }
 }

@@ -1,17 +1,17 @@
-//! Logging in, staying logged in, logging out; SECURITY_CASES "Lifecycle" and "Remember cookie" as
-//! far as cookies alone can keep them. Numbers in comments are the cases'.
+//! Logging in, staying logged in, logging out, and remember cookies: the rules that cookies alone
+//! can keep.
 
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use tower_keep::{Keys, SessionProtection};
+use tower_keep::Keys;
+use tower_keep::client::SessionProtection;
 use tower_keep_tests::{KEY, Site, Watched, account, has_records};
 
-const SESSION: &str = "__Host-keep";
-const REMEMBER: &str = "__Host-keep-remember";
+const SESSION: &str = "__Host-Http-keep";
+const REMEMBER: &str = "__Host-Http-keep-remember";
 const DAY: u64 = 24 * 3600;
 
-// 1
 #[tokio::test]
 async fn a_planted_session_cookie_never_survives_login() {
     let site = Site::start().await;
@@ -24,12 +24,12 @@ async fn a_planted_session_cookie_never_survives_login() {
     assert_eq!(victim.get("/username").await.text(), "notch");
     let mut holder = site.browser();
     holder.jar.insert(SESSION, &planted);
-    // It goes on, or has ended with the login that took its place; it is never the victim's.
+    // The planted session continues, or has ended with the login that replaced it. It is never the
+    // victim's.
     let holder = holder.get("/username").await.text();
     assert_eq!(holder, if has_records() { "Anonymous" } else { "steve" });
 }
 
-// 2
 #[tokio::test]
 async fn restoring_makes_a_new_session_identity() {
     let site = Site::start().await;
@@ -39,14 +39,13 @@ async fn restoring_makes_a_new_session_identity() {
     assert_eq!(browser.get("/username").await.text(), "notch");
     let restored = browser.jar.get(SESSION).unwrap().to_owned();
     assert_ne!(first, restored);
-    // With records, one restored a moment ago goes on.
+    // With server-side sessions, one that was restored a moment ago continues.
     site.advance(60);
     browser.close_browser();
     browser.get("/username").await;
     assert_ne!(browser.jar.get(SESSION).unwrap(), restored);
 }
 
-// 3
 #[tokio::test]
 async fn an_identity_that_the_client_chose_is_never_adopted() {
     let site = Site::start().await;
@@ -54,20 +53,19 @@ async fn an_identity_that_the_client_chose_is_never_adopted() {
     for chosen in ["A".repeat(genuine.len()), "1".into(), genuine.to_lowercase()] {
         let mut browser = site.browser();
         browser.jar.insert(SESSION, &chosen);
-        let answer = browser.get("/username").await;
-        assert_eq!(answer.text(), "Anonymous");
-        assert!(answer.set_cookies().is_empty(), "{:?}", answer.set_cookies());
+        let response = browser.get("/username").await;
+        assert_eq!(response.text(), "Anonymous");
+        assert!(response.set_cookies().is_empty(), "{:?}", response.set_cookies());
         browser.get("/login?user=notch").await;
         assert_ne!(browser.jar.get(SESSION), Some(chosen.as_str()));
     }
 }
 
-// 4
 #[tokio::test]
 async fn a_login_over_a_login_leaves_nothing_of_the_first() {
     let site = Site::start().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
-    browser.get("/leave-notice").await;
+    browser.get("/flash").await;
     let of_notch = browser.jar.get(SESSION).unwrap().to_owned();
     browser.get("/login?user=steve").await;
     assert_ne!(browser.jar.get(SESSION), Some(of_notch.as_str()));
@@ -76,7 +74,6 @@ async fn a_login_over_a_login_leaves_nothing_of_the_first() {
     assert_eq!(browser.get("/username").await.text(), "Anonymous");
 }
 
-// 7
 #[tokio::test]
 async fn limits_hold_whatever_the_client_does_with_expires() {
     for persistent in [false, true] {
@@ -88,17 +85,17 @@ async fn limits_hold_whatever_the_client_does_with_expires() {
                 .with_remember_duration(Duration::from_secs(9_000))
         })
         .await;
-        // Idle.
+        // The idle limit.
         let mut browser = site.logged_in("user=notch").await;
         let mut other = site.logged_in("user=notch").await;
         browser.jar.ignore_expiry();
         site.advance(999);
         assert_eq!(other.get("/username").await.text(), "notch");
         site.advance(1);
-        let answer = browser.get("/username").await;
-        assert_eq!(answer.text(), "Anonymous");
-        assert!(answer.header("set-cookie").starts_with("__Host-keep=; Max-Age=0"));
-        // Absolute, however busy.
+        let response = browser.get("/username").await;
+        assert_eq!(response.text(), "Anonymous");
+        assert!(response.header("set-cookie").starts_with("__Host-Http-keep=; Max-Age=0"));
+        // The absolute limit, however busy the session is.
         let mut browser = site.logged_in("user=notch").await;
         for _ in 0..9 {
             site.advance(500);
@@ -107,16 +104,16 @@ async fn limits_hold_whatever_the_client_does_with_expires() {
         }
         site.advance(500);
         assert_eq!(browser.get("/username").await.text(), "Anonymous");
-        // Remember.
+        // The limit of the remember cookie.
         let mut browser = site.logged_in("user=notch&remember=1").await;
         browser.jar.ignore_expiry();
         browser.jar.remove(SESSION);
         site.advance(8_999);
         assert_eq!(browser.clone().get("/username").await.text(), "notch");
         site.advance(1);
-        let answer = browser.get("/username").await;
-        assert_eq!(answer.text(), "Anonymous");
-        assert!(answer.header("set-cookie").starts_with("__Host-keep-remember=; Max-Age=0"));
+        let response = browser.get("/username").await;
+        assert_eq!(response.text(), "Anonymous");
+        assert!(response.header("set-cookie").starts_with("__Host-Http-keep-remember=; Max-Age=0"));
     }
 }
 
@@ -144,7 +141,7 @@ async fn a_session_is_renewed_only_when_it_is_due() {
     site.advance(99);
     assert!(browser.get("/username").await.set_cookies().is_empty());
     site.advance(1);
-    // Records are renewed in the store.
+    // Server-side sessions are renewed in the store.
     let renewed = if has_records() { 0 } else { 1 };
     assert_eq!(browser.get("/username").await.set_cookies().len(), renewed);
     assert!(browser.get("/username").await.set_cookies().is_empty());
@@ -163,7 +160,6 @@ async fn the_session_lasts_until_the_browser_is_closed_or_is_persistent() {
     assert_eq!(browser.get("/username").await.text(), "notch");
 }
 
-// 8
 #[tokio::test]
 async fn a_changed_stamp_ends_every_other_login() {
     let site = Site::start().await;
@@ -173,18 +169,18 @@ async fn a_changed_stamp_ends_every_other_login() {
     elsewhere.close_browser();
     assert_eq!(here.get("/change-password").await.text(), "changed");
     for browser in [&mut there, &mut elsewhere] {
-        let answer = browser.get("/username").await;
-        assert_eq!(answer.text(), "Anonymous");
-        // 36: a stamp mismatch clears nothing. Records of the others have ended, which does.
-        assert_eq!(answer.set_cookies().is_empty(), !has_records());
+        let response = browser.get("/username").await;
+        assert_eq!(response.text(), "Anonymous");
+        // A security stamp that does not match clears nothing. With server-side sessions the other
+        // sessions have ended, which does clear their cookies.
+        assert_eq!(response.set_cookies().is_empty(), !has_records());
     }
-    // This browser goes on, its remember cookie included.
+    // This browser stays logged in, and its remember cookie remains valid.
     assert_eq!(here.get("/sensitive").await.text(), "secret of notch");
     here.close_browser();
     assert_eq!(here.get("/username").await.text(), "notch");
 }
 
-// 9
 #[tokio::test]
 async fn a_deactivated_or_deleted_user_is_out_at_the_next_request() {
     for deleted in [false, true] {
@@ -195,7 +191,7 @@ async fn a_deactivated_or_deleted_user_is_out_at_the_next_request() {
                 browser.close_browser();
             }
             if deleted {
-                use tower_keep::UserDirectory;
+                use tower_keep::store::UserDirectory;
                 assert!(site.store.inner().delete(&"1".into()).await.unwrap());
             } else {
                 site.store.change("1", |notch| notch.set_active(false)).await;
@@ -207,17 +203,15 @@ async fn a_deactivated_or_deleted_user_is_out_at_the_next_request() {
     }
 }
 
-// 10
 #[tokio::test]
 async fn a_handler_that_logs_in_and_then_fails_has_logged_in() {
     let site = Site::start().await;
     let mut browser = site.browser();
-    let answer = browser.get("/log-in-and-fail").await;
-    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    let response = browser.get("/log-in-and-fail").await;
+    assert_eq!(response.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(browser.get("/username").await.text(), "notch");
 }
 
-// 16
 #[tokio::test]
 async fn a_previous_key_is_accepted_and_its_cookies_are_reissued() {
     let old = Site::start().await;
@@ -231,10 +225,10 @@ async fn a_previous_key_is_accepted_and_its_cookies_are_reissued() {
         }
         let mut on_new = new.browser();
         on_new.jar = browser.jar.clone();
-        let answer = on_new.get("/username").await;
-        assert_eq!(answer.text(), "Anonymous");
-        // 36: an unknown key clears nothing.
-        assert!(answer.set_cookies().is_empty());
+        let response = on_new.get("/username").await;
+        assert_eq!(response.text(), "Anonymous");
+        // A cookie of an unknown key is not cleared.
+        assert!(response.set_cookies().is_empty());
 
         let mut on_both = both.browser();
         on_both.jar = browser.jar.clone();
@@ -264,7 +258,8 @@ async fn a_coming_key_is_accepted_before_it_is_used() {
     let first = Site::start_with(|builder| builder).await;
     let prepared = first.beside(Keys::new(KEY).add_next(coming_key), |builder| builder).await;
     let updated = first.beside(Keys::new(coming_key).add_previous(KEY), |builder| builder).await;
-    // Faults 12: a browser that meets both kinds of nodes by turns is given no cookie over and over.
+    // A browser whose requests reach both kinds of nodes in turn is not given new cookies again and
+    // again.
     for closed in [false, true] {
         let mut browser = updated.logged_in("user=notch&remember=1").await;
         if closed {
@@ -274,21 +269,20 @@ async fn a_coming_key_is_accepted_before_it_is_used() {
         let mut cookies = 0;
         for _ in 0..10 {
             on_prepared.jar = browser.jar.clone();
-            let answer = on_prepared.get("/username").await;
-            assert_eq!(answer.text(), "notch");
-            cookies += answer.set_cookies().len();
+            let response = on_prepared.get("/username").await;
+            assert_eq!(response.text(), "notch");
+            cookies += response.set_cookies().len();
             browser.jar = on_prepared.jar.clone();
-            let answer = browser.get("/username").await;
-            assert_eq!(answer.text(), "notch");
-            cookies += answer.set_cookies().len();
+            let response = browser.get("/username").await;
+            assert_eq!(response.text(), "notch");
+            cookies += response.set_cookies().len();
         }
-        // Restoring makes new ones once; the updated node then makes those of the old key anew.
+        // Restoring issues new cookies once. The updated node then reissues those of the old key.
         let restored = if closed { 2 + 2 } else { 0 };
         assert!(cookies <= restored, "{cookies} cookies in 20 requests");
     }
 }
 
-// 18
 #[tokio::test]
 async fn a_login_without_remember_never_sets_the_remember_cookie() {
     for refresh in [false, true] {
@@ -303,7 +297,6 @@ async fn a_login_without_remember_never_sets_the_remember_cookie() {
     }
 }
 
-// 33
 #[tokio::test]
 async fn refresh_never_mints_a_remember_cookie() {
     let site = Site::start_with(|builder| builder.with_remember_refresh(true)).await;
@@ -330,11 +323,10 @@ async fn refresh_moves_the_expiry_of_a_genuine_remember_cookie() {
     assert_eq!(browser.get("/username").await.text(), "notch");
 }
 
-// 34
 #[tokio::test]
 async fn anonymous_and_loader_users_are_never_fresh() {
     let site = Site::start_with(|builder| {
-        builder.add_request_loader(tower_keep::Bearer::new(|token: String| async move {
+        builder.add_request_loader(tower_keep::loader::Bearer::new(|token: String| async move {
             Ok((token == "t").then(|| account("notch").into()))
         }))
     })
@@ -352,7 +344,6 @@ async fn anonymous_and_loader_users_are_never_fresh() {
     assert!(nobody.jar.names().is_empty() && api.jar.names().is_empty());
 }
 
-// 36
 #[tokio::test]
 async fn what_is_not_genuine_is_not_cleared() {
     let site = Site::start().await;
@@ -368,14 +359,14 @@ async fn what_is_not_genuine_is_not_cleared() {
         for value in [cut, flipped, area, "garbage".into(), String::new()] {
             let mut browser = site.browser();
             browser.jar.insert(name, &value);
-            let answer = browser.get("/secret").await;
-            assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-            assert!(answer.set_cookies().is_empty(), "{value}");
+            let response = browser.get("/secret").await;
+            assert_eq!(response.status, StatusCode::UNAUTHORIZED);
+            assert!(response.set_cookies().is_empty(), "{value}");
         }
     }
 }
 
-// 35, as far as cookies alone go: the old copy stays as it was.
+// With cookies alone, the old copy stays as it was.
 #[tokio::test]
 async fn confirm_changes_the_cookie_and_an_old_copy_stays_stale() {
     let site = Site::start().await;
@@ -389,7 +380,6 @@ async fn confirm_changes_the_cookie_and_an_old_copy_stays_stale() {
     assert_eq!(copy.get("/sensitive").await.status, StatusCode::UNAUTHORIZED);
 }
 
-// 41
 #[tokio::test]
 async fn a_handle_kept_after_the_response_can_not_log_in() {
     let site = Site::start().await;
@@ -397,9 +387,10 @@ async fn a_handle_kept_after_the_response_can_not_log_in() {
     assert_eq!(browser.get("/log-in-late").await.text(), "later");
     tokio::time::timeout(Duration::from_secs(10), async {
         loop {
-            use tower_keep::{AuthUser, UserStore};
+            use tower_keep::AuthUser;
+            use tower_keep::store::UserStore;
             let steve = site.store.inner().by_id(&"2".into()).await.unwrap().unwrap();
-            match steve.stamp().as_ref() {
+            match steve.security_stamp().as_ref() {
                 b"refused" => break,
                 b"accepted" => panic!("a late login was accepted"),
                 _ => tokio::time::sleep(Duration::from_millis(10)).await,
@@ -428,7 +419,7 @@ async fn freshness_has_an_age() {
 #[tokio::test]
 async fn logout_clears_a_remember_cookie_that_its_path_hides() {
     let site = Site::start_with(|builder| {
-        let narrow = tower_keep::CookieSettings::new().with_name("me").with_path("/secret");
+        let narrow = tower_keep::cookie::CookieSettings::new().with_name("me").with_path("/secret");
         builder.with_remember_cookie(narrow)
     })
     .await;
@@ -450,28 +441,29 @@ async fn an_inactive_user_logs_in_only_by_force_and_passes_no_guard() {
         assert_eq!(browser.get("/secret").await.status, StatusCode::UNAUTHORIZED);
         browser.close_browser();
     }
-    // Once active, the login is one like any other.
+    // Once the user is active, the login is like any other.
     site.store.change("3", |creeper| creeper.set_active(true)).await;
     assert_eq!(browser.get("/secret").await.text(), "secret of creeper");
 }
 
 #[tokio::test]
 async fn a_cookie_that_browsers_would_drop_is_an_error_at_login() {
-    use tower_keep::UserDirectory;
+    use tower_keep::store::UserDirectory;
     let site = Site::start().await;
-    // 39 + 16 bytes around the id, four thirds of that, and the name: 3,008 bytes are the most.
-    // With records the id need not be in a cookie, and the store says how long it may be.
+    // The id and the 39 + 16 bytes around it are encoded to four thirds of their length, and the
+    // cookie's name is added: an id has at most 3,005 bytes. With server-side sessions the id need
+    // not be in a cookie, and the store says how long it may be.
     let lengths = if has_records() {
         [(39, StatusCode::OK), (1_500, StatusCode::OK)]
     } else {
-        [(3_008, StatusCode::OK), (3_009, StatusCode::INTERNAL_SERVER_ERROR)]
+        [(3_005, StatusCode::OK), (3_006, StatusCode::INTERNAL_SERVER_ERROR)]
     };
     for (length, status) in lengths {
         let long = tower_keep::Account::new("x".repeat(length), format!("long{length}"), "");
         site.store.inner().insert(&long).await.unwrap();
         let mut browser = site.browser();
-        let answer = browser.get(&format!("/login?user=long{length}")).await;
-        assert_eq!(answer.status, status, "{length}");
+        let response = browser.get(&format!("/login?user=long{length}")).await;
+        assert_eq!(response.status, status, "{length}");
         assert_eq!(browser.jar.names().is_empty(), status != StatusCode::OK);
     }
 }
@@ -518,7 +510,7 @@ async fn who_asks_only_while_the_body_is_sent_still_learns_who_it_is() {
     assert_eq!(site.browser().get("/asked-late").await.text(), "Anonymous");
 }
 
-// 9: a forced login is one like any other as soon as the user was active once.
+// A forced login is like any other as soon as the user was active once.
 #[tokio::test]
 async fn force_is_used_up_when_the_user_has_become_active() {
     let site = Site::start().await;
@@ -535,20 +527,19 @@ async fn force_is_used_up_when_the_user_has_become_active() {
     }
 }
 
-// 4: what was left for one user is not shown to the next.
 #[tokio::test]
 async fn a_notice_for_one_user_is_not_shown_to_the_next() {
     let site = Site::start().await;
     for path in ["/logout", "/login?user=steve"] {
         let mut browser = site.logged_in("user=notch").await;
-        browser.get("/leave-notice").await;
+        browser.get("/flash").await;
         browser.get(path).await;
         browser.get("/login?user=steve").await;
-        assert_eq!(browser.get("/notice").await.text(), "", "{path}");
+        assert_eq!(browser.get("/take-flash").await.text(), "", "{path}");
     }
-    // One left for somebody on the way to signing in stays.
+    // A flash message for a visitor who then logs in stays.
     let mut browser = site.browser();
-    browser.get("/leave-notice").await;
+    browser.get("/flash").await;
     browser.get("/login?user=steve").await;
-    assert_eq!(browser.get("/notice").await.text(), "Application success Well done.");
+    assert_eq!(browser.get("/take-flash").await.text(), "Application success Well done.");
 }

@@ -1,4 +1,4 @@
-//! What the log says: the mend for wrong wiring, and never a secret.
+//! The log names the fix for wrong wiring, and never contains a secret.
 
 use std::convert::Infallible;
 use std::io;
@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 use http::{Request, Response};
 use http_body_util::Full;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_keep::{
-    Account, CookieSettings, Keys, LoginLayer, Passwords, SessionProtection, StoreError,
-    StoreErrorKind, UserDirectory, UserFinder, UserId,
-};
+use tower_keep::client::SessionProtection;
+use tower_keep::cookie::CookieSettings;
+use tower_keep::password::Passwords;
+use tower_keep::store::{StoreError, StoreErrorKind, UserDirectory, UserLookup};
+use tower_keep::{Account, Keys, LoginLayer, UserId};
 use tower_keep_memory::MemoryStore;
 use tower_keep_testkit::client::Client;
 use tower_keep_testkit::{FaultyStore, TestClock, Trouble};
@@ -59,14 +60,14 @@ async fn page(_: Request<String>) -> Result<Response<Full<bytes::Bytes>>, Infall
 }
 
 #[tokio::test]
-async fn wrong_wiring_is_named_with_its_mend() {
+async fn wrong_wiring_is_named_with_its_fix() {
     let (log, _guard) = Log::start();
     let (site, admin) = (layer(""), layer("admin"));
     Client::new(site.require_login().layer(service_fn(page))).get("/").await;
     let told = log.take();
-    assert!(told.contains("ERROR") && told.contains("auth.layer(router)"), "{told}");
+    assert!(told.contains("ERROR") && told.contains("auth_layer.layer(router)"), "{told}");
     let wrong = admin.layer(site.require_login().layer(service_fn(page)));
-    // Faults 20: a debug build says it in the body as well, as there may be no subscriber.
+    // A debug build says so in the body as well, because there may be no subscriber.
     let body = Client::new(wrong).get("/").await.text();
     for told in [log.take(), body] {
         assert!(told.contains("use the guards of the layer that is around the route"), "{told}");
@@ -77,7 +78,7 @@ async fn wrong_wiring_is_named_with_its_mend() {
     for told in [log.take(), body] {
         assert!(told.contains("the extractor `CurrentUser`"), "{told}");
     }
-    // Nobody keeps records.
+    // The layer has no server-side sessions.
     let router: axum::Router = axum::Router::new().route("/", axum::routing::get(devices));
     let body = Client::new(site.layer(router)).get("/").await.text();
     for told in [log.take(), body] {
@@ -85,36 +86,36 @@ async fn wrong_wiring_is_named_with_its_mend() {
     }
 }
 
-async fn devices(login: tower_keep::Login<Account>) -> Result<String, tower_keep::Fault> {
-    Ok(login.sessions().await?.len().to_string())
+async fn devices(auth: tower_keep::AuthSession<Account>) -> Result<String, tower_keep::AuthError> {
+    Ok(auth.sessions().await?.len().to_string())
 }
 
-// Faults 5, 22
 #[tokio::test]
 async fn what_a_store_fails_is_one_error_line_with_store_and_cause() {
     let (log, _guard) = Log::start();
     let store = FaultyStore::new(MemoryStore::<Account>::new());
     store.insert(&account("notch")).await.unwrap();
-    let auth = LoginLayer::builder(store.clone(), Keys::new(KEY)).with_sessions().build().unwrap();
-    let log_in = async |login: tower_keep::Login<Account>| {
-        login.log_in(account("notch")).await?;
-        Ok::<_, tower_keep::LogInError>("in")
+    let auth_layer =
+        LoginLayer::builder(store.clone(), Keys::new(KEY)).with_sessions().build().unwrap();
+    let log_in = async |auth: tower_keep::AuthSession<Account>| {
+        auth.log_in(account("notch")).await?;
+        Ok::<_, tower_keep::LoginError>("in")
     };
-    let log_out = async |login: tower_keep::Login<Account>| {
-        login.log_out().await?;
-        Ok::<_, tower_keep::Fault>("out")
+    let log_out = async |auth: tower_keep::AuthSession<Account>| {
+        auth.log_out().await?;
+        Ok::<_, tower_keep::AuthError>("out")
     };
     let find = async |axum::extract::State(store): axum::extract::State<Faulty>| {
-        store.by_login("notch").await.map_err(tower_keep::Fault::from)?;
-        Ok::<_, tower_keep::Fault>("found")
+        store.by_login_name("notch").await.map_err(tower_keep::AuthError::from)?;
+        Ok::<_, tower_keep::AuthError>("found")
     };
     let change = async |axum::extract::State(store): axum::extract::State<Faulty>| {
         Passwords::new().change(&store, &account("notch"), "new password").await?;
-        Ok::<_, tower_keep::PasswordError>("changed")
+        Ok::<_, tower_keep::password::PasswordError>("changed")
     };
     let guarded = axum::Router::new()
         .route("/guarded", axum::routing::get(|| async { "never" }))
-        .route_layer(auth.require_login());
+        .route_layer(auth_layer.require_login());
     let router = axum::Router::new()
         .route("/in", axum::routing::get(log_in))
         .route("/out", axum::routing::get(log_out))
@@ -123,26 +124,25 @@ async fn what_a_store_fails_is_one_error_line_with_store_and_cause() {
         .route("/change", axum::routing::get(change))
         .merge(guarded)
         .with_state(store.clone());
-    let mut client = Client::new(auth.layer(router));
+    let mut client = Client::new(auth_layer.layer(router));
     client.get("/in").await;
     for path in ["/in", "/out", "/devices", "/guarded", "/find", "/change"] {
         store.set_all(Trouble::Fails(StoreErrorKind::Unavailable));
         log.take();
-        let answer = client.get(path).await;
-        assert_eq!(answer.status, 503, "{path}");
+        let response = client.get(path).await;
+        assert_eq!(response.status, 503, "{path}");
         let told = log.take();
         assert_eq!(told.matches("ERROR").count(), 1, "{path}: {told}");
         assert!(told.contains(r#"store="faulty""#) && told.contains("unavailable"), "{told}");
         store.heal();
     }
     let error = StoreError::new(StoreErrorKind::Unsupported, "mine").with_message("run `mine up`");
-    let said = tower_keep::Fault::from(error).to_string();
+    let said = tower_keep::AuthError::from(error).to_string();
     assert!(said.contains("mine store: not supported: run `mine up`"), "{said}");
 }
 
 type Faulty = FaultyStore<MemoryStore<Account>>;
 
-// Faults 23
 #[tokio::test]
 async fn a_stored_hash_that_cannot_be_one_is_an_error_line_that_does_not_show_it() {
     let passwords = Passwords::new();
@@ -156,24 +156,23 @@ async fn a_stored_hash_that_cannot_be_one_is_an_error_line_that_does_not_show_it
         assert_eq!(said.matches("ERROR").count(), 1, "{stored}: {said}");
         assert!(stored.len() < 2 || !said.contains(stored), "{said}");
     }
-    // A good one, and none at all, are nothing to be told.
+    // A valid hash, and no hash at all, cause no error line.
     assert!(passwords.verify(Some(&hash), "p").await.expect("no fault"));
     assert!(!passwords.verify(None, "p").await.expect("no fault"));
     assert_eq!(log.take().matches("ERROR").count(), 0);
 }
 
-// Faults 21
 #[tokio::test]
 async fn that_the_clients_address_is_unknown_is_said_once() {
     let (log, _guard) = Log::start();
     for (protection, expected) in [(SessionProtection::Basic, 1), (SessionProtection::None, 0)] {
-        let auth = LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY))
+        let auth_layer = LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY))
             .with_session_protection(protection)
             .build()
             .unwrap();
-        let sign_in = auth.layer(service_fn(async |request: Request<String>| {
-            let login = request.extensions().get::<tower_keep::Login<Account>>().unwrap();
-            login.log_in(account("notch")).await.unwrap();
+        let sign_in = auth_layer.layer(service_fn(async |request: Request<String>| {
+            let auth = request.extensions().get::<tower_keep::AuthSession<Account>>().unwrap();
+            auth.log_in(account("notch")).await.unwrap();
             Ok::<_, Infallible>(Response::new(Full::<bytes::Bytes>::from("in")))
         }));
         for _ in 0..2 {
@@ -183,7 +182,6 @@ async fn that_the_clients_address_is_unknown_is_said_once() {
     }
 }
 
-// 38
 #[tokio::test]
 async fn two_layers_with_one_cookie_are_told_of_once() {
     let (log, _guard) = Log::start();
@@ -202,7 +200,7 @@ fn cookies_over_plain_http_are_warned_of() {
     let (log, _guard) = Log::start();
     let builder = LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY));
     builder.with_session_cookie(CookieSettings::new().insecure_over_http()).build().unwrap();
-    assert!(log.take().contains("cookies without Secure"));
+    assert!(log.take().contains("cookies are set without Secure"));
 }
 
 #[tokio::test]
@@ -214,18 +212,19 @@ async fn no_secret_is_ever_logged_or_shown() {
         let builder = LoginLayer::builder(store, Keys::new(KEY)).add_listener(|event| {
             tracing::info!(?event, "heard");
         });
-        let auth = if records { builder.with_sessions() } else { builder }.build().unwrap();
-        let guarded = auth.layer(auth.require_login().layer(service_fn(page)));
+        let auth_layer = if records { builder.with_sessions() } else { builder }.build().unwrap();
+        let guarded = auth_layer.layer(auth_layer.require_login().layer(service_fn(page)));
         let mut client = Client::new(guarded);
-        client.log_in(&auth, account("notch")).await.unwrap();
-        let cookie = client.jar.get("__Host-keep").unwrap().to_owned();
+        client.log_in(&auth_layer, account("notch")).await.unwrap();
+        let cookie = client.jar.get("__Host-Http-keep").unwrap().to_owned();
         assert_eq!(client.get("/").await.status, 200);
-        let mut shown = format!("{auth:?} {:?} {:?}", auth.require_login(), Keys::new(KEY));
+        let mut shown =
+            format!("{auth_layer:?} {:?} {:?}", auth_layer.require_login(), Keys::new(KEY));
         let mut handle = "no handle without records".to_owned();
         if records {
-            let sessions = auth.sessions_of(&UserId::from(1)).await.unwrap();
+            let sessions = auth_layer.sessions_of(&UserId::from(1)).await.unwrap();
             shown += &format!("{sessions:?}");
-            handle = sessions[0].handle();
+            handle = sessions[0].public_id();
         }
         let told = log.take() + &shown;
         assert!(told.contains("logged_in"), "{told}");
@@ -241,17 +240,17 @@ async fn that_nobody_drives_the_upkeep_is_said_once() {
     let store = MemoryStore::new();
     store.insert(&account("notch")).await.unwrap();
     let clock = TestClock::new();
-    let auth = LoginLayer::builder(store, Keys::new(KEY))
+    let auth_layer = LoginLayer::builder(store, Keys::new(KEY))
         .with_sessions()
         .with_clock(clock.clone())
         .build()
         .unwrap();
-    let site = auth.layer(auth.require_login().layer(service_fn(page)));
+    let site = auth_layer.layer(auth_layer.require_login().layer(service_fn(page)));
     let mut client = Client::new(site).with_clock(clock.clone());
-    client.log_in(&auth, account("notch")).await.unwrap();
+    client.log_in(&auth_layer, account("notch")).await.unwrap();
     for expected in [1, 0] {
         clock.advance(std::time::Duration::from_secs(400));
         assert_eq!(client.get("/").await.status, 200);
-        assert_eq!(log.take().matches("spawn `auth.upkeep()`").count(), expected);
+        assert_eq!(log.take().matches("spawn `auth_layer.upkeep()`").count(), expected);
     }
 }

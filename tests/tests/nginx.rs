@@ -1,5 +1,5 @@
-//! nginx in front of the site, as a shared cache and as a proxy with its usual buffers: asked by two
-//! users and by nobody.
+//! nginx in front of the site, as a shared cache and as a proxy with its default buffers. Two users
+//! and an anonymous visitor send requests.
 
 use std::net::SocketAddr;
 
@@ -30,27 +30,26 @@ impl Front {
 
     async fn logged_in(&self, user: &str) -> Browser {
         let mut browser = self.browser();
-        let answer = browser.get(&format!("/login?user={user}")).await;
-        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "True"));
+        let response = browser.get(&format!("/login?user={user}")).await;
+        assert_eq!((response.status, response.text().as_str()), (StatusCode::OK, "True"));
         browser
     }
 }
 
-/// Whether it was found in the cache.
+/// Returns the text of a page, and whether nginx found it in its cache.
 async fn ask(browser: &mut Browser, path: &str) -> (String, bool) {
-    let answer = browser.get(path).await;
-    assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.text());
-    (answer.text(), answer.header("x-cache") == "HIT")
+    let response = browser.get(path).await;
+    assert_eq!(response.status, StatusCode::OK, "{path}: {}", response.text());
+    (response.text(), response.header("x-cache") == "HIT")
 }
 
-// Faults 2, 10, 11
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shared_cache_shows_nobody_what_was_made_for_another() {
     let front = Front::start().await;
     let mut notch = front.logged_in("notch").await;
     let mut steve = front.logged_in("steve").await;
     let mut nobody = front.browser();
-    // Each is first once, so that whatever is kept would be shown to the others.
+    // Each of the three is first once, so whatever is cached would be shown to the others.
     for round in 0..3 {
         for path in ["/username", "/cacheable", "/for-caches", "/streamed", "/asked-late"] {
             let path = format!("{path}?round={round}");
@@ -63,7 +62,8 @@ async fn a_shared_cache_shows_nobody_what_was_made_for_another() {
             }
         }
     }
-    // It is a cache: nobody's page may be kept, for those without our cookies.
+    // It does cache: the page of an anonymous visitor may be stored, for clients without our
+    // cookies.
     for path in ["/cacheable?kept", "/for-caches?kept"] {
         assert_eq!(ask(&mut nobody, path).await, ("Anonymous".to_owned(), false));
         assert_eq!(ask(&mut nobody, path).await, ("Anonymous".to_owned(), true), "{path}");
@@ -73,7 +73,6 @@ async fn a_shared_cache_shows_nobody_what_was_made_for_another() {
     assert_eq!(ask(&mut notch, "/cacheable?round=0").await.0, "Anonymous");
 }
 
-// Faults 9
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_redirect_fits_into_the_buffers_of_a_proxy() {
     let front = Front::start().await;
@@ -85,9 +84,9 @@ async fn every_redirect_fits_into_the_buffers_of_a_proxy() {
         for length in [0, 300, 1_010, 1_900, 3_000, 6_000] {
             for byte in ["a", "=", "%C3%A4"] {
                 let query = byte.repeat(length / byte.len());
-                let answer = browser.get(&format!("{path}?{query}")).await;
-                assert_eq!(answer.status, StatusCode::SEE_OTHER, "{length} of {byte}");
-                assert!(answer.location().starts_with(page), "{}", answer.location());
+                let response = browser.get(&format!("{path}?{query}")).await;
+                assert_eq!(response.status, StatusCode::SEE_OTHER, "{length} of {byte}");
+                assert!(response.location().starts_with(page), "{}", response.location());
             }
         }
     }

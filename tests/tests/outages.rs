@@ -1,4 +1,4 @@
-//! Databases that die, hang, refuse and contend, for real. Each test has a server of its own.
+//! Real databases that die, hang, reject writes or are busy. Each test has its own server.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -44,7 +44,7 @@ fn rotation(record: &SessionRecord) -> Rotation {
 }
 
 fn end(record: &SessionRecord) -> End {
-    End { at: record.created, reason: EndReason::Ended, keep_until: record.expires }
+    End { at: record.created, reason: EndReason::Revoked, keep_until: record.expires }
 }
 
 // ---- under load ----
@@ -53,7 +53,7 @@ const CLIENTS: usize = 64;
 const KILLED_AFTER: Duration = Duration::from_secs(10);
 const DOWN: Duration = Duration::from_secs(8);
 const AFTERWARDS: Duration = Duration::from_secs(12);
-/// How soon everybody is served again.
+/// How soon every client must be served again.
 const RECOVERY: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -120,7 +120,7 @@ async fn idle_connections_die<D: Dialect>(kind: Kind) {
     }
 }
 
-/// Several at once, kept until all are there.
+/// Makes several values one after the other, and keeps each until all exist.
 async fn futures_of<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(
     count: usize,
     make: impl Fn() -> F,
@@ -161,7 +161,7 @@ async fn hangs<D: Dialect>(kind: Kind) {
     begin(&store).await;
 }
 
-/// Waits until so many of the store's transactions wait for a lock.
+/// Waits until this many of the store's transactions wait for a lock.
 async fn until_they_wait<D: Dialect + Waiting>(server: &Server, transactions: i64) {
     let begun = Instant::now();
     while D::waiting(server).await < transactions {
@@ -170,7 +170,7 @@ async fn until_they_wait<D: Dialect + Waiting>(server: &Server, transactions: i6
     }
 }
 
-/// How many transactions wait for a lock.
+/// Counts the transactions that wait for a lock.
 trait Waiting {
     async fn waiting(server: &Server) -> i64;
 }
@@ -186,7 +186,8 @@ impl Waiting for PostgresDialect {
 impl Waiting for MySqlDialect {
     async fn waiting(server: &Server) -> i64 {
         let mut asking = MySqlConnection::connect(&server.url()).await.expect("a connection");
-        // Not the table of transactions: MySQL fails to show a statement that has bytes in it.
+        // The table of transactions can't be used: MySQL fails to show a statement that has bytes
+        // in it.
         let sql = "SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'";
         let waiting: (String, String) =
             sqlx::query_as(sql).fetch_one(&mut asking).await.expect("who waits");
@@ -209,7 +210,8 @@ async fn a_write_that_is_cut_off_may_have_been_done_and_says_so() {
     server.kill();
     let cut = rotate.await.expect("no panic").expect_err("it was cut off");
     assert_eq!(cut.kind(), StoreErrorKind::Timeout, "whether it was done is not known: {cut:?}");
-    // A transaction that did not come to its end was not done, and is tried until the time is up.
+    // A transaction that did not reach its end has written nothing, and is retried until the
+    // time-out.
     let undone = revoke.await.expect("no panic").expect_err("there is no server");
     assert_eq!(undone.kind(), StoreErrorKind::Unavailable, "{undone:?}");
     server.run().expect("it comes back");
@@ -230,7 +232,7 @@ async fn a_statement_that_waits_for_a_lock_ends_in_time() {
     other.execute(lock).await.expect("a lock");
     waits_in_vain(&store, &record).await;
     other.execute("ROLLBACK").await.expect("no lock any more");
-    // The server gave up, too: nothing happens behind the caller's back.
+    // The server gave up as well: nothing is written after the call has returned.
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(store.load(&record.key).await.expect("no fault").as_deref(), Some(&record));
 
@@ -259,12 +261,13 @@ async fn of_a_deadlock_the_store_tries_again() {
     let timeout = Duration::from_secs(20);
     let postgres = server(Kind::Postgres);
     let mut other = PgConnection::connect(&postgres.url()).await.expect("a connection");
-    // Each looks once, when it has waited so long: there has to be a deadlock by then.
+    // Each transaction looks for a deadlock once, after it has waited this long. The deadlock must
+    // exist by then.
     for setting in ["ALTER SYSTEM SET deadlock_timeout = '4s'", "SELECT pg_reload_conf()"] {
         other.execute(setting).await.expect("a setting");
     }
     let store = open::<PostgresDialect>(&postgres, timeout).await;
-    // The store's transaction is the one that looks for deadlocks, and ends.
+    // So the store's transaction looks for deadlocks, and is ended.
     other.execute("SET deadlock_timeout = '1h'; BEGIN").await.expect("a transaction");
     gives_way(&store, &postgres, "'\\x", async |sql| {
         other.execute(AssertSqlSafe(sql)).await.expect("the store gives way");
@@ -275,7 +278,7 @@ async fn of_a_deadlock_the_store_tries_again() {
         let store = open::<MySqlDialect>(&mysql, timeout).await;
         let mut other = MySqlConnection::connect(&mysql.url()).await.expect("a connection");
         other.execute("CREATE TABLE heavy (n INT)").await.expect("a table");
-        // The one that wrote less ends.
+        // The transaction that wrote less ends.
         let rows = "START TRANSACTION; \
             INSERT INTO heavy SELECT 1 FROM information_schema.columns LIMIT 300";
         other.execute(rows).await.expect("many rows");
@@ -286,8 +289,9 @@ async fn of_a_deadlock_the_store_tries_again() {
     }
 }
 
-/// The store locks one session and then another; a transaction of the application's, with `run`, the
-/// other one first. `quote` begins bytes in a statement.
+/// Makes a deadlock: the store locks one session and then another, while a transaction of the
+/// application, through `run`, locks them in the opposite order. `quote` begins a literal of bytes
+/// in a statement.
 async fn gives_way<D: Dialect + Waiting>(
     store: &SqlStore<D>,
     server: &Server,
@@ -308,7 +312,7 @@ async fn gives_way<D: Dialect + Waiting>(
     assert_eq!(revoke.await.expect("no panic").expect("tried again"), 2);
 }
 
-/// Two sessions, in the order in which the store locks them.
+/// Creates two sessions, and returns them in the order in which the store locks them.
 async fn two<D: Dialect>(store: &SqlStore<D>) -> [SessionRecord; 2] {
     let mut two = [begin(store).await, begin(store).await];
     two.sort_by_key(|record| *record.key.as_bytes());
@@ -319,7 +323,7 @@ async fn two<D: Dialect>(store: &SqlStore<D>) -> [SessionRecord; 2] {
 async fn serializable_databases_are_asked_again() {
     let server = server(Kind::Postgres);
     let url = format!("{}?options=-c%20default_transaction_isolation%3Dserializable", server.url());
-    // On a pool of the application's, whose settings count.
+    // The pool is the application's, so its settings apply.
     let pool = sqlx::PgPool::connect(&url).await.expect("a pool");
     let mut connection = pool.acquire().await.expect("a connection");
     let row: (String,) = sqlx::query_as("SHOW transaction_isolation")
@@ -395,7 +399,7 @@ async fn a_full_disk_is_unavailable_for_logins_and_loses_nothing() {
     let store = sqlite(&directory.path().join("keep.db"), Duration::from_secs(3)).await;
     let store = store.expect("a store");
     let record = begin(&store).await;
-    // The one connection that writes has no more room than this.
+    // The only connection that writes may use no more pages than this.
     store.pool().execute("PRAGMA max_page_count = 40").await.expect("a setting");
     let mut kept = HashSet::from([record.key]);
     let error = loop {
@@ -432,7 +436,7 @@ async fn a_database_that_is_busy_is_unavailable_in_time() {
     assert!(begun.elapsed() < timeout * 10, "{:?}", begun.elapsed());
     assert!(store.load(&record.key).await.expect("readers don't wait").is_some());
     writer.execute("ROLLBACK").await.expect("it ends");
-    // What was given up is not done behind the caller's back.
+    // The call that was given up is not carried out later.
     tokio::time::sleep(timeout).await;
     assert!(store.load(&login_record.key).await.expect("no fault").is_none());
     begin(&store).await;

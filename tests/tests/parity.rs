@@ -1,4 +1,4 @@
-//! Real Flask-Login and the parity server get the same requests and answer alike.
+//! Real Flask-Login and the parity server respond alike to the same requests.
 
 use std::process::Command;
 

@@ -1,14 +1,17 @@
-//! Checking passwords: in full, off the executor, a bounded number at a time.
+//! Passwords are checked in full, off the executor, and a bounded number at a time.
 
 use std::sync::Arc;
 
-use tower_keep::{
-    Account, AuthUser, Modified, PasswordChange, PasswordError, PasswordStore, PasswordUser,
-    PasswordWrite, Passwords, StoreErrorKind, UserDirectory, UserStore, own_passwords,
+use tower_keep::password::{
+    PasswordChange, PasswordError, PasswordStore, PasswordUser, PasswordWrite, Passwords,
+    own_passwords,
 };
+use tower_keep::store::{Modified, StoreErrorKind, UserDirectory, UserStore};
+use tower_keep::{Account, AuthUser};
 use tower_keep_memory::MemoryStore;
 
-// 30: the same work for known and unknown names is asserted where the hashes are; here the answers.
+// Where the hashes are, tests assert that known and unknown names take the same work. This test
+// checks the results.
 #[tokio::test]
 async fn only_the_right_password_of_a_known_user_is_right() {
     let passwords = Passwords::new();
@@ -43,7 +46,7 @@ async fn passwords_count_in_full() {
     assert!(!passwords.verify(Some(&hash), &long[..72]).await.unwrap());
 }
 
-// Faults 23: an account without a usable password is not told from an unknown name.
+// An account without a usable password can't be distinguished from an unknown name.
 #[tokio::test]
 async fn a_hash_that_cannot_be_one_is_never_right_and_takes_as_long_as_an_unknown_name() {
     let passwords = Passwords::new();
@@ -59,7 +62,7 @@ async fn a_hash_that_cannot_be_one_is_never_right_and_takes_as_long_as_an_unknow
     }
 }
 
-// Faults 1b: the loser of two submissions of one form has what it asked for.
+// If a form is submitted twice, the second submission finds its password stored.
 #[tokio::test]
 async fn a_form_submitted_twice_succeeds_twice_and_another_new_password_comes_too_late() {
     let (passwords, store) = (Passwords::new(), MemoryStore::<Account>::new());
@@ -74,7 +77,6 @@ async fn a_form_submitted_twice_succeeds_twice_and_another_new_password_comes_to
     assert_eq!(change("new").await, PasswordChange::Missing);
 }
 
-// Faults 1, in an application's own table.
 #[tokio::test]
 async fn own_tables_are_written_by_one_statement_that_compares_the_hash() {
     let users = MemoryStore::<Account>::new();
@@ -95,7 +97,7 @@ async fn own_tables_are_written_by_one_statement_that_compares_the_hash() {
         }
     });
     let id = seen.id();
-    let set = async |hash| own.set_password(id, &seen.stamp(), hash).await.unwrap();
+    let set = async |hash| own.set_password(id, &seen.security_stamp(), hash).await.unwrap();
     assert!(own.rehash(id, "first", "stronger").await.unwrap());
     assert!(!own.rehash(id, "first", "weaker").await.unwrap());
     assert!(
@@ -106,14 +108,13 @@ async fn own_tables_are_written_by_one_statement_that_compares_the_hash() {
     users.delete(id).await.unwrap();
     assert_eq!(set("third").await, PasswordChange::Missing);
     assert!(!own.rehash(id, "second", "third").await.unwrap());
-    // A statement that never writes is not tried for ever.
+    // A statement that never writes is not retried forever.
     users.insert(&seen).await.unwrap();
     let broken = own_passwords(users, |_| async { Ok(false) });
-    let error = broken.set_password(id, &seen.stamp(), "other").await.unwrap_err();
+    let error = broken.set_password(id, &seen.security_stamp(), "other").await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
 }
 
-// 31
 #[tokio::test]
 async fn a_flood_is_refused_beyond_a_bound_and_who_gave_up_makes_room() {
     let passwords = Passwords::with_concurrency(1);

@@ -1,4 +1,4 @@
-//! Where somebody is sent, and where nobody is; SECURITY_CASES "Redirects".
+//! Where a client is redirected to, and where it never is.
 
 use std::time::Duration;
 
@@ -20,7 +20,6 @@ fn encoded(text: &str) -> String {
     query
 }
 
-// 19
 #[tokio::test]
 async fn next_never_leaves_the_site() {
     let site = site().await;
@@ -52,13 +51,13 @@ async fn next_never_leaves_the_site() {
         long.as_str(),
         "",
     ] {
-        let answer = browser.get(&format!("/next?next={}", encoded(next))).await;
-        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, ""), "{next:?}");
-        assert!(answer.set_cookies().is_empty());
+        let response = browser.get(&format!("/next?next={}", encoded(next))).await;
+        assert_eq!((response.status, response.text().as_str()), (StatusCode::OK, ""), "{next:?}");
+        assert!(response.set_cookies().is_empty());
     }
     for next in ["/", "/account?tab=2", "/x?u=https://evil/", "/a%ff", "/@evil"] {
-        let answer = browser.get(&format!("/next?next={}", encoded(next))).await;
-        assert_eq!(answer.text(), next);
+        let response = browser.get(&format!("/next?next={}", encoded(next))).await;
+        assert_eq!(response.text(), next);
     }
     // The first occurrence counts, and it is decoded once.
     assert_eq!(browser.get("/next?next=/a&next=//evil").await.text(), "/a");
@@ -78,16 +77,18 @@ async fn a_redirect_carries_path_and_query_and_nothing_else() {
         ("/secret?u=//evil", "/login?next=%2Fsecret%3Fu%3D%2F%2Fevil"),
         ("/nested/secret", "/login?next=%2Fnested%2Fsecret"),
     ] {
-        let answer = browser.get(target).await;
-        assert_eq!((answer.status, answer.location().as_str()), (StatusCode::SEE_OTHER, expected));
+        let response = browser.get(target).await;
+        assert_eq!(
+            (response.status, response.location().as_str()),
+            (StatusCode::SEE_OTHER, expected)
+        );
     }
     let mut stale = site.logged_in("user=notch&fresh=0").await;
-    let answer = stale.get("/sensitive").await;
-    assert_eq!(answer.status, StatusCode::SEE_OTHER);
-    assert_eq!(answer.location(), "/confirm?x=1&next=%2Fsensitive");
+    let response = stale.get("/sensitive").await;
+    assert_eq!(response.status, StatusCode::SEE_OTHER);
+    assert_eq!(response.location(), "/confirm?x=1&next=%2Fsensitive");
 }
 
-// 20, 21
 #[tokio::test]
 async fn a_strange_request_target_or_host_never_reaches_location() {
     let site = site().await;
@@ -101,9 +102,9 @@ async fn a_strange_request_target_or_host_never_reaches_location() {
         "GET /secret?x=/../..//evil.example HTTP/1.1\r\nHost: x\r\n",
         "GET /nested//secret HTTP/1.1\r\nHost: x\r\n",
     ] {
-        let answer =
+        let response =
             raw(site.address, format!("{request}Connection: close\r\n\r\n").as_bytes()).await;
-        let location = answer.lines().find_map(|line| line.strip_prefix("location: "));
+        let location = response.lines().find_map(|line| line.strip_prefix("location: "));
         if let Some(location) = location {
             assert!(location.starts_with("/login"), "{request}: {location}");
             assert!(
@@ -111,26 +112,28 @@ async fn a_strange_request_target_or_host_never_reaches_location() {
                 "{location}"
             );
         }
-        assert!(!answer.starts_with("HTTP/1.1 5"), "{answer}");
+        assert!(!response.starts_with("HTTP/1.1 5"), "{response}");
     }
 }
 
-// 22
 #[tokio::test]
 async fn a_post_that_is_turned_away_comes_back_with_get_and_without_next() {
     let site = site().await;
     let mut browser = site.browser();
     for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
-        let answer = browser.send(method, "/secret", String::new()).await;
-        assert_eq!((answer.status, answer.location().as_str()), (StatusCode::SEE_OTHER, "/login"));
+        let response = browser.send(method, "/secret", String::new()).await;
+        assert_eq!(
+            (response.status, response.location().as_str()),
+            (StatusCode::SEE_OTHER, "/login")
+        );
     }
-    let answer = browser.send(Method::HEAD, "/secret", String::new()).await;
-    assert_eq!(answer.location(), "/login?next=%2Fsecret");
+    let response = browser.send(Method::HEAD, "/secret", String::new()).await;
+    assert_eq!(response.location(), "/login?next=%2Fsecret");
 }
 
 #[tokio::test]
 async fn without_a_page_the_answer_is_401_with_the_loaders_challenges() {
-    use tower_keep::{ApiKey, Basic, Bearer};
+    use tower_keep::loader::{ApiKey, Basic, Bearer};
     let none = || async { Ok(None) };
     let site = Site::start_with(|builder| {
         builder
@@ -139,32 +142,32 @@ async fn without_a_page_the_answer_is_401_with_the_loaders_challenges() {
             .add_request_loader(ApiKey::new("x-api-key".parse().unwrap(), move |_| none()))
     })
     .await;
-    let answer = site.browser().get("/secret").await;
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    let response = site.browser().get("/secret").await;
+    assert_eq!(response.status, StatusCode::UNAUTHORIZED);
     assert_eq!(
-        answer.header("www-authenticate"),
+        response.header("www-authenticate"),
         r#"Bearer, Basic realm="members", charset="UTF-8""#
     );
-    assert_eq!(answer.location(), "");
-    assert_eq!(answer.header(header::VARY), "Cookie, authorization, x-api-key");
+    assert_eq!(response.location(), "");
+    assert_eq!(response.header(header::VARY), "Cookie, authorization, x-api-key");
 }
 
 #[tokio::test]
 async fn next_in_the_session_is_read_once_and_survives_the_notice() {
     let site =
-        Site::start_with(|builder| builder.with_login_page("/login").with_next_in_session(true))
+        Site::start_with(|builder| builder.with_login_page("/login").with_next_in_cookie(true))
             .await;
     let mut browser = site.browser();
     assert_eq!(browser.get("/secret?a=b").await.location(), "/login");
     assert_eq!(
-        browser.get("/notice").await.text(),
+        browser.get("/take-flash").await.text(),
         "LoginRequired message Please log in to see this page."
     );
-    assert_eq!(browser.get("/notice").await.text(), "");
+    assert_eq!(browser.get("/take-flash").await.text(), "");
     assert_eq!(browser.get("/next").await.text(), "/secret?a=b");
     assert_eq!(browser.get("/next").await.text(), "");
     assert!(browser.jar.names().is_empty());
-    // A visit counts for ten minutes, by the server's clock.
+    // The cookie with `next` counts for ten minutes, by the server's clock.
     browser.get("/secret").await;
     browser.jar.ignore_expiry();
     site.advance(599);
@@ -173,15 +176,14 @@ async fn next_in_the_session_is_read_once_and_survives_the_notice() {
     assert_eq!(browser.get("/next").await.text(), "");
 }
 
-// Faults 7
 #[tokio::test]
 async fn only_the_navigation_of_a_tab_leaves_a_next_and_a_notice() {
     let site =
-        Site::start_with(|builder| builder.with_login_page("/login").with_next_in_session(true))
+        Site::start_with(|builder| builder.with_login_page("/login").with_next_in_cookie(true))
             .await;
     let mut browser = site.browser();
     assert_eq!(browser.get("/secret?tab=2").await.location(), "/login");
-    let kept = browser.jar.get("__Host-keep-visit").map(str::to_owned);
+    let kept = browser.jar.get("__Host-Http-keep-flash").map(str::to_owned);
     let metadata = |name: &'static str| name.parse::<header::HeaderName>().unwrap();
     for (name, value) in [
         ("sec-fetch-dest", "image"),
@@ -192,22 +194,22 @@ async fn only_the_navigation_of_a_tab_leaves_a_next_and_a_notice() {
     ] {
         let mut other = browser.clone();
         other.set_header(metadata(name), value);
-        let answer = other.get("/secret?other=1").await;
+        let response = other.get("/secret?other=1").await;
         assert_eq!(
-            (answer.location().as_str(), answer.set_cookies().len()),
+            (response.location().as_str(), response.set_cookies().len()),
             ("/login", 0),
             "{value}"
         );
     }
-    let answer = browser.send(Method::HEAD, "/secret?other=1", String::new()).await;
-    assert!(answer.set_cookies().is_empty());
-    assert_eq!(browser.jar.get("__Host-keep-visit").map(str::to_owned), kept);
+    let response = browser.send(Method::HEAD, "/secret?other=1", String::new()).await;
+    assert!(response.set_cookies().is_empty());
+    assert_eq!(browser.jar.get("__Host-Http-keep-flash").map(str::to_owned), kept);
     assert_eq!(browser.get("/next").await.text(), "/secret?tab=2");
-    // As in Flask-Login, if a layer says so.
+    // With `with_pages_for_every_client`, every client gets them, as in Flask-Login.
     let site = Site::start_with(|builder| {
         builder
             .with_login_page("/login")
-            .with_next_in_session(true)
+            .with_next_in_cookie(true)
             .with_pages_for_every_client(true)
     })
     .await;
@@ -217,46 +219,45 @@ async fn only_the_navigation_of_a_tab_leaves_a_next_and_a_notice() {
     assert_eq!(program.get("/next").await.text(), "/secret?other=1");
 }
 
-// Faults 8
 #[tokio::test]
 async fn who_has_just_logged_in_or_confirmed_is_not_asked_to() {
     for in_session in [false, true] {
         let site = Site::start_with(|builder| {
             let builder = builder.with_login_page("/login").with_confirm_page("/confirm");
-            builder.with_next_in_session(in_session)
+            builder.with_next_in_cookie(in_session)
         })
         .await;
         let mut browser = site.browser();
         browser.get("/secret").await;
-        assert!(browser.get("/notice").await.text().starts_with("LoginRequired"));
-        // While the login page is open, another tab is turned away.
+        assert!(browser.get("/take-flash").await.text().starts_with("LoginRequired"));
+        // While the login page is open, a guard rejects a request of another tab.
         browser.get("/secret").await;
         browser.get("/login?user=notch&fresh=0").await;
-        assert_eq!(browser.get("/notice").await.text(), "");
+        assert_eq!(browser.get("/take-flash").await.text(), "");
         browser.get("/sensitive").await;
         browser.get("/confirm").await;
-        assert_eq!(browser.get("/notice").await.text(), "");
-        // What the application has left is not lost.
-        browser.get("/leave-notice").await;
+        assert_eq!(browser.get("/take-flash").await.text(), "");
+        // A flash message that the application has set is not lost.
+        browser.get("/flash").await;
         browser.get("/login?user=notch").await;
-        assert_eq!(browser.get("/notice").await.text(), "Application success Well done.");
+        assert_eq!(browser.get("/take-flash").await.text(), "Application success Well done.");
     }
 }
 
-// Faults 9
 #[tokio::test]
 async fn a_redirect_with_its_cookies_fits_into_a_proxys_buffers() {
     const BUFFER: usize = 3 * 1_024;
     let long = "x".repeat(256);
     for in_session in [false, true] {
         let site = Site::start_with(|builder| {
-            let message = tower_keep::Message::from(long.clone()).with_category(long.clone());
+            let message =
+                tower_keep::flash::Message::from(long.clone()).with_category(long.clone());
             builder
                 .with_login_page("/login")
                 .with_confirm_page("/confirm")
                 .with_login_message(message.clone())
                 .with_confirm_message(message)
-                .with_next_in_session(in_session)
+                .with_next_in_cookie(in_session)
                 .with_idle_limit(Duration::from_secs(10))
                 .with_remember_refresh(true)
         })
@@ -269,11 +270,11 @@ async fn a_redirect_with_its_cookies_fits_into_a_proxys_buffers() {
             for length in [0, 300, 332, 333, 505, 600, 1_010, 1_020, 1_900] {
                 for byte in ["a", "="] {
                     site.advance(2);
-                    let answer = browser.get(&format!("{path}?{}", byte.repeat(length))).await;
-                    assert!(answer.location().starts_with(page), "{}", answer.location());
-                    let cookies = answer.set_cookies();
+                    let response = browser.get(&format!("{path}?{}", byte.repeat(length))).await;
+                    assert!(response.location().starts_with(page), "{}", response.location());
+                    let cookies = response.set_cookies();
                     let sent =
-                        answer.location().len() + cookies.iter().map(String::len).sum::<usize>();
+                        response.location().len() + cookies.iter().map(String::len).sum::<usize>();
                     assert!(sent <= BUFFER, "{sent} bytes for a query of {length}");
                     let held: usize = browser
                         .jar
@@ -296,24 +297,24 @@ async fn a_notice_is_read_once_and_can_not_be_forged() {
     let mut browser = site.logged_in("user=notch&fresh=0").await;
     browser.get("/sensitive").await;
     assert_eq!(
-        browser.get("/notice").await.text(),
+        browser.get("/take-flash").await.text(),
         "ConfirmRequired message Please confirm that it is you."
     );
-    assert_eq!(browser.get("/notice").await.text(), "");
-    assert_eq!(browser.get("/leave-notice").await.text(), "left");
-    assert_eq!(browser.get("/notice").await.text(), "Application success Well done.");
+    assert_eq!(browser.get("/take-flash").await.text(), "");
+    assert_eq!(browser.get("/flash").await.text(), "left");
+    assert_eq!(browser.get("/take-flash").await.text(), "Application success Well done.");
     let mut forger = site.browser();
-    browser.get("/leave-notice").await;
-    let value = browser.jar.get("__Host-keep-visit").unwrap().to_owned();
+    browser.get("/flash").await;
+    let value = browser.jar.get("__Host-Http-keep-flash").unwrap().to_owned();
     for forged in [value.to_uppercase(), value[1..].to_owned(), String::new()] {
-        forger.jar.insert("__Host-keep-visit", &forged);
-        assert_eq!(forger.get("/notice").await.text(), "");
+        forger.jar.insert("__Host-Http-keep-flash", &forged);
+        assert_eq!(forger.get("/take-flash").await.text(), "");
     }
 }
 
 #[tokio::test]
 async fn a_message_can_be_made_for_the_request_or_left_out() {
-    use tower_keep::Message;
+    use tower_keep::flash::Message;
     let translated = Message::per_request(|request| {
         let language = request.headers.get(header::ACCEPT_LANGUAGE);
         if language.is_some_and(|language| language == "de") {
@@ -330,15 +331,15 @@ async fn a_message_can_be_made_for_the_request_or_left_out() {
         let mut browser: Browser = site.browser();
         browser.set_header(header::ACCEPT_LANGUAGE, language);
         browser.get("/secret").await;
-        browser.get("/notice").await.text()
+        browser.get("/take-flash").await.text()
     };
     assert_eq!(ask("en").await, "LoginRequired warning Hello");
     assert_eq!(ask("de").await, format!("LoginRequired warning {}", "ä".repeat(128)));
     let site =
         Site::start_with(|builder| builder.with_login_page("/login").without_messages()).await;
-    let answer = site.browser().get("/secret").await;
-    assert_eq!(answer.location(), "/login?next=%2Fsecret");
-    assert!(answer.set_cookies().is_empty());
+    let response = site.browser().get("/secret").await;
+    assert_eq!(response.location(), "/login?next=%2Fsecret");
+    assert!(response.set_cookies().is_empty());
 }
 
 #[tokio::test]

@@ -1,13 +1,14 @@
-//! Session records: logins that really end, generations, replays, lists. Numbers in comments are
-//! those of SECURITY_CASES.
+//! Server-side sessions: logins that really end, generations, replays, lists.
 
 use std::time::Duration;
 
 use http::StatusCode;
-use tower_keep::{
-    AuthUser, Clock, FaultKind, Keys, LoginLayer, SessionProtection, SessionRecord, SessionStore,
-    StoreErrorKind, Timestamp, UserDirectory, UserId, UserStore, WhenFull,
-};
+use tower_keep::client::SessionProtection;
+use tower_keep::clock::{Clock, Timestamp};
+use tower_keep::error::AuthErrorKind;
+use tower_keep::session::{SessionRecord, WhenFull};
+use tower_keep::store::{SessionStore, StoreErrorKind, UserDirectory, UserStore};
+use tower_keep::{AuthUser, Keys, LoginLayer, UserId};
 use tower_keep_core::{NewLogin, SessionKey};
 use tower_keep_memory::{MemorySessions, MemoryStore};
 use tower_keep_testkit::contract::sessions::new_record;
@@ -16,17 +17,17 @@ use tower_keep_tests::{
     Browser, Builder, KEY, Site, Watched, account, drops_by_itself, new_store, raw,
 };
 
-const SESSION: &str = "__Host-keep";
-const REMEMBER: &str = "__Host-keep-remember";
+const SESSION: &str = "__Host-Http-keep";
+const REMEMBER: &str = "__Host-Http-keep-remember";
 const GRACE: u64 = 60;
 
 async fn name(browser: &mut Browser) -> String {
-    let answer = browser.get("/username").await;
-    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
-    answer.text()
+    let response = browser.get("/username").await;
+    assert_eq!(response.status, StatusCode::OK, "{}", response.text());
+    response.text()
 }
 
-/// A browser with the cookies of another.
+/// Returns a browser with the cookies of another one.
 fn copy_of(site: &Site, browser: &Browser) -> Browser {
     let mut copy = site.browser();
     copy.jar = browser.jar.clone();
@@ -41,14 +42,13 @@ fn cookie(browser: &Browser, name: &str) -> String {
     browser.jar.get(name).unwrap_or_default().to_owned()
 }
 
-/// A browser that was closed since it logged in, and so has the remember cookie alone.
+/// Returns a browser that was closed after its login, and so has only the remember cookie.
 async fn remembered(site: &Site) -> Browser {
     let mut browser = site.logged_in("user=notch&remember=1").await;
     browser.close_browser();
     browser
 }
 
-// 5
 #[tokio::test]
 async fn after_logout_every_copy_of_either_cookie_is_refused() {
     let site = Site::with_records().await;
@@ -62,14 +62,13 @@ async fn after_logout_every_copy_of_either_cookie_is_refused() {
                 thief.jar.remove(name);
             }
         }
-        let answer = thief.get("/username").await;
-        assert_eq!(answer.text(), "Anonymous", "{kept:?}");
-        assert_eq!(answer.set_cookies().len(), kept.len(), "what is dead is cleared");
+        let response = thief.get("/username").await;
+        assert_eq!(response.text(), "Anonymous", "{kept:?}");
+        assert_eq!(response.set_cookies().len(), kept.len(), "what is dead is cleared");
         assert_eq!(thief.get("/secret").await.status, StatusCode::UNAUTHORIZED);
     }
 }
 
-// 6
 #[tokio::test]
 async fn a_slow_request_during_logout_never_brings_the_session_back() {
     for path in ["/username", "/slow", "/confirm"] {
@@ -81,8 +80,8 @@ async fn a_slow_request_during_logout_never_brings_the_session_back() {
         site.store.set(Call::Rotate, Trouble::Delays(Duration::from_millis(500)));
         site.store.take_calls();
         let in_flight = tokio::spawn(async move {
-            let answer = slow.get(path).await;
-            (answer, slow)
+            let response = slow.get(path).await;
+            (response, slow)
         });
         if path == "/slow" {
             site.gate.reached().await;
@@ -91,9 +90,9 @@ async fn a_slow_request_during_logout_never_brings_the_session_back() {
         }
         assert_eq!(browser.get("/logout").await.text(), "notch");
         site.gate.open();
-        let (answer, slow) = in_flight.await.unwrap();
-        // Whatever the late answer puts into the jar, nobody is logged in by it.
-        assert!(!answer.status.is_server_error(), "{path}");
+        let (response, slow) = in_flight.await.unwrap();
+        // Whatever cookies the late response sets, they log no user in.
+        assert!(!response.status.is_server_error(), "{path}");
         for mut late in [copy_of(&site, &slow), browser] {
             for (name, value) in [SESSION, REMEMBER].map(|name| (name, cookie(&slow, name))) {
                 late.jar.insert(name, &value);
@@ -103,7 +102,6 @@ async fn a_slow_request_during_logout_never_brings_the_session_back() {
     }
 }
 
-// 11
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_requests_with_one_remember_cookie_all_succeed() {
     for _ in 0..3 {
@@ -121,7 +119,7 @@ async fn fifty_requests_with_one_remember_cookie_all_succeed() {
             assert_eq!(name, "notch");
             tabs.push(tab);
         }
-        // All got the same cookies, so it does not matter which answer comes last.
+        // All got the same cookies, so it does not matter which response comes last.
         let cookies = |tab: &Browser| (cookie(tab, SESSION), cookie(tab, REMEMBER));
         assert!(tabs.iter().all(|tab| cookies(tab) == cookies(&tabs[0])));
         assert_ne!(cookie(&tabs[0], REMEMBER), cookie(&browser, REMEMBER));
@@ -137,7 +135,6 @@ async fn fifty_requests_with_one_remember_cookie_all_succeed() {
     }
 }
 
-// 12
 #[tokio::test]
 async fn however_often_the_rotated_cookie_is_lost_the_old_one_works() {
     let site = Site::with_records().await;
@@ -154,53 +151,54 @@ async fn however_often_the_rotated_cookie_is_lost_the_old_one_works() {
     assert!(!site.events.take().iter().any(|event| event.contains("replay")));
 }
 
-// 13
 #[tokio::test]
 async fn a_superseded_remember_cookie_is_a_replay_after_the_grace() {
     let site = Site::with_records().await;
     let mut phone = site.logged_in("user=notch&remember=1").await;
     let mut browser = remembered(&site).await;
     let thief = copy_of(&site, &browser);
-    // The successor is made, arrives and is seen.
+    // The successor is issued, arrives and is seen.
     assert_eq!(name(&mut browser).await, "notch");
     assert_eq!(name(&mut browser).await, "notch");
     site.events.take();
 
-    // Within the grace it answers, and sets nothing.
+    // Within the grace the old cookie is accepted, and no cookie is set.
     for wait in [0, GRACE] {
         site.advance(wait);
         let mut early = copy_of(&site, &thief);
-        let answer = early.get("/secret").await;
-        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "secret of notch"));
-        assert!(answer.set_cookies().is_empty());
+        let response = early.get("/secret").await;
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (StatusCode::OK, "secret of notch")
+        );
+        assert!(response.set_cookies().is_empty());
         assert_eq!(early.get("/sensitive").await.status, StatusCode::UNAUTHORIZED, "not fresh");
     }
     let twice = ["restored notch", "restored notch", "needs_refresh notch"].repeat(2);
     assert_eq!(site.events.take(), twice);
 
-    // After it, this session ends, for both who hold it, and no other.
+    // After the grace this session ends, for both clients that hold it. No other session ends.
     site.advance(1);
     let mut late = copy_of(&site, &thief);
-    let answer = late.get("/secret").await;
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-    assert!(answer.header("set-cookie").starts_with("__Host-keep-remember=; Max-Age=0"));
+    let response = late.get("/secret").await;
+    assert_eq!(response.status, StatusCode::UNAUTHORIZED);
+    assert!(response.header("set-cookie").starts_with("__Host-Http-keep-remember=; Max-Age=0"));
     assert_eq!(site.events.take(), ["session_ended of 1: replay", "unauthorized"]);
     assert_eq!(name(&mut copy_of(&site, &thief)).await, "Anonymous");
     assert_eq!(name(&mut browser).await, "Anonymous");
     assert_eq!(site.events.take(), Vec::<String>::new(), "one event");
     assert_eq!(name(&mut phone).await, "notch");
 
-    // The next login tells, once, wherever it is.
-    assert_eq!(phone.get("/notice").await.text(), "");
+    // The next login reports the replay once, on whatever device.
+    assert_eq!(phone.get("/take-flash").await.text(), "");
     browser.get("/login?user=notch").await;
-    let notice = browser.get("/notice").await.text();
-    assert!(notice.starts_with("Replayed warning An old copy of one of"), "{notice}");
-    assert_eq!(browser.get("/notice").await.text(), "");
+    let flash = browser.get("/take-flash").await.text();
+    assert!(flash.starts_with("Replayed warning An old copy of one of"), "{flash}");
+    assert_eq!(browser.get("/take-flash").await.text(), "");
     browser.get("/login?user=notch").await;
-    assert_eq!(browser.get("/notice").await.text(), "");
+    assert_eq!(browser.get("/take-flash").await.text(), "");
 }
 
-// 13, and a cookie two generations old
 #[tokio::test]
 async fn a_cookie_two_generations_old_is_a_replay_unless_the_last_one_is_new() {
     let site = Site::with_records().await;
@@ -212,10 +210,10 @@ async fn a_cookie_two_generations_old_is_a_replay_unless_the_last_one_is_new() {
         site.advance(GRACE);
         browser.close_browser();
     }
-    // Rotated a moment ago: anonymous, and nothing happens.
+    // The session was rotated a moment ago: the request is anonymous, and nothing else happens.
     assert_eq!(name(&mut browser).await, "notch");
-    let answer = copy_of(&site, &old).get("/username").await;
-    assert_eq!((answer.text().as_str(), answer.set_cookies().len()), ("Anonymous", 0));
+    let response = copy_of(&site, &old).get("/username").await;
+    assert_eq!((response.text().as_str(), response.set_cookies().len()), ("Anonymous", 0));
     assert_eq!(name(&mut browser).await, "notch");
     site.advance(GRACE + 1);
     assert_eq!(name(&mut copy_of(&site, &old)).await, "Anonymous");
@@ -232,8 +230,8 @@ async fn a_restored_session_is_the_same_for_a_while_then_the_next() {
     assert!(browser.get("/username").await.set_cookies().is_empty(), "nothing rotates a session");
     site.advance(GRACE - 1);
     browser.close_browser();
-    let answer = browser.get("/username").await;
-    assert_eq!(answer.set_cookies().len(), 1, "the session alone");
+    let response = browser.get("/username").await;
+    assert_eq!(response.set_cookies().len(), 1, "the session alone");
     assert_eq!(generations(&browser).1, first.1);
     site.advance(1);
     browser.close_browser();
@@ -241,7 +239,6 @@ async fn a_restored_session_is_the_same_for_a_while_then_the_next() {
     assert_ne!(generations(&browser).1, first.1);
 }
 
-// 35
 #[tokio::test]
 async fn confirming_changes_the_cookie_and_the_old_copy_dies_unfresh() {
     let site = Site::with_records().await;
@@ -265,24 +262,25 @@ async fn confirming_changes_the_cookie_and_the_old_copy_dies_unfresh() {
     old.jar.remove(REMEMBER);
     assert_eq!(name(&mut old).await, "Anonymous");
     assert_eq!(browser.get("/is-fresh").await.text(), "true");
-    // The browser's own remember cookie is no replay.
+    // The browser's own remember cookie is not a replay.
     browser.close_browser();
     assert_eq!(name(&mut browser).await, "notch");
 }
 
-// Found by the model: two steps at once would leave the browser two generations behind.
+// Found by the model: if one confirmation went two generations ahead, the browser would be two
+// generations behind.
 #[tokio::test]
 async fn however_many_confirmations_are_lost_the_browsers_cookies_work() {
     let site = Site::with_records().await;
-    // With the remember cookie alone, and with a session.
+    // With the remember cookie alone, and with a session cookie.
     for is_closed in [true, false] {
         let mut browser = site.logged_in("user=notch&remember=1").await;
         if is_closed {
             browser.close_browser();
         }
         for _ in 0..3 {
-            let answer = copy_of(&site, &browser).get("/confirm").await;
-            assert_eq!(answer.text(), "confirmed");
+            let response = copy_of(&site, &browser).get("/confirm").await;
+            assert_eq!(response.text(), "confirmed");
             site.advance(GRACE + 1);
         }
         assert_eq!(browser.get("/confirm").await.text(), "confirmed");
@@ -293,7 +291,6 @@ async fn however_many_confirmations_are_lost_the_browsers_cookies_work() {
     assert!(!site.events.take().iter().any(|event| event.contains("replay")));
 }
 
-// 36
 #[tokio::test]
 async fn a_session_replaced_a_moment_ago_clears_nothing() {
     let site = Site::with_records().await;
@@ -302,16 +299,19 @@ async fn a_session_replaced_a_moment_ago_clears_nothing() {
     browser.get("/login?user=notch&remember=1").await;
     for (wait, cleared) in [(0, 0), (GRACE, 0), (1, 2)] {
         site.advance(wait);
-        let answer = copy_of(&site, &late).get("/username").await;
-        assert_eq!((answer.text().as_str(), answer.set_cookies().len()), ("Anonymous", cleared));
+        let response = copy_of(&site, &late).get("/username").await;
+        assert_eq!(
+            (response.text().as_str(), response.set_cookies().len()),
+            ("Anonymous", cleared)
+        );
     }
     assert_eq!(name(&mut browser).await, "notch");
 }
 
-// 37
 #[tokio::test]
 async fn a_slow_response_writes_no_rotated_cookie() {
-    // A tenth of the grace: by half of it somebody could have confirmed, and been seen.
+    // A tenth of the grace is the limit: within half of it, a user could have confirmed, and the
+    // new generation could have been seen.
     for (wait, cookies) in [(GRACE / 10, 2), (GRACE / 10 + 1, 0), (GRACE / 2 + 1, 0)] {
         let site = Site::with_records().await;
         let browser = remembered(&site).await;
@@ -320,19 +320,19 @@ async fn a_slow_response_writes_no_rotated_cookie() {
         site.gate.reached().await;
         site.advance(wait);
         site.gate.open();
-        let answer = in_flight.await.unwrap();
-        assert_eq!(answer.text(), "notch");
-        assert_eq!(answer.set_cookies().len(), cookies, "after {wait} s");
+        let response = in_flight.await.unwrap();
+        assert_eq!(response.text(), "notch");
+        assert_eq!(response.set_cookies().len(), cookies, "after {wait} s");
         // The predecessor still works.
         assert_eq!(name(&mut copy_of(&site, &browser)).await, "notch");
     }
 }
 
-// 38
 #[tokio::test]
 async fn cookies_with_and_without_records_are_none_of_each_other() {
     let with = Site::with_records().await;
-    // Beside it, with its keys and its users: one without, one of another area.
+    // Two more sites have its keys and its users: one without server-side sessions, and one of
+    // another area.
     let without = with.without_records().await;
     let area =
         with.beside(Keys::new(KEY), |builder| builder.with_sessions().with_area("admin")).await;
@@ -340,17 +340,17 @@ async fn cookies_with_and_without_records_are_none_of_each_other() {
     let stateless = without.logged_in("user=notch&remember=1").await;
     for (site, foreign) in [(&with, &stateless), (&without, &tracked), (&area, &tracked)] {
         let mut browser = copy_of(site, foreign);
-        for (from, to) in [(SESSION, "__Host-keep-admin"), (REMEMBER, "__Host-keep-admin-remember")]
+        for (from, to) in
+            [(SESSION, "__Host-Http-keep-admin"), (REMEMBER, "__Host-Http-keep-admin-remember")]
         {
             let value = cookie(foreign, from);
             browser.jar.insert(to, &value);
         }
-        let answer = browser.get("/username").await;
-        assert_eq!((answer.text().as_str(), answer.set_cookies().len()), ("Anonymous", 0));
+        let response = browser.get("/username").await;
+        assert_eq!((response.text().as_str(), response.set_cookies().len()), ("Anonymous", 0));
     }
 }
 
-// 39
 #[tokio::test]
 async fn logging_out_with_the_remember_cookie_alone_ends_the_session_without_rotating() {
     let site = Site::with_records().await;
@@ -363,7 +363,6 @@ async fn logging_out_with_the_remember_cookie_alone_ends_the_session_without_rot
     assert_eq!(name(&mut copy).await, "Anonymous");
 }
 
-// 39
 #[tokio::test]
 async fn logging_out_with_cookies_of_two_sessions_ends_both() {
     let site = Site::with_records().await;
@@ -381,11 +380,11 @@ async fn logging_out_with_cookies_of_two_sessions_ends_both() {
     assert!(browser.jar.names().is_empty());
 }
 
-/// The lines of `/sessions`: handle, `this` or `other`, device and method.
+/// Returns the lines of `/sessions`: handle, `this` or `other`, device and method.
 async fn sessions(browser: &mut Browser) -> Vec<Vec<String>> {
-    let answer = browser.get("/sessions").await;
-    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
-    answer.text().lines().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
+    let response = browser.get("/sessions").await;
+    assert_eq!(response.status, StatusCode::OK, "{}", response.text());
+    response.text().lines().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
 }
 
 #[tokio::test]
@@ -403,8 +402,6 @@ async fn sessions_are_listed_this_one_first_then_the_last_used() {
     assert!(sessions(&mut site.browser()).await.is_empty(), "an anonymous user has none");
 }
 
-// 40
-// Faults 4c
 #[tokio::test]
 async fn this_session_is_listed_however_many_were_used_later() {
     let site = Site::with_records().await;
@@ -442,35 +439,34 @@ async fn a_handle_ends_a_session_of_its_user_and_of_nobody_else() {
     }
     assert_eq!(name(&mut there).await, "notch");
     for wrong in ["", "x", "%00", &handle[1..], &cookie(&there, SESSION)] {
-        let answer = here.get(&format!("/end-session?session={wrong}")).await;
-        assert_eq!(answer.text(), "false");
+        let response = here.get(&format!("/end-session?session={wrong}")).await;
+        assert_eq!(response.text(), "false");
     }
     assert_eq!(here.get(&end).await.text(), "true");
     assert_eq!(name(&mut there).await, "Anonymous");
     assert_eq!(here.get(&end).await.text(), "false", "it has ended already");
-    // Its own ends by logging out.
+    // Ending this session logs the browser out.
     let own = &sessions(&mut here).await[0][0];
     assert_eq!(here.get(&format!("/end-session?session={own}")).await.text(), "true");
     assert!(here.jar.names().is_empty());
     assert_eq!(name(&mut stranger).await, "steve");
 }
 
-// 40
 #[tokio::test]
 async fn a_handle_is_neither_in_the_cookies_nor_in_the_store() {
     use base64::Engine;
     let site = Site::with_records().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     let base64 = base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    let handle = sessions(&mut browser).await[0][0].clone();
-    let handle = base64.decode(handle).unwrap();
+    let public_id = sessions(&mut browser).await[0][0].clone();
+    let public_id = base64.decode(public_id).unwrap();
     for name in [SESSION, REMEMBER] {
         let cookie = base64.decode(cookie(&browser, name)).unwrap();
-        assert!(!cookie.windows(handle.len()).any(|bytes| bytes == handle));
+        assert!(!cookie.windows(public_id.len()).any(|bytes| bytes == public_id));
         let id = &cookie[3..19];
         let records = site.store.inner().list(&UserId::from(1), now(&site), 1).await.unwrap();
         let key = records[0].key.as_bytes();
-        assert!(!key.windows(handle.len()).any(|bytes| bytes == handle));
+        assert!(!key.windows(public_id.len()).any(|bytes| bytes == public_id));
         assert!(!key.windows(id.len()).any(|bytes| bytes == id), "a dump has no id");
     }
 }
@@ -494,20 +490,21 @@ async fn all_others_end_or_all_or_those_of_a_user_from_outside() {
     assert_eq!(here.get("/end-all").await.text(), "notch");
     assert!(here.jar.names().is_empty());
     assert_eq!(name(&mut there).await, "Anonymous");
-    // An administrator, with no request at hand.
+    // An administrator ends sessions without a request.
     let steve = UserId::from(2);
-    let listed = site.auth.sessions_of(&steve).await.unwrap();
+    let listed = site.auth_layer.sessions_of(&steve).await.unwrap();
     assert_eq!((listed.len(), listed[0].is_current()), (1, false));
-    assert!(!site.auth.end_session_of(&UserId::from(1), &listed[0].handle()).await.unwrap());
-    assert!(site.auth.end_session_of(&steve, &listed[0].handle()).await.unwrap());
+    assert!(
+        !site.auth_layer.end_session_of(&UserId::from(1), &listed[0].public_id()).await.unwrap()
+    );
+    assert!(site.auth_layer.end_session_of(&steve, &listed[0].public_id()).await.unwrap());
     assert_eq!(name(&mut stranger).await, "Anonymous");
     let mut again = site.logged_in("user=steve&remember=1").await;
-    site.auth.end_all_sessions_of(&steve).await.unwrap();
+    site.auth_layer.end_all_sessions_of(&steve).await.unwrap();
     assert_eq!(name(&mut again).await, "Anonymous");
-    site.auth.end_all_sessions_of(&"nobody".into()).await.unwrap();
+    site.auth_layer.end_all_sessions_of(&"nobody".into()).await.unwrap();
 }
 
-// 41
 #[tokio::test]
 async fn a_login_after_the_response_has_begun_is_an_error_and_leaves_no_record() {
     let site = Site::with_records().await;
@@ -516,20 +513,20 @@ async fn a_login_after_the_response_has_begun_is_an_error_and_leaves_no_record()
     for _ in 0..200 {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let steve = site.store.inner().by_id(&UserId::from(2)).await.unwrap().unwrap();
-        stamp = steve.stamp().into_owned();
+        stamp = steve.security_stamp().into_owned();
         if stamp == b"refused" {
             break;
         }
     }
     assert_eq!(stamp, b"refused");
-    assert!(site.auth.sessions_of(&UserId::from(1)).await.unwrap().is_empty());
-    // The same where the head goes out while the record is written.
+    assert!(site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap().is_empty());
+    // The same holds if the head is sent while the record is written.
     site.store.set(Call::Create, Trouble::Delays(Duration::from_secs(2)));
     let request = http::Request::new(String::new());
     let service = tower::service_fn({
-        let auth = site.auth.clone();
+        let auth_layer = site.auth_layer.clone();
         move |request: http::Request<String>| {
-            let login = auth.login(request.extensions()).unwrap();
+            let login = auth_layer.auth_session(request.extensions()).unwrap();
             let late = tokio::spawn(async move { login.log_in(account("notch")).await.is_err() });
             async move {
                 tokio::time::sleep(Duration::from_millis(60)).await;
@@ -537,10 +534,11 @@ async fn a_login_after_the_response_has_begun_is_an_error_and_leaves_no_record()
             }
         }
     });
-    let answer = tower::ServiceExt::oneshot(site.auth.layer(service), request).await.unwrap();
-    assert!(!answer.headers().contains_key(http::header::SET_COOKIE));
-    assert!(answer.into_body().await.unwrap(), "the login was refused");
-    assert!(site.auth.sessions_of(&UserId::from(1)).await.unwrap().is_empty());
+    let response =
+        tower::ServiceExt::oneshot(site.auth_layer.layer(service), request).await.unwrap();
+    assert!(!response.headers().contains_key(http::header::SET_COOKIE));
+    assert!(response.into_body().await.unwrap(), "the login was refused");
+    assert!(site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -557,7 +555,7 @@ async fn a_user_has_no_more_sessions_than_the_limit() {
     let names = [name(&mut first).await, name(&mut second).await, name(&mut third).await];
     assert_eq!(names, ["Anonymous", "notch", "notch"]);
     assert!(site.events.take().contains(&"session_ended of 1: limit".to_owned()));
-    // A login over a login takes no other place.
+    // A login that replaces another one takes no additional place.
     second.get("/login?user=notch").await;
     assert_eq!(name(&mut third).await, "notch");
 
@@ -582,8 +580,8 @@ async fn a_login_whose_write_timed_out_takes_no_place_of_another() {
             .await;
     let mut browser = site.browser();
     site.store.set(Call::Create, Trouble::FailsAfterwards(StoreErrorKind::Timeout));
-    let answer = browser.get("/login?user=notch").await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    let response = browser.get("/login?user=notch").await;
+    assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
     site.store.heal();
     assert_eq!(browser.get("/login?user=notch").await.status, StatusCode::OK);
 }
@@ -592,27 +590,27 @@ fn one_session(builder: Builder) -> Builder {
     builder.with_sessions().with_session_limit(1, WhenFull::Refuse)
 }
 
-/// Waits until nobody is logged in.
+/// Waits until the user has no session.
 async fn until_there_is_no_session(site: &Site) {
     let begun = std::time::Instant::now();
-    let sessions = async || site.auth.sessions_of(&UserId::from(1)).await.expect("no fault");
+    let sessions = async || site.auth_layer.sessions_of(&UserId::from(1)).await.expect("no fault");
     while !sessions().await.is_empty() {
         assert!(begun.elapsed() < Duration::from_secs(30), "the record of a lost login ends");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-// Faults 6: on a real socket, which the client closes while the handler works.
+// The client closes a real socket while the handler works.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_whose_client_hangs_up_leaves_no_session() {
     for with_upkeep in [false, true] {
         let site = Site::start_with(one_session).await;
-        let upkeep = with_upkeep.then(|| tokio::spawn(site.auth.upkeep()));
+        let upkeep = with_upkeep.then(|| tokio::spawn(site.auth_layer.upkeep()));
         let mut client = tokio::net::TcpStream::connect(site.address).await.unwrap();
         let request = b"GET /log-in-slowly HTTP/1.1\r\nhost: x\r\n\r\n";
         tokio::io::AsyncWriteExt::write_all(&mut client, request).await.unwrap();
         site.gate.reached().await;
-        assert_eq!(site.auth.sessions_of(&UserId::from(1)).await.unwrap().len(), 1);
+        assert_eq!(site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap().len(), 1);
         drop(client);
         until_there_is_no_session(&site).await;
         let mut browser = site.logged_in("user=notch").await;
@@ -623,21 +621,21 @@ async fn a_login_whose_client_hangs_up_leaves_no_session() {
     }
 }
 
-// Faults 6: it can't be known that the response was lost.
+// The layer can't know that the response was lost.
 #[tokio::test]
 async fn a_login_whose_response_is_lost_after_its_head_keeps_nobody_out() {
     let site = Site::start_with(one_session).await;
     for _ in 0..3 {
-        // The response arrives, and nobody reads it.
-        let answer = raw(
+        // The response arrives, and no browser stores its cookies.
+        let response = raw(
             site.address,
             b"GET /login?user=notch HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
         );
-        assert!(answer.await.starts_with("HTTP/1.1 200"));
+        assert!(response.await.starts_with("HTTP/1.1 200"));
     }
     let mut here = site.logged_in("user=notch").await;
-    assert_eq!(site.auth.sessions_of(&UserId::from(1)).await.unwrap().len(), 1);
-    // Once it was used, it is a session like any other, restored or not.
+    assert_eq!(site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap().len(), 1);
+    // Once a session was used, it is like any other, restored or not.
     assert_eq!(name(&mut here).await, "notch");
     assert_eq!(site.browser().get("/login?user=notch").await.status, StatusCode::CONFLICT);
     assert_eq!(name(&mut here).await, "notch");
@@ -648,16 +646,16 @@ async fn a_login_whose_response_is_lost_after_its_head_keeps_nobody_out() {
     assert_eq!(site.browser().get("/login?user=notch").await.status, StatusCode::CONFLICT);
 }
 
-// Faults 6: what is around the layer gives up, or catches a panic; the write may be under way.
+// A service around the layer gives up, or catches a panic. The write may be under way.
 #[tokio::test]
 async fn a_login_whose_request_is_dropped_or_panics_leaves_no_session() {
     use tower::ServiceExt;
     for (case, delay) in [("time-out", 0), ("time-out", 300), ("panic", 0)] {
         let site = Site::start_with(one_session).await;
         site.store.set(Call::Create, Trouble::Delays(Duration::from_millis(delay)));
-        let auth = site.auth.clone();
-        let service = auth.layer(tower::service_fn(move |request: http::Request<String>| {
-            let login = request.extensions().get::<tower_keep::Login<_>>().cloned().unwrap();
+        let auth_layer = site.auth_layer.clone();
+        let service = auth_layer.layer(tower::service_fn(move |request: http::Request<String>| {
+            let login = request.extensions().get::<tower_keep::AuthSession<_>>().cloned().unwrap();
             async move {
                 login.log_in(account("notch")).await.unwrap();
                 if case == "panic" {
@@ -684,15 +682,16 @@ async fn a_new_password_keeps_this_login_whatever_becomes_of_the_others() {
     let mut browser = site.logged_in("user=notch&remember=1").await;
     let mut other = site.logged_in("user=notch&remember=1").await;
     site.store.set(Call::RevokeAll, Trouble::Fails(StoreErrorKind::Unavailable));
-    // Faults 4b: the new password is in force, so this has succeeded and says so.
-    let answer = browser.get("/change-password").await;
-    assert_eq!((answer.status, answer.text().as_str()), (StatusCode::OK, "changed"));
-    assert_eq!(answer.set_cookies().len(), 2, "the stamp has changed, so the old ones are dead");
+    // The new password is in force, so the request has succeeded and says so.
+    let response = browser.get("/change-password").await;
+    assert_eq!((response.status, response.text().as_str()), (StatusCode::OK, "changed"));
+    assert_eq!(response.set_cookies().len(), 2, "the stamp has changed, so the old ones are dead");
     site.store.heal();
     assert_eq!(name(&mut browser).await, "notch");
     assert_eq!(name(&mut other).await, "Anonymous");
     assert_eq!(sessions(&mut browser).await.len(), 2, "dead by the stamp, and still listed");
-    // Nor does it need the next generation, as the cookies before are dead by their stamp.
+    // It does not need the next generation either, because the earlier cookies are invalid by their
+    // security stamp.
     site.store.set_all(Trouble::Fails(StoreErrorKind::Unavailable));
     site.store.heal_call(Call::LoadLogin);
     assert_eq!(browser.get("/change-password").await.text(), "changed");
@@ -706,10 +705,10 @@ async fn a_new_password_keeps_this_login_whatever_becomes_of_the_others() {
 async fn a_login_over_a_login_leaves_exactly_one_session() {
     let site = Site::with_records().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
-    // Two forms sent at once.
+    // Two forms are sent at the same time.
     let (mut one, mut other) = (copy_of(&site, &browser), copy_of(&site, &browser));
     tokio::join!(one.get("/login?user=notch&remember=1"), other.get("/login?user=notch"));
-    assert_eq!(site.auth.sessions_of(&UserId::from(1)).await.unwrap().len(), 1);
+    assert_eq!(site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap().len(), 1);
     let names = [name(&mut one).await, name(&mut other).await];
     assert!(names == ["notch", "Anonymous"] || names == ["Anonymous", "notch"], "{names:?}");
     browser.get("/login?user=steve").await;
@@ -752,7 +751,7 @@ async fn the_store_is_asked_no_more_than_it_must() {
         browser.get(path).await;
         site.store.take_calls()
     };
-    // 32: a crawl writes nothing.
+    // An anonymous crawl makes no calls.
     for path in ["/hello", "/username", "/secret", "/sensitive", "/next", "/sessions", "/logout"] {
         assert_eq!(calls(&mut nobody, path).await, [], "{path}");
     }
@@ -785,47 +784,47 @@ async fn the_use_of_a_session_is_noted_once_an_interval() {
     assert_eq!(touches(&mut browser).await, 0);
     site.advance(1);
     assert_eq!([touches(&mut browser).await, touches(&mut browser).await], [1, 0]);
-    let seen = site.auth.sessions_of(&UserId::from(1)).await.unwrap()[0].last_seen();
+    let seen = site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap()[0].last_seen();
     assert_eq!(seen, site.clock.now());
 
-    // Where somebody drives the upkeep, no request waits for it.
-    let upkeep = tokio::spawn(site.auth.upkeep());
+    // While the upkeep runs, no request waits for the write.
+    let upkeep = tokio::spawn(site.auth_layer.upkeep());
     tokio::task::yield_now().await;
     site.advance(100);
     site.store.set(Call::Touch, Trouble::Fails(StoreErrorKind::Unavailable));
     assert_eq!([touches(&mut browser).await, touches(&mut browser).await], [0, 0]);
-    // While the store is down the note waits; then it arrives, once.
-    assert!(site.auth.flush().await.is_err());
+    // While the store is down, the note waits. Then it is written once.
+    assert!(site.auth_layer.flush().await.is_err());
     site.store.heal();
     site.store.take_calls();
-    site.auth.flush().await.unwrap();
-    site.auth.flush().await.unwrap();
+    site.auth_layer.flush().await.unwrap();
+    site.auth_layer.flush().await.unwrap();
     assert_eq!(site.store.take_calls(), [Call::Touch]);
-    let seen = site.auth.sessions_of(&UserId::from(1)).await.unwrap()[0].last_seen();
+    let seen = site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap()[0].last_seen();
     assert_eq!(seen, site.clock.now());
-    // And without anybody's asking.
+    // The upkeep also writes without a call of `flush`.
     site.advance(100);
     assert_eq!(touches(&mut browser).await, 0);
     let mut seen = None;
     for _ in 0..200 {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        seen = Some(site.auth.sessions_of(&UserId::from(1)).await.unwrap()[0].last_seen());
+        seen = Some(site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap()[0].last_seen());
         if seen == Some(site.clock.now()) {
             break;
         }
     }
     assert_eq!(seen, Some(site.clock.now()));
-    // Notes that don't arrive make requests write their own: nobody's session expires in use
-    // because the store takes no writes and nobody hears of it.
+    // If notes can't be written, requests write their own. Otherwise a session in use would expire
+    // because the store takes no writes, and nobody would notice.
     site.store.set(Call::Touch, Trouble::Fails(StoreErrorKind::Unavailable));
     site.advance(100);
     assert_eq!(touches(&mut browser).await, 0);
-    assert!(site.auth.flush().await.is_err());
+    assert!(site.auth_layer.flush().await.is_err());
     assert_eq!(browser.get("/secret").await.status, StatusCode::SERVICE_UNAVAILABLE);
     site.store.heal();
     assert_eq!(browser.get("/secret").await.status, StatusCode::OK);
-    site.auth.flush().await.unwrap();
-    // Once nobody drives it any more, requests write their own.
+    site.auth_layer.flush().await.unwrap();
+    // Once the upkeep no longer runs, requests write their own notes.
     upkeep.abort();
     let _ = upkeep.await;
     site.advance(100);
@@ -843,11 +842,11 @@ async fn expired_sessions_are_purged_after_the_clocks_may_differ() {
     }
     let mut remembered = site.logged_in("user=notch&remember=1").await;
     site.advance(1_000 + 299);
-    assert_eq!(site.auth.purge(100).await.unwrap(), 0);
+    assert_eq!(site.auth_layer.purge(100).await.unwrap(), 0);
     site.advance(1);
     let expected = if drops_by_itself() { [0, 0] } else { [3, 2] };
-    assert_eq!(site.auth.purge(3).await.unwrap(), expected[0]);
-    assert_eq!(site.auth.purge(100).await.unwrap(), expected[1]);
+    assert_eq!(site.auth_layer.purge(3).await.unwrap(), expected[0]);
+    assert_eq!(site.auth_layer.purge(100).await.unwrap(), expected[1]);
     assert_eq!(name(&mut remembered).await, "notch");
 }
 
@@ -855,18 +854,18 @@ async fn expired_sessions_are_purged_after_the_clocks_may_differ() {
 async fn users_and_sessions_can_be_in_two_stores() {
     let (users, records) = (MemoryStore::new(), MemorySessions::new());
     users.insert(&account("notch")).await.unwrap();
-    let auth = LoginLayer::builder(users.clone(), Keys::new(KEY))
+    let auth_layer = LoginLayer::builder(users.clone(), Keys::new(KEY))
         .with_sessions_in(records)
         .build()
         .unwrap();
     let page = tower::service_fn(|_: http::Request<String>| async {
         Ok::<_, std::convert::Infallible>(http::Response::new("members only".to_owned()))
     });
-    let site = auth.layer(tower::Layer::layer(&auth.require_login(), page));
+    let site = auth_layer.layer(tower::Layer::layer(&auth_layer.require_login(), page));
     let mut client = tower_keep_testkit::client::Client::new(site);
-    client.log_in(&auth, account("notch")).await.unwrap();
+    client.log_in(&auth_layer, account("notch")).await.unwrap();
     assert_eq!(client.get("/").await.text(), "members only");
-    auth.end_all_sessions_of(&UserId::from(1)).await.unwrap();
+    auth_layer.end_all_sessions_of(&UserId::from(1)).await.unwrap();
     assert_eq!(client.get("/").await.status, StatusCode::UNAUTHORIZED);
 }
 
@@ -875,11 +874,11 @@ async fn without_records_lists_and_ends_are_errors_that_name_the_mend() {
     let site = Site::start().await.without_records().await;
     let mut browser = site.logged_in("user=notch").await;
     for path in ["/sessions", "/end-session?session=x", "/end-others", "/end-all"] {
-        let answer = browser.get(path).await;
-        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
+        let response = browser.get(path).await;
+        assert_eq!(response.status, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
     }
-    let fault = site.auth.end_all_sessions_of(&UserId::from(1)).await.unwrap_err();
-    assert_eq!(fault.kind(), FaultKind::NoSessions);
+    let fault = site.auth_layer.end_all_sessions_of(&UserId::from(1)).await.unwrap_err();
+    assert_eq!(fault.kind(), AuthErrorKind::NoSessions);
     assert!(fault.to_string().contains("with_sessions"), "{fault}");
     assert_eq!(name(&mut browser).await, "notch");
 }
@@ -893,7 +892,7 @@ async fn a_store_that_was_set_back_is_noticed_and_ends_nobodys_session() {
     let before = site.store.inner().list(&UserId::from(1), now(&site), 1).await.unwrap();
     browser.close_browser();
     assert_eq!(name(&mut browser).await, "notch");
-    // Another site with the keys and the clock of this one, and the record as it was before.
+    // Another site has the keys and the clock of this one, and the record as it was before.
     let store = new_store().await;
     let (record, ended_until) = (&*before[0], before[0].expires);
     let login = NewLogin { record, replacing: &[], ended_until, limit: None };
@@ -901,8 +900,8 @@ async fn a_store_that_was_set_back_is_noticed_and_ends_nobodys_session() {
     let backup = site.with_records_in(store).await;
     let mut ahead = copy_of(&backup, &browser);
     ahead.close_browser();
-    let answer = ahead.get("/username").await;
-    assert_eq!((answer.text().as_str(), answer.set_cookies().len()), ("Anonymous", 0));
+    let response = ahead.get("/username").await;
+    assert_eq!((response.text().as_str(), response.set_cookies().len()), ("Anonymous", 0));
     assert_eq!(backup.events.take(), ["store_rolled_back of 1"]);
 }
 
@@ -916,8 +915,8 @@ async fn a_cookie_that_does_not_fit_its_record_counts_for_nothing() {
     let login = NewLogin { record, replacing: &[], ended_until: record.expires, limit: None };
     store.inner().create(&login).await.unwrap();
     let other = site.with_records_in(store).await;
-    let answer = copy_of(&other, &browser).get("/username").await;
-    assert_eq!((answer.text().as_str(), answer.set_cookies().len()), ("Anonymous", 0));
+    let response = copy_of(&other, &browser).get("/username").await;
+    assert_eq!((response.text().as_str(), response.set_cookies().len()), ("Anonymous", 0));
     assert_eq!(other.events.take(), ["wrong_verifier of 1"]);
 }
 
@@ -937,6 +936,6 @@ async fn the_builder_can_be_given_any_settings_after_sessions() {
     site.advance(11);
     assert_eq!(name(&mut copy_of(&site, &thief)).await, "Anonymous");
     browser.get("/login?user=notch").await;
-    let notice = browser.get("/notice").await.text();
-    assert_eq!(notice, "Replayed warning Somebody used an old cookie.");
+    let flash = browser.get("/take-flash").await.text();
+    assert_eq!(flash, "Replayed warning Somebody used an old cookie.");
 }

@@ -1,9 +1,11 @@
-//! Bad settings get a clear answer when the layer is built.
+//! Bad settings cause a clear error when the layer is built.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_keep::{Account, BuildError, CookieError, CookieSettings, Keys, LoginLayer};
+use tower_keep::cookie::{CookieError, CookieSettings};
+use tower_keep::error::BuildError;
+use tower_keep::{Account, Keys, LoginLayer};
 use tower_keep_memory::MemoryStore;
 use tower_keep_tests::{Builder, KEY, WatchedStore};
 
@@ -13,7 +15,6 @@ fn refused(configure: impl FnOnce(Builder) -> Builder) -> BuildError {
     configure(builder).build().expect_err("settings that can't work")
 }
 
-// 17
 #[test]
 fn a_layer_with_a_bad_key_is_not_built() {
     for key in
@@ -49,10 +50,10 @@ fn settings_that_disagree_or_make_no_sense_are_refused() {
         BuildError::Cookie(CookieError::HostPrefix { name: "__Host-a".into() })
     );
     assert_eq!(
-        refused(|builder| builder.with_remember_cookie(cookie().with_name("__Host-keep"))),
-        BuildError::SameCookieName { name: "__Host-keep".into() }
+        refused(|builder| builder.with_remember_cookie(cookie().with_name("__Host-Http-keep"))),
+        BuildError::SameCookieName { name: "__Host-Http-keep".into() }
     );
-    for area in ["a b", "remember", "visit", "a-remember", "é"] {
+    for area in ["a b", "remember", "flash", "a-remember", "é"] {
         let expected = BuildError::Area { area: area.into() };
         assert_eq!(refused(|builder| builder.with_area(area)), expected);
     }
@@ -77,18 +78,18 @@ fn settings_that_disagree_or_make_no_sense_are_refused() {
     );
     assert_eq!(
         refused(|builder| builder.with_login_message("x".repeat(257))),
-        BuildError::NoticeTooLong { length: 257 }
+        BuildError::FlashTooLong { length: 257 }
     );
 }
 
 #[test]
-fn every_error_names_the_mend() {
-    for (error, mend) in [
+fn every_error_says_what_to_do() {
+    for (error, fix) in [
         (refused(|builder| builder.with_login_page("login")).to_string(), "/login"),
         (refused(|builder| builder.with_trusted_proxies(["x"])).to_string(), "10.0.0.0/8"),
         (refused(|builder| builder.with_public_origin("x")).to_string(), "https://example.org"),
         (refused(|builder| builder.with_home_page("x")).to_string(), "such as `/`"),
     ] {
-        assert!(error.contains(mend), "{error}");
+        assert!(error.contains(fix), "{error}");
     }
 }

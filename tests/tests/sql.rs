@@ -1,5 +1,6 @@
-//! What the SQL adapters do alike: the application's own users, the checks at the start, migrations,
-//! names, faults, secrets. Each test runs on PostgreSQL, on MySQL or MariaDB, and on SQLite.
+//! What the SQL adapters have in common: the application's own users, the checks at the start,
+//! migrations, names, errors, secrets. Each test runs on PostgreSQL, on MySQL or MariaDB, and on
+//! SQLite.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -10,8 +11,8 @@ use std::time::{Duration, Instant};
 use sqlx::{FromRow, Pool};
 use tower_keep_core::{
     Account, AuthUser, Creation, LoginStore, MOST_AT_ONCE, NewLogin, SessionKey, SessionLimit,
-    SessionRecord, SessionStore, StoreError, StoreErrorKind, Timestamp, UserDirectory, UserFinder,
-    UserId, UserStore, WhenFull,
+    SessionRecord, SessionStore, StoreError, StoreErrorKind, Timestamp, UserDirectory, UserId,
+    UserLookup, UserStore, WhenFull,
 };
 use tower_keep_mysql::MySqlDialect;
 use tower_keep_postgres::PostgresDialect;
@@ -23,23 +24,24 @@ use uuid::Uuid;
 
 /// A database that the tests run on.
 trait Tested: Dialect {
-    /// Where it is; for SQLite a new file.
+    /// Returns its URL; for SQLite, the URL of a new file.
     fn url() -> String;
 
     async fn run(pool: &Pool<Self::Database>, sql: &str);
 
     async fn number(pool: &Pool<Self::Database>, sql: &str) -> i64;
 
-    /// How a column of UUIDs is declared, and one written.
+    /// The type of a column of UUIDs.
     const UUID: &'static str;
+    /// Returns a literal of this UUID.
     fn uuid(uuid: Uuid) -> String;
 
-    /// How bytes are written in a statement.
+    /// Returns a literal of these bytes.
     fn bytes(hex: &str) -> String {
         if Self::NAME == "postgres" { format!("'\\x{hex}'") } else { format!("x'{hex}'") }
     }
 
-    /// Gives the column `created` another type.
+    /// Returns the statement that gives the column `created` another type.
     fn retype(table: &str, length: u32) -> String {
         let column = format!("created VARCHAR({length})");
         match Self::NAME {
@@ -53,7 +55,7 @@ trait Tested: Dialect {
         }
     }
 
-    /// How a column of texts is declared that may be a key.
+    /// The type of a text column that may be a key.
     const TEXT: &'static str;
 }
 
@@ -97,7 +99,7 @@ tested!(SqliteDialect, new_file(), "BLOB", "TEXT", |id| format!("x'{}'", id.simp
 
 fn new_file() -> String {
     let file = format!("{}/{}.db", env!("CARGO_TARGET_TMPDIR"), prefix());
-    // What an earlier process with this number has left.
+    // An earlier process with the same id may have left these files.
     for file in [file.clone(), format!("{file}-wal"), format!("{file}-shm")] {
         let _ = std::fs::remove_file(file);
     }
@@ -118,7 +120,8 @@ fn builder<D: Tested>() -> SqlStoreBuilder<D> {
     builder.with_table_prefix(prefix()).migrate()
 }
 
-/// A store of other tables in the same database, whose users are to be told.
+/// Returns the builder of a store with other tables in the same database. The caller sets its
+/// users.
 fn beside<D: Tested>(store: &SqlStore<D>) -> SqlStoreBuilder<D> {
     let builder = SqlStore::builder_on(store.pool().clone()).with_timeout(Duration::from_secs(20));
     builder.with_table_prefix(prefix()).migrate()
@@ -152,10 +155,10 @@ on_each! {
     own_users_have_ids_of_every_type
     sessions_are_kept_beside_own_users
     what_own_users_lack_is_an_error_at_the_start
-    tables_that_are_missing_or_newer_are_an_error_that_names_the_mend
+    missing_older_or_newer_tables_are_an_error_that_says_what_to_do
     several_nodes_migrate_at_once
     the_first_version_is_brought_up_to_date_and_keeps_everyone_logged_in
-    names_are_the_applications_to_choose
+    the_application_chooses_the_table_prefix
     no_error_shows_the_password
     a_pool_without_a_free_connection_is_unavailable_in_time
     no_error_shows_what_is_stored
@@ -166,7 +169,7 @@ on_each! {
     a_dropped_call_leaves_its_connection_usable
 }
 
-/// Everything that an error says, for whoever reads the log.
+/// Returns everything that an error and its sources say, as a log may show it.
 fn said(error: &StoreError) -> String {
     let mut said = format!("{error} {error:?}");
     let mut source = error.source();
@@ -177,12 +180,12 @@ fn said(error: &StoreError) -> String {
     said
 }
 
-/// A user of the application's own type, whose id is of this one.
+/// A user of the application's own type, with an id of type `I`.
 #[derive(Clone, Debug, FromRow, PartialEq)]
 struct Member<I> {
     id: I,
     email: String,
-    /// As Flask calls it; not a column of ours.
+    /// A column of the application, named as in Flask. It is not one of our columns.
     created: Option<String>,
 }
 
@@ -191,12 +194,12 @@ impl<I: ToString + Send + Sync + 'static> AuthUser for Member<I> {
         self.id.to_string().into()
     }
 
-    fn stamp(&self) -> Cow<'_, [u8]> {
+    fn security_stamp(&self) -> Cow<'_, [u8]> {
         self.email.as_bytes().into()
     }
 }
 
-/// A table with two members, the ids in the database's words; its name.
+/// Creates a table with two members, whose ids are given as literals, and returns its name.
 async fn members<D: Tested>(pool: &Pool<D::Database>, id: &str, ids: [&str; 2]) -> String {
     let table = format!("member{}_{}", std::process::id(), number());
     let text = D::TEXT;
@@ -211,7 +214,7 @@ async fn members<D: Tested>(pool: &Pool<D::Database>, id: &str, ids: [&str; 2]) 
     table
 }
 
-/// The two SELECTs of a table.
+/// Returns the two SELECTs of a table.
 fn selects<D: Tested>(table: &str) -> [String; 2] {
     ["id", "email"].map(|column| {
         let parameter = D::placeholder(1);
@@ -245,7 +248,7 @@ where
     check_ids::<D, String>(D::TEXT, texts.clone().map(|id| format!("'{id}'")), texts).await;
 }
 
-/// A type of ids that a database knows.
+/// A type of ids that a database supports.
 trait OwnId<D: Tested>: Clone + Debug + PartialEq + ToString + Send + Sync + Unpin + 'static {
     async fn store(
         builder: SqlStoreBuilder<D>,
@@ -258,9 +261,9 @@ macro_rules! own_ids {
         impl OwnId<$dialect> for $id {
             async fn store(
                 builder: SqlStoreBuilder<$dialect>,
-                [by_id, by_login]: [String; 2],
+                [by_id, by_login_name]: [String; 2],
             ) -> Result<SqlStore<$dialect, Member<Self>>, StoreError> {
-                builder.with_users::<Member<Self>, Self>(by_id, by_login).build().await
+                builder.with_users::<Member<Self>, Self>(by_id, by_login_name).build().await
             }
         }
     )*)*};
@@ -285,20 +288,20 @@ async fn check_ids<D: Tested, I: OwnId<D>>(column: &str, words: [String; 2], ids
         let id = member(index).id();
         let found = store.by_id(&id).await.expect("no fault");
         assert_eq!(found.as_deref(), Some(&member(index)), "{column}");
-        let named = store.by_login(&member(index).email).await.expect("no fault");
+        let named = store.by_login_name(&member(index).email).await.expect("no fault");
         assert_eq!(named.as_deref(), Some(&member(index)), "{column}");
         let record = begin(&store, &id).await;
         let other = member(1 - index).id();
-        for likely in [Some(&id), None, Some(&other), Some(&"a\0b".into()), Some(&"x".into())] {
-            let login = store.load_login(&record.key, likely).await.expect("no fault");
+        for user_hint in [Some(&id), None, Some(&other), Some(&"a\0b".into()), Some(&"x".into())] {
+            let login = store.load_login(&record.key, user_hint).await.expect("no fault");
             let login = login.expect("a login");
-            assert_eq!(login.user.as_deref(), Some(&member(index)), "{column} {likely:?}");
-            assert_eq!(*login.record, record, "{column} {likely:?}");
-            let unknown = store.load_login(&SessionKey::new([9; 32]), likely).await;
-            assert!(unknown.expect("no fault").is_none(), "{column} {likely:?}");
+            assert_eq!(login.user.as_deref(), Some(&member(index)), "{column} {user_hint:?}");
+            assert_eq!(*login.record, record, "{column} {user_hint:?}");
+            let unknown = store.load_login(&SessionKey::new([9; 32]), user_hint).await;
+            assert!(unknown.expect("no fault").is_none(), "{column} {user_hint:?}");
         }
     }
-    // What can't be an id, or is one written otherwise, is nobody.
+    // A text that can't be an id, or that is another notation of one, finds no user.
     let first = ids[0].to_string();
     let huge = "9".repeat(40);
     let long = "x".repeat(70_000);
@@ -323,12 +326,12 @@ async fn check_ids<D: Tested, I: OwnId<D>>(column: &str, words: [String; 2], ids
     for id in odd.into_iter().filter(|id| *id != first) {
         assert_eq!(store.by_id(&id.into()).await.expect("no fault"), None, "{column} {id:?}");
     }
-    assert_eq!(store.by_login("a\0b").await.expect("no fault"), None);
-    // A user who is gone leaves the record.
+    assert_eq!(store.by_login_name("a\0b").await.expect("no fault"), None);
+    // If a user is deleted, the record remains.
     let record = begin(&store, &member(0).id()).await;
     D::run(plain.pool(), &format!("DELETE FROM {table}")).await;
-    for likely in [Some(&record.user), None] {
-        let login = store.load_login(&record.key, likely).await.expect("no fault");
+    for user_hint in [Some(&record.user), None] {
+        let login = store.load_login(&record.key, user_hint).await.expect("no fault");
         assert_eq!(login.expect("a login").user, None);
     }
 }
@@ -382,7 +385,7 @@ where
     i64::store(own, semicolons).await.expect("a semicolon at the end does no harm");
 }
 
-async fn tables_that_are_missing_or_newer_are_an_error_that_names_the_mend<D: Tested>() {
+async fn missing_older_or_newer_tables_are_an_error_that_says_what_to_do<D: Tested>() {
     let (url, prefix) = (D::url(), prefix());
     let builder = || SqlStore::<D>::builder(url.clone()).with_table_prefix(prefix.clone());
     let error = builder().build().await.expect_err("there are no tables");
@@ -423,7 +426,7 @@ async fn the_first_version_is_brought_up_to_date_and_keeps_everyone_logged_in<D:
     let pool = builder::<D>().build().await.expect("a database").pool().clone();
     D::run(&pool, &D::MIGRATIONS[0].replace("keep_", &prefix)).await;
     let insert = format!(
-        "INSERT INTO {prefix}users (id, login, password_hash, active, stamp) \
+        "INSERT INTO {prefix}users (id, login_name, password_hash, active, security_stamp) \
          VALUES ('1', 'ada', 'hash', TRUE, {stamp})",
         stamp = D::bytes("AB"),
     );
@@ -431,7 +434,7 @@ async fn the_first_version_is_brought_up_to_date_and_keeps_everyone_logged_in<D:
     let insert = format!(
         "INSERT INTO {prefix}sessions (session_key, user_id, generation, rotated_at, seen_at, salt, \
          created, session_started, last_seen, remember_expires, remember_seconds, expires, address, \
-         user_agent, method, ended_at, end_reason, successor, told) VALUES \
+         user_agent, method, ended_at, end_reason, successor, notified) VALUES \
          ({key}, '1', 3, 1600000100, NULL, {salt}, 1600000000, 1600000100, 1600000200, 4000000000, \
          86400, 4000000000, '192.0.2.7', 'Test/1.0', 'password', NULL, NULL, NULL, FALSE)",
         key = D::bytes(&"07".repeat(32)),
@@ -442,7 +445,7 @@ async fn the_first_version_is_brought_up_to_date_and_keeps_everyone_logged_in<D:
     let store = builder.build().await.expect("the newest version");
     let login = store.load_login(&SessionKey::new([7; 32]), None).await.expect("no fault");
     let login = login.expect("she is logged in");
-    let account = Account::new(1, "ada", "hash").with_stamp([0xAB]);
+    let account = Account::new(1, "ada", "hash").with_security_stamp([0xAB]);
     assert_eq!(login.user.as_deref(), Some(&account));
     let expected = SessionRecord {
         key: SessionKey::new([7; 32]),
@@ -465,7 +468,7 @@ async fn the_first_version_is_brought_up_to_date_and_keeps_everyone_logged_in<D:
     assert_eq!(*login.record, expected);
 }
 
-async fn names_are_the_applications_to_choose<D: Tested>() {
+async fn the_application_chooses_the_table_prefix<D: Tested>() {
     let url = D::url();
     let open = |prefix: String| {
         let builder = SqlStore::<D>::builder(url.clone()).with_table_prefix(prefix);
@@ -575,14 +578,14 @@ where
         let found = store.load_login(&record.key, Some(&record.user)).await.expect("no fault");
         assert!(found.expect("a login").user.is_some());
         assert!(store.by_id(&1.into()).await.expect("no fault").is_some());
-        assert!(store.by_login("ada").await.expect("no fault").is_some());
-        // By another connection, as the application's migrations would.
+        assert!(store.by_login_name("ada").await.expect("no fault").is_some());
+        // This runs on another connection, as the application's migrations would.
         let add = format!("ALTER TABLE {table} ADD COLUMN more{number} INTEGER");
         D::run(plain.pool(), &add).await;
     }
 }
 
-/// However many connections have prepared their statements for the column as it was.
+/// This holds however many connections have prepared their statements for the old type.
 async fn nobody_notices_that_a_column_gets_another_type<D: Tested>()
 where
     i64: OwnId<D>,
@@ -600,12 +603,12 @@ where
         let found = store.load_login(&record.key, Some(&record.user)).await.expect("no fault");
         assert!(found.expect("a login").user.is_some());
         assert!(store.by_id(&1.into()).await.expect("no fault").is_some());
-        assert!(store.by_login("ada").await.expect("no fault").is_some());
+        assert!(store.by_login_name("ada").await.expect("no fault").is_some());
     };
     for length in 301..304 {
         futures_util::future::join_all((0..CONNECTIONS * 4).map(|_| ask())).await;
         D::run(plain.pool(), &D::retype(&table, length)).await;
-        // One who meets all of them, and many at once.
+        // First one task uses all of these connections, then many tasks do so at the same time.
         ask().await;
         futures_util::future::join_all((0..CONNECTIONS * 4).map(|_| ask())).await;
     }
@@ -619,7 +622,7 @@ async fn rows_that_cannot_be_read_are_corrupt<D: Tested>() {
         "generation = -1",
         "expires = 5000000000",
         "address = 'nowhere'",
-        "ended_at = 1, end_reason = 'whim'",
+        "ended_at = 1, end_reason = 'A whim'",
         "ended_at = 1",
     ];
     for broken in broken {
@@ -645,7 +648,7 @@ async fn a_dropped_call_leaves_its_connection_usable<D: Tested>() {
         let login = NewLogin { record: &record, replacing: &[], ended_until, limit: None };
         let create = store.create(&login);
         let _ = tokio::time::timeout(Duration::from_micros(micros), create).await;
-        // Written by a call of its own, and there afterwards: no transaction was left open.
+        // Another call writes, and its row is there afterwards: no transaction was left open.
         let account = Account::new(micros, format!("user{micros}"), "");
         store.insert(&account).await.expect("the only connection works");
         let found = witness.by_id(account.id()).await.expect("no fault");

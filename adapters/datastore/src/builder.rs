@@ -18,8 +18,8 @@ use tower_keep_core::{Account, AuthUser, StoreError, UserId};
 
 use crate::client::Client;
 use crate::connect::{Access, ServiceAccountKey, channel, unknown_project};
-use crate::error::Fault;
-use crate::keys::{Keys, is_name};
+use crate::error::Error;
+use crate::keys::{EntityKeys, is_name};
 use crate::mapping::{Accounts, Mapping, Serde, Users};
 use crate::place::{self, Place};
 use crate::record::Expiry;
@@ -30,14 +30,14 @@ use crate::{DatastoreStore, PathElement, UserKeys};
 const TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 const MOST_WAITING: usize = 4_096;
-/// The longest kind, prefix or property: with room for what is added to it, in bytes.
+/// The longest kind, prefix or property name, in bytes. It leaves room for what is added to it.
 const LONGEST_SETTING: usize = 250;
-/// The largest answer, in bytes. Google's have some 10 MiB at most.
+/// The largest response, in bytes. Google's have about 10 MiB at most.
 const LARGEST_ANSWER: usize = 64 << 20;
 
 /// Opens a store.
 ///
-/// [`build`](Self::build) asks the service once, so that what is wrong shows at the start.
+/// [`build`](Self::build) makes one call to the service, so that wrong settings show at startup.
 #[must_use = "a builder does nothing until `build()`"]
 pub struct DatastoreStoreBuilder<U = Account> {
     settings: Settings,
@@ -45,10 +45,10 @@ pub struct DatastoreStoreBuilder<U = Account> {
     login_name: fn(&U) -> &str,
 }
 
-/// Makes a mapping; it takes the login name's property.
+/// Creates a mapping. The argument is the name of the property that holds the login name.
 type Make<U> = fn(&str) -> Box<dyn Mapping<U>>;
 
-/// All that does not depend on the type of users.
+/// All settings that do not depend on the user type.
 #[derive(Clone)]
 struct Settings {
     url: String,
@@ -79,19 +79,23 @@ impl<U> fmt::Debug for DatastoreStoreBuilder<U> {
 }
 
 impl DatastoreStore {
-    /// A store in the project, namespace and database of this URL:
+    /// Creates a builder for a store in the project, namespace and database of this URL:
     /// `datastore://PROJECT/NAMESPACE?database=DATABASE`.
     ///
-    /// Each may be left away. Without a project it is that of the service account's key that is
-    /// [given here](DatastoreStoreBuilder::with_service_account_file), otherwise of `DATASTORE_PROJECT_ID`, of
-    /// `GOOGLE_CLOUD_PROJECT` (or `GCP_PROJECT`, `PROJECT_ID`, `GCP_PROJECT_ID`), of the credentials' file, or of the
-    /// metadata server. An emulator takes that of the first two variables.
+    /// Each part may be left out. Without a project in the URL, the store uses the first of these
+    /// that is set: the project of the service account's key that is [given
+    /// here](DatastoreStoreBuilder::with_service_account_file), `DATASTORE_PROJECT_ID`,
+    /// `GOOGLE_CLOUD_PROJECT` (or `GCP_PROJECT`, `PROJECT_ID`, `GCP_PROJECT_ID`), the project of
+    /// the credentials file, or that of the metadata server. With an emulator, only the first two
+    /// variables count.
     ///
-    /// With `DATASTORE_EMULATOR_HOST` set (`localhost:8081`), it is that emulator, without credentials.
-    /// Otherwise credentials are found as all of Google's libraries do
-    /// ([application default credentials](https://cloud.google.com/docs/authentication/application-default-credentials)):
-    /// the file that `GOOGLE_APPLICATION_CREDENTIALS` names, that of `gcloud auth application-default
-    /// login`, or the metadata server of the machine (Compute Engine, Cloud Run, GKE).
+    /// If `DATASTORE_EMULATOR_HOST` is set (`localhost:8081`), the store uses that emulator,
+    /// without credentials. Otherwise it finds credentials as all of Google's libraries do
+    /// ([application default
+    /// credentials](https://cloud.google.com/docs/authentication/application-default-credentials)):
+    /// in the file that `GOOGLE_APPLICATION_CREDENTIALS` names, in that of
+    /// `gcloud auth application-default login`, or at the metadata server of the machine (Compute
+    /// Engine, Cloud Run, GKE).
     ///
     /// ```no_run
     /// use tower_keep_datastore::DatastoreStore;
@@ -117,21 +121,21 @@ impl DatastoreStore {
                 access: Access::default(),
             },
             mapping: |login| Box::new(Accounts { login: login.to_owned() }),
-            login_name: |account: &Account| account.login(),
+            login_name: |account: &Account| account.login_name(),
         }
     }
 }
 
 impl<U: AuthUser> DatastoreStoreBuilder<U> {
-    /// Users of the application's own type, whose fields are the entity's properties;
-    /// `login_name` says what they log in with.
+    /// Sets the application's own user type, whose fields are the entity's properties. `login_name`
+    /// returns the name that a user logs in with.
     ///
-    /// The key's id is read into the field [`id`](Self::with_id_field): an `i64` or a `String`, or the like. It
-    /// is not written as a property. The login name is the property
-    /// [`username`](Self::with_login_property), compared byte for byte.
+    /// The key's id is read into the field [`id`](Self::with_id_field), which is an `i64`, a
+    /// `String` or the like. It is not written as a property. The login name is the property
+    /// [`username`](Self::with_login_property), which is compared byte for byte.
     ///
-    /// [`modify`](tower_keep_core::UserDirectory::modify) reads, changes and writes in one transaction, so that
-    /// of two changes at once none is lost.
+    /// [`modify`](tower_keep_core::UserDirectory::modify) writes only over the entity that it has
+    /// read, so no concurrent change is lost.
     ///
     /// ```no_run
     /// use std::borrow::Cow;
@@ -156,7 +160,7 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     ///     fn is_active(&self) -> bool {
     ///         !self.banned
     ///     }
-    ///     fn stamp(&self) -> Cow<'_, [u8]> {
+    ///     fn security_stamp(&self) -> Cow<'_, [u8]> {
     ///         Cow::Borrowed(self.password_hash.as_bytes())
     ///     }
     /// }
@@ -178,34 +182,37 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
         DatastoreStoreBuilder { settings: self.settings, mapping, login_name }
     }
 
-    /// The kind of users' entities; `User` unless told otherwise.
+    /// Sets the kind of the users' entities; `User` by default.
     pub fn with_kind(mut self, kind: impl Into<String>) -> Self {
         self.settings.user_kind = kind.into();
         self
     }
 
-    /// The property that holds the login name; `username` unless told otherwise. It has to be indexed; users whose
-    /// own is not are not found by it.
+    /// Sets the property that holds the login name; `username` by default. It has to be indexed: a
+    /// user whose property is not indexed is not found by it.
     pub fn with_login_property(mut self, property: impl Into<String>) -> Self {
         self.settings.login_property = property.into();
         self
     }
 
-    /// What names a user's entity; the key's id or name unless told otherwise.
+    /// Sets what identifies a user's entity; the key's id or name by default.
     pub fn with_user_keys(mut self, keys: UserKeys) -> Self {
         self.settings.user_keys = keys;
         self
     }
 
-    /// The field of the application's user type that the key's id is read into, as serde names it; `id` unless
-    /// told otherwise. A property of that name is neither read nor written: where entities have a property `id` of
-    /// their own that the type is to have, let this be a name that is no property's.
+    /// Sets the field of the application's user type that the key's id is read into, by its serde
+    /// name; `id` by default.
+    ///
+    /// A property of that name is neither read nor written. If the entities have a property `id`
+    /// that the type has to read, choose a name that no property has.
     pub fn with_id_field(mut self, field: impl Into<String>) -> Self {
         self.settings.id_field = field.into();
         self
     }
 
-    /// What the keys of users begin with, for users who are below another entity. Only they are found.
+    /// Sets the ancestors of the users' keys, for users that are below another entity. Only users
+    /// with these ancestors are found.
     ///
     /// ```
     /// # use tower_keep_datastore::{DatastoreStore, PathElement};
@@ -217,12 +224,15 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
         self
     }
 
-    /// More properties that are excluded from indexes when they are first written, besides `password_hash` (and
-    /// `stamp` and `stamped_hash` of an [`Account`]): the hash of a password, whatever it is called, should be one. A
-    /// property that is there keeps its own setting.
+    /// Adds properties that are excluded from indexes when they are first written.
     ///
-    /// An index costs storage and a part of each write, and what is indexed can be queried. An embedded entity is
-    /// excluded as a whole. Texts and blobs of more than 1,500 bytes are always excluded.
+    /// By default these are `password_hash`, and for an [`Account`] also `security_stamp` and
+    /// `stamped_hash`. If the password hash has another name, it should be added. A property that
+    /// is already stored keeps its own setting.
+    ///
+    /// An index costs storage and a part of each write, and what is indexed can be queried. An
+    /// embedded entity is excluded as a whole. Texts and blobs of more than 1,500 bytes are always
+    /// excluded.
     pub fn add_unindexed<P: Into<String>>(
         mut self,
         properties: impl IntoIterator<Item = P>,
@@ -231,78 +241,84 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
         self
     }
 
-    /// What the names of this store's own kinds begin with; `Keep` unless told otherwise: `KeepSession_User`,
+    /// Sets the prefix of this store's own kinds; `Keep` by default: `KeepSession_User`,
     /// `KeepLogins_User`, and `KeepIndex_User.username`.
     pub fn with_kind_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.settings.prefix = prefix.into();
         self
     }
 
-    /// The database deletes expired sessions itself, by a time-to-live policy:
+    /// Leaves the deletion of expired sessions to the database, by its time-to-live policies:
     ///
     /// ```text
     /// gcloud firestore fields ttls update expire_at --collection-group=KeepSession_User --enable-ttl
     /// gcloud firestore fields ttls update expire_at --collection-group=KeepLogins_User --enable-ttl
     /// ```
     ///
-    /// (With `--project`, and `--database` for a named one; a policy covers all namespaces; another
-    /// [kind](Self::with_kind) or [prefix](Self::with_kind_prefix) has other groups.) The property is not indexed then, which makes writes
-    /// cheaper and spares a [hotspot](https://cloud.google.com/datastore/docs/best-practices), and
-    /// `purge` has only those to remove that ended together. Switch the policy on first: without it, as on an emulator, sessions stay for
-    /// good, and `purge` does not find those that were written meanwhile.
+    /// Add `--project`, and `--database` for a named database. A policy covers all namespaces.
+    /// Another [kind](Self::with_kind) or [prefix](Self::with_kind_prefix) has other collection
+    /// groups.
+    ///
+    /// The property `expire_at` is then not indexed. This makes writes cheaper and avoids a
+    /// [hotspot](https://cloud.google.com/datastore/docs/best-practices), and `purge` only deletes
+    /// sessions that were ended together. Switch the policies on first: without them, as on an
+    /// emulator, sessions stay forever, and `purge` does not find those that were written in the
+    /// meantime.
     pub fn with_ttl_policy(mut self) -> Self {
         self.settings.expiry = Expiry::ByPolicy;
         self
     }
 
-    /// How long a call to the store takes at most, with all that it asks; 5 s unless told otherwise, a minute
-    /// at most. Without an answer by then it is a [timeout](tower_keep_core::StoreErrorKind::Timeout).
+    /// Sets the time-out of a call to the store, including all its requests to the service. The
+    /// default is 5 s, the maximum is a minute. A call that gets no response in time returns a
+    /// [timeout](tower_keep_core::StoreErrorKind::Timeout).
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = timeout.clamp(Duration::from_millis(1), LONGEST_TIMEOUT);
         self
     }
 
-    /// How many calls may be under way or wait; 4,096 unless told otherwise. A call more is
-    /// [unavailable](tower_keep_core::StoreErrorKind::Unavailable) at once. They share one connection, on which
-    /// Google's servers work at some 100 at a time.
+    /// Sets how many requests to the service may be in progress or wait; 4,096 by default. One more
+    /// returns [unavailable](tower_keep_core::StoreErrorKind::Unavailable) immediately. They share
+    /// one connection, on which Google's servers process about 100 at a time.
     pub fn with_max_waiting(mut self, most: usize) -> Self {
         self.settings.most_waiting = most.clamp(1, Semaphore::MAX_PERMITS);
         self
     }
 
-    /// Credentials of a service account, from its key's file (JSON), in place of the default ones.
+    /// Sets the credentials of a service account, from the file of its key (JSON), instead of the
+    /// default ones.
     pub fn with_service_account_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.settings.access.key = Some(ServiceAccountKey::File(path.into()));
         self
     }
 
-    /// The same from the text of such a file, as a secret manager gives it.
+    /// Sets the same credentials from the text of such a file, as a secret manager returns it.
     pub fn with_service_account_json(mut self, json: impl Into<String>) -> Self {
         self.settings.access.key = Some(ServiceAccountKey::Json(json.into()));
         self
     }
 
-    /// Another address of the service, such as a regional one or one of Private Service Connect:
-    /// `https://HOST`. Without TLS only on this machine (`http://localhost:PORT`). It counts more than
-    /// `DATASTORE_EMULATOR_HOST`.
+    /// Sets another address of the service, such as a regional one or one of Private Service
+    /// Connect: `https://HOST`. Without TLS it has to be on this machine (`http://localhost:PORT`).
+    /// It takes precedence over `DATASTORE_EMULATOR_HOST`.
     pub fn with_endpoint(mut self, url: impl Into<String>) -> Self {
         self.settings.access.endpoint = Some(url.into());
         self
     }
 
-    /// An emulator, `HOST:PORT`, whatever `DATASTORE_EMULATOR_HOST` says.
+    /// Sets an emulator, `HOST:PORT`, whatever `DATASTORE_EMULATOR_HOST` says.
     pub fn with_emulator(mut self, host: impl Into<String>) -> Self {
         self.settings.access.emulator = Some(host.into());
         self
     }
 
-    /// Opens the store. Nothing has to be made before: no table, no index.
+    /// Opens the store. Nothing has to be created before: no table, no index.
     ///
     /// # Errors
     ///
-    /// [`Unsupported`](tower_keep_core::StoreErrorKind::Unsupported) for settings that can't be, for
-    /// credentials that are missing or not sufficient, and where there is no such database;
-    /// [`Unavailable`](tower_keep_core::StoreErrorKind::Unavailable) and
+    /// Returns [`Unsupported`](tower_keep_core::StoreErrorKind::Unsupported) if the settings are
+    /// invalid, the credentials are missing or not sufficient, or the database does not exist.
+    /// Returns [`Unavailable`](tower_keep_core::StoreErrorKind::Unavailable) or
     /// [`Timeout`](tower_keep_core::StoreErrorKind::Timeout) if the service can't be reached.
     pub async fn build(self) -> Result<DatastoreStore<U>, StoreError> {
         let Self { settings, mapping, login_name } = self;
@@ -315,7 +331,7 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
             PartitionId { project_id, database_id: place.database, namespace_id: place.namespace };
         let channel = channel(&endpoint.url, settings.timeout)?;
         let service = GoogleAuthMiddleware::new(channel, endpoint.credentials, None);
-        let service = service.map_err(|error| Fault::of_credentials(&error))?;
+        let service = service.map_err(|error| Error::of_credentials(&error))?;
         let service = DatastoreClient::new(service).max_decoding_message_size(LARGEST_ANSWER);
         let client = Client::new(service, partition.clone(), settings.most_waiting)?;
         let mapping = mapping(&settings.login_property);
@@ -328,7 +344,7 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
             id_field: settings.id_field,
             unindexed,
         };
-        let keys = Keys {
+        let keys = EntityKeys {
             partition,
             ancestors: settings.ancestors.into_iter().map(proto).collect(),
             user_kind: settings.user_kind,
@@ -346,7 +362,7 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
             turns_of_names: Turns::new(),
         };
         let store = DatastoreStore { shared: Arc::new(shared) };
-        // Whether credentials, project and database are what they should be.
+        // Checks that credentials, project and database are right.
         let key = store.keys().logins(&UserId::from(""));
         store.client().lookup(vec![key], None, store.deadline()).await?;
         Ok(store)
@@ -354,10 +370,10 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
 }
 
 impl Settings {
-    /// Whether these can be; and what the URL says.
-    fn check(&self) -> Result<Place, Fault> {
+    /// Checks the settings, and returns the parts of the URL.
+    fn check(&self) -> Result<Place, Error> {
         let not = |what: &str, name: &str| {
-            Err(Fault::unsupported(format!(
+            Err(Error::unsupported(format!(
                 "{what} can't be {name:?}: it has 1 to {LONGEST_SETTING} bytes, and is not __…__"
             )))
         };

@@ -1,5 +1,5 @@
-//! The calls of `google.datastore.v1`: each with a deadline, so many at once at most, and those that change
-//! no entity once more if they did not get there.
+//! The calls of `google.datastore.v1`. Each has a deadline, and the number of calls in progress is
+//! limited. A call that changes no entity is tried again if the service was unavailable.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,73 +23,74 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::error::{Cause, Fault};
+use crate::error::{Cause, Error};
 
-/// A call that changes no entity is made so often, if it did not get there.
+/// How often a call that changes no entity is tried, if the service is unavailable.
 const TRIES: u32 = 3;
-/// Pauses begin with this, and double.
+/// The pauses begin with this length, and double.
 const PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// So much longer the service may work on a call than anybody waits for it.
+/// How much longer the service may work on a call than the caller waits for it.
 const GRACE: Duration = Duration::from_millis(500);
-/// How long to try to roll back what nobody waits for.
+/// How long to try to roll back a transaction that no caller waits for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A lookup takes so many keys at most.
+/// The most keys that one lookup takes.
 const MOST_KEYS: usize = 1_000;
-/// So many rounds of a lookup or a query are made at most.
+/// The most requests that one lookup or query makes.
 const MOST_ROUNDS: usize = 10_000;
 
-/// A transaction, as the service calls it.
+/// The id that the service gave to a transaction.
 pub(crate) type TransactionId = Vec<u8>;
 
-/// What entities were found, by their keys' paths: answers spell out what requests leave away.
+/// The entities that were found, by the paths of their keys. Only the paths count, because
+/// responses spell out parts of a key that requests leave out.
 pub(crate) struct Found(HashMap<Vec<PathElement>, Entity>);
 
 impl Found {
-    /// The entity with this key.
+    /// Returns the entity with this key.
     pub(crate) fn get(&self, key: &Key) -> Option<&Entity> {
         self.0.get(&key.path)
     }
 
-    /// The same, to keep.
+    /// Removes and returns the entity with this key.
     pub(crate) fn remove(&mut self, key: &Key) -> Option<Entity> {
         self.0.remove(&key.path)
     }
 
-    /// All of them, in any order.
+    /// Returns all entities, in any order.
     pub(crate) fn into_entities(self) -> impl Iterator<Item = Entity> {
         self.0.into_values()
     }
 }
 
-/// An answer to a query.
+/// A response to a query.
 pub(crate) struct Page {
     pub(crate) entities: Vec<Entity>,
-    /// Where the next begins.
+    /// Where the next page begins.
     pub(crate) end: Vec<u8>,
-    /// There are no more, or no more were asked for.
+    /// Whether there are no more entities, or no more were requested.
     pub(crate) is_last: bool,
 }
 
-/// Reading in this transaction.
+/// Returns the options for reading in this transaction.
 fn reading_in(transaction: &TransactionId) -> ReadOptions {
     ReadOptions { consistency_type: Some(ConsistencyType::Transaction(transaction.clone())) }
 }
 
-/// By this Google's front end knows where a call belongs; named databases need it.
+/// The header that tells Google's front end where a call belongs. Named databases need it.
 const ROUTING: &str = "x-goog-request-params";
 
-/// The service, and where in it the store is.
+/// The service, and the part of it in which the store is.
 pub(crate) struct Client {
     service: DatastoreClient<GoogleAuthMiddleware>,
     partition: PartitionId,
     routing: MetadataValue<Ascii>,
-    /// How many calls may be under way or wait.
+    /// Limits how many calls may be in progress or wait.
     room: Semaphore,
 }
 
-/// Makes a call, once.
+/// Makes a call once.
 macro_rules! call {
     ($self:ident, $deadline:expr, $method:ident, $request:expr) => {
         call!($self, $deadline, $method, $request, once)
@@ -105,7 +106,8 @@ macro_rules! call {
     }};
 }
 
-/// Makes a call that changes no entity, so may be made twice; and again if it did not get there.
+/// Makes a call that changes no entity, and so may be made twice. It is tried again if the service
+/// was unavailable.
 macro_rules! repeatable {
     ($self:ident, $deadline:expr, $method:ident, $request:expr) => {
         repeatable!($self, $deadline, $method, $request, once)
@@ -116,15 +118,15 @@ macro_rules! repeatable {
         loop {
             tries += 1;
             match call!($self, $deadline, $method, request.clone(), $how).await {
-                Ok(answer) => break Ok(answer),
+                Ok(reply) => break Ok(reply),
                 Err(status) => {
-                    let fault = Fault::of_reading(&status);
+                    let error = Error::of_reading(&status);
                     let is_full = status.code() == Code::ResourceExhausted;
-                    if is_full || fault.cause != Cause::Refused || tries == TRIES {
-                        break Err(fault);
+                    if is_full || error.cause != Cause::Refused || tries == TRIES {
+                        break Err(error);
                     }
                     if !pause(tries, $deadline).await {
-                        break Err(fault);
+                        break Err(error);
                     }
                 }
             }
@@ -132,7 +134,8 @@ macro_rules! repeatable {
     }};
 }
 
-/// Waits a while, longer each time and never as long as others; answers whether there is time left.
+/// Waits before the next try. The wait becomes longer with each try, and is random, so that
+/// competing calls don't wait equally long. Returns whether there is time left.
 pub(crate) async fn pause(tries: u32, deadline: Instant) -> bool {
     let longest = PAUSE.saturating_mul(1 << tries.min(10)).min(LONGEST_PAUSE);
     let random = getrandom::u32().unwrap_or(u32::MAX / 2);
@@ -142,18 +145,18 @@ pub(crate) async fn pause(tries: u32, deadline: Instant) -> bool {
 }
 
 impl Client {
-    /// A client of this part of the service, for so many calls at once.
+    /// Creates a client of this part of the service, for at most `most` calls at a time.
     pub(crate) fn new(
         service: DatastoreClient<GoogleAuthMiddleware>,
         partition: PartitionId,
         most: usize,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, Error> {
         let encoded = |id| utf8_percent_encode(id, NON_ALPHANUMERIC);
         let mut routing = format!("project_id={}", encoded(&partition.project_id));
         if !partition.database_id.is_empty() {
             routing += &format!("&database_id={}", encoded(&partition.database_id));
         }
-        let routing = routing.parse().map_err(|_| Fault::unsupported("a project's id is ASCII"))?;
+        let routing = routing.parse().map_err(|_| Error::unsupported("a project's id is ASCII"))?;
         Ok(Self { service, partition, routing, room: Semaphore::new(most) })
     }
 
@@ -184,27 +187,27 @@ impl Client {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        // The service is told of a little more, so that who asks notices first.
+        // The service gets a little more time, so that the caller notices the time-out first.
         let left = deadline.saturating_duration_since(Instant::now()) + GRACE;
-        let late = || Status::deadline_exceeded("no answer in time: see with_timeout");
+        let late = || Status::deadline_exceeded("no response in time: see with_timeout");
         match timeout_at(deadline, call(left)).await {
-            // On a busy machine it is the connection that notices first, and cancels.
+            // On a busy machine the connection may notice the time-out first, and cancel the call.
             Ok(Err(status)) if status.code() == Code::Cancelled && deadline <= Instant::now() => {
                 Err(late())
             }
-            Ok(answer) => answer.map(Response::into_inner),
+            Ok(reply) => reply.map(Response::into_inner),
             Err(_) => Err(late()),
         }
     }
 
-    /// The entities with these keys, all as they are at one moment if it is in a transaction, or if they
-    /// are no more than a thousand.
+    /// Returns the entities with these keys. All are read as they are at one moment, if this is in
+    /// a transaction or if there are at most a thousand keys.
     pub(crate) async fn lookup(
         &self,
         mut keys: Vec<Key>,
         transaction: Option<&TransactionId>,
         deadline: Instant,
-    ) -> Result<Found, Fault> {
+    ) -> Result<Found, Error> {
         let (project_id, database_id) = self.project();
         let mut found = HashMap::new();
         for _ in 0..MOST_ROUNDS {
@@ -219,25 +222,26 @@ impl Client {
                 keys,
                 ..LookupRequest::default()
             };
-            let answer = repeatable!(self, deadline, lookup, request)?;
-            let entities = answer.found.into_iter().filter_map(|result| result.entity);
+            let reply = repeatable!(self, deadline, lookup, request)?;
+            let entities = reply.found.into_iter().filter_map(|result| result.entity);
             found.extend(
                 entities.filter_map(|entity| Some((entity.key.as_ref()?.path.clone(), entity))),
             );
-            keys = answer.deferred;
+            keys = reply.deferred;
             keys.extend(later);
         }
-        Err(Fault::odd_answer())
+        Err(Error::unexpected_reply())
     }
 
-    /// What a query finds, in as many answers as it takes. Answers where the next query would begin.
+    /// Reads what a query finds, in as many requests as it takes. Returns where the next query
+    /// would begin.
     pub(crate) async fn pages(
         &self,
         mut query: Query,
         transaction: Option<&TransactionId>,
         deadline: Instant,
-        mut take: impl FnMut(Vec<Entity>) -> Result<(), Fault>,
-    ) -> Result<Vec<u8>, Fault> {
+        mut take: impl FnMut(Vec<Entity>) -> Result<(), Error>,
+    ) -> Result<Vec<u8>, Error> {
         for _ in 0..MOST_ROUNDS {
             let page = self.page(query.clone(), transaction, deadline).await?;
             if let Some(limit) = &mut query.limit {
@@ -249,16 +253,16 @@ impl Client {
             }
             query.start_cursor = page.end;
         }
-        Err(Fault::odd_answer())
+        Err(Error::unexpected_reply())
     }
 
-    /// What a query finds in one answer.
+    /// Reads what a query finds in one response.
     pub(crate) async fn page(
         &self,
         query: Query,
         transaction: Option<&TransactionId>,
         deadline: Instant,
-    ) -> Result<Page, Fault> {
+    ) -> Result<Page, Error> {
         let (project_id, database_id) = self.project();
         let request = RunQueryRequest {
             project_id,
@@ -269,7 +273,7 @@ impl Client {
             ..RunQueryRequest::default()
         };
         let batch = repeatable!(self, deadline, run_query, request)?.batch;
-        let batch = batch.ok_or_else(Fault::odd_answer)?;
+        let batch = batch.ok_or_else(Error::unexpected_reply)?;
         let is_last = batch.more_results() != MoreResultsType::NotFinished;
         let results = batch.entity_results.into_iter();
         let entities = results.filter_map(|result| result.entity).collect();
@@ -281,7 +285,7 @@ impl Client {
         &self,
         mode: transaction_options::Mode,
         deadline: Instant,
-    ) -> Result<TransactionId, Fault> {
+    ) -> Result<TransactionId, Error> {
         let (project_id, database_id) = self.project();
         let request = BeginTransactionRequest {
             project_id,
@@ -289,8 +293,8 @@ impl Client {
             transaction_options: Some(TransactionOptions { mode: Some(mode) }),
             ..BeginTransactionRequest::default()
         };
-        let answer = repeatable!(self, deadline, begin_transaction, request)?;
-        Ok(answer.transaction)
+        let reply = repeatable!(self, deadline, begin_transaction, request)?;
+        Ok(reply.transaction)
     }
 
     /// Ends a transaction with these changes.
@@ -299,7 +303,7 @@ impl Client {
         mutations: Vec<Mutation>,
         transaction: TransactionId,
         deadline: Instant,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Error> {
         let (project_id, database_id) = self.project();
         let request = CommitRequest {
             project_id,
@@ -310,11 +314,12 @@ impl Client {
             ..CommitRequest::default()
         };
         let done = call!(self, deadline, commit, request).await;
-        done.map(drop).map_err(|status| Fault::of(&status))
+        done.map(drop).map_err(|status| Error::of(&status))
     }
 
-    /// Ends a transaction without changes. It takes nobody's room, as it gives some back.
-    pub(crate) async fn rollback(&self, transaction: TransactionId) -> Result<(), Fault> {
+    /// Ends a transaction without changes. It does not count towards the limit on calls, as it
+    /// makes room for others.
+    pub(crate) async fn rollback(&self, transaction: TransactionId) -> Result<(), Error> {
         let (project_id, database_id) = self.project();
         let request =
             RollbackRequest { project_id, database_id, transaction, ..RollbackRequest::default() };
@@ -322,8 +327,8 @@ impl Client {
         repeatable!(self, deadline, rollback, request, in_time).map(drop)
     }
 
-    /// Completes a key with an id that no other entity has or will be given.
-    pub(crate) async fn allocate(&self, key: Key, deadline: Instant) -> Result<Key, Fault> {
+    /// Completes a key with an id that no other entity has or will get.
+    pub(crate) async fn allocate(&self, key: Key, deadline: Instant) -> Result<Key, Error> {
         let (project_id, database_id) = self.project();
         let request = AllocateIdsRequest {
             project_id,
@@ -331,7 +336,7 @@ impl Client {
             keys: vec![key],
             ..AllocateIdsRequest::default()
         };
-        let answer = repeatable!(self, deadline, allocate_ids, request)?;
-        answer.keys.into_iter().next().ok_or_else(Fault::odd_answer)
+        let reply = repeatable!(self, deadline, allocate_ids, request)?;
+        reply.keys.into_iter().next().ok_or_else(Error::unexpected_reply)
     }
 }

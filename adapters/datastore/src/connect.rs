@@ -1,4 +1,4 @@
-//! How the service is reached: where it is, by which credentials, and in which project.
+//! How the service is reached: its address, the credentials and the project.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -8,14 +8,14 @@ use gcloud_sdk::google_cloud_auth::credentials::{Credentials, anonymous};
 use gcloud_sdk::tonic::transport::{Channel, ClientTlsConfig};
 use gcloud_sdk::{GCP_DEFAULT_SCOPES, GoogleAuthHeaders, GoogleEnvironment};
 
-use crate::error::Fault;
+use crate::error::Error;
 use crate::place::{self, GOOGLE};
 
-/// How long a connection may be silent, and how long a sign of life may take.
+/// How long a connection may be silent before a ping, and how long the response to a ping may take.
 const SILENCE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the application says of it; the environment says the rest.
+/// What the application has set. The rest comes from the environment.
 #[derive(Clone, Default)]
 pub(crate) struct Access {
     pub(crate) endpoint: Option<String>,
@@ -23,14 +23,14 @@ pub(crate) struct Access {
     pub(crate) key: Option<ServiceAccountKey>,
 }
 
-/// Where a service account's key is.
+/// Where the key of a service account is.
 #[derive(Clone)]
 pub(crate) enum ServiceAccountKey {
     File(PathBuf),
     Json(String),
 }
 
-/// Where the service is, and what it is to know us by.
+/// The address of the service, and the credentials for it.
 pub(crate) struct Endpoint {
     pub(crate) url: String,
     pub(crate) credentials: GoogleAuthHeaders,
@@ -40,10 +40,10 @@ pub(crate) struct Endpoint {
 }
 
 impl Access {
-    /// Where the service is, and what it is to know us by.
-    pub(crate) async fn open(&self) -> Result<Endpoint, Fault> {
+    /// Returns the address of the service, and the credentials for it.
+    pub(crate) async fn open(&self) -> Result<Endpoint, Error> {
         let host = self.emulator.clone().or_else(|| variable("DATASTORE_EMULATOR_HOST"));
-        // What is said here counts more than the environment.
+        // The application's settings take precedence over the environment.
         let host = host.filter(|_| self.emulator.is_some() || self.endpoint.is_none());
         if let Some(host) = host {
             let nobody: Credentials = anonymous::Builder::new().build();
@@ -55,8 +55,8 @@ impl Access {
             });
         }
         let url = place::endpoint(self.endpoint.as_deref().unwrap_or(GOOGLE))?;
-        // Where an application has several of rustls's providers, it is to choose one; if it has not, this
-        // does.
+        // With several of rustls's providers in the build, the application has to install one of
+        // them. If it has installed none, this installs `ring`.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
@@ -70,34 +70,34 @@ impl Access {
             }
             None => GoogleAuthHeaders::from_adc().await,
         };
-        let credentials = credentials.map_err(|error| Fault::of_credentials(&error))?;
+        let credentials = credentials.map_err(|error| Error::of_credentials(&error))?;
         Ok(Endpoint { url, credentials, project, is_emulator: false })
     }
 
-    /// The service account's key that the application has named.
-    async fn key_json(&self) -> Result<Option<serde_json::Value>, Fault> {
+    /// Returns the service account's key that the application has set.
+    async fn key_json(&self) -> Result<Option<serde_json::Value>, Error> {
         let json = match &self.key {
             Some(ServiceAccountKey::File(path)) => {
-                let unreadable = |error| Fault::unsupported(format!("{}: {error}", path.display()));
+                let unreadable = |error| Error::unsupported(format!("{}: {error}", path.display()));
                 Cow::Owned(tokio::fs::read_to_string(path).await.map_err(unreadable)?)
             }
             Some(ServiceAccountKey::Json(json)) => Cow::Borrowed(json.as_str()),
             None => return Ok(None),
         };
-        // serde's own words may quote what is in it.
+        // serde's error may quote what is in the key.
         let key = serde_json::from_str(&json).ok().filter(serde_json::Value::is_object);
         let words = "the service account's key is not JSON: is it the file that the console or gcloud wrote?";
-        key.map(Some).ok_or_else(|| Fault::unsupported(words))
+        key.map(Some).ok_or_else(|| Error::unsupported(words))
     }
 }
 
 impl Endpoint {
-    /// The project of the URL; otherwise of the key, of the environment, or of the machine.
-    pub(crate) async fn project(&self, of_url: Option<String>) -> Result<String, Fault> {
+    /// Returns the project of the URL; otherwise of the key, of the environment, or of the machine.
+    pub(crate) async fn project(&self, of_url: Option<String>) -> Result<String, Error> {
         let variables = ["DATASTORE_PROJECT_ID", "GOOGLE_CLOUD_PROJECT"];
         let named = || variables.into_iter().find_map(variable);
         let project = match of_url.or_else(|| self.project.clone()).or_else(named) {
-            // An emulator takes any, and there is nobody to ask.
+            // An emulator accepts any project, and there is no metadata server to ask.
             None if !self.is_emulator => GoogleEnvironment::detect_google_project_id().await,
             project => project,
         };
@@ -105,23 +105,23 @@ impl Endpoint {
     }
 }
 
-/// Nobody says which project it is.
-pub(crate) fn unknown_project() -> Fault {
-    Fault::unsupported(
+/// The error if the project is not set anywhere.
+pub(crate) fn unknown_project() -> Error {
+    Error::unsupported(
         "which project? name it in the URL, datastore://PROJECT, or in DATASTORE_PROJECT_ID",
     )
 }
 
-/// A variable that says something.
+/// Returns an environment variable, if it is set and not empty.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// A connection that is made when it is first used, and anew when it is lost.
-pub(crate) fn channel(url: &str, timeout: Duration) -> Result<Channel, Fault> {
-    let bad = |_| Fault::unsupported("the endpoint is not an address");
+/// Creates a connection that is opened when it is first used, and reopened when it is lost.
+pub(crate) fn channel(url: &str, timeout: Duration) -> Result<Channel, Error> {
+    let bad = |_| Error::unsupported("the endpoint is not an address");
     let mut endpoint = Channel::from_shared(url.to_owned()).map_err(|_| {
-        Fault::unsupported(
+        Error::unsupported(
             "the endpoint is not an address: https://HOST, or HOST:PORT of an emulator",
         )
     })?;

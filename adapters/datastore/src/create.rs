@@ -10,40 +10,40 @@ use tower_keep_core::{
 
 use crate::DatastoreStore;
 use crate::client::Found;
-use crate::error::{Cause, Fault};
+use crate::error::{Cause, Error};
 use crate::query::{highest_first, limited};
 use crate::record::{self, Logins, PLACE, Stored};
 use crate::sessions::indexable;
 use crate::transaction::{Change, Transaction, insert, transact, unchanged, upsert};
 
-/// So many logins over one session are followed.
+/// The most successors of a session that a login follows.
 const LONGEST_CHAIN: usize = 1_000;
 
-/// So many of a user's sessions are read by one query.
+/// The most sessions of a user that one query reads.
 const READ_AT_ONCE: usize = 500;
 
-/// What the sessions that a login shows come to.
+/// The stored sessions that a login's `replacing` leads to.
 #[derive(Default)]
 struct Shown {
-    /// Those that it takes the place of.
+    /// The sessions that this login replaces.
     standing: Vec<Stored>,
-    /// Those that an earlier login replaced: this login becomes their successor.
+    /// The sessions that an earlier login replaced. This login becomes their successor.
     earlier: Vec<Stored>,
 }
 
 impl<U: AuthUser> DatastoreStore<U> {
-    pub(crate) async fn created(&self, login: &NewLogin<'_>) -> Result<Creation, Fault> {
+    pub(crate) async fn created(&self, login: &NewLogin<'_>) -> Result<Creation, Error> {
         if indexable(&login.record.user).is_none() {
-            return Err(Fault::unsupported("a user's id has at most 1,500 bytes"));
+            return Err(Error::unsupported("a user's id has at most 1,500 bytes"));
         }
         let deadline = self.deadline();
         let _turn = self.shared.turns.wait(&login.record.user, deadline).await?;
         let created = transact!(self.client(), deadline, transaction => {
             self.create(transaction, login).await
         });
-        created.await.map_err(|fault| match fault.cause {
-            Cause::Taken => Fault::taken("session's key"),
-            _ => fault,
+        created.await.map_err(|error| match error.cause {
+            Cause::Taken => Error::taken("session's key"),
+            _ => error,
         })
     }
 
@@ -51,46 +51,49 @@ impl<U: AuthUser> DatastoreStore<U> {
         &self,
         transaction: &Transaction<'_>,
         login: &NewLogin<'_>,
-    ) -> Result<Change<Creation>, Fault> {
+    ) -> Result<Change<Creation>, Error> {
         let NewLogin { record, replacing, ended_until: keep_until, .. } = *login;
         let now = record.created;
         let keys = self.keys();
-        // Most logins replace nothing, or one that has no successor: this is all that they read.
+        // Most logins replace no session, or one that has no successor. They read nothing more than
+        // this.
         let (own, logins_key) = (keys.session(&record.key), keys.logins(&record.user));
         let mut first = vec![own.clone(), logins_key.clone()];
         first.extend(replacing.iter().map(|key| keys.session(key)));
         let mut found = transaction.lookup(first).await?;
         if found.get(&own).is_some() {
-            return Err(Fault::taken("session's key"));
+            return Err(Error::taken("session's key"));
         }
         let mut logins = Logins::read(found.remove(&logins_key))?;
         let Shown { standing, earlier } =
             self.shown(transaction, &mut found, login, &logins.epoch).await?;
         let mut changed: Vec<Stored> = Vec::new();
-        let by_limit = End { at: now, reason: EndReason::Limit, keep_until };
+        let limit_end = End { at: now, reason: EndReason::Limit, keep_until };
         let ended = match self.room(transaction, login, &standing, &logins.epoch).await? {
             Room::None => return unchanged(Creation::Full),
             Room::After(ends) => {
-                let after = |old: &Stored| Some(old.with(by_limit.after(&old.record, None)?));
+                let after = |old: &Stored| Some(old.with(limit_end.after(&old.record, None)?));
                 changed.extend(ends.iter().filter_map(after));
                 ends
             }
             Room::AfterAllBut { stay, ended: some } => {
-                logins.raise(&by_limit);
+                logins.raise(&limit_end);
                 let created_in = logins.epoch.number;
                 changed.extend(stay.into_iter().map(|stored| Stored { created_in, ..stored }));
                 some
             }
         };
-        let told: Vec<_> = logins.untold.drain(..logins.untold.len().min(MOST_AT_ONCE)).collect();
-        let (replays, _) = self.records(transaction, &told).await?;
+        let to_notify: Vec<_> =
+            logins.to_notify.drain(..logins.to_notify.len().min(MOST_AT_ONCE)).collect();
+        let (replays, _) = self.records(transaction, &to_notify).await?;
 
-        let by_login = End { at: now, reason: EndReason::Replaced, keep_until };
-        let after = |old: &Stored| Some(old.with(by_login.after(&old.record, Some(record.key))?));
+        let replaced_end = End { at: now, reason: EndReason::Replaced, keep_until };
+        let after =
+            |old: &Stored| Some(old.with(replaced_end.after(&old.record, Some(record.key))?));
         changed.extend(standing.iter().filter_map(after));
         let after = |old: &Stored| Some(old.with(old.record.followed_by(record.key, keep_until)?));
         changed.extend(earlier.iter().filter_map(after));
-        let after = |old: &Stored| Some(old.with(old.record.told()?));
+        let after = |old: &Stored| Some(old.with(old.record.notified()?));
         changed.extend(replays.iter().filter_map(after));
         let mut mutations: Vec<_> =
             changed.iter().map(|stored| upsert(self.entity(stored))).collect();
@@ -99,21 +102,21 @@ impl<U: AuthUser> DatastoreStore<U> {
         mutations.push(insert(self.entity(&created)));
         mutations.push(upsert(self.logins_entity(&record.user, &logins)));
         let records = |all: Vec<Stored>| all.into_iter().map(|stored| Arc::new(stored.record));
-        let replays = records(replays).filter(|replay| replay.is_untold()).collect();
+        let replays = records(replays).filter(|replay| replay.must_notify()).collect();
         Ok(Change {
             mutations,
-            answer: Creation::Created { ended: records(ended).collect(), replays },
+            output: Creation::Created { ended: records(ended).collect(), replays },
         })
     }
 
-    /// What the sessions that a login shows come to, each once.
+    /// Returns the stored sessions that a login's `replacing` leads to, each of them once.
     async fn shown(
         &self,
         transaction: &Transaction<'_>,
         found: &mut Found,
         login: &NewLogin<'_>,
         epoch: &Epoch,
-    ) -> Result<Shown, Fault> {
+    ) -> Result<Shown, Error> {
         let mut all = Shown::default();
         for key in login.replacing {
             let shown = found.remove(&self.keys().session(key)).map(record::read).transpose()?;
@@ -121,7 +124,7 @@ impl<U: AuthUser> DatastoreStore<U> {
             let (mut standing, earlier) =
                 self.standing_for(transaction, shown, &login.record.key).await?;
             if let Some(stored) = standing.take() {
-                // Another user's may have ended with their epoch.
+                // A session of another user may have ended with that user's epoch.
                 standing = if stored.record.user == login.record.user {
                     Some(stored.applied(epoch))
                 } else {
@@ -146,7 +149,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         login: &NewLogin<'_>,
         replaced: &[Stored],
         epoch: &Epoch,
-    ) -> Result<Room<Stored>, Fault> {
+    ) -> Result<Room<Stored>, Error> {
         let NewLogin { record, limit, .. } = *login;
         let (Some(limit), Some(open)) = (limit, self.open_sessions(&record.user, epoch.number))
         else {
@@ -170,15 +173,16 @@ impl<U: AuthUser> DatastoreStore<U> {
             if is_all {
                 break;
             }
-            // There are many that have expired and wait to be purged.
+            // Many sessions have expired and wait to be purged.
             (from, count) = (end, READ_AT_ONCE);
         }
         newest.truncate(limit.reads());
-        // Once more by their keys: a query alone does not hold what it finds.
+        // Read them again by their keys: a query alone does not guard what it finds against
+        // changes.
         let again = async |stored: Vec<Stored>| {
             let keys: Vec<_> = stored.iter().map(|stored| stored.record.key).collect();
             let (stored, _) = self.records(transaction, &keys).await?;
-            Ok::<_, Fault>(stored.into_iter().filter(counts).collect::<Vec<_>>())
+            Ok::<_, Error>(stored.into_iter().filter(counts).collect::<Vec<_>>())
         };
         Ok(match limit.room(newest) {
             Room::None => Room::None,
@@ -189,16 +193,18 @@ impl<U: AuthUser> DatastoreStore<U> {
         })
     }
 
-    /// The session that stands for this one: itself, or the last of its successors, unless that is
-    /// `except` or has ended otherwise. And this one, if another stands for it.
+    /// Follows the successors of a session up to an open one, which may be the session itself.
+    /// Returns `None` instead if the chain reaches `except`, or if its last session has ended. Also
+    /// returns the session itself, if a successor was followed.
     async fn standing_for(
         &self,
         transaction: &Transaction<'_>,
         shown: Stored,
         except: &SessionKey,
-    ) -> Result<(Option<Stored>, Option<Stored>), Fault> {
+    ) -> Result<(Option<Stored>, Option<Stored>), Error> {
         let (mut stored, mut earlier) = (shown, None);
-        // Two logins that replace each other's sessions would lead around in a circle.
+        // The limit is needed because two logins that replace each other's sessions would lead
+        // around in a circle.
         for _ in 0..LONGEST_CHAIN {
             let successor = match &stored.record.ended {
                 None => return Ok((Some(stored), earlier)),

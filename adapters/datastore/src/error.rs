@@ -1,6 +1,6 @@
-//! What an error of Datastore means to a login.
+//! What an error of Datastore means for a login.
 
-use std::error::Error;
+use std::error::Error as StdError;
 use std::fmt;
 
 use gcloud_sdk::error::{Error as SdkError, ErrorKind as SdkErrorKind};
@@ -10,7 +10,7 @@ use tower_keep_core::{StoreError, StoreErrorKind};
 /// The name of this store in errors.
 pub(crate) const NAME: &str = "datastore";
 
-/// So much of what Google says is told, in bytes.
+/// How much of Google's message an error contains at most, in bytes.
 const LONGEST_MESSAGE: usize = 400;
 
 /// What happened to a call, and so what can be done about it.
@@ -18,31 +18,31 @@ const LONGEST_MESSAGE: usize = 400;
 pub(crate) enum Cause {
     /// Another transaction was faster; nothing was done, and a new transaction may succeed.
     Aborted,
-    /// The transaction is not there any more. Nothing was done, and a new one may succeed.
+    /// The transaction no longer exists. Nothing was done, and a new one may succeed.
     Gone,
-    /// What was to be inserted is there already. Nothing was done.
+    /// The entity that was to be inserted exists already. Nothing was done.
     Taken,
-    /// It did not get there, or the service is not there: nothing was done.
+    /// The call did not reach the service, or the service is unavailable. Nothing was done.
     Refused,
-    /// Whether it was done is not known.
+    /// It is not known whether the call was carried out.
     Lost,
-    /// Something else, of this kind. Nothing was done.
+    /// Another error, of this kind. Nothing was done.
     Kind(StoreErrorKind),
 }
 
 /// An error, and what it means.
 #[derive(Clone, Debug)]
-pub(crate) struct Fault {
+pub(crate) struct Error {
     pub(crate) cause: Cause,
     words: String,
 }
 
-impl Fault {
+impl Error {
     pub(crate) fn new(kind: StoreErrorKind, words: impl Into<String>) -> Self {
         Self { cause: Cause::Kind(kind), words: words.into() }
     }
 
-    /// What is stored can't be read.
+    /// Stored data can't be read.
     pub(crate) fn corrupt(words: impl Into<String>) -> Self {
         Self::new(StoreErrorKind::Corrupt, words)
     }
@@ -51,29 +51,32 @@ impl Fault {
         Self::new(StoreErrorKind::Unsupported, words)
     }
 
-    /// An id or a name is another's.
+    /// Another user has the id or the name.
     pub(crate) fn taken(what: &str) -> Self {
         Self::new(StoreErrorKind::Conflict, format!("the {what} is taken"))
     }
 
-    /// Others have written the same all the time.
+    /// Other calls wrote the same data during every try.
     pub(crate) fn contended() -> Self {
-        let words = "others have written the same all the time";
+        let words = "other calls kept changing the same data until the time-out; try again later";
         Self { cause: Cause::Aborted, words: words.to_owned() }
     }
 
-    /// More calls wait for the same than are allowed.
+    /// More calls wait to write the same data than are allowed.
     pub(crate) fn crowded() -> Self {
         let words = "too many calls wait to write the same";
         Self { cause: Cause::Refused, words: words.to_owned() }
     }
 
-    /// An answer of another shape than the call has.
-    pub(crate) fn odd_answer() -> Self {
-        Self::new(StoreErrorKind::Unavailable, "the service's answer is none to what was asked")
+    /// The reply does not fit the request.
+    pub(crate) fn unexpected_reply() -> Self {
+        Self::new(
+            StoreErrorKind::Unavailable,
+            "unexpected reply from the service; if this persists, check the endpoint",
+        )
     }
 
-    /// The service's answer to a call that writes.
+    /// Returns the error for the status of a call that writes.
     pub(crate) fn of(status: &Status) -> Self {
         let cause = match status.code() {
             Code::Aborted => Cause::Aborted,
@@ -81,7 +84,8 @@ impl Fault {
             Code::ResourceExhausted => Cause::Refused,
             Code::Unavailable if is_unconnected(status) => Cause::Refused,
             Code::Unavailable | Code::DeadlineExceeded => Cause::Lost,
-            // As after a restart, or when it has taken too long: it can begin anew.
+            // This happens after a restart, or when the transaction took too long. A new one can
+            // begin.
             Code::InvalidArgument if says_transaction_is_gone(status) => Cause::Gone,
             Code::PermissionDenied
             | Code::Unauthenticated
@@ -90,7 +94,7 @@ impl Fault {
             | Code::NotFound
             | Code::OutOfRange
             | Code::Unimplemented => Cause::Kind(StoreErrorKind::Unsupported),
-            // Also what is said of a connection that broke.
+            // A broken connection is also reported by these codes.
             _ => match credentials(status) {
                 Some(true) => Cause::Refused,
                 Some(false) => Cause::Kind(StoreErrorKind::Unsupported),
@@ -100,15 +104,15 @@ impl Fault {
         Self { cause, words: said(status) }
     }
 
-    /// The same, of a call that only reads: whether it was done is no matter. That no answer came in time
-    /// stays as it is.
+    /// Returns the error for the status of a call that only reads. It does not matter whether that
+    /// call was carried out. A missing response stays a time-out.
     pub(crate) fn of_reading(status: &Status) -> Self {
-        let fault = Self::of(status);
-        let is_lost = fault.cause == Cause::Lost && status.code() != Code::DeadlineExceeded;
-        Self { cause: if is_lost { Cause::Refused } else { fault.cause }, ..fault }
+        let error = Self::of(status);
+        let is_lost = error.cause == Cause::Lost && status.code() != Code::DeadlineExceeded;
+        Self { cause: if is_lost { Cause::Refused } else { error.cause }, ..error }
     }
 
-    /// Credentials that can't be had.
+    /// The credentials can't be obtained.
     pub(crate) fn of_credentials(error: &SdkError) -> Self {
         let help = "credentials: set GOOGLE_APPLICATION_CREDENTIALS to a service account's file, or run \
                     `gcloud auth application-default login`; for an emulator, set DATASTORE_EMULATOR_HOST";
@@ -125,20 +129,20 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.words)
     }
 }
 
-impl From<Fault> for StoreError {
-    fn from(fault: Fault) -> Self {
-        Self::new(fault.kind(), NAME).with_message(fault.words)
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        Self::new(error.kind(), NAME).with_message(error.words)
     }
 }
 
-/// What there is beneath a status.
-fn sources(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
+/// Returns the sources of a status.
+fn sources(status: &Status) -> impl Iterator<Item = &(dyn StdError + 'static)> {
     let mut next = status.source();
     std::iter::from_fn(move || {
         let error = next?;
@@ -147,12 +151,13 @@ fn sources(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
     })
 }
 
-/// Whether there was no connection to send it on.
+/// Checks whether there was no connection for the call.
 fn is_unconnected(status: &Status) -> bool {
     sources(status).any(|error| error.is::<ConnectError>())
 }
 
-/// Whether there were no credentials to send it with; and if so, whether there may be later.
+/// Checks whether there were no credentials for the call. If so, returns whether there may be some
+/// later.
 fn credentials(status: &Status) -> Option<bool> {
     sources(status).find_map(|error| {
         let boxed = || error.downcast_ref::<Box<SdkError>>().map(Box::as_ref);
@@ -168,7 +173,7 @@ fn says_transaction_is_gone(status: &Status) -> bool {
     message.contains("transaction has expired") || message.contains("Invalid transaction")
 }
 
-/// The words of an error. Those of a conflict quote keys, so they are left away.
+/// Returns the text of an error. The messages of conflicts are left out, as they quote keys.
 fn said(status: &Status) -> String {
     let code = status.code();
     let message = match code {
@@ -209,24 +214,24 @@ mod tests {
             (Code::NotFound, Unsupported, Unsupported),
         ] {
             let status = Status::new(code, "words");
-            assert_eq!(Fault::of(&status).kind(), writing, "{code:?}");
-            assert_eq!(Fault::of_reading(&status).kind(), reading, "{code:?}");
+            assert_eq!(Error::of(&status).kind(), writing, "{code:?}");
+            assert_eq!(Error::of_reading(&status).kind(), reading, "{code:?}");
         }
         for gone in [
             "The referenced transaction has expired or is no longer valid.",
             "Invalid transaction.",
         ] {
             let status = Status::invalid_argument(gone);
-            assert_eq!(Fault::of(&status).cause, Cause::Gone);
+            assert_eq!(Error::of(&status).cause, Cause::Gone);
         }
     }
 
     #[test]
     fn keys_are_not_quoted_and_nothing_is_endless() {
         let status = Status::already_exists("entity already exists: path=/KeepSession/secret");
-        assert!(!format!("{:?}", Fault::of(&status)).contains("secret"));
+        assert!(!format!("{:?}", Error::of(&status)).contains("secret"));
         let status = Status::permission_denied("é".repeat(10_000));
-        let words = Fault::of(&status).words;
+        let words = Error::of(&status).words;
         assert!(words.len() < 500 && words.contains("roles/datastore.user"), "{words}");
     }
 }

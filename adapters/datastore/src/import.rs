@@ -1,4 +1,4 @@
-//! Index entities for users that others have written.
+//! Index entities for users that other applications have written.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,17 +8,18 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gcloud_sdk::google::datastore::v1::Key;
 use tower_keep_core::{AuthUser, StoreError};
 
-use crate::error::Fault;
+use crate::error::Error;
 use crate::keys::{UserKeys, distinct, is_same};
 use crate::names::{Unique, holder, index_entity};
 use crate::query::{below, by_key, limited, of_kind};
 use crate::transaction::{Change, into, transact, upsert};
 use crate::{DatastoreStore, EntityKey};
 
-/// So many users at once at most.
+/// The most users in one batch.
 const MOST: usize = 400;
 
-/// How far [`index_users`](DatastoreStore::index_users) has come. Its text can be kept, and parsed to go on.
+/// How far [`index_users`](DatastoreStore::index_users) has come. Its text can be stored, and
+/// parsed to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(Vec<u8>);
 
@@ -32,7 +33,7 @@ impl FromStr for Cursor {
     type Err = StoreError;
 
     fn from_str(text: &str) -> Result<Self, StoreError> {
-        let not = |_| Fault::unsupported("this is not a cursor of index_users");
+        let not = |_| Error::unsupported("this is not a cursor of index_users");
         Ok(Self(URL_SAFE_NO_PAD.decode(text).map_err(not)?))
     }
 }
@@ -43,23 +44,25 @@ impl FromStr for Cursor {
 pub struct Indexed {
     /// How many users it has looked at.
     pub looked_at: usize,
-    /// How many index entities it has written; others were there already.
+    /// How many index entities it has written. The others existed already.
     pub written: usize,
-    /// Users whose login name, or id, is not theirs alone.
+    /// The users who can't be indexed, because another user has the same login name or id, or
+    /// because no query finds them by their login name or id.
     pub problems: Vec<IndexProblem>,
-    /// Where to go on; `None` if it is done.
+    /// Where to continue; `None` if all users are done.
     pub next: Option<Cursor>,
 }
 
-/// A user who can't be indexed. Somebody has to decide what becomes of them.
+/// A user who can't be indexed. An administrator has to decide what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IndexProblem {
     /// The user's entity.
     pub user: EntityKey,
-    /// Which property it is.
+    /// The property that can't be indexed.
     pub property: String,
-    /// Who has the same value; `None` if this user has none, or can't be found by it.
+    /// The user who has the same value. `None` if the property has no value, or if no query finds
+    /// the user by it.
     pub taken_by: Option<EntityKey>,
 }
 
@@ -76,11 +79,14 @@ impl fmt::Display for IndexProblem {
 impl<U: AuthUser> DatastoreStore<U> {
     /// Writes index entities for the next users, at most 400 of them, in the order of their keys.
     ///
-    /// Users are found without an index, also those that another library writes. It makes login names unique:
-    /// where two sign-ups race, one of which is that library's, or where two users have one name already,
-    /// whoever is in the index has the name. Run it once, and again whenever others have written users.
+    /// The index entities make login names unique. A user without one can still be found, for
+    /// example a user whom another library has written. Two users may have the same name, from
+    /// earlier or because of sign-ups here and in that library at the same time. Then the name
+    /// belongs to the user whom the index entity names. Call this once, and again whenever another
+    /// application has written users.
     ///
-    /// Memory holds one batch; what was done stays done, and going over it again changes nothing.
+    /// Only one batch is held in memory. What was written stays written, and repeating a batch
+    /// changes nothing.
     ///
     /// ```no_run
     /// # use tower_keep_datastore::DatastoreStore;
@@ -91,17 +97,18 @@ impl<U: AuthUser> DatastoreStore<U> {
     ///     looked_at += done.looked_at;
     ///     done.problems.iter().for_each(|problem| eprintln!("{problem}"));
     ///     let Some(next) = done.next else { break };
-    ///     eprintln!("{looked_at} users; should this be interrupted, go on from {next}");
+    ///     eprintln!("{looked_at} users; to continue after an interruption: {next}");
     ///     from = Some(next);
     /// }
     /// # Ok(()) }
     /// ```
     ///
-    /// `examples/index_users.rs` is this as a program.
+    /// `examples/index_users.rs` is a program that does this.
     ///
     /// # Errors
     ///
-    /// Faults alone. After a timeout the batch may have been done.
+    /// Returns an error only if the store fails; after a timeout the batch may have been written. A
+    /// user who can't be indexed is not an error: the result lists them.
     pub async fn index_users(
         &self,
         from: Option<&Cursor>,
@@ -110,7 +117,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         Ok(self.indexed(from, most.clamp(1, MOST)).await?)
     }
 
-    /// The properties that are unique, and whether they are texts; otherwise they are integers.
+    /// Returns the unique properties, and whether each is a text. Otherwise it is an integer.
     fn unique_properties(&self) -> impl Iterator<Item = (&str, bool)> {
         let login = self.shared.users.login_property.as_str();
         let id = match &self.keys().user_keys {
@@ -121,7 +128,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         [(login, true)].into_iter().chain(id.filter(|id| *id != (login, true)))
     }
 
-    async fn indexed(&self, from: Option<&Cursor>, most: usize) -> Result<Indexed, Fault> {
+    async fn indexed(&self, from: Option<&Cursor>, most: usize) -> Result<Indexed, Error> {
         let deadline = self.deadline();
         let users = of_kind(
             &self.keys().user_kind,
@@ -177,7 +184,7 @@ impl<U: AuthUser> DatastoreStore<U> {
                 }
             }
             let written = mutations.len();
-            Ok(Change { mutations, answer: (written, problems) })
+            Ok(Change { mutations, output: (written, problems) })
         })
         .await?;
         problems.extend(taken);

@@ -1,4 +1,4 @@
-//! The keys of entities: which kinds there are, and what names them.
+//! The keys of entities: their kinds, and their ids or names.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -14,30 +14,31 @@ use tower_keep_core::{SessionKey, Timestamp, UserId};
 pub(crate) const LONGEST_NAME: usize = 1_500;
 /// The longest text or blob that can be indexed, in bytes.
 pub(crate) const LONGEST_INDEXED: usize = 1_500;
-/// Longer texts are hashed where they are parts of a name.
+/// Longer texts are hashed where they are parts of a key's name.
 const LONGEST_PART: usize = 1_000;
 
-/// What names a user's entity.
+/// What identifies a user's entity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserKeys {
-    /// The key's id where the [`UserId`] is a number, otherwise the key's name, as Google's Python
-    /// library says it with `id_or_name`. A name that is written like a number is not found.
+    /// The key's id if the [`UserId`] is a number, otherwise the key's name, like `id_or_name` in
+    /// Google's Python library. A name that looks like a number is not found.
     #[default]
     IdOrName,
-    /// The key's name, also where it is written like a number.
+    /// The key's name, even if it looks like a number.
     Name,
-    /// This property holds the [`UserId`], as a string; the key is the service's to make.
+    /// This property holds the [`UserId`], as a string. The service chooses the key.
     ///
-    /// A user is then found by a query, so an authenticated request is two calls at once instead of one.
-    /// An index entity keeps the property unique.
+    /// A user is then found by a query, so an authenticated request makes two concurrent calls
+    /// instead of one. An index entity keeps the property unique.
     TextProperty(String),
-    /// The same, as an integer.
+    /// This property holds the [`UserId`], as an integer. Otherwise it is like
+    /// [`TextProperty`](UserKeys::TextProperty).
     IntegerProperty(String),
 }
 
 impl UserKeys {
-    /// The property that holds a user's id.
+    /// Returns the property that holds a user's id, if it is one.
     pub(crate) fn property(&self) -> Option<&str> {
         match self {
             Self::TextProperty(property) | Self::IntegerProperty(property) => Some(property),
@@ -46,7 +47,7 @@ impl UserKeys {
     }
 }
 
-/// What a user is found by, if it is a property.
+/// The value of a property that a user is found by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Exact {
     Text(String),
@@ -54,12 +55,12 @@ pub(crate) enum Exact {
 }
 
 impl Exact {
-    /// A text that can be looked for.
+    /// Returns a text, if a query can look for it.
     pub(crate) fn text(text: &str) -> Option<Self> {
         (text.len() <= LONGEST_INDEXED).then(|| Self::Text(text.to_owned()))
     }
 
-    /// What is stored, if it can be looked for.
+    /// Returns a stored value, if a query can look for it.
     pub(crate) fn of(stored: &Value) -> Option<Self> {
         match stored.value_type.as_ref()? {
             ValueType::StringValue(text) => Self::text(text),
@@ -91,28 +92,28 @@ impl fmt::Display for Exact {
 
 /// The keys of a store.
 #[derive(Clone, Debug)]
-pub(crate) struct Keys {
+pub(crate) struct EntityKeys {
     pub(crate) partition: PartitionId,
-    /// What a user's key begins with.
+    /// The path that the keys of users begin with.
     pub(crate) ancestors: Vec<PathElement>,
     pub(crate) user_kind: String,
     pub(crate) user_keys: UserKeys,
-    /// What the kinds of this store's own entities begin with.
+    /// The prefix of this store's own kinds.
     pub(crate) prefix: String,
 }
 
-impl Keys {
+impl EntityKeys {
     fn key(&self, path: Vec<PathElement>) -> Key {
         Key { partition_id: Some(self.partition.clone()), path }
     }
 
-    /// A key of one of this store's own kinds, below what users are below.
+    /// Returns a key of one of this store's own kinds, with the same ancestors as the users.
     fn own(&self, kind: String, name: String) -> Key {
         let own = element(kind, Some(IdType::Name(name)));
         self.key(self.ancestors.iter().cloned().chain([own]).collect())
     }
 
-    /// A user's key; `None` if this id can't be one, or is no part of a key.
+    /// Returns a user's key; `None` if a key can't have this id, or if the id is a property.
     pub(crate) fn user(&self, id: &UserId) -> Option<Key> {
         let number = id.parse::<i64>().filter(|number| *number != 0);
         let id = match (&self.user_keys, number) {
@@ -125,14 +126,14 @@ impl Keys {
         Some(self.new_user(Some(id)))
     }
 
-    /// A user's key with this id, or one that the service completes.
+    /// Returns a user's key with this id, or an incomplete one that the service completes.
     pub(crate) fn new_user(&self, id: Option<IdType>) -> Key {
         let own = element(self.user_kind.clone(), id);
         self.key(self.ancestors.iter().cloned().chain([own]).collect())
     }
 
-    /// The property that a user is found by, and what it is then; `None` if users are found by their keys, or
-    /// nobody can have this id.
+    /// Returns the property that a user is found by, and its value; `None` if users are found by
+    /// their keys, or if no user can have this id.
     pub(crate) fn property(&self, id: &UserId) -> Option<(&str, Exact)> {
         match &self.user_keys {
             UserKeys::TextProperty(property) => Some((property, Exact::text(id.as_str())?)),
@@ -141,19 +142,20 @@ impl Keys {
         }
     }
 
-    /// Whether a key that a query has found is below what this store's keys are below, and nothing else.
+    /// Checks whether a key that a query has found is directly below the ancestors of this store.
     pub(crate) fn is_in_place(&self, key: &Key) -> bool {
         key.path.split_last().is_some_and(|(_, before)| before == self.ancestors)
     }
 
-    /// The key that all users are below, if there is one.
+    /// Returns the key that all users are below, if there is one.
     pub(crate) fn ancestor(&self) -> Option<Key> {
         (!self.ancestors.is_empty()).then(|| self.key(self.ancestors.clone()))
     }
 
-    /// The index entity of a user's property: whose this value is.
+    /// Returns the key of the index entity that says which user has this value of a property.
     pub(crate) fn index(&self, property: &str, value: &Exact) -> Key {
-        // So that the first full stop is the one between: `user.a` and `b` are not `user` and `a.b`.
+        // The kind is escaped, so that the first full stop separates it from the property: `user.a`
+        // and `b` are not the same as `user` and `a.b`.
         let user_kind = self.user_kind.replace('%', "%25").replace('.', "%2E");
         let kind = format!("{}Index_{user_kind}.{property}", self.prefix);
         self.own(kind, part(&value.to_string()))
@@ -163,33 +165,33 @@ impl Keys {
         format!("{}Session_{}", self.prefix, self.user_kind)
     }
 
-    /// A session record's key.
+    /// Returns the key of a session record.
     pub(crate) fn session(&self, key: &SessionKey) -> Key {
         let hex = key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         self.own(self.session_kind(), hex)
     }
 
-    /// Where the open sessions of a user are in their index: those of this epoch and of later ones. Below
-    /// it are those of earlier epochs.
+    /// Returns where the open sessions of a user begin in their index, for this epoch and later
+    /// ones. Those of earlier epochs come before it.
     ///
-    /// It is one property, of fixed length, so that neither its order nor a range of it needs a composite
-    /// index.
+    /// The place is one property, of fixed length, so that neither its order nor a range of it
+    /// needs a composite index.
     pub(crate) fn place_of_epoch(&self, user: &UserId, epoch: u64) -> String {
         format!("{}:{epoch:016x}", self.place_of(user))
     }
 
-    /// The place of an open session.
+    /// Returns the place of an open session in that index.
     pub(crate) fn place(&self, user: &UserId, epoch: u64, created: Timestamp) -> String {
         format!("{}:{:08x}", self.place_of_epoch(user, epoch), created.as_secs())
     }
 
-    /// What the places of a user begin with, and the first text after all of them.
+    /// Returns what the places of a user begin with, and the first text after all of them.
     pub(crate) fn places(&self, user: &UserId) -> [String; 2] {
         let place = self.place_of(user);
         [format!("{place}:"), format!("{place};")]
     }
 
-    /// What the places of a user begin with; another below other ancestors.
+    /// Returns what the places of a user begin with. It is different below other ancestors.
     pub(crate) fn place_of(&self, user: &UserId) -> String {
         let mut hash = Sha256::new();
         for element in &self.ancestors {
@@ -211,7 +213,7 @@ impl Keys {
         format!("{}Logins_{}", self.prefix, self.user_kind)
     }
 
-    /// The key of what is kept of a user's logins together.
+    /// Returns the key of a user's `Logins`.
     pub(crate) fn logins(&self, user: &UserId) -> Key {
         self.own(self.logins_kind(), part(user.as_str()))
     }
@@ -221,7 +223,7 @@ fn element(kind: String, id: Option<IdType>) -> PathElement {
     PathElement { kind, id_type: id }
 }
 
-/// The id of an entity, as text.
+/// Returns the id or name of a key, as text.
 pub(crate) fn user_id(key: &Key) -> Option<UserId> {
     match key.path.last()?.id_type.as_ref()? {
         IdType::Id(id) => Some((*id).into()),
@@ -229,7 +231,7 @@ pub(crate) fn user_id(key: &Key) -> Option<UserId> {
     }
 }
 
-/// The session of a key.
+/// Returns the session that a key names.
 pub(crate) fn session_key(key: &Key) -> Option<SessionKey> {
     let Some(IdType::Name(hex)) = &key.path.last()?.id_type else { return None };
     let mut bytes = [0; 32];
@@ -242,28 +244,29 @@ pub(crate) fn session_key(key: &Key) -> Option<SessionKey> {
     Some(SessionKey::new(bytes))
 }
 
-/// Whether two keys name one entity. Answers spell out what requests leave away, so only paths count.
+/// Checks whether two keys name one entity. Only the paths count, because responses spell out parts
+/// of a key that requests leave out.
 pub(crate) fn is_same(one: &Key, other: &Key) -> bool {
     one.path == other.path
 }
 
-/// Each key once.
+/// Returns each key once.
 pub(crate) fn distinct(keys: impl IntoIterator<Item = Key>) -> Vec<Key> {
     let mut known = HashSet::new();
     keys.into_iter().filter(|key| known.insert(key.path.clone())).collect()
 }
 
-/// Whether a key can have this name.
+/// Checks whether a key can have this name.
 pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= LONGEST_NAME && !is_reserved(name)
 }
 
-/// Names of this form are Datastore's own.
+/// Checks whether Datastore reserves this name for itself.
 pub(crate) fn is_reserved(name: &str) -> bool {
     name.len() >= 4 && name.starts_with("__") && name.ends_with("__")
 }
 
-/// Any text as a part of a key: itself behind a `=`, or its hash behind a `#`.
+/// Returns any text as a part of a key: the text itself after `=`, or its hash after `#`.
 fn part(text: &str) -> String {
     if text.len() <= LONGEST_PART {
         return format!("={text}");
@@ -276,14 +279,14 @@ fn part(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn keys(user_keys: UserKeys) -> Keys {
+    fn keys(user_keys: UserKeys) -> EntityKeys {
         let partition = PartitionId {
             project_id: "p".into(),
             database_id: String::new(),
             namespace_id: "n".into(),
         };
         let (user_kind, prefix) = ("user".to_owned(), "Keep".to_owned());
-        Keys { partition, ancestors: Vec::new(), user_kind, user_keys, prefix }
+        EntityKeys { partition, ancestors: Vec::new(), user_kind, user_keys, prefix }
     }
 
     #[test]
@@ -343,7 +346,7 @@ mod tests {
     #[test]
     fn every_property_of_every_kind_has_an_index_of_its_own() {
         let index = |kind: &str, property| {
-            let keys = Keys { user_kind: kind.to_owned(), ..keys(UserKeys::IdOrName) };
+            let keys = EntityKeys { user_kind: kind.to_owned(), ..keys(UserKeys::IdOrName) };
             keys.index(property, &Exact::Integer(7)).path.remove(0).kind
         };
         assert_eq!(index("User", "username"), "KeepIndex_User.username");
@@ -371,7 +374,7 @@ mod tests {
         let other = keys.place(&"ad".into(), 0, at(5));
         assert!(!(places[0].as_str()..places[8].as_str()).contains(&other.as_str()));
         let below = element("Site".into(), Some(IdType::Id(1)));
-        let elsewhere = Keys { ancestors: vec![below], ..keys.clone() };
+        let elsewhere = EntityKeys { ancestors: vec![below], ..keys.clone() };
         assert_ne!(elsewhere.places(&ada), keys.places(&ada));
     }
 

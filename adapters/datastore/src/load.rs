@@ -1,4 +1,5 @@
-//! The record, its user and the user's epoch, in one call if the user is found by their key.
+//! Loads a session record, its user and the user's epoch, in one call if the user is found by their
+//! key.
 
 use std::sync::Arc;
 
@@ -8,25 +9,25 @@ use tower_keep_core::{
 };
 
 use crate::DatastoreStore;
-use crate::error::Fault;
+use crate::error::Error;
 use crate::record::{self, Logins, Stored};
 
 impl<U: AuthUser> DatastoreStore<U> {
     async fn login(
         &self,
         key: &SessionKey,
-        likely: Option<&UserId>,
-    ) -> Result<Option<StoredLogin<U>>, Fault> {
+        user_hint: Option<&UserId>,
+    ) -> Result<Option<StoredLogin<U>>, Error> {
         let deadline = self.deadline();
         let (session, logins) = (self.keys().session(key), |user| self.keys().logins(user));
-        let user = likely.and_then(|likely| self.keys().user(likely));
-        let by_query = likely.filter(|_| user.is_none());
-        let of_likely = likely.map(logins);
-        let keys = [Some(session.clone()), user.clone(), of_likely.clone()];
+        let user = user_hint.and_then(|user_hint| self.keys().user(user_hint));
+        let by_query = user_hint.filter(|_| user.is_none());
+        let of_hint = user_hint.map(logins);
+        let keys = [Some(session.clone()), user.clone(), of_hint.clone()];
         let keys = keys.into_iter().flatten().collect();
         let asked = async {
             match by_query {
-                Some(likely) => self.user(likely, deadline).await,
+                Some(user_hint) => self.user(user_hint, deadline).await,
                 None => Ok(None),
             }
         };
@@ -36,19 +37,19 @@ impl<U: AuthUser> DatastoreStore<U> {
             return Ok(None);
         };
         let owner = &stored.record.user;
-        let (user, of_owner) = if likely == Some(owner) {
+        let (user, of_owner) = if user_hint == Some(owner) {
             let looked_up = user.and_then(|user| found.remove(&user));
             let user = asked?.or(looked_up.map(|entity| self.read_user(entity)).transpose()?);
-            (user, of_likely.and_then(|key| found.remove(&key)))
+            (user, of_hint.and_then(|key| found.remove(&key)))
         } else {
-            // A cookie that names nobody, or somebody else.
+            // There is no user hint, or it names another user.
             let key = logins(owner);
             let of_owner = self.client().lookup(vec![key.clone()], None, deadline);
             let (user, of_owner) = join(self.user(owner, deadline), of_owner).await;
             (user?, of_owner?.remove(&key))
         };
         let epoch = Logins::read(of_owner)?.epoch;
-        let is_together = likely == Some(owner);
+        let is_together = user_hint == Some(owner);
         let stored = match stored.is_past(&epoch) && !is_together {
             true => self.find_again(&stored, deadline).await?,
             false => Some(stored.applied(&epoch)),
@@ -62,8 +63,8 @@ impl<U: AuthUser> LoginStore for DatastoreStore<U> {
     async fn load_login(
         &self,
         key: &SessionKey,
-        likely: Option<&UserId>,
+        user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<U>>, StoreError> {
-        Ok(self.login(key, likely).await?)
+        Ok(self.login(key, user_hint).await?)
     }
 }

@@ -1,4 +1,4 @@
-//! From entities to the application's users, and back.
+//! Converts entities to the application's users, and back.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -10,11 +10,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tower_keep_core::{Account, AuthUser, UserId};
 
-use crate::error::Fault;
-use crate::keys::{Exact, Keys, UserKeys, is_same, user_id};
-use crate::value::{self, Error, Id, Plain, Properties, merge};
+use crate::error::Error;
+use crate::keys::{EntityKeys, Exact, UserKeys, is_same, user_id};
+use crate::value::{self, Id, Plain, Properties, ValueError, merge};
 
-/// What the store knows of the application's users.
+/// What the store knows about the application's users.
 pub(crate) struct Users<U> {
     pub(crate) mapping: Box<dyn Mapping<U>>,
     pub(crate) login_name: fn(&U) -> &str,
@@ -26,21 +26,21 @@ pub(crate) struct Users<U> {
     pub(crate) unindexed: Vec<String>,
 }
 
-/// How a user becomes properties, and is read from them.
+/// Converts a user to properties, and reads one from them.
 pub(crate) trait Mapping<U>: Send + Sync + 'static {
     fn write(&self, user: &U) -> value::Result<Properties>;
 
-    /// The names of the user's fields, where they are known.
+    /// Returns the names of the user's fields, if they are known.
     fn fields(&self) -> Option<&'static [&'static str]> {
         None
     }
 
-    /// Properties that are excluded from indexes when they are first written.
+    /// Returns the properties that are excluded from indexes when they are first written.
     fn unindexed(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// Reads a user, whose id may stand in the key alone.
+    /// Reads a user, whose id may be only in the key.
     fn read(
         &self,
         properties: HashMap<String, Value>,
@@ -49,7 +49,7 @@ pub(crate) trait Mapping<U>: Send + Sync + 'static {
     ) -> value::Result<U>;
 }
 
-/// Users as serde has them.
+/// Users of a type with serde's traits.
 pub(crate) struct Serde<U>(PhantomData<fn() -> U>);
 
 impl<U> Serde<U> {
@@ -77,8 +77,8 @@ impl<U: Serialize + DeserializeOwned + 'static> Mapping<U> for Serde<U> {
     }
 }
 
-/// Accounts. `Account` itself does not implement serde's traits, so that no handler sends a password's
-/// hash by accident.
+/// The ready-made accounts. `Account` itself does not implement serde's traits, so that no handler
+/// sends a password hash by accident.
 pub(crate) struct Accounts {
     /// The property with the login name.
     pub(crate) login: String,
@@ -86,22 +86,23 @@ pub(crate) struct Accounts {
 
 const PASSWORD_HASH: &str = "password_hash";
 const ACTIVE: &str = "active";
-const STAMP: &str = "stamp";
-/// The hash that there was when the stamp was written: others who change the password don't know of stamps.
+const SECURITY_STAMP: &str = "security_stamp";
+/// The hash at the time when the security stamp was written. Other applications that change the
+/// password don't know about security stamps.
 const STAMPED_HASH: &str = "stamped_hash";
 
 impl Mapping<Account> for Accounts {
     fn write(&self, account: &Account) -> value::Result<Properties> {
-        let stamp = account.stamp();
+        let stamp = account.security_stamp();
         let is_hash = *stamp == *account.password_hash().as_bytes();
         let mut properties = Properties::default();
-        properties.put(&self.login, Plain::String(account.login().to_owned()));
+        properties.put(&self.login, Plain::String(account.login_name().to_owned()));
         properties.put(PASSWORD_HASH, Plain::String(account.password_hash().to_owned()));
         properties.put(ACTIVE, Plain::Boolean(account.is_active()));
         if is_hash {
-            properties.skipped.extend([STAMP.into(), STAMPED_HASH.into()]);
+            properties.skipped.extend([SECURITY_STAMP.into(), STAMPED_HASH.into()]);
         } else {
-            properties.put(STAMP, Plain::Blob(stamp.into_owned()));
+            properties.put(SECURITY_STAMP, Plain::Blob(stamp.into_owned()));
             properties.put(STAMPED_HASH, Plain::String(account.password_hash().to_owned()));
         }
         Ok(properties)
@@ -119,72 +120,75 @@ impl Mapping<Account> for Accounts {
         let is_active = match take(ACTIVE) {
             None => true,
             Some(ValueType::BooleanValue(is_active)) => is_active,
-            // As others write a flag; to Python, None is false.
+            // Other applications write a flag as a number. In Python, `None` is false.
             Some(ValueType::IntegerValue(flag @ (0 | 1))) => flag == 1,
             Some(ValueType::NullValue(_)) => false,
-            Some(_) => return Err(Error::new("a boolean was expected").within(ACTIVE)),
+            Some(_) => return Err(ValueError::new("a boolean was expected").within(ACTIVE)),
         };
         let is_changed = match take(STAMPED_HASH) {
-            // A stamp that others keep.
+            // Another application keeps the security stamp.
             None => false,
             Some(ValueType::NullValue(_)) => true,
             stamped => text(stamped).map_err(|error| error.within(STAMPED_HASH))? != hash,
         };
-        let stamp = match take(STAMP) {
+        let stamp = match take(SECURITY_STAMP) {
             None | Some(ValueType::NullValue(_)) => None,
             Some(ValueType::BlobValue(stamp)) => Some(stamp),
             Some(ValueType::StringValue(stamp)) => Some(stamp.into_bytes()),
-            Some(_) => return Err(Error::new("a blob or a string was expected").within(STAMP)),
+            Some(_) => {
+                return Err(
+                    ValueError::new("a blob or a string was expected").within(SECURITY_STAMP)
+                );
+            }
         };
-        // Whoever changed the password, or else the stamp, has ended the logins.
+        // A changed password ends the logins, and so does a changed security stamp.
         let stamp = match stamp {
             Some(stamp) if is_changed => Some([hash.as_bytes(), &stamp].concat()),
             stamp => stamp,
         };
         let account = Account::new(id, login, hash).with_active(is_active);
         Ok(match stamp {
-            Some(stamp) => account.with_stamp(stamp),
+            Some(stamp) => account.with_security_stamp(stamp),
             None => account,
         })
     }
 
     fn unindexed(&self) -> &'static [&'static str] {
-        &[STAMP, STAMPED_HASH]
+        &[SECURITY_STAMP, STAMPED_HASH]
     }
 }
 
 fn text(value: Option<ValueType>) -> value::Result<String> {
     match value {
         Some(ValueType::StringValue(text)) => Ok(text),
-        // As Python writes `bytes`.
-        Some(ValueType::BlobValue(bytes)) => {
-            String::from_utf8(bytes).map_err(|_| Error::new("a blob was found that is no text"))
-        }
-        Some(_) => Err(Error::new("a string was expected")),
-        None => Err(Error::new("it is missing, and a string was expected")),
+        // Python writes `bytes` as a blob.
+        Some(ValueType::BlobValue(bytes)) => String::from_utf8(bytes)
+            .map_err(|_| ValueError::new("a blob was found that is no text")),
+        Some(_) => Err(ValueError::new("a string was expected")),
+        None => Err(ValueError::new("it is missing, and a string was expected")),
     }
 }
 
 impl<U: AuthUser> Users<U> {
-    /// Whether the settings fit the user type, as far as that can be known without a user.
-    pub(crate) fn check(&self, keys: &Keys) -> Result<(), Fault> {
+    /// Checks whether the settings fit the user type, as far as this is known without a user.
+    pub(crate) fn check(&self, keys: &EntityKeys) -> Result<(), Error> {
         let (login, id) = (&self.login_property, &self.id_field);
         let looked_for = [Some(login.as_str()), keys.user_keys.property()];
         let is_looked_for = |property: &&String| looked_for.contains(&Some(property.as_str()));
         if let Some(property) = self.unindexed.iter().find(is_looked_for) {
             let words = format!("`{property}` is looked for, so it can't be one of add_unindexed");
-            return Err(Fault::unsupported(words));
+            return Err(Error::unsupported(words));
         }
         let Some(fields) = self.mapping.fields() else { return Ok(()) };
         let known = fields.join(", ");
         if !fields.contains(&login.as_str()) {
-            return Err(Fault::unsupported(format!(
+            return Err(Error::unsupported(format!(
                 "the user type has no field `{login}` for the login name; which is it of {known} (see \
                  with_login_property)?"
             )));
         }
         if keys.user_keys.property().is_none() && !fields.contains(&id.as_str()) {
-            return Err(Fault::unsupported(format!(
+            return Err(Error::unsupported(format!(
                 "the user type has no field `{id}` for the key's id; which is it of {known} (see \
                  with_id_field)?"
             )));
@@ -192,18 +196,18 @@ impl<U: AuthUser> Users<U> {
         Ok(())
     }
 
-    /// The user of an entity.
-    pub(crate) fn read(&self, keys: &Keys, entity: Entity) -> Result<U, Fault> {
+    /// Reads the user of an entity.
+    pub(crate) fn read(&self, keys: &EntityKeys, entity: Entity) -> Result<U, Error> {
         let key = entity.key.unwrap_or_default();
-        let fault = |words: String| Fault::corrupt(format!("{}: {words}", described(&key)));
+        let corrupt = |words: String| Error::corrupt(format!("{}: {words}", described(&key)));
         let (id, in_key) = match &keys.user_keys {
             UserKeys::IdOrName | UserKeys::Name => {
-                let id = user_id(&key).ok_or_else(|| fault("the key has no id".to_owned()))?;
-                // Or else the next request would find somebody else.
+                let id = user_id(&key).ok_or_else(|| corrupt("the key has no id".to_owned()))?;
+                // Otherwise the next request would find another user.
                 if keys.user(&id).is_none_or(|own| !is_same(&own, &key)) {
                     let words = "the id leads to another key: a name that is written like a number needs \
                                  UserKeys::Name, and an id a number";
-                    return Err(fault(words.to_owned()));
+                    return Err(corrupt(words.to_owned()));
                 }
                 let number = match key.path.last().and_then(|own| own.id_type.as_ref()) {
                     Some(IdType::Id(number)) => Some(*number),
@@ -213,13 +217,13 @@ impl<U: AuthUser> Users<U> {
             }
             UserKeys::TextProperty(property) | UserKeys::IntegerProperty(property) => {
                 let stored = entity.properties.get(property);
-                // Of the type that it is looked for in, or else the next request would find nobody, or
-                // somebody else.
+                // The value has to be of the type that a query looks for. Otherwise the next
+                // request would find no user, or another one.
                 let exact = stored.and_then(Exact::of);
                 let id = exact.as_ref().map(|exact| UserId::from(exact.to_string()));
                 let id = id.filter(|id| keys.property(id).map(|(_, own)| own) == exact);
                 let no_id = || {
-                    fault(format!(
+                    corrupt(format!(
                         "property `{property}` is not of the type that with_user_keys says"
                     ))
                 };
@@ -229,20 +233,20 @@ impl<U: AuthUser> Users<U> {
         let text = id.as_str();
         let in_key = in_key.map(|number| Id { property: &self.id_field, number, text });
         let user = self.mapping.read(entity.properties, text, in_key);
-        let user = user.map_err(|error| fault(error.to_string()))?;
+        let user = user.map_err(|cause| corrupt(cause.to_string()))?;
         if user.id() != id {
             let field = &self.id_field;
-            return Err(fault(format!(
-                "AuthUser::id() answers another id than the one that was read; is it read into the \
+            return Err(corrupt(format!(
+                "AuthUser::id() returns a different id than the one that was read; is it read into the \
                  field `{field}` (see with_id_field)?"
             )));
         }
         Ok(user)
     }
 
-    /// What is to be written of a user, but for what is stored already.
-    pub(crate) fn write(&self, keys: &Keys, user: &U) -> Result<Properties, Fault> {
-        let fault = |words: String| Fault::unsupported(format!("a user can't be written: {words}"));
+    /// Returns the properties to write for a user, before they are merged with the stored ones.
+    pub(crate) fn write(&self, keys: &EntityKeys, user: &U) -> Result<Properties, Error> {
+        let fault = |words: String| Error::unsupported(format!("a user can't be written: {words}"));
         let mut properties = self.mapping.write(user).map_err(|error| fault(error.to_string()))?;
         match keys.user_keys.property() {
             None => properties.leave(&self.id_field),
@@ -267,16 +271,16 @@ impl<U: AuthUser> Users<U> {
         match properties.get(property) {
             Some(Plain::String(written)) if written == login => Ok(properties),
             _ => Err(fault(format!(
-                "property `{property}` is not what login_name answers; which property is it \
+                "property `{property}` is not what login_name returns; which property is it \
                  (see with_login_property)?"
             ))),
         }
     }
 
-    /// The properties of an entity after these are written to it.
+    /// Returns the properties of an entity after these are written to it.
     pub(crate) fn merged(
         &self,
-        keys: &Keys,
+        keys: &EntityKeys,
         stored: &Entity,
         properties: Properties,
     ) -> HashMap<String, Value> {
@@ -284,13 +288,14 @@ impl<U: AuthUser> Users<U> {
         let before = before.and_then(|before| self.write(keys, &before).ok()).unwrap_or_default();
         let stored = &stored.properties;
         let mut merged = merge(stored, &before, properties, &self.unindexed, &keys.partition);
-        // A property that is hidden behind the key's id is not written, so it stays, also where a map is all.
+        // A property that the key's id hides is not written. It stays, even if the user type is a
+        // map.
         if keys.user_keys.property().is_none()
             && let Some(hidden) = stored.get(&self.id_field)
         {
             merged.insert(self.id_field.clone(), hidden.clone());
         }
-        // A login name is looked for as text.
+        // A query looks for a login name as text.
         if let Some(login) = merged.get_mut(&self.login_property)
             && let Some(ValueType::BlobValue(bytes)) = &login.value_type
             && let Ok(text) = String::from_utf8(bytes.clone())
@@ -301,17 +306,22 @@ impl<U: AuthUser> Users<U> {
         merged
     }
 
-    /// Whether what is to be written can be read again, so that nobody is locked out by a write.
-    pub(crate) fn check_is_readable(&self, keys: &Keys, entity: &Entity) -> Result<(), Fault> {
-        let unreadable = |fault: Fault| {
-            Fault::unsupported(format!(
-                "nothing is written, as it could not be read again: {fault}"
+    /// Checks whether an entity could be read again after it is written, so that no write locks a
+    /// user out.
+    pub(crate) fn check_is_readable(
+        &self,
+        keys: &EntityKeys,
+        entity: &Entity,
+    ) -> Result<(), Error> {
+        let unreadable = |error: Error| {
+            Error::unsupported(format!(
+                "nothing is written, as it could not be read again: {error}"
             ))
         };
         self.read(keys, entity.clone()).map(drop).map_err(unreadable)
     }
 
-    /// The login name of an entity.
+    /// Returns the login name of an entity.
     pub(crate) fn login_of<'e>(&self, entity: &'e Entity) -> Option<&'e str> {
         match entity.properties.get(&self.login_property)?.value_type.as_ref()? {
             ValueType::StringValue(text) => Some(text),
@@ -320,7 +330,7 @@ impl<U: AuthUser> Users<U> {
     }
 }
 
-/// Which entity it is, for who has to look after it.
+/// Names an entity in an error, for the administrator who has to repair it.
 fn described(key: &Key) -> String {
     let own = key.path.last();
     let kind = own.map_or("", |own| &own.kind);

@@ -1,7 +1,9 @@
-//! What is unique: login names, and ids that are properties. An index entity says whose each value is.
+//! Values that are unique: login names, and ids that are properties. An index entity says which
+//! user has a value.
 //!
-//! Entities that others write have none, so whoever takes a value also asks for users who have it. An
-//! index entity whose user is gone, or has another value by now, is nobody's.
+//! Entities that other applications write have no index entity. So a call that takes a value also
+//! queries for users who have it. If the user of an index entity is deleted, or has another value
+//! by now, the value is free.
 
 use std::collections::HashMap;
 
@@ -11,18 +13,19 @@ use tokio::time::Instant;
 use tower_keep_core::AuthUser;
 
 use crate::DatastoreStore;
-use crate::error::Fault;
+use crate::error::Error;
 use crate::keys::{Exact, is_same};
 use crate::query::{below, limited, of_kind, where_is};
 use crate::transaction::{Transaction, delete, insert, upsert};
 
-/// The property of an index entity that says whose it is.
+/// The property of an index entity that holds the user's key.
 const USER: &str = "user";
 
-/// So many entities with one value are looked at; in a store without ancestors some may be below others'.
+/// The most entities with one value that are looked at. In a store without ancestors, some of them
+/// may be below other entities.
 const MOST_ALIKE: usize = 500;
 
-/// A property's value that has to be one user's alone.
+/// A property's value that only one user may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unique {
     pub(crate) property: String,
@@ -30,7 +33,7 @@ pub(crate) struct Unique {
 }
 
 impl Unique {
-    /// The value that a user has, if they can be found by it.
+    /// Returns the value that a user has, if a query finds the user by it.
     pub(crate) fn stored(entity: &Entity, property: &str) -> Option<Self> {
         let stored = entity.properties.get(property);
         let value = Exact::of(stored.filter(|stored| !stored.exclude_from_indexes)?)?;
@@ -43,22 +46,23 @@ impl Unique {
 }
 
 impl<U: AuthUser> DatastoreStore<U> {
-    /// The key of a value's index entity.
+    /// Returns the key of a value's index entity.
     pub(crate) fn index_key(&self, unique: &Unique) -> Key {
         self.keys().index(&unique.property, &unique.value)
     }
 
-    /// Asks who has this value.
+    /// Returns the query for the users who have this value.
     pub(crate) fn query_of(&self, unique: &Unique) -> Query {
         let mut filters = vec![where_is(&unique.property, unique.value.clone().into_value())];
         filters.extend(self.keys().ancestor().map(below));
         limited(of_kind(&self.keys().user_kind, filters), MOST_ALIKE)
     }
 
-    /// Those of the answer who are users of this store; of all, not of the first so many.
-    pub(crate) fn alike(&self, unique: &Unique, found: Vec<Entity>) -> Result<Vec<Entity>, Fault> {
+    /// Returns the found entities that are users of this store. Returns an error if there may be
+    /// more than the query has found.
+    pub(crate) fn alike(&self, unique: &Unique, found: Vec<Entity>) -> Result<Vec<Entity>, Error> {
         if found.len() == MOST_ALIKE {
-            return Err(Fault::corrupt(format!(
+            return Err(Error::corrupt(format!(
                 "at least {MOST_ALIKE} entities of kind `{}` have the same `{}`",
                 self.keys().user_kind,
                 unique.property,
@@ -67,13 +71,13 @@ impl<U: AuthUser> DatastoreStore<U> {
         Ok(self.in_place(found))
     }
 
-    /// Writes whose a value is; or finds that it is another's.
+    /// Returns the mutation by which a user takes a value, or an error if another user has it.
     pub(crate) async fn take(
         &self,
         transaction: &Transaction<'_>,
         unique: &Unique,
         user: &Key,
-    ) -> Result<Mutation, Fault> {
+    ) -> Result<Mutation, Error> {
         let index = self.index_key(unique);
         let stored = transaction.lookup(vec![index.clone()]).await?.remove(&index);
         let is_new = stored.is_none();
@@ -93,28 +97,28 @@ impl<U: AuthUser> DatastoreStore<U> {
         Ok(if is_new { insert(entity) } else { upsert(entity) })
     }
 
-    /// Lets a value be nobody's again, unless it is another's.
+    /// Returns the mutation by which a user frees a value, unless another user has it.
     pub(crate) async fn free(
         &self,
         transaction: &Transaction<'_>,
         unique: &Unique,
         user: &Key,
-    ) -> Result<Option<Mutation>, Fault> {
+    ) -> Result<Option<Mutation>, Error> {
         let index = self.index_key(unique);
         let found = transaction.lookup(vec![index.clone()]).await?;
         let holder = found.get(&index).and_then(holder);
         Ok(holder.filter(|holder| is_same(holder, user)).map(|_| delete(index)))
     }
 
-    /// Of several users with one value the one whose it is, as the index entity says; others may have been
-    /// written without asking.
+    /// Returns the user who has a value. If several users have it, the index entity decides. Other
+    /// applications may have written them without a check.
     pub(crate) async fn whose(
         &self,
         unique: &Unique,
         found: Vec<Entity>,
         transaction: Option<&Transaction<'_>>,
         deadline: Instant,
-    ) -> Result<Option<Entity>, Fault> {
+    ) -> Result<Option<Entity>, Error> {
         let mut users = self.alike(unique, found)?;
         if users.len() < 2 {
             return Ok(users.pop());
@@ -131,7 +135,7 @@ impl<U: AuthUser> DatastoreStore<U> {
             _ => false,
         };
         let Some(place) = users.iter().position(is_holder) else {
-            return Err(Fault::corrupt(format!(
+            return Err(Error::corrupt(format!(
                 "several entities of kind `{}` have the same `{}`, and no index entity says whose it is: \
                  index_users names them",
                 self.keys().user_kind,
@@ -142,11 +146,11 @@ impl<U: AuthUser> DatastoreStore<U> {
     }
 }
 
-fn taken(unique: &Unique) -> Fault {
-    Fault::taken(&format!("value of `{}`", unique.property))
+fn taken(unique: &Unique) -> Error {
+    Error::taken(&format!("value of `{}`", unique.property))
 }
 
-/// Whose the value of an index entity is.
+/// Returns the key of the user that an index entity names.
 pub(crate) fn holder(index: &Entity) -> Option<Key> {
     match index.properties.get(USER)?.value_type.as_ref()? {
         ValueType::KeyValue(key) => Some(key.clone()),
@@ -154,7 +158,7 @@ pub(crate) fn holder(index: &Entity) -> Option<Key> {
     }
 }
 
-/// An index entity.
+/// Creates an index entity.
 pub(crate) fn index_entity(key: Key, user: Key) -> Entity {
     let user = Value {
         exclude_from_indexes: true,

@@ -1,21 +1,21 @@
-//! Where the data is, and the service: URLs and addresses, parsed.
+//! Parses the URL of a store, and the addresses of the service.
 
-use crate::error::Fault;
+use crate::error::Error;
 
-/// What a URL says.
+/// The parts of a store's URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// `None`: what the environment says.
+    /// `None` if the environment names it.
     pub(crate) project: Option<String>,
     pub(crate) database: String,
     pub(crate) namespace: String,
 }
 
-/// Where the service itself is.
+/// The address of Google's service.
 pub(crate) const GOOGLE: &str = "https://datastore.googleapis.com";
 
 /// Reads `datastore://PROJECT/NAMESPACE?database=DATABASE`.
-pub(crate) fn read(url: &str) -> Result<Place, Fault> {
+pub(crate) fn read(url: &str) -> Result<Place, Error> {
     let rest = url.strip_prefix("datastore://").ok_or_else(unknown)?;
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (project, namespace) = rest.split_once('/').unwrap_or((rest, ""));
@@ -26,13 +26,13 @@ pub(crate) fn read(url: &str) -> Result<Place, Fault> {
     };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
-            // Google's own name of the one without a name.
+            // Google's name for the default database, whose id is empty.
             Some(("database", "(default)")) => {}
             Some(("database", database)) => place.database = database.to_owned(),
             _ => return Err(unknown()),
         }
     }
-    // A legacy project is its organisation's: `example.com:project`.
+    // The id of a legacy project contains the domain of its organisation: `example.com:project`.
     let is_id = |id: &str, extra: &str| {
         let is_known = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c) || extra.contains(c);
         id.len() <= 100 && id.chars().all(is_known)
@@ -43,15 +43,15 @@ pub(crate) fn read(url: &str) -> Result<Place, Fault> {
     is_known.then_some(place).ok_or_else(unknown)
 }
 
-fn unknown() -> Fault {
-    Fault::unsupported(
+fn unknown() -> Error {
+    Error::unsupported(
         "the URL is not datastore://PROJECT/NAMESPACE?database=DATABASE, of which all may be left away; \
          ids are made of letters, digits, - and _, namespaces of . besides",
     )
 }
 
-/// The address of a service: with TLS, or on this machine.
-pub(crate) fn endpoint(text: &str) -> Result<String, Fault> {
+/// Checks the address of a service: it has to use TLS, or be on this machine.
+pub(crate) fn endpoint(text: &str) -> Result<String, Error> {
     let without = text.strip_prefix("http://");
     if let Some(authority) = without {
         let port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
@@ -62,19 +62,19 @@ pub(crate) fn endpoint(text: &str) -> Result<String, Fault> {
         let is_here = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
         if !is_here {
             let words = "an endpoint without TLS would show tokens to the network: https://…";
-            return Err(Fault::unsupported(words));
+            return Err(Error::unsupported(words));
         }
     } else if !text.starts_with("https://") {
-        return Err(Fault::unsupported("an endpoint is https://HOST, or http://localhost:PORT"));
+        return Err(Error::unsupported("an endpoint is https://HOST, or http://localhost:PORT"));
     }
     Ok(text.to_owned())
 }
 
-/// Where an emulator is, from what its variable says.
+/// Returns the URL of an emulator, from the form that its variable has.
 pub(crate) fn emulator(host: &str) -> String {
     let host = host.trim_end_matches('/');
     let host = host.strip_prefix("http://").unwrap_or(host);
-    // An address of all interfaces is one to listen on.
+    // The address of all interfaces is only for listening.
     match host.rsplit_once(':') {
         Some(("0.0.0.0", port)) => format!("http://127.0.0.1:{port}"),
         Some(("[::]", port)) => format!("http://[::1]:{port}"),

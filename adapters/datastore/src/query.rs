@@ -1,4 +1,4 @@
-//! Queries, in words.
+//! Builds queries.
 
 use gcloud_sdk::google::datastore::v1::filter::FilterType;
 use gcloud_sdk::google::datastore::v1::value::ValueType;
@@ -9,11 +9,11 @@ use gcloud_sdk::google::datastore::v1::{
 
 pub(crate) use property_filter::Operator;
 
-/// What stands for an entity's key in a query.
+/// The name of an entity's key in a query.
 const KEY: &str = "__key__";
 
-/// All entities of a kind for which all of these hold. No composite index has to be made for it as long as all
-/// are equalities, or there is only one.
+/// Returns a query for all entities of a kind that match all of these filters. It needs no
+/// composite index if all of them are equalities, or if there is only one.
 pub(crate) fn of_kind(kind: &str, filters: Vec<Filter>) -> Query {
     let composite = CompositeFilter { op: composite_filter::Operator::And.into(), filters };
     let filter = match composite.filters.len() {
@@ -25,12 +25,12 @@ pub(crate) fn of_kind(kind: &str, filters: Vec<Filter>) -> Query {
     Query { kind, filter, ..Query::default() }
 }
 
-/// A property is so much.
+/// Requires a property to have this value.
 pub(crate) fn where_is(property: &str, value: ValueType) -> Filter {
     compare(property, Operator::Equal, value)
 }
 
-/// The entity is below this one.
+/// Requires the entity to be below this one.
 pub(crate) fn below(ancestor: Key) -> Filter {
     compare(KEY, Operator::HasAncestor, ValueType::KeyValue(ancestor))
 }
@@ -44,20 +44,20 @@ pub(crate) fn compare(property: &str, op: Operator, value: ValueType) -> Filter 
     Filter { filter_type: Some(FilterType::PropertyFilter(filter)) }
 }
 
-/// The same in the order of their keys.
+/// Orders a query by key.
 pub(crate) fn by_key(query: Query) -> Query {
     let order = PropertyOrder { property: Some(reference(KEY)), direction: 0 };
     Query { order: vec![order], ..query }
 }
 
-/// The same, the highest of this property first.
+/// Orders a query by this property, the highest value first.
 pub(crate) fn highest_first(query: Query, property: &str) -> Query {
     let direction = property_order::Direction::Descending.into();
     let order = PropertyOrder { property: Some(reference(property)), direction };
     Query { order: vec![order], ..query }
 }
 
-/// Only their keys.
+/// Makes a query return only keys.
 pub(crate) fn keys_only(query: Query) -> Query {
     Query { projection: vec![Projection { property: Some(reference(KEY)) }], ..query }
 }

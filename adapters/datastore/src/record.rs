@@ -1,15 +1,15 @@
-//! Entities of this store's own kinds: session records, and what is kept of all logins of a user.
+//! Entities of this store's own kinds: session records, and the data of all logins of a user.
 //!
 //! | kind | property | |
 //! | --- | --- | --- |
-//! | `KeepSession_User`, named by the session's key in hexadecimal | `place` | its place among the user's open sessions, by epoch and time, as long as the record itself has no end; indexed |
+//! | `KeepSession_User`, named by the session's key in hexadecimal | `place` | its place among the user's open sessions, by epoch and time, as long as the record itself has not ended; indexed |
 //! | | `epoch` | the user's epoch in which it was created |
 //! | | `expire_at` | when it may be deleted: by `purge`, if it is indexed, or by the database's policy |
 //! | | the others | the record, as in `SessionRecord` |
-//! | `KeepLogins_User`, named by the user's id | `epoch`, `ended_at`, `end_reason`, `kept_until` | a number that rises each time all sessions are ended; when that last happened, why, and how long those sessions are kept. Missing before the first time |
-//! | | `untidy`, `places` | from when on those sessions can be deleted, indexed, while there may be some; and what their places begin with |
-//! | | `untold` | the keys of sessions that ended for a replay of which the user was not notified yet |
-//! | | `expire_at` | when it may be deleted; never once all sessions were ended |
+//! | `KeepLogins_User`, named by the user's id | `epoch`, `ended_at`, `end_reason`, `kept_until` | a number that rises each time all sessions are ended; when this last happened, why, and how long those sessions are kept. Missing before the first time |
+//! | | `untidy`, `places` | when those sessions can be deleted (indexed), and what their places begin with. Missing once none of them is left |
+//! | | `to_notify` | the keys of sessions that ended because of a replay of which the user has not been notified yet |
+//! | | `expire_at` | when it may be deleted; never, once all sessions were ended |
 
 use std::collections::HashMap;
 
@@ -17,11 +17,11 @@ use gcloud_sdk::google::datastore::v1::value::ValueType;
 use gcloud_sdk::google::datastore::v1::{ArrayValue, Entity, Value};
 use gcloud_sdk::prost_types;
 use tower_keep_core::{
-    CLOCK_SKEW, End, EndReason, Ended, Epoch, SessionKey, SessionRecord, Timestamp, UserId,
+    CLOCK_SKEW, End, Ended, Epoch, SessionKey, SessionRecord, Timestamp, UserId,
 };
 
-use crate::error::Fault;
-use crate::keys::{Keys, session_key};
+use crate::error::Error;
+use crate::keys::{EntityKeys, session_key};
 
 pub(crate) const USER: &str = "user";
 pub(crate) const PLACE: &str = "place";
@@ -29,10 +29,10 @@ pub(crate) const UNTIDY: &str = "untidy";
 const PLACES: &str = "places";
 pub(crate) const EXPIRE_AT: &str = "expire_at";
 
-/// So many replays are noted at most, of which a user is to be told.
-const MOST_UNTOLD: usize = 1_000;
+/// The most replays that are noted for notifying a user.
+const MOST_TO_NOTIFY: usize = 1_000;
 
-/// Whether `expire_at` is indexed, so that what has expired can be found.
+/// Whether `expire_at` is indexed, so that expired entities can be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expiry {
     Indexed,
@@ -48,17 +48,17 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    /// The same with another record.
+    /// Returns a copy with another record.
     pub(crate) fn with(&self, record: SessionRecord) -> Self {
         Self { record, created_in: self.created_in }
     }
 
-    /// Whether it has ended by its user's epoch alone.
+    /// Checks whether it has ended only by its user's epoch.
     pub(crate) fn is_past(&self, epoch: &Epoch) -> bool {
         epoch.is_past(self.created_in) && self.record.ended.is_none()
     }
 
-    /// As it is now, given its user's epoch.
+    /// Returns the record as it is now, given its user's epoch.
     pub(crate) fn applied(self, epoch: &Epoch) -> Self {
         let Self { record, created_in } = self;
         Self { record: epoch.applied(created_in, record), created_in }
@@ -71,13 +71,13 @@ impl AsRef<SessionRecord> for Stored {
     }
 }
 
-/// `expire_at` for something that counts until then.
+/// Returns the `expire_at` of an entity that is valid until then.
 pub(crate) fn gone_at(expires: Timestamp) -> ValueType {
     time(expires.plus(CLOCK_SKEW))
 }
 
-/// The entity of a record.
-pub(crate) fn write(keys: &Keys, expiry: Expiry, stored: &Stored) -> Entity {
+/// Returns the entity of a record.
+pub(crate) fn write(keys: &EntityKeys, expiry: Expiry, stored: &Stored) -> Entity {
     let Stored { record, created_in } = stored;
     let mut properties = HashMap::with_capacity(20);
     let mut put = |name: &str, value: ValueType, is_indexed: bool| {
@@ -113,10 +113,10 @@ pub(crate) fn write(keys: &Keys, expiry: Expiry, stored: &Stored) -> Entity {
     if let Some(address) = record.address {
         put("address", text(address.to_string()), false);
     }
-    if let Some(Ended { at, reason, successor, told }) = &record.ended {
+    if let Some(Ended { at, reason, successor, notified }) = &record.ended {
         put("ended_at", time(*at), false);
         put("end_reason", text(reason.as_str().to_owned()), false);
-        put("told", ValueType::BooleanValue(*told), false);
+        put("notified", ValueType::BooleanValue(*notified), false);
         if let Some(successor) = successor {
             put("successor", blob(successor), false);
         }
@@ -124,18 +124,17 @@ pub(crate) fn write(keys: &Keys, expiry: Expiry, stored: &Stored) -> Entity {
     Entity { key: Some(keys.session(&record.key)), properties }
 }
 
-/// The record of an entity, as it was written.
-pub(crate) fn read(entity: Entity) -> Result<Stored, Fault> {
+/// Reads the record of an entity, as it was written.
+pub(crate) fn read(entity: Entity) -> Result<Stored, Error> {
     let key = entity.key.as_ref().and_then(session_key);
-    let key = key.ok_or_else(|| Fault::corrupt("a session's key is not one of this store's"))?;
+    let key = key.ok_or_else(|| Error::corrupt("a session's key is not one of this store's"))?;
     let mut fields = Fields(entity.properties);
     let ended = match fields.optional("ended_at", as_time)? {
         Some(at) => Some(Ended {
             at,
-            reason: fields
-                .required("end_reason", |value| EndReason::from_word(&as_text(value)?))?,
+            reason: fields.required("end_reason", |value| as_text(value)?.parse().ok())?,
             successor: fields.optional("successor", as_key)?,
-            told: fields.required("told", as_flag)?,
+            notified: fields.required("notified", as_flag)?,
         }),
         None => None,
     };
@@ -161,41 +160,41 @@ pub(crate) fn read(entity: Entity) -> Result<Stored, Fault> {
     Ok(Stored { record, created_in })
 }
 
-/// What is kept of a user's logins together. Whatever begins a session, or ends all, writes it, so that of two
-/// such changes one sees the other.
+/// The data of all logins of a user. Each call that begins a session, or ends all of them, writes
+/// it, so that of two concurrent calls one sees the other.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Logins {
     pub(crate) epoch: Epoch,
     /// Whether sessions of earlier epochs may still be there.
     pub(crate) is_untidy: bool,
-    pub(crate) untold: Vec<SessionKey>,
-    /// Until when there may be something to tell, or a session.
+    pub(crate) to_notify: Vec<SessionKey>,
+    /// Until when there may be a session, or a replay to notify the user of.
     pub(crate) expires: Timestamp,
 }
 
 impl Default for Logins {
     fn default() -> Self {
-        let (epoch, untold) = (Epoch::default(), Vec::new());
-        Self { epoch, is_untidy: false, untold, expires: Timestamp::from_secs(0) }
+        let (epoch, to_notify) = (Epoch::default(), Vec::new());
+        Self { epoch, is_untidy: false, to_notify, expires: Timestamp::from_secs(0) }
     }
 }
 
 impl Logins {
-    pub(crate) fn write(&self, keys: &Keys, expiry: Expiry, user: &UserId) -> Entity {
-        let values = self.untold.iter().map(|key| Value {
+    pub(crate) fn write(&self, keys: &EntityKeys, expiry: Expiry, user: &UserId) -> Entity {
+        let values = self.to_notify.iter().map(|key| Value {
             exclude_from_indexes: true,
             value_type: Some(blob(key)),
             ..Value::default()
         });
-        let untold = ValueType::ArrayValue(ArrayValue { values: values.collect() });
-        let untold = Value { value_type: Some(untold), ..Value::default() };
+        let to_notify = ValueType::ArrayValue(ArrayValue { values: values.collect() });
+        let to_notify = Value { value_type: Some(to_notify), ..Value::default() };
         let expire_at = Value {
             exclude_from_indexes: expiry == Expiry::ByPolicy,
             value_type: Some(gone_at(self.expires)),
             ..Value::default()
         };
         let mut properties =
-            HashMap::from([("untold".to_owned(), untold), (EXPIRE_AT.to_owned(), expire_at)]);
+            HashMap::from([("to_notify".to_owned(), to_notify), (EXPIRE_AT.to_owned(), expire_at)]);
         if let Epoch { number, end: Some(end) } = self.epoch {
             let mut put = |name: &str, value, is_indexed: bool| {
                 let exclude_from_indexes = !is_indexed;
@@ -220,26 +219,26 @@ impl Logins {
     pub(crate) fn raise(&mut self, end: &End) {
         self.epoch = self.epoch.raised(end);
         self.is_untidy = true;
-        // Gone before one of them, it would let that one live again.
+        // If this were deleted before one of those sessions, that session would be live again.
         self.expires = Timestamp::MAX;
     }
 
-    /// Notes that the user is to be told of these.
-    pub(crate) fn add_untold(&mut self, keys: impl IntoIterator<Item = SessionKey>) {
-        self.untold.extend(keys);
-        self.untold.truncate(MOST_UNTOLD);
+    /// Notes that the user has to be notified of these sessions.
+    pub(crate) fn add_to_notify(&mut self, keys: impl IntoIterator<Item = SessionKey>) {
+        self.to_notify.extend(keys);
+        self.to_notify.truncate(MOST_TO_NOTIFY);
     }
 
-    pub(crate) fn read(entity: Option<Entity>) -> Result<Self, Fault> {
+    pub(crate) fn read(entity: Option<Entity>) -> Result<Self, Error> {
         let Some(entity) = entity else { return Ok(Self::default()) };
         let mut fields = Fields(entity.properties);
-        let untold = fields.required("untold", |value| match value {
+        let to_notify = fields.required("to_notify", |value| match value {
             ValueType::ArrayValue(array) => {
                 array.values.into_iter().map(|value| as_key(value.value_type?)).collect()
             }
             _ => None,
         })?;
-        // The end of time is that also with something added.
+        // `Timestamp::MAX` stays the same when something is added to it.
         let expires = match fields.required(EXPIRE_AT, as_time)? {
             Timestamp::MAX => Timestamp::MAX,
             gone => gone.minus(CLOCK_SKEW),
@@ -251,22 +250,21 @@ impl Logins {
                 number,
                 end: Some(End {
                     at: fields.required("ended_at", as_time)?,
-                    reason: fields
-                        .required("end_reason", |value| EndReason::from_word(&as_text(value)?))?,
+                    reason: fields.required("end_reason", |value| as_text(value)?.parse().ok())?,
                     keep_until: fields.required("kept_until", as_time)?,
                 }),
             },
         };
-        Ok(Self { epoch, is_untidy, untold, expires })
+        Ok(Self { epoch, is_untidy, to_notify, expires })
     }
 }
 
-/// What the places of the sessions begin with that are to be removed.
+/// Returns what the places of the sessions to delete begin with.
 pub(crate) fn places(logins: &Entity) -> Option<String> {
     as_text(logins.properties.get(PLACES)?.value_type.clone()?)
 }
 
-/// When an entity of either kind may be gone.
+/// Returns when an entity of either kind may be deleted.
 pub(crate) fn expire_at(entity: &Entity) -> Option<Timestamp> {
     as_time(entity.properties.get(EXPIRE_AT)?.value_type.clone()?)
 }
@@ -279,7 +277,7 @@ impl Fields {
         &mut self,
         name: &str,
         read: impl FnOnce(ValueType) -> Option<T>,
-    ) -> Result<Option<T>, Fault> {
+    ) -> Result<Option<T>, Error> {
         let Some(value) = self.0.remove(name).and_then(|value| value.value_type) else {
             return Ok(None);
         };
@@ -290,13 +288,13 @@ impl Fields {
         &mut self,
         name: &str,
         read: impl FnOnce(ValueType) -> Option<T>,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, Error> {
         self.optional(name, read)?.ok_or_else(|| unreadable(name))
     }
 }
 
-fn unreadable(name: &str) -> Fault {
-    Fault::corrupt(format!("the property `{name}` of a session is not what this store has written"))
+fn unreadable(name: &str) -> Error {
+    Error::corrupt(format!("the property `{name}` of a session is not what this store has written"))
 }
 
 fn as_epoch(value: ValueType) -> Option<u64> {
@@ -357,13 +355,13 @@ fn as_key(value: ValueType) -> Option<SessionKey> {
 #[cfg(test)]
 mod tests {
     use gcloud_sdk::google::datastore::v1::PartitionId;
-    use tower_keep_core::StoreErrorKind;
+    use tower_keep_core::{EndReason, StoreErrorKind};
 
     use super::*;
     use crate::UserKeys;
 
-    fn keys() -> Keys {
-        Keys {
+    fn keys() -> EntityKeys {
+        EntityKeys {
             partition: PartitionId::default(),
             ancestors: Vec::new(),
             user_kind: "user".to_owned(),
@@ -408,7 +406,7 @@ mod tests {
                 at: Timestamp::from_secs(0),
                 reason: EndReason::Replay,
                 successor: Some(SessionKey::new([1; 32])),
-                told: true,
+                notified: true,
             }),
             ..record()
         };
@@ -437,9 +435,9 @@ mod tests {
             let secret = ValueType::EntityValue(Entity::default());
             bad.properties
                 .insert(name.clone(), Value { value_type: Some(secret), ..Value::default() });
-            let fault = read(bad).unwrap_err();
-            assert_eq!(fault.kind(), StoreErrorKind::Corrupt);
-            assert!(format!("{fault:?}").contains(&format!("`{name}`")), "{fault:?}");
+            let error = read(bad).unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+            assert!(format!("{error:?}").contains(&format!("`{name}`")), "{error:?}");
             let mut missing = entity.clone();
             missing.properties.remove(name);
             assert!(read(missing).is_err(), "{name}");
@@ -450,13 +448,13 @@ mod tests {
     #[test]
     fn what_is_kept_of_logins_is_read_as_it_was_written() {
         let logins = Logins {
-            untold: vec![SessionKey::new([1; 32]), SessionKey::new([2; 32])],
+            to_notify: vec![SessionKey::new([1; 32]), SessionKey::new([2; 32])],
             expires: Timestamp::from_secs(1_800_000_000),
             ..Logins::default()
         };
         let mut raised = logins.clone();
         let at = logins.expires;
-        raised.raise(&End { at, reason: EndReason::Ended, keep_until: at.plus(60) });
+        raised.raise(&End { at, reason: EndReason::Revoked, keep_until: at.plus(60) });
         assert!(raised.is_untidy && raised.epoch.number >= at.as_secs().into());
         let tidied = Logins { is_untidy: false, ..raised.clone() };
         for logins in [logins, raised, tidied, Logins::default()] {

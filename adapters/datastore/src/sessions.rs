@@ -8,12 +8,12 @@ use gcloud_sdk::google::datastore::v1::value::ValueType;
 use gcloud_sdk::google::datastore::v1::{Entity, Key, Mutation, Query};
 use tokio::time::Instant;
 use tower_keep_core::{
-    AuthUser, CLOCK_SKEW, Creation, End, EndReason, Epoch, NewLogin, Rotated, Rotation, Seen,
+    AuthUser, CLOCK_SKEW, Creation, End, EndReason, Epoch, NewLogin, Rotated, Rotation, SeenMark,
     SessionKey, SessionRecord, SessionStore, StoreError, Timestamp, Touch, UserId, async_trait,
 };
 
 use crate::DatastoreStore;
-use crate::error::Fault;
+use crate::error::Error;
 use crate::keys::LONGEST_INDEXED;
 use crate::query::{self, Operator, compare, of_kind};
 use crate::record::{self, EXPIRE_AT, Expiry, Logins, PLACE, Stored, UNTIDY};
@@ -21,26 +21,26 @@ use crate::transaction::{
     Change, Transaction, delete, into, read_all, transact, unchanged, upsert,
 };
 
-/// So many sessions are changed by one transaction, where they need not change at one moment.
+/// The most sessions that one transaction changes, if they need not change at one moment.
 const CHANGED_AT_ONCE: usize = 50;
-/// So many such transactions are made at once.
+/// How many such transactions run concurrently.
 const AT_ONCE: usize = 8;
-/// So many sessions are ended by one transaction. Each is some 2 KB of a transaction's 10 MiB, with its
-/// index entries and more for a long id.
+/// The most sessions that one transaction ends. Each takes about 2 KB of a transaction's 10 MiB,
+/// with its index entries, and more with a long id.
 const ENDED_AT_ONCE: usize = 1_000;
-/// So many times as many entities of logins are purged at once as sessions.
+/// How many batches of `Logins` are purged in one call.
 const LOGINS_PURGED: usize = 10;
 
-/// What ends sessions.
+/// The changes that end sessions.
 struct Ends {
     mutations: Vec<Mutation>,
-    /// How many of them lived until now.
+    /// How many of the sessions were live before.
     lived: usize,
-    /// Those that end for a replay, of which their users are to be told.
+    /// The sessions that end because of a replay. Their users have to be notified.
     replayed: HashMap<UserId, Vec<SessionKey>>,
 }
 
-/// What is kept of several users' logins.
+/// The data of several users' logins.
 pub(crate) type LoginsOf = HashMap<UserId, Logins>;
 
 impl<U: AuthUser> DatastoreStore<U> {
@@ -52,23 +52,24 @@ impl<U: AuthUser> DatastoreStore<U> {
         logins.write(self.keys(), self.shared.expiry, user)
     }
 
-    /// The records with these keys as they are now, and what is kept of their users' logins, both in a
-    /// transaction.
+    /// Reads the records with these keys as they are now, and the data of their users' logins. Both
+    /// are read in the transaction.
     pub(crate) async fn records(
         &self,
         transaction: &Transaction<'_>,
         keys: &[SessionKey],
-    ) -> Result<(Vec<Stored>, LoginsOf), Fault> {
+    ) -> Result<(Vec<Stored>, LoginsOf), Error> {
         self.read(transaction, keys, true).await
     }
 
-    /// The records with these keys as they are now, in a transaction, which does not wait for others of
-    /// their users: a session that ends with all others meanwhile has ended whatever is written of it.
+    /// Reads the records with these keys as they are now. Only the records are read in the
+    /// transaction, so it does not wait for other changes to the users' logins. A session that ends
+    /// with all others in the meantime has ended, whatever is written to its record.
     async fn each(
         &self,
         transaction: &Transaction<'_>,
         keys: &[SessionKey],
-    ) -> Result<Vec<Stored>, Fault> {
+    ) -> Result<Vec<Stored>, Error> {
         Ok(self.read(transaction, keys, false).await?.0)
     }
 
@@ -77,7 +78,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         transaction: &Transaction<'_>,
         of_sessions: &[SessionKey],
         holds_logins: bool,
-    ) -> Result<(Vec<Stored>, LoginsOf), Fault> {
+    ) -> Result<(Vec<Stored>, LoginsOf), Error> {
         let keys: Vec<_> = of_sessions.iter().map(|key| self.keys().session(key)).collect();
         if keys.is_empty() {
             return Ok((Vec::new(), LoginsOf::new()));
@@ -101,7 +102,7 @@ impl<U: AuthUser> DatastoreStore<U> {
             logins.get(&stored.record.user).is_some_and(|of_user| stored.is_past(&of_user.epoch))
         };
         if !holds_logins && stored.iter().any(is_past) {
-            // All others may have ended in between.
+            // All other sessions may have ended in between.
             return Box::pin(self.read(transaction, of_sessions, true)).await;
         }
         let now = |stored: Stored| match logins.get(&stored.record.user) {
@@ -111,15 +112,16 @@ impl<U: AuthUser> DatastoreStore<U> {
         Ok((stored.into_iter().map(now).collect(), logins))
     }
 
-    /// A user's sessions that have not ended, of this epoch.
+    /// Returns the query for a user's sessions of this epoch that have not ended.
     pub(crate) fn open_sessions(&self, user: &UserId, epoch: u64) -> Option<Query> {
-        // Nobody has an id that can't be indexed.
+        // No user has an id that can't be indexed.
         indexable(user)?;
         let [_, end] = self.keys().places(user);
         Some(self.with_places(self.keys().place_of_epoch(user, epoch), end))
     }
 
-    /// The sessions with a place from this one on, and before that one.
+    /// Returns the query for the sessions with a place from `from` up to, but not including,
+    /// `before`.
     fn with_places(&self, from: String, before: String) -> Query {
         let at_least = Operator::GreaterThanOrEqual;
         let filters = vec![
@@ -129,17 +131,18 @@ impl<U: AuthUser> DatastoreStore<U> {
         of_kind(&self.keys().session_kind(), filters)
     }
 
-    /// Changes a record, if there is one and there is something to change. Answers it as it is then, and
-    /// whether this changed it.
+    /// Changes a record, if it exists and there is something to change. Returns the record after
+    /// that, and whether this call changed it.
     async fn changed(
         &self,
         key: &SessionKey,
         after: impl Fn(&SessionRecord) -> Option<SessionRecord>,
-    ) -> Result<Option<(SessionRecord, bool)>, Fault> {
+    ) -> Result<Option<(SessionRecord, bool)>, Error> {
         let deadline = self.deadline();
         let turn = self.shared.turns.wait(key, deadline).await?;
         if turn.has_waited {
-            // As with the requests of one page: whoever was before has probably done it.
+            // The requests of one page often make the same change, so the call before has probably
+            // done it.
             let found = self.find(key, deadline).await?;
             if found.as_ref().is_none_or(|stored| after(&stored.record).is_none()) {
                 return Ok(found.map(|stored| (stored.record, false)));
@@ -152,18 +155,18 @@ impl<U: AuthUser> DatastoreStore<U> {
                 return unchanged(Some((stored.record, false)));
             };
             let mutations = vec![upsert(self.entity(&stored.with(after.clone())))];
-            Ok(Change { mutations, answer: Some((after, true)) })
+            Ok(Change { mutations, output: Some((after, true)) })
         })
         .await
     }
 
-    /// Changes many records, each for itself.
+    /// Changes many records, independently of each other.
     async fn changed_all<C: Clone + Send + Sync>(
         &self,
         changes: &[C],
         key: impl Fn(&C) -> SessionKey + Sync,
         after: impl Fn(&C, &SessionRecord) -> Option<SessionRecord> + Sync,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Error> {
         if let [change] = changes {
             self.changed(&key(change), |record| after(change, record)).await?;
             return Ok(());
@@ -189,7 +192,7 @@ impl<U: AuthUser> DatastoreStore<U> {
                     }
                     let changed = records.values().filter(|(_, is_changed)| *is_changed);
                     let mutations = changed.map(|(stored, _)| upsert(self.entity(stored)));
-                    Ok(Change { mutations: mutations.collect(), answer: () })
+                    Ok(Change { mutations: mutations.collect(), output: () })
                 })
                 .await
             })
@@ -198,7 +201,7 @@ impl<U: AuthUser> DatastoreStore<U> {
             .await
     }
 
-    /// Ends these records.
+    /// Returns the changes that end these records.
     fn ends(&self, records: Vec<Stored>, end: &End) -> Ends {
         let mut ends = Ends { mutations: Vec::new(), lived: 0, replayed: HashMap::new() };
         for stored in records {
@@ -213,12 +216,13 @@ impl<U: AuthUser> DatastoreStore<U> {
         ends
     }
 
-    async fn revoked(&self, keys: &[SessionKey], end: &End) -> Result<usize, Fault> {
+    async fn revoked(&self, keys: &[SessionKey], end: &End) -> Result<usize, Error> {
         let deadline = self.deadline();
         let mut keys = keys.to_vec();
         keys.sort_unstable();
         keys.dedup();
-        // Several have no order in which to wait; where they meet others, the service decides.
+        // Calls with several keys have no common order in which to wait. If they conflict, the
+        // service decides.
         let _turn = match keys.as_slice() {
             [key] => Some(self.shared.turns.wait(key, deadline).await?),
             _ => None,
@@ -230,11 +234,11 @@ impl<U: AuthUser> DatastoreStore<U> {
                 let Ends { mut mutations, lived, replayed } = self.ends(records, end);
                 for (user, keys) in replayed {
                     let mut logins = logins.remove(&user).unwrap_or_default();
-                    logins.add_untold(keys);
+                    logins.add_to_notify(keys);
                     logins.expires = logins.expires.max(end.keep_until);
                     mutations.push(upsert(self.logins_entity(&user, &logins)));
                 }
-                Ok(Change { mutations, answer: lived })
+                Ok(Change { mutations, output: lived })
             })
             .await?;
         }
@@ -246,7 +250,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         user: &UserId,
         but: Option<&SessionKey>,
         end: &End,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Error> {
         let deadline = self.deadline();
         let _turn = self.shared.turns.wait(user, deadline).await?;
         let logins_key = self.keys().logins(user);
@@ -256,7 +260,7 @@ impl<U: AuthUser> DatastoreStore<U> {
             let mut found = transaction.lookup(wanted).await?;
             let mut logins = match found.remove(&logins_key) {
                 Some(logins) => Logins::read(Some(logins))?,
-                // A session that is used outlives what its login has written here.
+                // A session that stays in use outlives the `Logins` that its login wrote.
                 None if self.has_begun(transaction, user).await? => Logins::default(),
                 None => return unchanged(()),
             };
@@ -271,20 +275,20 @@ impl<U: AuthUser> DatastoreStore<U> {
                 let carried = Stored { created_in: logins.epoch.number, ..stored };
                 mutations.push(upsert(self.entity(&carried)));
             }
-            Ok(Change { mutations, answer: () })
+            Ok(Change { mutations, output: () })
         })
         .await
     }
 
-    /// Whether a user who never ended all sessions has one that has not ended.
-    async fn has_begun(&self, transaction: &Transaction<'_>, user: &UserId) -> Result<bool, Fault> {
+    /// Checks whether a user who never ended all sessions has one that has not ended.
+    async fn has_begun(&self, transaction: &Transaction<'_>, user: &UserId) -> Result<bool, Error> {
         let Some(query) = self.open_sessions(user, 0) else { return Ok(false) };
         let one = Query { limit: Some(1), ..query };
         Ok(!transaction.query(one).await?.is_empty())
     }
 
-    /// A user's epoch.
-    async fn epoch(&self, user: &UserId, deadline: Instant) -> Result<Epoch, Fault> {
+    /// Returns a user's epoch.
+    async fn epoch(&self, user: &UserId, deadline: Instant) -> Result<Epoch, Error> {
         let key = self.keys().logins(user);
         let mut found = self.client().lookup(vec![key.clone()], None, deadline).await?;
         Ok(Logins::read(found.remove(&key))?.epoch)
@@ -295,7 +299,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         user: &UserId,
         now: Timestamp,
         most: usize,
-    ) -> Result<Vec<Arc<SessionRecord>>, Fault> {
+    ) -> Result<Vec<Arc<SessionRecord>>, Error> {
         let deadline = self.deadline();
         let mut epoch = self.epoch(user, deadline).await?;
         loop {
@@ -315,13 +319,13 @@ impl<U: AuthUser> DatastoreStore<U> {
             if after == epoch {
                 return Ok(live);
             }
-            // All have ended in between.
+            // All sessions were ended in between.
             epoch = after;
         }
     }
 
-    /// Deletes sessions that ended together and need not be kept any longer; returns how many.
-    async fn tidied(&self, before: Timestamp, most: usize) -> Result<usize, Fault> {
+    /// Deletes sessions that ended together and need not be kept any longer. Returns how many.
+    async fn tidied(&self, before: Timestamp, most: usize) -> Result<usize, Error> {
         let (most, mut removed) = (most.min(ENDED_AT_ONCE), 0);
         while removed < most {
             let deadline = self.deadline();
@@ -351,16 +355,16 @@ impl<U: AuthUser> DatastoreStore<U> {
                     entity.properties.remove(UNTIDY);
                     mutations.push(upsert(entity));
                 }
-                Ok(Change { mutations, answer: count })
+                Ok(Change { mutations, output: count })
             })
             .await?;
         }
         Ok(removed)
     }
 
-    /// Deletes expired entities of a kind, wherever they are; each is read again in the transaction, as it may have
-    /// been used since the query.
-    async fn purged(&self, kind: &str, before: Timestamp, most: usize) -> Result<usize, Fault> {
+    /// Deletes expired entities of a kind, below any ancestors. Each is read again in the
+    /// transaction, as it may have been used since the query.
+    async fn purged(&self, kind: &str, before: Timestamp, most: usize) -> Result<usize, Error> {
         let deadline = self.deadline();
         let most = most.min(ENDED_AT_ONCE);
         let expired = query::compare(EXPIRE_AT, Operator::LessThanOrEqual, record::gone_at(before));
@@ -380,18 +384,18 @@ impl<U: AuthUser> DatastoreStore<U> {
                     expire_at.is_some_and(|expire_at| expire_at <= before.plus(CLOCK_SKEW))
                 };
                 let mutations: Vec<_> = keys.iter().filter(is_expired).cloned().map(delete).collect();
-                let answer = mutations.len();
-                Ok(Change { mutations, answer })
+                let output = mutations.len();
+                Ok(Change { mutations, output })
             })
             .await?;
-            // Others may have been used, or purged, in between.
+            // The others may have been used, or purged, in between.
             if purged > 0 || is_all {
                 return Ok(purged);
             }
         }
     }
 
-    async fn find(&self, key: &SessionKey, deadline: Instant) -> Result<Option<Stored>, Fault> {
+    async fn find(&self, key: &SessionKey, deadline: Instant) -> Result<Option<Stored>, Error> {
         let key = self.keys().session(key);
         let mut found = self.client().lookup(vec![key.clone()], None, deadline).await?;
         let Some(stored) = found.remove(&key).map(record::read).transpose()? else {
@@ -404,13 +408,13 @@ impl<U: AuthUser> DatastoreStore<U> {
         Ok(Some(stored))
     }
 
-    /// The same session once more, together with its user's epoch: where all others ended between two
-    /// calls, this one may have stayed.
+    /// Reads the same session again, together with its user's epoch. If all other sessions ended
+    /// between two calls, this one may still be open.
     pub(crate) async fn find_again(
         &self,
         stored: &Stored,
         deadline: Instant,
-    ) -> Result<Option<Stored>, Fault> {
+    ) -> Result<Option<Stored>, Error> {
         let Stored { record, .. } = stored;
         let [key, logins] = [self.keys().session(&record.key), self.keys().logins(&record.user)];
         let both = vec![key.clone(), logins.clone()];
@@ -421,7 +425,7 @@ impl<U: AuthUser> DatastoreStore<U> {
     }
 }
 
-/// A user's id, if it can be indexed.
+/// Returns a user's id, if it can be indexed.
 pub(crate) fn indexable(user: &UserId) -> Option<&str> {
     Some(user.as_str()).filter(|user| user.len() <= LONGEST_INDEXED)
 }
@@ -445,8 +449,8 @@ impl<U: AuthUser> SessionStore for DatastoreStore<U> {
         }))
     }
 
-    async fn seen(&self, marks: &[Seen]) -> Result<(), StoreError> {
-        Ok(self.changed_all(marks, |mark| mark.key, Seen::after).await?)
+    async fn seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
+        Ok(self.changed_all(marks, |mark| mark.key, SeenMark::after).await?)
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
@@ -485,7 +489,8 @@ impl<U: AuthUser> SessionStore for DatastoreStore<U> {
         }
         let purged = self.purged(&self.keys().session_kind(), before, most - tidied).await?;
         if purged == 0 {
-            // What is kept of logins goes when no session is left to go; it is not counted, so more of it at once.
+            // The data of users' logins is purged after the sessions. It is not counted, so one
+            // call purges several batches of it.
             for _ in 0..LOGINS_PURGED {
                 let purged = self.purged(&self.keys().logins_kind(), before, most).await?;
                 if purged < most.min(ENDED_AT_ONCE) {

@@ -9,27 +9,27 @@ use tokio::time::Instant;
 use tower_keep_core::Account;
 
 use crate::client::Client;
-use crate::keys::Keys;
+use crate::keys::EntityKeys;
 use crate::mapping::Users;
 use crate::record::Expiry;
 use crate::turns::Turns;
 
-/// Users and session records in Google Datastore.
+/// Users and server-side sessions in Google Datastore.
 ///
-/// A clone is another handle on the same connection. See the [crate's documentation](crate).
+/// A clone is another handle to the same connection. See the [crate's documentation](crate).
 pub struct DatastoreStore<U = Account> {
     pub(crate) shared: Arc<Shared<U>>,
 }
 
 pub(crate) struct Shared<U> {
     pub(crate) client: Arc<Client>,
-    pub(crate) keys: Keys,
+    pub(crate) keys: EntityKeys,
     pub(crate) users: Users<U>,
     pub(crate) expiry: Expiry,
     pub(crate) timeout: Duration,
-    /// By users, and by sessions.
+    /// Turns by user, and by session.
     pub(crate) turns: Turns,
-    /// By login names; who needs both waits for this one last.
+    /// Turns by login name. A call that needs both waits for this one last.
     pub(crate) turns_of_names: Turns,
 }
 
@@ -39,7 +39,7 @@ impl<U> Clone for DatastoreStore<U> {
     }
 }
 
-/// Shows nothing of what is stored, and nothing of the credentials.
+/// Shows no stored data, and no credentials.
 impl<U> fmt::Debug for DatastoreStore<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let partition = &self.shared.keys.partition;
@@ -56,17 +56,17 @@ impl<U> DatastoreStore<U> {
         &self.shared.client
     }
 
-    pub(crate) fn keys(&self) -> &Keys {
+    pub(crate) fn keys(&self) -> &EntityKeys {
         &self.shared.keys
     }
 
-    /// What a query has found, without what is below something else.
+    /// Returns the found entities that are directly below the ancestors of this store.
     pub(crate) fn in_place(&self, mut found: Vec<Entity>) -> Vec<Entity> {
         found.retain(|entity| entity.key.as_ref().is_some_and(|key| self.keys().is_in_place(key)));
         found
     }
 
-    /// When a call that begins now has to be answered.
+    /// Returns the deadline of a call that begins now.
     pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.shared.timeout
     }

@@ -1,4 +1,5 @@
-//! Transactions: begun explicitly, rolled back on any failure, and tried again where another was faster.
+//! Transactions are begun explicitly, rolled back on any failure, and tried again if another was
+//! faster.
 
 use std::sync::Arc;
 
@@ -9,20 +10,20 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::client::{Client, Found, TransactionId, pause};
-use crate::error::{Cause, Fault};
+use crate::error::{Cause, Error};
 
-/// A transaction is tried so often, if others are always faster.
+/// How often a transaction is tried, if others are always faster.
 const TRIES: u32 = 20;
 
-/// What a transaction changes, and what its caller is told then.
+/// What a transaction changes, and what it returns to its caller.
 pub(crate) struct Change<T> {
     pub(crate) mutations: Vec<Mutation>,
-    pub(crate) answer: T,
+    pub(crate) output: T,
 }
 
-/// Nothing is changed.
-pub(crate) fn unchanged<T>(answer: T) -> Result<Change<T>, Fault> {
-    Ok(Change { mutations: Vec::new(), answer })
+/// Changes nothing.
+pub(crate) fn unchanged<T>(output: T) -> Result<Change<T>, Error> {
+    Ok(Change { mutations: Vec::new(), output })
 }
 
 pub(crate) fn insert(entity: Entity) -> Mutation {
@@ -41,8 +42,8 @@ fn mutation(operation: Operation) -> Mutation {
     Mutation { operation: Some(operation), ..Mutation::default() }
 }
 
-/// A transaction that may read. If it is dropped before it has ended, it is rolled back: what it has read
-/// may be locked for a minute otherwise.
+/// A transaction that has begun. If it is dropped before it has ended, it is rolled back. Otherwise
+/// what it has read could be locked for a minute.
 pub(crate) struct Transaction<'a> {
     client: &'a Arc<Client>,
     id: TransactionId,
@@ -51,7 +52,7 @@ pub(crate) struct Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
-    async fn begin(client: &'a Arc<Client>, mode: Mode, deadline: Instant) -> Result<Self, Fault> {
+    async fn begin(client: &'a Arc<Client>, mode: Mode, deadline: Instant) -> Result<Self, Error> {
         let id = client.begin(mode, deadline).await?;
         Ok(Transaction { client, id, deadline, has_ended: false })
     }
@@ -60,34 +61,34 @@ impl<'a> Transaction<'a> {
         self.deadline
     }
 
-    pub(crate) async fn lookup(&self, keys: Vec<Key>) -> Result<Found, Fault> {
+    pub(crate) async fn lookup(&self, keys: Vec<Key>) -> Result<Found, Error> {
         self.client.lookup(keys, Some(&self.id), self.deadline).await
     }
 
-    pub(crate) async fn query(&self, query: Query) -> Result<Vec<Entity>, Fault> {
+    pub(crate) async fn query(&self, query: Query) -> Result<Vec<Entity>, Error> {
         Ok(self.query_from(query).await?.0)
     }
 
-    /// What a query finds, and where the next would begin.
-    pub(crate) async fn query_from(&self, query: Query) -> Result<(Vec<Entity>, Vec<u8>), Fault> {
+    /// Returns what a query finds, and where the next query would begin.
+    pub(crate) async fn query_from(&self, query: Query) -> Result<(Vec<Entity>, Vec<u8>), Error> {
         let mut all = Vec::new();
         let end = self.client.pages(query, Some(&self.id), self.deadline, into(&mut all)).await?;
         Ok((all, end))
     }
 
-    async fn commit(&mut self, mutations: Vec<Mutation>) -> Result<(), Fault> {
+    async fn commit(&mut self, mutations: Vec<Mutation>) -> Result<(), Error> {
         self.client.commit(mutations, self.id.clone(), self.deadline).await?;
         self.has_ended = true;
         Ok(())
     }
 
     async fn roll_back(&mut self) {
-        // If it is gone already, so much the better; if there is no time left, or the call did not get there, it
-        // goes on behind.
+        // If the transaction no longer exists, nothing is left to do. If there is no time left, or
+        // the call did not reach the service, `drop` tries again in the background.
         let rollback = self.client.rollback(self.id.clone());
-        let answer = timeout_at(self.deadline, rollback).await;
-        let is_lost = |fault: &Fault| matches!(fault.cause, Cause::Refused | Cause::Lost);
-        self.has_ended = answer.is_ok_and(|answer| !answer.is_err_and(|fault| is_lost(&fault)));
+        let reply = timeout_at(self.deadline, rollback).await;
+        let is_lost = |error: &Error| matches!(error.cause, Cause::Refused | Cause::Lost);
+        self.has_ended = reply.is_ok_and(|reply| !reply.is_err_and(|error| is_lost(&error)));
     }
 }
 
@@ -104,21 +105,22 @@ impl Drop for Transaction<'_> {
     }
 }
 
-/// Takes found entities into this list.
-pub(crate) fn into(all: &mut Vec<Entity>) -> impl FnMut(Vec<Entity>) -> Result<(), Fault> {
+/// Returns a closure that adds found entities to this list.
+pub(crate) fn into(all: &mut Vec<Entity>) -> impl FnMut(Vec<Entity>) -> Result<(), Error> {
     |found| {
         all.extend(found);
         Ok(())
     }
 }
 
-/// Takes all entities that a query finds; if that takes more than one answer, as they are at one moment.
+/// Passes all entities that a query finds to `take`. If this needs more than one response, all are
+/// read as they are at one moment.
 pub(crate) async fn read_all(
     client: &Arc<Client>,
     query: Query,
     deadline: Instant,
-    mut take: impl FnMut(Vec<Entity>) -> Result<(), Fault>,
-) -> Result<(), Fault> {
+    mut take: impl FnMut(Vec<Entity>) -> Result<(), Error>,
+) -> Result<(), Error> {
     let first = client.page(query.clone(), None, deadline).await?;
     if first.is_last {
         return take(first.entities);
@@ -130,11 +132,12 @@ pub(crate) async fn read_all(
     read.map(drop)
 }
 
-/// A transaction, tried until it succeeds or fails for good.
+/// A transaction that is tried until it succeeds or fails permanently.
 pub(crate) struct Tries<'a> {
     client: &'a Arc<Client>,
     deadline: Instant,
-    /// The one before, which the service lets go first where transactions wait for each other.
+    /// The transaction of the previous try. If transactions wait for each other, the service lets
+    /// its successor go first.
     earlier: TransactionId,
     count: u32,
 }
@@ -144,7 +147,7 @@ impl<'a> Tries<'a> {
         Self { client, deadline, earlier: TransactionId::new(), count: 0 }
     }
 
-    pub(crate) async fn begin(&mut self) -> Result<Transaction<'a>, Fault> {
+    pub(crate) async fn begin(&mut self) -> Result<Transaction<'a>, Error> {
         self.count += 1;
         let earlier = std::mem::take(&mut self.earlier);
         let mode = Mode::ReadWrite(ReadWrite { previous_transaction: earlier });
@@ -153,39 +156,42 @@ impl<'a> Tries<'a> {
         Ok(begun)
     }
 
-    /// Ends a transaction with this change; `None` if it is to be tried again.
+    /// Ends a transaction with this change. Returns `None` if it has to be tried again.
     pub(crate) async fn end<T>(
         &mut self,
         mut transaction: Transaction<'a>,
-        change: Result<Change<T>, Fault>,
-    ) -> Option<Result<T, Fault>> {
+        change: Result<Change<T>, Error>,
+    ) -> Option<Result<T, Error>> {
         let done = match change {
-            Ok(Change { mutations, answer }) if mutations.is_empty() => {
+            Ok(Change { mutations, output }) if mutations.is_empty() => {
                 transaction.roll_back().await;
-                return Some(Ok(answer));
+                return Some(Ok(output));
             }
-            Ok(Change { mutations, answer }) => {
-                transaction.commit(mutations).await.map(|()| answer)
+            Ok(Change { mutations, output }) => {
+                transaction.commit(mutations).await.map(|()| output)
             }
-            Err(fault) => Err(fault),
+            Err(error) => Err(error),
         };
         match done {
-            Err(fault) if matches!(fault.cause, Cause::Aborted | Cause::Gone) => {
+            Err(error) if matches!(error.cause, Cause::Aborted | Cause::Gone) => {
                 transaction.roll_back().await;
-                if fault.cause == Cause::Gone {
+                if error.cause == Cause::Gone {
                     self.earlier.clear();
                 }
                 let is_last = self.count == TRIES || !pause(self.count, self.deadline).await;
-                is_last.then(|| Err(Fault::contended()))
+                is_last.then(|| Err(Error::contended()))
             }
             other => Some(other),
         }
     }
 }
 
-/// Reads, decides and writes in one transaction: `transact!(client, deadline, transaction => { … })`, whose
-/// body answers a [`Change`], and is run again where another transaction was faster; `return` leaves the body
-/// alone. (No function that takes an async closure: its future would have to be `Send` for every lifetime.)
+/// Reads, decides and writes in one transaction:
+/// `transact!(client, deadline, transaction => { … })`. The body returns a [`Change`], and runs
+/// again if another transaction was faster. A `return` leaves only the body.
+///
+/// This is not a function that takes an async closure, because the closure's future would have to
+/// be `Send` for every lifetime.
 macro_rules! transact {
     ($client:expr, $deadline:expr, $transaction:ident => $body:expr) => {
         async {
@@ -193,7 +199,7 @@ macro_rules! transact {
             loop {
                 let begun = match tries.begin().await {
                     Ok(begun) => begun,
-                    Err(fault) => break Err(fault),
+                    Err(error) => break Err(error),
                 };
                 let change = async {
                     let $transaction = &begun;

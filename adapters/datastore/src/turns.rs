@@ -1,20 +1,21 @@
-//! Calls of one process that would write the same take turns, so that their transactions don't wait for each
-//! other, or abort each other, at the service. What other processes write is the service's to keep apart.
+//! Calls of one process that would write the same data take turns. So their transactions don't wait
+//! for each other at the service, or abort each other. The service keeps apart what other processes
+//! write.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::Fault;
+use crate::error::Error;
 
-/// So many queues there are. Two that share one only wait a little longer.
+/// The number of queues. Two calls that share a queue by chance only wait a little longer.
 const QUEUES: usize = 1_024;
 
-/// So many calls wait in one queue at most.
+/// The most calls that wait in one queue.
 const MOST_IN_A_QUEUE: usize = 256;
 
-/// The queues.
+/// The queues in which calls wait for their turns.
 pub(crate) struct Turns {
     queues: Box<[Queue]>,
     hasher: RandomState,
@@ -22,14 +23,14 @@ pub(crate) struct Turns {
 
 struct Queue {
     front: Semaphore,
-    /// The room behind it.
+    /// Limits how many calls wait.
     room: Semaphore,
 }
 
 /// A call's turn, which ends when this is dropped.
 pub(crate) struct Turn<'a> {
     _permit: SemaphorePermit<'a>,
-    /// Another was before it.
+    /// Whether another call was before it.
     pub(crate) has_waited: bool,
 }
 
@@ -40,16 +41,16 @@ impl Turns {
         Self { queues, hasher: RandomState::new() }
     }
 
-    /// Waits for the turn of a call that writes this.
-    pub(crate) async fn wait(&self, what: impl Hash, deadline: Instant) -> Result<Turn<'_>, Fault> {
+    /// Waits for the turn of a call that writes `what`.
+    pub(crate) async fn wait(&self, what: impl Hash, deadline: Instant) -> Result<Turn<'_>, Error> {
         let queue = &self.queues[self.hasher.hash_one(what) as usize % QUEUES];
         if let Ok(permit) = queue.front.try_acquire() {
             return Ok(Turn { _permit: permit, has_waited: false });
         }
-        let Ok(_room) = queue.room.try_acquire() else { return Err(Fault::crowded()) };
+        let Ok(_room) = queue.room.try_acquire() else { return Err(Error::crowded()) };
         match timeout_at(deadline, queue.front.acquire()).await {
             Ok(Ok(permit)) => Ok(Turn { _permit: permit, has_waited: true }),
-            _ => Err(Fault::contended()),
+            _ => Err(Error::contended()),
         }
     }
 }

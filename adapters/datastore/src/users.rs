@@ -1,4 +1,5 @@
-//! Users: found, written over what others have written, and each login name only once.
+//! Finds users, writes them over what other applications have written, and keeps login names
+//! unique.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -8,49 +9,49 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use gcloud_sdk::google::datastore::v1::{Entity, Value};
 use tokio::time::Instant;
 use tower_keep_core::{
-    AuthUser, ChangeUser, Modified, StoreError, UserDirectory, UserFinder, UserId, UserStore,
+    AuthUser, ChangeUser, Modified, StoreError, UserDirectory, UserId, UserLookup, UserStore,
     async_trait,
 };
 
 use crate::DatastoreStore;
-use crate::error::{Cause, Fault, NAME};
+use crate::error::{Cause, Error, NAME};
 use crate::keys::{Exact, distinct, user_id};
 use crate::names::Unique;
 use crate::transaction::{
     Change, Transaction, delete, insert, into, read_all, transact, unchanged, upsert,
 };
 
-/// So many queries are asked at once, where users are not found by their keys.
+/// How many queries run concurrently, if users are not found by their keys.
 const ASKED_AT_ONCE: usize = 32;
 
 impl<U: AuthUser> DatastoreStore<U> {
-    pub(crate) fn read_user(&self, entity: Entity) -> Result<Arc<U>, Fault> {
+    pub(crate) fn read_user(&self, entity: Entity) -> Result<Arc<U>, Error> {
         self.shared.users.read(self.keys(), entity).map(Arc::new)
     }
 
-    /// The id that is a property, as something unique.
+    /// Returns an id that is a property, as a unique value.
     fn unique_id(&self, id: &UserId) -> Option<Unique> {
         let (property, value) = self.keys().property(id)?;
         Some(Unique { property: property.to_owned(), value })
     }
 
-    /// A login name, if it can be one.
+    /// Returns a login name as a unique value, if it is not too long.
     fn unique_login(&self, login: &str) -> Option<Unique> {
         let property = self.shared.users.login_property.clone();
         Some(Unique { property, value: Exact::text(login)? })
     }
 
-    /// The login name of a user who is to be written.
-    fn unique_login_of(&self, user: &U) -> Result<Unique, Fault> {
+    /// Returns the login name of a user who is to be written, as a unique value.
+    fn unique_login_of(&self, user: &U) -> Result<Unique, Error> {
         let login = self.unique_login((self.shared.users.login_name)(user));
-        login.ok_or_else(|| Fault::unsupported("a login name has at most 1,500 bytes"))
+        login.ok_or_else(|| Error::unsupported("a login name has at most 1,500 bytes"))
     }
 
     pub(crate) async fn user(
         &self,
         id: &UserId,
         deadline: Instant,
-    ) -> Result<Option<Arc<U>>, Fault> {
+    ) -> Result<Option<Arc<U>>, Error> {
         let found = match self.keys().user(id) {
             Some(key) => {
                 self.client().lookup(vec![key.clone()], None, deadline).await?.remove(&key)
@@ -67,13 +68,13 @@ impl<U: AuthUser> DatastoreStore<U> {
         &self,
         unique: &Unique,
         deadline: Instant,
-    ) -> Result<Option<Entity>, Fault> {
+    ) -> Result<Option<Entity>, Error> {
         let mut found = Vec::new();
         read_all(self.client(), self.query_of(unique), deadline, into(&mut found)).await?;
         self.whose(unique, found, None, deadline).await
     }
 
-    async fn user_with_login(&self, name: &str) -> Result<Option<Arc<U>>, Fault> {
+    async fn user_with_login(&self, name: &str) -> Result<Option<Arc<U>>, Error> {
         let Some(unique) = self.unique_login(name) else { return Ok(None) };
         let deadline = self.deadline();
         let Some(found) = self.with_unique(&unique, deadline).await? else { return Ok(None) };
@@ -81,25 +82,26 @@ impl<U: AuthUser> DatastoreStore<U> {
         let Some(property) = self.keys().user_keys.property().filter(|own| own != login) else {
             return self.read_user(found).map(Some);
         };
-        // An id that is a property may be another's as well, who would be found at the next request.
-        let fault = |words: &str| {
+        // If the id is a property, another user may have the same one, and the next request would
+        // find that user.
+        let error = |words: &str| {
             let kind = &self.keys().user_kind;
-            Err(Fault::corrupt(format!("`{property}` of an entity of kind `{kind}` {words}")))
+            Err(Error::corrupt(format!("`{property}` of an entity of kind `{kind}` {words}")))
         };
         let (key, unique_id) = (found.key.clone(), Unique::stored(&found, property));
         let user = self.read_user(found)?;
         let Some(unique_id) = unique_id else {
-            return fault("is not indexed, so nobody is found by it");
+            return error("is not indexed, so nobody is found by it");
         };
         match self.with_unique(&unique_id, deadline).await? {
             Some(next) if next.key == key => Ok(Some(user)),
-            Some(_) => fault("is also another's, who is found by it: index_users names them"),
-            // Gone since.
+            Some(_) => error("is also another's, who is found by it: index_users names them"),
+            // The user was deleted in between.
             None => Ok(None),
         }
     }
 
-    async fn users(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<U>>>, Fault> {
+    async fn users(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<U>>>, Error> {
         let deadline = self.deadline();
         if self.keys().user_keys.property().is_some() {
             let found =
@@ -117,7 +119,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         Ok(ids.iter().map(|id| users.get(id).cloned()).collect())
     }
 
-    async fn inserted(&self, user: &U) -> Result<(), Fault> {
+    async fn inserted(&self, user: &U) -> Result<(), Error> {
         let users = &self.shared.users;
         let id = user.id();
         let login = self.unique_login_of(user)?;
@@ -125,14 +127,14 @@ impl<U: AuthUser> DatastoreStore<U> {
         let properties = users.merged(self.keys(), &Entity::default(), properties);
         let unique_id = self.unique_id(&id);
         let deadline = self.deadline();
-        // A key of its own is completed before, as index entities name it.
+        // A key that the service chooses is completed first, as the index entities name it.
         let key = match (self.keys().user(&id), &unique_id) {
             (Some(key), _) => key,
             (None, Some(_)) => self.client().allocate(self.keys().new_user(None), deadline).await?,
             (None, None) => {
                 let words =
                     "this id can't be one of Datastore's keys: 1 to 1,500 bytes, and not __…__";
-                return Err(Fault::unsupported(words));
+                return Err(Error::unsupported(words));
             }
         };
         let _turn = self.shared.turns.wait(&id, deadline).await?;
@@ -142,28 +144,28 @@ impl<U: AuthUser> DatastoreStore<U> {
         let inserted = transact!(self.client(), deadline, transaction => {
             let found = transaction.lookup(vec![key.clone()]).await?;
             if found.get(&key).is_some() {
-                return Err(Fault::taken("id"));
+                return Err(Error::taken("id"));
             }
             let mut mutations = vec![insert(entity.clone())];
             mutations.push(self.take(transaction, &login, &key).await?);
             if let Some(unique) = unique_id.as_ref().filter(|unique| **unique != login) {
                 mutations.push(self.take(transaction, unique, &key).await?);
             }
-            Ok(Change { mutations, answer: () })
+            Ok(Change { mutations, output: () })
         });
-        inserted.await.map_err(|fault| match fault.cause {
-            Cause::Taken => Fault::taken("id or the login name"),
-            _ => fault,
+        inserted.await.map_err(|error| match error.cause {
+            Cause::Taken => Error::taken("id or the login name"),
+            _ => error,
         })
     }
 
-    /// The entity of a user, in a transaction.
+    /// Reads the entity of a user in a transaction.
     async fn stored(
         &self,
         transaction: &Transaction<'_>,
         id: &UserId,
         deadline: Instant,
-    ) -> Result<Option<Entity>, Fault> {
+    ) -> Result<Option<Entity>, Error> {
         if let Some(key) = self.keys().user(id) {
             return Ok(transaction.lookup(vec![key.clone()]).await?.remove(&key));
         }
@@ -172,13 +174,13 @@ impl<U: AuthUser> DatastoreStore<U> {
         let Some(found) = self.whose(&unique, found, Some(transaction), deadline).await? else {
             return Ok(None);
         };
-        // Once more by its key: a query alone does not hold what it finds.
+        // Read it again by its key: a query alone does not guard what it finds against changes.
         let key = found.key.unwrap_or_default();
         Ok(transaction.lookup(vec![key.clone()]).await?.remove(&key))
     }
 
-    /// The entity of a user as stored now, outside of transactions.
-    async fn stored_now(&self, id: &UserId, deadline: Instant) -> Result<Option<Entity>, Fault> {
+    /// Reads the entity of a user as stored now, outside of transactions.
+    async fn stored_now(&self, id: &UserId, deadline: Instant) -> Result<Option<Entity>, Error> {
         let key = match (self.keys().user(id), self.unique_id(id)) {
             (Some(key), _) => Some(key),
             (None, Some(unique)) => {
@@ -196,7 +198,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         change: &mut ChangeUser<'_, U>,
     ) -> Result<Modified<U>, StoreError> {
         let deadline = self.deadline();
-        // Calls of this process for the same user follow each other, so that they don't lose races.
+        // Calls of this process for the same user take turns, so that they don't lose races.
         let _turn = self.shared.turns.wait(id, deadline).await?;
         while Instant::now() < deadline {
             let Some(before) = self.stored_now(id, deadline).await? else {
@@ -211,17 +213,18 @@ impl<U: AuthUser> DatastoreStore<U> {
                 return Ok(Modified::Changed(after));
             }
         }
-        Err(Fault::contended().into())
+        Err(Error::contended().into())
     }
 
-    /// Writes a user over the entity that was read; `false` if that one is not stored any more.
+    /// Writes a user over the entity that was read. Returns `false` if that entity is no longer
+    /// stored.
     async fn swapped(
         &self,
         id: &UserId,
         before: &Entity,
         after: &U,
         deadline: Instant,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, Error> {
         let users = &self.shared.users;
         let login = self.unique_login_of(after)?;
         let properties = users.write(self.keys(), after)?;
@@ -244,12 +247,12 @@ impl<U: AuthUser> DatastoreStore<U> {
                 }
             }
             mutations.push(upsert(entity.clone()));
-            Ok(Change { mutations, answer: true })
+            Ok(Change { mutations, output: true })
         })
         .await
     }
 
-    async fn deleted(&self, id: &UserId) -> Result<bool, Fault> {
+    async fn deleted(&self, id: &UserId) -> Result<bool, Error> {
         let deadline = self.deadline();
         let _turn = self.shared.turns.wait(id, deadline).await?;
         transact!(self.client(), deadline, transaction => {
@@ -264,15 +267,15 @@ impl<U: AuthUser> DatastoreStore<U> {
             for unique in login.into_iter().chain(unique_id) {
                 mutations.extend(self.free(transaction, &unique, &key).await?);
             }
-            Ok(Change { mutations, answer: true })
+            Ok(Change { mutations, output: true })
         })
         .await
     }
 }
 
-/// Whether an entity has not changed since it was read.
+/// Checks whether an entity has not changed since it was read.
 fn is_unchanged(stored: &Entity, before: &Entity) -> bool {
-    // A double that is no number is equal to none, and must not count as a change.
+    // NaN is not equal to itself, and must not count as a change.
     let is_same =
         |one: &Value, other: &Value| one == other || format!("{one:?}") == format!("{other:?}");
     let (stored, before) = (&stored.properties, &before.properties);
@@ -283,18 +286,18 @@ fn is_unchanged(stored: &Entity, before: &Entity) -> bool {
 }
 
 impl<U> DatastoreStore<U> {
-    /// An id that Datastore has given to nobody and will give to nobody else, for a user who is about to be
-    /// inserted.
+    /// Returns an id that Datastore has not given to any entity, and will not give to another one,
+    /// for a user who is about to be inserted.
     ///
-    /// Like the ids of entities that other libraries insert without one, it is a number of up to 16 digits,
-    /// in no order.
+    /// Like the ids of entities that other libraries insert without one, it is a number of up to 16
+    /// digits. The numbers are in no order.
     ///
     /// # Errors
     ///
-    /// Faults alone.
+    /// Returns an error only if the store fails.
     pub async fn new_user_id(&self) -> Result<UserId, StoreError> {
         let key = self.client().allocate(self.keys().new_user(None), self.deadline()).await?;
-        let id = user_id(&key).ok_or_else(Fault::odd_answer)?;
+        let id = user_id(&key).ok_or_else(Error::unexpected_reply)?;
         Ok(id)
     }
 }
@@ -309,9 +312,9 @@ impl<U: AuthUser> UserStore for DatastoreStore<U> {
 }
 
 #[async_trait]
-impl<U: AuthUser> UserFinder for DatastoreStore<U> {
-    async fn by_login(&self, login: &str) -> Result<Option<Arc<U>>, StoreError> {
-        Ok(self.user_with_login(login).await?)
+impl<U: AuthUser> UserLookup for DatastoreStore<U> {
+    async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<U>>, StoreError> {
+        Ok(self.user_with_login(login_name).await?)
     }
 }
 

@@ -1,5 +1,6 @@
-//! The store contracts, against both of Google's emulators: as one server has the store, and as several
-//! have it, whose calls only the emulator keeps apart.
+//! The store contracts, against both of Google's emulators. They run once with one store, as on one
+//! server, and once with several stores, as on several servers. Only the emulator keeps the calls
+//! of several stores apart.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ fn host(variable: &str) -> String {
     url.trim_start_matches("http://").to_owned()
 }
 
-/// A store in a project of its own: emulators make projects as they are named.
+/// Opens a store in a project of its own. Emulators create a project when it is first named.
 async fn store(variable: &str, project: &str) -> DatastoreStore {
     let project = format!("datastore://{project}-{}", std::process::id());
     let builder = DatastoreStore::builder(project).with_emulator(host(variable));
@@ -41,16 +42,16 @@ async fn the_firestore_emulator_keeps_every_clause() {
     contract::run_all(|| async { store.clone() }).await;
 }
 
-/// It finds out at the commit that another transaction was faster, and says so at once: all of the
-/// contention there is.
+/// This emulator finds out at the commit that another transaction was faster, and reports it
+/// immediately. So this runs with full contention.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_datastore_emulator_keeps_every_clause_between_servers() {
     let store = several("DATASTORE_URL", "several", 8).await;
     contract::run_all(|| async { store.clone() }).await;
 }
 
-/// It lets transactions wait for each other, and gives up on one after two seconds: every clause, with
-/// two tasks at a time where they compete. With fifty it would take an hour.
+/// This emulator lets transactions wait for each other, and gives up on one after two seconds. So
+/// this runs every clause with two competing tasks at a time. With fifty it would take an hour.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_firestore_emulator_keeps_every_clause_between_servers() {
     let store = several("FIRESTORE_URL", "several", 2).await;

@@ -1,4 +1,4 @@
-//! The program that indexes users whom others have written.
+//! The program that indexes users that other applications have written.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,7 +13,8 @@ fn host() -> String {
     url.trim_start_matches("http://").to_owned()
 }
 
-/// Cargo builds a package's examples with its tests, and puts them beside.
+/// Cargo builds a package's examples with its tests, and puts them into the directory beside the
+/// tests.
 fn program() -> PathBuf {
     let test = std::env::current_exe().expect("the test's own program");
     let beside = test.parent().and_then(|deps| deps.parent()).expect("target/debug");
@@ -28,7 +29,7 @@ async fn it_shows_how_far_it_is() {
     let url = format!("datastore://{project}");
     let theirs = DatastoreStore::builder(&url).with_emulator(host()).with_kind_prefix("Other");
     let theirs = theirs.build().await.expect("a store");
-    // One more than it takes at once.
+    // One more than a batch.
     for number in 1..=401 {
         let account = Account::new(number, format!("name{number}"), "hash");
         theirs.insert(&account).await.expect("a new account");

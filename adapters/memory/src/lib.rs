@@ -1,18 +1,19 @@
-//! Users and session records in memory: a store for tests, examples and small tools.
+//! Stores users and server-side sessions in memory, for tests, examples and small tools.
 //!
 //! Everything is gone when the process ends, and nothing is shared between processes.
 //!
 //! ```
-//! use tower_keep_core::{Account, UserDirectory, UserFinder};
+//! use tower_keep_core::{Account, UserDirectory, UserLookup};
 //! use tower_keep_memory::MemoryStore;
 //!
 //! # async fn example() -> Result<(), tower_keep_core::StoreError> {
 //! let store = MemoryStore::new();
 //! store.insert(&Account::new(1, "ada", "$argon2id$…")).await?;
-//! assert!(store.by_login("ada").await?.is_some());
+//! assert!(store.by_login_name("ada").await?.is_some());
 //! # Ok(()) }
 //! ```
 
+mod open;
 mod sessions;
 
 use std::collections::HashMap;
@@ -22,16 +23,16 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tower_keep_core::{
     AuthUser, ChangeUser, Creation, End, LoginName, LoginStore, Modified, NewLogin, Rotated,
-    Rotation, Seen, SessionKey, SessionRecord, SessionStore, StoreError, StoreErrorKind,
-    StoredLogin, Timestamp, Touch, UserDirectory, UserFinder, UserId, UserStore, async_trait,
+    Rotation, SeenMark, SessionKey, SessionRecord, SessionStore, StoreError, StoreErrorKind,
+    StoredLogin, Timestamp, Touch, UserDirectory, UserId, UserLookup, UserStore, async_trait,
 };
 
 pub use sessions::MemorySessions;
 
-/// Users in memory, by id and by login name, and their session records.
+/// A store of users, by id and by login name, and of session records, in memory.
 ///
-/// A clone is another handle on the same users and records. Reads run side by side; a write holds
-/// them up for the time of a few map operations, and no lock is held while anything is awaited.
+/// A clone is another handle on the same users and records. Reads run concurrently. A write blocks
+/// them only for a few map operations. No lock is held across an await.
 pub struct MemoryStore<U> {
     users: Arc<RwLock<Users<U>>>,
     sessions: MemorySessions,
@@ -40,11 +41,11 @@ pub struct MemoryStore<U> {
 
 struct Users<U> {
     by_id: HashMap<UserId, Arc<U>>,
-    ids_by_login: HashMap<String, UserId>,
+    ids_by_login_name: HashMap<String, UserId>,
 }
 
 impl<U: LoginName + Clone> MemoryStore<U> {
-    /// An empty store.
+    /// Creates an empty store.
     pub fn new() -> Self {
         Self::with_login_name(U::login_name)
     }
@@ -57,23 +58,23 @@ impl<U: LoginName + Clone> Default for MemoryStore<U> {
 }
 
 impl<U: AuthUser + Clone> MemoryStore<U> {
-    /// An empty store for a user type that does not implement [`LoginName`].
+    /// Creates an empty store for a user type that does not implement [`LoginName`].
     ///
     /// ```
     /// # use tower_keep_core::Account as User;
     /// use tower_keep_memory::MemoryStore;
     ///
-    /// let store = MemoryStore::with_login_name(|user: &User| user.login());
+    /// let store = MemoryStore::with_login_name(|user: &User| user.login_name());
     /// # let _ = store;
     /// ```
     pub fn with_login_name(login_name: fn(&U) -> &str) -> Self {
-        let users = Users { by_id: HashMap::new(), ids_by_login: HashMap::new() };
+        let users = Users { by_id: HashMap::new(), ids_by_login_name: HashMap::new() };
         let users = Arc::new(RwLock::new(users));
         Self { users, sessions: MemorySessions::new(), login_name }
     }
 
-    // The application's own code runs before the first of the two maps is changed, so a poisoned
-    // lock still holds whole users.
+    // Only the application's code (`id`, `login_name`, `clone`) can panic under the lock. It runs
+    // before either map is changed, so the maps agree even if the lock is poisoned.
     fn read(&self) -> RwLockReadGuard<'_, Users<U>> {
         self.users.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,10 +94,10 @@ impl<U: AuthUser + Clone> UserStore for MemoryStore<U> {
 }
 
 #[async_trait]
-impl<U: AuthUser + Clone> UserFinder for MemoryStore<U> {
-    async fn by_login(&self, login: &str) -> Result<Option<Arc<U>>, StoreError> {
+impl<U: AuthUser + Clone> UserLookup for MemoryStore<U> {
+    async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<U>>, StoreError> {
         let users = self.read();
-        Ok(users.ids_by_login.get(login).and_then(|id| users.by_id.get(id)).cloned())
+        Ok(users.ids_by_login_name.get(login_name).and_then(|id| users.by_id.get(id)).cloned())
     }
 }
 
@@ -109,12 +110,13 @@ impl<U: AuthUser + Clone> UserDirectory for MemoryStore<U> {
 
     async fn insert(&self, user: &U) -> Result<(), StoreError> {
         let (id, login) = (user.id(), (self.login_name)(user).to_owned());
+        let user = Arc::new(user.clone());
         let mut users = self.write();
-        if users.by_id.contains_key(&id) || users.ids_by_login.contains_key(&login) {
+        if users.by_id.contains_key(&id) || users.ids_by_login_name.contains_key(&login) {
             return Err(conflict());
         }
-        users.ids_by_login.insert(login, id.clone());
-        users.by_id.insert(id, Arc::new(user.clone()));
+        users.ids_by_login_name.insert(login, id.clone());
+        users.by_id.insert(id, user);
         Ok(())
     }
 
@@ -134,14 +136,15 @@ impl<U: AuthUser + Clone> UserDirectory for MemoryStore<U> {
             let (earlier, login) = ((self.login_name)(&stored), (self.login_name)(&after));
             let mut users = self.write();
             if !users.by_id.get(id).is_some_and(|now| Arc::ptr_eq(now, &stored)) {
-                // Another write came first: the change starts again from its user.
+                // Another write came first, so the change starts again from the user that it
+                // stored.
                 continue;
             }
-            if users.ids_by_login.get(login).is_some_and(|owner| owner != id) {
+            if users.ids_by_login_name.get(login).is_some_and(|owner| owner != id) {
                 return Err(conflict());
             }
-            users.ids_by_login.remove(earlier);
-            users.ids_by_login.insert(login.to_owned(), id.clone());
+            users.ids_by_login_name.remove(earlier);
+            users.ids_by_login_name.insert(login.to_owned(), id.clone());
             users.by_id.insert(id.clone(), Arc::clone(&after));
             return Ok(Modified::Changed(after));
         }
@@ -150,7 +153,7 @@ impl<U: AuthUser + Clone> UserDirectory for MemoryStore<U> {
     async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {
         let mut users = self.write();
         let Some(stored) = users.by_id.get(id).cloned() else { return Ok(false) };
-        users.ids_by_login.remove((self.login_name)(&stored));
+        users.ids_by_login_name.remove((self.login_name)(&stored));
         users.by_id.remove(id);
         Ok(true)
     }
@@ -171,7 +174,7 @@ impl<U: AuthUser + Clone> SessionStore for MemoryStore<U> {
         self.sessions.rotate(rotation).await
     }
 
-    async fn seen(&self, marks: &[Seen]) -> Result<(), StoreError> {
+    async fn seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
         self.sessions.seen(marks).await
     }
 
@@ -211,7 +214,7 @@ impl<U: AuthUser + Clone> LoginStore for MemoryStore<U> {
     async fn load_login(
         &self,
         key: &SessionKey,
-        _likely: Option<&UserId>,
+        _user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<U>>, StoreError> {
         let Some(record) = self.sessions.find(key) else { return Ok(None) };
         let user = self.read().by_id.get(&record.user).cloned();
@@ -272,10 +275,10 @@ mod tests {
     async fn users_are_found_by_id_and_by_login_name_byte_for_byte() {
         let store = with_ada().await;
         assert_eq!(store.by_id(&"1".into()).await.unwrap().as_deref(), Some(&ada()));
-        assert_eq!(store.by_login("ada").await.unwrap().as_deref(), Some(&ada()));
+        assert_eq!(store.by_login_name("ada").await.unwrap().as_deref(), Some(&ada()));
         for unknown in ["Ada", "ada ", "", "a\0da", "2"] {
             assert!(store.by_id(&unknown.into()).await.unwrap().is_none());
-            assert!(store.by_login(unknown).await.unwrap().is_none());
+            assert!(store.by_login_name(unknown).await.unwrap().is_none());
         }
         let ids = ["2", "1", "1"].map(UserId::from);
         let found = store.by_ids(&ids).await.unwrap();
@@ -290,18 +293,18 @@ mod tests {
         assert!(store.by_id(&"2".into()).await.unwrap().is_none());
         store.insert(&Account::new(2, "grace", "")).await.unwrap();
         assert!(is_conflict(rename(&store, 2, "ada").await));
-        assert_eq!(store.by_login("grace").await.unwrap().unwrap().id().as_str(), "2");
+        assert_eq!(store.by_login_name("grace").await.unwrap().unwrap().id().as_str(), "2");
     }
 
     #[tokio::test]
     async fn a_renamed_or_deleted_user_frees_the_login_name() {
         let store = with_ada().await;
         assert!(matches!(rename(&store, 1, "lovelace").await, Ok(Modified::Changed(_))));
-        assert!(store.by_login("ada").await.unwrap().is_none());
+        assert!(store.by_login_name("ada").await.unwrap().is_none());
         store.insert(&Account::new(2, "ada", "")).await.unwrap();
         assert!(store.delete(&"2".into()).await.unwrap());
         assert!(!store.delete(&"2".into()).await.unwrap());
-        assert!(store.by_login("ada").await.unwrap().is_none());
+        assert!(store.by_login_name("ada").await.unwrap().is_none());
         assert_eq!(rename(&store, 2, "ada").await.unwrap(), Modified::Missing);
         store.insert(&Account::new(3, "ada", "")).await.unwrap();
     }
@@ -331,14 +334,14 @@ mod tests {
             fn id(&self) -> UserId {
                 self.0.into()
             }
-            fn stamp(&self) -> Cow<'_, [u8]> {
+            fn security_stamp(&self) -> Cow<'_, [u8]> {
                 Cow::Borrowed(b"")
             }
         }
         let store = MemoryStore::with_login_name(|employee: &Employee| &employee.1);
         store.insert(&Employee(7, "e-mail".into())).await.unwrap();
-        assert_eq!(store.by_login("e-mail").await.unwrap().unwrap().0, 7);
-        // Behind a pointer and as a trait object it is the same store.
+        assert_eq!(store.by_login_name("e-mail").await.unwrap().unwrap().0, 7);
+        // The store also works behind a pointer and as a trait object.
         let object: Arc<dyn UserDirectory<User = Employee>> = Arc::new(store);
         assert!(object.by_id(&"7".into()).await.unwrap().is_some());
     }

@@ -1,4 +1,4 @@
-//! Session records in memory.
+//! Stores session records in memory.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -8,23 +8,26 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tower_keep_core::{
-    Creation, End, EndReason, Epoch, MOST_AT_ONCE, NewLogin, Room, Rotated, Rotation, Seen,
+    Creation, End, EndReason, Epoch, MOST_AT_ONCE, NewLogin, Room, Rotated, Rotation, SeenMark,
     SessionKey, SessionRecord, SessionStore, StoreError, StoreErrorKind, Timestamp, Touch, UserId,
     async_trait,
 };
 
-/// Records stand in this many maps by their key's first byte, so that no map grows so large that
-/// making room in it is felt.
+use crate::open::Open;
+
+/// The number of maps over which records are spread, by the first byte of their keys. So no map
+/// grows so large that resizing it causes a noticeable delay.
 const SHARDS: usize = 256;
-/// A purge holds a lock for so many records, and then lets others have it.
+/// The maximum number of records that a purge handles before it releases the lock for other calls.
 const PURGED_AT_ONCE: usize = 32;
 
-/// Session records in memory, for [`Apart`](tower_keep_core::Apart) and
+/// A store of session records in memory, for [`SplitStore`](tower_keep_core::SplitStore) and
 /// [`MemoryStore`](crate::MemoryStore).
 ///
-/// A clone is another handle on the same records. A call locks one of 256 maps for the time of a map
-/// operation; what concerns several sessions of a user also locks one of 256 indexes, always before
-/// the maps. No lock is held while anything is awaited, and each call is done when first polled.
+/// A clone is another handle on the same records. A call locks one of 256 maps for the duration of
+/// a map operation. A call that affects several sessions of a user also locks one of 256 indexes,
+/// always before the maps. No lock is held across an await, and each call completes when it is
+/// first polled.
 #[derive(Clone)]
 pub struct MemorySessions(Arc<Shared>);
 
@@ -32,36 +35,37 @@ struct Shared {
     shards: Box<[RwLock<Shard>]>,
     users: Box<[Mutex<Users>]>,
     hasher: RandomState,
-    /// Logins over logins take turns, before all other locks: they follow each other's successors.
+    /// Logins that replace other sessions take turns by this lock, because they follow each other's
+    /// successors. It is locked before all other locks.
     replacing: Mutex<()>,
-    /// Where the next purge goes on.
+    /// The shard at which the next purge continues.
     purged: AtomicUsize,
-    /// Sessions that ended together, to be removed when they need not be kept any longer.
+    /// Sessions that ended together. They are removed when they need not be kept any longer.
     past: Mutex<VecDeque<Past>>,
 }
 
 /// The sessions that ended when a user's epoch was raised.
 struct Past {
     keep_until: Timestamp,
-    keys: BTreeSet<(Timestamp, SessionKey)>,
+    sessions: Open,
 }
 
 type Users = HashMap<UserId, OfUser>;
 
-/// What there is of a user.
+/// What is stored for one user.
 #[derive(Default)]
 struct OfUser {
     epoch: Arc<OwnEpoch>,
-    /// The sessions of this epoch that have not ended, by when they were created. Some of another
-    /// user's login may have ended.
-    open: BTreeSet<(Timestamp, SessionKey)>,
-    /// Those that ended for a replay and were not told yet.
-    untold: BTreeSet<SessionKey>,
-    /// How many records there are.
+    /// The sessions of this epoch that have not ended, by creation time. One that a login of
+    /// another user replaced may still be listed.
+    open: Open,
+    /// The sessions that ended because of a replay of which the user has not been notified yet.
+    to_notify: BTreeSet<SessionKey>,
+    /// The number of the user's records.
     records: usize,
 }
 
-/// A user's epoch, which each of their records also points to.
+/// A user's epoch. Each of the user's records also points to it.
 #[derive(Default)]
 struct OwnEpoch {
     number: AtomicU64,
@@ -69,7 +73,7 @@ struct OwnEpoch {
 }
 
 impl OwnEpoch {
-    /// The epoch after this one.
+    /// Returns the epoch after this one.
     fn next(&self, end: &End) -> Epoch {
         self.epoch.read().unwrap_or_else(PoisonError::into_inner).raised(end)
     }
@@ -94,12 +98,12 @@ struct Stored {
 }
 
 impl Stored {
-    /// Whether it has ended with its epoch.
+    /// Checks whether the record has ended with its epoch.
     fn is_past(&self) -> bool {
         self.created_in < self.epoch.number()
     }
 
-    /// The record as it is now.
+    /// Returns the record as it is now.
     fn now(&self) -> Arc<SessionRecord> {
         if !self.is_past() {
             return Arc::clone(&self.record);
@@ -112,17 +116,18 @@ impl Stored {
 #[derive(Default)]
 struct Shard {
     records: HashMap<SessionKey, Stored, BuildHasherDefault<KeyHasher>>,
-    /// Every record, at a time that is not later than its expiry.
+    /// Every record, under a time that is not later than its expiry.
     expiries: BTreeSet<(Timestamp, SessionKey)>,
 }
 
-/// Keys are hashes already.
+/// A hasher for session keys, which are hashes already.
 #[derive(Default)]
 struct KeyHasher(u64);
 
 impl Hasher for KeyHasher {
     fn write(&mut self, bytes: &[u8]) {
-        // The first byte chooses the shard; the length is the same for all.
+        // Uses the last bytes, because the first one chooses the shard. All keys have the same
+        // length.
         if let Some(chunk) = bytes.last_chunk::<8>() {
             self.0 ^= u64::from_ne_bytes(*chunk);
         }
@@ -149,7 +154,7 @@ impl Shard {
         }
     }
 
-    /// Ends a session that has not ended; returns its record if it was live until now.
+    /// Ends a session that has not ended. Returns its earlier record if it was live until now.
     fn end(
         &mut self,
         key: &SessionKey,
@@ -161,8 +166,8 @@ impl Shard {
         before.is_live(end.at).then_some(before)
     }
 
-    /// Changes a session, if there is one and there is something to change. Returns its record as it is
-    /// then, and whether this changed it.
+    /// Changes a session, if it exists and there is something to change. Returns its current
+    /// record, and whether this call changed it.
     fn change(
         &mut self,
         key: &SessionKey,
@@ -172,15 +177,16 @@ impl Shard {
         let now = stored.now();
         let Some(after) = after(&now) else { return Some((now, false)) };
         if after.expires < stored.record.expires {
-            // It is found at its old place too, which is then out of date.
+            // The entry for the old expiry stays, but is out of date now.
             self.expiries.insert((after.expires, *key));
         }
         stored.record = Arc::new(after);
         Some((Arc::clone(&stored.record), true))
     }
 
-    /// Looks at so many at most that may have expired; returns how many those were, and what it has
-    /// removed, to be dropped when the lock is free.
+    /// Looks at up to `most` records that may have expired, and removes those that have. Returns
+    /// how many it looked at, and the removed records. The caller drops them after it has released
+    /// the lock.
     fn purge(&mut self, before: Timestamp, most: usize) -> (usize, Vec<Stored>) {
         let (mut looked_at, mut removed) = (0, Vec::new());
         while looked_at < most && self.expiries.first().is_some_and(|(expiry, _)| *expiry <= before)
@@ -192,7 +198,7 @@ impl Shard {
             if expires <= before {
                 removed.extend(self.records.remove(&key));
             } else {
-                // It was used since.
+                // The session was used in the meantime.
                 self.expiries.insert((expires, key));
             }
         }
@@ -209,7 +215,7 @@ impl Shard {
 }
 
 impl MemorySessions {
-    /// No sessions.
+    /// Creates an empty store.
     pub fn new() -> Self {
         Self(Arc::new(Shared {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
@@ -221,7 +227,7 @@ impl MemorySessions {
         }))
     }
 
-    // States are replaced whole, so a poisoned lock holds nothing broken.
+    // Records are replaced as a whole, so the data is consistent even if a lock is poisoned.
     fn shard(&self, key: &SessionKey) -> RwLockWriteGuard<'_, Shard> {
         let shard = &self.0.shards[usize::from(key.as_bytes()[0])];
         shard.write().unwrap_or_else(PoisonError::into_inner)
@@ -248,7 +254,8 @@ impl MemorySessions {
         self.0.users[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Locks the indexes of all whose sessions these are, in an order that all calls keep to.
+    /// Locks the indexes of all users who own these sessions. All calls lock them in the same
+    /// order.
     fn users_of(&self, keys: &[SessionKey]) -> Vec<(usize, MutexGuard<'_, Users>)> {
         let found = keys.iter().filter_map(|key| self.find(key));
         let mut indexes: Vec<_> = found.map(|record| self.index_of(&record.user)).collect();
@@ -257,10 +264,10 @@ impl MemorySessions {
         indexes.into_iter().map(|index| (index, self.users(index))).collect()
     }
 
-    /// The session that stands for this one now: itself, or the last of its successors.
+    /// Returns the key of the last of this session's successors, or its own key if it has none.
     fn standing_for(&self, key: &SessionKey) -> SessionKey {
         let mut key = *key;
-        // Successors are newer, so the chain has an end.
+        // A successor is newer than the session that it replaced, so the chain has an end.
         while let Some(successor) =
             self.find(&key).and_then(|record| record.ended.as_ref()?.successor)
         {
@@ -269,7 +276,7 @@ impl MemorySessions {
         key
     }
 
-    /// Ends a session, and takes it off its user's list.
+    /// Ends a session, and removes it from its user's list.
     fn end_listed(
         &self,
         of_user: &mut OfUser,
@@ -282,20 +289,21 @@ impl MemorySessions {
         self.shard(key).end(key, end, successor)
     }
 
-    /// Notes that the user knows of these replays, and returns them.
+    /// Marks the replays of which the user has not been notified, at most [`MOST_AT_ONCE`] of them,
+    /// as notified. Returns their earlier records.
     fn tell(&self, of_user: &mut OfUser) -> Vec<Arc<SessionRecord>> {
-        let mut told = Vec::new();
-        while told.len() < MOST_AT_ONCE {
-            let Some(key) = of_user.untold.pop_first() else { break };
+        let mut notified = Vec::new();
+        while notified.len() < MOST_AT_ONCE {
+            let Some(key) = of_user.to_notify.pop_first() else { break };
             let mut shard = self.shard(&key);
             let Some(stored) = shard.records.get_mut(&key) else { continue };
-            let Some(after) = stored.record.told() else { continue };
-            told.push(std::mem::replace(&mut stored.record, Arc::new(after)));
+            let Some(after) = stored.record.notified() else { continue };
+            notified.push(std::mem::replace(&mut stored.record, Arc::new(after)));
         }
-        told
+        notified
     }
 
-    /// Ends all sessions of a user but these, by the next epoch.
+    /// Ends all of a user's sessions except those in `stay`, by raising the user's epoch.
     fn raise(&self, of_user: &mut OfUser, stay: &[SessionKey], end: &End) {
         let next = of_user.epoch.next(end);
         let mut past = std::mem::take(&mut of_user.open);
@@ -303,13 +311,14 @@ impl MemorySessions {
             let mut shard = self.shard(key);
             let Some(stored) = shard.records.get_mut(key) else { continue };
             if past.remove(&(stored.record.created, *key)) {
-                // Before the epoch is theirs, so that nobody sees these end.
+                // This comes before the new epoch is set, so that no other call sees these sessions
+                // ended.
                 stored.created_in = next.number;
                 of_user.open.insert((stored.record.created, *key));
             }
         }
         of_user.epoch.set(next);
-        let past = Past { keep_until: end.keep_until, keys: past };
+        let past = Past { keep_until: end.keep_until, sessions: past };
         self.past().push_back(past);
     }
 
@@ -317,8 +326,8 @@ impl MemorySessions {
         self.0.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes sessions that ended together; returns how many. What has to be kept longer waits behind
-    /// the others.
+    /// Removes sessions that ended together, and returns their number. Sessions that have to be
+    /// kept longer move behind the others.
     fn purge_past(&self, before: Timestamp, most: usize) -> usize {
         let (mut purged, mut looked_at) = (0, 0);
         while purged < most {
@@ -335,10 +344,10 @@ impl MemorySessions {
                     continue;
                 }
                 while keys.len() < PURGED_AT_ONCE.min(most - purged) {
-                    let Some((_, key)) = first.keys.pop_first() else { break };
+                    let Some(key) = first.sessions.pop_oldest() else { break };
                     keys.push(key);
                 }
-                if first.keys.is_empty() {
+                if first.sessions.is_empty() {
                     past.pop_front();
                 }
             }
@@ -353,12 +362,12 @@ impl MemorySessions {
         purged
     }
 
-    /// Takes a removed record off its user's lists.
+    /// Removes a purged record from its user's lists.
     fn forget(&self, record: &SessionRecord) {
         let mut users = self.user(&record.user);
         if let Entry::Occupied(mut of_user) = users.entry(record.user.clone()) {
             let lists = of_user.get_mut();
-            lists.untold.remove(&record.key);
+            lists.to_notify.remove(&record.key);
             lists.open.remove(&(record.created, record.key));
             lists.records = lists.records.saturating_sub(1);
             if lists.records == 0 {
@@ -389,7 +398,7 @@ impl SessionStore for MemorySessions {
             [] => None,
             _ => Some(self.0.replacing.lock().unwrap_or_else(PoisonError::into_inner)),
         };
-        // Other logins of this user wait until this one is done.
+        // Other logins of this user wait until this one has finished.
         let mut users = self.user(&record.user);
         let of_user = users.entry(record.user.clone()).or_default();
         if !self.shard(&record.key).insert(record, &of_user.epoch) {
@@ -402,7 +411,7 @@ impl SessionStore for MemorySessions {
         let room = login.limit.map_or(Room::After(Vec::new()), |limit| {
             let counts =
                 |other: &Arc<SessionRecord>| other.is_live(now) && !replaced.contains(&other.key);
-            let newest = of_user.open.iter().rev().filter_map(|(_, key)| self.find(key));
+            let newest = of_user.open.newest_first().filter_map(|key| self.find(key));
             limit.room(newest.filter(counts).take(limit.reads()).collect())
         });
         let end = End { at: now, reason: EndReason::Limit, keep_until };
@@ -457,7 +466,7 @@ impl SessionStore for MemorySessions {
         }))
     }
 
-    async fn seen(&self, marks: &[Seen]) -> Result<(), StoreError> {
+    async fn seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
         for mark in marks {
             self.shard(&mark.key).change(&mark.key, |record| mark.after(record));
         }
@@ -472,7 +481,7 @@ impl SessionStore for MemorySessions {
     }
 
     async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize, StoreError> {
-        // Lists see all of them ended, or none.
+        // A concurrent `list` sees either all of these sessions ended or none.
         let mut users = self.users_of(keys);
         let mut ended = 0;
         for key in keys {
@@ -487,7 +496,7 @@ impl SessionStore for MemorySessions {
             let Some(of_user) = of_user else { continue };
             ended += usize::from(self.end_listed(of_user, key, end, None).is_some());
             if end.reason == EndReason::Replay {
-                of_user.untold.insert(*key);
+                of_user.to_notify.insert(*key);
             }
         }
         Ok(ended)
@@ -499,7 +508,7 @@ impl SessionStore for MemorySessions {
         but: Option<&SessionKey>,
         end: &End,
     ) -> Result<(), StoreError> {
-        // A login at the same time comes before this or after it.
+        // A concurrent login comes either before or after this call.
         if let Some(of_user) = self.user(user).get_mut(user) {
             self.raise(of_user, but.map_or(&[], std::slice::from_ref), end);
         }
@@ -514,8 +523,8 @@ impl SessionStore for MemorySessions {
     ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
         let mut live: Vec<_> = {
             let users = self.user(user);
-            let open = users.get(user).into_iter().flat_map(|of_user| &of_user.open);
-            let found = open.filter_map(|(_, key)| self.find(key));
+            let open = users.get(user).into_iter().flat_map(|of_user| of_user.open.newest_first());
+            let found = open.filter_map(|key| self.find(key));
             found.filter(|record| record.is_live(now)).collect()
         };
         live.sort_by_key(|record| std::cmp::Reverse((record.last_seen, record.created)));
@@ -528,7 +537,7 @@ impl SessionStore for MemorySessions {
         let mut shards = 0;
         while shards < SHARDS && purged < most {
             let index = self.0.purged.load(Ordering::Relaxed) % SHARDS;
-            // The lock is free between two rounds.
+            // The lock is released between two rounds.
             let (looked_at, removed) = {
                 let shard = self.0.shards[index].write();
                 let most = PURGED_AT_ONCE.min(most - purged);

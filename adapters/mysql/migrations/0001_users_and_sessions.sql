@@ -1,20 +1,21 @@
--- Users of the ready type, and session records. Times are seconds since 1970. What is compared byte for
--- byte is kept as bytes: MySQL's collations of text leave spaces at the end out of account.
+-- Users of the type Account, and session records. Times are seconds since 1970. Texts that are
+-- compared byte by byte are stored as bytes, because MySQL's text collations ignore trailing
+-- spaces.
 CREATE TABLE IF NOT EXISTS keep_versions (version BIGINT NOT NULL PRIMARY KEY) ENGINE = InnoDB;
 
 CREATE TABLE IF NOT EXISTS keep_users (
     id VARBINARY(2000) NOT NULL PRIMARY KEY,
-    login VARBINARY(2000) NOT NULL UNIQUE,
+    login_name VARBINARY(2000) NOT NULL UNIQUE,
     password_hash BLOB NOT NULL,
     active BOOLEAN NOT NULL,
-    stamp BLOB NOT NULL
+    security_stamp BLOB NOT NULL
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin ROW_FORMAT = DYNAMIC;
 
 CREATE TABLE IF NOT EXISTS keep_sessions (
-    -- The SHA-256 of the session's id, which is in its cookies alone.
+    -- The SHA-256 hash of the session's id. The id itself is only in the session's cookies.
     session_key BINARY(32) NOT NULL PRIMARY KEY,
     user_id VARBINARY(2000) NOT NULL,
-    -- Below the user's epoch, it has ended with all others.
+    -- If this is lower than the user's epoch, the session has ended together with all others.
     epoch BIGINT NOT NULL DEFAULT 0,
     generation BIGINT NOT NULL,
     rotated_at BIGINT,
@@ -32,15 +33,15 @@ CREATE TABLE IF NOT EXISTS keep_sessions (
     ended_at BIGINT,
     end_reason VARCHAR(64),
     successor BINARY(32),
-    told BOOLEAN NOT NULL,
+    notified BOOLEAN NOT NULL,
     INDEX keep_sessions_used (user_id, epoch, ended_at, last_seen),
     INDEX keep_sessions_begun (user_id, epoch, ended_at, created),
-    INDEX keep_sessions_untold (user_id, end_reason, told),
+    INDEX keep_sessions_to_notify (user_id, end_reason, notified),
     INDEX keep_sessions_expiring (expires)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin ROW_FORMAT = DYNAMIC;
 
--- Users all of whose sessions were ended: a number that grows with each end, when that was, why, and how
--- long those sessions are kept.
+-- One row for each user whose sessions have all been ended: a number that grows with each such end,
+-- when and why the last one happened, and how long those sessions are kept.
 CREATE TABLE IF NOT EXISTS keep_epochs (
     user_id VARBINARY(2000) NOT NULL PRIMARY KEY,
     epoch BIGINT NOT NULL,
@@ -51,7 +52,7 @@ CREATE TABLE IF NOT EXISTS keep_epochs (
     INDEX keep_epochs_untidy (tidied, kept_until)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin ROW_FORMAT = DYNAMIC;
 
--- Logins of one user wait for each other; there are 256 places to wait at.
+-- Logins of one user wait for each other: each locks the user's row, one of these 256.
 CREATE TABLE IF NOT EXISTS keep_locks (slot SMALLINT NOT NULL PRIMARY KEY) ENGINE = InnoDB;
 
 INSERT IGNORE INTO keep_locks (slot)

@@ -1,4 +1,4 @@
-//! Users and sessions in MySQL or MariaDB, for [tower-keep].
+//! Stores users and server-side sessions in MySQL or MariaDB, for [tower-keep].
 //!
 //! ```no_run
 //! use tower_keep_core::{Account, UserDirectory};
@@ -16,11 +16,12 @@
 //!
 //! # The application's own users
 //!
-//! Any type that sqlx can read, by two statements, which are checked when the store is built:
+//! Users can be of any type that sqlx can read from a row. Two statements select them, and `build`
+//! checks both:
 //!
 //! ```no_run
 //! use std::borrow::Cow;
-//! use tower_keep_core::{AuthUser, UserFinder, UserId};
+//! use tower_keep_core::{AuthUser, UserLookup, UserId};
 //! use tower_keep_mysql::MySqlStore;
 //!
 //! #[derive(sqlx::FromRow)]
@@ -28,27 +29,27 @@
 //!
 //! impl AuthUser for Member {
 //!     fn id(&self) -> UserId { self.id.into() }
-//!     fn stamp(&self) -> Cow<'_, [u8]> { self.password.as_bytes().into() }
+//!     fn security_stamp(&self) -> Cow<'_, [u8]> { self.password.as_bytes().into() }
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_keep_core::StoreError> {
 //! # let pool = sqlx::MySqlPool::connect_lazy("").expect("a pool");
 //! let store = MySqlStore::builder_on(pool) // the application's pool
-//!     .migrate() // the tables of sessions
+//!     .migrate() // creates tower-keep's tables
 //!     .with_users::<Member, i64>(
 //!         "SELECT id, email, password FROM member WHERE id = ?",
 //!         "SELECT id, email, password FROM member WHERE email = ?",
 //!     )
 //!     .build()
 //!     .await?;
-//! let ada = store.by_login("ada@example.com").await?;
+//! let ada = store.by_login_name("ada@example.com").await?;
 //! # Ok(()) }
 //! ```
 //!
-//! The check goes by the columns' types: if plain sqlx does not read a column into its field,
-//! `build` returns an error. Text with a binary collation is text, and so are MariaDB's `JSON` and
-//! `UUID`. With the feature `uuid`, an id can be a `Uuid` in a `BINARY(16)`.
+//! The check compares the types of columns and fields: if sqlx can't read a column into its field,
+//! `build` returns an error. Text with a binary collation counts as text, and so do MariaDB's
+//! `JSON` and `UUID`. With the feature `uuid`, an id can be a `Uuid` in a `BINARY(16)` column.
 //!
 //! [tower-keep]: https://crates.io/crates/tower-keep
 
@@ -59,24 +60,26 @@ use sqlx::mysql::{
     MySql, MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlQueryResult,
     MySqlTypeInfo,
 };
-use sqlx::{AssertSqlSafe, Error, Executor, Type, TypeInfo as _};
+use sqlx::{AssertSqlSafe, Executor, Type, TypeInfo as _};
 use tower_keep_core::{Account, StoreErrorKind};
 use tower_keep_sql::{Cause, Dialect, Names, Pools, Sample, Settings, SqlStore, SqlStoreBuilder};
 
-/// Users and session records in one database of MariaDB 10.6 or MySQL 8.0, or later.
+/// A store of users and session records in one database. It needs MariaDB 10.6 or MySQL 8.0, or
+/// later.
 ///
-/// [`builder`](SqlStore::builder) takes `mysql://user:password@host/database`, and after it the
+/// [`builder`](SqlStore::builder) takes `mysql://user:password@host/database`, followed by the
 /// parameters that sqlx knows, such as `?ssl-mode=VERIFY_IDENTITY`.
 pub type MySqlStore<U = Account> = SqlStore<MySqlDialect, U>;
 
 /// Opens a [`MySqlStore`].
 pub type MySqlStoreBuilder<U = Account> = SqlStoreBuilder<MySqlDialect, U>;
 
-/// The name of the lock that migrations hold, of the table in its database. It has at most 64 characters,
-/// so it is a digest: of a kind that all releases have, as MySQL 9.7 removed `MD5` and `SHA1`.
+/// The name of the lock that migrations hold, made from the names of the table and its database. A
+/// lock's name has at most 64 characters, so this is a digest. All releases have `SHA2`; MySQL 9.7
+/// removed `MD5` and `SHA1`.
 const MIGRATION_LOCK: &str = "LEFT(SHA2(CONCAT('{versions}', DATABASE()), 256), 60)";
 
-/// What MySQL and MariaDB do differently.
+/// How MySQL and MariaDB differ from the other databases.
 #[derive(Debug)]
 pub enum MySqlDialect {}
 
@@ -89,7 +92,7 @@ impl Dialect for MySqlDialect {
     const GREATEST: &'static str = "GREATEST";
     const RETURNING: bool = false;
     const FOR_UPDATE: &'static str = " FOR UPDATE";
-    /// sqlx counts on the rest of an answer being read.
+    /// sqlx's driver needs each reply to be read to its end.
     const RECOVERS: bool = false;
     const FORGET: &'static str = "";
     const PURGE: &'static str =
@@ -107,7 +110,7 @@ impl Dialect for MySqlDialect {
 
     fn sample(column: &MySqlTypeInfo) -> Sample {
         let column_type = column.name();
-        // Texts that are compared byte by byte have the names of bytes.
+        // The types of text with a binary collation have the names of binary types.
         let is_text = <String as Type<MySql>>::compatible(column);
         let sample = match column_type.trim_end_matches(" UNSIGNED") {
             "TINYINT" | "SMALLINT" | "MEDIUMINT" | "INT" | "BIGINT" => {
@@ -118,9 +121,9 @@ impl Dialect for MySqlDialect {
             "BOOLEAN" => "TRUE",
             "FLOAT" | "DOUBLE" => "0e0",
             "DECIMAL" => "0.0",
-            // An `enum` of the application's may take just this type.
+            // An `enum` in the application may accept only this type.
             "ENUM" => return Sample::Unlike(&["CAST(0 AS SIGNED)", "CAST(0 AS UNSIGNED)"]),
-            // No more than a text to sqlx, and too long for a UUID, which is bytes here.
+            // To sqlx this is only text. The sample is too long for a UUID, which is 16 bytes here.
             _ if is_text => "'00000000-0000-0000-0000-000000000000'",
             "BINARY" | "VARBINARY" => "CAST('0123456789abcdef' AS BINARY(16))",
             "BLOB" | "TINYBLOB" | "MEDIUMBLOB" | "LONGBLOB" => {
@@ -135,8 +138,9 @@ impl Dialect for MySqlDialect {
         Sample::of(sample)
     }
 
-    /// Each user's number is a row of a table of its own, locked until the transaction ends. Reading
-    /// what is committed sees what others wrote while this waited, and locks no gaps.
+    /// Each user's number selects a row in the table of locks, which stays locked until the
+    /// transaction ends. `READ COMMITTED` sees what others wrote while this transaction waited, and
+    /// locks no gaps.
     fn begin(user: Option<u16>, names: &Names, _patience: Duration) -> String {
         let lock = user.map(|user| {
             let slot = user % 256;
@@ -146,7 +150,8 @@ impl Dialect for MySqlDialect {
         format!("{begin}{}", lock.unwrap_or_default())
     }
 
-    /// Changes of tables commit by themselves, so the migrations can be run again from any statement.
+    /// Statements that change tables commit by themselves, so a migration can stop halfway. It is
+    /// written so that it can be run again from any statement.
     fn migrations_begin(names: &Names) -> String {
         names.fill(&format!("SELECT GET_LOCK({MIGRATION_LOCK}, 3600)"))
     }
@@ -155,21 +160,22 @@ impl Dialect for MySqlDialect {
         names.fill(&format!("SELECT RELEASE_LOCK({MIGRATION_LOCK})"))
     }
 
-    /// What the numbers mean (<https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html>).
+    /// Maps error numbers to causes:
+    /// <https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html>.
     fn cause(error: &dyn DatabaseError) -> Option<Cause> {
         let kind = match error.try_downcast_ref::<MySqlDatabaseError>()?.number() {
-            // Deadlock; the row has changed since it was read.
+            // A deadlock, or a row that has changed since it was read.
             1213 | 1020 => return Some(Cause::Contended),
-            // The server ends the connection, or it was never in order; another one may be.
+            // The server closes the connection, or it was never usable. Another one may be.
             1053 | 1152..=1161 | 1927 | 3169 | 4031 => return Some(Cause::Lost),
-            // Too many connections; a primary that became a replica: the next connection may reach the
-            // new one.
+            // There are too many connections, or the primary has become a replica. The next
+            // connection may reach the new primary.
             1040 | 1290 | 1792 | 1836 => return Some(Cause::Refused),
-            // It was read again and again, and its tables always changed meanwhile.
+            // The statement was prepared again several times, but its tables changed each time.
             1615 => return Some(Cause::Stale),
-            // A statement was ended, or took too long.
+            // A statement was killed, or took too long.
             1317 | 1969 | 3024 => StoreErrorKind::Timeout,
-            // Syntax, unknown names, missing rights, data that the columns don't take.
+            // Syntax errors, unknown names, missing privileges, data that the columns can't hold.
             1044 | 1045 | 1054 | 1060 | 1064 | 1142 | 1143 | 1146 | 1227 | 1235 | 1264 | 1366
             | 1406 => StoreErrorKind::Unsupported,
             // Broken tables and indexes.
@@ -179,11 +185,11 @@ impl Dialect for MySqlDialect {
         Some(Cause::Kind(kind))
     }
 
-    /// Some messages quote what was to be written.
+    /// Leaves out the messages that quote data.
     fn said(error: &dyn DatabaseError) -> String {
         let number = error.try_downcast_ref::<MySqlDatabaseError>().map(|error| error.number());
         match number {
-            Some(1062) => "there is such a row (error 1062)".to_owned(),
+            Some(1062) => "a row with this key already exists (error 1062)".to_owned(),
             Some(number @ (1264 | 1265 | 1292 | 1366 | 1406 | 1411)) => {
                 format!("the data does not fit (error {number})")
             }
@@ -192,7 +198,7 @@ impl Dialect for MySqlDialect {
         }
     }
 
-    /// Longer texts would be cut where the server is not strict.
+    /// Longer texts would be truncated if the server is not in strict mode.
     fn takes(text: &str) -> bool {
         text.len() <= 2_000
     }
@@ -201,9 +207,10 @@ impl Dialect for MySqlDialect {
         result.rows_affected()
     }
 
-    async fn open(url: &str, settings: &Settings) -> Result<Pools<MySql>, Error> {
+    async fn open(url: &str, settings: &Settings) -> Result<Pools<MySql>, sqlx::Error> {
         let options: MySqlConnectOptions = url.parse()?;
-        // The server gives up as well: what waits for a lock would else wait on.
+        // The server needs a timeout, too: otherwise a statement that waits for a lock would
+        // continue to wait.
         let seconds = settings.patience().as_secs().max(1);
         let pool = settings.pool().after_connect(move |connection: &mut MySqlConnection, _| {
             let set = AssertSqlSafe(format!("SET innodb_lock_wait_timeout = {seconds}"));

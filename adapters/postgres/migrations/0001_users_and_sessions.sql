@@ -1,19 +1,19 @@
--- Users of the ready type, and session records. Times are seconds since 1970.
+-- Users of the type Account, and session records. Times are seconds since 1970.
 CREATE TABLE IF NOT EXISTS keep_versions (version BIGINT NOT NULL PRIMARY KEY);
 
 CREATE TABLE keep_users (
     id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
-    login TEXT COLLATE "C" NOT NULL UNIQUE,
+    login_name TEXT COLLATE "C" NOT NULL UNIQUE,
     password_hash TEXT NOT NULL,
     active BOOLEAN NOT NULL,
-    stamp BYTEA NOT NULL
+    security_stamp BYTEA NOT NULL
 );
 
 CREATE TABLE keep_sessions (
-    -- The SHA-256 of the session's id, which is in its cookies alone.
+    -- The SHA-256 hash of the session's id. The id itself is only in the session's cookies.
     session_key BYTEA NOT NULL PRIMARY KEY,
     user_id TEXT COLLATE "C" NOT NULL,
-    -- Below the user's epoch, it has ended with all others.
+    -- If this is lower than the user's epoch, the session has ended together with all others.
     epoch BIGINT NOT NULL DEFAULT 0,
     generation BIGINT NOT NULL,
     rotated_at BIGINT,
@@ -31,17 +31,17 @@ CREATE TABLE keep_sessions (
     ended_at BIGINT,
     end_reason TEXT,
     successor BYTEA,
-    told BOOLEAN NOT NULL
+    notified BOOLEAN NOT NULL
 );
 
 CREATE INDEX keep_sessions_used ON keep_sessions (user_id, epoch, last_seen) WHERE ended_at IS NULL;
 CREATE INDEX keep_sessions_begun ON keep_sessions (user_id, epoch, created) WHERE ended_at IS NULL;
 CREATE INDEX keep_sessions_expiring ON keep_sessions (expires);
-CREATE INDEX keep_sessions_untold ON keep_sessions (user_id)
-    WHERE end_reason = 'replay' AND NOT told;
+CREATE INDEX keep_sessions_to_notify ON keep_sessions (user_id)
+    WHERE end_reason = 'replay' AND NOT notified;
 
--- Users all of whose sessions were ended: a number that grows with each end, when that was, why, and how
--- long those sessions are kept.
+-- One row for each user whose sessions have all been ended: a number that grows with each such end,
+-- when and why the last one happened, and how long those sessions are kept.
 CREATE TABLE keep_epochs (
     user_id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     epoch BIGINT NOT NULL,

@@ -1,4 +1,4 @@
-//! Users and sessions in PostgreSQL, for [tower-keep].
+//! Stores users and server-side sessions in PostgreSQL, for [tower-keep].
 //!
 //! ```no_run
 //! use tower_keep_core::{Account, UserDirectory};
@@ -16,11 +16,12 @@
 //!
 //! # The application's own users
 //!
-//! Any type that sqlx can read, by two statements, which are checked when the store is built:
+//! Users can be of any type that sqlx can read from a row. Two statements select them, and `build`
+//! checks both:
 //!
 //! ```no_run
 //! use std::borrow::Cow;
-//! use tower_keep_core::{AuthUser, UserFinder, UserId};
+//! use tower_keep_core::{AuthUser, UserLookup, UserId};
 //! use tower_keep_postgres::PostgresStore;
 //!
 //! #[derive(Clone, sqlx::FromRow)]
@@ -28,27 +29,27 @@
 //!
 //! impl AuthUser for Member {
 //!     fn id(&self) -> UserId { self.id.into() }
-//!     fn stamp(&self) -> Cow<'_, [u8]> { self.password.as_bytes().into() }
+//!     fn security_stamp(&self) -> Cow<'_, [u8]> { self.password.as_bytes().into() }
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_keep_core::StoreError> {
 //! # let pool = sqlx::PgPool::connect_lazy("").expect("a pool");
 //! let store = PostgresStore::builder_on(pool) // the application's pool
-//!     .migrate() // the tables of sessions
+//!     .migrate() // creates tower-keep's tables
 //!     .with_users::<Member, i64>(
 //!         "SELECT id, email, password FROM member WHERE id = $1",
 //!         "SELECT id, email, password FROM member WHERE email = $1",
 //!     )
 //!     .build()
 //!     .await?;
-//! let ada = store.by_login("ada@example.com").await?;
+//! let ada = store.by_login_name("ada@example.com").await?;
 //! # Ok(()) }
 //! ```
 //!
-//! The check goes by the columns' types: if plain sqlx does not read a column into its field,
-//! `build` returns an error. It also returns one for an id in a `CHAR(n)` column, which PostgreSQL
-//! fills up with spaces: cast it to `text` in both statements, or change the column's type.
+//! The check compares the types of columns and fields: if sqlx can't read a column into its field,
+//! `build` returns an error. An id in a `CHAR(n)` column is an error, too, because PostgreSQL pads
+//! it with spaces. Cast it to `text` in both statements, or change the column's type.
 //!
 //! [tower-keep]: https://crates.io/crates/tower-keep
 
@@ -59,29 +60,30 @@ use sqlx::postgres::{
     PgConnectOptions, PgConnection, PgDatabaseError, PgQueryResult, PgTypeInfo, PgTypeKind,
     Postgres,
 };
-use sqlx::{AssertSqlSafe, Error, Executor, TypeInfo as _};
+use sqlx::{AssertSqlSafe, Executor, TypeInfo as _};
 use tower_keep_core::{Account, StoreErrorKind};
 use tower_keep_sql::{Cause, Dialect, Names, Pools, Sample, Settings, SqlStore, SqlStoreBuilder};
 
-/// Users and session records in one PostgreSQL database, of version 13 or later.
+/// A store of users and session records in one PostgreSQL database. It needs PostgreSQL 13 or
+/// later.
 ///
-/// [`builder`](SqlStore::builder) takes `postgres://user:password@host/database`, and after it the
+/// [`builder`](SqlStore::builder) takes `postgres://user:password@host/database`, followed by the
 /// parameters that sqlx knows, such as `?sslmode=verify-full`.
 pub type PostgresStore<U = Account> = SqlStore<PostgresDialect, U>;
 
 /// Opens a [`PostgresStore`].
 pub type PostgresStoreBuilder<U = Account> = SqlStoreBuilder<PostgresDialect, U>;
 
-/// What only PostgreSQL has settings for.
+/// Settings that only PostgreSQL has.
 pub trait PostgresSettings {
-    /// The schema of the tables; without it, the first of the connection's `search_path`. It has to be
-    /// there: `CREATE SCHEMA`.
+    /// Sets the schema of the tables. The default is the first one in the connection's
+    /// `search_path`. The schema must exist already: create it with `CREATE SCHEMA`.
     #[must_use]
     fn with_schema(self, schema: impl Into<String>) -> Self;
 
-    /// For a proxy that gives each transaction another connection, such as PgBouncer in transaction
-    /// mode: no statement is kept prepared, and each is sent within a transaction. A pool of the
-    /// application's needs `statement_cache_capacity(0)` for it.
+    /// Makes the store work through a proxy that gives each transaction another connection, such as
+    /// PgBouncer in transaction mode. No statement is kept prepared, and each is sent within a
+    /// transaction. A pool of the application's own also needs `statement_cache_capacity(0)`.
     #[must_use]
     fn with_transaction_pooling(self) -> Self;
 }
@@ -96,12 +98,12 @@ impl<U: tower_keep_core::AuthUser> PostgresSettings for PostgresStoreBuilder<U> 
     }
 }
 
-/// As PostgreSQL counts.
+/// Converts a time to milliseconds, within the range that PostgreSQL accepts.
 fn milliseconds(time: Duration) -> u128 {
     time.as_millis().clamp(1, i32::MAX as u128)
 }
 
-/// What PostgreSQL does differently.
+/// How PostgreSQL differs from the other databases.
 #[derive(Debug)]
 pub enum PostgresDialect {}
 
@@ -152,14 +154,15 @@ impl Dialect for PostgresDialect {
         Sample::of(format!("CAST('{sample}' AS {column_type})"))
     }
 
-    /// `CHAR(n)` is read with the spaces that fill it, which count as soon as they are compared as text.
+    /// `CHAR(n)` is read with the spaces that pad it. They are significant once it is compared as
+    /// text.
     fn padded(column: &PgTypeInfo) -> Option<[String; 2]> {
         let sample = |value| format!("CAST('{value}' AS BPCHAR)");
         (column.name() == "CHAR").then(|| [sample('a'), sample('b')])
     }
 
-    /// Each user's number is an advisory lock, which the transaction's end releases. The first number
-    /// sets ours apart from the application's: "keep".
+    /// Each user's number is an advisory lock, which is released when the transaction ends. The
+    /// first key, "keep" in ASCII, keeps our locks apart from the application's.
     fn begin(user: Option<u16>, _names: &Names, patience: Duration) -> String {
         let lock = user.map(|user| format!("; SELECT pg_advisory_xact_lock(1801807216, {user})"));
         format!(
@@ -184,14 +187,15 @@ impl Dialect for PostgresDialect {
         "COMMIT".to_owned()
     }
 
-    /// What the codes mean (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+    /// Maps error codes to causes:
+    /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
     fn cause(error: &dyn DatabaseError) -> Option<Cause> {
         let code = error.code()?;
         let kind = match &*code {
             "40001" | "40P01" => return Some(Cause::Contended),
-            // The server ends the connection, or it was never in order; another one may be.
+            // The server closes the connection, or it was never usable. Another one may be.
             "57P01" | "57P02" | "57P03" | "57P05" => return Some(Cause::Lost),
-            // A primary that became a replica: the next connection may reach the new one.
+            // The primary has become a replica. The next connection may reach the new primary.
             "25006" => return Some(Cause::Refused),
             "0A000" if is_stale(error) => return Some(Cause::Stale),
             "0A000" => StoreErrorKind::Unsupported,
@@ -201,7 +205,8 @@ impl Dialect for PostgresDialect {
             _ => match code.get(..2)? {
                 "08" => return Some(Cause::Lost),
                 "XX" => StoreErrorKind::Corrupt,
-                // Data that the types don't take, limits, unknown names, missing rights.
+                // Data that the types can't hold, exceeded limits, unknown names, missing
+                // privileges.
                 "22" | "42" | "54" => StoreErrorKind::Unsupported,
                 _ => StoreErrorKind::Unavailable,
             },
@@ -209,7 +214,8 @@ impl Dialect for PostgresDialect {
         Some(Cause::Kind(kind))
     }
 
-    /// The message alone: details hold rows, and what data exceptions say holds data.
+    /// Returns the message only: details contain rows. The messages of data exceptions are left out
+    /// as well, because they contain data.
     fn said(error: &dyn DatabaseError) -> String {
         let code = error.code().unwrap_or_default();
         if code.starts_with("22") {
@@ -218,7 +224,8 @@ impl Dialect for PostgresDialect {
         format!("{} (code {code})", error.message())
     }
 
-    /// PostgreSQL's texts hold no NUL, and its indexes no entry much longer than this.
+    /// PostgreSQL's texts can't contain NUL, and entries of its indexes can't be much longer than
+    /// this.
     fn takes(text: &str) -> bool {
         !text.contains('\0') && text.len() <= 2_000
     }
@@ -227,15 +234,16 @@ impl Dialect for PostgresDialect {
         result.rows_affected()
     }
 
-    async fn open(url: &str, settings: &Settings) -> Result<Pools<Postgres>, Error> {
+    async fn open(url: &str, settings: &Settings) -> Result<Pools<Postgres>, sqlx::Error> {
         let options: PgConnectOptions = url.parse()?;
-        // A proxy refuses parameters of the connection that it does not know.
+        // A proxy rejects connection parameters that it does not know.
         let options = options.extra_float_digits(None);
         if settings.transaction_pooling {
             let options = options.statement_cache_capacity(0);
             return settings.pool().connect_with(options).await.map(Pools::one);
         }
-        // The server gives up as well: what waits for a lock would else wait on.
+        // The server needs a timeout, too: otherwise a statement that waits for a lock would
+        // continue to wait.
         let timeout = milliseconds(settings.patience());
         let pool = settings.pool().after_connect(move |connection: &mut PgConnection, _| {
             let set = AssertSqlSafe(format!("SET statement_timeout = {timeout}"));
@@ -245,8 +253,8 @@ impl Dialect for PostgresDialect {
     }
 }
 
-/// Whether the statement was prepared before its tables changed. The server's message is in its own
-/// language; the place in its source is not.
+/// Checks whether the statement was prepared before its tables changed. The server may translate
+/// its message, but not the name of the routine in its source code.
 fn is_stale(error: &dyn DatabaseError) -> bool {
     let error = error.try_downcast_ref::<PgDatabaseError>();
     error.and_then(PgDatabaseError::routine) == Some("RevalidateCachedQuery")

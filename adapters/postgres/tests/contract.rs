@@ -1,4 +1,4 @@
-//! The store contracts, against a server.
+//! Runs the store contract tests against a server.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! What only PostgreSQL has settings for: schemas, and a proxy that pools transactions.
+//! Tests the settings that only PostgreSQL has: schemas, and proxies that pool transactions.
 
 #[expect(dead_code, reason = "a room of two tests")]
 mod common;
@@ -31,7 +31,7 @@ async fn a_schema_holds_the_tables() {
         .await
         .unwrap();
     assert_eq!(count, 4);
-    // The connections are as the application left them.
+    // The settings of the application's connections have not changed.
     let path: String = sqlx::query_scalar("SHOW search_path").fetch_one(&pool).await.unwrap();
     assert!(!path.contains(&schema), "{path}");
     for bad in ["", "a b", "x\"; DROP TABLE y"] {
@@ -45,7 +45,8 @@ async fn every_clause_is_kept_through_a_proxy_that_pools_transactions() {
     let url = std::env::var("PGBOUNCER_URL")
         .expect("PGBOUNCER_URL names no proxy; `cargo xtask test postgres` starts one");
     let prefix = common::prefix();
-    // As patient as the other contract tests: a busy machine is no fault of the store's.
+    // The same timeout as in the other contract tests, because a busy machine is not a failure of
+    // the store.
     let patience = std::time::Duration::from_secs(20);
     let builder = || {
         let builder = PostgresStore::builder(url.clone()).with_timeout(patience);
@@ -53,7 +54,7 @@ async fn every_clause_is_kept_through_a_proxy_that_pools_transactions() {
     };
     let store = builder().with_transaction_pooling().migrate().build().await.unwrap();
     contract::run_all(|| async { store.clone() }).await;
-    // Several pools share the proxy's connections, each with statements of its own.
+    // Several pools, each with its own statements, share the proxy's connections.
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..8 {
         let store = builder().with_transaction_pooling().build().await.unwrap();

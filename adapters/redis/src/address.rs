@@ -1,10 +1,10 @@
-//! What a URL says: where the servers are, and how they are reached.
+//! Parses URLs: where the servers are, and how they are reached.
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
-use crate::error::Fault;
+use crate::error::Error;
 
-/// The servers of a URL.
+/// The servers that a URL names.
 pub(crate) enum Address {
     /// `redis://`, `rediss://`, `redis+unix://`
     One(ConnectionInfo),
@@ -14,11 +14,11 @@ pub(crate) enum Address {
     Cluster(Vec<ConnectionInfo>),
 }
 
-/// The port that sentinels have unless told otherwise.
+/// The default port of sentinels.
 const SENTINEL_PORT: u16 = 26_379;
 
-/// Reads a URL. Errors don't quote it: it may hold a password.
-pub(crate) fn read(url: &str) -> Result<Address, Fault> {
+/// Parses a URL. Errors don't quote it, because it may hold a password.
+pub(crate) fn read(url: &str) -> Result<Address, Error> {
     let (scheme, rest) = url.split_once("://").ok_or_else(unknown)?;
     let (plain, topology) = match scheme.split_once('+') {
         Some((plain @ ("redis" | "rediss"), topology @ ("cluster" | "sentinel"))) => {
@@ -36,9 +36,9 @@ pub(crate) fn read(url: &str) -> Result<Address, Fault> {
         let nodes = hosts.map(|host| one(&format!("{plain}://{user}{host}")));
         let nodes: Vec<_> = nodes.collect::<Result<_, _>>()?;
         return match nodes.as_slice() {
-            [] => Err(Fault::unsupported("the URL names no node: redis+cluster://host:port,…")),
+            [] => Err(Error::unsupported("the URL names no node: redis+cluster://host:port,…")),
             _ if !matches!(path, "" | "0") => {
-                Err(Fault::unsupported("a cluster has no databases but 0: leave the path away"))
+                Err(Error::unsupported("a cluster has no databases but 0: leave the path away"))
             }
             _ => Ok(Address::Cluster(nodes)),
         };
@@ -53,30 +53,30 @@ pub(crate) fn read(url: &str) -> Result<Address, Fault> {
     if sentinels.is_empty() || name.is_empty() {
         let words = "the URL names sentinels and what they call the master: \
                      redis+sentinel://host:port,…/mymaster";
-        return Err(Fault::unsupported(words));
+        return Err(Error::unsupported(words));
     }
     Ok(Address::Sentinel { sentinels, name: name.to_owned() })
 }
 
-fn one(url: &str) -> Result<ConnectionInfo, Fault> {
+fn one(url: &str) -> Result<ConnectionInfo, Error> {
     let info = url.into_connection_info().map_err(|_| unknown())?;
     if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) && cfg!(not(feature = "tls")) {
         let words = "TLS needs the feature `tls` of tower-keep-redis";
-        return Err(Fault::unsupported(words));
+        return Err(Error::unsupported(words));
     }
     if !info.addr().is_supported() {
-        return Err(Fault::unsupported("this system has no such connections"));
+        return Err(Error::unsupported("this system has no such connections"));
     }
-    // Its connections say when they are lost.
+    // Connections with RESP3 report when they are lost.
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
     let tcp = info.tcp_settings().clone().set_nodelay(true);
     Ok(info.set_redis_settings(settings).set_tcp_settings(tcp))
 }
 
-fn unknown() -> Fault {
-    Fault::unsupported(
-        "the URL is none of redis://, rediss://, redis+unix://, redis+sentinel:// and \
-         redis+cluster://, or can't be read: a password's special characters are written as %XX",
+fn unknown() -> Error {
+    Error::unsupported(
+        "unsupported or malformed URL: it has to begin with redis://, rediss://, redis+unix://, \
+         redis+sentinel:// or redis+cluster://; write special characters of a password as %XX",
     )
 }
 
@@ -98,7 +98,7 @@ mod tests {
             Ok(Address::One(info)) => places(&[info]),
             Ok(Address::Sentinel { sentinels, name }) => format!("{name}: {}", places(&sentinels)),
             Ok(Address::Cluster(nodes)) => format!("cluster: {}", places(&nodes)),
-            Err(fault) => format!("{fault:?}"),
+            Err(error) => format!("{error:?}"),
         }
     }
 

@@ -1,4 +1,4 @@
-//! How a store is opened.
+//! The builder that opens a store.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use tower_keep_core::{Account, AuthUser, StoreError};
 use crate::address::{self, Address};
 use crate::check::check;
 use crate::cluster::Cluster;
-use crate::error::Fault;
+use crate::error::Error;
 use crate::format::AccountJson;
-use crate::keys::Keys;
+use crate::keys::KeyNames;
 use crate::link::{Kind, Link, Target};
 use crate::servers::{Links, Servers, Settings, Topology};
 use crate::store::{Shared, Users};
@@ -27,11 +27,12 @@ const MOST_WAITING: usize = 4_096;
 
 /// Opens a store.
 ///
-/// [`build`](Self::build) connects and checks the servers once, so that what is wrong shows at the start.
+/// [`build`](Self::build) connects and checks the servers once, so that a wrong setting fails at
+/// startup.
 #[must_use = "a builder does nothing until `build()`"]
 pub struct RedisStoreBuilder<U = Account> {
     url: String,
-    keys: Keys,
+    keys: KeyNames,
     timeout: Duration,
     replicas_to_wait_for: usize,
     reads_from_replicas: bool,
@@ -42,7 +43,7 @@ pub struct RedisStoreBuilder<U = Account> {
     users: Users<U>,
 }
 
-/// Shows no URL, which holds a password.
+/// Omits the URL, which may hold a password.
 impl<U> fmt::Debug for RedisStoreBuilder<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStoreBuilder")
@@ -56,28 +57,29 @@ impl<U> fmt::Debug for RedisStoreBuilder<U> {
 }
 
 impl RedisStore {
-    /// A store on the servers of this URL:
+    /// Creates a builder for a store on the servers of this URL:
     ///
-    /// | URL | |
+    /// | URL | servers |
     /// | --- | --- |
     /// | `redis://user:password@host:port/database` | one server |
-    /// | `rediss://…` | one server, by TLS (with the feature `tls`) |
-    /// | `redis+unix:///path?db=…&user=…&pass=…` | one server, by its socket |
-    /// | `redis+sentinel://user:password@host:port,host:port/mymaster/database` | the master that these sentinels name; `rediss+sentinel` by TLS |
-    /// | `redis+cluster://user:password@host:port,host:port` | a cluster, some nodes of which are these; `rediss+cluster` by TLS |
+    /// | `rediss://…` | one server, over TLS (with the feature `tls`) |
+    /// | `redis+unix:///path?db=…&user=…&pass=…` | one server, over its Unix socket |
+    /// | `redis+sentinel://user:password@host:port,host:port/mymaster/database` | the master that these sentinels name; with `rediss+sentinel` the sentinels and the master are reached over TLS |
+    /// | `redis+cluster://user:password@host:port,host:port` | the cluster that these nodes belong to; `rediss+cluster` over TLS |
     ///
-    /// `:password@` is the default user's password; special characters in it are written as `%XX`. Ports
-    /// are 6379, and 26379 of sentinels, unless told otherwise; an IPv6 address stands in brackets; the
-    /// database may be left away. The store makes its own connections, as it has to know when they are lost.
+    /// `:password@` is the default user's password. Special characters in it are written as `%XX`.
+    /// The default port is 6379, and 26379 for sentinels. An IPv6 address is written in brackets.
+    /// The database is optional. The store opens its own connections, because it has to know when
+    /// they are lost.
     pub fn builder(url: impl Into<String>) -> RedisStoreBuilder {
         let users = Users {
             format: Box::new(AccountJson),
-            login_name: |account: &Account| account.login(),
+            login_name: |account: &Account| account.login_name(),
             life: None,
         };
         RedisStoreBuilder {
             url: url.into(),
-            keys: Keys::default(),
+            keys: KeyNames::default(),
             timeout: TIMEOUT,
             replicas_to_wait_for: 0,
             reads_from_replicas: false,
@@ -91,7 +93,8 @@ impl RedisStore {
 }
 
 impl<U: AuthUser> RedisStoreBuilder<U> {
-    /// Users of the application's own type, as JSON; `login_name` says what they log in with.
+    /// Stores users of the application's own type, as JSON. `login_name` returns the name that a
+    /// user logs in with.
     ///
     /// ```no_run
     /// use std::borrow::Cow;
@@ -111,7 +114,7 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
     ///     fn id(&self) -> UserId {
     ///         self.id.into()
     ///     }
-    ///     fn stamp(&self) -> Cow<'_, [u8]> {
+    ///     fn security_stamp(&self) -> Cow<'_, [u8]> {
     ///         Cow::Borrowed(self.password_hash.as_bytes())
     ///     }
     /// }
@@ -128,7 +131,7 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         self.with_users_in(Json, login_name)
     }
 
-    /// Users of the application's own type, in a format of its own.
+    /// Stores users of the application's own type, in a format of its own.
     pub fn with_users_in<V: AuthUser>(
         self,
         format: impl UserFormat<V>,
@@ -149,73 +152,77 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         }
     }
 
-    /// All users of this store are gone so long after they were last inserted or updated; they stay for
-    /// good unless told otherwise. Neither requests nor sessions prolong it.
+    /// Makes each user of this store expire this long after they were last inserted or updated. By
+    /// default users never expire. Neither requests nor sessions prolong this time.
     ///
-    /// For users who come from elsewhere and are kept here for a while. Guests beside members need a store
-    /// of their own, with another prefix. The sessions of one who is gone count as nobody's.
+    /// This is for users who come from elsewhere and are kept here for a while. An application that
+    /// has members who stay and guests who expire needs a second store for the guests, with another
+    /// prefix. The sessions of a user who has expired count as sessions of no user.
     pub fn with_user_ttl(mut self, ttl: Duration) -> Self {
         self.users.life = Some(ttl);
         self
     }
 
-    /// What all keys begin with, the colon included; `keep:` unless told otherwise. Printable ASCII without
-    /// braces, brackets and wildcards, at most 100 bytes.
+    /// Sets the prefix of all keys, including its colon; `keep:` by default. It is printable ASCII
+    /// without braces, brackets and wildcards, at most 100 bytes.
     ///
-    /// Stores with different prefixes share a server without noticing each other, as long as none begins
-    /// with another.
+    /// Stores with different prefixes can share a server without affecting each other, as long as
+    /// no prefix begins with another.
     pub fn with_key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.keys.set_prefix(prefix.into());
         self
     }
 
-    /// How long a call to the store takes at most, waiting for a connection included; 3 s unless told
-    /// otherwise, an hour at most. Without an answer by then it is a
-    /// [timeout](tower_keep_core::StoreErrorKind::Timeout). Making a connection may take as long.
+    /// Sets how long a call to the store may take, including the wait for a connection: 3 s by
+    /// default, an hour at most. A call that has no reply by then returns a
+    /// [timeout](tower_keep_core::StoreErrorKind::Timeout) error. An attempt to connect may take as
+    /// long.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.clamp(Duration::from_millis(1), LONGEST_TIMEOUT);
         self
     }
 
-    /// How many calls may wait for one server; 4,096 unless told otherwise. A call more is
-    /// [unavailable](tower_keep_core::StoreErrorKind::Unavailable) at once.
+    /// Sets how many calls may wait for one server; 4,096 by default. If one more call arrives, it
+    /// immediately returns an [unavailable](tower_keep_core::StoreErrorKind::Unavailable) error.
     pub fn with_max_waiting(mut self, most: usize) -> Self {
         self.most_waiting = most.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         self
     }
 
-    /// A write counts when so many replicas have it, by `WAIT`; none unless told otherwise. If they don't
-    /// have it in time, it stands, and the call is a
-    /// [timeout](tower_keep_core::StoreErrorKind::Timeout).
+    /// Sets how many replicas must have a write before it succeeds (`WAIT`); none by default. If
+    /// they don't have it in time, the write is not undone, and the call returns a
+    /// [timeout](tower_keep_core::StoreErrorKind::Timeout) error.
     ///
-    /// A master that dies takes with it what its replicas don't have yet: see
-    /// [what a failover loses](crate#what-a-failover-loses). It costs each write the way to the replicas
-    /// and back, and a node's writes wait one after the other.
+    /// Writes that the replicas of a master don't have yet are lost when it dies: see [what a
+    /// failover loses](crate#what-a-failover-loses). Each write takes one more round trip, from the
+    /// master to its replicas, and the writes of a node wait one after the other.
     pub fn with_replicas_to_wait_for(mut self, replicas: usize) -> Self {
         self.replicas_to_wait_for = replicas;
         self
     }
 
-    /// Lets replicas answer what is read for each request; only masters do unless told otherwise.
+    /// Lets replicas serve the reads of each request. By default only masters serve them.
     ///
-    /// What it costs: replicas lag behind, usually by milliseconds, and by as long as the way from the
-    /// master is broken. For that long a session that was ended, a user who was switched off and an
-    /// earlier password still count, and a request that comes right after a remember cookie was renewed
-    /// may be answered as nobody's. What a replica does not have at all is asked of the master.
+    /// Replicas lag behind, usually by milliseconds, and by as long as their connection to the
+    /// master is interrupted. For that long a session that was ended, a user who was deactivated
+    /// and an earlier password still count. A request that comes right after a remember cookie was
+    /// renewed may be treated as not logged in. If a replica does not have a key at all, the store
+    /// asks the master.
     pub fn with_reads_from_replicas(mut self) -> Self {
         self.reads_from_replicas = true;
         self
     }
 
-    /// How to log in to the sentinels, if they ask for it; `None` is the default user. The URL's user and
-    /// password are the master's, and are not told to the sentinels.
+    /// Sets the user and the password for the sentinels, if they require any; `None` is the default
+    /// user. The user and the password of the URL are for the master and are not sent to the
+    /// sentinels.
     pub fn with_sentinel_login(mut self, user: Option<&str>, password: impl Into<String>) -> Self {
         self.sentinel_login = Some((user.map(str::to_owned), password.into()));
         self
     }
 
-    /// Certificates for TLS, in PEM: of an authority, in place of those that the system knows; of the
-    /// application itself, if the server asks for one.
+    /// Sets certificates for TLS, in PEM: the certificate of an authority, which replaces those of
+    /// the system, and a client certificate, if the server requires one.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -228,26 +235,28 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
     /// # Ok(()) }
     /// ```
     ///
-    /// A cluster's nodes name each other by address unless told otherwise
-    /// (`cluster-preferred-endpoint-type hostname`), and that is what their certificates have to be for.
+    /// By default the nodes of a cluster refer to each other by address
+    /// (`cluster-preferred-endpoint-type hostname` changes that). Their certificates have to be
+    /// valid for the names or addresses that they use.
     #[cfg(feature = "tls")]
     pub fn with_certificates(mut self, certificates: redis::TlsCertificates) -> Self {
         self.certificates = Some(certificates);
         self
     }
 
-    /// Opens the store. A server has to answer; of a cluster, one that knows the others. A master that does not
-    /// is warned of.
+    /// Opens the store. One server has to respond; in a cluster, one node that knows the others. A
+    /// warning is logged for each master that does not respond.
     ///
     /// # Errors
     ///
-    /// A server can't be reached or does not let us in, is of another kind than the URL says, or older
-    /// than Redis 6.0. The [source](std::error::Error::source) names the mend.
+    /// Returns an error if a server can't be reached, rejects the user or the password, is of
+    /// another kind than the URL says, or is older than Redis 6.0. The error's text says how to fix
+    /// it.
     pub async fn build(self) -> Result<RedisStore<U>, StoreError> {
         Ok(self.open().await?)
     }
 
-    async fn open(self) -> Result<RedisStore<U>, Fault> {
+    async fn open(self) -> Result<RedisStore<U>, Error> {
         self.keys.check()?;
         let servers =
             Servers { topology: self.topology()?, replicas_to_wait_for: self.replicas_to_wait_for };
@@ -256,10 +265,11 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         Ok(RedisStore { shared: Arc::new(Shared { servers, keys, timeout, users }) })
     }
 
-    fn topology(&self) -> Result<Topology, Fault> {
+    fn topology(&self) -> Result<Topology, Error> {
         #[cfg(feature = "tls")]
         if self.url.starts_with("rediss") {
-            // rustls needs to be told whose cryptography to use; the application may have done so.
+            // rustls needs a crypto provider for the process. The application may have installed
+            // one already, so an error is ignored.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         match address::read(&self.url)? {
@@ -267,7 +277,7 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
                 if self.reads_from_replicas {
                     let words = "one server has no replicas to read from: name a cluster or sentinels, \
                                  or leave `with_reads_from_replicas` away";
-                    return Err(Fault::unsupported(words));
+                    return Err(Error::unsupported(words));
                 }
                 let client = self.client(info)?;
                 self.links(|| Ok(Target::Server(client.clone())), None).map(Topology::One)
@@ -287,7 +297,7 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
             }
             Address::Cluster(seeds) => {
                 let seeds = seeds.into_iter().map(|seed| {
-                    // With the certificates.
+                    // The info of a client includes the certificates.
                     self.client(seed).map(|client| client.get_connection_info().clone())
                 });
                 let seeds = seeds.collect::<Result<_, _>>()?;
@@ -307,9 +317,9 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
 
     fn links(
         &self,
-        target: impl Fn() -> Result<Target, Fault>,
+        target: impl Fn() -> Result<Target, Error>,
         replica: Option<Target>,
-    ) -> Result<Links, Fault> {
+    ) -> Result<Links, Error> {
         let link = |target, kind| Arc::new(Link::new(target, kind, &self.settings()));
         let master = link(target()?, Kind::Master);
         let writes = match self.replicas_to_wait_for {
@@ -319,13 +329,13 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         Ok(Links { master, writes, replica: replica.map(|replica| link(replica, Kind::Replica)) })
     }
 
-    fn client(&self, info: ConnectionInfo) -> Result<Client, Fault> {
+    fn client(&self, info: ConnectionInfo) -> Result<Client, Error> {
         #[cfg(feature = "tls")]
         if let Some(certificates) = &self.certificates {
             let client = Client::build_with_tls(info, certificates.clone());
-            return client.map_err(|error| Fault::of_connecting("the server", &error));
+            return client.map_err(|error| Error::of_connecting("the server", &error));
         }
-        Client::open(info).map_err(|error| Fault::of_connecting("the server", &error))
+        Client::open(info).map_err(|error| Error::of_connecting("the server", &error))
     }
 
     fn sentinels(
@@ -333,8 +343,8 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         sentinels: &[ConnectionInfo],
         name: &str,
         kind: SentinelServerType,
-    ) -> Result<SentinelClient, Fault> {
-        let fault = |error| Fault::of_connecting("the sentinels", &error);
+    ) -> Result<SentinelClient, Error> {
+        let fault = |error| Error::of_connecting("the sentinels", &error);
         let addresses: Vec<ConnectionAddr> =
             sentinels.iter().map(|sentinel| sentinel.addr().clone()).collect();
         let is_tls = addresses.iter().any(|place| matches!(place, ConnectionAddr::TcpTls { .. }));

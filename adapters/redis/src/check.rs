@@ -1,4 +1,4 @@
-//! What is looked at once, at the start.
+//! The checks that run once, at startup.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,39 +9,39 @@ use redis::Value;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::error::Fault;
+use crate::error::Error;
 use crate::link::Link;
 use crate::servers::{Servers, Topology};
 
-/// Scripts need what came with it, and so do connections.
+/// The oldest version that has what scripts and connections need.
 const OLDEST: (u32, u32) = (6, 0);
 
-/// Connects, and finds out whether the servers are what the URL says.
-pub(crate) async fn check(servers: &Servers, timeout: Duration) -> Result<(), Fault> {
+/// Connects, and checks whether the servers are what the URL says.
+pub(crate) async fn check(servers: &Servers, timeout: Duration) -> Result<(), Error> {
     let deadline = Instant::now() + timeout;
     match &servers.topology {
         Topology::One(links) => {
             let info = info(&links.master, deadline).await?;
             if info.get("cluster_enabled").is_some_and(|is_enabled| is_enabled == "1") {
-                return Err(Fault::is_of_a_cluster());
+                return Err(Error::is_of_a_cluster());
             }
             check_server(&info)
         }
         Topology::Cluster(cluster) => {
-            cluster.learn(deadline).await.map_err(|fault| {
-                if fault.says("cluster support disabled") {
-                    let words = "this server is none of a cluster: let the URL begin with redis://";
-                    return Fault::unsupported(words);
+            cluster.learn(deadline).await.map_err(|error| {
+                if error.says("cluster support disabled") {
+                    let words = "this server does not belong to a cluster: use a redis:// URL";
+                    return Error::unsupported(words);
                 }
-                fault
+                error
             })?;
             let masters = cluster.masters();
             let asked = masters.iter().map(|master| info(master, deadline));
-            for answer in join_all(asked).await {
-                match answer {
+            for reply in join_all(asked).await {
+                match reply {
                     Ok(info) => check_server(&info)?,
-                    // Its users have to wait; those of other slots don't.
-                    Err(fault) => warn!(?fault, "a master of the cluster does not answer"),
+                    // Only users in this master's slots have to wait.
+                    Err(error) => warn!(?error, "a master of the cluster does not respond"),
                 }
             }
             Ok(())
@@ -49,13 +49,13 @@ pub(crate) async fn check(servers: &Servers, timeout: Duration) -> Result<(), Fa
     }
 }
 
-fn check_server(info: &HashMap<String, String>) -> Result<(), Fault> {
+fn check_server(info: &HashMap<String, String>) -> Result<(), Error> {
     if let Some(version) = info.get("redis_version") {
         let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
         if found < OLDEST {
             let words = format!("the server is Redis {version}, and this needs 6.0 or later");
-            return Err(Fault::unsupported(words));
+            return Err(Error::unsupported(words));
         }
     }
     match info.get("maxmemory_policy").map(String::as_str) {
@@ -70,17 +70,18 @@ fn check_server(info: &HashMap<String, String>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What the server tells of itself; nothing, if it does not let us ask.
-async fn info(link: &Arc<Link>, deadline: Instant) -> Result<HashMap<String, String>, Fault> {
+/// Returns what the server reports about itself, or nothing if the store's user has no permission
+/// to ask.
+async fn info(link: &Arc<Link>, deadline: Instant) -> Result<HashMap<String, String>, Error> {
     let text = match link.send(&redis::cmd("INFO"), deadline).await {
         Ok(Value::VerbatimString { text, .. } | Value::SimpleString(text)) => text,
         Ok(Value::BulkString(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
         Ok(_) => String::new(),
-        Err(fault) if fault.says("NOPERM") => {
-            debug!(?fault, "the server does not tell its settings");
+        Err(error) if error.says("NOPERM") => {
+            debug!(?error, "the server does not tell its settings");
             String::new()
         }
-        Err(fault) => return Err(fault),
+        Err(error) => return Err(error),
     };
     let pairs = text.lines().filter_map(|line| line.split_once(':'));
     Ok(pairs.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect())

@@ -1,8 +1,8 @@
 //! A cluster: which node has which slots.
 //!
-//! The nodes' connections are independent, so that a node that hangs or is gone holds up nothing but its
-//! own slots. The redis crate's own cluster client sends a write again whose outcome is not known, and
-//! stops all slots while it learns the nodes; that is why the slots are kept track of here.
+//! Each node has connections of its own, so that a node that hangs or is down delays only calls for
+//! its own slots. The redis crate's own cluster client retries writes whose outcome is not known,
+//! and serves no slot while it learns the nodes. That is why the slots are kept track of here.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,17 +16,17 @@ use tokio::time::{Instant, sleep};
 use tower_keep_core::StoreErrorKind;
 use tracing::debug;
 
-use crate::error::Fault;
+use crate::error::Error;
 use crate::link::{Kind, Link, Target};
 use crate::servers::{Links, Settings, Use};
 
-/// How long the nodes may take to say which slots they have.
+/// How long the nodes may take to report which slots they have.
 const TO_LEARN: Duration = Duration::from_secs(1);
 
-/// They are not asked more often.
+/// How long to wait before the nodes are asked again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How many nodes are asked at once.
+/// How many nodes are asked concurrently.
 const ASKED_AT_ONCE: usize = 3;
 
 /// A node's host and port.
@@ -34,7 +34,8 @@ type Address = (String, u16);
 
 /// The nodes of a cluster.
 pub(crate) struct Cluster {
-    /// How the first node was reached, which is how all are, but for host and port.
+    /// The connection settings of the first node. All other nodes have the same, except for host
+    /// and port.
     model: ConnectionInfo,
     seeds: Vec<Address>,
     settings: Settings,
@@ -50,7 +51,7 @@ struct Node {
     replica: Arc<Link>,
 }
 
-/// The slots, in their order.
+/// The ranges of slots, in ascending order.
 type Map = Vec<Range>;
 
 struct Range {
@@ -60,7 +61,7 @@ struct Range {
     replicas: Vec<Arc<Link>>,
 }
 
-/// The slots of a node, and who it says has them.
+/// A range of slots, and the nodes that have it according to the node that was asked.
 struct Said {
     first: u16,
     last: u16,
@@ -68,11 +69,11 @@ struct Said {
 }
 
 impl Cluster {
-    /// The cluster of these nodes; not asked yet.
-    pub(crate) fn new(seeds: Vec<ConnectionInfo>, settings: Settings) -> Result<Self, Fault> {
+    /// Creates a cluster with these seed nodes. None of them is contacted yet.
+    pub(crate) fn new(seeds: Vec<ConnectionInfo>, settings: Settings) -> Result<Self, Error> {
         let addresses = seeds.iter().filter_map(|seed| address(seed.addr())).collect();
         let model = seeds.into_iter().next();
-        let model = model.ok_or_else(|| Fault::unsupported("the URL names no node"))?;
+        let model = model.ok_or_else(|| Error::unsupported("the URL names no node"))?;
         Ok(Self {
             model,
             seeds: addresses,
@@ -84,14 +85,14 @@ impl Cluster {
         })
     }
 
-    /// The connection to who has this slot.
-    pub(crate) fn link(self: &Arc<Self>, slot: u16, whose: Use) -> Result<Arc<Link>, Fault> {
+    /// Returns the connection to the node that has this slot.
+    pub(crate) fn link(self: &Arc<Self>, slot: u16, whose: Use) -> Result<Arc<Link>, Error> {
         let map = Arc::clone(&self.map.read().unwrap_or_else(PoisonError::into_inner));
         let after = map.partition_point(|range| range.last < slot);
         let Some(range) = map.get(after).filter(|range| range.first <= slot) else {
             self.learn_soon();
             let words = format!("no node of the cluster has the slot {slot}");
-            return Err(Fault::new(StoreErrorKind::Unavailable, words));
+            return Err(Error::new(StoreErrorKind::Unavailable, words));
         };
         if whose == Use::Read && self.settings.reads_from_replicas && !range.replicas.is_empty() {
             let turn = self.next_turn.fetch_add(1, Ordering::Relaxed);
@@ -100,14 +101,15 @@ impl Cluster {
         Ok(Arc::clone(range.master.of(whose)))
     }
 
-    /// The connection to the node at this address; without a host, on the host of the node that said so.
+    /// Returns the connection to the node at this address. An empty host is the host of the node
+    /// that named the address.
     pub(crate) fn at(
         &self,
         said_by: &Link,
         host: &str,
         port: u16,
         whose: Use,
-    ) -> Result<Arc<Link>, Fault> {
+    ) -> Result<Arc<Link>, Error> {
         let host =
             if host.is_empty() { said_by.host().unwrap_or_default() } else { host.to_owned() };
         Ok(Arc::clone(self.node(&(host, port))?.links.of(whose)))
@@ -117,7 +119,7 @@ impl Cluster {
         self.settings.reads_from_replicas
     }
 
-    /// All masters, for what is asked of each.
+    /// Returns a connection to each master.
     pub(crate) fn masters(&self) -> Vec<Arc<Link>> {
         let map = Arc::clone(&self.map.read().unwrap_or_else(PoisonError::into_inner));
         let mut masters: Vec<Arc<Link>> = Vec::new();
@@ -130,7 +132,7 @@ impl Cluster {
         masters
     }
 
-    /// Learns the slots in the background, unless that is going on or has just been done.
+    /// Learns the slots in the background, unless that is in progress or has just been done.
     pub(crate) fn learn_soon(self: &Arc<Self>) {
         if self.is_learning.swap(true, Ordering::AcqRel) {
             return;
@@ -138,16 +140,16 @@ impl Cluster {
         let learning = Learning(Arc::clone(self));
         tokio::spawn(async move {
             let deadline = Instant::now() + TO_LEARN.min(learning.0.settings.timeout);
-            if let Err(fault) = learning.0.learn(deadline).await {
-                debug!(?fault, "no node of the cluster says which slots it has");
+            if let Err(error) = learning.0.learn(deadline).await {
+                debug!(?error, "no node of the cluster says which slots it has");
             }
             sleep(PAUSE).await;
         });
     }
 
-    /// Asks the nodes that are known, and the first ones, until one says who has which slots.
-    pub(crate) async fn learn(&self, deadline: Instant) -> Result<(), Fault> {
-        // First those that can be reached, and not always the same.
+    /// Asks the known nodes, and then the seed nodes, until one reports which node has which slots.
+    pub(crate) async fn learn(&self, deadline: Instant) -> Result<(), Error> {
+        // Nodes that can be reached come first, beginning with a different one each time.
         let (mut candidates, mut failing): (Vec<_>, Vec<_>) = {
             let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
             let known = nodes.iter().map(|(address, node)| (address.clone(), &node.links.master));
@@ -161,7 +163,7 @@ impl Cluster {
         candidates.extend(self.seeds.iter().cloned());
         let mut candidates = candidates.into_iter();
         let mut asked = FuturesUnordered::new();
-        let mut last = Fault::new(StoreErrorKind::Unavailable, "the cluster has no nodes");
+        let mut last = Error::new(StoreErrorKind::Unavailable, "the cluster has no nodes");
         loop {
             while asked.len() < ASKED_AT_ONCE {
                 let Some(address) = candidates.next() else { break };
@@ -169,24 +171,24 @@ impl Cluster {
             }
             match asked.next().await {
                 Some(Ok(said)) => return self.note(said),
-                Some(Err(fault)) => last = fault,
+                Some(Err(error)) => last = error,
                 None => return Err(last),
             }
         }
     }
 
-    async fn slots_by(&self, address: Address, deadline: Instant) -> Result<Vec<Said>, Fault> {
+    async fn slots_by(&self, address: Address, deadline: Instant) -> Result<Vec<Said>, Error> {
         let link = self.node(&address)?.links.master;
-        let answer = link.send(redis::cmd("CLUSTER").arg("SLOTS"), deadline).await?;
-        let said = read_slots(&answer, &address.0).ok_or_else(Fault::odd_answer)?;
+        let reply = link.send(redis::cmd("CLUSTER").arg("SLOTS"), deadline).await?;
+        let said = read_slots(&reply, &address.0).ok_or_else(Error::unexpected_reply)?;
         if said.is_empty() {
             let words = "a node of the cluster knows of no slots";
-            return Err(Fault::new(StoreErrorKind::Unavailable, words));
+            return Err(Error::new(StoreErrorKind::Unavailable, words));
         }
         Ok(said)
     }
 
-    fn note(&self, said: Vec<Said>) -> Result<(), Fault> {
+    fn note(&self, said: Vec<Said>) -> Result<(), Error> {
         let mut map = Map::new();
         for Said { first, last, nodes } in &said {
             let Some((master, replicas)) = nodes.split_first() else { continue };
@@ -205,8 +207,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// The node at this address, with connections that are made when they are needed.
-    fn node(&self, address: &Address) -> Result<Node, Fault> {
+    /// Returns the node at this address. Its connections are opened when they are first needed.
+    fn node(&self, address: &Address) -> Result<Node, Error> {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(node) = nodes.get(address) {
             return Ok(node.clone());
@@ -222,7 +224,7 @@ impl Cluster {
             _ => ConnectionAddr::Tcp(host, port),
         };
         let info = self.model.clone().set_addr(place);
-        let client = Client::open(info).map_err(|error| Fault::of_connecting("a node", &error))?;
+        let client = Client::open(info).map_err(|error| Error::of_connecting("a node", &error))?;
         let link = |kind| {
             let target = Target::Server(client.clone());
             Arc::new(Link::new(target, kind, &self.settings))
@@ -239,7 +241,7 @@ impl Cluster {
     }
 }
 
-/// Whoever learns the slots; when that is over, however it ends, the next may.
+/// A task that learns the slots. However it ends, the next one may start.
 struct Learning(Arc<Cluster>);
 
 impl Drop for Learning {
@@ -257,9 +259,9 @@ fn address(place: &ConnectionAddr) -> Option<Address> {
     }
 }
 
-/// The answer to `CLUSTER SLOTS`. A node that does not know its own host leaves it out.
-fn read_slots(answer: &Value, asked: &str) -> Option<Vec<Said>> {
-    let Value::Array(ranges) = answer else { return None };
+/// Parses the reply to `CLUSTER SLOTS`. A node that does not know its own host omits it.
+fn read_slots(reply: &Value, asked: &str) -> Option<Vec<Said>> {
+    let Value::Array(ranges) = reply else { return None };
     ranges.iter().map(|range| read_range(range, asked)).collect()
 }
 

@@ -1,6 +1,7 @@
--- A change of the keys KEYS, all of one slot. ARGV is its steps, of four each: a word, the number of the
--- key, and two values. The conditions come first; one that does not hold ends it, and its number is the
--- answer. When all has been done, that is 0.
+-- Applies a change to KEYS, which are all in one slot. ARGV holds its steps, four values each: an
+-- operation, the number of the key in KEYS, and two operands. The conditions come first. If a
+-- condition fails, the script stops and returns the number of that step, counted from 1. If all
+-- steps succeed, it returns 0.
 for at = 1, #ARGV, 4 do
     local word, key = ARGV[at], KEYS[tonumber(ARGV[at + 1])]
     local one, other = ARGV[at + 2], ARGV[at + 3]

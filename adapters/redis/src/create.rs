@@ -1,4 +1,4 @@
-//! What a login writes: its record, and the ends of those that it takes the place of.
+//! What a login writes: its record, and the ends of the sessions that it replaces.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tower_keep_core::{
 
 use crate::RedisStore;
 use crate::epoch::{OfUser, raise};
-use crate::error::Fault;
+use crate::error::Error;
 use crate::find::{Order, Slice, Stored};
 use crate::keys::member;
 use crate::script::{Commit, Life, Refused};
@@ -19,33 +19,34 @@ use crate::servers::Use;
 use crate::sessions::{MARGIN, life, put};
 use crate::store::contended;
 
-/// So many logins over one session are followed.
+/// How many successors of a session are followed, at most.
 const LONGEST_CHAIN: usize = 10_000;
 
-/// So many of a user's sessions are read by one command.
+/// How many of a user's sessions one command reads.
 const READ_AT_ONCE: usize = 1_000;
 
-/// Among so many of a user's newest logins those that have not expired are looked for.
+/// How many of a user's newest logins are searched for those that have not expired.
 const MOST_LOOKED_AT: usize = 2_000;
 
-/// A user's list forgets sessions that expired so long ago, in seconds, with whatever is left of them.
+/// A user's lists drop a session this many seconds after it expired. What is left of its record is
+/// deleted with it.
 const PRUNED_AFTER: u32 = 24 * 3_600;
 
-/// What the sessions that a login shows come to.
+/// What a login changes about the sessions that its browser presented.
 #[derive(Default)]
 struct Shown {
-    /// Those that it takes the place of.
+    /// The sessions that it replaces.
     standing: Vec<Stored>,
-    /// Those that an earlier login replaced: this login becomes their successor.
+    /// Sessions that an earlier login replaced. This login becomes their successor.
     earlier: Vec<Stored>,
 }
 
-/// The highest sessions of one of a user's lists, as a limit needs them.
+/// The highest-ranked sessions of one of a user's lists, as a limit needs them.
 struct Highest {
     of_user: OfUser,
-    /// Those that are live and are not replaced.
+    /// The live sessions that are not being replaced.
     live: Vec<Stored>,
-    /// All that were read, and whether there are no others.
+    /// All members that were read. If `is_all` is set, there are no others.
     members: Vec<String>,
     is_all: bool,
     index: String,
@@ -53,7 +54,7 @@ struct Highest {
 }
 
 impl Highest {
-    /// Lets a commit depend on that they are still the same.
+    /// Adds to a commit the condition that these members are unchanged.
     fn hold(&self, commit: &mut Commit) {
         let count = self.members.len() + usize::from(self.is_all);
         let above = match self.order {
@@ -65,16 +66,17 @@ impl Highest {
 }
 
 impl<U: AuthUser> RedisStore<U> {
-    /// The session that stands for this one: itself, or the last of its successors, unless that is
-    /// `except` or has ended otherwise. And this one, if another stands for it.
+    /// Follows the successors of this session to the first one that has not ended, which may be the
+    /// session itself. Returns that one, or `None` if the chain leads to `except` or to a session
+    /// that has ended without a successor. Also returns the session itself, if it has a successor.
     async fn standing_for(
         &self,
         key: &SessionKey,
         except: &SessionKey,
         deadline: Instant,
-    ) -> Result<(Option<Stored>, Option<Stored>), Fault> {
+    ) -> Result<(Option<Stored>, Option<Stored>), Error> {
         let (mut key, mut shown) = (*key, None);
-        // Two logins that replace each other's sessions would lead around in a circle.
+        // There is a limit because two logins that replace each other's sessions form a circle.
         for _ in 0..LONGEST_CHAIN {
             if key == *except {
                 break;
@@ -93,7 +95,7 @@ impl<U: AuthUser> RedisStore<U> {
         Ok((None, shown))
     }
 
-    pub(crate) async fn created(&self, login: &NewLogin<'_>) -> Result<Creation, Fault> {
+    pub(crate) async fn created(&self, login: &NewLogin<'_>) -> Result<Creation, Error> {
         let deadline = self.deadline();
         let mut prune = Some(self.prune(login.record, deadline));
         while Instant::now() < deadline {
@@ -104,13 +106,13 @@ impl<U: AuthUser> RedisStore<U> {
             };
             if let Some((creation, elsewhere)) = created {
                 let replaced = self.replace_elsewhere(login, &elsewhere, deadline).await;
-                return replaced.map(|()| creation).map_err(Fault::after_writing);
+                return replaced.map(|()| creation).map_err(Error::after_writing);
             }
         }
         Err(contended())
     }
 
-    /// Forgets what has long expired; if that goes wrong, the next login sees to it.
+    /// Removes sessions that expired long ago. If that fails, the next login does it.
     async fn prune(&self, record: &SessionRecord, deadline: Instant) {
         let keys = self.keys().of(&record.user);
         let before = record.created.minus(PRUNED_AFTER).as_secs();
@@ -119,18 +121,20 @@ impl<U: AuthUser> RedisStore<U> {
         let _ = prune.run_unconfirmed(self.servers(), deadline).await;
     }
 
-    /// The newest live sessions but those that are replaced: as many as the limit has to know.
+    /// Returns the newest live sessions except those that are being replaced, as many as the limit
+    /// needs.
     ///
-    /// The list by expiry leads past what has expired, and says so where there are few. Only where there
-    /// are more do their times of login count; and if the newest logins, very many, have expired, it is
-    /// those sessions which expire last.
+    /// The list by expiry is read first, because it skips expired sessions. If it shows that there
+    /// are few sessions, they are the result. If there are more, the list by time of login decides.
+    /// If too few of the newest logins are live, although very many were read, the result is the
+    /// sessions that expire last.
     async fn newest(
         &self,
         record: &SessionRecord,
         limit: SessionLimit,
         replaced: &[Stored],
         deadline: Instant,
-    ) -> Result<Highest, Fault> {
+    ) -> Result<Highest, Error> {
         let (keys, now) = (self.keys().of(&record.user), record.created);
         let enough = limit.reads().saturating_add(replaced.len());
         let highest = async |index: String, order: Order, most: usize| {
@@ -161,7 +165,7 @@ impl<U: AuthUser> RedisStore<U> {
                 highest.live.extend(listed.filter(counts));
             }
             highest.live.truncate(limit.reads());
-            Ok::<_, Fault>(highest)
+            Ok::<_, Error>(highest)
         };
         let last_to_expire = highest(keys.live(), Order::LastToExpire(now), enough).await?;
         if last_to_expire.is_all {
@@ -172,26 +176,28 @@ impl<U: AuthUser> RedisStore<U> {
         Ok(if is_enough { newest } else { last_to_expire })
     }
 
-    /// Tries to; `None` if others were quicker with something that it depends on. Answers, too, which
-    /// sessions of other users are still to be replaced.
+    /// Tries once to create the session. Returns `None` if another call has changed something that
+    /// this one depends on. Otherwise it also returns the sessions of other users that are still to
+    /// be replaced.
     async fn create_once(
         &self,
         login: &NewLogin<'_>,
         deadline: Instant,
-    ) -> Result<Option<(Creation, Vec<SessionKey>)>, Fault> {
+    ) -> Result<Option<(Creation, Vec<SessionKey>)>, Error> {
         let NewLogin { record, ended_until: until, limit, .. } = *login;
         let (user, now) = (&record.user, record.created);
         let keys = self.keys().of(user);
-        let untold = keys.untold();
-        // All at once; what each of them finds is a condition of the change.
-        let untold = Slice { index: &untold, order: Order::Lowest, first: 0, count: MOST_AT_ONCE };
-        let (own, shown, (untold, of_user)) = try_join3(
+        let to_notify = keys.to_notify();
+        // These reads run concurrently. What each of them finds is a condition of the change.
+        let to_notify =
+            Slice { index: &to_notify, order: Order::Lowest, first: 0, count: MOST_AT_ONCE };
+        let (own, shown, (to_notify, of_user)) = try_join3(
             self.own(record, deadline),
             self.shown(login, deadline),
-            self.listed(user, untold, deadline),
+            self.listed(user, to_notify, deadline),
         )
         .await?;
-        let taken = || Fault::new(StoreErrorKind::Conflict, "the session's key is taken");
+        let taken = || Error::new(StoreErrorKind::Conflict, "the session's key is taken");
         own.map_err(|_| taken())?;
         let is_own = |stored: &Stored| stored.record.user == *user;
         let (replaced, elsewhere): (Vec<_>, Vec<_>) = shown.standing.into_iter().partition(is_own);
@@ -200,7 +206,8 @@ impl<U: AuthUser> RedisStore<U> {
         let elsewhere = elsewhere.iter().chain(&earlier_elsewhere);
         let elsewhere: Vec<_> = elsewhere.map(|stored| stored.record.key).collect();
         let mut commit = Commit::default();
-        // First, as a key that is taken is told from all else that can be in the way.
+        // This condition is the first, so that a key that is taken is told apart from all other
+        // conflicts.
         commit.if_absent(keys.session(&record.key));
         of_user.hold(&mut commit, &keys);
         let mut created_in = of_user.epoch.number;
@@ -254,10 +261,11 @@ impl<U: AuthUser> RedisStore<U> {
             changes.extend(after.map(|after| (stored, after)));
         }
         let mut replays = Vec::new();
-        for (key, stored) in untold {
-            let told = stored.and_then(|stored| stored.record.told().map(|after| (stored, after)));
-            let Some((stored, after)) = told else {
-                commit.remove(keys.untold(), member(&key));
+        for (key, stored) in to_notify {
+            let change =
+                stored.and_then(|stored| stored.record.notified().map(|after| (stored, after)));
+            let Some((stored, after)) = change else {
+                commit.remove(keys.to_notify(), member(&key));
                 continue;
             };
             replays.push(Arc::new(stored.record.clone()));
@@ -280,12 +288,12 @@ impl<U: AuthUser> RedisStore<U> {
         }
     }
 
-    /// Writes whose session this will be, unless it is somebody else's.
+    /// Writes which user this session will belong to, unless it belongs to another user.
     async fn own(
         &self,
         record: &SessionRecord,
         deadline: Instant,
-    ) -> Result<Result<(), Refused>, Fault> {
+    ) -> Result<Result<(), Refused>, Error> {
         let (name, user) = (self.keys().owner(&record.key), record.user.as_bytes());
         let millis = life(record.expires, record.created) + MARGIN;
         let mut owner = Commit::default();
@@ -294,8 +302,8 @@ impl<U: AuthUser> RedisStore<U> {
         owner.run(self.servers(), deadline).await
     }
 
-    /// Takes that back.
-    async fn disown(&self, record: &SessionRecord, deadline: Instant) -> Result<(), Fault> {
+    /// Deletes what `own` has written.
+    async fn disown(&self, record: &SessionRecord, deadline: Instant) -> Result<(), Error> {
         let name = self.keys().owner(&record.key);
         let mut owner = Commit::default();
         owner.if_is(name.clone(), record.user.as_bytes());
@@ -303,8 +311,9 @@ impl<U: AuthUser> RedisStore<U> {
         owner.run(self.servers(), deadline).await.map(drop)
     }
 
-    /// Which sessions a login replaces, of those that its browser has shown; they may be of several users.
-    async fn shown(&self, login: &NewLogin<'_>, deadline: Instant) -> Result<Shown, Fault> {
+    /// Returns the sessions that a login replaces, from those that its browser presented. They may
+    /// belong to several users.
+    async fn shown(&self, login: &NewLogin<'_>, deadline: Instant) -> Result<Shown, Error> {
         let mut all = Shown::default();
         for key in login.replacing {
             let (standing, shown) = self.standing_for(key, &login.record.key, deadline).await?;
@@ -319,13 +328,13 @@ impl<U: AuthUser> RedisStore<U> {
         Ok(all)
     }
 
-    /// Ends the sessions of other users that a new login takes the place of.
+    /// Ends the sessions of other users that a new login replaces.
     async fn replace_elsewhere(
         &self,
         login: &NewLogin<'_>,
         elsewhere: &[SessionKey],
         deadline: Instant,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Error> {
         let record = login.record;
         let how =
             End { at: record.created, reason: EndReason::Replaced, keep_until: login.ended_until };

@@ -1,23 +1,24 @@
-//! A user's epoch: by raising it, all of their sessions end with one write.
+//! A user's epoch: raising it ends all of their sessions with one write.
 //!
 //! ```text
-//! 3 1800000000 ended 1800000060
+//! 3 1800000000 revoked 1800000060
 //! ```
 //!
-//! A number that grows with each end of all sessions, when the last one was, why, and how long those are kept. The sessions that end
-//! are no longer in the user's lists; a list of their own says what [`purge`] has to remove, and one of
-//! all such lists where to look.
+//! The fields are a number that increases with each end of all sessions, when the last end was, its
+//! reason, and until when its sessions are kept. Sessions that ended with an epoch are no longer in
+//! the user's lists. They have a list of their own, from which [`purge`] removes them, and another
+//! list names all of these lists.
 //!
 //! [`purge`]: tower_keep_core::SessionStore::purge
 
 use redis::Value;
 use tokio::time::Instant;
-use tower_keep_core::{AuthUser, End, EndReason, Epoch, SessionKey, Timestamp, UserId};
+use tower_keep_core::{AuthUser, End, Epoch, SessionKey, Timestamp, UserId};
 
 use crate::RedisStore;
-use crate::error::Fault;
+use crate::error::Error;
 use crate::find::Stored;
-use crate::keys::{UserKeys, member};
+use crate::keys::{UserKeyNames, member};
 use crate::script::{Commit, Life};
 use crate::servers::Use;
 use crate::sessions::{AT_ONCE, put};
@@ -31,16 +32,16 @@ pub(crate) struct OfUser {
 }
 
 impl OfUser {
-    pub(crate) fn read(value: Option<Vec<u8>>) -> Result<Self, Fault> {
+    pub(crate) fn read(value: Option<Vec<u8>>) -> Result<Self, Error> {
         let Some(bytes) = &value else { return Ok(Self::default()) };
         let text = std::str::from_utf8(bytes).ok();
-        let corrupt = || Fault::corrupt("a user's epoch is not what this store has written");
+        let corrupt = || Error::corrupt("a user's epoch is not what this store has written");
         let epoch = text.and_then(read_line).ok_or_else(corrupt)?;
         Ok(Self { epoch, value })
     }
 
-    /// Lets a commit depend on that it is still the same.
-    pub(crate) fn hold(&self, commit: &mut Commit, keys: &UserKeys) {
+    /// Adds to a commit the condition that the epoch is unchanged.
+    pub(crate) fn hold(&self, commit: &mut Commit, keys: &UserKeyNames) {
         match &self.value {
             Some(value) => commit.if_is(keys.epoch(), value.clone()),
             None => commit.if_absent(keys.epoch()),
@@ -58,15 +59,16 @@ fn read_line(text: &str) -> Option<Epoch> {
     let mut next = || words.next();
     let number = next()?.parse().ok()?;
     let at = Timestamp::from_secs(next()?.parse().ok()?);
-    let reason = EndReason::from_word(next()?)?;
+    let reason = next()?.parse().ok()?;
     let keep_until = Timestamp::from_secs(next()?.parse().ok()?);
     words.next().is_none().then_some(Epoch { number, end: Some(End { at, reason, keep_until }) })
 }
 
-/// Raises a user's epoch: all sessions end but those in `stay`. Returns the next one.
+/// Raises a user's epoch, which ends all sessions except those in `stay`. Returns the new epoch's
+/// number.
 pub(crate) fn raise<'a>(
     commit: &mut Commit,
-    keys: &UserKeys,
+    keys: &UserKeyNames,
     of_user: &OfUser,
     end: &End,
     stay: impl Iterator<Item = &'a Stored>,
@@ -87,10 +89,10 @@ pub(crate) fn raise<'a>(
 impl<U: AuthUser> RedisStore<U> {
     pub(crate) async fn epoch(
         &self,
-        keys: &UserKeys,
+        keys: &UserKeyNames,
         whose: Use,
         deadline: Instant,
-    ) -> Result<OfUser, Fault> {
+    ) -> Result<OfUser, Error> {
         OfUser::read(self.get(&keys.epoch(), whose, deadline).await?)
     }
 
@@ -101,7 +103,7 @@ impl<U: AuthUser> RedisStore<U> {
         but: Option<&SessionKey>,
         end: &End,
         deadline: Instant,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Error> {
         let keys = self.keys().of(user);
         while Instant::now() < deadline {
             let of_user = self.epoch(&keys, Use::ReadLatest, deadline).await?;
@@ -127,7 +129,7 @@ impl<U: AuthUser> RedisStore<U> {
         Err(contended())
     }
 
-    /// Notes that there are sessions to remove. If that goes wrong, they are removed when they expire.
+    /// Notes that there are sessions to remove. If this fails, they are removed when they expire.
     pub(crate) async fn note_past(
         &self,
         user: &UserId,
@@ -141,8 +143,8 @@ impl<U: AuthUser> RedisStore<U> {
         let _ = self.servers().ask(&list, Use::ReadLatest, &note, deadline).await;
     }
 
-    /// Removes at most `most` sessions that ended together, and returns how many.
-    pub(crate) async fn purged_past(&self, before: Timestamp, most: usize) -> Result<usize, Fault> {
+    /// Removes at most `most` sessions that ended with an epoch, and returns how many were removed.
+    pub(crate) async fn purged_past(&self, before: Timestamp, most: usize) -> Result<usize, Error> {
         let list = self.keys().past();
         let mut removed = 0;
         while removed < most {
@@ -150,9 +152,9 @@ impl<U: AuthUser> RedisStore<U> {
             let mut first = redis::cmd("ZRANGEBYSCORE");
             first.arg(&list).arg("-inf").arg(before.as_secs()).arg("LIMIT").arg(0).arg(1);
             let found = self.servers().ask(&list, Use::ReadLatest, &first, deadline).await?;
-            let Value::Array(found) = found else { return Err(Fault::odd_answer()) };
+            let Value::Array(found) = found else { return Err(Error::unexpected_reply()) };
             let Some(note) = found.into_iter().next() else { break };
-            let note = bytes(note)?.ok_or_else(Fault::odd_answer)?;
+            let note = bytes(note)?.ok_or_else(Error::unexpected_reply)?;
             let (number, user) = read_note(&note)?;
             let keys = self.keys().of(&user);
             let past = keys.past(number);
@@ -175,9 +177,9 @@ impl<U: AuthUser> RedisStore<U> {
     }
 }
 
-fn read_note(note: &[u8]) -> Result<(u64, UserId), Fault> {
+fn read_note(note: &[u8]) -> Result<(u64, UserId), Error> {
     let corrupt =
-        || Fault::corrupt("the list of ended sessions holds what is no note of this store");
+        || Error::corrupt("the list of ended sessions holds what is no note of this store");
     let text = std::str::from_utf8(note).map_err(|_| corrupt())?;
     let (number, user) = text.split_once(' ').ok_or_else(corrupt)?;
     Ok((number.parse().map_err(|_| corrupt())?, user.into()))
@@ -185,6 +187,8 @@ fn read_note(note: &[u8]) -> Result<(u64, UserId), Fault> {
 
 #[cfg(test)]
 mod tests {
+    use tower_keep_core::EndReason;
+
     use super::*;
 
     #[test]
@@ -197,9 +201,17 @@ mod tests {
         let read = OfUser::read(Some(write(7, &end))).unwrap();
         assert_eq!(read.epoch, Epoch { number: 7, end: Some(end) });
         assert_eq!(OfUser::read(None).unwrap().epoch, Epoch::default());
-        for bad in ["", "7", "x 0 limit 1", "7 0 secret 1", "7 0 limit", "7 0 limit 1 2"] {
-            let fault = OfUser::read(Some(bad.into())).unwrap_err();
-            assert!(!format!("{fault:?}").contains("secret"), "{bad}");
+        for bad in [
+            "",
+            "7",
+            "x 0 limit 1",
+            "secret 0 limit 1",
+            "7 0 Secret! 1",
+            "7 0 limit",
+            "7 0 limit 1 2",
+        ] {
+            let error = OfUser::read(Some(bad.into())).unwrap_err();
+            assert!(!format!("{error:?}").to_lowercase().contains("secret"), "{bad}");
         }
         assert_eq!(read_note(b"3 a b").unwrap(), (3, "a b".into()));
         assert!(read_note(b"3").is_err() && read_note(b"x a").is_err());

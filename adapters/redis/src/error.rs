@@ -1,4 +1,4 @@
-//! What an error of Redis means to a login.
+//! Maps errors of Redis to errors of the store.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 use tower_keep_core::{StoreError, StoreErrorKind};
@@ -6,42 +6,42 @@ use tower_keep_core::{StoreError, StoreErrorKind};
 /// The name of this store in errors.
 pub(crate) const NAME: &str = "redis";
 
-/// What happened to a command, and so what can be done about it.
+/// What happened to a command, and so whether it can be retried.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Cause {
-    /// It was not sent: nobody took it.
+    /// It was not sent, because there was no connection.
     NotSent,
-    /// The connection was lost; whether it was run is not known.
+    /// The connection was lost. It is not known whether the command was executed.
     Lost,
-    /// No answer came in time; whether it was run is not known.
+    /// No reply came in time. It is not known whether the command was executed.
     TimedOut,
     /// The slot has moved to this node.
     Moved(String, u16),
-    /// The key is at this node already, while its slot is on the way there.
+    /// The slot is moving to this node, and the key is there already.
     Ask(String, u16),
-    /// Some keys of the slot are here, others at its next node.
+    /// The slot is moving. Some of the keys are on this node, others on the next one.
     TryAgain,
-    /// The script is not there, as after a restart.
+    /// The server does not know the script, as after a restart.
     NoScript,
-    /// It writes, and the server is a replica by now.
+    /// The command writes, but the server is a replica now.
     ReadOnly,
-    /// Something else, of this kind. It was not run.
+    /// Any other error, of this kind. The command was not executed.
     Kind(StoreErrorKind),
 }
 
 /// An error of Redis, and what it means.
 #[derive(Clone, Debug)]
-pub(crate) struct Fault {
+pub(crate) struct Error {
     pub(crate) cause: Cause,
     words: String,
 }
 
-impl Fault {
+impl Error {
     pub(crate) fn new(kind: StoreErrorKind, words: impl Into<String>) -> Self {
         Self { cause: Cause::Kind(kind), words: words.into() }
     }
 
-    /// What is stored can't be read.
+    /// Creates the error for a stored value that can't be read.
     pub(crate) fn corrupt(words: impl Into<String>) -> Self {
         Self::new(StoreErrorKind::Corrupt, words)
     }
@@ -58,7 +58,7 @@ impl Fault {
         Self { cause: Cause::TimedOut, words: words.into() }
     }
 
-    /// An error while a connection was made: nothing was sent on it.
+    /// Converts an error that occurred while connecting. Nothing was sent on the connection.
     pub(crate) fn of_connecting(server: &str, error: &RedisError) -> Self {
         let words = format!("no connection to {server}: {}", said(error));
         match error.kind() {
@@ -76,7 +76,7 @@ impl Fault {
         }
     }
 
-    /// An answer that is an error, or none because the connection was lost.
+    /// Converts an error reply, or the error that the connection was lost before a reply came.
     pub(crate) fn of(error: &RedisError) -> Self {
         let node = || {
             let (host, port) = error.redirect_node()?.0.rsplit_once(':')?;
@@ -98,7 +98,7 @@ impl Fault {
             ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::CrossSlot) => {
                 Cause::Kind(StoreErrorKind::Unsupported)
             }
-            // Another type of value than this store keeps there.
+            // The key holds another type of value than this store writes there.
             ErrorKind::Extension if error.code() == Some("WRONGTYPE") => {
                 Cause::Kind(StoreErrorKind::Corrupt)
             }
@@ -110,46 +110,51 @@ impl Fault {
             ErrorKind::Extension if matches!(error.code(), Some("WRONGPASS" | "NOAUTH")) => {
                 Cause::Kind(StoreErrorKind::Unsupported)
             }
-            // Redis 6 puts what went wrong within a script behind words of its own.
+            // Redis 6 wraps an error that occurred inside a script in a text of its own.
             ErrorKind::Server(ServerErrorKind::ResponseError)
                 if error.detail().is_some_and(|detail| detail.contains("READONLY")) =>
             {
                 Cause::ReadOnly
             }
-            // A script that looks for what is at another node already.
+            // The script needs a key that is on another node already.
             ErrorKind::Server(ServerErrorKind::ResponseError)
                 if error.detail().is_some_and(|detail| detail.contains("non local key")) =>
             {
                 Cause::TryAgain
             }
-            // LOADING, CLUSTERDOWN, MASTERDOWN, OOM, MISCONF, NOREPLICAS, BUSY and the like.
+            // LOADING, CLUSTERDOWN, MASTERDOWN, OOM, MISCONF, NOREPLICAS, BUSY and similar errors.
             ErrorKind::Server(_) | ErrorKind::Extension => Cause::Kind(StoreErrorKind::Unavailable),
             _ => Cause::Lost,
         };
         Self { cause, words: said(error) }
     }
 
-    /// An answer of another shape than the command has.
-    pub(crate) fn odd_answer() -> Self {
-        Self::new(StoreErrorKind::Unavailable, "the server's answer is none to what was asked")
+    /// Creates the error for a reply of another shape than the command has.
+    pub(crate) fn unexpected_reply() -> Self {
+        Self::new(StoreErrorKind::Unavailable, "unexpected reply from the server")
     }
 
-    /// The same, after something was written: how far, is not known to who asked.
+    /// Converts an error that occurred after something was written. The caller does not know how
+    /// much was written.
     pub(crate) fn after_writing(self) -> Self {
-        Self { cause: Cause::TimedOut, words: format!("written, and then: {}", self.words) }
+        Self {
+            cause: Cause::TimedOut,
+            words: format!("written, but a later step failed: {}", self.words),
+        }
     }
 
-    /// Whether the error's words have these in them.
+    /// Returns whether the error's text contains these words.
     pub(crate) fn says(&self, words: &str) -> bool {
         self.words.contains(words)
     }
 
     pub(crate) fn is_of_a_cluster() -> Self {
-        let words = "this server is one of a cluster: let the URL begin with redis+cluster://";
+        let words = "this server belongs to a cluster: use a redis+cluster:// URL";
         Self::unsupported(words)
     }
 
-    /// The same, of a command that only reads: if it was run or not is no matter.
+    /// Converts an error of a command that only reads. It does not matter whether that command was
+    /// executed.
     pub(crate) fn of_reading(self) -> Self {
         let cause = if self.cause == Cause::Lost { Cause::NotSent } else { self.cause };
         Self { cause, ..self }
@@ -164,14 +169,15 @@ impl Fault {
     }
 }
 
-impl From<Fault> for StoreError {
-    fn from(fault: Fault) -> Self {
-        Self::new(fault.kind(), NAME).with_message(fault.words)
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        Self::new(error.kind(), NAME).with_message(error.words)
     }
 }
 
-/// What is told of an error. The words of a general one can quote what was sent, so of those there is
-/// only the beginning; the others say what the server lacks.
+/// Returns the text of an error, without anything that was sent. The detail of a general error
+/// (`ERR`) can quote what was sent, so only its beginning is used. All other details say what the
+/// server lacks.
 fn said(error: &RedisError) -> String {
     let quoting = ErrorKind::Server(ServerErrorKind::ResponseError);
     match (error.code(), error.detail()) {
@@ -191,9 +197,9 @@ mod tests {
 
     use super::*;
 
-    fn of(line: &str) -> Fault {
+    fn of(line: &str) -> Error {
         let value: Value = redis::parse_redis_value(line.as_bytes()).unwrap();
-        Fault::of(&value.extract_error().unwrap_err())
+        Error::of(&value.extract_error().unwrap_err())
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Session records, found: by their keys, or by a user's lists.
+//! Finds session records, by their keys or by a user's lists.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::Value;
@@ -7,7 +7,7 @@ use tower_keep_core::{AuthUser, Epoch, SessionKey, SessionRecord, Timestamp, Use
 
 use crate::RedisStore;
 use crate::epoch::OfUser;
-use crate::error::{Cause, Fault};
+use crate::error::{Cause, Error};
 use crate::keys::read_member;
 use crate::record::read;
 use crate::script::{OWNER, RECORDS};
@@ -24,7 +24,7 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    fn read(key: SessionKey, user: &UserId, value: Vec<u8>, epoch: &Epoch) -> Result<Self, Fault> {
+    fn read(key: SessionKey, user: &UserId, value: Vec<u8>, epoch: &Epoch) -> Result<Self, Error> {
         let (record, created_in) = read(key, user.clone(), &value)?;
         Ok(Self { record: epoch.applied(created_in, record), value, created_in })
     }
@@ -50,7 +50,7 @@ pub(crate) struct Slice<'a> {
 pub(crate) enum Order {
     Lowest,
     Highest,
-    /// Of an index by expiry the highest, without those that expired by then.
+    /// For an index by expiry: the highest first, without those that have expired by this time.
     LastToExpire(Timestamp),
 }
 
@@ -64,25 +64,26 @@ impl Order {
 }
 
 impl Slice<'_> {
-    /// The first place and the last one.
+    /// Returns the first and the last rank.
     fn places(&self) -> [String; 2] {
         let last = self.first.saturating_add(self.count).saturating_sub(1);
         [self.first, last].map(|place| i64::try_from(place).unwrap_or(i64::MAX).to_string())
     }
 }
 
-/// The records of an index, or nothing where there is none any more.
+/// The members of an index, each with its record, or with `None` if the record no longer exists.
 pub(crate) type Listed = Vec<(SessionKey, Option<Stored>)>;
 
 impl<U: AuthUser> RedisStore<U> {
-    /// Whose session this is; with a time, that is known for at least so long from now on.
+    /// Returns the user whom this session belongs to. With `at_least`, the key that says so lives
+    /// for at least that many milliseconds from now on.
     pub(crate) async fn owner(
         &self,
         key: &SessionKey,
         at_least: Option<u64>,
         whose: Use,
         deadline: Instant,
-    ) -> Result<Option<UserId>, Fault> {
+    ) -> Result<Option<UserId>, Error> {
         let name = self.keys().owner(key);
         let value = match at_least {
             None => self.get(&name, whose, deadline).await?,
@@ -95,18 +96,18 @@ impl<U: AuthUser> RedisStore<U> {
         let Some(value) = value else { return Ok(None) };
         let text = String::from_utf8(value);
         let corrupt =
-            |_| Fault::corrupt("the user of a session is not what this store has written");
+            |_| Error::corrupt("the user of a session is not what this store has written");
         text.map(UserId::from).map(Some).map_err(corrupt)
     }
 
-    /// The record with this key, for one who does not know whose it is; and its user's epoch.
+    /// Returns the record with this key, and its user's epoch. The caller does not know the user.
     pub(crate) async fn find(
         &self,
         key: &SessionKey,
         at_least: Option<u64>,
         whose: Use,
         deadline: Instant,
-    ) -> Result<Option<(Stored, OfUser)>, Fault> {
+    ) -> Result<Option<(Stored, OfUser)>, Error> {
         let Some(user) = self.owner(key, at_least, whose, deadline).await? else {
             return Ok(None);
         };
@@ -119,13 +120,13 @@ impl<U: AuthUser> RedisStore<U> {
         Ok(Some((Stored::read(*key, &user, value, &of_user.epoch)?, of_user)))
     }
 
-    /// Records of an index, all as they are at one moment, and the user's epoch then.
+    /// Returns records of an index and the user's epoch, all read at the same moment.
     pub(crate) async fn listed(
         &self,
         user: &UserId,
         slice: Slice<'_>,
         deadline: Instant,
-    ) -> Result<(Listed, OfUser), Fault> {
+    ) -> Result<(Listed, OfUser), Error> {
         let keys = self.keys().of(user);
         let (prefix, epoch) = (keys.sessions(), keys.epoch());
         let [first, last] = slice.places();
@@ -136,23 +137,23 @@ impl<U: AuthUser> RedisStore<U> {
         let command = slice.order.command();
         let arguments = [&prefix, command, &first, &last, &expired_by].map(str::as_bytes);
         let names = [slice.index, &epoch];
-        let answer =
+        let reply =
             RECORDS.run(self.servers(), Use::ReadLatest, &names, &arguments, deadline).await;
-        let answer = match answer {
-            Ok(Value::Array(answer)) => answer,
-            Ok(_) => return Err(Fault::odd_answer()),
-            Err(fault) if fault.cause == Cause::TryAgain => {
+        let reply = match reply {
+            Ok(Value::Array(reply)) => reply,
+            Ok(_) => return Err(Error::unexpected_reply()),
+            Err(error) if error.cause == Cause::TryAgain => {
                 return self.listed_singly(user, slice, deadline).await;
             }
-            Err(fault) => return Err(fault),
+            Err(error) => return Err(error),
         };
-        let mut answer = answer.into_iter();
-        let of_user = OfUser::read(answer.next().map(bytes).transpose()?.flatten())?;
+        let mut reply = reply.into_iter();
+        let of_user = OfUser::read(reply.next().map(bytes).transpose()?.flatten())?;
         let mut listed = Listed::new();
-        while let (Some(member), Some(value)) = (answer.next(), answer.next()) {
-            let key = read_member(&bytes(member)?.ok_or_else(Fault::odd_answer)?)?;
+        while let (Some(member), Some(value)) = (reply.next(), reply.next()) {
+            let key = read_member(&bytes(member)?.ok_or_else(Error::unexpected_reply)?)?;
             let Some(value) = bytes(value)? else {
-                // It has expired; or it is at another node, while the slot moves.
+                // The record has expired, or it is on another node while the slot moves.
                 return self.listed_singly(user, slice, deadline).await;
             };
             listed.push((key, Some(Stored::read(key, user, value, &of_user.epoch)?)));
@@ -160,18 +161,19 @@ impl<U: AuthUser> RedisStore<U> {
         Ok((listed, of_user))
     }
 
-    /// The same, by commands that each ask for one key, and so find it wherever it is. Whatever changes
-    /// which sessions there are changes the index or the epoch.
+    /// Does the same by commands that each read one key, and so find it on whichever node it is.
+    /// Every change of the set of sessions also changes the index or the epoch, so the result is
+    /// consistent if neither has changed.
     async fn listed_singly(
         &self,
         user: &UserId,
         slice: Slice<'_>,
         deadline: Instant,
-    ) -> Result<(Listed, OfUser), Fault> {
+    ) -> Result<(Listed, OfUser), Error> {
         let keys = self.keys().of(user);
         let look = async || {
             let members = self.slice(&slice, deadline).await?;
-            Ok::<_, Fault>((members, self.epoch(&keys, Use::ReadLatest, deadline).await?))
+            Ok::<_, Error>((members, self.epoch(&keys, Use::ReadLatest, deadline).await?))
         };
         let mut before = look().await?;
         while Instant::now() < deadline {
@@ -185,18 +187,18 @@ impl<U: AuthUser> RedisStore<U> {
         Err(contended())
     }
 
-    /// Members of an index, at most `count`, from the place `first` on.
+    /// Returns at most `count` members of an index, beginning at the rank `first`.
     pub(crate) async fn members(
         &self,
         index: &str,
         first: usize,
         count: usize,
         deadline: Instant,
-    ) -> Result<Vec<SessionKey>, Fault> {
+    ) -> Result<Vec<SessionKey>, Error> {
         self.slice(&Slice { index, order: Order::Lowest, first, count }, deadline).await
     }
 
-    async fn slice(&self, slice: &Slice<'_>, deadline: Instant) -> Result<Vec<SessionKey>, Fault> {
+    async fn slice(&self, slice: &Slice<'_>, deadline: Instant) -> Result<Vec<SessionKey>, Error> {
         let mut command;
         if let Order::LastToExpire(by) = slice.order {
             command = redis::cmd("ZREVRANGEBYSCORE");
@@ -206,20 +208,20 @@ impl<U: AuthUser> RedisStore<U> {
             command = redis::cmd(slice.order.command());
             command.arg(slice.index).arg(&slice.places());
         }
-        let answer = self.servers().ask(slice.index, Use::ReadLatest, &command, deadline).await?;
-        let Value::Array(members) = answer else { return Err(Fault::odd_answer()) };
-        let member = |member| read_member(&bytes(member)?.ok_or_else(Fault::odd_answer)?);
+        let reply = self.servers().ask(slice.index, Use::ReadLatest, &command, deadline).await?;
+        let Value::Array(members) = reply else { return Err(Error::unexpected_reply()) };
+        let member = |member| read_member(&bytes(member)?.ok_or_else(Error::unexpected_reply)?);
         members.into_iter().map(member).collect()
     }
 
-    /// The records with these keys, in this epoch of their user.
+    /// Returns the records with these keys, as they are in this epoch of their user.
     pub(crate) async fn named(
         &self,
         user: &UserId,
         these: &[SessionKey],
         epoch: &Epoch,
         deadline: Instant,
-    ) -> Result<Listed, Fault> {
+    ) -> Result<Listed, Error> {
         let keys = self.keys().of(user);
         let records = stream::iter(these.to_vec()).map(|key| {
             let name = keys.session(&key);

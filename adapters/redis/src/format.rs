@@ -1,10 +1,8 @@
-//! How users are written.
+//! How users are stored.
 //!
-//! A user's value is `1 5f0c… {"id":…}`: the version of this, the claim by which the user has their
-//! login name, and the user in the application's format. The format writes one user; it knows nothing of
-//! the rest.
-
-use std::error::Error;
+//! A user's value is `1 5f0c… {"id":…}`: the version of this format, the claim by which the user
+//! has their login name, and the user in the application's format. The application's format writes
+//! one user and knows nothing about the rest.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,21 +10,21 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tower_keep_core::{Account, AuthUser};
 
-use crate::error::Fault;
+use crate::error::Error;
 
-/// Which way of writing a user's value this is.
+/// The version of the format of a user's value.
 const VERSION: &str = "1";
 
-/// How a user becomes bytes, and is read from them.
+/// Converts users to bytes and back.
 ///
-/// [`Json`] is one. Another may be smaller; redis-cli then shows less. Any bytes will do.
+/// [`Json`] is one such format. Another format may be smaller, but redis-cli then shows less. It
+/// may use any bytes.
 ///
-/// A value stays as it was written until the user is next updated, so a format reads all that was ever
-/// written. Coming from [`Json`], whose users begin with `{`, begin with another byte, and leave the rest to
-/// it:
+/// A value stays as it was written until the user is next updated, so a format has to read
+/// everything that was ever written. To change from [`Json`], whose users begin with `{`, begin the
+/// new values with another byte, and let `Json` read the old ones:
 ///
 /// ```
-/// # use std::error::Error;
 /// # struct Member;
 /// # fn write_v1(_: &Member) -> Vec<u8> { Vec::new() }
 /// # fn read_v1(_: &[u8]) -> Option<Member> { None }
@@ -41,11 +39,11 @@ const VERSION: &str = "1";
 /// struct Compact;
 ///
 /// impl UserFormat<Member> for Compact {
-///     fn write(&self, member: &Member) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+///     fn write(&self, member: &Member) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
 ///         Ok([&[1][..], &write_v1(member)].concat())
 ///     }
 ///
-///     fn read(&self, bytes: &[u8]) -> Result<Member, Box<dyn Error + Send + Sync>> {
+///     fn read(&self, bytes: &[u8]) -> Result<Member, Box<dyn std::error::Error + Send + Sync>> {
 ///         match bytes {
 ///             [b'{', ..] => Json.read(bytes),
 ///             [1, rest @ ..] => Ok(read_v1(rest).ok_or("not a member")?),
@@ -55,59 +53,60 @@ const VERSION: &str = "1";
 /// }
 /// ```
 ///
-/// Release what reads both before what writes the new one. A user who can't be read is a fault
-/// ([`Corrupt`](tower_keep_core::StoreErrorKind::Corrupt)), and nobody is logged out.
+/// Release a version that reads both formats before one that writes the new format. If a user can't
+/// be read, the call returns an error ([`Corrupt`](tower_keep_core::StoreErrorKind::Corrupt)), and
+/// no user is logged out.
 ///
-/// Your errors go to logs: let them quote nothing of the user.
+/// The errors of a format are logged, so they must not quote a user's data.
 pub trait UserFormat<U>: Send + Sync + 'static {
-    /// The bytes of a user.
+    /// Converts a user to bytes.
     ///
     /// # Errors
     ///
-    /// This user can't be written.
-    fn write(&self, user: &U) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>>;
+    /// Returns an error if this user can't be written.
+    fn write(&self, user: &U) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>>;
 
-    /// The user of these bytes.
+    /// Reads a user from bytes.
     ///
     /// # Errors
     ///
-    /// They are no user's.
-    fn read(&self, bytes: &[u8]) -> Result<U, Box<dyn Error + Send + Sync>>;
+    /// Returns an error if the bytes are not those of a user.
+    fn read(&self, bytes: &[u8]) -> Result<U, Box<dyn std::error::Error + Send + Sync>>;
 }
 
-/// Users as JSON, by serde.
+/// Users as JSON, with serde.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json;
 
 impl<U: Serialize + DeserializeOwned> UserFormat<U> for Json {
-    fn write(&self, user: &U) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+    fn write(&self, user: &U) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
         serde_json::to_vec(user).map_err(|error| without_values(&error))
     }
 
-    fn read(&self, bytes: &[u8]) -> Result<U, Box<dyn Error + Send + Sync>> {
+    fn read(&self, bytes: &[u8]) -> Result<U, Box<dyn std::error::Error + Send + Sync>> {
         serde_json::from_slice(bytes).map_err(|error| without_values(&error))
     }
 }
 
-/// serde's own words quote values.
-fn without_values(error: &serde_json::Error) -> Box<dyn Error + Send + Sync> {
+/// Replaces serde's own message, which quotes values.
+fn without_values(error: &serde_json::Error) -> Box<dyn std::error::Error + Send + Sync> {
     format!("JSON {:?} error at column {}", error.classify(), error.column()).into()
 }
 
 /// Accounts as JSON. `Account` itself does not implement serde's traits, so that no handler sends a
-/// password's hash by accident.
+/// password hash by accident.
 pub(crate) struct AccountJson;
 
 #[derive(Serialize, Deserialize)]
 struct Written {
     id: String,
-    login: String,
+    login_name: String,
     password_hash: String,
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     active: bool,
-    /// If it is another than the hash.
+    /// Absent if it equals the password hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    stamp: Option<String>,
+    security_stamp: Option<String>,
 }
 
 fn yes() -> bool {
@@ -119,32 +118,35 @@ fn is_yes(flag: &bool) -> bool {
 }
 
 impl UserFormat<Account> for AccountJson {
-    fn write(&self, account: &Account) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
-        let stamp = account.stamp();
+    fn write(
+        &self,
+        account: &Account,
+    ) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+        let stamp = account.security_stamp();
         let is_hash = *stamp == *account.password_hash().as_bytes();
         Json.write(&Written {
             id: account.id().to_string(),
-            login: account.login().to_owned(),
+            login_name: account.login_name().to_owned(),
             password_hash: account.password_hash().to_owned(),
             active: account.is_active(),
-            stamp: (!is_hash).then(|| URL_SAFE_NO_PAD.encode(stamp)),
+            security_stamp: (!is_hash).then(|| URL_SAFE_NO_PAD.encode(stamp)),
         })
     }
 
-    fn read(&self, bytes: &[u8]) -> Result<Account, Box<dyn Error + Send + Sync>> {
-        let Written { id, login, password_hash, active, stamp } = Json.read(bytes)?;
-        let account = Account::new(id, login, password_hash).with_active(active);
-        match stamp {
+    fn read(&self, bytes: &[u8]) -> Result<Account, Box<dyn std::error::Error + Send + Sync>> {
+        let Written { id, login_name, password_hash, active, security_stamp } = Json.read(bytes)?;
+        let account = Account::new(id, login_name, password_hash).with_active(active);
+        match security_stamp {
             Some(stamp) => {
                 let stamp = URL_SAFE_NO_PAD.decode(stamp).map_err(|_| "the stamp is not base64")?;
-                Ok(account.with_stamp(stamp))
+                Ok(account.with_security_stamp(stamp))
             }
             None => Ok(account),
         }
     }
 }
 
-/// A user's value: by which claim they have their login name, and the rest.
+/// A user's value: the claim by which they have their login name, and the user.
 pub(crate) struct Value<'a> {
     pub(crate) claim: &'a str,
     pub(crate) user: &'a [u8],
@@ -155,7 +157,7 @@ impl<'a> Value<'a> {
         [VERSION.as_bytes(), b" ", self.claim.as_bytes(), b" ", self.user].concat()
     }
 
-    pub(crate) fn read(value: &'a [u8]) -> Result<Self, Fault> {
+    pub(crate) fn read(value: &'a [u8]) -> Result<Self, Error> {
         let mut parts = value.splitn(3, |byte| *byte == b' ');
         let version = parts.next().and_then(|version| std::str::from_utf8(version).ok());
         let number = version.filter(|version| version.parse::<u8>().is_ok());
@@ -164,7 +166,7 @@ impl<'a> Value<'a> {
                 let claim = std::str::from_utf8(claim).map_err(|_| unreadable())?;
                 Ok(Self { claim, user })
             }
-            (Some(other), ..) if other != VERSION => Err(Fault::corrupt(format!(
+            (Some(other), ..) if other != VERSION => Err(Error::corrupt(format!(
                 "a user is of version {other}, and this release reads version {VERSION}: it was \
                  written by a later one"
             ))),
@@ -173,8 +175,8 @@ impl<'a> Value<'a> {
     }
 }
 
-fn unreadable() -> Fault {
-    Fault::corrupt("a user is not what this store has written")
+fn unreadable() -> Error {
+    Error::corrupt("a user is not what this store has written")
 }
 
 #[cfg(test)]
@@ -188,20 +190,20 @@ mod tests {
         let plain = Account::new(7, "ada \"é\"", "$argon2id$…");
         for account in [
             plain.clone().with_active(false),
-            plain.clone().with_stamp([0, 0xFF]),
-            plain.clone().with_stamp([]),
+            plain.clone().with_security_stamp([0, 0xFF]),
+            plain.clone().with_security_stamp([]),
             Account::new("", "", ""),
             plain,
         ] {
             let read = AccountJson.read(&AccountJson.write(&account).unwrap()).unwrap();
-            assert_eq!(read.stamp(), account.stamp());
+            assert_eq!(read.security_stamp(), account.security_stamp());
             assert!(read == account);
         }
     }
 
     #[test]
     fn what_cannot_be_read_is_not_quoted() {
-        for bad in [r#"{"id":"1","login":["secret"],"password_hash":""}"#, "secret", ""] {
+        for bad in [r#"{"id":"1","login_name":["secret"],"password_hash":""}"#, "secret", ""] {
             let error = AccountJson.read(bad.as_bytes()).map(drop).unwrap_err().to_string();
             assert!(error.contains("column") && !error.contains("secret"), "{error}");
         }

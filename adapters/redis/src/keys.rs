@@ -1,6 +1,6 @@
-//! What the keys are called, and in which slot of a cluster they are.
+//! The names of the keys, and their slots in a cluster.
 //!
-//! The crate's documentation lists them and says why.
+//! The crate's documentation lists the keys and explains their slots.
 
 use std::borrow::Cow;
 
@@ -8,21 +8,21 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tower_keep_core::{SessionKey, UserId};
 
-use crate::error::Fault;
+use crate::error::Error;
 
 /// How many slots a cluster has.
 const SLOTS: u16 = 16_384;
 
-/// How long a prefix may be.
+/// How long a prefix may be, in bytes.
 const LONGEST: usize = 100;
 
-/// The names of the keys: `keep:…`, unless the application says otherwise.
+/// The names of the keys. They begin with `keep:` by default.
 #[derive(Clone, Debug)]
-pub(crate) struct Keys {
+pub(crate) struct KeyNames {
     prefix: String,
 }
 
-impl Default for Keys {
+impl Default for KeyNames {
     fn default() -> Self {
         Self { prefix: "keep:".to_owned() }
     }
@@ -30,14 +30,14 @@ impl Default for Keys {
 
 /// The keys of one user, all in one slot.
 #[derive(Clone, Debug)]
-pub(crate) struct UserKeys(String);
+pub(crate) struct UserKeyNames(String);
 
-impl Keys {
+impl KeyNames {
     pub(crate) fn set_prefix(&mut self, prefix: String) {
         self.prefix = prefix;
     }
 
-    pub(crate) fn check(&self) -> Result<(), Fault> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         let is_plain = |c: char| c.is_ascii_graphic() && !"{}*?[]\\".contains(c);
         if self.prefix.chars().all(is_plain) && self.prefix.len() <= LONGEST {
             return Ok(());
@@ -47,29 +47,29 @@ impl Keys {
              most {LONGEST} of them",
             self.prefix
         );
-        Err(Fault::unsupported(words))
+        Err(Error::unsupported(words))
     }
 
-    pub(crate) fn of(&self, user: &UserId) -> UserKeys {
-        UserKeys([&self.prefix, "{", &tag(user.as_str()), "}:"].concat())
+    pub(crate) fn of(&self, user: &UserId) -> UserKeyNames {
+        UserKeyNames([&self.prefix, "{", &tag(user.as_str()), "}:"].concat())
     }
 
     pub(crate) fn login(&self, login: &str) -> String {
         [&self.prefix, "login:", login].concat()
     }
 
-    /// The list of sessions that ended together and are still to be removed.
+    /// The list of all users' `past` keys whose sessions are still to be removed.
     pub(crate) fn past(&self) -> String {
         [&self.prefix, "past"].concat()
     }
 
-    /// Where it is written whose session this is.
+    /// The key that says which user this session belongs to.
     pub(crate) fn owner(&self, key: &SessionKey) -> String {
         [&self.prefix, "session:", &member(key)].concat()
     }
 }
 
-impl UserKeys {
+impl UserKeyNames {
     pub(crate) fn user(&self) -> String {
         [&self.0, "user"].concat()
     }
@@ -78,7 +78,7 @@ impl UserKeys {
         [&self.0, "session:", &member(key)].concat()
     }
 
-    /// What the names of all their sessions begin with.
+    /// The prefix of all of the user's session keys.
     pub(crate) fn sessions(&self) -> String {
         [&self.0, "session:"].concat()
     }
@@ -100,8 +100,8 @@ impl UserKeys {
         format!("{}past:{number}", self.0)
     }
 
-    pub(crate) fn untold(&self) -> String {
-        [&self.0, "untold"].concat()
+    pub(crate) fn to_notify(&self) -> String {
+        [&self.0, "to_notify"].concat()
     }
 
     pub(crate) fn pending(&self, claim: &str) -> String {
@@ -109,7 +109,8 @@ impl UserKeys {
     }
 }
 
-/// The slot of a key in a cluster: of what is between its first braces, or else of all of it.
+/// Returns the slot of a key in a cluster, which depends on the text between the key's first
+/// braces, or else on the whole key.
 pub(crate) fn slot(key: &str) -> u16 {
     let tagged = || {
         let tag = key.split_once('{')?.1.split_once('}')?.0;
@@ -118,19 +119,20 @@ pub(crate) fn slot(key: &str) -> u16 {
     crc16::State::<crc16::XMODEM>::calculate(tagged().unwrap_or(key).as_bytes()) % SLOTS
 }
 
-/// A session's key, as a part of names and as a member of lists.
+/// Encodes a session's key as a part of names and as a member of lists.
 pub(crate) fn member(key: &SessionKey) -> String {
     URL_SAFE_NO_PAD.encode(key.as_bytes())
 }
 
-/// The session's key that was written so.
-pub(crate) fn read_member(member: &[u8]) -> Result<SessionKey, Fault> {
+/// Decodes a session's key that was encoded by `member`.
+pub(crate) fn read_member(member: &[u8]) -> Result<SessionKey, Error> {
     let bytes = URL_SAFE_NO_PAD.decode(member).ok().and_then(|bytes| bytes.try_into().ok());
-    let corrupt = || Fault::corrupt("a list of sessions holds what is no session's key");
+    let corrupt = || Error::corrupt("a list of sessions holds what is no session's key");
     bytes.map(SessionKey::new).ok_or_else(corrupt)
 }
 
-/// An id without a closing brace, which would end the hash tag, and never empty; each id has its own.
+/// Encodes an id as a hash tag, which is never empty and has no closing brace. Each id has a tag of
+/// its own.
 fn tag(id: &str) -> Cow<'_, str> {
     match id {
         "" => "%".into(),
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn all_that_is_of_one_user_is_in_one_slot() {
-        let (keys, session) = (Keys::default(), SessionKey::new([7; 32]));
+        let (keys, session) = (KeyNames::default(), SessionKey::new([7; 32]));
         for id in ["42", "", "{", "}", "{}", "}{", "a}b", "%7D", "佐藤", "a:{b}"] {
             let of = keys.of(&id.into());
             let all = [
@@ -157,7 +159,7 @@ mod tests {
                 of.begun(),
                 of.epoch(),
                 of.past(3),
-                of.untold(),
+                of.to_notify(),
                 of.pending("00ff"),
             ];
             let slots: HashSet<_> = all.iter().map(|key| slot(key)).collect();
@@ -168,7 +170,7 @@ mod tests {
 
     #[test]
     fn slots_are_the_clusters() {
-        // As `CLUSTER KEYSLOT` says.
+        // These are the replies of `CLUSTER KEYSLOT`.
         for (key, expected) in [("123456789", 12_739), ("foo", 12_182), ("{foo}bar", 12_182)] {
             assert_eq!(slot(key), expected, "{key}");
         }
@@ -177,7 +179,7 @@ mod tests {
     #[test]
     fn each_user_has_keys_of_their_own() {
         let ids = ["", "%", "}", "%7D", "%25", "%257D", "a", "{a}", "a}:user", "a:user"];
-        let keys = Keys::default();
+        let keys = KeyNames::default();
         let all: HashSet<_> = ids.iter().map(|id| keys.of(&UserId::from(*id)).user()).collect();
         assert_eq!(all.len(), ids.len());
     }
@@ -192,11 +194,11 @@ mod tests {
     #[test]
     fn a_prefix_is_plain_or_refused() {
         for good in ["", "keep:", "site-1/auth:"] {
-            assert!(Keys { prefix: good.into() }.check().is_ok(), "{good:?}");
+            assert!(KeyNames { prefix: good.into() }.check().is_ok(), "{good:?}");
         }
         let long = "x".repeat(101);
         for bad in ["{", "a}", "a b", "a*", "é", "a\n", &long] {
-            assert!(Keys { prefix: bad.into() }.check().is_err(), "{bad:?}");
+            assert!(KeyNames { prefix: bad.into() }.check().is_err(), "{bad:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One connection to one server, shared by all calls and made anew when it is lost.
+//! One connection to one server, which all calls share, and which is reopened when it is lost.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,21 +16,22 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tower_keep_core::StoreErrorKind;
 
-use crate::error::{Cause, Fault};
+use crate::error::{Cause, Error};
 use crate::servers::Settings;
 
-/// How long making a connection may take before calls don't wait for it any more.
+/// How long an attempt to connect may take before calls stop waiting for it.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// How long nobody tries after a try that failed: at first, and at most.
+/// How long to wait after a failed attempt to connect: it doubles from the first to the longest
+/// pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Where a connection leads.
+/// What a connection connects to.
 pub(crate) enum Target {
-    /// To this server.
+    /// This server.
     Server(Client),
-    /// To whichever server one of these sentinels names.
+    /// The server that one of these sentinels names.
     Named(Vec<tokio::sync::Mutex<SentinelClient>>, String),
 }
 
@@ -40,7 +41,7 @@ impl Target {
             Self::Server(client) => {
                 client.get_multiplexed_async_connection_with_config(config).await
             }
-            // All at once: one that hangs holds up nothing.
+            // All sentinels are asked concurrently, so that one that hangs delays nothing.
             Self::Named(sentinels, _) => {
                 let asked = sentinels.iter().map(|sentinel| {
                     Box::pin(async {
@@ -63,33 +64,34 @@ impl fmt::Display for Target {
     }
 }
 
-/// A connection to a server, for as long as the server has it.
+/// A connection to a server, which is reopened when it is lost.
 ///
-/// Any number of calls send on it, each waits for its own answer, and no more wait than are allowed.
+/// Calls share the connection, and each waits for its own reply. The number of waiting calls is
+/// limited.
 pub(crate) struct Link {
     target: Target,
     kind: Kind,
     waiting: Semaphore,
-    /// How long a try to connect may take.
+    /// How long an attempt to connect may take.
     timeout: Duration,
     state: Mutex<State>,
 }
 
-/// What is at the end of a connection.
+/// The role of the server that a connection leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Master,
     Replica,
-    /// A replica of a cluster, which has to be told that it may answer.
+    /// A replica of a cluster, which serves reads only after the command `READONLY`.
     ClusterReplica,
 }
 
 #[derive(Default)]
 struct State {
     connection: Option<Connection>,
-    /// The try to connect that is going on.
+    /// The attempt to connect that is in progress.
     attempt: Option<Attempt>,
-    /// The last try to connect, if it failed.
+    /// The last attempt to connect, if it failed.
     failure: Option<Failure>,
 }
 
@@ -98,7 +100,7 @@ struct Attempt {
     outcome: watch::Receiver<Option<Outcome>>,
 }
 
-type Outcome = Result<Connection, Fault>;
+type Outcome = Result<Connection, Error>;
 
 #[derive(Clone)]
 struct Connection {
@@ -107,7 +109,7 @@ struct Connection {
 }
 
 struct Failure {
-    fault: Fault,
+    error: Error,
     pause: Duration,
     until: Instant,
 }
@@ -127,7 +129,7 @@ impl Link {
         self.kind != Kind::Master
     }
 
-    /// The host that it was made for.
+    /// Returns the server's host, if it is known.
     pub(crate) fn host(&self) -> Option<String> {
         match &self.target {
             Target::Server(client) => match client.get_connection_info().addr() {
@@ -140,33 +142,33 @@ impl Link {
         }
     }
 
-    /// Sends a command, and waits for its answer.
+    /// Sends a command and returns its reply.
     pub(crate) async fn send(
         self: &Arc<Self>,
         command: &Cmd,
         deadline: Instant,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, Error> {
         self.with(deadline, async |connection| {
             connection.send_packed_command(command).await.and_then(Value::extract_error)
         })
         .await
     }
 
-    /// Sends several commands at once, and waits for all answers, which may be errors.
+    /// Sends several commands together and returns all replies, which may be errors.
     pub(crate) async fn send_all(
         self: &Arc<Self>,
         commands: &Pipeline,
         deadline: Instant,
-    ) -> Result<Vec<Value>, Fault> {
+    ) -> Result<Vec<Value>, Error> {
         let count = commands.len();
         self.with(deadline, async |connection| {
-            let answers = connection.send_packed_commands(commands, 0, count).await?;
-            // Then none of them has written.
+            let replies = connection.send_packed_commands(commands, 0, count).await?;
+            // If one reply is this error, none of the commands has written.
             let read_only = ErrorKind::Server(ServerErrorKind::ReadOnly);
-            let errors = answers.iter().filter_map(|answer| answer.clone().extract_error().err());
+            let errors = replies.iter().filter_map(|reply| reply.clone().extract_error().err());
             match errors.into_iter().find(|error| error.kind() == read_only) {
                 Some(error) => Err(error),
-                None => Ok(answers),
+                None => Ok(replies),
             }
         })
         .await
@@ -176,35 +178,35 @@ impl Link {
         self: &Arc<Self>,
         deadline: Instant,
         ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, Error> {
         let Ok(_permit) = self.waiting.try_acquire() else {
             let words = format!("as many calls as are allowed wait for {} already", self.target);
-            return Err(Fault::new(StoreErrorKind::Unavailable, words));
+            return Err(Error::new(StoreErrorKind::Unavailable, words));
         };
         let mut connection = match self.known() {
             Some(known) => known?,
             None => Box::pin(self.connection(deadline)).await?,
         };
         match timeout_at(deadline, ask(&mut connection.connection)).await {
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => {
-                let fault = Fault::of(&error);
-                // The sentinels may name another by now.
+                let fault = Error::of(&error);
+                // The sentinels may name another server by now.
                 if matches!(fault.cause, Cause::Lost | Cause::ReadOnly) {
                     self.forget(&connection);
                 }
                 Err(fault)
             }
             Err(_) => {
-                // A server that hangs answers a new connection no sooner, but one that is gone without
-                // a word (a cable, a firewall) never answers this one.
+                // If the server hangs, a new connection gets no reply sooner. But if the connection
+                // broke silently (a cable, a firewall), it never delivers a reply.
                 self.forget(&connection);
-                Err(Fault::timed_out(format!("no answer of {} in time", self.target)))
+                Err(Error::timed_out(format!("no reply from {} in time", self.target)))
             }
         }
     }
 
-    /// Whether the last try to connect failed, and there was none since.
+    /// Returns whether the last attempt to connect failed.
     pub(crate) fn is_failing(&self) -> bool {
         self.state().failure.is_some()
     }
@@ -221,7 +223,8 @@ impl Link {
         }
     }
 
-    /// The connection, if there is one, or why there will be none for a moment.
+    /// Returns the connection if it is open, or the last failure if it is too early for another
+    /// attempt. Returns `None` if an attempt is in progress or due.
     fn known(&self) -> Option<Outcome> {
         let state = self.state();
         let connection = state.connection.as_ref();
@@ -229,13 +232,13 @@ impl Link {
             return Some(Ok(known.clone()));
         }
         let failure = state.failure.as_ref().filter(|failure| Instant::now() < failure.until)?;
-        Some(Err(failure.fault.clone()))
+        Some(Err(failure.error.clone()))
     }
 
-    /// Waits for the connection that is being made: by a task of its own, so that it is made whoever
-    /// stops waiting for it.
+    /// Waits until the connection is open. A task of its own opens it, so that it is opened even if
+    /// this call stops waiting.
     async fn connection(self: &Arc<Self>, deadline: Instant) -> Outcome {
-        let late = || Fault::not_sent(format!("no connection to {} in time", self.target));
+        let late = || Error::not_sent(format!("no connection to {} in time", self.target));
         let mut outcome = {
             let mut state = self.state();
             match &state.attempt {
@@ -259,28 +262,28 @@ impl Link {
 
     async fn connect(&self) -> Outcome {
         let is_lost = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&is_lost);
+        let notified = Arc::clone(&is_lost);
         let config = AsyncConnectionConfig::new()
             // Each call has a deadline of its own.
             .set_response_timeout(None)
             .set_connection_timeout(None)
             .set_push_sender(move |push: PushInfo| {
                 if push.kind == PushKind::Disconnection {
-                    told.store(true, Ordering::Release);
+                    notified.store(true, Ordering::Release);
                 }
                 Ok::<_, redis::aio::SendError>(())
             });
-        let of_connecting = |error| Fault::of_connecting(&self.target.to_string(), &error);
+        let of_connecting = |error| Error::of_connecting(&self.target.to_string(), &error);
         let mut connection = self.target.connect(&config).await.map_err(of_connecting)?;
         if self.kind == Kind::ClusterReplica {
-            let answer = connection.send_packed_command(&redis::cmd("READONLY")).await;
-            answer.and_then(Value::extract_error).map_err(of_connecting)?;
+            let reply = connection.send_packed_command(&redis::cmd("READONLY")).await;
+            reply.and_then(Value::extract_error).map_err(of_connecting)?;
         }
         Ok(Connection { connection, is_lost })
     }
 }
 
-/// A try to connect. However it ends, it makes room for the next.
+/// An attempt to connect. However it ends, the next one may start.
 struct Trying {
     link: Arc<Link>,
     tell: watch::Sender<Option<Outcome>>,
@@ -291,7 +294,7 @@ impl Trying {
         let link = &self.link;
         let outcome = match timeout(link.timeout, link.connect()).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Fault::not_sent(format!("no connection to {} in time", link.target))),
+            Err(_) => Err(Error::not_sent(format!("no connection to {} in time", link.target))),
         };
         let mut state = link.state();
         match &outcome {
@@ -299,11 +302,11 @@ impl Trying {
                 state.connection = Some(connection.clone());
                 state.failure = None;
             }
-            Err(fault) => {
+            Err(error) => {
                 let longer = |failure: &Failure| (failure.pause * 2).min(LONGEST_PAUSE);
                 let pause = state.failure.as_ref().map_or(FIRST_PAUSE, longer);
                 let until = Instant::now() + pause;
-                state.failure = Some(Failure { fault: fault.clone(), pause, until });
+                state.failure = Some(Failure { error: error.clone(), pause, until });
             }
         }
         state.attempt = None;

@@ -1,4 +1,4 @@
-//! The record and its user, together.
+//! Reads a session record together with its user.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tower_keep_core::{
 
 use crate::RedisStore;
 use crate::epoch::OfUser;
-use crate::error::Fault;
+use crate::error::Error;
 use crate::record::read;
 use crate::servers::Use;
 
@@ -16,10 +16,10 @@ impl<U: AuthUser> RedisStore<U> {
     async fn login(
         &self,
         key: &SessionKey,
-        likely: Option<&UserId>,
-    ) -> Result<Option<StoredLogin<U>>, Fault> {
+        user_hint: Option<&UserId>,
+    ) -> Result<Option<StoredLogin<U>>, Error> {
         let deadline = self.deadline();
-        let mut user = likely.cloned();
+        let mut user = user_hint.cloned();
         let mut is_sure = false;
         loop {
             if let Some(user) = &user {
@@ -39,7 +39,7 @@ impl<U: AuthUser> RedisStore<U> {
             if is_sure {
                 return Ok(None);
             }
-            // A cookie that names nobody, or somebody else.
+            // The cookie names no user, or another one.
             let owner = Box::pin(self.owner(key, None, Use::Read, deadline)).await?;
             match owner {
                 Some(owner) if user.as_ref() != Some(&owner) => user = Some(owner),
@@ -55,8 +55,8 @@ impl<U: AuthUser> LoginStore for RedisStore<U> {
     async fn load_login(
         &self,
         key: &SessionKey,
-        likely: Option<&UserId>,
+        user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<U>>, StoreError> {
-        Ok(self.login(key, likely).await?)
+        Ok(self.login(key, user_hint).await?)
     }
 }

@@ -1,33 +1,36 @@
-//! A session record as a value: one line of text, which is small, quickly read, and legible with redis-cli.
+//! A session record as a value: one line of text, which is small, fast to read, and legible with
+//! redis-cli.
 //!
 //! ```text
 //! 1 0 0 - - AAECAwQFBgcICQoLDA0ODw 1800000000 1800000000 1800000000 1802592000 2592000 1802592000 192.0.2.7 - 8 passwordFirefox
 //! ```
 //!
-//! Version, epoch, generation, when that was made and seen, salt, when the login was, when the session began and
-//! was last used, until when and for how many seconds it is remembered, when it expires, address; how it
-//! ended (`-`, or `at,reason,successor,told`); the length of the method, then method and User-Agent. What
-//! there is not is `-`. Key and user are in the value's name.
+//! The fields are: the version; the epoch; the generation, when it began and when it was seen; the
+//! salt; when the login was, when the session began and when it was last used; until when and for
+//! how many seconds the login is remembered; when the record expires; the address; how the session
+//! ended (`-`, or `at,reason,successor,notified`); the length of the method; and then the method
+//! and the User-Agent. A field without a value is `-`. The session's key and the user are in the
+//! name of the Redis key.
 
 use std::fmt::Write;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use tower_keep_core::{EndReason, Ended, SessionKey, SessionRecord, Timestamp, UserId};
+use tower_keep_core::{Ended, SessionKey, SessionRecord, Timestamp, UserId};
 
-use crate::error::Fault;
+use crate::error::Error;
 use crate::keys::{member, read_member};
 
-/// Which way of writing this is.
+/// The version of this format.
 const VERSION: &str = "1";
 
-/// Stands for what there is not.
+/// The text of a field without a value.
 const NONE: &str = "-";
 
-/// The value of a record that was created in this epoch of its user.
+/// Returns the value of a record that was created in this epoch of its user.
 pub(crate) fn write(record: &SessionRecord, created_in: u64) -> Vec<u8> {
     let mut text = String::with_capacity(256);
-    // Writing to memory does not fail.
+    // Writing to a `String` does not fail.
     let _ = write_to(&mut text, record, created_in);
     text.into_bytes()
 }
@@ -48,9 +51,9 @@ fn write_to(text: &mut String, record: &SessionRecord, created_in: u64) -> std::
         None => write!(text, "{NONE} ")?,
     }
     match &record.ended {
-        Some(Ended { at, reason, successor, told }) => {
+        Some(Ended { at, reason, successor, notified }) => {
             let successor = successor.as_ref().map_or_else(|| NONE.to_owned(), member);
-            write!(text, "{},{reason},{successor},{} ", at.as_secs(), u8::from(*told))?;
+            write!(text, "{},{reason},{successor},{} ", at.as_secs(), u8::from(*notified))?;
         }
         None => write!(text, "{NONE} ")?,
     }
@@ -64,12 +67,12 @@ fn write_time(text: &mut String, time: Option<Timestamp>) -> std::fmt::Result {
     }
 }
 
-/// The record of a value, and the epoch in which it was created.
+/// Returns the record of a value, and the epoch in which it was created.
 pub(crate) fn read(
     key: SessionKey,
     user: UserId,
     value: &[u8],
-) -> Result<(SessionRecord, u64), Fault> {
+) -> Result<(SessionRecord, u64), Error> {
     let text = std::str::from_utf8(value).ok();
     match text.and_then(|text| read_line(key, user, text)) {
         Some(record) => Ok(record),
@@ -120,20 +123,20 @@ fn salt(text: &str) -> Option<[u8; 16]> {
 fn read_end(text: &str) -> Option<Ended> {
     let mut parts = text.split(',');
     let at = time(parts.next()?)?;
-    let reason = EndReason::from_word(parts.next()?)?;
+    let reason = parts.next()?.parse().ok()?;
     let successor = match parts.next()? {
         NONE => None,
         key => Some(read_member(key.as_bytes()).ok()?),
     };
-    let told = match parts.next()? {
+    let notified = match parts.next()? {
         "0" => false,
         "1" => true,
         _ => return None,
     };
-    parts.next().is_none().then_some(Ended { at, reason, successor, told })
+    parts.next().is_none().then_some(Ended { at, reason, successor, notified })
 }
 
-/// What is left of a line, field after field.
+/// The rest of a line, which is read field by field.
 struct Fields<'a>(&'a str);
 
 impl<'a> Fields<'a> {
@@ -147,7 +150,7 @@ impl<'a> Fields<'a> {
         self.next()?.parse().ok()
     }
 
-    /// What is written there, if anything is.
+    /// Reads a field that may have no value.
     fn optional<T>(&mut self, read: impl FnOnce(&'a str) -> Option<T>) -> Option<Option<T>> {
         match self.next()? {
             NONE => Some(None),
@@ -156,21 +159,23 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Quotes nothing of it.
-fn unreadable(text: &str) -> Fault {
+/// Creates the error for a line that can't be read. It quotes nothing but the version.
+fn unreadable(text: &str) -> Error {
     let version = text.split_once(' ').map_or("", |(version, _)| version);
     if version != VERSION && version.parse::<u8>().is_ok() {
-        return Fault::corrupt(format!(
+        return Error::corrupt(format!(
             "a session record is of version {version}, and this release reads version {VERSION}: it \
              was written by a later one"
         ));
     }
-    Fault::corrupt("a session record is not what this store has written")
+    Error::corrupt("a session record is not what this store has written")
 }
 
 #[cfg(test)]
 mod tests {
     use tower_keep_testkit::contract::sessions::new_record;
+
+    use tower_keep_core::EndReason;
 
     use super::*;
 
@@ -197,11 +202,11 @@ mod tests {
                 at: plain.created,
                 reason: EndReason::Replaced,
                 successor: Some(SessionKey::new([9; 32])),
-                told: true,
+                notified: true,
             }),
             ..plain.clone()
         };
-        let ended = Ended { successor: None, told: false, ..full.ended.clone().unwrap() };
+        let ended = Ended { successor: None, notified: false, ..full.ended.clone().unwrap() };
         let bare = SessionRecord {
             remember_expires: None,
             remember_seconds: 0,
@@ -223,7 +228,7 @@ mod tests {
         let fields: Vec<&str> = good.split(' ').collect();
         let mut bad = vec![String::new(), "secret".into(), "1 secret".into()];
         bad.push(good.replacen("1 ", "2 ", 1));
-        // Each field, cut off or replaced.
+        // The line cut off before each field, and each field replaced.
         for index in 0..15 {
             bad.push(fields[..index].join(" "));
             let mut replaced = fields.clone();
@@ -233,9 +238,9 @@ mod tests {
         bad.push(good.replace(" - 8 ", " 1,ended,-,2 8 "));
         bad.push(good.replace(" - 8 ", " - 99999 "));
         for bad in bad {
-            let fault = read(record.key, record.user.clone(), bad.as_bytes()).unwrap_err();
-            assert_eq!(fault.kind(), tower_keep_core::StoreErrorKind::Corrupt, "{bad}");
-            assert!(!format!("{fault:?}").contains("secret"), "{fault:?}");
+            let error = read(record.key, record.user.clone(), bad.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), tower_keep_core::StoreErrorKind::Corrupt, "{bad}");
+            assert!(!format!("{error:?}").contains("secret"), "{error:?}");
         }
     }
 }

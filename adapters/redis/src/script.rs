@@ -1,7 +1,7 @@
-//! The scripts, and changes that happen at one moment or not at all.
+//! The scripts, and atomic changes.
 //!
-//! The rules are in Rust: a call reads, decides, and writes on condition that what it has read is still
-//! there; otherwise it begins again. So the one script that writes knows nothing of logins.
+//! The rules are in Rust: a call reads, decides, and writes on condition that what it has read is
+//! unchanged. Otherwise it starts again. So the one script that writes knows nothing about logins.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -9,23 +9,24 @@ use std::sync::LazyLock;
 use redis::{Cmd, Value};
 use tokio::time::Instant;
 
-use crate::error::{Cause, Fault};
+use crate::error::{Cause, Error};
 use crate::servers::{Servers, Use};
 
-/// A script. It is sent by its hash, and whole to a server that does not know it.
+/// A script. It is sent by its hash, and in full to a server that does not know the hash.
 pub(crate) struct Script {
     code: &'static str,
     hash: String,
 }
 
-/// Writes all of a change, or says which of its conditions does not hold.
+/// Writes a whole change, or returns which of its conditions failed.
 static COMMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("commit.lua")));
 
 /// Reads the records that an index lists.
 pub(crate) static RECORDS: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("records.lua")));
 
-/// Reads whose a session is, and lets that be known for as long as the session may be there.
+/// Reads which user a session belongs to, and makes that key live for as long as the session may
+/// exist.
 pub(crate) static OWNER: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("owner.lua")));
 
@@ -41,8 +42,8 @@ impl Script {
         keys: &[&str],
         arguments: &[&[u8]],
         deadline: Instant,
-    ) -> Result<Value, Fault> {
-        let Some(first) = keys.first() else { return Err(Fault::odd_answer()) };
+    ) -> Result<Value, Error> {
+        let Some(first) = keys.first() else { return Err(Error::unexpected_reply()) };
         let command = |name, script| -> Cmd {
             let mut command = redis::cmd(name);
             command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
@@ -50,22 +51,22 @@ impl Script {
         };
         let by_hash = command("EVALSHA", self.hash.as_str());
         match servers.ask(first, whose, &by_hash, deadline).await {
-            Err(fault) if fault.cause == Cause::NoScript => {
+            Err(error) if error.cause == Cause::NoScript => {
                 servers.ask(first, whose, &command("EVAL", self.code), deadline).await
             }
-            answer => answer,
+            reply => reply,
         }
     }
 }
 
-/// How long a key lives on.
+/// How long a key lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Life {
-    /// For good.
+    /// The key never expires.
     Forever,
-    /// As long as it did before.
+    /// The key keeps its expiry.
     AsBefore,
-    /// So many milliseconds.
+    /// The key expires after this many milliseconds.
     Millis(u64),
 }
 
@@ -79,15 +80,15 @@ impl Life {
     }
 }
 
-/// A change of keys in one slot, with conditions.
+/// An atomic change of keys in one slot, with conditions.
 #[derive(Default)]
 pub(crate) struct Commit {
     keys: HashMap<String, usize>,
     conditions: Vec<Step>,
-    /// What takes no memory and has to come before what is set.
+    /// Steps that take no memory and have to come before `sets`.
     moves: Vec<Step>,
-    /// What takes memory comes first: a server without any refuses the first of these, and then nothing
-    /// has been written.
+    /// Steps that take memory. They come before `frees`, because a server without memory refuses
+    /// the first of them, and then nothing has been written.
     sets: Vec<Step>,
     frees: Vec<Step>,
 }
@@ -98,7 +99,7 @@ struct Step {
     values: [Vec<u8>; 2],
 }
 
-/// Which of the conditions did not hold, counted from the first.
+/// The index of the condition that failed, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refused(pub(crate) usize);
 
@@ -123,23 +124,23 @@ impl Commit {
         self.frees.push(Step { word, key, values });
     }
 
-    /// On condition that the value is this one.
+    /// Adds the condition that the key has this value.
     pub(crate) fn if_is(&mut self, key: String, value: impl Into<Vec<u8>>) {
         self.condition("is", key, value);
     }
 
-    /// On condition that there is no such key.
+    /// Adds the condition that the key does not exist.
     pub(crate) fn if_absent(&mut self, key: String) {
         self.condition("absent", key, Vec::new());
     }
 
-    /// On condition that there is no such key, or that its value is this one.
+    /// Adds the condition that the key does not exist, or has this value.
     pub(crate) fn if_absent_or_is(&mut self, key: String, value: impl Into<Vec<u8>>) {
         self.condition("absent or is", key, value);
     }
 
-    /// On condition that these are the highest members of the index, at most `count`, in this order;
-    /// with `above`, of those with a higher score alone.
+    /// Adds the condition that these are the highest members of the index, at most `count`, in this
+    /// order. With `above`, only members with a higher score are compared.
     pub(crate) fn if_highest(
         &mut self,
         key: String,
@@ -153,14 +154,14 @@ impl Commit {
         self.conditions.push(Step { word: "highest", key, values });
     }
 
-    /// Gives a key another name, if it is there.
+    /// Renames a key, if it exists.
     pub(crate) fn rename(&mut self, key: String, name: String) {
         let (key, name) = (self.key(key), self.key(name));
         let values = [(name + 1).to_string().into_bytes(), Vec::new()];
         self.moves.push(Step { word: "rename", key, values });
     }
 
-    /// Removes a key, whose memory the server frees when it has time for that.
+    /// Removes a key. The server frees its memory later.
     pub(crate) fn unlink(&mut self, key: String) {
         let key = self.key(key);
         self.moves.push(Step { word: "unlink", key, values: Default::default() });
@@ -170,19 +171,19 @@ impl Commit {
         self.set_step("set", key, [value, life.argument()]);
     }
 
-    /// Adds to an index, which lives at least so long.
+    /// Adds a member to an index, and makes the index live at least this long.
     pub(crate) fn add(&mut self, key: String, member: String, score: u32, millis: u64) {
         let score = score.to_string().into_bytes();
         self.set_step("add", key.clone(), [score, member.into_bytes()]);
         self.keep(key, millis);
     }
 
-    /// Lets a key that expires live at least so long.
+    /// Makes a key that expires live at least this long.
     pub(crate) fn keep(&mut self, key: String, millis: u64) {
         self.set_step("keep", key, [millis.to_string().into_bytes(), Vec::new()]);
     }
 
-    /// Lets a key live longer than another one.
+    /// Makes a key live longer than another one.
     pub(crate) fn outlive(&mut self, key: String, other: String) {
         let other = (self.key(other) + 1).to_string().into_bytes();
         self.set_step("outlive", key, [other, Vec::new()]);
@@ -200,29 +201,29 @@ impl Commit {
         self.free_step("remove", key, [member, Vec::new()]);
     }
 
-    /// Removes from an index what expired before then, from another index too, and with the keys of its
-    /// members.
+    /// Removes the members of an index that expired before this time, also from the other index,
+    /// and deletes the keys named by the prefix and the member.
     pub(crate) fn prune(&mut self, key: String, other: String, before: u32, prefix: &str) {
         let other = self.key(other) + 1;
         let values = [before.to_string().into_bytes(), format!("{other} {prefix}").into_bytes()];
         self.free_step("prune", key, values);
     }
 
-    /// Does it.
+    /// Runs the change.
     pub(crate) async fn run(
         self,
         servers: &Servers,
         deadline: Instant,
-    ) -> Result<Result<(), Refused>, Fault> {
+    ) -> Result<Result<(), Refused>, Error> {
         self.run_as(Use::Write, servers, deadline).await
     }
 
-    /// Does it, and does not wait for replicas: nobody counts on it.
+    /// Runs the change without waiting for replicas, because no caller depends on it.
     pub(crate) async fn run_unconfirmed(
         self,
         servers: &Servers,
         deadline: Instant,
-    ) -> Result<Result<(), Refused>, Fault> {
+    ) -> Result<Result<(), Refused>, Error> {
         self.run_as(Use::ReadLatest, servers, deadline).await
     }
 
@@ -231,7 +232,7 @@ impl Commit {
         whose: Use,
         servers: &Servers,
         deadline: Instant,
-    ) -> Result<Result<(), Refused>, Fault> {
+    ) -> Result<Result<(), Refused>, Error> {
         let Self { keys, conditions, moves, sets, frees } = self;
         let steps: Vec<_> = conditions.into_iter().chain(moves).chain(sets).chain(frees).collect();
         if steps.is_empty() {
@@ -250,10 +251,10 @@ impl Commit {
         match COMMIT.run(servers, whose, &keys, &arguments, deadline).await? {
             Value::Int(0) => Ok(Ok(())),
             Value::Int(refused) => {
-                let refused = usize::try_from(refused).map_err(|_| Fault::odd_answer())?;
+                let refused = usize::try_from(refused).map_err(|_| Error::unexpected_reply())?;
                 Ok(Err(Refused(refused - 1)))
             }
-            _ => Err(Fault::odd_answer()),
+            _ => Err(Error::unexpected_reply()),
         }
     }
 }

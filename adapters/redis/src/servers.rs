@@ -1,5 +1,5 @@
-//! Which server is asked: the only one, the one that the sentinels name, or a slot's in a cluster; and
-//! when it is asked again.
+//! Decides which server gets a command, and when the command is retried. That server is the only
+//! one, the master that the sentinels name, or the node of a cluster that has the slot.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,36 +8,36 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::Cluster;
-use crate::error::{Cause, Fault};
+use crate::error::{Cause, Error};
 use crate::keys::slot;
 use crate::link::Link;
 use crate::store::millis;
 
-/// How often a command is sent on to another server.
+/// How many times a command is redirected to another server, at most.
 const HOPS: u32 = 5;
 
-/// How long to wait while the keys of a slot are moving.
+/// How long to wait before a retry while the keys of a slot are moving.
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// What a command is for, and so who may answer it.
+/// What a command does, and so which servers may run it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
-    /// It reads; a replica may answer, if replicas are allowed to.
+    /// It reads. A replica may serve it, if reads from replicas are allowed.
     Read,
-    /// It reads, and only the master answers.
+    /// It reads, and only the master may serve it.
     ReadLatest,
     /// It writes.
     Write,
 }
 
-/// One server: its connections.
+/// The connections to one server.
 #[derive(Clone)]
 pub(crate) struct Links {
     pub(crate) master: Arc<Link>,
-    /// For writes, where they wait for replicas, or else the same: what follows on a connection waits,
-    /// too.
+    /// For writes. It is a separate connection if writes wait for replicas, because other commands
+    /// on the same connection would wait as well.
     pub(crate) writes: Arc<Link>,
-    /// A replica, where one may answer.
+    /// A replica for reads, if there is one.
     pub(crate) replica: Option<Arc<Link>>,
 }
 
@@ -51,7 +51,7 @@ impl Links {
     }
 }
 
-/// What all connections have in common.
+/// The settings that all connections share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) timeout: Duration,
@@ -64,7 +64,7 @@ pub(crate) struct Settings {
 /// The servers of a store.
 pub(crate) struct Servers {
     pub(crate) topology: Topology,
-    /// A write counts when so many replicas have it.
+    /// How many replicas must have a write before it succeeds.
     pub(crate) replicas_to_wait_for: usize,
 }
 
@@ -74,28 +74,28 @@ pub(crate) enum Topology {
 }
 
 impl Servers {
-    /// Sends a command about this key to who has it, and waits for the answer.
+    /// Sends a command about this key to the server that has the key, and returns the reply.
     ///
-    /// It is sent again where it surely was not run, and where it only reads, once more if the connection
-    /// was lost.
+    /// A command that was certainly not executed is retried. A command that only reads is also
+    /// retried once if the connection was lost.
     pub(crate) async fn ask(
         &self,
         key: &str,
         whose: Use,
         command: &Cmd,
         deadline: Instant,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, Error> {
         let link = self.link(key, whose)?;
         let patience = match link.is_replica() {
-            // It leaves the master some time.
+            // The other half of the time is for the master.
             true => Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2,
             false => deadline,
         };
         match self.send(&link, whose, command, false, patience).await {
-            Ok(answer) => Ok(answer),
-            // Apart, so that what is rare takes no room in every call.
-            Err(fault) => {
-                Box::pin(self.ask_again(link, key, whose, command, fault, deadline)).await
+            Ok(reply) => Ok(reply),
+            // Boxed, so that this rare path takes no room in the future of every call.
+            Err(error) => {
+                Box::pin(self.ask_again(link, key, whose, command, error, deadline)).await
             }
         }
     }
@@ -106,30 +106,30 @@ impl Servers {
         key: &str,
         whose: Use,
         command: &Cmd,
-        mut fault: Fault,
+        mut error: Error,
         deadline: Instant,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, Error> {
         let mut tried = Tried::default();
         loop {
-            self.learn_from(&fault);
+            self.learn_from(&error);
             let next = match Instant::now() + PAUSE > deadline {
                 true => None,
-                false => self.next(&link, key, whose, &fault, &mut tried).await?,
+                false => self.next(&link, key, whose, &error, &mut tried).await?,
             };
             let is_asking;
             (link, is_asking) = match next {
                 Some(next) => next,
-                None if whose == Use::Write => return Err(fault),
-                None => return Err(fault.of_reading()),
+                None if whose == Use::Write => return Err(error),
+                None => return Err(error.of_reading()),
             };
-            fault = match self.send(&link, whose, command, is_asking, deadline).await {
-                Ok(answer) => return Ok(answer),
-                Err(fault) => fault,
+            error = match self.send(&link, whose, command, is_asking, deadline).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
             };
         }
     }
 
-    /// Whether an answer may be a replica's.
+    /// Returns whether replicas may serve reads.
     pub(crate) fn has_replicas(&self) -> bool {
         match &self.topology {
             Topology::One(links) => links.replica.is_some(),
@@ -137,7 +137,7 @@ impl Servers {
         }
     }
 
-    fn link(&self, key: &str, whose: Use) -> Result<Arc<Link>, Fault> {
+    fn link(&self, key: &str, whose: Use) -> Result<Arc<Link>, Error> {
         match &self.topology {
             Topology::One(links) => Ok(Arc::clone(links.of(whose))),
             Topology::Cluster(cluster) => cluster.link(slot(key), whose),
@@ -151,7 +151,7 @@ impl Servers {
         command: &Cmd,
         is_asking: bool,
         deadline: Instant,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, Error> {
         let wait_for = if whose == Use::Write { self.replicas_to_wait_for } else { 0 };
         if !is_asking && wait_for == 0 {
             return link.send(command, deadline).await;
@@ -159,7 +159,7 @@ impl Servers {
         Box::pin(self.send_with(link, wait_for, command, is_asking, deadline)).await
     }
 
-    /// Sends a command with others around it.
+    /// Sends a command, after `ASKING` and before `WAIT` where they are needed.
     async fn send_with(
         &self,
         link: &Arc<Link>,
@@ -167,10 +167,10 @@ impl Servers {
         command: &Cmd,
         is_asking: bool,
         deadline: Instant,
-    ) -> Result<Value, Fault> {
-        let checked = |answer: Option<Value>| {
-            let answer = answer.ok_or_else(Fault::odd_answer)?;
-            answer.extract_error().map_err(|error| Fault::of(&error))
+    ) -> Result<Value, Error> {
+        let checked = |reply: Option<Value>| {
+            let reply = reply.ok_or_else(Error::unexpected_reply)?;
+            reply.extract_error().map_err(|error| Error::of(&error))
         };
         let mut commands = Pipeline::new();
         if is_asking {
@@ -178,67 +178,70 @@ impl Servers {
         }
         commands.add_command(command.clone());
         if wait_for > 0 {
-            // The server gives up first, and says how many have it.
+            // The server gives up before the deadline, and replies how many replicas have the
+            // write.
             let left = deadline.saturating_duration_since(Instant::now()) * 3 / 4;
             commands.cmd("WAIT").arg(wait_for).arg(millis(left));
         }
-        let mut answers = link.send_all(&commands, deadline).await?.into_iter();
+        let mut replies = link.send_all(&commands, deadline).await?.into_iter();
         if is_asking {
-            checked(answers.next())?;
+            checked(replies.next())?;
         }
-        let answer = checked(answers.next())?;
+        let reply = checked(replies.next())?;
         if wait_for == 0 {
-            return Ok(answer);
+            return Ok(reply);
         }
-        // From here on it is written, whatever is wrong.
-        match checked(answers.next()) {
-            Ok(Value::Int(have)) if have >= wait_for as i64 => Ok(answer),
-            Ok(Value::Int(have)) => Err(Fault::timed_out(format!(
-                "written, but in time only {have} of {wait_for} replicas had it"
+        // From here on the write has been done, whatever else fails.
+        match checked(replies.next()) {
+            Ok(Value::Int(have)) if have >= wait_for as i64 => Ok(reply),
+            Ok(Value::Int(have)) => Err(Error::timed_out(format!(
+                "written, but only {have} of {wait_for} replicas confirmed it in time"
             ))),
-            Ok(_) => Err(Fault::odd_answer().after_writing()),
+            Ok(_) => Err(Error::unexpected_reply().after_writing()),
             Err(fault) => Err(fault.after_writing()),
         }
     }
 
-    /// Finds out about the nodes, where a fault says that they are not what they were.
-    fn learn_from(&self, fault: &Fault) {
+    /// Refreshes the map of the nodes, if this error suggests that it is out of date.
+    fn learn_from(&self, error: &Error) {
         if let Topology::Cluster(cluster) = &self.topology
-            && !matches!(fault.cause, Cause::Ask(..) | Cause::TryAgain | Cause::NoScript)
+            && !matches!(error.cause, Cause::Ask(..) | Cause::TryAgain | Cause::NoScript)
         {
             cluster.learn_soon();
         }
     }
 
-    /// Whom to ask next, after this went wrong; `None` if nobody.
+    /// Returns the connection for the next try after this error, and whether to send `ASKING`
+    /// first. Returns `None` if there is no next try.
     async fn next(
         &self,
         link: &Arc<Link>,
         key: &str,
         whose: Use,
-        fault: &Fault,
+        error: &Error,
         tried: &mut Tried,
-    ) -> Result<Option<(Arc<Link>, bool)>, Fault> {
-        // What a replica can't answer, the master can.
+    ) -> Result<Option<(Arc<Link>, bool)>, Error> {
+        // If a replica can't serve a read, the master can.
         let whose = if whose == Use::Read { Use::ReadLatest } else { whose };
         let again = || self.link(key, whose).map(|link| Some((link, false)));
-        match (&fault.cause, &self.topology) {
+        match (&error.cause, &self.topology) {
             (Cause::Moved(host, port) | Cause::Ask(host, port), Topology::Cluster(cluster)) => {
                 tried.hops += 1;
                 if tried.hops > HOPS {
                     return Ok(None);
                 }
-                let is_asking = matches!(fault.cause, Cause::Ask(..));
+                let is_asking = matches!(error.cause, Cause::Ask(..));
                 Ok(Some((cluster.at(link, host, *port, whose)?, is_asking)))
             }
-            (Cause::Moved(..) | Cause::Ask(..), Topology::One(_)) => Err(Fault::is_of_a_cluster()),
-            // Until the deadline: each key is at one of two nodes. Who reads asks for one after the other.
+            (Cause::Moved(..) | Cause::Ask(..), Topology::One(_)) => Err(Error::is_of_a_cluster()),
+            // A write is retried until the deadline, while its keys are on two nodes. A call that
+            // reads asks for each key separately instead.
             (Cause::TryAgain, _) if whose == Use::Write => {
                 tried.hops = 0;
                 sleep(PAUSE).await;
                 again()
             }
-            // On a new connection: the link has forgotten this one.
+            // This opens a new connection, because the link has dropped the old one.
             (Cause::ReadOnly, _) if !tried.again => {
                 tried.again = true;
                 again()
@@ -253,11 +256,11 @@ impl Servers {
     }
 }
 
-/// What was tried for one command.
+/// What has been tried for one command so far.
 #[derive(Default)]
 struct Tried {
-    /// How often it was sent on.
+    /// How many times it was redirected.
     hops: u32,
-    /// Whether it was sent again to the same server.
+    /// Whether it was retried on the same server.
     again: bool,
 }

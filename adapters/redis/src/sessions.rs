@@ -1,8 +1,8 @@
 //! Session records.
 //!
-//! A record is beside its user, where it is read and written with all that is the user's at one moment.
-//! Its key alone does not say where that is; so another key, which is written before the record and
-//! lives longer, says whose the session is.
+//! A record is in the slot of its user, where it can be read and written atomically with the user's
+//! other keys. The session's key alone does not say which user that is. So another key, which is
+//! written before the record and lives longer, says which user the session belongs to.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,38 +10,40 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tower_keep_core::{
-    AuthUser, CLOCK_SKEW, Creation, End, NewLogin, Rotated, Rotation, Seen, SessionKey,
+    AuthUser, CLOCK_SKEW, Creation, End, NewLogin, Rotated, Rotation, SeenMark, SessionKey,
     SessionRecord, SessionStore, StoreError, Timestamp, Touch, UserId, async_trait,
 };
 
 use crate::RedisStore;
-use crate::error::Fault;
+use crate::error::Error;
 use crate::find::{Order, Slice, Stored};
-use crate::keys::{UserKeys, member};
+use crate::keys::{UserKeyNames, member};
 use crate::record::write;
 use crate::script::{Commit, Life};
 use crate::servers::Use;
 use crate::store::contended;
 
-/// How many sessions are asked for or written at once, each by a command of its own.
+/// How many sessions are read or written concurrently, each by a command of its own.
 pub(crate) const AT_ONCE: usize = 64;
 
-/// So many sessions are listed by one command, which holds up the server for a millisecond.
+/// How many sessions one command lists. Such a command occupies the server for a millisecond.
 const LISTED_AT_ONCE: usize = 1_000;
 
-/// Whose a session is, is known so much longer than the session, in milliseconds.
+/// The key that says which user a session belongs to (`KeyNames::owner`) lives this many
+/// milliseconds longer than the session.
 pub(crate) const MARGIN: u64 = 60_000;
 
-/// How long a record that expires then is kept from now on, in milliseconds; 0 if not at all.
+/// Returns how long a record with this expiry is kept from now on, in milliseconds; 0 if it is not
+/// kept.
 pub(crate) fn life(expires: Timestamp, now: Timestamp) -> u64 {
     u64::from(expires.plus(CLOCK_SKEW).since(now)) * 1_000
 }
 
-/// Writes a record of this epoch in place of another or of none, and keeps the user's lists in step
-/// with it.
+/// Writes a record of this epoch, as a new one or in place of `before`, and updates the user's
+/// lists to match.
 pub(crate) fn put(
     commit: &mut Commit,
-    keys: &UserKeys,
+    keys: &UserKeyNames,
     before: Option<&Stored>,
     record: &SessionRecord,
     created_in: u64,
@@ -55,13 +57,13 @@ pub(crate) fn put(
     }
     let before = before.map(|before| &before.record);
     let was_live = before.is_some_and(|before| before.ended.is_none());
-    let was_untold = before.is_some_and(SessionRecord::is_untold);
+    let had_to_notify = before.is_some_and(SessionRecord::must_notify);
     let is_kept = millis > 0;
     let (expires, is_live) = (record.expires.as_secs(), is_kept && record.ended.is_none());
     for (index, score, was_in, is_in) in [
         (keys.live(), expires, was_live, is_live),
         (keys.begun(), record.created.as_secs(), was_live, is_live),
-        (keys.untold(), expires, was_untold, is_kept && record.is_untold()),
+        (keys.to_notify(), expires, had_to_notify, is_kept && record.must_notify()),
     ] {
         match (was_in, is_in) {
             (_, true) => commit.add(index, member.clone(), score, millis),
@@ -70,7 +72,7 @@ pub(crate) fn put(
         }
     }
     if is_kept && created_in > 0 {
-        // Without it the user's next epoch would be an earlier one than this record's.
+        // Without this key the user's next epoch would be earlier than that of this record.
         commit.keep(keys.epoch(), millis + MARGIN);
     }
     if is_kept {
@@ -83,13 +85,14 @@ pub(crate) fn put(
 }
 
 impl<U: AuthUser> RedisStore<U> {
-    /// Lets it be known whose these sessions are, for as long as their next records are kept.
+    /// Extends the life of these sessions' owner keys (`KeyNames::owner`) to that of the new
+    /// records.
     pub(crate) async fn keep_owners(
         &self,
         records: impl Iterator<Item = (&SessionRecord, &SessionRecord)>,
         now: Timestamp,
         deadline: Instant,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Error> {
         let longer = records.filter(|(before, after)| before.expires < after.expires);
         let keys: Vec<_> = longer.map(|(_, after)| (after.key, life(after.expires, now))).collect();
         stream::iter(keys)
@@ -101,8 +104,8 @@ impl<U: AuthUser> RedisStore<U> {
             .await
     }
 
-    /// Changes a record, if there is one and there is something to change. Answers it as it is then, and
-    /// whether this changed it.
+    /// Changes a record, if it exists and `next` returns a change. Returns the record as it is
+    /// afterwards, and whether this call changed it.
     async fn changed(
         &self,
         key: &SessionKey,
@@ -110,7 +113,7 @@ impl<U: AuthUser> RedisStore<U> {
         expires: Option<Timestamp>,
         deadline: Instant,
         next: impl Fn(&SessionRecord) -> Option<SessionRecord>,
-    ) -> Result<Option<(SessionRecord, bool)>, Fault> {
+    ) -> Result<Option<(SessionRecord, bool)>, Error> {
         let at_least = expires.map(|expires| life(expires, now));
         while Instant::now() < deadline {
             let found = self.find(key, at_least, Use::ReadLatest, deadline).await?;
@@ -128,14 +131,14 @@ impl<U: AuthUser> RedisStore<U> {
         Err(contended())
     }
 
-    /// Ends these sessions of a user, and returns how many lived until now.
+    /// Ends these sessions of a user, and returns how many of them were live before this call.
     async fn end(
         &self,
         user: &UserId,
         these: &[SessionKey],
         end: &End,
         deadline: Instant,
-    ) -> Result<usize, Fault> {
+    ) -> Result<usize, Error> {
         let keys = self.keys().of(user);
         while Instant::now() < deadline {
             let of_user = self.epoch(&keys, Use::ReadLatest, deadline).await?;
@@ -147,7 +150,8 @@ impl<U: AuthUser> RedisStore<U> {
                 .collect();
             let records = changes.iter().map(|(stored, after)| (&stored.record, after));
             self.keep_owners(records, end.at, deadline).await?;
-            // All may end meanwhile, and these in their own way.
+            // There is no condition on the epoch: if all sessions end in the meantime, these may
+            // still end in their own way.
             let mut commit = Commit::default();
             for (stored, after) in &changes {
                 put(&mut commit, &keys, Some(stored), after, stored.created_in, end.at);
@@ -160,11 +164,11 @@ impl<U: AuthUser> RedisStore<U> {
         Err(contended())
     }
 
-    async fn revoked(&self, keys: &[SessionKey], end: &End) -> Result<usize, Fault> {
+    async fn revoked(&self, keys: &[SessionKey], end: &End) -> Result<usize, Error> {
         let deadline = self.deadline();
         let owners = stream::iter(keys.to_vec()).map(|key| async move {
             let owner = self.owner(&key, None, Use::ReadLatest, deadline).await?;
-            Ok::<_, Fault>(owner.map(|owner| (owner, key)))
+            Ok::<_, Error>(owner.map(|owner| (owner, key)))
         });
         let owners: Vec<_> = owners.buffered(AT_ONCE).try_collect().await?;
         let mut of_users: HashMap<UserId, Vec<SessionKey>> = HashMap::new();
@@ -185,17 +189,18 @@ impl<U: AuthUser> RedisStore<U> {
         user: &UserId,
         now: Timestamp,
         most: usize,
-    ) -> Result<Vec<Arc<SessionRecord>>, Fault> {
+    ) -> Result<Vec<Arc<SessionRecord>>, Error> {
         let (index, deadline) = (self.keys().of(user).live(), self.deadline());
         let mut live: Vec<SessionRecord> = Vec::new();
         let (mut first, mut began) = (0, None);
         while Instant::now() < deadline {
-            // Those that expire last come first; what has expired is at the end, and is not read.
+            // The sessions that expire last come first. Expired ones are at the end and are not
+            // read.
             let (order, count) = (Order::LastToExpire(now), LISTED_AT_ONCE);
             let slice = Slice { index: &index, order, first, count };
             let (listed, of_user) = self.listed(user, slice, deadline).await?;
             if began.get_or_insert_with(|| of_user.epoch.clone()) != &of_user.epoch {
-                // All have ended in between.
+                // All sessions were ended in between.
                 (first, began) = (0, None);
                 live.clear();
                 continue;
@@ -204,7 +209,8 @@ impl<U: AuthUser> RedisStore<U> {
             let listed = listed.into_iter().filter_map(|(_, stored)| Some(stored?.record));
             live.extend(listed.filter(|record| record.is_live(now)));
             live.sort_by_key(|record| std::cmp::Reverse((record.last_seen, record.created)));
-            // One that was used in between may have come again, from further down.
+            // When a session is used in between, the order changes, and a session may be listed
+            // twice.
             let mut known = HashSet::new();
             live.retain(|record| known.insert(record.key));
             live.truncate(most);
@@ -238,7 +244,7 @@ impl<U: AuthUser> SessionStore for RedisStore<U> {
         }))
     }
 
-    async fn seen(&self, marks: &[Seen]) -> Result<(), StoreError> {
+    async fn seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
         let deadline = self.deadline();
         let marked = stream::iter(marks.to_vec()).map(|mark| async move {
             let next = |record: &SessionRecord| mark.after(record);
@@ -279,7 +285,8 @@ impl<U: AuthUser> SessionStore for RedisStore<U> {
         Ok(self.live(user, now, most).await?)
     }
 
-    /// Redis drops by itself what has expired; this removes what ended together, before it expires.
+    /// Redis removes expired records by itself. This removes the records that ended with an epoch,
+    /// before they expire.
     async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
         Ok(self.purged_past(before, most).await?)
     }

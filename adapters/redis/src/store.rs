@@ -1,4 +1,4 @@
-//! The store, and how it asks.
+//! The store, and how it reads values.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,27 +8,27 @@ use redis::{Cmd, Value};
 use tokio::time::Instant;
 use tower_keep_core::{Account, AuthUser, StoreErrorKind, UserId};
 
-use crate::error::{Cause, Fault};
+use crate::error::{Cause, Error};
 use crate::format::{self, UserFormat};
-use crate::keys::Keys;
+use crate::keys::KeyNames;
 use crate::script::Life;
 use crate::servers::{Servers, Use};
 
-/// Users and session records in Redis.
+/// Users and server-side sessions in Redis.
 ///
-/// A clone is another handle on the same connections. See the [crate's documentation](crate).
+/// A clone uses the same connections. See the [crate's documentation](crate).
 pub struct RedisStore<U = Account> {
     pub(crate) shared: Arc<Shared<U>>,
 }
 
 pub(crate) struct Shared<U> {
     pub(crate) servers: Servers,
-    pub(crate) keys: Keys,
+    pub(crate) keys: KeyNames,
     pub(crate) timeout: Duration,
     pub(crate) users: Users<U>,
 }
 
-/// What the store knows of the application's users.
+/// What the store knows about the application's users.
 pub(crate) struct Users<U> {
     pub(crate) format: Box<dyn UserFormat<U>>,
     pub(crate) login_name: fn(&U) -> &str,
@@ -47,7 +47,7 @@ impl<U> Clone for RedisStore<U> {
     }
 }
 
-/// Shows nothing of what is stored, and nothing of the connection.
+/// Shows neither stored data nor anything about the connection.
 impl<U> fmt::Debug for RedisStore<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore").finish_non_exhaustive()
@@ -55,21 +55,21 @@ impl<U> fmt::Debug for RedisStore<U> {
 }
 
 impl<U: AuthUser> Users<U> {
-    pub(crate) fn write(&self, claim: &str, user: &U) -> Result<Vec<u8>, Fault> {
+    pub(crate) fn write(&self, claim: &str, user: &U) -> Result<Vec<u8>, Error> {
         let written = self.format.write(user);
         let written = written.map_err(|error| {
-            Fault::new(StoreErrorKind::Unsupported, format!("a user can't be written: {error}"))
+            Error::new(StoreErrorKind::Unsupported, format!("a user can't be written: {error}"))
         })?;
         Ok(format::Value { claim, user: &written }.write())
     }
 
-    pub(crate) fn read(&self, id: &UserId, value: &[u8]) -> Result<Found<U>, Fault> {
+    pub(crate) fn read(&self, id: &UserId, value: &[u8]) -> Result<Found<U>, Error> {
         let format::Value { claim, user } = format::Value::read(value)?;
         let user = self.format.read(user);
         let user =
-            user.map_err(|error| Fault::corrupt(format!("a user can't be read: {error}")))?;
+            user.map_err(|error| Error::corrupt(format!("a user can't be read: {error}")))?;
         if user.id() != *id {
-            return Err(Fault::corrupt("a user has another id than their key"));
+            return Err(Error::corrupt("a user has another id than their key"));
         }
         Ok(Found { user, claim: claim.to_owned() })
     }
@@ -84,11 +84,11 @@ impl<U> RedisStore<U> {
         &self.shared.servers
     }
 
-    pub(crate) fn keys(&self) -> &Keys {
+    pub(crate) fn keys(&self) -> &KeyNames {
         &self.shared.keys
     }
 
-    /// When a call that begins now has to be answered.
+    /// Returns the deadline of a call that begins now.
     pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.shared.timeout
     }
@@ -98,7 +98,7 @@ impl<U> RedisStore<U> {
         key: &str,
         whose: Use,
         deadline: Instant,
-    ) -> Result<Option<Vec<u8>>, Fault> {
+    ) -> Result<Option<Vec<u8>>, Error> {
         let mut command = redis::cmd("GET");
         command.arg(key);
         let value = bytes(self.servers().ask(key, whose, &command, deadline).await?)?;
@@ -109,15 +109,15 @@ impl<U> RedisStore<U> {
         Ok(value)
     }
 
-    /// Values of one slot, in one round trip. So many of them, the first ones, are expected to be
-    /// there.
+    /// Reads values of one slot in one round trip. The first `expected` of them are expected to
+    /// exist.
     pub(crate) async fn get_all<const N: usize>(
         &self,
         keys: [&str; N],
         expected: usize,
         whose: Use,
         deadline: Instant,
-    ) -> Result<[Option<Vec<u8>>; N], Fault> {
+    ) -> Result<[Option<Vec<u8>>; N], Error> {
         let length = keys.iter().map(|key| key.len()).sum::<usize>();
         let mut command = Cmd::with_capacity(1 + N, 4 + length);
         command.arg("MGET").arg(&keys);
@@ -129,14 +129,14 @@ impl<U> RedisStore<U> {
                 }
                 expected
             }
-            Ok(_) => return Err(Fault::odd_answer()),
-            // They are at two nodes, while their slot moves.
-            Err(fault) if fault.cause == Cause::TryAgain => N,
-            Err(fault) => return Err(fault),
+            Ok(_) => return Err(Error::unexpected_reply()),
+            // The keys are on two nodes while their slot moves.
+            Err(error) if error.cause == Cause::TryAgain => N,
+            Err(error) => return Err(error),
         };
         for (value, key) in all.iter_mut().zip(keys).take(expected) {
-            // Nothing is also what MGET says of a value of another type, and a replica of what it does
-            // not have yet.
+            // `MGET` also returns nil for a value of another type, and a replica returns nil for a
+            // key that it does not have yet.
             if value.is_none() {
                 *value = Box::pin(self.get(key, Use::ReadLatest, deadline)).await?;
             }
@@ -145,20 +145,20 @@ impl<U> RedisStore<U> {
     }
 }
 
-/// The bytes of an answer, or that there is nothing.
-pub(crate) fn bytes(answer: Value) -> Result<Option<Vec<u8>>, Fault> {
-    match answer {
+/// Returns the bytes of a reply, or `None` if it is nil.
+pub(crate) fn bytes(reply: Value) -> Result<Option<Vec<u8>>, Error> {
+    match reply {
         Value::Nil => Ok(None),
         Value::BulkString(bytes) => Ok(Some(bytes)),
         Value::SimpleString(text) => Ok(Some(text.into_bytes())),
-        _ => Err(Fault::odd_answer()),
+        _ => Err(Error::unexpected_reply()),
     }
 }
 
-/// That the call has taken too long because others were always quicker.
-pub(crate) fn contended() -> Fault {
-    let words = "others have written the same all the time";
-    Fault::new(StoreErrorKind::Unavailable, words)
+/// Creates the error for a call that ran out of time because other calls were always quicker.
+pub(crate) fn contended() -> Error {
+    let words = "other calls kept changing the same data until the time-out; try again later";
+    Error::new(StoreErrorKind::Unavailable, words)
 }
 
 pub(crate) fn millis(time: Duration) -> u64 {

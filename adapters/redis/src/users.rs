@@ -1,4 +1,4 @@
-//! Users: found, written and deleted; whose their login names are is in `names.rs`.
+//! Finds, writes and deletes users. How they claim their login names is in `names.rs`.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -6,18 +6,18 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tower_keep_core::{
-    AuthUser, ChangeUser, Modified, StoreError, UserDirectory, UserFinder, UserId, UserStore,
+    AuthUser, ChangeUser, Modified, StoreError, UserDirectory, UserId, UserLookup, UserStore,
     async_trait,
 };
 
 use crate::RedisStore;
-use crate::error::{Fault, NAME};
+use crate::error::{Error, NAME};
 use crate::names::{Claim, conflict};
 use crate::script::{Commit, Refused};
 use crate::servers::Use;
 use crate::store::{Found, contended};
 
-/// How many users are asked for at once.
+/// How many users are read concurrently.
 const ASKED_AT_ONCE: usize = 64;
 
 impl<U: AuthUser> RedisStore<U> {
@@ -26,7 +26,7 @@ impl<U: AuthUser> RedisStore<U> {
         id: &UserId,
         whose: Use,
         deadline: Instant,
-    ) -> Result<Option<Found<U>>, Fault> {
+    ) -> Result<Option<Found<U>>, Error> {
         let key = self.keys().of(id).user();
         let value = self.get(&key, whose, deadline).await?;
         value.map(|value| self.shared.users.read(id, &value)).transpose()
@@ -36,7 +36,7 @@ impl<U: AuthUser> RedisStore<U> {
         &self,
         login: &str,
         deadline: Instant,
-    ) -> Result<Option<Found<U>>, Fault> {
+    ) -> Result<Option<Found<U>>, Error> {
         let key = self.keys().login(login);
         let mut before = None;
         loop {
@@ -49,13 +49,14 @@ impl<U: AuthUser> RedisStore<U> {
             let claim = Claim::read(&value)?;
             match self.found(&claim.id, Use::ReadLatest, deadline).await? {
                 Some(found) if found.claim == claim.token => return Ok(Some(found)),
-                // Nobody's; or it has changed hands in between, so look again.
+                // No user has this claim, or the name has passed to another user in between: read
+                // again.
                 _ => before = Some(value),
             }
         }
     }
 
-    async fn inserted(&self, user: &U) -> Result<(), Fault> {
+    async fn inserted(&self, user: &U) -> Result<(), Error> {
         let deadline = self.deadline();
         let (id, users) = (user.id(), &self.shared.users);
         let login = (users.login_name)(user);
@@ -111,15 +112,15 @@ impl<U: AuthUser> RedisStore<U> {
         Err(contended().into())
     }
 
-    /// Writes a user in place of the one with this value, whose claim of their login name is `held`;
-    /// `false` if that one is not stored any more.
+    /// Replaces the user that was read from this value. `held` is that user's claim to their login
+    /// name. Returns `false` if the stored value is another one by now.
     async fn swapped(
         &self,
         (before, value): (&U, Vec<u8>),
         after: &U,
         held: &Claim,
         deadline: Instant,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, Error> {
         let users = &self.shared.users;
         let (earlier, login) = ((users.login_name)(before), (users.login_name)(after));
         let key = self.keys().of(&held.id).user();
@@ -136,7 +137,7 @@ impl<U: AuthUser> RedisStore<U> {
         self.end_claim(&mut end, &claim);
         let is_written = end.run(self.servers(), deadline).await?.is_ok();
         if is_written {
-            // The user has it no more, whether its key is gone or not.
+            // The user no longer has the earlier name, even if `release` does not delete its key.
             let _ = self.release(held, earlier, deadline).await;
         } else {
             self.release(&claim, login, deadline).await?;
@@ -144,7 +145,7 @@ impl<U: AuthUser> RedisStore<U> {
         Ok(is_written)
     }
 
-    async fn deleted(&self, id: &UserId) -> Result<bool, Fault> {
+    async fn deleted(&self, id: &UserId) -> Result<bool, Error> {
         let deadline = self.deadline();
         let key = self.keys().of(id).user();
         while Instant::now() < deadline {
@@ -156,7 +157,7 @@ impl<U: AuthUser> RedisStore<U> {
             end.if_is(key.clone(), value);
             end.delete(key.clone());
             if end.run(self.servers(), deadline).await?.is_ok() {
-                // One who can't be read goes as well; nobody has their name then.
+                // A user who can't be read is deleted as well. No user has their login name then.
                 if let Ok(Found { user, claim }) = before {
                     let login = (self.shared.users.login_name)(&user);
                     let claim = Claim { id: id.clone(), token: claim };
@@ -180,9 +181,9 @@ impl<U: AuthUser> UserStore for RedisStore<U> {
 }
 
 #[async_trait]
-impl<U: AuthUser> UserFinder for RedisStore<U> {
-    async fn by_login(&self, login: &str) -> Result<Option<Arc<U>>, StoreError> {
-        let found = self.found_by_login(login, self.deadline()).await?;
+impl<U: AuthUser> UserLookup for RedisStore<U> {
+    async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<U>>, StoreError> {
+        let found = self.found_by_login(login_name, self.deadline()).await?;
         Ok(found.map(|found| Arc::new(found.user)))
     }
 }

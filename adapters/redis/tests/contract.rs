@@ -1,4 +1,4 @@
-//! The store contracts, against one server, Sentinel and a cluster.
+//! Runs the store contracts against one server, Sentinel and a cluster.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Users of the ready type, found and kept.
+//! Finds and stores `Account` users.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -9,29 +9,29 @@ use tower_keep_core::{
     Account, AuthUser, ChangeUser, Modified, StoreError, UserDirectory, UserId, async_trait,
 };
 
-use crate::error::Fault;
+use crate::error::Error;
 use crate::statement::accounts;
-use crate::store::{Answer, contended, refused};
+use crate::store::{IntoStoreResult, contended, refused};
 use crate::{Dialect, SqlStore, Value};
 
-/// How many users are asked for in one statement.
+/// The maximum number of users that one statement reads.
 const IDS_AT_ONCE: usize = 1_000;
 
-/// Whether the ready type's table takes this user.
-fn check_taken<D: Dialect>(user: &Account) -> Result<(), Fault> {
+/// Returns an error if the database can't store this user.
+fn check_taken<D: Dialect>(user: &Account) -> Result<(), Error> {
     if !D::takes(user.id().as_str()) {
         return Err(refused("user id"));
     }
-    if !D::takes(user.login()) {
+    if !D::takes(user.login_name()) {
         return Err(refused("login name"));
     }
     Ok(())
 }
 
-/// The columns that hold this user, without the id.
+/// Returns the values of this user's columns, without the id.
 fn columns<'a>(user: &'a Account, stamp: &'a [u8]) -> [Value<'a>; 4] {
     [
-        user.login().into(),
+        user.login_name().into(),
         user.password_hash().into(),
         Value::Flag(user.is_active()),
         Value::Bytes(Some(stamp)),
@@ -39,18 +39,18 @@ fn columns<'a>(user: &'a Account, stamp: &'a [u8]) -> [Value<'a>; 4] {
 }
 
 impl<D: Dialect> SqlStore<D> {
-    async fn put(&self, user: &Account) -> Result<(), Fault> {
+    async fn put(&self, user: &Account) -> Result<(), Error> {
         check_taken::<D>(user)?;
-        let stamp = user.stamp();
+        let stamp = user.security_stamp();
         let values = [&[user.id().as_str().into()], &columns(user, &stamp)[..]].concat();
         let insert = &self.statements().insert_account;
         self.run(self.deadline(), insert, || insert.arguments(&values)).await.map(drop)
     }
 
-    /// Writes a user in place of the one that was read; `false` if that one is not stored any more.
-    async fn swap(&self, before: &Account, after: &Account, by: Instant) -> Result<bool, Fault> {
+    /// Replaces the user that was read. Returns `false` if that one is no longer the stored user.
+    async fn swap(&self, before: &Account, after: &Account, by: Instant) -> Result<bool, Error> {
         check_taken::<D>(after)?;
-        let (stamp, stamp_before) = (after.stamp(), before.stamp());
+        let (stamp, stamp_before) = (after.security_stamp(), before.security_stamp());
         let id = [Value::from(after.id().as_str())];
         let values = [&id[..], &columns(after, &stamp), &columns(before, &stamp_before)].concat();
         let update = &self.statements().update_account;
@@ -67,10 +67,12 @@ impl<D: Dialect> UserDirectory for SqlStore<D> {
         for ids in possible.chunks(IDS_AT_ONCE) {
             let select = accounts::<D>(ids.len(), &self.shared.names);
             let values: Vec<Value<'_>> = ids.iter().map(|id| id.as_str().into()).collect();
-            let rows =
-                self.rows(deadline, &select, || select.arguments(&values)).await.answer::<D>()?;
+            let rows = self
+                .rows(deadline, &select, || select.arguments(&values))
+                .await
+                .into_store_result::<D>()?;
             for row in rows {
-                let account = users.user(&row).answer::<D>()?;
+                let account = users.user(&row).into_store_result::<D>()?;
                 found.insert(account.id().clone(), account);
             }
         }
@@ -78,7 +80,7 @@ impl<D: Dialect> UserDirectory for SqlStore<D> {
     }
 
     async fn insert(&self, user: &Account) -> Result<(), StoreError> {
-        self.put(user).await.answer::<D>()
+        self.put(user).await.into_store_result::<D>()
     }
 
     async fn modify(
@@ -88,13 +90,13 @@ impl<D: Dialect> UserDirectory for SqlStore<D> {
     ) -> Result<Modified<Account>, StoreError> {
         let deadline = self.deadline();
         loop {
-            let stored = self.user(deadline, id).await.answer::<D>()?;
+            let stored = self.user(deadline, id).await.into_store_result::<D>()?;
             let Some(stored) = stored else { return Ok(Modified::Missing) };
             let after = match Modified::next(&stored, change, D::NAME)? {
                 ControlFlow::Continue(after) => after,
                 ControlFlow::Break(done) => return Ok(done),
             };
-            if self.swap(&stored, &after, deadline).await.answer::<D>()? {
+            if self.swap(&stored, &after, deadline).await.into_store_result::<D>()? {
                 return Ok(Modified::Changed(after));
             }
             if Instant::now() >= deadline {
@@ -110,6 +112,6 @@ impl<D: Dialect> UserDirectory for SqlStore<D> {
         let delete = &self.statements().delete_account;
         let deleted =
             self.run(self.deadline(), delete, || delete.arguments(&[id.as_str().into()])).await;
-        deleted.map(|rows| rows > 0).answer::<D>()
+        deleted.map(|rows| rows > 0).into_store_result::<D>()
     }
 }

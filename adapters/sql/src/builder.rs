@@ -1,4 +1,4 @@
-//! How a store is opened.
+//! Opens a store.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
@@ -10,10 +10,10 @@ use tower_keep_core::{Account, AuthUser, StoreError};
 
 use crate::check::{check_version, version};
 use crate::dialect::RowOf;
-use crate::error::Fault;
+use crate::error::Error;
 use crate::migrate::{migrate, newest};
 use crate::statement::Statements;
-use crate::store::{Answer, Shared};
+use crate::store::{IntoStoreResult, Shared};
 use crate::users::Users;
 use crate::{Dialect, Names, Pools, Settings, SqlStore};
 
@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
 const CONNECTIONS: u32 = 10;
 
-/// What makes the statements for users, when the tables' names are known.
+/// Creates the statements for users once the tables' names are known.
 type MakeUsers<D, U> = Box<dyn FnOnce(&Names) -> Users<D, U> + Send>;
 
 enum Source<D: Dialect> {
@@ -29,9 +29,9 @@ enum Source<D: Dialect> {
     Pool(Pool<D::Database>),
 }
 
-/// Opens a store: by a URL, or on the application's own pool.
+/// Opens a store from a URL, or on the application's own pool.
 ///
-/// [`build`](Self::build) checks everything once, so that what is missing shows at the start.
+/// [`build`](Self::build) checks everything once, so that whatever is missing shows at startup.
 #[must_use = "a builder does nothing until `build()`"]
 pub struct SqlStoreBuilder<D: Dialect, U = Account> {
     source: Source<D>,
@@ -41,7 +41,7 @@ pub struct SqlStoreBuilder<D: Dialect, U = Account> {
     users: MakeUsers<D, U>,
 }
 
-/// Shows no URL, which holds a password.
+/// Does not show the URL, because it contains a password.
 impl<D: Dialect, U> fmt::Debug for SqlStoreBuilder<D, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { settings, names, migrates, .. } = self;
@@ -55,17 +55,21 @@ impl<D: Dialect, U> fmt::Debug for SqlStoreBuilder<D, U> {
 }
 
 impl<D: Dialect> SqlStore<D> {
-    /// A store in the database of this URL, with a pool of its own.
+    /// Creates a builder for a store in the database at this URL. The store has its own connection
+    /// pool.
     pub fn builder(url: impl Into<String>) -> SqlStoreBuilder<D> {
         SqlStoreBuilder::new(Source::Url(url.into()))
     }
 
-    /// A store on the application's pool, with the settings that it has.
+    /// Creates a builder for a store on the application's pool, whose settings stay as they are.
     ///
-    /// Let the pool test a connection that was idle before it hands it out, as it does unless told
-    /// otherwise: what meets a dead one is asked again where nothing can have been written, and a single
-    /// statement that writes is not. The database gives up what takes too long by the connections' own
-    /// settings (`statement_timeout`, `innodb_lock_wait_timeout`, `busy_timeout`), which this leaves alone.
+    /// Let the pool test idle connections before it hands them out, as it does by default. If a
+    /// call gets a dead connection, the store repeats it only where nothing can have been written.
+    /// It does not repeat a single statement that writes.
+    ///
+    /// How long the database waits before it aborts a statement depends on the connections' own
+    /// settings (`statement_timeout`, `innodb_lock_wait_timeout`, `busy_timeout`). The store does
+    /// not change them.
     pub fn builder_on(pool: Pool<D::Database>) -> SqlStoreBuilder<D> {
         SqlStoreBuilder::new(Source::Pool(pool))
     }
@@ -81,57 +85,65 @@ impl<D: Dialect> SqlStoreBuilder<D> {
 }
 
 impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
-    /// Makes the tables if there are none, and brings them up to date.
+    /// Creates the tables if there are none, and updates them to the newest version.
     ///
-    /// Any number of nodes may do so at once: one works, and the others wait. Without it, the tables
-    /// have to be there, by the files in the adapter's `migrations`.
+    /// Any number of nodes may do this at the same time: one runs the migrations, and the others
+    /// wait. Without this setting the tables must exist already: create them with the files in the
+    /// adapter's `migrations`.
     pub fn migrate(mut self) -> Self {
         self.migrates = true;
         self
     }
 
-    /// Users of the application's own type, from its own table.
+    /// Reads users of the application's own type from its own table.
     ///
-    /// The two statements are in the database's words, with one parameter each: the id, and the login
-    /// name. `I` is the type of the id's column: `i32`, `i64`, `String`, `Uuid` (with the adapter's feature
-    /// `uuid`), or any other that reads and writes one text per id. An id that can't be one is nobody's.
-    /// The columns need names of their own. [`build`](Self::build) has the database check the statements, and reads a
-    /// made-up row, so that a missing table or column shows at once; rights show when they are needed.
+    /// The two statements are in the database's SQL dialect. Each has one parameter: the id in the
+    /// first, the login name in the second. Each column needs a name of its own.
     ///
-    /// The store is then a `UserFinder`, and no `UserDirectory`: the application writes its table itself.
+    /// `I` is the type of the id's column: `i32`, `i64`, `String`, `Uuid` (with the adapter's
+    /// feature `uuid`), or any other type that is parsed from and displayed as one text per id. An
+    /// id that is not a value of this type belongs to no user.
+    ///
+    /// [`build`](Self::build) lets the database check the statements, and reads a made-up row. So a
+    /// missing table or column is an error there. A missing privilege shows only when it is needed.
+    ///
+    /// The store then implements `UserLookup`, but not `UserDirectory`: the application writes its
+    /// table itself.
     pub fn with_users<V, I>(
         self,
         by_id: impl Into<String>,
-        by_login: impl Into<String>,
+        by_login_name: impl Into<String>,
     ) -> SqlStoreBuilder<D, V>
     where
         V: AuthUser + for<'r> FromRow<'r, RowOf<D>>,
         I: FromStr + Display + Type<D::Database> + for<'q> Encode<'q, D::Database>,
     {
         let Self { source, settings, names, migrates, .. } = self;
-        let (by_id, by_login) = (by_id.into(), by_login.into());
-        let users = Box::new(move |names: &Names| Users::own::<I>(&by_id, &by_login, names));
+        let (by_id, by_login_name) = (by_id.into(), by_login_name.into());
+        let users = Box::new(move |names: &Names| Users::own::<I>(&by_id, &by_login_name, names));
         SqlStoreBuilder { source, settings, names, migrates, users }
     }
 
-    /// How long a call to the store takes at most, waiting for a connection included; 3 s unless told
-    /// otherwise, an hour at most. Without a free connection in time the store is
-    /// [unavailable](tower_keep_core::StoreErrorKind::Unavailable); without an answer it is a
-    /// [timeout](tower_keep_core::StoreErrorKind::Timeout). The database gives up a little earlier.
-    /// Migrations take as long as they take.
+    /// Sets the maximum duration of a call to the store, including the time it waits for a
+    /// connection. The default is 3 s, and the maximum is an hour.
+    ///
+    /// If no connection is free in time, the call returns an error of the kind
+    /// [unavailable](tower_keep_core::StoreErrorKind::Unavailable). If the database does not
+    /// respond in time, it is a [timeout](tower_keep_core::StoreErrorKind::Timeout). The database
+    /// aborts a statement a little earlier. Migrations have no timeout.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = timeout.clamp(Duration::from_millis(1), LONGEST_TIMEOUT);
         self
     }
 
-    /// How many connections the store opens at most; 10 unless told otherwise. For a pool of your own,
-    /// set it there.
+    /// Sets the maximum number of connections that the store opens. The default is 10. For a pool
+    /// of your own, set it on the pool.
     pub fn with_max_connections(mut self, most: u32) -> Self {
         self.settings.max_connections = most;
         self
     }
 
-    /// What the names of tables and indexes begin with; `keep_` unless told otherwise.
+    /// Sets the prefix of the names of tables and indexes. The default is `keep_`.
     pub fn with_table_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.names.set_prefix(prefix.into());
         self
@@ -153,30 +165,31 @@ impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
     ///
     /// # Errors
     ///
-    /// The database can't be reached; the tables are missing or of another version; a statement for
-    /// the application's users can't be run, or answers other columns than the type reads. The error's
-    /// text says what to do.
+    /// Returns an error if the database can't be reached, if the tables are missing or have another
+    /// version, or if a statement for the application's users can't be run or does not return the
+    /// columns that the user type reads. The error's text says what to do.
     pub async fn build(self) -> Result<SqlStore<D, U>, StoreError> {
-        self.open().await.answer::<D>()
+        self.open().await.into_store_result::<D>()
     }
 
-    async fn open(self) -> Result<SqlStore<D, U>, Fault> {
+    async fn open(self) -> Result<SqlStore<D, U>, Error> {
         let Self { source, settings, names, migrates, users } = self;
         names.check()?;
         let pools = match source {
-            Source::Url(url) => D::open(&url, &settings).await.map_err(Fault::of::<D>)?,
+            Source::Url(url) => D::open(&url, &settings).await.map_err(Error::of::<D>)?,
             Source::Pool(pool) => Pools::one(pool),
         };
         let (statements, users) = (Statements::new(&names), users(&names));
         let shared = Shared { pools, settings, names, statements, users };
         let mut store = SqlStore { shared: Arc::new(shared) };
-        // Who may only read and write can start as well, as long as there is nothing to do.
+        // A database user who may only read and write can also start, as long as the tables are up
+        // to date.
         if migrates && version(&store).await.ok().is_none_or(|found| found < newest::<D>()) {
             migrate(&store).await?;
         }
         check_version(&store).await?;
         let mut lease = store.learner().await?;
-        // Nobody else has it yet.
+        // The store is not shared yet, so this is always `Some`.
         if let Some(Shared { users, names, .. }) = Arc::get_mut(&mut store.shared) {
             users.learn(&mut lease, names).await?;
         }

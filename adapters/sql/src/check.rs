@@ -1,11 +1,12 @@
-//! What is checked when a store is opened, and what is learned.
+//! Checks the tables and the application's statements when a store is opened, and learns the
+//! statements' columns.
 
-use sqlx::{Error, TypeInfo as _};
+use sqlx::TypeInfo as _;
 use tower_keep_core::{AuthUser, StoreErrorKind};
 
 use crate::dialect::{ArgumentsOf, Sample, TypeOf};
 use crate::driver::Shape;
-use crate::error::{Cause, Fault};
+use crate::error::{Cause, Error};
 use crate::lease::Lease;
 use crate::migrate::newest;
 use crate::row::Columns;
@@ -13,43 +14,44 @@ use crate::statement::{Statement, login_of, only};
 use crate::users::Users;
 use crate::{Dialect, Driver, Names, SqlStore};
 
-/// The version of the tables.
-pub(crate) async fn version<D: Dialect, U>(store: &SqlStore<D, U>) -> Result<i64, Fault> {
+/// Returns the version of the tables.
+pub(crate) async fn version<D: Dialect, U>(store: &SqlStore<D, U>) -> Result<i64, Error> {
     let none = || Ok(ArgumentsOf::<D>::default());
     let row = store.row(store.deadline(), &store.statements().version, none).await?;
     let found = row.map(|row| Columns::<D::Database>::of(&row).int()).transpose();
-    Ok(found.map_err(Fault::of::<D>)?.flatten().unwrap_or(0))
+    Ok(found.map_err(Error::of::<D>)?.flatten().unwrap_or(0))
 }
 
-/// Whether the tables are as this crate needs them.
-pub(crate) async fn check_version<D: Dialect, U>(store: &SqlStore<D, U>) -> Result<(), Fault> {
-    let found = version(store).await.map_err(|fault| {
-        if fault.cause != Cause::Kind(StoreErrorKind::Unsupported) {
-            return fault;
+/// Returns an error unless the tables have the version that this crate needs.
+pub(crate) async fn check_version<D: Dialect, U>(store: &SqlStore<D, U>) -> Result<(), Error> {
+    let found = version(store).await.map_err(|error| {
+        if error.cause != Cause::Kind(StoreErrorKind::Unsupported) {
+            return error;
         }
-        fault.explained(
+        error.explained(
             "tower-keep's tables are missing, or this user may not read them: call `migrate()` on the \
              builder, or apply the files in the adapter's `migrations`",
         )
     })?;
     let newest = newest::<D>();
-    let mend = if found < newest {
+    let fix = if found < newest {
         "call `migrate()` on the builder, or apply the later files in the adapter's `migrations`"
     } else {
-        "they are of a later release of tower-keep: run that"
+        "the tables were created by a later release of tower-keep: update tower-keep"
     };
     if found != newest {
         let words =
-            format!("the tables have version {found}, and this release needs {newest}: {mend}");
-        return Err(Fault::new(StoreErrorKind::Unsupported, words));
+            format!("the tables have version {found}, and this release needs {newest}: {fix}");
+        return Err(Error::new(StoreErrorKind::Unsupported, words));
     }
     Ok(())
 }
 
 impl<D: Dialect, U: AuthUser> Users<D, U> {
-    /// Whether the database can run the application's statements, and the user type read what they
-    /// answer. From then on they answer just that, whatever columns the tables get.
-    pub(crate) async fn learn(&mut self, lease: &mut Lease<D>, names: &Names) -> Result<(), Fault> {
+    /// Checks that the database can run the application's statements, and that the user type can
+    /// read the rows that they return. From then on the statements return exactly the present
+    /// columns, even if the tables get more.
+    pub(crate) async fn learn(&mut self, lease: &mut Lease<D>, names: &Names) -> Result<(), Error> {
         if !self.guesses {
             return Ok(());
         }
@@ -57,46 +59,47 @@ impl<D: Dialect, U: AuthUser> Users<D, U> {
         let columns = self.check(lease, by_id, &self.by_id, (self.id_type)()).await?;
         let login = login_of(self.by_id.text(), &columns, names);
         let parameters = vec![(self.id_type)()];
-        lease.read(&login, parameters).await.map_err(|fault| {
-            let mend = "needs columns with names of their own, as it stands within another";
-            fault.explained(format!("{by_id} {mend}"))
+        lease.read(&login, parameters).await.map_err(|error| {
+            let fix = "must return columns with distinct names, because it is used as a subquery";
+            error.explained(format!("{by_id} {fix}"))
         })?;
         self.login = login;
         self.by_id = only(self.by_id.text(), &columns);
-        let by_login = "the SELECT of a user by login name";
+        let by_login_name = "the SELECT of a user by login name";
         let text = D::Database::text_type();
-        let columns = self.check(lease, by_login, &self.by_login, text).await?;
-        self.by_login = only(self.by_login.text(), &columns);
+        let columns = self.check(lease, by_login_name, &self.by_login_name, text).await?;
+        self.by_login_name = only(self.by_login_name.text(), &columns);
         Ok(())
     }
 
-    /// The statement's columns, between quotes.
+    /// Checks a statement and returns its columns, quoted.
     async fn check(
         &self,
         lease: &mut Lease<D>,
         what: &str,
         select: &Statement<D>,
         parameter: TypeOf<D>,
-    ) -> Result<Vec<String>, Fault> {
+    ) -> Result<Vec<String>, Error> {
         let shape = lease.read(select, vec![parameter]).await;
-        let Shape { columns, parameters } = shape.map_err(|fault| fault.explained(what))?;
-        // PostgreSQL counts what it was told of, named or not.
+        let Shape { columns, parameters } = shape.map_err(|error| error.explained(what))?;
+        // PostgreSQL counts every parameter whose type it was given, even if the statement does not
+        // use it.
         let parameters = if select.text().contains(['$', '?', ':', '@']) { parameters } else { 0 };
         if parameters != 1 {
             let words = format!("{what} has {parameters} parameters, and needs one");
-            return Err(Fault::new(StoreErrorKind::Unsupported, words));
+            return Err(Error::new(StoreErrorKind::Unsupported, words));
         }
         self.check_columns(lease, what, &columns).await?;
         Ok(columns.iter().map(|(name, _)| D::quoted(name)).collect())
     }
 
-    /// Reads a row of these columns that is nobody's.
+    /// Checks that the user type can read a made-up row of these columns, which belongs to no user.
     async fn check_columns(
         &self,
         lease: &mut Lease<D>,
         what: &str,
         columns: &[(String, TypeOf<D>)],
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Error> {
         let value = |column| match D::sample(column) {
             Sample::Of(value) => value,
             Sample::Unlike(_) => "NULL".to_owned(),
@@ -106,9 +109,9 @@ impl<D: Dialect, U: AuthUser> Users<D, U> {
         if let Err(error) = user
             && is_wrong(&error)
         {
-            return Err(Fault::of::<D>(error).explained(format!(
-                "{what} does not answer what the user type reads; name each column there, or rename \
-                 the type's field"
+            return Err(Error::of::<D>(error).explained(format!(
+                "{what} does not return the columns that the user type reads; name each column \
+                 there, or rename the type's field"
             )));
         }
         for (index, (name, column)) in columns.iter().enumerate() {
@@ -121,7 +124,7 @@ impl<D: Dialect, U: AuthUser> Users<D, U> {
                              does not read: cast it there, or give the field another type",
                             column.name()
                         );
-                        return Err(Fault::new(StoreErrorKind::Unsupported, words));
+                        return Err(Error::new(StoreErrorKind::Unsupported, words));
                     }
                 }
             }
@@ -132,40 +135,41 @@ impl<D: Dialect, U: AuthUser> Users<D, U> {
             }
             if ids.first() != ids.last() {
                 let words = format!(
-                    "{what} returns the column `{name}` with spaces at its end, and the id is made of \
-                     it: an id with spaces is not found again; cast it to text there, or give the \
-                     column such a type"
+                    "{what} returns the column `{name}`, which the database pads with spaces, and the \
+                     id is read from it: such an id is not found again; cast it to text there, or \
+                     change the column's type"
                 );
-                return Err(Fault::new(StoreErrorKind::Unsupported, words));
+                return Err(Error::new(StoreErrorKind::Unsupported, words));
             }
         }
         Ok(())
     }
 
-    /// A user who is read from these values of the columns.
+    /// Reads a user from these values of the columns.
     async fn sample(
         &self,
         lease: &mut Lease<D>,
         columns: &[(String, TypeOf<D>)],
         values: &[String],
-    ) -> Result<Result<U, Error>, Fault> {
+    ) -> Result<Result<U, sqlx::Error>, Error> {
         let named = columns.iter().zip(values);
         let named: Vec<_> =
             named.map(|((name, _), value)| format!("{value} AS {}", D::quoted(name))).collect();
         let statement = Statement::plain(format!("SELECT {}", named.join(", ")));
         let row = lease.row(&statement, Ok(ArgumentsOf::<D>::default())).await?;
-        Ok(row.map_or(Err(Error::RowNotFound), |row| (self.read)(&row)))
+        Ok(row.map_or(Err(sqlx::Error::RowNotFound), |row| (self.read)(&row)))
     }
 }
 
-/// Whether no row of these columns' types can be read. What else fails may be the sample's fault: it is
-/// no real user.
-fn is_wrong(error: &Error) -> bool {
+/// Checks whether the error means that no row of these columns' types can be read. Any other error
+/// may come from the sample, which is not a real user.
+fn is_wrong(error: &sqlx::Error) -> bool {
     match error {
-        Error::ColumnNotFound(_) => true,
-        Error::ColumnDecode { source, .. } => {
+        sqlx::Error::ColumnNotFound(_) => true,
+        sqlx::Error::ColumnDecode { source, .. } => {
             let said = source.to_string();
-            // sqlx takes any text for a UUID's bytes, and says so when it reads one.
+            // sqlx accepts any text as the bytes of a UUID, and returns this error only when it
+            // reads one.
             said.contains("mismatched types") || said.contains("xpected 16 bytes")
         }
         _ => false,

@@ -1,4 +1,4 @@
-//! What one database does differently.
+//! How one database differs from the others.
 
 use std::any::Any;
 use std::future::Future;
@@ -7,88 +7,93 @@ use std::time::Duration;
 
 use sqlx::error::DatabaseError;
 use sqlx::pool::PoolOptions;
-use sqlx::{Connection, Database, Error, Pool};
+use sqlx::{Connection, Database, Pool};
 
 use crate::{Cause, Driver, Names};
 
-/// A kind of database: what its adapter says about it.
+/// Describes how a database differs from the others. Each adapter implements it for its database.
 pub trait Dialect: Send + Sync + Sized + 'static {
-    /// The database, in sqlx.
+    /// The database's type in sqlx.
     type Database: Driver;
 
-    /// Its name in errors.
+    /// The database's name in errors.
     const NAME: &'static str;
 
-    /// The files in `migrations`, the oldest first. Each is a script that ends by noting its version.
+    /// The contents of the files in `migrations`, the oldest first. Each is a script that ends by
+    /// inserting its version.
     const MIGRATIONS: &'static [&'static str];
 
-    /// The function that answers the greater of two numbers, and null if the first is null.
+    /// The SQL function that returns the greater of two numbers, or null if the first is null.
     const GREATEST: &'static str;
 
-    /// Whether an `UPDATE` can answer the rows that it changed.
+    /// Whether an `UPDATE` can return the rows that it changed.
     const RETURNING: bool;
 
-    /// Whether a connection is in order after a call on it was dropped in the middle. One that isn't is
-    /// closed: it could answer the next question with what is left of the last answer.
+    /// Whether a connection can be used again after a call on it was dropped before it finished. If
+    /// not, the connection is closed: it could return the rest of the last reply to the next
+    /// statement.
     const RECOVERS: bool;
 
-    /// Forgets a connection's prepared statements, where a proxy hands connections from one to another.
+    /// The statement that removes a connection's prepared statements. It is used behind a proxy
+    /// that passes connections from one client to another.
     const FORGET: &'static str;
 
-    /// What a `SELECT` ends with that keeps others from changing its rows until the transaction ends.
+    /// The end of a `SELECT` that prevents other transactions from changing its rows until the
+    /// transaction ends.
     const FOR_UPDATE: &'static str;
 
-    /// Removes at most `$2` sessions that have expired at `$1`.
+    /// The statement that removes at most `$2` sessions that have expired at the time `$1`.
     const PURGE: &'static str;
 
-    /// Removes at most `$3` sessions of the user `$1` that have not ended by themselves and are of an
-    /// epoch before `$2`.
+    /// The statement that removes at most `$3` sessions of the user `$1`: those of an epoch before
+    /// `$2` that have not ended individually.
     const TIDY: &'static str;
 
-    /// How a statement names its parameter with this number, counted from one.
+    /// Returns the placeholder of the parameter with this number, counted from one.
     fn placeholder(number: usize) -> String;
 
-    /// A name between the quotes of this database.
+    /// Returns a name, quoted in the syntax of this database.
     fn quoted(name: &str) -> String;
 
-    /// A value of this type, for a row that nobody is.
+    /// Returns a value of this type for a made-up row, which belongs to no user.
     fn sample(column: &<Self::Database as Database>::TypeInfo) -> Sample;
 
-    /// Two values of this type, if the database pads what is stored in such a column, so that an id
-    /// that is read there is not found again.
+    /// Returns two values of this type if the database pads what is stored in such a column,
+    /// otherwise `None`. An id that is read from a padded column would not be found again.
     fn padded(_column: &<Self::Database as Database>::TypeInfo) -> Option<[String; 2]> {
         None
     }
 
-    /// Begins a transaction whose statements each see what was committed before. With a number of a
-    /// user, transactions with the same number wait for each other. The server is to give up a
-    /// statement after this time, if it can be told to.
+    /// Returns the SQL that begins a transaction in which each statement sees what was committed
+    /// before it. With a user's number, transactions with the same number wait for each other. The
+    /// server aborts a statement that takes longer than `patience`, if it has a setting for that.
     fn begin(user: Option<u16>, names: &Names, patience: Duration) -> String;
 
-    /// Begins the migrations and keeps other nodes from beginning theirs. They name their tables without
-    /// a schema.
+    /// Returns the SQL that begins the migrations and prevents other nodes from beginning theirs.
+    /// Migrations name their tables without a schema.
     fn migrations_begin(names: &Names) -> String;
 
-    /// Ends them.
+    /// Returns the SQL that ends the migrations.
     fn migrations_end(names: &Names) -> String;
 
-    /// What an error of this database means, where it is known.
+    /// Returns what an error of this database means, or `None` if that is not known.
     fn cause(error: &dyn DatabaseError) -> Option<Cause>;
 
-    /// What is told of an error: its code, and its message where that holds nothing that is stored.
+    /// Returns the part of an error that may be shown: its code, and its message unless that
+    /// contains stored data.
     fn said(error: &dyn DatabaseError) -> String;
 
-    /// Whether a text can be an id or a login name here.
+    /// Checks whether this database can store a text as an id or as a login name.
     fn takes(text: &str) -> bool;
 
-    /// How many rows a statement changed.
+    /// Returns the number of rows that a statement changed.
     fn changed(result: &<Self::Database as Database>::QueryResult) -> u64;
 
-    /// Opens the database of a URL.
+    /// Opens the database at a URL.
     fn open(
         url: &str,
         settings: &Settings,
-    ) -> impl Future<Output = Result<Pools<Self::Database>, Error>> + Send;
+    ) -> impl Future<Output = Result<Pools<Self::Database>, sqlx::Error>> + Send;
 }
 
 pub(crate) type ArgumentsOf<D> = <<D as Dialect>::Database as Database>::Arguments;
@@ -96,36 +101,37 @@ pub(crate) type ConnectionOf<D> = <<D as Dialect>::Database as Database>::Connec
 pub(crate) type TypeOf<D> = <<D as Dialect>::Database as Database>::TypeInfo;
 pub(crate) type RowOf<D> = <<D as Dialect>::Database as Database>::Row;
 
-/// What a column of a made-up row holds.
+/// The value of a column in a made-up row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sample {
-    /// This value, which is of the column's type.
+    /// A value of the column's type.
     Of(String),
-    /// Nothing: no value of the type can be written without a table. What reads one of these in its place
-    /// can't read the type.
+    /// No value, because none of the column's type can be written without a table. The list has
+    /// values of other types: a field that can read one of them can't read the column's type.
     Unlike(&'static [&'static str]),
 }
 
 impl Sample {
-    /// A value of the column's type.
+    /// Creates a sample from a value of the column's type.
     pub fn of(value: impl Into<String>) -> Self {
         Self::Of(value.into())
     }
 }
 
-/// What [`Dialect::open`] opens the database with.
+/// The settings with which [`Dialect::open`] opens the database.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long a call to the store takes at most.
+    /// The maximum duration of a call to the store.
     pub timeout: Duration,
-    /// How many connections the store opens at most.
+    /// The maximum number of connections that the store opens.
     pub max_connections: u32,
     /// Whether a proxy gives each transaction another connection.
     pub transaction_pooling: bool,
 }
 
 impl Settings {
-    /// The settings of a pool: what is idle for a second is tried before it is used.
+    /// Returns the options of a pool. A connection that was idle for a second is tested before it
+    /// is used.
     pub fn pool<DB: Driver>(&self) -> PoolOptions<DB> {
         let patience = self.timeout / 4;
         PoolOptions::new()
@@ -137,33 +143,34 @@ impl Settings {
                     if meta.idle_for < Duration::from_secs(1) {
                         return Ok(true);
                     }
-                    // One that never answers, as across a network that is gone, must leave time for others.
-                    let answer = tokio::time::timeout(patience, connection.ping()).await;
-                    Ok(answer.is_ok_and(|answer| answer.is_ok()))
+                    // A connection that never responds, for example over a broken network, must
+                    // leave time to try another one.
+                    let result = tokio::time::timeout(patience, connection.ping()).await;
+                    Ok(result.is_ok_and(|result| result.is_ok()))
                 })
             })
     }
 
-    /// How long the server goes on with a statement: it gives up before the store does, so that nothing
-    /// is written after the store has answered.
+    /// Returns the time after which the server aborts a statement. It is shorter than the store's
+    /// timeout, so that nothing is written after a call to the store has returned.
     #[must_use]
     pub fn patience(&self) -> Duration {
         self.timeout * 3 / 4
     }
 }
 
-/// The connections of a store.
+/// The connection pools of a store.
 pub struct Pools<DB: Database> {
-    /// For what only reads.
+    /// The pool for calls that only read.
     pub reads: Pool<DB>,
-    /// For what writes: the same, where a database has many writers.
+    /// The pool for calls that write. It is the same pool if the database allows many writers.
     pub writes: Pool<DB>,
-    /// What has to live as long as the store does.
+    /// A value that has to live as long as the store does.
     pub keeper: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl<DB: Database> Pools<DB> {
-    /// One pool for both.
+    /// Uses one pool for reads and writes.
     pub fn one(pool: Pool<DB>) -> Self {
         Self { reads: pool.clone(), writes: pool, keeper: None }
     }

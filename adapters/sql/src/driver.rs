@@ -1,99 +1,104 @@
-//! What the adapters need of sqlx, for any of its databases.
+//! The part of sqlx that the adapters need, for any of its databases.
 
 use futures_core::future::BoxFuture;
 use sqlx::database::HasStatementCache;
 use sqlx::{
     Arguments as _, AssertSqlSafe, Column as _, ColumnIndex, Database, Decode, Either, Encode,
-    Error, Executor, IntoArguments, Row as _, SqlStr, Statement as _, Type, ValueRef as _,
+    Executor, IntoArguments, Row as _, SqlStr, Statement as _, Type, ValueRef as _,
 };
 use tower_keep_core::{SessionKey, Timestamp};
 
-/// A database of sqlx, without the bounds that its generic code repeats everywhere.
+/// A database of sqlx, without the trait bounds that generic code over sqlx repeats everywhere.
 ///
-/// Every database whose rows hold these types has it; nobody implements it.
+/// It is implemented for every database whose rows can hold the types that these methods read.
+/// Don't implement it yourself.
 pub trait Driver: Database {
-    /// Adds a parameter.
+    /// Adds a parameter to the arguments of a statement.
     #[doc(hidden)]
-    fn bind(arguments: &mut Self::Arguments, value: Value<'_>) -> Result<(), Error>;
+    fn bind(arguments: &mut Self::Arguments, value: Value<'_>) -> Result<(), sqlx::Error>;
 
-    /// A number.
+    /// Returns the number in a column, or `None` if it is null.
     #[doc(hidden)]
-    fn int(row: &Self::Row, column: usize) -> Result<Option<i64>, Error>;
+    fn int(row: &Self::Row, column: usize) -> Result<Option<i64>, sqlx::Error>;
 
-    /// A text, or bytes that are one.
+    /// Returns the text in a column, even if the column's type is binary, or `None` if it is null.
     #[doc(hidden)]
-    fn text(row: &Self::Row, column: usize) -> Result<Option<String>, Error>;
+    fn text(row: &Self::Row, column: usize) -> Result<Option<String>, sqlx::Error>;
 
-    /// Bytes.
+    /// Returns the bytes in a column, or `None` if it is null.
     #[doc(hidden)]
-    fn bytes(row: &Self::Row, column: usize) -> Result<Option<Vec<u8>>, Error>;
+    fn bytes(row: &Self::Row, column: usize) -> Result<Option<Vec<u8>>, sqlx::Error>;
 
-    /// Yes or no.
+    /// Returns the boolean in a column, or `None` if it is null.
     #[doc(hidden)]
-    fn flag(row: &Self::Row, column: usize) -> Result<Option<bool>, Error>;
+    fn flag(row: &Self::Row, column: usize) -> Result<Option<bool>, sqlx::Error>;
 
-    /// Whether there is nothing in a column.
+    /// Checks whether a column is null.
     #[doc(hidden)]
-    fn is_null(row: &Self::Row, column: usize) -> Result<bool, Error>;
+    fn is_null(row: &Self::Row, column: usize) -> Result<bool, sqlx::Error>;
 
-    /// How many columns a row has.
+    /// Returns the number of columns in a row.
     #[doc(hidden)]
     fn width(row: &Self::Row) -> usize;
 
-    /// Runs a statement that answers rows.
+    /// Runs a statement that returns rows.
     #[doc(hidden)]
     fn rows(
         connection: &mut Self::Connection,
         sql: SqlStr,
         arguments: Self::Arguments,
         keeps: bool,
-    ) -> BoxFuture<'_, Result<Vec<Self::Row>, Error>>;
+    ) -> BoxFuture<'_, Result<Vec<Self::Row>, sqlx::Error>>;
 
-    /// Runs a statement that answers one row, or none.
+    /// Runs a statement that returns one row or none.
     #[doc(hidden)]
     fn row(
         connection: &mut Self::Connection,
         sql: SqlStr,
         arguments: Self::Arguments,
         keeps: bool,
-    ) -> BoxFuture<'_, Result<Option<Self::Row>, Error>>;
+    ) -> BoxFuture<'_, Result<Option<Self::Row>, sqlx::Error>>;
 
-    /// Runs a statement that changes something.
+    /// Runs a statement that changes data.
     #[doc(hidden)]
     fn run(
         connection: &mut Self::Connection,
         sql: SqlStr,
         arguments: Self::Arguments,
         keeps: bool,
-    ) -> BoxFuture<'_, Result<Self::QueryResult, Error>>;
+    ) -> BoxFuture<'_, Result<Self::QueryResult, sqlx::Error>>;
 
-    /// Runs statements without parameters, unprepared.
+    /// Runs statements that have no parameters, without preparing them.
     #[doc(hidden)]
-    fn script(connection: &mut Self::Connection, sql: String) -> BoxFuture<'_, Result<(), Error>>;
+    fn script(
+        connection: &mut Self::Connection,
+        sql: String,
+    ) -> BoxFuture<'_, Result<(), sqlx::Error>>;
 
-    /// Has the database read a statement with parameters of these types.
+    /// Prepares a statement with parameters of these types. Returns its columns and its number of
+    /// parameters.
     #[doc(hidden)]
     fn read(
         connection: &mut Self::Connection,
         sql: SqlStr,
         parameters: Vec<Self::TypeInfo>,
-    ) -> BoxFuture<'_, Result<Shape<Self>, Error>>;
+    ) -> BoxFuture<'_, Result<Shape<Self>, sqlx::Error>>;
 
-    /// The type of a text.
+    /// Returns the type of a text column.
     #[doc(hidden)]
     fn text_type() -> Self::TypeInfo;
 }
 
-/// What a statement takes and answers.
+/// The number of a statement's parameters and the columns that it returns.
 #[doc(hidden)]
 pub struct Shape<DB: Database> {
     /// The columns' names and types.
     pub columns: Vec<(String, DB::TypeInfo)>,
-    /// How many parameters there are.
+    /// The number of parameters.
     pub parameters: usize,
 }
 
-/// A parameter of a statement.
+/// The value of a statement's parameter.
 #[derive(Clone, Copy)]
 pub enum Value<'a> {
     /// A number, or a time in seconds.
@@ -102,7 +107,7 @@ pub enum Value<'a> {
     Text(Option<&'a str>),
     /// Bytes.
     Bytes(Option<&'a [u8]>),
-    /// Yes or no.
+    /// A boolean.
     Flag(bool),
 }
 
@@ -112,7 +117,7 @@ impl From<u32> for Value<'_> {
     }
 }
 
-/// How many at most; a database counts in `i64`.
+/// The maximum number of rows. Databases count in `i64`, so a greater number becomes `i64::MAX`.
 impl From<usize> for Value<'_> {
     fn from(number: usize) -> Self {
         Self::Int(Some(i64::try_from(number).unwrap_or(i64::MAX)))
@@ -163,34 +168,34 @@ where
     for<'q> Option<&'q [u8]>: Type<DB> + Encode<'q, DB>,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    fn bind(arguments: &mut DB::Arguments, value: Value<'_>) -> Result<(), Error> {
+    fn bind(arguments: &mut DB::Arguments, value: Value<'_>) -> Result<(), sqlx::Error> {
         let added = match value {
             Value::Int(number) => arguments.add(number),
             Value::Text(text) => arguments.add(text),
             Value::Bytes(bytes) => arguments.add(bytes),
             Value::Flag(flag) => arguments.add(flag),
         };
-        added.map_err(Error::Encode)
+        added.map_err(sqlx::Error::Encode)
     }
 
-    fn int(row: &DB::Row, column: usize) -> Result<Option<i64>, Error> {
+    fn int(row: &DB::Row, column: usize) -> Result<Option<i64>, sqlx::Error> {
         row.try_get(column)
     }
 
-    fn text(row: &DB::Row, column: usize) -> Result<Option<String>, Error> {
-        // MySQL keeps as bytes what is compared as bytes.
+    fn text(row: &DB::Row, column: usize) -> Result<Option<String>, sqlx::Error> {
+        // MySQL stores text that is compared byte by byte in columns of a binary type.
         row.try_get_unchecked(column)
     }
 
-    fn bytes(row: &DB::Row, column: usize) -> Result<Option<Vec<u8>>, Error> {
+    fn bytes(row: &DB::Row, column: usize) -> Result<Option<Vec<u8>>, sqlx::Error> {
         row.try_get(column)
     }
 
-    fn flag(row: &DB::Row, column: usize) -> Result<Option<bool>, Error> {
+    fn flag(row: &DB::Row, column: usize) -> Result<Option<bool>, sqlx::Error> {
         row.try_get(column)
     }
 
-    fn is_null(row: &DB::Row, column: usize) -> Result<bool, Error> {
+    fn is_null(row: &DB::Row, column: usize) -> Result<bool, sqlx::Error> {
         row.try_get_raw(column).map(|value| value.is_null())
     }
 
@@ -203,7 +208,7 @@ where
         sql: SqlStr,
         arguments: DB::Arguments,
         keeps: bool,
-    ) -> BoxFuture<'_, Result<Vec<DB::Row>, Error>> {
+    ) -> BoxFuture<'_, Result<Vec<DB::Row>, sqlx::Error>> {
         connection.fetch_all(sqlx::query_with(sql, arguments).persistent(keeps))
     }
 
@@ -212,7 +217,7 @@ where
         sql: SqlStr,
         arguments: DB::Arguments,
         keeps: bool,
-    ) -> BoxFuture<'_, Result<Option<DB::Row>, Error>> {
+    ) -> BoxFuture<'_, Result<Option<DB::Row>, sqlx::Error>> {
         connection.fetch_optional(sqlx::query_with(sql, arguments).persistent(keeps))
     }
 
@@ -221,11 +226,14 @@ where
         sql: SqlStr,
         arguments: DB::Arguments,
         keeps: bool,
-    ) -> BoxFuture<'_, Result<DB::QueryResult, Error>> {
+    ) -> BoxFuture<'_, Result<DB::QueryResult, sqlx::Error>> {
         connection.execute(sqlx::query_with(sql, arguments).persistent(keeps))
     }
 
-    fn script(connection: &mut DB::Connection, sql: String) -> BoxFuture<'_, Result<(), Error>> {
+    fn script(
+        connection: &mut DB::Connection,
+        sql: String,
+    ) -> BoxFuture<'_, Result<(), sqlx::Error>> {
         let done = connection.execute(sqlx::raw_sql(AssertSqlSafe(sql)));
         Box::pin(async { done.await.map(drop) })
     }
@@ -234,7 +242,7 @@ where
         connection: &mut DB::Connection,
         sql: SqlStr,
         parameters: Vec<DB::TypeInfo>,
-    ) -> BoxFuture<'_, Result<Shape<DB>, Error>> {
+    ) -> BoxFuture<'_, Result<Shape<DB>, sqlx::Error>> {
         Box::pin(async move {
             let prepared = connection.prepare_with(sql, &parameters).await?;
             let parameters = match prepared.parameters() {

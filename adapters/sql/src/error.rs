@@ -1,50 +1,51 @@
-//! What a database's error means to a login.
+//! What a database error means for a call to the store.
 
 use std::fmt;
 
-use sqlx::Error;
 use sqlx::error::ErrorKind;
 use tower_keep_core::{StoreError, StoreErrorKind};
 
 use crate::Dialect;
 
-/// What an error of a database asks for.
+/// What a database error means for the statement and its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// Another transaction was in the way, and this one was undone: it can be run again.
+    /// The transaction conflicted with another one and was rolled back. It can be run again.
     Contended,
-    /// The connection is of no more use, and what became of the statement is not known.
+    /// The connection can't be used any more. It is not known whether the statement was run.
     Lost,
-    /// The connection is of no more use, and the statement was not run.
+    /// The connection can't be used any more. The statement was not run.
     Refused,
-    /// The connection has the statement prepared for tables that have changed since, and did not run it.
+    /// The connection holds a prepared statement from before a change of its tables. The statement
+    /// was not run.
     Stale,
-    /// Neither; what the store says.
+    /// None of these. The store returns an error of this kind.
     Kind(StoreErrorKind),
 }
 
-/// A database's error, and what it means.
+/// A database error, and what it means.
 #[derive(Debug)]
-pub(crate) struct Fault {
+pub(crate) struct Error {
     pub(crate) cause: Cause,
     /// Whether the statement may have taken effect.
     may_be_done: bool,
     source: Source,
 }
 
-/// What is shown to operators. sqlx's own errors name columns and hosts, and no passwords; those of a
-/// database can hold rows, so of them there are only the words that [`Dialect::said`] lets through.
+/// The text that operators see. sqlx's own errors contain names of columns and hosts, but no
+/// passwords. A database's errors can contain rows, so only what [`Dialect::said`] returns of them
+/// is kept.
 #[derive(Debug)]
 enum Source {
-    Sqlx(Error),
+    Sqlx(sqlx::Error),
     Words(String),
 }
 
-impl Fault {
-    pub(crate) fn of<D: Dialect>(error: Error) -> Self {
+impl Error {
+    pub(crate) fn of<D: Dialect>(error: sqlx::Error) -> Self {
         let cause = cause::<D>(&error);
         let source = match error {
-            Error::Database(error) => Source::Words(D::said(&*error)),
+            sqlx::Error::Database(error) => Source::Words(D::said(&*error)),
             error => Source::Sqlx(error),
         };
         Self { cause, may_be_done: false, source }
@@ -55,12 +56,13 @@ impl Fault {
         Self { cause: Cause::Kind(kind), may_be_done: false, source }
     }
 
-    /// The same, of a statement that writes: if the answer was lost, it may have taken effect.
+    /// Marks this as the error of a statement that writes. If the reply was lost, the statement may
+    /// have taken effect.
     pub(crate) fn unsure(self) -> Self {
         Self { may_be_done: self.cause == Cause::Lost, ..self }
     }
 
-    /// The same, said in words that name the mend.
+    /// Puts a text in front of the error's own, such as how to fix it.
     pub(crate) fn explained(self, words: impl fmt::Display) -> Self {
         let source = match &self.source {
             Source::Sqlx(error) => Source::Words(format!("{words}: {error}")),
@@ -69,29 +71,29 @@ impl Fault {
         Self { source, ..self }
     }
 
-    /// Another transaction was in the way.
+    /// Checks whether the transaction conflicted with another one.
     pub(crate) fn is_contended(&self) -> bool {
         self.cause == Cause::Contended
     }
 
-    /// Whether the connection is of no more use.
+    /// Checks whether the connection can't be used any more.
     pub(crate) fn is_end_of_connection(&self) -> bool {
         matches!(self.cause, Cause::Lost | Cause::Refused | Cause::Stale)
     }
 
-    /// The connection knows the tables as they were before a change.
+    /// Checks whether the connection holds a prepared statement from before a change of its tables.
     pub(crate) fn is_stale(&self) -> bool {
         self.cause == Cause::Stale
     }
 
-    /// The connection was lost before anything was done.
+    /// Checks whether the connection was lost before the statement can have taken effect.
     pub(crate) fn is_lost_before(&self) -> bool {
         self.is_end_of_connection() && !self.may_be_done
     }
 
     pub(crate) fn into_store_error<D: Dialect>(self) -> StoreError {
         let kind = match self.cause {
-            // Whether a write took place is not known.
+            // It is not known whether the write took place.
             Cause::Lost if self.may_be_done => StoreErrorKind::Timeout,
             Cause::Lost | Cause::Refused | Cause::Stale | Cause::Contended => {
                 StoreErrorKind::Unavailable
@@ -106,22 +108,24 @@ impl Fault {
     }
 }
 
-fn cause<D: Dialect>(error: &Error) -> Cause {
+fn cause<D: Dialect>(error: &sqlx::Error) -> Cause {
     match error {
-        Error::Database(error) => D::cause(&**error).unwrap_or_else(|| match error.kind() {
+        sqlx::Error::Database(error) => D::cause(&**error).unwrap_or_else(|| match error.kind() {
             ErrorKind::UniqueViolation => Cause::Kind(StoreErrorKind::Conflict),
             _ => Cause::Kind(StoreErrorKind::Unavailable),
         }),
-        Error::ColumnDecode { .. }
-        | Error::Decode(_)
-        | Error::ColumnNotFound(_)
-        | Error::ColumnIndexOutOfBounds { .. }
-        | Error::TypeNotFound { .. } => Cause::Kind(StoreErrorKind::Corrupt),
-        Error::Configuration(_) | Error::InvalidArgument(_) | Error::Encode(_) => {
-            Cause::Kind(StoreErrorKind::Unsupported)
+        sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::Decode(_)
+        | sqlx::Error::ColumnNotFound(_)
+        | sqlx::Error::ColumnIndexOutOfBounds { .. }
+        | sqlx::Error::TypeNotFound { .. } => Cause::Kind(StoreErrorKind::Corrupt),
+        sqlx::Error::Configuration(_)
+        | sqlx::Error::InvalidArgument(_)
+        | sqlx::Error::Encode(_) => Cause::Kind(StoreErrorKind::Unsupported),
+        // A call that waits for a connection has not sent anything yet.
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
+            Cause::Kind(StoreErrorKind::Unavailable)
         }
-        // Whoever waits for a connection has asked nothing yet.
-        Error::PoolTimedOut | Error::PoolClosed => Cause::Kind(StoreErrorKind::Unavailable),
         _ => Cause::Lost,
     }
 }

@@ -1,27 +1,28 @@
-//! A connection for the time of one call.
+//! A connection that is taken from the pool for one call.
 
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use sqlx::pool::PoolConnection;
-use sqlx::{Connection, Error, Pool, SqlStr};
+use sqlx::{Connection, Pool, SqlStr};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tower_keep_core::StoreErrorKind;
 
 use crate::dialect::{ArgumentsOf, ConnectionOf, RowOf, TypeOf};
 use crate::driver::Shape;
-use crate::error::Fault;
+use crate::error::Error;
 use crate::statement::Statement;
 use crate::{Dialect, Driver};
 
-/// How long a connection may take to become usable again after a call that was dropped.
+/// The maximum time for making a connection usable again after a call on it was dropped.
 const TIDYING: Duration = Duration::from_secs(5);
 
-/// A connection, until a deadline.
+/// A connection that can be used until a deadline.
 ///
-/// Dropped in the middle, as when a request is cancelled, it is brought back to order behind the
-/// caller's back, or closed: what an open transaction has written is gone.
+/// If it is dropped in the middle of a call, for example because the request was cancelled, the
+/// connection is made usable again in a background task, or it is closed. What an open transaction
+/// has written is rolled back.
 pub(crate) struct Lease<D: Dialect> {
     connection: Option<PoolConnection<D::Database>>,
     deadline: Instant,
@@ -32,46 +33,46 @@ pub(crate) struct Lease<D: Dialect> {
 }
 
 impl<D: Dialect> Lease<D> {
-    /// A connection from the pool; with `tested`, one that answers.
+    /// Takes a connection from the pool. With `tested`, it takes one that responds to a ping.
     pub(crate) async fn take(
         pool: &Pool<D::Database>,
         deadline: Instant,
         keeps: bool,
         tested: bool,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, Error> {
         loop {
             let taken = timeout_at(deadline, pool.acquire()).await;
-            let taken = taken.unwrap_or(Err(Error::PoolTimedOut));
-            let connection = Some(taken.map_err(Fault::of::<D>)?);
+            let taken = taken.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+            let connection = Some(taken.map_err(Error::of::<D>)?);
             let mut lease = Self { connection, deadline, keeps, is_busy: false, is_open: false };
             if !tested {
                 return Ok(lease);
             }
             match lease.work(|connection| Box::pin(connection.ping())).await {
-                Err(fault) if fault.is_end_of_connection() => {}
-                answer => return answer.map(|()| lease),
+                Err(error) if error.is_end_of_connection() => {}
+                result => return result.map(|()| lease),
             }
         }
     }
 
-    /// Does something with the connection, in time.
+    /// Runs `work` on the connection, until the deadline.
     async fn work<T>(
         &mut self,
-        work: impl FnOnce(&mut ConnectionOf<D>) -> BoxFuture<'_, Result<T, Error>>,
-    ) -> Result<T, Fault> {
+        work: impl FnOnce(&mut ConnectionOf<D>) -> BoxFuture<'_, Result<T, sqlx::Error>>,
+    ) -> Result<T, Error> {
         let Some(connection) = self.connection.as_deref_mut() else {
-            return Err(Fault::of::<D>(Error::WorkerCrashed));
+            return Err(Error::of::<D>(sqlx::Error::WorkerCrashed));
         };
         self.is_busy = true;
         let done = timeout_at(self.deadline, work(connection)).await;
         self.is_busy = false;
         let fault = match done {
             Ok(Ok(done)) => return Ok(done),
-            Ok(Err(error)) => Fault::of::<D>(error),
+            Ok(Err(error)) => Error::of::<D>(error),
             Err(_) => {
-                let words = "the database did not answer in time";
-                let fault = Fault::new(StoreErrorKind::Timeout, words);
-                // Nobody knows when it will.
+                let words = "the database did not respond in time";
+                let fault = Error::new(StoreErrorKind::Timeout, words);
+                // It is not known when the database will respond.
                 self.close();
                 fault
             }
@@ -82,82 +83,83 @@ impl<D: Dialect> Lease<D> {
         Err(fault)
     }
 
-    /// The connection is dropped without a farewell, and the pool may open another.
+    /// Closes the connection without telling the server. The pool may then open another one.
     fn close(&mut self) {
         self.is_open = false;
         drop(self.connection.take().map(PoolConnection::detach));
     }
 
-    /// Runs a statement that answers rows.
+    /// Runs a statement that returns rows.
     pub(crate) async fn rows(
         &mut self,
         statement: &Statement<D>,
-        arguments: Result<ArgumentsOf<D>, Error>,
-    ) -> Result<Vec<RowOf<D>>, Fault> {
+        arguments: Result<ArgumentsOf<D>, sqlx::Error>,
+    ) -> Result<Vec<RowOf<D>>, Error> {
         let (sql, arguments, keeps) = self.question(statement, arguments)?;
         self.work(|connection| D::Database::rows(connection, sql, arguments, keeps)).await
     }
 
-    /// Runs a statement that answers one row, or none.
+    /// Runs a statement that returns one row or none.
     pub(crate) async fn row(
         &mut self,
         statement: &Statement<D>,
-        arguments: Result<ArgumentsOf<D>, Error>,
-    ) -> Result<Option<RowOf<D>>, Fault> {
+        arguments: Result<ArgumentsOf<D>, sqlx::Error>,
+    ) -> Result<Option<RowOf<D>>, Error> {
         let (sql, arguments, keeps) = self.question(statement, arguments)?;
         self.work(|connection| D::Database::row(connection, sql, arguments, keeps)).await
     }
 
-    /// Runs a statement that changes rows, and answers how many.
+    /// Runs a statement that changes rows, and returns how many it changed.
     pub(crate) async fn run(
         &mut self,
         statement: &Statement<D>,
-        arguments: Result<ArgumentsOf<D>, Error>,
-    ) -> Result<u64, Fault> {
+        arguments: Result<ArgumentsOf<D>, sqlx::Error>,
+    ) -> Result<u64, Error> {
         let (sql, arguments, keeps) = self.question(statement, arguments)?;
         let done = self.work(|connection| D::Database::run(connection, sql, arguments, keeps));
         done.await.map(|result| D::changed(&result))
     }
 
-    /// The text, the parameters, and whether to keep it prepared.
+    /// Returns the statement's text, its parameters, and whether to keep it prepared.
     fn question(
         &self,
         statement: &Statement<D>,
-        arguments: Result<ArgumentsOf<D>, Error>,
-    ) -> Result<(SqlStr, ArgumentsOf<D>, bool), Fault> {
-        let arguments = arguments.map_err(Fault::of::<D>)?;
+        arguments: Result<ArgumentsOf<D>, sqlx::Error>,
+    ) -> Result<(SqlStr, ArgumentsOf<D>, bool), Error> {
+        let arguments = arguments.map_err(Error::of::<D>)?;
         Ok((statement.sql(), arguments, self.keeps && statement.is_kept()))
     }
 
-    pub(crate) async fn script(&mut self, sql: String) -> Result<(), Fault> {
+    pub(crate) async fn script(&mut self, sql: String) -> Result<(), Error> {
         self.work(|connection| D::Database::script(connection, sql)).await
     }
 
-    /// Has the database read a statement, and not run it.
+    /// Prepares a statement without running it, and returns its columns and its number of
+    /// parameters.
     pub(crate) async fn read(
         &mut self,
         statement: &Statement<D>,
         parameters: Vec<TypeOf<D>>,
-    ) -> Result<Shape<D::Database>, Fault> {
+    ) -> Result<Shape<D::Database>, Error> {
         let sql = statement.sql();
         self.work(|connection| D::Database::read(connection, sql, parameters)).await
     }
 
-    /// Begins a transaction, with [`Dialect::begin`].
-    pub(crate) async fn begin(&mut self, sql: String) -> Result<(), Fault> {
+    /// Begins a transaction with the SQL that [`Dialect::begin`] returned.
+    pub(crate) async fn begin(&mut self, sql: String) -> Result<(), Error> {
         self.is_open = true;
         self.script(sql).await
     }
 
-    /// Makes the transaction's changes lasting, if there is one. Whether a lost answer was a yes is not
-    /// known.
-    pub(crate) async fn finish(mut self) -> Result<(), Fault> {
+    /// Commits the transaction, if there is one. If the reply is lost, it is not known whether the
+    /// commit took place.
+    pub(crate) async fn finish(mut self) -> Result<(), Error> {
         if !self.is_open {
             return Ok(());
         }
         let done = self.script("COMMIT".to_owned()).await;
         self.is_open &= done.is_err();
-        done.map_err(Fault::unsure)
+        done.map_err(Error::unsure)
     }
 }
 
@@ -178,8 +180,8 @@ impl<D: Dialect> Drop for Lease<D> {
                 }
             };
             match timeout(TIDYING, tidied).await {
-                // A database's own error is that there was no transaction any more.
-                Ok(Ok(()) | Err(Error::Database(_))) => {}
+                // An error from the database itself means that there was no transaction any more.
+                Ok(Ok(()) | Err(sqlx::Error::Database(_))) => {}
                 _ => drop(connection.detach()),
             }
         });

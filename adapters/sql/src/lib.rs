@@ -1,17 +1,18 @@
-//! What tower-keep's SQL adapters have in common, which is most of their code.
+//! The code that tower-keep's SQL adapters share, which is most of their code.
 //!
-//! Applications use an adapter: `tower-keep-postgres`, `tower-keep-mysql`, `tower-keep-sqlite`. This
-//! crate names no database; an adapter is a [`Dialect`] of it, with its migrations.
+//! Applications use an adapter: `tower-keep-postgres`, `tower-keep-mysql`, `tower-keep-sqlite`.
+//! This crate contains nothing about a particular database. An adapter implements [`Dialect`] for
+//! one, and contains its migrations.
 //!
-//! | look for | in |
+//! | topic | see |
 //! | --- | --- |
 //! | opening a store | [`SqlStoreBuilder`] |
 //! | the application's own users | [`SqlStoreBuilder::with_users`] |
-//! | what a database does differently | [`Dialect`] |
-//! | every statement that is run | `statement.rs` |
+//! | how databases differ | [`Dialect`] |
+//! | every SQL statement | `statement.rs` |
 //! | what `build` checks | `check.rs` |
-//! | time-outs, retries, dropped calls | `store.rs`, `lease.rs` |
-//! | what a database's error means | [`Cause`] |
+//! | timeouts, retries, dropped futures | `store.rs`, `lease.rs` |
+//! | what a database error means | [`Cause`] |
 
 mod accounts;
 mod builder;

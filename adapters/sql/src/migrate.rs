@@ -1,18 +1,19 @@
-//! The tables, made and brought up to date.
+//! Creates the tables and updates them to the newest version.
 
 use sqlx::pool::PoolConnection;
 
 use crate::dialect::{ArgumentsOf, ConnectionOf};
-use crate::error::Fault;
+use crate::error::Error;
 use crate::row::Columns;
 use crate::{Dialect, Driver, SqlStore};
 
-/// The newest version of the tables that this crate knows.
+/// Returns the newest version of the tables that this crate knows.
 pub(crate) fn newest<D: Dialect>() -> i64 {
     D::MIGRATIONS.len() as i64
 }
 
-/// A connection that is closed, with its locks and what it has not committed, unless all went well.
+/// A connection that is closed when this is dropped, which releases its locks and rolls back what
+/// it has not committed. After a success, [`migrate`] returns the connection to the pool instead.
 struct Working<D: Dialect>(Option<PoolConnection<D::Database>>);
 
 impl<D: Dialect> Drop for Working<D> {
@@ -21,9 +22,10 @@ impl<D: Dialect> Drop for Working<D> {
     }
 }
 
-/// Runs what the tables lack. Of several nodes that start at once one does, and the others wait.
-pub(crate) async fn migrate<D: Dialect, U>(store: &SqlStore<D, U>) -> Result<(), Fault> {
-    let connection = store.pool().acquire().await.map_err(Fault::of::<D>)?;
+/// Runs the migrations that the tables don't have yet. If several nodes start at the same time, one
+/// runs them and the others wait.
+pub(crate) async fn migrate<D: Dialect, U>(store: &SqlStore<D, U>) -> Result<(), Error> {
+    let connection = store.pool().acquire().await.map_err(Error::of::<D>)?;
     let mut working = Working::<D>(Some(connection));
     if let Some(connection) = working.0.as_deref_mut() {
         run(connection, store).await?;
@@ -35,18 +37,18 @@ pub(crate) async fn migrate<D: Dialect, U>(store: &SqlStore<D, U>) -> Result<(),
 async fn run<D: Dialect, U>(
     connection: &mut ConnectionOf<D>,
     store: &SqlStore<D, U>,
-) -> Result<(), Fault> {
+) -> Result<(), Error> {
     let names = &store.shared.names;
     let script = async |connection: &mut ConnectionOf<D>, script: String| {
-        D::Database::script(connection, script).await.map_err(Fault::of::<D>)
+        D::Database::script(connection, script).await.map_err(Error::of::<D>)
     };
     script(connection, D::migrations_begin(names)).await?;
     let versions = "CREATE TABLE IF NOT EXISTS keep_versions (version BIGINT NOT NULL PRIMARY KEY)";
     script(connection, names.in_migration(versions)).await?;
     let (sql, none) = (store.statements().version.sql(), ArgumentsOf::<D>::default());
-    let row = D::Database::row(connection, sql, none, false).await.map_err(Fault::of::<D>)?;
+    let row = D::Database::row(connection, sql, none, false).await.map_err(Error::of::<D>)?;
     let done = row.map(|row| Columns::<D::Database>::of(&row).int()).transpose();
-    let done = done.map_err(Fault::of::<D>)?.flatten().unwrap_or(0);
+    let done = done.map_err(Error::of::<D>)?.flatten().unwrap_or(0);
     let done = usize::try_from(done).unwrap_or(usize::MAX);
     for migration in D::MIGRATIONS.iter().skip(done) {
         script(connection, names.in_migration(migration)).await?;

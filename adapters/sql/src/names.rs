@@ -1,14 +1,14 @@
-//! What the tables are called.
+//! The names of the tables.
 
 use tower_keep_core::StoreErrorKind;
 
-use crate::error::Fault;
+use crate::error::Error;
 
-/// The prefix of a name; PostgreSQL's names have at most 63 bytes, and ours at most 20 without it.
+/// The maximum length of a prefix or schema. PostgreSQL's names have at most 63 bytes, and ours
+/// have at most 20 without the prefix.
 const LONGEST: usize = 40;
 
-/// The names of the tables: `keep_users`, `keep_sessions` and so on, unless the application says
-/// otherwise.
+/// The names of the tables: `keep_users`, `keep_sessions` and so on by default.
 #[derive(Clone, Debug)]
 pub struct Names {
     schema: Option<String>,
@@ -30,8 +30,8 @@ impl Names {
         self.prefix = prefix;
     }
 
-    /// Names stand in statements as they are, so they have to be plain.
-    pub(crate) fn check(&self) -> Result<(), Fault> {
+    /// Checks that the names are plain, because they are inserted into statements without escaping.
+    pub(crate) fn check(&self) -> Result<(), Error> {
         let is_plain = |name: &str| {
             let mut bytes = name.bytes();
             bytes.next().is_some_and(|first| first.is_ascii_lowercase() || first == b'_')
@@ -41,16 +41,16 @@ impl Names {
         for (what, name) in [("schema", self.schema.as_ref()), ("prefix", Some(&self.prefix))] {
             if let Some(name) = name.filter(|name| !is_plain(name)) {
                 let words = format!(
-                    "the {what} {name:?} is not of the letters a to z, digits and underscores, \
-                     at most {LONGEST} of them and no digit first"
+                    "the {what} {name:?} may contain only a to z, 0 to 9 and _, at most {LONGEST} \
+                     characters, and must not start with a digit"
                 );
-                return Err(Fault::new(StoreErrorKind::Unsupported, words));
+                return Err(Error::new(StoreErrorKind::Unsupported, words));
             }
         }
         Ok(())
     }
 
-    /// The statement with the tables' names in place of `{sessions}` and the like.
+    /// Returns the statement with the tables' names in place of placeholders such as `{sessions}`.
     pub fn fill(&self, statement: &str) -> String {
         let Self { schema, prefix } = self;
         let schema = schema.as_ref().map(|schema| format!("\"{schema}\".")).unwrap_or_default();
@@ -61,12 +61,13 @@ impl Names {
             })
     }
 
-    /// The schema of the tables, if they have one of their own.
+    /// Returns the schema of the tables, or `None` if they have none of their own.
     pub fn schema(&self) -> Option<&str> {
         self.schema.as_deref()
     }
 
-    /// A migration, which names tables and indexes with the usual prefix and no schema.
+    /// Returns a migration with these names. Its script names tables and indexes with the default
+    /// prefix and without a schema.
     pub(crate) fn in_migration(&self, script: &str) -> String {
         script.replace("keep_", &self.prefix)
     }

@@ -1,8 +1,7 @@
-//! Rows of the tables that the migrations make.
+//! Rows of the tables that the migrations create.
 
 use std::error::Error as StdError;
 
-use sqlx::Error;
 use tower_keep_core::{Account, EndReason, Ended, SessionKey, SessionRecord, Timestamp, UserId};
 
 use crate::dialect::ArgumentsOf;
@@ -29,44 +28,43 @@ pub(crate) const SESSION: [&str; 19] = [
     "ended_at",
     "end_reason",
     "successor",
-    "told",
+    "notified",
 ];
 
-/// The columns that follow them where a session is read: how it ended with its user's earlier epochs, or
-/// three times null.
+/// The columns that follow those of [`SESSION`] where a session is read: how it ended with its
+/// epoch, or three nulls.
 pub(crate) const PAST: [&str; 3] = ["ended_at", "end_reason", "kept_until"];
 
-/// How many columns a session is read from.
+/// The number of columns that a session is read from.
 pub(crate) const READ: usize = SESSION.len() + PAST.len();
 
-/// The columns of a user of the ready type, likewise.
-pub(crate) const ACCOUNT: &str = "id, login, password_hash, active, stamp";
+/// The columns of an `Account`, in the order in which they are read and written.
+pub(crate) const ACCOUNT: &str = "id, login_name, password_hash, active, security_stamp";
 
-/// Reads a row from left to right.
+/// Reads the columns of a row from left to right.
 pub(crate) struct Columns<'r, DB: Driver> {
     row: &'r DB::Row,
     next: usize,
 }
 
-fn wrong(what: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
-    Error::Decode(what.into())
+fn wrong(what: impl Into<Box<dyn StdError + Send + Sync>>) -> sqlx::Error {
+    sqlx::Error::Decode(what.into())
 }
 
-fn present<T>(value: Option<T>) -> Result<T, Error> {
-    value.ok_or_else(|| wrong("a column is null that never is"))
+fn present<T>(value: Option<T>) -> Result<T, sqlx::Error> {
+    value.ok_or_else(|| wrong("unexpected null in a column of tower-keep's tables"))
 }
 
-fn time(seconds: i64) -> Result<Timestamp, Error> {
+fn time(seconds: i64) -> Result<Timestamp, sqlx::Error> {
     u32::try_from(seconds).map(Timestamp::from_secs).map_err(wrong)
 }
 
-fn key(bytes: &[u8]) -> Result<SessionKey, Error> {
+fn key(bytes: &[u8]) -> Result<SessionKey, sqlx::Error> {
     bytes.try_into().map(SessionKey::new).map_err(wrong)
 }
 
-fn end_reason(word: Option<String>) -> Result<EndReason, Error> {
-    let reason = EndReason::from_word(&present(word)?);
-    reason.ok_or_else(|| wrong("a session ended for an unknown reason"))
+fn end_reason(word: Option<String>) -> Result<EndReason, sqlx::Error> {
+    present(word)?.parse().map_err(wrong)
 }
 
 impl<'r, DB: Driver> Columns<'r, DB> {
@@ -83,52 +81,53 @@ impl<'r, DB: Driver> Columns<'r, DB> {
         self.next - 1
     }
 
-    pub(crate) fn int(&mut self) -> Result<Option<i64>, Error> {
+    pub(crate) fn int(&mut self) -> Result<Option<i64>, sqlx::Error> {
         DB::int(self.row, self.next())
     }
 
-    fn number(&mut self) -> Result<u32, Error> {
+    fn number(&mut self) -> Result<u32, sqlx::Error> {
         present(self.int()?)?.try_into().map_err(wrong)
     }
 
-    fn time(&mut self) -> Result<Timestamp, Error> {
+    fn time(&mut self) -> Result<Timestamp, sqlx::Error> {
         time(present(self.int()?)?)
     }
 
-    fn some_time(&mut self) -> Result<Option<Timestamp>, Error> {
+    fn some_time(&mut self) -> Result<Option<Timestamp>, sqlx::Error> {
         self.int()?.map(time).transpose()
     }
 
-    fn some_text(&mut self) -> Result<Option<String>, Error> {
+    fn some_text(&mut self) -> Result<Option<String>, sqlx::Error> {
         DB::text(self.row, self.next())
     }
 
-    pub(crate) fn text(&mut self) -> Result<String, Error> {
+    pub(crate) fn text(&mut self) -> Result<String, sqlx::Error> {
         present(self.some_text()?)
     }
 
-    pub(crate) fn some_key(&mut self) -> Result<Option<SessionKey>, Error> {
+    pub(crate) fn some_key(&mut self) -> Result<Option<SessionKey>, sqlx::Error> {
         self.some_bytes()?.map(|bytes| key(&bytes)).transpose()
     }
 
-    fn some_bytes(&mut self) -> Result<Option<Vec<u8>>, Error> {
+    fn some_bytes(&mut self) -> Result<Option<Vec<u8>>, sqlx::Error> {
         DB::bytes(self.row, self.next())
     }
 
-    fn bytes(&mut self) -> Result<Vec<u8>, Error> {
+    fn bytes(&mut self) -> Result<Vec<u8>, sqlx::Error> {
         present(self.some_bytes()?)
     }
 
-    fn flag(&mut self) -> Result<bool, Error> {
+    fn flag(&mut self) -> Result<bool, sqlx::Error> {
         present(DB::flag(self.row, self.next())?)
     }
 
-    pub(crate) fn key(&mut self) -> Result<SessionKey, Error> {
+    pub(crate) fn key(&mut self) -> Result<SessionKey, sqlx::Error> {
         key(&self.bytes()?)
     }
 
-    /// The fields stand in the order of [`SESSION`], which is that of the record, and [`PAST`] behind them.
-    pub(crate) fn session(&mut self) -> Result<SessionRecord, Error> {
+    /// Reads a session. The columns are those of [`SESSION`], which are in the order of the
+    /// record's fields, followed by those of [`PAST`].
+    pub(crate) fn session(&mut self) -> Result<SessionRecord, sqlx::Error> {
         let record = SessionRecord {
             key: self.key()?,
             user: UserId::from(self.text()?),
@@ -148,33 +147,33 @@ impl<'r, DB: Driver> Columns<'r, DB> {
             ended: self.ended()?,
         };
         let (at, reason, keep_until) = (self.some_time()?, self.some_text()?, self.some_time()?);
-        // Of several ends the first counts.
+        // If there are two ends, the first one counts.
         let Some(at) = at.filter(|_| record.ended.is_none()) else { return Ok(record) };
         let (reason, expires) = (end_reason(reason)?, present(keep_until)?);
-        let ended = Some(Ended { at, reason, successor: None, told: false });
+        let ended = Some(Ended { at, reason, successor: None, notified: false });
         Ok(SessionRecord { ended, expires, ..record })
     }
 
-    fn ended(&mut self) -> Result<Option<Ended>, Error> {
+    fn ended(&mut self) -> Result<Option<Ended>, sqlx::Error> {
         let (at, reason) = (self.some_time()?, self.some_text()?);
-        let (successor, told) = (self.some_key()?, self.flag()?);
+        let (successor, notified) = (self.some_key()?, self.flag()?);
         let Some(at) = at else { return Ok(None) };
         let reason = end_reason(reason)?;
-        Ok(Some(Ended { at, reason, successor, told }))
+        Ok(Some(Ended { at, reason, successor, notified }))
     }
 
-    /// The fields stand in the order of [`ACCOUNT`].
-    pub(crate) fn account(&mut self) -> Result<Account, Error> {
+    /// Reads a user from the columns of [`ACCOUNT`].
+    pub(crate) fn account(&mut self) -> Result<Account, sqlx::Error> {
         let account = Account::new(self.text()?, self.text()?, self.text()?);
-        Ok(account.with_active(self.flag()?).with_stamp(self.bytes()?))
+        Ok(account.with_active(self.flag()?).with_security_stamp(self.bytes()?))
     }
 }
 
-/// The parameters of a statement that inserts a record, whose values are in the order of [`SESSION`].
+/// Returns the parameters of the statement that inserts a record, in the order of [`SESSION`].
 pub(crate) fn session_arguments<D: Dialect>(
     insert: &Statement<D>,
     record: &SessionRecord,
-) -> Result<ArgumentsOf<D>, Error> {
+) -> Result<ArgumentsOf<D>, sqlx::Error> {
     use crate::Value::{Bytes, Flag, Text};
     let address = record.address.map(|address| address.to_string());
     let ended = record.ended.as_ref();
@@ -198,7 +197,7 @@ pub(crate) fn session_arguments<D: Dialect>(
         ended.map(|ended| ended.at).into(),
         Text(ended.map(|ended| ended.reason.as_str())),
         Bytes(successor.map(|key| &key.as_bytes()[..])),
-        Flag(ended.is_some_and(|ended| ended.told)),
+        Flag(ended.is_some_and(|ended| ended.notified)),
     ];
     insert.arguments(&values)
 }

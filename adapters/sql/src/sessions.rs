@@ -4,31 +4,33 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use tower_keep_core::{
-    AuthUser, Creation, End, EndReason, Epoch, NewLogin, Room, Rotated, Rotation, Seen, SessionKey,
-    SessionLimit, SessionRecord, SessionStore, StoreError, Timestamp, Touch, UserId, async_trait,
+    AuthUser, Creation, End, EndReason, Epoch, NewLogin, Room, Rotated, Rotation, SeenMark,
+    SessionKey, SessionLimit, SessionRecord, SessionStore, StoreError, Timestamp, Touch, UserId,
+    async_trait,
 };
 
 use crate::dialect::RowOf;
-use crate::error::Fault;
+use crate::error::Error;
 use crate::lease::Lease;
 use crate::row::{Columns, session_arguments};
 use crate::statement::{Statement, Statements, carry, end_some};
-use crate::store::{Answer, Write, refused};
+use crate::store::{IntoStoreResult, Write, refused};
 use crate::{Dialect, SqlStore, Value};
 
-/// How many notes are written in one transaction: the sessions stay locked until it ends.
-const NOTES_AT_ONCE: usize = 100;
+/// The maximum number of sessions that `touch` or `seen` updates in one transaction. It is small,
+/// as the rows stay locked until the transaction ends.
+const UPDATES_AT_ONCE: usize = 100;
 
-/// How many sessions are ended by one statement.
-const ENDS_AT_ONCE: usize = 500;
+/// The maximum number of sessions that one statement carries over into a new epoch.
+const CARRIED_AT_ONCE: usize = 500;
 
-/// The record of a row.
-fn read<D: Dialect>(row: RowOf<D>) -> Result<Arc<SessionRecord>, Fault> {
-    Columns::<D::Database>::of(&row).session().map(Arc::new).map_err(Fault::of::<D>)
+/// Reads the session record in a row.
+fn read<D: Dialect>(row: RowOf<D>) -> Result<Arc<SessionRecord>, Error> {
+    Columns::<D::Database>::of(&row).session().map(Arc::new).map_err(Error::of::<D>)
 }
 
-/// How a session ends: the first parameters of every statement that ends any.
-fn ended<'a>(end: &End, successor: Option<&'a SessionKey>) -> [Value<'a>; 4] {
+/// Returns the first parameters of every statement that ends sessions. They say how a session ends.
+fn ended<'a>(end: &'a End, successor: Option<&'a SessionKey>) -> [Value<'a>; 4] {
     let successor = Value::Bytes(successor.map(|key| &key.as_bytes()[..]));
     [end.at.into(), end.reason.as_str().into(), end.keep_until.into(), successor]
 }
@@ -40,9 +42,9 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         statement: &Statement<D>,
         end: &End,
         successor: Option<&SessionKey>,
-        whose: &[Value<'_>],
-    ) -> Result<u64, Fault> {
-        let values = [&ended(end, successor)[..], whose].concat();
+        selection: &[Value<'_>],
+    ) -> Result<u64, Error> {
+        let values = [&ended(end, successor)[..], selection].concat();
         lease.run(statement, statement.arguments(&values)).await
     }
 
@@ -50,7 +52,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         &self,
         mut lease: Lease<D>,
         login: &NewLogin<'_>,
-    ) -> Result<Creation, Fault> {
+    ) -> Result<Creation, Error> {
         let record = login.record;
         let insert = &self.statements().insert;
         lease.run(insert, session_arguments(insert, record)).await?;
@@ -61,34 +63,37 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
             None => Vec::new(),
             Some(limit) => match self.make_room(&mut lease, login, limit).await? {
                 Some(ended) => ended,
-                // Dropped, the transaction is undone.
+                // Dropping the lease rolls back the transaction.
                 None => return Ok(Creation::Full),
             },
         };
-        let replays = self.tell(&mut lease, &record.user).await?;
+        let replays = self.take_replays(&mut lease, &record.user).await?;
         lease.finish().await?;
         Ok(Creation::Created { ended, replays })
     }
 
-    /// Ends the session that stands for this one: itself, or the last of its successors.
+    /// Ends the session with this key. If it has been replaced already, ends the last of its
+    /// successors instead.
     async fn replace(
         &self,
         lease: &mut Lease<D>,
         key: &SessionKey,
         login: &NewLogin<'_>,
-    ) -> Result<(), Fault> {
-        let Statements { standing_for, end, follow, .. } = self.statements();
+    ) -> Result<(), Error> {
+        let Statements { last_successor_of, end, follow, .. } = self.statements();
         let (own, until) = (&login.record.key, login.ended_until);
         let how = End { at: login.record.created, reason: EndReason::Replaced, keep_until: until };
         let (mut standing, mut tried) = (*key, None);
         loop {
-            let rows =
-                lease.rows(standing_for, standing_for.arguments(&[(&standing).into()])).await?;
+            let rows = lease
+                .rows(last_successor_of, last_successor_of.arguments(&[(&standing).into()]))
+                .await?;
             let Some(row) = rows.first() else { break };
             let mut row = Columns::<D::Database>::of(row);
             let read = (|| Ok((row.key()?, row.some_key()?, row.int()?.is_some())))();
-            let (last, successor, is_ended) = read.map_err(Fault::of::<D>)?;
-            // Two keys of one browser can stand for one session, which the first has replaced.
+            let (last, successor, is_ended) = read.map_err(Error::of::<D>)?;
+            // If two keys of one browser lead to the same session, handling the first key has
+            // already replaced it.
             if last == *own || successor == Some(*own) {
                 break;
             }
@@ -100,24 +105,25 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
                     if changed > 0 {
                         break;
                     }
-                    // Another login was quicker, whose session is the one to replace; or it has ended
-                    // with its epoch.
+                    // Nothing was changed. If another login was faster, the next round finds its
+                    // session. If this session has ended with its epoch, the next round stops.
                     (standing, tried) = (last, Some(last));
                 }
             }
         }
-        // The next time this key is shown, the way is short.
+        // This keeps the chain of successors short the next time a client sends this key.
         lease.run(follow, follow.arguments(&[own.into(), until.into(), key.into()])).await?;
         Ok(())
     }
 
-    /// Ends the sessions that have to make room, and returns them, or `None` if there is no room.
+    /// Ends the sessions that have to make room, and returns them. Returns `None` if there is no
+    /// room.
     async fn make_room(
         &self,
         lease: &mut Lease<D>,
         login: &NewLogin<'_>,
         limit: SessionLimit,
-    ) -> Result<Option<Vec<Arc<SessionRecord>>>, Fault> {
+    ) -> Result<Option<Vec<Arc<SessionRecord>>>, Error> {
         let record = login.record;
         let newest = &self.statements().newest_others_of;
         let (user, key) = (record.user.as_str().into(), (&record.key).into());
@@ -145,21 +151,22 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         }
     }
 
-    /// Ends all of a user's sessions but these, by the next epoch.
+    /// Ends all of a user's sessions except those in `stay`, by raising the user's epoch.
     async fn raise(
         &self,
         lease: &mut Lease<D>,
         user: &UserId,
         stay: &[&SessionKey],
         end: &End,
-    ) -> Result<(), Fault> {
-        let Statements { epoch, raise, any_open_of, first_epoch, .. } = self.statements();
+    ) -> Result<(), Error> {
+        let Statements { epoch, raise, any_open_of, insert_epoch, .. } = self.statements();
         let user = Value::from(user.as_str());
-        // Nobody else changes it: transactions of this kind wait for each other.
+        // No other transaction changes the epoch meanwhile: transactions for one user wait for each
+        // other.
         let rows = lease.rows(epoch, epoch.arguments(&[user])).await?;
-        let number = |row| Columns::<D::Database>::of(row).int().map_err(Fault::of::<D>);
+        let number = |row| Columns::<D::Database>::of(row).int().map_err(Error::of::<D>);
         let before = rows.first().map(number).transpose()?.flatten();
-        let write = if before.is_some() { raise } else { first_epoch };
+        let write = if before.is_some() { raise } else { insert_epoch };
         if before.is_none()
             && lease.rows(any_open_of, any_open_of.arguments(&[user])).await?.is_empty()
         {
@@ -171,7 +178,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         let (reason, until) = (end.reason.as_str().into(), end.keep_until.into());
         let values = [end.at.into(), reason, until, user, next];
         lease.run(write, write.arguments(&values)).await?;
-        for some in stay.chunks(ENDS_AT_ONCE) {
+        for some in stay.chunks(CARRIED_AT_ONCE) {
             let carry = carry::<D>(some.len(), &self.shared.names);
             let keys = some.iter().map(|key| Value::from(*key));
             let values: Vec<_> = [user, before, next].into_iter().chain(keys).collect();
@@ -180,18 +187,18 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         Ok(())
     }
 
-    /// The user's replays that were not told yet, which are told by this.
-    async fn tell(
+    /// Returns the replays that the user has not been notified of, and marks them as notified.
+    async fn take_replays(
         &self,
         lease: &mut Lease<D>,
         user: &UserId,
-    ) -> Result<Vec<Arc<SessionRecord>>, Fault> {
-        let Statements { untold, tell, .. } = self.statements();
-        let rows = lease.rows(untold, untold.arguments(&[user.as_str().into()])).await?;
+    ) -> Result<Vec<Arc<SessionRecord>>, Error> {
+        let Statements { to_notify, mark_notified, .. } = self.statements();
+        let rows = lease.rows(to_notify, to_notify.arguments(&[user.as_str().into()])).await?;
         let replays: Vec<_> = rows.into_iter().map(read::<D>).collect::<Result<_, _>>()?;
-        // These and no others: a session may end for a replay in this moment.
+        // Marks only the returned ones: a replay may have ended another session meanwhile.
         for replay in &replays {
-            lease.run(tell, tell.arguments(&[(&replay.key).into()])).await?;
+            lease.run(mark_notified, mark_notified.arguments(&[(&replay.key).into()])).await?;
         }
         Ok(replays)
     }
@@ -200,13 +207,13 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         &self,
         deadline: Instant,
         key: &SessionKey,
-    ) -> Result<Option<Arc<SessionRecord>>, Fault> {
+    ) -> Result<Option<Arc<SessionRecord>>, Error> {
         let load = &self.statements().load;
         let row = self.row(deadline, load, || load.arguments(&[key.into()])).await?;
         row.map(read::<D>).transpose()
     }
 
-    async fn rotated(&self, rotation: &Rotation) -> Result<Option<Rotated>, Fault> {
+    async fn rotated(&self, rotation: &Rotation) -> Result<Option<Rotated>, Error> {
         let deadline = self.deadline();
         let rotate = &self.statements().rotate;
         let values = [
@@ -231,13 +238,14 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         }
     }
 
-    /// Where an update can't answer its row, the row is read before others can change it.
+    /// Rotates on a database whose `UPDATE` can't return rows: reads the row in the same
+    /// transaction, before other transactions can change it.
     async fn rotate_once(
         &self,
         mut lease: Lease<D>,
         key: &SessionKey,
         values: &[Value<'_>],
-    ) -> Result<Option<RowOf<D>>, Fault> {
+    ) -> Result<Option<RowOf<D>>, Error> {
         let Statements { rotate, load, .. } = self.statements();
         if lease.run(rotate, rotate.arguments(values)).await? == 0 {
             return Ok(None);
@@ -247,52 +255,54 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         Ok(rows.into_iter().next())
     }
 
-    /// Writes notes, each to a session of its own.
-    async fn note(
+    /// Runs the statement once for each session to update, in one transaction.
+    async fn update_each(
         &self,
         mut lease: Lease<D>,
         statement: &Statement<D>,
-        notes: &[Vec<Value<'_>>],
-    ) -> Result<(), Fault> {
-        for values in notes {
+        updates: &[Vec<Value<'_>>],
+    ) -> Result<(), Error> {
+        for values in updates {
             lease.run(statement, statement.arguments(values)).await?;
         }
         lease.finish().await
     }
 
-    async fn notes(
+    async fn update_in_chunks(
         &self,
         statement: &Statement<D>,
-        notes: Vec<(&SessionKey, Vec<Value<'_>>)>,
+        updates: Vec<(&SessionKey, Vec<Value<'_>>)>,
     ) -> Result<(), StoreError> {
-        let mut notes = notes;
-        // Two nodes that note the same sessions then wait for each other in one order.
-        notes.sort_by_key(|(key, _)| *key.as_bytes());
-        let notes: Vec<_> = notes.into_iter().map(|(_, values)| values).collect();
+        let mut updates = updates;
+        // With one order for all nodes, two nodes that update the same sessions wait for each other
+        // instead of deadlocking.
+        updates.sort_by_key(|(key, _)| *key.as_bytes());
+        let updates: Vec<_> = updates.into_iter().map(|(_, values)| values).collect();
         let deadline = self.deadline();
-        for some in notes.chunks(NOTES_AT_ONCE) {
-            let write = self
-                .write(deadline, Write::Many, |lease| Box::pin(self.note(lease, statement, some)));
-            write.await.answer::<D>()?;
+        for some in updates.chunks(UPDATES_AT_ONCE) {
+            let write = self.write(deadline, Write::Many, |lease| {
+                Box::pin(self.update_each(lease, statement, some))
+            });
+            write.await.into_store_result::<D>()?;
         }
         Ok(())
     }
 
-    /// Ends those that live, which are counted, and then those that have expired.
+    /// Ends the sessions: the live ones first, as only they are counted. Returns their number.
     async fn end_both(
         &self,
         mut lease: Lease<D>,
-        [live, expired]: [&Statement<D>; 2],
+        [end_live, end_expired]: [&Statement<D>; 2],
         end: &End,
-        whose: &[&[Value<'_>]],
-    ) -> Result<u64, Fault> {
-        let mut lived = 0;
-        for whose in whose {
-            lived += self.end(&mut lease, live, end, None, whose).await?;
-            self.end(&mut lease, expired, end, None, whose).await?;
+        selections: &[&[Value<'_>]],
+    ) -> Result<u64, Error> {
+        let mut live = 0;
+        for selection in selections {
+            live += self.end(&mut lease, end_live, end, None, selection).await?;
+            self.end(&mut lease, end_expired, end, None, selection).await?;
         }
         lease.finish().await?;
-        Ok(lived)
+        Ok(live)
     }
 
     async fn raise_once(
@@ -301,33 +311,34 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         user: &UserId,
         but: Option<&SessionKey>,
         end: &End,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Error> {
         self.raise(&mut lease, user, but.as_slice(), end).await?;
         lease.finish().await
     }
 
-    async fn end_all(
+    async fn end_selected(
         &self,
         statements: [&Statement<D>; 2],
         end: &End,
-        whose: &[&[Value<'_>]],
+        selections: &[&[Value<'_>]],
     ) -> Result<usize, StoreError> {
         let ended = self.write(self.deadline(), Write::Many, |lease| {
-            Box::pin(self.end_both(lease, statements, end, whose))
+            Box::pin(self.end_both(lease, statements, end, selections))
         });
-        let lived = ended.await.answer::<D>()?;
-        Ok(usize::try_from(lived).unwrap_or(usize::MAX))
+        let live = ended.await.into_store_result::<D>()?;
+        Ok(usize::try_from(live).unwrap_or(usize::MAX))
     }
 }
 
 impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
-    /// Removes rows, and returns how many.
-    async fn purged(
+    /// Removes rows, and returns their number.
+    async fn run_removal(
         &self,
         purge: &Statement<D>,
         values: &[Value<'_>],
     ) -> Result<usize, StoreError> {
-        // Within a transaction of our own, no gaps between rows are locked.
+        // Even this single statement gets a transaction, whose isolation level locks no gaps
+        // between rows. The database's default level may lock them.
         let removed = self.write(self.deadline(), Write::Many, |mut lease| {
             let arguments = purge.arguments(values);
             Box::pin(async move {
@@ -335,27 +346,33 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
                 lease.finish().await.map(|()| removed)
             })
         });
-        let removed = removed.await.answer::<D>()?;
+        let removed = removed.await.into_store_result::<D>()?;
         Ok(usize::try_from(removed).unwrap_or(usize::MAX))
     }
 
-    /// Removes sessions that ended together, of one user after the other.
-    async fn tidied(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
-        let Statements { untidy, tidy, tidied, .. } = self.statements();
+    /// Removes sessions that ended with their epoch, one user after the other. Returns the number
+    /// of removed sessions.
+    async fn remove_ended_with_epoch(
+        &self,
+        before: Timestamp,
+        most: usize,
+    ) -> Result<usize, StoreError> {
+        let Statements { untidy, tidy, mark_tidied, .. } = self.statements();
         let mut removed = 0;
         while removed < most {
             let none = || untidy.arguments(&[before.into()]);
-            let row = self.row(self.deadline(), untidy, none).await.answer::<D>()?;
+            let row = self.row(self.deadline(), untidy, none).await.into_store_result::<D>()?;
             let Some(row) = row else { break };
             let mut row = Columns::<D::Database>::of(&row);
             let read = (|| Ok((row.text()?, row.int()?)))();
-            let (user, epoch) = read.map_err(Fault::of::<D>).answer::<D>()?;
+            let (user, epoch) = read.map_err(Error::of::<D>).into_store_result::<D>()?;
             let (user, epoch) = (Value::from(user.as_str()), Value::Int(epoch));
-            let some = self.purged(tidy, &[user, epoch, (most - removed).into()]).await?;
+            let some = self.run_removal(tidy, &[user, epoch, (most - removed).into()]).await?;
             if removed + some < most {
                 let values = [user, epoch];
-                let done = self.run(self.deadline(), tidied, || tidied.arguments(&values));
-                done.await.answer::<D>()?;
+                let done =
+                    self.run(self.deadline(), mark_tidied, || mark_tidied.arguments(&values));
+                done.await.into_store_result::<D>()?;
             }
             removed += some;
         }
@@ -373,31 +390,31 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
         let create = self.write(self.deadline(), Write::ForUser(user), |lease| {
             Box::pin(self.create_once(lease, login))
         });
-        create.await.answer::<D>()
+        create.await.into_store_result::<D>()
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError> {
-        self.find(self.deadline(), key).await.answer::<D>()
+        self.find(self.deadline(), key).await.into_store_result::<D>()
     }
 
     async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
-        self.rotated(rotation).await.answer::<D>()
+        self.rotated(rotation).await.into_store_result::<D>()
     }
 
-    async fn seen(&self, marks: &[Seen]) -> Result<(), StoreError> {
-        let notes = marks.iter().map(|mark| {
-            let Seen { key, generation, at } = mark;
+    async fn seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
+        let updates = marks.iter().map(|mark| {
+            let SeenMark { key, generation, at } = mark;
             (key, vec![(*at).into(), key.into(), (*generation).into()])
         });
-        self.notes(&self.statements().seen, notes.collect()).await
+        self.update_in_chunks(&self.statements().seen, updates.collect()).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
-        let notes = touches.iter().map(|touch| {
+        let updates = touches.iter().map(|touch| {
             let times = [touch.at.into(), touch.remember_expires.into(), touch.expires.into()];
             (&touch.key, [&times[..], &[(&touch.key).into()]].concat())
         });
-        self.notes(&self.statements().touch, notes.collect()).await
+        self.update_in_chunks(&self.statements().touch, updates.collect()).await
     }
 
     async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize, StoreError> {
@@ -407,9 +424,9 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
         let mut keys: Vec<_> = keys.iter().collect();
         keys.sort_by_key(|key| *key.as_bytes());
         let values: Vec<[Value<'_>; 1]> = keys.into_iter().map(|key| [key.into()]).collect();
-        let whose: Vec<&[Value<'_>]> = values.iter().map(|values| &values[..]).collect();
+        let selections: Vec<&[Value<'_>]> = values.iter().map(|values| &values[..]).collect();
         let statements = self.statements();
-        self.end_all([&statements.end_live, &statements.end], end, &whose).await
+        self.end_selected([&statements.end_live, &statements.end], end, &selections).await
     }
 
     async fn revoke_all(
@@ -424,7 +441,7 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
         let ended = self.write(self.deadline(), Write::ForUser(user), |lease| {
             Box::pin(self.raise_once(lease, user, but, end))
         });
-        ended.await.answer::<D>()
+        ended.await.into_store_result::<D>()
     }
 
     async fn list(
@@ -438,16 +455,19 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
         }
         let list = &self.statements().list;
         let values = [user.as_str().into(), now.into(), most.into()];
-        let rows =
-            self.rows(self.deadline(), list, || list.arguments(&values)).await.answer::<D>()?;
-        rows.into_iter().map(read::<D>).collect::<Result<_, _>>().answer::<D>()
+        let rows = self
+            .rows(self.deadline(), list, || list.arguments(&values))
+            .await
+            .into_store_result::<D>()?;
+        rows.into_iter().map(read::<D>).collect::<Result<_, _>>().into_store_result::<D>()
     }
 
     async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
-        let purged = self.purged(&self.statements().purge, &[before.into(), most.into()]).await?;
-        if purged == most {
-            return Ok(purged);
+        let removed =
+            self.run_removal(&self.statements().purge, &[before.into(), most.into()]).await?;
+        if removed == most {
+            return Ok(removed);
         }
-        Ok(purged + self.tidied(before, most - purged).await?)
+        Ok(removed + self.remove_ended_with_epoch(before, most - removed).await?)
     }
 }

@@ -1,27 +1,29 @@
-//! The statements, once for all databases.
+//! The SQL statements, written once for all databases.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use sqlx::{AssertSqlSafe, Error, SqlSafeStr as _, SqlStr};
+use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 use tower_keep_core::MOST_AT_ONCE;
 
 use crate::dialect::ArgumentsOf;
 use crate::row::{ACCOUNT, PAST, SESSION};
 use crate::{Dialect, Driver, Names, Value};
 
-/// A statement as its database reads it.
+/// A statement in the syntax of its database.
 pub(crate) struct Statement<D> {
     sql: Arc<str>,
-    /// Which value is which parameter: not every database can name one twice.
+    /// For each parameter, the index of its value. Not every database can use a parameter more than
+    /// once.
     order: Box<[usize]>,
-    /// Whether it is worth keeping prepared: one that is asked for again.
+    /// Whether to keep the statement prepared, because it will be run again.
     is_kept: bool,
     dialect: PhantomData<D>,
 }
 
 impl<D: Dialect> Statement<D> {
-    /// `$1` and so on stand for values, `{sessions}` and the like for tables.
+    /// Creates a statement from a template, in which `$1` and so on are parameters, and names such
+    /// as `{sessions}` are tables.
     fn new(template: &str, names: &Names) -> Self {
         let (mut sql, mut order) = (String::new(), Vec::new());
         let numbered = D::placeholder(1) != D::placeholder(2);
@@ -42,7 +44,8 @@ impl<D: Dialect> Statement<D> {
         Self { order: order.into(), ..Self::plain(sql) }
     }
 
-    /// A statement that is in the database's words already, and whose parameters are given in order.
+    /// Creates a statement from SQL in the database's own syntax. The caller binds its parameters
+    /// in order.
     pub(crate) fn plain(sql: impl Into<Arc<str>>) -> Self {
         Self { sql: sql.into(), order: [].into(), is_kept: true, dialect: PhantomData }
     }
@@ -59,7 +62,7 @@ impl<D: Dialect> Statement<D> {
         AssertSqlSafe(Arc::clone(&self.sql)).into_sql_str()
     }
 
-    pub(crate) fn arguments(&self, values: &[Value<'_>]) -> Result<ArgumentsOf<D>, Error> {
+    pub(crate) fn arguments(&self, values: &[Value<'_>]) -> Result<ArgumentsOf<D>, sqlx::Error> {
         let mut arguments = ArgumentsOf::<D>::default();
         for value in self.order.iter().filter_map(|index| values.get(*index)) {
             <D::Database as Driver>::bind(&mut arguments, *value)?;
@@ -70,7 +73,7 @@ impl<D: Dialect> Statement<D> {
 
 macro_rules! statements {
     ($($name:ident: $sql:expr;)*) => {
-        /// All that is asked of the tables of the migrations.
+        /// The statements on the tables that the migrations create.
         pub(crate) struct Statements<D> {
             $(pub(crate) $name: Statement<D>,)*
         }
@@ -83,7 +86,7 @@ macro_rules! statements {
     };
 }
 
-/// That a session has not ended with its user's earlier epochs.
+/// The condition that a session has not ended with its epoch.
 const IS_PRESENT: &str = "NOT EXISTS (SELECT 1 FROM {epochs} AS past \
     WHERE past.user_id = keep.user_id AND past.epoch > keep.epoch)";
 
@@ -95,25 +98,27 @@ const LATER: &str = "remember_expires = CASE WHEN remember_expires IS NOT NULL \
     THEN {greatest}(remember_expires, COALESCE($2, remember_expires)) END, \
     expires = {greatest}(expires, $3)";
 
-/// Ends sessions that have not ended, of those that follow.
+/// Returns the beginning of an `UPDATE` that ends sessions. It ends only those that have not ended
+/// yet; a condition that selects the sessions has to follow.
 fn end() -> String {
     format!(
         "UPDATE {{sessions}} AS keep SET ended_at = $1, end_reason = $2, expires = $3, \
-         successor = $4, told = FALSE WHERE ended_at IS NULL AND {IS_PRESENT} AND "
+         successor = $4, notified = FALSE WHERE ended_at IS NULL AND {IS_PRESENT} AND "
     )
 }
 
-/// The columns of a session of the table `keep`.
+/// Returns the columns of a session in the table `keep`.
 fn session() -> String {
     SESSION.map(|column| format!("keep.{column}")).join(", ")
 }
 
-/// The same, of a session that is known to be present.
+/// Returns the columns of a session that is known not to have ended with its epoch, and nulls for
+/// those of [`PAST`].
 fn present() -> String {
     format!("{}, NULL, NULL, NULL", session())
 }
 
-/// Reads sessions, with how they ended with their users' earlier epochs.
+/// Returns a `SELECT` of sessions with the columns of [`PAST`]: how they ended with their epoch.
 fn select() -> String {
     format!("SELECT {}, {} FROM {{sessions}} AS keep {WITH_PAST}", session(), past())
 }
@@ -126,7 +131,7 @@ fn past() -> String {
 }
 
 fn returning<D: Dialect>() -> String {
-    // SQLite knows no other name of the table there.
+    // SQLite does not accept a table's alias in `RETURNING`.
     let columns = || SESSION.join(", ");
     if D::RETURNING { format!(" RETURNING {}, NULL, NULL, NULL", columns()) } else { String::new() }
 }
@@ -139,9 +144,9 @@ statements! {
         (1..=SESSION.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", "),
     );
     load: format!("{} WHERE keep.session_key = $1", select());
-    // Of a session, and those that took its place one after the other, the last of so many: its key, its
-    // successor if there are more, and whether it has ended.
-    standing_for: "WITH RECURSIVE chain (session_key, successor, ended_at, depth) AS ( \
+    // Follows a session's successors, at most 100 of them, and returns of the last one: its key,
+    // its successor if there are more, and when it ended, if it has.
+    last_successor_of: "WITH RECURSIVE chain (session_key, successor, ended_at, depth) AS ( \
         SELECT session_key, successor, ended_at, 0 FROM {sessions} WHERE session_key = $1 \
         UNION ALL SELECT later.session_key, later.successor, later.ended_at, chain.depth + 1 \
         FROM {sessions} AS later JOIN chain ON later.session_key = chain.successor \
@@ -159,19 +164,20 @@ statements! {
         D::FOR_UPDATE,
     );
     epoch: "SELECT epoch FROM {epochs} WHERE user_id = $1";
-    // Of a user who never ended all; in the order of an index, so that no other is read.
+    // For a user whose sessions have never been ended all together. The order is that of an index,
+    // so that the database reads no other sessions.
     any_open_of: "SELECT 1 FROM {sessions} WHERE user_id = $1 AND epoch = 0 AND ended_at IS NULL \
         ORDER BY created LIMIT 1";
     raise: "UPDATE {epochs} SET epoch = $5, ended_at = $1, end_reason = $2, \
         kept_until = {greatest}(kept_until, $3), tidied = FALSE WHERE user_id = $4";
-    first_epoch: "INSERT INTO {epochs} (ended_at, end_reason, kept_until, user_id, epoch, tidied) \
+    insert_epoch: "INSERT INTO {epochs} (ended_at, end_reason, kept_until, user_id, epoch, tidied) \
         VALUES ($1, $2, $3, $4, $5, FALSE)";
-    untold: format!(
+    to_notify: format!(
         "SELECT {} FROM {{sessions}} AS keep WHERE keep.user_id = $1 AND keep.end_reason = 'replay' \
-         AND keep.told = FALSE LIMIT {MOST_AT_ONCE}",
+         AND keep.notified = FALSE LIMIT {MOST_AT_ONCE}",
         present(),
     );
-    tell: "UPDATE {sessions} SET told = TRUE WHERE session_key = $1";
+    mark_notified: "UPDATE {sessions} SET notified = TRUE WHERE session_key = $1";
     rotate: format!(
         "UPDATE {{sessions}} AS keep SET generation = generation + 1, rotated_at = $1, \
          session_started = $1, last_seen = $1, seen_at = NULL, {LATER} \
@@ -192,19 +198,19 @@ statements! {
         present(),
     );
     purge: D::PURGE;
-    // Users whose sessions ended together, and need not be kept any longer.
+    // A user with sessions that ended with their epoch and need not be kept any longer.
     untidy: "SELECT user_id, epoch FROM {epochs} WHERE tidied = FALSE AND kept_until <= $1 \
         ORDER BY kept_until LIMIT 1";
     tidy: D::TIDY;
-    tidied: "UPDATE {epochs} SET tidied = TRUE WHERE user_id = $1 AND epoch = $2";
+    mark_tidied: "UPDATE {epochs} SET tidied = TRUE WHERE user_id = $1 AND epoch = $2";
     account_by_id: format!("SELECT {ACCOUNT} FROM {{users}} WHERE id = $1");
-    account_by_login: format!("SELECT {ACCOUNT} FROM {{users}} WHERE login = $1");
+    account_by_login_name: format!("SELECT {ACCOUNT} FROM {{users}} WHERE login_name = $1");
     insert_account: format!("INSERT INTO {{users}} ({ACCOUNT}) VALUES ($1, $2, $3, $4, $5)");
-    // Only where the user is still the one that was read.
-    update_account: "UPDATE {users} SET login = $2, password_hash = $3, active = $4, stamp = $5 \
-        WHERE id = $1 AND login = $6 AND password_hash = $7 AND active = $8 AND stamp = $9";
+    // Writes only if the stored user is still the one that was read.
+    update_account: "UPDATE {users} SET login_name = $2, password_hash = $3, active = $4, security_stamp = $5 \
+        WHERE id = $1 AND login_name = $6 AND password_hash = $7 AND active = $8 AND security_stamp = $9";
     delete_account: "DELETE FROM {users} WHERE id = $1";
-    // The user first, then the session.
+    // The user's columns come first, then the session's.
     login_of_account: format!(
         "SELECT {}, {} FROM {{sessions}} AS keep {WITH_PAST} \
          LEFT JOIN {{users}} AS owner ON owner.id = keep.user_id WHERE keep.session_key = $1",
@@ -214,20 +220,22 @@ statements! {
     version: "SELECT MAX(version) FROM {versions}";
 }
 
-/// What a session is read from, under names that no table of users has.
+/// Returns the columns that a session is read from, with aliases that no table of users has as
+/// names.
 fn of_keep() -> String {
     let session = SESSION.map(|column| format!("keep.{column} AS keep_{column}"));
     let past = PAST.map(|column| format!("past.{column} AS past_{column}"));
     [&session[..], &past].concat().join(", ")
 }
 
-/// The session and its probable user in one statement: `by_id` is the application's, with the id as
-/// its parameter, and answers these columns; the key is the second.
+/// Reads a session and its probable user in one statement. `by_id` is the application's statement,
+/// which returns `columns`. Its parameter, the first one, is the user's id. The second parameter is
+/// the session's key.
 pub(crate) fn login_of<D: Dialect>(by_id: &str, columns: &[String], names: &Names) -> Statement<D> {
     let (sessions, with_past) = (names.fill("{sessions}"), names.fill(WITH_PAST));
     let owner: Vec<_> = columns.iter().map(|column| format!("owner.{column}")).collect();
     let (owner, columns, key) = (owner.join(", "), of_keep(), D::placeholder(2));
-    // The line's end ends a comment, too.
+    // The line break ends a comment at the end of `by_id`.
     Statement::plain(format!(
         "SELECT {owner}, owner.keep_found, {columns} FROM {sessions} AS keep {with_past} \
          LEFT JOIN (SELECT found.*, 1 AS keep_found FROM ({by_id}\n) AS found) AS owner \
@@ -235,20 +243,21 @@ pub(crate) fn login_of<D: Dialect>(by_id: &str, columns: &[String], names: &Name
     ))
 }
 
-/// A statement of the application's with these columns, and no others that its tables may get.
+/// Wraps an application's statement so that it returns exactly these columns, even if its tables
+/// get more.
 pub(crate) fn only<D: Dialect>(select: &str, columns: &[String]) -> Statement<D> {
     let columns: Vec<_> = columns.iter().map(|column| format!("found.{column}")).collect();
     Statement::plain(format!("SELECT {} FROM ({select}\n) AS found", columns.join(", ")))
 }
 
-/// Ends so many sessions.
+/// Ends `count` sessions.
 pub(crate) fn end_some<D: Dialect>(count: usize, names: &Names) -> Statement<D> {
     let keys: Vec<_> = (5..5 + count).map(|n| format!("${n}")).collect();
     let template = format!("{} session_key IN ({})", end(), keys.join(", "));
     Statement { is_kept: false, ..Statement::new(&template, names) }
 }
 
-/// Carries so many sessions of the user `$1` over into the epoch `$3`, from the epoch `$2`.
+/// Carries `count` sessions of the user `$1` over from the epoch `$2` into the epoch `$3`.
 pub(crate) fn carry<D: Dialect>(count: usize, names: &Names) -> Statement<D> {
     let keys: Vec<_> = (4..4 + count).map(|n| format!("${n}")).collect();
     let template = format!(
@@ -259,7 +268,7 @@ pub(crate) fn carry<D: Dialect>(count: usize, names: &Names) -> Statement<D> {
     Statement { is_kept: false, ..Statement::new(&template, names) }
 }
 
-/// Users of the ready type by a number of ids.
+/// Reads the `Account` users with `count` ids.
 pub(crate) fn accounts<D: Dialect>(count: usize, names: &Names) -> Statement<D> {
     let ids: Vec<_> = (1..=count).map(|n| format!("${n}")).collect();
     let template = format!("SELECT {ACCOUNT} FROM {{users}} WHERE id IN ({})", ids.join(", "));

@@ -1,26 +1,26 @@
-//! The store, and how it asks: in time, and again where that is safe.
+//! The store, and how it runs statements: with a deadline, and again if that is safe.
 
 use std::fmt;
 use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
-use sqlx::{Database, Error, Pool, SqlStr};
+use sqlx::{Database, Pool, SqlStr};
 use tokio::time::Instant;
 use tower_keep_core::{Account, StoreError, StoreErrorKind, UserId};
 
 use crate::dialect::{ArgumentsOf, RowOf, Settings};
-use crate::error::Fault;
+use crate::error::Error;
 use crate::lease::Lease;
 use crate::statement::{Statement, Statements};
 use crate::users::Users;
 use crate::{Dialect, Names, Pools};
 
-/// How often a transaction is tried that others were in the way of.
+/// The maximum number of attempts at a transaction that conflicts with others.
 const TRIES: usize = 10;
 
-/// Users and session records in a database.
+/// A store of users and session records in a database.
 ///
-/// A clone is another handle on the same connections. Applications name it by its adapter, such as
+/// A clone uses the same connections. Applications use the type alias of an adapter, such as
 /// `SqliteStore`.
 pub struct SqlStore<D: Dialect, U = Account> {
     pub(crate) shared: Arc<Shared<D, U>>,
@@ -45,7 +45,7 @@ pub struct Measured<D: Dialect> {
     pub list: SqlStr,
     pub purge: SqlStr,
     pub insert: SqlStr,
-    pub untold: SqlStr,
+    pub to_notify: SqlStr,
     pub rotate: SqlStr,
     pub load: SqlStr,
 }
@@ -56,7 +56,7 @@ impl<D: Dialect, U> Clone for SqlStore<D, U> {
     }
 }
 
-/// Shows nothing of what is stored, and nothing of the connection.
+/// Shows neither the stored data nor the connection.
 impl<D: Dialect, U> fmt::Debug for SqlStore<D, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqlStore").field("database", &D::NAME).finish_non_exhaustive()
@@ -64,13 +64,15 @@ impl<D: Dialect, U> fmt::Debug for SqlStore<D, U> {
 }
 
 impl<D: Dialect, U> SqlStore<D, U> {
-    /// The connections that write, for the application's own statements. SQLite has one, so that whoever
-    /// holds it holds up every login; PostgreSQL's give up what takes longer than the time-out.
+    /// Returns the pool of connections that write, for the application's own statements.
+    ///
+    /// SQLite's pool has one connection, so a task that holds it delays every login. PostgreSQL's
+    /// connections abort statements that take longer than the timeout.
     pub fn pool(&self) -> &Pool<D::Database> {
         &self.shared.pools.writes
     }
 
-    /// What this store sends, for those who measure it and look at its plans.
+    /// Returns the statements that this store sends, for benchmarks and for looking at query plans.
     #[doc(hidden)]
     pub fn measured(&self) -> Measured<D> {
         let Shared { pools, users, statements, names, .. } = &*self.shared;
@@ -83,13 +85,13 @@ impl<D: Dialect, U> SqlStore<D, U> {
             list: statements.list.sql(),
             purge: statements.purge.sql(),
             insert: statements.insert.sql(),
-            untold: statements.untold.sql(),
+            to_notify: statements.to_notify.sql(),
             rotate: statements.rotate.sql(),
             load: statements.load.sql(),
         }
     }
 
-    /// How this store begins a login's transaction.
+    /// Returns the SQL with which this store begins a login's transaction.
     #[doc(hidden)]
     pub fn measured_begin(&self, user: &UserId) -> String {
         self.begin(Some(number(user)))
@@ -99,7 +101,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
         &self.shared.statements
     }
 
-    /// When a call that begins now has to be answered.
+    /// Returns the time by which a call that begins now has to return.
     pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.shared.settings.timeout
     }
@@ -108,7 +110,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
         D::begin(user, &self.shared.names, self.shared.settings.patience())
     }
 
-    async fn reader(&self, deadline: Instant, tested: bool) -> Result<Lease<D>, Fault> {
+    async fn reader(&self, deadline: Instant, tested: bool) -> Result<Lease<D>, Error> {
         Lease::take(
             &self.shared.pools.reads,
             deadline,
@@ -118,7 +120,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
         .await
     }
 
-    async fn writer(&self, deadline: Instant, tested: bool) -> Result<Lease<D>, Fault> {
+    async fn writer(&self, deadline: Instant, tested: bool) -> Result<Lease<D>, Error> {
         Lease::take(
             &self.shared.pools.writes,
             deadline,
@@ -128,35 +130,36 @@ impl<D: Dialect, U> SqlStore<D, U> {
         .await
     }
 
-    /// Asks for all rows of an answer.
+    /// Runs a statement and returns all its rows.
     pub(crate) async fn rows(
         &self,
         deadline: Instant,
         statement: &Statement<D>,
-        arguments: impl Fn() -> Result<ArgumentsOf<D>, Error>,
-    ) -> Result<Vec<RowOf<D>>, Fault> {
+        arguments: impl Fn() -> Result<ArgumentsOf<D>, sqlx::Error>,
+    ) -> Result<Vec<RowOf<D>>, Error> {
         self.read(deadline, Most::All, statement, arguments).await
     }
 
-    /// Asks for a row, if there is one.
+    /// Runs a statement and returns a row, if there is one.
     pub(crate) async fn row(
         &self,
         deadline: Instant,
         statement: &Statement<D>,
-        arguments: impl Fn() -> Result<ArgumentsOf<D>, Error>,
-    ) -> Result<Option<RowOf<D>>, Fault> {
+        arguments: impl Fn() -> Result<ArgumentsOf<D>, sqlx::Error>,
+    ) -> Result<Option<RowOf<D>>, Error> {
         Ok(self.read(deadline, Most::One, statement, arguments).await?.pop())
     }
 
-    /// Reads; once more if the connection turns out to have died while it was idle, and as often as there
-    /// may be connections that know the tables as they were.
+    /// Runs a statement that reads. Tries again once if the connection turns out to have died while
+    /// it was idle. Also tries again once for each connection of the pool, as each may hold a
+    /// prepared statement from before a change of the tables.
     async fn read(
         &self,
         deadline: Instant,
         most: Most,
         statement: &Statement<D>,
-        arguments: impl Fn() -> Result<ArgumentsOf<D>, Error>,
-    ) -> Result<Vec<RowOf<D>>, Fault> {
+        arguments: impl Fn() -> Result<ArgumentsOf<D>, sqlx::Error>,
+    ) -> Result<Vec<RowOf<D>>, Error> {
         let (mut tested, mut stale) = (false, most_connections(&self.shared.pools.reads));
         loop {
             let attempt = async {
@@ -171,39 +174,40 @@ impl<D: Dialect, U> SqlStore<D, U> {
                 lease.finish().await.map(|()| rows)
             };
             match attempt.await {
-                Err(fault) if stale > 0 && fault.is_stale() => stale -= 1,
-                Err(fault) if !tested && fault.is_lost_before() => tested = true,
-                answer => return answer,
+                Err(error) if stale > 0 && error.is_stale() => stale -= 1,
+                Err(error) if !tested && error.is_lost_before() => tested = true,
+                result => return result,
             }
         }
     }
 
-    /// A connection for [`Users::learn`].
-    pub(crate) async fn learner(&self) -> Result<Lease<D>, Fault> {
+    /// Takes a connection for [`Users::learn`].
+    pub(crate) async fn learner(&self) -> Result<Lease<D>, Error> {
         let mut lease = self.reader(self.deadline(), false).await?;
         if self.shared.settings.transaction_pooling {
             lease.begin(self.begin(None)).await?;
-            // Reading a statement prepares it, under a name that another's may have there.
+            // Preparing a statement gives it a name, which another client's statement may already
+            // have on the proxy's connection.
             lease.script(D::FORGET.to_owned()).await?;
         }
         Ok(lease)
     }
 
-    /// Done with it.
-    pub(crate) async fn learned(&self, mut lease: Lease<D>) -> Result<(), Fault> {
+    /// Returns the connection after [`Users::learn`].
+    pub(crate) async fn learned(&self, mut lease: Lease<D>) -> Result<(), Error> {
         if self.shared.settings.transaction_pooling {
             lease.script(D::FORGET.to_owned()).await?;
         }
         lease.finish().await
     }
 
-    /// Runs one statement that changes rows, and answers how many.
+    /// Runs one statement that changes rows, and returns how many it changed.
     pub(crate) async fn run(
         &self,
         deadline: Instant,
         statement: &Statement<D>,
-        arguments: impl Fn() -> Result<ArgumentsOf<D>, Error>,
-    ) -> Result<u64, Fault> {
+        arguments: impl Fn() -> Result<ArgumentsOf<D>, sqlx::Error>,
+    ) -> Result<u64, Error> {
         self.write(deadline, Write::One, |mut lease| {
             let arguments = arguments();
             Box::pin(async move {
@@ -214,13 +218,13 @@ impl<D: Dialect, U> SqlStore<D, U> {
         .await
     }
 
-    /// Runs one statement that changes a row, and answers it.
+    /// Runs one statement that changes a row, and returns that row.
     pub(crate) async fn changed_row(
         &self,
         deadline: Instant,
         statement: &Statement<D>,
-        arguments: impl Fn() -> Result<ArgumentsOf<D>, Error>,
-    ) -> Result<Option<RowOf<D>>, Fault> {
+        arguments: impl Fn() -> Result<ArgumentsOf<D>, sqlx::Error>,
+    ) -> Result<Option<RowOf<D>>, Error> {
         self.write(deadline, Write::One, |mut lease| {
             let arguments = arguments();
             Box::pin(async move {
@@ -231,15 +235,18 @@ impl<D: Dialect, U> SqlStore<D, U> {
         .await
     }
 
-    /// Writes, and again where nothing can have been written: while others are in the way, once if the
-    /// connection was dead before a transaction, and as often as there may be connections that know the
-    /// tables as they were.
+    /// Runs a write, and tries again if nothing can have been written:
+    ///
+    /// - while it conflicts with other transactions, at most [`TRIES`] times in total,
+    /// - once if the connection was dead before a transaction,
+    /// - once for each connection of the pool, as each may hold a prepared statement from before a
+    ///   change of the tables.
     pub(crate) async fn write<'a, T>(
         &'a self,
         deadline: Instant,
         write: Write<'_>,
-        work: impl Fn(Lease<D>) -> BoxFuture<'a, Result<T, Fault>>,
-    ) -> Result<T, Fault> {
+        work: impl Fn(Lease<D>) -> BoxFuture<'a, Result<T, Error>>,
+    ) -> Result<T, Error> {
         let user = match write {
             Write::ForUser(user) => Some(number(user)),
             Write::One | Write::Many => None,
@@ -254,68 +261,74 @@ impl<D: Dialect, U> SqlStore<D, U> {
                     lease.begin(self.begin(user)).await?;
                     return work(lease).await;
                 }
-                work(lease).await.map_err(Fault::unsure)
+                work(lease).await.map_err(Error::unsure)
             };
             match attempt.await {
-                Err(fault) if tries < TRIES && fault.is_contended() => tries += 1,
-                Err(fault) if stale > 0 && fault.is_stale() => stale -= 1,
-                Err(fault) if !tested && fault.is_lost_before() => tested = true,
+                Err(error) if tries < TRIES && error.is_contended() => tries += 1,
+                Err(error) if stale > 0 && error.is_stale() => stale -= 1,
+                Err(error) if !tested && error.is_lost_before() => tested = true,
                 done => return done,
             }
         }
     }
 }
 
-/// How many connections a pool holds at most.
+/// Returns the maximum number of connections in a pool.
 fn most_connections<DB: Database>(pool: &Pool<DB>) -> u32 {
     pool.options().get_max_connections()
 }
 
-/// How many rows are asked for.
+/// The maximum number of rows to read.
 #[derive(Clone, Copy)]
 enum Most {
     One,
     All,
 }
 
-/// What is written at once.
+/// The statements of a write.
 #[derive(Clone, Copy)]
 pub(crate) enum Write<'a> {
     /// One statement.
     One,
-    /// Several, all or none.
+    /// Several statements, of which either all take effect or none.
     Many,
-    /// Several, all or none, and of one user's not two at once.
+    /// Like `Many`, and such writes for one user wait for each other.
     ForUser(&'a UserId),
 }
 
-/// Which of the locks is this user's: FNV-1a, the same on every node.
+/// Returns the number of this user's lock. It is an FNV-1a hash, so it is the same on every node.
 fn number(user: &UserId) -> u16 {
     let hash = user
         .as_bytes()
         .iter()
         .fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    // Both halves count.
+    // Both halves of the hash are used.
     ((hash >> 16) ^ (hash & 0xFFFF)) as u16
 }
 
-/// This text can't be kept here.
-pub(crate) fn refused(what: &str) -> Fault {
-    Fault::new(StoreErrorKind::Unsupported, format!("the database takes no such {what}"))
+/// Returns the error for a text that the database can't store.
+pub(crate) fn refused(what: &str) -> Error {
+    Error::new(
+        StoreErrorKind::Unsupported,
+        format!("the database can't store this {what}: it is too long, or has a NUL character"),
+    )
 }
 
-/// Other writes to the same rows always came first.
-pub(crate) fn contended() -> Fault {
-    Fault::new(StoreErrorKind::Unavailable, "other writes to the same rows always came first")
+/// Returns the error for a write that always came after other writes to the same rows.
+pub(crate) fn contended() -> Error {
+    Error::new(
+        StoreErrorKind::Unavailable,
+        "other calls kept changing the same rows in every try; try again later",
+    )
 }
 
-/// What the store answers.
-pub(crate) trait Answer<T> {
-    fn answer<D: Dialect>(self) -> Result<T, StoreError>;
+/// Converts a result into the one that the store's methods return.
+pub(crate) trait IntoStoreResult<T> {
+    fn into_store_result<D: Dialect>(self) -> Result<T, StoreError>;
 }
 
-impl<T> Answer<T> for Result<T, Fault> {
-    fn answer<D: Dialect>(self) -> Result<T, StoreError> {
-        self.map_err(Fault::into_store_error::<D>)
+impl<T> IntoStoreResult<T> for Result<T, Error> {
+    fn into_store_result<D: Dialect>(self) -> Result<T, StoreError> {
+        self.map_err(Error::into_store_error::<D>)
     }
 }

@@ -1,33 +1,34 @@
-//! How users are asked for: the ready type in a table of ours, or the application's in its own.
+//! How users are read: `Account` users from tower-keep's table, or the application's own users from
+//! its own table.
 
 use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use sqlx::{Arguments as _, Encode, Error, FromRow, Type};
+use sqlx::{Arguments as _, Encode, FromRow, Type};
 use tower_keep_core::{Account, UserId};
 
 use crate::dialect::{ArgumentsOf, RowOf, TypeOf};
-use crate::error::Fault;
+use crate::error::Error;
 use crate::row::Columns;
 use crate::statement::{Statement, Statements, login_of};
 use crate::{Dialect, Driver, Names};
 
-/// How users are asked for, and read.
+/// The statements that read users, and how a row becomes a user.
 pub(crate) struct Users<D: Dialect, U> {
     pub(crate) by_id: Statement<D>,
-    pub(crate) by_login: Statement<D>,
+    pub(crate) by_login_name: Statement<D>,
     pub(crate) login: Statement<D>,
-    /// Whether the statement of a login needs the user's id.
+    /// Whether `login` needs the user's id as a parameter.
     pub(crate) guesses: bool,
-    /// Adds an id; false if it can't be one.
-    id: fn(&UserId, &mut ArgumentsOf<D>) -> Result<bool, Error>,
+    /// Adds an id to the arguments. Returns false if the text can't be an id of this type.
+    id: fn(&UserId, &mut ArgumentsOf<D>) -> Result<bool, sqlx::Error>,
     /// The type of the id's column.
     pub(crate) id_type: fn() -> TypeOf<D>,
-    pub(crate) read: fn(&RowOf<D>) -> Result<U, Error>,
+    pub(crate) read: fn(&RowOf<D>) -> Result<U, sqlx::Error>,
 }
 
-fn text_id<D: Dialect>(id: &UserId, arguments: &mut ArgumentsOf<D>) -> Result<bool, Error> {
+fn text_id<D: Dialect>(id: &UserId, arguments: &mut ArgumentsOf<D>) -> Result<bool, sqlx::Error> {
     let is_one = D::takes(id.as_str());
     if is_one {
         D::Database::bind(arguments, id.as_str().into())?;
@@ -35,7 +36,7 @@ fn text_id<D: Dialect>(id: &UserId, arguments: &mut ArgumentsOf<D>) -> Result<bo
     Ok(is_one)
 }
 
-fn typed_id<D: Dialect, I>(id: &UserId, arguments: &mut ArgumentsOf<D>) -> Result<bool, Error>
+fn typed_id<D: Dialect, I>(id: &UserId, arguments: &mut ArgumentsOf<D>) -> Result<bool, sqlx::Error>
 where
     I: FromStr + Display + Type<D::Database> + for<'q> Encode<'q, D::Database>,
 {
@@ -43,18 +44,18 @@ where
         return Ok(false);
     }
     let Some(id) = id.parse::<I>() else { return Ok(false) };
-    arguments.add(id).map_err(Error::Encode)?;
+    arguments.add(id).map_err(sqlx::Error::Encode)?;
     Ok(true)
 }
 
 impl<D: Dialect> Users<D, Account> {
-    /// Those of the ready type.
+    /// Creates the statements for `Account` users.
     pub(crate) fn ready(names: &Names) -> Self {
-        let Statements { account_by_id, account_by_login, login_of_account, .. } =
+        let Statements { account_by_id, account_by_login_name, login_of_account, .. } =
             Statements::new(names);
         Self {
             by_id: account_by_id,
-            by_login: account_by_login,
+            by_login_name: account_by_login_name,
             login: login_of_account,
             guesses: false,
             id: text_id::<D>,
@@ -65,19 +66,19 @@ impl<D: Dialect> Users<D, Account> {
 }
 
 impl<D: Dialect, U> Users<D, U> {
-    /// Those of the application's own table.
-    pub(crate) fn own<I>(by_id: &str, by_login: &str, names: &Names) -> Self
+    /// Creates the statements for users in the application's own table.
+    pub(crate) fn own<I>(by_id: &str, by_login_name: &str, names: &Names) -> Self
     where
         U: for<'r> FromRow<'r, RowOf<D>>,
         I: FromStr + Display + Type<D::Database> + for<'q> Encode<'q, D::Database>,
     {
         let bare = |select: &str| select.trim().trim_end_matches(';').to_owned();
-        let (by_id, by_login) = (bare(by_id), bare(by_login));
+        let (by_id, by_login_name) = (bare(by_id), bare(by_login_name));
         Self {
-            // As yet: what they answer is learned when the store is opened.
+            // This is provisional: the columns are only known once the store has been opened.
             login: login_of(&by_id, &["*".to_owned()], names),
             by_id: Statement::plain(by_id),
-            by_login: Statement::plain(by_login),
+            by_login_name: Statement::plain(by_login_name),
             guesses: true,
             id: typed_id::<D, I>,
             id_type: I::type_info,
@@ -85,13 +86,13 @@ impl<D: Dialect, U> Users<D, U> {
         }
     }
 
-    /// The parameter of an id, if it can be one.
-    pub(crate) fn arguments(&self, id: &UserId) -> Result<Option<ArgumentsOf<D>>, Error> {
+    /// Returns the arguments for an id, or `None` if the text can't be an id of this type.
+    pub(crate) fn arguments(&self, id: &UserId) -> Result<Option<ArgumentsOf<D>>, sqlx::Error> {
         let mut arguments = ArgumentsOf::<D>::default();
         Ok((self.id)(id, &mut arguments)?.then_some(arguments))
     }
 
-    pub(crate) fn user(&self, row: &RowOf<D>) -> Result<Arc<U>, Fault> {
-        (self.read)(row).map(Arc::new).map_err(Fault::of::<D>)
+    pub(crate) fn user(&self, row: &RowOf<D>) -> Result<Arc<U>, Error> {
+        (self.read)(row).map(Arc::new).map_err(Error::of::<D>)
     }
 }

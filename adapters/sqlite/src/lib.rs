@@ -1,29 +1,31 @@
-//! Users and sessions in SQLite, for [tower-keep]: a file beside the server, or memory.
+//! Stores users and server-side sessions in SQLite, for [tower-keep]: in a local file, or in
+//! memory.
 //!
 //! ```
-//! use tower_keep_core::{Account, UserDirectory, UserFinder};
+//! use tower_keep_core::{Account, UserDirectory, UserLookup};
 //! use tower_keep_sqlite::SqliteStore;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_keep_core::StoreError> {
 //! let store = SqliteStore::builder("sqlite::memory:").migrate().build().await?;
 //! store.insert(&Account::new(1, "ada", "$argon2id$…")).await?;
-//! assert!(store.by_login("ada").await?.is_some());
+//! assert!(store.by_login_name("ada").await?.is_some());
 //! # Ok(()) }
 //! ```
 //!
-//! `sqlite:site.db` is a file, which is created if it is missing. It has a write-ahead log, so reads
-//! go on while something is written. One connection writes. It waits for the writes of other
-//! processes, at most for the store's time-out. Each login is durable once its call has returned
+//! `sqlite:site.db` is a file, which is created if it is missing. It has a write-ahead log, so
+//! reads continue during a write. Only one connection writes. It waits for the writes of other
+//! processes, at most for the store's timeout. Each login is durable once its call has returned
 //! (`synchronous = FULL`).
 //!
 //! # The application's own users
 //!
-//! Any type that sqlx can read, by two statements, which are checked when the store is built:
+//! Users can be of any type that sqlx can read from a row. Two statements select them, and `build`
+//! checks both:
 //!
 //! ```
 //! use std::borrow::Cow;
-//! use tower_keep_core::{AuthUser, UserFinder, UserId, UserStore};
+//! use tower_keep_core::{AuthUser, UserLookup, UserId, UserStore};
 //! use tower_keep_sqlite::SqliteStore;
 //!
 //! #[derive(sqlx::FromRow)]
@@ -31,7 +33,7 @@
 //!
 //! impl AuthUser for Member {
 //!     fn id(&self) -> UserId { self.id.into() }
-//!     fn stamp(&self) -> Cow<'_, [u8]> { self.password.as_bytes().into() }
+//!     fn security_stamp(&self) -> Cow<'_, [u8]> { self.password.as_bytes().into() }
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -42,14 +44,14 @@
 //! # sqlx::raw_sql("CREATE TABLE member (id INTEGER PRIMARY KEY, email TEXT UNIQUE, password TEXT);
 //! #     INSERT INTO member VALUES (7, 'ada@example.com', 'hash')").execute(&pool).await?;
 //! let store = SqliteStore::builder(url)
-//!     .migrate() // the tables of sessions
+//!     .migrate() // creates tower-keep's tables
 //!     .with_users::<Member, i64>(
 //!         "SELECT * FROM member WHERE id = ?",
 //!         "SELECT * FROM member WHERE email = ?",
 //!     )
 //!     .build()
 //!     .await?;
-//! let ada = store.by_login("ada@example.com").await?.expect("a member");
+//! let ada = store.by_login_name("ada@example.com").await?.expect("a member");
 //! assert_eq!(store.by_id(&ada.id()).await?.map(|member| member.id), Some(7));
 //! # Ok(()) }
 //! ```
@@ -64,26 +66,27 @@ use sqlx::sqlite::{
     Sqlite, SqliteConnectOptions, SqliteJournalMode, SqliteQueryResult, SqliteSynchronous,
     SqliteTypeInfo,
 };
-use sqlx::{ConnectOptions, Error, TypeInfo as _};
+use sqlx::{ConnectOptions, TypeInfo as _};
 use tower_keep_core::{Account, StoreErrorKind};
 use tower_keep_sql::{Cause, Dialect, Names, Pools, Sample, Settings, SqlStore, SqlStoreBuilder};
 
-/// Users and session records in one SQLite database.
+/// A store of users and session records in one SQLite database.
 ///
-/// [`builder`](SqlStore::builder) takes `sqlite:PATH` or `sqlite::memory:`; a database in memory is
-/// gone with the last handle. With [`builder_on`](SqlStore::builder_on) the pool's own settings count,
-/// and what is said here about the log and the writer is the application's to set.
+/// [`builder`](SqlStore::builder) takes `sqlite:PATH` or `sqlite::memory:`. A database in memory is
+/// gone when its last handle is dropped. With [`builder_on`](SqlStore::builder_on) the pool's own
+/// settings apply: the application sets the write-ahead log and the number of writers itself.
 pub type SqliteStore<U = Account> = SqlStore<SqliteDialect, U>;
 
 /// Opens a [`SqliteStore`].
 pub type SqliteStoreBuilder<U = Account> = SqlStoreBuilder<SqliteDialect, U>;
 
-/// What SQLite does differently.
+/// How SQLite differs from the other databases.
 #[derive(Debug)]
 pub enum SqliteDialect {}
 
-/// How often opening a file that another opens is tried again, and after which pause.
+/// How often opening a file is tried again while another connection opens it.
 const TRIES: u32 = 50;
+/// The pause before each new attempt.
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl Dialect for SqliteDialect {
@@ -111,7 +114,7 @@ impl Dialect for SqliteDialect {
         format!("\"{}\"", name.replace('"', "\"\""))
     }
 
-    /// A column holds what was put into it, so its declared type says what is probable.
+    /// A column can hold values of any type. Its declared type shows only which type is likely.
     fn sample(column: &SqliteTypeInfo) -> Sample {
         let sample = match column.name() {
             "INTEGER" | "BOOLEAN" => "0",
@@ -121,14 +124,14 @@ impl Dialect for SqliteDialect {
             "DATETIME" => "'1970-01-01 00:00:00'",
             "DATE" => "'1970-01-01'",
             "TIME" => "'00:00:00'",
-            // Of no type, or one that depends on the row.
+            // The column has no type, or one that depends on the row.
             _ => return Sample::Unlike(&[]),
         };
         Sample::of(sample)
     }
 
-    /// SQLite has one writer at a time, who writes from the beginning, so that what is read does not
-    /// change.
+    /// SQLite has one writer at a time. A transaction is the writer from its beginning, so what it
+    /// reads does not change.
     fn begin(_user: Option<u16>, _names: &Names, _patience: Duration) -> String {
         "BEGIN IMMEDIATE".to_owned()
     }
@@ -141,7 +144,8 @@ impl Dialect for SqliteDialect {
         "COMMIT".to_owned()
     }
 
-    /// What the result codes mean (<https://sqlite.org/rescode.html>); the low byte is the primary one.
+    /// Maps result codes (<https://sqlite.org/rescode.html>) to causes. The low byte is the primary
+    /// code.
     fn cause(error: &dyn DatabaseError) -> Option<Cause> {
         let kind = match error.code()?.parse::<u32>().ok()? & 0xFF {
             // INTERRUPT.
@@ -169,12 +173,13 @@ impl Dialect for SqliteDialect {
         result.rows_affected()
     }
 
-    async fn open(url: &str, settings: &Settings) -> Result<Pools<Sqlite>, Error> {
+    async fn open(url: &str, settings: &Settings) -> Result<Pools<Sqlite>, sqlx::Error> {
         let options: SqliteConnectOptions = url.parse()?;
         let options = options.busy_timeout(settings.patience());
-        // sqlx gives a database in memory a name of its own, which this process's connections share.
+        // sqlx gives each database in memory its own name, so this process's connections share it.
         if url.contains(":memory:") || url.contains("mode=memory") {
-            // It lives as long as one connection does, and that of a dropped call may be closed.
+            // The database lives as long as it has a connection. The pool may close its only one
+            // after a dropped call, so this one stays open.
             let keeper = options.connect().await?;
             let only = settings.pool().max_connections(1).connect_with(options).await?;
             return Ok(Pools { keeper: Some(Arc::new(Mutex::new(keeper))), ..Pools::one(only) });
@@ -187,7 +192,8 @@ impl Dialect for SqliteDialect {
         let writes = loop {
             let opened = settings.pool().max_connections(1).connect_with(options.clone()).await;
             match opened {
-                // Who switches a new file to the write-ahead log waits for nobody by itself.
+                // SQLite does not wait for other connections when it switches a new file to the
+                // write-ahead log.
                 Err(error) if is_busy(&error) && tries < TRIES => tokio::time::sleep(PAUSE).await,
                 opened => break opened?,
             }
@@ -198,8 +204,8 @@ impl Dialect for SqliteDialect {
     }
 }
 
-/// `SQLITE_BUSY`: another connection writes.
-fn is_busy(error: &Error) -> bool {
+/// Checks for `SQLITE_BUSY`, which means that another connection is writing.
+fn is_busy(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xFF == 5)
 }

@@ -1,11 +1,11 @@
-//! The store contracts, against a file and against memory.
+//! Runs the store contract tests on a file and in memory.
 
 use std::time::Duration;
 
 use tower_keep_sqlite::SqliteStore;
 use tower_keep_testkit::contract;
 
-/// For a call, however busy the disk is.
+/// The timeout of a call, which is long enough for a busy disk.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

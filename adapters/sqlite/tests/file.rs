@@ -1,12 +1,12 @@
-//! What a file does that memory does not: it outlives the process, and can be wrong.
+//! Tests what only a file does: it outlives the process, and it can be missing or invalid.
 
 use std::borrow::Cow;
 use std::path::Path;
 use std::time::Duration;
 
 use tower_keep_core::{
-    Account, AuthUser, NewLogin, SessionStore, StoreError, StoreErrorKind, UserDirectory,
-    UserFinder, UserId, UserStore,
+    Account, AuthUser, NewLogin, SessionStore, StoreError, StoreErrorKind, UserDirectory, UserId,
+    UserLookup, UserStore,
 };
 use tower_keep_sqlite::SqliteStore;
 use tower_keep_testkit::contract::sessions::new_record;
@@ -37,7 +37,7 @@ async fn users_and_sessions_are_there_when_it_is_opened_again() {
 async fn two_stores_on_one_file_see_each_others_writes() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keep.db");
-    // Opened by several at once: the tables are made once.
+    // Several stores open the file at the same time. The tables are created once.
     let open = || {
         let path = path.clone();
         tokio::spawn(async move { open(&path).await })
@@ -68,7 +68,7 @@ async fn a_reader_does_not_wait_for_a_writer() {
     let path = directory.path().join("keep.db");
     let store = open(&path).await.unwrap();
     store.insert(&Account::new(1, "ada", "hash")).await.unwrap();
-    // Somebody else writes, and does not end.
+    // Another connection begins to write and does not finish.
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
     let mut other = sqlx::ConnectOptions::connect(&options).await.unwrap();
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
@@ -105,7 +105,7 @@ impl AuthUser for Member {
         self.id.into()
     }
 
-    fn stamp(&self) -> Cow<'_, [u8]> {
+    fn security_stamp(&self) -> Cow<'_, [u8]> {
         b"".into()
     }
 }
@@ -126,6 +126,6 @@ async fn users_of_ones_own_can_be_in_memory_too() {
         let store = SqliteStore::builder_on(pool.clone()).migrate();
         let store = store.with_users::<Member, i64>(&by_id, &by_email).build().await.unwrap();
         assert!(store.by_id(&7.into()).await.unwrap().is_some());
-        assert!(store.by_login("ada").await.unwrap().is_some());
+        assert!(store.by_login_name("ada").await.unwrap().is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! A release with one migration more, on tables that are in use.
+//! Tests a release with one more migration on tables that are in use.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tower_keep_sqlite::{SqliteDialect, SqliteStore};
 use tower_keep_testkit::contract;
 use tower_keep_testkit::contract::sessions::new_record;
 
-/// SQLite, as a later release could have it.
+/// The dialect of SQLite in a later release.
 enum Later {}
 
 impl Dialect for Later {
@@ -95,7 +95,7 @@ async fn everyone_stays_logged_in_and_the_earlier_release_runs_on() {
     assert_eq!((&*found.record, found.user.as_deref()), (&record, Some(&ada)));
     contract::run_all(|| async { later.clone() }).await;
 
-    // A node of the earlier release goes on, as long as it runs.
+    // A node of the earlier release continues to work as long as it runs.
     let found = earlier.load_login(&record.key, None).await.unwrap().expect("she is logged in");
     assert_eq!(found.user.as_deref(), Some(&ada));
     contract::run_all(|| async { earlier.clone() }).await;

@@ -1,17 +1,17 @@
-//! What the calls of a store make of a record: the rules of [`SessionStore`](crate::SessionStore) that
-//! need no store.
+//! How the calls of a store change a record: the rules of [`SessionStore`](crate::SessionStore)
+//! that need no store.
 //!
-//! A store that reads a record, decides and writes it back, decides by these. One whose database
-//! changes records itself says the same in the database's words.
+//! A store that reads a record, decides and writes it back uses these functions. A store whose
+//! database changes records itself expresses the same rules in the database's own language.
 
 use crate::{
-    EndReason, Ended, MOST_AT_ONCE, Rotation, Seen, SessionKey, SessionLimit, SessionRecord,
+    EndReason, Ended, MOST_AT_ONCE, Rotation, SeenMark, SessionKey, SessionLimit, SessionRecord,
     Timestamp, Touch, WhenFull,
 };
 
 impl Rotation {
-    /// The next generation of this record; `None` if it has another generation than this rotation
-    /// begins from, or has ended.
+    /// Returns the next generation of this record, or `None` if the record has another generation
+    /// than `self.from` or has ended.
     pub fn after(&self, record: &SessionRecord) -> Option<SessionRecord> {
         let is_due = record.generation == self.from && record.ended.is_none();
         is_due.then(|| SessionRecord {
@@ -27,8 +27,9 @@ impl Rotation {
     }
 }
 
-impl Seen {
-    /// The record with this mark; `None` if it has another generation, a mark already, or has ended.
+impl SeenMark {
+    /// Returns the record with this mark, or `None` if the record has another generation, already
+    /// has a mark, or has ended.
     pub fn after(&self, record: &SessionRecord) -> Option<SessionRecord> {
         let is_due = record.generation == self.generation
             && record.ended.is_none()
@@ -38,7 +39,7 @@ impl Seen {
 }
 
 impl Touch {
-    /// The record, used; `None` if that changes nothing, or it has ended.
+    /// Returns the record after this use, or `None` if nothing changes or the record has ended.
     pub fn after(&self, record: &SessionRecord) -> Option<SessionRecord> {
         let after = SessionRecord {
             last_seen: record.last_seen.max(self.at),
@@ -51,14 +52,14 @@ impl Touch {
 }
 
 impl crate::End {
-    /// The record, ended, with the login that takes its place in the same browser; `None` if it has
-    /// ended before.
+    /// Returns the record as ended, or `None` if it had already ended. `successor` is the login
+    /// that replaces it in the same browser.
     pub fn after(
         &self,
         record: &SessionRecord,
         successor: Option<SessionKey>,
     ) -> Option<SessionRecord> {
-        let ended = Ended { at: self.at, reason: self.reason, successor, told: false };
+        let ended = Ended { at: self.at, reason: self.reason, successor, notified: false };
         let after =
             || SessionRecord { expires: self.keep_until, ended: Some(ended), ..record.clone() };
         record.ended.is_none().then(after)
@@ -66,28 +67,31 @@ impl crate::End {
 }
 
 impl SessionRecord {
-    /// Whether it ended for a [replay](EndReason::Replay) of which its user was not told.
-    pub fn is_untold(&self) -> bool {
-        let is_untold = |ended: &Ended| ended.reason == EndReason::Replay && !ended.told;
-        self.ended.as_ref().is_some_and(is_untold)
+    /// Checks whether the session ended because of a [replay](EndReason::Replay) of which its user
+    /// has not been notified.
+    pub fn must_notify(&self) -> bool {
+        let must_notify = |ended: &Ended| ended.reason == EndReason::Replay && !ended.notified;
+        self.ended.as_ref().is_some_and(must_notify)
     }
 
-    /// The record, after its user was [told](Ended::told) of the end; `None` if there is nothing to tell.
-    pub fn told(&self) -> Option<Self> {
-        let ended = self.ended.clone().filter(|_| self.is_untold())?;
-        Some(Self { ended: Some(Ended { told: true, ..ended }), ..self.clone() })
+    /// Returns the record with its end marked as [notified](Ended::notified), or `None` if there is
+    /// nothing to notify the user of.
+    pub fn notified(&self) -> Option<Self> {
+        let ended = self.ended.clone().filter(|_| self.must_notify())?;
+        Some(Self { ended: Some(Ended { notified: true, ..ended }), ..self.clone() })
     }
 }
 
 impl SessionRecord {
-    /// Whether no request has used it since the login, as far as is known: its response may have been
-    /// lost on the way, so nobody may have its cookies.
+    /// Checks whether the session has not been used since the login, as far as the record shows.
+    /// The response to the login may have been lost, so it is possible that no client has the
+    /// cookies.
     pub fn is_unused(&self) -> bool {
         self.generation == 0 && self.seen_at.is_none() && self.last_seen == self.created
     }
 
-    /// The record of a session that was replaced, with the login that stands for it now; `None` if it
-    /// has not ended so, or has this successor already.
+    /// Returns this record of a replaced session with a later login as its new successor. Returns
+    /// `None` if the session was not replaced, or already has this successor.
     pub fn followed_by(&self, successor: SessionKey, keep_until: Timestamp) -> Option<Self> {
         let ended = self.ended.as_ref()?;
         ended.successor.filter(|earlier| *earlier != successor)?;
@@ -96,34 +100,35 @@ impl SessionRecord {
     }
 }
 
-/// How there is room for one more session; see [`SessionLimit::room`].
+/// How to make room for one more session; see [`SessionLimit::room`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Room<R> {
-    /// There is none: the login has to be refused.
+    /// There is no room, so the login has to be refused.
     None,
-    /// There is, once these sessions end; the oldest first.
+    /// There is room once these sessions have ended. The oldest is the first.
     After(Vec<R>),
-    /// There is, once all of the user's sessions end but `stay`, by a new [`Epoch`](crate::Epoch):
-    /// they are too many to end one by one. Some of those that end are in `ended`.
+    /// There is room once a new [`Epoch`](crate::Epoch) has ended all of the user's sessions except
+    /// `stay`, because there are too many to end one by one. `ended` holds some of the sessions
+    /// that end.
     AfterAllBut {
         /// The sessions that don't end.
         stay: Vec<R>,
-        /// Those of the sessions that do which were looked at.
+        /// The sessions that end, as far as they were passed to [`room`](SessionLimit::room).
         ended: Vec<R>,
     },
 }
 
 impl SessionLimit {
-    /// How many of a user's live sessions, the newest by `created` first, a store has to read for
-    /// [`room`](Self::room). It does not depend on how many there are.
+    /// Returns how many of a user's live sessions a store has to read for [`room`](Self::room), the
+    /// newest by `created` first. The number does not depend on how many sessions there are.
     pub fn reads(&self) -> usize {
         self.most.saturating_add(MOST_AT_ONCE)
     }
 
-    /// Decides how there is room for one more session: the plan of a login, for every store.
+    /// Decides how to make room for one more session. Every store uses this to plan a login.
     ///
-    /// `newest` are the user's live sessions in any order, without those that the login replaces: all
-    /// of them, or as many of the newest as [`reads`](Self::reads) says.
+    /// `newest` are the user's live sessions in any order, without those that the login replaces.
+    /// They are either all of these, or the newest, as many as [`reads`](Self::reads) returns.
     pub fn room<R: AsRef<SessionRecord>>(&self, mut newest: Vec<R>) -> Room<R> {
         let is_all = newest.len() < self.reads();
         let surplus = (newest.len() + 1).saturating_sub(self.most);
@@ -149,7 +154,8 @@ impl SessionLimit {
     }
 }
 
-/// The later of two times until which the remember cookie counts, if the login is remembered.
+/// Returns the later of two expiry times of the remember cookie, or `None` if the login is not
+/// remembered.
 fn later(own: Option<Timestamp>, given: Option<Timestamp>) -> Option<Timestamp> {
     own.map(|own| given.map_or(own, |given| own.max(given)))
 }
@@ -213,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_mark_is_made_once_and_on_its_generation() {
-        let mark = |generation| Seen { key: record().key, generation, at: NOW.plus(10) };
+        let mark = |generation| SeenMark { key: record().key, generation, at: NOW.plus(10) };
         let marked = mark(3).after(&record()).unwrap();
         assert_eq!(marked, SessionRecord { seen_at: Some(NOW.plus(10)), ..record() });
         for (mark, record) in
@@ -244,23 +250,23 @@ mod tests {
     }
 
     #[test]
-    fn of_several_ends_the_first_counts_and_a_replay_is_told_once() {
+    fn of_several_ends_the_first_counts_and_a_replay_is_notified_once() {
         let successor = Some(SessionKey::new([2; 32]));
         let replaced = end(EndReason::Replaced).after(&record(), successor).unwrap();
-        let told = replaced.ended.clone().unwrap();
+        let how = replaced.ended.clone().unwrap();
         assert_eq!(
-            (told.at, told.reason, told.successor),
+            (how.at, how.reason, how.successor),
             (NOW.plus(10), EndReason::Replaced, successor)
         );
         assert_eq!(replaced.expires, NOW.plus(20), "kept so long");
         assert_eq!(end(EndReason::LoggedOut).after(&replaced, None), None);
         for silent in [record(), replaced] {
-            assert!(!silent.is_untold() && silent.told().is_none());
+            assert!(!silent.must_notify() && silent.notified().is_none());
         }
         let replay = ended(EndReason::Replay);
-        assert!(replay.is_untold());
-        let told = replay.told().unwrap();
-        assert!(!told.is_untold() && told.told().is_none());
+        assert!(replay.must_notify());
+        let notified = replay.notified().unwrap();
+        assert!(!notified.must_notify() && notified.notified().is_none());
     }
 
     fn used(created: u32) -> Arc<SessionRecord> {

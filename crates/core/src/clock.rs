@@ -1,13 +1,13 @@
-//! Where the time comes from.
+//! The source of the time.
 
 use std::time::SystemTime;
 
-/// Tells the time that decides expiry.
+/// Provides the time that decides expiry.
 ///
-/// The server's clock decides, never the client's `Expires`. Tests put a clock that they can move
-/// in its place: `tower-keep-testkit` has one.
+/// The server's clock decides, never the client's `Expires`. Tests replace it with a clock that
+/// they can move, such as the one in `tower-keep-testkit`.
 pub trait Clock: Send + Sync {
-    /// The time now.
+    /// Returns the current time.
     fn now(&self) -> SystemTime;
 }
 

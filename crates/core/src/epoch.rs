@@ -1,30 +1,30 @@
-//! Ending all sessions of a user by one write.
+//! Ending all sessions of a user with one write.
 //!
-//! A store keeps a number for each user, the *epoch*, and with each record the epoch in which it was
-//! created. Raising the user's number ends every record with a lower one, however many there are. So
-//! the work does not grow with them, and all end at one moment. [`purge`](crate::SessionStore::purge)
-//! removes them later, in batches.
+//! A store keeps a number for each user, the *epoch*, and with each record the epoch in which it
+//! was created. Raising the user's epoch ends every record of a lower epoch, however many there
+//! are. So the work does not grow with the number of records, and all of them end at the same
+//! moment. [`purge`](crate::SessionStore::purge) removes them later, in batches.
 
 use crate::{End, Ended, SessionRecord};
 
-/// A user's epoch, and how the sessions of earlier epochs have ended.
+/// A user's epoch, and how the sessions of earlier epochs ended.
 ///
-/// For stores that read a record, decide in Rust, and write it back. One whose database does that
-/// says the same in the database's words.
+/// This type is for stores that read a record, decide in Rust, and write it back. A store whose
+/// database makes the decision expresses the same rules in the database's own language.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Epoch {
-    /// Rises whenever all of the user's sessions are ended; 0 at first.
+    /// Raised whenever all of the user's sessions are ended; 0 at first.
     pub number: u64,
-    /// How those of earlier epochs have ended; `None` in the first.
+    /// How the sessions of earlier epochs ended; `None` in the first epoch.
     pub end: Option<End>,
 }
 
 impl Epoch {
-    /// The next epoch, which ends all sessions of this one and of earlier ones.
+    /// Returns the next epoch, which ends all sessions of this epoch and of earlier ones.
     ///
-    /// Sessions that ended together before, and were not purged yet, show the later end then. The number
-    /// is at least the time in seconds. So should a store lose a user's epoch, the next one is still
-    /// later than those in which records were created before.
+    /// Sessions that ended together before, and were not purged yet, show the later end from then
+    /// on. The new number is at least the time in seconds. So if a store loses a user's epoch, the
+    /// next one is still later than the epochs in which existing records were created.
     #[must_use]
     pub fn raised(&self, end: &End) -> Self {
         let earlier = self.end.map_or(end.keep_until, |end| end.keep_until);
@@ -33,21 +33,22 @@ impl Epoch {
         Self { number, end: Some(end) }
     }
 
-    /// Whether a record that was created in the epoch `created_in` has ended with its epoch.
+    /// Checks whether a record that was created in the epoch `created_in` has ended with its epoch.
     pub fn is_past(&self, created_in: u64) -> bool {
         created_in < self.number
     }
 
-    /// The record as it is now, if it was created in the epoch `created_in`.
+    /// Returns the record as it is now, if it was created in the epoch `created_in`.
     ///
-    /// Of several ends the first counts: one that has ended by itself stays as it is.
+    /// If a session was ended several times, the first end counts: a record that was ended
+    /// individually stays as it is.
     #[must_use]
     pub fn applied(&self, created_in: u64, record: SessionRecord) -> SessionRecord {
         match self.end {
             Some(End { at, reason, keep_until })
                 if self.is_past(created_in) && record.ended.is_none() =>
             {
-                let ended = Some(Ended { at, reason, successor: None, told: false });
+                let ended = Some(Ended { at, reason, successor: None, notified: false });
                 SessionRecord { ended, expires: keep_until, ..record }
             }
             _ => record,
@@ -63,7 +64,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_secs(1_000);
 
     fn end(after: u32, keep: u32) -> End {
-        End { at: NOW.plus(after), reason: EndReason::Ended, keep_until: NOW.plus(keep) }
+        End { at: NOW.plus(after), reason: EndReason::Revoked, keep_until: NOW.plus(keep) }
     }
 
     fn record() -> SessionRecord {
@@ -93,8 +94,12 @@ mod tests {
         assert_eq!(first.applied(0, record()), record());
         let second = first.raised(&end(10, 20));
         let ended = second.applied(0, record());
-        let expected =
-            Ended { at: NOW.plus(10), reason: EndReason::Ended, successor: None, told: false };
+        let expected = Ended {
+            at: NOW.plus(10),
+            reason: EndReason::Revoked,
+            successor: None,
+            notified: false,
+        };
         assert_eq!((ended.ended, ended.expires), (Some(expected), NOW.plus(20)));
         assert_eq!(second.applied(second.number, record()), record(), "created after it");
         let third = second.raised(&end(15, 18));
@@ -105,7 +110,7 @@ mod tests {
         );
         let (old, new) = (second.number, third.number);
         assert_eq!((third.is_past(old), third.is_past(new)), (true, false));
-        // Two in one second, and one after the earlier ones were lost.
+        // Two ends in the same second, and an end after the store lost the earlier epochs.
         assert!(third.raised(&end(15, 18)).number > new);
         assert!(first.raised(&end(16, 20)).is_past(new));
     }

@@ -1,15 +1,15 @@
-//! How a store fails.
+//! Errors of a store.
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-/// A fault of a store: it could not do what was asked.
+/// The error that a store returns if it could not do what the caller asked.
 ///
-/// For faults alone. That a user does not exist, or that an id can't be one of this store's, is an
-/// answer, not a fault. The type is opaque and cheap to clone. [`kind`](Self::kind) tells a program
-/// what to do about it, `Display` tells people, and [`source`](Error::source) is the driver's own error.
+/// A user who does not exist, or an id that can't be one of this store's, is not an error. The type
+/// is opaque and cheap to clone. Programs decide by [`kind`](Self::kind), `Display` is for people,
+/// and [`source`](Error::source) is the driver's own error.
 ///
 /// ```
 /// use tower_keep_core::{StoreError, StoreErrorKind};
@@ -27,28 +27,28 @@ use std::sync::Arc;
 /// );
 /// ```
 #[derive(Clone)]
-pub struct StoreError(Arc<Fault>);
+pub struct StoreError(Arc<Inner>);
 
-struct Fault {
+struct Inner {
     kind: StoreErrorKind,
     store: Cow<'static, str>,
     message: Option<Cow<'static, str>>,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// What kind of fault it was, and so what helps.
+/// The kind of a [`StoreError`], which tells a program how to handle it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
     /// The store can't be reached or can't serve now. A later try may succeed.
     Unavailable,
-    /// No answer came in time; whether a write took place is not known.
+    /// The store did not respond in time. It is not known whether a write took effect.
     Timeout,
-    /// The write collides with what is stored: an id or a login name that is taken.
+    /// The write conflicts with what is stored: an id or a login name is taken.
     Conflict,
-    /// What is stored can't be read as what it should be.
+    /// The stored data does not have the expected form.
     Corrupt,
-    /// This store can't do what was asked, now or later.
+    /// This store can't do what the caller asked, now or later.
     Unsupported,
 }
 
@@ -71,40 +71,41 @@ impl fmt::Display for StoreErrorKind {
 }
 
 impl StoreError {
-    /// A fault of the named store, such as `"postgres"`.
+    /// Creates an error of the named store, such as `"postgres"`.
     pub fn new(kind: StoreErrorKind, store: impl Into<Cow<'static, str>>) -> Self {
-        Self(Arc::new(Fault { kind, store: store.into(), message: None, source: None }))
+        Self(Arc::new(Inner { kind, store: store.into(), message: None, source: None }))
     }
 
-    /// The same fault, with a text for people: what happened, then what to do about it. `Display`
-    /// prints it.
+    /// Returns the same error with a message for people: what happened, then what to do about it.
+    /// `Display` prints it.
     ///
-    /// It goes to logs, so it must hold no secret: no password of a connection URL, no session id, no
-    /// row of a user.
+    /// The message goes to logs, so it must not contain secrets: no password from a connection URL,
+    /// no session id, no data of a user.
     #[must_use]
     pub fn with_message(self, message: impl Into<Cow<'static, str>>) -> Self {
-        let Fault { kind, store, source, .. } = &*self.0;
+        let Inner { kind, store, source, .. } = &*self.0;
         let (store, source) = (store.clone(), source.clone());
-        Self(Arc::new(Fault { kind: *kind, store, message: Some(message.into()), source }))
+        Self(Arc::new(Inner { kind: *kind, store, message: Some(message.into()), source }))
     }
 
-    /// The same fault, with the driver's error that caused it.
+    /// Returns the same error with the driver's error as its source.
     ///
-    /// It goes to logs, so it must hold no secret, as for [`with_message`](Self::with_message).
+    /// The source goes to logs, so it must not contain secrets, as for
+    /// [`with_message`](Self::with_message).
     #[must_use]
     pub fn with_source(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        let Fault { kind, store, message, .. } = &*self.0;
+        let Inner { kind, store, message, .. } = &*self.0;
         let (store, message) = (store.clone(), message.clone());
         let source = Some(Arc::from(source.into()));
-        Self(Arc::new(Fault { kind: *kind, store, message, source }))
+        Self(Arc::new(Inner { kind: *kind, store, message, source }))
     }
 
-    /// What kind of fault it was.
+    /// Returns the kind of this error.
     pub fn kind(&self) -> StoreErrorKind {
         self.0.kind
     }
 
-    /// The name of the store that failed.
+    /// Returns the name of the store that failed.
     pub fn store(&self) -> &str {
         &self.0.store
     }

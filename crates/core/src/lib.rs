@@ -1,10 +1,13 @@
 //! The contracts between [tower-keep] and the stores that hold its users.
 //!
-//! An adapter depends on this crate alone: there is no tower, no http and no async runtime in it.
-//! Implement [`UserStore`], and the layer can keep your users logged in; implement [`UserFinder`]
-//! too, and sign-in forms find them by login name; [`UserDirectory`], and sign-up forms, changes of
-//! passwords and tools work on any store; [`SessionStore`] and [`LoginStore`], and logins can be
-//! listed and ended from outside their browser.
+//! An adapter needs only this crate, which depends on neither tower nor http nor an async runtime.
+//! [`UserStore`] is all that the layer needs to keep users logged in. An adapter implements more
+//! traits to support more features:
+//!
+//! - [`UserLookup`]: sign-in forms find users by login name.
+//! - [`UserDirectory`]: sign-up forms, password changes and tools work on any store.
+//! - [`SessionStore`] and [`LoginStore`]: logins can be listed and ended from outside their
+//!   browser.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -23,36 +26,36 @@
 //! }
 //! ```
 //!
-//! | look for | in |
+//! | topic | see |
 //! | --- | --- |
-//! | what a user type must tell | [`AuthUser`], [`LoginName`] |
-//! | an id that fits every database | [`UserId`] |
-//! | a ready user type | [`Account`] |
-//! | what a store of users must do | [`UserStore`], [`UserFinder`], [`UserDirectory`] |
-//! | inserting a user unless there is one | [`UserDirectoryExt::insert_if_absent`] |
-//! | changing a stored user | [`UserDirectory::modify`], for stores [`Modified::next`] |
-//! | changing a password | [`PasswordUser`], [`PasswordStore`]; in a table of the application's: [`own_passwords`] |
-//! | what a store of sessions must do | [`SessionStore`]; with users, [`LoginStore`] |
-//! | what a session is | [`SessionRecord`] |
-//! | what a call makes of it | [`Rotation::after`], [`Touch::after`], [`Seen::after`], [`End::after`] |
-//! | which sessions make room for a login | [`SessionLimit::room`], [`SessionRecord::is_unused`], [`MOST_AT_ONCE`] |
-//! | how all of a user's sessions end by one write | [`Epoch`] |
-//! | users here, sessions there | [`Apart`] |
+//! | what a user type must provide | [`AuthUser`], [`LoginName`] |
+//! | a user id that every database can store | [`UserId`] |
+//! | a ready-made user type | [`Account`] |
+//! | what a store of users must implement | [`UserStore`], [`UserLookup`], [`UserDirectory`] |
+//! | inserting a user who may already exist | [`UserDirectoryExt::insert_if_absent`] |
+//! | changing a stored user | [`UserDirectory::modify`]; inside a store, [`Modified::next`] |
+//! | changing a password | [`PasswordUser`], [`PasswordStore`]; in an application's own table, [`own_passwords`] |
+//! | what a store of sessions must implement | [`SessionStore`]; together with users, [`LoginStore`] |
+//! | what a session record holds | [`SessionRecord`] |
+//! | how a call changes a session record | [`Rotation::after`], [`Touch::after`], [`SeenMark::after`], [`End::after`] |
+//! | which sessions end to make room for a login | [`SessionLimit::room`], [`SessionRecord::is_unused`], [`MOST_AT_ONCE`] |
+//! | how all of a user's sessions end with one write | [`Epoch`] |
+//! | users in one store, sessions in another | [`SplitStore`] |
 //! | a closure as a store | [`user_loader`] |
-//! | how a store fails | [`StoreError`], [`StoreErrorKind`] |
-//! | what time it is | [`Clock`] |
+//! | errors of a store | [`StoreError`], [`StoreErrorKind`] |
+//! | the current time | [`Clock`] |
 //!
 //! [tower-keep]: https://crates.io/crates/tower-keep
 
 mod account;
 mod after;
-mod apart;
 mod clock;
 mod epoch;
 mod error;
 mod password;
 mod session;
 mod session_store;
+mod split_store;
 mod store;
 mod timestamp;
 mod user;
@@ -61,8 +64,8 @@ mod user_loader;
 
 pub use account::Account;
 pub use after::Room;
-pub use apart::Apart;
-/// The attribute that the store traits are written with, so that an adapter names one version.
+/// The attribute macro that the store traits use. It is re-exported so that an adapter uses the
+/// same version.
 pub use async_trait::async_trait;
 pub use clock::{Clock, SystemClock};
 pub use epoch::Epoch;
@@ -70,12 +73,13 @@ pub use error::{StoreError, StoreErrorKind};
 pub use password::{
     OwnPasswords, PasswordChange, PasswordStore, PasswordUser, PasswordWrite, own_passwords,
 };
-pub use session::{EndReason, Ended, SessionKey, SessionRecord};
+pub use session::{EndReason, Ended, NotAnEndReason, SessionKey, SessionRecord, UnknownReason};
 pub use session_store::{
-    CLOCK_SKEW, Creation, End, LoginStore, MOST_AT_ONCE, NewLogin, Rotated, Rotation, Seen,
+    CLOCK_SKEW, Creation, End, LoginStore, MOST_AT_ONCE, NewLogin, Rotated, Rotation, SeenMark,
     SessionLimit, SessionStore, StoredLogin, Touch, WhenFull,
 };
-pub use store::{ChangeUser, Modified, UserDirectory, UserDirectoryExt, UserFinder, UserStore};
+pub use split_store::SplitStore;
+pub use store::{ChangeUser, Modified, UserDirectory, UserDirectoryExt, UserLookup, UserStore};
 pub use timestamp::Timestamp;
 pub use user::{AuthUser, LoginName};
 pub use user_id::UserId;

@@ -1,4 +1,4 @@
-//! Password hashes, written so that no other write is lost.
+//! Writing password hashes without losing other writes.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::{AuthUser, Modified, StoreError, StoreErrorKind, UserDirectory, UserI
 ///     fn id(&self) -> UserId {
 ///         self.id.into()
 ///     }
-///     fn stamp(&self) -> Cow<'_, [u8]> {
+///     fn security_stamp(&self) -> Cow<'_, [u8]> {
 ///         self.stamp.to_be_bytes().to_vec().into()
 ///     }
 /// }
@@ -41,20 +41,20 @@ use crate::{AuthUser, Modified, StoreError, StoreErrorKind, UserDirectory, UserI
 /// }
 /// ```
 pub trait PasswordUser: AuthUser {
-    /// The password hash in its text form, such as PHC string format.
+    /// Returns the password hash in its text form, such as PHC string format.
     fn password_hash(&self) -> &str;
 
-    /// This user with the hash of a new password, and a new [stamp](AuthUser::stamp), which ends every
-    /// earlier login.
+    /// Returns this user with the hash of a new password, and with a new
+    /// [security stamp](AuthUser::security_stamp), which ends every earlier login.
     #[must_use]
     fn with_password_hash(&self, hash: String) -> Self
     where
         Self: Sized;
 
-    /// This user with another hash of the *same* password, made with other parameters, and the same
-    /// [stamp](AuthUser::stamp), so that nobody is logged out.
+    /// Returns this user with another hash of the *same* password, made with other parameters. The
+    /// [security stamp](AuthUser::security_stamp) stays the same, so no login ends.
     ///
-    /// Where the stamp is made from the hash, it can't stay the same. Then
+    /// If the security stamp is made from the hash, it can't stay the same. In that case
     /// [`rehash`](PasswordStore::rehash) writes nothing.
     #[must_use]
     fn with_rehash(&self, hash: String) -> Self
@@ -64,69 +64,74 @@ pub trait PasswordUser: AuthUser {
 
 /// Writes password hashes without losing other writes to the user.
 ///
-/// Every [`UserDirectory`] of [`PasswordUser`]s is one. For an application's own table,
-/// [`own_passwords`] makes one from a statement.
+/// Every [`UserDirectory`] of [`PasswordUser`]s implements it. For an application's own table,
+/// [`own_passwords`] creates one from a closure that runs one statement.
 #[async_trait]
 pub trait PasswordStore: UserStore<User: PasswordUser> {
-    /// Stores the hash of a new password, and a new stamp.
+    /// Stores the hash of a new password, and a new security stamp.
     ///
-    /// Writes only if the stored user still has the stamp `seen_stamp`: that of the user whom the
-    /// request found logged in, never one that was loaded again for this call. So a deactivation, an
-    /// administrator's reset or another change of the password in the meantime is never undone. All
-    /// other fields of the stored user stay as they are.
+    /// The call writes only if the stored user still has the security stamp `seen_security_stamp`.
+    /// Pass the stamp of the user whom the request found logged in, never that of a user who was
+    /// loaded again for this call. So a deactivation, an administrator's reset or another change of
+    /// the password in the meantime is never undone. All other fields of the stored user stay as
+    /// they are.
     ///
     /// # Errors
     ///
-    /// Only faults of the store. A stamp that has changed is not an error: it returns
-    /// [`PasswordChange::Stale`].
+    /// Returns an error only if the store fails. A security stamp that has changed is not an error:
+    /// it returns [`PasswordChange::Stale`].
     async fn set_password(
         &self,
         id: &UserId,
-        seen_stamp: &[u8],
+        seen_security_stamp: &[u8],
         hash: &str,
     ) -> Result<PasswordChange<Self::User>, StoreError>;
 
-    /// Stores another hash of the same password, and returns whether it was written.
+    /// Stores another hash of the same password. Returns whether it was written.
     ///
-    /// Writes only if `seen_hash`, against which the password was verified, is still the stored one,
-    /// and if the stamp stays the same. Call it before the user is logged in.
+    /// The call writes only if `seen_hash`, the hash against which the password was verified, is
+    /// still the stored one, and if the security stamp stays the same. Call it before the user is
+    /// logged in.
     ///
     /// # Errors
     ///
-    /// Only faults of the store.
+    /// Returns an error only if the store fails.
     async fn rehash(&self, id: &UserId, seen_hash: &str, hash: &str) -> Result<bool, StoreError>;
 }
 
-/// What became of a new password; see [`PasswordStore::set_password`].
+/// The result of [`PasswordStore::set_password`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PasswordChange<U> {
-    /// The hash is stored, by this call or by an earlier one with exactly this hash.
+    /// The hash is stored, either by this call or by an earlier one with exactly this hash.
     Changed(Arc<U>),
-    /// Nothing was written: the stored user, this one, has another stamp than the caller saw.
+    /// Nothing was written: this is the stored user, whose security stamp is not the one that the
+    /// caller saw.
     Stale(Arc<U>),
     /// Nothing was written: there is no user with this id.
     Missing,
 }
 
-/// Whether the stored user already has the hash, or has to be left alone.
+/// Returns the result if there is nothing to write: the stored user already has the hash, or has
+/// another security stamp.
 fn settled<U: PasswordUser>(
     stored: &Arc<U>,
-    seen_stamp: &[u8],
+    seen_security_stamp: &[u8],
     hash: &str,
 ) -> Option<PasswordChange<U>> {
     if stored.password_hash() == hash {
         return Some(PasswordChange::Changed(Arc::clone(stored)));
     }
-    (*stored.stamp() != *seen_stamp).then(|| PasswordChange::Stale(Arc::clone(stored)))
+    (*stored.security_stamp() != *seen_security_stamp)
+        .then(|| PasswordChange::Stale(Arc::clone(stored)))
 }
 
-/// The user with the rehashed password, if this is allowed.
+/// Returns the user with the new hash of the same password, or `None` if it must not be written.
 fn rehashed<U: PasswordUser>(stored: &U, seen_hash: &str, hash: &str) -> Option<U> {
     if stored.password_hash() != seen_hash || hash == seen_hash {
         return None;
     }
     let after = stored.with_rehash(hash.to_owned());
-    (after.stamp() == stored.stamp()).then_some(after)
+    (after.security_stamp() == stored.security_stamp()).then_some(after)
 }
 
 #[async_trait]
@@ -134,17 +139,18 @@ impl<S: UserDirectory<User: PasswordUser> + ?Sized> PasswordStore for S {
     async fn set_password(
         &self,
         id: &UserId,
-        seen_stamp: &[u8],
+        seen_security_stamp: &[u8],
         hash: &str,
     ) -> Result<PasswordChange<S::User>, StoreError> {
         let mut change = |stored: &S::User| {
-            let is_due = stored.password_hash() != hash && *stored.stamp() == *seen_stamp;
+            let is_due =
+                stored.password_hash() != hash && *stored.security_stamp() == *seen_security_stamp;
             is_due.then(|| stored.with_password_hash(hash.to_owned()))
         };
         Ok(match self.modify(id, &mut change).await? {
             Modified::Changed(user) => PasswordChange::Changed(user),
             Modified::Unchanged(user) => {
-                settled(&user, seen_stamp, hash).unwrap_or(PasswordChange::Stale(user))
+                settled(&user, seen_security_stamp, hash).unwrap_or(PasswordChange::Stale(user))
             }
             Modified::Missing => PasswordChange::Missing,
         })
@@ -160,27 +166,29 @@ impl<S: UserDirectory<User: PasswordUser> + ?Sized> PasswordStore for S {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PasswordWrite {
-    /// Whose password it is.
+    /// The id of the user.
     pub id: UserId,
-    /// The hash that must still be stored, or nothing may be written.
+    /// The hash that must still be stored; otherwise, nothing may be written.
     pub expected: String,
     /// The hash to store.
     pub new: String,
-    /// Whether it is a new password. Where the stamp is a column of its own, it gets a new value
-    /// then, and keeps its value otherwise.
+    /// Whether it is a new password. If the security stamp is a separate column, it gets a new
+    /// value for a new password, and keeps its value otherwise.
     pub is_new_password: bool,
 }
 
-/// How often a write is tried again when another write came first.
+/// How often a write is tried while other writes come first.
 const TRIES: usize = 10;
 
-/// Makes a [`PasswordStore`] of a store whose users are in the application's own table, and a closure
-/// that writes a hash there: one statement, which compares the stored hash with the expected one.
-/// The closure returns whether it has written.
+/// Creates a [`PasswordStore`] from a store whose users are in the application's own table, and a
+/// closure that writes a hash to that table.
 ///
-/// If the stamp is a column of its own, as here, the statement must change it with a new password as
-/// [`with_password_hash`](PasswordUser::with_password_hash) does: otherwise the earlier logins go on.
-/// Bind the id as a value of its column's type.
+/// The closure runs one statement, which compares the stored hash with the expected one. It returns
+/// whether it has written. Bind the id as a value of its column's type.
+///
+/// If the security stamp is a separate column, as in this example, the statement must change it
+/// with a new password, as [`with_password_hash`](PasswordUser::with_password_hash) does. Otherwise
+/// the earlier logins stay valid.
 ///
 /// ```
 /// # #[derive(Clone)] struct Pool;
@@ -206,8 +214,9 @@ const TRIES: usize = 10;
 /// }
 /// ```
 ///
-/// This only writes passwords: the layer and the login form get the store itself, a clone of which
-/// goes in here. A struct can hold it as `Arc<dyn PasswordStore<User = Member>>`; pass `&*passwords` on.
+/// The returned store is only for writing passwords. Pass a clone of the users' store to this
+/// function, and the users' store itself to the layer and the login form. A struct can hold the
+/// returned store as `Arc<dyn PasswordStore<User = Member>>`; pass it on as `&*passwords`.
 pub fn own_passwords<S, W, Fut>(users: S, write: W) -> OwnPasswords<S, W>
 where
     S: UserStore<User: PasswordUser>,
@@ -217,7 +226,7 @@ where
     OwnPasswords { users, write }
 }
 
-/// Users in the application's own table, and how their passwords are written; made by
+/// Users in the application's own table, with a closure that writes their passwords; created by
 /// [`own_passwords`].
 #[derive(Clone)]
 pub struct OwnPasswords<S, W> {
@@ -246,8 +255,8 @@ where
     W: Fn(PasswordWrite) -> Fut + Send + Sync,
     Fut: Future<Output = Result<bool, StoreError>> + Send,
 {
-    /// Writes unless `leave` says what to return instead; again with the user as stored now while
-    /// other writes come first. Returns the user over whom it has written.
+    /// Writes the hash, unless `leave` returns a value to return instead. Tries again with the user
+    /// as stored now while other writes come first. Returns the user as read before the write.
     async fn write<T>(
         &self,
         id: &UserId,
@@ -283,18 +292,18 @@ where
     async fn set_password(
         &self,
         id: &UserId,
-        seen_stamp: &[u8],
+        seen_security_stamp: &[u8],
         hash: &str,
     ) -> Result<PasswordChange<S::User>, StoreError> {
         let written = self.write(id, hash, true, |stored| match stored {
             None => Some(PasswordChange::Missing),
-            Some(stored) => settled(stored, seen_stamp, hash),
+            Some(stored) => settled(stored, seen_security_stamp, hash),
         });
         let before = match written.await? {
             Err(instead) => return Ok(instead),
             Ok(before) => before,
         };
-        // It is done, whatever a fault or a replica says now.
+        // The hash is written, even if this read fails or a replica returns the earlier user.
         let now = self.users.by_id(id).await.ok().flatten();
         let now = now.filter(|user| user.password_hash() == hash);
         let as_written = || before.map(|user| Arc::new(user.with_password_hash(hash.to_owned())));

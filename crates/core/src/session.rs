@@ -2,30 +2,31 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::{Timestamp, UserId};
 
-/// What a session is stored under: the SHA-256 of the session's id.
+/// The key under which a session is stored: the SHA-256 digest of the session's id.
 ///
-/// The id itself is in the cookies alone, so what is stored logs nobody in. The bytes are evenly
-/// distributed, and nobody can choose them.
+/// Only the cookies contain the id itself, so nobody can log in with what is stored. The bytes are
+/// evenly distributed, and nobody can choose them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey([u8; 32]);
 
 impl SessionKey {
-    /// The key of these bytes, as stored.
+    /// Creates a key from the stored bytes.
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes to store.
+    /// Returns the bytes to store.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// Shows nothing of it.
+/// Does not show the bytes.
 impl fmt::Debug for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SessionKey(…)")
@@ -34,47 +35,50 @@ impl fmt::Debug for SessionKey {
 
 /// One login of one user on one device.
 ///
-/// A store keeps all fields as they are and gives none a meaning but those that its
-/// [contract](crate::SessionStore) names. Times come from the layer's clock.
+/// A store keeps all fields as they are. Only the fields that the store's
+/// [contract](crate::SessionStore) names have a meaning for the store. Times come from the layer's
+/// clock.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SessionRecord {
-    /// What it is stored under.
+    /// The key under which the session is stored.
     pub key: SessionKey,
-    /// Whose login it is.
+    /// The user who logged in.
     pub user: UserId,
-    /// How often the cookies of this login were made anew; 0 at first.
+    /// How often the cookies of this login were rotated; 0 at first.
     pub generation: u32,
-    /// When this generation was made; `None` for the first.
+    /// When this generation began; `None` for the first.
     pub rotated_at: Option<Timestamp>,
     /// When the browser first showed that it holds this generation.
     pub seen_at: Option<Timestamp>,
-    /// Random bytes that enter what the remember cookie is checked by.
+    /// Random input for the verifier that the remember cookie is checked against.
     pub salt: [u8; 16],
     /// When the user logged in.
     pub created: Timestamp,
-    /// When the present session began: at the login, or when it was last restored or confirmed.
+    /// When the current session began: at the login, or when the login was last restored or
+    /// confirmed.
     pub session_started: Timestamp,
-    /// When it was last used, kept to the layer's touch interval.
+    /// When the session was last used, accurate to the layer's touch interval.
     pub last_seen: Timestamp,
-    /// Until when the remember cookie counts; `None` for a login that is not remembered.
+    /// Until when the remember cookie is valid; `None` if the login is not remembered.
     pub remember_expires: Option<Timestamp>,
-    /// How long the remember cookie counts from when it is made, in seconds; 0 without one.
+    /// How long a remember cookie is valid after it is issued, in seconds; 0 if there is none.
     pub remember_seconds: u32,
-    /// From then on nothing can bring this session back, and [`CLOCK_SKEW`](crate::CLOCK_SKEW) later it
-    /// may be gone. For an ended one: until when it is to be kept.
+    /// When the session expires. Nothing can restore it from then on, and the record may be removed
+    /// [`CLOCK_SKEW`](crate::CLOCK_SKEW) later. For an ended session: until when the record is
+    /// kept.
     pub expires: Timestamp,
-    /// The device's address at the login, where it was known.
+    /// The device's IP address at the login, if it was known.
     pub address: Option<IpAddr>,
-    /// The device's `User-Agent` at the login, at most 256 bytes; empty where it sent none.
+    /// The device's `User-Agent` at the login, at most 256 bytes; empty if it sent none.
     pub user_agent: Arc<str>,
-    /// How the user proved who they are, in the application's own words, at most 64 bytes.
+    /// How the user authenticated, as named by the application, at most 64 bytes.
     pub method: Arc<str>,
-    /// When and why it was ended; `None` while it lives.
+    /// When and why the session was ended; `None` if it was not.
     pub ended: Option<Ended>,
 }
 
 impl SessionRecord {
-    /// Whether it has neither ended nor expired.
+    /// Checks whether the session has neither ended nor expired.
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.ended.is_none() && now < self.expires
     }
@@ -97,17 +101,18 @@ impl fmt::Debug for SessionRecord {
     }
 }
 
-/// When and why a session was ended. It never lives again.
+/// When and why a session was ended. An ended session never becomes live again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// When.
+    /// When the session ended.
     pub at: Timestamp,
-    /// Why.
+    /// Why the session ended.
     pub reason: EndReason,
-    /// The login that took its place in the same browser.
+    /// The login that replaced the session in the same browser, if any.
     pub successor: Option<SessionKey>,
-    /// The user was told of it, at the next login. Only replays are told.
-    pub told: bool,
+    /// Whether the user was notified of the end, at their next login. Users are notified only of
+    /// replays.
+    pub notified: bool,
 }
 
 /// Why a session was ended.
@@ -116,39 +121,101 @@ pub struct Ended {
 pub enum EndReason {
     /// The user logged out.
     LoggedOut,
-    /// Another login took its place in the same browser.
+    /// Another login replaced it in the same browser.
     Replaced,
     /// The user or an administrator ended it from elsewhere.
-    Ended,
+    Revoked,
     /// The user had as many sessions as the layer allows, and this one was the oldest.
     Limit,
-    /// A copy of its remember cookie was used beside the original.
+    /// A copy of its remember cookie was used in addition to the original.
     Replay,
-    /// It came from another client, and session protection is strong.
+    /// A request came from another client, and session protection is strong.
     Protection,
-    /// The user was not active any more.
+    /// The user was no longer active.
     Inactive,
+    /// The store has a reason that this version does not know, because another node runs a newer
+    /// version. The session has ended, and the layer leaves its cookies to the newer nodes.
+    Unknown(UnknownReason),
 }
+
+/// The word of an [`EndReason`] that this version does not know. A store that writes the record
+/// again writes the same word, so nothing is lost for newer nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UnknownReason {
+    bytes: [u8; LONGEST_REASON],
+    length: u8,
+}
+
+/// The longest word of a reason that any version writes, in bytes.
+const LONGEST_REASON: usize = 16;
+
+impl UnknownReason {
+    /// Returns the word.
+    pub fn as_str(&self) -> &str {
+        // The word was parsed from ASCII letters, so this never fails.
+        std::str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for UnknownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text is not a word that an [`EndReason`] can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAnEndReason;
+
+impl fmt::Display for NotAnEndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the reason of a session's end is not 1 to 16 lower-case letters and underscores",
+        )
+    }
+}
+
+impl std::error::Error for NotAnEndReason {}
 
 impl EndReason {
     const ALL: [(Self, &'static str); 7] = [
         (Self::LoggedOut, "logged_out"),
         (Self::Replaced, "replaced"),
-        (Self::Ended, "ended"),
+        (Self::Revoked, "revoked"),
         (Self::Limit, "limit"),
         (Self::Replay, "replay"),
         (Self::Protection, "protection"),
         (Self::Inactive, "inactive"),
     ];
 
-    /// A word to store: lower case, at most 10 letters and underscores.
-    pub fn as_str(self) -> &'static str {
-        Self::ALL.iter().find(|(reason, _)| *reason == self).map_or("", |(_, word)| word)
+    /// Returns the word to store: at most 10 lowercase letters and underscores. [`FromStr`] parses
+    /// it.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Unknown(word) => word.as_str(),
+            known => {
+                Self::ALL.iter().find(|(reason, _)| reason == known).map_or("", |(_, word)| word)
+            }
+        }
     }
+}
 
-    /// The reason that was stored as this word.
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(_, known)| *known == word).map(|(reason, _)| *reason)
+/// Parses a word that [`as_str`](EndReason::as_str) returned. Any other word comes from a newer
+/// version and is parsed as [`Unknown`](EndReason::Unknown).
+impl FromStr for EndReason {
+    type Err = NotAnEndReason;
+
+    fn from_str(word: &str) -> Result<Self, NotAnEndReason> {
+        if let Some((reason, _)) = Self::ALL.iter().find(|(_, known)| *known == word) {
+            return Ok(*reason);
+        }
+        let is_word = word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        if !is_word || word.is_empty() || word.len() > LONGEST_REASON {
+            return Err(NotAnEndReason);
+        }
+        let mut bytes = [0; LONGEST_REASON];
+        bytes[..word.len()].copy_from_slice(word.as_bytes());
+        Ok(Self::Unknown(UnknownReason { bytes, length: word.len() as u8 }))
     }
 }
 
@@ -166,9 +233,14 @@ mod tests {
     fn every_reason_has_a_word_of_its_own() {
         for (reason, word) in EndReason::ALL {
             assert_eq!(reason.as_str(), word);
-            assert_eq!(EndReason::from_word(word), Some(reason));
+            assert_eq!(word.parse(), Ok(reason));
             assert!(word.len() <= 10);
         }
-        assert_eq!(EndReason::from_word("Replay"), None);
+        let newer: EndReason = "of_a_newer_node".parse().unwrap();
+        assert!(matches!(newer, EndReason::Unknown(_)));
+        assert_eq!((newer.as_str(), newer.to_string()), ("of_a_newer_node", newer.as_str().into()));
+        for bad in ["", "Replay", "1", "two words", "longer_than_all_of_them"] {
+            assert_eq!(bad.parse::<EndReason>(), Err(NotAnEndReason), "{bad}");
+        }
     }
 }

@@ -1,125 +1,150 @@
-//! What a store of session records must do.
+//! The traits that a store of session records implements.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::{
-    Apart, EndReason, SessionKey, SessionRecord, StoreError, Timestamp, UserId, UserStore,
+    EndReason, SessionKey, SessionRecord, SplitStore, StoreError, Timestamp, UserId, UserStore,
 };
 
-/// How far the clocks of servers may differ, in seconds. That long past its
-/// [`expires`](SessionRecord::expires) a record is kept: a layer purges only what expired earlier, and a
-/// store that drops records by itself waits as long.
+/// How far the clocks of servers may differ, in seconds.
+///
+/// A record is kept for this long after it [expires](SessionRecord::expires). A layer purges a
+/// record only when it expired longer ago than this, and a store that drops expired records by
+/// itself must wait for the same time.
 pub const CLOCK_SKEW: u32 = 300;
 
-/// A call that would end, or report, more sessions than this one by one does it otherwise: the work
-/// of a call does not grow with how many sessions a user has.
+/// The most sessions that one call ends or reports one by one.
+///
+/// If a call has more sessions than this to end or to report, it ends them together or leaves the
+/// rest to the next call. So the work of a call does not grow with the number of a user's sessions.
 pub const MOST_AT_ONCE: usize = 100;
 
 /// Keeps session records, so that a login can be ended from outside its browser.
 ///
-/// What every method keeps to:
+/// Every method follows these rules:
 ///
-/// - The caller says what time it is; a store has no clock. Two servers' clocks may differ.
-/// - Only [`create`](Self::create) inserts. All others change or remove what is there, so nothing
-///   brings back a session that was ended or purged.
-/// - An ended session stays ended: `ended`, once set, is never unset, and of several ends the first
-///   counts.
-/// - What a call does to one user's sessions happens at one moment: another call sees all of it or
-///   nothing, and dropping the future leaves all of it or nothing. [`seen`](Self::seen) and
-///   [`touch`](Self::touch) promise that for each session only.
-/// - Errors are faults alone; a key or a user that is unknown or can't be one of this store's is an
-///   answer. After a [`Timeout`](crate::StoreErrorKind::Timeout) it is not known whether the call took
-///   place, and every call but `create` can be repeated.
+/// - The caller passes the current time. A store has no clock, and the clocks of two servers may
+///   differ.
+/// - Only [`create`](Self::create) inserts. All other methods change or remove what is stored, so
+///   nothing brings back a session that was ended or purged.
+/// - An ended session stays ended: once `ended` is set, it is never unset. If a session is ended
+///   several times, the first end counts.
+/// - What a call does to one user's sessions is atomic: another call sees all of it or nothing, and
+///   dropping the future leaves all of it or nothing. For [`seen`](Self::seen) and
+///   [`touch`](Self::touch), this holds only for each single session.
+/// - A method returns an error only if the store fails, except where its docs name another error.
+///   An unknown key or user is not an error, nor is one that can't be this store's.
+/// - After a [`Timeout`](crate::StoreErrorKind::Timeout) it is not known whether the call took
+///   effect. Every call except `create` can be repeated.
 ///
-/// The testkit states each of these as a test.
+/// The testkit has a test for each of these rules.
 #[async_trait]
 pub trait SessionStore: Send + Sync {
-    /// Makes a login one write: inserts the record, ends those that it takes the place of, and
-    /// keeps to the limit. The present moment is `record.created`.
+    /// Writes a login: inserts the record, ends the sessions that the login replaces, and enforces
+    /// the limit, all in one atomic write. The current time is `record.created`.
     ///
-    /// Each session in `replacing` that has not ended ends now for
-    /// [`Replaced`](EndReason::Replaced), with the new key as its successor, and is kept until
-    /// `ended_until`. One that has a successor already stands for that one, and so on: of two
-    /// logins at once in one browser, one remains. From then on it has the new key as its successor,
-    /// and is kept at least until `ended_until`; so however many logins show the same old cookie, one
-    /// session remains. Unknown keys count for nothing.
+    /// **Replaced sessions.** Each session in `replacing` that has not ended is ended with the
+    /// reason [`Replaced`](EndReason::Replaced) and the new key as its successor, and is kept until
+    /// `ended_until`. If a session in `replacing` already has a successor, the successor is ended
+    /// in its place, and so on along the chain. So of two concurrent logins in one browser, one
+    /// remains. The session in `replacing` then gets the new key as its successor, and is kept at
+    /// least until `ended_until`. So one session remains, however many logins send the same old
+    /// cookie. Unknown keys are ignored.
     ///
-    /// With a limit, [`SessionLimit::room`] decides over the user's live sessions, those that are being
-    /// replaced left out. Either the call writes nothing and returns [`Full`](Creation::Full), or the
-    /// sessions that have to make room end now for [`Limit`](EndReason::Limit) and are kept until
-    /// `ended_until`. Of equally old ones any may end. Concurrent logins never exceed the limit.
+    /// **The limit.** [`SessionLimit::room`] decides which of the user's live sessions have to make
+    /// room; sessions that are being replaced don't count. Either the call writes nothing and
+    /// returns [`Full`](Creation::Full), or the sessions that have to make room are ended with the
+    /// reason [`Limit`](EndReason::Limit) and kept until `ended_until`. Of sessions that are
+    /// equally old, any may end. Concurrent logins never exceed the limit.
     ///
-    /// Returns, and marks as [told](crate::Ended::told), the user's sessions that ended for
-    /// [`Replay`](EndReason::Replay) and were not told yet; at most [`MOST_AT_ONCE`] of them, and the
-    /// next login returns more. Each is returned once. All records are returned as they were before
-    /// this call.
+    /// **Replays.** The call returns the user's sessions that ended with the reason
+    /// [`Replay`](EndReason::Replay) and of which the user was not notified yet, and marks them as
+    /// [notified](crate::Ended::notified). It returns at most [`MOST_AT_ONCE`] of them, and the
+    /// next login returns more. Each of them is returned once.
+    ///
+    /// All records are returned as they were before this call.
     ///
     /// # Errors
     ///
-    /// [`Conflict`](crate::StoreErrorKind::Conflict) if the key is taken, also where there is no
-    /// room, and nothing was written; otherwise faults.
+    /// Returns [`Conflict`](crate::StoreErrorKind::Conflict) if the key is taken, even if the user
+    /// is already at the limit. Nothing was written then. Any other error means that the store
+    /// failed.
     async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError>;
 
-    /// The record with this key, ended or not; an expired one may be missing.
+    /// Returns the record with this key, whether it has ended or not, or `Ok(None)` if there is
+    /// none. A record that has expired may be missing.
     ///
     /// # Errors
     ///
-    /// Faults alone.
+    /// Returns an error only if the store fails. An unknown key is not an error.
     async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError>;
 
-    /// Begins the next generation: compare and swap.
+    /// Begins the next generation of a session, by compare-and-swap.
     ///
-    /// Where the record has this key and generation and has not ended: generation + 1; `rotated_at`,
-    /// `session_started` and `last_seen` become `at`, even if that is earlier; `seen_at` becomes none, `remember_expires` the
-    /// later of its own and the given one (if the login is remembered at all), `expires` the later of
-    /// both. Of concurrent calls with one generation exactly one wins. Whether the login may still be
-    /// brought back, the caller has settled.
+    /// If the record with this key has this generation and has not ended, the call
     ///
-    /// `Ok(None)` if there is no such record.
+    /// - adds 1 to `generation`,
+    /// - sets `rotated_at`, `session_started` and `last_seen` to `at`, even if that is earlier than
+    ///   before,
+    /// - sets `seen_at` to `None`,
+    /// - sets `remember_expires` to the later of the stored and the given time, if the login is
+    ///   remembered at all,
+    /// - and sets `expires` to the later of the stored and the given time.
+    ///
+    /// Of concurrent calls with the same generation, exactly one wins. The caller has already
+    /// checked whether the login may still be restored.
+    ///
+    /// Returns `Ok(None)` if there is no record with this key.
     ///
     /// # Errors
     ///
-    /// Faults alone.
+    /// Returns an error only if the store fails. A rotation that loses is not an error.
     async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError>;
 
-    /// Notes that browsers hold a generation: where key and generation fit, the session has not
-    /// ended and `seen_at` is none, it becomes `at`. Repeating it changes nothing.
+    /// Notes that browsers have received the cookies of a generation.
     ///
-    /// Each of the marks is one such change; they need not happen at one moment.
+    /// For each mark, if the record with this key has this generation, has not ended and has no
+    /// `seen_at`, sets `seen_at` to `at`. Repeating a mark changes nothing. Each mark is a change
+    /// of its own; the call as a whole need not be atomic.
     ///
     /// # Errors
     ///
-    /// Faults alone; any of the marks may have been made.
-    async fn seen(&self, marks: &[Seen]) -> Result<(), StoreError>;
+    /// Returns an error only if the store fails. Any of the marks may have been written then.
+    async fn seen(&self, marks: &[SeenMark]) -> Result<(), StoreError>;
 
-    /// Notes that sessions were used: where the key fits and the session has not ended, `last_seen`
-    /// becomes the later of its own and `at`, and so do `expires` and, if the login is remembered
-    /// and one is given, `remember_expires`. Repeating it changes nothing.
+    /// Records that sessions were used.
     ///
-    /// Each of the touches is one such change; they need not happen at one moment.
+    /// For each touch, if the record with this key has not ended, sets `last_seen` to the later of
+    /// its stored value and `at`. It sets `expires` in the same way, and also `remember_expires`,
+    /// if the login is remembered and the touch has one. Repeating a touch changes nothing. Each
+    /// touch is a change of its own; the call as a whole need not be atomic.
     ///
     /// # Errors
     ///
-    /// Faults alone; any of the touches may have been made.
+    /// Returns an error only if the store fails. Any of the touches may have been written then.
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError>;
 
-    /// Ends the sessions with these keys, expired ones too, and answers how many of them
-    /// [lived](SessionRecord::is_live) until now. Each stays, as ended, until `end.keep_until`. Unknown
-    /// and ended ones are left alone.
+    /// Ends the sessions with these keys, including expired ones. Returns how many of them were
+    /// [live](SessionRecord::is_live) before this call.
+    ///
+    /// Each of these sessions is kept as ended until `end.keep_until`. Unknown keys and sessions
+    /// that have already ended are left unchanged.
     ///
     /// # Errors
     ///
-    /// Faults alone.
+    /// Returns an error only if the store fails. An unknown key is not an error.
     async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize, StoreError>;
 
-    /// Ends all of a user's sessions, or all but one: those that are there now, however many, at one
-    /// moment and by a number of writes that does not depend on how many there are. See
-    /// [`Epoch`](crate::Epoch).
+    /// Ends all of a user's sessions, or all except `but`.
     ///
-    /// A session that ended by itself before stays as it is. Of those that ended together, and are
-    /// ended together once more, the later end may show.
+    /// The call ends the sessions that exist now, atomically. The number of writes does not depend
+    /// on how many sessions there are; see [`Epoch`](crate::Epoch).
+    ///
+    /// A session that was ended individually before stays as it is. There is one exception to the
+    /// rule that the first end counts: a session that an earlier `revoke_all` ended may show the
+    /// later end.
     ///
     /// # Errors
     ///
@@ -131,12 +156,12 @@ pub trait SessionStore: Send + Sync {
         end: &End,
     ) -> Result<(), StoreError>;
 
-    /// The user's [live](SessionRecord::is_live) sessions, the last used first, and no more than
-    /// `most`. Those of one second may stand in any order.
+    /// Returns at most `most` of the user's [live](SessionRecord::is_live) sessions, the most
+    /// recently used first. Sessions that were last used in the same second may be in any order.
     ///
     /// # Errors
     ///
-    /// Faults alone.
+    /// Returns an error only if the store fails. An unknown user is not an error.
     async fn list(
         &self,
         user: &UserId,
@@ -144,39 +169,44 @@ pub trait SessionStore: Send + Sync {
         most: usize,
     ) -> Result<Vec<Arc<SessionRecord>>, StoreError>;
 
-    /// Removes records whose `expires` is not later than `before`, ended or not, those too that ended
-    /// together, and no more than `most`; returns how many. It returns 0 only when there are none left
-    /// that nobody else is removing. It never holds up a login for longer than a few milliseconds.
+    /// Removes at most `most` records whose `expires` is not later than `before`. Returns how many
+    /// it removed.
     ///
-    /// A store that drops what has expired by itself, [`CLOCK_SKEW`] later at the earliest, may always
-    /// return 0.
+    /// It makes no difference whether such a session ended individually, together with others, or
+    /// only expired. The call returns 0 only if there are no more such records, except those that
+    /// another call is removing. It must not delay a concurrent login by more than a few
+    /// milliseconds.
+    ///
+    /// A store that drops expired records by itself, no earlier than [`CLOCK_SKEW`] after they
+    /// expired, may always return 0.
     ///
     /// # Errors
     ///
-    /// Faults alone; any of the batch may have been removed.
+    /// Returns an error only if the store fails. Any of the records may have been removed then.
     async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError>;
 }
 
-/// Holds users and session records together, so that an authenticated request is one call.
+/// Keeps users and session records together, so that an authenticated request needs only one call.
 #[async_trait]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` keeps no session records",
-    note = "keep them in another store: `with_sessions_in(records)`, or `Apart(users, records)`"
+    note = "keep them in another store: `with_sessions_in(records)`, or `SplitStore(users, records)`"
 )]
 pub trait LoginStore: UserStore + SessionStore {
-    /// The record with this key, and the user it names as stored now; `None` if there is no such
-    /// record.
+    /// Returns the record with this key, and the user whom it names, as stored now. Returns
+    /// `Ok(None)` if there is no such record.
     ///
-    /// `likely` is the user whom the record most probably names, so that both can be fetched at
-    /// once. Only the record says whose login it is: where they differ, `likely` counts for nothing.
+    /// `user_hint` is the user whom the record most probably names, so that both can be loaded
+    /// concurrently. Only the record says whose login it is: if it names another user, `user_hint`
+    /// is ignored.
     ///
     /// # Errors
     ///
-    /// Faults alone.
+    /// Returns an error only if the store fails. An unknown key or user is not an error.
     async fn load_login(
         &self,
         key: &SessionKey,
-        likely: Option<&UserId>,
+        user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<Self::User>>, StoreError>;
 }
 
@@ -185,7 +215,7 @@ pub trait LoginStore: UserStore + SessionStore {
 pub struct StoredLogin<U> {
     /// The record.
     pub record: Arc<SessionRecord>,
-    /// The user whom the record names; `None` if there is no such user any more.
+    /// The user whom the record names; `None` if that user no longer exists.
     pub user: Option<Arc<U>>,
 }
 
@@ -195,111 +225,112 @@ impl<U> Clone for StoredLogin<U> {
     }
 }
 
-/// A login about to be written; see [`SessionStore::create`].
+/// A new login to write; see [`SessionStore::create`].
 #[derive(Clone, Debug)]
 pub struct NewLogin<'a> {
     /// The new record, which has not ended.
     pub record: &'a SessionRecord,
-    /// The sessions of the same browser that it takes the place of: one, or two where the session
-    /// cookie and the remember cookie were of different logins.
+    /// The sessions of the same browser that this login replaces: usually one, or two if the
+    /// session cookie and the remember cookie belonged to different logins.
     pub replacing: &'a [SessionKey],
-    /// How long the sessions that this login ends are kept.
+    /// Until when the sessions that this login ends are kept.
     pub ended_until: Timestamp,
-    /// How many sessions a user may have.
+    /// How many live sessions the user may have; `None` for any number.
     pub limit: Option<SessionLimit>,
 }
 
-/// How many live sessions a user may have.
+/// The maximum number of a user's live sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLimit {
-    /// That many; at least one.
+    /// The maximum; at least one.
     pub most: usize,
-    /// What happens at one more.
+    /// What happens if a user who is at the limit logs in again.
     pub when_full: WhenFull,
 }
 
-/// What happens when a user with as many sessions as allowed logs in once more.
+/// What happens if a user who is at the limit logs in again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WhenFull {
-    /// The login is refused, unless a session has to make room that was never used since its login:
-    /// its response may have been lost.
+    /// Sessions that were never used since their login end to make room, because the response to
+    /// such a login may have been lost. If that does not make enough room, the login is refused.
     Refuse,
     /// The oldest session ends.
     EndOldest,
 }
 
-/// What became of a new login.
+/// The result of [`SessionStore::create`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Creation {
-    /// It is written. The records are as they were before.
+    /// The login was written. The records are as they were before the call.
     Created {
-        /// The sessions that ended for the limit. If they are more than [`MOST_AT_ONCE`], at least so
-        /// many of them.
+        /// The sessions that ended because of the limit: all of them, or at least [`MOST_AT_ONCE`]
+        /// if there are more.
         ended: Vec<Arc<SessionRecord>>,
-        /// The user's sessions that ended for a replay, of which they don't know yet.
+        /// The user's sessions that ended because of a replay, and of which the user was not
+        /// notified before.
         replays: Vec<Arc<SessionRecord>>,
     },
-    /// Nothing was written: the user has as many sessions as allowed.
+    /// Nothing was written: the user is at the limit.
     Full,
 }
 
 /// The next generation of a session; see [`SessionStore::rotate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotation {
-    /// Which session.
+    /// The key of the session.
     pub key: SessionKey,
-    /// The generation that it must have now.
+    /// The generation that the session must have now.
     pub from: u32,
-    /// When.
+    /// When the session is rotated.
     pub at: Timestamp,
-    /// Until when the remember cookie is to count, if it is to count longer.
+    /// The new expiry of the remember cookie, if it is to be valid for longer.
     pub remember_expires: Option<Timestamp>,
-    /// Until when the session can live on.
+    /// When the session expires if nothing extends it.
     pub expires: Timestamp,
 }
 
-/// What became of a rotation. Either way the record is as it is now.
+/// The result of [`SessionStore::rotate`]. Both variants hold the record as it is after the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rotated {
-    /// The next generation has begun, and this call began it.
+    /// This call began the next generation.
     Won(Arc<SessionRecord>),
-    /// Nothing was changed: another was faster, or the session has ended.
+    /// Nothing was changed: another call was faster, or the session has ended.
     Lost(Arc<SessionRecord>),
 }
 
-/// A browser holds this generation; see [`SessionStore::seen`].
+/// A note that a browser has received the cookies of a generation; see [`SessionStore::seen`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// Which session.
+pub struct SeenMark {
+    /// The key of the session.
     pub key: SessionKey,
-    /// Which generation.
+    /// The generation that the browser holds.
     pub generation: u32,
-    /// When it was seen.
+    /// When the browser showed it.
     pub at: Timestamp,
 }
 
-/// A session was used; see [`SessionStore::touch`].
+/// Records that a session was used; see [`SessionStore::touch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Touch {
-    /// Which session.
+    /// The key of the session.
     pub key: SessionKey,
-    /// When it was used.
+    /// When the session was used.
     pub at: Timestamp,
-    /// Until when the remember cookie is to count, if it is to count longer.
+    /// The new expiry of the remember cookie, if it is to be valid for longer.
     pub remember_expires: Option<Timestamp>,
-    /// Until when the session can live on.
+    /// When the session expires if nothing extends it.
     pub expires: Timestamp,
 }
 
-/// How sessions end.
+/// When and why sessions end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
-    /// When.
+    /// When the sessions end.
     pub at: Timestamp,
-    /// Why.
+    /// Why the sessions end.
     pub reason: EndReason,
-    /// How long the record is kept as ended, so that late requests are answered rightly: it becomes
-    /// the record's `expires`.
+    /// Until when the records are kept as ended, so that late requests get the right response. This
+    /// becomes the records' `expires`.
     pub keep_until: Timestamp,
 }
 
@@ -323,7 +354,7 @@ macro_rules! forward_sessions {
                 forward_sessions!($inner self).rotate(rotation).await
             }
 
-            async fn seen(&self, marks: &[Seen]) -> Result<(), StoreError> {
+            async fn seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
                 forward_sessions!($inner self).seen(marks).await
             }
 
@@ -365,7 +396,7 @@ macro_rules! forward_sessions {
 forward_sessions! {
     [S: SessionStore + ?Sized] Arc<S>: pointer;
     [S: SessionStore + ?Sized] Box<S>: pointer;
-    [A: Send + Sync, B: SessionStore] Apart<A, B>: second;
+    [A: Send + Sync, B: SessionStore] SplitStore<A, B>: second;
 }
 
 macro_rules! forward_logins {
@@ -376,9 +407,9 @@ macro_rules! forward_logins {
             async fn load_login(
                 &self,
                 key: &SessionKey,
-                likely: Option<&UserId>,
+                user_hint: Option<&UserId>,
             ) -> Result<Option<StoredLogin<S::User>>, StoreError> {
-                (**self).load_login(key, likely).await
+                (**self).load_login(key, user_hint).await
             }
         }
     )*};

@@ -1,4 +1,4 @@
-//! What a store of users must do.
+//! The traits that a store of users implements.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -9,77 +9,84 @@ use crate::{AuthUser, StoreError, StoreErrorKind, UserId};
 
 /// Finds the users who are logged in.
 ///
-/// This is all that the layer itself needs. The trait is object-safe and held as
+/// The layer itself needs only this trait. The trait is dyn-compatible: a store is held as
 /// `Arc<dyn UserStore<User = U>>`.
 #[async_trait]
 pub trait UserStore: Send + Sync {
     /// The application's user type.
     type User: AuthUser;
 
-    /// The user with this id.
+    /// Returns the user with this id, or `Ok(None)` if there is none.
     ///
-    /// `Ok(None)` if there is none, and also if the id can't be one of this store's (letters where
-    /// ids are numbers, a NUL where the database takes none). The user is as stored now: a cache in
-    /// front of it delays how soon a deactivation or a new password takes effect, and says by how
-    /// much.
+    /// An id that can't be one of this store's also returns `Ok(None)`: letters where ids are
+    /// numbers, or a NUL where the database does not accept one.
     ///
-    /// Dropping the future leaves the store as it was.
+    /// The returned user is the one stored now. A cache in front of the store delays the effect of
+    /// a deactivation or a new password, and its documentation says by how much.
+    ///
+    /// Dropping the future leaves the store unchanged.
     ///
     /// # Errors
     ///
-    /// Faults alone: the store can't be reached, does not answer in time, or holds what it can't
-    /// read.
+    /// Returns an error only if the store fails: it can't be reached, does not respond in time, or
+    /// holds data that can't be read. An unknown or impossible id is not an error.
     async fn by_id(&self, id: &UserId) -> Result<Option<Arc<Self::User>>, StoreError>;
 }
 
-/// Finds users by login name: for sign-in.
+/// Finds users by login name, for sign-in forms.
 ///
-/// The layer does not need it.
+/// The layer does not need this trait.
 #[async_trait]
-pub trait UserFinder: UserStore {
-    /// The user with this login name.
+pub trait UserLookup: UserStore {
+    /// Returns the user with this login name, or `Ok(None)` if there is none.
     ///
-    /// Which names are the same is the store's to say. A [`UserDirectory`] compares them byte for byte.
+    /// The store decides which login names are equal. A [`UserDirectory`] compares them byte for
+    /// byte.
     ///
     /// # Errors
     ///
-    /// Faults alone; an unknown or impossible name is `Ok(None)`.
-    async fn by_login(&self, login: &str) -> Result<Option<Arc<Self::User>>, StoreError>;
+    /// Returns an error only if the store fails. An unknown or impossible login name is not an
+    /// error: it returns `Ok(None)`.
+    async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<Self::User>>, StoreError>;
 }
 
-/// Keeps users, too: for sign-up and tools.
+/// Inserts, changes and deletes users, for sign-up forms and tools.
 ///
-/// The layer does not need it. A store keeps two things unique, the id and the login name, also
-/// under concurrent writers.
+/// The layer does not need this trait. A store keeps ids and login names unique, even with
+/// concurrent writers.
 #[async_trait]
-pub trait UserDirectory: UserFinder {
-    /// The users with these ids: as many answers as there were ids, in the same order, `None`
-    /// where [`by_id`](UserStore::by_id) would say so. An id may stand more than once.
+pub trait UserDirectory: UserLookup {
+    /// Returns the users with these ids: one entry for each id, in the same order.
+    ///
+    /// An entry is `None` where [`by_id`](UserStore::by_id) would return `Ok(None)`. The same id
+    /// may occur more than once.
     ///
     /// # Errors
     ///
-    /// Faults alone.
+    /// Returns an error only if the store fails. An unknown or impossible id is not an error.
     async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<Self::User>>>, StoreError>;
 
-    /// Adds a user.
+    /// Inserts a user.
     ///
-    /// Of concurrent inserts with one id or one login name exactly one succeeds. Dropping the
-    /// future leaves the whole user or nothing.
+    /// Of concurrent inserts with the same id or the same login name, exactly one succeeds. If the
+    /// future is dropped, the store has inserted either the whole user or nothing.
     ///
     /// # Errors
     ///
-    /// [`Conflict`](crate::StoreErrorKind::Conflict) if the id or the login name is taken, and
-    /// nothing was written; otherwise faults.
+    /// Returns [`Conflict`](crate::StoreErrorKind::Conflict) if the id or the login name is taken.
+    /// Nothing was written then. Any other error means that the store failed.
     async fn insert(&self, user: &Self::User) -> Result<(), StoreError>;
 
-    /// Changes the stored user with this id: reads, calls `change` with what is stored now, and writes
-    /// what it returns, all as one call. No other write is lost in between.
+    /// Changes the stored user with this id.
     ///
-    /// `change` returns the whole user as they should be stored, or `None` to leave them as they
-    /// are. It may be called any number of times, each time with a newer user, so it must depend on
-    /// its argument alone. No lock, transaction or connection is held while it runs. A changed login
-    /// name frees the earlier one. Dropping the future leaves the user as they were or as they
-    /// should be, never a mixture.
+    /// The call reads the user, passes the user as stored now to `change`, and writes the user that
+    /// `change` returns. No other write in the meantime is lost.
+    ///
+    /// `change` returns the whole user as they should be stored, or `None` to leave the user
+    /// unchanged. It may be called any number of times, each time with a newer user, so its result
+    /// must depend only on its argument. No lock, transaction or connection is held while it runs.
+    /// If the login name changes, the earlier one becomes free. If the future is dropped, the user
+    /// is stored either as before or as changed, never as a mixture.
     ///
     /// ```
     /// use tower_keep_core::{Account, Modified, StoreError, UserDirectory, UserId};
@@ -95,50 +102,53 @@ pub trait UserDirectory: UserFinder {
     ///
     /// # Errors
     ///
-    /// - [`Conflict`](crate::StoreErrorKind::Conflict) if the new login name is another user's. Nothing
-    ///   was written.
-    /// - [`Unsupported`](crate::StoreErrorKind::Unsupported) if `change` returned another id. Nothing was
-    ///   written.
-    /// - Otherwise only faults of the store.
+    /// - Returns [`Conflict`](crate::StoreErrorKind::Conflict) if the new login name is another
+    ///   user's. Nothing was written then.
+    /// - Returns [`Unsupported`](crate::StoreErrorKind::Unsupported) if `change` returned a user
+    ///   with another id. Nothing was written then.
+    /// - Any other error means that the store failed.
     async fn modify(
         &self,
         id: &UserId,
         change: &mut ChangeUser<'_, Self::User>,
     ) -> Result<Modified<Self::User>, StoreError>;
 
-    /// Removes the user with this id, and frees the login name; `Ok(false)` if there was none, so
-    /// that it can be repeated safely.
+    /// Deletes the user with this id, and frees the login name. Returns whether there was such a
+    /// user.
     ///
     /// # Errors
     ///
-    /// Faults alone.
+    /// Returns an error only if the store fails. An unknown id is not an error: it returns
+    /// `Ok(false)`, so the call can be repeated safely.
     async fn delete(&self, id: &UserId) -> Result<bool, StoreError>;
 }
 
-/// A change of a user: returns the whole user as they should be stored, or `None` to leave them as
-/// they are. See [`UserDirectory::modify`].
+/// A function that changes a user: it returns the whole user as they should be stored, or `None` to
+/// leave the user unchanged. See [`UserDirectory::modify`].
 pub type ChangeUser<'a, U> = dyn FnMut(&U) -> Option<U> + Send + 'a;
 
-/// What became of a user; see [`UserDirectory::modify`].
+/// The result of [`UserDirectory::modify`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Modified<U> {
-    /// The change returned this user, who is stored now.
+    /// The function returned this user, who is now stored.
     Changed(Arc<U>),
-    /// The change returned `None`; this user is stored.
+    /// The function returned `None`. This is the stored user.
     Unchanged(Arc<U>),
     /// There is no user with this id.
     Missing,
 }
 
 impl<U: AuthUser> Modified<U> {
-    /// For stores: calls the closure of [`modify`](UserDirectory::modify), and says what to do next.
+    /// Calls the function that was passed to [`modify`](UserDirectory::modify), and decides what
+    /// the store does next.
     ///
-    /// `Continue` holds the user to store in place of `stored`, and `Break` what to return instead.
-    /// `store` is the store's name in errors.
+    /// This is a helper for stores. `Continue` holds the user to store in place of `stored`.
+    /// `Break` holds the value that `modify` should return. `store` is the store's name in errors.
     ///
     /// # Errors
     ///
-    /// Returns [`Unsupported`](StoreErrorKind::Unsupported) if `change` returned a user with another id.
+    /// Returns [`Unsupported`](StoreErrorKind::Unsupported) if `change` returned a user with
+    /// another id.
     pub fn next(
         stored: &Arc<U>,
         change: &mut ChangeUser<'_, U>,
@@ -153,12 +163,13 @@ impl<U: AuthUser> Modified<U> {
     }
 }
 
-/// Conveniences over any [`UserDirectory`].
+/// Extension methods for every [`UserDirectory`].
 #[async_trait]
 pub trait UserDirectoryExt: UserDirectory {
-    /// Inserts this user unless the id or the login name is taken; returns whether it was inserted.
+    /// Inserts this user unless the id or the login name is taken. Returns whether the user was
+    /// inserted.
     ///
-    /// For users who have to be there at every start, such as the first administrator:
+    /// Use it for users who have to exist at every start, such as the first administrator:
     ///
     /// ```
     /// use tower_keep_core::{Account, StoreError, UserDirectory, UserDirectoryExt};
@@ -174,7 +185,8 @@ pub trait UserDirectoryExt: UserDirectory {
     ///
     /// # Errors
     ///
-    /// Only faults of the store. A taken id or login name is not an error: it returns `Ok(false)`.
+    /// Returns an error only if the store fails. A taken id or login name is not an error: it
+    /// returns `Ok(false)`.
     async fn insert_if_absent(&self, user: &Self::User) -> Result<bool, StoreError> {
         match self.insert(user).await {
             Ok(()) => Ok(true),
@@ -200,9 +212,9 @@ macro_rules! forward {
 
         #[async_trait]
         #[deny(clippy::missing_trait_methods)]
-        impl<S: UserFinder + ?Sized> UserFinder for $pointer<S> {
-            async fn by_login(&self, login: &str) -> Result<Option<Arc<S::User>>, StoreError> {
-                (**self).by_login(login).await
+        impl<S: UserLookup + ?Sized> UserLookup for $pointer<S> {
+            async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<S::User>>, StoreError> {
+                (**self).by_login_name(login_name).await
             }
         }
 

@@ -1,11 +1,11 @@
-//! Times as session records keep them.
+//! The times that session records hold.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A moment, in whole seconds since 1970, until the year 2106.
+/// A point in time, in whole seconds since 1970, until the year 2106.
 ///
-/// As small as in a cookie. What lies before or beyond is the first or the last moment there is;
-/// nothing here overflows.
+/// It is as small in memory as in a cookie. A time outside of this range becomes the first or the
+/// last point in it. No method overflows.
 ///
 /// ```
 /// use tower_keep_core::Timestamp;
@@ -18,32 +18,33 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Timestamp(u32);
 
 impl Timestamp {
-    /// The last moment there is; stands for "never".
+    /// The last point in time that can be represented. It stands for "never".
     pub const MAX: Self = Self(u32::MAX);
 
-    /// This many seconds after 1970 began (UTC).
+    /// Creates the point in time this many seconds after the start of 1970 (UTC).
     pub const fn from_secs(seconds: u32) -> Self {
         Self(seconds)
     }
 
-    /// The seconds since 1970 began (UTC).
+    /// Returns the seconds since the start of 1970 (UTC).
     pub const fn as_secs(self) -> u32 {
         self.0
     }
 
-    /// This many seconds later.
+    /// Returns the point in time this many seconds later.
     #[must_use]
     pub const fn plus(self, seconds: u32) -> Self {
         Self(self.0.saturating_add(seconds))
     }
 
-    /// This many seconds earlier.
+    /// Returns the point in time this many seconds earlier.
     #[must_use]
     pub const fn minus(self, seconds: u32) -> Self {
         Self(self.0.saturating_sub(seconds))
     }
 
-    /// The seconds that have passed since an earlier moment; 0 if it is a later one.
+    /// Returns the seconds that have passed since `earlier`, or 0 if `earlier` is later than
+    /// `self`.
     pub const fn since(self, earlier: Self) -> u32 {
         self.0.saturating_sub(earlier.0)
     }

@@ -1,4 +1,4 @@
-//! What a user type must tell.
+//! What a user type must provide.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,8 @@ use crate::UserId;
 
 /// A user who can be logged in.
 ///
-/// Implement it for the application's own user type; [`Account`](crate::Account) is a ready one.
+/// Implement it for the application's own user type, or use the ready-made
+/// [`Account`](crate::Account).
 ///
 /// ```
 /// use std::borrow::Cow;
@@ -25,19 +26,20 @@ use crate::UserId;
 ///     fn is_active(&self) -> bool {
 ///         !self.banned
 ///     }
-///     fn stamp(&self) -> Cow<'_, [u8]> {
-///         // A new password makes a new hash, and ends every earlier login.
+///     fn security_stamp(&self) -> Cow<'_, [u8]> {
+///         // A new password has a new hash, which ends every earlier login.
 ///         Cow::Borrowed(self.password_hash.as_bytes())
 ///     }
 /// }
 /// ```
 pub trait AuthUser: Send + Sync + 'static {
-    /// The id under which [`UserStore::by_id`](crate::UserStore::by_id) finds this user again.
+    /// Returns the id with which [`UserStore::by_id`](crate::UserStore::by_id) finds this user
+    /// again.
     ///
-    /// It never changes and is never given to another user.
+    /// The id never changes and is never given to another user.
     fn id(&self) -> UserId;
 
-    /// Whether this user may be logged in.
+    /// Returns whether this user may be logged in.
     ///
     /// An inactive user can't log in, and one who becomes inactive is logged out at the next
     /// request.
@@ -45,20 +47,21 @@ pub trait AuthUser: Send + Sync + 'static {
         true
     }
 
-    /// Bytes that change when every earlier login of this user should end: the password hash, or a
-    /// security stamp of its own.
+    /// Returns bytes that change when every earlier login of this user should end: the password
+    /// hash, or a separate security stamp.
     ///
-    /// A keyed digest of them is bound into each cookie; the bytes themselves never leave the
-    /// process. There is no default, because an application without such bytes should say so:
-    /// `Cow::Borrowed(b"")`.
-    fn stamp(&self) -> Cow<'_, [u8]>;
+    /// A keyed digest of these bytes is bound into each cookie. The bytes themselves never leave
+    /// the process. There is no default implementation, because an application without such bytes
+    /// should say so explicitly, with `Cow::Borrowed(b"")`.
+    fn security_stamp(&self) -> Cow<'_, [u8]>;
 }
 
-/// A user who has a name to log in with.
+/// A user who has a login name.
 ///
-/// [`UserFinder::by_login`](crate::UserFinder::by_login) looks it up byte for byte: an
-/// application whose names ignore case or Unicode form stores and asks for the folded name.
+/// [`UserLookup::by_login_name`](crate::UserLookup::by_login_name) compares login names byte for
+/// byte. An application whose login names ignore case or Unicode form stores the folded name, and
+/// looks up the folded name.
 pub trait LoginName: AuthUser {
-    /// The name, e-mail address or number that the user types into the sign-in form.
+    /// Returns the name, email address or number that the user types into the sign-in form.
     fn login_name(&self) -> &str;
 }

@@ -1,4 +1,4 @@
-//! An id that fits every database.
+//! A user id that every database can store.
 
 use std::cmp::Ordering;
 use std::fmt::{self, Display, Write};
@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 /// A user's id: opaque text, compared byte for byte.
 ///
-/// Ids of up to 38 bytes (numbers, UUIDs, most names) are kept inline, and neither making nor
-/// cloning one allocates. A store whose ids are numbers or UUIDs reads them back with
+/// Ids of up to 38 bytes (numbers, UUIDs, most names) are stored inline, so creating or cloning one
+/// does not allocate. A store whose ids are numbers or UUIDs converts them back with
 /// [`parse`](Self::parse).
 ///
 /// ```
@@ -17,13 +17,13 @@ use std::sync::Arc;
 ///
 /// assert_eq!(UserId::from(7).as_str(), "7");
 /// assert_eq!(UserId::from("7").parse::<i64>(), Some(7));
-/// assert_eq!(UserId::from("007").parse::<i64>(), None); // not how 7 is written
+/// assert_eq!(UserId::from("007").parse::<i64>(), None); // not the canonical form of 7
 /// assert_eq!(UserId::from("佐藤").as_str(), "佐藤");
 /// ```
 #[derive(Clone)]
 pub struct UserId(Repr);
 
-/// A UUID is 36 bytes; 38 fill the size that the shared form and the tag take anyway.
+/// A UUID has 36 bytes. With 38 bytes, `Repr` is no larger than with 36.
 const INLINE: usize = 38;
 
 #[derive(Clone)]
@@ -33,19 +33,19 @@ enum Repr {
 }
 
 impl UserId {
-    /// The id as its `Display` writes it, such as a UUID.
+    /// Creates an id from the text that `Display` writes, for example that of a UUID.
     pub fn display(id: impl Display) -> Self {
         let mut text = Text(Self::from(""));
-        // Writing to memory can't fail, and a `Display` that claims to fail has written what it
-        // could.
+        // Writing to memory can't fail. If a `Display` returns an error, what it wrote before is
+        // kept.
         let _ = write!(text, "{id}");
         text.0
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            // Always valid: the bytes were copied from a `str`.
+            // The bytes were copied from a `str`, so they are always valid.
             Repr::Inline { len, bytes } => {
                 std::str::from_utf8(&bytes[..usize::from(*len)]).unwrap_or_default()
             }
@@ -53,7 +53,7 @@ impl UserId {
         }
     }
 
-    /// The id as the bytes of its text.
+    /// Returns the bytes of the id's text.
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
             Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
@@ -61,11 +61,12 @@ impl UserId {
         }
     }
 
-    /// The id as the type that a store keeps its ids in; `None` if it can't be one of those.
+    /// Parses the id as `T`, the type of the ids in a store. Returns `None` if it can't be such an
+    /// id.
     ///
-    /// Only the canonical text is taken, the one that `T` itself writes: `"007"`, `"+7"` and
-    /// `" 7"` are not the number 7. Otherwise one user would have several ids, and what is kept by
-    /// id (a ban, a rate limit) could be walked around.
+    /// Only the canonical text is accepted, which is the text that `T` itself writes. `"007"`,
+    /// `"+7"` and `" 7"` are not the number 7. Otherwise one user would have several ids, and a ban
+    /// or a rate limit that is kept by id could be bypassed.
     pub fn parse<T: FromStr + Display>(&self) -> Option<T> {
         let value: T = self.as_str().parse().ok()?;
         let mut rest = Remaining(self.as_str());
@@ -73,7 +74,7 @@ impl UserId {
     }
 }
 
-/// Collects text into an id, inline for as long as it fits.
+/// Collects text into an id, inline as long as it fits.
 struct Text(UserId);
 
 impl Write for Text {
@@ -91,7 +92,7 @@ impl Write for Text {
     }
 }
 
-/// Takes what is written off the front of the expected text, and fails where they differ.
+/// Removes what is written from the front of the expected text, and fails where the two differ.
 struct Remaining<'a>(&'a str);
 
 impl Write for Remaining<'_> {
@@ -164,7 +165,7 @@ impl Ord for UserId {
     }
 }
 
-/// As its text would: its bytes, and one that no text has.
+/// Hashes like the id's text: its bytes, then a byte that no text contains.
 impl Hash for UserId {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write(self.as_bytes());
@@ -172,7 +173,7 @@ impl Hash for UserId {
     }
 }
 
-/// Hashes and compares as its text does, so that a map of ids can be asked with a `&str`.
+/// Hashes and compares like the id's text, so that a map of ids can be queried with a `&str`.
 impl std::borrow::Borrow<str> for UserId {
     fn borrow(&self) -> &str {
         self.as_str()

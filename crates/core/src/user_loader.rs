@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::{AuthUser, StoreError, UserId, UserStore};
 
-/// Makes a [`UserStore`] of a closure that finds a user by id.
+/// Creates a [`UserStore`] from a closure that finds a user by id.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::{AuthUser, StoreError, UserId, UserStore};
 /// let store = user_loader(move |id: UserId| {
 ///     let pool = pool.clone();
 ///     async move {
-///         // What can't be an id of this table is nobody's.
+///         // Text that is not a number can't be an id in this table.
 ///         let Some(id) = id.parse::<i64>() else { return Ok(None) };
 ///         let found = pool.find(id).await;
 ///         let found = found.map_err(|error| {
@@ -40,10 +40,10 @@ where
     UserLoader(load)
 }
 
-/// A closure as a store; made by [`user_loader`].
+/// A closure as a store; created by [`user_loader`].
 ///
-/// A type of its own, because implementing [`UserStore`] for every closure would collide with
-/// forwarding for `Box` and `Arc`.
+/// This is a separate type, because an implementation of [`UserStore`] for every closure would
+/// conflict with the implementations for `Box` and `Arc`.
 #[derive(Clone)]
 pub struct UserLoader<F>(F);
 

@@ -1,4 +1,4 @@
-//! Who is at the other end: the client's address, and what session protection compares.
+//! The client: its address, and what session protection compares.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -6,14 +6,15 @@ use http::header::HeaderName;
 use http::{Extensions, HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
-/// The address at the other end of the connection, as a request's extension. Behind proxies that is
-/// the last proxy's; who is behind it is found out from there, if the layer trusts it.
+/// The address of the connection's peer, as an extension of the request. Behind proxies, the peer
+/// is the last proxy. If the layer trusts that proxy, it finds the client's address from there.
 ///
-/// With axum, serve with `into_make_service_with_connect_info::<SocketAddr>()` (and this crate's
-/// feature `axum`) and leave this alone. Elsewhere insert it where the connection is accepted:
+/// With axum, serve with `into_make_service_with_connect_info::<SocketAddr>()` and enable this
+/// crate's feature `axum`; this extension is then not needed. With other servers, insert it where
+/// the connection is accepted:
 ///
 /// ```
-/// use tower_keep::ClientAddr;
+/// use tower_keep::client::ClientAddr;
 ///
 /// # let peer: std::net::SocketAddr = "192.0.2.1:50000".parse().unwrap();
 /// let mut request = http::Request::new(());
@@ -22,41 +23,42 @@ use ipnet::IpNet;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddr(pub IpAddr);
 
-/// What happens to a session whose client is no longer the one that logged in.
+/// What happens to a session that is used by a different client than at the login.
 ///
-/// A copied cookie usually comes back from another address and another browser. The client is
-/// known by a keyed digest in the cookie; see [`ClientMatch`] for what goes into it.
+/// A copied cookie usually comes from another address and another browser. The cookie holds a keyed
+/// digest of the client; see [`ClientMatch`] for what goes into it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SessionProtection {
-    /// Nothing.
+    /// Nothing happens.
     None,
-    /// The login stays but is no longer fresh. The default, as in Flask-Login: people change
-    /// networks all day long, and only what needs a fresh login asks them again.
+    /// The login stays but is no longer fresh. This is the default, as in Flask-Login: users change
+    /// networks all day long, and only pages that need a fresh login ask them to confirm it.
     #[default]
     Basic,
-    /// The session and its remember cookie end. For a [persistent] session it is the same as
+    /// The session and its remember cookie end. For a [persistent] session this is the same as
     /// `Basic`, as in Flask-Login.
     ///
     /// [persistent]: crate::LoginLayerBuilder::with_persistent_session
     Strong,
 }
 
-/// When two requests count as from the same client.
+/// When two requests count as requests of the same client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientMatch {
-    /// The same address and the same `User-Agent`, byte for byte. The default, as in Flask-Login.
+    /// The address and the `User-Agent` are the same, byte for byte. This is the default, as in
+    /// Flask-Login.
     #[default]
     Exact,
-    /// The same network (/24 of IPv4, /64 of IPv6) and the same `User-Agent` but for its version
-    /// numbers, so that an update of the browser or a new lease does not count.
+    /// The network (/24 for IPv4, /64 for IPv6) and the `User-Agent` without its version numbers
+    /// are the same. So an update of the browser or a new address lease does not count as a change.
     Tolerant,
 }
 
 /// Finds the client's address behind reverse proxies.
 ///
-/// `X-Forwarded-For` counts only when the connection comes from one of these networks, and is read
-/// from its end: the last address that is not itself a trusted proxy's is the client's. What a
-/// client writes into the header itself stands before that and has no effect.
+/// `X-Forwarded-For` counts only if the connection comes from one of these networks. It is read
+/// from its end: the last address that does not belong to a trusted proxy is the client's. Whatever
+/// a client writes into the header comes before that address and has no effect.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TrustedProxies(pub(crate) Vec<IpNet>);
 
@@ -67,7 +69,7 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// The client's address, given the connection's.
+    /// Returns the client's address, given the address of the connection's peer.
     pub(crate) fn client(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
         let mut client = peer.map(|peer| peer.to_canonical())?;
         if !self.trusts(client) {
@@ -75,7 +77,8 @@ impl TrustedProxies {
         }
         for field in headers.get_all(X_FORWARDED_FOR).iter().rev() {
             for entry in field.to_str().unwrap_or_default().rsplit(',') {
-                // What is no address ends the walk: whoever wrote it can't be trusted further.
+                // An entry that is not an address ends the search: the proxy that wrote it can't be
+                // trusted further.
                 let Some(address) = forwarded_address(entry) else { return Some(client) };
                 client = address;
                 if !self.trusts(client) {
@@ -87,7 +90,7 @@ impl TrustedProxies {
     }
 }
 
-/// An address as proxies write it: bare, with a port, or in brackets.
+/// Parses an address as proxies write it: bare, with a port, or in brackets.
 fn forwarded_address(entry: &str) -> Option<IpAddr> {
     let entry = entry.trim();
     let bare = || entry.parse::<IpAddr>().ok();
@@ -99,7 +102,7 @@ fn forwarded_address(entry: &str) -> Option<IpAddr> {
     bare().or_else(with_port).or_else(bracketed).map(|address| address.to_canonical())
 }
 
-/// The address of the connection, as whoever accepted it has noted it.
+/// Returns the address of the connection's peer, as the server has inserted it.
 pub(crate) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     if let Some(ClientAddr(address)) = extensions.get() {
         return Some(*address);
@@ -111,10 +114,10 @@ pub(crate) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     None
 }
 
-/// What a client is known by: hand the parts of it to the closure.
+/// Calls the closure with what identifies a client, in parts.
 ///
-/// Sixteen bytes of the address and one that says whether it is known, so that the address and the
-/// user agent can't run into each other; then the user agent.
+/// The parts are sixteen bytes of the address, one byte that says whether the address is known, and
+/// the user agent. The fixed lengths keep bytes from moving between the address and the user agent.
 pub(crate) fn identify<T>(
     matching: ClientMatch,
     address: Option<IpAddr>,
@@ -139,7 +142,7 @@ pub(crate) fn identify<T>(
     }
 }
 
-/// The low bits of an address that a tolerant match leaves out.
+/// Returns the low bits of an address that a tolerant match ignores.
 fn mask(matching: ClientMatch, bits: u32) -> u128 {
     match matching {
         ClientMatch::Exact => 0,

@@ -1,14 +1,15 @@
-//! A device in a few words.
+//! Describes a device in a few words.
 
-use crate::notice::cut;
+use crate::flash::cut;
 
 /// The longest part of an unknown `User-Agent` that is shown, in bytes.
 const LONGEST: usize = 40;
 
-/// Browser and system, as far as the `User-Agent` tells.
+/// Returns the browser and the system, as far as the `User-Agent` names them.
 ///
-/// Only for people to recognize their own devices by, so the common ones are enough. Browsers claim
-/// to be each other; the telling word of each stands before the words that it borrows.
+/// Users only need them to recognize their own devices, so the common ones are enough. The
+/// `User-Agent` of one browser contains the names of others, so each browser's own word comes
+/// before the words that it borrows.
 pub(crate) fn device_of(user_agent: &str) -> String {
     const BROWSERS: [(&str, &str); 10] = [
         ("Edg", "Edge"),

@@ -5,77 +5,80 @@ use std::sync::Arc;
 
 use tower_keep_core::{AuthUser, EndReason, SessionRecord};
 
-/// What happened to a login; Flask-Login's signals.
+/// What happened to a login. Events correspond to Flask-Login's signals.
 ///
-/// Listeners are added with [`LoginLayerBuilder::add_listener`] and called in that order, on the
-/// task of the request, right when it happens. They must not block; send what takes time into a
-/// channel. `tracing` says the same at debug level, without the user.
+/// Add listeners with [`LoginLayerBuilder::add_listener`]. They are called in the order in which
+/// they were added, on the request's task, as soon as something happens. They must not block: send
+/// work that takes time to a channel. `tracing` logs the same events at debug level, without the
+/// user.
 ///
 /// [`LoginLayerBuilder::add_listener`]: crate::LoginLayerBuilder::add_listener
 #[non_exhaustive]
 pub enum Event<U> {
-    /// A request has asked who is logged in (`user_accessed`): once, unless who asked was dropped
-    /// before the answer came and another asked again.
+    /// A request has asked who is logged in (`user_accessed`). This is raised once per request. It
+    /// is raised again if the caller's future was dropped before it resolved and another caller
+    /// asks.
     Accessed,
-    /// Somebody has logged in (`user_logged_in`).
+    /// A user has logged in (`user_logged_in`).
     LoggedIn {
-        /// Who.
+        /// The user.
         user: Arc<U>,
     },
-    /// Somebody has logged out (`user_logged_out`). Not raised when nobody was logged in.
+    /// A user has logged out (`user_logged_out`). This is not raised if no user was logged in.
     LoggedOut {
-        /// Who.
+        /// The user.
         user: Arc<U>,
     },
-    /// The remember cookie has brought somebody back (`user_loaded_from_cookie`).
+    /// The remember cookie has restored a user's login (`user_loaded_from_cookie`).
     Restored {
-        /// Who.
+        /// The user.
         user: Arc<U>,
     },
-    /// A request loader has found somebody (`user_loaded_from_request`).
+    /// A request loader has found a user (`user_loaded_from_request`).
     LoadedFromRequest {
-        /// Who.
+        /// The user.
         user: Arc<U>,
     },
-    /// Somebody has proved again who they are (`user_login_confirmed`).
+    /// A user has proved again who they are (`user_login_confirmed`).
     Confirmed {
-        /// Who.
+        /// The user.
         user: Arc<U>,
     },
-    /// A guard has turned away somebody who isn't logged in (`user_unauthorized`).
+    /// A guard has rejected a request without a logged-in user (`user_unauthorized`).
     Unauthorized,
-    /// A guard has turned away somebody whose login isn't fresh enough (`user_needs_refresh`).
+    /// A guard has rejected a user whose login is not fresh enough (`user_needs_refresh`).
     NeedsRefresh {
-        /// Who.
+        /// The user.
         user: Arc<U>,
     },
-    /// A guard has turned away somebody who is logged in but not allowed in.
+    /// A guard has rejected a user who is logged in but not allowed.
     Forbidden {
-        /// Who; nobody, where a guard demands that nobody is logged in.
+        /// The user; `None` if a negated guard has rejected a request without a logged-in user.
         user: Option<Arc<U>>,
     },
-    /// A session came from another client than the one that logged in (`session_protected`).
+    /// A session was used by a different client than at the login (`session_protected`).
     SessionProtected,
-    /// A session was ended for a reason that its user may not know: a
-    /// [replay](EndReason::Replay), a [limit](EndReason::Limit), strong
-    /// [protection](EndReason::Protection), a [deactivation](EndReason::Inactive). Raised once.
+    /// A session was ended for a reason that its user may not know: a [replay](EndReason::Replay),
+    /// a [limit](EndReason::Limit), strong [protection](EndReason::Protection), a
+    /// [deactivation](EndReason::Inactive). This is raised once.
     ///
-    /// After a replay somebody may hold a copy of the cookie; the browser may also have been set back
-    /// to an earlier state, by restoring its profile from a backup, say.
+    /// After a replay, an attacker may hold a copy of the cookie. It is also possible that the
+    /// browser was set back to an earlier state, for example by restoring its profile from a
+    /// backup.
     SessionEnded {
-        /// The record, as it was before.
+        /// The record as it was before the end.
         record: Arc<SessionRecord>,
-        /// Why.
+        /// The reason.
         reason: EndReason,
     },
-    /// A remember cookie with a genuine seal does not fit its record. It counted as absent. Whoever
-    /// made it has the key, or the store holds another record's salt.
+    /// A remember cookie with a valid seal does not fit its record. It counted as absent. Either
+    /// the author of the cookie has the key, or the store holds another record's salt.
     WrongVerifier {
         /// The record.
         record: Arc<SessionRecord>,
     },
-    /// A remember cookie is ahead of its record, so the store has been set back: to a backup, or by a
-    /// fail-over that lost writes. It counted as absent.
+    /// A remember cookie is of a later generation than its record, so the store has been set back:
+    /// to a backup, or by a failover that lost writes. The cookie counted as absent.
     StoreRolledBack {
         /// The record.
         record: Arc<SessionRecord>,
@@ -83,7 +86,7 @@ pub enum Event<U> {
 }
 
 impl<U> Event<U> {
-    /// The event's name, in lower case with underscores: a word for logs and counters.
+    /// Returns the event's name, in lower case with underscores, for logs and counters.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Accessed => "accessed",
@@ -102,7 +105,8 @@ impl<U> Event<U> {
         }
     }
 
-    /// The record that it is about, where there is one; it names the user.
+    /// Returns the session record that the event is about, if there is one. The record names the
+    /// user.
     pub fn record(&self) -> Option<&Arc<SessionRecord>> {
         match self {
             Self::SessionEnded { record, .. }
@@ -112,7 +116,7 @@ impl<U> Event<U> {
         }
     }
 
-    /// The user whom it is about, where the user is at hand.
+    /// Returns the user whom the event is about, if the user was loaded.
     pub fn user(&self) -> Option<&Arc<U>> {
         match self {
             Self::Accessed
@@ -143,5 +147,5 @@ impl<U: AuthUser> fmt::Debug for Event<U> {
     }
 }
 
-/// Called with every event.
+/// A closure that is called with every event.
 pub(crate) type Listener<U> = Arc<dyn Fn(&Event<U>) + Send + Sync>;

@@ -1,36 +1,41 @@
 //! Extractors for axum.
 //!
-//! [`Login`] itself is one; it never refuses anybody. [`CurrentUser`] and [`FreshUser`] refuse as
-//! the layer's guards do.
+//! [`AuthSession`] is itself an extractor: it accepts requests whether or not a user is logged in.
+//! [`CurrentUser`] and [`FreshUser`] reject requests as the layer's guards do.
 
 use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use bytes::Bytes;
 use http::request::Parts;
 use tower_keep_core::AuthUser;
 
-use crate::guard::{Answers, Requirement, answer_fault, missing_layer, refuse};
+use crate::guard::{Rejection, Requirement, Responses, error_response, missing_layer, refuse};
 use crate::login::original_uri;
-use crate::{Fault, LogInError, Login, Rejection};
+use crate::target::LocalTarget;
+use crate::{AuthError, AuthSession, LoginError};
 
-/// The user who is logged in. Anybody else is answered as by
-/// [`require_login`](crate::LoginLayer::require_login); take an `Option` of it to let them in too.
+/// The user who is logged in.
 ///
-/// Where layers of several areas are around a handler, this and [`Login`] are the innermost one's;
-/// [`LoginLayer::login`](crate::LoginLayer::login) finds another's.
+/// If no user is logged in, the extractor rejects the request as
+/// [`require_login`](crate::LoginLayer::require_login) does. Extract an `Option<CurrentUser<U>>` to
+/// accept such requests too.
+///
+/// If a handler is inside the layers of several areas, this extractor and [`AuthSession`] use the
+/// innermost layer. [`LoginLayer::auth_session`](crate::LoginLayer::auth_session) returns the
+/// handle of another layer.
 ///
 /// ```
 /// use tower_keep::{Account, CurrentUser};
 ///
 /// async fn account(user: CurrentUser<Account>) -> String {
-///     format!("You are {}", user.login())
+///     format!("You are {}", user.login_name())
 /// }
 /// async fn home(user: Option<CurrentUser<Account>>) -> String {
-///     user.map_or("Hello".into(), |user| format!("Hello, {}", user.login()))
+///     user.map_or("Hello".into(), |user| format!("Hello, {}", user.login_name()))
 /// }
 /// # let _ = axum::Router::<()>::new()
 /// #     .route("/account", axum::routing::get(account)).route("/", axum::routing::get(home));
@@ -38,37 +43,46 @@ use crate::{Fault, LogInError, Login, Rejection};
 #[derive(Debug)]
 pub struct CurrentUser<U>(pub Arc<U>);
 
-/// The user whose login is fresh. Anybody else is answered as by
-/// [`require_fresh`](crate::LoginLayer::require_fresh).
+/// The user who is logged in, if the login is fresh.
+///
+/// Otherwise the extractor rejects the request as
+/// [`require_fresh`](crate::LoginLayer::require_fresh) does.
 #[derive(Debug)]
 pub struct FreshUser<U>(pub Arc<U>);
 
-/// The answer to somebody whom an extractor has refused.
+/// The response to a request that an extractor has rejected.
 #[derive(Debug)]
-pub struct Refused(Box<http::Response<Bytes>>);
+pub struct AuthRejection(Box<http::Response<Bytes>>);
 
-impl Refused {
-    fn new(answer: http::Response<Bytes>) -> Self {
-        Self(Box::new(answer))
+impl AuthRejection {
+    fn new(response: http::Response<Bytes>) -> Self {
+        Self(Box::new(response))
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for AuthRejection {
     fn into_response(self) -> Response {
         self.0.map(Body::from)
     }
 }
 
-impl IntoResponse for Fault {
+impl IntoResponse for AuthError {
     fn into_response(self) -> Response {
-        Refused::new(answer_fault(&self)).into_response()
+        AuthRejection::new(error_response(&self)).into_response()
     }
 }
 
-impl IntoResponse for LogInError {
+/// Redirects to this target, with the status 303.
+impl IntoResponse for LocalTarget {
+    fn into_response(self) -> Response {
+        Redirect::to(self.as_str()).into_response()
+    }
+}
+
+impl IntoResponse for LoginError {
     fn into_response(self) -> Response {
         match &self {
-            Self::Fault(fault) => fault.log(),
+            Self::Auth(error) => error.log(),
             Self::CookieTooLarge { .. } => {
                 tracing::error!(error = &self as &dyn std::error::Error, "nobody was logged in");
             }
@@ -76,15 +90,15 @@ impl IntoResponse for LogInError {
                 tracing::debug!(error = &self as &dyn std::error::Error, "nobody was logged in");
             }
         }
-        Refused::new(self.response()).into_response()
+        AuthRejection::new(self.response()).into_response()
     }
 }
 
 #[cfg(feature = "password")]
-impl IntoResponse for crate::PasswordError {
+impl IntoResponse for crate::password::PasswordError {
     fn into_response(self) -> Response {
         match &self {
-            // It has its line already.
+            // `From<StoreError>` has logged it already.
             Self::Store(_) => {}
             Self::Busy | Self::Failed => {
                 tracing::error!(
@@ -93,65 +107,68 @@ impl IntoResponse for crate::PasswordError {
                 );
             }
         }
-        Refused::new(self.response()).into_response()
+        AuthRejection::new(self.response()).into_response()
     }
 }
 
-fn handle<'a, U: AuthUser>(parts: &'a Parts, who: &str) -> Result<&'a Login<U>, Refused> {
-    let login = parts.extensions.get::<Login<U>>();
-    login.ok_or_else(|| Refused::new(missing_layer::<U>(who, false)))
+fn handle<'a, U: AuthUser>(
+    parts: &'a Parts,
+    who: &str,
+) -> Result<&'a AuthSession<U>, AuthRejection> {
+    let auth = parts.extensions.get::<AuthSession<U>>();
+    auth.ok_or_else(|| AuthRejection::new(missing_layer::<U>(who, false)))
 }
 
-impl<U: AuthUser, S: Sync> FromRequestParts<S> for Login<U> {
-    type Rejection = Refused;
+impl<U: AuthUser, S: Sync> FromRequestParts<S> for AuthSession<U> {
+    type Rejection = AuthRejection;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
-        handle(parts, "the extractor `Login`").cloned()
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AuthRejection> {
+        handle(parts, "the extractor `AuthSession`").cloned()
     }
 }
 
-/// The user, if they are what is required.
+/// Returns the user who is logged in if the request meets the requirement.
 async fn required<U: AuthUser>(
     parts: &Parts,
     requirement: Requirement<U>,
     who: &str,
-) -> Result<Arc<U>, Refused> {
-    let login = handle::<U>(parts, who)?;
-    login.ensure_resolved().await.map_err(|fault| Refused::new(answer_fault(&fault)))?;
-    let now = || login.config().now();
-    let user = login.with_identity(|identity| {
+) -> Result<Arc<U>, AuthRejection> {
+    let auth = handle::<U>(parts, who)?;
+    auth.ensure_resolved().await.map_err(|error| AuthRejection::new(error_response(&error)))?;
+    let now = || auth.config().now();
+    let user = auth.with_identity(|identity| {
         requirement.check(identity, &now)?;
         identity.user().cloned().ok_or(Rejection::Unauthenticated)
     });
     user.map_err(|rejection| {
         let mut head = parts.clone();
         head.uri = original_uri(&parts.uri, &parts.extensions).clone();
-        Refused::new(refuse(rejection, &head, login, &Answers::default()))
+        AuthRejection::new(refuse(rejection, &head, auth, &Responses::default()))
     })
 }
 
 impl<U: AuthUser, S: Sync> FromRequestParts<S> for CurrentUser<U> {
-    type Rejection = Refused;
+    type Rejection = AuthRejection;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AuthRejection> {
         required(parts, Requirement::LoggedIn, "the extractor `CurrentUser`").await.map(Self)
     }
 }
 
 impl<U: AuthUser, S: Sync> OptionalFromRequestParts<S> for CurrentUser<U> {
-    type Rejection = Refused;
+    type Rejection = AuthRejection;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Refused> {
-        let login = handle::<U>(parts, "the extractor `CurrentUser`")?;
-        let user = login.user().await.map_err(|fault| Refused::new(answer_fault(&fault)))?;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, AuthRejection> {
+        let auth = handle::<U>(parts, "the extractor `CurrentUser`")?;
+        let user = auth.user().await.map_err(|error| AuthRejection::new(error_response(&error)))?;
         Ok(user.map(Self))
     }
 }
 
 impl<U: AuthUser, S: Sync> FromRequestParts<S> for FreshUser<U> {
-    type Rejection = Refused;
+    type Rejection = AuthRejection;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AuthRejection> {
         let fresh = Requirement::Fresh { within: None };
         required(parts, fresh, "the extractor `FreshUser`").await.map(Self)
     }

@@ -1,9 +1,9 @@
-//! The keys that cookies are made with, and what is derived from them.
+//! The keys that seal cookies, and what is derived from them.
 //!
-//! Derivation: `PRK = HKDF-SHA256-Extract("tower-keep/1", key)`, then per use
-//! `Expand(PRK, LP(purpose) ‖ LP(mode) ‖ LP(area) ‖ LP(cookie name), 32)`, where `LP` is a length of
-//! two bytes, big-endian, and then the bytes (RFC 5869). So no cookie can stand in for another: not
-//! one of another purpose, of another area, or of another name.
+//! Derivation (RFC 5869): `PRK = HKDF-SHA256-Extract("tower-keep/1", key)`, then for each use
+//! `Expand(PRK, LP(purpose) ‖ LP(mode) ‖ LP(area) ‖ LP(cookie name), 32)`. `LP` is a length of two
+//! bytes, big-endian, and then the bytes. So a cookie is never valid for another purpose, in
+//! another area, or under another name.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -13,15 +13,15 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use siphasher::sip::SipHasher24;
 
-use crate::BuildError;
-use crate::cookie::{Held, Sealer, SessionId, TrackedRemember, Verifier};
+use crate::cookie::{Held, Sealer, ServerRemember, SessionId, Verifier};
+use crate::error::BuildError;
 
 const SHORTEST_KEY: usize = 32;
 const MOST_KEYS: usize = 8;
 
-/// The secret keys of an application: one current, and any that it still or already accepts.
+/// The secret keys of an application: the current one, and any others whose cookies it accepts.
 ///
-/// A key is at least 32 random bytes, kept out of the source:
+/// A key has at least 32 random bytes. Keep it out of the source code:
 ///
 /// ```
 /// use tower_keep::Keys;
@@ -43,14 +43,15 @@ const MOST_KEYS: usize = 8;
 /// # let _ = keys;
 /// ```
 ///
-/// **Rotation.** Move the old key to [`add_previous`](Self::add_previous): its cookies stay valid
-/// and are reissued under the current one as they come by. When several nodes are updated one
-/// after the other, first give all of them the new key with [`add_next`](Self::add_next), then make
-/// it the current one: no node then reissues what another has just made. A key that has *leaked* is dropped, not demoted: whoever has it could go on
-/// making cookies.
+/// **Rotation.** Move the old key to [`add_previous`](Self::add_previous). Its cookies stay valid,
+/// and each is reissued under the current key when a request sends it. If several nodes are updated
+/// one after the other, first give all of them the new key with [`add_next`](Self::add_next), then
+/// make it the current key. So no node reissues a cookie that another node has just made. If a key
+/// has *leaked*, remove it instead of making it a previous key: an attacker who has it could
+/// continue to make cookies.
 ///
-/// Keys are checked when the layer is built: short ones and placeholders are refused. There are at
-/// most 8. Layers that share keys need an area each
+/// Keys are checked when the layer is built. Short keys, placeholders, and more than 8 keys are
+/// errors. Layers that share keys need an area each
 /// ([`with_area`](crate::LoginLayerBuilder::with_area)).
 #[derive(Clone)]
 #[must_use]
@@ -61,28 +62,28 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The key that new cookies are made with. Its bytes are taken as they are; text in hex or
-    /// base64 need not be decoded, only be long enough.
+    /// Creates a set of keys from the current key, which seals new cookies. Its bytes are used as
+    /// they are: text in hex or base64 need not be decoded, but it must be long enough.
     pub fn new(current: impl AsRef<[u8]>) -> Self {
         Self { current: current.as_ref().into(), previous: Vec::new(), next: Vec::new() }
     }
 
-    /// A random key, for development: everybody is logged out when the process ends.
+    /// Creates a random key, for development. All users are logged out when the process ends.
     ///
     /// # Errors
     ///
-    /// When the operating system has no random bytes to give.
-    pub fn generate() -> Result<Self, crate::Fault> {
+    /// Returns an error if the operating system provides no random bytes.
+    pub fn generate() -> Result<Self, crate::AuthError> {
         Ok(Self::new(crate::random::bytes::<48>()?))
     }
 
-    /// Also accepts, and reissues, cookies made under an earlier key.
+    /// Also accepts cookies made under this earlier key, and reissues them under the current key.
     pub fn add_previous(mut self, key: impl AsRef<[u8]>) -> Self {
         self.previous.push(key.as_ref().into());
         self
     }
 
-    /// Also accepts cookies of a key that other nodes may already use, and leaves them as they are.
+    /// Also accepts cookies of a key that other nodes may already use, and does not reissue them.
     pub fn add_next(mut self, key: impl AsRef<[u8]>) -> Self {
         self.next.push(key.as_ref().into());
         self
@@ -108,7 +109,7 @@ impl Keys {
     }
 }
 
-/// Shows how many keys there are and nothing of them.
+/// Shows how many keys there are, and no part of a key.
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keys")
@@ -118,8 +119,8 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// Whether a key is one that somebody meant to replace. Not a measure of randomness: it catches
-/// what stands in examples and templates.
+/// Checks whether a key is a placeholder that was meant to be replaced. This does not measure
+/// randomness: it finds the keys of examples and templates.
 fn is_placeholder(key: &[u8]) -> bool {
     const TELLTALES: [&str; 12] = [
         "changeme",
@@ -150,8 +151,9 @@ fn is_placeholder(key: &[u8]) -> bool {
 pub(crate) struct Keyring {
     pub(crate) session: Sealer,
     pub(crate) remember: Sealer,
-    pub(crate) visit: Sealer,
-    /// In the order of the sealers' keys: what is marked under one is compared under the same.
+    pub(crate) flash: Sealer,
+    /// In the order of the sealers' keys: a digest made under one key is compared under the same
+    /// key.
     digests: Vec<Digests>,
 }
 
@@ -161,7 +163,8 @@ struct Digests {
     verifier: Hmac<Sha256>,
 }
 
-/// Which key a cookie was made under: the current one, then the previous ones, then the next ones.
+/// Which key a cookie was made under. The current key comes first, then the previous keys, then the
+/// next keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeySlot {
     pub(crate) index: usize,
@@ -171,7 +174,7 @@ pub(crate) struct KeySlot {
 impl KeySlot {
     pub(crate) const CURRENT: Self = Self { index: 0, is_previous: false };
 
-    /// The key at this place, where so many are previous ones.
+    /// Returns the slot of the key at this index. `previous` is the number of previous keys.
     pub(crate) fn new(index: usize, previous: usize) -> Self {
         Self { index, is_previous: (1..=previous).contains(&index) }
     }
@@ -180,9 +183,9 @@ impl KeySlot {
         self == Self::CURRENT
     }
 
-    /// Whether a cookie of this key is to be made anew under the current one. One of a *next* key is
-    /// not: during a rolling deployment other nodes make such cookies already, and would make this
-    /// one anew in their turn.
+    /// Checks whether a cookie of this key is reissued under the current key. A cookie of a *next*
+    /// key is not: during a rolling deployment other nodes already make such cookies, and would
+    /// reissue the cookies of this node in turn.
     pub(crate) fn is_previous(self) -> bool {
         self.is_previous
     }
@@ -194,23 +197,23 @@ pub(crate) struct Binding<'a> {
     pub(crate) area: &'a str,
     pub(crate) session: &'a str,
     pub(crate) remember: &'a str,
-    pub(crate) visit: &'a str,
+    pub(crate) flash: &'a str,
 }
 
-/// What a login consists of. The cookies of one mode are refused in the other.
+/// How a login is kept. The cookies of one mode are not valid in the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// The cookies are all there is to it.
+    /// Only the cookies hold the login.
     Stateless,
     /// The cookies point to a session record.
-    Tracked,
+    ServerSide,
 }
 
 impl Mode {
     fn as_str(self) -> &'static str {
         match self {
             Self::Stateless => "stateless",
-            Self::Tracked => "tracked",
+            Self::ServerSide => "server_side",
         }
     }
 }
@@ -225,7 +228,7 @@ impl Keyring {
         Self {
             session: sealer("session", binding.session),
             remember: sealer("remember", binding.remember),
-            visit: sealer("visit", binding.visit),
+            flash: sealer("flash", binding.flash),
             digests: masters
                 .iter()
                 .map(|master| Digests {
@@ -237,14 +240,14 @@ impl Keyring {
         }
     }
 
-    /// The digest of a user's stamp that a cookie carries.
-    pub(crate) fn stamp(&self, slot: KeySlot, user: &[u8], stamp: &[u8]) -> u64 {
-        // The length in front keeps a byte from moving between the id and the stamp.
+    /// Returns the digest of a user's security stamp, as cookies carry it.
+    pub(crate) fn stamp_digest(&self, slot: KeySlot, user: &[u8], stamp: &[u8]) -> u64 {
+        // The length comes first, so that no byte can move between the id and the stamp.
         let length = (user.len() as u16).to_be_bytes();
         digest(&self.digests[slot.index].stamp, [&length, user, stamp])
     }
 
-    /// What a remember cookie of this generation carries.
+    /// Returns the verifier that a remember cookie of this generation carries.
     pub(crate) fn verifier(
         &self,
         slot: KeySlot,
@@ -258,9 +261,9 @@ impl Keyring {
         verifier
     }
 
-    /// Whether a remember cookie carries what it must; takes the same time for every answer.
-    pub(crate) fn verifies(&self, held: &Held<TrackedRemember>, salt: &[u8; 16]) -> bool {
-        let TrackedRemember { id, generation, verifier, .. } = &held.cookie;
+    /// Checks whether a remember cookie carries the right verifier, in constant time.
+    pub(crate) fn verifies(&self, held: &Held<ServerRemember>, salt: &[u8; 16]) -> bool {
+        let ServerRemember { id, generation, verifier, .. } = &held.cookie;
         let mac = self.verifier_mac(held.slot, salt, *id, *generation);
         mac.verify_truncated_left(verifier).is_ok()
     }
@@ -279,16 +282,16 @@ impl Keyring {
         mac
     }
 
-    /// The digest of what identifies a client, given in parts.
+    /// Returns the digest of what identifies a client, given in parts.
     pub(crate) fn client<const N: usize>(&self, slot: KeySlot, parts: [&[u8]; N]) -> u64 {
         digest(&self.digests[slot.index].client, parts)
     }
 }
 
-/// Parts of so many bytes in all are hashed in one piece, which is faster.
+/// Parts of at most this many bytes in total are hashed in one piece, which is faster.
 const ONE_PIECE: usize = 192;
 
-/// The SipHash of the parts one after the other.
+/// Returns the SipHash of the concatenated parts.
 fn digest<const N: usize>(hasher: &SipHasher24, parts: [&[u8]; N]) -> u64 {
     let mut hasher = *hasher;
     let mut piece = [0; ONE_PIECE];
@@ -313,7 +316,7 @@ fn digest<const N: usize>(hasher: &SipHasher24, parts: [&[u8]; N]) -> u64 {
 /// A key, extracted and ready to be expanded for its uses.
 struct Master {
     prk: Hkdf<Sha256>,
-    /// A fingerprint, not an index, which would point at another key after the second rotation.
+    /// A fingerprint of the key. An index would point at another key after the second rotation.
     id: u8,
 }
 
@@ -348,7 +351,8 @@ fn expand(prk: &Hkdf<Sha256>, words: &[&str], out: &mut [u8]) {
         info.extend((word.len() as u16).to_be_bytes());
         info.extend(word.as_bytes());
     }
-    // It fails only for more than 8,160 bytes (RFC 5869 §2.3), and 32 are the most asked for.
+    // This fails only for more than 8,160 bytes (RFC 5869 §2.3), and no caller asks for more than
+    // 32.
     let _ = prk.expand(&info, out);
 }
 

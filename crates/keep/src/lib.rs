@@ -1,161 +1,197 @@
-//! Who is logged in, for every server built on `tower::Service`: one layer.
+//! A login layer for every server built on `tower::Service`: it knows which user is logged in.
 //!
 #![cfg_attr(feature = "axum", doc = "```no_run")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore")]
-//! use axum::{Router, response::Redirect, routing::{get, post}};
-//! use tower_keep::{Account, CurrentUser, Keys, LogInError, LoginLayer};
+//! use axum::{Router, routing::{get, post}};
+//! use tower_keep::target::LocalTarget;
+//! use tower_keep::{Account, CurrentUser, Keys, LoginError, LoginLayer};
 //! use tower_keep_memory::MemoryStore;
 //!
-//! type Login = tower_keep::Login<Account>;
+//! type AuthSession = tower_keep::AuthSession<Account>;
 //!
-//! async fn sign_in(login: Login) -> Result<Redirect, LogInError> {
+//! async fn sign_in(auth: AuthSession) -> Result<LocalTarget, LoginError> {
 //!     let user = Account::new(1, "ada", "…"); // check the password first
-//!     login.log_in(user).remember(true).await?;
-//!     Ok(Redirect::to(login.next_or_home().as_str()))
+//!     auth.log_in(user).remember(true).await?;
+//!     Ok(auth.next_or_home())
 //! }
 //!
 //! # fn site(store: MemoryStore<Account>) -> Result<(), Box<dyn std::error::Error>> {
-//! let auth = LoginLayer::builder(store, Keys::generate()?).with_login_page("/login").build()?;
+//! let auth_layer =
+//!     LoginLayer::builder(store, Keys::generate()?).with_login_page("/login").build()?;
+//! let name = async |user: CurrentUser<Account>| user.login_name().to_owned();
 //! let app: Router = Router::new()
-//!     .route("/account", get(|user: CurrentUser<Account>| async move { user.login().to_owned() }))
-//!     .route_layer(auth.require_login())
+//!     .route("/account", get(name))
+//!     .route_layer(auth_layer.require_login())
 //!     .route("/login", post(sign_in));
-//! let service = auth.layer(app);
+//! let service = auth_layer.layer(app);
 //! // use axum::{ServiceExt, extract::Request};
-//! // let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service);
+//! // let service =
+//! //     ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service);
 //! // axum::serve(listener, service).await?;
 //! # let _ = service; Ok(()) }
 //! ```
 //!
 //! # How it works
 //!
-//! The [layer](LoginLayer) puts a handle, [`Login`], into each request. Whoever first asks it (a
-//! [guard](Guard), an extractor, a handler) makes it find the session cookie, verify it, and load the
-//! user from the [store](UserStore); or else the remember cookie; or else ask the [request
-//! loaders](RequestLoader). Through the same handle a handler logs in, logs out and confirms, and the
-//! layer writes the cookies into the response. A route that never asks pays for nothing.
+//! The [layer](LoginLayer) puts a handle, [`AuthSession`], into the extensions of each request. The
+//! first [guard](guard::Guard), extractor or handler that asks the handle for the user starts the
+//! lookup. The handle finds the session cookie, verifies it, and loads the user from the
+//! [store](store::UserStore). If the session cookie gives no user, it tries the remember cookie,
+//! and then the [request loaders](loader::RequestLoader). A handler logs in, logs out and confirms
+//! through the same handle, and the layer writes the cookies into the response. If a route never
+//! asks for the user, there is no lookup.
 //!
 //! | to | use |
 //! | --- | --- |
-//! | tell what a user is | [`AuthUser`], or the ready [`Account`] |
-//! | find users | [`UserStore`]; [`user_loader`] makes one of a closure |
-//! | create a user unless there is one | [`UserDirectoryExt::insert_if_absent`] |
-//! | change a stored user | [`UserDirectory::modify`] |
-//! | check and change passwords | [`Passwords`](https://docs.rs/tower-keep/latest/tower_keep/struct.Passwords.html), [`PasswordUser`], [`PasswordStore`]; in a table of your own: [`own_passwords`] |
-//! | keep sessions | [`SessionStore`], with users [`LoginStore`]; [`Apart`] joins two stores |
-//! | settle everything | [`LoginLayerBuilder`], [`Keys`], [`CookieSettings`] |
-//! | know who it is | [`Login::user`]; with axum also [`CurrentUser`](https://docs.rs/tower-keep/latest/tower_keep/struct.CurrentUser.html) |
-//! | turn people away | [`LoginLayer::require_login`], [`require_fresh`](LoginLayer::require_fresh), [`require_user`](LoginLayer::require_user) |
-//! | log in and out | [`Login::log_in`], [`Login::log_out`], [`Login::confirm`] |
-//! | come back to where one was | [`Login::next`], a [`LocalTarget`] |
-//! | let programs in | [`Bearer`], [`Basic`], [`ApiKey`] |
-//! | make logout mean logout | [`with_sessions`](LoginLayerBuilder::with_sessions), [`LoginLayer::upkeep`] |
-//! | list and end a user's sessions | [`Login::sessions`], [`Login::end_session`], [`LoginLayer::end_all_sessions_of`] |
-//! | see what happens | [`Event`] |
+//! | define the type of your users | [`AuthUser`], or the ready-made [`Account`] |
+//! | load users | [`UserStore`](store::UserStore); [`user_loader`] makes one from a closure |
+//! | create a user who does not exist yet | [`UserDirectoryExt::insert_if_absent`](store::UserDirectoryExt::insert_if_absent) |
+//! | change a stored user | [`UserDirectory::modify`](store::UserDirectory::modify) |
+//! | check and change passwords | [`Passwords`](https://docs.rs/tower-keep/latest/tower_keep/password/struct.Passwords.html), [`PasswordUser`](password::PasswordUser), [`PasswordStore`](password::PasswordStore); in a table of your own: [`own_passwords`](password::own_passwords) |
+//! | store sessions | [`SessionStore`](store::SessionStore); for sessions and users: [`LoginStore`](store::LoginStore); [`SplitStore`](store::SplitStore) joins two stores |
+//! | configure the layer | [`LoginLayerBuilder`], [`Keys`], [`CookieSettings`](cookie::CookieSettings) |
+//! | get the user who is logged in | [`AuthSession::user`]; with axum also [`CurrentUser`](https://docs.rs/tower-keep/latest/tower_keep/struct.CurrentUser.html) |
+//! | reject requests | [`LoginLayer::require_login`], [`require_fresh`](LoginLayer::require_fresh), [`require_user`](LoginLayer::require_user) |
+//! | log in and out | [`AuthSession::log_in`], [`AuthSession::log_out`], [`AuthSession::confirm`] |
+//! | return to the requested page after a login | [`AuthSession::next`], a [`LocalTarget`](target::LocalTarget) |
+//! | authenticate programs | [`Bearer`](loader::Bearer), [`Basic`](loader::Basic), [`ApiKey`](loader::ApiKey) |
+//! | end every copy of the cookies on logout | [`with_sessions`](LoginLayerBuilder::with_sessions), [`LoginLayer::upkeep`] |
+//! | list and end a user's sessions | [`AuthSession::sessions`], [`AuthSession::end_session`], [`LoginLayer::end_all_sessions_of`] |
+//! | observe logins and other events | [`Event`](event::Event) |
 //!
-//! Without a framework, wrap any `Service<Request<B>>`, take the handle out of the request's
-//! extensions, and insert a [`ClientAddr`] where the connection is accepted; see the example on plain
-//! hyper.
+//! Without a framework, wrap any `Service<Request<B>>` in the layer, and get the handle from the
+//! request's extensions. Insert a [`ClientAddr`](client::ClientAddr) where the connection is
+//! accepted. The example on plain hyper shows this.
 //!
-//! # What it protects against, and what not
+//! # What it protects against, and what it does not
 //!
-//! Cookies are signed with keys of their own purpose, area and name, and verified before a byte of
-//! them has a meaning. A login always begins a new session, so none can be planted. Expiry is
-//! inside the signed value. A new password, a deactivation and a deletion end sessions at the next
-//! request. A session that turns up at another client loses its freshness or ends. `next` can only
-//! lead to this site. A store that fails leads to 503 and an error line with store and cause, and
-//! is never taken for "nobody" or "somebody". A [`PasswordStore`] changes a password only if the
-//! user still has the stamp that the request saw, so it undoes nothing that others have done
-//! meanwhile.
+//! - Cookies are signed. Each purpose, area and cookie name has its own key. No byte of a cookie is
+//!   interpreted before its signature is verified, and the expiry time is part of the signed value.
+//! - A login always begins a new session, so an attacker can't plant one.
+//! - A new password, a deactivation or a deletion of the user ends the user's sessions at the next
+//!   request.
+//! - A session that is used by another client is no longer fresh, or it ends.
+//! - `next` can only lead to this site.
+//! - If a store fails, the response is 503, and an error line in the log names the store and the
+//!   cause. A failure is never treated as "no user is logged in", and never as a login.
+//! - A [`PasswordStore`](password::PasswordStore) changes a password only if the user still has the
+//!   security stamp that the request saw. So it never undoes a change that was made in the
+//!   meantime.
+//! - No cache stores a response that was made for a user. Such a response is `no-store`, varies by
+//!   `Cookie`, and has no other header that tells caches to keep it. The same applies if something
+//!   still holds the request's [`AuthSession`] when the response's head is written, such as a
+//!   stream that may ask later who is logged in.
 //!
-//! What was made for a user is never stored by a cache: the response is `no-store`, varies by
-//! `Cookie`, and has no other header that tells caches to keep it. So is a response whose handle is
-//! still alive when its head is written, as with a stream that may ask later who is logged in.
-//!
-//! A guard leaves a notice, or a `next` in a cookie, only for a page: for the navigation of a tab
-//! or, without Fetch metadata, for a GET that prefers HTML. An image or a poll that is turned away
-//! changes neither, unless
+//! A guard sets a flash message, or keeps `next` in a cookie, only if the request is for a page:
+//! the navigation of a tab or, without Fetch metadata, a GET that prefers HTML. A rejected request
+//! for an image, or a rejected poll, changes neither, unless
 //! [`with_pages_for_every_client`](LoginLayerBuilder::with_pages_for_every_client) is set.
 //!
-//! **Without session records the cookies are all there is to a login**, so who holds a copy of one holds
-//! the login until it expires, until the user's stamp changes, or until session protection notices:
-//! logging out ends it in this browser alone, nobody can list or end a user's logins, and a copied
-//! remember cookie works beside the original unnoticed. The user is looked up at each request that
-//! asks, so a changed password ends every copy at once.
+//! **Without server-side sessions**, a login exists only in its cookies. A client that holds a copy
+//! of a cookie is logged in until the cookie expires, until the user's security stamp changes, or
+//! until session protection detects the copy. Logging out ends the login in this browser only.
+//! A user's logins can't be listed, nor ended from elsewhere. A copied remember cookie works
+//! alongside the original, and the copy is not detected. Each request that asks for the user loads
+//! the user again, so a changed password invalidates all copies immediately.
 //!
-//! **With [session records](LoginLayerBuilder::with_sessions)** both cookies of a login point to a
-//! record, whose end is the end of every copy. A store sees a hash of the session's id, so what is
-//! stored logs nobody in. The remember cookie is good for one restoration; each begins the
-//! session's next *generation*. The one before counts until its successor was seen, and a grace of
-//! a minute more, so that parallel requests and lost responses harm nobody. What comes back later
-//! is a replay: that session ends, and no other of the user. Known limits: a thief who restores
-//! before the user does shares the generation until the two diverge; a browser profile restored
-//! from a backup looks like a replay; and a response that takes longer than half the grace on its
-//! way may look like one too.
+//! **With [server-side sessions](LoginLayerBuilder::with_sessions)**, both cookies of a login refer
+//! to a session record. When the record ends, every copy of the cookies is invalid. The store holds
+//! only a hash of the session's id, so nobody can log in with what is stored. A remember cookie
+//! restores a session once, and each restoration begins the session's next *generation*. The
+//! previous generation stays valid until a request has used the next one, and for a grace period of
+//! one minute after that, so parallel requests and lost responses do no harm. A cookie that comes
+//! back later than that is a replay: this session ends, and the user's other sessions don't. Known
+//! limits:
 //!
-//! All sessions of a user end by one write, however many there are. A login whose response is not
-//! sent, because its future was dropped or failed, ends a second later. Where its response may have
-//! been lost on the way, the session makes room under a
-//! [limit](LoginLayerBuilder::with_session_limit) that refuses logins, until a request has used it.
+//! - If a thief restores the session before the user does, both can use it until one of them begins
+//!   a generation that the other does not get.
+//! - A browser profile that was restored from a backup looks like a replay.
+//! - A response that takes longer than half the grace period to arrive may look like a replay too.
 //!
-//! It does not protect against cross-site request forgery beyond `SameSite=Lax`: put tower-http's
-//! `csrf` layer around the routes. It does not limit how often a password is tried. Session
-//! protection without a known client address compares the user agent alone, and the log has one
-//! warning.
+//! One write ends all sessions of a user, however many there are. If the response of a login is not
+//! sent, because its future was dropped or failed, the new session ends one second later. A browser
+//! may also never get a response that was sent. So if a
+//! [session limit](LoginLayerBuilder::with_session_limit) is set to refuse logins, sessions that no
+//! request has used yet end first.
+//!
+//! This crate does not protect against cross-site request forgery beyond `SameSite=Lax`: put
+//! tower-http's `csrf` layer around the routes. It does not limit how often a client may try
+//! passwords. If the client's address is unknown, session protection compares only the user agent,
+//! and the log has one warning.
 //!
 //! # Features
 //!
 //! - `axum`: extractors for axum 0.8, and the client's address from its `ConnectInfo`.
-//! - `password`: Argon2id off the executor's threads, with bounded concurrency (needs tokio), and
-//!   changing passwords.
+//! - `password`: hashing, checking and changing passwords with Argon2id, off the executor's threads
+//!   and with bounded concurrency (needs tokio).
 //!
-//! A feature only adds; none changes a default.
+//! Features only add to the API. No feature changes a default.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod client;
-mod cookie;
+pub mod client;
+pub mod cookie;
 mod device;
-mod event;
+pub mod error;
+pub mod event;
 #[cfg(feature = "axum")]
-mod extract;
-mod fault;
-mod guard;
+pub mod extract;
+pub mod flash;
+pub mod guard;
 mod keys;
-mod layer;
-mod loader;
+pub mod layer;
+pub mod loader;
 mod login;
 #[cfg(test)]
 mod model;
 mod navigation;
-mod notice;
 mod page;
 #[cfg(feature = "password")]
-mod password;
+mod passwords;
 mod random;
 mod rules;
 mod sessions;
-mod target;
+pub mod target;
 mod upkeep;
 
-pub use client::{ClientAddr, ClientMatch, SessionProtection};
-pub use cookie::{CookieError, CookieSettings, SameSite};
-pub use event::Event;
+/// Sessions: what a login begins, what a user can list and end, and why a session ended.
+pub mod session {
+    pub use tower_keep_core::{EndReason, Ended, SessionRecord, UnknownReason, WhenFull};
+
+    pub use crate::login::LoginBuilder;
+    pub use crate::sessions::SessionInfo;
+}
+
+/// The contracts of stores, from `tower-keep-core`, and what applications call on a store.
+pub mod store {
+    pub use tower_keep_core::{
+        ChangeUser, LoginName, LoginStore, Modified, SessionStore, SplitStore, StoreError,
+        StoreErrorKind, UserDirectory, UserDirectoryExt, UserLoader, UserLookup, UserStore,
+        async_trait,
+    };
+}
+
+/// Passwords: hashed and checked, and stored so that no change is lost.
+pub mod password {
+    pub use tower_keep_core::{
+        OwnPasswords, PasswordChange, PasswordStore, PasswordUser, PasswordWrite, own_passwords,
+    };
+
+    #[cfg(feature = "password")]
+    pub use crate::passwords::{PasswordError, Passwords};
+}
+
+/// The clock of a layer. Tests can replace it with a clock that they set themselves.
+pub mod clock {
+    pub use tower_keep_core::{Clock, SystemClock, Timestamp};
+}
+
+#[doc(inline)]
+pub use error::{AuthError, LoginError};
 #[cfg(feature = "axum")]
-pub use extract::{CurrentUser, FreshUser, Refused};
-pub use fault::{BuildError, Fault, FaultKind, LogInError};
-pub use guard::{Guard, GuardBody, GuardFuture, GuardService, Refusal, Rejection};
+#[doc(inline)]
+pub use extract::{CurrentUser, FreshUser};
 pub use keys::Keys;
-pub use layer::{LoginFuture, LoginLayer, LoginLayerBuilder, LoginService};
-pub use loader::{ApiKey, Basic, Bearer, LoaderRequest, RequestLoader};
-pub use login::{LogIn, Login};
-pub use notice::{Message, Notice, NoticeKind};
-#[cfg(feature = "password")]
-pub use password::{PasswordError, Passwords};
-pub use sessions::SessionInfo;
-pub use target::{LocalTarget, NotLocal};
-pub use tower_keep_core::{
-    Account, Apart, AuthUser, Clock, EndReason, Ended, LoginName, LoginStore, Modified,
-    PasswordChange, PasswordStore, PasswordUser, PasswordWrite, SessionRecord, SessionStore,
-    StoreError, StoreErrorKind, SystemClock, Timestamp, UserDirectory, UserDirectoryExt,
-    UserFinder, UserId, UserLoader, UserStore, WhenFull, async_trait, own_passwords, user_loader,
-};
+#[doc(inline)]
+pub use layer::{LoginLayer, LoginLayerBuilder};
+pub use login::AuthSession;
+pub use tower_keep_core::{Account, AuthUser, UserId, user_loader};

@@ -1,22 +1,22 @@
-//! Whether a request asks for a page that a person is about to look at.
+//! Detects requests for a page that a user is about to look at.
 //!
-//! Only such a request leaves a notice or a `next` in a cookie. An image, a poll, a `fetch` or a
-//! prefetch that is turned away at the same time must neither replace what the person's own request
-//! has left, nor tell them later to log in.
+//! Only such a request leaves a flash message or a `next` in a cookie. An image, a poll, a `fetch`
+//! or a prefetch that a guard rejects at the same time must not replace what the user's own request
+//! has left in the cookie, and must not ask the user later to log in.
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method};
 
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
-/// What browsers sent before `Sec-Purpose`.
+/// The header that browsers sent before `Sec-Purpose`.
 const PURPOSE: HeaderName = HeaderName::from_static("purpose");
 
-/// Whether this is the navigation of a browser's tab.
+/// Checks whether this is the navigation of a browser's tab.
 ///
 /// Browsers say so with Fetch metadata (<https://www.w3.org/TR/fetch-metadata/>). Without it, a GET
-/// counts if its `Accept` names `text/html` and no other type ranks higher; `*/*` alone is what
-/// programs send.
+/// counts if its `Accept` names `text/html` and no other type ranks higher. `*/*` alone does not
+/// count, as programs send that.
 pub(crate) fn is_page(method: &Method, headers: &HeaderMap) -> bool {
     if headers.contains_key(SEC_PURPOSE) || headers.contains_key(PURPOSE) {
         return false;
@@ -27,7 +27,8 @@ pub(crate) fn is_page(method: &Method, headers: &HeaderMap) -> bool {
     }
 }
 
-/// Whether `text/html` is named, and no other type is named with a higher quality (RFC 9110 §12.5.1).
+/// Checks whether `text/html` is named, and no other type is named with a higher quality
+/// (RFC 9110 §12.5.1).
 fn prefers_html<'a>(accept: impl IntoIterator<Item = &'a HeaderValue>) -> bool {
     let (mut html, mut best) = (0.0, 0.0);
     for item in

@@ -1,43 +1,44 @@
-//! The pages that somebody is sent to: to sign in, or to confirm who they are.
+//! The pages that users are redirected to: to sign in, or to confirm who they are.
 
 use http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::BuildError;
+use crate::error::BuildError;
 use crate::target::LocalTarget;
 
-/// What stays as it is in a query's value: RFC 3986's unreserved characters.
+/// The bytes that are encoded in a query's value: all except RFC 3986's unreserved characters.
 const VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The longest target in a query, percent-encoded, in bytes. All headers of a response have to fit
-/// into the buffer of a proxy, which has 4 kB with nginx, and encoding triples a query.
+/// into a proxy's buffer, which has 4 kB in nginx, and encoding can triple the length of a query.
 const LONGEST_ENCODED: usize = 1_024;
 
-/// A page of this site (`/login`, `/login?theme=dark`) or a whole URL elsewhere.
+/// A page of this site (`/login`, `/login?theme=dark`), or the whole URL of a page on another site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Page {
-    /// Without a query of ours, and without the field that carries the target.
+    /// The URL without the query field that carries the target.
     url: String,
     place: Place,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
-    /// With the path alone.
+    /// On this site, with its path.
     Here(String),
-    /// With the origin.
+    /// On another site, with its origin.
     Elsewhere(String),
 }
 
 impl Page {
-    /// Parses a setting; `field` is the name under which the target is added.
+    /// Parses the URL of a page, as it was configured. `field` is the name of the query field that
+    /// carries the target.
     pub(crate) fn parse(text: &str, field: &str) -> Result<Self, BuildError> {
         let refused = || BuildError::Page { page: text.to_owned() };
         let place = match text.parse::<LocalTarget>() {
             Ok(local) => Place::Here(local.path().to_owned()),
             Err(_) => Place::Elsewhere(origin_of(text).ok_or_else(refused)?),
         };
-        // A field of that name in the setting would hide the one that is added.
+        // A field of that name in the setting would hide the field that is added.
         let (base, query) = text.split_once('?').unwrap_or((text, ""));
         let own = |pair: &&str| pair.split('=').next() == Some(field);
         let kept: Vec<&str> =
@@ -47,7 +48,7 @@ impl Page {
         Ok(Self { url, place })
     }
 
-    /// The path, if the page is on this site.
+    /// Returns the path, if the page is on this site.
     pub(crate) fn local_path(&self) -> Option<&str> {
         match &self.place {
             Place::Here(path) => Some(path),
@@ -55,15 +56,16 @@ impl Page {
         }
     }
 
-    /// The page's URL without a target.
+    /// Returns the page's URL without a target.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// The page's URL with the target in the field, or without it if it would be too long.
+    /// Returns the page's URL with the target in the query field, or without it if it would be too
+    /// long.
     ///
-    /// A page elsewhere gets the whole URL to come back to, if the public origin is known; never
-    /// one made from a `Host` that anybody can send.
+    /// A page on another site gets the whole URL to return to, if the public origin is known. That
+    /// URL is never made from `Host`, as clients can send any `Host`.
     pub(crate) fn url_with(
         &self,
         field: &str,
@@ -84,7 +86,7 @@ impl Page {
     }
 }
 
-/// `scheme://host[:port]` of a whole URL of visible ASCII.
+/// Returns `scheme://host[:port]` of a whole URL of visible ASCII.
 pub(crate) fn origin_of(text: &str) -> Option<String> {
     if !text.bytes().all(|byte| matches!(byte, 0x21..=0x7E) && !b"\\#\"<>".contains(&byte)) {
         return None;

@@ -1,9 +1,9 @@
 //! Random bytes from the operating system.
 
-use crate::Fault;
+use crate::AuthError;
 
-pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], Fault> {
+pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], AuthError> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(Fault::no_randomness)?;
+    getrandom::fill(&mut bytes).map_err(AuthError::no_randomness)?;
     Ok(bytes)
 }

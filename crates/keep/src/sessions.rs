@@ -1,4 +1,4 @@
-//! Session records, as a layer uses them and as an application sees them.
+//! Server-side sessions, as a layer uses them and as an application sees them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,27 +11,27 @@ use sha2::{Digest, Sha256};
 use tower_keep_core::{LoginStore, SessionLimit, SessionRecord};
 
 use crate::device::device_of;
-use crate::notice::Notice;
+use crate::flash::Flash;
 use crate::upkeep::Upkeep;
 
-/// What a layer with session records has settled.
+/// The configuration of a layer that keeps server-side sessions.
 pub(crate) struct Sessions<U> {
     pub(crate) store: Arc<dyn LoginStore<User = U>>,
     pub(crate) limit: Option<SessionLimit>,
-    /// What a user is told at the next login after a replay.
-    pub(crate) replay_notice: Option<Notice>,
+    /// The flash message for a user at the next login after a replay.
+    pub(crate) replay_flash: Option<Flash>,
     pub(crate) upkeep: Upkeep,
 }
 
 /// One of a user's sessions, for a page that lists them.
 ///
 /// ```
-/// # use tower_keep::{Account, Fault, Login};
-/// async fn devices(login: Login<Account>) -> Result<Vec<String>, Fault> {
-///     let sessions = login.sessions().await?;
+/// # use tower_keep::{Account, AuthError, AuthSession};
+/// async fn devices(auth: AuthSession<Account>) -> Result<Vec<String>, AuthError> {
+///     let sessions = auth.sessions().await?;
 ///     Ok(sessions.iter().map(|session| {
 ///         let here = if session.is_current() { " (this one)" } else { "" };
-///         format!("{}{here}, end it with {}", session.device(), session.handle())
+///         format!("{}{here}, end it with {}", session.device(), session.public_id())
 ///     }).collect())
 /// }
 /// ```
@@ -46,72 +46,74 @@ impl SessionInfo {
         Self { record, is_current }
     }
 
-    /// Names this session to [`Login::end_session`](crate::Login::end_session): 22 letters, digits,
+    /// Returns the public id of this session for
+    /// [`AuthSession::end_session`](crate::AuthSession::end_session). It has 22 letters, digits,
     /// `-` and `_`.
     ///
-    /// It ends a session of the user who is logged in, and is good for nothing else: it is neither
-    /// the session's id nor what a store keeps it under, and tells neither of them.
-    pub fn handle(&self) -> String {
-        handle_of(&self.record)
+    /// It can end a session of the user who is logged in, and has no other use. It is neither the
+    /// session's id nor its key in the store, and reveals neither of them.
+    pub fn public_id(&self) -> String {
+        public_id_of(&self.record)
     }
 
-    /// Whether this is the session of the request.
+    /// Returns whether this is the session of the request.
     pub fn is_current(&self) -> bool {
         self.is_current
     }
 
-    /// The device in a few words, such as `Firefox on Linux`: a guess from the `User-Agent`, for
-    /// people to recognize it by. What is shown can come from the client: escape it for HTML.
+    /// Returns the device in a few words, such as `Firefox on Linux`. This is a guess from the
+    /// `User-Agent`, by which people can recognize the device. The text can come from the client:
+    /// escape it for HTML.
     pub fn device(&self) -> String {
         device_of(&self.record.user_agent)
     }
 
-    /// The device's `User-Agent` at the login, at most 256 bytes. It comes from the client: escape it
-    /// for HTML.
+    /// Returns the device's `User-Agent` at the login, at most 256 bytes. It comes from the client:
+    /// escape it for HTML.
     pub fn user_agent(&self) -> &str {
         &self.record.user_agent
     }
 
-    /// The device's address at the login, where it was known.
+    /// Returns the device's address at the login, if it was known.
     pub fn address(&self) -> Option<IpAddr> {
         self.record.address
     }
 
-    /// When the user logged in.
+    /// Returns when the user logged in.
     pub fn created(&self) -> SystemTime {
         self.record.created.into()
     }
 
-    /// When it was last used, kept to the layer's touch interval.
+    /// Returns when the session was last used, to the precision of the layer's touch interval.
     pub fn last_seen(&self) -> SystemTime {
         self.record.last_seen.into()
     }
 
-    /// Until when it can live on unused.
+    /// Returns when the session expires if it is not used again.
     pub fn expires(&self) -> SystemTime {
         self.record.expires.into()
     }
 
-    /// Whether the remember cookie can bring it back.
+    /// Returns whether the remember cookie can restore the session.
     pub fn is_remembered(&self) -> bool {
         self.record.remember_expires.is_some()
     }
 
-    /// How the user has proved who they are, as said [at the
-    /// login](crate::LogIn::with_method); empty if nothing was said.
+    /// Returns how the user has proved who they are, as set [at the
+    /// login](crate::session::LoginBuilder::with_method); empty if nothing was set.
     pub fn method(&self) -> &str {
         &self.record.method
     }
 }
 
-/// The handle that applications see, of a session's record.
-pub(crate) fn handle_of(record: &SessionRecord) -> String {
+/// Returns the public id of a session's record, as applications see it.
+pub(crate) fn public_id_of(record: &SessionRecord) -> String {
     let mut digest = Sha256::new_with_prefix(b"tower-keep/1 handle");
     digest.update(record.key.as_bytes());
     URL_SAFE_NO_PAD.encode(&digest.finalize()[..16])
 }
 
-/// Shows what the record shows.
+/// Shows what the record's `Debug` shows.
 impl fmt::Debug for SessionInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionInfo")

@@ -1,4 +1,4 @@
-//! Targets on this site: the only places that a login ever redirects to.
+//! Targets on this site. A login never redirects to any other target.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,23 +11,24 @@ const LIMIT: usize = 2_048;
 
 /// A path on this site, with or without a query: `/account?tab=2`.
 ///
-/// The only way to make one is to parse it, and what parses stays on this site in every browser, so
-/// that it can be put into `Location` as it is. It is where `next` ends up: an attacker who sends
-/// somebody a link with `next=//evil.example` gets nothing back.
+/// The only way to create one is to parse it. A text that parses leads to this site in every
+/// browser, so it can be put into `Location` as it is. `next` is parsed as such a target, so an
+/// attacker who sends a user a link with `next=//evil.example` gains nothing.
 ///
 /// ```
-/// use tower_keep::LocalTarget;
+/// use tower_keep::target::LocalTarget;
 ///
 /// assert_eq!("/account?tab=2".parse::<LocalTarget>()?.path(), "/account");
 /// for elsewhere in ["//evil.example", "/\\evil.example", "https://evil.example", "/a/../..//b"] {
 ///     assert!(elsewhere.parse::<LocalTarget>().is_err());
 /// }
-/// # Ok::<_, tower_keep::NotLocal>(())
+/// # Ok::<_, tower_keep::target::NotLocal>(())
 /// ```
 ///
-/// The grammar is `"/" [segment *("/" segment)] ["?" query]` with RFC 3986's `pchar`, 1 to 2,048
-/// bytes, no empty segment but the last. The path is also decoded once, to look only: no control
-/// byte, no backslash, no segment `.` or `..`, and no second `/` at the front may come to light.
+/// The grammar is `"/" [segment *("/" segment)] ["?" query]` with RFC 3986's `pchar`. A target has
+/// 1 to 2,048 bytes, and no segment is empty except the last. The path is also decoded once, only
+/// for a check: the decoded path must have no control byte, no backslash, no segment `.` or `..`,
+/// and no second `/` at the front.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct LocalTarget(Box<str>);
 
@@ -37,17 +38,17 @@ pub struct LocalTarget(Box<str>);
 pub struct NotLocal;
 
 impl LocalTarget {
-    /// The target as it was given, path and query.
+    /// Returns the target as it was given: the path and the query.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The path, without the query.
+    /// Returns the path, without the query.
     pub fn path(&self) -> &str {
         self.0.split_once('?').map_or(&self.0, |(path, _)| path)
     }
 
-    /// Whether this leads to the page itself, however its path is encoded.
+    /// Checks whether this target leads to the page with this path, however the paths are encoded.
     pub(crate) fn leads_to(&self, page_path: &str) -> bool {
         percent_decode_str(self.path()).eq(percent_decode_str(page_path))
     }
@@ -87,7 +88,7 @@ impl fmt::Debug for LocalTarget {
     }
 }
 
-/// The rules, in the order of their cheapness.
+/// Checks the rules, the cheapest ones first.
 fn is_local(text: &str) -> bool {
     let (path, query) = text.split_once('?').unwrap_or((text, ""));
     text.len() <= LIMIT
@@ -98,7 +99,7 @@ fn is_local(text: &str) -> bool {
         && is_harmless_decoded(path)
 }
 
-/// Only bytes of the set, and percent signs with two hex digits.
+/// Checks that there are only bytes of the set, and percent signs with two hex digits.
 fn is_encoded(text: &str, in_set: impl Fn(u8) -> bool) -> bool {
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
@@ -115,16 +116,17 @@ fn is_encoded(text: &str, in_set: impl Fn(u8) -> bool) -> bool {
     true
 }
 
-/// RFC 3986 §3.3, without the percent sign.
+/// Checks for a `pchar` of RFC 3986 §3.3, without the percent sign.
 fn is_pchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)
 }
 
-/// What proxies and frameworks might make of the path when they decode it.
+/// Checks that the path stays harmless if a proxy or a framework decodes it.
 fn is_harmless_decoded(path: &str) -> bool {
     let decoded: Vec<u8> = percent_decode_str(path).collect();
     let is_dots = |segment: &[u8]| {
-        // Some servers cut parameters off before they resolve dots: `/..;/` climbs there.
+        // Some servers cut parameters off before they resolve dots. There `/..;/` leads to the
+        // parent directory.
         let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
         matches!(name, b"." | b"..")
     };
@@ -133,8 +135,8 @@ fn is_harmless_decoded(path: &str) -> bool {
         && !decoded.split(|byte| *byte == b'/').any(is_dots)
 }
 
-/// A request's own path and query as a target, its stray bytes encoded first; `None` if it still is
-/// not one.
+/// Returns a request's own path and query as a target, or `None` if they are not one. Bytes that a
+/// URI must not contain are percent-encoded first.
 pub(crate) fn target_of(target: &PathAndQuery) -> Option<LocalTarget> {
     let text = target.as_str();
     text.parse().ok().or_else(|| {

@@ -1,4 +1,4 @@
-//! Work that outlives requests: notes of use that wait to be written together, and the purge.
+//! Work outside of requests: writing notes of use in batches, and purging what has expired.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,27 +9,28 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 use tower_keep_core::{
-    CLOCK_SKEW, End, Seen, SessionKey, SessionStore, StoreError, StoreErrorKind, Timestamp, Touch,
+    CLOCK_SKEW, End, SeenMark, SessionKey, SessionStore, StoreError, StoreErrorKind, Timestamp,
+    Touch,
 };
 
-/// How many sessions' notes may wait. Beyond, requests write their own.
+/// How many notes may wait. Beyond that, requests write their own.
 const CAPACITY: usize = 65_536;
-/// How many are written at once.
+/// How many notes of each kind are written in one batch.
 const BATCH: usize = 500;
 /// How long notes are collected before they are written.
 const COLLECT: Duration = Duration::from_secs(1);
-/// How long to wait after a fault, at first and at most.
+/// How long to wait after an error, at first and at most.
 const RETRY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
-/// How often records that have expired are looked for.
+/// How often expired records are purged.
 const PURGE: Duration = Duration::from_secs(60);
-/// How many are removed at once, and in one round.
+/// How many records are removed in one batch, and in one round.
 const PURGED: [usize; 2] = [500, 50_000];
-/// Between two batches others have their turn.
+/// The pause between two batches of a purge, in which other calls get their turn.
 const BREATH: Duration = Duration::from_millis(10);
 
-/// What a request has learned of a session.
+/// What a request has learned about a session.
 pub(crate) struct Marks {
-    pub(crate) seen: Option<Seen>,
+    pub(crate) seen: Option<SeenMark>,
     pub(crate) touch: Option<Touch>,
 }
 
@@ -37,22 +38,23 @@ pub(crate) struct Marks {
 pub(crate) struct Upkeep {
     waiting: Mutex<Waiting>,
     wake: Notify,
-    /// How many futures drive this.
+    /// How many `drive` futures there are.
     drivers: AtomicUsize,
-    /// The log has said that there are none.
-    told: AtomicBool,
-    /// The last notes did not arrive. Until some do, requests write their own: a session must not
-    /// expire in use because nobody hears that nothing is noted.
+    /// Whether it was logged that there are none.
+    warned_of_no_driver: AtomicBool,
+    /// Whether the last write of notes failed. Until one succeeds, requests write their own notes,
+    /// and fail if they can't. Otherwise a session could expire while it is in use, without a
+    /// visible error.
     is_failing: AtomicBool,
 }
 
-/// At most one note of either kind for each session.
+/// The notes that wait: at most one of each kind per session.
 #[derive(Default)]
 struct Waiting {
-    seen: HashMap<SessionKey, Seen>,
+    seen: HashMap<SessionKey, SeenMark>,
     touches: HashMap<SessionKey, Touch>,
-    /// Sessions of logins whose response was not sent, and when they are to end: a write that was
-    /// dropped with its request may still be on its way.
+    /// The sessions of logins whose response was not sent, and when to end them. They end a moment
+    /// later, because a write that was dropped with its request may still be on its way.
     abandoned: HashMap<SessionKey, (End, Instant)>,
 }
 
@@ -63,7 +65,8 @@ impl Waiting {
 
     fn add(&mut self, marks: &Marks) {
         if let Some(seen) = marks.seen {
-            // Of one generation the first time counts; an earlier generation counts no more.
+            // Within one generation the first time counts. A later generation replaces an earlier
+            // one.
             let known = self.seen.entry(seen.key).or_insert(seen);
             if known.generation < seen.generation {
                 *known = seen;
@@ -78,10 +81,11 @@ impl Waiting {
     }
 }
 
-/// Notes on their way to the store. Dropped before they have arrived, they wait again.
+/// Notes on their way to the store. If the batch is dropped before they are written, they wait
+/// again.
 struct Batch<'a> {
     upkeep: &'a Upkeep,
-    seen: Vec<Seen>,
+    seen: Vec<SeenMark>,
     touches: Vec<Touch>,
     abandoned: Vec<(SessionKey, (End, Instant))>,
 }
@@ -105,7 +109,7 @@ impl Drop for Batch<'_> {
     }
 }
 
-/// One future that drives the upkeep, for as long as it lives.
+/// Counts one future that drives the upkeep, until it is dropped.
 struct Driver<'a>(&'a AtomicUsize);
 
 impl<'a> Driver<'a> {
@@ -126,8 +130,8 @@ impl Upkeep {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves the marks for whoever drives this; writes them at once where nobody does, or where too
-    /// many wait.
+    /// Leaves the marks to the future that drives the upkeep. Writes them immediately if there is
+    /// no such future, if too many notes wait, or if the last write of notes failed.
     pub(crate) async fn note<S: SessionStore + ?Sized>(
         &self,
         store: &S,
@@ -141,10 +145,10 @@ impl Upkeep {
                 self.wake.notify_one();
                 return Ok(());
             }
-        } else if !self.told.swap(true, Ordering::Relaxed) {
+        } else if !self.warned_of_no_driver.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "requests write when sessions were last used by themselves, and nothing purges \
-                 expired ones: spawn `auth.upkeep()`"
+                "no upkeep is running: each request writes when its session was last used, and \
+                 expired sessions are not purged; spawn `auth_layer.upkeep()`"
             );
         }
         if let Some(seen) = marks.seen {
@@ -156,8 +160,8 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Ends a session that nobody has the cookies of: a moment later, when a write that was dropped
-    /// with its request has arrived or never will.
+    /// Ends a session whose cookies no browser has. It ends a moment later: by then a write that
+    /// was dropped with its request has arrived or never will.
     pub(crate) fn abandon(&self, store: Arc<dyn SessionStore>, key: SessionKey, end: End) {
         if self.drivers.load(Ordering::Relaxed) > 0 {
             let mut waiting = self.waiting();
@@ -180,7 +184,7 @@ impl Upkeep {
         });
     }
 
-    /// Writes all that waits now.
+    /// Writes all notes that wait now.
     pub(crate) async fn flush<S: SessionStore + ?Sized>(
         &self,
         store: &S,
@@ -216,7 +220,8 @@ impl Upkeep {
                 match store.revoke(&[*key], end).await {
                     Ok(_) => {}
                     Err(error) if may_pass(&error) => return Err(error),
-                    // No later call will end it, and the others must not wait for it.
+                    // A later call would fail too, and the other sessions must not wait for this
+                    // one.
                     Err(error) => log(&error, ABANDONED),
                 }
                 batch.abandoned.pop();
@@ -238,7 +243,7 @@ impl Upkeep {
         }
     }
 
-    /// Removes what has expired, in batches; answers how many records.
+    /// Removes at most `most` expired records, and returns how many were removed.
     pub(crate) async fn purge<S: SessionStore + ?Sized>(
         &self,
         store: &S,
@@ -256,7 +261,7 @@ impl Upkeep {
             if timeout_at(next_purge, self.wake.notified()).await.is_ok() {
                 sleep(COLLECT).await;
                 if let Err(error) = self.write(store, Due::Now).await {
-                    log(&error, "notes of use wait for the store");
+                    log(&error, "could not write when sessions were last used; trying again later");
                     self.wake.notify_one();
                     sleep(pause).await;
                     pause = (pause * 2).min(RETRY[1]);
@@ -275,7 +280,7 @@ impl Upkeep {
                         Ok(0) => break,
                         Ok(some) => purged += some,
                         Err(error) => {
-                            log(&error, "expired sessions could not be purged");
+                            log(&error, "could not purge expired sessions; trying again later");
                             break;
                         }
                     }
@@ -289,9 +294,9 @@ impl Upkeep {
 /// Which of the abandoned sessions end.
 #[derive(Clone, Copy)]
 enum Due {
-    /// Those whose time has come.
+    /// Those that are due now.
     Now,
-    /// All, as nobody may be there to do it later.
+    /// All of them, because there may be no later write.
     All,
 }
 
@@ -302,7 +307,7 @@ fn may_pass(error: &StoreError) -> bool {
     matches!(error.kind(), StoreErrorKind::Unavailable | StoreErrorKind::Timeout)
 }
 
-/// The upkeep goes on, and tries again later.
+/// Logs an error. The upkeep continues, and tries again later.
 fn log(error: &StoreError, what: &str) {
     tracing::error!(store = error.store(), error = error as &dyn std::error::Error, "{what}");
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tower_keep_core::Clock;
 
-/// A clock that stands still until it is moved. A clone is the same clock.
+/// A clock that stands still until it is moved. Clones share the same time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -22,18 +22,18 @@ use tower_keep_core::Clock;
 pub struct TestClock(Arc<AtomicU64>);
 
 impl TestClock {
-    /// A clock that shows the real time of this moment, in whole seconds.
+    /// Creates a clock that shows the current time, in whole seconds.
     pub fn new() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(Arc::new(AtomicU64::new(since.as_secs())))
     }
 
-    /// Moves it on, in whole seconds.
+    /// Moves the clock forward, in whole seconds.
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(by.as_secs(), Ordering::SeqCst);
     }
 
-    /// Moves it back, in whole seconds, as when a server's clock is corrected.
+    /// Moves the clock back, in whole seconds, as when a server's clock is corrected.
     pub fn go_back(&self, by: Duration) {
         self.0.fetch_sub(by.as_secs(), Ordering::SeqCst);
     }

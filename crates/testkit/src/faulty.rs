@@ -1,4 +1,4 @@
-//! A store that fails, delays or hangs on demand, and counts what it is asked.
+//! A store that fails, delays or hangs on demand, and records its calls.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tower_keep_core::{
-    ChangeUser, Creation, End, LoginStore, Modified, NewLogin, Rotated, Rotation, Seen, SessionKey,
-    SessionRecord, SessionStore, StoreError, StoreErrorKind, StoredLogin, Timestamp, Touch,
-    UserDirectory, UserFinder, UserId, UserStore, async_trait,
+    ChangeUser, Creation, End, LoginStore, Modified, NewLogin, Rotated, Rotation, SeenMark,
+    SessionKey, SessionRecord, SessionStore, StoreError, StoreErrorKind, StoredLogin, Timestamp,
+    Touch, UserDirectory, UserId, UserLookup, UserStore, async_trait,
 };
 
 /// A call of a store.
@@ -17,7 +17,7 @@ use tower_keep_core::{
 #[non_exhaustive]
 pub enum Call {
     ById,
-    ByLogin,
+    ByLoginName,
     ByIds,
     Insert,
     Modify,
@@ -35,10 +35,10 @@ pub enum Call {
 }
 
 impl Call {
-    /// All of them.
+    /// All calls.
     pub const ALL: [Self; 16] = [
         Self::ById,
-        Self::ByLogin,
+        Self::ByLoginName,
         Self::ByIds,
         Self::Insert,
         Self::Modify,
@@ -56,23 +56,25 @@ impl Call {
     ];
 }
 
-/// What happens at a call.
+/// What goes wrong with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Trouble {
-    /// It fails, and has done nothing.
+    /// The call fails without having done anything.
     Fails(StoreErrorKind),
-    /// It does what was asked, and then fails: an answer that was lost on its way.
+    /// The call does its work and then fails, as if the store's reply was lost.
     FailsAfterwards(StoreErrorKind),
-    /// It waits this long, in the tokio runtime's time, before it does what was asked.
+    /// The call waits this long, in the tokio runtime's time, and then does its work.
     Delays(Duration),
-    /// It never answers.
+    /// The call never returns.
     Hangs,
-    /// Of a [rotation](Call::Rotate): another is always faster. Other calls do what was asked.
+    /// A [rotation](Call::Rotate) always loses, as if another call was faster. Other calls do their
+    /// work.
     Loses,
 }
 
-/// Wraps any store. A clone shares its troubles and its counts.
+/// Wraps any store, and lets its calls fail, delay or hang. Clones share the troubles and the
+/// recorded calls.
 ///
 /// ```
 /// use tower_keep_core::{Account, StoreErrorKind, UserStore};
@@ -101,37 +103,37 @@ struct Shared {
 }
 
 impl<S> FaultyStore<S> {
-    /// This store, without troubles.
+    /// Wraps this store, at first without troubles.
     pub fn new(inner: S) -> Self {
         Self { inner, shared: Arc::default() }
     }
 
-    /// The store inside, which has no troubles and is not counted.
+    /// Returns the wrapped store. Calls to it have no troubles and are not recorded.
     pub fn inner(&self) -> &S {
         &self.inner
     }
 
-    /// From now on this happens at this call.
+    /// Sets what goes wrong with this call from now on.
     pub fn set(&self, call: Call, trouble: Trouble) {
         self.shared().troubles.insert(call, trouble);
     }
 
-    /// From now on this happens at every call.
+    /// Sets what goes wrong with every call from now on.
     pub fn set_all(&self, trouble: Trouble) {
         Call::ALL.into_iter().for_each(|call| self.set(call, trouble));
     }
 
-    /// Ends the troubles of this call.
+    /// Removes the trouble of this call.
     pub fn heal_call(&self, call: Call) {
         self.shared().troubles.remove(&call);
     }
 
-    /// Ends all troubles.
+    /// Removes all troubles.
     pub fn heal(&self) {
         self.shared().troubles.clear();
     }
 
-    /// The calls since this was last asked, in order, failed ones too.
+    /// Returns the calls since the last `take_calls`, in order, including failed ones.
     pub fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.shared().calls)
     }
@@ -190,9 +192,9 @@ impl<S: UserStore> UserStore for FaultyStore<S> {
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl<S: UserFinder> UserFinder for FaultyStore<S> {
-    async fn by_login(&self, login: &str) -> Result<Option<Arc<S::User>>, StoreError> {
-        self.call(Call::ByLogin, self.inner.by_login(login)).await
+impl<S: UserLookup> UserLookup for FaultyStore<S> {
+    async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<S::User>>, StoreError> {
+        self.call(Call::ByLoginName, self.inner.by_login_name(login_name)).await
     }
 }
 
@@ -242,7 +244,7 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
         self.call(Call::Rotate, rotate).await
     }
 
-    async fn seen(&self, marks: &[Seen]) -> Result<(), StoreError> {
+    async fn seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
         self.call(Call::Seen, self.inner.seen(marks)).await
     }
 
@@ -282,8 +284,8 @@ impl<S: LoginStore> LoginStore for FaultyStore<S> {
     async fn load_login(
         &self,
         key: &SessionKey,
-        likely: Option<&UserId>,
+        user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<S::User>>, StoreError> {
-        self.call(Call::LoadLogin, self.inner.load_login(key, likely)).await
+        self.call(Call::LoadLogin, self.inner.load_login(key, user_hint)).await
     }
 }

@@ -1,12 +1,12 @@
 //! Test tools for tower-keep.
 //!
-//! | look for | in |
+//! | topic | see |
 //! | --- | --- |
 //! | what a store must do, as tests | [`contract`] |
 //! | a store that fails, delays or hangs on demand | [`FaultyStore`] |
-//! | a store as several servers see it | [`Several`] |
+//! | several handles on one store, as several servers have them | [`Several`] |
 //! | a clock that can be moved | [`TestClock`] |
-//! | a client with a cookie jar, over any service (feature `client`) | [`client`] |
+//! | a client with a cookie jar, for any service (feature `client`) | [`client`] |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "client")]

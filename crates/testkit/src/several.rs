@@ -1,18 +1,19 @@
-//! A store as several servers see it.
+//! A store as several servers use it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tower_keep_core::{
-    ChangeUser, Creation, End, LoginStore, Modified, NewLogin, Rotated, Rotation, Seen, SessionKey,
-    SessionRecord, SessionStore, StoreError, StoredLogin, Timestamp, Touch, UserDirectory,
-    UserFinder, UserId, UserStore, async_trait,
+    ChangeUser, Creation, End, LoginStore, Modified, NewLogin, Rotated, Rotation, SeenMark,
+    SessionKey, SessionRecord, SessionStore, StoreError, StoredLogin, Timestamp, Touch,
+    UserDirectory, UserId, UserLookup, UserStore, async_trait,
 };
 
-/// Several handles on the same data, as several servers have them: each call goes to the next.
+/// Several handles on the same data, as several servers have them. Each call goes to the next
+/// handle.
 ///
-/// For a store that does more than its database to keep the calls of one process apart: with this the
-/// clauses about concurrency show what the database does.
+/// This is for a store that does more than its database to coordinate the calls of one process.
+/// With this type, the clauses about concurrency test what the database does.
 #[derive(Debug)]
 pub struct Several<S> {
     stores: Vec<S>,
@@ -20,13 +21,13 @@ pub struct Several<S> {
 }
 
 impl<S> Several<S> {
-    /// These handles, at least one.
+    /// Creates a store from these handles.
     ///
     /// # Panics
     ///
-    /// If there are none.
+    /// Panics if there are no handles.
     pub fn new(stores: Vec<S>) -> Self {
-        assert!(!stores.is_empty(), "several stores are at least one");
+        assert!(!stores.is_empty(), "`Several::new` needs at least one store");
         Self { stores, next: AtomicUsize::new(0) }
     }
 
@@ -47,9 +48,9 @@ impl<S: UserStore> UserStore for Several<S> {
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl<S: UserFinder> UserFinder for Several<S> {
-    async fn by_login(&self, login: &str) -> Result<Option<Arc<S::User>>, StoreError> {
-        self.next().by_login(login).await
+impl<S: UserLookup> UserLookup for Several<S> {
+    async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<S::User>>, StoreError> {
+        self.next().by_login_name(login_name).await
     }
 }
 
@@ -92,7 +93,7 @@ impl<S: SessionStore> SessionStore for Several<S> {
         self.next().rotate(rotation).await
     }
 
-    async fn seen(&self, marks: &[Seen]) -> Result<(), StoreError> {
+    async fn seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
         self.next().seen(marks).await
     }
 
@@ -133,8 +134,8 @@ impl<S: LoginStore> LoginStore for Several<S> {
     async fn load_login(
         &self,
         key: &SessionKey,
-        likely: Option<&UserId>,
+        user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<S::User>>, StoreError> {
-        self.next().load_login(key, likely).await
+        self.next().load_login(key, user_hint).await
     }
 }

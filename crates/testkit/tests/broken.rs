@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use tokio::task::yield_now;
 use tower_keep_core::{
     Account, ChangeUser, Creation, End, EndReason, Ended, LoginStore, Modified, NewLogin, Rotated,
-    Rotation, Seen, SessionKey, SessionLimit, SessionRecord, SessionStore, StoreError,
-    StoreErrorKind, StoredLogin, Timestamp, Touch, UserDirectory, UserFinder, UserId, UserStore,
+    Rotation, SeenMark, SessionKey, SessionLimit, SessionRecord, SessionStore, StoreError,
+    StoreErrorKind, StoredLogin, Timestamp, Touch, UserDirectory, UserId, UserLookup, UserStore,
     WhenFull, async_trait,
 };
 use tower_keep_memory::MemoryStore;
@@ -19,7 +19,7 @@ type Result<T> = std::result::Result<T, StoreError>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_clause_fails_on_a_store_that_breaks_it() {
-    // The panics of broken clauses are what is wanted here; they need not fill the output.
+    // Broken clauses are expected to panic here. Their messages need not fill the output.
     std::panic::set_hook(Box::new(|_| {}));
     let mut unbroken: Vec<&&str> = Vec::new();
     for clause in users::CLAUSES {
@@ -38,15 +38,15 @@ async fn every_clause_fails_on_a_store_that_breaks_it() {
     assert_eq!(unbroken, [] as [&&str; 0], "these clauses pass on stores that break them");
 }
 
-/// A memory store that breaks the clause of this name, and no other on purpose.
+/// A memory store that breaks the clause with this name, and no other on purpose.
 struct Broken {
     inner: MemoryStore<Account>,
     clause: &'static str,
-    /// Records that are answered in the place of the stored ones.
+    /// Records that are returned in place of the stored ones.
     overlay: Mutex<HashMap<SessionKey, SessionRecord>>,
     /// Users as they were first loaded.
     stale: Mutex<HashMap<UserId, Arc<Account>>>,
-    /// How many logins there were.
+    /// The number of logins so far.
     logins: AtomicUsize,
 }
 
@@ -94,11 +94,11 @@ impl UserStore for Broken {
 }
 
 #[async_trait]
-impl UserFinder for Broken {
-    async fn by_login(&self, login: &str) -> Result<Option<Arc<Account>>> {
-        let found = self.inner.by_login(login).await?;
+impl UserLookup for Broken {
+    async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<Account>>> {
+        let found = self.inner.by_login_name(login_name).await?;
         if found.is_none() && self.breaks("a_user_is_found_by_login_name_byte_for_byte") {
-            return self.inner.by_login(login.trim()).await;
+            return self.inner.by_login_name(login_name.trim()).await;
         }
         Ok(found)
     }
@@ -108,7 +108,7 @@ impl UserFinder for Broken {
 impl UserDirectory for Broken {
     async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<Account>>>> {
         let mut found = self.inner.by_ids(ids).await?;
-        if self.breaks("by_ids_answers_in_order_and_as_often_as_asked") {
+        if self.breaks("by_ids_returns_users_in_order_and_as_often_as_asked") {
             found.sort_by_key(|account| account.as_ref().map(|account| account.id().clone()));
         }
         Ok(found)
@@ -116,7 +116,7 @@ impl UserDirectory for Broken {
 
     async fn insert(&self, user: &Account) -> Result<()> {
         match self.clause {
-            "odd_ids_and_names_are_kept_or_refused" if is_odd(user.login()) => return Ok(()),
+            "odd_ids_and_names_are_kept_or_refused" if is_odd(user.login_name()) => return Ok(()),
             "a_taken_id_or_name_conflicts_and_nothing_is_written" => {
                 self.inner.delete(user.id()).await?;
             }
@@ -133,7 +133,7 @@ impl UserDirectory for Broken {
             }
             "an_interrupted_insert_leaves_all_or_nothing" => {
                 let mut nameless = user.clone();
-                nameless.set_login(format!("{} not yet", user.login()));
+                nameless.set_login_name(format!("{} not yet", user.login_name()));
                 self.inner.insert(&nameless).await?;
                 yield_now().await;
                 replace(&self.inner, user).await?;
@@ -160,7 +160,7 @@ impl UserDirectory for Broken {
                 Ok(Modified::Changed(before))
             }
             ("a_change_sees_the_stored_user_and_may_leave_it", Some(before)) => {
-                let _ = change(&before.as_ref().clone().with_stamp([]));
+                let _ = change(&before.as_ref().clone().with_security_stamp([]));
                 Ok(Modified::Unchanged(before))
             }
             ("a_change_of_the_id_is_refused", Some(before)) => {
@@ -169,7 +169,7 @@ impl UserDirectory for Broken {
             }
             ("a_change_to_a_taken_name_conflicts_and_nothing_is_written", Some(before)) => {
                 let after = change(&before).ok_or_else(fault)?;
-                if let Some(other) = self.inner.by_login(after.login()).await? {
+                if let Some(other) = self.inner.by_login_name(after.login_name()).await? {
                     self.inner.delete(other.id()).await?;
                 }
                 self.inner.modify(id, change).await
@@ -178,7 +178,7 @@ impl UserDirectory for Broken {
                 let modified = self.inner.modify(id, change).await;
                 Ok(modified.unwrap_or(Modified::Changed(before)))
             }
-            // As an application that loads the whole user, and writes it back later.
+            // This is like an application that loads the whole user, and writes it back later.
             ("no_change_is_lost", Some(before)) => {
                 let after = change(&before).ok_or_else(fault)?;
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -204,7 +204,7 @@ impl UserDirectory for Broken {
             }
             ("an_interrupted_change_leaves_the_old_or_the_new", Some(before)) => {
                 let mut half = change(&before).ok_or_else(fault)?;
-                half.set_login(before.login());
+                half.set_login_name(before.login_name());
                 replace(&self.inner, &half).await?;
                 yield_now().await;
                 self.inner.modify(id, change).await
@@ -218,7 +218,7 @@ impl UserDirectory for Broken {
             && let Some(before) = self.inner.by_id(id).await?
         {
             let mut half = Account::clone(&before);
-            half.set_login(format!("{} no more", before.login()));
+            half.set_login_name(format!("{} no more", before.login_name()));
             replace(&self.inner, &half).await?;
             yield_now().await;
         }
@@ -249,13 +249,13 @@ impl SessionStore for Broken {
             "a_new_login_ends_those_that_it_replaces" => login.replacing = &[],
             "of_two_logins_in_one_session_one_remains"
             | "of_many_logins_in_one_session_one_remains" => {
-                // Ends those that are named, and follows none of their successors.
+                // Ends the given sessions, but follows none of their successors.
                 let (at, keep_until) = (record.created, login.ended_until);
                 let end = End { at, reason: EndReason::Replaced, keep_until };
                 self.inner.revoke(login.replacing, &end).await?;
                 login.replacing = &[];
             }
-            // Follows no more successors than so many.
+            // Follows only a limited number of successors.
             "however_many_logins_show_one_old_cookie_one_session_remains"
                 if self.logins.fetch_add(1, Ordering::Relaxed) > 1_000 =>
             {
@@ -266,7 +266,7 @@ impl SessionStore for Broken {
             }
             "far_too_many_sessions_end_at_once_but_the_newest"
             | "a_limit_looks_past_what_has_expired" => login.limit = None,
-            "many_replays_are_told_in_batches" => {
+            "many_replays_are_returned_in_batches" => {
                 self.inner.create(&login).await?;
                 return Ok(created);
             }
@@ -287,7 +287,7 @@ impl SessionStore for Broken {
                 }
                 login.limit = None;
             }
-            "a_replay_is_told_once_and_to_its_user" => {
+            "a_user_is_notified_of_a_replay_once" => {
                 self.inner.create(&login).await?;
                 return Ok(created);
             }
@@ -342,7 +342,7 @@ impl SessionStore for Broken {
         })
     }
 
-    async fn seen(&self, marks: &[Seen]) -> Result<()> {
+    async fn seen(&self, marks: &[SeenMark]) -> Result<()> {
         if self.breaks("seen_marks_its_generation_once") {
             for mark in marks {
                 self.change(&mark.key, |record| record.seen_at = Some(mark.at)).await;
@@ -374,12 +374,13 @@ impl SessionStore for Broken {
             "unknown_keys_are_nothing_and_insert_nothing" => return Ok(keys.len()),
             "a_revocation_beats_every_rotation" => return Ok(1),
             "of_several_ends_the_first_counts" => {
-                let ended = Ended { at: end.at, reason: end.reason, successor: None, told: false };
+                let ended =
+                    Ended { at: end.at, reason: end.reason, successor: None, notified: false };
                 for key in keys {
                     self.change(key, |record| record.ended = Some(ended.clone())).await;
                 }
             }
-            "an_ended_session_is_kept_as_told" => {
+            "an_ended_session_is_kept_as_requested" => {
                 return self.inner.revoke(keys, &End { keep_until: end.at, ..*end }).await;
             }
             "an_expired_session_can_be_ended" => {
@@ -445,16 +446,16 @@ impl LoginStore for Broken {
     async fn load_login(
         &self,
         key: &SessionKey,
-        likely: Option<&UserId>,
+        user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<Account>>> {
         let Some(record) = self.load(key).await? else {
             let breaks = self.breaks("an_unknown_key_is_no_login");
-            let Some(user) = likely.filter(|_| breaks) else { return Ok(None) };
+            let Some(user) = user_hint.filter(|_| breaks) else { return Ok(None) };
             let record = Arc::new(sessions::new_record(user));
             return Ok(Some(StoredLogin { record, user: None }));
         };
-        let whose = match likely {
-            Some(likely) if self.breaks("the_record_says_whose_login_it_is") => likely,
+        let whose = match user_hint {
+            Some(user_hint) if self.breaks("the_record_says_whose_login_it_is") => user_hint,
             _ => &record.user,
         };
         let mut user = self.inner.by_id(whose).await?;

@@ -1,6 +1,6 @@
 //! Every clause passes on a store that keeps the contract.
 
-use tower_keep_core::Apart;
+use tower_keep_core::SplitStore;
 use tower_keep_memory::{MemorySessions, MemoryStore};
 use tower_keep_testkit::{FaultyStore, contract};
 
@@ -17,5 +17,5 @@ async fn a_faulty_store_without_troubles_keeps_every_clause() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_stores_joined_keep_every_clause() {
-    contract::run_all(|| async { Apart(MemoryStore::new(), MemorySessions::new()) }).await;
+    contract::run_all(|| async { SplitStore(MemoryStore::new(), MemorySessions::new()) }).await;
 }

@@ -1,4 +1,5 @@
-//! What tests need besides cargo: installed, made or started here, never taken for granted.
+//! Installs, builds or starts everything that the tests need apart from cargo. Nothing is assumed
+//! to be there.
 
 pub mod provision;
 pub mod servers;
@@ -7,17 +8,17 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where tools that are built or fetched are.
+/// Returns the directory of the tools that are built or downloaded.
 pub(crate) fn tools() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.ancestors().nth(2).unwrap_or(own).join("target/tools")
 }
 
-/// Runs a command and waits; what it prints is seen.
+/// Runs a command and waits until it ends. Its output is shown.
 ///
 /// # Errors
 ///
-/// It can't be started, or ends with a failure.
+/// Returns an error if the command can't be started or fails.
 pub fn run(command: &mut Command) -> Result<(), String> {
     let shown = || {
         let words = command.get_args().map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: provisions what the tests need, and runs them.
+//! `cargo xtask test` provisions what the tests need, and runs them.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,9 @@ use xtask::servers::{Kind, Server};
 use xtask::{provision, run};
 
 const USAGE: &str = "\
-cargo xtask test            provisions what the tests need, and runs all of them
+cargo xtask test            installs and starts what the tests need, and runs all of them
 cargo xtask test NAME…      only these packages, with only what they need
-cargo xtask servers         starts the databases, says where, and waits for the end of its input
+cargo xtask servers         starts the databases, prints their URLs, and runs until its input ends
 cargo xtask names           the packages' names";
 
 /// A package of the workspace that has tests, under its short name.
@@ -20,7 +20,7 @@ struct Package {
     needs: &'static [Need],
 }
 
-/// What a package's tests need besides cargo.
+/// What a package's tests need apart from cargo.
 #[derive(Clone, Copy, PartialEq)]
 enum Need {
     /// Python with Flask-Login.
@@ -78,8 +78,8 @@ const PACKAGES: &[Package] = &[
     Package { name: "benches", package: "tower-keep-benches", needs: &[] },
 ];
 
-/// The tests over HTTP that hold for either kind of login. The others start sites of both kinds, or
-/// are about neither.
+/// The tests over HTTP that hold for both kinds of login: with cookies alone and with server-side
+/// sessions. The other tests start sites of both kinds, or don't depend on the kind.
 const OF_EITHER_KIND: &[&str] = &[
     "cookies_and_headers",
     "flask_login",
@@ -90,10 +90,10 @@ const OF_EITHER_KIND: &[&str] = &[
     "settings",
 ];
 
-/// Those that are about session records.
+/// The tests over HTTP that are about server-side sessions.
 const OF_RECORDS: &[&str] = &["faults", "sessions"];
 
-/// The stores besides memory that the tests over HTTP run on.
+/// The stores, other than memory, that the tests over HTTP run on.
 const STORES: &[&str] = &[
     "sqlite",
     "postgres",
@@ -141,8 +141,9 @@ fn test(names: &[&str]) -> Result<(), String> {
         let python = provision::python(&root())?;
         variables.push(("KEEP_PYTHON", python.display().to_string()));
     }
-    // The same packages each time, so that nothing is built again. A whole workspace shares its features;
-    // a package on its own also shows that it builds so.
+    // Every call names the same packages, so that nothing is built again. If the whole workspace is
+    // built, all packages share their features. If one package is built, this also shows that it
+    // builds on its own.
     let cargo_test = || {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(root()).args(["test", "--all-features"]);
@@ -160,24 +161,24 @@ fn test(names: &[&str]) -> Result<(), String> {
             cargo.args(targets.iter().flat_map(|name| ["--test", name])).env("KEEP_RECORDS", "1");
             cargo
         };
-        println!("once more, with session records");
+        println!("again, with server-side sessions");
         run(&mut again(OF_EITHER_KIND))?;
         let mariadb = variables.iter().find(|(name, _)| *name == Kind::MariaDb.variable());
         if let Some((_, url)) = mariadb {
-            println!("what is asked of MySQL once more, of MariaDB");
+            println!("the tests of MySQL again, on MariaDB");
             let mut cargo = cargo_test();
             cargo.args(["--test", "sql", "mysql"]).env(Kind::MySql.variable(), url);
             run(&mut cargo)?;
         }
         for store in STORES {
-            println!("once more, on {store}");
+            println!("again, on {store}");
             run(again(&[OF_EITHER_KIND, OF_RECORDS].concat()).env("KEEP_STORE", store))?;
         }
     }
     Ok(())
 }
 
-/// Servers for tests that are run one by one.
+/// Starts servers for tests that are run one by one.
 fn serve() -> Result<(), String> {
     let needs: Vec<Need> = PACKAGES.iter().flat_map(|package| package.needs).copied().collect();
     let servers = Servers::start(&needs)?;
@@ -188,11 +189,11 @@ fn serve() -> Result<(), String> {
     Ok(())
 }
 
-/// The servers that were started; they end with this.
+/// The servers that were started. They end when this is dropped.
 struct Servers(Vec<Server>);
 
 impl Servers {
-    /// Starts what is needed, but for what the caller names in the environment.
+    /// Starts the servers that are needed, except for those that the environment names.
     fn start(needs: &[Need]) -> Result<Self, String> {
         let mut servers: Vec<Server> = Vec::new();
         for kind in Kind::ALL {
@@ -201,7 +202,8 @@ impl Servers {
             }
             let server = match kind {
                 Kind::PgBouncer => {
-                    // A server of the caller's can't be told to trust a proxy.
+                    // A PostgreSQL server that the environment names can't be configured to trust a
+                    // proxy.
                     if !servers.iter().any(|server| server.kind() == Kind::Postgres) {
                         servers.push(Server::start(Kind::Postgres)?);
                     }
@@ -216,7 +218,7 @@ impl Servers {
         Ok(Self(servers))
     }
 
-    /// Where they are: the names of variables, and URLs.
+    /// Returns the environment variables that name these servers, each with a URL.
     fn variables(&self) -> Vec<(&'static str, String)> {
         let place = |server: &Server| (server.kind().variable(), server.url());
         let is_ours = |server: &&Server| env::var_os(server.kind().variable()).is_none();
@@ -233,7 +235,7 @@ fn chosen(names: &[&str]) -> Result<Vec<&'static Package>, String> {
     if names.is_empty() { Ok(PACKAGES.iter().collect()) } else { names.iter().map(find).collect() }
 }
 
-/// The workspace's root, wherever the command is called.
+/// Returns the workspace's root. It does not depend on the current directory.
 fn root() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.ancestors().nth(2).unwrap_or(own).to_owned()

@@ -1,22 +1,24 @@
-//! What is installed, or made below `target/`.
+//! Installs programs, or sets them up below `target/`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::run;
 
-/// A Python with Flask-Login and the library for Datastore that goes with it, in a virtual environment below `target/`.
+/// Returns the path of a Python with Flask-Login and `datastore-entity`, in a virtual environment
+/// below `target/`. The environment is created if it is missing.
 ///
 /// # Errors
 ///
-/// Something is missing that can't be installed; the text says how to.
+/// Returns an error if something is missing and can't be installed. The text says how to install
+/// it.
 pub fn python(root: &Path) -> Result<PathBuf, String> {
     let requirements = root.join("tests/parity/requirements.txt");
     let environment = root.join("target/parity-venv");
     let python = environment.join("bin/python");
     if !is_complete(&python) {
         if run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment)).is_err() {
-            // Debian ships Python without the module that makes environments.
+            // Debian ships Python without the module that creates virtual environments.
             install(&["python3", "python3-venv"])?;
             run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
         }
@@ -31,7 +33,7 @@ fn is_complete(python: &Path) -> bool {
     check.is_ok_and(|output| output.status.success())
 }
 
-/// Installs Debian packages, or says which to install.
+/// Installs Debian packages. If that fails, the error says which to install by hand.
 pub(crate) fn install(packages: &[&str]) -> Result<(), String> {
     let words = packages.join(" ");
     println!("installing {words}");

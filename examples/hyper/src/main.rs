@@ -1,7 +1,7 @@
-//! A login on plain hyper: no framework, a `match` for a router.
+//! A login on plain hyper, without a framework. The router is a `match`.
 //!
-//! `cargo run -p hyper-example`, then open the address that it prints. An argument is the address
-//! to listen on.
+//! Run `cargo run -p hyper-example`, then open the address that it prints. The optional argument is
+//! the address to listen on.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -18,15 +18,15 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_keep::{
-    Account, ClientAddr, Fault, Keys, LogInError, LoginLayer, PasswordError, Passwords,
-    UserDirectory, UserFinder,
-};
+use tower_keep::client::ClientAddr;
+use tower_keep::password::{PasswordError, Passwords};
+use tower_keep::store::{UserDirectory, UserLookup};
+use tower_keep::{Account, AuthError, Keys, LoginError, LoginLayer};
 use tower_keep_memory::MemoryStore;
 
 type Page = Response<Full<Bytes>>;
-type Answer = Result<Page, Failure>;
-type Login = tower_keep::Login<Account>;
+type Handled = Result<Page, Failure>;
+type AuthSession = tower_keep::AuthSession<Account>;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -35,14 +35,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let hash = passwords.hash("analytical engine").await?;
     users.insert(&Account::new(1, "ada", hash)).await?;
 
-    let auth =
+    let auth_layer =
         LoginLayer::builder(users.clone(), Keys::generate()?).with_login_page("/login").build()?;
-    // A guard is a layer like any other; what it guards is one service of several.
-    let account = auth.require_login().layer(service_fn(account));
-    let site = auth.layer(service_fn(move |request: Request<Incoming>| {
+    // A guard is a layer like any other. Here it guards one service of several.
+    let account = auth_layer.require_login().layer(service_fn(account));
+    let site = auth_layer.layer(service_fn(move |request: Request<Incoming>| {
         let (users, passwords, account) = (users.clone(), passwords.clone(), account.clone());
         async move {
-            let answer = match (request.method(), request.uri().path()) {
+            let response = match (request.method(), request.uri().path()) {
                 (_, "/account") => return account.oneshot(request).await.map(boxed),
                 (&Method::GET, "/") => Ok(page("<a href=/account>Your account</a>")),
                 (&Method::GET, "/login") => login_page(&request),
@@ -50,7 +50,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 (&Method::POST, "/logout") => sign_out(&request).await,
                 _ => Ok(status(StatusCode::NOT_FOUND)),
             };
-            Ok::<_, Infallible>(boxed(answer.unwrap_or_else(|failure| *failure.0)))
+            Ok::<_, Infallible>(boxed(response.unwrap_or_else(|failure| *failure.0)))
         }
     }));
 
@@ -66,7 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             accepted = listener.accept() => accepted?,
             () = &mut told_to_end => break,
         };
-        // Session protection compares addresses: note where the connection comes from.
+        // Session protection compares addresses, so each request needs its client's address.
         let site = site.clone().map_request(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ClientAddr(peer.ip()));
             request
@@ -80,12 +80,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
         });
     }
-    // The last requests are served, unless one hangs: containers are killed ten seconds later.
+    // Serves the last requests, but does not wait for one that hangs: containers are killed ten
+    // seconds after the signal.
     let _ = tokio::time::timeout(Duration::from_secs(7), connections.shutdown()).await;
     Ok(())
 }
 
-/// Waits for Ctrl-C, or for the signal with which containers and services are stopped.
+/// Returns a future that resolves on Ctrl-C, or on the signal that stops containers and services.
 fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -100,10 +101,10 @@ fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// What a request could not get, as the answer that says so.
+/// An error, as the response that reports it.
 struct Failure(Box<Page>);
 
-macro_rules! answered {
+macro_rules! failures {
     ($($error:ty)*) => {$(
         impl From<$error> for Failure {
             fn from(error: $error) -> Self {
@@ -114,22 +115,22 @@ macro_rules! answered {
     )*};
 }
 
-answered!(Fault LogInError PasswordError);
+failures!(AuthError LoginError PasswordError);
 
-/// The request's login. The layer is around everything, so it is there.
-fn login_of<B>(request: &Request<B>) -> Result<Login, Failure> {
-    let login = request.extensions().get::<Login>();
-    login.cloned().ok_or_else(|| Failure(Box::new(status(StatusCode::INTERNAL_SERVER_ERROR))))
+/// Returns the request's handle. It is always there, because the layer is around the whole site.
+fn auth_of<B>(request: &Request<B>) -> Result<AuthSession, Failure> {
+    let auth = request.extensions().get::<AuthSession>();
+    auth.cloned().ok_or_else(|| Failure(Box::new(status(StatusCode::INTERNAL_SERVER_ERROR))))
 }
 
 async fn sign_in(
     request: Request<Incoming>,
     users: &MemoryStore<Account>,
     passwords: &Passwords,
-) -> Answer {
-    let login = login_of(&request)?;
-    // What other sites send is refused; browsers tell (Fetch Metadata). With a framework, use
-    // tower-http's `csrf` layer for this.
+) -> Handled {
+    let auth = auth_of(&request)?;
+    // Rejects requests that come from other sites, as browsers say with Fetch Metadata. With a
+    // framework, use tower-http's `csrf` layer for this.
     let site = request.headers().get("sec-fetch-site").map(|site| site.as_bytes());
     if !matches!(site, None | Some(b"same-origin" | b"none")) {
         return Ok(status(StatusCode::FORBIDDEN));
@@ -145,16 +146,16 @@ async fn sign_in(
     let (Some(name), Some(password)) = (field("login"), field("password")) else {
         return Ok(status(StatusCode::UNPROCESSABLE_ENTITY));
     };
-    let found = users.by_login(&name).await.map_err(Fault::from)?;
+    let found = users.by_login_name(&name).await.map_err(AuthError::from)?;
     let checked = passwords.check(found, Account::password_hash, password).await?;
     let Some(user) = checked else { return Ok(see_other("/login")) };
-    login.log_in(user).remember(field("remember").is_some()).await?;
-    let next = login.next_given(field("next").as_deref());
+    auth.log_in(user).remember(field("remember").is_some()).await?;
+    let next = auth.next_from_form(field("next").as_deref());
     Ok(see_other(next.as_ref().map_or("/account", |next| next.as_str())))
 }
 
-async fn sign_out(request: &Request<Incoming>) -> Answer {
-    login_of(request)?.log_out().await?;
+async fn sign_out(request: &Request<Incoming>) -> Handled {
+    auth_of(request)?.log_out().await?;
     Ok(see_other("/"))
 }
 
@@ -162,20 +163,20 @@ async fn account(request: Request<Incoming>) -> Result<Page, Infallible> {
     Ok(greeting(&request).await.unwrap_or_else(|failure| *failure.0))
 }
 
-async fn greeting(request: &Request<Incoming>) -> Answer {
-    let user = login_of(request)?.user().await?;
-    let name = user.map(|user| escape(user.login())).unwrap_or_default();
+async fn greeting(request: &Request<Incoming>) -> Handled {
+    let user = auth_of(request)?.user().await?;
+    let name = user.map(|user| escape(user.login_name())).unwrap_or_default();
     Ok(page(&format!(
         "You are {name}. <form method=post action=/logout><button>Log out</button></form>"
     )))
 }
 
-fn login_page(request: &Request<Incoming>) -> Answer {
-    let login = login_of(request)?;
-    let notice = login.notice().map(|notice| escape(notice.text())).unwrap_or_default();
-    let next = login.next().map(|next| escape(next.as_str())).unwrap_or_default();
+fn login_page(request: &Request<Incoming>) -> Handled {
+    let auth = auth_of(request)?;
+    let flash = auth.take_flash().map(|flash| escape(flash.text())).unwrap_or_default();
+    let next = auth.next().map(|next| escape(next.as_str())).unwrap_or_default();
     Ok(page(&format!(
-        "<p>{notice}</p><form method=post action=/login>
+        "<p>{flash}</p><form method=post action=/login>
          <input type=hidden name=next value=\"{next}\">
          <label>Login <input name=login></label>
          <label>Password <input name=password type=password></label>
@@ -210,7 +211,8 @@ fn status(status: StatusCode) -> Page {
     response
 }
 
-/// A guard wraps the body of what it guards, so the site's bodies are boxed to be of one type.
+/// Boxes the body. A guard wraps the body of the service that it guards, so without this the bodies
+/// of the site would have different types.
 fn boxed<B>(response: Response<B>) -> Response<BoxBody<Bytes, Infallible>>
 where
     B: Body<Data = Bytes, Error = Infallible> + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! The same walk, without a framework.
+//! A newcomer's walk through the site, as in the quickstart's tests, but without a framework.
 
 use tower_keep_tests::Process;
 

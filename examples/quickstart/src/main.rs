@@ -1,8 +1,8 @@
 //! A small site with a login.
 //!
-//! `cargo run` at the workspace's root, then open the address that it prints. Everything that has
-//! to do with logging in is in `site.rs`, and where accounts and sessions are kept in `store.rs`;
-//! `pages.rs` is HTML, and this file reads the command line.
+//! Run `cargo run` in the root of the workspace, then open the address that it prints. All code for
+//! logging in is in `site.rs`. `store.rs` opens the store of accounts and sessions, `pages.rs` has
+//! the HTML, and this file reads the command line.
 
 mod pages;
 mod site;
@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use axum::ServiceExt;
 use axum::extract::Request;
-use tower_keep::{Account, Keys, Passwords, UserDirectoryExt};
+use tower_keep::password::Passwords;
+use tower_keep::store::UserDirectoryExt;
+use tower_keep::{Account, Keys};
 
 const USAGE: &str = "\
 usage: cargo run -- [--listen ADDRESS] [--store STORE]
@@ -33,10 +35,10 @@ environment:
                      kept in the file quickstart.key, or for memory until this ends
   RUST_LOG           what to log, such as tower_keep=debug";
 
-/// Beside the database, in the directory where this is started.
+/// The file with the key, next to the database, in the directory where the program is started.
 const KEY_FILE: &str = "quickstart.key";
 
-/// The user who is there when it starts.
+/// The demo user, who exists when the site starts.
 const ID: i64 = 1;
 const LOGIN: &str = "ada";
 const PASSWORD: &str = "analytical engine";
@@ -65,16 +67,19 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let passwords = Passwords::new();
     let keys = keys(store == "memory")?;
     let store = store::open(&store).await?;
-    // Unless she is there from last time.
+    // Does nothing if she exists from an earlier start.
     store.insert_if_absent(&Account::new(ID, LOGIN, passwords.hash(PASSWORD).await?)).await?;
-    let ada = store.by_login(LOGIN).await?.ok_or("the demo user's id is somebody else's")?;
+    let ada = store
+        .by_login_name(LOGIN)
+        .await?
+        .ok_or("the id of the demo user belongs to another user")?;
     let is_usual = passwords.verify(Some(ada.password_hash()), PASSWORD).await?;
     let password = if is_usual { PASSWORD } else { "the one that you have given her" };
     let api_key = random_token()?;
     let app = site::App { store, passwords, api_key: api_key.clone() };
-    let auth = site::auth(&app, keys)?;
-    let upkeep = tokio::spawn(auth.upkeep());
-    let site = site::site(app, &auth);
+    let auth_layer = site::auth_layer(&app, keys)?;
+    let upkeep = tokio::spawn(auth_layer.upkeep());
+    let site = site::site(app, &auth_layer);
 
     let listener = tokio::net::TcpListener::bind(listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
@@ -86,28 +91,28 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let told = told_to_end()?;
     let told = async {
         told.await;
-        let _ = end.send(()); // whoever has listened is gone
+        let _ = end.send(()); // fails only if the receiver is gone
     };
     let late = async {
-        let _ = is_ending.await; // or nobody will tell
+        let _ = is_ending.await; // fails only if the sender is gone
         tokio::time::sleep(LAST_REQUESTS).await;
     };
-    // The last requests are served, and what waits to be written is written, whatever hangs.
+    // Serves the last requests and writes what waits to be written, even if something hangs.
     let served = tokio::select! {
         served = axum::serve(listener, service).with_graceful_shutdown(told).into_future() => served,
         () = late => Ok(()),
     };
     upkeep.abort();
     let _ = upkeep.await; // it was aborted
-    auth.flush().await?;
+    auth_layer.flush().await?;
     Ok(served?)
 }
 
-/// How long requests may go on that were begun before the site was told to end: containers are killed
-/// ten seconds later.
+/// How long requests may still run after the signal to stop. Containers are killed ten seconds
+/// after that signal.
 const LAST_REQUESTS: Duration = Duration::from_secs(7);
 
-/// Waits for Ctrl-C, or for the signal with which containers and services are stopped.
+/// Returns a future that resolves on Ctrl-C, or on the signal that stops containers and services.
 fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -122,13 +127,13 @@ fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// 32 hex digits.
+/// Returns 32 random hex digits.
 fn random_token() -> Result<String, getrandom::Error> {
     let random = u128::from(getrandom::u64()?) << 64 | u128::from(getrandom::u64()?);
     Ok(format!("{random:032x}"))
 }
 
-/// The key from the environment, or from the file in which the first start has left one.
+/// Returns the key from the environment, or else from the file that the first start has written.
 fn keys(only_now: bool) -> Result<Keys, Box<dyn Error>> {
     if let Ok(key) = std::env::var("KEEP_KEY") {
         return Ok(Keys::new(key));
@@ -156,7 +161,7 @@ struct Options {
     store: String,
 }
 
-/// `None` if only help was asked for.
+/// Parses the command line. Returns `None` if the user only asked for help.
 fn options() -> Result<Option<Options>, Box<dyn Error>> {
     use lexopt::prelude::*;
 

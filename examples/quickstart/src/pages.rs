@@ -1,9 +1,12 @@
-//! The pages. Nothing here has to do with logging in; maud escapes what is put into them.
+//! The HTML pages. There is no code for logging in here. maud escapes all values on a page.
 
 use std::time::SystemTime;
 
 use maud::{DOCTYPE, Markup, html};
-use tower_keep::{Account, LocalTarget, Notice, SessionInfo};
+use tower_keep::Account;
+use tower_keep::flash::Flash;
+use tower_keep::session::SessionInfo;
+use tower_keep::target::LocalTarget;
 
 const STYLE: &str = "
 :root { --ink: #1d2733; --soft: #5d6b7a; --line: #dfe4ea; --paper: #fff; --back: #f4f6f8;
@@ -31,9 +34,9 @@ button { font: inherit; font-weight: 600; padding: .55rem 1.1rem; border-radius:
   border: 1px solid var(--accent); background: var(--accent); color: #fff; margin-top: 1.3rem }
 button.plain { background: none; border: 0; color: var(--accent); padding: 0; margin: 0; font-weight: 400;
   text-decoration: underline }
-.notice { border-radius: 8px; padding: .7rem 1rem; margin: 0 0 1.2rem; background: var(--warn); color: inherit }
-.notice.success { background: var(--good) }
-.notice.wrong { background: var(--bad) }
+.flash { border-radius: 8px; padding: .7rem 1rem; margin: 0 0 1.2rem; background: var(--warn); color: inherit }
+.flash.success { background: var(--good) }
+.flash.wrong { background: var(--bad) }
 .devices { list-style: none; margin: 1.2rem 0 0; padding: 0 }
 .devices li { display: flex; gap: 1rem; align-items: baseline; justify-content: space-between;
   border-top: 1px solid var(--line); padding: .9rem 0 }
@@ -74,12 +77,12 @@ fn page(title: &str, user: Option<&Account>, content: &Markup) -> String {
     page.into_string()
 }
 
-fn message(notice: Option<&Notice>, wrong: Option<&str>) -> Markup {
+fn message(flash: Option<&Flash>, wrong: Option<&str>) -> Markup {
     html! {
-        @if let Some(notice) = notice {
-            p class={ "notice " (notice.category()) } role="status" { (notice.text()) }
+        @if let Some(flash) = flash {
+            p class={ "flash " (flash.category()) } role="status" { (flash.text()) }
         }
-        @if let Some(wrong) = wrong { p.notice.wrong role="alert" { (wrong) } }
+        @if let Some(wrong) = wrong { p.flash.wrong role="alert" { (wrong) } }
     }
 }
 
@@ -91,7 +94,7 @@ pub(crate) fn home(user: Option<&Account>) -> String {
     let content = html! {
         section.card {
             @if let Some(user) = user {
-                h1 { "Welcome back, " (user.login()) }
+                h1 { "Welcome back, " (user.login_name()) }
                 p { "You are logged in." }
                 a href="/account" { "Go to your account" }
             } @else {
@@ -105,14 +108,14 @@ pub(crate) fn home(user: Option<&Account>) -> String {
 }
 
 pub(crate) fn login(
-    notice: Option<&Notice>,
+    flash: Option<&Flash>,
     wrong: Option<&str>,
     next: Option<&LocalTarget>,
 ) -> String {
     let content = html! {
         section.card.narrow {
             h1 { "Log in" }
-            (message(notice, wrong))
+            (message(flash, wrong))
             form method="post" action="/login" {
                 (hidden_next(next))
                 label for="login" { "Login" }
@@ -130,17 +133,17 @@ pub(crate) fn login(
 
 pub(crate) fn account(
     user: &Account,
-    notice: Option<&Notice>,
+    flash: Option<&Flash>,
     is_fresh: bool,
     is_remembered: bool,
 ) -> String {
     let yes = |yes| if yes { "yes" } else { "no" };
     let content = html! {
-        (message(notice, None))
+        (message(flash, None))
         section.card {
             h1 { "Your account" }
             dl {
-                dt { "Login" } dd { (user.login()) }
+                dt { "Login" } dd { (user.login_name()) }
                 dt { "Fresh login" } dd { (yes(is_fresh)) }
                 dt { "Remembered on this device" } dd { (yes(is_remembered)) }
             }
@@ -151,10 +154,10 @@ pub(crate) fn account(
     page("Account", Some(user), &content)
 }
 
-pub(crate) fn devices(user: &Account, notice: Option<&Notice>, sessions: &[SessionInfo]) -> String {
+pub(crate) fn devices(user: &Account, flash: Option<&Flash>, sessions: &[SessionInfo]) -> String {
     let others = sessions.iter().any(|session| !session.is_current());
     let content = html! {
-        (message(notice, None))
+        (message(flash, None))
         section.card {
             h1 { "Your devices" }
             p { "Wherever you are logged in. What you don't know, end, and change your password." }
@@ -183,13 +186,13 @@ fn device(session: &SessionInfo) -> Markup {
             }
         }
         form method="post" action="/devices/end" {
-            input type="hidden" name="session" value=(session.handle());
+            input type="hidden" name="session" value=(session.public_id());
             button.plain { @if session.is_current() { "Log out" } @else { "End" } }
         }
     }
 }
 
-/// How long ago something was, as people say it.
+/// Returns how long ago this time was, as a phrase such as "2 hours ago".
 fn ago(time: SystemTime) -> String {
     let seconds = time.elapsed().unwrap_or_default().as_secs();
     let (count, unit) = match seconds {
@@ -204,14 +207,14 @@ fn ago(time: SystemTime) -> String {
 
 pub(crate) fn confirm(
     user: &Account,
-    notice: Option<&Notice>,
+    flash: Option<&Flash>,
     wrong: Option<&str>,
     next: Option<&LocalTarget>,
 ) -> String {
     let content = html! {
         section.card.narrow {
-            h1 { "Is it you, " (user.login()) "?" }
-            (message(notice, wrong))
+            h1 { "Is it you, " (user.login_name()) "?" }
+            (message(flash, wrong))
             form method="post" action="/confirm" {
                 (hidden_next(next))
                 label for="password" { "Password" }

@@ -1,9 +1,11 @@
-//! Where accounts and sessions are kept: one line for each store, and no handler knows which.
+//! Where accounts and sessions are stored. Each store needs one line here, and no handler knows
+//! which store is used.
 
 use std::error::Error;
 use std::sync::Arc;
 
-use tower_keep::{Account, LoginStore, UserDirectory};
+use tower_keep::Account;
+use tower_keep::store::{LoginStore, UserDirectory};
 use tower_keep_memory::MemoryStore;
 use tower_keep_sqlite::SqliteStore;
 
@@ -12,7 +14,7 @@ pub(crate) trait Store: UserDirectory<User = Account> + LoginStore {}
 
 impl<S: UserDirectory<User = Account> + LoginStore> Store for S {}
 
-/// Opens the store of this URL, and makes its tables.
+/// Opens the store with this URL and creates its tables.
 pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>, Box<dyn Error>> {
     Ok(match url.split_once(':').map_or(url, |(scheme, _)| scheme) {
         "memory" => Arc::new(MemoryStore::new()),
@@ -43,7 +45,7 @@ pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>, Box<dyn Error>> {
         scheme if scheme.starts_with("redis") => return Err(without("redis")),
         #[cfg(not(feature = "datastore"))]
         "datastore" => return Err(without("datastore")),
-        // Not the whole of it, which may hold a password.
+        // The error does not quote the whole URL, which may contain a password.
         other => {
             let known = "memory, sqlite:PATH, postgres://…, mysql://…, redis://… or datastore://…";
             return Err(
@@ -53,7 +55,7 @@ pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>, Box<dyn Error>> {
     })
 }
 
-/// This quickstart was built without a store; what to build it with.
+/// Returns the error for a store that this quickstart was built without. It says how to build it.
 #[cfg(any(
     test,
     not(all(feature = "postgres", feature = "mysql", feature = "redis", feature = "datastore"))
@@ -63,8 +65,9 @@ fn without(feature: &str) -> Box<dyn Error> {
     format!("{words} {feature} -- --store {feature}://…").into()
 }
 
-/// A store's error says what to do about it, and what happened underneath.
-fn why(error: tower_keep::StoreError) -> String {
+/// Returns the text of a store's error, which says what to do, and of its source, which says what
+/// happened.
+fn why(error: tower_keep::store::StoreError) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),

@@ -9,7 +9,7 @@ fn start() -> Process {
     start_with(Path::new("."), "memory")
 }
 
-/// With this store, and whatever a start before left in this directory.
+/// Starts the site with this store. The directory may contain files of an earlier start.
 fn start_with(directory: &Path, store: &str) -> Process {
     let arguments = ["--listen", "127.0.0.1:0", "--store", store];
     Process::start_in(directory, env!("CARGO_BIN_EXE_quickstart"), &arguments, 4)
@@ -17,9 +17,9 @@ fn start_with(directory: &Path, store: &str) -> Process {
 
 async fn log_in(browser: &mut Browser, site: &Process, more: &[(&str, &str)]) -> String {
     let login = [("login", site.told("demo login: ")), ("password", site.told("demo password: "))];
-    let answer = browser.post("/login", &[&login, more].concat()).await;
-    assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text());
-    answer.location()
+    let response = browser.post("/login", &[&login, more].concat()).await;
+    assert_eq!(response.status, StatusCode::SEE_OTHER, "{}", response.text());
+    response.location()
 }
 
 #[tokio::test]
@@ -45,22 +45,22 @@ async fn from_stranger_to_account_and_out_again() {
     assert_eq!(browser.get("/api/me").await.status, StatusCode::UNAUTHORIZED);
 }
 
-// Case 30: nothing tells whether a user exists.
+// No response reveals whether a user exists.
 #[tokio::test]
 async fn a_wrong_password_and_an_unknown_name_are_told_apart_by_nothing() {
     let site = start();
     let long = "x".repeat(100);
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for (login, password) in
         [("ada", "wrong"), ("nobody", "wrong"), ("ada", &long), ("nobody", &long)]
     {
         let mut browser = site.browser();
-        let answer = browser.post("/login", &[("login", login), ("password", password)]).await;
+        let response = browser.post("/login", &[("login", login), ("password", password)]).await;
         assert!(browser.jar.names().is_empty());
-        answers.push((answer.status, answer.text(), answer.set_cookies()));
+        responses.push((response.status, response.text(), response.set_cookies()));
     }
-    assert!(answers.iter().all(|answer| answer == &answers[0]), "{answers:?}");
-    assert_eq!(answers[0].0, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(responses.iter().all(|response| response == &responses[0]), "{responses:?}");
+    assert_eq!(responses[0].0, StatusCode::UNPROCESSABLE_ENTITY);
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn a_new_password_needs_a_fresh_login_and_ends_the_others() {
     log_in(&mut here, &site, &[("remember", "on")]).await;
     let mut there = site.browser();
     log_in(&mut there, &site, &[("remember", "on")]).await;
-    // Remembered, but not fresh.
+    // Closing the browser leaves a login that is remembered, but not fresh.
     here.close_browser();
     assert!(here.get("/account").await.text().contains("Fresh login"));
     let confirm = here.get("/password").await.location();
@@ -94,7 +94,7 @@ async fn a_new_password_needs_a_fresh_login_and_ends_the_others() {
     let changed = here.post("/password", &[("password", "a much longer password")]).await;
     assert_eq!(changed.location(), "/account");
     assert!(here.get("/account").await.text().contains("Your password is changed."));
-    // The other login has ended, remember cookie and all; this one has not.
+    // The other login has ended, and its remember cookie is invalid. This login has not ended.
     assert_eq!(there.get("/account").await.location(), "/login?next=%2Faccount");
     here.close_browser();
     assert_eq!(here.get("/account").await.status, StatusCode::OK);
@@ -104,7 +104,7 @@ async fn a_new_password_needs_a_fresh_login_and_ends_the_others() {
     assert_eq!(there.post("/login", &new).await.location(), "/account");
 }
 
-/// The handles on the page of devices, in its order: this one first.
+/// Returns the handles on the devices page in their order there: the current session is first.
 fn handles(page: &str) -> Vec<String> {
     let field = r#"name="session" value=""#;
     page.split(field).skip(1).filter_map(|rest| Some(rest.split('"').next()?.into())).collect()
@@ -135,12 +135,12 @@ async fn devices_are_listed_and_ended() {
     assert_eq!(phone.get("/devices").await.location(), "/login?next=%2Fdevices");
     let again = here.post("/devices/end", &[("session", "nonsense")]).await;
     assert_eq!(again.location(), "/devices");
-    assert!(here.get("/devices").await.text().contains("has ended before"));
+    assert!(here.get("/devices").await.text().contains("has already ended"));
 
     assert_eq!(here.post("/devices/end-others", &[]).await.location(), "/devices");
     assert_eq!(handles(&here.get("/devices").await.text()).len(), 1);
     assert_eq!(tablet.get("/account").await.status, StatusCode::SEE_OTHER);
-    // Its own is a logout.
+    // Ending the current session is a logout.
     let own = handles(&here.get("/devices").await.text()).remove(0);
     assert_eq!(here.post("/devices/end", &[("session", &own)]).await.location(), "/");
     assert_eq!(here.get("/devices").await.location(), "/login?next=%2Fdevices");
@@ -155,7 +155,10 @@ async fn logging_out_ends_copies_of_the_cookies() {
     let mut copy = browser.clone();
     browser.post("/logout", &[]).await;
     assert_eq!(copy.get("/account").await.location(), "/login?next=%2Faccount");
-    assert_eq!([copy.jar.get("__Host-keep"), copy.jar.get("__Host-keep-remember")], [None, None]);
+    assert_eq!(
+        [copy.jar.get("__Host-Http-keep"), copy.jar.get("__Host-Http-keep-remember")],
+        [None, None]
+    );
 }
 
 #[tokio::test]
@@ -163,8 +166,8 @@ async fn an_api_key_is_good_for_the_api_and_never_fresh() {
     let site = start();
     let mut api = site.browser();
     api.set_header(header::AUTHORIZATION, &format!("Bearer {}", site.told("demo api key: ")));
-    let answer = api.get("/api/me").await;
-    assert_eq!(answer.text(), r#"{"id":"1","login":"ada"}"#);
+    let response = api.get("/api/me").await;
+    assert_eq!(response.text(), r#"{"id":"1","login":"ada"}"#);
     assert_eq!(api.get("/password").await.location(), "/confirm?next=%2Fpassword");
     api.set_header(header::AUTHORIZATION, "Bearer wrong");
     assert_eq!(api.get("/api/me").await.status, StatusCode::UNAUTHORIZED);
@@ -255,7 +258,7 @@ async fn accounts_and_sessions_survive_a_restart() {
     }
 }
 
-// Faults 24: as containers are stopped.
+// `Process::terminate` sends the signal with which containers are stopped.
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn told_to_end_it_serves_its_last_requests_and_writes_what_waits() {
@@ -275,7 +278,7 @@ async fn told_to_end_it_serves_its_last_requests_and_writes_what_waits() {
             })
         })
         .collect();
-    // A password takes tens of milliseconds, so most of them are on their way.
+    // Checking a password takes tens of milliseconds, so most of these logins are still running.
     tokio::time::sleep(std::time::Duration::from_millis(60)).await;
     site.terminate();
     let mut browsers = vec![first];
@@ -293,7 +296,8 @@ async fn told_to_end_it_serves_its_last_requests_and_writes_what_waits() {
     }
 }
 
-// Faults 1, 1b
+// A form that is submitted twice succeeds twice. A form that another password change has overtaken
+// does not undo that change.
 #[tokio::test]
 async fn a_password_form_that_comes_too_late_undoes_nothing() {
     let site = start();
@@ -304,16 +308,18 @@ async fn a_password_form_that_comes_too_late_undoes_nothing() {
     let mut twice = here.clone();
     let form = [("password", "a much longer password")];
     let (one, other) = tokio::join!(here.post("/password", &form), twice.post("/password", &form));
-    for (answer, browser) in [(one, &mut here), (other, &mut twice)] {
-        assert_eq!(answer.location(), "/account", "the same form twice is no mistake");
+    for (response, browser) in [(one, &mut here), (other, &mut twice)] {
+        assert_eq!(response.location(), "/account", "the same form twice is no mistake");
         assert_eq!(browser.get("/account").await.status, StatusCode::OK);
     }
     let another = [("password", "a different, later password")];
-    let answers = tokio::join!(here.post("/password", &form), twice.post("/password", &another));
-    let answers = [answers.0.status, answers.1.status];
-    assert!(answers.contains(&StatusCode::SEE_OTHER), "{answers:?}");
+    let responses = tokio::join!(here.post("/password", &form), twice.post("/password", &another));
+    let responses = [responses.0.status, responses.1.status];
+    assert!(responses.contains(&StatusCode::SEE_OTHER), "{responses:?}");
     assert!(
-        answers.iter().all(|status| [StatusCode::SEE_OTHER, StatusCode::CONFLICT].contains(status))
+        responses
+            .iter()
+            .all(|status| [StatusCode::SEE_OTHER, StatusCode::CONFLICT].contains(status))
     );
     assert_eq!(there.get("/account").await.status, StatusCode::SEE_OTHER, "the others have ended");
 }

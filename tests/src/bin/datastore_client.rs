@@ -1,10 +1,11 @@
-//! Opens the store that its arguments and its environment name, and asks it for a user, again and again.
+//! Opens the store that its arguments and its environment name, and looks up a user again and
+//! again.
 //!
 //! ```text
 //! datastore-client URL [ENDPOINT [SERVICE_ACCOUNT_FILE|SERVICE_ACCOUNT_JSON]]
 //! ```
 //!
-//! Says how each went, until its input ends.
+//! It prints the outcome of each lookup, until its input ends.
 
 use std::io::Read;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The server that is compared with real Flask-Login, request by request.
 //!
-//! It takes the options, serves the routes and prints the first line of
-//! `tests/parity/reference_app.py`; the contract is in that file's docstring.
+//! It takes the same options, serves the same routes and prints the same first line as
+//! `tests/parity/reference_app.py`. The docstring of that file is the contract.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -16,10 +16,12 @@ use axum::response::{IntoResponse, Response, Result};
 use axum::routing::get;
 use axum::{Router, ServiceExt};
 use serde::Deserialize;
-use tower_keep::{
-    AuthUser, BuildError, CookieSettings, CurrentUser, Keys, LoaderRequest, LogInError, LoginLayer,
-    RequestLoader, SessionProtection, StoreError, UserId, async_trait, user_loader,
-};
+use tower_keep::client::SessionProtection;
+use tower_keep::cookie::CookieSettings;
+use tower_keep::error::BuildError;
+use tower_keep::loader::{LoaderRequest, RequestLoader};
+use tower_keep::store::{StoreError, async_trait};
+use tower_keep::{AuthUser, CurrentUser, Keys, LoginError, LoginLayer, UserId, user_loader};
 use tower_keep_memory::MemorySessions;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,7 +47,7 @@ impl AuthUser for User {
         self.active
     }
 
-    fn stamp(&self) -> Cow<'_, [u8]> {
+    fn security_stamp(&self) -> Cow<'_, [u8]> {
         Cow::Borrowed(b"")
     }
 }
@@ -54,7 +56,7 @@ fn user(test: impl Fn(&User) -> bool) -> Option<Arc<User>> {
     USERS.iter().find(|user| test(user)).map(|user| Arc::new(*user))
 }
 
-type Login = tower_keep::Login<User>;
+type AuthSession = tower_keep::AuthSession<User>;
 
 #[derive(Deserialize)]
 struct LoginQuery {
@@ -66,12 +68,12 @@ struct LoginQuery {
     fresh: Option<String>,
 }
 
-async fn log_in(login: Login, Query(query): Query<LoginQuery>) -> Result<Response> {
+async fn log_in(auth: AuthSession, Query(query): Query<LoginQuery>) -> Result<Response> {
     let is_one = |field: &Option<String>| field.as_deref() == Some("1");
     let Some(user) = user(|user| user.name == query.user) else {
         return Ok((StatusCode::NOT_FOUND, "no such user").into_response());
     };
-    let mut log_in = login
+    let mut log_in = auth
         .log_in(user)
         .remember(is_one(&query.remember))
         .fresh(query.fresh.as_deref() != Some("0"))
@@ -82,7 +84,7 @@ async fn log_in(login: Login, Query(query): Query<LoginQuery>) -> Result<Respons
     }
     Ok(match log_in.await {
         Ok(()) => "True".into_response(),
-        Err(LogInError::Inactive) => "False".into_response(),
+        Err(LoginError::Inactive) => "False".into_response(),
         Err(error) => error.into_response(),
     })
 }
@@ -91,33 +93,33 @@ fn python(truth: bool) -> &'static str {
     if truth { "True" } else { "False" }
 }
 
-async fn log_out(login: Login) -> Result<&'static str> {
-    login.log_out().await?;
+async fn log_out(auth: AuthSession) -> Result<&'static str> {
+    auth.log_out().await?;
     Ok("True")
 }
 
-async fn confirm(login: Login) -> Result<&'static str> {
-    Ok(if login.confirm().await?.is_some() { "confirmed" } else { "nobody" })
+async fn confirm(auth: AuthSession) -> Result<&'static str> {
+    Ok(if auth.confirm().await?.is_some() { "confirmed" } else { "nobody" })
 }
 
-async fn username(login: Login) -> Result<&'static str> {
-    Ok(login.user().await?.map_or("Anonymous", |user| user.name))
+async fn username(auth: AuthSession) -> Result<&'static str> {
+    Ok(auth.user().await?.map_or("Anonymous", |user| user.name))
 }
 
-async fn is_auth(login: Login) -> Result<&'static str> {
-    Ok(python(login.user().await?.is_some()))
+async fn is_auth(auth: AuthSession) -> Result<&'static str> {
+    Ok(python(auth.user().await?.is_some()))
 }
 
-async fn is_fresh(login: Login) -> Result<&'static str> {
-    Ok(python(login.is_fresh().await?))
+async fn is_fresh(auth: AuthSession) -> Result<&'static str> {
+    Ok(python(auth.is_fresh().await?))
 }
 
-async fn is_remembered(login: Login) -> &'static str {
-    python(login.is_remembered())
+async fn is_remembered(auth: AuthSession) -> &'static str {
+    python(auth.is_remembered())
 }
 
 async fn secret(user: Option<CurrentUser<User>>) -> String {
-    // Nobody only where OPTIONS is let through.
+    // The user is missing only if the guard lets an OPTIONS request through.
     format!("secret of {}", user.map_or("Anonymous", |user| user.name))
 }
 
@@ -125,11 +127,11 @@ async fn sensitive(user: Option<CurrentUser<User>>) -> String {
     format!("sensitive of {}", user.map_or("Anonymous", |user| user.name))
 }
 
-async fn next(login: Login) -> String {
-    login.next().map(|next| next.to_string()).unwrap_or_default()
+async fn next(auth: AuthSession) -> String {
+    auth.next().map(|next| next.to_string()).unwrap_or_default()
 }
 
-/// `?token=NAME-token`, on every route.
+/// Loads the user whom `?token=NAME-token` names, on every route.
 struct Token;
 
 #[async_trait]
@@ -143,14 +145,14 @@ impl RequestLoader<User> for Token {
     }
 }
 
-fn site(auth: &LoginLayer<User>) -> Router {
+fn site(auth_layer: &LoginLayer<User>) -> Router {
     let empty = || async { "" };
     let guarded = Router::new()
         .route("/secret", get(secret).options(empty))
-        .route_layer(auth.require_login());
+        .route_layer(auth_layer.require_login());
     let fresh = Router::new()
         .route("/sensitive", get(sensitive).options(empty))
-        .route_layer(auth.require_fresh());
+        .route_layer(auth_layer.require_fresh());
     Router::new()
         .route("/hello", get(|| async { "hello" }))
         .route("/login", get(log_in))
@@ -166,20 +168,20 @@ fn site(auth: &LoginLayer<User>) -> Router {
         .merge(fresh)
 }
 
-/// The command line, as `argparse` reads it in the reference application.
+/// The command line, as `argparse` parses it in the reference application.
 struct Options {
     listen: String,
     secret: String,
     protection: SessionProtection,
     login_view: Option<String>,
     refresh_view: Option<String>,
-    next_in_session: bool,
+    next_in_cookie: bool,
     permanent_session: bool,
     remember_duration: u64,
     remember_refresh: bool,
     remember_cookie_name: String,
     remember_cookie_path: String,
-    /// Keeps session records. The reference application has nothing of the kind.
+    /// Uses server-side sessions. The reference application has none.
     records: bool,
 }
 
@@ -193,7 +195,7 @@ impl Options {
             protection: SessionProtection::Basic,
             login_view: None,
             refresh_view: None,
-            next_in_session: false,
+            next_in_cookie: false,
             permanent_session: false,
             remember_duration: 365 * 24 * 3600,
             remember_refresh: false,
@@ -219,7 +221,7 @@ impl Options {
                 }
                 Long("login-view") => options.login_view = Some(arguments.value()?.string()?),
                 Long("refresh-view") => options.refresh_view = Some(arguments.value()?.string()?),
-                Long("next-in-session") => options.next_in_session = true,
+                Long("next-in-session") => options.next_in_cookie = true,
                 Long("permanent-session") => options.permanent_session = true,
                 Long("remember-duration") => {
                     options.remember_duration = arguments.value()?.parse()?;
@@ -240,7 +242,8 @@ impl Options {
 
     fn layer(self, origin: String) -> std::result::Result<LoginLayer<User>, BuildError> {
         let find = |id: UserId| async move { Ok(user(|user| user.id == id.as_str())) };
-        // Plain names and no Secure: the client of a comparison may know nothing of loopback.
+        // Plain names and no `Secure`: the client of a comparison might not treat loopback as
+        // secure.
         let session = CookieSettings::new().with_name("session").insecure_over_http();
         let remember = CookieSettings::new()
             .with_name(self.remember_cookie_name)
@@ -250,7 +253,7 @@ impl Options {
             .with_session_cookie(session)
             .with_remember_cookie(remember)
             .with_session_protection(self.protection)
-            .with_next_in_session(self.next_in_session)
+            .with_next_in_cookie(self.next_in_cookie)
             .with_pages_for_every_client(true)
             .with_persistent_session(self.permanent_session)
             .with_remember_duration(Duration::from_secs(self.remember_duration))
@@ -276,8 +279,8 @@ async fn serve() -> std::result::Result<Infallible, Box<dyn Error>> {
     let options = Options::parse()?;
     let listener = tokio::net::TcpListener::bind(&options.listen).await?;
     let origin = format!("http://{}", listener.local_addr()?);
-    let auth = options.layer(origin.clone())?;
-    let site = auth.layer(site(&auth));
+    let auth_layer = options.layer(origin.clone())?;
+    let site = auth_layer.layer(site(&auth_layer));
     println!("listening on {origin}");
     let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(site);
     axum::serve(listener, service).await?;

@@ -1,9 +1,9 @@
-//! What a request costs, in calls.
+//! Which calls a request makes.
 
 use std::sync::Arc;
 
 use http::StatusCode;
-use tower_keep_core::{Account, Rotation, SessionStore, UserDirectory, UserFinder};
+use tower_keep_core::{Account, Rotation, SessionStore, UserDirectory, UserLookup};
 use tower_keep_datastore::{DatastoreStore, UserKeys};
 use tower_keep_testkit::contract::sessions::new_record;
 use tower_keep_tests::proxy::{Proxy, Seen};
@@ -62,8 +62,8 @@ async fn a_user_who_is_found_by_a_property_is_asked_for_beside_the_record() {
     let mut methods = proxy.take_methods();
     methods.sort();
     assert_eq!(methods, ["Lookup", "RunQuery"]);
-    // By the name, and whether the id finds the same user.
-    assert_eq!(store.by_login("ada").await.expect("no fault").as_deref(), Some(&account));
+    // One query is for the name, the other checks whether the id finds the same user.
+    assert_eq!(store.by_login_name("ada").await.expect("no fault").as_deref(), Some(&account));
     assert_eq!(proxy.take_methods(), ["RunQuery", "RunQuery"]);
 }
 
@@ -90,10 +90,10 @@ async fn a_hundred_touches_are_two_transactions() {
     }
 }
 
-/// As the requests of one page, where nobody drives the upkeep.
+/// As the requests of one page do, if no upkeep is running.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_touch_or_mark_of_many_requests_is_one_commit() {
-    use tower_keep_core::{Seen, Touch};
+    use tower_keep_core::{SeenMark, Touch};
     let (proxy, store) = counted().await;
     let record = new_record(&"7".into());
     store.create(&login(&record)).await.expect("a login");
@@ -102,7 +102,7 @@ async fn the_same_touch_or_mark_of_many_requests_is_one_commit() {
     let rotated = record.created.plus(10);
     let rotation = Rotation { key, from: 0, at: rotated, remember_expires: None, expires };
     store.rotate(&rotation).await.expect("the next generation");
-    let mark = Seen { key, generation: 1, at };
+    let mark = SeenMark { key, generation: 1, at };
     for what in ["touch", "seen"] {
         proxy.take();
         let calls: Vec<_> = (0..10)
@@ -137,7 +137,7 @@ async fn every_call_says_where_it_belongs_and_how_long_it_may_take() {
     ] {
         let builder = DatastoreStore::builder(url).with_emulator(proxy.address.to_string());
         let store = builder.build().await.expect("a store");
-        store.by_login("ada").await.expect("no fault");
+        store.by_login_name("ada").await.expect("no fault");
         store.new_user_id().await.expect("an id");
         store.create(&login(&new_record(&"7".into()))).await.expect("a login");
         store.revoke_all(&"7".into(), None, &end()).await.expect("no fault");
@@ -150,7 +150,7 @@ async fn every_call_says_where_it_belongs_and_how_long_it_may_take() {
             assert!(seen.iter().any(|seen| is_it(&seen)), "{method}");
             for seen in seen.iter().filter(is_it) {
                 assert_eq!(seen.routing.as_deref(), Some(routing), "{method}");
-                // In microseconds: it has 5 s, and the service half a second more.
+                // In microseconds. The call has 5 s, and the service half a second more.
                 let timeout = seen.timeout.as_deref().and_then(|text| text.strip_suffix('u'));
                 let timeout = timeout.and_then(|number| number.parse::<u64>().ok());
                 assert!(timeout.is_some_and(|micros| micros <= 5_500_000), "{method}: {seen:?}");
@@ -159,7 +159,7 @@ async fn every_call_says_where_it_belongs_and_how_long_it_may_take() {
     }
 }
 
-/// Of a session that there is not.
+/// A rotation of a session that does not exist.
 fn rotation() -> Rotation {
     let record = new_record(&"8".into());
     Rotation {
@@ -173,5 +173,5 @@ fn rotation() -> Rotation {
 
 fn end() -> tower_keep_core::End {
     let at = tower_keep_core::Timestamp::from_secs(1_800_000_000);
-    tower_keep_core::End { at, reason: tower_keep_core::EndReason::Ended, keep_until: at }
+    tower_keep_core::End { at, reason: tower_keep_core::EndReason::Revoked, keep_until: at }
 }

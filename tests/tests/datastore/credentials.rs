@@ -1,4 +1,5 @@
-//! Tokens: fetched, sent and renewed. A metadata server of ours on loopback stands in for Google's.
+//! How tokens are fetched, sent and renewed. The tests' own metadata server on loopback replaces
+//! Google's.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,22 +20,22 @@ use tower_keep_tests::{Serving, serve};
 
 use crate::{Client, emulator, project};
 
-/// What the metadata server of a machine says.
+/// A metadata server like that of a machine.
 #[derive(Clone, Default)]
 struct Metadata {
     tokens: Arc<AtomicU32>,
     asked: Arc<Mutex<Vec<String>>>,
-    /// What it answers instead.
+    /// The status that it responds with instead.
     refuses: Option<StatusCode>,
 }
 
 impl Metadata {
     async fn serve(self) -> Serving {
-        serve(Router::new().fallback(answer).with_state(self)).await
+        serve(Router::new().fallback(response).with_state(self)).await
     }
 }
 
-async fn answer(State(metadata): State<Metadata>, request: Request) -> Response {
+async fn response(State(metadata): State<Metadata>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
     metadata.asked.lock().expect("no panic").push(path.clone());
     if let Some(status) = metadata.refuses {
@@ -46,7 +47,7 @@ async fn answer(State(metadata): State<Metadata>, request: Request) -> Response 
     let flavor = [("metadata-flavor", "Google")];
     if path.ends_with("/token") {
         let number = metadata.tokens.fetch_add(1, Ordering::Relaxed) + 1;
-        // So short that it has to be renewed while the test waits.
+        // The token expires so soon that it has to be renewed while the test waits.
         let token = json!({
             "access_token": format!("token-{number}"),
             "expires_in": 3,
@@ -95,7 +96,7 @@ async fn without_a_token_nothing_is_sent_and_it_says_what_to_do() {
     let proxy = Proxy::start(emulator()).await;
     let endpoint = format!("http://{}", proxy.address);
     let url = format!("datastore://{}", project("tokens"));
-    // What may be later, and what won't.
+    // The first may succeed later, the second won't.
     for (status, kind) in
         [(StatusCode::SERVICE_UNAVAILABLE, "Unavailable"), (StatusCode::NOT_FOUND, "Unsupported")]
     {
@@ -139,7 +140,8 @@ async fn a_service_account_signs_its_tokens_itself() {
     });
     let good = write("key.json", &account.to_string());
 
-    // The key that was named counts more than a project of the environment, and less than the URL.
+    // The key in the settings takes precedence over a project of the environment, but not over the
+    // URL.
     let of_another = [("GOOGLE_CLOUD_PROJECT", "another"), ("DATASTORE_PROJECT_ID", "another")];
     let json = account.to_string();
     for key in [&good, &json] {

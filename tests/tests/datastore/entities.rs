@@ -1,4 +1,4 @@
-//! Users of every kind of key, beside what others write.
+//! Users with every kind of key, beside what other applications write.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use tower_keep_core::{
     Account, AuthUser, End, EndReason, LoginName, SessionStore, StoreErrorKind, UserDirectory,
-    UserFinder, UserId, UserStore,
+    UserId, UserLookup, UserStore,
 };
 use tower_keep_datastore::{DatastoreStore, EntityKey, LatLng, PathElement, UserKeys, timestamp};
 
@@ -32,7 +32,7 @@ async fn a_user_is_found_by_an_id_a_name_or_a_property() {
             member.nickname = Some("nick".to_owned());
             member.username = format!("renamed{number}");
             assert!(replace(&store, &member).await.expect("no fault"));
-            let found = store.by_login(&member.username).await.expect("no fault");
+            let found = store.by_login_name(&member.username).await.expect("no fault");
             assert_eq!(found.as_deref(), Some(&member), "{keys:?}");
             let taken = store.insert(&Member::new(id, "another")).await.unwrap_err();
             assert_eq!(taken.kind(), StoreErrorKind::Conflict, "{keys:?}");
@@ -71,7 +71,7 @@ async fn an_ancestor_a_namespace_and_a_database_are_worlds_of_their_own() {
         || [PathElement::Name("Tenant".into(), "other".into()), PathElement::Id("Site".into(), 7)];
     let at = |place: &str| {
         let builder = DatastoreStore::builder(format!("datastore://{project}{place}"));
-        // Queries of the other emulator find what is in another database.
+        // Queries of the other emulator also find what is in another database.
         builder.with_emulator(variable("FIRESTORE_URL")).with_timeout(Duration::from_secs(20))
     };
     let worlds = [
@@ -86,7 +86,7 @@ async fn an_ancestor_a_namespace_and_a_database_are_worlds_of_their_own() {
     for (number, store) in worlds.iter().enumerate().rev() {
         let account = Account::new(7, "ada", format!("hash of {number}"));
         store.insert(&account).await.expect("nobody's here");
-        for found in [store.by_id(&"7".into()).await, store.by_login("ada").await] {
+        for found in [store.by_id(&"7".into()).await, store.by_login_name("ada").await] {
             let found = found.expect("no fault").expect("they are there");
             assert_eq!(found.password_hash(), account.password_hash());
         }
@@ -101,14 +101,17 @@ async fn an_ancestor_a_namespace_and_a_database_are_worlds_of_their_own() {
         let listed = store.list(&"7".into(), new_record(&"7".into()).created, 10).await;
         let listed = listed.expect("no fault");
         assert!(listed.len() == 1 && listed[0].key == key, "each has its own: {listed:?}");
-        let end =
-            End { at: listed[0].created, reason: EndReason::Ended, keep_until: listed[0].expires };
+        let end = End {
+            at: listed[0].created,
+            reason: EndReason::Revoked,
+            keep_until: listed[0].expires,
+        };
         store.revoke_all(&"7".into(), None, &end).await.expect("no fault");
     }
     for store in &worlds {
         assert_eq!(store.index_users(None, 400).await.expect("no fault").looked_at, 1);
         assert!(store.delete(&"7".into()).await.expect("no fault"));
-        assert!(store.by_login("ada").await.expect("no fault").is_none());
+        assert!(store.by_login_name("ada").await.expect("no fault").is_none());
     }
 }
 
@@ -170,7 +173,7 @@ async fn every_type_of_property_is_kept_by_the_service_as_it_was() {
     assert_eq!(*store.by_id(&"7".into()).await.unwrap().unwrap(), rich);
     let changed = Rich { home: None, team: None, scores: vec![], bio: "short".into(), ..rich };
     assert!(replace(&store, &changed).await.expect("no fault"));
-    assert_eq!(*store.by_login("ada@example.com").await.unwrap().unwrap(), changed);
+    assert_eq!(*store.by_login_name("ada@example.com").await.unwrap().unwrap(), changed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -188,7 +191,7 @@ async fn what_cannot_be_read_or_written_says_where_and_what_to_do() {
     without_stamp!(Strict, id);
     let strict = in_project(&project).with_users(|user: &Strict| &user.username);
     let strict = strict.build().await.expect("a store");
-    let error = strict.by_login("ada").await.map(drop).unwrap_err();
+    let error = strict.by_login_name("ada").await.map(drop).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     let words =
         "kind `User`, name \"secret-id-7\": property `password_hash`: found string, expected i64";
@@ -199,7 +202,7 @@ async fn what_cannot_be_read_or_written_says_where_and_what_to_do() {
     let error = other_field.by_id(&"secret-id-7".into()).await.map(drop).unwrap_err();
     assert!(said(&error).contains("missing field `id`"), "{}", said(&error));
 
-    // What can be known without a user shows at the start.
+    // Errors that can be known without a user show at startup.
     let at_start = [
         (in_project(&project).with_login_property("email"), "with_login_property"),
         (in_project(&project).with_id_field("key"), "with_id_field"),
@@ -223,10 +226,10 @@ async fn what_cannot_be_read_or_written_says_where_and_what_to_do() {
     }
     let error = members.insert(&Member::new(9, &"n".repeat(1_501))).await.unwrap_err();
     assert!(said(&error).contains("1,500 bytes"), "{}", said(&error));
-    assert!(members.by_login("grace").await.expect("no fault").is_none());
+    assert!(members.by_login_name("grace").await.expect("no fault").is_none());
 }
 
-/// Serde says nothing of what it skips there.
+/// Serde does not report what it skips there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_taken_out_of_a_flattened_type_is_taken_out_of_the_entity() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -271,19 +274,19 @@ async fn nothing_is_written_that_could_not_be_read_again() {
     members.insert(&member).await.expect("a new user");
     let aliased = in_project(&project).with_users(|user: &Aliased| &user.username);
     let aliased = aliased.build().await.expect("a store");
-    let found = aliased.by_login("ada").await.expect("no fault").expect("there");
+    let found = aliased.by_login_name("ada").await.expect("no fault").expect("there");
     assert_eq!(found.called.as_deref(), Some("countess"));
     let error = replace(&aliased, &found).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unsupported);
     assert!(said(&error).contains("duplicate field `called`"), "{}", said(&error));
-    assert_eq!(aliased.by_login("ada").await.expect("no fault").as_ref(), Some(&found));
+    assert_eq!(aliased.by_login_name("ada").await.expect("no fault").as_ref(), Some(&found));
 
-    // The same of a user who is new: their id is another when it is read.
+    // The same applies to a new user, whose id would be another when it is read.
     let doubled = in_project(&project).with_users(|user: &Doubled| &user.username);
     let doubled = doubled.build().await.expect("a store");
     let error = doubled.insert(&Doubled { id: 4, username: "grace".into() }).await.unwrap_err();
     assert!(said(&error).contains("with_id_field"), "{}", said(&error));
-    assert!(members.by_login("grace").await.expect("no fault").is_none());
+    assert!(members.by_login_name("grace").await.expect("no fault").is_none());
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -296,7 +299,7 @@ impl AuthUser for Doubled {
     fn id(&self) -> UserId {
         (self.id * 2).into()
     }
-    fn stamp(&self) -> std::borrow::Cow<'_, [u8]> {
+    fn security_stamp(&self) -> std::borrow::Cow<'_, [u8]> {
         std::borrow::Cow::Borrowed(b"")
     }
 }
@@ -319,7 +322,7 @@ async fn a_login_name_may_be_the_id() {
     ada.visits = 1;
     assert!(replace(&store, &ada).await.expect("no fault"));
     assert_eq!(*store.by_id(&"ada".into()).await.unwrap().unwrap(), ada);
-    assert_eq!(*store.by_login("ada").await.unwrap().unwrap(), ada);
+    assert_eq!(*store.by_login_name("ada").await.unwrap().unwrap(), ada);
     let done = store.index_users(None, 400).await.expect("indexed");
     assert_eq!((done.looked_at, done.written, done.problems.len()), (1, 0, 0));
     assert!(store.delete(&"ada".into()).await.expect("no fault"));
@@ -337,13 +340,13 @@ async fn with_a_policy_the_store_leaves_what_has_expired_to_it() {
     let later = one.expires.plus(1_000_000);
     assert_eq!(by_policy.purge(later, 100).await.expect("no fault"), 0);
     assert!(by_policy.load(&other.key).await.expect("no fault").is_some());
-    // What was written for the policy is not indexed, so it is not found either.
+    // What was written for the policy is not indexed, so this purge does not find it.
     assert_eq!(by_itself.purge(later, 100).await.expect("no fault"), 1);
     assert!(by_itself.load(&one.key).await.expect("no fault").is_none());
     assert!(by_itself.load(&other.key).await.expect("no fault").is_some());
 }
 
-/// Of a user whose flag or stamp Python wrote.
+/// Python wrote the flag or the security stamp of these users.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_account_keeps_the_types_that_others_wrote() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -352,7 +355,7 @@ async fn an_account_keeps_the_types_that_others_wrote() {
         username: String,
         password_hash: String,
         active: Option<i64>,
-        stamp: String,
+        security_stamp: String,
     }
     without_stamp!(Raw, id);
     let project = project("flags");
@@ -360,12 +363,13 @@ async fn an_account_keeps_the_types_that_others_wrote() {
     let raw = raw.build().await.expect("a store");
     let accounts = in_project(&project).build().await.expect("a store");
     for (id, active) in [(1, Some(1)), (2, Some(0)), (3, None)] {
-        let (username, stamp) = (format!("name{id}"), "stamp".to_owned());
-        let written = Raw { id, username, password_hash: "hash".to_owned(), active, stamp };
+        let (username, security_stamp) = (format!("name{id}"), "stamp".to_owned());
+        let written =
+            Raw { id, username, password_hash: "hash".to_owned(), active, security_stamp };
         raw.insert(&written).await.expect("a new user");
         let account = accounts.by_id(&id.into()).await.expect("no fault").expect("there");
         assert_eq!(account.is_active(), active == Some(1), "{active:?}");
-        assert_eq!(&*account.stamp(), b"stamp");
+        assert_eq!(&*account.security_stamp(), b"stamp");
         let mut changed = Account::clone(&account);
         changed.rehash("another");
         assert!(replace(&accounts, &changed).await.expect("no fault"));
@@ -377,7 +381,7 @@ async fn an_account_keeps_the_types_that_others_wrote() {
     }
 }
 
-/// Others change the password, and leave all the rest as it was.
+/// Another application changes the password, and leaves everything else as it was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_that_others_change_ends_the_logins_of_an_account_with_a_stamp() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -393,7 +397,7 @@ async fn a_password_that_others_change_ends_the_logins_of_an_account_with_a_stam
     let raw = in_project(&project).with_users(|user: &Raw| &user.username);
     let raw = raw.build().await.expect("a store");
     let accounts = in_project(&project).build().await.expect("a store");
-    // Hashes that Python has as `bytes`.
+    // Hashes that are `bytes` in Python.
     let hash = |hash: &str| Raw {
         id: 7,
         username: "ada".to_owned(),
@@ -401,28 +405,32 @@ async fn a_password_that_others_change_ends_the_logins_of_an_account_with_a_stam
         active: true,
     };
     raw.insert(&hash("one")).await.expect("a new user");
-    let stored = async || accounts.by_login("ada").await.expect("no fault").expect("there");
+    let stored = async || accounts.by_login_name("ada").await.expect("no fault").expect("there");
     let mut account = Account::clone(&*stored().await);
-    assert_eq!((account.password_hash(), &*account.stamp()), ("one", &b"one"[..]));
+    assert_eq!((account.password_hash(), &*account.security_stamp()), ("one", &b"one"[..]));
     account.rehash("stronger");
     assert!(replace(&accounts, &account).await.expect("no fault"));
     assert_eq!(*stored().await, account);
-    assert_eq!(&*stored().await.stamp(), b"one", "who is logged in stays so");
+    assert_eq!(&*stored().await.security_stamp(), b"one", "who is logged in stays so");
     let found = raw.by_id(&7.into()).await.expect("it is still a blob");
     assert_eq!(found.as_deref(), Some(&hash("stronger")));
 
     assert!(replace(&raw, &hash("another")).await.expect("no fault"));
     let changed = stored().await;
-    assert_eq!((changed.password_hash(), &*changed.stamp()), ("another", &b"anotherone"[..]));
+    assert_eq!(
+        (changed.password_hash(), &*changed.security_stamp()),
+        ("another", &b"anotherone"[..])
+    );
     assert!(replace(&accounts, &changed).await.expect("no fault"));
     assert_eq!(stored().await, changed);
     assert!(replace(&raw, &hash("stronger")).await.expect("no fault"));
     let again = stored().await;
-    assert_ne!(again.stamp(), account.stamp(), "what is over does not come back");
-    assert_ne!(again.stamp(), changed.stamp());
+    assert_ne!(again.security_stamp(), account.security_stamp(), "what is over does not come back");
+    assert_ne!(again.security_stamp(), changed.security_stamp());
 }
 
-/// A login name that others wrote as `bytes` is looked for as text once it is written here.
+/// A login name that another application wrote as `bytes` is found as text, once it is written
+/// here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_name_becomes_text() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -433,7 +441,7 @@ async fn a_login_name_becomes_text() {
         username: Vec<u8>,
     }
     without_stamp!(Raw, id);
-    /// Takes text alone.
+    /// A type that reads only text.
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct Text {
         id: i64,
@@ -452,14 +460,14 @@ async fn a_login_name_becomes_text() {
     let members = in_project(&project).with_users(Member::name).build().await.expect("a store");
     let member = members.by_id(&7.into()).await.expect("no fault").expect("there");
     assert!(replace(&members, &member).await.expect("no fault"));
-    assert_eq!(members.by_login("ada").await.expect("no fault"), Some(member));
+    assert_eq!(members.by_login_name("ada").await.expect("no fault"), Some(member));
     let text = texts.by_id(&7.into()).await.expect("it is text").expect("there");
     assert_eq!(text.username, "ada");
     let taken = members.insert(&Member::new(8, "ada")).await.unwrap_err();
     assert_eq!(taken.kind(), StoreErrorKind::Conflict);
 }
 
-/// A property that is hidden behind the key's id belongs to others.
+/// A property that the key's id hides belongs to other applications.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_type_that_is_a_map_leaves_the_property_that_its_id_hides() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -468,7 +476,7 @@ async fn a_user_type_that_is_a_map_leaves_the_property_that_its_id_hides() {
         fn id(&self) -> UserId {
             self.0.get("id").cloned().unwrap_or_default().into()
         }
-        fn stamp(&self) -> std::borrow::Cow<'_, [u8]> {
+        fn security_stamp(&self) -> std::borrow::Cow<'_, [u8]> {
             std::borrow::Cow::Borrowed(b"")
         }
     }

@@ -1,4 +1,5 @@
-//! What is done about a service that refuses, hangs or says nothing, by a proxy that makes it so.
+//! What the store does about a service that fails, hangs or does not respond. A proxy injects these
+//! faults.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::{StatusCode, header};
 use tower_keep_core::{
     Account, End, EndReason, LoginStore, Rotation, SessionRecord, SessionStore, StoreErrorKind,
-    UserDirectory, UserFinder, UserStore,
+    UserDirectory, UserLookup, UserStore,
 };
 use tower_keep_datastore::DatastoreStore;
 use tower_keep_testkit::contract::sessions::new_record;
@@ -56,10 +57,10 @@ async fn each_status_has_its_kind_and_its_number_of_tries() {
         assert_eq!((error.kind(), calls(&proxy, "Lookup")), (reading, tries), "{name}");
         proxy.trouble("Commit", Fate::Refused(code), ALWAYS, 0);
         let error = store.create(&login(&new_record(&"7".into()))).await.unwrap_err();
-        // A commit may have been made, so it is not made again.
+        // A commit may have been made, so it is not tried again.
         assert_eq!((error.kind(), calls(&proxy, "Commit")), (writing, 1), "{name}");
         assert!(said(&error).contains("as planned"), "{}", said(&error));
-        // What fails once is not noticed, if it only reads.
+        // A single failure is not noticed, if the call only reads and is tried again.
         proxy.trouble("Lookup", Fate::Refused(code), 1, 0);
         assert_eq!(store.by_id(&"7".into()).await.is_ok(), tries > 1, "{name}");
         proxy.heal();
@@ -74,10 +75,10 @@ async fn whatever_changes_no_entity_is_asked_again() {
     for method in ["RunQuery", "BeginTransaction", "AllocateIds", "Rollback"] {
         proxy.trouble(method, Fate::Refused(14), 2, 0);
         let outcome = match method {
-            "RunQuery" => store.by_login("ada").await.map(drop),
+            "RunQuery" => store.by_login_name("ada").await.map(drop),
             "BeginTransaction" => store.create(&login(&new_record(&"7".into()))).await.map(drop),
             "AllocateIds" => store.new_user_id().await.map(drop),
-            // Of a session that there is not.
+            // The session does not exist, so the transaction is rolled back.
             _ => store.rotate(&rotation(&new_record(&"7".into()))).await.map(drop),
         };
         assert!(outcome.is_ok(), "{method}: {outcome:?}");
@@ -94,7 +95,7 @@ async fn a_storm_of_aborted_transactions_is_weathered_or_given_up() {
     let methods = proxy.take_methods();
     let count = |method: &str| methods.iter().filter(|seen| *seen == method).count();
     assert_eq!((count("BeginTransaction"), count("Commit"), count("Rollback")), (5, 5, 4));
-    // So is one that is aborted where it reads.
+    // A transaction that is aborted while it reads is tried again, too.
     proxy.trouble("Lookup", Fate::Refused(ABORTED), 2, 0);
     store.rotate(&rotation(&record)).await.expect("no fault").expect("it is there");
     assert_eq!(calls(&proxy, "BeginTransaction"), 3);
@@ -102,7 +103,7 @@ async fn a_storm_of_aborted_transactions_is_weathered_or_given_up() {
     let error = store.create(&login(&new_record(&"7".into()))).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
     assert_eq!(calls(&proxy, "Commit"), 20);
-    // Within the time that a call may take.
+    // The tries end when the time of the call is up.
     let (proxy, store) = troubled(Duration::from_secs(2)).await;
     proxy.trouble("Commit", Fate::Refused(ABORTED), ALWAYS, 0);
     let begun = Instant::now();
@@ -137,7 +138,7 @@ async fn whatever_goes_wrong_a_transaction_is_rolled_back() {
         proxy.trouble(method, fate, 1, 0);
         assert!(store.rotate(&rotation(&record)).await.is_err(), "{method} {fate:?}");
         assert!(seen(&proxy, "Rollback").await, "{method} {fate:?}");
-        // A caller who goes away leaves nothing locked.
+        // A caller that goes away leaves nothing locked.
         proxy.trouble(method, Fate::Silent, 1, 0);
         let (store, rotation) = (store.clone(), rotation(&record));
         let gone = tokio::spawn(async move { store.rotate(&rotation).await.map(drop) });
@@ -146,12 +147,12 @@ async fn whatever_goes_wrong_a_transaction_is_rolled_back() {
         assert!(seen(&proxy, "Rollback").await, "{method} and gone");
     }
     proxy.take();
-    // One that changes nothing ends, too.
+    // A transaction that changes nothing ends, too.
     let other = Rotation { from: 9, ..rotation(&record) };
     store.rotate(&other).await.expect("no fault");
     let ended = ["BeginTransaction", "Lookup", "Lookup", "Rollback"];
     assert_eq!(proxy.take_methods(), ended);
-    // Once more behind, where that did not get there.
+    // A rollback that did not reach the service is made again in the background.
     proxy.trouble("Rollback", Fate::Refused(8), 1, 0);
     store.rotate(&other).await.expect("no fault");
     let methods = proxy.take_methods();
@@ -231,7 +232,8 @@ async fn a_transaction_is_rolled_back_where_there_is_no_room_for_calls() {
     let builder = through(&proxy, "room").with_max_waiting(1);
     let store = builder.with_timeout(Duration::from_secs(3)).build().await.expect("a store");
     proxy.take();
-    // One call is under way, and silent; its transaction is to be rolled back beside it.
+    // One call is in progress and gets no response. Its transaction has to be rolled back although
+    // there is no room for calls.
     proxy.trouble("Lookup", Fate::Silent, 1, 0);
     let record = new_record(&"7".into());
     let store_of_other = store.clone();
@@ -240,7 +242,8 @@ async fn a_transaction_is_rolled_back_where_there_is_no_room_for_calls() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     proxy.trouble("Lookup", Fate::Silent, 1, 0);
-    // On one thread: the transaction is dropped, this call takes the room, and the rollback is next.
+    // With one thread, this is the order: the transaction is dropped, this call takes the room, and
+    // the rollback follows.
     other.abort();
     let waiting = tokio::spawn(async move { store.by_id(&"7".into()).await.map(drop) });
     assert!(seen(&proxy, "Rollback").await);
@@ -256,10 +259,10 @@ async fn a_visitor_gets_a_503_and_keeps_the_cookies() {
     assert_eq!(browser.get("/login?user=ada").await.status, StatusCode::OK);
     for fate in [Fate::Refused(14), Fate::Refused(7), Fate::Refused(8), Fate::Silent] {
         proxy.trouble("Lookup", fate, ALWAYS, 0);
-        let answer = browser.get("/secret").await;
-        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{fate:?}");
-        assert!(answer.headers.contains_key(header::RETRY_AFTER), "{fate:?}");
-        assert!(!answer.headers.contains_key(header::SET_COOKIE), "{fate:?}");
+        let response = browser.get("/secret").await;
+        assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE, "{fate:?}");
+        assert!(response.headers.contains_key(header::RETRY_AFTER), "{fate:?}");
+        assert!(!response.headers.contains_key(header::SET_COOKIE), "{fate:?}");
         proxy.heal();
         assert_eq!(browser.get("/secret").await.text(), "ada", "{fate:?}");
     }

@@ -1,14 +1,14 @@
-//! Login names are one user's, also beside those that others write without asking.
+//! Login names stay unique, even beside those that other applications write without a check.
 
 use serde::{Deserialize, Serialize};
-use tower_keep_core::{StoreErrorKind, UserDirectory, UserFinder, UserStore};
+use tower_keep_core::{StoreErrorKind, UserDirectory, UserLookup, UserStore};
 use tower_keep_datastore::{Cursor, DatastoreStore, UserKeys};
 
 use crate::{Member, in_project, project, said};
 use tower_keep_testkit::contract::users::replace;
 
-/// Users as another library writes them: with another prefix, this store's index entities are nothing to
-/// them.
+/// Opens a store that writes users as another library would. Its prefix is different, so it ignores
+/// the index entities of the store under test.
 async fn others(project: &str, prefix: &str) -> DatastoreStore<Member> {
     let builder = in_project(project).with_kind_prefix(prefix).with_users(Member::name);
     builder.build().await.expect("a store")
@@ -23,19 +23,20 @@ async fn users_of_others_are_found_and_their_names_are_taken() {
     let project = project("beside");
     let (theirs, own) = (others(&project, "Other").await, own(&project).await);
     theirs.insert(&Member::new(1, "ada")).await.expect("a new user");
-    assert!(own.by_login("ada").await.expect("no fault").is_some());
+    assert!(own.by_login_name("ada").await.expect("no fault").is_some());
     let error = own.insert(&Member::new(2, "ada")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Conflict);
     own.insert(&Member::new(2, "grace")).await.expect("a new user");
     let error = replace(&own, &Member::new(2, "ada")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Conflict);
-    // They rename theirs and delete it, and this store's index entities stay behind: they are nobody's.
+    // The other application renames its user and deletes one. This store's index entities stay, but
+    // their names are free.
     own.index_users(None, 400).await.expect("indexed");
     replace(&theirs, &Member::new(1, "lovelace")).await.expect("renamed");
     own.insert(&Member::new(3, "ada")).await.expect("the name is free");
     assert!(theirs.delete(&"3".into()).await.expect("deleted"));
     own.insert(&Member::new(4, "ada")).await.expect("the name is free");
-    assert_eq!(own.by_login("ada").await.expect("no fault").expect("there").id, "4");
+    assert_eq!(own.by_login_name("ada").await.expect("no fault").expect("there").id, "4");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -46,7 +47,7 @@ async fn all_users_are_indexed_batch_by_batch_and_from_where_it_was_left() {
         let member = Member::new(number, &format!("name{number}"));
         theirs.insert(&member).await.expect("a new user");
     }
-    // Two who have one name: written by those who don't ask each other.
+    // Two users have the same name, because neither store checks the other's index.
     others(&project, "Elsewhere").await.insert(&Member::new(30, "twice")).await.expect("new");
     let unseen = in_project(&project).with_kind_prefix("Third").with_login_property("nickname");
     let unseen =
@@ -55,8 +56,8 @@ async fn all_users_are_indexed_batch_by_batch_and_from_where_it_was_left() {
     let twice = Member { nickname: Some("x".to_owned()), ..Member::new(31, "twice") };
     unseen.insert(&twice).await.expect("new");
 
-    // Nobody says whose the name is, so nobody is let in by it.
-    let error = own.by_login("twice").await.unwrap_err();
+    // Nothing says which user has the name, so no user is found by it.
+    let error = own.by_login_name("twice").await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     assert!(said(&error).contains("index_users"), "{}", said(&error));
 
@@ -67,7 +68,7 @@ async fn all_users_are_indexed_batch_by_batch_and_from_where_it_was_left() {
         (batches, written) = (batches + 1, written + done.written);
         problems.extend(done.problems);
         let Some(next) = done.next else { break };
-        // As after an interruption: the text is all that was kept.
+        // After an interruption, only the text of the cursor is left.
         from = Some(next.to_string().parse::<Cursor>().expect("a cursor"));
     }
     assert_eq!((batches, written), (3, 26));
@@ -77,8 +78,8 @@ async fn all_users_are_indexed_batch_by_batch_and_from_where_it_was_left() {
         "User 30: `username` is the same as that of User 31",
     ];
     assert!(told.len() == 1 && one_of.contains(&&*told[0]), "{told:?}");
-    // Now the index says it.
-    let holder = own.by_login("twice").await.expect("no fault").expect("somebody").id.clone();
+    // Now the index entity says which user has it.
+    let holder = own.by_login_name("twice").await.expect("no fault").expect("somebody").id.clone();
     assert!(told[0].ends_with(&holder), "{told:?} {holder}");
     let again = own.index_users(None, 400).await.expect("indexed");
     assert_eq!((again.looked_at, again.written, again.problems.len()), (27, 0, 1));
@@ -110,7 +111,8 @@ async fn a_user_whom_nobody_can_look_up_is_a_problem() {
     }
 }
 
-/// What is found by a name leads to the same entity at the next request, or is a fault.
+/// A user who is found by name is the one that their id finds at the next request. Otherwise it is
+/// an error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_is_taken_for_whom_their_id_also_names() {
     let project = project("alike");
@@ -122,8 +124,8 @@ async fn nobody_is_taken_for_whom_their_id_also_names() {
     for (store, own, other) in [(&by_name, "named", "numbered"), (&by_either, "numbered", "named")]
     {
         assert_eq!(store.by_id(&"42".into()).await.unwrap().unwrap().username, own);
-        assert_eq!(store.by_login(own).await.unwrap().unwrap().username, own);
-        let error = store.by_login(other).await.unwrap_err();
+        assert_eq!(store.by_login_name(own).await.unwrap().unwrap().username, own);
+        let error = store.by_login_name(other).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Corrupt);
         assert!(said(&error).contains("UserKeys::Name"), "{}", said(&error));
     }
@@ -133,12 +135,13 @@ async fn nobody_is_taken_for_whom_their_id_also_names() {
     integer.insert(&Member::new("7", "integer")).await.expect("a new user");
     for (store, own, other) in [(&text, "text", "integer"), (&integer, "integer", "text")] {
         assert_eq!(store.by_id(&"7".into()).await.unwrap().unwrap().username, own);
-        let error = store.by_login(other).await.unwrap_err();
+        let error = store.by_login_name(other).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     }
 }
 
-/// Nobody asks an index before they write an id twice; the name's owner has to be whom the id finds.
+/// An application may write an id twice, without a check of an index. A user is found by name only
+/// if the id finds the same user.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_is_taken_for_another_who_has_the_same_id_property() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -163,10 +166,10 @@ async fn nobody_is_taken_for_another_who_has_the_same_id_property() {
     raw.insert(&twin(1, "ada")).await.expect("a new user");
     assert_eq!(accounts.index_users(None, 400).await.expect("indexed").problems, []);
     raw.insert(&twin(2, "bob")).await.expect("a new user");
-    for found in [accounts.by_login("ada").await, accounts.by_id(&"u-7".into()).await] {
-        assert_eq!(found.expect("no fault").expect("there").login(), "ada");
+    for found in [accounts.by_login_name("ada").await, accounts.by_id(&"u-7".into()).await] {
+        assert_eq!(found.expect("no fault").expect("there").login_name(), "ada");
     }
-    let error = accounts.by_login("bob").await.unwrap_err();
+    let error = accounts.by_login_name("bob").await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     let words = "`uid` of an entity of kind `User` is also another's";
     assert!(said(&error).contains(words), "{}", said(&error));
@@ -175,7 +178,7 @@ async fn nobody_is_taken_for_another_who_has_the_same_id_property() {
     let unindexed = unindexed.build().await.expect("a store");
     let grace = Raw { uid: "u-8".to_owned(), ..twin(3, "grace") };
     unindexed.insert(&grace).await.expect("a new user");
-    let error = accounts.by_login("grace").await.unwrap_err();
+    let error = accounts.by_login_name("grace").await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     let words = "`uid` of an entity of kind `User` is not indexed";
     assert!(said(&error).contains(words), "{}", said(&error));

@@ -1,4 +1,4 @@
-//! The emulator dies under load, and comes back with what it had written down.
+//! The emulator dies under load, and comes back with what it had written to the disk.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,11 +8,11 @@ use tower_keep_tests::load::{Clients, Load};
 use xtask::servers::{Kind, Server};
 
 const CLIENTS: usize = 16;
-/// So many of them are logged in before, and only look.
+/// How many of the clients are logged in beforehand, and only read.
 const WHO_LOOK: usize = 8;
 const DOWN: Duration = Duration::from_secs(4);
-/// How soon everybody is served again; the emulator is slow at first, and so is a machine that does other
-/// things besides.
+/// How soon all clients are served again. The emulator is slow at first, and so is a machine that
+/// is busy with other work.
 const RECOVERY: Duration = Duration::from_secs(8);
 const AFTERWARDS: Duration = Duration::from_secs(12);
 
@@ -25,7 +25,7 @@ async fn open(server: &Server) -> DatastoreStore {
     builder.with_timeout(Duration::from_secs(5)).build().await.expect("a store")
 }
 
-/// Starts it again; until when it was down, and when it was back.
+/// Starts the emulator again. Returns until when it was down, and when it was back.
 async fn back(mut server: Server) -> (Server, Instant, Instant) {
     let back = tokio::task::spawn_blocking(move || {
         let until = Instant::now();
@@ -35,7 +35,7 @@ async fn back(mut server: Server) -> (Server, Instant, Instant) {
     back.await.expect("it comes back")
 }
 
-/// Clients log in, look and log out, while the emulator ends and writes down what it was told.
+/// Clients log in, look and log out, while the emulator shuts down and writes its data to the disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn it_ends_under_load_and_comes_back() {
     let mut server = server();
@@ -51,14 +51,15 @@ async fn it_ends_under_load_and_comes_back() {
     drop(server);
 }
 
-/// It forgets what it was told in the last seconds, so a word that was given before may be lost with it; but
-/// nobody whose session was on the disk is turned away, and no word that is given afterwards is lost.
+/// The emulator forgets what it stored in the last seconds, so a login or logout that was confirmed
+/// before may be lost. But no client whose session was on the disk is turned away, and no login or
+/// logout that is confirmed afterwards is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn it_is_killed_under_load_and_comes_back() {
     let mut server = server();
     let mut clients = Clients::new(Arc::new(open(&server).await), CLIENTS).await;
     clients.log_in(WHO_LOOK).await;
-    // Ended once, it has users and sessions on its disk.
+    // After it was stopped once, it has users and sessions on its disk.
     server.stop();
     server.run().expect("it comes back");
     let load = clients.start();

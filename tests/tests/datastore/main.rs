@@ -1,13 +1,13 @@
-//! Datastore: what is beyond the contracts. Google's emulators are started by `cargo xtask test`.
+//! Tests of Datastore that go beyond the contracts. `cargo xtask test` starts Google's emulators.
 
-/// A user type whose id is this field, and whose logins nothing ends.
+/// Implements `AuthUser` for a type whose id is this field, and whose logins no change ends.
 macro_rules! without_stamp {
     ($user:ty, $id:ident) => {
         impl tower_keep_core::AuthUser for $user {
             fn id(&self) -> tower_keep_core::UserId {
                 self.$id.to_string().into()
             }
-            fn stamp(&self) -> std::borrow::Cow<'_, [u8]> {
+            fn security_stamp(&self) -> std::borrow::Cow<'_, [u8]> {
                 std::borrow::Cow::Borrowed(b"")
             }
         }
@@ -40,24 +40,24 @@ fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: use `cargo xtask test`"))
 }
 
-/// Where the Datastore emulator is.
+/// Returns the URL of the Datastore emulator.
 fn emulator() -> String {
     variable("DATASTORE_URL")
 }
 
-/// The same, as `DATASTORE_EMULATOR_HOST` has it.
+/// Returns the emulator's address, in the form of `DATASTORE_EMULATOR_HOST`.
 fn host() -> String {
     emulator().replace("http://", "")
 }
 
-/// A project of its own: emulators make projects as they are named.
+/// Returns a new project. Emulators create a project when it is first named.
 fn project(what: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     format!("{what}-{}-{count}", std::process::id())
 }
 
-/// A store in a project of its own.
+/// Returns the builder of a store in a project of its own.
 fn builder(what: &str) -> DatastoreStoreBuilder {
     in_project(&project(what))
 }
@@ -67,13 +67,13 @@ fn in_project(project: &str) -> DatastoreStoreBuilder {
     builder.with_emulator(emulator()).with_timeout(Duration::from_secs(20))
 }
 
-/// A store in a project of its own, behind a proxy.
+/// Returns the builder of a store in a project of its own, behind a proxy.
 fn through(proxy: &Proxy, what: &str) -> DatastoreStoreBuilder {
     DatastoreStore::builder(format!("datastore://{}", project(what)))
         .with_emulator(proxy.address.to_string())
 }
 
-/// A program with a store; it ends when this is dropped.
+/// A program with a store. It is killed when this is dropped.
 struct Client {
     child: Child,
     _input: ChildStdin,
@@ -81,7 +81,7 @@ struct Client {
 }
 
 impl Client {
-    /// Starts it in this environment, without what this one says of Google.
+    /// Starts it in this environment, but without the variables that concern Google.
     fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_datastore-client"));
         for inherited in [
@@ -95,7 +95,7 @@ impl Client {
         ] {
             command.env_remove(inherited);
         }
-        // No credentials of whoever runs this.
+        // Hides the credentials of the user who runs the tests.
         command.env("HOME", "/nonexistent").args(arguments).envs(variables.iter().copied());
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
@@ -104,7 +104,7 @@ impl Client {
         Self { child, _input: input, lines }
     }
 
-    /// The next line of what it says.
+    /// Returns the next line of its output.
     fn line(&mut self) -> String {
         self.lines.next().map(|line| line.expect("text")).unwrap_or_default()
     }
@@ -121,13 +121,12 @@ fn login(record: &SessionRecord) -> NewLogin<'_> {
     NewLogin { record, replacing: &[], ended_until: record.expires, limit: None }
 }
 
-/// What stands beneath an error.
+/// Returns the text of an error, without the store's name and the kind.
 fn said(error: &tower_keep_core::StoreError) -> String {
-    // Behind the store's name and the kind.
     error.to_string().splitn(3, ": ").nth(2).unwrap_or_default().to_owned()
 }
 
-/// A user type of an application, as serde has it.
+/// A user type of an application, with serde's traits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Member {
     id: String,
@@ -154,7 +153,7 @@ impl AuthUser for Member {
         self.id.as_str().into()
     }
 
-    fn stamp(&self) -> Cow<'_, [u8]> {
+    fn security_stamp(&self) -> Cow<'_, [u8]> {
         Cow::Borrowed(self.password_hash.as_bytes())
     }
 }

@@ -1,4 +1,4 @@
-//! How a store is opened, and what is said where it can't be.
+//! How a store is opened, and which errors it returns if it can't be.
 
 use std::time::{Duration, Instant};
 

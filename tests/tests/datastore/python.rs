@@ -1,5 +1,4 @@
-//! Beside a Python application with Flask-Login and `datastore-entity`: the same users, read and written by
-//! both.
+//! A Python application with Flask-Login and `datastore-entity` reads and writes the same users.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,27 +13,27 @@ use axum::routing::get;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
-use tower_keep::{Fault, Keys, LoginLayer};
-use tower_keep_core::{AuthUser, StoreErrorKind, UserDirectory, UserFinder, UserId, UserStore};
+use tower_keep::{AuthError, Keys, LoginLayer};
+use tower_keep_core::{AuthUser, StoreErrorKind, UserDirectory, UserId, UserLookup, UserStore};
 use tower_keep_datastore::{DatastoreStore, EntityKey, LatLng};
 use tower_keep_tests::{Browser, Http, KEY, Serving, serve};
 
 use crate::{emulator, host, project, said, variable, werkzeug};
 use tower_keep_testkit::contract::users::replace;
 
-/// What this service knows of a user; there is more.
+/// What this service knows about a user. Python stores more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct User {
     id: String,
     username: String,
     password_hash: String,
-    /// Python writes 1.
+    /// Python writes the number 1.
     status: bool,
     #[serde(default, with = "tower_keep_datastore::timestamp")]
     joined: Option<SystemTime>,
     #[serde(default, with = "serde_bytes")]
     avatar: Option<Vec<u8>>,
-    /// Python writes nothing of somebody's as null.
+    /// Python writes an empty value as null.
     #[serde(default, deserialize_with = "tower_keep_datastore::null_as_default")]
     tags: Vec<String>,
     #[serde(default)]
@@ -45,7 +44,7 @@ struct User {
     prefs: Option<Prefs>,
 }
 
-/// As of the user: there is more.
+/// Python stores more here, too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Prefs {
     theme: String,
@@ -58,7 +57,7 @@ impl AuthUser for User {
     fn is_active(&self) -> bool {
         self.status
     }
-    fn stamp(&self) -> Cow<'_, [u8]> {
+    fn security_stamp(&self) -> Cow<'_, [u8]> {
         Cow::Borrowed(self.password_hash.as_bytes())
     }
 }
@@ -81,13 +80,13 @@ impl Python {
     }
 }
 
-/// As Werkzeug writes it.
+/// Returns a hash as Werkzeug writes it.
 fn hash(password: &str) -> String {
     werkzeug::hash_with("scrypt:32768:8:1", "sixteen letters!", password).expect("such a method")
 }
 
 type Store = DatastoreStore<User>;
-type Login = tower_keep::Login<User>;
+type AuthSession = tower_keep::AuthSession<User>;
 
 #[derive(Deserialize)]
 struct SignIn {
@@ -98,9 +97,9 @@ struct SignIn {
 async fn sign_in(
     State(store): State<Store>,
     Query(form): Query<SignIn>,
-    login: Login,
+    login: AuthSession,
 ) -> Result<&'static str, Response> {
-    let found = store.by_login(&form.user).await.map_err(Fault::from);
+    let found = store.by_login_name(&form.user).await.map_err(AuthError::from);
     let found = found.map_err(IntoResponse::into_response)?;
     let user = found.ok_or_else(|| StatusCode::UNPROCESSABLE_ENTITY.into_response())?;
     let hash = user.password_hash.clone();
@@ -112,20 +111,20 @@ async fn sign_in(
     Ok("in")
 }
 
-async fn account(login: Login) -> Result<String, Fault> {
+async fn account(login: AuthSession) -> Result<String, AuthError> {
     let user = login.user().await?.expect("the guard let them in");
     Ok(format!("{} {}", user.username, user.id))
 }
 
 async fn site(store: Store) -> Serving {
     let layer = LoginLayer::builder(store.clone(), Keys::new(KEY)).with_sessions();
-    let auth = layer.build().expect("settings that agree");
+    let auth_layer = layer.build().expect("settings that agree");
     let router = Router::new()
         .route("/account", get(account))
-        .route_layer(auth.require_login())
+        .route_layer(auth_layer.require_login())
         .route("/login", get(sign_in))
         .with_state(store);
-    serve(auth.layer(router)).await
+    serve(auth_layer.layer(router)).await
 }
 
 async fn log_in(browser: &mut Browser, user: &str, password: &str) -> StatusCode {
@@ -153,7 +152,7 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
         .await
         .expect("a store");
 
-    // Everybody whom Python made, whether their key is a number or a name.
+    // All users that Python has created, whether their key has an id or a name.
     let site = site(store.clone()).await;
     for (name, id) in &made {
         let mut browser = Browser::new(Http::to(site.address));
@@ -164,11 +163,12 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
     }
     assert!(made["ada"].parse::<i64>().is_ok() && made["grace"] == "grace-hopper", "{made:?}");
 
-    // A new password from here.
+    // This side changes the password.
     let mut browser = Browser::new(Http::to(site.address));
     assert_eq!(log_in(&mut browser, "ada", "password of ada").await, StatusCode::OK);
     let before = python.call("show", &["ada"]);
-    let mut ada = User::clone(&*store.by_login("ada").await.expect("no fault").expect("there"));
+    let mut ada =
+        User::clone(&*store.by_login_name("ada").await.expect("no fault").expect("there"));
     assert_eq!(ada.home, Some(LatLng { latitude: 52.5, longitude: 13.25 }));
     assert_eq!(ada.team.as_ref().map(ToString::to_string).as_deref(), Some("team 3"));
     ada.password_hash = hash("changed");
@@ -177,7 +177,8 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
     assert_eq!(browser.get("/account").await.status, StatusCode::UNAUTHORIZED, "logged out");
     assert_eq!(log_in(&mut browser, "ada", "changed").await, StatusCode::OK);
 
-    // Python sees that, and all else as it was: types, values, and what is not indexed.
+    // Python sees the change, and everything else as it was: types, values, and what is not
+    // indexed.
     let mut expected = before.clone();
     expected["properties"]["password_hash"][1] = ada.password_hash.clone().into();
     expected["properties"]["prefs"][1]["properties"]["theme"][1] = "light".into();
@@ -193,21 +194,21 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
     assert_eq!(prefs["unindexed"], serde_json::json!(["secret"]));
     let unindexed = serde_json::json!(["bio", "nothing", "password_hash", "settings"]);
     assert_eq!(after["unindexed"], unindexed);
-    let answer = python.call("login", &["ada", "changed"]);
-    assert_eq!(answer["text"], format!("ada {}", made["ada"]), "{answer}");
+    let response = python.call("login", &["ada", "changed"]);
+    assert_eq!(response["text"], format!("ada {}", made["ada"]), "{response}");
     assert_eq!(python.call("login", &["ada", "password of ada"])["status"], 401);
 
-    // Names are one user's on both sides; what Python renames is noticed.
+    // Names are unique on both sides, and this side notices what Python renames.
     assert_eq!(store.index_users(None, 400).await.expect("indexed").written, 3);
     python.call("rename", &["佐藤", "sato"]);
-    assert!(store.by_login("佐藤").await.expect("no fault").is_none());
-    let sato = store.by_login("sato").await.expect("no fault").expect("there");
+    assert!(store.by_login_name("佐藤").await.expect("no fault").is_none());
+    let sato = store.by_login_name("sato").await.expect("no fault").expect("there");
     assert_eq!(sato.id, made["佐藤"]);
     let fresh = store.new_user_id().await.expect("an id").to_string();
     let new = User { id: fresh.clone(), username: "sato".into(), password_hash: hash("p"), ..ada };
     let error = store.insert(&new).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Conflict, "{}", said(&error));
-    // Whom this side makes, Python logs in.
+    // Python logs in a user that this side has created.
     let new = User { username: "佐藤".into(), ..new };
     store.insert(&new).await.expect("the name is free");
     let shown = python.call("show", &["佐藤"]);

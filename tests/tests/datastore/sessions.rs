@@ -6,7 +6,7 @@ use tower_keep_testkit::contract::sessions::new_record;
 
 use crate::{in_project, login, project};
 
-/// More than one transaction ends.
+/// More sessions than one transaction ends.
 const MANY: usize = 1_003;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -15,7 +15,7 @@ async fn more_sessions_than_a_transaction_takes_are_listed_and_ended() {
     let store = in_project(&project).build().await.expect("a store");
     let tenant = [PathElement::Name("Tenant".into(), "acme".into())];
     let elsewhere = in_project(&project).with_ancestors(tenant).build().await.expect("a store");
-    // Of somebody else with the same id, below another entity.
+    // A session of another user with the same id, below another entity.
     let theirs = new_record(&user);
     elsewhere.create(&login(&theirs)).await.expect("a login");
     let mut records = Vec::new();
@@ -31,7 +31,7 @@ async fn more_sessions_than_a_transaction_takes_are_listed_and_ended() {
     let expected: Vec<_> = records.iter().rev().take(3).map(|record| record.key).collect();
     assert_eq!(listed.iter().map(|record| record.key).collect::<Vec<_>>(), expected);
 
-    let end = End { at: newest.created, reason: EndReason::Ended, keep_until: newest.expires };
+    let end = End { at: newest.created, reason: EndReason::Revoked, keep_until: newest.expires };
     store.revoke_all(&user, Some(&newest.key), &end).await.expect("no fault");
     let listed = store.list(&user, newest.created, MANY).await.expect("no fault");
     assert_eq!(listed.iter().map(|record| record.key).collect::<Vec<_>>(), [newest.key]);

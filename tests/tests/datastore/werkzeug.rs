@@ -1,12 +1,12 @@
-//! Passwords' hashes as Werkzeug writes them, for an application that shares its users with Flask.
+//! Password hashes as Werkzeug writes them, for an application that shares its users with Flask.
 //!
-//! `scrypt:N:R:P$SALT$HEX`, with 64 bytes, or `pbkdf2:sha256:ROUNDS$SALT$HEX`, with 32. It takes as long as it
-//! should, so it belongs into `tokio::task::spawn_blocking`.
+//! The formats are `scrypt:N:R:P$SALT$HEX`, with 64 bytes, and `pbkdf2:sha256:ROUNDS$SALT$HEX`,
+//! with 32. Hashing is slow on purpose, so call this in `tokio::task::spawn_blocking`.
 
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-/// Whether this is the password of a hash; no, if the hash is none of Werkzeug's.
+/// Checks whether a hash matches a password. Returns `false` if the hash is not one of Werkzeug's.
 pub(crate) fn is_right(hash: &str, password: &str) -> bool {
     let mut parts = hash.splitn(3, '$');
     let (Some(method), Some(salt), Some(hex)) = (parts.next(), parts.next(), parts.next()) else {
@@ -15,7 +15,8 @@ pub(crate) fn is_right(hash: &str, password: &str) -> bool {
     hash_of(method, salt, password).is_some_and(|own| own.as_bytes().ct_eq(hex.as_bytes()).into())
 }
 
-/// A hash that Werkzeug checks; the salt is some 16 random letters or digits. `None` if there is no such method.
+/// Returns a hash that Werkzeug can check, or `None` if there is no such method. The salt is about
+/// 16 random letters or digits.
 pub(crate) fn hash_with(method: &str, salt: &str, password: &str) -> Option<String> {
     Some(format!("{method}${salt}${}", hash_of(method, salt, password)?))
 }

@@ -1,10 +1,10 @@
-//! What is done about servers that are gone, hang, refuse or forget.
+//! Servers that are down, hang, refuse commands or lose data.
 
 use std::time::{Duration, Instant};
 
 use tower_keep_core::{
     Account, LoginStore, SessionRecord, SessionStore, StoreError, StoreErrorKind, UserDirectory,
-    UserFinder, UserId, UserStore,
+    UserId, UserLookup, UserStore,
 };
 use tower_keep_redis::RedisStore;
 use tower_keep_testkit::contract;
@@ -24,7 +24,7 @@ async fn connections_that_died_while_idle_are_not_noticed() {
         server.kill();
         server.run().expect("it comes back");
         match round {
-            // It knows no scripts any more, either.
+            // The restarted server knows no scripts any more, either.
             0 => drop(begin(&store, "1").await),
             1 => assert!(store.load(&record.key).await.expect("asked again").is_some()),
             _ => assert_eq!(store.revoke(&[record.key], &end(&record)).await.expect("again"), 1),
@@ -40,20 +40,20 @@ async fn a_server_that_comes_back_empty_knows_nobody_and_takes_new_logins() {
     let record = begin(&store, "1").await;
     server.kill();
     server.run().expect("it comes back");
-    let likely = UserId::from("1");
-    assert!(store.load_login(&record.key, Some(&likely)).await.expect("no fault").is_none());
-    assert!(store.by_login("ada").await.expect("no fault").is_none());
+    let user_hint = UserId::from("1");
+    assert!(store.load_login(&record.key, Some(&user_hint)).await.expect("no fault").is_none());
+    assert!(store.by_login_name("ada").await.expect("no fault").is_none());
     contract::run_all(|| async { store.clone() }).await;
 }
 
-/// All calls that a request can lead to fail with one of these kinds, in time.
+/// Checks that every call that a request can lead to fails with one of these kinds, in time.
 async fn all_fail(store: &RedisStore, record: &SessionRecord, kinds: &[StoreErrorKind]) {
     let user = record.user.clone();
     let other = new_record(&user);
     let errors = [
         store.load_login(&record.key, Some(&user)).await.map(drop),
         store.load(&record.key).await.map(drop),
-        store.by_login("ada").await.map(drop),
+        store.by_login_name("ada").await.map(drop),
         store.by_ids(std::slice::from_ref(&user)).await.map(drop),
         store.list(&user, record.created, 10).await.map(drop),
     ];
@@ -63,7 +63,7 @@ async fn all_fail(store: &RedisStore, record: &SessionRecord, kinds: &[StoreErro
     }
 }
 
-/// What the calls that write answer.
+/// Returns the results of the calls that write.
 async fn writes(
     store: &RedisStore,
     record: &SessionRecord,
@@ -131,7 +131,7 @@ async fn a_server_that_hangs_is_given_up_in_time_and_no_queue_grows() {
         assert!(Instant::now() < patience, "it recovers by itself");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // What was given up may have been done by now; what is new is done.
+    // Writes that timed out may have been done by now. New writes succeed.
     begin(&store, "1").await;
 }
 
@@ -172,7 +172,7 @@ async fn a_server_that_only_reads_is_unavailable_for_logins() {
     let (server, other) = (server(), server());
     let store = open(&server.url()).await;
     let record = begin(&store, "1").await;
-    // Not in step with the other, so that it keeps what it has.
+    // The server can't replicate from the other one, so it keeps its data.
     assert_eq!(ask(server.port(), "CONFIG SET masterauth wrong"), "OK");
     assert_eq!(ask(server.port(), &format!("REPLICAOF 127.0.0.1 {}", other.port())), "OK");
     for result in writes(&store, &record, &new_record(&"1".into())).await {
@@ -206,8 +206,8 @@ async fn a_server_without_memory_is_unavailable_for_logins_and_loses_nothing() {
         keys
     };
     assert_eq!(sorted(ask(server.port(), "KEYS *")), sorted(keys), "nothing half-written");
-    let likely = UserId::from("1");
-    let found = store.load_login(&record.key, Some(&likely)).await.expect("it still reads");
+    let user_hint = UserId::from("1");
+    let found = store.load_login(&record.key, Some(&user_hint)).await.expect("it still reads");
     assert_eq!(*found.expect("a login").record, record);
     assert_eq!(ask(server.port(), "CONFIG SET maxmemory 0"), "OK");
     store.create(&login(&other)).await.expect("there is memory again");
@@ -221,7 +221,7 @@ async fn what_is_no_value_of_ours_is_corrupt_and_not_quoted() {
     let user = UserId::from("1");
     for write in ["LPUSH", "SET"] {
         for key in ["keep:{1}:user", "record", "keep:login:ada", "keep:{1}:epoch"] {
-            // To those who read a record with it, a list in the place of an epoch is none.
+            // If a list is in place of an epoch, calls that read a record with it find no epoch.
             if (write, key) == ("LPUSH", "keep:{1}:epoch") {
                 continue;
             }
@@ -236,14 +236,14 @@ async fn what_is_no_value_of_ours_is_corrupt_and_not_quoted() {
             ask(server.port(), &format!("{write} {name} secret-of-somebody"));
             let mut results = vec![];
             if key == "keep:login:ada" {
-                results.push(store.by_login("ada").await.map(drop));
+                results.push(store.by_login_name("ada").await.map(drop));
             } else {
                 results.push(store.load_login(&record.key, Some(&user)).await.map(drop));
                 results.push(store.load_login(&record.key, None).await.map(drop));
             }
             if key == "keep:{1}:user" {
                 results.push(store.by_id(&user).await.map(drop));
-                results.push(store.by_login("ada").await.map(drop));
+                results.push(store.by_login_name("ada").await.map(drop));
                 results.push(replace(&store, &Account::new(1, "ada", "")).await.map(drop));
             }
             if key == "record" {
@@ -272,7 +272,7 @@ async fn what_is_no_value_of_ours_is_corrupt_and_not_quoted() {
             }
         }
     }
-    // A user who can't be read can still be removed.
+    // A user who can't be read can still be deleted.
     ask(server.port(), "FLUSHALL");
     ask(server.port(), "SET keep:{1}:user nonsense");
     assert!(store.delete(&user).await.expect("no fault"));
@@ -283,7 +283,8 @@ async fn what_is_no_value_of_ours_is_corrupt_and_not_quoted() {
 async fn a_write_that_waits_for_replicas_says_when_they_do_not_have_it() {
     let alone = server();
     let builder = |url: String| RedisStore::builder(url).with_replicas_to_wait_for(1);
-    // Of the time a part is for waiting; the rest has to do for all else.
+    // Only a part of the time-out is for waiting for replicas. The rest has to suffice for
+    // everything else.
     begin(&open(&alone.url()).await, "2").await;
     let store = impatient(|| builder(alone.url()), Duration::from_secs(8)).await;
     let record = new_record(&"1".into());
@@ -321,7 +322,7 @@ async fn what_a_replica_does_not_have_is_lost_with_the_master_unless_it_was_wait
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         replica.freeze(true);
-        // Its socket would take in what is sent to it meanwhile.
+        // Otherwise the frozen replica's socket would accept what is sent to it in the meantime.
         assert_eq!(ask(master.port(), "CLIENT KILL TYPE replica"), "1");
         let ended = store.revoke_all(&user, None, &end(&old)).await;
         let new = new_record(&user);
@@ -336,7 +337,7 @@ async fn what_a_replica_does_not_have_is_lost_with_the_master_unless_it_was_wait
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
-        // The end of one session and the beginning of another never were.
+        // The end of the old session and the new session are both lost.
         assert!(kept.record.ended.is_none());
         let found = store.load_login(&new.key, Some(&user)).await.expect("no fault");
         assert!(found.is_none());

@@ -1,10 +1,10 @@
-//! What lasts how long.
+//! How long keys live.
 
 use std::time::Duration;
 
 use tower_keep_core::{
     Account, End, NewLogin, Rotation, SessionLimit, SessionRecord, SessionStore, Touch,
-    UserDirectory, UserFinder, UserStore, WhenFull,
+    UserDirectory, UserLookup, UserStore, WhenFull,
 };
 use tower_keep_redis::RedisStore;
 use tower_keep_testkit::contract::sessions::new_record;
@@ -43,14 +43,14 @@ async fn records_expire_by_themselves_and_whose_they_are_is_known_longer() {
     let longer = Rotation { expires: record.created.plus(9_000), ..rotation(&record) };
     store.rotate(&longer).await.expect("no fault");
     all(9_300 - 10);
-    // An end may keep it for longer, or for less long.
+    // An end may keep the record for a longer or for a shorter time.
     let ended = begin(&store, "2").await;
     for (hours, all_of) in [(99, false), (1, true)] {
         let record = if all_of { begin(&store, "3").await } else { ended.clone() };
         let end = End { keep_until: record.created.plus(hours * 3_600), ..end(&record) };
         let user = &record.user;
         if all_of {
-            // Each record is as it was, and no longer of their epoch; a purge removes it in time.
+            // Each record is unchanged, but of an earlier epoch. A purge removes it in time.
             store.revoke_all(user, None, &end).await.expect("no fault");
             assert_eq!(
                 ask(server.port(), &format!("ZCARD keep:{{{user}}}:past:{}", end.at.as_secs())),
@@ -62,7 +62,7 @@ async fn records_expire_by_themselves_and_whose_they_are_is_known_longer() {
             let expected = i64::from(hours) * 3_600 + 300;
             assert!((expected - 5..=expected).contains(&kept), "{kept} is not {expected}");
         }
-        // Of no list any more, and still found by its key.
+        // The record is in no list any more, but it is still found by its key.
         assert_eq!(ask(server.port(), &format!("EXISTS keep:{{{user}}}:live")), "0");
         assert!(store.load(&record.key).await.expect("no fault").expect("kept").ended.is_some());
     }
@@ -75,7 +75,7 @@ async fn a_list_forgets_what_has_long_expired() {
     let server = server();
     let store = open(&server.url()).await;
     let first = begin(&store, "1").await;
-    // Three days later by the application's clock, and nobody has looked at the list.
+    // By the application's clock the session expired three days ago, and no call has read the list.
     let later = SessionRecord {
         created: first.created.plus(5 * 24 * 3_600),
         expires: first.created.plus(9 * 24 * 3_600),
@@ -86,7 +86,7 @@ async fn a_list_forgets_what_has_long_expired() {
     assert!(store.load(&first.key).await.expect("no fault").is_none(), "with the record");
 }
 
-/// A user's list keeps what has expired for a day, so that a clock that is wrong removes no session.
+/// A user's list keeps an expired session for a day, so that a wrong clock removes no live session.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_with_a_limit_reads_a_bounded_part_of_what_has_expired() {
     let server = server();
@@ -144,6 +144,6 @@ async fn users_are_gone_after_the_time_that_was_asked_for() {
     while store.by_id(account.id()).await.expect("no fault").is_some() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(store.by_login("ada").await.expect("no fault").is_none());
+    assert!(store.by_login_name("ada").await.expect("no fault").is_none());
     store.insert(&Account::new(2, "ada", "hash")).await.expect("the name is free");
 }

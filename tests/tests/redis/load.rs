@@ -15,7 +15,7 @@ pub(crate) const SECOND: std::ops::Range<usize> = 16_384 / 3..16_384 * 2 / 3;
 
 const CLIENTS: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// How soon everybody is served again.
+/// How soon all clients are served again.
 const RECOVERY: Duration = Duration::from_secs(1);
 
 async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -51,7 +51,7 @@ async fn one_server_hangs_under_load_and_goes_on() {
     tokio::time::sleep(Duration::from_secs(4)).await;
     server.freeze(true);
     let frozen = Instant::now();
-    // A login that began before waits twice.
+    // A login that began before the freeze waits twice.
     tokio::time::sleep(TIMEOUT * 4).await;
     let until = Instant::now();
     server.freeze(false);
@@ -61,7 +61,7 @@ async fn one_server_hangs_under_load_and_goes_on() {
     assert!(late <= RECOVERY, "the last failed {late:?} after the server went on");
 }
 
-/// Of how many writes in which the last word was given nothing is left.
+/// How many confirmed writes were lost.
 #[derive(Debug)]
 struct Lost {
     writes: usize,
@@ -69,8 +69,8 @@ struct Lost {
     earliest: Duration,
 }
 
-/// A master with a replica dies under load, by `harm`, which answers from when on it does nothing; the replica takes
-/// over.
+/// Makes a master fail under load by calling `harm`, which returns the time from which the master
+/// does nothing. Its replica takes over.
 async fn a_master_dies_under_load(
     mut cluster: Server,
     replicas: usize,
@@ -95,8 +95,8 @@ async fn a_master_dies_under_load(
         let is_victims = SECOND.contains(&slot);
         for (at, step) in &seen.faults {
             let after = at.saturating_duration_since(harmed);
-            // Who is logged in stays so, unless it is the victim who knows; logging in and out also needs
-            // the name's slot and the session's.
+            // Users in other slots stay logged in. Logging in and out also needs the slots of the
+            // login name and of the session's owner.
             assert!(is_victims || *step != "/secret", "client {number}, {step}, after {after:?}");
             let longest = away.entry(is_victims).or_default();
             *longest = (*longest).max(after);
@@ -107,7 +107,7 @@ async fn a_master_dies_under_load(
         assert!(seen.faults.iter().all(|(at, _)| *at + TIMEOUT > harmed));
         assert!(seen.served.iter().any(|at| at.start > last), "client {number} is served again");
         for wrong in &seen.wrong {
-            // A word that was given after the replica had taken over is not lost.
+            // A write that was confirmed after the replica had taken over is not lost.
             assert!(wrong.confirmed < harmed + Duration::from_secs(1), "{wrong:?}");
             lost.writes += 1;
             lost.earliest = lost.earliest.max(harmed.saturating_duration_since(wrong.confirmed));
@@ -134,7 +134,7 @@ async fn a_master_of_a_cluster_is_killed_under_load_and_its_replica_takes_over()
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_waits_for_its_replica_is_not_lost_with_the_master() {
     let cluster = Server::start(Kind::RedisCluster).expect("a cluster");
-    // There is a replica to wait for again when the dead one is back.
+    // When the killed server is back, there is a replica to wait for again.
     let lost = a_master_dies_under_load(cluster, 1, Duration::from_secs(11), |victim| {
         victim.kill();
         let killed = Instant::now();
@@ -166,11 +166,11 @@ async fn the_master_of_sentinels_is_killed_under_load_and_its_replica_takes_over
     let store = impatient(|| RedisStore::builder(sentinels.url()), TIMEOUT).await;
     let load = Load::start(Arc::new(store), CLIENTS).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
-    // The machine of the master and of the first sentinel, as it were.
+    // As if the machine of the master and of the first sentinel failed.
     sentinels.freeze(true);
     sentinels.members()[0].kill();
     let killed = Instant::now();
-    // A sentinel that was held up does nothing for half a minute.
+    // A sentinel that was delayed does nothing for half a minute.
     let (replica, other) = (sentinels.members()[1].port(), sentinels.members()[2].port());
     let patience = Instant::now() + Duration::from_secs(90);
     let question = "SENTINEL GET-MASTER-ADDR-BY-NAME keep";

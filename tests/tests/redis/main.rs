@@ -1,5 +1,5 @@
-//! Redis, by what it is alone in: keys that expire, slots, failovers, and all the ways in which it is
-//! away. Each test that breaks a server has one of its own.
+//! Tests of what only Redis has: keys that expire, slots, failovers, and all the ways in which a
+//! server can be unavailable. Each test that breaks a server starts one of its own.
 
 mod faults;
 mod lifetimes;
@@ -25,7 +25,7 @@ fn env(variable: &str) -> String {
         .unwrap_or_else(|_| panic!("{variable} is not set; `cargo xtask servers` starts a server"))
 }
 
-/// What no other test's keys begin with.
+/// Returns a prefix that no other test's keys have.
 fn prefix() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("r{}-{}:", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
@@ -36,7 +36,8 @@ async fn open(url: &str) -> RedisStore {
     builder.build().await.expect("a store")
 }
 
-/// A store that gives up soon, once it is open: its server has only just begun, beside others.
+/// Opens a store with a short time-out. Opening is tried several times, because the server has only
+/// just started, beside others.
 async fn impatient(builder: impl Fn() -> RedisStoreBuilder, timeout: Duration) -> RedisStore {
     for _ in 0..10 {
         match builder().with_timeout(timeout).build().await {
@@ -69,7 +70,7 @@ async fn begin<U: AuthUser>(store: &RedisStore<U>, user: &str) -> SessionRecord 
 }
 
 fn end(record: &SessionRecord) -> End {
-    End { at: record.created, reason: EndReason::Ended, keep_until: record.expires }
+    End { at: record.created, reason: EndReason::Revoked, keep_until: record.expires }
 }
 
 fn rotation(record: &SessionRecord) -> Rotation {
@@ -77,7 +78,7 @@ fn rotation(record: &SessionRecord) -> Rotation {
     Rotation { key, from: record.generation, at, remember_expires: None, expires }
 }
 
-/// Everything that an error says, for whoever reads the log.
+/// Returns everything that an error says, as a log shows it.
 fn said(error: &StoreError) -> String {
     let mut said = error.to_string();
     let mut source = error.source();
@@ -92,7 +93,7 @@ async fn refused(url: &str) -> String {
     let builder = RedisStore::builder(url).with_timeout(Duration::from_secs(5));
     let error = builder.build().await.expect_err("it can't be opened");
     let said = said(&error);
-    // What nobody waits for to get better.
+    // An error that waiting does not fix has to be `Unsupported`.
     let is_wrong = !said.contains("no connection") || said.contains("WRONGPASS");
     let is_unsupported = error.kind() == StoreErrorKind::Unsupported;
     assert!(is_unsupported || !is_wrong, "{error:?}");

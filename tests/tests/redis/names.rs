@@ -1,9 +1,9 @@
-//! Login names, and limits, beside what others left halfway.
+//! Login names and limits, after other calls were interrupted halfway.
 
 use std::time::Duration;
 
 use tower_keep_core::{
-    Account, NewLogin, SessionLimit, SessionStore, UserDirectory, UserFinder, UserId, WhenFull,
+    Account, NewLogin, SessionLimit, SessionStore, UserDirectory, UserId, UserLookup, WhenFull,
 };
 use tower_keep_testkit::contract::sessions::new_record;
 
@@ -14,27 +14,28 @@ use tower_keep_testkit::contract::users::replace;
 async fn what_was_broken_off_leaves_a_name_free() {
     let server = server();
     let store = open(&server.url()).await;
-    // As an insert leaves them that was broken off after the first step, and after the second.
+    // What an interrupted insert leaves: a claim that is not pending any more, and one that still
+    // is.
     ask(server.port(), "SET keep:login:ada \"00000000000000aa 1\"");
     ask(server.port(), "SET keep:login:grace \"00000000000000bb 2\"");
     ask(server.port(), "SET keep:{2}:pending:00000000000000bb 1 EX 60");
     for (id, name) in [(3, "ada"), (4, "grace")] {
-        assert!(store.by_login(name).await.expect("no fault").is_none());
+        assert!(store.by_login_name(name).await.expect("no fault").is_none());
         store.insert(&Account::new(id, name, "")).await.expect("nobody has it");
-        let found = store.by_login(name).await.expect("no fault").expect("theirs");
+        let found = store.by_login_name(name).await.expect("no fault").expect("theirs");
         assert_eq!(found.id(), &UserId::from(id));
     }
-    // Whoever was at it finds the claim gone.
+    // The interrupted insert would find its claim cancelled.
     assert_eq!(ask(server.port(), "EXISTS keep:{2}:pending:00000000000000bb"), "0");
-    // One that a failover has lost comes back when the user is next written.
+    // A name that a failover has lost is restored when the user is next written.
     ask(server.port(), "DEL keep:login:grace");
-    assert!(store.by_login("grace").await.expect("no fault").is_none());
+    assert!(store.by_login_name("grace").await.expect("no fault").is_none());
     assert!(replace(&store, &Account::new(4, "grace", "")).await.expect("no fault"));
-    assert!(store.by_login("grace").await.expect("no fault").is_some());
-    // A renamed user whose old name was not freed any more does not have it.
+    assert!(store.by_login_name("grace").await.expect("no fault").is_some());
+    // A renamed user does not have their old name any more, even if its key was not deleted.
     assert!(replace(&store, &Account::new(3, "lovelace", "")).await.expect("no fault"));
     ask(server.port(), "SET keep:login:ada \"00000000000000cc 3\"");
-    assert!(store.by_login("ada").await.expect("no fault").is_none());
+    assert!(store.by_login_name("ada").await.expect("no fault").is_none());
     store.insert(&Account::new(5, "ada", "")).await.expect("nobody has it");
 }
 
@@ -48,21 +49,21 @@ async fn who_waits_for_a_name_finds_it_taken_when_it_is() {
         ask(server.port(), "SET keep:{1}:pending:00000000000000aa 1 EX 60");
         let waiting = store.clone();
         let insert = tokio::spawn(async move { waiting.insert(&Account::new(2, "ada", "")).await });
-        // Around the moment at which the other loses patience.
+        // Around the moment at which the waiting insert cancels the other's claim.
         tokio::time::sleep(Duration::from_millis(195 + round * 5)).await;
         let port = server.port();
-        // As the last step of the first one's insert.
+        // This does the same as the last step of the first insert.
         let done = ask(
             port,
             "EVAL \"if redis.call('DEL', KEYS[1]) == 1 then redis.call('SET', KEYS[2], ARGV[1]) \
              return 1 end return 0\" 2 keep:{1}:pending:00000000000000aa keep:{1}:user \
-             '1 00000000000000aa {\\\"id\\\":\\\"1\\\",\\\"login\\\":\\\"ada\\\",\\\"password_hash\\\":\\\"\\\"}'"
+             '1 00000000000000aa {\\\"id\\\":\\\"1\\\",\\\"login_name\\\":\\\"ada\\\",\\\"password_hash\\\":\\\"\\\"}'"
                 .replace("\\\"", "\"")
                 .as_str(),
         );
         let second = insert.await.expect("no panic");
         assert_eq!(second.is_ok(), done == "0", "round {round}: {done}, {second:?}");
-        let holder = store.by_login("ada").await.expect("no fault").expect("one has it");
+        let holder = store.by_login_name("ada").await.expect("no fault").expect("one has it");
         assert_eq!(holder.id().as_str(), if second.is_ok() { "2" } else { "1" });
     }
 }
@@ -73,7 +74,7 @@ async fn what_has_expired_in_a_list_lets_no_session_too_many_in() {
     let store = open(&server.url()).await;
     for round in 0..40_u64 {
         let user = UserId::from(round);
-        // What is left in the list of a record that has expired.
+        // The list still has a session whose record has expired.
         let gone = begin(&store, user.as_str()).await;
         let record = ask(server.port(), &format!("KEYS keep:{{{round}}}:session:*"));
         ask(server.port(), &format!("DEL {record}"));

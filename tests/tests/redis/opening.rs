@@ -1,4 +1,4 @@
-//! How a store is opened, and what is said where it can't be.
+//! Opening a store, and the errors where it can't be opened.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tower_keep_core::{
-    Account, AuthUser, LoginStore, SessionStore, StoreErrorKind, UserDirectory, UserFinder, UserId,
+    Account, AuthUser, LoginStore, SessionStore, StoreErrorKind, UserDirectory, UserId, UserLookup,
     UserStore,
 };
 use tower_keep_redis::{RedisStore, TlsCertificates, UserFormat};
@@ -19,13 +19,13 @@ use crate::{ask, begin, end, env, login, open, prefix, refused, rotation, said, 
 use tower_keep_testkit::contract::users::replace;
 
 #[tokio::test]
-async fn what_is_wrong_shows_at_the_start_and_names_the_mend() {
+async fn what_is_wrong_shows_at_the_start_and_says_what_to_do() {
     let (one, cluster, sentinel) =
         (env("REDIS_URL"), env("REDIS_CLUSTER_URL"), env("REDIS_SENTINEL_URL"));
     let node = cluster.replace("redis+cluster", "redis");
     for (url, words) in [
         (node.split(',').next().unwrap_or_default().to_owned(), "redis+cluster://"),
-        (one.replace("redis://", "redis+cluster://"), "let the URL begin with redis://"),
+        (one.replace("redis://", "redis+cluster://"), "use a redis:// URL"),
         (one.replace(":secret@", ":wrong-secret@"), "WRONGPASS"),
         (cluster.replace(":secret@", ":wrong-secret@"), "WRONGPASS"),
         (one.replace(":secret@", ""), "NOAUTH"),
@@ -68,7 +68,7 @@ async fn connections_can_be_encrypted() {
     let issuer = rcgen::Issuer::new(authority, authority_key);
     let own = own.signed_by(&key, &issuer).expect("a certificate");
     let directory = tempfile::tempdir().expect("a directory");
-    // The server runs as somebody else.
+    // The server runs as another user.
     let path = |name: &str| directory.path().join(name).display().to_string();
     std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .expect("a directory");
@@ -141,7 +141,7 @@ impl std::io::Write for Log {
     }
 }
 
-/// What the README lists as enough, everywhere.
+/// The permissions that the README lists for every kind of server.
 const RIGHTS: &str = "ACL SETUSER site on >site-secret ~keep:* +get +mget +set +del +exists +pttl \
                       +pexpire +zadd +zrem +zcard +zrange +zrevrange +zrangebyscore +zrevrangebyscore +rename +unlink +eval +evalsha +info";
 
@@ -201,11 +201,11 @@ async fn a_store_opens_while_a_master_of_its_cluster_is_away() {
     cluster.members()[1].freeze(true);
     let builder = RedisStore::builder(&url).with_timeout(Duration::from_secs(2));
     let store = builder.build().await.expect("at once");
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for id in 0..30_u64 {
-        answers.push(store.by_id(&id.into()).await.is_ok());
+        responses.push(store.by_id(&id.into()).await.is_ok());
     }
-    assert!(answers.contains(&true), "users in other slots are found");
+    assert!(responses.contains(&true), "users in other slots are found");
     cluster.members()[1].freeze(false);
 }
 
@@ -221,7 +221,7 @@ impl AuthUser for Member {
         self.id.into()
     }
 
-    fn stamp(&self) -> Cow<'_, [u8]> {
+    fn security_stamp(&self) -> Cow<'_, [u8]> {
         Cow::Borrowed(self.email.as_bytes())
     }
 }
@@ -230,7 +230,7 @@ fn member(id: u64) -> Member {
     Member { id, email: format!("{id}@example.com"), tags: vec!["a".into(), "é\0".into()] }
 }
 
-/// Lines instead of JSON.
+/// A format with lines instead of JSON.
 struct Lines;
 
 impl UserFormat<Member> for Lines {
@@ -260,11 +260,11 @@ async fn own_users_are_kept_in_either_format() {
             let (one, two) = (member(1), member(2));
             store.insert(&one).await.expect("new");
             store.insert(&two).await.expect("new");
-            let found = store.by_login("1@example.com").await.expect("no fault");
+            let found = store.by_login_name("1@example.com").await.expect("no fault");
             assert_eq!(found.as_deref(), Some(&one));
             let renamed = Member { email: "new".into(), ..one.clone() };
             assert!(replace(&store, &renamed).await.expect("no fault"));
-            assert!(store.by_login("1@example.com").await.expect("no fault").is_none());
+            assert!(store.by_login_name("1@example.com").await.expect("no fault").is_none());
             let record = begin(&store, "1").await;
             let login = store.load_login(&record.key, Some(&1.into())).await.expect("no fault");
             assert_eq!(login.expect("a login").user.as_deref(), Some(&renamed));
@@ -282,7 +282,7 @@ async fn what_is_stored_can_be_read_with_redis_cli() {
     store.insert(&Account::new(42, "ada", "hash")).await.expect("new");
     begin(&store, "42").await;
     let user = ask(server.port(), "GET keep:{42}:user");
-    assert!(user.ends_with(r#" {"id":"42","login":"ada","password_hash":"hash"}"#), "{user}");
+    assert!(user.ends_with(r#" {"id":"42","login_name":"ada","password_hash":"hash"}"#), "{user}");
     assert!(ask(server.port(), "GET keep:login:ada").ends_with(" 42"));
     let keys = ask(server.port(), "KEYS keep:{42}:session:*");
     let record = ask(server.port(), &format!("GET {keys}"));

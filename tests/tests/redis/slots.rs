@@ -1,9 +1,9 @@
-//! Which slot and which server is asked.
+//! Which slot and which server a command goes to.
 
 use std::time::Duration;
 
 use tower_keep_core::{
-    Account, LoginStore, SessionStore, UserDirectory, UserFinder, UserId, UserStore,
+    Account, LoginStore, SessionStore, UserDirectory, UserId, UserLookup, UserStore,
 };
 use tower_keep_redis::RedisStore;
 use tower_keep_testkit::contract;
@@ -11,7 +11,7 @@ use xtask::servers::{Kind, Server};
 
 use crate::{ask, begin, end, env, impatient, prefix, said};
 
-/// The ports of a cluster's nodes, and which has this key.
+/// Returns the ports of a cluster's masters.
 fn ports(url: &str) -> Vec<u16> {
     let first = url.rsplit_once('@').and_then(|(_, hosts)| hosts.split(',').next());
     let port = first.and_then(|host| host.rsplit_once(':')?.1.parse().ok()).expect("a port");
@@ -23,7 +23,7 @@ fn ports(url: &str) -> Vec<u16> {
         if line == "127.0.0.1" && masters.len() < 3 {
             let port: u16 = lines.next().and_then(|port| port.parse().ok()).expect("a port");
             masters.push(port);
-            // Its replica.
+            // Skip its replica.
             while lines.peek().is_some_and(|line| line.parse::<u16>().is_err() || line.len() > 5) {
                 if lines.next() == Some("127.0.0.1") {
                     lines.next();
@@ -49,7 +49,7 @@ async fn a_slot_that_moves_is_followed() {
     let slot = |key: &str| -> u16 {
         ask(from, &format!("CLUSTER KEYSLOT {key}")).parse().expect("a slot")
     };
-    // One whose slot is the first node's.
+    // A user whose slot is on the first node.
     let of_first = |id: &u64| slot(&format!("{{{id}}}")) < 16_384 / 3;
     let id = (0..60_u64).find(of_first).expect("some user");
     let moving = slot(&format!("{{{id}}}"));
@@ -77,12 +77,12 @@ async fn a_slot_that_moves_is_followed() {
         let words = format!("MIGRATE 127.0.0.1 {to} {key} 0 4000 AUTH secret");
         assert!(["OK", "NOKEY"].contains(&ask(from, &words).as_str()), "{key}");
     };
-    // The user's list there, their session here: who reads finds both.
+    // The user's list is on the new node and their session on the old one. A read finds both.
     let (list, rest): (Vec<_>, Vec<_>) = keys.iter().partition(|key| key.ends_with(":live"));
     assert_eq!(list.len(), 1);
     migrate(list[0]);
     is_whole("half has moved").await;
-    // Who writes waits until they are together.
+    // A write waits until all its keys are on one node.
     let other = begin(&store, &format!("{id}-elsewhere")).await;
     let (waiting, how) = (store.clone(), end(record));
     let keys = [record.key, other.key];
@@ -110,7 +110,7 @@ async fn keys_are_in_the_slots_where_the_store_looks() {
     for odd in ["", "{", "}", "{}", "}{", "{a}b", "a}b{c}", "%", "%7D", "佐藤", "a b"] {
         let (id, login) = (format!("{odd}id"), format!("{odd}login"));
         store.insert(&Account::new(id.as_str(), login.as_str(), "")).await.expect("new");
-        assert!(store.by_login(&login).await.expect("no fault").is_some(), "{odd:?}");
+        assert!(store.by_login_name(&login).await.expect("no fault").is_some(), "{odd:?}");
         let record = begin(&store, &id).await;
         let user = UserId::from(id);
         let found = store.load_login(&record.key, Some(&user)).await.expect("no fault");
@@ -129,9 +129,9 @@ async fn replicas_answer_where_they_may_and_the_master_where_they_cannot() {
             store.insert(&account).await.expect("new");
             assert!(store.by_id(account.id()).await.expect("no fault").is_some(), "{variable}");
             let record = begin(&store, &id.to_string()).await;
-            // Sooner than any replica can have them.
-            for likely in [None, Some(account.id())] {
-                let found = store.load_login(&record.key, likely).await.expect("no fault");
+            // This is sooner than any replica can have the keys.
+            for user_hint in [None, Some(account.id())] {
+                let found = store.load_login(&record.key, user_hint).await.expect("no fault");
                 assert!(found.expect("a record").user.is_some(), "{variable}");
             }
         }

@@ -1,4 +1,4 @@
-//! From properties to a user.
+//! Deserializes a user from properties.
 
 use std::collections::HashMap;
 
@@ -9,17 +9,17 @@ use serde::de::{
     MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
-use super::error::{Error, Result};
+use super::error::{Result, ValueError};
 use super::types::{SYSTEM_TIME, of_key, of_lat_lng, of_timestamp};
 
-/// What a user's key says of them, as one more property.
+/// The id in a user's key, as one more property.
 pub(crate) struct Id<'a> {
     pub(crate) property: &'a str,
     pub(crate) number: Option<i64>,
     pub(crate) text: &'a str,
 }
 
-/// Reads an entity; the id stands before a property of the same name.
+/// Reads an entity. The id takes precedence over a property of the same name.
 pub(crate) fn read<T: DeserializeOwned>(
     properties: HashMap<String, Value>,
     id: Option<Id<'_>>,
@@ -27,22 +27,23 @@ pub(crate) fn read<T: DeserializeOwned>(
     T::deserialize(FromEntity { properties, id })
 }
 
-/// The names of a struct's fields, as serde has them; `None` for what is no plain struct.
+/// Returns the names of a struct's fields, as serde has them; `None` for a type that is not a plain
+/// struct.
 pub(crate) fn fields<T: DeserializeOwned>() -> Option<&'static [&'static str]> {
     let mut fields = None;
-    // That it fails is how it ends.
+    // This always fails, after it has set `fields`.
     let _ = T::deserialize(AskForFields(&mut fields));
     fields
 }
 
-/// Asks a type for its fields, and has nothing to give.
+/// Records the fields of a type, and provides no value.
 struct AskForFields<'a>(&'a mut Option<&'static [&'static str]>);
 
 impl<'de> Deserializer<'de> for AskForFields<'_> {
-    type Error = Error;
+    type Error = ValueError;
 
     fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value> {
-        Err(Error::new("there is nothing to read"))
+        Err(ValueError::new("there is nothing to read"))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -67,7 +68,7 @@ struct FromEntity<'a> {
 }
 
 impl<'de> Deserializer<'de> for FromEntity<'_> {
-    type Error = Error;
+    type Error = ValueError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         visitor.visit_map(Properties::new(self.properties, self.id))
@@ -79,7 +80,7 @@ impl<'de> Deserializer<'de> for FromEntity<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
-        // A type that does not ask for the id may refuse to know of it.
+        // A type without a field for the id may deny unknown fields.
         let id = self.id.filter(|id| fields.contains(&id.property));
         visitor.visit_map(Properties::new(self.properties, id))
     }
@@ -98,7 +99,7 @@ impl<'de> Deserializer<'de> for FromEntity<'_> {
     }
 }
 
-/// The properties of an entity, one after the other.
+/// Provides the properties of an entity, one after the other.
 struct Properties<'a> {
     id: Option<Id<'a>>,
     rest: std::collections::hash_map::IntoIter<String, Value>,
@@ -120,7 +121,7 @@ impl<'a> Properties<'a> {
 }
 
 impl<'de> MapAccess<'de> for Properties<'_> {
-    type Error = Error;
+    type Error = ValueError;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
         self.next = match self.id.take() {
@@ -133,7 +134,7 @@ impl<'de> MapAccess<'de> for Properties<'_> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
         let Some((name, next)) = self.next.take() else {
-            return Err(Error::new("a value was asked for before its name"));
+            return Err(ValueError::new("a value was asked for before its name"));
         };
         let read = match next {
             Next::Id(id) => seed.deserialize(FromId(id)),
@@ -147,7 +148,7 @@ impl<'de> MapAccess<'de> for Properties<'_> {
     }
 }
 
-/// Numbers from text that is one.
+/// Deserializes numbers from text.
 macro_rules! numbers {
     () => {
         numbers! {
@@ -177,7 +178,7 @@ impl FromName<'_> {
 }
 
 impl<'de> Deserializer<'de> for FromName<'_> {
-    type Error = Error;
+    type Error = ValueError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         visitor.visit_str(self.0)
@@ -209,7 +210,8 @@ impl<'de> Deserializer<'de> for FromName<'_> {
     }
 }
 
-/// A user's id: text for whoever wants text, and a number for whoever wants a number.
+/// A user's id: text for a field that asks for text, and a number for a field that asks for a
+/// number.
 struct FromId<'a>(Id<'a>);
 
 impl FromId<'_> {
@@ -219,7 +221,7 @@ impl FromId<'_> {
 }
 
 impl<'de> Deserializer<'de> for FromId<'_> {
-    type Error = Error;
+    type Error = ValueError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         match self.0.number {
@@ -260,7 +262,7 @@ impl<'de> Deserializer<'de> for FromId<'_> {
 struct FromValue(Value);
 
 impl FromValue {
-    /// Elements; those of a blob are its bytes.
+    /// Visits the elements of an array, or the bytes of a blob.
     fn elements<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         match self.0.value_type {
             Some(ValueType::BlobValue(bytes)) => {
@@ -276,7 +278,7 @@ impl FromValue {
 }
 
 impl<'de> Deserializer<'de> for FromValue {
-    type Error = Error;
+    type Error = ValueError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         let Some(value) = self.0.value_type else { return visitor.visit_unit() };
@@ -357,7 +359,9 @@ impl<'de> Deserializer<'de> for FromValue {
             Some(ValueType::EntityValue(entity)) if entity.properties.len() == 1 => {
                 visitor.visit_enum(Variant(Properties::new(entity.properties, None)))
             }
-            _ => Err(Error::custom("a variant is a string, or an embedded entity of one property")),
+            _ => Err(ValueError::custom(
+                "a variant is a string, or an embedded entity of one property",
+            )),
         }
     }
 
@@ -367,14 +371,14 @@ impl<'de> Deserializer<'de> for FromValue {
     }
 }
 
-/// The elements of an array, one after the other.
+/// Provides the elements of an array, one after the other.
 struct Elements<I> {
     values: I,
     index: usize,
 }
 
 impl<'de, I: ExactSizeIterator<Item = Value>> SeqAccess<'de> for Elements<I> {
-    type Error = Error;
+    type Error = ValueError;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
         let index = self.index;
@@ -388,21 +392,21 @@ impl<'de, I: ExactSizeIterator<Item = Value>> SeqAccess<'de> for Elements<I> {
     }
 }
 
-/// A variant that is more than its name.
+/// A variant with data.
 struct Variant(Properties<'static>);
 
 impl<'de> EnumAccess<'de> for Variant {
-    type Error = Error;
+    type Error = ValueError;
     type Variant = Self;
 
     fn variant_seed<V: DeserializeSeed<'de>>(mut self, seed: V) -> Result<(V::Value, Self)> {
         let name = self.0.next_key_seed(seed)?;
-        Ok((name.ok_or_else(|| Error::new("a variant without a name"))?, self))
+        Ok((name.ok_or_else(|| ValueError::new("a variant without a name"))?, self))
     }
 }
 
 impl<'de> VariantAccess<'de> for Variant {
-    type Error = Error;
+    type Error = ValueError;
 
     fn unit_variant(mut self) -> Result<()> {
         self.0.next_value()
@@ -425,7 +429,7 @@ impl<'de> VariantAccess<'de> for Variant {
     }
 }
 
-/// Whatever this visitor makes of a value.
+/// Deserializes any value with this visitor.
 struct AnyWith<V>(V);
 
 impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for AnyWith<V> {

@@ -1,40 +1,40 @@
-//! What can't be written or read, and where it is.
+//! The error for a property that can't be written or read.
 
 use std::fmt::{self, Display};
 
 use serde::de::{Expected, Unexpected};
 use serde::{de, ser};
 
-/// A property that can't be written or read. It quotes no value, as values are secrets; what the user type's
-/// own code says is passed on.
+/// A property that can't be written or read. The error quotes no value, as values are secrets.
+/// Messages of the user type's own code are passed on.
 #[derive(Debug)]
-pub(crate) struct Error {
-    /// The innermost first.
+pub(crate) struct ValueError {
+    /// The path to the value, the innermost step first.
     path: Vec<String>,
     words: String,
 }
 
-pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = ValueError> = std::result::Result<T, E>;
 
-impl Error {
+impl ValueError {
     pub(crate) fn new(words: impl Into<String>) -> Self {
         Self { path: Vec::new(), words: words.into() }
     }
 
-    /// The same, of a part of this property.
+    /// Adds the property that the value is part of.
     pub(crate) fn within(mut self, property: &str) -> Self {
         self.path.push(property.to_owned());
         self
     }
 
-    /// The same, of a part of this element.
+    /// Adds the array element that the value is part of.
     pub(crate) fn at(mut self, index: usize) -> Self {
         self.path.push(format!("[{index}]"));
         self
     }
 }
 
-impl Display for Error {
+impl Display for ValueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut path = String::new();
         for step in self.path.iter().rev() {
@@ -50,15 +50,15 @@ impl Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for ValueError {}
 
-impl ser::Error for Error {
+impl ser::Error for ValueError {
     fn custom<T: Display>(words: T) -> Self {
         Self::new(words.to_string())
     }
 }
 
-impl de::Error for Error {
+impl de::Error for ValueError {
     fn custom<T: Display>(words: T) -> Self {
         Self::new(words.to_string())
     }
@@ -76,7 +76,7 @@ impl de::Error for Error {
     }
 }
 
-/// What it is, without what it holds.
+/// Returns the type of a value, without the value.
 fn kind(unexpected: &Unexpected<'_>) -> &'static str {
     match unexpected {
         Unexpected::Bool(_) => "boolean",

@@ -1,5 +1,5 @@
-//! A new value in place of a stored one: what the type does not know of stays, and so do types and
-//! index flags.
+//! Writes a new value over a stored one. Properties that the type does not know are kept, and so
+//! are types and index flags.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -13,18 +13,19 @@ use super::ser::{Plain, Properties};
 use super::types::{to_key, to_lat_lng, to_timestamp};
 use crate::keys::LONGEST_INDEXED;
 
-/// How much is compared at most, to find elements of arrays that are stored elsewhere in them. Each of the user's
-/// properties has a share, by its size.
+/// The limit on comparisons that look for array elements at another index. Each of the user's
+/// properties has a share of it, by its size.
 const MOST_COMPARED: usize = 400_000;
-/// Integers up to this have a double of their own.
+/// Each integer up to this value is exactly one double.
 const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// The properties of an entity, after these are written to it. Of properties that are new, `unindexed`
+/// Returns the properties of an entity after these are written to it. New properties in `unindexed`
 /// are excluded from indexes.
 ///
-/// What the type wrote of the stored user, `before`, and does not write now is not to be there any more. Serde says
-/// so itself of a plain struct's fields, but not of flattened ones, nor of a variant's fields where the variant is
-/// another now.
+/// `before` is what the type writes for the stored user. What is in `before` and not in
+/// `properties` is removed. Serde reports the skipped fields of a plain struct, but not those of
+/// flattened fields. Nor does it report the fields of the stored variant, if another variant is
+/// written.
 pub(crate) fn merge(
     stored: &HashMap<String, Value>,
     before: &Properties,
@@ -48,7 +49,7 @@ pub(crate) fn merge(
     merged
 }
 
-/// What is stored and stays, whatever is written.
+/// Returns the stored properties that stay, whatever is written.
 fn kept(
     stored: &HashMap<String, Value>,
     properties: &Properties,
@@ -64,11 +65,11 @@ fn kept(
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// The names of an entity's properties, and of those within them; of an array, those that any element has.
+/// The names of an entity's properties, and of the properties within them. For an array, they are
+/// the names that any element has.
 #[derive(Default)]
 struct Names<'a>(BTreeMap<&'a str, Names<'a>>);
 
-/// No names.
 const NONE: &Names = &Names(BTreeMap::new());
 
 impl<'a> Names<'a> {
@@ -78,7 +79,7 @@ impl<'a> Names<'a> {
         names
     }
 
-    /// Of what is within the property of this name.
+    /// Returns the names within the property of this name.
     fn within(&self, name: &str) -> &Self {
         self.0.get(name).unwrap_or(NONE)
     }
@@ -178,12 +179,13 @@ impl Merge<'_> {
         value
     }
 
-    /// An element that is stored already stays as it is, with all that the type does not know of it, wherever
-    /// it is now; any other is written over the stored one at its index, unless that is one of those.
+    /// Merges an array. An element that equals a stored one keeps all that the type does not know
+    /// about it, whatever its index is now. Any other element is written over the stored one at its
+    /// index, unless that one is kept.
     fn array(&self, stored: &[Value], elements: Vec<Plain>, before: &Names<'_>) -> ArrayValue {
         let mut is_left = vec![true; stored.len()];
         let mut kept: Vec<Option<usize>> = Vec::with_capacity(elements.len());
-        // Mostly it is at its place, or after the last that was found.
+        // Usually the element is at its own index, or after the last one that was found.
         let mut next = 0;
         for (own, plain) in elements.iter().enumerate() {
             let size = plain.size();
@@ -193,7 +195,7 @@ impl Merge<'_> {
                     && self.value(Some(&stored[*index]), plain.clone(), before) == stored[*index]
             };
             let mut found = [own, next].into_iter().find(is_it);
-            // Where much has changed, looking has an end.
+            // If much has changed, the search ends.
             if found.is_none() && self.left.get() >= size {
                 let mut others = (0..stored.len()).filter(|index| ![own, next].contains(index));
                 found = others.find(is_it);
@@ -212,14 +214,14 @@ impl Merge<'_> {
             self.value(own, plain, before)
         });
         let mut values: Vec<_> = written.collect();
-        // Google's Python library refuses an array that is indexed in parts.
+        // Google's Python library rejects an array of which only some elements are indexed.
         if stored.iter().chain(&values).any(is_excluded) {
             values.iter_mut().for_each(exclude);
         }
         ArrayValue { values }
     }
 
-    /// Whether something of this size may still be compared; then it counts as compared.
+    /// Checks whether something of this size may still be compared. If so, it counts as compared.
     fn may_compare(&self, size: usize) -> bool {
         let left = self.left.get().checked_sub(size);
         self.left.set(left.unwrap_or(0));
@@ -227,12 +229,12 @@ impl Merge<'_> {
     }
 }
 
-/// Whether this can't say if it is indexed: an empty array.
+/// Checks whether a value can't say whether it is indexed. This is so for an empty array.
 fn says_nothing(value: &Value) -> bool {
     matches!(&value.value_type, Some(ValueType::ArrayValue(array)) if array.values.is_empty())
 }
 
-/// Whether this is left out of indexes; of an array, whether an element is.
+/// Checks whether a value is excluded from indexes. For an array, checks whether an element is.
 fn is_excluded(value: &Value) -> bool {
     match &value.value_type {
         Some(ValueType::ArrayValue(array)) => array.values.iter().any(is_excluded),
@@ -240,7 +242,8 @@ fn is_excluded(value: &Value) -> bool {
     }
 }
 
-/// Leaves this out of indexes; of an array, its elements, because an array can't be.
+/// Excludes a value from indexes. For an array, excludes the elements, because an array can't be
+/// excluded.
 fn exclude(value: &mut Value) {
     match &mut value.value_type {
         Some(ValueType::ArrayValue(array)) => array.values.iter_mut().for_each(exclude),
@@ -248,7 +251,7 @@ fn exclude(value: &mut Value) {
     }
 }
 
-/// The same value in the type of what is stored, if it can have it.
+/// Converts a value to the type of the stored one, if possible.
 fn in_type_of(stored: &ValueType, plain: Plain) -> Plain {
     let other = match (stored, &plain) {
         (ValueType::TimestampValue(_), _) => to_timestamp(&plain).map(Plain::Timestamp),
@@ -264,11 +267,11 @@ fn in_type_of(stored: &ValueType, plain: Plain) -> Plain {
         (ValueType::StringValue(_), Plain::Blob(bytes)) => {
             String::from_utf8(bytes.clone()).ok().map(Plain::String)
         }
-        // Bytes that were read as text; others were read as something else.
+        // These bytes were read as text. Bytes that are not text were read as something else.
         (ValueType::BlobValue(own), Plain::String(text)) => {
             str::from_utf8(own).is_ok().then(|| Plain::Blob(text.clone().into_bytes()))
         }
-        // Whoever wrote a flag as a number reads it as one.
+        // An application that wrote a flag as a number reads it as a number.
         (ValueType::IntegerValue(0 | 1), Plain::Boolean(flag)) => {
             Some(Plain::Integer(i64::from(*flag)))
         }
@@ -276,7 +279,7 @@ fn in_type_of(stored: &ValueType, plain: Plain) -> Plain {
             let double = *number as f64;
             (double.abs() < LARGEST_EXACT).then_some(Plain::Double(double))
         }
-        // What was read as a double that is nearest to it stays what it is.
+        // An integer that was read as the nearest double stays as it is.
         (ValueType::IntegerValue(own), Plain::Double(number)) if *own as f64 == *number => {
             Some(Plain::Integer(*own))
         }

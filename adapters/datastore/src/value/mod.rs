@@ -1,4 +1,4 @@
-//! How values become properties, and are read from them.
+//! Converts values to properties, and back.
 //!
 //! The table of types is in the crate's documentation.
 
@@ -9,7 +9,7 @@ mod ser;
 mod types;
 
 pub(crate) use de::{Id, fields, read};
-pub(crate) use error::{Error, Result};
+pub(crate) use error::{Result, ValueError};
 pub(crate) use merge::merge;
 pub(crate) use ser::{Plain, Properties, write};
 pub use types::{EntityKey, LatLng, PathElement, null_as_default, timestamp};

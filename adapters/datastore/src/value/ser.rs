@@ -1,4 +1,4 @@
-//! From a user to properties, still without what is stored of them.
+//! Serializes a user to properties, before they are merged with the stored ones.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,11 +10,11 @@ use serde::ser::{
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
-use super::error::{Error, Result};
+use super::error::{Result, ValueError};
 use super::types::{self, KEY, LAT_LNG, LatLng, TIMESTAMP};
 use crate::keys::{LONGEST_NAME, is_reserved};
 
-/// So many bytes of a text or a blob are as much to do as one value.
+/// How many bytes of a text or a blob count as one value.
 const BYTES_LIKE_ONE: usize = 64;
 
 /// A value to write.
@@ -34,7 +34,7 @@ pub(crate) enum Plain {
 }
 
 impl Plain {
-    /// How much there is to do with it.
+    /// Returns how much work it is to compare this value.
     pub(super) fn size(&self) -> usize {
         match self {
             Self::String(text) => 1 + text.len() / BYTES_LIKE_ONE,
@@ -52,9 +52,9 @@ impl Plain {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Properties {
     pub(crate) written: BTreeMap<String, Plain>,
-    /// Those that the type has, and that are not to be there now (`skip_serializing_if`).
+    /// Properties that the type has, and that have to be removed now (`skip_serializing_if`).
     pub(crate) skipped: Vec<Cow<'static, str>>,
-    /// These are all that there are, as in a map: others are not to be there now.
+    /// Whether these are all properties, as in a map, so that others have to be removed.
     pub(crate) is_all: bool,
 }
 
@@ -63,7 +63,7 @@ impl Properties {
         self.written.get(name)
     }
 
-    /// Adds a property of a name that can be one.
+    /// Adds a property. The name has to be valid.
     pub(crate) fn put(&mut self, name: &str, plain: Plain) {
         self.written.insert(name.to_owned(), plain);
     }
@@ -84,19 +84,19 @@ impl Properties {
             0 => "a property's name can't be empty",
             _ => "a property's name has at most 1,500 bytes",
         };
-        Err(Error::new(words).within(name))
+        Err(ValueError::new(words).within(name))
     }
 }
 
-/// The properties of a struct or a map.
+/// Returns the properties of a struct or a map.
 pub(crate) fn write<T: Serialize + ?Sized>(value: &T) -> Result<Properties> {
     match value.serialize(VALUE)? {
         Plain::Entity(properties) => Ok(properties),
-        _ => Err(Error::new("an entity is a struct or a map")),
+        _ => Err(ValueError::new("an entity is a struct or a map")),
     }
 }
 
-/// A value; or the key of a map, whose numbers may be as large as they like.
+/// Serializes a value, or the key of a map, where integers of any size are allowed.
 #[derive(Clone, Copy)]
 pub(super) struct ToPlain {
     is_name: bool,
@@ -110,7 +110,7 @@ impl ToPlain {
         match value.try_into() {
             Ok(value) => Ok(Plain::Integer(value)),
             Err(_) if self.is_name => Ok(Plain::String(value.to_string())),
-            Err(_) => Err(Error::new("an integer has 64 bits, with a sign")),
+            Err(_) => Err(ValueError::new("an integer has 64 bits, with a sign")),
         }
     }
 }
@@ -119,7 +119,7 @@ pub(super) struct Elements(Vec<Plain>, Option<&'static str>);
 pub(super) struct Fields(Properties, Option<&'static str>);
 pub(super) struct Entries(Properties, String);
 
-/// A variant that is more than its name.
+/// Returns a variant with data.
 fn variant(name: &'static str, plain: Plain) -> Plain {
     let written = BTreeMap::from([(name.to_owned(), plain)]);
     Plain::Entity(Properties { written, skipped: Vec::new(), is_all: true })
@@ -127,7 +127,7 @@ fn variant(name: &'static str, plain: Plain) -> Plain {
 
 impl Serializer for ToPlain {
     type Ok = Plain;
-    type Error = Error;
+    type Error = ValueError;
     type SerializeSeq = Elements;
     type SerializeTuple = Elements;
     type SerializeTupleStruct = Elements;
@@ -209,16 +209,16 @@ impl Serializer for ToPlain {
         match (name, &plain) {
             (TIMESTAMP, Plain::Null) => Ok(plain),
             (TIMESTAMP, _) => types::to_timestamp(&plain).map(Plain::Timestamp).ok_or_else(|| {
-                Error::new(
+                ValueError::new(
                     "a timestamp is written from RFC 3339 text with its zone, or a SystemTime",
                 )
             }),
             (KEY, _) => types::to_key(&plain).map(Plain::Key).ok_or_else(|| {
-                Error::new("a key's path has a kind and an id or a name at each step")
+                ValueError::new("a key's path has a kind and an id or a name at each step")
             }),
             (LAT_LNG, _) => types::to_lat_lng(&plain)
                 .map(Plain::LatLng)
-                .ok_or_else(|| Error::new("a lat/lng is two doubles")),
+                .ok_or_else(|| ValueError::new("a lat/lng is two doubles")),
             _ => Ok(plain),
         }
     }
@@ -253,8 +253,8 @@ impl Serializer for ToPlain {
     }
 
     fn serialize_map(self, length: Option<usize>) -> Result<Entries> {
-        // A map knows how many entries it has. A struct with a flattened field is written as a map, too,
-        // but does not know; and what is in it is not all that there is.
+        // A map knows how many entries it has. A struct with a flattened field is written as a map,
+        // too, but without a length. It does not contain all properties.
         let is_all = length.is_some();
         Ok(Entries(Properties { is_all, ..Properties::default() }, String::new()))
     }
@@ -276,7 +276,7 @@ impl Elements {
     fn push<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
         let index = self.0.len();
         let plain = match value.serialize(VALUE) {
-            Ok(Plain::Array(_)) => Err(Error::new("Datastore has no arrays within arrays")),
+            Ok(Plain::Array(_)) => Err(ValueError::new("Datastore has no arrays within arrays")),
             other => other,
         };
         self.0.push(plain.map_err(|error| error.at(index))?);
@@ -296,7 +296,7 @@ macro_rules! elements {
     ($($trait:ident $push:ident)*) => {$(
         impl $trait for Elements {
             type Ok = Plain;
-            type Error = Error;
+            type Error = ValueError;
 
             fn $push<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
                 self.push(value)
@@ -319,7 +319,7 @@ macro_rules! fields {
     ($($trait:ident)*) => {$(
         impl $trait for Fields {
             type Ok = Plain;
-            type Error = Error;
+            type Error = ValueError;
 
             fn serialize_field<T: Serialize + ?Sized>(
                 &mut self,
@@ -347,14 +347,14 @@ fields!(SerializeStruct SerializeStructVariant);
 
 impl SerializeMap for Entries {
     type Ok = Plain;
-    type Error = Error;
+    type Error = ValueError;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<()> {
         self.1 = match key.serialize(NAME)? {
             Plain::String(name) => name,
             Plain::Integer(number) => number.to_string(),
             Plain::Boolean(flag) => flag.to_string(),
-            _ => return Err(Error::new("a map's keys are strings, integers or booleans")),
+            _ => return Err(ValueError::new("a map's keys are strings, integers or booleans")),
         };
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The types of properties that serde does not know.
+//! The types of properties that serde does not have.
 
 use std::fmt;
 
@@ -11,16 +11,17 @@ use serde::ser::{Serialize, Serializer};
 
 use super::ser::Plain;
 
-// By these names what is written says what it is to be.
+// The serializer recognizes these types by the names of their newtype structs.
 pub(super) const TIMESTAMP: &str = "$tower_keep_datastore::timestamp";
 pub(super) const KEY: &str = "$tower_keep_datastore::EntityKey";
 pub(super) const LAT_LNG: &str = "$tower_keep_datastore::LatLng";
 
 /// Times as timestamps, for fields of a user type.
 ///
-/// Any type will do that serde writes in RFC 3339 with its zone (chrono's `DateTime<Utc>`, jiff's `Timestamp`, or
-/// a newtype of your own), a [`SystemTime`](std::time::SystemTime) since 1970, and an `Option` of those. Reading needs
-/// no attribute.
+/// This works for any type that serde writes in RFC 3339 with its time zone (chrono's
+/// `DateTime<Utc>`, jiff's `Timestamp`, or a newtype of your own), for a
+/// [`SystemTime`](std::time::SystemTime) since 1970, and for an `Option` of those. Reading needs no
+/// attribute.
 ///
 /// ```
 /// use std::time::SystemTime;
@@ -33,9 +34,9 @@ pub(super) const LAT_LNG: &str = "$tower_keep_datastore::LatLng";
 /// }
 /// ```
 ///
-/// A property that is a timestamp already stays one without this; a new one would be a string, or an embedded
-/// entity. As with every `with` of serde's, an `Option` needs `#[serde(default)]` besides, to be missing.
-/// Datastore keeps microseconds.
+/// Without this, a property that is already a timestamp stays one, but a new one becomes a string
+/// or an embedded entity. As with every `with` attribute of serde, an `Option` also needs
+/// `#[serde(default)]` if the property may be missing. Datastore keeps microseconds.
 pub mod timestamp {
     use super::{Deserialize, Deserializer, Serialize, Serializer, TIMESTAMP};
 
@@ -43,7 +44,7 @@ pub mod timestamp {
     ///
     /// # Errors
     ///
-    /// This type is none that is a time.
+    /// Returns an error if the value is not a time.
     pub fn serialize<T: Serialize, S: Serializer>(
         time: &T,
         serializer: S,
@@ -55,7 +56,7 @@ pub mod timestamp {
     ///
     /// # Errors
     ///
-    /// The property is none.
+    /// Returns an error if the property is not a time that `T` can be read from.
     pub fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
     where
         T: Deserialize<'de>,
@@ -65,7 +66,8 @@ pub mod timestamp {
     }
 }
 
-/// Reads null as the default, for fields that are no `Option`: what Python's `None` was written to.
+/// Reads null as the default, for fields that are not an `Option`. Python's `None` is written as
+/// null.
 ///
 /// ```
 /// #[derive(serde::Serialize, serde::Deserialize)]
@@ -78,7 +80,7 @@ pub mod timestamp {
 ///
 /// # Errors
 ///
-/// The property is neither null nor of the field's type.
+/// Returns an error if the property is neither null nor of the field's type.
 pub fn null_as_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: Default + Deserialize<'de>,
@@ -97,7 +99,7 @@ pub struct EntityKey {
     pub database: String,
     /// The namespace; empty for the default one.
     pub namespace: String,
-    /// The way to the entity, its own kind last.
+    /// The path to the entity, its own kind last.
     pub path: Vec<PathElement>,
 }
 
@@ -118,7 +120,7 @@ impl From<&Key> for EntityKey {
     }
 }
 
-/// The path alone, as `user 5629499534213120`.
+/// Shows only the path, such as `user 5629499534213120`.
 impl fmt::Display for EntityKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, step) in self.path.iter().enumerate() {
@@ -177,11 +179,11 @@ impl Serialize for LatLng {
     }
 }
 
-/// What `SystemTime` is to serde.
+/// The name that `SystemTime` has in serde.
 pub(super) const SYSTEM_TIME: &str = "SystemTime";
 pub(super) const SYSTEM_TIME_FIELDS: [&str; 2] = ["secs_since_epoch", "nanos_since_epoch"];
 
-/// A timestamp, if it is written as one.
+/// Returns the timestamp that a value is written as, if it is one.
 pub(super) fn to_timestamp(plain: &Plain) -> Option<Timestamp> {
     match plain {
         Plain::Timestamp(timestamp) => Some(*timestamp),
@@ -198,13 +200,14 @@ pub(super) fn to_timestamp(plain: &Plain) -> Option<Timestamp> {
     }
 }
 
-/// Whether this may be a time that says in which zone it is: a date alone does not, nor a time without.
+/// Checks whether a text may be a time with a time zone. A date alone is not, nor is a time without
+/// a zone.
 fn has_zone(text: &str) -> bool {
     let time = text.split_once(['T', 't', ' ']).map(|(_, time)| time);
     time.is_some_and(|time| time.contains(['Z', 'z', '+', '-']))
 }
 
-/// A place, if it is written as one.
+/// Returns the place that a value is written as, if it is one.
 pub(super) fn to_lat_lng(plain: &Plain) -> Option<LatLng> {
     let Plain::Entity(fields) = plain else { return None };
     let double = |name| match fields.get(name)? {
@@ -216,7 +219,7 @@ pub(super) fn to_lat_lng(plain: &Plain) -> Option<LatLng> {
         .then(|| Some(LatLng { latitude: double("latitude")?, longitude: double("longitude")? }))?
 }
 
-/// A key, if it is written as one.
+/// Returns the key that a value is written as, if it is one.
 pub(super) fn to_key(plain: &Plain) -> Option<Key> {
     let Plain::Entity(fields) = plain else { return None };
     let text = |name| match fields.get(name)? {
@@ -248,7 +251,7 @@ fn to_path_element(plain: &Plain) -> Option<key::PathElement> {
     Some(key::PathElement { kind: kind.clone(), id_type: Some(id) })
 }
 
-/// A stored key as what an [`EntityKey`] is read from.
+/// Converts a stored key to a value from which an [`EntityKey`] is read.
 pub(super) fn of_key(key: Key) -> Value {
     let partition = key.partition_id.unwrap_or_default();
     let path = key.path.into_iter().map(|step| {
@@ -269,13 +272,13 @@ pub(super) fn of_key(key: Key) -> Value {
     ]))
 }
 
-/// A stored place as what a [`LatLng`] is read from.
+/// Converts a stored place to a value from which a [`LatLng`] is read.
 pub(super) fn of_lat_lng(latitude: f64, longitude: f64) -> Value {
     let double = ValueType::DoubleValue;
     of_type(entity([("latitude", double(latitude)), ("longitude", double(longitude))]))
 }
 
-/// A stored timestamp as what a `SystemTime` is read from.
+/// Converts a stored timestamp to a value from which a `SystemTime` is read.
 pub(super) fn of_timestamp(timestamp: Timestamp) -> Value {
     let integer = ValueType::IntegerValue;
     let [seconds, nanos] = SYSTEM_TIME_FIELDS;

@@ -1,24 +1,24 @@
-//! A server, and tables of a test's own in it.
+//! The URL of a server, and a store with tables that belong to one test.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tower_keep_postgres::{PostgresStore, PostgresStoreBuilder};
 
-/// The server's URL.
+/// Returns the server's URL.
 pub(crate) fn url() -> String {
     std::env::var("POSTGRES_URL")
         .expect("POSTGRES_URL names no server; `cargo xtask test postgres` starts one")
 }
 
-/// A prefix that no other test has.
+/// Returns a prefix that no other test uses.
 pub(crate) fn prefix() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     format!("t{}_{number}_", std::process::id())
 }
 
-/// A store's builder, whose tables are the test's own.
+/// Returns a builder for a store whose tables belong to one test.
 pub(crate) fn builder() -> PostgresStoreBuilder {
     let builder = PostgresStore::builder(url()).with_timeout(Duration::from_secs(20));
     builder.with_table_prefix(prefix()).migrate()

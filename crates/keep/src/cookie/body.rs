@@ -1,6 +1,6 @@
 //! Reading a body field by field.
 
-/// What is left of a body. Every read answers `None` past the end.
+/// The rest of a body. Every read returns `None` past the end.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -8,6 +8,16 @@ impl<'a> Fields<'a> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
+    }
+
+    /// Reads the bytes that every body begins with (format, key, flags) and returns the flags.
+    ///
+    /// Returns `None` for another format, and for a flag that is not in `known`. A newer version
+    /// may restrict a login by such a flag, so this version must not accept the cookie as
+    /// unrestricted.
+    pub(super) fn head(&mut self, format: u8, known: u8) -> Option<u8> {
+        let [found, _kid, flags] = self.array()?;
+        (found == format && flags & !known == 0).then_some(flags)
     }
 
     pub(super) fn u8(&mut self) -> Option<u8> {
@@ -22,7 +32,7 @@ impl<'a> Fields<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// A length of two bytes, then as much text.
+    /// Reads a length of two bytes, then a text of that many bytes.
     pub(super) fn text(&mut self) -> Option<&'a str> {
         let length = usize::from(u16::from_be_bytes(self.array()?));
         let (text, rest) = self.0.split_at_checked(length)?;
@@ -30,7 +40,7 @@ impl<'a> Fields<'a> {
         std::str::from_utf8(text).ok()
     }
 
-    /// All that is left, as text.
+    /// Returns the rest of the body as text.
     pub(super) fn rest(self) -> Option<&'a str> {
         std::str::from_utf8(self.0).ok()
     }

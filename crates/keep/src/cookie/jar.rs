@@ -3,8 +3,8 @@
 use http::HeaderMap;
 use http::header::{self, HeaderValue};
 
-/// More cookies of one name than a browser sends for one site by accident: they are somebody's
-/// attempt to cause work or confusion, and none counts.
+/// The most cookies of one name that count. A browser does not send more for one site by accident,
+/// so more are an attempt to cause work or confusion, and then none of them counts.
 const MOST_OF_ONE_NAME: usize = 4;
 
 /// The `Cookie` fields of a request. HTTP/2 splits them (RFC 9113 §8.2.3), so there can be several.
@@ -17,7 +17,7 @@ pub(crate) enum CookieFields {
 }
 
 impl CookieFields {
-    /// Cheap clones of all fields.
+    /// Returns cheap clones of all fields.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut fields = headers.get_all(header::COOKIE).iter();
         match (fields.next(), fields.next()) {
@@ -37,7 +37,7 @@ impl CookieFields {
         }
     }
 
-    /// The values of all cookies of each name, in one walk.
+    /// Finds the values of all cookies with these names, in one pass.
     pub(crate) fn find<const N: usize>(&self, names: [&str; N]) -> [Found<'_>; N] {
         let mut found = [const { Found::NONE }; N];
         for field in self.as_slice() {
@@ -52,12 +52,12 @@ impl CookieFields {
     }
 }
 
-/// Notes the pair's value under its name.
+/// Adds the pair's value to the values that were found under its name.
 fn note<'a, const N: usize>(found: &mut [Found<'a>; N], names: [&str; N], pair: &'a [u8]) {
     let pair = pair.trim_ascii_start();
     for (found, name) in found.iter_mut().zip(names) {
-        // Names are compared exactly: `__host-x` is not `__Host-x`, whatever its case promises to a
-        // browser. Most differ in length already.
+        // Names are compared exactly: `__host-x` is not `__Host-x`, even where a browser treats the
+        // two prefixes alike. Most names already differ in length.
         if let Some((given, [b'=', value @ ..])) = pair.split_at_checked(name.len())
             && given == name.as_bytes()
         {
@@ -82,12 +82,12 @@ impl<'a> Found<'a> {
         self.count += 1;
     }
 
-    /// Whether any was sent, genuine or not.
+    /// Checks whether any cookie of this name was sent, with a valid seal or without one.
     pub(crate) fn is_sent(&self) -> bool {
         self.count > 0
     }
 
-    /// The values; none if there were suspiciously many.
+    /// Returns the values, or none of them if there were suspiciously many.
     pub(crate) fn values(&self) -> impl Iterator<Item = &'a [u8]> {
         let usable = if self.count > MOST_OF_ONE_NAME { 0 } else { self.count };
         self.values.into_iter().take(usable)

@@ -1,79 +1,80 @@
-//! The cookies: their bytes, their seal, and how they are found and set.
+//! The cookies: their settings, their bytes, and how they are found and set.
 //!
-//! | look for | in |
+//! | to read about | open |
 //! | --- | --- |
-//! | what the bytes of a cookie mean | [`session`], [`remember`], [`visit`] |
-//! | the same, where there are session records | [`tracked`] |
-//! | base64url and the MAC around them | [`seal`] |
-//! | finding a cookie in a request | [`jar`] |
-//! | `Set-Cookie`, its attributes and their consistency | [`settings`] |
+//! | what the bytes of a cookie mean | `session.rs`, `remember.rs`, `flash.rs` |
+//! | the same, for server-side sessions | `server_side.rs` |
+//! | base64url and the MAC around them | `seal.rs` |
+//! | finding a cookie in a request | `jar.rs` |
+//! | `Set-Cookie`, its attributes and their consistency | `settings.rs` |
 //!
-//! A value is the strict base64url of `body ‖ tag`, `tag = HMAC-SHA256(K, body)[..16]`. Integers are
-//! big-endian, times are seconds since 1970 in four bytes.
+//! A value is the strict base64url of `body ‖ tag`, where `tag = HMAC-SHA256(K, body)[..16]`.
+//! Integers are big-endian. Times are seconds since 1970, in four bytes.
 
 mod body;
+mod flash;
 mod jar;
 mod remember;
 mod seal;
+mod server_side;
 mod session;
 mod settings;
-mod tracked;
-mod visit;
 
+pub(crate) use flash::{FlashCookie, TEXT_LIMIT};
 pub(crate) use jar::{CookieFields, Found};
 pub(crate) use remember::{Remember, RememberTerms};
 pub(crate) use seal::Sealer;
+pub(crate) use server_side::{ServerRemember, ServerSession, ServerTerms, SessionId, Verifier};
 pub(crate) use session::{FORCED, Nonce, REMEMBERED, Session, SessionTerms};
 pub(crate) use settings::Template;
 pub use settings::{CookieError, CookieSettings, SameSite};
-pub(crate) use tracked::{SessionId, TrackedRemember, TrackedSession, TrackedTerms, Verifier};
-pub(crate) use visit::{TEXT_LIMIT, Visit};
 
 use crate::keys::KeySlot;
 
 /// The longest name and value together that browsers keep (RFC 6265bis §5.7).
 pub(crate) const LARGEST_COOKIE: usize = 4_096;
 
-/// A cookie that was presented and whose seal is genuine, with the key it was made under.
+/// A cookie that a request sent and whose seal is valid, with the key that it was made under.
 #[derive(Clone, Debug)]
 pub(crate) struct Held<T> {
     pub(crate) cookie: T,
     pub(crate) slot: KeySlot,
 }
 
-/// A cookie's contents, as bytes and back.
+/// Converts a cookie's contents to bytes and back.
 pub(crate) trait Contents: Sized {
-    /// Appends the body; `kid` is the fingerprint of the key that will seal it.
+    /// Appends the body. `kid` is the fingerprint of the key that will seal it.
     fn write(&self, kid: u8, body: &mut Vec<u8>);
 
-    /// Reads a body whose seal was verified; `None` if it is not of this form.
+    /// Reads a body whose seal was verified. Returns `None` if the body does not have this form.
     fn read(body: &[u8]) -> Option<Self>;
 
-    /// How long the body is.
+    /// Returns the length of the body in bytes.
     fn len(&self) -> usize;
 }
 
-/// Of several genuine cookies of one name, the one to go by.
+/// Decides which one counts, of several cookies of one name that all have a valid seal.
 pub(crate) trait Ranked {
-    /// Whether both are of the same user.
+    /// Checks whether both cookies belong to the same user.
     fn same_user(&self, other: &Self) -> bool;
 
-    /// When it was made or renewed; among equals the greater counts.
+    /// Returns how recently the cookie was made or renewed. The cookie with the greater rank
+    /// counts.
     fn rank(&self) -> (u32, u32);
 }
 
 /// Opens every cookie of the name that was sent, and picks one.
 ///
-/// The order in which they were sent does not matter. Several genuine ones of one user are left
-/// over from a change of path or domain: the latest counts, and of two of one second the one whose
-/// bytes are greater. If they are of different users, somebody
-/// has planted one (a sibling domain can), and none counts.
+/// The order in which they were sent does not matter. Several cookies of one user, all with a valid
+/// seal, are left over from a change of path or domain: the latest counts. If two have the same
+/// rank, the cookie whose bytes are greater counts. If the cookies belong to different users, an
+/// attacker has planted one (a sibling domain can do that), and none counts.
 pub(crate) fn choose<T: Contents + Ranked>(found: &Found<'_>, sealer: &Sealer) -> Option<Held<T>> {
     let mut values = found.values();
     let first = values.next()?;
     let mut chosen = sealer.open::<T>(first);
     let mut bytes = first;
-    // Browsers send one. What follows is for the others.
+    // Browsers send one cookie of this name. The loop is for clients that send more.
     for value in values {
         let Some(held) = sealer.open::<T>(value) else { continue };
         match &chosen {

@@ -1,25 +1,26 @@
 //! The remember cookie, which brings a user back after the browser was closed.
 //!
-//! `fmt1 kid1 flags1 nonce8 issued4 expires4 stamp8 uid`: 27 bytes and the id.
+//! `fmt1 kid1 flags1 nonce8 issued4 expires4 stamp8 uid`: 27 bytes and the user's id.
 
 use tower_keep_core::UserId;
 
 use super::body::Fields;
+use super::session::FLAGS;
 use super::{Contents, Nonce, Ranked};
 
 const FORMAT: u8 = 1;
 const FIXED: usize = 27;
 
-/// A promise to know one user again until it expires.
+/// The contents of a remember cookie. It restores one user's login until it expires.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Remember {
     pub(crate) terms: RememberTerms,
-    /// The keyed digest of the user's stamp.
+    /// The keyed digest of the user's security stamp.
     pub(crate) stamp: u64,
     pub(crate) user: UserId,
 }
 
-/// What the rules decide about a remember cookie.
+/// The part of a remember cookie that the rules decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RememberTerms {
     pub(crate) flags: u8,
@@ -41,10 +42,7 @@ impl Contents for Remember {
 
     fn read(body: &[u8]) -> Option<Self> {
         let mut fields = Fields(body);
-        let [format, _kid, flags] = fields.array()?;
-        if format != FORMAT {
-            return None;
-        }
+        let flags = fields.head(FORMAT, FLAGS)?;
         Some(Self {
             terms: RememberTerms {
                 flags,

@@ -1,4 +1,4 @@
-//! The seal around a cookie's body: MAC before meaning.
+//! The seal around a cookie's body. No byte of it has a meaning before the MAC is verified.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,16 +9,17 @@ use super::{Contents, Held, LARGEST_COOKIE};
 use crate::keys::KeySlot;
 
 const TAG: usize = 16;
-/// Format and key id, before which no body ends.
+/// The length of the format and the key id, which every body has.
 const SHORTEST_BODY: usize = 2;
-/// Decoded, a cookie with an id of up to 41 bytes fits; longer ones are decoded on the heap.
+/// The length of the buffer on the stack. It is enough to decode a cookie with a user id of up to
+/// 41 bytes. Longer cookies are decoded on the heap.
 const ON_STACK: usize = 96;
 
 /// Seals and opens the cookies of one purpose and name.
 pub(crate) struct Sealer {
     /// Each key's fingerprint and its keyed state; the current key is the first.
     keys: Vec<(u8, Hmac<Sha256>)>,
-    /// How many of those after the first are previous ones.
+    /// How many of the keys after the first are previous keys.
     previous: usize,
 }
 
@@ -27,7 +28,7 @@ impl Sealer {
         Self { keys, previous }
     }
 
-    /// The value of a cookie with these contents, made under the current key.
+    /// Returns the value of a cookie with these contents, sealed under the current key.
     pub(crate) fn seal<T: Contents>(&self, contents: &T) -> String {
         let (kid, mac) = &self.keys[KeySlot::CURRENT.index];
         let mut sealed = Vec::with_capacity(contents.len() + TAG);
@@ -37,18 +38,18 @@ impl Sealer {
         URL_SAFE_NO_PAD.encode(sealed)
     }
 
-    /// How long the value of a cookie with these contents is.
+    /// Returns the length of the value of a cookie with these contents.
     pub(crate) fn sealed_len<T: Contents>(contents: &T) -> usize {
         (contents.len() + TAG).saturating_mul(4).div_ceil(3)
     }
 
-    /// The contents of a value, if it was sealed under one of the keys.
+    /// Returns the contents of a value, or `None` if it was not sealed under one of the keys.
     pub(crate) fn open<T: Contents>(&self, value: &[u8]) -> Option<Held<T>> {
         if value.len() > LARGEST_COOKIE {
             return None;
         }
-        // Strict: no padding, no quotes, and the bits after the last byte are zero, so that a body
-        // has one encoding only.
+        // Decoding is strict: it allows no padding and no quotes, and the bits after the last byte
+        // must be zero. So a body has only one encoding.
         if value.len() <= ON_STACK.div_ceil(3) * 4 {
             let mut stack = [0; ON_STACK];
             let length = URL_SAFE_NO_PAD.decode_slice(value, &mut stack).ok()?;
@@ -63,8 +64,9 @@ impl Sealer {
         if body.len() < SHORTEST_BODY {
             return None;
         }
-        // The key id only selects, and it is itself under the MAC. Fingerprints can collide, so
-        // every key that matches is tried; the comparison takes the same time for every tag.
+        // The key id only selects a key, and the MAC covers the id as well. Fingerprints can
+        // collide, so every key that matches is tried. The comparison takes the same time for every
+        // tag.
         let genuine = |(kid, mac): &(u8, Hmac<Sha256>)| {
             *kid == body[1] && {
                 let mut mac = mac.clone();
@@ -80,19 +82,19 @@ impl Sealer {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        Nonce, Remember, RememberTerms, Session, SessionId, SessionTerms, TrackedRemember,
-        TrackedSession, TrackedTerms, Visit,
+        FORCED, FlashCookie, Nonce, REMEMBERED, Remember, RememberTerms, ServerRemember,
+        ServerSession, ServerTerms, Session, SessionId, SessionTerms,
     };
     use super::*;
+    use crate::flash::{Flash, FlashKind};
     use crate::keys::{Binding, Keyring, Keys, Mode};
-    use crate::notice::{Notice, NoticeKind};
 
     fn ring(key: &str, area: &str, session: &str) -> Keyring {
         ring_of(Mode::Stateless, key, area, session)
     }
 
     fn ring_of(mode: Mode, key: &str, area: &str, session: &str) -> Keyring {
-        let binding = Binding { mode, area, session, remember: "remember", visit: "visit" };
+        let binding = Binding { mode, area, session, remember: "remember", flash: "flash" };
         Keyring::derive(&Keys::new(key), &binding)
     }
 
@@ -144,18 +146,18 @@ mod tests {
         assert_eq!(body.len(), 27 + 2);
     }
 
-    fn tracked_session(user: &str) -> TrackedSession {
-        TrackedSession {
+    fn server_session(user: &str) -> ServerSession {
+        ServerSession {
             id: SessionId([9; 16]),
-            terms: TrackedTerms { flags: 2, generation: 5, issued: 10, fresh: 30 },
+            terms: ServerTerms { flags: 2, generation: 5, issued: 10, fresh: 30 },
             stamp: 7,
             client: u64::MAX,
-            likely: user.into(),
+            user_hint: user.into(),
         }
     }
 
-    fn tracked_remember() -> TrackedRemember {
-        TrackedRemember {
+    fn server_remember() -> ServerRemember {
+        ServerRemember {
             id: SessionId([9; 16]),
             flags: 1,
             generation: 5,
@@ -168,7 +170,7 @@ mod tests {
     #[test]
     fn the_layout_with_records_is_the_specified_one() {
         let mut body = Vec::new();
-        tracked_session("ab").write(0xAA, &mut body);
+        server_session("ab").write(0xAA, &mut body);
         let expected = [
             &[1, 0xAA, 2][..],
             &[9; 16],
@@ -180,7 +182,7 @@ mod tests {
         assert_eq!(body, expected.concat());
         assert_eq!(body.len(), 47 + 2);
         body.clear();
-        tracked_remember().write(0xAA, &mut body);
+        server_remember().write(0xAA, &mut body);
         let expected = [
             &[1, 0xAA, 1][..],
             &[9; 16],
@@ -193,26 +195,45 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sealed_with_records_opens() {
-        let ring = ring_of(Mode::Tracked, KEY, "", "session");
-        for user in ["", "1", "佐藤", &"y".repeat(1_024)] {
-            let value = ring.session.seal(&tracked_session(user));
-            let opened = ring.session.open::<TrackedSession>(value.as_bytes()).unwrap();
-            assert_eq!(opened.cookie, tracked_session(user));
+    fn a_flag_that_this_version_does_not_know_refuses_the_cookie() {
+        fn opens<C: Contents>(cookie: &C) -> [bool; 256] {
+            std::array::from_fn(|flags| {
+                let mut body = Vec::new();
+                cookie.write(0xAA, &mut body);
+                body[2] = flags as u8;
+                C::read(&body).is_some()
+            })
         }
-        let value = ring.remember.seal(&tracked_remember());
-        let opened = ring.remember.open::<TrackedRemember>(value.as_bytes()).unwrap();
-        assert_eq!(opened.cookie, tracked_remember());
+        let known = std::array::from_fn(|flags| flags <= usize::from(FORCED | REMEMBERED));
+        assert_eq!(opens(&session("1")), known);
+        assert_eq!(opens(&remember("1")), known);
+        assert_eq!(opens(&server_session("1")), known);
+        assert_eq!(opens(&server_remember()), known);
+        assert_eq!(opens(&FlashCookie::default()), std::array::from_fn(|flags| flags == 0));
+    }
+
+    #[test]
+    fn what_was_sealed_with_records_opens() {
+        let ring = ring_of(Mode::ServerSide, KEY, "", "session");
+        for user in ["", "1", "佐藤", &"y".repeat(1_024)] {
+            let value = ring.session.seal(&server_session(user));
+            let opened = ring.session.open::<ServerSession>(value.as_bytes()).unwrap();
+            assert_eq!(opened.cookie, server_session(user));
+        }
+        let value = ring.remember.seal(&server_remember());
+        let opened = ring.remember.open::<ServerRemember>(value.as_bytes()).unwrap();
+        assert_eq!(opened.cookie, server_remember());
     }
 
     #[test]
     fn a_verifier_is_of_one_key_salt_session_and_generation() {
-        let ring = ring_of(Mode::Tracked, KEY, "", "session");
-        let other = ring_of(Mode::Tracked, "another test key of the right length", "", "session");
+        let ring = ring_of(Mode::ServerSide, KEY, "", "session");
+        let other =
+            ring_of(Mode::ServerSide, "another test key of the right length", "", "session");
         let (salt, id) = ([1; 16], SessionId([2; 16]));
         let verifier = ring.verifier(KeySlot::CURRENT, &salt, id, 3);
         let held = |id, generation, verifier| Held {
-            cookie: TrackedRemember { id, generation, verifier, ..tracked_remember() },
+            cookie: ServerRemember { id, generation, verifier, ..server_remember() },
             slot: KeySlot::CURRENT,
         };
         let genuine = held(id, 3, verifier);
@@ -240,14 +261,14 @@ mod tests {
             let opened = ring.remember.open::<Remember>(value.as_bytes()).unwrap();
             assert_eq!(opened.cookie, remember(user));
         }
-        let visit = Visit {
+        let flash = FlashCookie {
             issued: 5,
-            notice: Some(Notice::new(NoticeKind::LoginRequired, "message".into(), "text".into())),
+            flash: Some(Flash::new(FlashKind::LoginRequired, "message".into(), "text".into())),
             next: "/a?b=c".parse().ok(),
         };
-        let value = ring.visit.seal(&visit);
-        assert_eq!(value.len(), Sealer::sealed_len(&visit));
-        assert_eq!(ring.visit.open::<Visit>(value.as_bytes()).unwrap().cookie, visit);
+        let value = ring.flash.seal(&flash);
+        assert_eq!(value.len(), Sealer::sealed_len(&flash));
+        assert_eq!(ring.flash.open::<FlashCookie>(value.as_bytes()).unwrap().cookie, flash);
     }
 
     #[test]
@@ -284,7 +305,8 @@ mod tests {
     #[test]
     fn a_value_has_one_encoding_only() {
         let ring = ring(KEY, "", "session");
-        // 39 + 2 + 16 = 57 bytes fill whole characters; one more leaves two bits that must be zero.
+        // 39 + 2 + 16 = 57 bytes fill whole characters. One more byte leaves four bits that must be
+        // zero.
         let value = ring.session.seal(&session("abc"));
         let last = value.chars().last().unwrap();
         let mut accepted = 0;
@@ -305,16 +327,16 @@ mod tests {
         assert!(!opens(&ring("another test key of the right length", "", "session")));
         assert!(!opens(&ring(KEY, "admin", "session")));
         assert!(!opens(&ring(KEY, "", "another-name")));
-        assert!(!opens(&ring_of(Mode::Tracked, KEY, "", "session")));
+        assert!(!opens(&ring_of(Mode::ServerSide, KEY, "", "session")));
         let ring = ring(KEY, "", "session");
         assert!(ring.remember.open::<Remember>(value.as_bytes()).is_none());
-        assert!(ring.visit.open::<Visit>(value.as_bytes()).is_none());
+        assert!(ring.flash.open::<FlashCookie>(value.as_bytes()).is_none());
     }
 
     #[test]
     fn previous_and_next_keys_open_and_only_the_current_one_seals() {
         let (mode, area) = (Mode::Stateless, "");
-        let binding = Binding { mode, area, session: "session", remember: "r", visit: "v" };
+        let binding = Binding { mode, area, session: "session", remember: "r", flash: "f" };
         let ring = |keys: &Keys| Keyring::derive(keys, &binding);
         let [old, new, coming] = ["the old key", "the new key", "the coming key"]
             .map(|key| format!("{key}, which is long enough for us"));

@@ -1,6 +1,7 @@
 //! The session cookie.
 //!
-//! `fmt1 kid1 flags1 nonce8 started4 renewed4 fresh4 stamp8 client8 uid`: 39 bytes and the id.
+//! `fmt1 kid1 flags1 nonce8 started4 renewed4 fresh4 stamp8 client8 uid`: 39 bytes and the user's
+//! id.
 
 use tower_keep_core::UserId;
 
@@ -10,33 +11,36 @@ use super::{Contents, Ranked};
 const FORMAT: u8 = 1;
 const FIXED: usize = 39;
 
-/// Logged in although inactive, because the application insisted.
+/// The application has logged the user in although the user is inactive.
 pub(crate) const FORCED: u8 = 1;
-/// This login also set a remember cookie, which a logout clears even where it isn't sent.
+/// This login also set a remember cookie. A logout clears that cookie even if the request did not
+/// send it.
 pub(crate) const REMEMBERED: u8 = 2;
+/// All flags that this version knows.
+pub(super) const FLAGS: u8 = FORCED | REMEMBERED;
 
-/// Makes each login's cookie another one.
+/// Makes the cookies of any two logins differ.
 pub(crate) type Nonce = [u8; 8];
 
 /// One login of one user in one browser.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Session {
     pub(crate) terms: SessionTerms,
-    /// The keyed digest of the user's stamp.
+    /// The keyed digest of the user's security stamp.
     pub(crate) stamp: u64,
     /// The keyed digest of the client that logged in.
     pub(crate) client: u64,
     pub(crate) user: UserId,
 }
 
-/// What the rules decide about a session.
+/// The part of a session cookie that the rules decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SessionTerms {
     pub(crate) flags: u8,
     pub(crate) nonce: Nonce,
     pub(crate) started: u32,
     pub(crate) renewed: u32,
-    /// When the user last proved who they are; 0 for one who was restored.
+    /// When the user last proved who they are; 0 if the remember cookie restored the login.
     pub(crate) fresh: u32,
 }
 
@@ -55,10 +59,7 @@ impl Contents for Session {
 
     fn read(body: &[u8]) -> Option<Self> {
         let mut fields = Fields(body);
-        let [format, _kid, flags] = fields.array()?;
-        if format != FORMAT {
-            return None;
-        }
+        let flags = fields.head(FORMAT, FLAGS)?;
         Some(Self {
             terms: SessionTerms {
                 flags,

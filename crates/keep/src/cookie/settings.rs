@@ -1,4 +1,4 @@
-//! `Set-Cookie`: the attributes, whether they agree, and the header.
+//! The `Set-Cookie` header, and the settings that it is made from.
 
 use std::fmt::Write;
 
@@ -6,15 +6,15 @@ use http::HeaderValue;
 
 /// How a cookie is set: its name and its attributes.
 ///
-/// The default is the strictest that works for a login: `Secure`, `HttpOnly`, `SameSite=Lax`,
-/// `Path=/`, no `Domain`, and a `__Host-` name, which browsers accept only over HTTPS, from this
-/// host and for all of it. Each method that weakens this has a name that says so, and what does not
-/// go together is an error when the layer is built.
+/// The defaults are the strictest that work for a login: `Secure`, `HttpOnly`, `SameSite=Lax`,
+/// `Path=/`, no `Domain`, and a `__Host-Http-` name. Browsers accept such a name only over HTTPS,
+/// from this host and for the whole host. Each method that weakens the defaults has a name that
+/// says so. Settings that contradict each other are an error when the layer is built.
 ///
 /// ```
-/// use tower_keep::{CookieSettings, SameSite};
+/// use tower_keep::cookie::{CookieSettings, SameSite};
 ///
-/// let shop = CookieSettings::new().with_name("__Host-shop").with_same_site(SameSite::Strict);
+/// let shop = CookieSettings::new().with_name("__Host-Http-shop").with_same_site(SameSite::Strict);
 /// let site = CookieSettings::new().with_domain_and_subdomains("example.org");
 /// # let _ = (shop, site);
 /// ```
@@ -26,7 +26,7 @@ pub struct CookieSettings {
     name: Option<String>,
     domain: Option<String>,
     path: String,
-    /// `None` is the attribute's own word for cross-site.
+    /// `None` means `SameSite=None`: the cookie is also sent with cross-site requests.
     same_site: Option<SameSite>,
     secure: bool,
     http_only: bool,
@@ -36,7 +36,7 @@ pub struct CookieSettings {
 /// When browsers send a cookie with requests that other sites cause (RFC 6265bis §5.6.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SameSite {
-    /// Never, not even when the user follows a link to this site: they arrive logged out.
+    /// Never, not even when the user follows a link to this site. The user then arrives logged out.
     Strict,
     /// With links that the user follows, but not with forms, images or scripts of other sites.
     #[default]
@@ -50,7 +50,7 @@ impl Default for CookieSettings {
 }
 
 impl CookieSettings {
-    /// The strict defaults.
+    /// Creates settings with the strict defaults.
     pub fn new() -> Self {
         Self {
             name: None,
@@ -63,29 +63,32 @@ impl CookieSettings {
         }
     }
 
-    /// The whole name. Without one it is made of the strongest prefix that the attributes allow
-    /// (`__Host-`, `__Secure-`, none), `keep`, the area and the purpose: `__Host-keep`,
-    /// `__Host-keep-remember`.
+    /// Sets the whole name. By default, the name consists of the strongest prefix that the
+    /// attributes allow (`__Host-Http-`, `__Host-`, `__Secure-`, or none), `keep`, the area and the
+    /// purpose: `__Host-Http-keep`, `__Host-Http-keep-remember`.
+    ///
+    /// A browser that knows `__Host-Http-` accepts such a cookie only from a response, never from a
+    /// script (MDN, `Set-Cookie`, cookie prefixes). Other browsers treat the name as `__Host-`.
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// The path below which browsers send the cookie; `/` by default. Another one excludes the
-    /// `__Host-` prefix, and is no protection between applications on one host.
+    /// Sets the path below which browsers send the cookie; `/` by default. Any other path excludes
+    /// the `__Host-` prefix. A path does not protect applications on one host from each other.
     pub fn with_path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self
     }
 
-    /// Sends the cookie to this domain *and every host below it*; each of them can then read it,
-    /// and set it too. Excludes the `__Host-` prefix.
+    /// Sends the cookie to this domain *and every host below it*. Each of these hosts can then read
+    /// the cookie, and set it too. A domain excludes the `__Host-` prefix.
     pub fn with_domain_and_subdomains(mut self, domain: impl Into<String>) -> Self {
         self.domain = Some(domain.into());
         self
     }
 
-    /// `Lax` by default.
+    /// Sets the `SameSite` attribute; `Lax` by default.
     pub fn with_same_site(mut self, same_site: SameSite) -> Self {
         self.same_site = Some(same_site);
         self
@@ -97,15 +100,15 @@ impl CookieSettings {
         self
     }
 
-    /// Leaves `Secure` away, so that the cookie also travels over plain HTTP, where everybody on
-    /// the way can read it. Not needed on `localhost`: browsers and curl take `Secure` cookies
+    /// Omits `Secure`, so the cookie is also sent over plain HTTP, where anyone on the network path
+    /// can read it. This is not needed on `localhost`: browsers and curl accept `Secure` cookies
     /// there (Safari does not).
     pub fn insecure_over_http(mut self) -> Self {
         self.secure = false;
         self
     }
 
-    /// Leaves `HttpOnly` away, so that scripts, injected ones too, can read the cookie.
+    /// Omits `HttpOnly`, so scripts can read the cookie. This includes injected scripts.
     pub fn insecure_readable_by_scripts(mut self) -> Self {
         self.http_only = false;
         self
@@ -119,14 +122,20 @@ impl CookieSettings {
     }
 
     fn prefix(&self) -> &'static str {
-        match (self.secure, &self.domain, self.path.as_str()) {
-            (true, None, "/") => "__Host-",
-            (true, ..) => "__Secure-",
+        match (self.secure, self.is_host_only(), self.http_only) {
+            (true, true, true) => "__Host-Http-",
+            (true, true, false) => "__Host-",
+            (true, false, _) => "__Secure-",
             (false, ..) => "",
         }
     }
 
-    /// Settles the name and checks that everything agrees.
+    /// Checks whether browsers send the cookie to the whole host that set it, and to no other.
+    fn is_host_only(&self) -> bool {
+        self.domain.is_none() && self.path == "/"
+    }
+
+    /// Chooses the name and checks that the settings agree.
     pub(crate) fn resolve(&self, area: &str, purpose: &str) -> Result<Template, CookieError> {
         let name = match &self.name {
             Some(name) => name.clone(),
@@ -155,10 +164,14 @@ impl CookieSettings {
         }
         // Browsers compare the prefixes without regard to case (RFC 6265bis §4.1.3).
         let lower = name.to_ascii_lowercase();
-        if lower.starts_with("__host-") && self.prefix() != "__Host-" {
+        if lower.starts_with("__host-") && !(self.secure && self.is_host_only()) {
             return Err(CookieError::HostPrefix { name });
         }
-        if lower.starts_with("__secure-") && !self.secure {
+        let is_http = lower.starts_with("__host-http-") || lower.starts_with("__http-");
+        if is_http && !self.http_only {
+            return Err(CookieError::HttpPrefix { name });
+        }
+        if (lower.starts_with("__secure-") || is_http) && !self.secure {
             return Err(CookieError::SecurePrefix { name });
         }
         if self.same_site.is_none() && !self.secure {
@@ -183,13 +196,16 @@ fn is_attribute_byte(byte: u8) -> bool {
     matches!(byte, 0x20..=0x7E) && byte != b';'
 }
 
-/// What a cookie's settings disagree about.
+/// A cookie's settings are invalid or contradict each other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the fields hold the settings that the messages quote")]
 pub enum CookieError {
     /// The name is empty or has characters that no cookie's name can have (RFC 9110 §5.6.2).
-    #[error("the cookie name {name:?} is not a token: use letters, digits, `-` and `_`")]
+    #[error(
+        "the cookie name {name:?} is empty or has characters that cookie names can't have: use \
+         letters, digits, `-` and `_`"
+    )]
     Name { name: String },
     /// The path does not begin with `/`, or has a `;` or other bytes that would end it.
     #[error("the cookie path {path:?} must begin with `/` and be visible ASCII without `;`")]
@@ -197,20 +213,34 @@ pub enum CookieError {
     /// The domain is not a host name.
     #[error("the cookie domain {domain:?} is not a host name: write it as `example.org`")]
     Domain { domain: String },
-    /// Browsers drop a `__Host-` cookie that is not `Secure`, has a `Domain`, or another path.
+    /// Browsers drop a `__Host-` cookie that is not `Secure`, has a `Domain`, or has a path other
+    /// than `/`.
     #[error(
-        "the cookie name {name:?} promises Secure, Path=/ and no Domain: \
-         drop the `__Host-` prefix or the setting that breaks it"
+        "a cookie named {name:?} must have Secure, Path=/ and no Domain: remove the prefix or the \
+         setting that conflicts with it"
     )]
     HostPrefix { name: String },
-    /// Browsers drop a `__Secure-` cookie that is not `Secure`.
-    #[error("the cookie name {name:?} promises Secure: drop the prefix or `insecure_over_http`")]
+    /// Browsers that know the prefixes `__Http-` and `__Host-Http-` drop such a cookie if it is not
+    /// `HttpOnly`.
+    #[error(
+        "a cookie named {name:?} must have HttpOnly: remove the prefix or \
+         `insecure_readable_by_scripts`"
+    )]
+    HttpPrefix { name: String },
+    /// Browsers drop a `__Secure-` or `__Http-` cookie that is not `Secure`.
+    #[error("a cookie named {name:?} must have Secure: remove the prefix or `insecure_over_http`")]
     SecurePrefix { name: String },
     /// Browsers drop a cookie with `SameSite=None` that is not `Secure`.
-    #[error("the cookie {name:?} is sent cross-site, which browsers allow with Secure only")]
+    #[error(
+        "the cookie {name:?} has SameSite=None, which browsers accept only with Secure: remove \
+         `insecure_over_http` or `insecure_cross_site`"
+    )]
     CrossSiteNeedsSecure { name: String },
     /// Browsers drop a partitioned cookie that is not `Secure`.
-    #[error("the cookie {name:?} is partitioned, which browsers allow with Secure only")]
+    #[error(
+        "the cookie {name:?} is Partitioned, which browsers accept only with Secure: remove \
+         `insecure_over_http` or `with_partitioned`"
+    )]
     PartitionedNeedsSecure { name: String },
 }
 
@@ -247,7 +277,7 @@ impl Template {
         Self { name, path: settings.path.clone(), attributes }
     }
 
-    /// Whether browsers send the cookie with a request for this path (RFC 6265bis §5.1.4).
+    /// Checks whether browsers send the cookie with a request for this path (RFC 6265bis §5.1.4).
     pub(crate) fn is_sent_to(&self, path: &str) -> bool {
         let rest = path.strip_prefix(&self.path);
         rest.is_some_and(|rest| {
@@ -259,7 +289,8 @@ impl Template {
         &self.name
     }
 
-    /// `Set-Cookie` for this value, for as many seconds, or until the browser is closed.
+    /// Returns the `Set-Cookie` header that sets this value. The cookie lasts `max_age` seconds, or
+    /// until the browser is closed if that is `None`.
     pub(crate) fn set(&self, value: &str, max_age: Option<u32>) -> Option<HeaderValue> {
         let mut header =
             String::with_capacity(self.name.len() + value.len() + self.attributes.len() + 24);
@@ -275,8 +306,10 @@ impl Template {
         HeaderValue::try_from(header).ok()
     }
 
-    /// `Set-Cookie` that makes a browser drop it: the attributes it was set with (a `__Host-` cookie
-    /// goes only so), and an `Expires` for clients that know no `Max-Age`.
+    /// Returns the `Set-Cookie` header that makes a browser drop the cookie.
+    ///
+    /// It has the attributes that the cookie was set with, as a `__Host-` cookie can't be removed
+    /// without them, and an `Expires` for clients that don't know `Max-Age`.
     pub(crate) fn clear(&self) -> Option<HeaderValue> {
         let Self { name, attributes, .. } = self;
         let expires = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
@@ -298,7 +331,7 @@ mod tests {
         let template = CookieSettings::new().resolve("", "").unwrap();
         assert_eq!(
             template.set("v", None).unwrap(),
-            "__Host-keep=v; Path=/; Secure; HttpOnly; SameSite=Lax"
+            "__Host-Http-keep=v; Path=/; Secure; HttpOnly; SameSite=Lax"
         );
     }
 
@@ -306,7 +339,10 @@ mod tests {
     fn attributes_follow_the_settings_and_so_does_the_prefix() {
         let new = CookieSettings::new;
         for (settings, expected) in [
-            (new(), "__Host-keep-remember=v; Max-Age=60; Path=/; Secure; HttpOnly; SameSite=Lax"),
+            (
+                new(),
+                "__Host-Http-keep-remember=v; Max-Age=60; Path=/; Secure; HttpOnly; SameSite=Lax",
+            ),
             (
                 new().with_path("/app").with_partitioned(),
                 "__Secure-keep-remember=v; Max-Age=60; Path=/app; Secure; HttpOnly; SameSite=Lax; \
@@ -320,6 +356,10 @@ mod tests {
             (
                 new().insecure_over_http().insecure_readable_by_scripts(),
                 "keep-remember=v; Max-Age=60; Path=/; SameSite=Lax",
+            ),
+            (
+                new().insecure_readable_by_scripts(),
+                "__Host-keep-remember=v; Max-Age=60; Path=/; Secure; SameSite=Lax",
             ),
             (
                 new().with_name("me").insecure_cross_site(),
@@ -378,6 +418,18 @@ mod tests {
             (
                 named("__Host-a").with_path("/app"),
                 CookieError::HostPrefix { name: owned("__Host-a") },
+            ),
+            (
+                named("__Host-Http-a").insecure_readable_by_scripts(),
+                CookieError::HttpPrefix { name: owned("__Host-Http-a") },
+            ),
+            (
+                named("__http-a").insecure_readable_by_scripts(),
+                CookieError::HttpPrefix { name: owned("__http-a") },
+            ),
+            (
+                named("__Http-a").insecure_over_http(),
+                CookieError::SecurePrefix { name: owned("__Http-a") },
             ),
             (
                 named("__host-a").with_domain_and_subdomains("example.org"),

@@ -1,4 +1,4 @@
-//! A body that is the inner service's or a guard's own.
+//! A body that is either the inner service's or a guard's own text.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,10 +8,10 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The inner service's body, or the text of a guard's answer.
+    /// The inner service's body, or the text of a guard's own response.
     ///
-    /// Wrapping leaves the inner service free to have any body of `Bytes`, where asking for `Default` or
-    /// `From<Bytes>` would each exclude some.
+    /// Because this type wraps the inner body, the inner service may have any body of `Bytes`. A
+    /// bound on `Default` or on `From<Bytes>` would exclude some bodies.
     #[derive(Debug)]
     pub struct GuardBody<B> {
         #[pin]

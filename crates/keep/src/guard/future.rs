@@ -1,4 +1,4 @@
-//! The future of a request at a guard.
+//! The future of a guarded request.
 
 use std::fmt;
 use std::pin::Pin;
@@ -11,14 +11,18 @@ use tower_keep_core::AuthUser;
 use tower_service::Service;
 
 use super::GuardBody;
-use super::gate::{Checked, answer_fault};
+use super::gate::{Checked, error_response};
 use crate::login::original_uri;
 
-/// Asks who it is. Boxed, because a store is awaited; what waits behind it is not.
+/// Looks up who is logged in and checks the requirement. This future is boxed because it awaits a
+/// store; the inner service's future is not boxed.
 pub(super) type Check<U> = Pin<Box<dyn Future<Output = Checked<U>> + Send>>;
 
 pin_project! {
-    /// Waits until it is known who it is, then lets the request through or answers it.
+    /// The future of a guarded request.
+    ///
+    /// Waits until it is known who is logged in. Then it passes the request to the inner service,
+    /// or responds itself.
     #[must_use = "futures do nothing unless polled"]
     pub struct GuardFuture<S, U, ReqBody>
     where
@@ -37,7 +41,7 @@ pin_project! {
     {
         Checking { check: Check<U>, waiting: Option<(S, Request<ReqBody>)> },
         Inside { #[pin] inner: S::Future },
-        Answered { answer: Option<Response<Bytes>> },
+        Responded { response: Option<Response<Bytes>> },
     }
 }
 
@@ -53,8 +57,8 @@ where
         Self { stage: Stage::Inside { inner } }
     }
 
-    pub(super) fn answered(answer: Response<Bytes>) -> Self {
-        Self { stage: Stage::Answered { answer: Some(answer) } }
+    pub(super) fn responded(response: Response<Bytes>) -> Self {
+        Self { stage: Stage::Responded { response: Some(response) } }
     }
 }
 
@@ -72,9 +76,9 @@ where
                 StageProjection::Inside { inner } => {
                     return inner.poll(cx).map_ok(|response| response.map(GuardBody::inner));
                 }
-                StageProjection::Answered { answer } => {
-                    let answer = answer.take().expect("polled after it was ready");
-                    return Poll::Ready(Ok(answer.map(GuardBody::text)));
+                StageProjection::Responded { response } => {
+                    let response = response.take().expect("polled after it was ready");
+                    return Poll::Ready(Ok(response.map(GuardBody::text)));
                 }
                 StageProjection::Checking { check, waiting } => {
                     let checked = ready!(check.as_mut().poll(cx));
@@ -84,10 +88,10 @@ where
                         Ok(Err(rejection)) => {
                             let mut head = request.into_parts().0;
                             head.uri = original_uri(&head.uri, &head.extensions).clone();
-                            let answer = checked.gate.refuse(rejection, &head, &checked.login);
-                            Stage::Answered { answer: Some(answer) }
+                            let response = checked.gate.refuse(rejection, &head, &checked.auth);
+                            Stage::Responded { response: Some(response) }
                         }
-                        Err(fault) => Stage::Answered { answer: Some(answer_fault(&fault)) },
+                        Err(error) => Stage::Responded { response: Some(error_response(&error)) },
                     }
                 }
             };

@@ -1,17 +1,17 @@
-//! Guards: layers that let a request through or answer it.
+//! Guards: layers that pass a request on or respond themselves.
 //!
-//! | look for | in |
+//! | to read about | open |
 //! | --- | --- |
-//! | who passes | `requirement` |
-//! | what the others are told | `refusal` |
-//! | the decision about one request | `gate` |
-//! | the layer around a service | `service`, `future` |
-//! | a body for any answer | `body` |
+//! | which requests pass | `requirement.rs` |
+//! | the response to a rejected request | `rejection.rs` |
+//! | the decision about one request | `gate.rs` |
+//! | the layer around a service | `service.rs`, `future.rs` |
+//! | a body for every response | `body.rs` |
 
 mod body;
 mod future;
 mod gate;
-mod refusal;
+mod rejection;
 mod requirement;
 mod service;
 
@@ -28,71 +28,74 @@ pub use body::GuardBody;
 pub use future::GuardFuture;
 pub(crate) use gate::Gate;
 #[cfg(feature = "axum")]
-pub(crate) use gate::{answer_fault, missing_layer, refuse};
-pub(crate) use refusal::Answers;
-pub use refusal::Refusal;
+pub(crate) use gate::{error_response, missing_layer, refuse};
+pub use rejection::RejectionContext;
+pub(crate) use rejection::Responses;
 pub use requirement::Rejection;
 pub(crate) use requirement::Requirement;
 pub use service::GuardService;
 
+use crate::error::BuildError;
+use crate::flash::Message;
 use crate::layer::Config;
-use crate::{BuildError, Message};
 
-/// Lets some requests through and answers the others; a layer for a route or a whole service. With
-/// axum, use it as `Router::route_layer` or `Router::layer`.
+/// A layer that passes only some requests to a route or a whole service. It rejects the others.
 ///
-/// Made by a [`LoginLayer`](crate::LoginLayer), which must be around it: without it every request
-/// is answered with 500, and the log says what to do.
+/// With axum, use it as `Router::route_layer` or `Router::layer`.
 ///
-/// | who comes | is told |
+/// A [`LoginLayer`](crate::LoginLayer) creates guards, and it must be around them. If it is not,
+/// the response to every request is 500, and the log says what to do.
+///
+/// | if | the response is |
 /// | --- | --- |
-/// | nobody is logged in | 303 to the login page with `next`, or 401 without a login page |
+/// | no user is logged in | 303 to the login page with `next`, or 401 without a login page |
 /// | the login is not fresh enough | 303 to the confirm page with `next`, or 401 without one |
 /// | the user fails the test | 403 |
 /// | a store failed | 503 with `Retry-After` |
 ///
-/// Why somebody was refused is in the response's extensions as a [`Rejection`].
+/// The extensions of the response to a rejected request contain the reason as a [`Rejection`].
 ///
 /// ```
 /// # use std::time::Duration;
 /// # use tower_keep::{Account, LoginLayer};
-/// # fn example(auth: &LoginLayer<Account>) -> Result<(), tower_keep::BuildError> {
-/// let members = auth.require_login();
-/// let owner = auth.require_user(|user| user.login() == "ada");
-/// let danger_zone = owner.and(auth.require_fresh_within(Duration::from_secs(600)));
-/// let visitors_only = !auth.require_login();
-/// let admins = auth.require_login().with_login_page("/admin/login")?;
+/// # fn example(auth_layer: &LoginLayer<Account>) -> Result<(), tower_keep::error::BuildError> {
+/// let members = auth_layer.require_login();
+/// let owner = auth_layer.require_user(|user| user.login_name() == "ada");
+/// let danger_zone = owner.and(auth_layer.require_fresh_within(Duration::from_secs(600)));
+/// let visitors_only = !auth_layer.require_login();
+/// let admins = auth_layer.require_login().with_login_page("/admin/login")?;
 /// # let _ = (members, danger_zone, visitors_only, admins); Ok(()) }
 /// ```
 ///
-/// **Every method is guarded**, `OPTIONS` too, unless the layer was built with
+/// **Every method is guarded**, including `OPTIONS`, unless the layer was built with
 /// [`with_options_exempt`](crate::LoginLayerBuilder::with_options_exempt). For cross-origin
-/// requests put tower-http's `CorsLayer` outside of the guard; it answers preflights itself.
+/// requests, put tower-http's `CorsLayer` outside the guard; it responds to preflights itself.
 #[must_use = "a guard does nothing until it is layered around a service"]
 pub struct Guard<U> {
     config: Arc<Config<U>>,
     requirement: Requirement<U>,
-    answers: Answers<U>,
-    /// Joined with a guard of another layer, whose login is another one.
+    responses: Responses<U>,
+    /// Whether this guard was joined with a guard of another layer, which has a different login.
     is_mixed: bool,
 }
 
 impl<U: AuthUser> Guard<U> {
     pub(crate) fn new(config: Arc<Config<U>>, requirement: Requirement<U>) -> Self {
-        Self { config, requirement, answers: Answers::default(), is_mixed: false }
+        Self { config, requirement, responses: Responses::default(), is_mixed: false }
     }
 
-    /// Lets through who passes both. The answers are this guard's.
+    /// Requires both guards to pass. The responses to rejected requests are this guard's.
     ///
-    /// Both must be of one layer; a guard joined of two layers' answers every request with 500.
-    /// Layer one around the other instead.
+    /// Both guards must be of the same layer. If they are of two layers, the response to every
+    /// request is 500. Apply such guards one around the other instead.
     pub fn and(mut self, other: Self) -> Self {
         self.is_mixed |= self.is_mixed_with(&other);
         self.requirement = Requirement::All(vec![self.requirement, other.requirement]);
         self
     }
 
-    /// Lets through who passes either. The answers are this guard's; both must be of one layer.
+    /// Requires at least one of the two guards to pass. The responses to rejected requests are this
+    /// guard's. Both guards must be of the same layer.
     pub fn or(mut self, other: Self) -> Self {
         self.is_mixed |= self.is_mixed_with(&other);
         self.requirement = Requirement::Any(vec![self.requirement, other.requirement]);
@@ -103,54 +106,58 @@ impl<U: AuthUser> Guard<U> {
         other.is_mixed || !Arc::ptr_eq(&self.config, &other.config)
     }
 
-    /// Sends those who are not logged in here, instead of to the layer's login page. Tell the layer
-    /// too, with [`add_never_next`](crate::LoginLayerBuilder::add_never_next), that nobody is to be
-    /// sent back to this page.
+    /// Sets the page to which this guard redirects if no user is logged in, in place of the layer's
+    /// login page. Pass this page to [`add_never_next`](crate::LoginLayerBuilder::add_never_next)
+    /// of the layer too, so that no user is sent back to it after a login.
     ///
     /// # Errors
     ///
-    /// The page is neither a path on this site nor a URL.
+    /// Returns an error if the page is neither a path on this site nor a URL.
     pub fn with_login_page(mut self, page: &str) -> Result<Self, BuildError> {
-        self.answers.set_pages(Some(page.into()), None, &self.config.next_field)?;
+        self.responses.set_pages(Some(page.into()), None, &self.config.next_field)?;
         Ok(self)
     }
 
-    /// Sends those whose login is not fresh enough here, instead of to the layer's confirm page.
+    /// Sets the page to which this guard redirects if the login is not fresh enough, in place of
+    /// the layer's confirm page.
     ///
     /// # Errors
     ///
-    /// The page is neither a path on this site nor a URL.
+    /// Returns an error if the page is neither a path on this site nor a URL.
     pub fn with_confirm_page(mut self, page: &str) -> Result<Self, BuildError> {
-        self.answers.set_pages(None, Some(page.into()), &self.config.next_field)?;
+        self.responses.set_pages(None, Some(page.into()), &self.config.next_field)?;
         Ok(self)
     }
 
-    /// What the login page tells those whom this guard sends there; cut after 256 bytes.
+    /// Sets the flash message that this guard leaves when it redirects to the login page. It is cut
+    /// after 256 bytes.
     pub fn with_login_message(mut self, message: impl Into<Message>) -> Self {
-        self.answers.login_message = Some(message.into());
+        self.responses.login_message = Some(message.into());
         self
     }
 
-    /// What the confirm page tells those whom this guard sends there; cut after 256 bytes.
+    /// Sets the flash message that this guard leaves when it redirects to the confirm page. It is
+    /// cut after 256 bytes.
     pub fn with_confirm_message(mut self, message: impl Into<Message>) -> Self {
-        self.answers.confirm_message = Some(message.into());
+        self.responses.confirm_message = Some(message.into());
         self
     }
 
-    /// Answers those whom this guard refuses, in place of the layer's answers.
-    pub fn with_refusal_handler(
+    /// Sets a function that builds the response to each request that this guard rejects, in place
+    /// of the layer's responses.
+    pub fn with_rejection_handler(
         mut self,
-        handler: impl Fn(&Refusal<'_, U>) -> Response<Bytes> + Send + Sync + 'static,
+        handler: impl Fn(&RejectionContext<'_, U>) -> Response<Bytes> + Send + Sync + 'static,
     ) -> Self {
-        self.answers.handler = Some(Arc::new(handler));
+        self.responses.handler = Some(Arc::new(handler));
         self
     }
 }
 
-/// Lets through whom the guard would refuse, and refuses the others with 403.
+/// Passes the requests that the guard would reject, and rejects the others with 403.
 ///
-/// Nobody is let through too where the guard would refuse them: to keep out the banned, write
-/// `auth.require_login().and(!auth.require_user(|user| user.is_banned()))`.
+/// If the guard would reject requests without a login, these pass too. So to reject banned users,
+/// write `auth_layer.require_login().and(!auth_layer.require_user(|user| user.is_banned()))`.
 impl<U> Not for Guard<U> {
     type Output = Self;
 
@@ -167,7 +174,7 @@ impl<S, U: AuthUser> Layer<S> for Guard<U> {
         let gate = Gate {
             config: Arc::clone(&self.config),
             requirement: self.requirement.clone(),
-            answers: self.answers.clone(),
+            responses: self.responses.clone(),
             is_mixed: self.is_mixed,
         };
         GuardService::new(inner, Arc::new(gate))
@@ -179,7 +186,7 @@ impl<U> Clone for Guard<U> {
         Self {
             config: Arc::clone(&self.config),
             requirement: self.requirement.clone(),
-            answers: self.answers.clone(),
+            responses: self.responses.clone(),
             is_mixed: self.is_mixed,
         }
     }

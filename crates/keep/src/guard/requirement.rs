@@ -1,4 +1,4 @@
-//! Who passes: a pure check.
+//! What a guard requires of a request: a pure check.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use http::StatusCode;
 
 use crate::login::{Identity, is_recent};
 
-/// Why a guard has refused a request. It is in the extensions of the response.
+/// The reason why a guard has rejected a request. It is in the extensions of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// Nobody is logged in.
+    /// No user is logged in.
     Unauthenticated,
     /// The login is not fresh enough.
     NotFresh,
@@ -21,7 +21,7 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// The status that says it without a page to go to: 401, or 403.
+    /// Returns the status to send if there is no page to redirect to: 401 or 403.
     pub fn status(self) -> StatusCode {
         match self {
             Self::Unauthenticated | Self::NotFresh => StatusCode::UNAUTHORIZED,
@@ -29,8 +29,8 @@ impl Rejection {
         }
     }
 
-    /// Of several refusals that must all be lifted, the one to name: no use in asking somebody to
-    /// confirm who they are for a page that they may not see.
+    /// If all of several requirements must hold, the rejection with the highest rank is reported. A
+    /// user should not have to confirm who they are for a page that they may not see anyway.
     fn rank_in_all(self) -> u8 {
         match self {
             Self::Unauthenticated => 2,
@@ -39,8 +39,8 @@ impl Rejection {
         }
     }
 
-    /// Of several refusals of which one must be lifted, the one to name: what the user can do most
-    /// easily.
+    /// If one of several requirements must hold, the rejection with the lowest rank is reported:
+    /// the one that the user can resolve most easily.
     fn rank_in_any(self) -> u8 {
         match self {
             Self::NotFresh => 0,
@@ -50,9 +50,9 @@ impl Rejection {
     }
 }
 
-/// What a user must be.
+/// What a guard requires.
 ///
-/// The time is a question, because most requirements never ask it.
+/// The check takes the time as a function, because most requirements don't need it.
 pub(crate) enum Requirement<U> {
     LoggedIn,
     Fresh { within: Option<Duration> },
@@ -85,17 +85,17 @@ impl<U> Requirement<U> {
                 }
             }
             Self::All(all) => {
-                let refusals = all.iter().filter_map(|one| one.check(identity, now).err());
-                refusals.max_by_key(|refusal| refusal.rank_in_all()).map_or(Ok(()), Err)
+                let rejections = all.iter().filter_map(|one| one.check(identity, now).err());
+                rejections.max_by_key(|rejection| rejection.rank_in_all()).map_or(Ok(()), Err)
             }
             Self::Any(any) => {
                 let refused = |one: &Self| one.check(identity, now).err();
                 if any.iter().any(|one| refused(one).is_none()) {
                     return Ok(());
                 }
-                let refusals = any.iter().filter_map(refused);
-                Err(refusals
-                    .min_by_key(|refusal| refusal.rank_in_any())
+                let rejections = any.iter().filter_map(refused);
+                Err(rejections
+                    .min_by_key(|rejection| rejection.rank_in_any())
                     .unwrap_or(Rejection::Forbidden))
             }
             Self::Not(other) => match other.check(identity, now) {

@@ -11,7 +11,7 @@ use tower_service::Service;
 use super::gate::check;
 use super::{Gate, GuardBody, GuardFuture};
 
-/// A guarded service; made by [`Guard`](super::Guard).
+/// A guarded service, created by a [`Guard`](super::Guard).
 pub struct GuardService<S, U> {
     inner: S,
     gate: Arc<Gate<U>>,
@@ -40,18 +40,18 @@ where
         if self.gate.exempts(request.method()) {
             return GuardFuture::inside(self.inner.call(request));
         }
-        match self.gate.login(request.extensions()) {
-            None => GuardFuture::answered(Gate::<U>::missing_layer(request.extensions())),
-            Some(login) => {
-                let check = Box::pin(check(Arc::clone(&self.gate), login));
+        match self.gate.auth_session(request.extensions()) {
+            None => GuardFuture::responded(Gate::<U>::missing_layer(request.extensions())),
+            Some(auth) => {
+                let check = Box::pin(check(Arc::clone(&self.gate), auth));
                 GuardFuture::checking(check, take_ready(&mut self.inner), request)
             }
         }
     }
 }
 
-/// The service that was polled ready, and a clone in its place: the clone may not be ready, so the
-/// original must be the one that is called.
+/// Returns the service that was polled ready, and leaves a clone in its place. The clone may not be
+/// ready, so the original must be called.
 fn take_ready<S: Clone>(service: &mut S) -> S {
     let clone = service.clone();
     std::mem::replace(service, clone)

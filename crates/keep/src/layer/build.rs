@@ -1,4 +1,5 @@
-//! From settings to a layer: whether they agree, and what is derived from them.
+//! Building a layer from its settings: checking whether they agree, and deriving the rest from
+//! them.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,6 +13,8 @@ use super::builder::Settings;
 use super::{Config, LoginLayer, LoginLayerBuilder};
 use crate::client::TrustedProxies;
 use crate::cookie::{TEXT_LIMIT, Template};
+use crate::error::BuildError;
+use crate::flash::{Flash, FlashKind};
 use crate::keys::{Binding, Keyring, Mode};
 use crate::loader::RequestLoader;
 use crate::page::origin_of;
@@ -19,14 +22,14 @@ use crate::rules::Policy;
 use crate::sessions::Sessions;
 use crate::target::LocalTarget;
 use crate::upkeep::Upkeep;
-use crate::{BuildError, Notice, NoticeKind};
 
 impl<S: UserStore + 'static> LoginLayerBuilder<S> {
-    /// Checks all settings, derives the keys, and makes the layer.
+    /// Checks all settings, derives the keys, and creates the layer.
     ///
     /// # Errors
     ///
-    /// The first setting that is wrong or disagrees with another; the message names the mend.
+    /// Returns an error for the first setting that is invalid or does not agree with another one.
+    /// The message says how to fix it.
     pub fn build(self) -> Result<LoginLayer<S::User>, BuildError> {
         let Self { store, erase, settings } = self;
         settings.check(erase.is_some())?;
@@ -45,19 +48,19 @@ impl<U: AuthUser> Settings<U> {
     fn check(&self, has_sessions: bool) -> Result<(), BuildError> {
         self.keys.check()?;
         match self.limit {
-            Some(_) if !has_sessions => Err(BuildError::LimitWithoutSessions),
+            Some(_) if !has_sessions => Err(BuildError::SessionLimitWithoutSessions),
             Some(SessionLimit { most: 0, .. }) => Err(BuildError::SessionLimit),
             _ => Ok(()),
         }
     }
 
     fn sessions(&self, store: Arc<dyn LoginStore<User = U>>) -> Result<Sessions<U>, BuildError> {
-        let notice = |text: &String| match text.len() {
-            ..=TEXT_LIMIT => Ok(Notice::new(NoticeKind::Replayed, "warning".into(), text.clone())),
-            length => Err(BuildError::NoticeTooLong { length }),
+        let flash = |text: &String| match text.len() {
+            ..=TEXT_LIMIT => Ok(Flash::new(FlashKind::Replayed, "warning".into(), text.clone())),
+            length => Err(BuildError::FlashTooLong { length }),
         };
-        let replay_notice = self.replay_message.as_ref().map(notice).transpose()?;
-        Ok(Sessions { store, limit: self.limit, replay_notice, upkeep: Upkeep::default() })
+        let replay_flash = self.replay_message.as_ref().map(flash).transpose()?;
+        Ok(Sessions { store, limit: self.limit, replay_flash, upkeep: Upkeep::default() })
     }
 
     fn config(
@@ -65,27 +68,27 @@ impl<U: AuthUser> Settings<U> {
         store: Arc<dyn UserStore<User = U>>,
         sessions: Option<Sessions<U>>,
     ) -> Result<Config<U>, BuildError> {
-        let [session, remember, visit] = self.cookies()?;
+        let [session, remember, flash] = self.cookies()?;
         let policy = self.policy()?;
-        let mut answers = self.answers;
-        answers.set_pages(self.login_page, self.confirm_page, &self.next_field)?;
-        answers.check_messages()?;
+        let mut responses = self.responses;
+        responses.set_pages(self.login_page, self.confirm_page, &self.next_field)?;
+        responses.check_messages()?;
         let home: LocalTarget = local(self.home)?;
         let logout: LocalTarget = local(self.logout_path)?;
         if self.next_field.is_empty() {
             return Err(BuildError::NextField);
         }
-        let mut never_next: Vec<String> = answers.local_paths().map(str::to_owned).collect();
+        let mut never_next: Vec<String> = responses.local_paths().map(str::to_owned).collect();
         never_next.push(logout.path().to_owned());
         for path in self.never_next {
             never_next.push(local(path)?.path().to_owned());
         }
         let binding = Binding {
-            mode: if sessions.is_some() { Mode::Tracked } else { Mode::Stateless },
+            mode: if sessions.is_some() { Mode::ServerSide } else { Mode::Stateless },
             area: &self.area,
             session: session.name(),
             remember: remember.name(),
-            visit: visit.name(),
+            flash: flash.name(),
         };
         Ok(Config {
             keyring: Keyring::derive(&self.keys, &binding),
@@ -95,7 +98,7 @@ impl<U: AuthUser> Settings<U> {
             policy,
             session,
             remember,
-            visit,
+            flash_cookie: flash,
             remember_duration: seconds(self.remember_duration, "remember duration")?,
             client_match: self.client_match,
             proxies: TrustedProxies(networks(self.proxies)?),
@@ -103,47 +106,49 @@ impl<U: AuthUser> Settings<U> {
             loaders: self.loaders,
             listeners: self.listeners,
             anonymous: self.anonymous,
-            answers,
+            responses,
             next_field: self.next_field,
-            next_in_session: self.next_in_session,
+            next_in_cookie: self.next_in_cookie,
             public_origin: self.public_origin.map(public_origin).transpose()?,
             home,
             never_next,
-            exempt_options: self.exempt_options,
+            exempts_options_method: self.exempts_options_method,
             all_are_pages: self.all_are_pages,
-            told_of_same_name: AtomicBool::new(false),
-            told_of_no_address: AtomicBool::new(false),
+            warned_of_same_name: AtomicBool::new(false),
+            warned_of_no_address: AtomicBool::new(false),
         })
     }
 
-    /// The three cookies: session, remember, visit.
+    /// Returns the three cookies: session, remember, flash.
     fn cookies(&self) -> Result<[Template; 3], BuildError> {
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        // The area `remember` would name its session cookie as the site's remember cookie.
+        // With the area `remember`, the session cookie would have the name of the site's remember
+        // cookie.
         let last = self.area.rsplit('-').next();
-        if !self.area.bytes().all(is_word) || matches!(last, Some("remember" | "visit")) {
+        if !self.area.bytes().all(is_word) || matches!(last, Some("remember" | "flash")) {
             return Err(BuildError::Area { area: self.area.clone() });
         }
         let session = self.session.resolve(&self.area, "")?;
         let remember = self.remember.resolve(&self.area, "remember")?;
-        let visit = self
+        let flash = self
             .session
             .clone()
-            .with_name(format!("{}-visit", session.name()))
-            .resolve(&self.area, "visit")?;
-        refuse_same_names(&[&session, &remember, &visit])?;
+            .with_name(format!("{}-flash", session.name()))
+            .resolve(&self.area, "flash")?;
+        refuse_same_names(&[&session, &remember, &flash])?;
         if !(self.session.is_secure() && self.remember.is_secure()) {
             tracing::warn!(
-                "login cookies without Secure travel over plain HTTP, where others can read them"
+                "login cookies are set without Secure, so browsers also send them over plain \
+                 HTTP, where others can read them"
             );
         }
-        Ok([session, remember, visit])
+        Ok([session, remember, flash])
     }
 
     fn policy(&self) -> Result<Policy, BuildError> {
         let idle = self.idle.map(|limit| seconds(limit, "idle limit")).transpose()?;
         let touch = seconds(self.touch, "touch interval")?;
-        // Half of it is left for a slow response to write its cookies.
+        // A slow response may write its cookies within half of the grace, which must not be zero.
         let grace = seconds(self.grace, "rotation grace")?.max(2);
         Ok(Policy {
             protection: self.protection,
@@ -171,7 +176,8 @@ fn local(path: String) -> Result<LocalTarget, BuildError> {
     path.parse().map_err(|_| BuildError::Path { path })
 }
 
-/// At least a second, and no more than half of what times in cookies reach.
+/// Converts a limit to seconds: at least one second, and at most half of the range of the times in
+/// cookies.
 fn seconds(limit: Duration, name: &'static str) -> Result<u32, BuildError> {
     match i32::try_from(limit.as_secs()) {
         Ok(seconds @ 1..) => Ok(seconds.unsigned_abs()),

@@ -7,31 +7,32 @@ use http::Response;
 use pin_project_lite::pin_project;
 use tower_keep_core::AuthUser;
 
-use crate::login::Login;
+use crate::login::AuthSession;
 
 pin_project! {
-    /// Waits for the inner service's response, then writes what became of the login into it.
+    /// Waits for the inner service's response, then writes the login's changes into its headers.
     #[must_use = "futures do nothing unless polled"]
     pub struct LoginFuture<F, U> {
         #[pin]
         inner: F,
-        login: Option<Login<U>>,
+        auth: Option<AuthSession<U>>,
     }
 
-    /// A request that is dropped, by a hang-up, a time-out or a panic, gets no response: its handle must
-    /// not log anybody in, and a login that it has begun is nobody's.
+    /// A request that is dropped (by a disconnect, a timeout or a panic) gets no response. Its
+    /// handle must not log in a user any more, and a session that it has begun ends, because no
+    /// browser has its cookies.
     impl<F, U> PinnedDrop for LoginFuture<F, U> {
         fn drop(this: Pin<&mut Self>) {
-            if let Some(login) = this.project().login.take() {
-                login.abandon();
+            if let Some(auth) = this.project().auth.take() {
+                auth.abandon();
             }
         }
     }
 }
 
 impl<F, U> LoginFuture<F, U> {
-    pub(super) fn new(inner: F, login: Option<Login<U>>) -> Self {
-        Self { inner, login }
+    pub(super) fn new(inner: F, auth: Option<AuthSession<U>>) -> Self {
+        Self { inner, auth }
     }
 }
 
@@ -45,10 +46,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let mut result = ready!(this.inner.poll(cx));
-        if let Some(login) = this.login.take() {
+        if let Some(auth) = this.auth.take() {
             match &mut result {
-                Ok(response) => login.write_to(response.headers_mut()),
-                Err(_) => login.abandon(),
+                Ok(response) => auth.write_to(response.headers_mut()),
+                Err(_) => auth.abandon(),
             }
         }
         Poll::Ready(result)

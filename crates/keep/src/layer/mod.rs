@@ -1,5 +1,5 @@
-//! The layer: it puts a [`Login`](crate::Login) into each request, and writes what became of it into
-//! the response.
+//! The layer: it puts an [`AuthSession`] into each request, and writes its
+//! changes into the response.
 
 mod build;
 mod builder;
@@ -14,73 +14,75 @@ use tower_keep_core::{AuthUser, UserStore};
 use tower_layer::Layer;
 
 use crate::guard::{Guard, Requirement};
-use crate::{Keys, Login};
+use crate::{AuthSession, Keys};
 
 pub use builder::LoginLayerBuilder;
 pub(crate) use config::Config;
 pub use future::LoginFuture;
 pub use service::LoginService;
 
-/// Knows who is logged in, for every service it is wrapped around.
+/// A [`Layer`] that knows who is logged in, for every service that it wraps.
 ///
-/// One value does it all: it is the layer, it makes the [guards](Guard), and a clone is the same
-/// layer again. See the [crate's docs](crate) for an example, and [`LoginLayerBuilder`] for the
-/// settings.
+/// The same value also creates the [guards](Guard). A clone is the same layer. See the [crate's
+/// docs](crate) for an example, and [`LoginLayerBuilder`] for the settings.
 ///
-/// Put it *outside* of everything that asks for the login, guards too. A request that never asks
-/// costs a few cheap clones; no cookie is verified, no user loaded, no header set.
+/// Put it *outside* of everything that asks for the login, guards included. A request that never
+/// asks costs a few cheap clones: no cookie is verified, no user is loaded, and no header is set.
 pub struct LoginLayer<U> {
     pub(crate) config: Arc<Config<U>>,
 }
 
 impl<U: AuthUser> LoginLayer<U> {
-    /// Starts a layer whose users are in this store and whose cookies are made with these keys.
+    /// Creates a builder for a layer whose users are in this store and whose cookies are made with
+    /// these keys.
     ///
-    /// The builder knows the store's type, since only some stores [keep
-    /// sessions](LoginLayerBuilder::with_sessions); the layer does not.
+    /// The builder knows the store's type, because only some stores [keep
+    /// sessions](LoginLayerBuilder::with_sessions). The layer does not know it.
     pub fn builder<S: UserStore<User = U> + 'static>(store: S, keys: Keys) -> LoginLayerBuilder<S> {
         LoginLayerBuilder::new(store, keys)
     }
 
-    /// Wraps a service; the same as [`Layer::layer`], without the trait in scope.
+    /// Wraps a service. This is [`Layer::layer`] without the trait in scope.
     pub fn layer<S>(&self, inner: S) -> LoginService<S, U> {
         LoginService::new(inner, Arc::clone(&self.config))
     }
 
-    /// Lets through who is logged in.
+    /// Returns a guard that requires a user to be logged in.
     pub fn require_login(&self) -> Guard<U> {
         self.guard(Requirement::LoggedIn)
     }
 
-    /// Lets through who has logged in here by proving who they are, not by the remember cookie or a
-    /// request loader, and from the same client since (as session protection is set).
+    /// Returns a guard that requires a fresh login: the user has logged in here by proving who they
+    /// are, and has used the same client since (as far as session protection is on). A login that
+    /// was restored by the remember cookie does not pass, and neither does a user whom a request
+    /// loader found.
     pub fn require_fresh(&self) -> Guard<U> {
         self.guard(Requirement::Fresh { within: None })
     }
 
-    /// Lets through who has proved who they are at most this long ago.
+    /// Returns a guard that requires that the user has proved who they are at most this long ago.
     pub fn require_fresh_within(&self, age: std::time::Duration) -> Guard<U> {
         self.guard(Requirement::Fresh { within: Some(age) })
     }
 
-    /// Lets through whoever is logged in and passes the test. Who is logged in and fails it gets
-    /// 403, never a redirect.
+    /// Returns a guard that requires a user who is logged in and passes the test. A user who is
+    /// logged in and fails the test gets 403, never a redirect.
     ///
     /// ```
     /// # use tower_keep::{Account, LoginLayer};
-    /// # fn example(auth: &LoginLayer<Account>) {
-    /// let admins = auth.require_user(|user| user.login() == "admin");
-    /// let guard = admins.and(auth.require_fresh());
+    /// # fn example(auth_layer: &LoginLayer<Account>) {
+    /// let admins = auth_layer.require_user(|user| user.login_name() == "admin");
+    /// let guard = admins.and(auth_layer.require_fresh());
     /// # let _ = guard; }
     /// ```
     pub fn require_user(&self, test: impl Fn(&U) -> bool + Send + Sync + 'static) -> Guard<U> {
         self.guard(Requirement::User(Arc::new(test)))
     }
 
-    /// The handle that this layer has put into a request: the right one also where layers of
-    /// several areas are around the same handler.
-    pub fn login(&self, extensions: &http::Extensions) -> Option<Login<U>> {
-        Login::find(extensions, &self.config)
+    /// Returns the `AuthSession` that this layer has put into a request. It is the right one even
+    /// if layers of several areas wrap the same handler.
+    pub fn auth_session(&self, extensions: &http::Extensions) -> Option<AuthSession<U>> {
+        AuthSession::find(extensions, &self.config)
     }
 
     fn guard(&self, requirement: Requirement<U>) -> Guard<U> {

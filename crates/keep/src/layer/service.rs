@@ -1,4 +1,5 @@
-//! The service: a handle into the request, and what became of it into the response.
+//! The service: it puts an `AuthSession` into the request, and returns the future that writes the
+//! changes into the response.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,9 +9,9 @@ use tower_keep_core::AuthUser;
 use tower_service::Service;
 
 use super::{Config, LoginFuture};
-use crate::login::{Login, Snapshot};
+use crate::login::{AuthSession, Snapshot};
 
-/// A service that knows who is logged in; made by [`LoginLayer`](crate::LoginLayer).
+/// A service that knows who is logged in. Created by [`LoginLayer`](crate::LoginLayer).
 pub struct LoginService<S, U> {
     inner: S,
     config: Arc<Config<U>>,
@@ -36,18 +37,18 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let outer = request.extensions().get::<Login<U>>();
+        let outer = request.extensions().get::<AuthSession<U>>();
         if let Some(outer) = outer {
-            if Login::find(request.extensions(), &self.config).is_some() {
-                // The same layer twice around one handler: the outer one does it all.
+            if AuthSession::find(request.extensions(), &self.config).is_some() {
+                // The same layer wraps this handler twice. The outer one does all the work.
                 return LoginFuture::new(self.inner.call(request), None);
             }
-            self.config.warn_of_same_name(outer.config());
+            self.config.report_same_cookie_name(outer.config());
         }
         let snapshot = Snapshot::of(&request, &self.config);
-        let login = Login::new(Arc::clone(&self.config), snapshot, outer.cloned());
-        request.extensions_mut().insert(login.clone());
-        LoginFuture::new(self.inner.call(request), Some(login))
+        let auth = AuthSession::new(Arc::clone(&self.config), snapshot, outer.cloned());
+        request.extensions_mut().insert(auth.clone());
+        LoginFuture::new(self.inner.call(request), Some(auth))
     }
 }
 

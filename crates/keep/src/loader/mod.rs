@@ -1,8 +1,8 @@
-//! Request loaders: users who come with a token, a key or a password in the request itself.
+//! Request loaders: they find a user by a token, a key or a password in the request itself.
 //!
-//! They are asked in the order they were added, after the cookies named nobody, and the first user
-//! that one finds counts. A user found so is logged in for this request only: no cookie is set,
-//! and they are never fresh.
+//! If the cookies identify no user, the loaders are asked, in the order in which they were added.
+//! The first user that a loader finds counts. This user is logged in for this request only: no
+//! cookie is set, and the login is never fresh.
 
 mod ready;
 
@@ -19,12 +19,14 @@ pub use ready::{ApiKey, Basic, Bearer};
 
 /// Finds the user of a request by what the request itself carries.
 ///
-/// [`Bearer`], [`Basic`] and [`ApiKey`] are ready ones. Write your own for anything else, such as a
-/// signed URL:
+/// [`Bearer`], [`Basic`] and [`ApiKey`] are ready to use. Write your own loader for anything else,
+/// such as a signed URL:
 ///
 /// ```
 /// use std::sync::Arc;
-/// use tower_keep::{Account, LoaderRequest, RequestLoader, StoreError, async_trait};
+/// use tower_keep::Account;
+/// use tower_keep::loader::{LoaderRequest, RequestLoader};
+/// use tower_keep::store::{StoreError, async_trait};
 ///
 /// struct InviteLink;
 ///
@@ -39,26 +41,28 @@ pub use ready::{ApiKey, Basic, Bearer};
 /// ```
 #[async_trait]
 pub trait RequestLoader<U>: Send + Sync {
-    /// The headers that [`load`](Self::load) reads. Only these are kept for it, and they join the
-    /// response's `Vary` when it was asked.
+    /// Returns the headers that [`load`](Self::load) reads. Only these are kept for it. If the
+    /// loader was asked, they are added to the response's `Vary`.
     fn headers(&self) -> &[HeaderName] {
         &[]
     }
 
-    /// What `WWW-Authenticate` says for this loader when a guard answers 401 (RFC 9110 §11.6.1).
+    /// Returns what `WWW-Authenticate` says for this loader when a guard responds with 401
+    /// (RFC 9110 §11.6.1).
     fn challenge(&self) -> Option<HeaderValue> {
         None
     }
 
-    /// The request's user; `None` if it carries nothing for this loader, or nothing valid. A user
-    /// who is not [active](tower_keep_core::AuthUser::is_active) counts as nobody, and no later
-    /// loader is asked.
+    /// Returns the request's user, or `None` if the request carries nothing for this loader, or
+    /// nothing valid. A user who is not [active](tower_keep_core::AuthUser::is_active) counts as no
+    /// user, and no later loader is asked.
     ///
     /// Dropping the future must leave everything as it was.
     ///
     /// # Errors
     ///
-    /// Faults alone: the request is then answered with 503, not taken for nobody's.
+    /// Returns an error only if the store fails. The response is then 503, and the request is not
+    /// treated as anonymous. An invalid token or password is not an error: it returns `Ok(None)`.
     async fn load(&self, request: &LoaderRequest) -> Result<Option<Arc<U>>, StoreError>;
 }
 
@@ -84,34 +88,34 @@ macro_rules! forward {
 
 forward!(Arc Box);
 
-/// What a request loader sees of a request.
+/// The parts of a request that a loader can read.
 #[derive(Clone, Debug)]
 pub struct LoaderRequest {
     pub(crate) method: Method,
-    /// None for the asterisk and authority forms of a request target.
+    /// `None` for the asterisk and authority forms of a request target.
     pub(crate) target: Option<PathAndQuery>,
-    /// Those that loaders have declared; none where there are no loaders.
+    /// The headers that loaders have declared; `None` if there are no loaders.
     pub(crate) headers: Option<Box<HeaderMap>>,
     pub(crate) client: Option<IpAddr>,
 }
 
 impl LoaderRequest {
-    /// The method.
+    /// Returns the method.
     pub fn method(&self) -> &Method {
         &self.method
     }
 
-    /// The path as the client asked for it, before any router stripped a prefix.
+    /// Returns the path as the client requested it, before any router stripped a prefix.
     pub fn path(&self) -> &str {
         self.target.as_ref().map_or("", PathAndQuery::path)
     }
 
-    /// A header that some loader has declared.
+    /// Returns a header that a loader has declared.
     pub fn header(&self, name: impl http::header::AsHeaderName) -> Option<&HeaderValue> {
         self.headers.as_ref()?.get(name)
     }
 
-    /// The first value of this name in the query, decoded once
+    /// Returns the first value of this name in the query, decoded once
     /// (`application/x-www-form-urlencoded`).
     pub fn query(&self, name: &str) -> Option<String> {
         let query = self.target.as_ref()?.query()?;
@@ -119,8 +123,8 @@ impl LoaderRequest {
         pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     }
 
-    /// The client's address, where it is known.
-    pub fn client(&self) -> Option<IpAddr> {
+    /// Returns the client's address, if it is known.
+    pub fn client_addr(&self) -> Option<IpAddr> {
         self.client
     }
 }

@@ -11,18 +11,20 @@ use tower_keep_core::StoreError;
 
 use super::{LoaderRequest, RequestLoader};
 
-/// `Authorization: Bearer TOKEN` (RFC 6750), looked up by a closure.
+/// A loader for `Authorization: Bearer TOKEN` (RFC 6750). A closure looks the token up.
 ///
-/// Store only a hash of each token, and look it up by that: then neither a leaked table nor the
-/// time of the look-up tells a token.
+/// Store only a hash of each token, and look the token up by its hash. Then neither a leaked table
+/// nor the time of the look-up reveals a token.
 ///
-/// Where a layer has a login page, guards redirect programs there too; a
-/// [refusal handler](crate::LoginLayerBuilder::with_refusal_handler) can tell them apart and answer
-/// [`unauthorized`](crate::Refusal::unauthorized).
+/// If a layer has a login page, guards redirect programs there too. A
+/// [rejection handler](crate::LoginLayerBuilder::with_rejection_handler) can tell programs from
+/// browsers and respond with [`unauthorized`](crate::guard::RejectionContext::unauthorized).
 ///
 /// ```
 /// use std::sync::Arc;
-/// use tower_keep::{Account, Bearer, StoreError};
+/// use tower_keep::Account;
+/// use tower_keep::loader::Bearer;
+/// use tower_keep::store::StoreError;
 ///
 /// let loader = Bearer::new(|token: String| async move {
 ///     // find the user whose token has this hash
@@ -36,16 +38,17 @@ pub struct Bearer<F> {
     load: F,
 }
 
-/// `Authorization: Basic …` (RFC 7617): a name and a password, checked by a closure.
+/// A loader for `Authorization: Basic …` (RFC 7617). A closure checks the name and the password.
 ///
-/// Every request checks the password, so hash it with something fast enough, or prefer tokens.
+/// The password is checked at every request, so hash it with an algorithm that is fast enough, or
+/// prefer tokens.
 #[derive(Clone)]
 pub struct Basic<F> {
     load: F,
     challenge: HeaderValue,
 }
 
-/// A header of the API's own, such as `X-API-Key`, looked up by a closure.
+/// A loader for a header of the API's own, such as `X-API-Key`. A closure looks the key up.
 #[derive(Clone)]
 pub struct ApiKey<F> {
     load: F,
@@ -55,20 +58,20 @@ pub struct ApiKey<F> {
 const AUTHORIZATION: &[HeaderName] = &[header::AUTHORIZATION];
 
 impl<F> Bearer<F> {
-    /// Looks tokens up with this closure.
+    /// Creates a loader that looks tokens up with this closure.
     pub fn new(load: F) -> Self {
         Self { load }
     }
 }
 
 impl<F> Basic<F> {
-    /// Checks names and passwords with this closure.
+    /// Creates a loader that checks names and passwords with this closure.
     pub fn new(load: F) -> Self {
         Self { load, challenge: HeaderValue::from_static(r#"Basic realm="", charset="UTF-8""#) }
     }
 
-    /// The realm that browsers show when they ask for the password: visible ASCII. Quotes and
-    /// backslashes in it are left out.
+    /// Sets the realm that browsers show when they ask for the password. It must be visible ASCII.
+    /// Quotes and backslashes in it are left out.
     #[must_use]
     pub fn with_realm(mut self, realm: &str) -> Self {
         let realm = realm.replace(['"', '\\'], "");
@@ -81,7 +84,7 @@ impl<F> Basic<F> {
 }
 
 impl<F> ApiKey<F> {
-    /// Looks the keys in this header up with the closure.
+    /// Creates a loader that looks the keys in this header up with the closure.
     pub fn new(header: HeaderName, load: F) -> Self {
         Self { load, header }
     }
@@ -152,7 +155,7 @@ where
     }
 }
 
-/// What follows the scheme in `Authorization`; schemes are compared without regard to case.
+/// Returns what follows the scheme in `Authorization`. Schemes are compared without regard to case.
 fn credentials<'a>(request: &'a LoaderRequest, scheme: &str) -> Option<&'a str> {
     let value = request.header(header::AUTHORIZATION)?.to_str().ok()?;
     let (given, credentials) = value.split_once(' ')?;

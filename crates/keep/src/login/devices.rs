@@ -1,33 +1,34 @@
-//! The user's sessions, listed and ended.
+//! Listing and ending a user's sessions.
 
 use std::sync::Arc;
 
 use tower_keep_core::{AuthUser, EndReason, SessionRecord, Timestamp, UserId};
 
-use super::handle::Login;
+use super::handle::AuthSession;
+use super::server_side;
 use super::state::{Current, Identity};
-use super::tracked;
 use crate::layer::Config;
-use crate::sessions::{SessionInfo, Sessions, handle_of};
-use crate::{Fault, LoginLayer};
+use crate::sessions::{SessionInfo, Sessions, public_id_of};
+use crate::{AuthError, LoginLayer};
 
-/// The most sessions that are listed, the last used first.
+/// The maximum number of sessions in a list. The most recently used ones come first.
 const MOST_LISTED: usize = 1_000;
 
-impl<U: AuthUser> Login<U> {
-    /// The sessions of the user who is logged in: this one first, then the last used; at most 1,000.
-    /// Empty if nobody is logged in.
+impl<U: AuthUser> AuthSession<U> {
+    /// Returns the sessions of the user who is logged in: this one first, then the others, the most
+    /// recently used first. Returns at most 1,000 sessions, and none if no user is logged in.
     ///
     /// # Errors
     ///
-    /// As [`user`](Self::user); and [`NoSessions`](crate::FaultKind::NoSessions) if the layer keeps
-    /// no session records.
-    pub async fn sessions(&self) -> Result<Vec<SessionInfo>, Fault> {
+    /// Returns an error in the cases of [`user`](Self::user), and
+    /// [`NoSessions`](crate::error::AuthErrorKind::NoSessions) if the layer keeps no server-side
+    /// sessions.
+    pub async fn sessions(&self) -> Result<Vec<SessionInfo>, AuthError> {
         let (config, sessions) = (self.config(), self.records()?);
         let Some((user, current)) = self.whose().await? else { return Ok(Vec::new()) };
         let mut infos = config.list(sessions, &user, current.as_deref()).await?;
         infos.sort_by_key(|info| !info.is_current());
-        // Others may have been used later, and more of them than are listed.
+        // The current session is not in the list if `MOST_LISTED` others were used more recently.
         if let Some(current) =
             current.filter(|_| infos.first().is_none_or(|info| !info.is_current()))
         {
@@ -37,57 +38,58 @@ impl<U: AuthUser> Login<U> {
         Ok(infos)
     }
 
-    /// Ends the session with this [handle](SessionInfo::handle), if it is one of the user who is
-    /// logged in; answers whether it was. If it is this request's own session, this logs out, as
-    /// [`log_out`](Self::log_out) does.
+    /// Ends the session with this [public id](SessionInfo::public_id), if it is a session of the
+    /// user who is logged in. Returns whether it was. If it is this request's own session, this
+    /// logs out, as [`log_out`](Self::log_out) does.
     ///
     /// # Errors
     ///
-    /// As [`sessions`](Self::sessions); nothing was ended, as far as is known.
-    pub async fn end_session(&self, handle: &str) -> Result<bool, Fault> {
+    /// Returns an error in the cases of [`sessions`](Self::sessions). Then nothing has ended, as
+    /// far as is known.
+    pub async fn end_session(&self, public_id: &str) -> Result<bool, AuthError> {
         let (config, sessions) = (self.config(), self.records()?);
         let Some((user, current)) = self.whose().await? else { return Ok(false) };
-        if current.is_some_and(|current| handle_of(&current) == handle) {
+        if current.is_some_and(|current| public_id_of(&current) == public_id) {
             return Ok(self.log_out().await?.is_some());
         }
-        config.end(sessions, &user, handle).await
+        config.end(sessions, &user, public_id).await
     }
 
-    /// Ends all sessions of the user who is logged in but this one: one write, however many there are.
-    /// Does nothing if nobody is logged in.
+    /// Ends all sessions of the user who is logged in, except this one. This is one write, however
+    /// many sessions there are. Does nothing if no user is logged in.
     ///
     /// # Errors
     ///
-    /// Returns an error in the cases of [`sessions`](Self::sessions). Then nothing has ended, as far as
-    /// is known.
-    pub async fn end_other_sessions(&self) -> Result<(), Fault> {
+    /// Returns an error in the cases of [`sessions`](Self::sessions). Then nothing has ended, as
+    /// far as is known.
+    pub async fn end_other_sessions(&self) -> Result<(), AuthError> {
         let (config, sessions) = (self.config(), self.records()?);
         let Some((user, current)) = self.whose().await? else { return Ok(()) };
         config.end_all(sessions, &user, current.as_deref()).await
     }
 
-    /// Ends all sessions of the user who is logged in, logs out, and returns who it was; `None` if
-    /// nobody was logged in.
+    /// Ends all sessions of the user who is logged in, logs out, and returns the user, or `None` if
+    /// no user was logged in.
     ///
     /// # Errors
     ///
-    /// Returns an error in the cases of [`sessions`](Self::sessions), and if the response's head is
-    /// written.
-    pub async fn end_all_sessions(&self) -> Result<Option<Arc<U>>, Fault> {
-        tracked::end_all(self, self.records()?).await
+    /// Returns an error in the cases of [`sessions`](Self::sessions), and if the response's head
+    /// has already been written.
+    pub async fn end_all_sessions(&self) -> Result<Option<Arc<U>>, AuthError> {
+        server_side::end_all(self, self.records()?).await
     }
 
-    fn records(&self) -> Result<&Sessions<U>, Fault> {
-        self.config().sessions.as_ref().ok_or(Fault::NO_SESSIONS)
+    fn records(&self) -> Result<&Sessions<U>, AuthError> {
+        self.config().sessions.as_ref().ok_or(AuthError::NO_SESSIONS)
     }
 
-    /// Who is logged in, and the record of this session.
-    async fn whose(&self) -> Result<Option<(UserId, Option<Arc<SessionRecord>>)>, Fault> {
+    /// Returns the id of the user who is logged in, and the record of this session.
+    async fn whose(&self) -> Result<Option<(UserId, Option<Arc<SessionRecord>>)>, AuthError> {
         let Some(user) = self.user().await? else { return Ok(None) };
         let state = self.state();
         let current = match (&state.identity, &state.current) {
-            (Identity::Session { .. }, Current::Tracked(tracked)) => {
-                Some(Arc::clone(&tracked.record))
+            (Identity::Session { .. }, Current::ServerSide(server_side)) => {
+                Some(Arc::clone(&server_side.record))
             }
             _ => None,
         };
@@ -95,57 +97,60 @@ impl<U: AuthUser> Login<U> {
     }
 }
 
-/// From outside of a request: for administrators, password resets, and tools.
+/// Methods for use outside of a request: for administrators, password resets, and tools.
 impl<U: AuthUser> LoginLayer<U> {
-    /// The sessions of this user, the last used first; at most 1,000.
+    /// Returns the sessions of this user, the most recently used first; at most 1,000.
     ///
     /// # Errors
     ///
-    /// The store failed, or there are [no session records](crate::FaultKind::NoSessions).
-    pub async fn sessions_of(&self, user: &UserId) -> Result<Vec<SessionInfo>, Fault> {
+    /// Returns an error if the store fails, or if the layer keeps [no server-side
+    /// sessions](crate::error::AuthErrorKind::NoSessions).
+    pub async fn sessions_of(&self, user: &UserId) -> Result<Vec<SessionInfo>, AuthError> {
         self.config.list(self.records()?, user, None).await
     }
 
-    /// Ends the session of this user with this [handle](SessionInfo::handle); answers whether there
-    /// was one.
+    /// Ends the session of this user with this [public id](SessionInfo::public_id). Returns whether
+    /// there was one.
     ///
     /// # Errors
     ///
-    /// As [`sessions_of`](Self::sessions_of).
-    pub async fn end_session_of(&self, user: &UserId, handle: &str) -> Result<bool, Fault> {
-        self.config.end(self.records()?, user, handle).await
+    /// Returns an error in the cases of [`sessions_of`](Self::sessions_of).
+    pub async fn end_session_of(&self, user: &UserId, public_id: &str) -> Result<bool, AuthError> {
+        self.config.end(self.records()?, user, public_id).await
     }
 
-    /// Ends all sessions of this user, on every device, from the next request on: one write, however
-    /// many there are.
+    /// Ends all sessions of this user, on every device, from the next request on. This is one
+    /// write, however many sessions there are.
     ///
     /// ```
-    /// # use tower_keep::{Account, Fault, LoginLayer, UserId};
-    /// async fn lock_out(auth: &LoginLayer<Account>, user: &UserId) -> Result<(), Fault> {
-    ///     auth.end_all_sessions_of(user).await
+    /// # use tower_keep::{Account, AuthError, LoginLayer, UserId};
+    /// async fn lock_out(auth_layer: &LoginLayer<Account>, user: &UserId) -> Result<(), AuthError> {
+    ///     auth_layer.end_all_sessions_of(user).await
     /// }
     /// ```
     ///
     /// # Errors
     ///
-    /// As [`sessions_of`](Self::sessions_of).
-    pub async fn end_all_sessions_of(&self, user: &UserId) -> Result<(), Fault> {
+    /// Returns an error in the cases of [`sessions_of`](Self::sessions_of).
+    pub async fn end_all_sessions_of(&self, user: &UserId) -> Result<(), AuthError> {
         self.config.end_all(self.records()?, user, None).await
     }
 
-    /// Writes when sessions were last used, all at once and behind the requests' backs, and purges
-    /// what has expired. Spawn it once; it never ends, and uses tokio's timer.
+    /// Returns a future that writes when sessions were last used, in batches and outside of the
+    /// requests, and purges expired records. Spawn it once. It never completes, and it uses tokio's
+    /// timer.
     ///
     /// ```
     /// # use tower_keep::{Account, LoginLayer};
-    /// # fn example(auth: &LoginLayer<Account>) {
-    /// tokio::spawn(auth.upkeep());
+    /// # fn example(auth_layer: &LoginLayer<Account>) {
+    /// tokio::spawn(auth_layer.upkeep());
     /// # }
     /// ```
     ///
-    /// At most one note per session and touch interval; at most 65,536 wait, beyond which requests
-    /// write their own. While the store fails, the notes wait. Without this future requests write
-    /// their own too, which is correct, but slower. Without session records there is nothing to do.
+    /// Each use of a session leaves a note, at most one per session and touch interval. At most
+    /// 65,536 notes wait to be written; beyond that, requests write their own notes. While the
+    /// store fails, the notes wait. Without this future, requests write their own notes too, which
+    /// is correct, but slower. Without server-side sessions this future has nothing to do.
     pub fn upkeep(&self) -> impl Future<Output = ()> + Send + use<U> {
         let config = Arc::clone(&self.config);
         async move {
@@ -156,44 +161,45 @@ impl<U: AuthUser> LoginLayer<U> {
         }
     }
 
-    /// Writes the notes of use that wait: when the server shuts down, after the last request. End the
-    /// [upkeep](Self::upkeep) before; what it was writing then waits again.
+    /// Writes the notes of use that wait. Call this when the server shuts down, after the last
+    /// request. Abort the [upkeep](Self::upkeep) first: the notes that it was writing then wait
+    /// again.
     ///
     /// ```
-    /// # use tower_keep::{Account, Fault, LoginLayer};
+    /// # use tower_keep::{Account, AuthError, LoginLayer};
     /// # async fn serve() {}
-    /// async fn run(auth: LoginLayer<Account>) -> Result<(), Fault> {
-    ///     let upkeep = tokio::spawn(auth.upkeep());
+    /// async fn run(auth_layer: LoginLayer<Account>) -> Result<(), AuthError> {
+    ///     let upkeep = tokio::spawn(auth_layer.upkeep());
     ///     serve().await;
     ///     upkeep.abort();
     ///     let _ = upkeep.await; // it was aborted
-    ///     auth.flush().await
+    ///     auth_layer.flush().await
     /// }
     /// ```
     ///
     /// # Errors
     ///
-    /// The store failed; the notes wait on.
-    pub async fn flush(&self) -> Result<(), Fault> {
+    /// Returns an error if the store fails. Then the notes continue to wait.
+    pub async fn flush(&self) -> Result<(), AuthError> {
         match &self.config.sessions {
             Some(sessions) => Ok(sessions.upkeep.flush(&*sessions.store).await?),
             None => Ok(()),
         }
     }
 
-    /// Removes at most so many records that have expired, and answers how many it were. The
-    /// [upkeep](Self::upkeep) does this by itself; it is here for tools without that.
+    /// Removes at most `most` expired records, and returns how many were removed. The
+    /// [upkeep](Self::upkeep) does this by itself; this method is for tools that run without it.
     ///
     /// # Errors
     ///
-    /// As [`sessions_of`](Self::sessions_of).
-    pub async fn purge(&self, most: usize) -> Result<usize, Fault> {
+    /// Returns an error in the cases of [`sessions_of`](Self::sessions_of).
+    pub async fn purge(&self, most: usize) -> Result<usize, AuthError> {
         let sessions = self.records()?;
         Ok(sessions.upkeep.purge(&*sessions.store, self.config.now(), most).await?)
     }
 
-    fn records(&self) -> Result<&Sessions<U>, Fault> {
-        self.config.sessions.as_ref().ok_or(Fault::NO_SESSIONS)
+    fn records(&self) -> Result<&Sessions<U>, AuthError> {
+        self.config.sessions.as_ref().ok_or(AuthError::NO_SESSIONS)
     }
 }
 
@@ -203,7 +209,7 @@ impl<U: AuthUser> Config<U> {
         sessions: &Sessions<U>,
         user: &UserId,
         current: Option<&SessionRecord>,
-    ) -> Result<Vec<SessionInfo>, Fault> {
+    ) -> Result<Vec<SessionInfo>, AuthError> {
         let now = Timestamp::from_secs(self.now());
         let records = sessions.store.list(user, now, MOST_LISTED).await?;
         let is_current =
@@ -219,14 +225,14 @@ impl<U: AuthUser> Config<U> {
         &self,
         sessions: &Sessions<U>,
         user: &UserId,
-        handle: &str,
-    ) -> Result<bool, Fault> {
+        public_id: &str,
+    ) -> Result<bool, AuthError> {
         let now = Timestamp::from_secs(self.now());
         let records = sessions.store.list(user, now, MOST_LISTED).await?;
-        let Some(record) = records.iter().find(|record| handle_of(record) == handle) else {
+        let Some(record) = records.iter().find(|record| public_id_of(record) == public_id) else {
             return Ok(false);
         };
-        let end = self.ending(EndReason::Ended);
+        let end = self.ending(EndReason::Revoked);
         Ok(sessions.store.revoke(&[record.key], &end).await? > 0)
     }
 
@@ -235,8 +241,8 @@ impl<U: AuthUser> Config<U> {
         sessions: &Sessions<U>,
         user: &UserId,
         but: Option<&SessionRecord>,
-    ) -> Result<(), Fault> {
-        let end = self.ending(EndReason::Ended);
+    ) -> Result<(), AuthError> {
+        let end = self.ending(EndReason::Revoked);
         Ok(sessions.store.revoke_all(user, but.map(|record| &record.key), &end).await?)
     }
 }

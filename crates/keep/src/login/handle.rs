@@ -1,4 +1,4 @@
-//! The handle that handlers use.
+//! The handle that handlers use: `AuthSession`.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,73 +10,75 @@ use tokio::sync::Notify;
 use tower_keep_core::{AuthUser, EndReason, SessionKey};
 
 use super::resolve::Purpose;
-use super::snapshot::{Genuine, Presented, Snapshot};
+use super::snapshot::{Genuine, Snapshot, VerifiedCookies};
 use super::state::{Change, Identity, Progress, Resolved, State};
-use super::{stateless, tracked};
-use crate::cookie::Visit;
+use super::{server_side, stateless};
+use crate::AuthError;
+use crate::cookie::FlashCookie;
+use crate::event::Event;
 use crate::layer::Config;
-use crate::{Event, Fault};
 
-/// Who is logged in, in one request; and the way to log in and out.
+/// A handle to the login of one request: it returns who is logged in, and logs in and out.
 ///
-/// The [layer](crate::LoginLayer) puts it into the request's extensions; with the feature `axum`
-/// it is an extractor. Nothing is looked up until somebody asks, and then once per request, however
-/// many ask and however concurrently. A clone is the same handle.
+/// The [layer](crate::LoginLayer) puts an `AuthSession` into the request's extensions; with the
+/// feature `axum` it is an extractor. The user is looked up when the first caller asks, and only
+/// once per request, even if several callers ask at the same time. A clone is the same handle.
 ///
-/// A handler that logs somebody in has logged them in once the call has returned `Ok`, whatever
-/// status it then answers with; the cookies go out with any response. They can't go out later: to
-/// change the login after the head of the response is written is an error. To ask who it is still
-/// works then, in a streamed body or a task of its own. Because it may still be asked, a handle that
-/// is alive when the head is written makes the response `no-store`: no cache may give one user's
-/// stream to another. Drop it before if the response is for everybody.
+/// Once [`log_in`](Self::log_in) has returned `Ok`, the user is logged in, whatever the status of
+/// the response is: the cookies are sent with any response. They can't be sent later, so changing
+/// the login after the response's head is written is an error. Asking who is logged in still works
+/// then, for example in a streamed body or in a spawned task. Because of such late calls, an
+/// `AuthSession` that is alive when the head is written makes the response `no-store`: no cache may
+/// give one user's stream to another user. If the response is the same for all users, drop the
+/// `AuthSession` before the head is written.
 ///
 /// ```
-/// use tower_keep::{Account, LogInError};
+/// use tower_keep::{Account, LoginError};
 ///
-/// type Login = tower_keep::Login<Account>;
+/// type AuthSession = tower_keep::AuthSession<Account>;
 ///
-/// async fn sign_in(login: Login, account: Account) -> Result<String, LogInError> {
-///     login.log_in(account).remember(true).await?;
-///     Ok(login.next_or_home().to_string()) // redirect there, with 303
+/// async fn sign_in(auth: AuthSession, account: Account) -> Result<String, LoginError> {
+///     auth.log_in(account).remember(true).await?;
+///     Ok(auth.next_or_home().to_string()) // redirect there, with 303
 /// }
 ///
-/// async fn greet(login: Login) -> Result<String, tower_keep::Fault> {
-///     Ok(match login.user().await? {
-///         Some(user) => format!("Hello, {}", user.login()),
+/// async fn greet(auth: AuthSession) -> Result<String, tower_keep::AuthError> {
+///     Ok(match auth.user().await? {
+///         Some(user) => format!("Hello, {}", user.login_name()),
 ///         None => "Hello, stranger".into(),
 ///     })
 /// }
 /// ```
-pub struct Login<U>(pub(super) Arc<Inner<U>>);
+pub struct AuthSession<U>(pub(super) Arc<Inner<U>>);
 
 pub(super) struct Inner<U> {
     pub(super) config: Arc<Config<U>>,
     pub(super) snapshot: Snapshot,
-    /// The handle of another area's layer, further out.
-    outer: Option<Login<U>>,
-    presented: OnceLock<Presented>,
-    pub(super) visit: OnceLock<Box<Visit>>,
+    /// The handle of another area's layer, which wraps this handle's layer.
+    outer: Option<AuthSession<U>>,
+    presented: OnceLock<VerifiedCookies>,
+    pub(super) flash: OnceLock<Box<FlashCookie>>,
     state: Mutex<State<U>>,
-    /// Wakes those who wait while another asks who this is.
+    /// Wakes the callers that wait while another caller resolves the login.
     known: Notify,
-    /// Whoever changes the login has it; made when that first happens.
+    /// Locked while the login is changed. Created at the first change.
     changing: OnceLock<Box<tokio::sync::Mutex<()>>>,
-    /// The response depends on the cookies.
-    looked: AtomicBool,
+    /// Whether the response depends on the cookies.
+    cookie_dependent: AtomicBool,
 }
 
-impl<U> Login<U> {
+impl<U> AuthSession<U> {
     pub(crate) fn new(config: Arc<Config<U>>, snapshot: Snapshot, outer: Option<Self>) -> Self {
         Self(Arc::new(Inner {
             config,
             snapshot,
             outer,
             presented: OnceLock::new(),
-            visit: OnceLock::new(),
+            flash: OnceLock::new(),
             state: Mutex::new(State::new()),
             known: Notify::new(),
             changing: OnceLock::new(),
-            looked: AtomicBool::new(false),
+            cookie_dependent: AtomicBool::new(false),
         }))
     }
 
@@ -88,35 +90,38 @@ impl<U> Login<U> {
         Arc::ptr_eq(&self.0.config, config)
     }
 
-    /// Never held across an await. What a panic leaves behind is whole: states are replaced, not
-    /// built up.
+    /// Locks the state. The lock is never held across an await. A poisoned lock can be used,
+    /// because a panic leaves no half-made state: states are replaced as a whole.
     pub(super) fn state(&self) -> MutexGuard<'_, State<U>> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn look(&self) {
-        self.0.looked.store(true, Ordering::Relaxed);
+    pub(super) fn mark_cookie_dependent(&self) {
+        self.0.cookie_dependent.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn was_looked_at(&self) -> bool {
-        self.0.looked.load(Ordering::Relaxed)
+    pub(super) fn is_cookie_dependent(&self) -> bool {
+        self.0.cookie_dependent.load(Ordering::Relaxed)
     }
 
-    /// Whether somebody besides the layer still has this handle when the head is written.
+    /// Whether the application still holds a clone of this handle when the head is written.
     pub(super) fn is_kept(&self) -> bool {
         Arc::strong_count(&self.0) > 1
     }
 
-    /// Whether a genuine login cookie was found in the request, as far as anybody has looked.
+    /// Whether the request has a login cookie whose signature is valid; `false` if the cookies were
+    /// not verified yet.
     pub(super) fn holds_login(&self) -> bool {
-        self.0.presented.get().is_some_and(Presented::holds_login)
+        self.0.presented.get().is_some_and(VerifiedCookies::holds_login)
     }
 
-    pub(super) fn presented(&self) -> &Presented {
-        self.0.presented.get_or_init(|| Presented::open(&self.0.snapshot.cookies, &self.0.config))
+    pub(super) fn presented(&self) -> &VerifiedCookies {
+        self.0
+            .presented
+            .get_or_init(|| VerifiedCookies::open(&self.0.snapshot.cookies, &self.0.config))
     }
 
-    /// Wakes those who wait for what was just noted in the state.
+    /// Wakes the callers that wait for what was just written to the state.
     fn wake(&self, mut state: MutexGuard<'_, State<U>>) {
         let is_awaited = std::mem::take(&mut state.is_awaited);
         drop(state);
@@ -125,13 +130,15 @@ impl<U> Login<U> {
         }
     }
 
-    /// One change of the login at a time: those that write to a store take several steps.
-    pub(super) async fn change(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Fault> {
+    /// Waits until no other change of the login is running. Changes that write to a store take
+    /// several steps, so they take turns.
+    pub(super) async fn change(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, AuthError> {
         let changing = self.0.changing.get_or_init(Box::default).lock().await;
-        if self.state().sealed { Err(Fault::TOO_LATE) } else { Ok(changing) }
+        if self.state().sealed { Err(AuthError::TOO_LATE) } else { Ok(changing) }
     }
 
-    /// There is no response: no cookie can be set any more, and a login in this request is nobody's.
+    /// Seals the handle of a request that gets no response: no cookie can be set any more. If the
+    /// request has begun a login, ends its session, because no browser has its cookies.
     pub(crate) fn abandon(&self) {
         let begun = {
             let mut state = self.state();
@@ -144,8 +151,8 @@ impl<U> Login<U> {
     }
 }
 
-impl<U> Login<U> {
-    /// Ends a session whose cookies have reached nobody, behind the caller's back.
+impl<U> AuthSession<U> {
+    /// Ends a session whose cookies have not reached a browser. This happens in the background.
     pub(super) fn abandon_session(&self, key: SessionKey) {
         let config = self.config();
         if let Some(sessions) = &config.sessions {
@@ -155,50 +162,52 @@ impl<U> Login<U> {
     }
 }
 
-impl<U: AuthUser> Login<U> {
-    /// The handle of this layer: the innermost one, or one that another area's layer has covered.
+impl<U: AuthUser> AuthSession<U> {
+    /// Returns the handle of this layer: the innermost one, or one that the handle of another
+    /// area's layer has replaced in the extensions.
     pub(crate) fn find(extensions: &Extensions, config: &Arc<Config<U>>) -> Option<Self> {
-        let mut login = extensions.get::<Self>();
-        while let Some(candidate) = login {
+        let mut auth = extensions.get::<Self>();
+        while let Some(candidate) = auth {
             if candidate.belongs_to(config) {
                 return Some(candidate.clone());
             }
-            login = candidate.0.outer.as_ref();
+            auth = candidate.0.outer.as_ref();
         }
         None
     }
 
-    /// The user who is logged in; `None` if nobody is.
+    /// Returns the user who is logged in, or `None` if no user is logged in.
     ///
     /// # Errors
     ///
-    /// A store or a request loader failed. It is then not known who this is: answer with an error,
-    /// never as to an anonymous user.
-    pub async fn user(&self) -> Result<Option<Arc<U>>, Fault> {
+    /// Returns an error if the store or a request loader fails. It is then unknown who is logged
+    /// in: respond with an error, never as for an anonymous user.
+    pub async fn user(&self) -> Result<Option<Arc<U>>, AuthError> {
         self.ensure_resolved().await?;
         Ok(self.state().identity.user().cloned())
     }
 
-    /// The user who is logged in, or the application's own anonymous user.
+    /// Returns the user who is logged in, or the application's own anonymous user.
     ///
-    /// `None` only if nobody is logged in and the layer was built without
+    /// Returns `None` only if no user is logged in and the layer was built without
     /// [`with_anonymous_user`](crate::LoginLayerBuilder::with_anonymous_user).
     ///
     /// # Errors
     ///
-    /// As [`user`](Self::user).
-    pub async fn user_or_anonymous(&self) -> Result<Option<Arc<U>>, Fault> {
+    /// Returns an error in the cases of [`user`](Self::user).
+    pub async fn user_or_anonymous(&self) -> Result<Option<Arc<U>>, AuthError> {
         let user = self.user().await?;
         Ok(user.or_else(|| self.0.config.anonymous.as_ref().map(|anonymous| anonymous())))
     }
 
-    /// The user of a login that was forced although the user is [not
-    /// active](AuthUser::is_active). To [`user`](Self::user) and to guards this is nobody.
+    /// Returns the user of a login that was forced although the user is [not
+    /// active](AuthUser::is_active). [`user`](Self::user) returns `None` for such a login, and
+    /// guards treat it as no login.
     ///
     /// # Errors
     ///
-    /// As [`user`](Self::user).
-    pub async fn inactive_user(&self) -> Result<Option<Arc<U>>, Fault> {
+    /// Returns an error in the cases of [`user`](Self::user).
+    pub async fn inactive_user(&self) -> Result<Option<Arc<U>>, AuthError> {
         self.ensure_resolved().await?;
         Ok(match &self.state().identity {
             Identity::Session { user, active: false, .. } => Some(Arc::clone(user)),
@@ -206,37 +215,41 @@ impl<U: AuthUser> Login<U> {
         })
     }
 
-    /// Whether the user has logged in here by proving who they are: not brought back by the
-    /// remember cookie, not found by a request loader, and from the same client since (as session
-    /// protection is set). It is true also of a forced login of an inactive user, who is nobody to
-    /// [`user`](Self::user): ask for both, or use a guard.
+    /// Checks whether the login is fresh: the user has logged in here by proving who they are, and
+    /// has used the same client since (as far as session protection is on). A login that was
+    /// restored by the remember cookie is not fresh. If a request loader found the user, the login
+    /// is not fresh either.
+    ///
+    /// This is also `true` for a forced login of an inactive user, for whom [`user`](Self::user)
+    /// returns `None`: check both, or use a guard.
     ///
     /// # Errors
     ///
-    /// As [`user`](Self::user).
-    pub async fn is_fresh(&self) -> Result<bool, Fault> {
+    /// Returns an error in the cases of [`user`](Self::user).
+    pub async fn is_fresh(&self) -> Result<bool, AuthError> {
         Ok(self.fresh_since().await?.is_some())
     }
 
-    /// Whether the user has proved who they are at most this long ago.
+    /// Checks whether the user has proved who they are at most this long ago.
     ///
     /// # Errors
     ///
-    /// As [`user`](Self::user).
-    pub async fn is_fresh_within(&self, age: Duration) -> Result<bool, Fault> {
+    /// Returns an error in the cases of [`user`](Self::user).
+    pub async fn is_fresh_within(&self, age: Duration) -> Result<bool, AuthError> {
         let now = self.0.config.now();
         Ok(self.fresh_since().await?.is_some_and(|since| is_recent(since, now, age)))
     }
 
-    async fn fresh_since(&self) -> Result<Option<u32>, Fault> {
+    async fn fresh_since(&self) -> Result<Option<u32>, AuthError> {
         self.ensure_resolved().await?;
         Ok(self.state().identity.fresh_since())
     }
 
-    /// Whether this browser holds a genuine remember cookie that is in time, or gets one with this
-    /// response. Looks nobody up: whether its user still exists turns out when it is needed.
+    /// Checks whether the request sent a remember cookie that has a valid signature and has not
+    /// expired, or whether the browser gets one with this response. This does not look up the
+    /// cookie's user, who may no longer exist.
     pub fn is_remembered(&self) -> bool {
-        self.look();
+        self.mark_cookie_dependent();
         match self.state().remember {
             Change::Set(_) => true,
             Change::Clear => false,
@@ -247,21 +260,22 @@ impl<U: AuthUser> Login<U> {
         }
     }
 
-    /// The client's address, where it is known: behind trusted proxies the one that they tell.
-    pub fn client(&self) -> Option<std::net::IpAddr> {
+    /// Returns the client's address if it is known. Behind trusted proxies it is the address that
+    /// they report.
+    pub fn client_addr(&self) -> Option<std::net::IpAddr> {
         self.0.snapshot.request.client
     }
 
-    /// Resolves who this is, once per request.
+    /// Resolves who is logged in, once per request.
     ///
-    /// Whoever asks first does it, and the others wait for the answer; if the first is dropped in
-    /// the middle, another takes over.
-    pub(crate) async fn ensure_resolved(&self) -> Result<(), Fault> {
+    /// The first caller does it, and the others wait for the result. If the first caller is dropped
+    /// before it has finished, another one takes over.
+    pub(crate) async fn ensure_resolved(&self) -> Result<(), AuthError> {
         self.ensure_resolved_for(Purpose::Stay).await
     }
 
-    pub(super) async fn ensure_resolved_for(&self, purpose: Purpose) -> Result<(), Fault> {
-        self.look();
+    pub(super) async fn ensure_resolved_for(&self, purpose: Purpose) -> Result<(), AuthError> {
+        self.mark_cookie_dependent();
         loop {
             let other = match &mut *self.state() {
                 State { decided: true, .. } => return Ok(()),
@@ -278,21 +292,22 @@ impl<U: AuthUser> Login<U> {
             match other {
                 Some(other) => other.await,
                 None => {
-                    let turn = Turn { login: self, is_over: false };
+                    let turn = Turn { auth: self, is_over: false };
                     let (config, snapshot) = (&*self.0.config, &self.0.snapshot);
                     config.raise(Event::Accessed);
-                    // One level of futures: this is every request's way.
+                    // Only one level of futures, because every request that asks takes this path.
                     let resolved = match (&self.presented().genuine, &config.sessions) {
                         (Genuine::Stateless { session, remember }, _) => {
                             let cookies = (session.as_ref(), remember.as_ref());
                             stateless::resolve(config, snapshot, cookies.0, cookies.1).await
                         }
-                        (Genuine::Tracked { session, remember }, Some(sessions)) => {
-                            let walk = tracked::Walk { config, sessions, snapshot };
+                        (Genuine::ServerSide { session, remember }, Some(sessions)) => {
+                            let walk = server_side::Walk { config, sessions, snapshot };
                             walk.resolve(session.as_ref(), remember.as_ref(), purpose).await
                         }
-                        // Cookies with records are opened only where there are records.
-                        (Genuine::Tracked { .. }, None) => Err(Fault::NO_SESSIONS),
+                        // Cookies of server-side sessions are opened only by a layer that keeps
+                        // such sessions.
+                        (Genuine::ServerSide { .. }, None) => Err(AuthError::NO_SESSIONS),
                     };
                     return turn.finish(resolved);
                 }
@@ -300,26 +315,27 @@ impl<U: AuthUser> Login<U> {
         }
     }
 
-    /// Calls the closure with who this is.
+    /// Calls the closure with the identity, as far as it is known.
     pub(crate) fn with_identity<T>(&self, see: impl FnOnce(&Identity<U>) -> T) -> T {
         see(&self.state().identity)
     }
 }
 
-/// The turn of whoever asks first. Dropped in the middle, it passes to another asker.
+/// The turn of the caller that resolves the login. If it is dropped unfinished, another caller
+/// takes the turn.
 struct Turn<'a, U> {
-    login: &'a Login<U>,
+    auth: &'a AuthSession<U>,
     is_over: bool,
 }
 
 impl<U: AuthUser> Turn<'_, U> {
-    fn finish(mut self, resolved: Result<Resolved<U>, Fault>) -> Result<(), Fault> {
+    fn finish(mut self, resolved: Result<Resolved<U>, AuthError>) -> Result<(), AuthError> {
         self.is_over = true;
-        let mut state = self.login.state();
-        // A login or logout that was quicker has the last word.
+        let mut state = self.auth.state();
+        // A login or logout that finished earlier takes precedence.
         let known = resolved.map(|resolved| state.settle(resolved));
         state.progress = Progress::Known(known.clone());
-        self.login.wake(state);
+        self.auth.wake(state);
         known
     }
 }
@@ -327,27 +343,27 @@ impl<U: AuthUser> Turn<'_, U> {
 impl<U> Drop for Turn<'_, U> {
     fn drop(&mut self) {
         if !self.is_over {
-            let mut state = self.login.state();
+            let mut state = self.auth.state();
             state.progress = Progress::Unasked;
-            self.login.wake(state);
+            self.auth.wake(state);
         }
     }
 }
 
-/// Whether something happened at most this long ago; what lies in the future was just now.
+/// Whether something happened at most this long ago. A time in the future counts as now.
 pub(crate) fn is_recent(since: u32, now: u32, age: Duration) -> bool {
     u64::from(now.saturating_sub(since)) <= age.as_secs()
 }
 
-impl<U> Clone for Login<U> {
+impl<U> Clone for AuthSession<U> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
 /// Shows nothing of the login.
-impl<U> fmt::Debug for Login<U> {
+impl<U> fmt::Debug for AuthSession<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Login").finish_non_exhaustive()
+        f.debug_struct("AuthSession").finish_non_exhaustive()
     }
 }

@@ -1,16 +1,16 @@
-//! Making cookies out: for this client, under the current key.
+//! Issuing cookies for this client, under the current key.
 
 use http::HeaderValue;
 
 use super::snapshot::Snapshot;
 use super::state::Change;
-use crate::LogInError;
+use crate::LoginError;
 use crate::client;
 use crate::cookie::{Contents, LARGEST_COOKIE, Sealer, Template};
 use crate::keys::KeySlot;
 use crate::layer::Config;
 
-/// The digest of the client that sends this request.
+/// Returns the digest of the client that sent this request.
 #[inline]
 pub(super) fn client_digest<U>(config: &Config<U>, snapshot: &Snapshot, slot: KeySlot) -> u64 {
     let Snapshot { user_agent, request, .. } = snapshot;
@@ -22,7 +22,7 @@ pub(super) fn client_digest<U>(config: &Config<U>, snapshot: &Snapshot, slot: Ke
     })
 }
 
-/// The `Set-Cookie` of a session.
+/// Returns the `Set-Cookie` value of a session cookie.
 pub(super) fn session_cookie<U>(
     config: &Config<U>,
     contents: &impl Contents,
@@ -33,7 +33,7 @@ pub(super) fn session_cookie<U>(
     Change::set_if(config.session.set(&config.keyring.session.seal(contents), max_age))
 }
 
-/// The `Set-Cookie` of a remember cookie.
+/// Returns the `Set-Cookie` value of a remember cookie.
 pub(super) fn remember_cookie<U>(
     config: &Config<U>,
     contents: &impl Contents,
@@ -44,11 +44,11 @@ pub(super) fn remember_cookie<U>(
     Change::set_if(config.remember.set(&config.keyring.remember.seal(contents), max_age))
 }
 
-/// Refuses a cookie that browsers would drop without a word.
-pub(super) fn check_size<T: Contents>(template: &Template, contents: &T) -> Result<(), LogInError> {
+/// Rejects a cookie that browsers would silently drop because it is too large.
+pub(super) fn check_size<T: Contents>(template: &Template, contents: &T) -> Result<(), LoginError> {
     let size = template.name().len() + Sealer::sealed_len(contents);
     if size > LARGEST_COOKIE {
-        return Err(LogInError::CookieTooLarge { size, limit: LARGEST_COOKIE });
+        return Err(LoginError::CookieTooLarge { size, limit: LARGEST_COOKIE });
     }
     Ok(())
 }

@@ -1,32 +1,33 @@
-//! One request's login: what was seen of the request, who it is, and what the handler changes.
+//! The login of one request: what is kept of the request, who is logged in, and what the handler
+//! changes.
 //!
 //! | look for | in |
 //! | --- | --- |
 //! | the handle that handlers use | `handle` |
 //! | what is kept of a request | `snapshot` |
-//! | the walk from cookies to a user | `stateless`, `tracked`; its decisions are in `crate::rules` |
-//! | what both walks have in common | `resolve` |
-//! | logging in, out, confirming | `change` |
-//! | how that is done with cookies alone, and with records | `stateless`, `tracked::change` |
-//! | the user's sessions, listed and ended | `devices` |
-//! | making a cookie out | `issue` |
-//! | `next` and notices | `visit` |
+//! | resolving cookies to a user | `stateless`, `server_side`; the decisions are in `crate::rules` |
+//! | what both have in common | `resolve` |
+//! | logging in, logging out, confirming | `change` |
+//! | how that is done with cookies alone, and with server-side sessions | `stateless`, `server_side::change` |
+//! | listing and ending a user's sessions | `devices` |
+//! | issuing a cookie | `issue` |
+//! | `next` and flash messages | `flash` |
 //! | the response's headers | `write` |
 
 mod change;
 mod devices;
+mod flash;
 mod handle;
 mod issue;
 mod resolve;
+mod server_side;
 mod snapshot;
 mod state;
 mod stateless;
-mod tracked;
-mod visit;
 mod write;
 
-pub use change::LogIn;
-pub use handle::Login;
+pub use change::LoginBuilder;
+pub use handle::AuthSession;
 pub(crate) use handle::is_recent;
 pub(crate) use snapshot::{Snapshot, original_uri};
 pub(crate) use state::Identity;

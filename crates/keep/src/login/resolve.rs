@@ -1,27 +1,28 @@
-//! From cookies to a user: what both kinds of login have in common.
+//! Resolving cookies to a user: what both kinds of login have in common.
 
 use std::sync::Arc;
 
 use tower_keep_core::{AuthUser, UserId};
 
 use super::snapshot::Snapshot;
+use crate::AuthError;
+use crate::event::Event;
 use crate::keys::KeySlot;
 use crate::layer::Config;
 use crate::loader::RequestLoader;
 use crate::rules::Facts;
-use crate::{Event, Fault};
 
-/// What somebody asks for who a user is.
+/// Why the login is resolved.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Purpose {
-    /// Anything but logging out.
+    /// For anything except logging out.
     Stay,
-    /// Logging out: nothing is made out anew.
+    /// For logging out: nothing is reissued.
     Leave,
 }
 
-/// What the rules need to know of a user, given the stamps of the cookies: under which key each was
-/// made, for which id, and its digest.
+/// Returns what the rules need to know about a user. For each cookie, the arguments hold the key it
+/// was made under, the id it was made for, and the digest of the security stamp in it.
 #[inline]
 pub(super) fn facts<U: AuthUser>(
     config: &Config<U>,
@@ -29,9 +30,9 @@ pub(super) fn facts<U: AuthUser>(
     session: Option<(KeySlot, &UserId, u64)>,
     remember: Option<(KeySlot, &UserId, u64)>,
 ) -> Facts {
-    let stamp = user.stamp();
+    let stamp = user.security_stamp();
     let holds = |(slot, id, digest): (KeySlot, &UserId, u64)| {
-        config.keyring.stamp(slot, id.as_bytes(), &stamp) == digest
+        config.keyring.stamp_digest(slot, id.as_bytes(), &stamp) == digest
     };
     Facts {
         active: user.is_active(),
@@ -43,10 +44,10 @@ pub(super) fn facts<U: AuthUser>(
 pub(super) async fn ask_loaders<U: AuthUser>(
     loaders: &[Arc<dyn RequestLoader<U>>],
     snapshot: &Snapshot,
-) -> Result<Option<Arc<U>>, Fault> {
+) -> Result<Option<Arc<U>>, AuthError> {
     for loader in loaders {
         if let Some(user) = loader.load(&snapshot.request).await? {
-            // An inactive user is nobody, and no other loader is asked for a second opinion.
+            // An inactive user is not logged in, and no other loader is asked.
             return Ok(Some(user).filter(|user| user.is_active()));
         }
     }

@@ -1,4 +1,4 @@
-//! What is kept of a request: cheap clones, nothing parsed.
+//! What is kept of a request. These are cheap clones; nothing is parsed.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use tower_keep_core::UserId;
 
 use crate::client;
 use crate::cookie::{
-    CookieFields, Held, Remember, Session, SessionId, TrackedRemember, TrackedSession, choose,
+    CookieFields, Held, Remember, ServerRemember, ServerSession, Session, SessionId, choose,
 };
+use crate::flash::cut;
 use crate::layer::Config;
 use crate::loader::LoaderRequest;
-use crate::notice::cut;
 
 pub(crate) struct Snapshot {
     pub(super) cookies: CookieFields,
     pub(super) user_agent: Option<HeaderValue>,
     pub(super) request: LoaderRequest,
-    /// Whether this is a request for a page; known only where `next` is kept in a cookie.
+    /// Whether this is a request for a page. Always `false` if `next` is not kept in a cookie.
     pub(super) is_page: bool,
 }
 
@@ -28,7 +28,7 @@ impl Snapshot {
         Self {
             cookies: CookieFields::of(headers),
             user_agent: headers.get(header::USER_AGENT).cloned(),
-            is_page: config.next_in_session && config.is_page(request.method(), headers),
+            is_page: config.next_in_cookie && config.is_page(request.method(), headers),
             request: LoaderRequest {
                 method: request.method().clone(),
                 target: original_uri(request.uri(), request.extensions()).path_and_query().cloned(),
@@ -39,11 +39,11 @@ impl Snapshot {
     }
 }
 
-/// The longest `User-Agent` that a record keeps, in bytes.
+/// The maximum length of the `User-Agent` in a session record, in bytes.
 const LONGEST_SHOWN: usize = 256;
 
 impl Snapshot {
-    /// The `User-Agent` as a record keeps it: text, and not too long.
+    /// Returns the `User-Agent` as a session record keeps it: as text, cut to the maximum length.
     pub(super) fn shown_user_agent(&self) -> Arc<str> {
         let bytes = self.user_agent.as_ref().map_or(&[][..], HeaderValue::as_bytes);
         let text = String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST_SHOWN)]);
@@ -51,7 +51,7 @@ impl Snapshot {
     }
 }
 
-/// The headers that request loaders read.
+/// Copies the headers that the request loaders read.
 fn declared(names: &[HeaderName], headers: &HeaderMap) -> Option<Box<HeaderMap>> {
     if names.is_empty() {
         return None;
@@ -65,7 +65,8 @@ fn declared(names: &[HeaderName], headers: &HeaderMap) -> Option<Box<HeaderMap>>
     Some(Box::new(declared))
 }
 
-/// The URI that the client asked for: routers strip the prefix that a nested one is mounted at.
+/// Returns the URI that the client asked for. Inside a nested router, the request's own URI lacks
+/// the prefix at which that router is mounted.
 pub(crate) fn original_uri<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a Uri {
     #[cfg(feature = "axum")]
     if let Some(original) = extensions.get::<axum::extract::OriginalUri>() {
@@ -75,21 +76,21 @@ pub(crate) fn original_uri<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a 
     uri
 }
 
-/// The login cookies that a request presented: which were sent, and which of them are genuine.
-pub(super) struct Presented {
+/// The login cookies of a request: which were sent, and which of these have a valid signature.
+pub(super) struct VerifiedCookies {
     pub(super) genuine: Genuine,
     pub(super) session_sent: bool,
     pub(super) remember_sent: bool,
 }
 
-/// The cookies whose seals were verified.
+/// The cookies whose signature is valid.
 pub(super) enum Genuine {
     Stateless { session: Option<Held<Session>>, remember: Option<Held<Remember>> },
-    Tracked { session: Option<Held<TrackedSession>>, remember: Option<Held<TrackedRemember>> },
+    ServerSide { session: Option<Held<ServerSession>>, remember: Option<Held<ServerRemember>> },
 }
 
-impl Presented {
-    /// Finds the cookies and verifies their seals.
+impl VerifiedCookies {
+    /// Finds the cookies and verifies their signatures.
     pub(super) fn open<U>(cookies: &CookieFields, config: &Config<U>) -> Self {
         let names = [config.session.name(), config.remember.name()];
         let [session, remember] = cookies.find(names);
@@ -99,7 +100,7 @@ impl Presented {
                 session: choose(&session, of_session),
                 remember: choose(&remember, of_remember),
             },
-            Some(_) => Genuine::Tracked {
+            Some(_) => Genuine::ServerSide {
                 session: choose(&session, of_session),
                 remember: choose(&remember, of_remember),
             },
@@ -110,49 +111,51 @@ impl Presented {
     pub(super) fn holds_login(&self) -> bool {
         match &self.genuine {
             Genuine::Stateless { session, remember } => session.is_some() || remember.is_some(),
-            Genuine::Tracked { session, remember } => session.is_some() || remember.is_some(),
+            Genuine::ServerSide { session, remember } => session.is_some() || remember.is_some(),
         }
     }
 
-    /// When the remember cookie expires.
+    /// Returns when the remember cookie expires.
     pub(super) fn remember_expires(&self) -> Option<u32> {
         match &self.genuine {
             Genuine::Stateless { remember, .. } => {
                 remember.as_ref().map(|held| held.cookie.terms.expires)
             }
-            Genuine::Tracked { remember, .. } => remember.as_ref().map(|held| held.cookie.expires),
+            Genuine::ServerSide { remember, .. } => {
+                remember.as_ref().map(|held| held.cookie.expires)
+            }
         }
     }
 
-    /// The flags of the session.
+    /// Returns the flags of the session cookie.
     pub(super) fn flags(&self) -> u8 {
         match &self.genuine {
             Genuine::Stateless { session, .. } => {
                 session.as_ref().map_or(0, |held| held.cookie.terms.flags)
             }
-            Genuine::Tracked { session, .. } => {
+            Genuine::ServerSide { session, .. } => {
                 session.as_ref().map_or(0, |held| held.cookie.terms.flags)
             }
         }
     }
 
-    /// Whether there is a session, and it is of somebody else.
+    /// Whether there is a session cookie, and it names another user.
     pub(super) fn is_not_of(&self, user: &UserId) -> bool {
         match &self.genuine {
             Genuine::Stateless { session, .. } => {
                 session.as_ref().is_some_and(|held| held.cookie.user != *user)
             }
-            Genuine::Tracked { session, .. } => {
-                session.as_ref().is_some_and(|held| held.cookie.likely != *user)
+            Genuine::ServerSide { session, .. } => {
+                session.as_ref().is_some_and(|held| held.cookie.user_hint != *user)
             }
         }
     }
 
-    /// The sessions that the cookies point to: none, one, or two.
+    /// Returns the sessions that the cookies point to: none, one, or two.
     pub(super) fn sessions(&self) -> impl Iterator<Item = SessionId> {
         let (session, remember) = match &self.genuine {
             Genuine::Stateless { .. } => (None, None),
-            Genuine::Tracked { session, remember } => (
+            Genuine::ServerSide { session, remember } => (
                 session.as_ref().map(|held| held.cookie.id),
                 remember.as_ref().map(|held| held.cookie.id),
             ),

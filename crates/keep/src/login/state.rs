@@ -1,32 +1,32 @@
-//! What is known of a request's login so far, and what is to be written.
+//! What is known about a request's login so far, and what is to be written.
 
 use std::sync::Arc;
 
 use http::HeaderValue;
 use tower_keep_core::{SessionKey, SessionRecord};
 
-use crate::Fault;
-use crate::cookie::{RememberTerms, SessionId, Visit};
+use crate::AuthError;
+use crate::cookie::{FlashCookie, RememberTerms, SessionId};
 
-/// Who it is.
+/// Who is logged in.
 pub(crate) enum Identity<U> {
     Anonymous,
     /// The user of the session.
     Session {
         user: Arc<U>,
-        /// When they last proved who they are, in seconds since 1970; 0 for one who was restored.
+        /// When they last proved who they are, in seconds since 1970; 0 if the login is not fresh.
         fresh: u32,
-        /// False for an inactive user whose login was forced.
+        /// `false` for an inactive user whose login was forced.
         active: bool,
     },
-    /// A user whom a request loader has found, for this request.
+    /// A user whom a request loader has found, for this request only.
     Loader {
         user: Arc<U>,
     },
 }
 
 impl<U> Identity<U> {
-    /// The user who counts as logged in.
+    /// Returns the user who counts as logged in.
     pub(crate) fn user(&self) -> Option<&Arc<U>> {
         match self {
             Self::Session { user, active: true, .. } | Self::Loader { user } => Some(user),
@@ -34,7 +34,7 @@ impl<U> Identity<U> {
         }
     }
 
-    /// When the user last proved who they are; `None` if the login isn't fresh.
+    /// Returns when the user last proved who they are; `None` if the login isn't fresh.
     pub(crate) fn fresh_since(&self) -> Option<u32> {
         match self {
             Self::Session { fresh, .. } if *fresh > 0 => Some(*fresh),
@@ -47,8 +47,8 @@ impl<U> Identity<U> {
     }
 }
 
-/// The login of this browser, as its cookies say or are about to: what it takes to make them out
-/// anew.
+/// The login of this browser, as its cookies describe it now or after this response. It holds what
+/// is needed to reissue the cookies.
 #[derive(Default)]
 pub(super) enum Current {
     #[default]
@@ -57,22 +57,24 @@ pub(super) enum Current {
         flags: u8,
         remember: Option<Box<RememberTerms>>,
     },
-    Tracked(Tracked),
+    ServerSide(ServerSide),
 }
 
-/// A session with a record, and what the browser holds of it.
+/// A server-side session, and what the browser holds of it.
 #[derive(Clone)]
-pub(super) struct Tracked {
+pub(super) struct ServerSide {
     pub(super) id: SessionId,
     pub(super) flags: u8,
     pub(super) record: Arc<SessionRecord>,
-    /// The generation that the browser has shown in this request; none of a login in this request.
+    /// The generation that the browser has shown in this request; `None` for a login that began in
+    /// this request.
     pub(super) shown: Option<u32>,
-    /// The browser holds the remember cookie, or gets it with this response.
+    /// Whether the browser holds the remember cookie, or gets it with this response.
     pub(super) is_remembered: bool,
 }
 
-/// What becomes of a cookie. Most keep as they are, so what is set is boxed and the state small.
+/// What happens to a cookie. Most cookies stay as they are, so the new value is boxed, which keeps
+/// the state small.
 #[derive(Default)]
 pub(super) enum Change<T> {
     #[default]
@@ -90,7 +92,7 @@ impl<T> Change<T> {
         if is_cleared { Self::Clear } else { Self::Keep }
     }
 
-    /// What could not be made out stays as it is.
+    /// Sets the cookie, or keeps it as it is if the new contents could not be issued.
     pub(super) fn set_if(contents: Option<T>) -> Self {
         contents.map_or(Self::Keep, Self::set)
     }
@@ -99,25 +101,26 @@ impl<T> Change<T> {
 pub(super) struct State<U> {
     pub(super) identity: Identity<U>,
     pub(super) current: Current,
-    /// The `Set-Cookie` of the session.
+    /// The `Set-Cookie` value of the session cookie.
     pub(super) session: Change<HeaderValue>,
-    /// The `Set-Cookie` of the remember cookie.
+    /// The `Set-Cookie` value of the remember cookie.
     pub(super) remember: Change<HeaderValue>,
-    pub(super) visit: Change<Visit>,
-    /// After this moment, in seconds since 1970, the login's cookies no longer go out: a slow response
-    /// must not put old ones in the place of newer ones.
+    pub(super) flash: Change<FlashCookie>,
+    /// After this time, in seconds since 1970, the login's cookies are no longer written: a slow
+    /// response must not replace newer cookies with older ones.
     pub(super) cookies_until: u32,
-    /// The session of a login in this request whose cookies have not gone out yet.
+    /// The session of a login in this request whose cookies have not been written yet.
     pub(super) begun: Option<SessionKey>,
-    /// The request loaders were asked, so the response depends on what they read.
+    /// Whether the request loaders were asked, so that the response depends on what they read.
     pub(super) asked_loaders: bool,
-    /// The handler has logged somebody in or out; what is resolved later no longer counts.
+    /// Whether the handler has logged a user in or out. What is resolved later no longer counts.
     pub(super) decided: bool,
-    /// The response's head is written; no cookie can follow.
+    /// Whether the response's head is written, or there is no response: no cookie can be set any
+    /// more.
     pub(super) sealed: bool,
-    /// How far finding out who it is has come.
+    /// How far the login is resolved.
     pub(super) progress: Progress,
-    /// Somebody waits for that.
+    /// Whether a caller waits for that.
     pub(super) is_awaited: bool,
 }
 
@@ -128,7 +131,7 @@ impl<U> State<U> {
             current: Current::Nothing,
             session: Change::Keep,
             remember: Change::Keep,
-            visit: Change::Keep,
+            flash: Change::Keep,
             cookies_until: u32::MAX,
             begun: None,
             asked_loaders: false,
@@ -139,12 +142,13 @@ impl<U> State<U> {
         }
     }
 
-    /// A fault has kept it from being known who this is, and the handler has not settled it.
+    /// Whether it is unknown who is logged in, because of an error, and the handler has not logged
+    /// a user in or out since.
     pub(super) fn is_unknown(&self) -> bool {
         !self.decided && matches!(self.progress, Progress::Known(Err(_)))
     }
 
-    /// What a request has come to, unless the handler was quicker.
+    /// Applies what was resolved, unless the handler has logged a user in or out before.
     pub(super) fn settle(&mut self, resolved: Resolved<U>) {
         self.asked_loaders |= resolved.asked_loaders;
         if !self.decided {
@@ -153,7 +157,7 @@ impl<U> State<U> {
         }
     }
 
-    /// Somebody has logged in, or out.
+    /// Applies a login or logout by the handler.
     pub(super) fn decide(&mut self, identity: Identity<U>, cookies: Cookies) {
         self.identity = identity;
         self.decide_cookies(cookies);
@@ -168,14 +172,14 @@ impl<U> State<U> {
     }
 }
 
-/// What a request has come to.
+/// What was resolved for a request.
 pub(super) struct Resolved<U> {
     pub(super) identity: Identity<U>,
     pub(super) cookies: Cookies,
     pub(super) asked_loaders: bool,
 }
 
-/// What becomes of the login's cookies.
+/// What happens to the login's cookies.
 pub(super) struct Cookies {
     pub(super) current: Current,
     pub(super) session: Change<HeaderValue>,
@@ -184,7 +188,7 @@ pub(super) struct Cookies {
 }
 
 impl Cookies {
-    /// Of a logout.
+    /// Returns what a logout does: it clears both cookies.
     pub(super) fn cleared() -> Self {
         Self {
             current: Current::Nothing,
@@ -195,9 +199,9 @@ impl Cookies {
     }
 }
 
-/// How far finding out who it is has come.
+/// How far the login is resolved.
 pub(super) enum Progress {
     Unasked,
     Asked,
-    Known(Result<(), Fault>),
+    Known(Result<(), AuthError>),
 }

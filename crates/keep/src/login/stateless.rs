@@ -1,35 +1,36 @@
-//! Logins of cookies alone: resolving them, beginning one, making one out anew.
+//! Logins that exist in cookies alone: resolving, beginning and reissuing them.
 
 use std::sync::Arc;
 
 use http::HeaderValue;
 use tower_keep_core::{AuthUser, UserId};
 
-use super::change::LogIn;
-use super::handle::Login;
+use super::change::LoginBuilder;
+use super::handle::AuthSession;
 use super::issue::{check_size, client_digest, remember_cookie, session_cookie};
 use super::resolve::{announce, ask_loaders, facts};
 use super::snapshot::Snapshot;
 use super::state::{Change, Cookies, Current, Identity, Resolved};
+use crate::client::SessionProtection;
 use crate::cookie::{FORCED, Held, Remember, RememberTerms, Session, SessionTerms};
 use crate::keys::KeySlot;
 use crate::layer::Config;
 use crate::rules::Who;
-use crate::rules::stateless::{RememberChange, Rules, Seen, SessionChange, Step, Verdict};
-use crate::{Fault, LogInError, SessionProtection, random};
+use crate::rules::stateless::{Presented, RememberChange, Rules, SessionChange, Step, Verdict};
+use crate::{AuthError, LoginError, random};
 
 pub(super) async fn resolve<U: AuthUser>(
     config: &Config<U>,
     snapshot: &Snapshot,
     session: Option<&Held<Session>>,
     remember: Option<&Held<Remember>>,
-) -> Result<Resolved<U>, Fault> {
+) -> Result<Resolved<U>, AuthError> {
     let now = config.now();
     let same_client = || {
         session.is_none_or(|held| client_digest(config, snapshot, held.slot) == held.cookie.client)
     };
     let protects = config.policy.protection != SessionProtection::None;
-    let seen = Seen { now, session, remember, same_client: !protects || same_client() };
+    let seen = Presented { now, session, remember, same_client: !protects || same_client() };
     let mut rules = Rules::new(&config.policy, seen);
 
     let mut step = rules.start();
@@ -39,7 +40,7 @@ pub(super) async fn resolve<U: AuthUser>(
     loop {
         match step {
             Step::Load(id) => {
-                // Both cookies usually name one user, who is loaded once.
+                // Both cookies usually name the same user, who is then loaded only once.
                 if asked != Some(id) {
                     user = config.store.by_id(id).await?;
                     asked = Some(id);
@@ -88,7 +89,7 @@ fn cookies_of_nobody(verdict: &Verdict) -> Cookies {
     }
 }
 
-/// Makes cookies out for a user.
+/// Issues cookies for a user.
 struct Made<'a, U> {
     config: &'a Config<U>,
     snapshot: &'a Snapshot,
@@ -97,13 +98,13 @@ struct Made<'a, U> {
 }
 
 impl<U: AuthUser> Made<'_, U> {
-    /// The cookies that the rules want.
+    /// Returns the changes of the cookies that the rules have decided.
     fn follow(
         &self,
         verdict: &Verdict,
         session: Option<&Held<Session>>,
         remember: Option<&Held<Remember>>,
-    ) -> Result<Cookies, Fault> {
+    ) -> Result<Cookies, AuthError> {
         let mut cookies = cookies_of_nobody(verdict);
         let mut flags = session.map_or(0, |held| held.cookie.terms.flags);
         match verdict.session {
@@ -114,9 +115,10 @@ impl<U: AuthUser> Made<'_, U> {
                 cookies.session = self.set_session(&self.session(terms, self.here()));
             }
             SessionChange::Reissue(terms) => {
-                // Still bound to the client that logged in. Its digest can't be carried over to
-                // another key, so with that the session is bound to the client of this request;
-                // one that was not the same has lost its freshness before.
+                // The session stays bound to the client that logged in. But that client's digest
+                // can't be carried over to another key. With a new key the session is bound to the
+                // client of this request; if that is another client, the session has already lost
+                // its freshness.
                 let bound = session.filter(|held| held.slot.is_current());
                 let client = bound.map_or_else(|| self.here(), |held| held.cookie.client);
                 flags = terms.flags;
@@ -136,18 +138,22 @@ impl<U: AuthUser> Made<'_, U> {
         client_digest(self.config, self.snapshot, KeySlot::CURRENT)
     }
 
-    fn stamp(&self, id: &UserId) -> u64 {
-        self.config.keyring.stamp(KeySlot::CURRENT, id.as_bytes(), &self.user.stamp())
+    fn stamp_digest(&self, id: &UserId) -> u64 {
+        self.config.keyring.stamp_digest(
+            KeySlot::CURRENT,
+            id.as_bytes(),
+            &self.user.security_stamp(),
+        )
     }
 
     fn session(&self, terms: SessionTerms, client: u64) -> Session {
         let id = self.user.id();
-        Session { terms, stamp: self.stamp(&id), client, user: id }
+        Session { terms, stamp: self.stamp_digest(&id), client, user: id }
     }
 
     fn remember(&self, terms: RememberTerms) -> Remember {
         let id = self.user.id();
-        Remember { terms, stamp: self.stamp(&id), user: id }
+        Remember { terms, stamp: self.stamp_digest(&id), user: id }
     }
 
     fn set_session(&self, session: &Session) -> Change<HeaderValue> {
@@ -159,18 +165,21 @@ impl<U: AuthUser> Made<'_, U> {
     }
 }
 
-/// The terms of a session that begins now. No part of an earlier one enters it.
-fn new_terms(now: u32, fresh: bool, flags: u8) -> Result<SessionTerms, Fault> {
+/// Returns the terms of a session that begins now. Nothing of an earlier session enters them.
+fn new_terms(now: u32, fresh: bool, flags: u8) -> Result<SessionTerms, AuthError> {
     let nonce = random::bytes()?;
-    // Zero stands for "not fresh", whatever the clock says.
+    // Zero means "not fresh", so a fresh session never gets it, whatever the clock says.
     let fresh = if fresh { now.max(1) } else { 0 };
     Ok(SessionTerms { flags, nonce, started: now, renewed: now, fresh })
 }
 
 /// Begins the login.
-pub(super) fn begin<U: AuthUser>(log_in: &LogIn<'_, U>, flags: u8) -> Result<(), LogInError> {
-    let LogIn { login, user, .. } = log_in;
-    let (config, snapshot, now) = (login.config(), &login.0.snapshot, login.config().now());
+pub(super) fn begin<U: AuthUser>(
+    log_in: &LoginBuilder<'_, U>,
+    flags: u8,
+) -> Result<(), LoginError> {
+    let LoginBuilder { auth, user, .. } = log_in;
+    let (config, snapshot, now) = (auth.config(), &auth.0.snapshot, auth.config().now());
     let made = Made { config, snapshot, user: &**user, now };
     let session = made.session(new_terms(now, log_in.fresh, flags)?, made.here());
     check_size(&config.session, &session)?;
@@ -188,21 +197,21 @@ pub(super) fn begin<U: AuthUser>(log_in: &LogIn<'_, U>, flags: u8) -> Result<(),
     cookies.current = Current::Stateless { flags, remember: terms.map(Box::new) };
     let (fresh, active) = (session.terms.fresh, user.is_active());
     let identity = Identity::Session { user: Arc::clone(user), fresh, active };
-    let mut state = login.state();
+    let mut state = auth.state();
     if state.sealed {
-        return Err(Fault::TOO_LATE.into());
+        return Err(AuthError::TOO_LATE.into());
     }
     state.decide(identity, cookies);
     Ok(())
 }
 
-/// A new, fresh session for the user of the current one, and their remember cookie as well.
-pub(super) fn reissue<U: AuthUser>(login: &Login<U>, user: &Arc<U>) -> Result<(), Fault> {
-    let (config, snapshot, now) = (login.config(), &login.0.snapshot, login.config().now());
+/// Issues a new, fresh session for the user of the current one, and reissues their remember cookie.
+pub(super) fn reissue<U: AuthUser>(auth: &AuthSession<U>, user: &Arc<U>) -> Result<(), AuthError> {
+    let (config, snapshot, now) = (auth.config(), &auth.0.snapshot, auth.config().now());
     let made = Made { config, snapshot, user: &**user, now };
-    let mut state = login.state();
+    let mut state = auth.state();
     if state.sealed {
-        return Err(Fault::TOO_LATE);
+        return Err(AuthError::TOO_LATE);
     }
     let Current::Stateless { flags, remember } = &state.current else { return Ok(()) };
     let (flags, remember) = (flags & !FORCED, remember.clone());

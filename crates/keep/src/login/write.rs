@@ -3,20 +3,20 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use tower_keep_core::AuthUser;
 
-use super::handle::Login;
+use super::handle::AuthSession;
 use super::state::{Change, State};
-use crate::cookie::{REMEMBERED, Visit};
+use crate::cookie::{FlashCookie, REMEMBERED};
 
-impl<U: AuthUser> Login<U> {
-    /// Writes what changed, and seals the handle.
+impl<U: AuthUser> AuthSession<U> {
+    /// Writes what changed, and seals the handle, so that later changes fail.
     pub(crate) fn write_to(&self, headers: &mut HeaderMap) {
         let mut state = self.state();
         state.sealed = true;
-        // From here on it is not known whether the cookies arrive.
+        // From here on it is unknown whether the cookies arrive, so the session must not be ended.
         state.begun = None;
-        // A body that is still to be sent, or a task, may ask later, when no header can follow.
+        // A streamed body or a task may ask later who is logged in, when no header can be set.
         let is_kept = self.is_kept();
-        if !self.was_looked_at() && !is_kept {
+        if !self.is_cookie_dependent() && !is_kept {
             return;
         }
         let sets_cookies = self.write_cookies(&state, headers);
@@ -28,38 +28,38 @@ impl<U: AuthUser> Login<U> {
 
     fn write_cookies(&self, state: &State<U>, headers: &mut HeaderMap) -> bool {
         let unchanged = matches!(
-            (&state.session, &state.remember, &state.visit),
+            (&state.session, &state.remember, &state.flash),
             (Change::Keep, Change::Keep, Change::Keep)
         );
         if unchanged {
             return false;
         }
         let (config, presented) = (self.config(), self.presented());
-        // What was decided long ago may be out of date: the browser may have newer cookies by now.
+        // An old decision may be out of date: the browser may have newer cookies by now.
         let in_time = state.cookies_until == u32::MAX || config.now() <= state.cookies_until;
-        let login = |cookie: Option<HeaderValue>| cookie.filter(|_| in_time);
+        let timely = |cookie: Option<HeaderValue>| cookie.filter(|_| in_time);
         let cookies = [
             match &state.session {
                 Change::Keep => None,
-                Change::Clear => login(config.session.clear().filter(|_| presented.session_sent)),
-                Change::Set(cookie) => login(Some(HeaderValue::clone(cookie))),
+                Change::Clear => timely(config.session.clear().filter(|_| presented.session_sent)),
+                Change::Set(cookie) => timely(Some(HeaderValue::clone(cookie))),
             },
             match &state.remember {
                 Change::Keep => None,
                 Change::Clear => {
-                    login(config.remember.clear().filter(|_| self.may_hold_remember()))
+                    timely(config.remember.clear().filter(|_| self.may_hold_remember()))
                 }
-                Change::Set(cookie) => login(Some(HeaderValue::clone(cookie))),
+                Change::Set(cookie) => timely(Some(HeaderValue::clone(cookie))),
             },
-            match &state.visit {
-                // Cookies stay as they are where it is not known who this is.
+            match &state.flash {
+                // The cookie stays as it is if it is unknown who is logged in.
                 _ if state.is_unknown() => None,
                 Change::Keep => None,
-                Change::Clear => config.visit.clear(),
-                Change::Set(visit) => {
-                    let value = config.keyring.visit.seal(&**visit);
-                    let max_age = config.policy.persistent.then_some(Visit::LIFETIME);
-                    config.visit.set(&value, max_age)
+                Change::Clear => config.flash_cookie.clear(),
+                Change::Set(flash) => {
+                    let value = config.keyring.flash.seal(&**flash);
+                    let max_age = config.policy.persistent.then_some(FlashCookie::LIFETIME);
+                    config.flash_cookie.set(&value, max_age)
                 }
             },
         ];
@@ -71,13 +71,14 @@ impl<U: AuthUser> Login<U> {
         any
     }
 
-    /// The browser sent a remember cookie, or holds one for another path: the session says so.
+    /// Whether the browser may hold a remember cookie: it has sent one, or it holds one for another
+    /// path, which the flags of the session cookie say.
     fn may_hold_remember(&self) -> bool {
         let presented = self.presented();
         presented.remember_sent || presented.flags() & REMEMBERED != 0
     }
 
-    /// Adds the cookies, and the headers of loaders that were asked, to `Vary`.
+    /// Adds `Cookie`, and the headers of loaders that were asked, to `Vary`.
     fn write_vary(&self, asked_loaders: bool, headers: &mut HeaderMap) {
         let loaders = if asked_loaders { &self.config().loader_headers[..] } else { &[] };
         if loaders.is_empty() && !headers.contains_key(header::VARY) {
@@ -88,7 +89,7 @@ impl<U: AuthUser> Login<U> {
     }
 }
 
-/// Adds these names to `Vary`, in one line: caches are known that read only one.
+/// Adds these names to `Vary`, in one line, because some caches read only one line.
 fn add_vary<'a>(headers: &mut HeaderMap, names: impl Iterator<Item = &'a str>) {
     let before = headers.get_all(header::VARY).iter().map(HeaderValue::as_bytes);
     let mut line = before.collect::<Vec<_>>().join(&b", "[..]);
@@ -107,11 +108,11 @@ fn add_vary<'a>(headers: &mut HeaderMap, names: impl Iterator<Item = &'a str>) {
     }
 }
 
-/// `Cache-Control: no-store`, also over a handler's own `public`: a shared cache must never keep
-/// what was made for one user, or their cookies (CVE-2023-30861).
+/// Sets `Cache-Control: no-store`, even if the handler has set `public`: a shared cache must never
+/// store a response that was made for one user, or the user's cookies (CVE-2023-30861).
 ///
-/// Headers that some caches obey before `Cache-Control`, or instead of it, are removed: targeted
-/// fields (RFC 9213), and older ones of nginx, Akamai and Fastly.
+/// Also removes the headers that some caches obey before or instead of `Cache-Control`: targeted
+/// fields (RFC 9213), and older fields of nginx, Akamai and Fastly.
 fn forbid_storing(headers: &mut HeaderMap) {
     let overrides: Vec<HeaderName> =
         headers.keys().filter(|name| is_targeted(name.as_str())).cloned().collect();

@@ -1,16 +1,17 @@
-//! Every state of the model to a stated depth.
+//! Visits every state of the model to a stated depth.
 
 use stateright::{Checker, Model, Property};
 
 use super::{Holder, Kind, TRANSIT, World};
 
-/// How many requests and how many answers are on their way at once, how many sessions there are, and
-/// how far time and generations go.
+/// The bounds of the search: how many requests and responses are on their way at the same time, how
+/// many sessions there are, and how far time and generations go.
 #[derive(Clone, Copy)]
 struct Bounds {
     thief: bool,
     lazy: bool,
-    /// Requests only visit, and nobody ends sessions from elsewhere: fewer states, and deeper.
+    /// Every request is a visit, and no session is ended from elsewhere. There are fewer states, so
+    /// the search goes deeper.
     only_visits: bool,
     in_flight: usize,
     sessions: usize,
@@ -29,7 +30,7 @@ enum Action {
     Steal,
     Flush,
     Wait(u32),
-    /// Somebody ends the session from elsewhere.
+    /// The session is ended from elsewhere.
     Revoke,
 }
 
@@ -42,7 +43,7 @@ impl Model for Bounds {
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
-        let on_its_way = world.requests.len() + world.answers.len();
+        let on_its_way = world.requests.len() + world.responses.len();
         if on_its_way < self.in_flight {
             actions.push(Action::Send(Holder::Browser, Kind::Visit));
             if !self.only_visits {
@@ -57,8 +58,8 @@ impl Model for Bounds {
             }
         }
         actions.extend((0..world.requests.len()).map(Action::Serve));
-        for (index, answer) in world.answers.iter().enumerate() {
-            match answer.written {
+        for (index, response) in world.responses.iter().enumerate() {
+            match response.written {
                 None => actions.push(Action::Write(index)),
                 Some(_) => actions.extend([Action::Deliver(index), Action::Lose(index)]),
             }
@@ -89,14 +90,14 @@ impl Model for Bounds {
             Action::Serve(index) => world.serve(index),
             Action::Write(index) => world.write(index),
             Action::Deliver(index) => world.deliver(index),
-            Action::Lose(index) => drop(world.answers.remove(index)),
+            Action::Lose(index) => drop(world.responses.remove(index)),
             Action::CloseBrowser => world.browser.session = None,
             Action::Steal => world.thief = world.browser,
             Action::Flush => world.flush(),
             Action::Wait(time) => world.now += time,
             Action::Revoke => {
                 let (last, now) = (world.records.len() - 1, world.now);
-                world.end(last as u8, now, tower_keep_core::EndReason::Ended, None);
+                world.end(last as u8, now, tower_keep_core::EndReason::Revoked, None);
             }
         }
         Some(world)

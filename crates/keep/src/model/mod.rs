@@ -1,13 +1,15 @@
-//! The lifecycle of sessions with records, as a small model: one user, a browser, perhaps a thief who
-//! has copied its cookies, and a network that is slow, loses answers and sends requests twice.
+//! The lifecycle of server-side sessions as a small model: one user, a browser, possibly a thief
+//! who has copied the browser's cookies, and a network that is slow, loses responses and sends
+//! requests twice.
 //!
-//! Who is logged in is decided by the real rules (in `next`); the store, the browsers and the network are a few
-//! lines here. The model is checked two ways: [`exhaustive`] visits every state to a stated depth, with
-//! all interleavings of the store's calls; [`replay`] runs random walks through the real layer and a
-//! real store beside the model, and both must say the same at every step.
+//! The real rules decide who is logged in (in `next`). The store, the browsers and the network are
+//! a few lines here. The model is checked in two ways. [`exhaustive`] visits every state to a
+//! stated depth, with all interleavings of the store's calls. [`replay`] runs random walks through
+//! the real layer and a real store next to the model, and the results must be the same at every
+//! step.
 //!
-//! What is assumed of the network: a request reaches the server, and an answer the browser, within
-//! half the grace, or never. Slower ones look like a replay, whatever a server does.
+//! The model assumes that a request reaches the server, and a response the browser, within half the
+//! grace or never. Slower ones look like a replay, whatever a server does.
 
 mod exhaustive;
 mod next;
@@ -15,12 +17,12 @@ mod replay;
 
 use tower_keep_core::EndReason;
 
-use crate::SessionProtection;
-use crate::rules::tracked::Verdict;
+use crate::client::SessionProtection;
+use crate::rules::server_side::Verdict;
 use crate::rules::{Policy, Who};
 
 const GRACE: u32 = 4;
-/// Within this time what is on its way arrives, or is lost.
+/// Within this time, a request or a response on its way arrives or is lost.
 const TRANSIT: u32 = GRACE / 2;
 const START: u32 = 1_000;
 const REMEMBERED: u32 = 40;
@@ -40,7 +42,7 @@ enum Holder {
     Thief,
 }
 
-/// A record, as far as it decides anything.
+/// The fields of a session record that influence a decision.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Record {
     generation: u32,
@@ -80,7 +82,8 @@ impl Jar {
 }
 
 impl Jar {
-    /// What clears it: only cookies that were sent, or that the session says are there.
+    /// Returns what clears this jar. It clears only cookies that were sent, or that exist according
+    /// to the session.
     fn cleared(&self) -> SetCookies {
         let session = if self.session.is_some() { Set::Clear } else { Set::Keep };
         let remember = if self.ids().is_empty() { Set::Keep } else { Set::Clear };
@@ -88,7 +91,7 @@ impl Jar {
     }
 }
 
-/// What an answer does to a cookie.
+/// What a response does to a cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Set<T> {
     #[default]
@@ -113,12 +116,12 @@ struct SetCookies {
     remember: Set<RememberCookie>,
 }
 
-/// What the store has answered.
+/// What a call of the store has returned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Told {
+enum Reply {
     Loaded(Option<Record>),
     Rotated(bool, Record),
-    /// Whether it lived until then.
+    /// Whether the session was live before this call.
     Ended(bool),
     Created(u8),
 }
@@ -129,35 +132,35 @@ struct Request {
     from: Holder,
     kind: Kind,
     jar: Jar,
-    /// When it was sent, then when it began.
+    /// When it was sent; once the server handles it, when that began.
     at: u32,
-    told: Vec<Told>,
+    replies: Vec<Reply>,
 }
 
-/// An answer that is made, and then written, and then on its way.
+/// A response: first it is created, then its head is written, then it is on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Answer {
+struct Response {
     to: Holder,
     user: bool,
     cookies: SetCookies,
-    /// When it is too late to write the cookies.
+    /// After this time it is too late to write the cookies.
     until: u32,
-    /// When it was written.
+    /// When its head was written.
     written: Option<u32>,
 }
 
-/// What a request needs of the store next, or what has come of it.
+/// The next call of the store that a request needs, or its result.
 enum Next {
     Load(u8),
     Rotate(u8, u32),
     End(u8, EndReason),
-    /// Of a logout.
+    /// Ends all sessions of the cookies, for a logout.
     EndAll(Vec<u8>),
     Create(Vec<u8>),
-    Done(Answer, Option<(u8, Verdict)>),
+    Done(Response, Option<(u8, Verdict)>),
 }
 
-/// All there is.
+/// A state of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct World {
     now: u32,
@@ -165,18 +168,18 @@ struct World {
     browser: Jar,
     thief: Jar,
     requests: Vec<Request>,
-    answers: Vec<Answer>,
-    /// Notes of a generation's being seen that wait for the upkeep: session, generation, when.
+    responses: Vec<Response>,
+    /// Notes that a generation was seen, which wait for the upkeep: session, generation, time.
     marks: Vec<(u8, u32, u32)>,
-    /// Whether notes wait, or are written by the request.
+    /// Whether notes wait for the upkeep; if not, the request writes them.
     lazy: bool,
     /// A replay was found.
     replayed: bool,
-    /// A request of the browser was taken for nobody's although its session lived.
+    /// A request of the browser was treated as not logged in although its session was live.
     forgotten: bool,
-    /// A session that had ended before a request asked was taken for somebody's.
+    /// A session that had ended before the request loaded it was treated as logged in.
     revived: bool,
-    /// A superseded generation was answered with cookies after its successor was seen.
+    /// A request with a superseded generation got cookies after the next generation was seen.
     handed_out: bool,
     /// A compare-and-swap was lost.
     lost_race: bool,
@@ -196,7 +199,7 @@ fn policy() -> Policy {
 }
 
 impl World {
-    /// A browser that has just logged in, and asked to be remembered.
+    /// Creates a state whose browser has just logged in and asked to be remembered.
     fn new(lazy: bool) -> Self {
         let mut world = Self {
             now: START,
@@ -204,7 +207,7 @@ impl World {
             browser: Jar::default(),
             thief: Jar::default(),
             requests: Vec::new(),
-            answers: Vec::new(),
+            responses: Vec::new(),
             marks: Vec::new(),
             lazy,
             replayed: false,
@@ -231,18 +234,18 @@ impl World {
 
     fn send(&mut self, from: Holder, kind: Kind) {
         let (jar, at) = (*self.jar(from), self.now);
-        self.requests.push(Request { from, kind, jar, at, told: Vec::new() });
+        self.requests.push(Request { from, kind, jar, at, replies: Vec::new() });
     }
 
-    /// One call of the store, for one of the requests.
+    /// Makes one call of the store, for one of the requests.
     fn serve(&mut self, index: usize) {
         let mut request = self.requests.remove(index);
-        if request.told.is_empty() {
+        if request.replies.is_empty() {
             request.at = self.now;
         }
         match self.next(&request) {
             Next::Load(id) => {
-                request.told.push(Told::Loaded(self.records.get(usize::from(id)).cloned()));
+                request.replies.push(Reply::Loaded(self.records.get(usize::from(id)).cloned()));
             }
             Next::Rotate(id, from) => {
                 let record = &mut self.records[usize::from(id)];
@@ -252,18 +255,18 @@ impl World {
                     (record.rotated_at, record.seen_at) = (Some(request.at), None);
                 }
                 self.lost_race |= !wins;
-                request.told.push(Told::Rotated(wins, record.clone()));
+                request.replies.push(Reply::Rotated(wins, record.clone()));
             }
             Next::End(id, reason) => {
                 self.replayed |= reason == EndReason::Replay;
                 let lived = self.end(id, request.at, reason, None);
-                request.told.push(Told::Ended(lived));
+                request.replies.push(Reply::Ended(lived));
             }
             Next::EndAll(ids) => {
                 for id in ids {
                     self.end(id, request.at, EndReason::LoggedOut, None);
                 }
-                request.told.push(Told::Ended(true));
+                request.replies.push(Reply::Ended(true));
             }
             Next::Create(replacing) => {
                 let new = self.records.len() as u8;
@@ -282,17 +285,17 @@ impl World {
                     }
                     self.end(last, request.at, EndReason::Replaced, Some(new));
                 }
-                request.told.push(Told::Created(new));
+                request.replies.push(Reply::Created(new));
             }
             Next::Done(..) => {}
         }
         match self.next(&request) {
-            Next::Done(answer, resolved) => self.finish(&request, answer, resolved),
+            Next::Done(response, resolved) => self.finish(&request, response, resolved),
             _ => self.requests.insert(index, request),
         }
     }
 
-    /// Whether it lived until now.
+    /// Ends a session. Returns whether it was live before this call.
     fn end(&mut self, id: u8, at: u32, reason: EndReason, successor: Option<u8>) -> bool {
         let record = &mut self.records[usize::from(id)];
         let lived = record.ended.is_none();
@@ -303,12 +306,13 @@ impl World {
         lived
     }
 
-    fn finish(&mut self, request: &Request, answer: Answer, resolved: Option<(u8, Verdict)>) {
+    fn finish(&mut self, request: &Request, response: Response, resolved: Option<(u8, Verdict)>) {
         if let Some((id, verdict)) = resolved {
-            self.judge(request, &answer, id, &verdict);
-            // What was seen is what was loaded, whatever a confirmation has begun since.
-            let loaded = request.told.iter().rev().find_map(|told| match told {
-                Told::Loaded(record) => record.as_ref(),
+            self.judge(request, &response, id, &verdict);
+            // The generation that was seen is the one that was loaded, even if a confirmation has
+            // begun a newer one since.
+            let loaded = request.replies.iter().rev().find_map(|reply| match reply {
+                Reply::Loaded(record) => record.as_ref(),
                 _ => None,
             });
             if let Some(loaded) = loaded.filter(|_| verdict.is_seen) {
@@ -318,13 +322,13 @@ impl World {
                 }
             }
         }
-        self.answers.push(answer);
+        self.responses.push(response);
     }
 
-    /// Notes what must never happen.
-    fn judge(&mut self, request: &Request, answer: &Answer, id: u8, verdict: &Verdict) {
-        let Some(Told::Loaded(loaded)) =
-            request.told.iter().rev().find(|told| matches!(told, Told::Loaded(_)))
+    /// Sets the flags for what must never happen.
+    fn judge(&mut self, request: &Request, response: &Response, id: u8, verdict: &Verdict) {
+        let Some(Reply::Loaded(loaded)) =
+            request.replies.iter().rev().find(|reply| matches!(reply, Reply::Loaded(_)))
         else {
             return;
         };
@@ -334,20 +338,20 @@ impl World {
         let in_time = |record: &Record| request.at < record.remember_expires;
         let could = request.jar.remember.is_some_and(|cookie| cookie.id == id)
             || request.jar.session.is_some();
-        if request.from == Holder::Browser && !answer.user && lived && could {
+        if request.from == Holder::Browser && !response.user && lived && could {
             let ended_meanwhile = self.records[usize::from(id)].ended.is_some();
             let is_in_time = loaded.as_ref().is_some_and(in_time);
-            // Of requests that two confirmations have overtaken, the browser has newer cookies.
+            // If two confirmations have overtaken the request, the browser has newer cookies.
             let is_latest = request.jar == self.browser;
             self.forgotten |=
                 is_in_time && !ended_meanwhile && is_latest && request.kind == Kind::Visit;
         }
         if let (Some(record), Some(cookie)) = (loaded, request.jar.remember) {
             let is_old = cookie.id == id && cookie.generation < record.generation;
-            let sets = matches!(answer.cookies.session, Set::To(_))
-                || matches!(answer.cookies.remember, Set::To(_));
+            let sets = matches!(response.cookies.session, Set::To(_))
+                || matches!(response.cookies.remember, Set::To(_));
             let by_session = request.jar.session.is_some();
-            // Who confirms has proved who they are.
+            // A user who confirms has proved who they are.
             let proves = request.kind == Kind::Confirm;
             let was_seen = record.seen_at.is_some();
             self.handed_out |= is_old && was_seen && sets && !by_session && !proves;
@@ -363,29 +367,30 @@ impl World {
         }
     }
 
-    /// The head of an answer is written.
+    /// Writes the head of a response.
     fn write(&mut self, index: usize) {
         let now = self.now;
-        let answer = &mut self.answers[index];
-        if now > answer.until {
-            answer.cookies = SetCookies::default();
+        let response = &mut self.responses[index];
+        if now > response.until {
+            response.cookies = SetCookies::default();
         }
-        answer.written = Some(now);
+        response.written = Some(now);
     }
 
     fn deliver(&mut self, index: usize) {
-        let answer = self.answers.remove(index);
-        let jar = self.jar(answer.to);
-        answer.cookies.session.apply(&mut jar.session);
-        answer.cookies.remember.apply(&mut jar.remember);
+        let response = self.responses.remove(index);
+        let jar = self.jar(response.to);
+        response.cookies.session.apply(&mut jar.session);
+        response.cookies.remember.apply(&mut jar.remember);
     }
 
-    /// What is on its way arrives or is lost before it gets too old.
+    /// Checks whether this much time may pass: what is on its way arrives or is lost before it gets
+    /// too old.
     fn may_pass(&self, time: u32) -> bool {
         let then = self.now + time;
         let fresh = |sent: u32| then - sent <= TRANSIT;
-        self.requests.iter().all(|request| !request.told.is_empty() || fresh(request.at))
-            && self.answers.iter().all(|answer| answer.written.is_none_or(fresh))
+        self.requests.iter().all(|request| !request.replies.is_empty() || fresh(request.at))
+            && self.responses.iter().all(|response| response.written.is_none_or(fresh))
             // The upkeep writes within a second, which is less than any step of time here.
             && self.marks.is_empty()
     }

@@ -1,20 +1,21 @@
-//! What a request does next: the real rules, fed with what the store has told so far.
+//! What a request does next, according to the real rules and what the store has returned so far.
 
 use tower_keep_core::{Ended, Rotated, SessionKey, SessionRecord, Timestamp};
 
 use super::{
-    Answer, Kind, Next, REMEMBERED, Record, RememberCookie, Request, START, SessionCookie, Set,
-    SetCookies, Told, World, policy,
+    Kind, Next, REMEMBERED, Record, RememberCookie, Reply, Request, Response, START, SessionCookie,
+    Set, SetCookies, World, policy,
 };
-use crate::cookie::{Held, SessionId, TrackedRemember, TrackedSession, TrackedTerms};
+use crate::cookie::{Held, ServerRemember, ServerSession, ServerTerms, SessionId};
 use crate::keys::KeySlot;
-use crate::rules::tracked::{
-    RememberChange, Rules, Seen, SessionChange, Step, Stored, Verdict, confirming_rotates,
+use crate::rules::server_side::{
+    Presented, RememberChange, Rules, SessionChange, Step, Stored, Verdict, confirming_rotates,
 };
 use crate::rules::{Facts, Who};
 
 impl World {
-    /// Feeds a request's answers of the store to the rules, and sees what they want next.
+    /// Feeds what the store has returned for a request to the rules, and returns what they need
+    /// next.
     pub(super) fn next(&self, request: &Request) -> Next {
         if request.kind == Kind::LogIn {
             return self.log_in(request);
@@ -22,7 +23,7 @@ impl World {
         let policy = policy();
         let session = request.jar.session.map(held_session);
         let remember = request.jar.remember.map(|cookie| held_remember(cookie, &self.records));
-        let seen = Seen {
+        let seen = Presented {
             now: request.at,
             session: session.as_ref(),
             remember: remember.as_ref(),
@@ -30,42 +31,42 @@ impl World {
             is_leaving: request.kind == Kind::LogOut,
         };
         let mut rules = Rules::new(&policy, seen);
-        let mut told = request.told.iter();
+        let mut replies = request.replies.iter();
         let mut at = None;
         let mut step = rules.start();
         loop {
             step = match step {
                 Step::Load(id, _) => {
                     at = Some(id.0[0]);
-                    match told.next() {
+                    match replies.next() {
                         None => return Next::Load(id.0[0]),
-                        Some(Told::Loaded(record)) => rules.loaded(record.as_ref().map(stored)),
+                        Some(Reply::Loaded(record)) => rules.loaded(record.as_ref().map(stored)),
                         Some(other) => panic!("{other:?} is no answer to a load"),
                     }
                 }
                 Step::Verify => rules.verified(true),
-                Step::Rotate => match told.next() {
+                Step::Rotate => match replies.next() {
                     None => {
                         let from = rules.record().map_or(0, |record| record.generation);
                         return Next::Rotate(at.unwrap_or_default(), from);
                     }
-                    Some(Told::Rotated(won, record)) => {
+                    Some(Reply::Rotated(won, record)) => {
                         let record = stored(record).record;
                         let won = if *won { Rotated::Won } else { Rotated::Lost };
                         rules.rotated(Some(won(record)))
                     }
                     Some(other) => panic!("{other:?} is no answer to a rotation"),
                 },
-                Step::End(reason) => match told.next() {
+                Step::End(reason) => match replies.next() {
                     None => return Next::End(at.unwrap_or_default(), reason),
-                    Some(told) => rules.ended(reason, *told == Told::Ended(true)),
+                    Some(reply) => rules.ended(reason, *reply == Reply::Ended(true)),
                 },
                 Step::AskLoaders | Step::Done | Step::Busy => break,
             };
         }
         let (verdict, record) = rules.finish();
         let user = matches!(verdict.who, Who::User { .. });
-        let mut answer = Answer {
+        let mut response = Response {
             to: request.from,
             user,
             cookies: cookies(&verdict, request, at),
@@ -74,12 +75,12 @@ impl World {
         };
         let resolved = at.map(|id| (id, verdict));
         match (request.kind, at, record) {
-            (Kind::LogOut, ..) if !request.jar.ids().is_empty() && told.next().is_none() => {
+            (Kind::LogOut, ..) if !request.jar.ids().is_empty() && replies.next().is_none() => {
                 return Next::EndAll(request.jar.ids());
             }
             (Kind::LogOut, ..) => {
-                answer.cookies = request.jar.cleared();
-                answer.until = u32::MAX;
+                response.cookies = request.jar.cleared();
+                response.until = u32::MAX;
             }
             (Kind::Confirm, Some(id), Some(record)) if user => {
                 let remember = request.jar.remember.filter(|cookie| cookie.id == id);
@@ -92,48 +93,49 @@ impl World {
                     if !confirming_rotates(&found, shown) {
                         break Some(found.generation);
                     }
-                    match told.next() {
+                    match replies.next() {
                         None => return Next::Rotate(id, found.generation),
-                        Some(Told::Rotated(true, record)) => break Some(record.generation),
-                        Some(Told::Rotated(false, record)) if record.ended.is_none() => {
+                        Some(Reply::Rotated(true, record)) => break Some(record.generation),
+                        Some(Reply::Rotated(false, record)) if record.ended.is_none() => {
                             found = SessionRecord::clone(&stored(record).record);
                         }
                         Some(_) => break None,
                     }
                 };
                 if let Some(generation) = confirmed {
-                    answer.cookies.session = Set::To(SessionCookie { id, generation, fresh: true });
+                    response.cookies.session =
+                        Set::To(SessionCookie { id, generation, fresh: true });
                     let in_time = request.at < self.records[usize::from(id)].remember_expires;
                     if remember.is_some() && in_time {
-                        answer.cookies.remember = Set::To(RememberCookie { id, generation });
+                        response.cookies.remember = Set::To(RememberCookie { id, generation });
                     }
                 }
             }
             _ => {}
         }
-        Next::Done(answer, resolved)
+        Next::Done(response, resolved)
     }
 
     fn log_in(&self, request: &Request) -> Next {
-        match request.told.first() {
-            Some(Told::Created(id)) => {
+        match request.replies.first() {
+            Some(Reply::Created(id)) => {
                 let (id, generation) = (*id, 0);
                 let cookies = SetCookies {
                     session: Set::To(SessionCookie { id, generation, fresh: true }),
                     remember: Set::To(RememberCookie { id, generation }),
                 };
                 let (to, until) = (request.from, u32::MAX);
-                Next::Done(Answer { to, user: true, cookies, until, written: None }, None)
+                Next::Done(Response { to, user: true, cookies, until, written: None }, None)
             }
             _ => Next::Create(request.jar.ids()),
         }
     }
 }
 
-/// The cookies that the verdict wants, for the session that was looked at last.
+/// Returns the cookies that the verdict demands, for the session that was loaded last.
 fn cookies(verdict: &Verdict, request: &Request, at: Option<u8>) -> SetCookies {
     let id = at.unwrap_or_default();
-    let issued = |terms: TrackedTerms| {
+    let issued = |terms: ServerTerms| {
         Set::To(SessionCookie { id, generation: terms.generation, fresh: terms.fresh > 0 })
     };
     let cleared = request.jar.cleared();
@@ -154,16 +156,16 @@ fn id_of(id: u8) -> SessionId {
     SessionId([id; 16])
 }
 
-fn held_session(cookie: SessionCookie) -> Held<TrackedSession> {
+fn held_session(cookie: SessionCookie) -> Held<ServerSession> {
     let fresh = u32::from(cookie.fresh);
-    let terms = TrackedTerms { flags: 0, generation: cookie.generation, issued: START, fresh };
+    let terms = ServerTerms { flags: 0, generation: cookie.generation, issued: START, fresh };
     let id = id_of(cookie.id);
-    let cookie = TrackedSession { id, terms, stamp: 0, client: 0, likely: "".into() };
+    let cookie = ServerSession { id, terms, stamp: 0, client: 0, user_hint: "".into() };
     Held { cookie, slot: KeySlot::CURRENT }
 }
 
-fn held_remember(cookie: RememberCookie, records: &[Record]) -> Held<TrackedRemember> {
-    let cookie = TrackedRemember {
+fn held_remember(cookie: RememberCookie, records: &[Record]) -> Held<ServerRemember> {
+    let cookie = ServerRemember {
         id: id_of(cookie.id),
         flags: 0,
         generation: cookie.generation,
@@ -179,7 +181,7 @@ fn stored(record: &Record) -> Stored {
         at: Timestamp::from_secs(at),
         reason,
         successor: None,
-        told: false,
+        notified: false,
     });
     let start = Timestamp::from_secs(START);
     let record = SessionRecord {

@@ -1,5 +1,5 @@
-//! Random walks of the model, through the real layer and a real store: both say the same at every
-//! step.
+//! Random walks of the model, repeated with the real layer and a real store. The results must be
+//! the same at every step.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,7 +12,9 @@ use tower_keep_core::{Account, Clock, EndReason, UserDirectory, UserId};
 use tower_keep_memory::MemoryStore;
 
 use super::{GRACE, Holder, Kind, REMEMBERED, START, Set, TRANSIT, World};
-use crate::{Event, Keys, Login, LoginLayer, SessionProtection};
+use crate::client::SessionProtection;
+use crate::event::Event;
+use crate::{AuthSession, Keys, LoginLayer};
 
 const WALKS: u64 = 1_000;
 const STEPS: usize = 60;
@@ -28,17 +30,17 @@ impl Clock for SharedClock {
 
 /// The two cookies, as a browser holds them: session, remember.
 type Cookies = [Option<String>; 2];
-const NAMES: [&str; 2] = ["__Host-keep", "__Host-keep-remember"];
+const NAMES: [&str; 2] = ["__Host-Http-keep", "__Host-Http-keep-remember"];
 
-/// The layer beside the model.
+/// The real layer next to the model.
 struct Real {
-    auth: LoginLayer<Account>,
+    auth_layer: LoginLayer<Account>,
     clock: SharedClock,
     replays: Arc<AtomicUsize>,
     browser: Cookies,
     thief: Cookies,
-    /// What each answer sets: a value, or nothing to clear the cookie.
-    answers: Vec<(Holder, [Option<Option<String>>; 2])>,
+    /// The cookies that each response sets: a value, or `None` to clear the cookie.
+    responses: Vec<(Holder, [Option<Option<String>>; 2])>,
 }
 
 impl Real {
@@ -48,7 +50,7 @@ impl Real {
         let heard = Arc::clone(&replays);
         let store = MemoryStore::new();
         store.insert(&Account::new(1, "ada", "")).await.unwrap();
-        let auth =
+        let auth_layer =
             LoginLayer::builder(store, Keys::new("a key for the model, long enough to be one"))
                 .with_sessions()
                 .with_clock(clock.clone())
@@ -64,8 +66,8 @@ impl Real {
                 })
                 .build()
                 .unwrap();
-        let (browser, thief, answers) = Default::default();
-        Self { auth, clock, replays, browser, thief, answers }
+        let (browser, thief, responses) = Default::default();
+        Self { auth_layer, clock, replays, browser, thief, responses }
     }
 
     fn jar(&mut self, holder: Holder) -> &mut Cookies {
@@ -75,7 +77,7 @@ impl Real {
         }
     }
 
-    /// Whether somebody was logged in.
+    /// Sends a request and returns whether a user was logged in.
     async fn send(&mut self, from: Holder, kind: Kind) -> bool {
         let cookies: Vec<_> = NAMES
             .iter()
@@ -89,21 +91,21 @@ impl Real {
         let user = Arc::new(AtomicBool::new(false));
         let says = Arc::clone(&user);
         let handler = tower::service_fn(move |request: Request<()>| {
-            let login = request.extensions().get::<Login<Account>>().cloned().unwrap();
+            let auth = request.extensions().get::<AuthSession<Account>>().cloned().unwrap();
             let says = Arc::clone(&says);
             async move {
-                let is_user = handle(&login, kind).await;
+                let is_user = handle(&auth, kind).await;
                 says.store(is_user, Ordering::SeqCst);
                 Ok::<_, Infallible>(Response::new(()))
             }
         });
-        let answer = self.auth.layer(handler).oneshot(request).await.unwrap();
-        self.answers.push((from, NAMES.map(|name| set_cookie(answer.headers(), name))));
+        let response = self.auth_layer.layer(handler).oneshot(request).await.unwrap();
+        self.responses.push((from, NAMES.map(|name| set_cookie(response.headers(), name))));
         user.load(Ordering::SeqCst)
     }
 
     fn deliver(&mut self, index: usize) {
-        let (to, set) = self.answers.remove(index);
+        let (to, set) = self.responses.remove(index);
         for (cookie, set) in self.jar(to).iter_mut().zip(set) {
             if let Some(value) = set {
                 *cookie = value;
@@ -112,17 +114,17 @@ impl Real {
     }
 }
 
-async fn handle(login: &Login<Account>, kind: Kind) -> bool {
+async fn handle(auth: &AuthSession<Account>, kind: Kind) -> bool {
     match kind {
-        Kind::Visit => login.user().await.unwrap().is_some(),
+        Kind::Visit => auth.user().await.unwrap().is_some(),
         Kind::Confirm => {
-            let user = login.user().await.unwrap().is_some();
-            login.confirm().await.unwrap();
+            let user = auth.user().await.unwrap().is_some();
+            auth.confirm().await.unwrap();
             user
         }
-        Kind::LogOut => login.log_out().await.unwrap().is_some(),
+        Kind::LogOut => auth.log_out().await.unwrap().is_some(),
         Kind::LogIn => {
-            login.log_in(Account::new(1, "ada", "")).remember(true).await.unwrap();
+            auth.log_in(Account::new(1, "ada", "")).remember(true).await.unwrap();
             true
         }
     }
@@ -135,7 +137,7 @@ fn set_cookie(headers: &HeaderMap, name: &str) -> Option<Option<String>> {
     Some(Some(set.to_owned()).filter(|value| !value.is_empty()))
 }
 
-/// What happens to a cookie: nothing, it goes, or it is set.
+/// Returns what happens to a cookie: it is kept, cleared or set.
 fn word<T>(set: Set<T>) -> &'static str {
     match set {
         Set::Keep => "keep",
@@ -152,7 +154,7 @@ fn real_word(set: Option<&Option<String>>) -> &'static str {
     }
 }
 
-/// Numbers that look random, the same for one seed.
+/// A generator of pseudo-random numbers, which are the same for the same seed.
 struct Dice(u64);
 
 impl Dice {
@@ -197,16 +199,16 @@ async fn walk(seed: u64) -> (usize, bool) {
                 trace.push("revoke".to_owned());
                 let now = model.now;
                 for id in 0..model.records.len() as u8 {
-                    model.end(id, now, EndReason::Ended, None);
+                    model.end(id, now, EndReason::Revoked, None);
                 }
-                real.auth.end_all_sessions_of(&UserId::from(1)).await.unwrap();
+                real.auth_layer.end_all_sessions_of(&UserId::from(1)).await.unwrap();
             }
-            5..=7 if !model.answers.is_empty() => {
-                let index = dice.roll(model.answers.len());
+            5..=7 if !model.responses.is_empty() => {
+                let index = dice.roll(model.responses.len());
                 if dice.roll(3) == 0 {
                     trace.push(format!("lose {index}"));
-                    model.answers.remove(index);
-                    real.answers.remove(index);
+                    model.responses.remove(index);
+                    real.responses.remove(index);
                 } else {
                     trace.push(format!("deliver {index}"));
                     model.deliver(index);
@@ -228,11 +230,11 @@ async fn walk(seed: u64) -> (usize, bool) {
                 while !model.requests.is_empty() {
                     model.serve(0);
                 }
-                let index = model.answers.len() - 1;
+                let index = model.responses.len() - 1;
                 model.write(index);
-                let expected = &model.answers[index];
+                let expected = &model.responses[index];
                 let is_user = real.send(from, kind).await;
-                let (_, set) = &real.answers[index];
+                let (_, set) = &real.responses[index];
                 let said = [
                     if is_user { "user" } else { "nobody" },
                     real_word(set[0].as_ref()),

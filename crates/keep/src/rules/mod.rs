@@ -1,21 +1,23 @@
-//! The rules: who is logged in, given what a request presented. No I/O, no clock, no `http`.
+//! The rules: they decide who is logged in, from the cookies that a request sent. They do no I/O
+//! and know no clock and no `http` type.
 //!
-//! A state machine that borrows what was seen. `Rules::start` and then each answer lead to the next
-//! `Step`; the service around it does what the step asks and feeds the answer back. A fault between
-//! two steps drops the machine, and with it everything that it would have changed.
+//! `Rules` is a state machine that borrows the cookies. `Rules::start` returns the first `Step`.
+//! The service around it carries the step out and passes the result back, which returns the next
+//! step. An error between two steps drops the machine, and with it everything that it would have
+//! changed.
 //!
 //! | look for | in |
 //! | --- | --- |
-//! | logins of cookies alone | [`stateless`] |
-//! | logins with a record, their generations and replays | [`tracked`] |
+//! | logins that only cookies hold | [`stateless`] |
+//! | server-side sessions, their generations and replays | [`server_side`] |
 
-use crate::SessionProtection;
+use crate::client::SessionProtection;
 use crate::cookie::FORCED;
 
+pub(crate) mod server_side;
 pub(crate) mod stateless;
-pub(crate) mod tracked;
 
-/// What the application has settled. Times in seconds.
+/// The application's settings. Times are in seconds.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     pub(crate) protection: SessionProtection,
@@ -23,23 +25,23 @@ pub(crate) struct Policy {
     pub(crate) idle: Option<u32>,
     pub(crate) absolute: Option<u32>,
     pub(crate) refresh_remember: bool,
-    /// How long a superseded generation, and the tombstone of a session, still count.
+    /// How long a superseded generation, and the tombstone of an ended session, still count.
     pub(crate) grace: u32,
-    /// How old a record's note of its last use may get.
+    /// How old a record's time of last use may get before it is written again.
     pub(crate) touch: u32,
-    /// Whether the first use of a session is noted: where one that was never used makes room for
-    /// another.
+    /// Whether the first use of a session is recorded. This is needed where a session that was
+    /// never used makes room for another.
     pub(crate) notes_first_use: bool,
 }
 
 impl Policy {
-    /// How old a session's cookie may get before it is renewed: a tenth of the idle limit, so that
-    /// the limit is kept that exactly and most responses set no cookie.
+    /// Returns how old a session cookie may get before it is renewed: a tenth of the idle limit. So
+    /// the limit is exact to a tenth, and most responses set no cookie.
     fn renewal(&self) -> Option<u32> {
         self.idle.map(|idle| (idle / 10).max(1))
     }
 
-    /// Whether a session that was last used and begun then is past a limit.
+    /// Checks whether a session is past a limit, given when it was last used and when it began.
     fn is_over(&self, used: u32, started: u32, now: u32) -> bool {
         let past = |limit: Option<u32>, since: u32| {
             limit.is_some_and(|limit| now.saturating_sub(since) >= limit)
@@ -47,22 +49,26 @@ impl Policy {
         past(self.idle, used) || past(self.absolute, started)
     }
 
-    /// How long a browser should keep the session cookie; `None` until it is closed.
+    /// Returns how long a browser should keep the session cookie, or `None` if it should keep the
+    /// cookie until it is closed.
     pub(crate) fn session_max_age(&self, started: u32, now: u32) -> Option<u32> {
         let left = self.absolute.map(|limit| limit.saturating_sub(now.saturating_sub(started)));
         let longest = self.idle.into_iter().chain(left).min();
-        // No limit at all: as long as browsers keep a cookie (RFC 6265bis §5.6.2, 400 days).
+        // Without any limit, the cookie lasts as long as browsers keep one: 400 days
+        // (RFC 6265bis §5.6.2).
         self.persistent.then(|| longest.unwrap_or(400 * 24 * 3_600))
     }
 
-    /// How old cookies may get that a request was given along the way, before their answer is
-    /// written, in seconds. Later they could come in the place of newer ones; those before them still
-    /// work. A tenth of the grace: within it nobody confirms, and is seen with what that gave.
+    /// Returns how old, in seconds, the cookies that the rules decided on may be when the response
+    /// is written. Older ones are not sent: they could replace newer cookies, and the browser's
+    /// earlier cookies still work. A tenth of the grace is too short for a user to confirm the
+    /// login and for the browser to send the cookies of that confirmation.
     pub(crate) fn cookies_age(&self) -> u32 {
         (self.grace / 10).max(1)
     }
 
-    /// Until when a session that was used and begun then can live on, by itself or remembered.
+    /// Returns until when a session can stay alive, by itself or by the remember cookie, given when
+    /// it was last used and when it began.
     pub(crate) fn lives_until(&self, used: u32, started: u32, remember: Option<u32>) -> u32 {
         let after = |since: u32, limit: Option<u32>| limit.map(|limit| since.saturating_add(limit));
         let session = [after(used, self.idle), after(started, self.absolute)];
@@ -71,7 +77,7 @@ impl Policy {
     }
 }
 
-/// What the rules need to know of a user who was looked up.
+/// What the rules need to know about a user who was looked up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
     pub(crate) active: bool,
@@ -79,7 +85,7 @@ pub(crate) struct Facts {
     pub(crate) remember_stamp_holds: bool,
 }
 
-/// Who it is, as far as the cookies tell.
+/// The user whom the cookies identify.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) enum Who {
     #[default]
@@ -88,7 +94,8 @@ pub(crate) enum Who {
     User { fresh: u32, active: bool },
 }
 
-/// A user who has become active needs no force any more, and a later deactivation counts again.
+/// Removes [`FORCED`] for a user who is active now. Such a user no longer needs it, and a later
+/// deactivation counts again.
 fn flags_of(flags: u8, facts: Facts) -> u8 {
     if facts.active { flags & !FORCED } else { flags }
 }

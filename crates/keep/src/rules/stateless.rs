@@ -1,66 +1,66 @@
-//! Where cookies are all there is to a login.
+//! The rules for logins that only cookies hold.
 //!
-//! In order, the first that applies:
+//! The first row that applies counts:
 //!
-//! | presented | condition | who | cookies |
+//! | sent | condition | who is logged in | cookies |
 //! | --- | --- | --- | --- |
 //! | session | past its idle or absolute limit | try remember | clear session |
-//! | session | another client, strong protection | nobody; loaders are not asked | clear both |
-//! | session | another client, basic protection | go on, no longer fresh | reissue session |
+//! | session | another client, strong protection | no user; loaders are not asked | clear both |
+//! | session | another client, basic protection | continue, no longer fresh | reissue session |
 //! | session | user gone | try remember | clear session |
-//! | session | stamp changed | try remember | - |
-//! | session | user inactive, and the login was not forced | nobody; loaders are not asked | clear both |
-//! | session | else | the user | reissue when due |
+//! | session | security stamp changed | try remember | unchanged |
+//! | session | user inactive, and the login was not forced | no user; loaders are not asked | clear both |
+//! | session | otherwise | the user | reissue when due |
 //! | remember | expired | ask the loaders | clear remember |
 //! | remember | user gone | ask the loaders | clear remember |
-//! | remember | stamp changed | ask the loaders | - |
-//! | remember | user inactive, and the login was not forced | nobody; loaders are not asked | clear both |
-//! | remember | else | the user, not fresh | new session |
-//! | nothing | | ask the loaders | - |
+//! | remember | security stamp changed | ask the loaders | unchanged |
+//! | remember | user inactive, and the login was not forced | no user; loaders are not asked | clear both |
+//! | remember | otherwise | the user, not fresh | new session |
+//! | nothing | | ask the loaders | unchanged |
 //!
-//! What has no genuine seal counts as not presented, and is not cleared either: a late refusal must
-//! not undo a login that another request has just made.
+//! A cookie without a valid seal counts as not sent. It is not cleared either: a late rejection
+//! must not undo a login that another request has just made.
 
 use tower_keep_core::UserId;
 
 use super::{Facts, Policy, Who, flags_of};
-use crate::SessionProtection;
+use crate::client::SessionProtection;
 use crate::cookie::{FORCED, Held, REMEMBERED, Remember, RememberTerms, Session, SessionTerms};
 
-/// What a request presented; only what is genuine.
+/// What a request sent. Only cookies with a valid seal are in it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen<'a> {
+pub(crate) struct Presented<'a> {
     pub(crate) now: u32,
     pub(crate) session: Option<&'a Held<Session>>,
     pub(crate) remember: Option<&'a Held<Remember>>,
-    /// Whether the client is the one that the session was made for.
+    /// Whether the session was made for this client.
     pub(crate) same_client: bool,
 }
 
-/// What to do next.
+/// What the caller does next.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Step<'a> {
     /// Look this user up, then call [`Rules::loaded`].
     Load(&'a UserId),
-    /// The cookies name nobody: ask the request loaders, then finish.
+    /// The cookies identify no user: ask the request loaders, then finish.
     AskLoaders,
-    /// All is decided.
+    /// Everything is decided.
     Done,
 }
 
-/// What becomes of the session cookie.
+/// What happens to the session cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) enum SessionChange {
     #[default]
     Keep,
     Clear,
-    /// The same session, with these terms.
+    /// Reissued for the same session, with these terms.
     Reissue(SessionTerms),
-    /// A new one for a user whom the remember cookie has brought back, with these flags.
+    /// A new cookie with these flags, for a login that the remember cookie has restored.
     Restore(u8),
 }
 
-/// What becomes of the remember cookie.
+/// What happens to the remember cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) enum RememberChange {
     #[default]
@@ -69,23 +69,23 @@ pub(crate) enum RememberChange {
     Reissue(RememberTerms),
 }
 
-/// What the rules have come to.
+/// What the rules have decided.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Verdict {
     pub(crate) who: Who,
     pub(crate) session: SessionChange,
     pub(crate) remember: RememberChange,
-    /// The remember cookie that was presented is genuine, in time, and this user's.
+    /// Whether the request sent a remember cookie of this user that is valid and has not expired.
     pub(crate) remembered: bool,
-    /// Session protection has found another client.
+    /// Whether session protection has found another client.
     pub(crate) protected: bool,
 }
 
-/// The machine.
+/// The state machine.
 #[derive(Debug)]
 pub(crate) struct Rules<'a> {
     policy: &'a Policy,
-    seen: Seen<'a>,
+    presented: Presented<'a>,
     at: At<'a>,
     verdict: Verdict,
 }
@@ -98,18 +98,21 @@ enum At<'a> {
 }
 
 impl<'a> Rules<'a> {
-    pub(crate) fn new(policy: &'a Policy, seen: Seen<'a>) -> Self {
-        Self { policy, seen, at: At::End, verdict: Verdict::default() }
+    pub(crate) fn new(policy: &'a Policy, presented: Presented<'a>) -> Self {
+        Self { policy, presented, at: At::End, verdict: Verdict::default() }
     }
 
     pub(crate) fn start(&mut self) -> Step<'a> {
-        let Some(held) = self.seen.session else { return self.try_remember() };
-        if self.policy.is_over(held.cookie.terms.renewed, held.cookie.terms.started, self.seen.now)
-        {
+        let Some(held) = self.presented.session else { return self.try_remember() };
+        if self.policy.is_over(
+            held.cookie.terms.renewed,
+            held.cookie.terms.started,
+            self.presented.now,
+        ) {
             self.verdict.session = SessionChange::Clear;
             return self.try_remember();
         }
-        if !self.seen.same_client && self.policy.protection != SessionProtection::None {
+        if !self.presented.same_client && self.policy.protection != SessionProtection::None {
             self.verdict.protected = true;
             if self.policy.protection == SessionProtection::Strong && !self.policy.persistent {
                 return self.end_login();
@@ -119,7 +122,7 @@ impl<'a> Rules<'a> {
         Step::Load(&held.cookie.user)
     }
 
-    /// The user whom the last step asked for; `None` if there is no such user.
+    /// Takes the result of [`Step::Load`]: `None` if there is no such user.
     pub(crate) fn loaded(&mut self, facts: Option<Facts>) -> Step<'a> {
         match self.at {
             At::Session(held) => self.session_user(held, facts),
@@ -146,19 +149,19 @@ impl<'a> Rules<'a> {
         }
         let fresh = if self.verdict.protected { 0 } else { terms.fresh };
         let flags = flags_of(terms.flags, facts);
-        let age = self.seen.now.saturating_sub(terms.renewed);
+        let age = self.presented.now.saturating_sub(terms.renewed);
         let is_due = self.policy.renewal().is_some_and(|after| age >= after);
         let is_changed = fresh != terms.fresh || flags != terms.flags;
         if is_due || is_changed || held.slot.is_previous() {
-            let renewed = if is_due { self.seen.now } else { terms.renewed };
+            let renewed = if is_due { self.presented.now } else { terms.renewed };
             self.verdict.session =
                 SessionChange::Reissue(SessionTerms { flags, renewed, fresh, ..terms });
         }
         self.verdict.who = Who::User { fresh, active: facts.active };
         let same_user = |held: &&Held<Remember>| {
-            self.seen.session.is_some_and(|session| session.cookie.user == held.cookie.user)
+            self.presented.session.is_some_and(|session| session.cookie.user == held.cookie.user)
         };
-        if let Some(held) = self.seen.remember.filter(same_user)
+        if let Some(held) = self.presented.remember.filter(same_user)
             && facts.remember_stamp_holds
             && !self.is_expired(held)
         {
@@ -188,7 +191,7 @@ impl<'a> Rules<'a> {
 
     fn try_remember(&mut self) -> Step<'a> {
         self.at = At::End;
-        let Some(held) = self.seen.remember else { return Step::AskLoaders };
+        let Some(held) = self.presented.remember else { return Step::AskLoaders };
         if self.is_expired(held) {
             self.verdict.remember = RememberChange::Clear;
             return Step::AskLoaders;
@@ -198,17 +201,17 @@ impl<'a> Rules<'a> {
     }
 
     fn is_expired(&self, held: &Held<Remember>) -> bool {
-        self.seen.now >= held.cookie.terms.expires
+        self.presented.now >= held.cookie.terms.expires
     }
 
-    /// Reissues a genuine remember cookie of this user when its time is renewed or its key is old.
+    /// Reissues a valid remember cookie of this user if its time is renewed or its key is old.
     fn keep_remember(&mut self, held: &Held<Remember>, facts: Facts) {
         self.verdict.remembered = true;
         let presented = held.cookie.terms;
         let terms = RememberTerms { flags: flags_of(presented.flags, facts), ..presented };
         let kept = if self.policy.refresh_remember {
             let duration = terms.expires.saturating_sub(terms.issued);
-            let now = self.seen.now;
+            let now = self.presented.now;
             RememberTerms { issued: now, expires: now.saturating_add(duration), ..terms }
         } else {
             terms

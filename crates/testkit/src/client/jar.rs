@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 /// A browser's cookies for one host, by name and path (RFC 6265bis §5.7).
 ///
-/// `Domain` and `Secure` are not looked at: there is one host, and it may be plain HTTP.
+/// `Domain` and `Secure` are ignored, because there is only one host, and it may use plain HTTP.
 #[derive(Clone, Debug, Default)]
 pub struct Jar(Vec<Entry>);
 
@@ -16,22 +16,22 @@ struct Entry {
     name: String,
     value: String,
     path: String,
-    /// `None` until the browser is closed.
+    /// `None` if the cookie lives until the browser is closed.
     expires: Option<SystemTime>,
 }
 
 impl Jar {
-    /// The value of the cookie with this name.
+    /// Returns the value of the cookie with this name.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|entry| entry.name == name).map(|entry| entry.value.as_str())
     }
 
-    /// The names of all cookies, in the order in which they came.
+    /// Returns the names of all cookies, in the order in which they were received.
     pub fn names(&self) -> Vec<&str> {
         self.0.iter().map(|entry| entry.name.as_str()).collect()
     }
 
-    /// Puts a cookie in for every path, until the browser is closed.
+    /// Inserts a cookie that is sent for every path and lives until the browser is closed.
     pub fn insert(&mut self, name: &str, value: &str) {
         self.remove(name);
         self.0.push(Entry {
@@ -42,12 +42,12 @@ impl Jar {
         });
     }
 
-    /// Takes the cookies with this name out.
+    /// Removes the cookies with this name.
     pub fn remove(&mut self, name: &str) {
         self.0.retain(|entry| entry.name != name);
     }
 
-    /// Keeps cookies past their time, as a thief would who copied them.
+    /// Keeps the current cookies after they have expired, as a thief would who copied them.
     pub fn ignore_expiry(&mut self) {
         self.0.iter_mut().for_each(|entry| entry.expires = None);
     }
@@ -94,7 +94,7 @@ impl Jar {
     }
 }
 
-/// RFC 6265bis §5.1.4.
+/// Checks whether a request's path matches a cookie's path (RFC 6265bis §5.1.4).
 fn matches_path(request: &str, cookie: &str) -> bool {
     match request.strip_prefix(cookie) {
         Some(rest) => rest.is_empty() || cookie.ends_with('/') || rest.starts_with('/'),

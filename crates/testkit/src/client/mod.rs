@@ -1,20 +1,22 @@
-//! A client with a cookie jar, over any service: a router in this process, or a real server.
+//! A client with a cookie jar, for any service: a router in this process, or a real server.
 //!
 //! ```toml
 //! [dev-dependencies]
 //! tower-keep-testkit = { version = "0.1", features = ["client"] }
 //! ```
 //!
-//! Requests have a `String` as their body, which axum's routers take as it is. Before a service
-//! that wants another, put `tower::ServiceExt::map_request`. The layer and the client each have a
-//! clock: give both the same one, so that the server's limits and the browser's cookies run alike.
+//! Requests have a `String` as their body, which axum's routers accept. For a service that takes
+//! another body type, use `tower::ServiceExt::map_request`. The layer and the client each have a
+//! clock. Give both the same one, so that the server's limits and the browser's cookies follow the
+//! same time.
 //!
 //! ```
 //! use std::time::Duration;
 //!
 //! use http::{Request, Response};
 //! use tower::Layer;
-//! use tower_keep::{Account, Keys, LoginLayer, UserDirectory};
+//! use tower_keep::{Account, Keys, LoginLayer};
+//! use tower_keep::store::UserDirectory;
 //! use tower_keep_memory::MemoryStore;
 //! use tower_keep_testkit::TestClock;
 //! use tower_keep_testkit::client::Client;
@@ -25,28 +27,28 @@
 //! let ada = Account::new(1, "ada", "");
 //! store.insert(&ada).await?;
 //! let clock = TestClock::new();
-//! let auth = LoginLayer::builder(store, Keys::generate()?)
+//! let auth_layer = LoginLayer::builder(store, Keys::generate()?)
 //!     .with_clock(clock.clone())
 //!     .with_idle_limit(Duration::from_secs(3600))
 //!     .build()?;
 //!
-//! // Any service will do; with axum it is the router.
+//! // Any service works; with axum, it is the router.
 //! let page = tower::service_fn(|_: Request<String>| async {
 //!     Ok::<_, std::convert::Infallible>(Response::new("members only".to_owned()))
 //! });
-//! let site = auth.layer(auth.require_login().layer(page));
+//! let site = auth_layer.layer(auth_layer.require_login().layer(page));
 //!
 //! let mut client = Client::new(site).with_clock(clock.clone());
 //! assert_eq!(client.get("/").await.status, 401);
-//! client.log_in(&auth, ada).await?;
+//! client.log_in(&auth_layer, ada).await?;
 //! assert_eq!(client.get("/").await.text(), "members only");
 //! clock.advance(Duration::from_secs(3600));
 //! assert_eq!(client.get("/").await.status, 401);
 //! # Ok(()) }
 //! ```
 
-mod answer;
 mod jar;
+mod response;
 
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr};
@@ -57,20 +59,21 @@ use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tower::{Service, ServiceExt, service_fn};
-use tower_keep::{AuthUser, ClientAddr, LogInError, LoginLayer};
+use tower_keep::client::ClientAddr;
+use tower_keep::{AuthUser, LoginError, LoginLayer};
 use tower_keep_core::{Clock, SystemClock};
 
-pub use answer::Answer;
 pub use jar::Jar;
+pub use response::TestResponse;
 
-/// A browser, as far as logins are concerned: it keeps cookies, comes from one address, sends one
-/// `User-Agent`, and asks for pages with `Accept: text/html`. It does not follow redirects.
+/// A browser, as far as logins are concerned. It keeps cookies, has one address, sends one
+/// `User-Agent`, and requests pages with `Accept: text/html`. It does not follow redirects.
 ///
-/// Its methods panic when the service fails or a request can't be built: it is for tests.
+/// Its methods panic if the service fails or a request can't be built, because it is for tests.
 #[derive(Clone)]
 pub struct Client<S> {
     service: S,
-    /// The cookies it holds; take some out, put copies in, give them to another client.
+    /// The client's cookies. A test can remove some, insert copies, or give them to another client.
     pub jar: Jar,
     headers: HeaderMap,
     address: IpAddr,
@@ -78,7 +81,7 @@ pub struct Client<S> {
 }
 
 impl<S> Client<S> {
-    /// A new browser at 127.0.0.1 with no cookies.
+    /// Creates a browser at 127.0.0.1 without cookies.
     pub fn new(service: S) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(header::USER_AGENT, HeaderValue::from_static("Test/1.0"));
@@ -93,60 +96,60 @@ impl<S> Client<S> {
         }
     }
 
-    /// Lets cookies expire by this clock; the system's by default.
+    /// Sets the clock by which cookies expire. The default is the system's clock.
     #[must_use]
     pub fn with_clock(mut self, clock: impl Clock + 'static) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// Sends this header with every request from now on, in place of an earlier one.
+    /// Sends this header with every request from now on, and replaces an earlier value.
     pub fn set_header(&mut self, name: HeaderName, value: &str) {
         let value = HeaderValue::try_from(value).expect("a header's value");
         self.headers.insert(name, value);
     }
 
-    /// No longer sends this header.
+    /// Stops sending this header.
     pub fn remove_header(&mut self, name: HeaderName) {
         self.headers.remove(name);
     }
 
-    /// Comes from this address from now on, where the service takes it from the request's
-    /// extensions.
+    /// Sets the client's address from now on. This works if the service takes the address from the
+    /// request's extensions.
     pub fn set_address(&mut self, address: IpAddr) {
         self.address = address;
     }
 
-    /// Forgets the cookies that live until the browser is closed.
+    /// Removes the cookies that live until the browser is closed.
     pub fn close_browser(&mut self) {
         self.jar.close_browser();
     }
 
-    /// Logs this user in by the layer's own doing, without the application's sign-in page. The
-    /// login is fresh, and not remembered.
+    /// Logs this user in through the layer, without the application's sign-in page. The login is
+    /// fresh and not remembered.
     ///
     /// # Errors
     ///
-    /// As [`Login::log_in`](tower_keep::Login::log_in).
+    /// Returns the same errors as [`AuthSession::log_in`](tower_keep::AuthSession::log_in).
     pub async fn log_in<U: AuthUser>(
         &mut self,
         layer: &LoginLayer<U>,
         user: impl Into<Arc<U>>,
-    ) -> Result<(), LogInError> {
+    ) -> Result<(), LoginError> {
         self.start_login(layer, user.into(), true).await
     }
 
-    /// As [`log_in`](Self::log_in), but the login is not fresh, as after the remember cookie has
-    /// brought somebody back.
+    /// Logs this user in like [`log_in`](Self::log_in), but the login is not fresh, as after the
+    /// remember cookie has restored a login.
     ///
     /// # Errors
     ///
-    /// As [`Login::log_in`](tower_keep::Login::log_in).
+    /// Returns the same errors as [`AuthSession::log_in`](tower_keep::AuthSession::log_in).
     pub async fn log_in_not_fresh<U: AuthUser>(
         &mut self,
         layer: &LoginLayer<U>,
         user: impl Into<Arc<U>>,
-    ) -> Result<(), LogInError> {
+    ) -> Result<(), LoginError> {
         self.start_login(layer, user.into(), false).await
     }
 
@@ -155,13 +158,13 @@ impl<S> Client<S> {
         layer: &LoginLayer<U>,
         user: Arc<U>,
         fresh: bool,
-    ) -> Result<(), LogInError> {
+    ) -> Result<(), LoginError> {
         let sign_in = service_fn(|request: Request<String>| {
-            let login = layer.login(request.extensions()).expect("the layer is around this");
+            let auth = layer.auth_session(request.extensions()).expect("the layer is around this");
             let user = Arc::clone(&user);
             async move {
-                login.log_in(user).fresh(fresh).await?;
-                Ok::<_, LogInError>(Response::new(String::new()))
+                auth.log_in(user).fresh(fresh).await?;
+                Ok::<_, LoginError>(Response::new(String::new()))
             }
         });
         let request = self.request(Method::GET, "/", String::new());
@@ -189,7 +192,7 @@ impl<S> Client<S> {
     }
 
     /// Sends a GET request.
-    pub async fn get<R>(&mut self, target: &str) -> Answer
+    pub async fn get<R>(&mut self, target: &str) -> TestResponse
     where
         S: Service<Request<String>, Response = Response<R>> + Clone,
         S::Error: Debug,
@@ -199,8 +202,8 @@ impl<S> Client<S> {
         self.send(Method::GET, target, String::new()).await
     }
 
-    /// Posts a form.
-    pub async fn post<R>(&mut self, target: &str, form: &[(&str, &str)]) -> Answer
+    /// Sends a POST request with a form.
+    pub async fn post<R>(&mut self, target: &str, form: &[(&str, &str)]) -> TestResponse
     where
         S: Service<Request<String>, Response = Response<R>> + Clone,
         S::Error: Debug,
@@ -210,16 +213,16 @@ impl<S> Client<S> {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let form = HeaderValue::from_static("application/x-www-form-urlencoded");
         let before = self.headers.insert(header::CONTENT_TYPE, form);
-        let answer = self.send(Method::POST, target, body).await;
+        let response = self.send(Method::POST, target, body).await;
         match before {
             Some(before) => self.headers.insert(header::CONTENT_TYPE, before),
             None => self.headers.remove(header::CONTENT_TYPE),
         };
-        answer
+        response
     }
 
     /// Sends a request, keeps the cookies of the response, and reads its body.
-    pub async fn send<R>(&mut self, method: Method, target: &str, body: String) -> Answer
+    pub async fn send<R>(&mut self, method: Method, target: &str, body: String) -> TestResponse
     where
         S: Service<Request<String>, Response = Response<R>> + Clone,
         S::Error: Debug,
@@ -232,6 +235,11 @@ impl<S> Client<S> {
         let (head, body) = response.into_parts();
         self.keep_cookies(&uri, &head.headers);
         let body = body.collect().await.expect("the body arrives").to_bytes();
-        Answer { status: head.status, headers: head.headers, body, extensions: head.extensions }
+        TestResponse {
+            status: head.status,
+            headers: head.headers,
+            body,
+            extensions: head.extensions,
+        }
     }
 }

@@ -25,20 +25,20 @@ async fn new_user<S: UserDirectory<User = Account>>(store: &S) -> Account {
 async fn load<S: LoginStore<User = Account>>(
     store: &S,
     key: &SessionKey,
-    likely: Option<&UserId>,
+    user_hint: Option<&UserId>,
 ) -> Option<StoredLogin<Account>> {
-    store.load_login(key, likely).await.expect("a key that is asked for is no fault")
+    store.load_login(key, user_hint).await.expect("a key that is asked for is no fault")
 }
 
-/// Record and user come together, as they are stored now.
+/// A login is loaded as its record and its user, both as they are stored now.
 pub async fn a_login_is_its_record_and_its_user<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account> + LoginStore,
 {
     let mut account = new_user(&*store).await;
     let record = begin(&*store, account.id()).await;
-    for likely in [None, Some(account.id())] {
-        let found = load(&*store, &record.key, likely).await.expect("a login");
+    for user_hint in [None, Some(account.id())] {
+        let found = load(&*store, &record.key, user_hint).await.expect("a login");
         assert_eq!(*found.record, record);
         assert_eq!(found.user.as_deref(), Some(&account));
     }
@@ -48,7 +48,7 @@ where
     assert_eq!(found.user.as_deref(), Some(&account), "as stored now");
 }
 
-/// A wrong guess at the user changes nothing.
+/// A wrong `user_hint` changes nothing.
 pub async fn the_record_says_whose_login_it_is<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account> + LoginStore,
@@ -56,14 +56,14 @@ where
     let (account, other) = (new_user(&*store).await, new_user(&*store).await);
     let record = begin(&*store, account.id()).await;
     let unknown = UserId::from(unique("id"));
-    for likely in [other.id(), &unknown, &"a\0b".into(), &"".into()] {
-        let found = load(&*store, &record.key, Some(likely)).await.expect("a login");
+    for user_hint in [other.id(), &unknown, &"a\0b".into(), &"".into()] {
+        let found = load(&*store, &record.key, Some(user_hint)).await.expect("a login");
         assert_eq!(*found.record, record);
-        assert_eq!(found.user.as_deref(), Some(&account), "likely {likely:?}");
+        assert_eq!(found.user.as_deref(), Some(&account), "user_hint {user_hint:?}");
     }
 }
 
-/// The record stays; there is nobody whose login it is.
+/// The record stays, but it has no user.
 pub async fn a_login_of_a_deleted_user_has_no_user<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account> + LoginStore,
@@ -71,19 +71,19 @@ where
     let account = new_user(&*store).await;
     let record = begin(&*store, account.id()).await;
     assert!(store.delete(account.id()).await.expect("no fault"));
-    for likely in [None, Some(account.id())] {
-        let found = load(&*store, &record.key, likely).await.expect("the record");
+    for user_hint in [None, Some(account.id())] {
+        let found = load(&*store, &record.key, user_hint).await.expect("the record");
         assert_eq!((&*found.record, found.user), (&record, None));
     }
 }
 
-/// A key without a record is nobody's login, whoever is likely.
+/// A key without a record is no login, whatever the `user_hint` is.
 pub async fn an_unknown_key_is_no_login<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account> + LoginStore,
 {
     let account = new_user(&*store).await;
-    for likely in [None, Some(account.id())] {
-        assert!(load(&*store, &SessionKey::new([7; 32]), likely).await.is_none());
+    for user_hint in [None, Some(account.id())] {
+        assert!(load(&*store, &SessionKey::new([7; 32]), user_hint).await.is_none());
     }
 }

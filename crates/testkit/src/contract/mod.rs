@@ -1,6 +1,6 @@
 //! The store contracts as tests: one function per clause.
 //!
-//! An adapter runs them all against the real thing:
+//! An adapter runs all of them against a real database:
 //!
 //! ```
 //! use tower_keep_memory::MemoryStore;
@@ -9,19 +9,20 @@
 //! # async fn example() {
 //! let store = MemoryStore::new(); // connect to the database here
 //! contract::run_all(|| async { store.clone() }).await;
-//! // Or what the store has of it:
+//! // Or run only one of the contracts:
 //! contract::sessions::run_all(|| async { store.clone() }).await;
 //! # }
 //! ```
 //!
-//! What the factory makes may hold data already, that of earlier clauses too: every clause uses ids
-//! and names of its own. It is called once for each clause, and should hand out a clone of one
-//! connection pool. A clause panics when the store breaks it. Clauses start tasks, so they need a
-//! tokio runtime; with more than one thread they find more.
+//! The store that the factory returns may already hold data, including that of earlier clauses,
+//! because every clause uses its own ids and names. The factory is called once for each clause, and
+//! should return a clone of one connection pool. A clause panics if the store breaks it. Clauses
+//! spawn tasks, so they need a tokio runtime. They find more errors with more than one thread.
 //!
-//! A store of users alone, or of sessions alone, has [`users::run_all`] and [`sessions::run_all`].
-//! A single clause is run by its name, `contract::sessions::touch_only_moves_forward(store)`, or by
-//! [`users::run`], [`sessions::run`] and [`logins::run`].
+//! A store that has only users, or only sessions, uses [`users::run_all`] or [`sessions::run_all`].
+//! To run a single clause, call it by name, as in
+//! `contract::sessions::touch_only_moves_forward(store)`, or pass its name to [`users::run`],
+//! [`sessions::run`] or [`logins::run`].
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -42,17 +43,17 @@ where
     logins::run_all(&factory).await;
 }
 
-/// Lists the clauses of a contract, and runs them by their names.
+/// Lists the clauses of a contract, and defines functions that run them.
 macro_rules! clauses {
     ($($bound:path),+; $($clause:ident)*) => {
         /// The names of the clauses.
         pub const CLAUSES: &[&str] = &[$(stringify!($clause)),*];
 
-        /// Runs the clause of this name.
+        /// Runs the clause with this name.
         ///
         /// # Panics
         ///
-        /// If the store breaks it, or if there is no such clause.
+        /// Panics if the store breaks the clause, or if there is no clause with this name.
         pub async fn run<S>(clause: &str, store: std::sync::Arc<S>)
         where
             S: $($bound +)+ 'static,
@@ -67,7 +68,7 @@ macro_rules! clauses {
         ///
         /// # Panics
         ///
-        /// If the store breaks one of them; the output names it.
+        /// Panics if the store breaks a clause. The output names the clause.
         pub async fn run_all<S, F, Fut>(factory: F)
         where
             S: $($bound +)+ 'static,
@@ -93,9 +94,9 @@ tokio::task_local! {
     static MOST_TASKS: usize;
 }
 
-/// Runs clauses with no more than so many tasks that compete, at least two.
+/// Runs clauses with at most `most` tasks that compete, but at least two.
 ///
-/// For a store that makes whoever writes the same thing wait for seconds, as an emulator may do:
+/// This is for a store that makes writers of the same data wait for seconds, as an emulator may do:
 ///
 /// ```
 /// # use tower_keep_memory::MemoryStore;
@@ -109,12 +110,12 @@ pub async fn with_contention_of<F: Future>(most: usize, clauses: F) -> F::Output
     MOST_TASKS.scope(most.max(2), clauses).await
 }
 
-/// So many tasks, or as many as are allowed.
+/// Returns `wanted`, limited to the number of tasks that are allowed.
 fn tasks(wanted: usize) -> usize {
     MOST_TASKS.try_with(|most| wanted.min(*most)).unwrap_or(wanted)
 }
 
-/// Text that no other clause uses, in this process or another.
+/// Returns a text that no other clause uses, in this process or another.
 fn unique(what: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -122,25 +123,25 @@ fn unique(what: &str) -> String {
     format!("{what}-{random:016x}{count}")
 }
 
-/// Text that stores stumble over, each made unique.
+/// Returns unusual texts that stores may handle wrongly, each made unique.
 fn odd_texts() -> Vec<String> {
     let long = "long".repeat(375);
     ["", " ", "a\0b", "🦀🦀", "'; DROP TABLE users; --", "%_\\", "佐藤", "{}[]:*?", &long]
         .into_iter()
         .map(|odd| {
             let unique = unique("");
-            // The longest has 1,500 bytes in all.
+            // The longest text has 1,500 bytes in total.
             format!("{unique}{}", &odd[..odd.len().min(1_500 - unique.len())])
         })
         .collect()
 }
 
-/// The present moment, so that stores which expire records by themselves don't drop them.
+/// Returns the current time, so that stores that expire records by themselves don't drop them.
 fn now() -> Timestamp {
     SystemClock.now().into()
 }
 
-/// Starts as many [`tasks`] at once, and waits for all of their answers.
+/// Starts this many [`tasks`] concurrently, waits for them, and returns all results.
 async fn compete<T, Fut>(tasks: usize, task: impl Fn(usize) -> Fut) -> Vec<T>
 where
     T: Send + 'static,
@@ -164,10 +165,11 @@ where
     answers
 }
 
-/// Polls a call for a while and drops it; each step a little longer, until it is done in time.
+/// Polls a call for a while and then drops it. The time is longer with each step, until it is
+/// enough for the call to finish.
 async fn interrupted<T, Fut: Future<Output = T>>(step: u32, call: Fut) {
     let mut call = Box::pin(call);
-    // The first steps count polls, which also catches stores that never wait for long.
+    // The first steps count polls, which also interrupts stores that never wait for long.
     if step < 4 {
         let mut polls = 0;
         std::future::poll_fn(|cx| {
@@ -187,13 +189,15 @@ async fn interrupted<T, Fut: Future<Output = T>>(step: u32, call: Fut) {
     }
 }
 
-/// How many steps [`interrupted`] takes.
+/// The number of steps of [`interrupted`].
 const STEPS: u32 = 12;
 
-/// For so many looks in a row nothing changes any more: longer than a disk takes for one write.
+/// The number of looks in a row that must find the same. They take longer than a disk takes for one
+/// write.
 const LOOKS: u32 = 10;
 
-/// What an interrupted call leaves may arrive a moment later; waits until it stays the same.
+/// Waits until the result of `look` stays the same, because what an interrupted call wrote may
+/// arrive a moment later.
 async fn settled<T: PartialEq, Fut: Future<Output = T>>(look: impl Fn() -> Fut) -> T {
     let mut before = look().await;
     let mut same = 0;

@@ -15,7 +15,7 @@ clauses! {
     a_user_is_found_by_login_name_byte_for_byte
     unknown_and_odd_ids_and_names_are_nobody
     odd_ids_and_names_are_kept_or_refused
-    by_ids_answers_in_order_and_as_often_as_asked
+    by_ids_returns_users_in_order_and_as_often_as_asked
     a_taken_id_or_name_conflicts_and_nothing_is_written
     of_concurrent_inserts_one_succeeds
     inserting_unless_it_is_there_can_be_repeated
@@ -34,7 +34,7 @@ clauses! {
     an_interrupted_delete_leaves_all_or_nothing
 }
 
-/// An account of its own.
+/// Creates an account with an id and a login name of its own.
 fn new_account() -> Account {
     Account::new(unique("id"), unique("name"), "a password's hash")
 }
@@ -48,8 +48,11 @@ async fn by_id<S: UserDirectory<User = Account>>(store: &S, id: &UserId) -> Opti
     found.map(|account| Account::clone(&account))
 }
 
-async fn by_login<S: UserDirectory<User = Account>>(store: &S, login: &str) -> Option<Account> {
-    let found = store.by_login(login).await.expect("a name that is asked for is no fault");
+async fn by_login_name<S: UserDirectory<User = Account>>(
+    store: &S,
+    login: &str,
+) -> Option<Account> {
+    let found = store.by_login_name(login).await.expect("a name that is asked for is no fault");
     found.map(|account| Account::clone(&account))
 }
 
@@ -57,19 +60,19 @@ fn is_conflict<T>(result: &Result<T, StoreError>) -> bool {
     result.as_ref().is_err_and(|error| error.kind() == StoreErrorKind::Conflict)
 }
 
-/// What is stored for an account, by its id and by its name.
+/// What is stored for an account, found by its id and by its login name.
 type Found = (Option<Account>, Option<Account>);
 
 async fn both<S: UserDirectory<User = Account>>(store: &S, account: &Account) -> Found {
-    (by_id(store, account.id()).await, by_login(store, account.login()).await)
+    (by_id(store, account.id()).await, by_login_name(store, account.login_name()).await)
 }
 
-/// An inserted user is found by id, with everything that was stored.
+/// An inserted user is found by id, with every field as it was stored.
 pub async fn a_user_is_found_by_id_as_stored<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
-    let stamped = new_account().with_stamp([0, 0xFF, b'\n']);
+    let stamped = new_account().with_security_stamp([0, 0xFF, b'\n']);
     for account in [new_account(), new_account().with_active(false), stamped] {
         insert(&*store, &account).await;
         assert_eq!(by_id(&*store, account.id()).await, Some(account));
@@ -84,7 +87,7 @@ where
     let name = unique("Ada\u{e9}");
     let account = Account::new(unique("id"), name.clone(), "hash");
     insert(&*store, &account).await;
-    assert_eq!(by_login(&*store, &name).await, Some(account));
+    assert_eq!(by_login_name(&*store, &name).await, Some(account));
     let others = [
         name.to_lowercase(),
         name.to_uppercase(),
@@ -95,11 +98,12 @@ where
         name[..name.len() - 1].to_owned(),
     ];
     for other in others {
-        assert_eq!(by_login(&*store, &other).await, None, "{other:?}");
+        assert_eq!(by_login_name(&*store, &other).await, None, "{other:?}");
     }
 }
 
-/// Ids and names that are unknown or can't be one of this store's are nobody's, and no fault.
+/// An id or name that is unknown, or can't be one of this store's, finds no user. It is not an
+/// error.
 pub async fn unknown_and_odd_ids_and_names_are_nobody<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
@@ -107,13 +111,13 @@ where
     for odd in odd_texts().into_iter().chain([String::new(), "x".repeat(70_000)]) {
         let id = UserId::from(odd.as_str());
         assert_eq!(by_id(&*store, &id).await, None, "{odd:?}");
-        assert_eq!(by_login(&*store, &odd).await, None, "{odd:?}");
+        assert_eq!(by_login_name(&*store, &odd).await, None, "{odd:?}");
         let many = store.by_ids(&[id.clone(), id]).await.expect("odd ids are no fault");
         assert!(many.len() == 2 && many.iter().all(Option::is_none), "{odd:?}");
     }
 }
 
-/// A user with an odd id or name is kept exactly so, or refused and not written.
+/// A user with an odd id or name is either stored exactly as given, or rejected and not written.
 pub async fn odd_ids_and_names_are_kept_or_refused<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
@@ -129,8 +133,8 @@ where
     }
 }
 
-/// `by_ids` answers each id in its place, also those that are unknown or asked for twice.
-pub async fn by_ids_answers_in_order_and_as_often_as_asked<S>(store: Arc<S>)
+/// `by_ids` returns one entry for each id, in order, even if ids are unknown or occur twice.
+pub async fn by_ids_returns_users_in_order_and_as_often_as_asked<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
@@ -146,7 +150,7 @@ where
     assert!(store.by_ids(&[]).await.expect("no fault").is_empty());
 }
 
-/// Of ids and of login names there is one each; the second is a conflict and leaves nothing behind.
+/// Ids and login names are unique. Inserting a taken one is a conflict and writes nothing.
 pub async fn a_taken_id_or_name_conflicts_and_nothing_is_written<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
@@ -156,13 +160,14 @@ where
     let same_id = Account::new(account.id(), unique("name"), "other");
     assert!(is_conflict(&store.insert(&same_id).await), "the id is taken");
     assert_eq!(both(&*store, &same_id).await, (Some(account.clone()), None));
-    let same_name = Account::new(unique("id"), account.login(), "other");
+    let same_name = Account::new(unique("id"), account.login_name(), "other");
     assert!(is_conflict(&store.insert(&same_name).await), "the name is taken");
     assert_eq!(both(&*store, &same_name).await, (None, Some(account.clone())));
     assert!(is_conflict(&store.insert(&account).await), "both are taken");
 }
 
-/// However many insert one login name, or one id, at once: one succeeds, the others conflict.
+/// If many tasks insert one login name or one id concurrently, one succeeds and the others
+/// conflict.
 pub async fn of_concurrent_inserts_one_succeeds<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account> + 'static,
@@ -185,14 +190,14 @@ where
     }
 }
 
-/// Writes this user over the stored one; returns whether there was one.
+/// Replaces the stored user by this one. Returns whether there was a stored user.
 ///
-/// For tests that know everything about the user. An application would lose what others have
-/// written in the meantime, and changes what it reads instead.
+/// This is for tests that know everything about the user. An application would lose what others
+/// wrote in the meantime, so it should change the user that it reads instead.
 ///
 /// # Errors
 ///
-/// As [`modify`](UserDirectory::modify).
+/// Returns the same errors as [`modify`](UserDirectory::modify).
 pub async fn replace<S>(store: &S, user: &S::User) -> Result<bool, StoreError>
 where
     S: UserDirectory<User: Clone> + ?Sized,
@@ -201,21 +206,21 @@ where
     Ok(matches!(modified, Modified::Changed(_)))
 }
 
-/// A user who has to be there at each start is inserted once, and a taken id or name is no error.
+/// A user who has to exist at every start is inserted once, and a taken id or name is not an error.
 pub async fn inserting_unless_it_is_there_can_be_repeated<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
     let account = new_account();
     assert!(store.insert_if_absent(&account).await.expect("no fault"), "it was not there");
-    let later = Account::new(account.id(), account.login(), "another hash");
+    let later = Account::new(account.id(), account.login_name(), "another hash");
     assert!(!store.insert_if_absent(&later).await.expect("no fault"), "it is there");
-    let namesake = Account::new(unique("id"), account.login(), "");
+    let namesake = Account::new(unique("id"), account.login_name(), "");
     assert!(!store.insert_if_absent(&namesake).await.expect("no fault"), "the name is taken");
     assert_eq!(both(&*store, &account).await, (Some(account.clone()), Some(account)));
 }
 
-/// A change replaces all of the user; an earlier login name is free for others.
+/// A change replaces the whole user, and the earlier login name becomes free for others.
 pub async fn a_change_replaces_the_user_and_frees_the_name<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
@@ -226,22 +231,26 @@ where
     let changed = store.modify(before.id(), &mut |_| Some(after.clone())).await;
     assert_eq!(changed.expect("no fault"), Modified::Changed(Arc::new(after.clone())));
     assert_eq!(both(&*store, &after).await, (Some(after.clone()), Some(after.clone())));
-    assert_eq!(by_login(&*store, before.login()).await, None, "the earlier name is nobody's");
-    let heir = Account::new(unique("id"), before.login(), "");
+    assert_eq!(
+        by_login_name(&*store, before.login_name()).await,
+        None,
+        "the earlier name is nobody's"
+    );
+    let heir = Account::new(unique("id"), before.login_name(), "");
     insert(&*store, &heir).await;
-    assert_eq!(by_login(&*store, before.login()).await, Some(heir));
+    assert_eq!(by_login_name(&*store, before.login_name()).await, Some(heir));
     assert!(
         replace(&*store, &after).await.expect("no fault"),
         "the same once more is a change too"
     );
 }
 
-/// A change is called with the user as stored now, and may decide to write nothing.
+/// The change function gets the user as stored now, and may decide to write nothing.
 pub async fn a_change_sees_the_stored_user_and_may_leave_it<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
-    let account = new_account().with_stamp([0, 0xFF]);
+    let account = new_account().with_security_stamp([0, 0xFF]);
     insert(&*store, &account).await;
     let mut seen = Vec::new();
     let left = store
@@ -255,14 +264,14 @@ where
     assert_eq!(both(&*store, &account).await, (Some(account.clone()), Some(account)));
 }
 
-/// An id never changes.
+/// An id never changes: a change that returns another id is an error.
 pub async fn a_change_of_the_id_is_refused<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
     let account = new_account();
     insert(&*store, &account).await;
-    let other = Account::new(unique("id"), account.login(), "");
+    let other = Account::new(unique("id"), account.login_name(), "");
     let refused = store.modify(account.id(), &mut |_| Some(other.clone())).await;
     let kind = refused.map_err(|error| error.kind());
     assert_eq!(kind, Err(StoreErrorKind::Unsupported));
@@ -270,7 +279,7 @@ where
     assert_eq!(by_id(&*store, other.id()).await, None);
 }
 
-/// Nobody can take another's login name.
+/// A user can't take another user's login name.
 pub async fn a_change_to_a_taken_name_conflicts_and_nothing_is_written<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
@@ -278,13 +287,13 @@ where
     let (one, other) = (new_account(), new_account());
     insert(&*store, &one).await;
     insert(&*store, &other).await;
-    let thief = Account::new(one.id(), other.login(), "changed");
+    let thief = Account::new(one.id(), other.login_name(), "changed");
     assert!(is_conflict(&replace(&*store, &thief).await), "the name is the other's");
     assert_eq!(both(&*store, &one).await, (Some(one.clone()), Some(one)));
     assert_eq!(both(&*store, &other).await, (Some(other.clone()), Some(other)));
 }
 
-/// However many users take one free name at once: one gets it.
+/// If many users take one free name concurrently, one gets it.
 pub async fn of_concurrent_renames_to_one_name_one_succeeds<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account> + 'static,
@@ -304,11 +313,11 @@ where
     .await;
     assert_eq!(results.iter().filter(|result| matches!(result, Ok(true))).count(), 1);
     assert_eq!(results.iter().filter(|result| is_conflict(result)).count(), tasks - 1);
-    let winner = by_login(&*store, &wanted).await.expect("one has the name");
+    let winner = by_login_name(&*store, &wanted).await.expect("one has the name");
     assert_eq!(by_id(&*store, winner.id()).await, Some(winner));
 }
 
-/// A change of a user who is not there is not called, and writes nothing.
+/// If there is no such user, the change function is not called and nothing is written.
 pub async fn a_change_of_nobody_inserts_nothing<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
@@ -322,7 +331,7 @@ where
     }
 }
 
-/// However many change one user at once, each starts from what the others have written.
+/// If many tasks change one user concurrently, each starts from what the others wrote.
 pub async fn no_change_is_lost<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account> + 'static,
@@ -334,7 +343,7 @@ where
         async move {
             let mut append = |stored: &Account| {
                 let mut marked = stored.clone();
-                marked.set_login(format!("{}.{index}", stored.login()));
+                marked.set_login_name(format!("{}.{index}", stored.login_name()));
                 Some(marked)
             };
             store.modify(&id, &mut append).await
@@ -344,15 +353,15 @@ where
     for result in &results {
         assert!(matches!(result, Ok(Modified::Changed(_))), "{result:?}");
     }
-    let name = by_id(&*store, account.id()).await.expect("it is there").login().to_owned();
-    let marks = name.strip_prefix(account.login()).expect("the name begins as it did");
+    let name = by_id(&*store, account.id()).await.expect("it is there").login_name().to_owned();
+    let marks = name.strip_prefix(account.login_name()).expect("the name begins as it did");
     let mut marks: Vec<usize> =
         marks.split('.').skip(1).map(|mark| mark.parse().expect("a mark")).collect();
     marks.sort_unstable();
     assert_eq!(marks, Vec::from_iter(0..results.len()), "all marks are there");
 }
 
-/// A new password never undoes what somebody else has written since the request began.
+/// A new password never undoes what others have written since the request began.
 pub async fn a_password_is_set_only_over_the_stamp_that_was_seen<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
@@ -360,25 +369,25 @@ where
     let account = new_account();
     let id = account.id();
     let set = async |seen: &Account, hash: &str| {
-        store.set_password(id, &seen.stamp(), hash).await.expect("no fault")
+        store.set_password(id, &seen.security_stamp(), hash).await.expect("no fault")
     };
     assert_eq!(set(&account, "too early").await, PasswordChange::Missing);
     insert(&*store, &account).await;
-    // Deactivated in the meantime: it stays so, and the password changes.
+    // The user was deactivated in the meantime. They stay inactive, and the password changes.
     replace(&*store, &account.clone().with_active(false)).await.expect("no fault");
     let PasswordChange::Changed(first) = set(&account, "first").await else {
         panic!("the stamp is the one that was seen")
     };
     assert_eq!((first.password_hash(), first.is_active()), ("first", false));
-    assert_ne!(first.stamp(), account.stamp(), "earlier logins end");
+    assert_ne!(first.security_stamp(), account.security_stamp(), "earlier logins end");
     assert_eq!(by_id(&*store, id).await.as_ref(), Some(&*first));
-    // The same call once more has been done already; another one came too late.
+    // The same call again finds its hash stored. A call with another hash came too late.
     assert_eq!(set(&account, "first").await, PasswordChange::Changed(Arc::clone(&first)));
     assert_eq!(set(&account, "second").await, PasswordChange::Stale(Arc::clone(&first)));
     assert_eq!(by_id(&*store, id).await.as_ref(), Some(&*first), "nothing was written");
 }
 
-/// A rehash changes the hash that was verified, or nothing; and never the stamp.
+/// A rehash replaces only the hash that was verified, and never changes the security stamp.
 pub async fn a_rehash_is_written_only_over_the_hash_that_was_seen<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
@@ -392,12 +401,15 @@ where
     assert!(!rehash("another hash", "stronger").await, "it is not the stored one");
     assert!(rehash(account.password_hash(), "stronger").await);
     let after = by_id(&*store, id).await.expect("it is there");
-    assert_eq!((after.password_hash(), after.stamp()), ("stronger", account.stamp()));
+    assert_eq!(
+        (after.password_hash(), after.security_stamp()),
+        ("stronger", account.security_stamp())
+    );
     assert!(!rehash(account.password_hash(), "weaker").await, "that one is not stored any more");
     assert_eq!(by_id(&*store, id).await, Some(after));
 }
 
-/// Deleting frees the login name, and can be repeated.
+/// Deleting a user frees the login name, and can be repeated.
 pub async fn a_deleted_user_is_gone_and_the_name_is_free<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
@@ -407,14 +419,14 @@ where
     assert!(store.delete(account.id()).await.expect("no fault"), "there was one");
     assert_eq!(both(&*store, &account).await, (None, None));
     assert!(!store.delete(account.id()).await.expect("no fault"), "there is none any more");
-    let heir = Account::new(unique("id"), account.login(), "");
+    let heir = Account::new(unique("id"), account.login_name(), "");
     insert(&*store, &heir).await;
     for odd in odd_texts() {
         assert!(!store.delete(&UserId::from(odd)).await.expect("odd ids are no fault"));
     }
 }
 
-/// A dropped insert has inserted the user under both keys, or not at all.
+/// A dropped insert has inserted the user under both the id and the login name, or not at all.
 pub async fn an_interrupted_insert_leaves_all_or_nothing<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
@@ -428,7 +440,7 @@ where
     }
 }
 
-/// A dropped change leaves the user before or after, never a mixture.
+/// A dropped change leaves the user either as before or as changed, never a mixture.
 pub async fn an_interrupted_change_leaves_the_old_or_the_new<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
@@ -439,7 +451,7 @@ where
         let after = Account::new(before.id(), unique("name"), "another hash");
         interrupted(step, replace(&*store, &after)).await;
         let look = || async {
-            let by_old_name = by_login(&*store, before.login()).await;
+            let by_old_name = by_login_name(&*store, before.login_name()).await;
             (both(&*store, &after).await, by_old_name)
         };
         let found = settled(look).await;
@@ -449,7 +461,7 @@ where
     }
 }
 
-/// A dropped delete has removed the user under both keys, or not at all.
+/// A dropped delete has removed the user under both the id and the login name, or not at all.
 pub async fn an_interrupted_delete_leaves_all_or_nothing<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,

@@ -1,4 +1,5 @@
-//! Google's emulators of Datastore. Where they can't be had, another's stands in for both.
+//! Google's emulators of Datastore. Where they can't be installed, another emulator is used instead
+//! of both.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,13 +11,14 @@ use super::{Kind, Server, in_path};
 use crate::provision::install;
 use crate::{run, tools};
 
-/// The crate that stands in, and its version.
+/// The crate of the fallback emulator, and its version.
 const OTHER: [&str; 2] = ["datastore-emulator", "0.1.14"];
 
-/// The emulator: a Java archive, or the program that stands in for it.
+/// Returns the emulator: a Java archive, or the program of the fallback emulator.
 pub(super) fn program(kind: Kind) -> Result<PathBuf, String> {
     let found = archive(kind).or_else(|| {
-        // A Debian that knows Google's packages has them; others go without, as do those that once did.
+        // The emulators are installed only where Debian's package manager knows Google's packages.
+        // A machine that has the fallback emulator already keeps using it.
         if other().is_file() || !knows_packages() {
             return None;
         }
@@ -42,7 +44,7 @@ fn knows_packages() -> bool {
     known.is_ok_and(|known| known.status.success())
 }
 
-/// Where an installed Google Cloud CLI has it.
+/// Returns the emulator's archive from an installed Google Cloud CLI.
 fn archive(kind: Kind) -> Option<PathBuf> {
     let name = match kind {
         Kind::Firestore => "platform/cloud-firestore-emulator/cloud-firestore-emulator.jar",
@@ -57,18 +59,18 @@ fn archive(kind: Kind) -> Option<PathBuf> {
     roots.map(|root| root.join(name)).find(|archive| archive.is_file())
 }
 
-/// The one that stands in.
+/// Returns the path of the fallback emulator.
 fn other() -> PathBuf {
     tools().join("bin").join(OTHER[0])
 }
 
-/// The one that stands in, built unless it is there.
+/// Returns the fallback emulator, which is built on first use.
 fn built(kind: Kind) -> Result<PathBuf, String> {
     let (program, [name, version]) = (other(), OTHER);
     if program.is_file() {
         return Ok(program);
     }
-    println!("Google's emulators are not here; building {name} in their place");
+    println!("Google's emulators are not installed; building {name} instead");
     let built = (|| {
         if in_path(&["protoc"]).is_none() {
             install(&["protobuf-compiler"])?;
@@ -91,20 +93,20 @@ fn is_archive(program: &Path) -> bool {
     program.extension().is_some_and(|extension| extension == "jar")
 }
 
-/// What stands before the program.
+/// Returns the words that precede the program in its command line.
 pub(super) fn before(program: &Path) -> Vec<String> {
     let java: &[&str] = &["java", "-Xmx512m", "-Duser.language=en", "-cp"];
     let words = if is_archive(program) { java } else { &[] };
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// The signal at which it ends with all written down that it was told.
+/// Returns the signal that makes the emulator write all its data to disk and exit.
 pub(super) fn end(program: &Path) -> &'static str {
     if is_archive(program) { "-TERM" } else { "-INT" }
 }
 
-/// The Firestore emulator forgets what it has been told when it ends; the others write it down then, and the
-/// Datastore emulator also now and then.
+/// Returns the emulator's arguments. The Firestore emulator loses its data when it exits. The
+/// others write theirs to disk then, and the Datastore emulator does so from time to time as well.
 pub(super) fn arguments(server: &Server) -> Vec<String> {
     let (host, port) = ("127.0.0.1", server.port);
     let own = server.directory.display();
@@ -133,7 +135,7 @@ pub(super) fn arguments(server: &Server) -> Vec<String> {
     }
 }
 
-/// Whether it says that it is up.
+/// Checks whether the emulator on this port responds that it is up.
 pub(super) fn answers(port: u16) -> bool {
     let ask = || {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;

@@ -1,4 +1,4 @@
-//! Private database servers on free loopback ports, which are gone with the test.
+//! Private database servers on free loopback ports. They end with the test.
 
 mod datastore;
 mod mysql;
@@ -21,17 +21,17 @@ use self::process::{call, children, in_path, is_alive, is_stopped, signal, unpri
 use crate::provision::{install, is_root};
 pub use redis::call as call_redis;
 
-/// How long a server may take until it answers.
+/// How long a server may take until it responds.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Kills the server when it is told to by a line; or when the test ends, however it ends, because the
-/// pipe is closed then: with the server's directory.
+/// Kills the server when it reads a line. It also does so when the test ends, for whatever reason,
+/// because the pipe is closed then; in that case it removes the server's directory as well.
 const GUARDIAN: &str = r#"exec 3<&0; directory=$1; shift; "$@" </dev/null >&2 & echo $!
     read _ <&3; told=$?; kill -KILL $!; wait; test $told = 0 && exit
     for n in 1 2 3 4 5 6 7 8 9; do rm -rf "$directory" && exit; sleep 0.2; done"#;
 
-/// What can be started.
+/// The kinds of servers that can be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// PostgreSQL.
@@ -40,24 +40,25 @@ pub enum Kind {
     MariaDb,
     /// MySQL itself.
     MySql,
-    /// PgBouncer in transaction mode, in front of a PostgreSQL.
+    /// PgBouncer in transaction mode, in front of a PostgreSQL server.
     PgBouncer,
     /// Redis.
     Redis,
-    /// A Redis with a replica, and three sentinels.
+    /// A Redis server with a replica, and three sentinels.
     RedisSentinel,
     /// A Redis Cluster of three masters with a replica each.
     RedisCluster,
-    /// Google's Datastore emulator, whose transactions find out at the commit that another was faster.
+    /// Google's Datastore emulator. Its transactions find out at the commit that another was
+    /// faster.
     Datastore,
-    /// Google's Firestore emulator in Datastore mode, whose transactions wait for each other.
+    /// Google's Firestore emulator in Datastore mode. Its transactions wait for each other.
     Firestore,
     /// nginx, in front of a site.
     Nginx,
 }
 
 impl Kind {
-    /// All databases, each after what it needs.
+    /// All databases, each after the database that it needs.
     pub const ALL: [Self; 9] = [
         Self::Postgres,
         Self::MariaDb,
@@ -70,7 +71,7 @@ impl Kind {
         Self::Firestore,
     ];
 
-    /// The name of its adapter's tests.
+    /// Returns the name of its adapter's tests.
     fn name(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
@@ -84,7 +85,8 @@ impl Kind {
         }
     }
 
-    /// The variable with the URL of a server to use instead; no test uses another nginx.
+    /// Returns the name of the environment variable with the URL of a server to use instead. No
+    /// test uses another nginx.
     #[must_use]
     pub fn variable(self) -> &'static str {
         match self {
@@ -105,12 +107,12 @@ impl Kind {
     ///
     /// # Errors
     ///
-    /// It can't be installed; the text says what helps.
+    /// Returns an error if the program can't be installed. The text says what helps.
     pub fn provide(self) -> Result<(), String> {
         self.program().map(drop)
     }
 
-    /// The server's program, which is installed if it is missing.
+    /// Returns the server's program, and installs it if it is missing.
     fn program(self) -> Result<PathBuf, String> {
         let (package, find): (_, fn() -> Option<PathBuf>) = match self {
             Self::Postgres => ("postgresql", sql::newest_postgres),
@@ -132,11 +134,13 @@ impl Kind {
             _ => format!("or set {} to a server of yours", self.variable()),
         };
         install(&[package]).map_err(|error| format!("no server for {name}: {error}\n{instead}"))?;
-        find().ok_or_else(|| format!("{package} is installed, and has no server in it; {instead}"))
+        find().ok_or_else(|| {
+            format!("{package} is installed but contains no server program; {instead}")
+        })
     }
 }
 
-/// A running server. Its directory and its processes are gone when this is dropped.
+/// A running server. Its directory is removed and its processes end when this is dropped.
 #[derive(Debug)]
 pub struct Server {
     kind: Kind,
@@ -144,9 +148,9 @@ pub struct Server {
     port: u16,
     guardian: Option<(Child, u32)>,
     program: PathBuf,
-    /// What it is started with besides.
+    /// Additional arguments of its command line.
     arguments: Vec<String>,
-    /// The servers that belong to it, and are gone with it.
+    /// The servers that belong to it, and end with it.
     members: Vec<Server>,
 }
 
@@ -155,7 +159,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// It can't be installed, set up or started; the text says what helps.
+    /// Returns an error if the server can't be installed, set up or started. The text says what
+    /// helps.
     pub fn start(kind: Kind) -> Result<Self, String> {
         let mut server = Self::prepared(kind)?;
         match kind {
@@ -173,11 +178,11 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts a Redis with more settings.
+    /// Starts a Redis server with additional settings.
     ///
     /// # Errors
     ///
-    /// As for [`start`](Self::start).
+    /// Returns an error in the same cases as [`start`](Self::start).
     pub fn start_redis(arguments: &[&str]) -> Result<Self, String> {
         let mut server = Self::prepared(Kind::Redis)?;
         server.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
@@ -185,58 +190,58 @@ impl Server {
         Ok(server)
     }
 
-    /// Lets those of several that watch each other be patient, as nobody is going to kill one.
+    /// Makes servers that watch each other more patient, for tests that kill none of them.
     ///
     /// # Errors
     ///
-    /// One of them does not answer, or refuses.
+    /// Returns an error if one of them does not reply, or rejects the setting.
     pub fn be_patient(&self) -> Result<(), String> {
         redis::be_patient(self)
     }
 
-    /// The servers that belong to it: of sentinels the master, its replica and the other sentinels; of a
-    /// cluster the other nodes, two masters first.
+    /// Returns the servers that belong to it. Of sentinels, these are the master, its replica and
+    /// the other sentinels. Of a cluster, these are the other nodes, beginning with two masters.
     pub fn members(&mut self) -> &mut [Self] {
         &mut self.members
     }
 
-    /// The directory that it may write to, and that is gone with it.
+    /// Returns the directory that the server may write to. It is removed when this is dropped.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Its port.
+    /// Returns its port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Starts a PgBouncer in transaction mode in front of a PostgreSQL of ours.
+    /// Starts PgBouncer in transaction mode in front of this PostgreSQL server.
     ///
     /// # Errors
     ///
-    /// As for [`start`](Self::start).
+    /// Returns an error in the same cases as [`start`](Self::start).
     pub fn start_proxy(behind: &Self) -> Result<Self, String> {
         sql::proxy(behind)
     }
 
-    /// Starts an nginx in front of a site, which caches what it may.
+    /// Starts nginx in front of a site. It caches every response that it may.
     ///
     /// # Errors
     ///
-    /// As for [`start`](Self::start).
+    /// Returns an error in the same cases as [`start`](Self::start).
     pub fn start_nginx(site: SocketAddr) -> Result<Self, String> {
         nginx::in_front_of(site)
     }
 
-    /// What it is.
+    /// Returns its kind.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Where it listens, with a user and a password that may do everything.
+    /// Returns its URL, with the name and the password of a user who has all rights.
     #[must_use]
     pub fn url(&self) -> String {
         match self.kind {
@@ -248,7 +253,7 @@ impl Server {
         }
     }
 
-    /// Kills the server as a crash would: no farewell, nothing flushed.
+    /// Kills the server as a crash would: without a shutdown, and without flushing anything.
     pub fn kill(&mut self) {
         if let Some((mut guardian, process)) = self.guardian.take() {
             let children = children(process);
@@ -256,7 +261,7 @@ impl Server {
                 let _ = pipe.write_all(b"kill\n");
             }
             let _ = guardian.wait();
-            // They would notice, and answer until then.
+            // The child processes would notice only later, and respond until then.
             signal("-KILL", &children);
             let begun = Instant::now();
             while children.iter().any(|child| is_alive(*child)) && begun.elapsed() < PATIENCE {
@@ -265,7 +270,7 @@ impl Server {
         }
     }
 
-    /// Lets the server end by itself, with all that it has been told written down.
+    /// Shuts the server down, so that it first writes all its data to disk.
     pub fn stop(&mut self) {
         if let Some((_, process)) = &self.guardian {
             let how = match self.kind {
@@ -281,14 +286,13 @@ impl Server {
         self.kill();
     }
 
-    /// Stops the server's processes without ending them, so that they answer nothing; or lets them go
-    /// on.
+    /// Suspends the server's processes, so that they don't respond; or resumes them.
     pub fn freeze(&self, is_frozen: bool) {
         let Some((_, process)) = &self.guardian else { return };
         let mut processes = children(*process);
         processes.push(*process);
         signal(if is_frozen { "-STOP" } else { "-CONT" }, &processes);
-        // A thread that runs on a busy machine stops a little later, and answers until then.
+        // On a busy machine a running thread stops a little later, and responds until then.
         let begun = Instant::now();
         let is_running = |process: &u32| is_alive(*process) && !is_stopped(*process);
         while is_frozen && processes.iter().any(is_running) && begun.elapsed() < PATIENCE {
@@ -296,14 +300,14 @@ impl Server {
         }
     }
 
-    /// Starts it again on what it had written, and waits until it answers.
+    /// Starts the server again with the data that it wrote, and waits until it responds.
     ///
     /// # Errors
     ///
-    /// It does not answer.
+    /// Returns an error if the server does not respond.
     pub fn run(&mut self) -> Result<(), String> {
         let begun = Instant::now();
-        // Straight after a crash, the remains of the old processes can be in the way.
+        // Right after a crash, the remains of the old processes can be in the way.
         while begun.elapsed() < PATIENCE {
             self.spawn()?;
             while self.is_running() {
@@ -322,16 +326,16 @@ impl Server {
         Err(format!("{} does not answer:\n{log}", self.program.display()))
     }
 
-    /// Starts it again, and does not wait until it answers.
+    /// Starts the server again, and does not wait until it responds.
     ///
     /// # Errors
     ///
-    /// It can't be started.
+    /// Returns an error if the server can't be started.
     pub fn begin(&mut self) -> Result<(), String> {
         self.spawn()
     }
 
-    /// Has it started with more settings from the next time on.
+    /// Adds arguments, which apply from the next start on.
     pub fn add_arguments(&mut self, arguments: &[&str]) {
         self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
     }
@@ -364,11 +368,11 @@ impl Server {
         if is_root() { call(Command::new("chown").args(["nobody", &path])) } else { Ok(()) }
     }
 
-    /// The server on this directory and port. What it has not flushed is the system's to lose, not the
-    /// process's, so a crash loses nothing.
+    /// Returns the command that starts the server. Data that was not flushed to disk is held by the
+    /// operating system and not by the process, so a crash of the process loses nothing.
     fn command(&self) -> Result<Command, String> {
         let mut command = match self.kind {
-            // It may be in a directory that is not everybody's to read.
+            // The program may be in a directory that other users can't read.
             Kind::Datastore | Kind::Firestore | Kind::MySql => Command::new("/bin/sh"),
             _ => unprivileged(Path::new("/bin/sh"))?,
         };
@@ -395,7 +399,7 @@ impl Server {
             fs::File::create(self.directory.join("log")).map_err(|error| error.to_string())?;
         let mut command = self.command()?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
-        // Ctrl-C is for the tests; the server ends with them.
+        // Ctrl-C must reach the tests only; the server ends with them.
         command.process_group(0).current_dir(&self.directory);
         let mut guardian = command.spawn().map_err(|error| error.to_string())?;
         let mut process = String::new();
@@ -411,7 +415,8 @@ impl Server {
         self.guardian.as_ref().is_some_and(|(_, process)| is_alive(*process))
     }
 
-    /// Whether it can be asked something, which is later than that it listens.
+    /// Checks whether the server responds to requests, which it does only some time after it starts
+    /// to listen.
     fn answers(&self) -> bool {
         match self.kind {
             Kind::Postgres | Kind::MariaDb | Kind::PgBouncer => sql::answers(self),
@@ -427,7 +432,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // What is stopped can't notice that its parent is gone.
+        // A suspended process can't notice that its parent has ended.
         self.freeze(false);
         if let Some((mut guardian, _)) = self.guardian.take() {
             drop(guardian.stdin.take());
@@ -437,7 +442,7 @@ impl Drop for Server {
     }
 }
 
-/// A free port. A cluster's node also needs the one 10,000 above it.
+/// Returns a free port. A node of a cluster also needs the port 10,000 above it.
 fn free_port(kind: Kind) -> Result<u16, String> {
     for _ in 0..1_000 {
         let socket = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;

@@ -1,5 +1,6 @@
-//! MySQL itself. Debian's stable releases have only MariaDB, so its newest release is fetched from the
-//! suite `sid`, with all its libraries, and unpacked below `target/`: nothing is installed.
+//! MySQL itself. Debian's stable releases have only MariaDB. So MySQL's newest release is
+//! downloaded from the suite `sid`, with all its libraries, and unpacked below `target/`. Nothing
+//! is installed.
 
 use std::fs;
 use std::io::Read;
@@ -12,7 +13,7 @@ use super::{Server, call, in_path};
 use crate::provision::is_root;
 use crate::{run, tools};
 
-/// The server: one that is installed and is not MariaDB, or the one that was fetched.
+/// Returns the server's program: an installed `mysqld` that is not MariaDB, or the downloaded one.
 pub(super) fn program() -> Result<PathBuf, String> {
     if let Some(installed) = in_path(&["mysqld"]).filter(|program| is_mysql(program)) {
         return Ok(installed);
@@ -39,7 +40,8 @@ fn root() -> PathBuf {
     tools().join("mysql")
 }
 
-/// Downloads the package and everything it needs, apart from what this system has, and unpacks them.
+/// Downloads the package and everything that it needs, independently of what this system has, and
+/// unpacks them.
 fn fetch() -> Result<(), String> {
     let work = tools().join("mysql.new");
     let _ = fs::remove_dir_all(&work);
@@ -52,7 +54,7 @@ fn fetch() -> Result<(), String> {
     };
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
     write("sources.list", format!("deb [signed-by={keyring}] {} sid main\n", mirror()?))?;
-    // As if nothing was installed, so that all libraries come along.
+    // An empty status means that nothing is installed, so all libraries are downloaded as well.
     write("status", String::new())?;
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
@@ -82,7 +84,7 @@ fn fetch() -> Result<(), String> {
     Ok(())
 }
 
-/// Where this system has its packages from.
+/// Returns the mirror from which this system gets its packages.
 fn mirror() -> Result<String, String> {
     let format = ["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"];
     let listed =
@@ -92,7 +94,8 @@ fn mirror() -> Result<String, String> {
     mirror.map(str::to_owned).ok_or_else(|| "this system's packages are not Debian's".to_owned())
 }
 
-/// What stands before the program: it needs the loader and the libraries that came with it.
+/// Returns the words that precede the program in its command line: it needs the loader and the
+/// libraries that were downloaded with it.
 pub(super) fn before(program: &Path) -> Vec<String> {
     if !program.starts_with(root()) {
         return Vec::new();
@@ -111,7 +114,7 @@ pub(super) fn before(program: &Path) -> Vec<String> {
     vec![loader, "--library-path".to_owned(), shown(libraries)]
 }
 
-/// What every start needs.
+/// Returns the arguments that every start needs.
 fn common(server: &Server) -> Vec<String> {
     let mut arguments =
         vec!["--no-defaults".to_owned(), format!("--datadir={}/data", server.directory.display())];
@@ -120,7 +123,7 @@ fn common(server: &Server) -> Vec<String> {
         arguments.push(format!("--lc-messages-dir={}", messages.display()));
     }
     if is_root() {
-        // It may be in a directory that nobody else may read.
+        // The program may be in a directory that no other user can read.
         arguments.push("--user=root".to_owned());
     }
     arguments
@@ -141,7 +144,8 @@ pub(super) fn set_up(server: &Server) -> Result<(), String> {
     call(set_up.current_dir(&server.directory))
 }
 
-/// What is not flushed is the system's to lose, not the process's, so a crash loses nothing.
+/// Returns the server's arguments. Data that was not flushed to disk is held by the operating
+/// system and not by the process, so a crash of the process loses nothing.
 pub(super) fn arguments(server: &Server) -> Vec<String> {
     let (port, directory) = (server.port, server.directory.display());
     let own = [
@@ -162,7 +166,7 @@ pub(super) fn arguments(server: &Server) -> Vec<String> {
     common(server).into_iter().chain(own).collect()
 }
 
-/// Whether it greets: it does when the users are there.
+/// Checks whether the server sends its greeting, which it does once its users exist.
 pub(super) fn answers(port: u16) -> bool {
     let greeting = || {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
@@ -171,6 +175,6 @@ pub(super) fn answers(port: u16) -> bool {
         stream.read_exact(&mut greeting)?;
         Ok::<_, std::io::Error>(greeting)
     };
-    // The version of the protocol, behind a packet's header.
+    // The protocol version follows the packet's header.
     greeting().is_ok_and(|greeting| greeting[4] == 10)
 }

@@ -1,10 +1,11 @@
-//! nginx, as a shared cache and as a proxy with the buffers that it has unless told otherwise.
+//! nginx, as a shared cache and as a proxy with its default buffers.
 
 use std::net::{SocketAddr, TcpStream};
 
 use super::{Kind, Server};
 
-/// It caches what it may, tells in `X-Cache` whether it did, and passes everything else on.
+/// Starts nginx in front of a site. It caches every response that it may, says in `X-Cache` whether
+/// a response came from the cache, and passes everything else on.
 pub(super) fn in_front_of(site: SocketAddr) -> Result<Server, String> {
     let mut server = Server::prepared(Kind::Nginx)?;
     let (port, directory) = (server.port, server.directory.display());
@@ -37,7 +38,7 @@ http {{
 
 pub(super) fn arguments(server: &Server) -> Vec<String> {
     let directory = server.directory.display();
-    // Until the settings are read, it would write elsewhere.
+    // Without these arguments it would write elsewhere until it has read its settings.
     ["-e", "stderr", "-p", &directory.to_string(), "-c", &format!("{directory}/nginx.conf")]
         .map(str::to_owned)
         .to_vec()

@@ -1,4 +1,4 @@
-//! Processes of this machine: started, found, and told to stop.
+//! Processes of this machine: starting, finding and stopping them.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::provision::is_root;
 
-/// Sends a signal to those of these processes that are still there.
+/// Sends a signal to those of these processes that still exist.
 pub(super) fn signal(signal: &str, processes: &[u32]) {
     if processes.is_empty() {
         return;
@@ -16,13 +16,14 @@ pub(super) fn signal(signal: &str, processes: &[u32]) {
     let _ = Command::new("kill").arg(signal).args(processes).stderr(Stdio::null()).status();
 }
 
-/// Whether a process still does something: one that nobody has asked how it ended does not.
+/// Checks whether a process is alive. A zombie, whose parent has not asked for its exit status, is
+/// not.
 pub(super) fn is_alive(process: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     status.lines().any(|line| line.starts_with("State:") && !line.contains("Z (zombie)"))
 }
 
-/// Whether every thread of a process is stopped.
+/// Checks whether every thread of a process is stopped.
 pub(super) fn is_stopped(process: u32) -> bool {
     let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten();
     threads.filter_map(Result::ok).all(|thread| {
@@ -31,7 +32,7 @@ pub(super) fn is_stopped(process: u32) -> bool {
     })
 }
 
-/// The processes that this one has started: PostgreSQL has one for each connection.
+/// Returns the child processes of this one. PostgreSQL has one for each connection.
 pub(super) fn children(process: u32) -> Vec<u32> {
     let parent = format!("PPid:\t{process}");
     let all = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
@@ -43,7 +44,7 @@ pub(super) fn children(process: u32) -> Vec<u32> {
     pids.filter(is_child).collect()
 }
 
-/// A command of an unprivileged user: the servers refuse to be root's.
+/// Returns a command that runs as an unprivileged user, because the servers refuse to run as root.
 pub(super) fn unprivileged(program: &Path) -> Result<Command, String> {
     let mut command = Command::new(program);
     if is_root() {
@@ -54,12 +55,12 @@ pub(super) fn unprivileged(program: &Path) -> Result<Command, String> {
         };
         command.uid(id("-u")?).gid(id("-g")?);
     }
-    // It may not be allowed to be where the tests are.
+    // This user may have no access to the tests' directory.
     command.current_dir("/");
     Ok(command)
 }
 
-/// Runs a command to its end.
+/// Runs a command and waits until it ends.
 pub(super) fn call(command: &mut Command) -> Result<(), String> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     if output.status.success() {
@@ -69,7 +70,8 @@ pub(super) fn call(command: &mut Command) -> Result<(), String> {
     Err(format!("{} failed: {said}", command.get_program().to_string_lossy()))
 }
 
-/// The first of these programs that there is, in the path or where servers are kept.
+/// Returns the first of these programs that exists, in `PATH` or in the usual directories of
+/// servers.
 pub(super) fn in_path(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories: Vec<_> = std::env::split_paths(&path)

@@ -1,4 +1,4 @@
-//! Redis: one server, one with a replica and sentinels, and a cluster.
+//! Redis: a single server, a server with a replica and sentinels, and a cluster.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{Kind, PATIENCE, PAUSE, Server};
 
-/// What the sentinels call their master.
+/// The sentinels' name for their master.
 const MASTER: &str = "keep";
 const SENTINELS: usize = 3;
 
@@ -15,9 +15,9 @@ const MASTERS: usize = 3;
 const NODES: usize = 6;
 const SLOTS: usize = 16_384;
 
-/// How long a server is silent before the others take it for dead, in milliseconds.
+/// After how many milliseconds of silence the other servers consider a server dead.
 const DEAD_AFTER: &str = "1500";
-/// The same among servers that nobody kills: a busy machine is silent now and then.
+/// The same for servers that no test kills: on a busy machine, a server is silent at times.
 const DEAD_AFTER_ALL: &str = "20000";
 
 pub(super) fn url(server: &Server) -> String {
@@ -30,7 +30,7 @@ pub(super) fn url(server: &Server) -> String {
         Kind::RedisSentinel => {
             format!("redis+sentinel://:secret@{}/{MASTER}", places(Kind::RedisSentinel))
         }
-        // Two of the nodes name the others.
+        // Two of the nodes are enough to find the others.
         Kind::RedisCluster if !server.members.is_empty() => {
             let all = places(Kind::RedisCluster);
             let two: Vec<_> = all.split(',').take(2).collect();
@@ -40,7 +40,8 @@ pub(super) fn url(server: &Server) -> String {
     }
 }
 
-/// What is written before an answer survives a crash of the process.
+/// Returns the server's arguments. Data that was written before a reply survives a crash of the
+/// process.
 pub(super) fn arguments(server: &Server) -> Vec<String> {
     let (port, directory) = (server.port.to_string(), server.directory.display().to_string());
     let mut arguments = Vec::new();
@@ -115,7 +116,7 @@ pub(super) fn sentinels() -> Result<Server, String> {
     Ok(first)
 }
 
-/// Nobody takes another for dead for what a busy machine does.
+/// Raises the time-outs, so that no server is considered dead only because the machine is busy.
 pub(super) fn be_patient(server: &Server) -> Result<(), String> {
     for server in std::iter::once(server).chain(&server.members) {
         let words = match server.kind {
@@ -125,9 +126,9 @@ pub(super) fn be_patient(server: &Server) -> Result<(), String> {
             Kind::RedisCluster => format!("CONFIG SET cluster-node-timeout {DEAD_AFTER_ALL}"),
             _ => continue,
         };
-        let answer = call(server.port, &words)?;
-        if !answer.contains("OK") {
-            return Err(format!("{words}: {answer}"));
+        let reply = call(server.port, &words)?;
+        if !reply.contains("OK") {
+            return Err(format!("{words}: {reply}"));
         }
     }
     Ok(())
@@ -162,7 +163,7 @@ pub(super) fn cluster() -> Result<Server, String> {
         let master = call(ports[number - MASTERS], "CLUSTER MYID")?;
         until("the replicas know their masters", || {
             call(ports[number], &format!("CLUSTER REPLICATE {}", master.trim()))
-                .map(|answer| answer.contains("OK"))
+                .map(|reply| reply.contains("OK"))
         })?;
     }
     for port in &ports {
@@ -194,24 +195,25 @@ fn until(what: &str, mut is_so: impl FnMut() -> Result<bool, String>) -> Result<
     }
 }
 
-/// Asks the Redis on this port, and answers the text of what it says.
+/// Sends a command to the Redis server on this port, and returns the text of its reply.
 ///
 /// # Errors
 ///
-/// It can't be reached, or answers nothing. An error of Redis is an answer.
+/// Returns an error if the server can't be reached, or does not reply. An error that Redis reports
+/// is a reply.
 pub fn call(port: u16, words: &str) -> Result<String, String> {
     let said = |error: std::io::Error| format!("Redis on port {port}: {error}");
     let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(said)?;
     let patience = Some(Duration::from_secs(5));
     stream.set_read_timeout(patience).map_err(said)?;
-    // A sentinel asks for no password, and says so; that is no matter.
+    // A sentinel has no password, and reports that as an error, which is ignored.
     stream.write_all(format!("AUTH secret\r\n{words}\r\n").as_bytes()).map_err(said)?;
     let mut reader = BufReader::new(stream);
     let mut first = String::new();
     reader.read_line(&mut first).map_err(said)?;
-    let mut answer = String::new();
-    read_answer(&mut reader, &mut answer).map_err(said)?;
-    Ok(answer)
+    let mut reply = String::new();
+    read_answer(&mut reader, &mut reply).map_err(said)?;
+    Ok(reply)
 }
 
 fn read_answer(reader: &mut impl BufRead, text: &mut String) -> std::io::Result<()> {

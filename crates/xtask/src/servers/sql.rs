@@ -1,4 +1,4 @@
-//! PostgreSQL and MariaDB, and PgBouncer in front of the first.
+//! PostgreSQL and MariaDB, and PgBouncer in front of PostgreSQL.
 
 use std::fs;
 use std::net::TcpStream;
@@ -28,7 +28,7 @@ pub(super) fn set_up_postgres(server: &Server) -> Result<(), String> {
     call(&mut set_up)
 }
 
-/// The database and its user, made at each start of MariaDB or MySQL.
+/// Creates the database and its user, at each start of MariaDB or MySQL.
 pub(super) const USERS: &str = "CREATE DATABASE IF NOT EXISTS keep;\n\
     CREATE USER IF NOT EXISTS keep@'%' IDENTIFIED BY 'secret';\n\
     GRANT ALL ON *.* TO keep@'%' WITH GRANT OPTION;\n";
@@ -40,7 +40,7 @@ pub(super) fn set_up_mariadb(server: &Server) -> Result<(), String> {
     let mut set_up = unprivileged(&program)?;
     set_up.arg("--no-defaults").arg(format!("--datadir={}", data(server)));
     set_up.args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
-    // Several servers that are set up at once would use each other's temporary tables.
+    // Several servers that are set up at the same time would use each other's temporary tables.
     let own = &server.directory;
     set_up.env("TMPDIR", own).arg(format!("--tmpdir={}", own.display()));
     call(&mut set_up)
@@ -63,7 +63,8 @@ pub(super) fn proxy(behind: &Server) -> Result<Server, String> {
     Ok(server)
 }
 
-/// What is not flushed is the system's to lose, not the process's, so a crash loses nothing.
+/// Returns the server's arguments. Data that was not flushed to disk is held by the operating
+/// system and not by the process, so a crash of the process loses nothing.
 pub(super) fn arguments(server: &Server) -> Vec<String> {
     let (port, data) = (server.port, data(server));
     let directory = server.directory.display();
@@ -119,7 +120,8 @@ pub(super) fn answers(server: &Server) -> bool {
     asked.is_ok_and(|status| status.success())
 }
 
-/// Debian keeps PostgreSQL's programs outside of the path, each version in its own directory.
+/// Returns the newest PostgreSQL. Debian keeps its programs outside of `PATH`, each version in its
+/// own directory.
 pub(super) fn newest_postgres() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok();
     let newest = versions.into_iter().flatten().filter_map(Result::ok).filter_map(|entry| {

@@ -1,4 +1,4 @@
-//! What is written over what is stored.
+//! What is stored after a write over a stored entity.
 
 use super::*;
 
@@ -56,7 +56,7 @@ fn new_properties_are_indexed_unless_told_otherwise_or_too_long() {
         let written = after(&Stored::new(), &known(name));
         assert_eq!(written["name"].exclude_from_indexes, is_excluded);
     }
-    // One that was indexed has to be excluded then, too.
+    // A property that was indexed has to be excluded then, too.
     assert!(after(&stored([("name", text("ada"))]), &known(&long))["name"].exclude_from_indexes);
     let names = ["name".to_owned()];
     let written = with_unindexed(&Stored::new(), &known("ada"), &names);
@@ -122,7 +122,7 @@ fn a_property_keeps_its_type_where_it_can() {
         ("place", entity([("other", double(1.0)), ("longitude", double(2.0))])),
     ]);
     assert_eq!(after(&before, &can_not), expected);
-    // As large as this, an integer is read as the double that is nearest.
+    // An integer as large as this is read as the nearest double.
     let before = stored([("whole", integer(9_007_199_254_740_993))]);
     let read: BTreeMap<String, f64> = read_back(&before);
     assert_eq!(after(&before, &read), before);
@@ -196,17 +196,17 @@ fn elements_keep_what_is_theirs_when_others_come_and_go() {
     };
     assert_eq!(write_names(&["b", "c"]), array([element("b", 2), element("c", 3)]));
     assert_eq!(write_names(&["c", "a"]), array([element("c", 3), element("a", 1)]));
-    // One that has changed is the one at its place.
+    // An element that has changed is the one at its index.
     assert_eq!(
         write_names(&["a", "x", "c"]),
         array([element("a", 1), element("x", 2), element("c", 3)])
     );
-    // Of two that look alike, each stays what it is.
+    // Of two elements that look alike, each stays what it is.
     let alike = stored([("list", array([element("a", 1), element("a", 2)]))]);
     let renamed = BTreeMap::from([("list", vec![known("x"), known("a")])]);
     let written = after(&alike, &renamed);
     assert_eq!(written["list"], array([element("x", 1), element("a", 2)]));
-    // One that is new has nothing.
+    // A new element keeps nothing.
     let new = entity([("name", text("x"))]);
     assert_eq!(write_names(&["x", "a"]), array([new.clone(), element("a", 1)]));
     assert_eq!(
@@ -226,7 +226,8 @@ fn elements_of_long_arrays_keep_what_is_theirs_too() {
     let elements =
         |names: &mut dyn Iterator<Item = usize>| array(names.map(element).collect::<Vec<_>>());
     let before = stored([("list", elements(&mut (0..5_000)))]);
-    // The first is gone; one in the middle is; and the last has come to the front.
+    // The first element is removed; one in the middle is removed; the last one is moved to the
+    // front.
     for changed in [
         (1..5_000).collect::<Vec<_>>(),
         (0..2_500).chain(2_501..5_000).collect(),
@@ -314,7 +315,7 @@ fn what_an_element_has_dropped_is_gone_wherever_the_element_is() {
     }
 }
 
-/// Bytes that are no text are read as something else, which is written as what it is.
+/// Bytes that are not text are read as something else, which is written as what it is.
 #[test]
 fn text_stays_bytes_only_where_the_bytes_were_text() {
     let before = stored([("name", blob(b"\xff")), ("key", array([blob(b"a"), blob(b"\xff")]))]);
@@ -324,8 +325,8 @@ fn text_stays_bytes_only_where_the_bytes_were_text() {
     assert_eq!(written["key"], array([blob(b"b"), text("c")]));
 }
 
-/// However arrays are nested, and whatever their elements have become, the end is in sight; other arrays are none
-/// the worse for it.
+/// The search ends, however arrays are nested and whatever their elements have become. Other arrays
+/// are not affected.
 #[test]
 fn elements_within_elements_are_looked_for_no_longer_than_it_pays() {
     #[derive(Clone, Deserialize, Serialize)]
@@ -386,7 +387,7 @@ fn elements_within_elements_are_looked_for_no_longer_than_it_pays() {
     assert_eq!(written["plain"], nested(1, 0));
 }
 
-/// Elements whose names are all different, as of maps by somebody's id.
+/// The elements have different names, as maps do whose keys are users' ids.
 #[test]
 fn what_was_dropped_is_known_without_a_list_for_each_element() {
     #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

@@ -81,17 +81,18 @@ fn partition() -> PartitionId {
     PartitionId { project_id: "own".to_owned(), ..PartitionId::default() }
 }
 
-/// What is stored after this was written over it.
+/// Returns what is stored after `value` is written over `before`.
 fn after<T: Serialize>(before: &Stored, value: &T) -> Stored {
     with_unindexed(before, value, &[])
 }
 
-/// The same, where properties that are new are excluded from indexes.
+/// Returns the same, if new properties in `unindexed` are excluded from indexes.
 fn with_unindexed<T: Serialize>(before: &Stored, value: &T, unindexed: &[String]) -> Stored {
     merge(before, &Properties::default(), write(value).unwrap(), unindexed, &partition())
 }
 
-/// What is stored after this was written over it, where that was written by the same type.
+/// Returns what is stored after `value` is written over `before`, if the same type wrote `was`
+/// there.
 fn changed<T: Serialize>(before: &Stored, was: &T, value: &T) -> Stored {
     merge(before, &write(was).unwrap(), write(value).unwrap(), &[], &partition())
 }

@@ -1,4 +1,4 @@
-//! What is stored, as people's types have it.
+//! How stored properties are read into common user types.
 
 use super::*;
 
@@ -64,10 +64,10 @@ fn the_keys_id_is_a_field_for_who_asks_for_it() {
         let read: InNewtype = read(properties(), Some(id(number))).unwrap();
         assert_eq!(read.id.unwrap().0, "42");
     }
-    // It stands before a property of the same name.
+    // The id takes precedence over a property of the same name.
     let own = stored([("name", text("ada")), ("id", text("another"))]);
     assert_eq!(read::<Text>(own, Some(id(None))).unwrap().id, "42");
-    // A name is no number.
+    // A name is not a number.
     let name = Id { text: "ada", ..id(None) };
     let error = read::<Number>(properties(), Some(name)).map(drop).unwrap_err();
     assert_eq!(error.to_string(), "property `id`: found string, expected i64");

@@ -1,4 +1,4 @@
-//! The table at the top of the module, row by row.
+//! Tests the table at the top of the module, row by row.
 
 use super::*;
 use crate::keys::KeySlot;
@@ -40,7 +40,7 @@ fn remember(user: &str) -> Held<Remember> {
     Held { cookie: Remember { terms, stamp: 1, user: user.into() }, slot: KeySlot::CURRENT }
 }
 
-/// What a store and the loaders would answer.
+/// The user that the store returns.
 #[derive(Clone, Copy)]
 enum User {
     Gone,
@@ -49,7 +49,7 @@ enum User {
     Fine,
 }
 
-/// One request: what was presented, and who is in the store.
+/// One request: its cookies, and the user in the store.
 struct Case {
     policy: Policy,
     session: Option<Held<Session>>,
@@ -58,7 +58,7 @@ struct Case {
     user: User,
 }
 
-/// What came of it: the verdict, whether the loaders were asked, and how often the store.
+/// The outcome of a case: the verdict, whether the loaders were asked, and how often the store was.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     verdict: Verdict,
@@ -81,7 +81,7 @@ impl Case {
     }
 
     fn run(&self) -> Outcome {
-        let seen = Seen {
+        let seen = Presented {
             now: NOW,
             session: self.session.as_ref(),
             remember: self.remember.as_ref(),

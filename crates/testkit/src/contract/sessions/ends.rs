@@ -1,8 +1,8 @@
-//! What ends and goes: clauses of `revoke`, `revoke_all`, `list` and `purge`.
+//! Ending and removing sessions: clauses of `revoke`, `revoke_all`, `list` and `purge`.
 
 use super::*;
 
-/// Ending is idempotent: time, reason and successor of the first end stay.
+/// Ending is idempotent: the time, the reason and the successor of the first end stay.
 pub async fn of_several_ends_the_first_counts<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let record = begin(&*store, &user).await;
@@ -16,8 +16,9 @@ pub async fn of_several_ends_the_first_counts<S: SessionStore>(store: Arc<S>) {
     assert_eq!(stored(&*store, &record.key).await, before);
 }
 
-/// An ended session says when and why, and is kept as long as was asked, longer or shorter.
-pub async fn an_ended_session_is_kept_as_told<S: SessionStore>(store: Arc<S>) {
+/// An ended session holds when and why it ended. It is kept as long as requested, whether that is
+/// longer or shorter than before.
+pub async fn an_ended_session_is_kept_as_requested<S: SessionStore>(store: Arc<S>) {
     for (reason, hours) in [(EndReason::LoggedOut, 1), (EndReason::Replay, 99)] {
         let record = begin(&*store, &new_user()).await;
         let end = End { at: now(), reason, keep_until: record.created.plus(hours * HOUR) };
@@ -25,7 +26,7 @@ pub async fn an_ended_session_is_kept_as_told<S: SessionStore>(store: Arc<S>) {
         let after = stored(&*store, &record.key).await;
         let ended = after.ended.clone().expect("it was ended");
         assert_eq!((ended.at, ended.reason), (end.at, reason));
-        assert_eq!((ended.successor, ended.told), (None, false));
+        assert_eq!((ended.successor, ended.notified), (None, false));
         assert_eq!(after.expires, end.keep_until);
         let expected =
             SessionRecord { ended: after.ended.clone(), expires: after.expires, ..record };
@@ -33,25 +34,26 @@ pub async fn an_ended_session_is_kept_as_told<S: SessionStore>(store: Arc<S>) {
     }
 }
 
-/// Another server's clock may be behind, so what has expired here is ended too.
+/// Another server's clock may be behind, so a session that has expired by this clock can still be
+/// ended.
 pub async fn an_expired_session_can_be_ended<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     for all in [false, true] {
         let record = SessionRecord { expires: now().plus(2), ..new_record(&user) };
         create(&*store, &login(&record, &[])).await;
         let end =
-            End { at: now().plus(10), reason: EndReason::Ended, keep_until: now().plus(HOUR) };
+            End { at: now().plus(10), reason: EndReason::Revoked, keep_until: now().plus(HOUR) };
         if all {
             revoke_all(&*store, &user, None, &end).await;
         } else {
             let ended = revoke(&*store, &record.key, &end).await;
             assert_eq!(ended, 0, "it did not live any more");
         }
-        assert_eq!(end_reason(&*store, &record.key).await, Some(EndReason::Ended));
+        assert_eq!(end_reason(&*store, &record.key).await, Some(EndReason::Revoked));
     }
 }
 
-/// All of a user's sessions end, the named one excepted, and nobody else's.
+/// All of a user's sessions end, except the given one. Other users' sessions don't.
 pub async fn all_sessions_of_a_user_end_but_one<S: SessionStore>(store: Arc<S>) {
     let (user, stranger) = (new_user(), new_user());
     let mut keys = Vec::new();
@@ -59,29 +61,30 @@ pub async fn all_sessions_of_a_user_end_but_one<S: SessionStore>(store: Arc<S>) 
         keys.push(begin(&*store, &user).await.key);
     }
     let elsewhere = begin(&*store, &stranger).await;
-    let end = end(EndReason::Ended);
+    let end = end(EndReason::Revoked);
     revoke_all(&*store, &user, Some(&keys[2]), &end).await;
     assert_eq!(live(&*store, &user).await, [keys[2]]);
-    assert_eq!(end_reason(&*store, &keys[0]).await, Some(EndReason::Ended));
-    // Another user's session is no exception that counts.
+    assert_eq!(end_reason(&*store, &keys[0]).await, Some(EndReason::Revoked));
+    // Another user's session as the exception has no effect.
     revoke_all(&*store, &user, Some(&elsewhere.key), &end).await;
     assert_eq!(live(&*store, &user).await, []);
     assert_eq!(stored(&*store, &elsewhere.key).await, elsewhere);
 }
 
-/// A session that ended with all others has ended for every call, and says when and why.
+/// A session that ended together with all others has ended for every call. Its record holds when
+/// and why.
 pub async fn an_end_of_all_holds_for_every_call<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let (record, stays) = (begin(&*store, &user).await, begin(&*store, &user).await);
     let gone = begin(&*store, &user).await;
     revoke(&*store, &gone.key, &end(EndReason::LoggedOut)).await;
     let gone = stored(&*store, &gone.key).await;
-    let all = End { at: now(), reason: EndReason::Ended, keep_until: now().plus(2 * HOUR) };
+    let all = End { at: now(), reason: EndReason::Revoked, keep_until: now().plus(2 * HOUR) };
     revoke_all(&*store, &user, Some(&stays.key), &all).await;
     let after = stored(&*store, &record.key).await;
     let ended = after.ended.clone().expect("it has ended");
-    assert_eq!((ended.at, ended.reason), (all.at, EndReason::Ended));
-    assert_eq!((ended.successor, ended.told, after.expires), (None, false, all.keep_until));
+    assert_eq!((ended.at, ended.reason), (all.at, EndReason::Revoked));
+    assert_eq!((ended.successor, ended.notified, after.expires), (None, false, all.keep_until));
     let expected =
         SessionRecord { ended: after.ended.clone(), expires: after.expires, ..record.clone() };
     assert_eq!(after, expected, "and nothing else changes");
@@ -102,14 +105,14 @@ pub async fn an_end_of_all_holds_for_every_call<S: SessionStore>(store: Arc<S>) 
     let mut expected = [stays.key, new.key];
     expected.sort();
     assert_eq!(alive, expected, "a login after it lives");
-    // It takes no place either.
+    // An ended session does not count towards a limit either.
     let limit = Some(SessionLimit { most: 3, when_full: WhenFull::Refuse });
     let creation = create(&*store, &NewLogin { limit, ..login(&new_record(&user), &[]) }).await;
     assert_eq!(creation, Creation::Created { ended: vec![], replays: vec![] });
 }
 
-/// What a store keeps of a user lasts as long as the sessions that are used, whatever was known at their
-/// login.
+/// What a store keeps about a user lasts as long as the user's sessions are used, even if that is
+/// longer than was known when they logged in.
 pub async fn a_session_that_outlives_its_login_by_use_ends_with_all<S: SessionStore>(
     store: Arc<S>,
 ) {
@@ -123,33 +126,34 @@ pub async fn a_session_that_outlives_its_login_by_use_ends_with_all<S: SessionSt
     touch(&*store, Touch { key, at: ago(6), remember_expires: None, expires }).await;
     while store.purge(ago(2), 1_000).await.expect("no fault") > 0 {}
     assert_eq!(live(&*store, &user).await, [key]);
-    revoke_all(&*store, &user, None, &end(EndReason::Ended)).await;
+    revoke_all(&*store, &user, None, &end(EndReason::Revoked)).await;
     assert_eq!(live(&*store, &user).await, []);
-    assert_eq!(end_reason(&*store, &key).await, Some(EndReason::Ended));
+    assert_eq!(end_reason(&*store, &key).await, Some(EndReason::Revoked));
 }
 
-/// What stays at one end of all is like the others at the next, and what has ended stays so.
+/// A session that stays when all others end will end the next time, like the others. A session that
+/// has ended stays ended.
 pub async fn what_stays_at_one_end_of_all_ends_at_the_next<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let (one, two) = (begin(&*store, &user).await, begin(&*store, &user).await);
-    let end = end(EndReason::Ended);
+    let end = end(EndReason::Revoked);
     revoke_all(&*store, &user, Some(&one.key), &end).await;
     let three = begin(&*store, &user).await;
-    // It goes on as before.
+    // The session continues as before.
     assert!(matches!(rotate(&*store, &rotation(&one, now())).await, Some(Rotated::Won(_))));
     revoke_all(&*store, &user, Some(&three.key), &end).await;
     assert_eq!(live(&*store, &user).await, [three.key]);
     for ended in [&one, &two] {
         revoke_all(&*store, &user, Some(&ended.key), &end).await;
         assert_eq!(live(&*store, &user).await, [], "nothing brings it back");
-        assert_eq!(end_reason(&*store, &ended.key).await, Some(EndReason::Ended));
+        assert_eq!(end_reason(&*store, &ended.key).await, Some(EndReason::Revoked));
     }
-    assert_eq!(end_reason(&*store, &three.key).await, Some(EndReason::Ended));
+    assert_eq!(end_reason(&*store, &three.key).await, Some(EndReason::Revoked));
     let four = begin(&*store, &user).await;
     assert_eq!(live(&*store, &user).await, [four.key]);
 }
 
-/// A list shows what lives, in order of the last use, and no more than was asked for.
+/// A list holds live sessions, the most recently used first, and at most as many as requested.
 pub async fn a_list_is_of_live_sessions_the_last_used_first<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let mut records = Vec::new();
@@ -159,7 +163,7 @@ pub async fn a_list_is_of_live_sessions_the_last_used_first<S: SessionStore>(sto
         records.push(record);
     }
     let ended = begin(&*store, &user).await;
-    revoke(&*store, &ended.key, &end(EndReason::Ended)).await;
+    revoke(&*store, &ended.key, &end(EndReason::Revoked)).await;
     let short = SessionRecord { expires: now().plus(HOUR), ..new_record(&user) };
     create(&*store, &login(&short, &[])).await;
     begin(&*store, &new_user()).await;
@@ -175,11 +179,12 @@ pub async fn a_list_is_of_live_sessions_the_last_used_first<S: SessionStore>(sto
     assert!(live(&*store, &user).await.contains(&short.key), "an hour ago it lived");
 }
 
-/// Records that have expired go, ended ones too, never more at once than was asked for; others stay.
+/// A purge removes records that have expired, including ended ones, and at most as many as
+/// requested in one call. Other records stay.
 pub async fn a_purge_removes_what_expired_in_batches<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let before = now().minus(HOUR);
-    // What other clauses have left.
+    // Purge what other clauses have left.
     while store.purge(before, 1_000).await.expect("a purge is no fault") > 0 {}
     let mut expired = Vec::new();
     for ago in [0, 1, 10, HOUR, 24 * HOUR] {
@@ -206,12 +211,12 @@ pub async fn a_purge_removes_what_expired_in_batches<S: SessionStore>(store: Arc
     assert_eq!(live(&*store, &user).await, [alive.key]);
 }
 
-/// What ended together goes when it need not be kept any longer, in batches; what ended by itself when
-/// its own time has come.
+/// A purge removes sessions that ended together once they need not be kept any longer, in batches.
+/// A session that ended individually is removed when its own time has come.
 pub async fn a_purge_removes_what_ended_together<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let before = now().minus(HOUR);
-    // What other clauses have left.
+    // Purge what other clauses have left.
     while store.purge(before, 1_000).await.expect("a purge is no fault") > 0 {}
     let mut ended = Vec::new();
     for _ in 0..5 {
@@ -219,7 +224,7 @@ pub async fn a_purge_removes_what_ended_together<S: SessionStore>(store: Arc<S>)
     }
     let (stays, replayed) = (begin(&*store, &user).await, begin(&*store, &user).await);
     revoke(&*store, &replayed.key, &end(EndReason::Replay)).await;
-    let all = End { at: now(), reason: EndReason::Ended, keep_until: before };
+    let all = End { at: now(), reason: EndReason::Revoked, keep_until: before };
     revoke_all(&*store, &user, Some(&stays.key), &all).await;
     loop {
         let batch = store.purge(before, 2).await.expect("a purge is no fault");
@@ -238,7 +243,7 @@ pub async fn a_purge_removes_what_ended_together<S: SessionStore>(store: Arc<S>)
     assert_eq!(replays.len(), 1, "what is to be told is kept");
 }
 
-/// Late calls for a session that was purged leave it gone.
+/// Late calls for a purged session do not bring it back.
 pub async fn what_was_purged_never_comes_back<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let before = now().minus(HOUR);
@@ -249,17 +254,18 @@ pub async fn what_was_purged_never_comes_back<S: SessionStore>(store: Arc<S>) {
     touch(&*store, Touch { key, at, remember_expires: Some(expires), expires }).await;
     seen(&*store, key, 0, at).await;
     assert_eq!(rotate(&*store, &rotation(&record, at)).await, None);
-    assert_eq!(revoke(&*store, &key, &end(EndReason::Ended)).await, 0);
+    assert_eq!(revoke(&*store, &key, &end(EndReason::Revoked)).await, 0);
     assert_eq!(load(&*store, &key).await, None);
     assert_eq!(live(&*store, &user).await, []);
 }
 
-/// A dropped end has ended a session, whole; or not. A dropped touch or mark likewise.
+/// A dropped end has ended all of the sessions or none. A dropped touch or mark is written
+/// completely or not at all.
 pub async fn interrupted_ends_leave_all_or_nothing<S: SessionStore>(store: Arc<S>) {
     for step in 0..STEPS {
         let user = new_user();
         let (one, two) = (begin(&*store, &user).await, begin(&*store, &user).await);
-        let (keys, end) = ([one.key, two.key], end(EndReason::Ended));
+        let (keys, end) = ([one.key, two.key], end(EndReason::Revoked));
         match step % 2 {
             0 => interrupted(step, store.revoke(&keys, &end)).await,
             _ => interrupted(step, store.revoke_all(&user, None, &end)).await,
@@ -279,9 +285,9 @@ pub async fn interrupted_ends_leave_all_or_nothing<S: SessionStore>(store: Arc<S
         let found = settled(|| stored(&*store, &key)).await;
         let after = SessionRecord { last_seen: at, remember_expires, expires, ..record.clone() };
         assert!(found == record || found == after, "{found:?}");
-        // Of another session, as a touch may be slow.
+        // This uses another session, because the touch may be slow.
         let record = begin(&*store, &user).await;
-        let marks = [Seen { key: record.key, generation: 0, at }];
+        let marks = [SeenMark { key: record.key, generation: 0, at }];
         interrupted(step, store.seen(&marks)).await;
         let marked = settled(|| stored(&*store, &record.key)).await;
         let after = SessionRecord { seen_at: Some(at), ..record.clone() };

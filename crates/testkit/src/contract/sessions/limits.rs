@@ -1,15 +1,15 @@
-//! A login too many: clauses of `create` with a limit.
+//! Logins beyond the limit: clauses of `create` with a limit.
 
 use super::*;
 
-/// Creates a session that a request has used since.
+/// Creates a session that a request has already used.
 async fn begin_used<S: SessionStore>(store: &S, user: &UserId) -> SessionRecord {
     let record = SessionRecord { seen_at: Some(now()), ..new_record(user) };
     create(store, &login(&record, &[])).await;
     record
 }
 
-/// With a limit that refuses, one login too many leaves everything as it was.
+/// If the limit refuses logins, a login beyond it leaves everything unchanged.
 pub async fn a_full_limit_refuses_and_writes_nothing<S: SessionStore>(store: Arc<S>) {
     let (user, stranger) = (new_user(), new_user());
     let (one, two) = (begin_used(&*store, &user).await, begin_used(&*store, &user).await);
@@ -24,8 +24,8 @@ pub async fn a_full_limit_refuses_and_writes_nothing<S: SessionStore>(store: Arc
     }
 }
 
-/// A login whose response was lost on its way leaves a session that nobody can use. It makes room, and
-/// a session that was used does not.
+/// A login whose response was lost leaves a session that no client can use. Such a session ends to
+/// make room, and a session that was used does not.
 pub async fn a_session_that_was_never_used_keeps_nobody_out<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let used = begin_used(&*store, &user).await;
@@ -41,7 +41,8 @@ pub async fn a_session_that_was_never_used_keeps_nobody_out<S: SessionStore>(sto
     assert_eq!(creation, Creation::Full, "both are used");
 }
 
-/// With a limit that is far exceeded, as when it is new, all end but the newest, at one moment.
+/// If a user has far more sessions than the limit, as when the limit is new, all except the newest
+/// end at the same moment.
 pub async fn far_too_many_sessions_end_at_once_but_the_newest<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let many = (MOST_AT_ONCE + 5) as u32;
@@ -52,7 +53,7 @@ pub async fn far_too_many_sessions_end_at_once_but_the_newest<S: SessionStore>(s
         keys.push(record.key);
     }
     let limit = Some(SessionLimit { most: 4, when_full: WhenFull::EndOldest });
-    // Another one of this browser is replaced, and takes no place.
+    // Another session, of the same browser, is replaced and does not count.
     let replacing = [keys[0]];
     let record = new_record(&user);
     let creation = create(&*store, &NewLogin { limit, ..login(&record, &replacing) }).await;
@@ -70,7 +71,7 @@ pub async fn far_too_many_sessions_end_at_once_but_the_newest<S: SessionStore>(s
     }
 }
 
-/// With a limit that ends the oldest, as many end as there must.
+/// If the limit ends the oldest sessions, it ends no more than necessary.
 pub async fn a_full_limit_ends_the_oldest<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let mut records = Vec::new();
@@ -98,7 +99,7 @@ pub async fn a_full_limit_ends_the_oldest<S: SessionStore>(store: Arc<S>) {
     assert_eq!(live(&*store, &user).await.len(), 3);
 }
 
-/// Sessions that ended, expired, are another user's or are being replaced take no place.
+/// Sessions that have ended or expired, are another user's, or are being replaced don't count.
 pub async fn a_limit_counts_what_lives_and_is_not_replaced<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let ended = begin(&*store, &user).await;
@@ -111,15 +112,15 @@ pub async fn a_limit_counts_what_lives_and_is_not_replaced<S: SessionStore>(stor
     let limit = Some(SessionLimit { most: 1, when_full: WhenFull::Refuse });
     let creation = create(&*store, &NewLogin { limit, ..login(&record, &replacing) }).await;
     assert_eq!(creation, Creation::Created { ended: vec![], replays: vec![] });
-    // The replaced one stands for its successor, which takes no place either.
+    // The replaced session now has a successor, which does not count either.
     let record = new_record(&user);
     let creation = create(&*store, &NewLogin { limit, ..login(&record, &replacing) }).await;
     assert_eq!(creation, Creation::Created { ended: vec![], replays: vec![] });
     assert_eq!(live(&*store, &user).await, [record.key]);
 }
 
-/// However many of a user's newest sessions have expired and are not removed yet: what counts is those that
-/// live.
+/// Only live sessions count, however many of a user's newest sessions have expired and are not yet
+/// removed.
 pub async fn a_limit_looks_past_what_has_expired<S: SessionStore>(store: Arc<S>) {
     let (user, crowd) = (new_user(), new_user());
     let many = (MOST_AT_ONCE + 10) as u32;
@@ -160,7 +161,7 @@ pub async fn a_limit_looks_past_what_has_expired<S: SessionStore>(store: Arc<S>)
     }
 }
 
-/// However many logins of one user at once: never more sessions than the limit.
+/// A user never has more sessions than the limit, however many logins are concurrent.
 pub async fn concurrent_logins_keep_to_the_limit<S: SessionStore + 'static>(store: Arc<S>) {
     for when_full in [WhenFull::Refuse, WhenFull::EndOldest] {
         let (user, limit) = (new_user(), Some(SessionLimit { most: 3, when_full }));

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Every field comes back as it was written, whatever is in it.
+/// Every field is loaded as it was written, whatever its value is.
 pub async fn a_created_session_is_loaded_as_it_was<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let full = new_record(&user);
@@ -31,7 +31,7 @@ pub async fn a_created_session_is_loaded_as_it_was<S: SessionStore>(store: Arc<S
     }
 }
 
-/// Nothing but `create` inserts, and what is unknown is no fault.
+/// Only `create` inserts, and unknown keys and users are not an error.
 pub async fn unknown_keys_are_nothing_and_insert_nothing<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let record = new_record(&user);
@@ -41,17 +41,17 @@ pub async fn unknown_keys_are_nothing_and_insert_nothing<S: SessionStore>(store:
     let expires = now().plus(HOUR);
     let (key, at) = (record.key, now());
     touch(&*store, Touch { key, at, remember_expires: Some(expires), expires }).await;
-    assert_eq!(revoke(&*store, &record.key, &end(EndReason::Ended)).await, 0);
-    revoke_all(&*store, &user, Some(&record.key), &end(EndReason::Ended)).await;
+    assert_eq!(revoke(&*store, &record.key, &end(EndReason::Revoked)).await, 0);
+    revoke_all(&*store, &user, Some(&record.key), &end(EndReason::Revoked)).await;
     create(&*store, &login(&new_record(&new_user()), &[record.key])).await;
     assert_eq!(load(&*store, &record.key).await, None, "only `create` inserts");
     assert_eq!(live(&*store, &user).await, []);
     store.seen(&[]).await.expect("no marks are no fault");
     store.touch(&[]).await.expect("no touches are no fault");
-    assert_eq!(store.revoke(&[], &end(EndReason::Ended)).await.expect("no keys are no fault"), 0);
+    assert_eq!(store.revoke(&[], &end(EndReason::Revoked)).await.expect("no keys are no fault"), 0);
 }
 
-/// A key is one session's; the second login with it is refused whole.
+/// Two sessions can't have the same key: the second login is rejected and nothing of it is written.
 pub async fn a_taken_key_conflicts_and_nothing_is_written<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let (record, other) = (begin(&*store, &user).await, begin(&*store, &user).await);
@@ -63,7 +63,7 @@ pub async fn a_taken_key_conflicts_and_nothing_is_written<S: SessionStore>(store
     assert_eq!(stored(&*store, &other.key).await, other, "nothing was replaced");
 }
 
-/// A session of a user with an odd id is kept and listed, or refused and not written.
+/// A session of a user with an odd id is either stored and listed, or rejected and not written.
 pub async fn odd_users_are_kept_or_refused<S: SessionStore>(store: Arc<S>) {
     for odd in odd_texts() {
         let record = new_record(&UserId::from(odd.as_str()));
@@ -72,12 +72,12 @@ pub async fn odd_users_are_kept_or_refused<S: SessionStore>(store: Arc<S>) {
         assert_eq!(load(&*store, &record.key).await, kept, "{odd:?}");
         let listed = live(&*store, &record.user).await;
         assert_eq!(listed, Vec::from_iter(is_kept.then_some(record.key)), "{odd:?}");
-        revoke_all(&*store, &record.user, None, &end(EndReason::Ended)).await;
+        revoke_all(&*store, &record.user, None, &end(EndReason::Revoked)).await;
         assert_eq!(live(&*store, &record.user).await, [], "{odd:?}");
     }
 }
 
-/// A login over a login ends the old one, of whichever user, and notes which one came after it.
+/// A login ends the sessions that it replaces, even another user's, and becomes their successor.
 pub async fn a_new_login_ends_those_that_it_replaces<S: SessionStore>(store: Arc<S>) {
     let (user, other) = (new_user(), new_user());
     let (one, two) = (begin(&*store, &user).await, begin(&*store, &other).await);
@@ -90,14 +90,15 @@ pub async fn a_new_login_ends_those_that_it_replaces<S: SessionStore>(store: Arc
         let record = stored(&*store, &replaced.key).await;
         let ended = record.ended.expect("it was replaced");
         assert_eq!((ended.at, ended.reason), (new.created, EndReason::Replaced));
-        assert_eq!((ended.successor, ended.told), (Some(new.key), false));
+        assert_eq!((ended.successor, ended.notified), (Some(new.key), false));
         assert_eq!(record.expires, new.created.plus(HOUR), "kept as long as was asked");
     }
     assert_eq!(live(&*store, &user).await, [new.key]);
     assert_eq!(live(&*store, &other).await, [bystander.key]);
 }
 
-/// Two logins over one session, the second of which does not know of the first: the second remains.
+/// If two logins replace one session, and the second does not know of the first, the second
+/// remains.
 pub async fn of_two_logins_in_one_session_one_remains<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let first = begin(&*store, &user).await;
@@ -119,12 +120,12 @@ pub async fn of_two_logins_in_one_session_one_remains<S: SessionStore>(store: Ar
     assert_eq!(end_reason(&*store, &fourth.key).await, Some(EndReason::LoggedOut));
 }
 
-/// A script that logs in again and again, and each time shows the cookie that it got first, has one
+/// A script that logs in repeatedly, and each time sends the cookie that it got first, has only one
 /// session.
 pub async fn however_many_logins_show_one_old_cookie_one_session_remains<S: SessionStore>(
     store: Arc<S>,
 ) {
-    // Databases follow so many references at most.
+    // This is more than the number of references that databases follow.
     const LOGINS: u32 = 1_100;
     let user = new_user();
     let first = begin(&*store, &user).await;
@@ -144,7 +145,7 @@ pub async fn however_many_logins_show_one_old_cookie_one_session_remains<S: Sess
     );
 }
 
-/// However many logins replace one session at once: one remains.
+/// If many logins replace one session concurrently, one remains.
 pub async fn of_many_logins_in_one_session_one_remains<S: SessionStore + 'static>(store: Arc<S>) {
     let user = new_user();
     let first = begin(&*store, &user).await;
@@ -160,33 +161,33 @@ pub async fn of_many_logins_in_one_session_one_remains<S: SessionStore + 'static
     assert_eq!(live(&*store, &user).await.len(), 1);
 }
 
-/// The user's next login learns of a replay, and no login after that, nor any other user's.
-pub async fn a_replay_is_told_once_and_to_its_user<S: SessionStore>(store: Arc<S>) {
+/// A replay is returned by the user's next login, but by no later login and no other user's login.
+pub async fn a_user_is_notified_of_a_replay_once<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let (replayed, ended) = (begin(&*store, &user).await, begin(&*store, &user).await);
     revoke(&*store, &replayed.key, &end(EndReason::Replay)).await;
-    revoke(&*store, &ended.key, &end(EndReason::Ended)).await;
-    let told = |creation: Creation| match creation {
+    revoke(&*store, &ended.key, &end(EndReason::Revoked)).await;
+    let notified = |creation: Creation| match creation {
         Creation::Created { replays, .. } => {
-            let is_untold = |record: &Arc<SessionRecord>| {
-                record.ended.as_ref().is_some_and(|ended| !ended.told)
+            let must_notify = |record: &Arc<SessionRecord>| {
+                record.ended.as_ref().is_some_and(|ended| !ended.notified)
             };
-            assert!(replays.iter().all(is_untold), "answered as they were before");
+            assert!(replays.iter().all(must_notify), "answered as they were before");
             replays.iter().map(|record| record.key).collect::<Vec<_>>()
         }
         Creation::Full => panic!("there is no limit"),
     };
     let stranger = new_record(&new_user());
-    assert_eq!(told(create(&*store, &login(&stranger, &[])).await), []);
+    assert_eq!(notified(create(&*store, &login(&stranger, &[])).await), []);
     let (first, second) = (new_record(&user), new_record(&user));
-    assert_eq!(told(create(&*store, &login(&first, &[])).await), [replayed.key]);
+    assert_eq!(notified(create(&*store, &login(&first, &[])).await), [replayed.key]);
     let record = stored(&*store, &replayed.key).await;
-    assert!(record.ended.is_some_and(|ended| ended.told && ended.reason == EndReason::Replay));
-    assert_eq!(told(create(&*store, &login(&second, &[])).await), [], "told once");
+    assert!(record.ended.is_some_and(|ended| ended.notified && ended.reason == EndReason::Replay));
+    assert_eq!(notified(create(&*store, &login(&second, &[])).await), [], "told once");
 }
 
-/// However many replays there are to tell of, a login returns a bounded number of them.
-pub async fn many_replays_are_told_in_batches<S: SessionStore>(store: Arc<S>) {
+/// A login returns a bounded number of replays, however many the user has to be notified of.
+pub async fn many_replays_are_returned_in_batches<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let mut keys = Vec::new();
     for _ in 0..MOST_AT_ONCE + 10 {
@@ -195,19 +196,19 @@ pub async fn many_replays_are_told_in_batches<S: SessionStore>(store: Arc<S>) {
     for some in keys.chunks(50) {
         store.revoke(some, &end(EndReason::Replay)).await.expect("an end is no fault");
     }
-    let mut told = Vec::new();
+    let mut notified = Vec::new();
     for expected in [MOST_AT_ONCE, 10, 0] {
         let creation = create(&*store, &login(&new_record(&user), &[])).await;
         let Creation::Created { replays, .. } = creation else { panic!("there is no limit") };
         assert_eq!(replays.len(), expected);
-        told.extend(replays.iter().map(|record| record.key));
+        notified.extend(replays.iter().map(|record| record.key));
     }
-    told.sort();
+    notified.sort();
     keys.sort();
-    assert_eq!(told, keys, "each once");
+    assert_eq!(notified, keys, "each once");
 }
 
-/// A dropped login is written, and the old one ended; or neither.
+/// A dropped login has written its record and ended the old session, or neither.
 pub async fn an_interrupted_login_leaves_all_or_nothing<S: SessionStore>(store: Arc<S>) {
     for step in 0..STEPS {
         let user = new_user();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tower_keep_core::{
-    Creation, End, EndReason, MOST_AT_ONCE, NewLogin, Rotated, Rotation, Seen, SessionKey,
+    Creation, End, EndReason, MOST_AT_ONCE, NewLogin, Rotated, Rotation, SeenMark, SessionKey,
     SessionLimit, SessionRecord, SessionStore, StoreErrorKind, Timestamp, Touch, UserId, WhenFull,
 };
 
@@ -38,8 +38,8 @@ clauses! {
     a_limit_looks_past_what_has_expired
     far_too_many_sessions_end_at_once_but_the_newest
     concurrent_logins_keep_to_the_limit
-    a_replay_is_told_once_and_to_its_user
-    many_replays_are_told_in_batches
+    a_user_is_notified_of_a_replay_once
+    many_replays_are_returned_in_batches
     a_rotation_begins_the_next_generation
     a_rotation_from_another_generation_loses
     a_rotation_of_an_ended_session_loses
@@ -51,7 +51,7 @@ clauses! {
     touch_extends_remembering_only_of_the_remembered
     ended_sessions_are_neither_touched_nor_seen
     of_several_ends_the_first_counts
-    an_ended_session_is_kept_as_told
+    an_ended_session_is_kept_as_requested
     an_expired_session_can_be_ended
     all_sessions_of_a_user_end_but_one
     an_end_of_all_holds_for_every_call
@@ -69,7 +69,7 @@ clauses! {
 
 const HOUR: u32 = 3_600;
 
-/// A key that no other clause uses.
+/// Creates a key that no other clause uses.
 fn new_key() -> SessionKey {
     use std::hash::{BuildHasher, RandomState};
     let mut bytes = [0; 32];
@@ -79,8 +79,8 @@ fn new_key() -> SessionKey {
     SessionKey::new(bytes)
 }
 
-/// A session of this user that begins now: with a key of its own, remembered for a day, and with two
-/// days to live.
+/// Creates the record of a session of this user that begins now. It has a key of its own, is
+/// remembered for a day and expires after two days.
 pub fn new_record(user: &UserId) -> SessionRecord {
     let now = now();
     SessionRecord {
@@ -115,7 +115,7 @@ async fn create<S: SessionStore>(store: &S, login: &NewLogin<'_>) -> Creation {
     store.create(login).await.expect("a new login is written")
 }
 
-/// Creates a session of this user and answers its record.
+/// Creates a session of this user in the store, and returns its record.
 pub(super) async fn begin<S: SessionStore>(store: &S, user: &UserId) -> SessionRecord {
     let record = new_record(user);
     create(store, &login(&record, &[])).await;
@@ -171,6 +171,6 @@ async fn touch<S: SessionStore>(store: &S, touch: Touch) {
 }
 
 async fn seen<S: SessionStore>(store: &S, key: SessionKey, generation: u32, at: Timestamp) {
-    let mark = Seen { key, generation, at };
+    let mark = SeenMark { key, generation, at };
     store.seen(&[mark]).await.expect("a mark is no fault");
 }

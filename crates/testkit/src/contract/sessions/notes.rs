@@ -1,8 +1,9 @@
-//! Notes of use: clauses of `seen` and `touch`.
+//! Recording the use of sessions: clauses of `seen` and `touch`.
 
 use super::*;
 
-/// A generation is seen once, at the first time, and no other generation with it.
+/// A generation is marked as seen once, with the first time. Marks of other generations have no
+/// effect.
 pub async fn seen_marks_its_generation_once<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let (record, other) = (begin(&*store, &user).await, begin(&*store, &user).await);
@@ -13,7 +14,7 @@ pub async fn seen_marks_its_generation_once<S: SessionStore>(store: Arc<S>) {
     }
     let (first, later) = (now().plus(5), now().plus(9));
     let marks = [(record.key, 1), (other.key, 0), (new_key(), 0)];
-    let marks = marks.map(|(key, generation)| Seen { key, generation, at: first });
+    let marks = marks.map(|(key, generation)| SeenMark { key, generation, at: first });
     store.seen(&marks).await.expect("marks are no fault");
     seen(&*store, record.key, 1, later).await;
     assert_eq!(stored(&*store, &record.key).await.seen_at, Some(first));
@@ -21,7 +22,7 @@ pub async fn seen_marks_its_generation_once<S: SessionStore>(store: Arc<S>) {
     assert_eq!(stored(&*store, &other.key).await, expected, "and nothing else changes");
 }
 
-/// A touch moves the last use and the expiry forward, and changes nothing else.
+/// A touch only moves the last use and the expiry forward, and changes nothing else.
 pub async fn touch_only_moves_forward<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let (record, other) = (begin(&*store, &user).await, begin(&*store, &user).await);
@@ -39,7 +40,7 @@ pub async fn touch_only_moves_forward<S: SessionStore>(store: Arc<S>) {
     assert_eq!(stored(&*store, &record.key).await.expires, touches[0].expires);
 }
 
-/// Only a login that is remembered is remembered for longer.
+/// A touch extends `remember_expires` only if the login is remembered.
 pub async fn touch_extends_remembering_only_of_the_remembered<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let remembered = begin(&*store, &user).await;
@@ -57,7 +58,7 @@ pub async fn touch_extends_remembering_only_of_the_remembered<S: SessionStore>(s
     }
 }
 
-/// What has ended is not changed by late notes of its use.
+/// Late marks and touches don't change a session that has ended.
 pub async fn ended_sessions_are_neither_touched_nor_seen<S: SessionStore>(store: Arc<S>) {
     let record = begin(&*store, &new_user()).await;
     revoke(&*store, &record.key, &end(EndReason::LoggedOut)).await;
@@ -83,14 +84,16 @@ pub async fn a_server_whose_clock_is_behind_sets_nothing_back<S: SessionStore>(s
     assert_eq!((after.seen_at, after.last_seen), (Some(ahead), ahead));
     assert_eq!(after.expires, record.expires);
     assert_eq!(after.remember_expires, record.remember_expires);
-    // The compare-and-swap goes by generations, not by times.
+    // The compare-and-swap compares generations, not times.
     let rotated = rotate(&*store, &rotation(&after, behind)).await;
     let Some(Rotated::Won(next)) = rotated else { panic!("nobody else rotates it") };
     assert_eq!((next.generation, next.rotated_at), (2, Some(behind)));
-    let (first, second) =
-        (End { at: ahead, ..end(EndReason::Ended) }, End { at: behind, ..end(EndReason::Replay) });
+    let (first, second) = (
+        End { at: ahead, ..end(EndReason::Revoked) },
+        End { at: behind, ..end(EndReason::Replay) },
+    );
     assert_eq!(revoke(&*store, &key, &first).await, 1);
     assert_eq!(revoke(&*store, &key, &second).await, 0);
     let ended = stored(&*store, &key).await.ended.expect("it was ended");
-    assert_eq!((ended.at, ended.reason), (ahead, EndReason::Ended));
+    assert_eq!((ended.at, ended.reason), (ahead, EndReason::Revoked));
 }

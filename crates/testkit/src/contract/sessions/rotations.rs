@@ -1,8 +1,8 @@
-//! The next generation: clauses of `rotate`.
+//! Beginning the next generation: clauses of `rotate`.
 
 use super::*;
 
-/// Winning sets what the contract names, and nothing else.
+/// A rotation that wins sets the fields that the contract names, and nothing else.
 pub async fn a_rotation_begins_the_next_generation<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let record = SessionRecord { seen_at: Some(now()), ..new_record(&user) };
@@ -21,7 +21,7 @@ pub async fn a_rotation_begins_the_next_generation<S: SessionStore>(store: Arc<S
     assert_eq!(rotated, Some(Rotated::Won(Arc::new(expected.clone()))));
     assert_eq!(stored(&*store, &record.key).await, expected);
     assert_eq!(stored(&*store, &bystander.key).await, bystander);
-    // A login that is not remembered can be confirmed all the same.
+    // A login that is not remembered can be confirmed, too.
     let plain = SessionRecord { remember_expires: None, remember_seconds: 0, ..new_record(&user) };
     create(&*store, &login(&plain, &[])).await;
     let longer = Rotation { remember_expires: Some(at.plus(HOUR)), ..rotation(&plain, at) };
@@ -30,7 +30,7 @@ pub async fn a_rotation_begins_the_next_generation<S: SessionStore>(store: Arc<S
     assert_eq!((rotated.generation, rotated.remember_expires), (1, None));
 }
 
-/// Compare and swap: what has moved on, or not yet got there, is not swapped.
+/// Compare-and-swap: a rotation from an earlier or a later generation changes nothing.
 pub async fn a_rotation_from_another_generation_loses<S: SessionStore>(store: Arc<S>) {
     let record = begin(&*store, &new_user()).await;
     rotate(&*store, &rotation(&record, now())).await;
@@ -53,8 +53,8 @@ pub async fn a_rotation_of_an_ended_session_loses<S: SessionStore>(store: Arc<S>
     assert_eq!(stored(&*store, &record.key).await, before);
 }
 
-/// Fifty tasks rotate one session through five generations: each generation has one winner, and
-/// whoever loses sees a record that is at least as far.
+/// Fifty tasks rotate one session through five generations. Each generation has one winner, and a
+/// loser gets a record that is at least as far.
 pub async fn of_many_rotations_one_wins_each_generation<S: SessionStore + 'static>(store: Arc<S>) {
     const GENERATIONS: u32 = 5;
     let record = begin(&*store, &new_user()).await;
@@ -84,7 +84,8 @@ pub async fn of_many_rotations_one_wins_each_generation<S: SessionStore + 'stati
     assert_eq!(stored(&*store, &record.key).await.generation, GENERATIONS);
 }
 
-/// The next generation lives as long as was asked, or as the one before would have.
+/// The next generation lives as long as requested, or as long as the earlier one would have,
+/// whichever is longer.
 pub async fn a_rotation_extends_and_never_shortens<S: SessionStore>(store: Arc<S>) {
     let record = begin(&*store, &new_user()).await;
     let longer = Rotation {
@@ -107,11 +108,11 @@ pub async fn a_rotation_extends_and_never_shortens<S: SessionStore>(store: Arc<S
     assert_eq!(kept.remember_expires, longer.remember_expires);
 }
 
-/// A session that is ended while many rotate it is ended, and nobody wins after that.
+/// If a session is ended while many tasks rotate it, it stays ended and no later rotation wins.
 pub async fn a_revocation_beats_every_rotation<S: SessionStore + 'static>(store: Arc<S>) {
     for _ in 0..10 {
         let record = begin(&*store, &new_user()).await;
-        let end = end(EndReason::Ended);
+        let end = end(EndReason::Revoked);
         let last = tasks(8) - 1;
         compete(8, |index| {
             let (store, record) = (Arc::clone(&store), record.clone());
@@ -129,13 +130,13 @@ pub async fn a_revocation_beats_every_rotation<S: SessionStore + 'static>(store:
         })
         .await;
         let after = stored(&*store, &record.key).await;
-        assert_eq!(after.ended.as_ref().map(|ended| ended.reason), Some(EndReason::Ended));
+        assert_eq!(after.ended.as_ref().map(|ended| ended.reason), Some(EndReason::Revoked));
         let lost = rotate(&*store, &rotation(&after, now())).await;
         assert_eq!(lost, Some(Rotated::Lost(Arc::new(after))));
     }
 }
 
-/// A dropped rotation has begun the next generation, whole; or not.
+/// A dropped rotation has written the next generation completely, or not at all.
 pub async fn an_interrupted_rotation_leaves_all_or_nothing<S: SessionStore>(store: Arc<S>) {
     for step in 0..STEPS {
         let record = begin(&*store, &new_user()).await;

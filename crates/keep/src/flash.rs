@@ -1,4 +1,4 @@
-//! What the sign-in page tells somebody who was sent there.
+//! Flash messages, which the sign-in page shows a user who was redirected there.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,32 +8,33 @@ use http::request::Parts;
 
 use crate::cookie::TEXT_LIMIT;
 
-/// A message that is kept in a signed cookie until the page that shows it reads it, once.
+/// A flash message. A signed cookie keeps it until the page that shows it reads it, once.
 ///
-/// A guard leaves one when it sends somebody to sign in or to confirm; a handler can leave its own
-/// with [`Login::leave_notice`](crate::Login::leave_notice). It counts for ten minutes.
+/// A guard leaves one when it redirects a user to sign in or to confirm. A handler can leave its
+/// own with [`AuthSession::flash`](crate::AuthSession::flash). The message is valid for ten
+/// minutes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
-    kind: NoticeKind,
+pub struct Flash {
+    kind: FlashKind,
     category: String,
     text: String,
 }
 
-/// Why there is a notice.
+/// The reason for a flash message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum NoticeKind {
-    /// The page asked for needs a login.
+pub enum FlashKind {
+    /// The requested page needs a login.
     LoginRequired,
-    /// The page asked for needs a fresh login.
+    /// The requested page needs a fresh login.
     ConfirmRequired,
-    /// The application has left it.
+    /// The application has left the message.
     Application,
     /// A copy of a remember cookie was used, and the session has ended.
     Replayed,
 }
 
-impl NoticeKind {
+impl FlashKind {
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::LoginRequired => 1,
@@ -50,8 +51,8 @@ impl NoticeKind {
     }
 }
 
-impl Notice {
-    pub(crate) fn new(kind: NoticeKind, category: String, text: String) -> Self {
+impl Flash {
+    pub(crate) fn new(kind: FlashKind, category: String, text: String) -> Self {
         let fitting = |mut text: String| {
             text.truncate(cut(&text, TEXT_LIMIT).len());
             text
@@ -59,38 +60,40 @@ impl Notice {
         Self { kind, category: fitting(category), text: fitting(text) }
     }
 
-    /// Why there is a notice.
-    pub fn kind(&self) -> NoticeKind {
+    /// Returns the reason for the message.
+    pub fn kind(&self) -> FlashKind {
         self.kind
     }
 
-    /// How to present it; a word for the page's style sheet, such as `message` or `warning`.
+    /// Returns how to present the message: a word for the page's style sheet, such as `message` or
+    /// `warning`.
     pub fn category(&self) -> &str {
         &self.category
     }
 
-    /// The text, at most 256 bytes. It is plain text: escape it for HTML.
+    /// Returns the text, which has at most 256 bytes. It is plain text: escape it for HTML.
     pub fn text(&self) -> &str {
         &self.text
     }
 }
 
-impl fmt::Display for Notice {
+impl fmt::Display for Flash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.text)
     }
 }
 
-/// At most so many bytes, and no broken character at the end.
+/// Returns at most `limit` bytes of the text, without a broken character at the end.
 pub(crate) fn cut(text: &str, limit: usize) -> &str {
     let end = (0..=limit.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     &text[..end.unwrap_or_default()]
 }
 
-/// What a guard says: a text, or one made for the request (its language, say).
+/// The text of a guard's flash message: a fixed text, or one made for each request, for example in
+/// its language.
 ///
 /// ```
-/// use tower_keep::Message;
+/// use tower_keep::flash::Message;
 ///
 /// let fixed = Message::from("Please log in first.");
 /// let translated = Message::per_request(|request| {
@@ -115,12 +118,12 @@ enum Text {
 }
 
 impl Message {
-    /// A text made for each request. What is longer than 256 bytes is cut.
+    /// Creates a message whose text is made for each request. Texts longer than 256 bytes are cut.
     pub fn per_request(text: impl Fn(&Parts) -> String + Send + Sync + 'static) -> Self {
         Self { text: Text::PerRequest(Arc::new(text)), category: Self::CATEGORY }
     }
 
-    /// The category, `message` by default.
+    /// Sets the category; `message` by default.
     pub fn with_category(mut self, category: impl Into<Cow<'static, str>>) -> Self {
         self.category = category.into();
         self
@@ -128,7 +131,7 @@ impl Message {
 
     const CATEGORY: Cow<'static, str> = Cow::Borrowed("message");
 
-    /// A fixed text or category that no cookie would hold.
+    /// Returns the length of a fixed text or a category that is too long for the cookie.
     pub(crate) fn too_long(&self) -> Option<usize> {
         let text = match &self.text {
             Text::Fixed(text) => text.len(),
@@ -137,12 +140,12 @@ impl Message {
         Some(text.max(self.category.len())).filter(|length| *length > TEXT_LIMIT)
     }
 
-    pub(crate) fn notice(&self, kind: NoticeKind, request: &Parts) -> Notice {
+    pub(crate) fn flash(&self, kind: FlashKind, request: &Parts) -> Flash {
         let text = match &self.text {
             Text::Fixed(text) => text.clone().into_owned(),
             Text::PerRequest(text) => text(request),
         };
-        Notice::new(kind, self.category.clone().into_owned(), text)
+        Flash::new(kind, self.category.clone().into_owned(), text)
     }
 }
 

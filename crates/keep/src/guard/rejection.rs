@@ -1,4 +1,4 @@
-//! What those are told whom a guard refuses.
+//! The responses to rejected requests.
 
 use std::sync::Arc;
 
@@ -9,14 +9,16 @@ use http::{Response, StatusCode};
 use tower_keep_core::AuthUser;
 
 use super::Rejection;
-use crate::fault::plain;
+use crate::AuthSession;
+use crate::error::{BuildError, plain};
+use crate::flash::{FlashKind, Message};
 use crate::page::Page;
-use crate::{BuildError, Login, Message, NoticeKind};
 
-pub(crate) type Handler<U> = Arc<dyn Fn(&Refusal<'_, U>) -> Response<Bytes> + Send + Sync>;
+pub(crate) type Handler<U> = Arc<dyn Fn(&RejectionContext<'_, U>) -> Response<Bytes> + Send + Sync>;
 
-/// How refusals are answered: a layer's settings, or those in which a guard differs.
-pub(crate) struct Answers<U> {
+/// The settings for responses to rejected requests: those of a layer, or those in which a guard
+/// differs from its layer.
+pub(crate) struct Responses<U> {
     pub(crate) login_page: Option<Page>,
     pub(crate) confirm_page: Option<Page>,
     pub(crate) login_message: Option<Message>,
@@ -24,7 +26,7 @@ pub(crate) struct Answers<U> {
     pub(crate) handler: Option<Handler<U>>,
 }
 
-impl<U> Answers<U> {
+impl<U> Responses<U> {
     pub(crate) fn set_pages(
         &mut self,
         login: Option<String>,
@@ -42,18 +44,18 @@ impl<U> Answers<U> {
     pub(crate) fn check_messages(&self) -> Result<(), BuildError> {
         let messages = [&self.login_message, &self.confirm_message];
         match messages.into_iter().flatten().find_map(Message::too_long) {
-            Some(length) => Err(BuildError::NoticeTooLong { length }),
+            Some(length) => Err(BuildError::FlashTooLong { length }),
             None => Ok(()),
         }
     }
 
-    /// The paths of the pages that are on this site.
+    /// Returns the paths of the pages that are on this site.
     pub(crate) fn local_paths(&self) -> impl Iterator<Item = &str> {
         [&self.login_page, &self.confirm_page].into_iter().flatten().filter_map(Page::local_path)
     }
 }
 
-impl<U> Default for Answers<U> {
+impl<U> Default for Responses<U> {
     fn default() -> Self {
         Self {
             login_page: None,
@@ -65,7 +67,7 @@ impl<U> Default for Answers<U> {
     }
 }
 
-impl<U> Clone for Answers<U> {
+impl<U> Clone for Responses<U> {
     fn clone(&self) -> Self {
         Self {
             login_page: self.login_page.clone(),
@@ -77,83 +79,85 @@ impl<U> Clone for Answers<U> {
     }
 }
 
-/// A request that was refused, for a handler that answers it.
-pub struct Refusal<'a, U> {
+/// A rejected request, for a rejection handler, which builds the response.
+pub struct RejectionContext<'a, U> {
     rejection: Rejection,
     request: &'a Parts,
-    login: &'a Login<U>,
+    auth: &'a AuthSession<U>,
     user: Option<Arc<U>>,
-    /// The guard's own settings; the layer's stand behind them.
-    own: &'a Answers<U>,
+    /// The guard's own settings. Where it has none, the layer's settings apply.
+    own: &'a Responses<U>,
 }
 
-impl<'a, U: AuthUser> Refusal<'a, U> {
+impl<'a, U: AuthUser> RejectionContext<'a, U> {
     pub(super) fn new(
         rejection: Rejection,
         request: &'a Parts,
-        login: &'a Login<U>,
+        auth: &'a AuthSession<U>,
         user: Option<Arc<U>>,
-        own: &'a Answers<U>,
+        own: &'a Responses<U>,
     ) -> Self {
-        Self { rejection, request, login, user, own }
+        Self { rejection, request, auth, user, own }
     }
 
-    /// Why it was refused.
+    /// Returns the reason for the rejection.
     pub fn rejection(&self) -> Rejection {
         self.rejection
     }
 
-    /// The request's head: method, headers, extensions, and the URI that the client asked for, also
-    /// inside of a nested router.
+    /// Returns the request's head: the method, the headers, the extensions and the URI. The URI is
+    /// the one that the client requested, even inside a nested router.
     pub fn request(&self) -> &Parts {
         self.request
     }
 
-    /// The handle, to leave a notice or build a login URL.
-    pub fn login(&self) -> &Login<U> {
-        self.login
+    /// Returns the handle, for example to set a flash message or to build a login URL.
+    pub fn auth_session(&self) -> &AuthSession<U> {
+        self.auth
     }
 
-    /// The user who was refused, if somebody is logged in.
+    /// Returns the user whose request was rejected, or `None` if no user is logged in.
     pub fn user(&self) -> Option<&Arc<U>> {
         self.user.as_ref()
     }
 
-    /// The answer without a handler: a redirect to the login or confirm page with its notice, or
-    /// else 401 or 403.
+    /// Returns the response that is sent without a rejection handler: a redirect to the login page
+    /// or the confirm page with its flash message, or else 401 or 403.
     pub fn default_response(&self) -> Response<Bytes> {
-        let layer = &self.login.config().answers;
+        let layer = &self.auth.config().responses;
         let (page, message, kind) = match self.rejection {
             Rejection::Unauthenticated => (
                 self.own.login_page.as_ref().or(layer.login_page.as_ref()),
                 self.own.login_message.as_ref().or(layer.login_message.as_ref()),
-                NoticeKind::LoginRequired,
+                FlashKind::LoginRequired,
             ),
             Rejection::NotFresh => (
                 self.own.confirm_page.as_ref().or(layer.confirm_page.as_ref()),
                 self.own.confirm_message.as_ref().or(layer.confirm_message.as_ref()),
-                NoticeKind::ConfirmRequired,
+                FlashKind::ConfirmRequired,
             ),
             Rejection::Forbidden => return plain(StatusCode::FORBIDDEN),
         };
         let Some(page) = page else { return self.unauthorized() };
         let Parts { method, headers, .. } = self.request;
-        let is_page = self.login.config().is_page(method, headers);
+        let is_page = self.auth.config().is_page(method, headers);
         if let Some(message) = message.filter(|_| is_page) {
-            self.login.leave(message.notice(kind, self.request));
+            self.auth.leave(message.flash(kind, self.request));
         }
-        see_other(&self.login.url_of(page, is_page))
+        see_other(&self.auth.url_of(page, is_page))
     }
 
-    /// 401, with the challenges of the request loaders if nobody is logged in (RFC 9110 §11.6.1): for
-    /// a handler that redirects people and answers programs.
+    /// Returns a 401, with the challenges of the request loaders if no user is logged in
+    /// (RFC 9110 §11.6.1).
+    ///
+    /// Use it in a rejection handler that redirects people and sends 401 to programs.
     pub fn unauthorized(&self) -> Response<Bytes> {
         let mut response = plain(StatusCode::UNAUTHORIZED);
         if self.rejection != Rejection::Unauthenticated {
-            // Whoever is logged in but not fresh would not become so by sending a password again.
+            // If the login is just not fresh, sending credentials again would not make it fresh.
             return response;
         }
-        for loader in &self.login.config().loaders {
+        for loader in &self.auth.config().loaders {
             if let Some(challenge) = loader.challenge() {
                 response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
             }
@@ -162,7 +166,7 @@ impl<'a, U: AuthUser> Refusal<'a, U> {
     }
 
     pub(super) fn response(&self) -> Response<Bytes> {
-        let layer = &self.login.config().answers;
+        let layer = &self.auth.config().responses;
         let mut response = match self.own.handler.as_ref().or(layer.handler.as_ref()) {
             Some(handler) => handler(self),
             None => self.default_response(),
@@ -172,13 +176,15 @@ impl<'a, U: AuthUser> Refusal<'a, U> {
     }
 }
 
-impl<U> std::fmt::Debug for Refusal<'_, U> {
+impl<U> std::fmt::Debug for RejectionContext<'_, U> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Refusal").field("rejection", &self.rejection).finish_non_exhaustive()
+        f.debug_struct("RejectionContext")
+            .field("rejection", &self.rejection)
+            .finish_non_exhaustive()
     }
 }
 
-/// 303: whatever the method was, the page is fetched with GET (RFC 9110 §15.4.4).
+/// Returns a 303: the client fetches the page with GET, whatever the method was (RFC 9110 §15.4.4).
 fn see_other(url: &str) -> Response<Bytes> {
     let mut response = plain(StatusCode::SEE_OTHER);
     // Pages were checked when they were set, and what is added to them is percent-encoded.

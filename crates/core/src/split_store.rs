@@ -8,22 +8,22 @@ use async_trait::async_trait;
 
 use crate::{
     ChangeUser, LoginStore, Modified, SessionKey, SessionStore, StoreError, StoredLogin,
-    UserDirectory, UserFinder, UserId, UserStore,
+    UserDirectory, UserId, UserLookup, UserStore,
 };
 
-/// Two stores as one: users here, session records there.
+/// Two stores as one: users in the first, session records in the second.
 ///
-/// An authenticated request asks both at once.
+/// For an authenticated request, both stores are asked concurrently.
 ///
 /// ```
-/// use tower_keep_core::{Apart, SessionStore, UserStore};
+/// use tower_keep_core::{SplitStore, SessionStore, UserStore};
 ///
-/// fn join<A: UserStore, B: SessionStore>(users: A, records: B) -> Apart<A, B> {
-///     Apart(users, records)
+/// fn join<A: UserStore, B: SessionStore>(users: A, records: B) -> SplitStore<A, B> {
+///     SplitStore(users, records)
 /// }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Apart<A, B>(
+pub struct SplitStore<A, B>(
     /// The users.
     pub A,
     /// The session records.
@@ -31,25 +31,26 @@ pub struct Apart<A, B>(
 );
 
 #[async_trait]
-impl<A: UserStore, B: SessionStore> LoginStore for Apart<A, B> {
+impl<A: UserStore, B: SessionStore> LoginStore for SplitStore<A, B> {
     async fn load_login(
         &self,
         key: &SessionKey,
-        likely: Option<&UserId>,
+        user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<A::User>>, StoreError> {
-        let Some(likely) = likely else {
+        let Some(user_hint) = user_hint else {
             let Some(record) = self.1.load(key).await? else { return Ok(None) };
             let user = self.0.by_id(&record.user).await?;
             return Ok(Some(StoredLogin { record, user }));
         };
-        let (record, user) = both(self.1.load(key), self.0.by_id(likely)).await;
+        let (record, user) = both(self.1.load(key), self.0.by_id(user_hint)).await;
         let Some(record) = record? else { return Ok(None) };
-        let user = if record.user == *likely { user? } else { self.0.by_id(&record.user).await? };
+        let user =
+            if record.user == *user_hint { user? } else { self.0.by_id(&record.user).await? };
         Ok(Some(StoredLogin { record, user }))
     }
 }
 
-/// Waits for two futures side by side.
+/// Waits for two futures concurrently.
 async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
     let (mut a, mut b) = (pin!(a), pin!(b));
     let (mut of_a, mut of_b) = (None, None);
@@ -79,7 +80,7 @@ fn ready<T>(poll: Poll<T>) -> Option<T> {
 }
 
 #[async_trait]
-impl<A: UserStore, B: SessionStore> UserStore for Apart<A, B> {
+impl<A: UserStore, B: SessionStore> UserStore for SplitStore<A, B> {
     type User = A::User;
 
     async fn by_id(&self, id: &UserId) -> Result<Option<Arc<A::User>>, StoreError> {
@@ -89,15 +90,15 @@ impl<A: UserStore, B: SessionStore> UserStore for Apart<A, B> {
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl<A: UserFinder, B: SessionStore> UserFinder for Apart<A, B> {
-    async fn by_login(&self, login: &str) -> Result<Option<Arc<A::User>>, StoreError> {
-        self.0.by_login(login).await
+impl<A: UserLookup, B: SessionStore> UserLookup for SplitStore<A, B> {
+    async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<A::User>>, StoreError> {
+        self.0.by_login_name(login_name).await
     }
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl<A: UserDirectory, B: SessionStore> UserDirectory for Apart<A, B> {
+impl<A: UserDirectory, B: SessionStore> UserDirectory for SplitStore<A, B> {
     async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<A::User>>>, StoreError> {
         self.0.by_ids(ids).await
     }

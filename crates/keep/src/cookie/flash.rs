@@ -1,38 +1,39 @@
-//! The visit cookie: what is kept for somebody on the way to the sign-in page.
+//! The flash cookie: a flash message, and the target to return to, for a user who is redirected to
+//! the sign-in page.
 //!
-//! `fmt1 kid1 flags1 issued4 kind1 LP(category) LP(text) LP(next)`; category and text at most 256
-//! bytes each, next at most 512. It counts for ten minutes.
+//! `fmt1 kid1 flags1 issued4 kind1 LP(category) LP(text) LP(next)`. Category and text have at most
+//! 256 bytes each, next at most 512. The cookie is valid for ten minutes.
 
 use super::body::{Fields, put_text};
 use super::{Contents, Ranked};
-use crate::notice::{Notice, NoticeKind};
+use crate::flash::{Flash, FlashKind};
 use crate::target::LocalTarget;
 
 const FORMAT: u8 = 1;
-/// A shortest body: the head, and three empty texts.
+/// The length of the shortest body: the head, and three empty texts.
 const FIXED: usize = 8 + 3 * 2;
 const LIFETIME: u32 = 600;
 
-/// The longest text of a notice, in bytes.
+/// The longest text of a flash message, in bytes.
 pub(crate) const TEXT_LIMIT: usize = 256;
 
-/// A notice that the sign-in page shows once, and where to go afterwards.
+/// A flash message that the sign-in page shows once, and the target to go to afterwards.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Visit {
+pub(crate) struct FlashCookie {
     pub(crate) issued: u32,
-    pub(crate) notice: Option<Notice>,
+    pub(crate) flash: Option<Flash>,
     pub(crate) next: Option<LocalTarget>,
 }
 
-impl Visit {
+impl FlashCookie {
     pub(crate) const LIFETIME: u32 = LIFETIME;
 
-    /// The longest target that is kept, in bytes: all headers of a request have to fit into the
-    /// buffers of a proxy, which have 8 kB with nginx.
+    /// The longest target that is kept, in bytes. All headers of a request have to fit into a
+    /// proxy's buffers, which have 8 kB in nginx.
     pub(crate) const LONGEST_NEXT: usize = 512;
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.notice.is_none() && self.next.is_none()
+        self.flash.is_none() && self.next.is_none()
     }
 
     pub(crate) fn is_over(&self, now: u32) -> bool {
@@ -40,37 +41,35 @@ impl Visit {
     }
 
     fn texts(&self) -> [&str; 3] {
-        let notice = self.notice.as_ref();
+        let flash = self.flash.as_ref();
         [
-            notice.map_or("", Notice::category),
-            notice.map_or("", Notice::text),
+            flash.map_or("", Flash::category),
+            flash.map_or("", Flash::text),
             self.next.as_ref().map_or("", LocalTarget::as_str),
         ]
     }
 }
 
-impl Contents for Visit {
+impl Contents for FlashCookie {
     fn write(&self, kid: u8, body: &mut Vec<u8>) {
         body.extend([FORMAT, kid, 0]);
         body.extend(self.issued.to_be_bytes());
-        body.push(self.notice.as_ref().map_or(0, |notice| notice.kind().code()));
+        body.push(self.flash.as_ref().map_or(0, |flash| flash.kind().code()));
         self.texts().iter().for_each(|text| put_text(body, text));
     }
 
     fn read(body: &[u8]) -> Option<Self> {
         let mut fields = Fields(body);
-        let [format, _kid, _flags] = fields.array()?;
-        if format != FORMAT {
-            return None;
-        }
+        fields.head(FORMAT, 0)?;
         let issued = fields.u32()?;
-        let kind = NoticeKind::from_code(fields.u8()?);
+        let kind = FlashKind::from_code(fields.u8()?);
         let (category, text) = (fields.text()?, fields.text()?);
         let next = fields.text()?;
         Some(Self {
             issued,
-            notice: kind.map(|kind| Notice::new(kind, category.to_owned(), text.to_owned())),
-            // Checked again: the rules for targets may have become stricter since it was made.
+            flash: kind.map(|kind| Flash::new(kind, category.to_owned(), text.to_owned())),
+            // The target is checked again: the rules for targets may have become stricter since the
+            // cookie was made.
             next: next.parse().ok(),
         })
     }
@@ -80,7 +79,7 @@ impl Contents for Visit {
     }
 }
 
-impl Ranked for Visit {
+impl Ranked for FlashCookie {
     fn same_user(&self, _: &Self) -> bool {
         true
     }

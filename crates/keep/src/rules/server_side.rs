@@ -1,100 +1,101 @@
-//! Where a login has a record: its generations, and what a replay looks like.
+//! The rules for server-side sessions: the generations of a login, and how a replay is detected.
 //!
-//! n is the record's generation, c that of the session cookie, p that of the remember cookie, G the
-//! grace. In order, the first that applies:
+//! In the table, n is the generation of the record, c that of the session cookie and p that of the
+//! remember cookie; G is the grace. The first row that applies counts:
 //!
-//! | presented | condition | who | store | cookies |
+//! | sent | condition | who is logged in | store | cookies |
 //! | --- | --- | --- | --- | --- |
 //! | any | no record | try remember | | clear |
-//! | any | ended | try remember | | clear; none if replaced at most G ago |
+//! | any | ended | try remember | | clear; unchanged if replaced at most G ago, or if ended for a reason that only a newer version knows |
 //! | any | user gone | try remember | | clear |
-//! | any | stamp changed | try remember | | - |
-//! | any | user inactive, and the login was not forced | nobody; loaders are not asked | end | clear both |
+//! | any | security stamp changed | try remember | | unchanged |
+//! | any | user inactive, and the login was not forced | no user; loaders are not asked | end | clear both |
 //! | session | past its idle or absolute limit | try remember | | clear |
-//! | session | not (c=n, or c=n-1 and n unseen or seen at most G ago) | try remember | | - |
-//! | session | another client, strong protection | nobody; loaders are not asked | end | clear both |
-//! | session | another client, basic protection | go on, no longer fresh | | session n, if c=n |
-//! | session | else | the user | note that n is seen, and the use | session n, if c=n and its key is old |
+//! | session | not (c=n, or c=n-1 and n unseen or seen at most G ago) | try remember | | unchanged |
+//! | session | another client, strong protection | no user; loaders are not asked | end | clear both |
+//! | session | another client, basic protection | continue, no longer fresh | | session n, if c=n |
+//! | session | otherwise | the user | record that n is seen, and the use | session n, if c=n and its key is old |
 //! | remember | expired | ask the loaders | | clear |
-//! | remember | wrong verifier | ask the loaders | | none; event |
-//! | remember | p=n, never rotated or at least G ago | the user | rotate; lost: again | session n+1, remember n+1 |
-//! | remember | p=n, rotated less than G ago | the user | note that n is seen | session n |
+//! | remember | wrong verifier | ask the loaders | | unchanged; event |
+//! | remember | p=n, never rotated or rotated at least G ago | the user | rotate; if lost, try again | session n+1, remember n+1 |
+//! | remember | p=n, rotated less than G ago | the user | record that n is seen | session n |
 //! | remember | p=n-1, n unseen | the user | | session n, remember n |
-//! | remember | p=n-1, n seen at most G ago | the user, this once | | none: they would be a thief's |
-//! | remember | p=n-1, n seen before that | ask the loaders | end: replay | clear; event |
-//! | remember | p≤n-2, rotated at most G ago | ask the loaders | | none |
-//! | remember | p≤n-2 | ask the loaders | end: replay | clear; event |
-//! | remember | p>n: the store was set back | ask the loaders | | none; event |
+//! | remember | p=n-1, n seen at most G ago | the user, for this request only | | unchanged: a thief could get new ones |
+//! | remember | p=n-1, n seen earlier than that | ask the loaders | end: replay | clear; event |
+//! | remember | p≤n-2, rotated at most G ago | ask the loaders | | unchanged |
+//! | remember | p≤n-2, rotated earlier than that | ask the loaders | end: replay | clear; event |
+//! | remember | p>n: the store was set back | ask the loaders | | unchanged; event |
 //!
-//! "Try remember" asks the loaders where there is no remember cookie; where it is of the same
-//! session, the same record is looked at. What has no genuine seal counts as not presented.
+//! "Try remember" applies the table to the remember cookie. If there is none, it asks the loaders.
+//! If the remember cookie belongs to the same session, the same record is used. A cookie without a
+//! valid seal counts as not sent.
 //!
-//! A request that logs out is resolved without rotating anything. Confirming rotates whatever the
-//! interval, where [`confirming_rotates`] says so.
+//! A request that logs out is resolved without a rotation. Confirming rotates regardless of how
+//! long ago the last rotation was, if [`confirming_rotates`] returns `true`.
 
 use std::sync::Arc;
 
 use tower_keep_core::{EndReason, Ended, Rotated, SessionRecord, UserId};
 
 use super::{Facts, Policy, Who, flags_of};
-use crate::SessionProtection;
+use crate::client::SessionProtection;
 use crate::cookie::{
-    FORCED, Held, REMEMBERED, SessionId, TrackedRemember, TrackedSession, TrackedTerms,
+    FORCED, Held, REMEMBERED, ServerRemember, ServerSession, ServerTerms, SessionId,
 };
 
 /// How often a lost compare-and-swap is tried again.
 const RETRIES: u8 = 2;
 
-/// What a request presented; only what is genuine.
+/// What a request sent. Only cookies with a valid seal are in it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen<'a> {
+pub(crate) struct Presented<'a> {
     pub(crate) now: u32,
-    pub(crate) session: Option<&'a Held<TrackedSession>>,
-    pub(crate) remember: Option<&'a Held<TrackedRemember>>,
-    /// Whether the client is the one that the session was made for.
+    pub(crate) session: Option<&'a Held<ServerSession>>,
+    pub(crate) remember: Option<&'a Held<ServerRemember>>,
+    /// Whether the session was made for this client.
     pub(crate) same_client: bool,
-    /// The request logs out.
+    /// Whether the request logs out.
     pub(crate) is_leaving: bool,
 }
 
-/// What to do next.
+/// What the caller does next.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Step<'a> {
     /// Load this session and its user, then call [`Rules::loaded`].
     Load(SessionId, Option<&'a UserId>),
-    /// See whether the remember cookie fits this record, then call [`Rules::verified`].
+    /// Check whether the remember cookie fits this record, then call [`Rules::verified`].
     Verify,
     /// Compare and swap this record's generation, then call [`Rules::rotated`].
     Rotate,
     /// End this record, then call [`Rules::ended`].
     End(EndReason),
-    /// The cookies name nobody: ask the request loaders, then finish.
+    /// The cookies identify no user: ask the request loaders, then finish.
     AskLoaders,
-    /// All is decided.
+    /// Everything is decided.
     Done,
-    /// Too many others change the record at once: a fault.
+    /// Too many other requests change the record at the same time, which is an error.
     Busy,
 }
 
-/// What becomes of the session cookie.
+/// What happens to the session cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) enum SessionChange {
     #[default]
     Keep,
     Clear,
-    /// Made out anew with these terms.
-    Issue(TrackedTerms),
-    /// A new one for a user whom the remember cookie has brought back.
-    Restore(TrackedTerms),
+    /// Reissued with these terms.
+    Issue(ServerTerms),
+    /// A new cookie, for a login that the remember cookie has restored.
+    Restore(ServerTerms),
 }
 
-/// What becomes of the remember cookie.
+/// What happens to the remember cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) enum RememberChange {
     #[default]
     Keep,
     Clear,
-    /// Made out anew for this generation.
+    /// Reissued for this generation.
     Issue {
         flags: u8,
         generation: u32,
@@ -105,38 +106,38 @@ pub(crate) enum RememberChange {
 /// Something that should not happen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Alarm {
-    /// A superseded remember cookie came back.
+    /// A superseded remember cookie was sent.
     Replay,
-    /// A remember cookie with a genuine seal and a wrong verifier.
+    /// A remember cookie has a valid seal and a wrong verifier.
     WrongVerifier,
-    /// A cookie of a later generation than the store knows of.
+    /// A cookie belongs to a later generation than the stored one.
     RolledBack,
 }
 
-/// What the rules have come to.
+/// What the rules have decided.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Verdict {
     pub(crate) who: Who,
-    /// The remember cookie has brought the user back.
+    /// Whether the remember cookie has restored the login.
     pub(crate) is_restored: bool,
     pub(crate) session: SessionChange,
     pub(crate) remember: RememberChange,
-    /// Session protection has found another client.
+    /// Whether session protection has found another client.
     pub(crate) protected: bool,
     pub(crate) alarm: Option<Alarm>,
-    /// The browser has shown that it holds the record's generation, for the first time.
+    /// Whether the browser has shown for the first time that it holds the record's generation.
     pub(crate) is_seen: bool,
-    /// The record's note of its last use is old.
+    /// Whether the record's time of last use is so old that it is written again.
     pub(crate) is_touched: bool,
-    /// Until when the remember cookie is to count, where its time starts anew.
+    /// Until when the remember cookie is valid, if its time starts again.
     pub(crate) remember_expires: Option<u32>,
 }
 
-/// The machine.
+/// The state machine.
 #[derive(Debug)]
 pub(crate) struct Rules<'a> {
     policy: &'a Policy,
-    seen: Seen<'a>,
+    presented: Presented<'a>,
     at: At<'a>,
     /// What was loaded last, and for which session.
     stored: Option<(SessionId, Option<Stored>)>,
@@ -144,7 +145,7 @@ pub(crate) struct Rules<'a> {
     verdict: Verdict,
 }
 
-/// A record and what must be known of its user.
+/// A record, and what the rules need to know about its user.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(crate) record: Arc<SessionRecord>,
@@ -154,27 +155,27 @@ pub(crate) struct Stored {
 
 #[derive(Clone, Copy, Debug)]
 enum At<'a> {
-    Session(&'a Held<TrackedSession>),
-    Remember(&'a Held<TrackedRemember>),
-    /// The session is fine, and its remember cookie is looked at for being made out anew.
-    Renew(&'a Held<TrackedRemember>),
+    Session(&'a Held<ServerSession>),
+    Remember(&'a Held<ServerRemember>),
+    /// The session is valid, and its remember cookie may be reissued.
+    Renew(&'a Held<ServerRemember>),
     End,
 }
 
 impl<'a> Rules<'a> {
-    pub(crate) fn new(policy: &'a Policy, seen: Seen<'a>) -> Self {
+    pub(crate) fn new(policy: &'a Policy, presented: Presented<'a>) -> Self {
         let verdict = Verdict::default();
-        Self { policy, seen, at: At::End, stored: None, lost: 0, verdict }
+        Self { policy, presented, at: At::End, stored: None, lost: 0, verdict }
     }
 
     pub(crate) fn start(&mut self) -> Step<'a> {
-        let Some(held) = self.seen.session else { return self.try_remember() };
+        let Some(held) = self.presented.session else { return self.try_remember() };
         self.at = At::Session(held);
-        let likely = &held.cookie.likely;
-        Step::Load(held.cookie.id, Some(likely).filter(|id| !id.as_str().is_empty()))
+        let user_hint = &held.cookie.user_hint;
+        Step::Load(held.cookie.id, Some(user_hint).filter(|id| !id.as_str().is_empty()))
     }
 
-    /// What the last step asked for; `None` if there is no such record.
+    /// Takes the result of [`Step::Load`]: `None` if there is no such record.
     pub(crate) fn loaded(&mut self, stored: Option<Stored>) -> Step<'a> {
         match self.at {
             At::Session(held) => {
@@ -189,7 +190,7 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// Whether the remember cookie fits the record.
+    /// Takes the result of [`Step::Verify`]: whether the remember cookie fits the record.
     pub(crate) fn verified(&mut self, fits: bool) -> Step<'a> {
         match (self.at, fits) {
             (At::Remember(held), true) => self.generation(held),
@@ -202,7 +203,7 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// What became of the compare-and-swap; `None` if the record is gone.
+    /// Takes the result of [`Step::Rotate`]: `None` if the record is gone.
     pub(crate) fn rotated(&mut self, rotated: Option<Rotated>) -> Step<'a> {
         let At::Remember(held) = self.at else { return Step::Done };
         match rotated {
@@ -222,8 +223,9 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// The record was ended, by this request or by another that was faster. What the other did is
-    /// not known: perhaps a login has replaced it, whose cookies must stay.
+    /// Takes the result of [`Step::End`]: the record was ended, by this request or by another that
+    /// was faster. What the other request did is not known. It may have been a login that replaced
+    /// the session, and the cookies of that login must stay.
     pub(crate) fn ended(&mut self, reason: EndReason, by_this: bool) -> Step<'a> {
         if by_this {
             self.verdict.session = SessionChange::Clear;
@@ -231,7 +233,7 @@ impl<'a> Rules<'a> {
         }
         match reason {
             EndReason::Replay => self.nobody(),
-            // Whose session was thrown out gets no second opinion from the loaders.
+            // The loaders must not log in a user whose session was just ended by the rules.
             _ => {
                 self.at = At::End;
                 Step::Done
@@ -239,30 +241,31 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// The record that was looked at last.
+    /// Returns the record that was looked at last.
     pub(crate) fn record(&self) -> Option<&Arc<SessionRecord>> {
         self.stored.as_ref()?.1.as_ref().map(|stored| &stored.record)
     }
 
-    /// Until when the remember cookie of the next generation is to count, if longer than now.
+    /// Returns until when the remember cookie of the next generation is valid, or `None` if its
+    /// time is not renewed.
     pub(crate) fn next_remember_expires(&self) -> Option<u32> {
         let record = self.record().filter(|_| self.policy.refresh_remember)?;
         record.remember_expires?;
-        Some(self.seen.now.saturating_add(record.remember_seconds))
+        Some(self.presented.now.saturating_add(record.remember_seconds))
     }
 
     pub(crate) fn finish(self) -> (Verdict, Option<Arc<SessionRecord>>) {
         (self.verdict, self.stored.and_then(|(_, stored)| stored).map(|stored| stored.record))
     }
 
-    fn session(&mut self, held: &'a Held<TrackedSession>) -> Step<'a> {
+    fn session(&mut self, held: &'a Held<ServerSession>) -> Step<'a> {
         let Some((_, stored)) = &self.stored else { return Step::Done };
         let Some(Stored { record, user }) = stored.clone() else {
             self.verdict.session = SessionChange::Clear;
             return self.try_remember();
         };
         if let Some(ended) = &record.ended {
-            if !self.is_just_replaced(ended) {
+            if !self.keeps_cookies(ended) {
                 self.verdict.session = SessionChange::Clear;
             }
             return self.try_remember();
@@ -279,7 +282,7 @@ impl<'a> Rules<'a> {
             return Step::End(EndReason::Inactive);
         }
         let (used, started) = (record.last_seen.as_secs(), record.session_started.as_secs());
-        if self.policy.is_over(used, started, self.seen.now) {
+        if self.policy.is_over(used, started, self.presented.now) {
             self.verdict.session = SessionChange::Clear;
             return self.try_remember();
         }
@@ -289,7 +292,7 @@ impl<'a> Rules<'a> {
         if !counts {
             return self.try_remember();
         }
-        if !self.seen.same_client && self.policy.protection != SessionProtection::None {
+        if !self.presented.same_client && self.policy.protection != SessionProtection::None {
             self.verdict.protected = true;
             if self.policy.protection == SessionProtection::Strong && !self.policy.persistent {
                 return Step::End(EndReason::Protection);
@@ -298,10 +301,10 @@ impl<'a> Rules<'a> {
         self.go_on(held, &record, facts, is_current)
     }
 
-    /// The session is fine.
+    /// Decides the rest for a session that is valid.
     fn go_on(
         &mut self,
-        held: &Held<TrackedSession>,
+        held: &Held<ServerSession>,
         record: &SessionRecord,
         facts: Facts,
         is_current: bool,
@@ -311,19 +314,20 @@ impl<'a> Rules<'a> {
         let flags = flags_of(terms.flags, facts);
         self.verdict.who = Who::User { fresh, active: facts.active };
         self.at = At::End;
-        if self.seen.is_leaving {
+        if self.presented.is_leaving {
             return Step::Done;
         }
-        let unused = self.seen.now.saturating_sub(record.last_seen.as_secs());
+        let unused = self.presented.now.saturating_sub(record.last_seen.as_secs());
         self.verdict.is_touched = unused >= self.touch_interval(record);
         self.verdict.is_seen = is_current && self.is_unseen(record);
         let is_changed = fresh != terms.fresh || flags != terms.flags;
         let is_renewed = self.policy.persistent && self.verdict.is_touched;
-        // Only of the present generation: an older one would come in the place of a newer one.
+        // Only a cookie of the current generation is reissued: an older one would replace a newer
+        // one in the browser.
         if is_current && (is_changed || is_renewed || held.slot.is_previous()) {
-            self.verdict.session = SessionChange::Issue(TrackedTerms { flags, fresh, ..terms });
+            self.verdict.session = SessionChange::Issue(ServerTerms { flags, fresh, ..terms });
         }
-        match self.seen.remember {
+        match self.presented.remember {
             Some(remember)
                 if remember.cookie.id == held.cookie.id
                     && remember.cookie.generation == record.generation
@@ -339,7 +343,8 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// How old the note of the last use may get: less where it also renews a short remembering.
+    /// Returns how old the time of last use may get. It is less where writing it also renews a
+    /// remember cookie with a short duration.
     fn touch_interval(&self, record: &SessionRecord) -> u32 {
         let renews = self.policy.refresh_remember && record.remember_expires.is_some();
         let tenth = (record.remember_seconds / 10).max(1);
@@ -347,8 +352,8 @@ impl<'a> Rules<'a> {
     }
 
     fn try_remember(&mut self) -> Step<'a> {
-        let Some(held) = self.seen.remember else { return self.nobody() };
-        if self.seen.now >= held.cookie.expires {
+        let Some(held) = self.presented.remember else { return self.nobody() };
+        if self.presented.now >= held.cookie.expires {
             self.verdict.remember = RememberChange::Clear;
             return self.nobody();
         }
@@ -359,14 +364,14 @@ impl<'a> Rules<'a> {
         }
     }
 
-    fn remember(&mut self, held: &'a Held<TrackedRemember>) -> Step<'a> {
+    fn remember(&mut self, held: &'a Held<ServerRemember>) -> Step<'a> {
         let Some((_, stored)) = &self.stored else { return Step::Done };
         let Some(Stored { record, user }) = stored.clone() else {
             self.verdict.remember = RememberChange::Clear;
             return self.nobody();
         };
         if let Some(ended) = &record.ended {
-            if !self.is_just_replaced(ended) {
+            if !self.keeps_cookies(ended) {
                 self.verdict.remember = RememberChange::Clear;
             }
             return self.nobody();
@@ -388,29 +393,30 @@ impl<'a> Rules<'a> {
         Step::Verify
     }
 
-    /// After a lost race: the record may have ended or expired since, the cookie still fits.
-    fn remember_again(&mut self, held: &'a Held<TrackedRemember>) -> Step<'a> {
+    /// Continues after a lost race. The record may have ended or expired since; the cookie still
+    /// fits.
+    fn remember_again(&mut self, held: &'a Held<ServerRemember>) -> Step<'a> {
         match self.remember(held) {
             Step::Verify => self.generation(held),
             step => step,
         }
     }
 
-    /// The rows of p and n.
-    fn generation(&mut self, held: &'a Held<TrackedRemember>) -> Step<'a> {
+    /// Applies the table's rows of p and n.
+    fn generation(&mut self, held: &'a Held<ServerRemember>) -> Step<'a> {
         let Some(record) = self.record().cloned() else { return Step::Done };
         let (p, n) = (held.cookie.generation, record.generation);
-        let rotated = record.rotated_at.map(|at| self.seen.now.saturating_sub(at.as_secs()));
+        let rotated = record.rotated_at.map(|at| self.presented.now.saturating_sub(at.as_secs()));
         if p > n {
             self.verdict.alarm = Some(Alarm::RolledBack);
             return self.nobody();
         }
         if p == n {
             let is_due = rotated.is_none_or(|ago| ago >= self.policy.grace);
-            if is_due && !self.seen.is_leaving {
+            if is_due && !self.presented.is_leaving {
                 return Step::Rotate;
             }
-            self.verdict.is_seen = self.is_unseen(&record) && !self.seen.is_leaving;
+            self.verdict.is_seen = self.is_unseen(&record) && !self.presented.is_leaving;
             return self.restore(held, held.slot.is_previous());
         }
         if is_previous(p, &record) {
@@ -427,23 +433,23 @@ impl<'a> Rules<'a> {
         Step::End(EndReason::Replay)
     }
 
-    /// The user is back, with cookies of the record's generation.
-    fn restore(&mut self, held: &Held<TrackedRemember>, with_remember: bool) -> Step<'a> {
+    /// Restores the login, with cookies of the record's generation.
+    fn restore(&mut self, held: &Held<ServerRemember>, with_remember: bool) -> Step<'a> {
         self.restore_once();
         let Some(Stored { record, user: Some(facts) }) =
             self.stored.as_ref().and_then(|(_, stored)| stored.as_ref())
         else {
             return Step::Done;
         };
-        if self.seen.is_leaving {
+        if self.presented.is_leaving {
             return Step::Done;
         }
         let flags = flags_of(held.cookie.flags, *facts) & FORCED;
         let generation = record.generation;
-        self.verdict.session = SessionChange::Restore(TrackedTerms {
+        self.verdict.session = SessionChange::Restore(ServerTerms {
             flags: flags | REMEMBERED,
             generation,
-            issued: self.seen.now,
+            issued: self.presented.now,
             fresh: 0,
         });
         if with_remember {
@@ -453,7 +459,7 @@ impl<'a> Rules<'a> {
         Step::Done
     }
 
-    /// The user is back, for this request.
+    /// Restores the login for this request only.
     fn restore_once(&mut self) -> Step<'a> {
         self.at = At::End;
         let user = self.stored.as_ref().and_then(|(_, stored)| stored.as_ref()?.user);
@@ -464,8 +470,8 @@ impl<'a> Rules<'a> {
         Step::Done
     }
 
-    /// The remember cookie beside a session that is fine: under the current key, or for longer.
-    fn renew(&mut self, held: &Held<TrackedRemember>) -> Step<'a> {
+    /// Reissues the remember cookie of a valid session, under the current key or for longer.
+    fn renew(&mut self, held: &Held<ServerRemember>) -> Step<'a> {
         self.at = At::End;
         let Some(Stored { record, user: Some(facts) }) =
             self.stored.as_ref().and_then(|(_, stored)| stored.as_ref())
@@ -492,36 +498,46 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// Whether it is to be noted that a browser holds this generation. The first one has no predecessor
-    /// that could end.
+    /// Checks whether the browser's first use of this generation has to be recorded. The first
+    /// generation has no predecessor that could end, so its first use is recorded only where the
+    /// policy says so.
     fn is_unseen(&self, record: &SessionRecord) -> bool {
         record.seen_at.is_none() && (record.rotated_at.is_some() || self.policy.notes_first_use)
     }
 
-    /// A login in the same browser is so recent that its cookies may still be on the way.
-    fn is_just_replaced(&self, ended: &Ended) -> bool {
-        ended.reason == EndReason::Replaced
-            && self.seen.now.saturating_sub(ended.at.as_secs()) <= self.policy.grace
+    /// Checks whether the cookies of an ended session are left as they are. This is so if a login
+    /// in the same browser is so recent that its cookies may still be on the way, or if a newer
+    /// node knows more about the end.
+    fn keeps_cookies(&self, ended: &Ended) -> bool {
+        match ended.reason {
+            EndReason::Replaced => {
+                self.presented.now.saturating_sub(ended.at.as_secs()) <= self.policy.grace
+            }
+            EndReason::Unknown(_) => true,
+            _ => false,
+        }
     }
 
-    /// Whether the previous generation still counts: until the present one was seen, and the grace.
+    /// Checks whether the previous generation still counts. It does until the grace has passed
+    /// since the current generation was seen.
     fn still_counts(&self, record: &SessionRecord) -> bool {
-        let seen = record.seen_at.map(|at| self.seen.now.saturating_sub(at.as_secs()));
+        let seen = record.seen_at.map(|at| self.presented.now.saturating_sub(at.as_secs()));
         seen.is_none_or(|ago| ago <= self.policy.grace)
     }
 
-    fn is_expired(&self, held: &Held<TrackedRemember>, record: &SessionRecord) -> bool {
+    fn is_expired(&self, held: &Held<ServerRemember>, record: &SessionRecord) -> bool {
         let until = record.remember_expires.map_or(0, |at| at.as_secs());
-        self.seen.now >= held.cookie.expires.min(until)
+        self.presented.now >= held.cookie.expires.min(until)
     }
 }
 
-/// Whether confirming begins the next generation, given the one that the browser has shown; none of a
-/// login in this request.
+/// Checks whether confirming begins the next generation. `shown` is the generation that the browser
+/// has shown, or `None` for a login in this request.
 ///
-/// The next one is one after what the browser holds, and no more: of two steps at once both answers
-/// could be lost, and what the browser holds would look like a replay. So if the record is ahead of the
-/// browser already, and nobody has shown that the step has arrived, it is not taken again.
+/// The record must never be more than one generation ahead of the browser. After two rotations
+/// whose responses are both lost, the browser's cookies would look like a replay. So if the record
+/// is ahead already, and no request has shown that the browser received the newer generation,
+/// confirming does not begin another one.
 pub(crate) fn confirming_rotates(record: &SessionRecord, shown: Option<u32>) -> bool {
     shown == Some(record.generation) || record.seen_at.is_some()
 }

@@ -1,4 +1,4 @@
-//! What goes wrong: faults, and settings that don't agree.
+//! Errors: those at run time, and those in the settings of a layer or a guard.
 
 use std::error::Error;
 use std::fmt;
@@ -11,12 +11,12 @@ use tower_keep_core::StoreError;
 
 use crate::cookie::CookieError;
 
-/// Something that should work did not, so it is not known who is logged in.
+/// A failure, after which it is not known who is logged in.
 ///
-/// Never to be taken for "nobody": answer with [`response`](Self::response), as the guards and
-/// extractors do. With the feature `axum` it is `IntoResponse`.
+/// Never treat it as "no user is logged in". Respond with [`response`](Self::response), as the
+/// guards and extractors do. With the feature `axum`, this type implements `IntoResponse`.
 #[derive(Clone)]
-pub struct Fault(Cause);
+pub struct AuthError(Cause);
 
 #[derive(Clone)]
 enum Cause {
@@ -27,24 +27,24 @@ enum Cause {
     TooLate,
 }
 
-/// What kind of fault it was.
+/// The kind of an [`AuthError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum FaultKind {
-    /// A store failed, or too many requests changed one session at once; a later request may
-    /// succeed. Answered with 503 and `Retry-After`.
+pub enum AuthErrorKind {
+    /// A store failed, or too many requests changed one session at the same time. A later request
+    /// may succeed. The response is 503 with `Retry-After`.
     Unavailable,
-    /// The handle was used after its response's head was written, when no cookie can be set any
-    /// more: a task kept it. A bug of the application, answered with 500.
+    /// A task kept the handle and used it after the head of the response was written, when no
+    /// cookie can be set any more. This is a bug in the application. The response is 500.
     TooLate,
-    /// The operating system has no random bytes. Answered with 500.
+    /// The operating system has no random bytes. The response is 500.
     Internal,
-    /// The layer keeps no session records, and so can't list or end sessions. A bug of the
-    /// application, answered with 500.
+    /// The layer has no server-side sessions, so it can't list or end sessions. This is a bug in
+    /// the application. The response is 500.
     NoSessions,
 }
 
-impl Fault {
+impl AuthError {
     pub(crate) const TOO_LATE: Self = Self(Cause::TooLate);
     pub(crate) const BUSY: Self = Self(Cause::Busy);
     pub(crate) const NO_SESSIONS: Self = Self(Cause::NoSessions);
@@ -53,17 +53,17 @@ impl Fault {
         Self(Cause::Randomness(Arc::new(error)))
     }
 
-    /// What kind of fault it was.
-    pub fn kind(&self) -> FaultKind {
+    /// Returns the kind of this error.
+    pub fn kind(&self) -> AuthErrorKind {
         match &self.0 {
-            Cause::Store(_) | Cause::Busy => FaultKind::Unavailable,
-            Cause::NoSessions => FaultKind::NoSessions,
-            Cause::Randomness(_) => FaultKind::Internal,
-            Cause::TooLate => FaultKind::TooLate,
+            Cause::Store(_) | Cause::Busy => AuthErrorKind::Unavailable,
+            Cause::NoSessions => AuthErrorKind::NoSessions,
+            Cause::Randomness(_) => AuthErrorKind::Internal,
+            Cause::TooLate => AuthErrorKind::TooLate,
         }
     }
 
-    /// The store's error, if it was a store's.
+    /// Returns the store's error if a store failed.
     pub fn store(&self) -> Option<&StoreError> {
         match &self.0 {
             Cause::Store(error) => Some(error),
@@ -71,27 +71,27 @@ impl Fault {
         }
     }
 
-    /// The status that answers it: 503, or 500.
+    /// Returns the status of the response: 503 or 500.
     pub fn status(&self) -> StatusCode {
         match self.kind() {
-            FaultKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            AuthErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
-    /// The answer: the status, `Retry-After` where a later try may help, and a text that tells
-    /// nothing of the inside.
+    /// Returns the response: the status, `Retry-After` if a later try may succeed, and a text that
+    /// reveals no internals.
     ///
-    /// A debug build says in the body what is wrong with the application's own code.
+    /// In a debug build, the body says what is wrong if the error is a bug in the application.
     pub fn response(&self) -> Response<Bytes> {
         match self.kind() {
-            FaultKind::Unavailable => retry_later(),
-            FaultKind::TooLate | FaultKind::NoSessions => wrong_wiring(&self.to_string()),
-            FaultKind::Internal => plain(self.status()),
+            AuthErrorKind::Unavailable => retry_later(),
+            AuthErrorKind::TooLate | AuthErrorKind::NoSessions => wrong_wiring(&self.to_string()),
+            AuthErrorKind::Internal => plain(self.status()),
         }
     }
 
-    /// Writes an error line, unless it is a store's, which has one since it became a fault.
+    /// Logs this error, unless a store failed: that was logged by `From<StoreError>`.
     pub(crate) fn log(&self) {
         if self.store().is_none() {
             tracing::error!(
@@ -102,8 +102,8 @@ impl Fault {
     }
 }
 
-/// 500 for a bug of the application; a debug build says in the body what it is, as there may be no log
-/// yet.
+/// Returns a 500 for a bug in the application. In a debug build, the body says what the bug is,
+/// because there may be no log yet.
 pub(crate) fn wrong_wiring(reason: &str) -> Response<Bytes> {
     let mut response = plain(StatusCode::INTERNAL_SERVER_ERROR);
     if cfg!(debug_assertions) {
@@ -112,14 +112,14 @@ pub(crate) fn wrong_wiring(reason: &str) -> Response<Bytes> {
     response
 }
 
-/// 503, and when to come again.
+/// Returns a 503 with `Retry-After`.
 pub(crate) fn retry_later() -> Response<Bytes> {
     let mut response = plain(StatusCode::SERVICE_UNAVAILABLE);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 
-/// A response that says its own status in plain text.
+/// Returns a response whose body is the name of its status, in plain text.
 pub(crate) fn plain(status: StatusCode) -> Response<Bytes> {
     let text = Bytes::from_static(status.canonical_reason().unwrap_or_default().as_bytes());
     let mut response = Response::new(text);
@@ -129,9 +129,9 @@ pub(crate) fn plain(status: StatusCode) -> Response<Bytes> {
     response
 }
 
-/// Writes the error line that names the store and the cause, so that no failure goes unheard,
-/// whatever a handler makes of it.
-impl From<StoreError> for Fault {
+/// Logs the error with the store and the cause, so that every failure is in the log, whatever a
+/// handler does with it.
+impl From<StoreError> for AuthError {
     fn from(error: StoreError) -> Self {
         log_store_error(&error);
         Self(Cause::Store(error))
@@ -146,7 +146,7 @@ pub(crate) fn log_store_error(error: &StoreError) {
     );
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for AuthError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Cause::Store(error) => {
@@ -155,7 +155,7 @@ impl fmt::Display for Fault {
             Cause::Randomness(_) => f.write_str("no random bytes for a login"),
             Cause::Busy => f.write_str("too many requests change one session at once"),
             Cause::NoSessions => f.write_str(
-                "this layer keeps no session records: build it with `with_sessions` or \
+                "this layer has no server-side sessions: build it with `with_sessions` or \
                  `with_sessions_in`",
             ),
             Cause::TooLate => f.write_str(
@@ -165,13 +165,16 @@ impl fmt::Display for Fault {
     }
 }
 
-impl fmt::Debug for Fault {
+impl fmt::Debug for AuthError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fault").field("kind", &self.kind()).field("source", &self.source()).finish()
+        f.debug_struct("AuthError")
+            .field("kind", &self.kind())
+            .field("source", &self.source())
+            .finish()
     }
 }
 
-impl Error for Fault {
+impl Error for AuthError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0 {
             Cause::Store(error) => Some(error),
@@ -181,57 +184,57 @@ impl Error for Fault {
     }
 }
 
-/// Why a login did not come about. Nothing was changed.
+/// The reason why a login failed. Nothing was changed.
 ///
-/// With the feature `axum` it is `IntoResponse`.
+/// With the feature `axum`, this type implements `IntoResponse`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum LogInError {
-    /// The user is not active. Answered with 403.
+pub enum LoginError {
+    /// The user is not active. The response is 403.
     #[error("the user is not active")]
     Inactive,
-    /// The user's id is so long that browsers would drop the cookie. Answered with 500.
+    /// The user's id is so long that browsers would drop the cookie. The response is 500.
     #[error(
         "the cookie would have {size} bytes, and browsers keep at most {limit}: shorten the user's id"
     )]
     CookieTooLarge {
         /// The length of the cookie's name and value, in bytes.
         size: usize,
-        /// What browsers keep, in bytes.
+        /// The longest cookie that browsers keep, in bytes.
         limit: usize,
     },
-    /// The user has as many sessions as the layer allows. Answered with 409.
+    /// The user has as many sessions as the layer allows. The response is 409.
     #[error("the user has {most} sessions already, as many as are allowed")]
     TooManySessions {
-        /// How many are allowed.
+        /// How many sessions are allowed.
         most: usize,
     },
-    /// A fault; see there.
+    /// The login could not be looked up or changed; see [`AuthError`].
     #[error(transparent)]
-    Fault(#[from] Fault),
+    Auth(#[from] AuthError),
 }
 
-impl LogInError {
-    /// The status that answers it.
+impl LoginError {
+    /// Returns the status of the response.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Inactive => StatusCode::FORBIDDEN,
             Self::CookieTooLarge { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooManySessions { .. } => StatusCode::CONFLICT,
-            Self::Fault(fault) => fault.status(),
+            Self::Auth(error) => error.status(),
         }
     }
 
-    /// The answer: the status, and a text that tells nothing of the inside.
+    /// Returns the response: the status, and a text that reveals no internals.
     pub fn response(&self) -> Response<Bytes> {
         match self {
-            Self::Fault(fault) => fault.response(),
+            Self::Auth(fault) => fault.response(),
             _ => plain(self.status()),
         }
     }
 }
 
-/// Why a layer or a guard could not be built. Each message names the mend.
+/// The reason why a layer or a guard could not be built. Each message says how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the fields hold the settings that the messages quote")]
@@ -241,11 +244,11 @@ pub enum BuildError {
         "a key has {length} bytes and needs at least 32: make one with `openssl rand -base64 48`"
     )]
     KeyTooShort { length: usize },
-    /// A key is one that stands in examples and templates.
+    /// A key is a placeholder from examples and templates.
     #[error("a key is a placeholder: make one with `openssl rand -base64 48`")]
     KeyIsPlaceholder,
     /// There are more than 8 keys.
-    #[error("{count} keys are more than 8: drop the oldest ones")]
+    #[error("{count} keys are too many, at most 8 are allowed: remove the oldest ones")]
     TooManyKeys { count: usize },
     /// A cookie's settings don't agree.
     #[error(transparent)]
@@ -253,9 +256,10 @@ pub enum BuildError {
     /// Two cookies would overwrite each other.
     #[error("two cookies have the name {name:?}: give each its own")]
     SameCookieName { name: String },
-    /// The area has characters that can't be in a cookie's name, or ends as another cookie's does.
+    /// The area contains characters that a cookie's name can't contain, or it ends with a suffix
+    /// that another cookie's name has.
     #[error(
-        "the area {area:?} must be letters, digits, `-` and `_`, and not end in `remember` or `visit`"
+        "the area {area:?} must be letters, digits, `-` and `_`, and not end in `remember` or `flash`"
     )]
     Area { area: String },
     /// A page is neither a path on this site nor a URL.
@@ -267,22 +271,26 @@ pub enum BuildError {
     /// The field that carries `next` has no name.
     #[error("the field that carries `next` needs a name, such as `next`")]
     NextField,
-    /// The public origin is more or less than an origin.
+    /// The public origin is not just a scheme and a host.
     #[error("the public origin {origin:?} must be scheme and host alone: `https://example.org`")]
     PublicOrigin { origin: String },
-    /// A time limit is zero or longer than clocks in cookies reach.
+    /// A time limit is zero, or longer than the timestamps in cookies allow.
     #[error("the {limit} must be at least one second and at most 68 years")]
     Limit { limit: &'static str },
-    /// The text of a notice is too long for its cookie.
-    #[error("the notice has {length} bytes, and its cookie holds 256: shorten it")]
-    NoticeTooLong { length: usize },
-    /// Nobody counts the sessions of a user.
-    #[error("a session limit needs session records: add `with_sessions` or `with_sessions_in`")]
-    LimitWithoutSessions,
-    /// A limit of sessions is zero.
+    /// The text of a flash message is too long for its cookie.
+    #[error(
+        "the flash message has {length} bytes, but at most 256 fit into its cookie: shorten it"
+    )]
+    FlashTooLong { length: usize },
+    /// There is a session limit, but no server-side sessions to count.
+    #[error(
+        "a session limit needs server-side sessions: call `with_sessions` or `with_sessions_in`"
+    )]
+    SessionLimitWithoutSessions,
+    /// The session limit is zero.
     #[error("a user needs at least one session: raise the limit")]
     SessionLimit,
-    /// A network of trusted proxies is not an address or a CIDR range.
+    /// A trusted proxy is neither an address nor a CIDR range.
     #[error("the trusted proxy {network:?} must be an address or a range, such as `10.0.0.0/8`")]
     TrustedProxy { network: String },
 }

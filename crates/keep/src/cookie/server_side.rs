@@ -1,7 +1,8 @@
-//! The cookies of a login that has a record: both point to it, and say which generation they are.
+//! The cookies of a login with a server-side session. Both name the session, and the generation
+//! that they belong to.
 //!
-//! Session: `fmt1 kid1 flags1 sid16 gen4 issued4 fresh4 stamp8 client8 uid`, 47 bytes and the id.
-//! Remember: `fmt1 kid1 flags1 sid16 gen4 verifier16 expires4 stamp8`, 51 bytes.
+//! Session: `fmt1 kid1 flags1 sid16 gen4 issued4 fresh4 stamp8 client8 uid`, 47 bytes and the
+//! user's id. Remember: `fmt1 kid1 flags1 sid16 gen4 verifier16 expires4 stamp8`, 51 bytes.
 
 use std::fmt;
 
@@ -9,59 +10,62 @@ use sha2::{Digest, Sha256};
 use tower_keep_core::{SessionKey, UserId};
 
 use super::body::Fields;
+use super::session::FLAGS;
 use super::{Contents, Ranked};
 
 const FORMAT: u8 = 1;
 const SESSION: usize = 47;
 const REMEMBER: usize = 51;
 
-/// Names a session, in its cookies alone.
+/// A session's id. Only the session's cookies hold it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct SessionId(pub(crate) [u8; 16]);
 
 impl SessionId {
-    /// What its record is stored under.
+    /// Returns the key that the session record is stored under.
     pub(crate) fn key(self) -> SessionKey {
         SessionKey::new(Sha256::digest(self.0).into())
     }
 }
 
-/// Shows nothing of it.
+/// Shows no part of the id.
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SessionId(…)")
     }
 }
 
-/// Proves that the browser holds a session.
+/// The contents of a session cookie. It proves that the browser holds a session.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct TrackedSession {
+pub(crate) struct ServerSession {
     pub(crate) id: SessionId,
-    pub(crate) terms: TrackedTerms,
-    /// The keyed digest of the user's stamp.
+    pub(crate) terms: ServerTerms,
+    /// The keyed digest of the user's security stamp.
     pub(crate) stamp: u64,
     /// The keyed digest of the client that the session was made for.
     pub(crate) client: u64,
-    /// Whom the record most probably names; empty where the id is too long for a cookie.
-    pub(crate) likely: UserId,
+    /// The id of the user whom the record most probably names. It is empty if the id is too long
+    /// for a cookie.
+    pub(crate) user_hint: UserId,
 }
 
-/// What the rules decide about a session's cookie.
+/// The part of a session cookie that the rules decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct TrackedTerms {
+pub(crate) struct ServerTerms {
     pub(crate) flags: u8,
     pub(crate) generation: u32,
     pub(crate) issued: u32,
-    /// When the user last proved who they are; 0 for one who was restored.
+    /// When the user last proved who they are; 0 if the remember cookie restored the login.
     pub(crate) fresh: u32,
 }
 
-impl TrackedSession {
-    /// Longer ids are left out; the record has them.
-    pub(crate) const LONGEST_LIKELY: usize = 1_024;
+impl ServerSession {
+    /// The longest id that the cookie holds, in bytes. Longer ids are left out; the record has
+    /// them.
+    pub(crate) const LONGEST_USER_HINT: usize = 1_024;
 }
 
-impl Contents for TrackedSession {
+impl Contents for ServerSession {
     fn write(&self, kid: u8, body: &mut Vec<u8>) {
         let terms = &self.terms;
         body.extend([FORMAT, kid, terms.flags]);
@@ -71,18 +75,15 @@ impl Contents for TrackedSession {
         body.extend(terms.fresh.to_be_bytes());
         body.extend(self.stamp.to_be_bytes());
         body.extend(self.client.to_be_bytes());
-        body.extend(self.likely.as_bytes());
+        body.extend(self.user_hint.as_bytes());
     }
 
     fn read(body: &[u8]) -> Option<Self> {
         let mut fields = Fields(body);
-        let [format, _kid, flags] = fields.array()?;
-        if format != FORMAT {
-            return None;
-        }
+        let flags = fields.head(FORMAT, FLAGS)?;
         Some(Self {
             id: SessionId(fields.array()?),
-            terms: TrackedTerms {
+            terms: ServerTerms {
                 flags,
                 generation: fields.u32()?,
                 issued: fields.u32()?,
@@ -90,19 +91,19 @@ impl Contents for TrackedSession {
             },
             stamp: fields.u64()?,
             client: fields.u64()?,
-            likely: fields.rest()?.into(),
+            user_hint: fields.rest()?.into(),
         })
     }
 
     fn len(&self) -> usize {
-        SESSION + self.likely.as_bytes().len()
+        SESSION + self.user_hint.as_bytes().len()
     }
 }
 
-impl Ranked for TrackedSession {
+impl Ranked for ServerSession {
     fn same_user(&self, other: &Self) -> bool {
-        let is_known = !self.likely.as_bytes().is_empty();
-        self.id == other.id || is_known && self.likely == other.likely
+        let is_known = !self.user_hint.as_bytes().is_empty();
+        self.id == other.id || is_known && self.user_hint == other.user_hint
     }
 
     fn rank(&self) -> (u32, u32) {
@@ -110,23 +111,25 @@ impl Ranked for TrackedSession {
     }
 }
 
-/// Brings a session back after the browser was closed.
+/// The contents of a remember cookie. It restores a session after the browser was closed.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct TrackedRemember {
+pub(crate) struct ServerRemember {
     pub(crate) id: SessionId,
     pub(crate) flags: u8,
     pub(crate) generation: u32,
     pub(crate) verifier: Verifier,
     pub(crate) expires: u32,
-    /// The keyed digest of the user's stamp.
+    /// The keyed digest of the user's security stamp.
     pub(crate) stamp: u64,
 }
 
-/// Derived from the key, the record's salt, the session and the generation; stored nowhere. So
-/// whoever loses a race for the next generation derives the same one.
+/// Proves that a remember cookie belongs to its record.
+///
+/// It is derived from the key, the record's salt, the session and the generation, and is stored
+/// nowhere. So a request that loses a race for the next generation derives the same verifier.
 pub(crate) type Verifier = [u8; 16];
 
-impl Contents for TrackedRemember {
+impl Contents for ServerRemember {
     fn write(&self, kid: u8, body: &mut Vec<u8>) {
         body.extend([FORMAT, kid, self.flags]);
         body.extend(self.id.0);
@@ -138,7 +141,7 @@ impl Contents for TrackedRemember {
 
     fn read(body: &[u8]) -> Option<Self> {
         let mut fields = Fields(body);
-        let [format, _kid, flags] = fields.array()?;
+        let flags = fields.head(FORMAT, FLAGS)?;
         let read = Self {
             id: SessionId(fields.array()?),
             flags,
@@ -147,7 +150,7 @@ impl Contents for TrackedRemember {
             expires: fields.u32()?,
             stamp: fields.u64()?,
         };
-        (format == FORMAT && fields.rest()?.is_empty()).then_some(read)
+        fields.rest()?.is_empty().then_some(read)
     }
 
     fn len(&self) -> usize {
@@ -155,8 +158,9 @@ impl Contents for TrackedRemember {
     }
 }
 
-impl Ranked for TrackedRemember {
-    /// Of two sessions it can't be told whether they are one user's, so they count as two users'.
+impl Ranked for ServerRemember {
+    /// The cookies don't say whether two sessions belong to one user, so they count as sessions of
+    /// two users.
     fn same_user(&self, other: &Self) -> bool {
         self.id == other.id
     }

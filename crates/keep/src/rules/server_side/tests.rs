@@ -1,4 +1,4 @@
-//! The table at the top of the module, row by row.
+//! Tests the table at the top of the module, row by row.
 
 use tower_keep_core::{SessionKey, Timestamp};
 
@@ -32,7 +32,7 @@ fn ago(seconds: u32) -> Timestamp {
     Timestamp::from_secs(NOW - seconds)
 }
 
-/// Generation N, begun 500 seconds ago, seen then, used 10 seconds ago.
+/// A record of generation N that began and was seen 500 seconds ago, and was used 10 seconds ago.
 fn record() -> SessionRecord {
     SessionRecord {
         key: SessionKey::new([0; 32]),
@@ -70,21 +70,21 @@ fn rotated(seconds: u32, seen: Option<u32>) -> SessionRecord {
 fn ended(seconds: u32, reason: EndReason) -> SessionRecord {
     with(|record| {
         let (at, successor) = (ago(seconds), None);
-        record.ended = Some(Ended { at, reason, successor, told: false });
+        record.ended = Some(Ended { at, reason, successor, notified: false });
     })
 }
 
-const TERMS: TrackedTerms =
-    TrackedTerms { flags: REMEMBERED, generation: N, issued: NOW - 400, fresh: NOW - 400 };
+const TERMS: ServerTerms =
+    ServerTerms { flags: REMEMBERED, generation: N, issued: NOW - 400, fresh: NOW - 400 };
 
-fn session(generation: u32) -> Held<TrackedSession> {
-    let terms = TrackedTerms { generation, ..TERMS };
-    let cookie = TrackedSession { id: ID, terms, stamp: 1, client: 1, likely: "1".into() };
+fn session(generation: u32) -> Held<ServerSession> {
+    let terms = ServerTerms { generation, ..TERMS };
+    let cookie = ServerSession { id: ID, terms, stamp: 1, client: 1, user_hint: "1".into() };
     Held { cookie, slot: KeySlot::CURRENT }
 }
 
-fn remember(generation: u32) -> Held<TrackedRemember> {
-    let cookie = TrackedRemember {
+fn remember(generation: u32) -> Held<ServerRemember> {
+    let cookie = ServerRemember {
         id: ID,
         flags: 0,
         generation,
@@ -100,7 +100,7 @@ fn edit<T>(mut held: Held<T>, change: impl FnOnce(&mut Held<T>)) -> Held<T> {
     held
 }
 
-/// What the stores would answer.
+/// The user that the store returns.
 #[derive(Clone, Copy, PartialEq)]
 enum User {
     Gone,
@@ -109,15 +109,15 @@ enum User {
     Fine,
 }
 
-/// What comes of a compare-and-swap.
+/// The outcome of a compare-and-swap.
 #[derive(Clone, Copy, PartialEq)]
 enum Race {
     Won,
-    /// Another has rotated first, and nobody has seen it.
+    /// Another request has rotated first, and the new generation is unseen.
     Lost,
-    /// It fails for no reason that can be seen, again and again.
+    /// The swap fails again and again, for no visible reason.
     Endless,
-    /// The session has ended meanwhile.
+    /// The session has ended in the meantime.
     Ended,
     Gone,
 }
@@ -125,8 +125,8 @@ enum Race {
 /// One request, and what is stored.
 struct Case {
     policy: Policy,
-    session: Option<Held<TrackedSession>>,
-    remember: Option<Held<TrackedRemember>>,
+    session: Option<Held<ServerSession>>,
+    remember: Option<Held<ServerRemember>>,
     same_client: bool,
     is_leaving: bool,
     record: Option<SessionRecord>,
@@ -135,17 +135,17 @@ struct Case {
     race: Race,
 }
 
-/// What came of it: the verdict, and what the store and the loaders were asked, in a word each.
+/// The outcome of a case: the verdict, and a word for each call of the store or the loaders.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     verdict: Verdict,
-    asked: Vec<&'static str>,
+    asked: Vec<String>,
 }
 
 impl Case {
     fn of(
-        session: Option<Held<TrackedSession>>,
-        remember: Option<Held<TrackedRemember>>,
+        session: Option<Held<ServerSession>>,
+        remember: Option<Held<ServerRemember>>,
         record: Option<SessionRecord>,
     ) -> Self {
         Self {
@@ -192,7 +192,7 @@ impl Case {
     }
 
     fn run(&self) -> Outcome {
-        let seen = Seen {
+        let seen = Presented {
             now: NOW,
             session: self.session.as_ref(),
             remember: self.remember.as_ref(),
@@ -205,7 +205,7 @@ impl Case {
         loop {
             step = match step {
                 Step::Load(id, _) => {
-                    asked.push("load");
+                    asked.push("load".to_owned());
                     let holds = self.user != User::StampChanged;
                     let active = self.user != User::Inactive;
                     let facts =
@@ -215,11 +215,11 @@ impl Case {
                     rules.loaded(record.map(|record| Stored { record: record.into(), user }))
                 }
                 Step::Verify => {
-                    asked.push("verify");
+                    asked.push("verify".to_owned());
                     rules.verified(self.fits)
                 }
                 Step::Rotate => {
-                    asked.push("rotate");
+                    asked.push("rotate".to_owned());
                     let record = SessionRecord::clone(rules.record().unwrap());
                     rules.rotated(match self.race {
                         Race::Won => Some(Rotated::Won(Self::next(&record).into())),
@@ -230,15 +230,15 @@ impl Case {
                     })
                 }
                 Step::End(reason) => {
-                    asked.push(reason.as_str());
+                    asked.push(reason.to_string());
                     rules.ended(reason, self.race != Race::Ended)
                 }
                 Step::AskLoaders => {
-                    asked.push("loaders");
+                    asked.push("loaders".to_owned());
                     break;
                 }
                 Step::Busy => {
-                    asked.push("busy");
+                    asked.push("busy".to_owned());
                     break;
                 }
                 Step::Done => break,
@@ -260,15 +260,15 @@ fn user() -> Verdict {
     Verdict { who: Who::User { fresh: TERMS.fresh, active: true }, ..Verdict::default() }
 }
 
-/// Brought back, this once.
+/// The login is restored for this request only.
 fn back() -> Verdict {
     let who = Who::User { fresh: 0, active: true };
     Verdict { who, is_restored: true, ..Verdict::default() }
 }
 
-/// Brought back, with a session cookie of this generation.
+/// The login is restored, with a session cookie of this generation.
 fn restored(generation: u32) -> Verdict {
-    let terms = TrackedTerms { flags: REMEMBERED, generation, issued: NOW, fresh: 0 };
+    let terms = ServerTerms { flags: REMEMBERED, generation, issued: NOW, fresh: 0 };
     Verdict { session: SessionChange::Restore(terms), ..back() }
 }
 
@@ -279,7 +279,7 @@ fn with_remember(verdict: Verdict, generation: u32) -> Verdict {
 
 #[test]
 fn every_row_of_the_table() {
-    use EndReason::{Ended as ByUser, LoggedOut, Replaced};
+    use EndReason::{LoggedOut, Replaced, Revoked as ByUser};
     use RememberChange as R;
     use SessionChange as S;
     use SessionProtection::{None as Off, Strong};
@@ -307,12 +307,13 @@ fn every_row_of_the_table() {
         case.remember = case.remember.map(|held| Held { slot, ..held });
         case
     };
+    let newer: EndReason = "of_a_newer_node".parse().unwrap();
     let expired = edit(remember(N), |held| held.cookie.expires = NOW);
     let elsewhere_remember = edit(remember(N), |held| held.cookie.id = OTHER);
-    let stale = TrackedTerms { fresh: 0, ..TERMS };
+    let stale = ServerTerms { fresh: 0, ..TERMS };
     #[rustfmt::skip]
     let table: Vec<(&str, Case, Verdict, &[&str])> = vec![
-        // Nothing, and nothing stored.
+        // No cookie, or no record.
         ("no cookie", Case::of(None, None, None), keep(), &["loaders"]),
         ("session, no record", Case::of(Some(session(N)), None, None), clear_session(), &["load", "loaders"]),
         ("remember, no record", Case::of(None, Some(remember(N)), None), clear_remember(), &["load", "loaders"]),
@@ -327,6 +328,8 @@ fn every_row_of_the_table() {
         ("replaced just now", both(N, N, ended(0, Replaced)), keep(), &["load", "loaders"]),
         ("replaced at most the grace ago", both(N, N, ended(GRACE, Replaced)), keep(), &["load", "loaders"]),
         ("replaced longer ago", both(N, N, ended(GRACE + 1, Replaced)), cleared(), &["load", "loaders"]),
+        ("ended for a reason of a newer version", both(N, N, ended(GRACE + 1, newer)), keep(), &["load", "loaders"]),
+        ("the same, remember alone", r(N, ended(0, newer)), keep(), &["load", "loaders"]),
         ("ended, remember alone", r(N, ended(0, LoggedOut)), clear_remember(), &["load", "loaders"]),
         ("replaced, remember alone", r(N, ended(5, Replaced)), keep(), &["load", "loaders"]),
         // The user.
@@ -336,7 +339,7 @@ fn every_row_of_the_table() {
         ("stamp changed, remember", r(N, record()).user(User::StampChanged), keep(), &["load", "loaders"]),
         ("inactive", both(N, N, record()).user(User::Inactive), cleared(), &["load", "inactive"]),
         ("inactive, remember", r(N, record()).user(User::Inactive), cleared(), &["load", "inactive"]),
-        // The session's time.
+        // The session's limits.
         ("idle for too long", s(N, idle()), clear_session(), &["load", "loaders"]),
         ("too old", s(N, late()), clear_session(), &["load", "loaders"]),
         ("idle, remembered", both(N, N, idle()), with_remember(restored(N + 1), N + 1), &["load", "verify", "rotate"]),
@@ -365,7 +368,7 @@ fn every_row_of_the_table() {
             policy.protection = Strong;
             policy.persistent = true;
         }), protected(Verdict { who: Who::User { fresh: 0, active: true }, ..issued(stale) }), &["load"]),
-        // Made out anew.
+        // Reissued.
         ("old key", old_key(s(N, record())), issued(TERMS), &["load"]),
         ("old key, c=n-1", old_key(s(N - 1, rotated(500, None))), user(), &["load"]),
         ("elsewhere, c=n-1", s(N - 1, rotated(500, None)).elsewhere(), protected(Verdict {
@@ -374,11 +377,11 @@ fn every_row_of_the_table() {
         ("old key, p=n-1", old_key(both(N, N - 1, record())), issued(TERMS), &["load"]),
         ("persistent, not used lately", s(N, busy(record())).with(|policy| policy.persistent = true),
             touched(issued(TERMS)), &["load"]),
-        // Remember: its time.
+        // The remember cookie's time.
         ("expired", Case { remember: Some(expired), ..Case::of(None, None, Some(record())) }, clear_remember(), &["loaders"]),
         ("expired in the record", r(N, forgotten()), clear_remember(), &["load", "loaders"]),
         ("not remembered in the record", r(N, plain()), clear_remember(), &["load", "loaders"]),
-        // Remember: its generation.
+        // The remember cookie's generation.
         ("wrong verifier", Case { fits: false, ..r(N, record()) },
             alarmed(Alarm::WrongVerifier, S::Keep, R::Keep), &["load", "verify", "loaders"]),
         ("p=n, never rotated", r(0, first()), with_remember(restored(1), 1), &["load", "verify", "rotate"]),
@@ -407,14 +410,15 @@ fn every_row_of_the_table() {
         ("p>n", r(N + 1, record()), alarmed(Alarm::RolledBack, S::Keep, R::Keep), &["load", "verify", "loaders"]),
         ("rotated in the future: clocks differ",
             r(N, with(|record| record.rotated_at = Some(Timestamp::from_secs(NOW + 30)))), restored(N), &["load", "verify"]),
-        // Logging out rotates nothing and notes nothing.
+        // Logging out rotates nothing and records nothing.
         ("leaving, session", s(N, busy(rotated(500, None))).leaving(), user(), &["load"]),
         ("leaving, remember", r(N, record()).leaving(), back(), &["load", "verify"]),
         ("leaving, remember of before", r(N - 1, rotated(500, None)).leaving(), back(), &["load", "verify"]),
         ("leaving, replay", r(N - 1, record()).leaving(), replay(), &["load", "verify", "replay", "loaders"]),
     ];
     for (name, case, verdict, asked) in table {
-        assert_eq!(case.run(), Outcome { verdict, asked: asked.to_vec() }, "{name}");
+        let asked = asked.iter().map(ToString::to_string).collect();
+        assert_eq!(case.run(), Outcome { verdict, asked }, "{name}");
     }
 }
 
@@ -432,12 +436,12 @@ fn refresh_starts_the_time_of_remembering_anew_when_the_use_is_noted() {
         ..user()
     };
     assert_eq!(both(busy.clone()).run().verdict, renewed);
-    // Not of a cookie that does not fit, and not where there is none.
+    // A cookie that does not fit is not renewed, and no cookie is issued where there was none.
     let touched = || Verdict { is_touched: true, ..user() };
     assert_eq!(Case { fits: false, ..both(busy.clone()) }.run().verdict, touched());
     let alone = refresh(Case::of(Some(session(N)), None, Some(busy)));
     assert_eq!(alone.run().verdict, touched());
-    // A short remembering is renewed more often.
+    // A remember cookie with a short duration is renewed more often.
     let short = with(|record| record.remember_seconds = 100);
     assert_eq!(both(short).run().verdict.remember_expires, Some(NOW + 100));
 }
@@ -449,8 +453,8 @@ fn a_forced_login_of_an_inactive_user_goes_on() {
     let case = |user| Case::of(Some(forced.clone()), None, Some(record())).user(user);
     let verdict = case(User::Inactive).run().verdict;
     assert_eq!(verdict.who, Who::User { fresh: TERMS.fresh, active: false });
-    // Who becomes active needs no force any more.
-    let terms = TrackedTerms { flags: 0, ..TERMS };
+    // A user who becomes active no longer needs the flag.
+    let terms = ServerTerms { flags: 0, ..TERMS };
     let issued = Verdict { session: SessionChange::Issue(terms), ..user() };
     assert_eq!(case(User::Fine).run().verdict, issued);
 }
@@ -462,7 +466,7 @@ fn confirming_goes_one_generation_ahead_of_what_the_browser_has_shown() {
         (rotated(500, None), Some(N), true),
         (rotated(500, None), Some(N - 1), false),
         (rotated(500, None), None, false),
-        // It was seen, so the browser holds it, whatever this request has shown.
+        // The generation was seen, so the browser holds it, whatever this request has shown.
         (rotated(500, Some(5)), Some(N - 1), true),
     ] {
         assert_eq!(confirming_rotates(&record, shown), rotates, "{shown:?} of {record:?}");

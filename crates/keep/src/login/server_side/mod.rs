@@ -1,9 +1,9 @@
-//! Logins with a record: the walk from cookies to a user.
+//! Logins with a server-side session: resolving cookies to a user.
 //!
 //! | look for | in |
 //! | --- | --- |
 //! | beginning a login, confirming it, ending it | `change` |
-//! | making its cookies out | `cookies` |
+//! | issuing its cookies | `cookies` |
 
 mod change;
 mod cookies;
@@ -11,25 +11,27 @@ mod cookies;
 use std::sync::Arc;
 
 use tower_keep_core::{
-    AuthUser, EndReason, Rotated, Rotation, Seen as SeenMark, SessionRecord, Timestamp, Touch,
+    AuthUser, EndReason, Rotated, Rotation, SeenMark, SessionRecord, Timestamp, Touch,
 };
 
 use self::cookies::{Made, cookies_of_nobody};
 use super::issue::client_digest;
 use super::resolve::{Purpose, announce, ask_loaders, facts};
 use super::snapshot::Snapshot;
-use super::state::{Identity, Resolved, Tracked};
-use crate::cookie::{Held, REMEMBERED, SessionId, TrackedRemember, TrackedSession};
+use super::state::{Identity, Resolved, ServerSide};
+use crate::AuthError;
+use crate::client::SessionProtection;
+use crate::cookie::{Held, REMEMBERED, ServerRemember, ServerSession, SessionId};
+use crate::event::Event;
 use crate::layer::Config;
 use crate::rules::Who;
-use crate::rules::tracked::{Alarm, Rules, Seen, Step, Stored, Verdict};
+use crate::rules::server_side::{Alarm, Presented, Rules, Step, Stored, Verdict};
 use crate::sessions::Sessions;
 use crate::upkeep::Marks;
-use crate::{Event, Fault, SessionProtection};
 
 pub(super) use self::change::{Until, begin, end, end_all, reissue};
 
-/// The I/O that the rules ask for.
+/// Does the I/O that the rules ask for.
 pub(in crate::login) struct Walk<'a, U> {
     pub(in crate::login) config: &'a Config<U>,
     pub(in crate::login) sessions: &'a Sessions<U>,
@@ -39,18 +41,18 @@ pub(in crate::login) struct Walk<'a, U> {
 impl<U: AuthUser> Walk<'_, U> {
     pub(in crate::login) async fn resolve(
         &self,
-        session: Option<&Held<TrackedSession>>,
-        remember: Option<&Held<TrackedRemember>>,
+        session: Option<&Held<ServerSession>>,
+        remember: Option<&Held<ServerRemember>>,
         purpose: Purpose,
-    ) -> Result<Resolved<U>, Fault> {
+    ) -> Result<Resolved<U>, AuthError> {
         let (config, store, now) = (self.config, &self.sessions.store, self.config.now());
-        let is_same = |held: &Held<TrackedSession>| {
+        let is_same = |held: &Held<ServerSession>| {
             client_digest(config, self.snapshot, held.slot) == held.cookie.client
         };
         let protects = config.policy.protection != SessionProtection::None;
         let same_client = !protects || session.is_none_or(is_same);
         let is_leaving = purpose == Purpose::Leave;
-        let seen = Seen { now, session, remember, same_client, is_leaving };
+        let seen = Presented { now, session, remember, same_client, is_leaving };
         let mut rules = Rules::new(&config.policy, seen);
 
         let mut step = rules.start();
@@ -59,9 +61,9 @@ impl<U: AuthUser> Walk<'_, U> {
         let mut asked_loaders = false;
         loop {
             step = match step {
-                Step::Load(id, likely) => {
+                Step::Load(id, user_hint) => {
                     at = Some(id);
-                    let stored = store.load_login(&id.key(), likely).await?;
+                    let stored = store.load_login(&id.key(), user_hint).await?;
                     user = stored.as_ref().and_then(|stored| stored.user.clone());
                     rules.loaded(stored.map(|stored| {
                         let id = &stored.record.user;
@@ -78,7 +80,7 @@ impl<U: AuthUser> Walk<'_, U> {
                         fits.is_some_and(|(held, salt)| config.keyring.verifies(held, &salt)),
                     )
                 }
-                // What is rare is boxed, so that the future of every request is small.
+                // Rare steps are boxed, so that the future of every request is small.
                 Step::Rotate => {
                     let rotated = Box::pin(self.rotate(&rules, now)).await?;
                     rules.rotated(rotated)
@@ -95,7 +97,7 @@ impl<U: AuthUser> Walk<'_, U> {
                     };
                     break;
                 }
-                Step::Busy => return Err(Fault::BUSY),
+                Step::Busy => return Err(AuthError::BUSY),
                 Step::Done => break,
             };
         }
@@ -110,9 +112,12 @@ impl<U: AuthUser> Walk<'_, U> {
         let cookies = match (&user, &record, at, verdict.who) {
             (Some(user), Some(record), Some(id), Who::User { .. }) => {
                 let by_session = session.filter(|_| !verdict.is_restored);
-                let tracked = self.tracked(id, record, by_session, remember);
-                Made { config, snapshot: self.snapshot, user: &**user, now }
-                    .follow(&verdict, tracked, session)
+                let server_side = self.server_side(id, record, by_session, remember);
+                Made { config, snapshot: self.snapshot, user: &**user, now }.follow(
+                    &verdict,
+                    server_side,
+                    session,
+                )
             }
             _ => cookies_of_nobody(config, &verdict, now),
         };
@@ -124,23 +129,24 @@ impl<U: AuthUser> Walk<'_, U> {
         Ok(Resolved { identity, cookies, asked_loaders })
     }
 
-    /// What the browser holds of this session, which it has shown by the session cookie or, without
-    /// that, by the remember cookie.
-    fn tracked(
+    /// Returns what the browser holds of this session, of which it has sent the session cookie or,
+    /// without it, the remember cookie.
+    fn server_side(
         &self,
         id: SessionId,
         record: &Arc<SessionRecord>,
-        session: Option<&Held<TrackedSession>>,
-        remember: Option<&Held<TrackedRemember>>,
-    ) -> Tracked {
+        session: Option<&Held<ServerSession>>,
+        remember: Option<&Held<ServerRemember>>,
+    ) -> ServerSide {
         let path = self.snapshot.request.target.as_ref().map_or("/", |target| target.path());
         let remember = remember.filter(|held| held.cookie.id == id).map(|held| &held.cookie);
         let terms = session.map(|held| held.cookie.terms);
         let flags = terms.map_or(0, |terms| terms.flags);
         let shown = terms.map(|terms| terms.generation);
-        // A cookie for another path could not have been sent here; the session says that it is there.
+        // A remember cookie for another path is not sent with this request. The flags of the
+        // session cookie say that the browser holds it.
         let is_hidden = flags & REMEMBERED != 0 && !self.config.remember.is_sent_to(path);
-        Tracked {
+        ServerSide {
             id,
             flags,
             record: Arc::clone(record),
@@ -149,14 +155,15 @@ impl<U: AuthUser> Walk<'_, U> {
         }
     }
 
-    async fn rotate(&self, rules: &Rules<'_>, now: u32) -> Result<Option<Rotated>, Fault> {
+    async fn rotate(&self, rules: &Rules<'_>, now: u32) -> Result<Option<Rotated>, AuthError> {
         let Some(record) = rules.record() else { return Ok(None) };
         let rotation = rotation(self.config, record, rules.next_remember_expires(), now);
         Ok(self.sessions.store.rotate(&rotation).await?)
     }
 
-    /// Whether it was this request that ended the session; of several at once, one tells.
-    async fn end(&self, rules: &Rules<'_>, reason: EndReason) -> Result<bool, Fault> {
+    /// Ends the session. Returns whether this request has ended it: of several concurrent requests
+    /// only one has, and only that one raises the event.
+    async fn end(&self, rules: &Rules<'_>, reason: EndReason) -> Result<bool, AuthError> {
         let Some(record) = rules.record() else { return Ok(false) };
         let end = self.config.ending(reason);
         let by_this = self.sessions.store.revoke(&[record.key], &end).await? > 0;
@@ -170,7 +177,7 @@ impl<U: AuthUser> Walk<'_, U> {
     fn alarm(&self, verdict: &Verdict, record: &Arc<SessionRecord>) {
         let record = || Arc::clone(record);
         match verdict.alarm {
-            // Its end was already told.
+            // The end of the session has already raised an event.
             Some(Alarm::Replay) | None => {}
             Some(Alarm::WrongVerifier) => {
                 self.config.raise(Event::WrongVerifier { record: record() });
@@ -182,7 +189,12 @@ impl<U: AuthUser> Walk<'_, U> {
     }
 
     /// Notes that the browser holds this generation, and that the session was used.
-    async fn mark(&self, verdict: &Verdict, record: &SessionRecord, now: u32) -> Result<(), Fault> {
+    async fn mark(
+        &self,
+        verdict: &Verdict,
+        record: &SessionRecord,
+        now: u32,
+    ) -> Result<(), AuthError> {
         let (key, at, policy) = (record.key, Timestamp::from_secs(now), &self.config.policy);
         let remember_expires = verdict.remember_expires.map(Timestamp::from_secs);
         let remember = remember_expires.max(record.remember_expires).map(Timestamp::as_secs);
@@ -190,11 +202,13 @@ impl<U: AuthUser> Walk<'_, U> {
         let expires = Timestamp::from_secs(expires);
         let generation = record.generation;
         let seen = verdict.is_seen.then_some(SeenMark { key, generation, at });
-        // The first use decides whether the session makes room for another, so it does not wait.
+        // The first use decides whether the session makes room for another one, so it is written
+        // now.
         let seen = match seen {
             Some(first_use) if record.rotated_at.is_none() => {
-                // Who is logged in stays so where nothing can be written; the error has its line.
-                let noted = self.sessions.store.seen(&[first_use]).await.map_err(Fault::from);
+                // If this write fails, the user stays logged in. The conversion to `AuthError` logs
+                // it.
+                let noted = self.sessions.store.seen(&[first_use]).await.map_err(AuthError::from);
                 noted.is_err().then_some(first_use)
             }
             seen => seen,
@@ -203,11 +217,11 @@ impl<U: AuthUser> Walk<'_, U> {
             seen,
             touch: verdict.is_touched.then_some(Touch { key, at, remember_expires, expires }),
         };
-        self.sessions.upkeep.note(&*self.sessions.store, marks).await.map_err(Fault::from)
+        self.sessions.upkeep.note(&*self.sessions.store, marks).await.map_err(AuthError::from)
     }
 }
 
-/// The next generation of this record.
+/// Returns the rotation that begins the next generation of this record.
 fn rotation<U>(
     config: &Config<U>,
     record: &SessionRecord,

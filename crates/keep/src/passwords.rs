@@ -1,4 +1,4 @@
-//! Password hashes: Argon2id, off the executor's threads, a bounded number at a time.
+//! Password hashes: Argon2id, off the executor's threads, with bounded concurrency.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,18 +12,20 @@ use http::{Response, StatusCode};
 use tokio::sync::Semaphore;
 use tower_keep_core::{AuthUser, PasswordChange, PasswordStore, PasswordUser, StoreError, UserId};
 
-use crate::fault::{log_store_error, plain, retry_later};
+use crate::error::{log_store_error, plain, retry_later};
 
-/// Makes and checks password hashes with Argon2id.
+/// Creates and checks password hashes with Argon2id.
 ///
-/// A check takes tens of milliseconds of a whole core and 19 MiB, on purpose. So it runs on tokio's
-/// threads for blocking work, as many at a time as there are cores; some more wait, and beyond
-/// that the answer is [`PasswordError::Busy`], so that a flood of logins can't take the server down.
-/// An unknown login name takes as long as a known one whose hash has these parameters.
+/// A check takes tens of milliseconds of a whole core and 19 MiB of memory, on purpose. So checks
+/// run on tokio's threads for blocking work, and no more of them run at the same time than there
+/// are cores. A limited number of further checks wait. Beyond that, calls return
+/// [`PasswordError::Busy`], so that a flood of logins can't take the server down. An unknown login
+/// name takes as long as a known one whose hash has the parameters below.
 ///
 /// ```
 /// use std::sync::Arc;
-/// use tower_keep::{Account, PasswordError, Passwords};
+/// use tower_keep::Account;
+/// use tower_keep::password::{PasswordError, Passwords};
 ///
 /// async fn check(
 ///     passwords: &Passwords,
@@ -34,17 +36,19 @@ use crate::fault::{log_store_error, plain, retry_later};
 /// }
 /// ```
 ///
-/// Parameters: m = 19,456 KiB, t = 2, p = 1 (OWASP Password Storage Cheat Sheet); hashes made with
-/// others are checked with theirs. Passwords of any length count in full.
+/// The parameters are m = 19,456 KiB, t = 2, p = 1 (OWASP Password Storage Cheat Sheet). A hash
+/// that was made with other parameters is checked with its own. Passwords are never cut, however
+/// long they are.
 #[derive(Clone)]
 pub struct Passwords {
     queue: Arc<Semaphore>,
     running: Arc<Semaphore>,
 }
 
-/// Why a password could not be hashed or checked. It is neither right nor wrong then.
+/// The reason why a password could not be hashed or checked.
 ///
-/// With the feature `axum` it is `IntoResponse`.
+/// In this case it is not known whether the password is right. With the feature `axum`, this type
+/// implements `IntoResponse`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PasswordError {
@@ -53,14 +57,17 @@ pub enum PasswordError {
     Busy,
     /// The hashing itself failed: no random bytes, no memory, or the runtime is shutting down. The
     /// response is 500.
-    #[error("the password could not be hashed: there are no random bytes, no memory or no runtime")]
+    #[error(
+        "the password could not be hashed: random bytes or memory ran out, or the runtime is shutting \
+         down"
+    )]
     Failed,
     /// The store failed. The response is 503 with `Retry-After`.
     #[error(transparent)]
     Store(StoreError),
 }
 
-/// Writes the error line that names the store and the cause.
+/// Logs the error with the store and the cause.
 impl From<StoreError> for PasswordError {
     fn from(error: StoreError) -> Self {
         log_store_error(&error);
@@ -68,7 +75,7 @@ impl From<StoreError> for PasswordError {
     }
 }
 
-/// Whether the password is this hash's, or why the hash can't be one.
+/// Checks whether the password matches this hash. Returns an error if the hash is not valid.
 fn is_of(hash: &str, password: &[u8]) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
     let hash = PasswordHash::new(hash)?;
     if hash.salt.is_none() || hash.hash.is_none() {
@@ -81,11 +88,11 @@ fn is_of(hash: &str, password: &[u8]) -> Result<bool, Box<dyn std::error::Error 
     }
 }
 
-/// A hash that no password has, with the parameters of new ones, for names that are not known.
+/// A hash that no password matches, with the parameters of new hashes, for unknown login names.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgc2FsdA$\
                       AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-/// How many may wait for each one that runs.
+/// How many calls may wait for each one that runs.
 const WAITING: usize = 16;
 
 impl Default for Passwords {
@@ -95,12 +102,13 @@ impl Default for Passwords {
 }
 
 impl Passwords {
-    /// Checks as many passwords at a time as there are cores.
+    /// Creates a `Passwords` that checks as many passwords at the same time as there are cores.
     pub fn new() -> Self {
         Self::with_concurrency(available_parallelism().map_or(1, usize::from))
     }
 
-    /// Checks this many passwords at a time, at least one; 16 times as many may wait.
+    /// Creates a `Passwords` that checks this many passwords at the same time, at least one. Up to
+    /// 16 times as many may wait.
     pub fn with_concurrency(concurrency: usize) -> Self {
         let running = concurrency.clamp(1, 1_024);
         Self {
@@ -109,11 +117,11 @@ impl Passwords {
         }
     }
 
-    /// The hash of a new password, in PHC string format with a salt of its own.
+    /// Returns the hash of a new password, in PHC string format and with its own salt.
     ///
     /// # Errors
     ///
-    /// See [`PasswordError`].
+    /// Returns an error if too many passwords are being checked, or if hashing fails.
     pub async fn hash(&self, password: impl Into<String>) -> Result<String, PasswordError> {
         let password = password.into();
         self.run(move || {
@@ -123,11 +131,12 @@ impl Passwords {
         .await
     }
 
-    /// Returns whether the password is the hash's.
+    /// Checks whether the password matches the hash.
     ///
-    /// `None`, the hash of an unknown user, takes as long and is never right. So does a stored text
-    /// that is not an Argon2 hash in PHC string format, such as an empty one or `!`; it is logged as
-    /// an error without being quoted. So nothing tells such a user from an unknown one.
+    /// For an unknown user, pass `None` as the hash: the call returns `false`, and takes as long as
+    /// for a known user. The same applies to a stored text that is not an Argon2 hash in PHC string
+    /// format, such as an empty text or `!`. So a client can't distinguish such a user from an
+    /// unknown one. The text is not quoted, but an error is logged.
     ///
     /// # Errors
     ///
@@ -140,7 +149,7 @@ impl Passwords {
         self.verify_of(None, hash, password.into()).await
     }
 
-    /// The same; `user` is named in the log if the hash can't be one.
+    /// Does the same as `verify`. If the hash is not valid, the log names `user`.
     async fn verify_of(
         &self,
         user: Option<UserId>,
@@ -152,7 +161,7 @@ impl Passwords {
             let password = password.as_bytes();
             let checked = hash.map(|hash| is_of(&hash, password));
             if !matches!(checked, Some(Ok(_))) {
-                // As slow as for a known user.
+                // Takes as long as for a known user.
                 let _ = is_of(NOBODY, password);
             }
             Ok(checked.unwrap_or(Ok(false)))
@@ -168,11 +177,13 @@ impl Passwords {
         }))
     }
 
-    /// The user who was found by login name, if there is one and the password is theirs.
+    /// Checks the password of a user who was looked up by login name.
+    ///
+    /// Returns the user if there is one and the password is right, or else `None`.
     ///
     /// # Errors
     ///
-    /// See [`PasswordError`].
+    /// Returns an error if too many passwords are being checked, or if hashing fails.
     pub async fn check<U: AuthUser>(
         &self,
         found: Option<Arc<U>>,
@@ -184,30 +195,29 @@ impl Passwords {
         Ok(found.filter(|_| is_right))
     }
 
-    /// Stores a new password of the user who is logged in.
+    /// Stores a new password for the user who is logged in.
     ///
     /// `user` is the user whom this request found logged in; don't load them again for this call.
-    /// Nothing is written if the stored user has another [stamp](AuthUser::stamp) by now, as after an
-    /// administrator's reset. One case of that succeeds all the same: the stored password already is
-    /// the new one, because a form was submitted twice.
+    /// Nothing is written if the stored user has another [security stamp](AuthUser::security_stamp)
+    /// by now, for example after an administrator's reset. If the stored password already is the
+    /// new one, because a form was submitted twice, the call still succeeds.
     ///
     /// ```
     /// use std::sync::Arc;
-    /// use tower_keep::{
-    ///     Account, LogInError, Login, PasswordChange, PasswordError, PasswordStore, Passwords,
-    /// };
+    /// use tower_keep::{Account, AuthSession, LoginError};
+    /// use tower_keep::password::{PasswordChange, PasswordError, PasswordStore, Passwords};
     ///
-    /// /// Whether the password was changed; if not, respond with 409.
+    /// /// Returns whether the password was changed. If not, respond with 409.
     /// async fn change<S: PasswordStore<User = Account>>(
     ///     store: &S,
     ///     passwords: &Passwords,
-    ///     login: &Login<Account>,
+    ///     auth: &AuthSession<Account>,
     ///     user: &Account,
     ///     typed: String,
     /// ) -> Result<bool, Box<dyn std::error::Error>> {
     ///     Ok(match passwords.change(store, user, typed).await? {
     ///         // Ends every other login of the user, and keeps this one.
-    ///         PasswordChange::Changed(user) => login.keep_logged_in(user).await?.is_some(),
+    ///         PasswordChange::Changed(user) => auth.keep_logged_in(user).await?.is_some(),
     ///         PasswordChange::Stale(_) | PasswordChange::Missing => false,
     ///     })
     /// }
@@ -227,7 +237,7 @@ impl Passwords {
     {
         let password = password.into();
         let hash = self.hash(password.clone()).await?;
-        let changed = store.set_password(&user.id(), &user.stamp(), &hash).await?;
+        let changed = store.set_password(&user.id(), &user.security_stamp(), &hash).await?;
         let PasswordChange::Stale(stored) = changed else { return Ok(changed) };
         let is_stored =
             self.verify_of(Some(stored.id()), Some(stored.password_hash()), password).await?;
@@ -244,7 +254,7 @@ impl Passwords {
         let _place = self.queue.try_acquire().map_err(|_| PasswordError::Busy)?;
         let turn = Arc::clone(&self.running).acquire_owned().await;
         let turn = turn.map_err(|_| PasswordError::Failed)?;
-        // The turn goes along: when the asker is dropped, the work still runs and still counts.
+        // The permit moves into the task: if the caller is dropped, the work still runs and counts.
         let work = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             work()
@@ -260,7 +270,7 @@ impl fmt::Debug for Passwords {
 }
 
 impl PasswordError {
-    /// The status of the response: 503, or 500.
+    /// Returns the status of the response: 503 or 500.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Busy | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -268,8 +278,8 @@ impl PasswordError {
         }
     }
 
-    /// The answer: the status, `Retry-After` where a later try may help, and a text that tells
-    /// nothing of the inside.
+    /// Returns the response: the status, `Retry-After` if a later try may succeed, and a text that
+    /// reveals no internals.
     pub fn response(&self) -> Response<Bytes> {
         match self {
             Self::Busy | Self::Store(_) => retry_later(),

@@ -1,0 +1,116 @@
+//! A user's open sessions, in the order in which they were created.
+
+use std::collections::BTreeSet;
+
+use tower_keep_core::{SessionKey, Timestamp};
+
+/// When a session was created, and its key.
+type Entry = (Timestamp, SessionKey);
+
+/// The most entries that are kept in a vector. With more of them, a tree takes no more memory.
+const FEW: usize = 8;
+
+/// A sorted set of sessions. Most users have few sessions, for which it takes little memory; with
+/// many, every operation still takes logarithmic time.
+pub(crate) enum Open {
+    Few(Vec<Entry>),
+    Many(BTreeSet<Entry>),
+}
+
+impl Default for Open {
+    fn default() -> Self {
+        Self::Few(Vec::new())
+    }
+}
+
+impl Open {
+    pub(crate) fn insert(&mut self, entry: Entry) {
+        match self {
+            Self::Few(few) => match few.binary_search(&entry) {
+                Ok(_) => {}
+                Err(at) if few.len() < FEW => {
+                    few.reserve_exact(1);
+                    few.insert(at, entry);
+                }
+                Err(_) => {
+                    let mut many: BTreeSet<_> = few.drain(..).collect();
+                    many.insert(entry);
+                    *self = Self::Many(many);
+                }
+            },
+            Self::Many(many) => {
+                many.insert(entry);
+            }
+        }
+    }
+
+    /// Returns whether the session was in the set.
+    pub(crate) fn remove(&mut self, entry: &Entry) -> bool {
+        match self {
+            Self::Few(few) => match few.binary_search(entry) {
+                Ok(at) => {
+                    few.remove(at);
+                    true
+                }
+                Err(_) => false,
+            },
+            Self::Many(many) => many.remove(entry),
+        }
+    }
+
+    /// Removes the oldest session, and returns its key.
+    pub(crate) fn pop_oldest(&mut self) -> Option<SessionKey> {
+        let oldest = match self {
+            Self::Few(few) if few.is_empty() => None,
+            Self::Few(few) => Some(few.remove(0)),
+            Self::Many(many) => many.pop_first(),
+        };
+        oldest.map(|(_, key)| key)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Few(few) => few.is_empty(),
+            Self::Many(many) => many.is_empty(),
+        }
+    }
+
+    /// Iterates over the keys, the newest session first.
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = &SessionKey> {
+        let (few, many) = match self {
+            Self::Few(few) => (Some(few), None),
+            Self::Many(many) => (None, Some(many)),
+        };
+        let few = few.into_iter().flatten().rev();
+        few.chain(many.into_iter().flatten().rev()).map(|(_, key)| key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(at: u32) -> Entry {
+        (Timestamp::from_secs(at), SessionKey::new([at as u8; 32]))
+    }
+
+    #[test]
+    fn few_and_many_sessions_are_kept_in_order() {
+        for count in [1, 2, FEW as u32, FEW as u32 + 1, 100] {
+            let mut open = Open::default();
+            for at in (0..count).rev().chain(0..count) {
+                open.insert(entry(at));
+            }
+            let newest: Vec<_> = open.newest_first().copied().collect();
+            assert_eq!(newest, (0..count).rev().map(|at| entry(at).1).collect::<Vec<_>>());
+            assert!(open.remove(&entry(count / 2)) && !open.remove(&entry(count / 2)));
+            let mut left = Vec::new();
+            while let Some(key) = open.pop_oldest() {
+                left.push(key);
+            }
+            let expected = (0..count).filter(|at| *at != count / 2).map(|at| entry(at).1);
+            assert_eq!(left, expected.collect::<Vec<_>>());
+            assert!(open.is_empty());
+        }
+    }
+}
