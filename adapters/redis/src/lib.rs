@@ -96,7 +96,7 @@
 //! off from accepting writes that will be lost.
 //!
 //! A remember cookie whose renewal was lost is ahead of its record. The layer treats the cookie as
-//! absent but does not clear it. The event is `StoreRolledBack`, which is logged as a warning.
+//! absent but does not clear it. The event is `StoreRolledBack`.
 //!
 //! # Failures
 //!

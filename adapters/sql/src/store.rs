@@ -322,7 +322,7 @@ pub(crate) fn contended() -> Error {
     )
 }
 
-/// Converts a result into the one that the store's methods return.
+/// Converts a result of this crate into that of a store's method.
 pub(crate) trait IntoStoreResult<T> {
     fn into_store_result<D: Dialect>(self) -> Result<T, StoreError>;
 }

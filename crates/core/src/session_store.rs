@@ -244,11 +244,11 @@ pub struct NewLogin<'a> {
 pub struct SessionLimit {
     /// The maximum; at least one.
     pub most: usize,
-    /// What happens if a user who is at the limit logs in again.
+    /// What happens to a login when the user has this many sessions already.
     pub when_full: WhenFull,
 }
 
-/// What happens if a user who is at the limit logs in again.
+/// What happens to a login when the user has as many sessions as the limit allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WhenFull {
     /// Sessions that were never used since their login end to make room, because the response to

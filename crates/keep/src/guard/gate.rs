@@ -91,8 +91,8 @@ pub(crate) fn missing_layer<U>(who: &str, other_layer: bool) -> Response<Bytes> 
     let user = std::any::type_name::<U>();
     let reason = if other_layer {
         format!(
-            "{who} for `{user}` is inside a `LoginLayer`, but not inside the one that made it, or it is \
-             joined of guards of two layers: use the guards of the layer that is around the route"
+            "{who} for `{user}` is not inside its own `LoginLayer` but inside another one, or it joins \
+             guards of two layers: use the guards of the layer that is around the route"
         )
     } else {
         format!(

@@ -106,7 +106,7 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
     }
 
     /// Returns the request's head: the method, the headers, the extensions and the URI. The URI is
-    /// the one that the client requested, even inside a nested router.
+    /// what the client requested, even inside a nested router.
     pub fn request(&self) -> &Parts {
         self.request
     }

@@ -40,7 +40,7 @@ impl Rejection {
     }
 
     /// If one of several requirements must hold, the rejection with the lowest rank is reported:
-    /// the one that the user can resolve most easily.
+    /// whichever the user can resolve most easily.
     fn rank_in_any(self) -> u8 {
         match self {
             Self::NotFresh => 0,

@@ -480,7 +480,7 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// `false`.
     ///
     /// By default, only the navigation of a browser's tab leaves a flash message, or a `next` in
-    /// the session. Browsers mark a navigation with `Sec-Fetch-Dest`. From other clients, a GET
+    /// a cookie. Browsers mark a navigation with `Sec-Fetch-Dest`. From other clients, a GET
     /// request counts as one if its `Accept` prefers `text/html`. So a rejected request for an
     /// image, or a rejected poll, does not replace what the request for the page has left.
     pub fn with_pages_for_every_client(mut self, all: bool) -> Self {

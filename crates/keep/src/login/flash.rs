@@ -13,8 +13,8 @@ use crate::target::{LocalTarget, target_of};
 
 impl<U: AuthUser> AuthSession<U> {
     /// Returns where to redirect the user after signing in, if this request says so and the target
-    /// is safe. The target comes from the query or, if the layer keeps it in the session, from a
-    /// cookie. Reading it from the cookie removes it there.
+    /// is safe. The target comes from the query or, if the layer keeps `next` in a cookie, from
+    /// there. Reading it from the cookie removes it there.
     ///
     /// The target is always a path on this site, and never the login, logout or confirm page.
     /// Redirect with 303.
@@ -60,7 +60,7 @@ impl<U: AuthUser> AuthSession<U> {
     /// has no login page. It is for a handler that itself sends users to the login page.
     ///
     /// A target that is too long for proxies is left out: one of more than 1,024 bytes,
-    /// percent-encoded, or of more than 512 bytes if the layer keeps `next` in the session. In the
+    /// percent-encoded, or of more than 512 bytes if the layer keeps `next` in a cookie. In the
     /// session, the target is also left out if the request is not the navigation of a browser's
     /// tab.
     pub fn login_url(&self) -> Option<String> {

@@ -234,7 +234,7 @@ where
     assert_eq!(
         by_login_name(&*store, before.login_name()).await,
         None,
-        "the earlier name is nobody's"
+        "no user has the earlier name"
     );
     let heir = Account::new(unique("id"), before.login_name(), "");
     insert(&*store, &heir).await;
