@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use tower::Service;
-use tower_keep_benches::{Template, Visitor, send, visit};
+use tower_keep_bench_cases::{Template, Visitor, send};
+use tower_keep_benches::visit;
 
 /// How many allocations each case may add to those of `bare`.
 const BUDGETS: [(&str, u64); 8] = [

@@ -10,7 +10,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use tower::Service;
-use tower_keep_benches::{BATCH, Template, Visitor, batch, send, visit};
+use tower_keep_bench_cases::{BATCH, Template, Visitor, batch, send};
+use tower_keep_benches::visit;
 
 const ROUNDS: usize = 1_000;
 const BATCHES: usize = 30;

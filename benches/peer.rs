@@ -4,9 +4,8 @@ use axum::body::Body;
 use axum::http::Request;
 use axum::{Router, routing::get};
 use axum_login::{AuthManagerLayerBuilder, AuthSession, AuthUser, AuthnBackend, login_required};
+use tower_keep_bench_cases::{Template, Visitor, cookies_of, send};
 use tower_sessions::{MemoryStore, SessionManagerLayer};
-
-use crate::{Template, Visitor, cookies_of, send};
 
 #[derive(Clone, Debug)]
 struct User {

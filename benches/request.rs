@@ -11,7 +11,8 @@ use axum::http::{Request, Response};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
 use tower::Service;
-use tower_keep_benches::{BATCH, Template, Visitor, batch, send, visit};
+use tower_keep_bench_cases::{BATCH, Template, Visitor, batch, send};
+use tower_keep_benches::visit;
 
 struct Timed<'a>(BenchmarkGroup<'a, WallTime>);
 

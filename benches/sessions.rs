@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tower_keep::clock::Timestamp;
 use tower_keep::store::SessionStore;
-use tower_keep_benches::databases::{NOW, record};
-use tower_keep_benches::run;
+use tower_keep_bench_cases::records::{NOW, record};
+use tower_keep_bench_cases::run;
 use tower_keep_core::{NewLogin, SessionRecord, UserId};
 use tower_keep_memory::MemorySessions;
 

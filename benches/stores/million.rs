@@ -1,17 +1,18 @@
-//! `cargo bench -p tower-keep-benches --bench million` compares a login with 1,000 users and
+//! `cargo bench -p tower-keep-store-benches --bench million` compares a login with 1,000 users and
 //! sessions in the database to one with 1,000,000. It asserts that the login remains an index
 //! lookup, and that it takes at most 1.5 times as long. `KEEP_STORE` limits the run to one store.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use tower_keep_benches::databases::{NOW, key, open, server};
-use tower_keep_benches::loaded::{Loaded, insert_epochs, insert_sessions};
+use tower_keep_bench_cases::records::{NOW, key};
 use tower_keep_core::{LoginStore, SessionStore, UserId};
 use tower_keep_mysql::MySqlDialect;
 use tower_keep_postgres::PostgresDialect;
 use tower_keep_sql::SqlStore;
 use tower_keep_sqlite::SqliteDialect;
+use tower_keep_store_benches::databases::{open, server};
+use tower_keep_store_benches::loaded::{Loaded, insert_epochs, insert_sessions};
 use xtask::servers::Kind;
 
 const FEW: u64 = 1_000;

@@ -1,4 +1,4 @@
-//! `cargo bench -p tower-keep-benches --bench million-redis` compares Redis with 1,000 users of one
+//! `cargo bench -p tower-keep-store-benches --bench million-redis` compares Redis with 1,000 users of one
 //! session each to Redis with 1,000,000. It measures how much memory each user and session takes,
 //! and whether a login, a list and the end of all sessions take longer.
 
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline};
-use tower_keep_benches::databases::{NOW, key, record};
+use tower_keep_bench_cases::records::{NOW, key, record};
 use tower_keep_core::{
     Account, End, EndReason, LoginStore, NewLogin, SessionStore, UserDirectory, UserId,
 };

@@ -3,12 +3,11 @@
 use std::fmt::Write;
 
 use sqlx::{AssertSqlSafe, Row};
+use tower_keep_bench_cases::records::{NOW, earlier_record};
 use tower_keep_mysql::MySqlDialect;
 use tower_keep_postgres::PostgresDialect;
 use tower_keep_sql::{Dialect, SqlStore};
 use tower_keep_sqlite::SqliteDialect;
-
-use crate::databases::{NOW, earlier_record};
 
 /// The statements and literals of the benches that depend on the database.
 pub trait Loaded: Dialect {

@@ -1,4 +1,4 @@
-//! `cargo bench -p tower-keep-benches --bench stores` measures the calls of the stores, from one
+//! `cargo bench -p tower-keep-store-benches --bench stores` measures the calls of the stores, from one
 //! task and from 64 concurrent tasks. It compares each SQL store with the bare driver, which runs
 //! the same statements.
 //!
@@ -19,13 +19,14 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, criterion_group, criterion_main};
 use sqlx::{AssertSqlSafe, Connection, MySql, Postgres, Sqlite};
 use tokio::runtime::Runtime;
-use tower_keep_benches::databases::{NOW, key, open, record, server};
+use tower_keep_bench_cases::records::{NOW, key, record};
 use tower_keep_core::{Account, LoginStore, NewLogin, Rotated, Rotation, UserDirectory, UserId};
 use tower_keep_memory::MemoryStore;
 use tower_keep_mysql::MySqlDialect;
 use tower_keep_postgres::PostgresDialect;
 use tower_keep_sql::{Dialect, Driver, Measured, SqlStore};
 use tower_keep_sqlite::SqliteDialect;
+use tower_keep_store_benches::databases::{open, server};
 use xtask::servers::Kind;
 
 const USERS: u64 = 1_000;

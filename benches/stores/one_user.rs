@@ -1,4 +1,4 @@
-//! `cargo bench -p tower-keep-benches --bench one-user` measures a user with 1,000,000 live
+//! `cargo bench -p tower-keep-store-benches --bench one-user` measures a user with 1,000,000 live
 //! sessions (20,000 in Datastore's emulator). It shows whether a login takes longer than with one
 //! session, whether a login with a limit and the end of all sessions succeed within the store's own
 //! time-out, and how long the logins of other users wait meanwhile. `KEEP_STORE` limits the run to
@@ -12,8 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use redis::Pipeline;
 use redis::aio::MultiplexedConnection;
-use tower_keep_benches::databases::{NOW, earlier_record, key, record, server};
-use tower_keep_benches::loaded::{Loaded, insert_sessions};
+use tower_keep_bench_cases::records::{NOW, earlier_record, key, record};
 use tower_keep_core::{
     Account, Creation, End, EndReason, NewLogin, SessionLimit, SessionStore, UserId, WhenFull,
 };
@@ -24,6 +23,8 @@ use tower_keep_postgres::PostgresDialect;
 use tower_keep_redis::RedisStore;
 use tower_keep_sql::SqlStore;
 use tower_keep_sqlite::SqliteDialect;
+use tower_keep_store_benches::databases::server;
+use tower_keep_store_benches::loaded::{Loaded, insert_sessions};
 use xtask::servers::{Kind, Server};
 
 const MANY: u64 = 1_000_000;

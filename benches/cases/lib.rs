@@ -1,0 +1,121 @@
+//! The cases that are measured, except for those of the peer. Each is one service and one request,
+//! without a network.
+//!
+//! In every case an axum router responds to `GET /` with a few bytes. `bare` is the router alone.
+//! The cost of a case is what it adds to `bare`.
+//!
+//! They are a package of their own, with few dependencies, so that measuring a request compiles
+//! neither a database nor the peer.
+
+mod keep;
+pub mod records;
+
+use std::convert::Infallible;
+use std::hint::black_box;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Method, Request, Response, Uri, header};
+use axum::{Router, routing::get};
+use tower::{Service, ServiceExt};
+
+/// Receives every case, one after the other.
+pub trait Visitor {
+    /// Takes one case: its service, its request, and the response status that shows that it works.
+    fn case<S, B>(&mut self, name: &str, service: S, request: &Template, status: u16)
+    where
+        S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static;
+}
+
+/// Passes the bare router and the cases of tower-keep to the visitor.
+pub fn visit(visitor: &mut impl Visitor) {
+    let bare = Router::new().route("/", get(|| async { "hello" }));
+    visitor.case("bare", bare, &Template::with_cookie("a=b"), 200);
+    keep::visit(visitor);
+}
+
+/// A request as hyper passes it on: its parts share buffers, so clones don't allocate.
+#[derive(Clone, Debug)]
+pub struct Template {
+    uri: Uri,
+    cookie: Option<HeaderValue>,
+}
+
+impl Template {
+    /// Creates `GET /` without a cookie.
+    pub fn without_cookie() -> Self {
+        Self { uri: Uri::from_static("/"), cookie: None }
+    }
+
+    /// Creates `GET /` with this `Cookie` header.
+    pub fn with_cookie(cookie: &str) -> Self {
+        let cookie = HeaderValue::from_str(cookie).expect("a cookie");
+        // The first clone makes the buffer shared.
+        drop(cookie.clone());
+        Self { cookie: Some(cookie), ..Self::without_cookie() }
+    }
+
+    /// Creates a new request.
+    pub fn request(&self) -> Request<Body> {
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, HeaderValue::from_static("example.org"));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static("Mozilla/5.0 (X11) Firefox/1"));
+        if let Some(cookie) = &self.cookie {
+            headers.insert(header::COOKIE, cookie.clone());
+        }
+        request
+    }
+}
+
+/// Runs a future that never waits for an external event.
+pub fn run<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+    }
+}
+
+/// Sends one request through a clone of the service.
+pub fn send<S, B>(service: &S, request: Request<Body>) -> Response<B>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone,
+{
+    match run(service.clone().oneshot(request)) {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// The number of requests in a [`batch`]. It is small, so that the allocator keeps all that they
+/// need in its fastest lists, as it does in a server that handles one request after the other.
+pub const BATCH: u32 = 4;
+
+/// Returns how long a few requests take, one after the other. Each response is dropped, as a server
+/// drops it.
+pub fn batch<S, B>(service: &S, template: &Template) -> Duration
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone,
+{
+    let requests: Vec<_> = (0..BATCH).map(|_| template.request()).collect();
+    let start = Instant::now();
+    requests.into_iter().for_each(|request| drop(black_box(send(service, request))));
+    start.elapsed()
+}
+
+/// Returns the cookies that a response sets, in the form of a `Cookie` header.
+pub fn cookies_of<B>(response: &Response<B>) -> String {
+    let pairs = response
+        .headers()
+        .get_all(header::SET_COOKIE)
+        .iter()
+        .filter_map(|cookie| cookie.to_str().ok().and_then(|cookie| cookie.split(';').next()));
+    pairs.collect::<Vec<_>>().join("; ")
+}
