@@ -4,8 +4,8 @@
 //! In every case an axum router responds to `GET /` with a few bytes. `bare` is the router alone.
 //! The cost of a case is what it adds to `bare`.
 //!
-//! They are a package of their own, with few dependencies, so that measuring a request compiles
-//! neither a database nor the peer.
+//! They are a package of their own, with few dependencies, so that counting the instructions of a
+//! request compiles neither a database nor the peer.
 
 mod keep;
 pub mod records;

@@ -1,6 +1,7 @@
-//! Installs, builds or starts everything that the tests need apart from cargo. Nothing is assumed
-//! to be there.
+//! Installs, builds or starts everything that the tests need apart from cargo, and counts the
+//! instructions of a request. Nothing is assumed to be there.
 
+pub mod instructions;
 pub mod provision;
 pub mod servers;
 

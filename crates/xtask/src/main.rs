@@ -1,16 +1,19 @@
-//! `cargo xtask test` provisions what the tests need, and runs them.
+//! `cargo xtask test` provisions what the tests need, and runs them. `cargo xtask instructions`
+//! notices when a request takes more instructions than before.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use xtask::servers::{Kind, Server};
-use xtask::{provision, run};
+use xtask::{instructions, provision, run};
 
 const USAGE: &str = "\
 cargo xtask test            installs and starts what the tests need, and runs all of them
 cargo xtask test NAME…      only these packages, with only what they need
 cargo xtask servers         starts the databases, prints their URLs, and runs until its input ends
+cargo xtask instructions    counts the instructions of a request, and compares them with the committed
+                            figures; with --accept, writes them to that file
 cargo xtask names           the packages' names";
 
 /// A package of the workspace that has tests, under its short name.
@@ -112,6 +115,8 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["test", names @ ..] => test(names),
         ["servers"] => serve(),
+        ["instructions"] => instructions::check(&root()),
+        ["instructions", "--accept"] => instructions::accept(&root()),
         ["names"] => {
             PACKAGES.iter().for_each(|package| println!("{}", package.name));
             Ok(())

@@ -33,6 +33,33 @@ fn is_complete(python: &Path) -> bool {
     check.is_ok_and(|output| output.status.success())
 }
 
+/// Returns the path of valgrind, which is installed if it is missing.
+///
+/// # Errors
+///
+/// Returns an error if valgrind can't be installed. The text says how to install it.
+pub fn valgrind() -> Result<PathBuf, String> {
+    let find = || in_path(&["valgrind"]);
+    if let Some(program) = find() {
+        return Ok(program);
+    }
+    install(&["valgrind"])?;
+    find().ok_or_else(|| "valgrind is installed but is not in the path: add it".to_owned())
+}
+
+/// Returns the first of these programs that exists, in `PATH` or in the usual directories of
+/// servers.
+pub(crate) fn in_path(names: &[&str]) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories: Vec<_> = std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/usr/local/sbin", "/usr/bin"].map(PathBuf::from))
+        .collect();
+    let found = |name: &&str| {
+        directories.iter().map(|directory| directory.join(name)).find(|program| program.is_file())
+    };
+    names.iter().find_map(found)
+}
+
 /// Installs Debian packages. If that fails, the error says which to install by hand.
 pub(crate) fn install(packages: &[&str]) -> Result<(), String> {
     let words = packages.join(" ");

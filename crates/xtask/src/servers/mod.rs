@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use self::process::{call, children, in_path, is_alive, is_stopped, signal, unprivileged};
-use crate::provision::{install, is_root};
+use self::process::{call, children, is_alive, is_stopped, signal, unprivileged};
+use crate::provision::{in_path, install, is_root};
 pub use redis::call as call_redis;
 
 /// How long a server may take until it responds.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::provision::is_root;
@@ -68,17 +68,4 @@ pub(super) fn call(command: &mut Command) -> Result<(), String> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(format!("{} failed: {said}", command.get_program().to_string_lossy()))
-}
-
-/// Returns the first of these programs that exists, in `PATH` or in the usual directories of
-/// servers.
-pub(super) fn in_path(names: &[&str]) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let directories: Vec<_> = std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/usr/local/sbin", "/usr/bin"].map(PathBuf::from))
-        .collect();
-    let found = |name: &&str| {
-        directories.iter().map(|directory| directory.join(name)).find(|program| program.is_file())
-    };
-    names.iter().find_map(found)
 }
