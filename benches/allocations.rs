@@ -17,10 +17,10 @@ const BUDGETS: [(&str, u64); 8] = [
     ("keep-guarded", 8),
     ("keep-extractor", 8),
     ("keep-route-layer", 12),
-    ("keep-untouched-records", 4),
-    ("keep-guarded-records", 10),
-    ("keep-extractor-records", 10),
-    ("keep-route-layer-records", 14),
+    ("keep-untouched-server-side", 4),
+    ("keep-guarded-server-side", 10),
+    ("keep-extractor-server-side", 10),
+    ("keep-route-layer-server-side", 14),
 ];
 
 #[derive(Default)]

@@ -8,7 +8,7 @@ use tower_keep::clock::Timestamp;
 use tower_keep::store::SessionStore;
 use tower_keep_bench_cases::records::{NOW, record};
 use tower_keep_bench_cases::run;
-use tower_keep_core::{NewLogin, SessionRecord, UserId};
+use tower_keep_core::{NewLogin, UserId};
 use tower_keep_memory::MemorySessions;
 
 const LIVE: u64 = 1_000_000;
@@ -16,8 +16,9 @@ const LIVE: u64 = 1_000_000;
 const EXPIRED: u64 = 500_000;
 
 fn log_in(store: &MemorySessions, number: u64, expires: Timestamp) {
-    let record = SessionRecord { expires, ..record(number, number) };
-    let login = NewLogin { record: &record, replacing: &[], ended_until: expires, limit: None };
+    let mut record = record(number, number);
+    record.expires = expires;
+    let login = NewLogin::new(&record, expires);
     black_box(run(store.create(&login))).expect("memory works");
 }
 

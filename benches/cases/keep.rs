@@ -17,13 +17,14 @@ pub(crate) fn visit(visitor: &mut impl Visitor) {
     let key = "a benchmark's key, long enough to be one";
     let auth_layer = LoginLayer::builder(store.clone(), Keys::new(key))
         .with_login_page("/login")
+        .expect("a local page")
         .build()
         .expect("settings that agree");
-    let records = LoginLayer::builder(store, Keys::new(key))
+    let server_side = LoginLayer::builder(store, Keys::new(key))
         .with_sessions()
         .build()
         .expect("settings that agree");
-    let recorded = Template::with_cookie(&session_cookie(&records, user.clone()));
+    let server_side_session = Template::with_cookie(&session_cookie(&server_side, user.clone()));
     let session = Template::with_cookie(&session_cookie(&auth_layer, user));
     let none = Template::without_cookie();
     let hello = || Router::new().route("/", get(|| async { "hello" }));
@@ -46,12 +47,27 @@ pub(crate) fn visit(visitor: &mut impl Visitor) {
     visitor.case("keep-extractor", auth_layer.layer(extract.clone()), &session, 200);
     visitor.case("keep-turned-away", guarded, &none, 303);
 
-    let guarded = records.layer(records.require_login().layer(hello()));
-    let routes = hello().route_layer(records.require_login());
-    visitor.case("keep-untouched-records", records.layer(hello()), &recorded, 200);
-    visitor.case("keep-guarded-records", guarded, &recorded, 200);
-    visitor.case("keep-route-layer-records", records.layer(routes), &recorded, 200);
-    visitor.case("keep-extractor-records", records.layer(extract), &recorded, 200);
+    let guarded = server_side.layer(server_side.require_login().layer(hello()));
+    let routes = hello().route_layer(server_side.require_login());
+    visitor.case(
+        "keep-untouched-server-side",
+        server_side.layer(hello()),
+        &server_side_session,
+        200,
+    );
+    visitor.case("keep-guarded-server-side", guarded, &server_side_session, 200);
+    visitor.case(
+        "keep-route-layer-server-side",
+        server_side.layer(routes),
+        &server_side_session,
+        200,
+    );
+    visitor.case(
+        "keep-extractor-server-side",
+        server_side.layer(extract),
+        &server_side_session,
+        200,
+    );
 }
 
 fn session_cookie(auth_layer: &LoginLayer<Account>, user: Account) -> String {

@@ -1,9 +1,14 @@
 //! The session records of the benches.
 
-use tower_keep_core::{SessionKey, SessionRecord, Timestamp, UserId};
+use tower_keep_core::{
+    RememberPeriod, SessionDetails, SessionKey, SessionRecord, Timestamp, UserId,
+};
 
 /// The moment at which every session of the benches begins.
 pub const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+/// What a login with Firefox writes.
+const DETAILS: &str = r#"{"address":"192.0.2.7","method":"password","user_agent":"Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0","v":1}"#;
 
 /// Returns the key of the session with this number. Keys are spread evenly, as hashes are.
 #[must_use]
@@ -25,37 +30,20 @@ pub fn key(number: u64) -> SessionKey {
 /// because users log in one after the other.
 #[must_use]
 pub fn earlier_record(number: u64, user: u64) -> SessionRecord {
-    let record = record(number, user);
+    let mut record = record(number, user);
     let began = NOW.minus(1 + (number % 600_000) as u32);
-    SessionRecord {
-        created: began,
-        session_started: began,
-        last_seen: began,
-        expires: record.expires.minus(number as u32 % 86_400),
-        ..record
-    }
+    (record.created, record.session_started, record.last_seen) = (began, began, began);
+    record.expires = record.expires.minus(number as u32 % 86_400);
+    record
 }
 
 /// Returns a session of this user as a login creates it.
 #[must_use]
 pub fn record(number: u64, user: u64) -> SessionRecord {
-    let expires = NOW.plus(30 * 24 * 3_600);
-    SessionRecord {
-        key: key(number),
-        user: UserId::from(user),
-        generation: 0,
-        rotated_at: None,
-        seen_at: None,
-        salt: [7; 16],
-        created: NOW,
-        session_started: NOW,
-        last_seen: NOW,
-        remember_expires: Some(expires),
-        remember_seconds: 30 * 24 * 3_600,
-        expires,
-        address: "192.0.2.7".parse().ok(),
-        user_agent: "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0".into(),
-        method: "password".into(),
-        ended: None,
-    }
+    let month = 30 * 24 * 3_600;
+    let (user, expires) = (UserId::from(user), NOW.plus(month));
+    let mut record = SessionRecord::new(key(number), user, [7; 16], NOW, expires);
+    record.remember = Some(RememberPeriod::new(expires, month));
+    record.details = SessionDetails::new(DETAILS);
+    record
 }

@@ -84,14 +84,14 @@ pub fn insert_sessions<D: Loaded>(numbers: impl Iterator<Item = (u64, u64)>) -> 
         let (key, salt) = (D::bytes(record.key.as_bytes()), D::bytes(&record.salt));
         let (began, expires) = (record.created.as_secs(), record.expires.as_secs());
         format!(
-            "({key}, '{user}', 0, {salt}, {began}, {began}, {began}, {expires}, 2592000, {expires}, \
-             '192.0.2.7', '{}', 'password', FALSE)",
-            record.user_agent
+            "({key}, '{user}', {salt}, {began}, {expires}, 0, {began}, {began}, {expires}, 2592000, \
+             '{}', FALSE)",
+            record.details.as_str()
         )
     };
     let rows: Vec<String> = numbers.map(row).collect();
-    let columns = "session_key, user_id, generation, salt, created, session_started, last_seen, \
-        remember_expires, remember_seconds, expires, address, user_agent, method, notified";
+    let columns = "session_key, user_id, salt, created, expires, generation, session_started, \
+        last_seen, remember_expires, remember_seconds, details, notified";
     format!("INSERT INTO {{sessions}} ({columns}) VALUES {}", rows.join(", "))
 }
 
@@ -101,6 +101,6 @@ pub fn insert_epochs(numbers: impl Iterator<Item = u64>) -> String {
     let at = NOW.as_secs();
     let row = |number| format!("('other{number}', {at}, {at}, 'revoked', {at}, TRUE)");
     let rows: Vec<String> = numbers.map(row).collect();
-    let columns = "user_id, epoch, ended_at, end_reason, kept_until, tidied";
+    let columns = "user_id, epoch, ended_at, end_reason, kept_until, purged";
     format!("INSERT INTO {{epochs}} ({columns}) VALUES {}", rows.join(", "))
 }

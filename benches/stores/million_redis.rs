@@ -59,8 +59,7 @@ async fn place(count: u64) -> Place {
     let account = Account::new(&id, format!("user{MODEL}@example.com"), HASH);
     store.insert(&account).await.expect("an account");
     let model = record(MODEL, MODEL);
-    let login =
-        NewLogin { record: &model, replacing: &[], ended_until: model.expires, limit: None };
+    let login = NewLogin::new(&model, model.expires);
     store.create(&login).await.expect("a session");
     let user = format!("keep:{{{MODEL}}}:user");
     let names = redis::cmd("KEYS").arg("keep:{*}:session:*").query_async(&mut connection).await;
@@ -139,7 +138,7 @@ impl Place {
                     assert_eq!(list.len(), 1);
                 }
                 Call::EndAll => {
-                    let end = End { at: NOW, reason: EndReason::Revoked, keep_until: NOW.plus(60) };
+                    let end = End::new(NOW, EndReason::Revoked, NOW.plus(60));
                     self.store.revoke_all(&user, None, &end).await.expect("an end");
                 }
             }

@@ -64,7 +64,8 @@ async fn log_in(
     limit: Option<SessionLimit>,
 ) -> (Duration, Creation) {
     let record = record(next(), user);
-    let login = NewLogin { record: &record, replacing: &[], ended_until: NOW.plus(60), limit };
+    let mut login = NewLogin::new(&record, NOW.plus(60));
+    login.limit = limit;
     let begun = Instant::now();
     let creation = store.create(&login).await.expect("a login within the time-out");
     (begun.elapsed(), creation)
@@ -100,7 +101,7 @@ impl Meanwhile {
 }
 
 fn end() -> End {
-    End { at: NOW, reason: EndReason::Revoked, keep_until: NOW.plus(60) }
+    End::new(NOW, EndReason::Revoked, NOW.plus(60))
 }
 
 fn millis(time: Duration) -> String {
@@ -138,7 +139,7 @@ async fn measure<F: Filled>(name: &str, filled: F, many: u64) {
     let ratio = crowd / one;
     println!("{name}: a login takes {one:.0} µs with one session, {crowd:.0} µs: {ratio:.2} times");
 
-    let full = SessionLimit { most: LIMIT, when_full: WhenFull::EndOldest };
+    let full = SessionLimit::new(LIMIT, WhenFull::EndOldest);
     let meanwhile = Meanwhile::start(&filled);
     let (took, creation) = log_in(store, CROWD, Some(full)).await;
     assert!(matches!(creation, Creation::Created { ended, .. } if !ended.is_empty()));
@@ -249,8 +250,8 @@ impl Filled for DatastoreStore {
 async fn fill_by_logins(store: &impl SessionStore, sessions: Vec<(u64, u64)>) {
     for (number, user) in sessions {
         let record = earlier_record(number, user);
-        let ended_until = record.expires;
-        let login = NewLogin { record: &record, replacing: &[], ended_until, limit: None };
+        let keep_ended_until = record.expires;
+        let login = NewLogin::new(&record, keep_ended_until);
         store.create(&login).await.expect("a session");
     }
 }
@@ -285,8 +286,7 @@ impl Filled for Redis {
         let mut connection = self.1.clone();
         // The store writes one session. All others are copies of it.
         let model = record(next(), 0);
-        let login =
-            NewLogin { record: &model, replacing: &[], ended_until: model.expires, limit: None };
+        let login = NewLogin::new(&model, model.expires);
         self.0.create(&login).await.expect("a session");
         let member = |key: &tower_keep_core::SessionKey| URL_SAFE_NO_PAD.encode(key.as_bytes());
         let name = format!("keep:{{0}}:session:{}", member(&model.key));

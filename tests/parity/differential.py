@@ -1,6 +1,6 @@
 """Runs the same requests against real Flask-Login and the parity server, and compares the traces.
 
-    python differential.py --server target/debug/parity-server [--steps 2000] [--seed 1] [--records]
+    python differential.py --server target/debug/parity-server [--steps 2000] [--seed 1] [--server-sessions]
 
 For each mode of session protection there are scripted walks first, and then random steps. A step is
 a request of one of two browsers, or something that happens to a browser: it is closed, changes its
@@ -23,7 +23,7 @@ data, and not from a rule about logins:
   duration in the session, so a later login without a duration gets it too. Such durations are in
   the scripted walks only, each in a session of its own.
 
-With --records, tower-keep uses server-side sessions, and a fifth case is left out: a browser that
+With --server-sessions, tower-keep uses server-side sessions, and a fifth case is left out: a browser that
 gets back earlier cookies. In Flask-Login a copy of a cookie remains valid after a logout and the
 next login. Server-side sessions exist to end it.
 """
@@ -295,9 +295,9 @@ def main():
     parser.add_argument("--server", required=True, help="the parity server's binary")
     parser.add_argument("--steps", type=int, default=2000, help="random steps per protection mode")
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--records", action="store_true", help="ours keeps session records")
+    parser.add_argument("--server-sessions", action="store_true", help="tower-keep keeps server-side sessions")
     arguments = parser.parse_args()
-    more = ["--records"] if arguments.records else []
+    more = ["--server-sessions"] if arguments.server_sessions else []
     seed = arguments.seed if arguments.seed is not None else random.randrange(1 << 32)
     reference = [sys.executable, str(HERE / "reference_app.py")]
     for mode in ["none", "basic", "strong"]:
@@ -311,13 +311,13 @@ def main():
             pair = [Server(command, options) for command in (reference, ours)]
             try:
                 compare(pair, scripted())
-                total += compare(pair, randomly(share, rng, arguments.records, mode == "strong"))
+                total += compare(pair, randomly(share, rng, arguments.server_sessions, mode == "strong"))
             except SystemExit as difference:
                 raise SystemExit(f"{difference}\noptions: {' '.join([*more, *options])}\nseed: {seed}") from None
             finally:
                 for server in pair:
                     server.stop()
-        kept = "with" if arguments.records else "without"
+        kept = "with" if arguments.server_sessions else "without"
         print(f"{mode}, {kept} records: {share * len(configured)} random steps, {total} requests, no difference "
               f"(seed {seed})", flush=True)
 

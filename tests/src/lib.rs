@@ -11,7 +11,7 @@ mod store;
 pub use http_client::{Http, raw, raw_from};
 pub use process::Process;
 pub use serve::{Serving, serve};
-pub use site::{Builder, Events, Gate, KEY, Site, account, has_records};
+pub use site::{Builder, Events, Gate, KEY, Site, account, has_server_sessions};
 pub use store::{AnyStore, Watched, WatchedStore, drops_by_itself, new_store};
 
 /// A browser that talks to a server of these tests.

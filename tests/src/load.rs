@@ -39,7 +39,7 @@ async fn log_in(
 ) -> Handled<&'static str> {
     let found = store.by_login_name(&who.user).await.map_err(AuthError::from);
     let user = found.map_err(IntoResponse::into_response)?.expect("a user");
-    auth.log_in(user).remember(true).await.map_err(IntoResponse::into_response)?;
+    auth.log_in(user).with_remember(true).await.map_err(IntoResponse::into_response)?;
     Ok("in")
 }
 

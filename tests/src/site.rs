@@ -122,8 +122,8 @@ pub fn account(login: &str) -> Account {
 
 /// Returns whether all sites use server-side sessions. The same tests then hold for logins of that
 /// kind, and `cargo xtask test` runs them both ways.
-pub fn has_records() -> bool {
-    std::env::var_os("KEEP_RECORDS").is_some()
+pub fn has_server_sessions() -> bool {
+    std::env::var_os("KEEP_SERVER_SESSIONS").is_some()
 }
 
 /// The key that sites are started with, by default.
@@ -136,32 +136,33 @@ impl Site {
     }
 
     /// Starts a site with server-side sessions.
-    pub async fn with_records() -> Self {
+    pub async fn with_server_sessions() -> Self {
         Self::start_with(Builder::with_sessions).await
     }
 
     /// Starts a site with these settings.
     pub async fn start_with(configure: impl FnOnce(Builder) -> Builder) -> Self {
         let store = new_store().await;
-        Self::start_on(store, TestClock::new(), Keys::new(KEY), has_records(), configure).await
+        Self::start_on(store, TestClock::new(), Keys::new(KEY), has_server_sessions(), configure)
+            .await
     }
 
     /// Starts another site with the users and the clock of this one, and with these keys.
     pub async fn beside(&self, keys: Keys, configure: impl FnOnce(Builder) -> Builder) -> Self {
         let (store, clock) = (self.store.clone(), self.clock.clone());
-        Self::start_on(store, clock, keys, has_records(), configure).await
+        Self::start_on(store, clock, keys, has_server_sessions(), configure).await
     }
 
     /// Starts another site with the users and the clock of this one, but without server-side
     /// sessions, even if this one has them.
-    pub async fn without_records(&self) -> Self {
+    pub async fn without_server_sessions(&self) -> Self {
         let (store, clock) = (self.store.clone(), self.clock.clone());
         Self::start_on(store, clock, Keys::new(KEY), false, |builder| builder).await
     }
 
     /// Starts another site with the clock of this one, and with users and server-side sessions in
     /// another store.
-    pub async fn with_records_in(&self, store: WatchedStore) -> Self {
+    pub async fn with_server_sessions_in(&self, store: WatchedStore) -> Self {
         Self::start_on(store, self.clock.clone(), Keys::new(KEY), true, |builder| builder).await
     }
 
@@ -180,7 +181,7 @@ impl Site {
         let heard = events.clone();
         let builder = LoginLayer::builder(store.clone(), keys)
             .with_clock(clock.clone())
-            .add_listener(move |event| heard.listen(event));
+            .with_listener(move |event| heard.listen(event));
         let builder = if records { builder.with_sessions() } else { builder };
         let auth_layer = configure(builder).build().expect("settings that agree");
         let gate = Gate::closed();
@@ -278,12 +279,12 @@ async fn log_in(
     let Some(user) = user else { return Ok(StatusCode::NOT_FOUND.into_response()) };
     let mut log_in = auth
         .log_in(user)
-        .remember(query.remember == Some(1))
-        .fresh(query.fresh != Some(0))
-        .force(query.force == Some(1))
+        .with_remember(query.remember == Some(1))
+        .with_fresh(query.fresh != Some(0))
+        .with_force(query.force == Some(1))
         .with_method(query.method.unwrap_or_default());
     if let Some(seconds) = query.duration {
-        log_in = log_in.remember_for(Duration::from_secs(seconds));
+        log_in = log_in.with_remember(true).with_remember_duration(Duration::from_secs(seconds));
     }
     match log_in.await {
         Ok(()) => Ok("True".into_response()),
@@ -445,12 +446,13 @@ impl http_body::Body for Later {
     }
 }
 
-/// Returns one line for each session: its handle, `this` for the current one, its device and its
+/// Returns one line for each session: its public id, `this` for the current one, its device and its
 /// method.
 async fn sessions(auth: AuthSession) -> Result<String> {
     let line = |session: &SessionInfo| {
         let this = if session.is_current() { "this" } else { "other" };
-        format!("{} {this} {} {}\n", session.public_id(), session.device(), session.method())
+        let method = session.method().unwrap_or_default();
+        format!("{} {this} {} {method}\n", session.public_id(), session.device())
     };
     Ok(auth.sessions().await?.iter().map(line).collect())
 }

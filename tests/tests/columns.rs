@@ -78,9 +78,7 @@ where
     let known = store.by_id(&named.id()).await.expect("what was built reads");
     assert!(known.is_some(), "nobody has the id {:?}, which is of {id}", named.id());
     let record = new_record(&named.id());
-    let ended_until = record.expires;
-    let new = NewLogin { record: &record, replacing: &[], ended_until, limit: None };
-    store.create(&new).await.expect("a new session");
+    store.create(&NewLogin::new(&record, record.expires)).await.expect("a new session");
     let found =
         store.load_login(&record.key, Some(&named.id())).await.expect("what was built reads");
     assert!(found.is_some_and(|found| found.user.is_some()), "the next request forgot the user");

@@ -32,7 +32,7 @@ async fn a_changed_cookie_is_refused_and_nothing_panics() {
 
 #[tokio::test]
 async fn a_cookie_of_one_purpose_or_name_is_none_of_another() {
-    let site = Site::start_with(|builder| builder.with_login_page("/login")).await;
+    let site = Site::start_with(|builder| builder.with_login_page("/login").expect("a page")).await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     browser.get("/flash").await;
     let names = [SESSION, REMEMBER, "__Host-Http-keep-flash"];
@@ -128,7 +128,7 @@ async fn cookie_fields_that_http_2_has_split_are_all_read() {
 
 #[tokio::test]
 async fn whoever_looked_at_the_login_varies_and_users_are_never_cached() {
-    let site = Site::start_with(|builder| builder.with_login_page("/login")).await;
+    let site = Site::start_with(|builder| builder.with_login_page("/login").expect("a page")).await;
     let mut nobody = site.browser();
     let mut user = site.logged_in("user=notch").await;
     for (path, by_nobody, by_user) in [
@@ -299,7 +299,7 @@ async fn layers_with_other_keys_are_strangers() {
 
 #[tokio::test]
 async fn an_anonymous_crawl_asks_no_store_and_keeps_nothing_but_notices() {
-    let site = Site::start_with(|builder| builder.with_login_page("/login")).await;
+    let site = Site::start_with(|builder| builder.with_login_page("/login").expect("a page")).await;
     let mut crawler = site.browser();
     for path in [
         "/hello",

@@ -42,7 +42,7 @@ const MATRIX: [(Call, &str); 10] = [
     (Call::LoadLogin, "o        x        x              o      x       x        x     x"),
     (Call::Create,    "o        o        o              x      o       o        o     o"),
     (Call::Rotate,    "o        o        o              o      o       x        o     o"),
-    (Call::Seen,      "o        x        x              o      o       o        x     x"),
+    (Call::MarkSeen,      "o        x        x              o      o       o        x     x"),
     (Call::Touch,     "o        x        x              o      o       o        x     x"),
     (Call::Revoke,    "o        o        o              o      x       o        o     o"),
     (Call::RevokeAll, "o        o        o              o      o       o        o     x"),
@@ -55,7 +55,7 @@ const MATRIX: [(Call, &str); 10] = [
 /// session is freshly confirmed, its new generation has not been seen yet, and it has not been used
 /// for some time.
 async fn prepared() -> (Site, Browser) {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     assert_eq!(browser.get("/confirm").await.text(), "confirmed");
     site.advance(400);
@@ -192,7 +192,7 @@ async fn an_end_that_cannot_be_recorded_is_503_until_it_can() {
 #[tokio::test]
 async fn a_race_that_never_ends_is_503() {
     for (path, closed) in [("/secret", true), ("/confirm", false)] {
-        let site = Site::with_records().await;
+        let site = Site::with_server_sessions().await;
         let mut browser = site.logged_in("user=notch&remember=1").await;
         if closed {
             browser.close_browser();

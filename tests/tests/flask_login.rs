@@ -3,7 +3,7 @@
 
 use http::{StatusCode, header};
 use tower_keep::client::SessionProtection;
-use tower_keep_tests::{Browser, Site, has_records};
+use tower_keep_tests::{Browser, Site, has_server_sessions};
 
 async fn protected(protection: SessionProtection, persistent: bool) -> Site {
     Site::start_with(|builder| {
@@ -193,7 +193,7 @@ async fn protection_raises_an_event_for_another_client() {
         site.events.take();
         from_elsewhere(&mut browser).await;
         let mut expected = if raised { vec!["session_protected"] } else { vec![] };
-        if has_records() && protection == Strong && !persistent {
+        if has_server_sessions() && protection == Strong && !persistent {
             expected.insert(0, "session_ended of 1: protection");
         }
         assert_eq!(site.events.take(), expected);
@@ -218,7 +218,7 @@ async fn ids_may_be_any_text() {
 async fn a_request_loader_raises_an_event_and_sets_no_cookie() {
     use tower_keep::loader::ApiKey;
     let site = Site::start_with(|builder| {
-        builder.add_request_loader(ApiKey::new(
+        builder.with_request_loader(ApiKey::new(
             "x-user".parse().unwrap(),
             |name: String| async move {
                 Ok::<_, tower_keep::store::StoreError>(Some(
@@ -239,9 +239,10 @@ async fn a_request_loader_raises_an_event_and_sets_no_cookie() {
 
 #[tokio::test]
 async fn the_confirm_page_can_have_next_in_the_session_too() {
-    let site =
-        Site::start_with(|builder| builder.with_confirm_page("/confirm").with_next_in_cookie(true))
-            .await;
+    let site = Site::start_with(|builder| {
+        builder.with_confirm_page("/confirm").expect("a page").with_next_in_cookie(true)
+    })
+    .await;
     let mut browser = site.logged_in("user=notch&fresh=0").await;
     assert_eq!(browser.get("/sensitive").await.location(), "/confirm");
     assert_eq!(browser.get("/next").await.text(), "/sensitive");

@@ -41,7 +41,7 @@ async fn page(request: Request<String>) -> Result<Response<Full<Bytes>>, Infalli
 
 #[tokio::test]
 async fn user_tests_answer_403_and_never_redirect() {
-    let site = Site::start_with(|builder| builder.with_login_page("/login")).await;
+    let site = Site::start_with(|builder| builder.with_login_page("/login").expect("a page")).await;
     let mut steve = site.logged_in("user=steve").await;
     let response = steve.get("/notch-only").await;
     assert_eq!((response.status, response.location().as_str()), (StatusCode::FORBIDDEN, ""));
@@ -63,9 +63,14 @@ async fn user_tests_answer_403_and_never_redirect() {
 
 #[tokio::test]
 async fn extractors_refuse_as_guards_do() {
-    let site =
-        Site::start_with(|builder| builder.with_login_page("/login").with_confirm_page("/confirm"))
-            .await;
+    let site = Site::start_with(|builder| {
+        builder
+            .with_login_page("/login")
+            .expect("a page")
+            .with_confirm_page("/confirm")
+            .expect("a page")
+    })
+    .await;
     let mut nobody = site.browser();
     assert_eq!(nobody.get("/extracted").await.location(), "/login?next=%2Fextracted");
     let mut stale = site.logged_in("user=notch&fresh=0").await;
@@ -78,7 +83,7 @@ async fn extractors_refuse_as_guards_do() {
 // With server-side sessions, `faults.rs` tests every call of the store.
 #[tokio::test]
 async fn a_store_fault_is_503_and_loses_nothing() {
-    let site = Site::start_with(|builder| builder.with_login_page("/login")).await;
+    let site = Site::start_with(|builder| builder.with_login_page("/login").expect("a page")).await;
     let logged_in = site.logged_in("user=notch&remember=1").await;
     let mut closed = logged_in.clone();
     closed.close_browser();
@@ -117,7 +122,7 @@ async fn a_store_fault_is_503_and_loses_nothing() {
 #[tokio::test]
 async fn a_loaders_fault_is_503_too() {
     let site = Site::start_with(|builder| {
-        builder.add_request_loader(tower_keep::loader::Bearer::new(|_| async {
+        builder.with_request_loader(tower_keep::loader::Bearer::new(|_| async {
             Err::<Option<Arc<Account>>, _>(StoreError::new(StoreErrorKind::Timeout, "tokens"))
         }))
     })
@@ -139,15 +144,15 @@ async fn loaders_are_asked_in_order_after_the_cookies_and_only_the_first_user_co
     let (bearer, basic, key) = (note("bearer"), note("basic"), note("key"));
     let site = Site::start_with(|builder| {
         builder
-            .add_request_loader(Bearer::new(move |name: String| {
+            .with_request_loader(Bearer::new(move |name: String| {
                 bearer();
                 async move { Ok((name != "unknown").then(|| Arc::new(account(&name)))) }
             }))
-            .add_request_loader(Basic::new(move |name: String, password: String| {
+            .with_request_loader(Basic::new(move |name: String, password: String| {
                 basic();
                 async move { Ok((password == "p").then(|| Arc::new(account(&name)))) }
             }))
-            .add_request_loader(ApiKey::new("x-api-key".parse().unwrap(), move |name: String| {
+            .with_request_loader(ApiKey::new("x-api-key".parse().unwrap(), move |name: String| {
                 key();
                 async move { Ok(Some(Arc::new(account(&name)))) }
             }))
@@ -221,7 +226,7 @@ async fn the_same_layer_twice_is_one_layer() {
     let counted = Arc::clone(&accessed);
     let find = |_| async { Ok(Some(Arc::new(account("notch")))) };
     let auth_once = LoginLayer::builder(user_loader(find), Keys::new(KEY))
-        .add_listener(move |event: &Event<Account>| {
+        .with_listener(move |event: &Event<Account>| {
             *counted.lock().unwrap() += usize::from(matches!(event, Event::Accessed));
         })
         .build()
@@ -257,6 +262,7 @@ async fn a_handler_may_build_any_answer_for_the_layer_or_for_one_guard() {
     let builder = || LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY));
     let auth_layer = builder()
         .with_login_page("/login")
+        .expect("a page")
         .with_rejection_handler(|context| {
             if context.request().uri.path() == "/default" {
                 return context.default_response();
@@ -271,8 +277,8 @@ async fn a_handler_may_build_any_answer_for_the_layer_or_for_one_guard() {
         assert!(context.user().is_none());
         Response::new(Bytes::from(format!("{:?}", context.rejection())))
     });
-    let pages = builder().with_login_page("/login").build().unwrap();
-    let elsewhere = pages.require_login().with_login_page("/admin/login").unwrap();
+    let pages = builder().with_login_page("/login").expect("a page").build().unwrap();
+    let elsewhere = pages.require_login().with_login_page("/admin/login").expect("a page");
     assert!(pages.require_login().with_login_page("admin").is_err());
     for (service, path, status, text, location) in [
         (
@@ -468,6 +474,7 @@ async fn a_fault_uses_up_no_notice_and_no_next() {
         Keys::new(KEY),
     )
     .with_login_page("/login")
+    .expect("a page")
     .with_next_in_cookie(true)
     .build()
     .unwrap();
@@ -519,7 +526,7 @@ async fn who_is_not_fresh_is_asked_for_no_password_by_the_browser_itself() {
         user_loader(|_| async { Ok(Some(Arc::new(account("notch")))) }),
         Keys::new(KEY),
     )
-    .add_request_loader(tower_keep::loader::Basic::new(|_, _| async { Ok(None) }))
+    .with_request_loader(tower_keep::loader::Basic::new(|_, _| async { Ok(None) }))
     .build()
     .unwrap();
     let mut client =
@@ -537,6 +544,7 @@ async fn who_is_not_fresh_is_asked_for_no_password_by_the_browser_itself() {
 async fn a_layer_inside_of_a_nested_router_still_sends_people_back_to_the_whole_path() {
     let auth_layer = LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY))
         .with_login_page("/login")
+        .expect("a page")
         .build()
         .unwrap();
     let inside: axum::Router = axum::Router::new()

@@ -209,7 +209,7 @@ async fn no_secret_is_ever_logged_or_shown() {
         let (log, _guard) = Log::start();
         let store = MemoryStore::new();
         store.insert(&account("notch")).await.unwrap();
-        let builder = LoginLayer::builder(store, Keys::new(KEY)).add_listener(|event| {
+        let builder = LoginLayer::builder(store, Keys::new(KEY)).with_listener(|event| {
             tracing::info!(?event, "heard");
         });
         let auth_layer = if records { builder.with_sessions() } else { builder }.build().unwrap();

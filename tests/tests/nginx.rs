@@ -16,7 +16,11 @@ struct Front {
 impl Front {
     async fn start() -> Self {
         let site = Site::start_with(|builder| {
-            builder.with_login_page("/login").with_confirm_page("/confirm")
+            builder
+                .with_login_page("/login")
+                .expect("a page")
+                .with_confirm_page("/confirm")
+                .expect("a page")
         })
         .await;
         let nginx = Server::start_nginx(site.address).expect("nginx");

@@ -29,7 +29,7 @@ async fn open<D: Dialect>(server: &Server, timeout: Duration) -> SqlStore<D> {
 }
 
 fn login(record: &SessionRecord) -> NewLogin<'_> {
-    NewLogin { record, replacing: &[], ended_until: record.expires, limit: None }
+    NewLogin::new(record, record.expires)
 }
 
 async fn begin<S: SessionStore>(store: &S) -> SessionRecord {
@@ -39,12 +39,11 @@ async fn begin<S: SessionStore>(store: &S) -> SessionRecord {
 }
 
 fn rotation(record: &SessionRecord) -> Rotation {
-    let (key, at, expires) = (record.key, record.created.plus(10), record.expires);
-    Rotation { key, from: record.generation, at, remember_expires: None, expires }
+    Rotation::new(record.key, record.generation, record.created.plus(10), record.expires)
 }
 
 fn end(record: &SessionRecord) -> End {
-    End { at: record.created, reason: EndReason::Revoked, keep_until: record.expires }
+    End::new(record.created, EndReason::Revoked, record.expires)
 }
 
 // ---- under load ----
@@ -301,7 +300,7 @@ async fn gives_way<D: Dialect + Waiting>(
     let [first, second] = two(store).await;
     let touch = |record: &SessionRecord| {
         let key: String = record.key.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
-        format!("UPDATE keep_sessions SET method = 'x' WHERE session_key = {quote}{key}'")
+        format!("UPDATE keep_sessions SET details = 'x' WHERE session_key = {quote}{key}'")
     };
     run(touch(&second)).await;
     let (revoking, keys, ends) = (store.clone(), [first.key, second.key], end(&first));

@@ -8,8 +8,8 @@ fn two_thousand_random_steps_find_no_difference_from_flask_login() {
 }
 
 #[test]
-fn two_thousand_random_steps_with_records_find_no_difference_from_flask_login() {
-    compare(&["--records"]);
+fn two_thousand_random_steps_with_server_side_sessions_find_no_difference_from_flask_login() {
+    compare(&["--server-sessions"]);
 }
 
 fn compare(more: &[&str]) {

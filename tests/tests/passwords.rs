@@ -117,7 +117,7 @@ async fn own_tables_are_written_by_one_statement_that_compares_the_hash() {
 
 #[tokio::test]
 async fn a_flood_is_refused_beyond_a_bound_and_who_gave_up_makes_room() {
-    let passwords = Passwords::with_concurrency(1);
+    let passwords = Passwords::new().with_concurrency(1);
     let mut flood: Vec<_> = (0..40)
         .map(|_| {
             let passwords = passwords.clone();

@@ -7,7 +7,13 @@ use tower_keep_tests::{Browser, Site, raw};
 
 async fn site() -> Site {
     Site::start_with(|builder| {
-        builder.with_login_page("/login").with_confirm_page("/confirm?x=1").with_home_page("/home")
+        builder
+            .with_login_page("/login")
+            .expect("a page")
+            .with_confirm_page("/confirm?x=1")
+            .expect("a page")
+            .with_home_page("/home")
+            .expect("a page")
     })
     .await
 }
@@ -137,9 +143,9 @@ async fn without_a_page_the_answer_is_401_with_the_loaders_challenges() {
     let none = || async { Ok(None) };
     let site = Site::start_with(|builder| {
         builder
-            .add_request_loader(Bearer::new(move |_| none()))
-            .add_request_loader(Basic::new(move |_, _| none()).with_realm("members"))
-            .add_request_loader(ApiKey::new("x-api-key".parse().unwrap(), move |_| none()))
+            .with_request_loader(Bearer::new(move |_| none()))
+            .with_request_loader(Basic::new(move |_, _| none()).with_realm("members"))
+            .with_request_loader(ApiKey::new("x-api-key".parse().unwrap(), move |_| none()))
     })
     .await;
     let response = site.browser().get("/secret").await;
@@ -154,9 +160,10 @@ async fn without_a_page_the_answer_is_401_with_the_loaders_challenges() {
 
 #[tokio::test]
 async fn next_in_the_session_is_read_once_and_survives_the_notice() {
-    let site =
-        Site::start_with(|builder| builder.with_login_page("/login").with_next_in_cookie(true))
-            .await;
+    let site = Site::start_with(|builder| {
+        builder.with_login_page("/login").expect("a page").with_next_in_cookie(true)
+    })
+    .await;
     let mut browser = site.browser();
     assert_eq!(browser.get("/secret?a=b").await.location(), "/login");
     assert_eq!(
@@ -178,9 +185,10 @@ async fn next_in_the_session_is_read_once_and_survives_the_notice() {
 
 #[tokio::test]
 async fn only_the_navigation_of_a_tab_leaves_a_next_and_a_notice() {
-    let site =
-        Site::start_with(|builder| builder.with_login_page("/login").with_next_in_cookie(true))
-            .await;
+    let site = Site::start_with(|builder| {
+        builder.with_login_page("/login").expect("a page").with_next_in_cookie(true)
+    })
+    .await;
     let mut browser = site.browser();
     assert_eq!(browser.get("/secret?tab=2").await.location(), "/login");
     let kept = browser.jar.get("__Host-Http-keep-flash").map(str::to_owned);
@@ -209,6 +217,7 @@ async fn only_the_navigation_of_a_tab_leaves_a_next_and_a_notice() {
     let site = Site::start_with(|builder| {
         builder
             .with_login_page("/login")
+            .expect("a page")
             .with_next_in_cookie(true)
             .with_pages_for_every_client(true)
     })
@@ -223,7 +232,11 @@ async fn only_the_navigation_of_a_tab_leaves_a_next_and_a_notice() {
 async fn who_has_just_logged_in_or_confirmed_is_not_asked_to() {
     for in_session in [false, true] {
         let site = Site::start_with(|builder| {
-            let builder = builder.with_login_page("/login").with_confirm_page("/confirm");
+            let builder = builder
+                .with_login_page("/login")
+                .expect("a page")
+                .with_confirm_page("/confirm")
+                .expect("a page");
             builder.with_next_in_cookie(in_session)
         })
         .await;
@@ -254,7 +267,9 @@ async fn a_redirect_with_its_cookies_fits_into_a_proxys_buffers() {
                 tower_keep::flash::Message::from(long.clone()).with_category(long.clone());
             builder
                 .with_login_page("/login")
+                .expect("a page")
                 .with_confirm_page("/confirm")
+                .expect("a page")
                 .with_login_message(message.clone())
                 .with_confirm_message(message)
                 .with_next_in_cookie(in_session)
@@ -324,7 +339,10 @@ async fn a_message_can_be_made_for_the_request_or_left_out() {
         }
     });
     let site = Site::start_with(|builder| {
-        builder.with_login_page("/login").with_login_message(translated.with_category("warning"))
+        builder
+            .with_login_page("/login")
+            .expect("a page")
+            .with_login_message(translated.with_category("warning"))
     })
     .await;
     let ask = async |language: &str| {
@@ -335,8 +353,10 @@ async fn a_message_can_be_made_for_the_request_or_left_out() {
     };
     assert_eq!(ask("en").await, "LoginRequired warning Hello");
     assert_eq!(ask("de").await, format!("LoginRequired warning {}", "ä".repeat(128)));
-    let site =
-        Site::start_with(|builder| builder.with_login_page("/login").without_messages()).await;
+    let site = Site::start_with(|builder| {
+        builder.with_login_page("/login").expect("a page").with_messages(false)
+    })
+    .await;
     let response = site.browser().get("/secret").await;
     assert_eq!(response.location(), "/login?next=%2Fsecret");
     assert!(response.set_cookies().is_empty());
@@ -353,7 +373,7 @@ async fn a_login_page_elsewhere_gets_a_whole_url_only_from_the_configured_origin
         (Some("https://id.example"), "https://id.example/in?next=%2Fsecret"),
     ] {
         let site = Site::start_with(|builder| {
-            let builder = builder.with_login_page("https://id.example/in");
+            let builder = builder.with_login_page("https://id.example/in").expect("a page");
             match origin {
                 Some(origin) => builder.with_public_origin(origin),
                 None => builder,
@@ -366,8 +386,10 @@ async fn a_login_page_elsewhere_gets_a_whole_url_only_from_the_configured_origin
 
 #[tokio::test]
 async fn the_field_that_carries_next_can_be_renamed() {
-    let site =
-        Site::start_with(|builder| builder.with_login_page("/login").with_next_field("to")).await;
+    let site = Site::start_with(|builder| {
+        builder.with_login_page("/login").expect("a page").with_next_field("to")
+    })
+    .await;
     let mut browser = site.browser();
     assert_eq!(browser.get("/secret").await.location(), "/login?to=%2Fsecret");
     assert_eq!(browser.get("/next?to=/secret&next=/other").await.text(), "/secret");
@@ -391,9 +413,13 @@ async fn nobody_is_sent_back_to_where_logins_are_changed() {
     let site = Site::start_with(|builder| {
         builder
             .with_login_page("/in")
+            .expect("a page")
             .with_confirm_page("/again")
-            .with_logout_path("/out")
-            .add_never_next("/admin/login")
+            .expect("a page")
+            .with_logout_page("/out")
+            .expect("a page")
+            .with_never_next("/admin/login")
+            .expect("a page")
     })
     .await;
     let mut browser = site.browser();

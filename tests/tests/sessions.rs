@@ -8,7 +8,7 @@ use tower_keep::clock::{Clock, Timestamp};
 use tower_keep::error::AuthErrorKind;
 use tower_keep::session::{SessionRecord, WhenFull};
 use tower_keep::store::{SessionStore, StoreErrorKind, UserDirectory, UserStore};
-use tower_keep::{AuthUser, Keys, LoginLayer, UserId};
+use tower_keep::{Account, AuthUser, Keys, LoginLayer, UserId};
 use tower_keep_core::{NewLogin, SessionKey};
 use tower_keep_memory::{MemorySessions, MemoryStore};
 use tower_keep_testkit::contract::sessions::new_record;
@@ -51,7 +51,7 @@ async fn remembered(site: &Site) -> Browser {
 
 #[tokio::test]
 async fn after_logout_every_copy_of_either_cookie_is_refused() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     let copy = copy_of(&site, &browser);
     assert_eq!(browser.get("/logout").await.text(), "notch");
@@ -72,7 +72,7 @@ async fn after_logout_every_copy_of_either_cookie_is_refused() {
 #[tokio::test]
 async fn a_slow_request_during_logout_never_brings_the_session_back() {
     for path in ["/username", "/slow", "/confirm"] {
-        let site = Site::with_records().await;
+        let site = Site::with_server_sessions().await;
         site.advance(GRACE);
         let mut browser = site.logged_in("user=notch&remember=1").await;
         let mut slow = copy_of(&site, &browser);
@@ -105,7 +105,7 @@ async fn a_slow_request_during_logout_never_brings_the_session_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_requests_with_one_remember_cookie_all_succeed() {
     for _ in 0..3 {
-        let site = Site::with_records().await;
+        let site = Site::with_server_sessions().await;
         let browser = remembered(&site).await;
         let in_flight: Vec<_> = (0..50)
             .map(|_| {
@@ -137,7 +137,7 @@ async fn fifty_requests_with_one_remember_cookie_all_succeed() {
 
 #[tokio::test]
 async fn however_often_the_rotated_cookie_is_lost_the_old_one_works() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut browser = remembered(&site).await;
     for wait in [0, 1, GRACE, 3 * GRACE, 6 * 3600] {
         site.advance(wait);
@@ -153,7 +153,7 @@ async fn however_often_the_rotated_cookie_is_lost_the_old_one_works() {
 
 #[tokio::test]
 async fn a_superseded_remember_cookie_is_a_replay_after_the_grace() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut phone = site.logged_in("user=notch&remember=1").await;
     let mut browser = remembered(&site).await;
     let thief = copy_of(&site, &browser);
@@ -201,7 +201,7 @@ async fn a_superseded_remember_cookie_is_a_replay_after_the_grace() {
 
 #[tokio::test]
 async fn a_cookie_two_generations_old_is_a_replay_unless_the_last_one_is_new() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut browser = remembered(&site).await;
     let old = copy_of(&site, &browser);
     for _ in 0..2 {
@@ -222,7 +222,7 @@ async fn a_cookie_two_generations_old_is_a_replay_unless_the_last_one_is_new() {
 
 #[tokio::test]
 async fn a_restored_session_is_the_same_for_a_while_then_the_next() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut browser = remembered(&site).await;
     let generations = |browser: &Browser| (cookie(browser, SESSION), cookie(browser, REMEMBER));
     assert_eq!(name(&mut browser).await, "notch");
@@ -241,7 +241,7 @@ async fn a_restored_session_is_the_same_for_a_while_then_the_next() {
 
 #[tokio::test]
 async fn confirming_changes_the_cookie_and_the_old_copy_dies_unfresh() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut browser = remembered(&site).await;
     assert_eq!(name(&mut browser).await, "notch");
     let mut old = copy_of(&site, &browser);
@@ -271,7 +271,7 @@ async fn confirming_changes_the_cookie_and_the_old_copy_dies_unfresh() {
 // generations behind.
 #[tokio::test]
 async fn however_many_confirmations_are_lost_the_browsers_cookies_work() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     // With the remember cookie alone, and with a session cookie.
     for is_closed in [true, false] {
         let mut browser = site.logged_in("user=notch&remember=1").await;
@@ -293,7 +293,7 @@ async fn however_many_confirmations_are_lost_the_browsers_cookies_work() {
 
 #[tokio::test]
 async fn a_session_replaced_a_moment_ago_clears_nothing() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     let late = copy_of(&site, &browser);
     browser.get("/login?user=notch&remember=1").await;
@@ -313,7 +313,7 @@ async fn a_slow_response_writes_no_rotated_cookie() {
     // A tenth of the grace is the limit: within half of it, a user could have confirmed, and the
     // new generation could have been seen.
     for (wait, cookies) in [(GRACE / 10, 2), (GRACE / 10 + 1, 0), (GRACE / 2 + 1, 0)] {
-        let site = Site::with_records().await;
+        let site = Site::with_server_sessions().await;
         let browser = remembered(&site).await;
         let mut slow = copy_of(&site, &browser);
         let in_flight = tokio::spawn(async move { slow.get("/slow").await });
@@ -330,10 +330,10 @@ async fn a_slow_response_writes_no_rotated_cookie() {
 
 #[tokio::test]
 async fn cookies_with_and_without_records_are_none_of_each_other() {
-    let with = Site::with_records().await;
+    let with = Site::with_server_sessions().await;
     // Two more sites have its keys and its users: one without server-side sessions, and one of
     // another area.
-    let without = with.without_records().await;
+    let without = with.without_server_sessions().await;
     let area =
         with.beside(Keys::new(KEY), |builder| builder.with_sessions().with_area("admin")).await;
     let tracked = with.logged_in("user=notch&remember=1").await;
@@ -353,7 +353,7 @@ async fn cookies_with_and_without_records_are_none_of_each_other() {
 
 #[tokio::test]
 async fn logging_out_with_the_remember_cookie_alone_ends_the_session_without_rotating() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     let mut copy = copy_of(&site, &browser);
     browser.close_browser();
@@ -365,7 +365,7 @@ async fn logging_out_with_the_remember_cookie_alone_ends_the_session_without_rot
 
 #[tokio::test]
 async fn logging_out_with_cookies_of_two_sessions_ends_both() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch").await;
     let mut other = site.logged_in("user=steve&remember=1").await;
     let value = cookie(&other, REMEMBER);
@@ -389,7 +389,7 @@ async fn sessions(browser: &mut Browser) -> Vec<Vec<String>> {
 
 #[tokio::test]
 async fn sessions_are_listed_this_one_first_then_the_last_used() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut first = site.logged_in("user=notch&method=password").await;
     site.advance(10);
     site.logged_in("user=notch&method=passkey").await;
@@ -404,19 +404,15 @@ async fn sessions_are_listed_this_one_first_then_the_last_used() {
 
 #[tokio::test]
 async fn this_session_is_listed_however_many_were_used_later() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch").await;
     for number in 0..1_001_u16 {
         let mut key = [7; 32];
         key[..2].copy_from_slice(&number.to_be_bytes());
-        let record = SessionRecord {
-            key: SessionKey::new(key),
-            last_seen: now(&site).plus(60),
-            expires: now(&site).plus(3_600),
-            ..new_record(&UserId::from(1))
-        };
-        let (replacing, ended_until) = (&[][..], now(&site));
-        let login = NewLogin { record: &record, replacing, ended_until, limit: None };
+        let mut record = new_record(&UserId::from(1));
+        record.key = SessionKey::new(key);
+        (record.last_seen, record.expires) = (now(&site).plus(60), now(&site).plus(3_600));
+        let login = NewLogin::new(&record, now(&site));
         site.store.inner().create(&login).await.unwrap();
     }
     let listed = sessions(&mut browser).await;
@@ -427,7 +423,7 @@ async fn this_session_is_listed_however_many_were_used_later() {
 
 #[tokio::test]
 async fn a_handle_ends_a_session_of_its_user_and_of_nobody_else() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut here = site.logged_in("user=notch").await;
     let mut there = site.logged_in("user=notch&remember=1").await;
     let mut stranger = site.logged_in("user=steve").await;
@@ -455,7 +451,7 @@ async fn a_handle_ends_a_session_of_its_user_and_of_nobody_else() {
 #[tokio::test]
 async fn a_handle_is_neither_in_the_cookies_nor_in_the_store() {
     use base64::Engine;
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     let base64 = base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let public_id = sessions(&mut browser).await[0][0].clone();
@@ -473,7 +469,7 @@ async fn a_handle_is_neither_in_the_cookies_nor_in_the_store() {
 
 #[tokio::test]
 async fn all_others_end_or_all_or_those_of_a_user_from_outside() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut here = site.logged_in("user=notch&remember=1").await;
     let mut others = Vec::new();
     for _ in 0..3 {
@@ -506,8 +502,24 @@ async fn all_others_end_or_all_or_those_of_a_user_from_outside() {
 }
 
 #[tokio::test]
+async fn at_a_login_only_another_users_flash_message_is_dropped_however_long_the_ids_are() {
+    let site = Site::with_server_sessions().await;
+    for (login_name, letter) in [("long", "a"), ("longer", "b")] {
+        // The session cookie leaves out ids of more than 1,024 bytes.
+        let user = Account::new(letter.repeat(1_100), login_name, "a hash");
+        site.store.inner().insert(&user).await.unwrap();
+    }
+    for (next, expected) in [("long", "Application success Well done."), ("longer", "")] {
+        let mut browser = site.logged_in("user=long").await;
+        browser.get("/flash").await;
+        browser.get(&format!("/login?user={next}")).await;
+        assert_eq!(browser.get("/take-flash").await.text(), expected, "{next}");
+    }
+}
+
+#[tokio::test]
 async fn a_login_after_the_response_has_begun_is_an_error_and_leaves_no_record() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     assert_eq!(site.browser().get("/log-in-late").await.text(), "later");
     let mut stamp = Vec::new();
     for _ in 0..200 {
@@ -678,7 +690,7 @@ async fn a_login_whose_request_is_dropped_or_panics_leaves_no_session() {
 
 #[tokio::test]
 async fn a_new_password_keeps_this_login_whatever_becomes_of_the_others() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     let mut other = site.logged_in("user=notch&remember=1").await;
     site.store.set(Call::RevokeAll, Trouble::Fails(StoreErrorKind::Unavailable));
@@ -703,7 +715,7 @@ async fn a_new_password_keeps_this_login_whatever_becomes_of_the_others() {
 
 #[tokio::test]
 async fn a_login_over_a_login_leaves_exactly_one_session() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     // Two forms are sent at the same time.
     let (mut one, mut other) = (copy_of(&site, &browser), copy_of(&site, &browser));
@@ -732,7 +744,7 @@ async fn strong_protection_ends_the_session_itself() {
 
 #[tokio::test]
 async fn a_reactivated_user_logs_in_again() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     let mut copy = copy_of(&site, &browser);
     site.store.change("1", |notch| notch.set_active(false)).await;
@@ -744,7 +756,7 @@ async fn a_reactivated_user_logs_in_again() {
 #[tokio::test]
 async fn the_store_is_asked_no_more_than_it_must() {
     use Call::{Create, LoadLogin, Revoke, Rotate};
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let (mut nobody, mut browser) = (site.browser(), site.browser());
     let calls = async |browser: &mut Browser, path: &str| {
         site.store.take_calls();
@@ -761,7 +773,7 @@ async fn the_store_is_asked_no_more_than_it_must() {
         assert_eq!(calls(&mut browser, path).await, [LoadLogin], "{path}");
     }
     assert_eq!(calls(&mut browser, "/confirm").await, [LoadLogin, Rotate]);
-    assert_eq!(calls(&mut browser, "/username").await, [LoadLogin, Call::Seen]);
+    assert_eq!(calls(&mut browser, "/username").await, [LoadLogin, Call::MarkSeen]);
     assert_eq!(calls(&mut browser, "/login?user=notch&remember=1").await, [Create]);
     browser.close_browser();
     assert_eq!(calls(&mut browser, "/username").await, [LoadLogin, Rotate]);
@@ -871,7 +883,7 @@ async fn users_and_sessions_can_be_in_two_stores() {
 
 #[tokio::test]
 async fn without_records_lists_and_ends_are_errors_that_name_the_mend() {
-    let site = Site::start().await.without_records().await;
+    let site = Site::start().await.without_server_sessions().await;
     let mut browser = site.logged_in("user=notch").await;
     for path in ["/sessions", "/end-session?session=x", "/end-others", "/end-all"] {
         let response = browser.get(path).await;
@@ -885,7 +897,7 @@ async fn without_records_lists_and_ends_are_errors_that_name_the_mend() {
 
 #[tokio::test]
 async fn a_store_that_was_set_back_is_noticed_and_ends_nobodys_session() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let mut browser = remembered(&site).await;
     assert_eq!(name(&mut browser).await, "notch");
     site.advance(GRACE);
@@ -894,10 +906,9 @@ async fn a_store_that_was_set_back_is_noticed_and_ends_nobodys_session() {
     assert_eq!(name(&mut browser).await, "notch");
     // Another site has the keys and the clock of this one, and the record as it was before.
     let store = new_store().await;
-    let (record, ended_until) = (&*before[0], before[0].expires);
-    let login = NewLogin { record, replacing: &[], ended_until, limit: None };
+    let login = NewLogin::new(&before[0], before[0].expires);
     store.inner().create(&login).await.unwrap();
-    let backup = site.with_records_in(store).await;
+    let backup = site.with_server_sessions_in(store).await;
     let mut ahead = copy_of(&backup, &browser);
     ahead.close_browser();
     let response = ahead.get("/username").await;
@@ -907,14 +918,15 @@ async fn a_store_that_was_set_back_is_noticed_and_ends_nobodys_session() {
 
 #[tokio::test]
 async fn a_cookie_that_does_not_fit_its_record_counts_for_nothing() {
-    let site = Site::with_records().await;
+    let site = Site::with_server_sessions().await;
     let browser = remembered(&site).await;
     let records = site.store.inner().list(&UserId::from(1), now(&site), 1).await.unwrap();
     let store = new_store().await;
-    let record = &SessionRecord { salt: [0; 16], ..SessionRecord::clone(&records[0]) };
-    let login = NewLogin { record, replacing: &[], ended_until: record.expires, limit: None };
+    let mut record = SessionRecord::clone(&records[0]);
+    record.salt = [0; 16];
+    let login = NewLogin::new(&record, record.expires);
     store.inner().create(&login).await.unwrap();
-    let other = site.with_records_in(store).await;
+    let other = site.with_server_sessions_in(store).await;
     let response = copy_of(&other, &browser).get("/username").await;
     assert_eq!((response.text().as_str(), response.set_cookies().len()), ("Anonymous", 0));
     assert_eq!(other.events.take(), ["wrong_verifier of 1"]);

@@ -9,10 +9,12 @@ use tower_keep::{Account, Keys, LoginLayer};
 use tower_keep_memory::MemoryStore;
 use tower_keep_tests::{Builder, KEY, WatchedStore};
 
+fn builder() -> Builder {
+    LoginLayer::builder(WatchedStore::new(Arc::new(MemoryStore::new())), Keys::new(KEY))
+}
+
 fn refused(configure: impl FnOnce(Builder) -> Builder) -> BuildError {
-    let builder =
-        LoginLayer::builder(WatchedStore::new(Arc::new(MemoryStore::new())), Keys::new(KEY));
-    configure(builder).build().expect_err("settings that can't work")
+    configure(builder()).build().expect_err("settings that can't work")
 }
 
 #[test]
@@ -60,13 +62,14 @@ fn settings_that_disagree_or_make_no_sense_are_refused() {
     assert_eq!(refused(|builder| builder.with_next_field("")), BuildError::NextField);
     for page in ["login", "//evil", "ftp://a/b", "/a b"] {
         let expected = BuildError::Page { page: page.into() };
-        assert_eq!(refused(|builder| builder.with_login_page(page)), expected);
-        assert_eq!(refused(|builder| builder.with_confirm_page(page)), expected);
+        assert_eq!(builder().with_login_page(page).unwrap_err(), expected);
+        assert_eq!(builder().with_confirm_page(page).unwrap_err(), expected);
     }
     for path in ["https://elsewhere.example/", "home", "//x"] {
         let expected = BuildError::Path { path: path.into() };
-        assert_eq!(refused(|builder| builder.with_home_page(path)), expected);
-        assert_eq!(refused(|builder| builder.with_logout_path(path)), expected);
+        assert_eq!(builder().with_home_page(path).unwrap_err(), expected);
+        assert_eq!(builder().with_logout_page(path).unwrap_err(), expected);
+        assert_eq!(builder().with_never_next(path).unwrap_err(), expected);
     }
     for origin in ["example.org", "https://example.org/", "https://example.org/a", "https://a@b"] {
         let expected = BuildError::PublicOrigin { origin: origin.into() };
@@ -85,10 +88,10 @@ fn settings_that_disagree_or_make_no_sense_are_refused() {
 #[test]
 fn every_error_says_what_to_do() {
     for (error, fix) in [
-        (refused(|builder| builder.with_login_page("login")).to_string(), "/login"),
+        (builder().with_login_page("login").unwrap_err().to_string(), "/login"),
         (refused(|builder| builder.with_trusted_proxies(["x"])).to_string(), "10.0.0.0/8"),
         (refused(|builder| builder.with_public_origin("x")).to_string(), "https://example.org"),
-        (refused(|builder| builder.with_home_page("x")).to_string(), "such as `/`"),
+        (builder().with_home_page("x").unwrap_err().to_string(), "such as `/`"),
     ] {
         assert!(error.contains(fix), "{error}");
     }

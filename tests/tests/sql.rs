@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use sqlx::{FromRow, Pool};
 use tower_keep_core::{
-    Account, AuthUser, Creation, LoginStore, MOST_AT_ONCE, NewLogin, SessionKey, SessionLimit,
-    SessionRecord, SessionStore, StoreError, StoreErrorKind, Timestamp, UserDirectory, UserId,
-    UserLookup, UserStore, WhenFull,
+    Account, AuthUser, Creation, LoginStore, MAX_AT_ONCE, NewLogin, RememberPeriod, SessionDetails,
+    SessionKey, SessionLimit, SessionRecord, SessionStore, StoreError, StoreErrorKind, Timestamp,
+    UserDirectory, UserId, UserLookup, UserStore, WhenFull,
 };
 use tower_keep_mysql::MySqlDialect;
 use tower_keep_postgres::PostgresDialect;
@@ -166,18 +166,19 @@ on_each! {
     columns_that_the_users_get_later_change_nothing
     nobody_notices_that_a_column_gets_another_type
     rows_that_cannot_be_read_are_corrupt
+    an_acting_user_is_kept_or_an_error
     a_dropped_call_leaves_its_connection_usable
 }
 
 /// Returns everything that an error and its sources say, as a log may show it.
-fn said(error: &StoreError) -> String {
-    let mut said = format!("{error} {error:?}");
+fn full_text(error: &StoreError) -> String {
+    let mut text = format!("{error} {error:?}");
     let mut source = error.source();
     while let Some(error) = source {
-        said += &format!(": {error} {error:?}");
+        text += &format!(": {error} {error:?}");
         source = error.source();
     }
-    said
+    text
 }
 
 /// A user of the application's own type, with an id of type `I`.
@@ -224,9 +225,7 @@ fn selects<D: Tested>(table: &str) -> [String; 2] {
 
 async fn begin<S: SessionStore>(store: &S, user: &UserId) -> SessionRecord {
     let record = new_record(user);
-    let ended_until = record.expires;
-    let login = NewLogin { record: &record, replacing: &[], ended_until, limit: None };
-    store.create(&login).await.expect("a new session");
+    store.create(&NewLogin::new(&record, record.expires)).await.expect("a new session");
     record
 }
 
@@ -370,8 +369,8 @@ where
     for (selects, which, what) in cases {
         let own = beside(&plain);
         let error = i64::store(own, selects).await.expect_err(what);
-        let said = error.to_string();
-        assert!(said.contains(which) && said.contains(what), "{said}");
+        let text = error.to_string();
+        assert!(text.contains(which) && text.contains(what), "{text}");
     }
     let uuids = [Uuid::from_u128(7), Uuid::from_u128(8)].map(D::uuid);
     let table = members::<D>(plain.pool(), D::UUID, [&uuids[0], &uuids[1]]).await;
@@ -379,7 +378,7 @@ where
     let good_uuids = selects::<D>(&table);
     let bad = [by_id("id, email", &table)[0].clone(), good_uuids[1].clone()];
     let error = Uuid::store(own, bad).await.expect_err("a column is missing");
-    assert!(said(&error).contains("created"), "{error:?}");
+    assert!(full_text(&error).contains("created"), "{error:?}");
     let own = beside(&plain);
     let semicolons = [good("id") + " ;", good("email") + ";;"];
     i64::store(own, semicolons).await.expect("a semicolon at the end does no harm");
@@ -389,7 +388,7 @@ async fn missing_older_or_newer_tables_are_an_error_that_says_what_to_do<D: Test
     let (url, prefix) = (D::url(), prefix());
     let builder = || SqlStore::<D>::builder(url.clone()).with_table_prefix(prefix.clone());
     let error = builder().build().await.expect_err("there are no tables");
-    assert!(said(&error).contains("migrate()"), "{error:?}");
+    assert!(full_text(&error).contains("migrate()"), "{error:?}");
     let store = builder().migrate().build().await.expect("now there are");
     builder().build().await.expect("and they are as they should be");
     let newer = format!("INSERT INTO {prefix}versions (version) VALUES (1000)");
@@ -397,12 +396,12 @@ async fn missing_older_or_newer_tables_are_an_error_that_says_what_to_do<D: Test
     for builder in [builder(), builder().migrate()] {
         let error = builder.build().await.expect_err("the tables are newer");
         assert_eq!(error.kind(), StoreErrorKind::Unsupported);
-        assert!(said(&error).contains("later release"), "{error:?}");
+        assert!(full_text(&error).contains("later release"), "{error:?}");
     }
     let older = format!("DELETE FROM {prefix}versions");
     D::run(store.pool(), &older).await;
     let error = builder().build().await.expect_err("the tables are older");
-    assert!(said(&error).contains("migrate()"), "{error:?}");
+    assert!(full_text(&error).contains("migrate()"), "{error:?}");
 }
 
 async fn several_nodes_migrate_at_once<D: Tested>() {
@@ -432,11 +431,11 @@ async fn the_first_version_is_brought_up_to_date_and_keeps_everyone_logged_in<D:
     );
     D::run(&pool, &insert).await;
     let insert = format!(
-        "INSERT INTO {prefix}sessions (session_key, user_id, generation, rotated_at, seen_at, salt, \
-         created, session_started, last_seen, remember_expires, remember_seconds, expires, address, \
-         user_agent, method, ended_at, end_reason, successor, notified) VALUES \
-         ({key}, '1', 3, 1600000100, NULL, {salt}, 1600000000, 1600000100, 1600000200, 4000000000, \
-         86400, 4000000000, '192.0.2.7', 'Test/1.0', 'password', NULL, NULL, NULL, FALSE)",
+        "INSERT INTO {prefix}sessions (session_key, user_id, acting_user, generation, rotated_at, \
+         seen_at, salt, created, session_started, last_seen, remember_expires, remember_seconds, \
+         expires, details, ended_at, end_reason, successor, notified) VALUES \
+         ({key}, '1', '2', 3, 1600000100, NULL, {salt}, 1600000000, 1600000100, 1600000200, \
+         4000000000, 86400, 4000000000, '{{\"method\":\"password\"}}', NULL, NULL, NULL, FALSE)",
         key = D::bytes(&"07".repeat(32)),
         salt = D::bytes(&"01".repeat(16)),
     );
@@ -447,24 +446,17 @@ async fn the_first_version_is_brought_up_to_date_and_keeps_everyone_logged_in<D:
     let login = login.expect("she is logged in");
     let account = Account::new(1, "ada", "hash").with_security_stamp([0xAB]);
     assert_eq!(login.user.as_deref(), Some(&account));
-    let expected = SessionRecord {
-        key: SessionKey::new([7; 32]),
-        user: "1".into(),
-        generation: 3,
-        rotated_at: Some(Timestamp::from_secs(1_600_000_100)),
-        seen_at: None,
-        salt: [1; 16],
-        created: Timestamp::from_secs(1_600_000_000),
-        session_started: Timestamp::from_secs(1_600_000_100),
-        last_seen: Timestamp::from_secs(1_600_000_200),
-        remember_expires: Some(Timestamp::from_secs(4_000_000_000)),
-        remember_seconds: 86_400,
-        expires: Timestamp::from_secs(4_000_000_000),
-        address: "192.0.2.7".parse().ok(),
-        user_agent: "Test/1.0".into(),
-        method: "password".into(),
-        ended: None,
-    };
+    let (created, expires) =
+        (Timestamp::from_secs(1_600_000_000), Timestamp::from_secs(4_000_000_000));
+    let key = SessionKey::new([7; 32]);
+    let mut expected = SessionRecord::new(key, "1".into(), [1; 16], created, expires);
+    expected.acting_user = Some("2".into());
+    expected.generation = 3;
+    expected.rotated_at = Some(created.plus(100));
+    expected.session_started = created.plus(100);
+    expected.last_seen = created.plus(200);
+    expected.remember = Some(RememberPeriod::new(expires, 86_400));
+    expected.details = SessionDetails::new(r#"{"method":"password"}"#);
     assert_eq!(*login.record, expected);
 }
 
@@ -480,7 +472,7 @@ async fn the_application_chooses_the_table_prefix<D: Tested>() {
     assert_eq!(other.by_id(ada.id()).await.expect("no fault"), None);
     for bad in ["", "a b", "keep_; DROP TABLE x", "Ä"] {
         let error = open(bad.to_owned()).await.expect_err("a name that is none");
-        assert!(said(&error).contains("prefix"), "{error:?}");
+        assert!(full_text(&error).contains("prefix"), "{error:?}");
     }
 }
 
@@ -501,8 +493,8 @@ async fn no_error_shows_the_password<D: Tested>() {
         let shown = format!("{builder:?}");
         assert!(!shown.contains(secret), "{shown}");
         let error = builder.build().await.expect_err("nothing listens there");
-        let said = said(&error);
-        assert!(!said.contains(secret), "{url}: {said}");
+        let text = full_text(&error);
+        assert!(!text.contains(secret), "{url}: {text}");
     }
     let store = builder::<D>().build().await.expect("a database");
     assert!(!format!("{store:?}").contains("secret"));
@@ -515,9 +507,8 @@ async fn a_pool_without_a_free_connection_is_unavailable_in_time<D: Tested>() {
     let record = begin(&store, &"1".into()).await;
     let held = store.pool().acquire().await.expect("the only connection");
     let begun = Instant::now();
-    let login = new_record(&"1".into());
-    let ended_until = login.expires;
-    let login = NewLogin { record: &login, replacing: &[], ended_until, limit: None };
+    let other = new_record(&"1".into());
+    let login = NewLogin::new(&other, other.expires);
     let error = store.create(&login).await.expect_err("there is no connection");
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
     assert!(begun.elapsed() < timeout * 5, "{:?}", begun.elapsed());
@@ -536,8 +527,8 @@ async fn no_error_shows_what_is_stored<D: Tested>() {
     let mut errors = vec![taken];
     errors.extend(store.insert(&long).await.err());
     for error in errors {
-        let said = said(&error);
-        assert!(!said.contains("of-ada"), "{said}");
+        let text = full_text(&error);
+        assert!(!text.contains("of-ada"), "{text}");
     }
 }
 
@@ -549,16 +540,15 @@ async fn a_limit_that_comes_late_ends_all_that_are_too_many<D: Tested>() {
     }
     let limited = async |when_full| {
         let record = new_record(&user);
-        let limit = Some(SessionLimit { most: 2, when_full });
-        let login =
-            NewLogin { record: &record, replacing: &[], ended_until: record.expires, limit };
+        let mut login = NewLogin::new(&record, record.expires);
+        login.limit = Some(SessionLimit::new(2, when_full));
         store.create(&login).await.expect("no fault")
     };
     assert_eq!(limited(WhenFull::Refuse).await, Creation::Full);
     let Creation::Created { ended, .. } = limited(WhenFull::EndOldest).await else {
         panic!("there is room");
     };
-    assert!(ended.len() >= MOST_AT_ONCE, "so many at least are reported");
+    assert!(ended.len() >= MAX_AT_ONCE, "so many at least are reported");
     let now = new_record(&user).created;
     assert_eq!(store.list(&user, now, 2_000).await.expect("no fault").len(), 2);
 }
@@ -621,7 +611,7 @@ async fn rows_that_cannot_be_read_are_corrupt<D: Tested>() {
     let broken = [
         "generation = -1",
         "expires = 5000000000",
-        "address = 'nowhere'",
+        "remember_seconds = NULL",
         "ended_at = 1, end_reason = 'A whim'",
         "ended_at = 1",
     ];
@@ -637,6 +627,24 @@ async fn rows_that_cannot_be_read_are_corrupt<D: Tested>() {
     }
 }
 
+async fn an_acting_user_is_kept_or_an_error<D: Tested>() {
+    let store = builder::<D>().build().await.expect("a database");
+    for acting_user in ["2", "", "a\0b", &"x".repeat(70_000)] {
+        let mut record = new_record(&"1".into());
+        record.acting_user = Some(acting_user.into());
+        let created = store.create(&NewLogin::new(&record, record.expires)).await;
+        let found = store.load(&record.key).await.expect("no fault");
+        match created {
+            Ok(_) => assert_eq!(found.as_deref(), Some(&record)),
+            Err(error) => {
+                assert_eq!(error.kind(), StoreErrorKind::Unsupported, "{error:?}");
+                assert_ne!(acting_user, "2");
+                assert_eq!(found, None);
+            }
+        }
+    }
+}
+
 async fn a_dropped_call_leaves_its_connection_usable<D: Tested>() {
     let (url, prefix) = (D::url(), prefix());
     let open = || SqlStore::<D>::builder(url.clone()).with_table_prefix(prefix.clone()).migrate();
@@ -644,8 +652,7 @@ async fn a_dropped_call_leaves_its_connection_usable<D: Tested>() {
     let witness = open().build().await.expect("a database");
     for micros in (0..60).map(|step| step * 50) {
         let record = new_record(&"1".into());
-        let ended_until = record.expires;
-        let login = NewLogin { record: &record, replacing: &[], ended_until, limit: None };
+        let login = NewLogin::new(&record, record.expires);
         let create = store.create(&login);
         let _ = tokio::time::timeout(Duration::from_micros(micros), create).await;
         // Another call writes, and its row is there afterwards: no transaction was left open.

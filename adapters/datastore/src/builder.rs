@@ -21,19 +21,19 @@ use crate::connect::{Access, ServiceAccountKey, channel, unknown_project};
 use crate::error::Error;
 use crate::keys::{EntityKeys, is_name};
 use crate::mapping::{Accounts, Mapping, Serde, Users};
-use crate::place::{self, Place};
 use crate::record::Expiry;
 use crate::store::Shared;
 use crate::turns::Turns;
+use crate::url::StoreUrl;
 use crate::{DatastoreStore, PathElement, UserKeys};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
-const MOST_WAITING: usize = 4_096;
+const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_WAITING: usize = 4_096;
 /// The longest kind, prefix or property name, in bytes. It leaves room for what is added to it.
-const LONGEST_SETTING: usize = 250;
+const MAX_SETTING: usize = 250;
 /// The largest response, in bytes. Google's have about 10 MiB at most.
-const LARGEST_ANSWER: usize = 64 << 20;
+const MAX_RESPONSE: usize = 64 << 20;
 
 /// Opens a store.
 ///
@@ -41,12 +41,12 @@ const LARGEST_ANSWER: usize = 64 << 20;
 #[must_use = "a builder does nothing until `build()`"]
 pub struct DatastoreStoreBuilder<U = Account> {
     settings: Settings,
-    mapping: Make<U>,
+    mapping: MakeMapping<U>,
     login_name: fn(&U) -> &str,
 }
 
 /// Creates a mapping. The argument is the name of the property that holds the login name.
-type Make<U> = fn(&str) -> Box<dyn Mapping<U>>;
+type MakeMapping<U> = fn(&str) -> Box<dyn Mapping<U>>;
 
 /// All settings that do not depend on the user type.
 #[derive(Clone)]
@@ -61,7 +61,7 @@ struct Settings {
     prefix: String,
     expiry: Expiry,
     timeout: Duration,
-    most_waiting: usize,
+    max_waiting: usize,
     access: Access,
 }
 
@@ -117,7 +117,7 @@ impl DatastoreStore {
                 prefix: "Keep".to_owned(),
                 expiry: Expiry::Indexed,
                 timeout: TIMEOUT,
-                most_waiting: MOST_WAITING,
+                max_waiting: MAX_WAITING,
                 access: Access::default(),
             },
             mapping: |login| Box::new(Accounts { login: login.to_owned() }),
@@ -178,7 +178,7 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     where
         V: AuthUser + Serialize + DeserializeOwned,
     {
-        let mapping: Make<V> = |_| Box::new(Serde::<V>::new());
+        let mapping: MakeMapping<V> = |_| Box::new(Serde::<V>::new());
         DatastoreStoreBuilder { settings: self.settings, mapping, login_name }
     }
 
@@ -273,15 +273,15 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     /// default is 5 s, the maximum is a minute. A call that gets no response in time returns a
     /// [timeout](tower_keep_core::StoreErrorKind::Timeout).
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.timeout = timeout.clamp(Duration::from_millis(1), LONGEST_TIMEOUT);
+        self.settings.timeout = timeout.clamp(Duration::from_millis(1), MAX_TIMEOUT);
         self
     }
 
     /// Sets how many requests to the service may be in progress or wait; 4,096 by default. One more
     /// returns [unavailable](tower_keep_core::StoreErrorKind::Unavailable) immediately. They share
     /// one connection, on which Google's servers process about 100 at a time.
-    pub fn with_max_waiting(mut self, most: usize) -> Self {
-        self.settings.most_waiting = most.clamp(1, Semaphore::MAX_PERMITS);
+    pub fn with_max_waiting(mut self, max: usize) -> Self {
+        self.settings.max_waiting = max.clamp(1, Semaphore::MAX_PERMITS);
         self
     }
 
@@ -322,18 +322,18 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     /// [`Timeout`](tower_keep_core::StoreErrorKind::Timeout) if the service can't be reached.
     pub async fn build(self) -> Result<DatastoreStore<U>, StoreError> {
         let Self { settings, mapping, login_name } = self;
-        let place = settings.check()?;
+        let url = settings.check()?;
         let endpoint = settings.access.open().await?;
-        let project = endpoint.project(place.project);
-        let late = |_| unknown_project();
-        let project_id = timeout(settings.timeout, project).await.map_err(late)??;
+        let project = endpoint.project(url.project);
+        let too_late = |_| unknown_project();
+        let project_id = timeout(settings.timeout, project).await.map_err(too_late)??;
         let partition =
-            PartitionId { project_id, database_id: place.database, namespace_id: place.namespace };
+            PartitionId { project_id, database_id: url.database, namespace_id: url.namespace };
         let channel = channel(&endpoint.url, settings.timeout)?;
         let service = GoogleAuthMiddleware::new(channel, endpoint.credentials, None);
-        let service = service.map_err(|error| Error::of_credentials(&error))?;
-        let service = DatastoreClient::new(service).max_decoding_message_size(LARGEST_ANSWER);
-        let client = Client::new(service, partition.clone(), settings.most_waiting)?;
+        let service = service.map_err(|error| Error::from_credentials(&error))?;
+        let service = DatastoreClient::new(service).max_decoding_message_size(MAX_RESPONSE);
+        let client = Client::new(service, partition.clone(), settings.max_waiting)?;
         let mapping = mapping(&settings.login_property);
         let mut unindexed = settings.unindexed;
         unindexed.extend(mapping.unindexed().iter().map(|&name| name.to_owned()));
@@ -346,7 +346,7 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
         };
         let keys = EntityKeys {
             partition,
-            ancestors: settings.ancestors.into_iter().map(proto).collect(),
+            ancestors: settings.ancestors.into_iter().map(to_proto).collect(),
             user_kind: settings.user_kind,
             user_keys: settings.user_keys,
             prefix: settings.prefix,
@@ -371,10 +371,10 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
 
 impl Settings {
     /// Checks the settings, and returns the parts of the URL.
-    fn check(&self) -> Result<Place, Error> {
+    fn check(&self) -> Result<StoreUrl, Error> {
         let not = |what: &str, name: &str| {
             Err(Error::unsupported(format!(
-                "{what} can't be {name:?}: it has 1 to {LONGEST_SETTING} bytes, and is not __…__"
+                "{what} can't be {name:?}: it has 1 to {MAX_SETTING} bytes, and is not __…__"
             )))
         };
         for (what, name) in [
@@ -382,9 +382,9 @@ impl Settings {
             ("with_kind_prefix", Some(self.prefix.as_str())),
             ("with_login_property", Some(self.login_property.as_str())),
             ("with_id_field", Some(self.id_field.as_str())),
-            ("with_user_keys", self.user_keys.property()),
+            ("with_user_keys", self.user_keys.id_property()),
         ] {
-            if let Some(name) = name.filter(|name| !is_name(name) || name.len() > LONGEST_SETTING) {
+            if let Some(name) = name.filter(|name| !is_name(name) || name.len() > MAX_SETTING) {
                 return not(what, name);
             }
         }
@@ -398,11 +398,11 @@ impl Settings {
                 return not("with_ancestors", kind);
             }
         }
-        place::read(&self.url)
+        StoreUrl::parse(&self.url)
     }
 }
 
-fn proto(element: PathElement) -> ProtoElement {
+fn to_proto(element: PathElement) -> ProtoElement {
     let (kind, id) = match element {
         PathElement::Id(kind, id) => (kind, IdType::Id(id)),
         PathElement::Name(kind, name) => (kind, IdType::Name(name)),

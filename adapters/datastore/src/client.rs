@@ -26,19 +26,19 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::error::{Cause, Error};
 
 /// How often a call that changes no entity is tried, if the service is unavailable.
-const TRIES: u32 = 3;
+const MAX_TRIES: u32 = 3;
 /// The pauses begin with this length, and double.
-const PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// How much longer the service may work on a call than the caller waits for it.
 const GRACE: Duration = Duration::from_millis(500);
 /// How long to try to roll back a transaction that no caller waits for.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The most keys that one lookup takes.
-const MOST_KEYS: usize = 1_000;
-/// The most requests that one lookup or query makes.
-const MOST_ROUNDS: usize = 10_000;
+/// The maximum number of keys in one lookup request.
+const MAX_KEYS: usize = 1_000;
+/// The maximum number of requests that one lookup or query makes.
+const MAX_REQUESTS: usize = 10_000;
 
 /// The id that the service gave to a transaction.
 pub(crate) type TransactionId = Vec<u8>;
@@ -87,13 +87,13 @@ pub(crate) struct Client {
     partition: PartitionId,
     routing: MetadataValue<Ascii>,
     /// Limits how many calls may be in progress or wait.
-    room: Semaphore,
+    permits: Semaphore,
 }
 
 /// Makes a call once.
 macro_rules! call {
     ($self:ident, $deadline:expr, $method:ident, $request:expr) => {
-        call!($self, $deadline, $method, $request, once)
+        call!($self, $deadline, $method, $request, with_permit)
     };
     ($self:ident, $deadline:expr, $method:ident, $request:expr, $how:ident) => {{
         let mut service = $self.service.clone();
@@ -110,7 +110,7 @@ macro_rules! call {
 /// was unavailable.
 macro_rules! repeatable {
     ($self:ident, $deadline:expr, $method:ident, $request:expr) => {
-        repeatable!($self, $deadline, $method, $request, once)
+        repeatable!($self, $deadline, $method, $request, with_permit)
     };
     ($self:ident, $deadline:expr, $method:ident, $request:expr, $how:ident) => {{
         let request = $request;
@@ -120,9 +120,9 @@ macro_rules! repeatable {
             match call!($self, $deadline, $method, request.clone(), $how).await {
                 Ok(reply) => break Ok(reply),
                 Err(status) => {
-                    let error = Error::of_reading(&status);
+                    let error = Error::from_read_status(&status);
                     let is_full = status.code() == Code::ResourceExhausted;
-                    if is_full || error.cause != Cause::Refused || tries == TRIES {
+                    if is_full || error.cause != Cause::Unavailable || tries == MAX_TRIES {
                         break Err(error);
                     }
                     if !pause(tries, $deadline).await {
@@ -137,7 +137,7 @@ macro_rules! repeatable {
 /// Waits before the next try. The wait becomes longer with each try, and is random, so that
 /// competing calls don't wait equally long. Returns whether there is time left.
 pub(crate) async fn pause(tries: u32, deadline: Instant) -> bool {
-    let longest = PAUSE.saturating_mul(1 << tries.min(10)).min(LONGEST_PAUSE);
+    let longest = FIRST_PAUSE.saturating_mul(1 << tries.min(10)).min(MAX_PAUSE);
     let random = getrandom::u32().unwrap_or(u32::MAX / 2);
     let until = Instant::now() + longest.mul_f64(f64::from(random) / f64::from(u32::MAX));
     sleep_until(until.min(deadline)).await;
@@ -145,11 +145,12 @@ pub(crate) async fn pause(tries: u32, deadline: Instant) -> bool {
 }
 
 impl Client {
-    /// Creates a client of this part of the service, for at most `most` calls at a time.
+    /// Creates a client of this part of the service. At most `max_waiting` calls are in progress or
+    /// wait.
     pub(crate) fn new(
         service: DatastoreClient<GoogleAuthMiddleware>,
         partition: PartitionId,
-        most: usize,
+        max_waiting: usize,
     ) -> Result<Self, Error> {
         let encoded = |id| utf8_percent_encode(id, NON_ALPHANUMERIC);
         let mut routing = format!("project_id={}", encoded(&partition.project_id));
@@ -157,14 +158,14 @@ impl Client {
             routing += &format!("&database_id={}", encoded(&partition.database_id));
         }
         let routing = routing.parse().map_err(|_| Error::unsupported("a project's id is ASCII"))?;
-        Ok(Self { service, partition, routing, room: Semaphore::new(most) })
+        Ok(Self { service, partition, routing, permits: Semaphore::new(max_waiting) })
     }
 
     fn project(&self) -> (String, String) {
         (self.partition.project_id.clone(), self.partition.database_id.clone())
     }
 
-    async fn once<T, F>(
+    async fn with_permit<T, F>(
         &self,
         deadline: Instant,
         call: impl FnOnce(Duration) -> F,
@@ -172,14 +173,14 @@ impl Client {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let Ok(_room) = self.room.try_acquire() else {
+        let Ok(_permit) = self.permits.try_acquire() else {
             let words = "too many calls wait already: see with_max_waiting";
             return Err(Status::resource_exhausted(words));
         };
-        self.in_time(deadline, call).await
+        self.within_deadline(deadline, call).await
     }
 
-    async fn in_time<T, F>(
+    async fn within_deadline<T, F>(
         &self,
         deadline: Instant,
         call: impl FnOnce(Duration) -> F,
@@ -210,11 +211,11 @@ impl Client {
     ) -> Result<Found, Error> {
         let (project_id, database_id) = self.project();
         let mut found = HashMap::new();
-        for _ in 0..MOST_ROUNDS {
+        for _ in 0..MAX_REQUESTS {
             if keys.is_empty() {
                 return Ok(Found(found));
             }
-            let later = keys.split_off(keys.len().min(MOST_KEYS));
+            let later = keys.split_off(keys.len().min(MAX_KEYS));
             let request = LookupRequest {
                 project_id: project_id.clone(),
                 database_id: database_id.clone(),
@@ -233,21 +234,21 @@ impl Client {
         Err(Error::unexpected_reply())
     }
 
-    /// Reads what a query finds, in as many requests as it takes. Returns where the next query
-    /// would begin.
-    pub(crate) async fn pages(
+    /// Passes what a query finds to `for_each_page`, one page after the other. Returns where the
+    /// next query would begin.
+    pub(crate) async fn run_query(
         &self,
         mut query: Query,
         transaction: Option<&TransactionId>,
         deadline: Instant,
-        mut take: impl FnMut(Vec<Entity>) -> Result<(), Error>,
+        mut for_each_page: impl FnMut(Vec<Entity>) -> Result<(), Error>,
     ) -> Result<Vec<u8>, Error> {
-        for _ in 0..MOST_ROUNDS {
-            let page = self.page(query.clone(), transaction, deadline).await?;
+        for _ in 0..MAX_REQUESTS {
+            let page = self.run_query_once(query.clone(), transaction, deadline).await?;
             if let Some(limit) = &mut query.limit {
                 *limit = limit.saturating_sub(page.entities.len() as i32);
             }
-            take(page.entities)?;
+            for_each_page(page.entities)?;
             if page.is_last || query.limit == Some(0) {
                 return Ok(page.end);
             }
@@ -257,7 +258,7 @@ impl Client {
     }
 
     /// Reads what a query finds in one response.
-    pub(crate) async fn page(
+    pub(crate) async fn run_query_once(
         &self,
         query: Query,
         transaction: Option<&TransactionId>,
@@ -314,7 +315,7 @@ impl Client {
             ..CommitRequest::default()
         };
         let done = call!(self, deadline, commit, request).await;
-        done.map(drop).map_err(|status| Error::of(&status))
+        done.map(drop).map_err(|status| Error::from_status(&status))
     }
 
     /// Ends a transaction without changes. It does not count towards the limit on calls, as it
@@ -323,8 +324,8 @@ impl Client {
         let (project_id, database_id) = self.project();
         let request =
             RollbackRequest { project_id, database_id, transaction, ..RollbackRequest::default() };
-        let deadline = Instant::now() + PATIENCE;
-        repeatable!(self, deadline, rollback, request, in_time).map(drop)
+        let deadline = Instant::now() + ROLLBACK_TIMEOUT;
+        repeatable!(self, deadline, rollback, request, within_deadline).map(drop)
     }
 
     /// Completes a key with an id that no other entity has or will get.

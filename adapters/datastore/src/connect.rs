@@ -9,11 +9,11 @@ use gcloud_sdk::tonic::transport::{Channel, ClientTlsConfig};
 use gcloud_sdk::{GCP_DEFAULT_SCOPES, GoogleAuthHeaders, GoogleEnvironment};
 
 use crate::error::Error;
-use crate::place::{self, GOOGLE};
+use crate::url::{GOOGLE, checked_endpoint, emulator_url};
 
 /// How long a connection may be silent before a ping, and how long the response to a ping may take.
-const SILENCE: Duration = Duration::from_secs(30);
-const PATIENCE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the application has set. The rest comes from the environment.
 #[derive(Clone, Default)]
@@ -46,15 +46,15 @@ impl Access {
         // The application's settings take precedence over the environment.
         let host = host.filter(|_| self.emulator.is_some() || self.endpoint.is_none());
         if let Some(host) = host {
-            let nobody: Credentials = anonymous::Builder::new().build();
+            let anonymous: Credentials = anonymous::Builder::new().build();
             return Ok(Endpoint {
-                url: place::emulator(&host),
-                credentials: GoogleAuthHeaders::from(nobody),
+                url: emulator_url(&host),
+                credentials: GoogleAuthHeaders::from(anonymous),
                 project: None,
                 is_emulator: true,
             });
         }
-        let url = place::endpoint(self.endpoint.as_deref().unwrap_or(GOOGLE))?;
+        let url = checked_endpoint(self.endpoint.as_deref().unwrap_or(GOOGLE))?;
         // With several of rustls's providers in the build, the application has to install one of
         // them. If it has installed none, this installs `ring`.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
@@ -70,7 +70,7 @@ impl Access {
             }
             None => GoogleAuthHeaders::from_adc().await,
         };
-        let credentials = credentials.map_err(|error| Error::of_credentials(&error))?;
+        let credentials = credentials.map_err(|error| Error::from_credentials(&error))?;
         Ok(Endpoint { url, credentials, project, is_emulator: false })
     }
 
@@ -93,10 +93,10 @@ impl Access {
 
 impl Endpoint {
     /// Returns the project of the URL; otherwise of the key, of the environment, or of the machine.
-    pub(crate) async fn project(&self, of_url: Option<String>) -> Result<String, Error> {
+    pub(crate) async fn project(&self, from_url: Option<String>) -> Result<String, Error> {
         let variables = ["DATASTORE_PROJECT_ID", "GOOGLE_CLOUD_PROJECT"];
         let named = || variables.into_iter().find_map(variable);
-        let project = match of_url.or_else(|| self.project.clone()).or_else(named) {
+        let project = match from_url.or_else(|| self.project.clone()).or_else(named) {
             // An emulator accepts any project, and there is no metadata server to ask.
             None if !self.is_emulator => GoogleEnvironment::detect_google_project_id().await,
             project => project,
@@ -131,9 +131,9 @@ pub(crate) fn channel(url: &str, timeout: Duration) -> Result<Channel, Error> {
     Ok(endpoint
         .connect_timeout(timeout)
         .tcp_nodelay(true)
-        .tcp_keepalive(Some(SILENCE))
-        .http2_keep_alive_interval(SILENCE)
-        .keep_alive_timeout(PATIENCE)
+        .tcp_keepalive(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .connect_lazy())
 }

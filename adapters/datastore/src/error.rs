@@ -11,7 +11,7 @@ use tower_keep_core::{StoreError, StoreErrorKind};
 pub(crate) const NAME: &str = "datastore";
 
 /// How much of Google's message an error contains at most, in bytes.
-const LONGEST_MESSAGE: usize = 400;
+const MAX_MESSAGE: usize = 400;
 
 /// What happened to a call, and so what can be done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,13 +19,13 @@ pub(crate) enum Cause {
     /// Another transaction was faster; nothing was done, and a new transaction may succeed.
     Aborted,
     /// The transaction no longer exists. Nothing was done, and a new one may succeed.
-    Gone,
+    TransactionGone,
     /// The entity that was to be inserted exists already. Nothing was done.
-    Taken,
+    AlreadyExists,
     /// The call did not reach the service, or the service is unavailable. Nothing was done.
-    Refused,
+    Unavailable,
     /// It is not known whether the call was carried out.
-    Lost,
+    OutcomeUnknown,
     /// Another error, of this kind. Nothing was done.
     Kind(StoreErrorKind),
 }
@@ -63,9 +63,9 @@ impl Error {
     }
 
     /// More calls wait to write the same data than are allowed.
-    pub(crate) fn crowded() -> Self {
-        let words = "too many calls wait to write the same";
-        Self { cause: Cause::Refused, words: words.to_owned() }
+    pub(crate) fn queue_full() -> Self {
+        let words = "too many calls are waiting to write the same data; try again later";
+        Self { cause: Cause::Unavailable, words: words.to_owned() }
     }
 
     /// The reply does not fit the request.
@@ -77,16 +77,16 @@ impl Error {
     }
 
     /// Returns the error for the status of a call that writes.
-    pub(crate) fn of(status: &Status) -> Self {
+    pub(crate) fn from_status(status: &Status) -> Self {
         let cause = match status.code() {
             Code::Aborted => Cause::Aborted,
-            Code::AlreadyExists => Cause::Taken,
-            Code::ResourceExhausted => Cause::Refused,
-            Code::Unavailable if is_unconnected(status) => Cause::Refused,
-            Code::Unavailable | Code::DeadlineExceeded => Cause::Lost,
+            Code::AlreadyExists => Cause::AlreadyExists,
+            Code::ResourceExhausted => Cause::Unavailable,
+            Code::Unavailable if is_unconnected(status) => Cause::Unavailable,
+            Code::Unavailable | Code::DeadlineExceeded => Cause::OutcomeUnknown,
             // This happens after a restart, or when the transaction took too long. A new one can
             // begin.
-            Code::InvalidArgument if says_transaction_is_gone(status) => Cause::Gone,
+            Code::InvalidArgument if is_transaction_gone(status) => Cause::TransactionGone,
             Code::PermissionDenied
             | Code::Unauthenticated
             | Code::InvalidArgument
@@ -95,25 +95,26 @@ impl Error {
             | Code::OutOfRange
             | Code::Unimplemented => Cause::Kind(StoreErrorKind::Unsupported),
             // A broken connection is also reported by these codes.
-            _ => match credentials(status) {
-                Some(true) => Cause::Refused,
+            _ => match are_credentials_transient(status) {
+                Some(true) => Cause::Unavailable,
                 Some(false) => Cause::Kind(StoreErrorKind::Unsupported),
-                None => Cause::Lost,
+                None => Cause::OutcomeUnknown,
             },
         };
-        Self { cause, words: said(status) }
+        Self { cause, words: message(status) }
     }
 
     /// Returns the error for the status of a call that only reads. It does not matter whether that
     /// call was carried out. A missing response stays a time-out.
-    pub(crate) fn of_reading(status: &Status) -> Self {
-        let error = Self::of(status);
-        let is_lost = error.cause == Cause::Lost && status.code() != Code::DeadlineExceeded;
-        Self { cause: if is_lost { Cause::Refused } else { error.cause }, ..error }
+    pub(crate) fn from_read_status(status: &Status) -> Self {
+        let error = Self::from_status(status);
+        let is_unknown =
+            error.cause == Cause::OutcomeUnknown && status.code() != Code::DeadlineExceeded;
+        Self { cause: if is_unknown { Cause::Unavailable } else { error.cause }, ..error }
     }
 
     /// The credentials can't be obtained.
-    pub(crate) fn of_credentials(error: &SdkError) -> Self {
+    pub(crate) fn from_credentials(error: &SdkError) -> Self {
         let help = "credentials: set GOOGLE_APPLICATION_CREDENTIALS to a service account's file, or run \
                     `gcloud auth application-default login`; for an emulator, set DATASTORE_EMULATOR_HOST";
         Self::unsupported(format!("{help} ({error})"))
@@ -121,9 +122,11 @@ impl Error {
 
     pub(crate) fn kind(&self) -> StoreErrorKind {
         match self.cause {
-            Cause::Aborted | Cause::Gone | Cause::Refused => StoreErrorKind::Unavailable,
-            Cause::Lost => StoreErrorKind::Timeout,
-            Cause::Taken => StoreErrorKind::Conflict,
+            Cause::Aborted | Cause::TransactionGone | Cause::Unavailable => {
+                StoreErrorKind::Unavailable
+            }
+            Cause::OutcomeUnknown => StoreErrorKind::Timeout,
+            Cause::AlreadyExists => StoreErrorKind::Conflict,
             Cause::Kind(kind) => kind,
         }
     }
@@ -158,7 +161,7 @@ fn is_unconnected(status: &Status) -> bool {
 
 /// Checks whether there were no credentials for the call. If so, returns whether there may be some
 /// later.
-fn credentials(status: &Status) -> Option<bool> {
+fn are_credentials_transient(status: &Status) -> Option<bool> {
     sources(status).find_map(|error| {
         let boxed = || error.downcast_ref::<Box<SdkError>>().map(Box::as_ref);
         match error.downcast_ref::<SdkError>().or_else(boxed)?.kind() {
@@ -168,20 +171,19 @@ fn credentials(status: &Status) -> Option<bool> {
     })
 }
 
-fn says_transaction_is_gone(status: &Status) -> bool {
+fn is_transaction_gone(status: &Status) -> bool {
     let message = status.message();
     message.contains("transaction has expired") || message.contains("Invalid transaction")
 }
 
 /// Returns the text of an error. The messages of conflicts are left out, as they quote keys.
-fn said(status: &Status) -> String {
+fn message(status: &Status) -> String {
     let code = status.code();
     let message = match code {
         Code::Aborted | Code::AlreadyExists => "",
         _ => status.message(),
     };
-    let end =
-        (0..=LONGEST_MESSAGE.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
+    let end = (0..=MAX_MESSAGE.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
     let message = &message[..end.unwrap_or(0)];
     let help = match code {
         Code::PermissionDenied => "; grant the service account roles/datastore.user",
@@ -214,24 +216,24 @@ mod tests {
             (Code::NotFound, Unsupported, Unsupported),
         ] {
             let status = Status::new(code, "words");
-            assert_eq!(Error::of(&status).kind(), writing, "{code:?}");
-            assert_eq!(Error::of_reading(&status).kind(), reading, "{code:?}");
+            assert_eq!(Error::from_status(&status).kind(), writing, "{code:?}");
+            assert_eq!(Error::from_read_status(&status).kind(), reading, "{code:?}");
         }
         for gone in [
             "The referenced transaction has expired or is no longer valid.",
             "Invalid transaction.",
         ] {
             let status = Status::invalid_argument(gone);
-            assert_eq!(Error::of(&status).cause, Cause::Gone);
+            assert_eq!(Error::from_status(&status).cause, Cause::TransactionGone);
         }
     }
 
     #[test]
     fn keys_are_not_quoted_and_nothing_is_endless() {
         let status = Status::already_exists("entity already exists: path=/KeepSession/secret");
-        assert!(!format!("{:?}", Error::of(&status)).contains("secret"));
+        assert!(!format!("{:?}", Error::from_status(&status)).contains("secret"));
         let status = Status::permission_denied("é".repeat(10_000));
-        let words = Error::of(&status).words;
+        let words = Error::from_status(&status).words;
         assert!(words.len() < 500 && words.contains("roles/datastore.user"), "{words}");
     }
 }

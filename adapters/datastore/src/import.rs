@@ -10,13 +10,13 @@ use tower_keep_core::{AuthUser, StoreError};
 
 use crate::error::Error;
 use crate::keys::{UserKeys, distinct, is_same};
-use crate::names::{Unique, holder, index_entity};
+use crate::names::{UniqueProperty, index_entity, indexed_owner};
 use crate::query::{below, by_key, limited, of_kind};
-use crate::transaction::{Change, into, transact, upsert};
+use crate::transaction::{Change, collect_into, transact, upsert};
 use crate::{DatastoreStore, EntityKey};
 
-/// The most users in one batch.
-const MOST: usize = 400;
+/// The maximum number of users in one batch.
+const MAX_BATCH: usize = 400;
 
 /// How far [`index_users`](DatastoreStore::index_users) has come. Its text can be stored, and
 /// parsed to continue.
@@ -112,9 +112,9 @@ impl<U: AuthUser> DatastoreStore<U> {
     pub async fn index_users(
         &self,
         from: Option<&Cursor>,
-        most: usize,
+        limit: usize,
     ) -> Result<Indexed, StoreError> {
-        Ok(self.indexed(from, most.clamp(1, MOST)).await?)
+        Ok(self.index_batch(from, limit.clamp(1, MAX_BATCH)).await?)
     }
 
     /// Returns the unique properties, and whether each is a text. Otherwise it is an integer.
@@ -128,25 +128,26 @@ impl<U: AuthUser> DatastoreStore<U> {
         [(login, true)].into_iter().chain(id.filter(|id| *id != (login, true)))
     }
 
-    async fn indexed(&self, from: Option<&Cursor>, most: usize) -> Result<Indexed, Error> {
+    async fn index_batch(&self, from: Option<&Cursor>, limit: usize) -> Result<Indexed, Error> {
         let deadline = self.deadline();
         let users = of_kind(
             &self.keys().user_kind,
             self.keys().ancestor().map(below).into_iter().collect(),
         );
-        let mut query = limited(by_key(users), most);
+        let mut query = limited(by_key(users), limit);
         query.start_cursor = from.map(|from| from.0.clone()).unwrap_or_default();
         let mut entities = Vec::new();
-        let end = self.client().pages(query, None, deadline, into(&mut entities)).await?;
-        let next = (entities.len() == most).then_some(Cursor(end));
-        let entities = self.in_place(entities);
+        let end =
+            self.client().run_query(query, None, deadline, collect_into(&mut entities)).await?;
+        let next = (entities.len() == limit).then_some(Cursor(end));
+        let entities = self.below_ancestors(entities);
         let looked_at = entities.len();
         let mut problems = Vec::new();
-        let mut claims: Vec<(Unique, Key)> = Vec::new();
+        let mut claims: Vec<(UniqueProperty, Key)> = Vec::new();
         for entity in &entities {
             let Some(key) = &entity.key else { continue };
             for (property, is_text) in self.unique_properties() {
-                let unique = Unique::stored(entity, property);
+                let unique = UniqueProperty::stored(entity, property);
                 match unique.filter(|unique| unique.value.is_text() == is_text) {
                     Some(unique) => claims.push((unique, key.clone())),
                     None => problems.push(IndexProblem {
@@ -160,22 +161,23 @@ impl<U: AuthUser> DatastoreStore<U> {
         let (written, taken) = transact!(self.client(), deadline, transaction => {
             let indexes: Vec<_> = claims.iter().map(|(unique, _)| self.index_key(unique)).collect();
             let found = transaction.lookup(distinct(indexes.clone())).await?;
-            let holder_of = |index: &Key| found.get(index).and_then(holder);
-            let holders = distinct(indexes.iter().filter_map(holder_of));
-            let holders = transaction.lookup(holders).await?;
+            let owner_of = |index: &Key| found.get(index).and_then(indexed_owner);
+            let owners = distinct(indexes.iter().filter_map(owner_of));
+            let owners = transaction.lookup(owners).await?;
             let (mut mutations, mut problems) = (Vec::new(), Vec::new());
             let mut taken: Vec<(&Key, &Key)> = Vec::new();
             for ((unique, user), index) in claims.iter().zip(&indexes) {
-                let holder = holder_of(index).filter(|holder| {
-                    is_same(holder, user) || holders.get(holder).is_some_and(|holder| unique.is_of(holder))
+                let owner = owner_of(index).filter(|owner| {
+                    is_same(owner, user)
+                        || owners.get(owner).is_some_and(|owner| unique.is_value_of(owner))
                 });
                 let before = taken.iter().find(|(known, _)| is_same(known, index));
-                match holder.as_ref().or(before.map(|(_, user)| *user)) {
-                    Some(holder) if is_same(holder, user) => {}
-                    Some(holder) => problems.push(IndexProblem {
+                match owner.as_ref().or(before.map(|(_, user)| *user)) {
+                    Some(owner) if is_same(owner, user) => {}
+                    Some(owner) => problems.push(IndexProblem {
                         user: user.into(),
                         property: unique.property.clone(),
-                        taken_by: Some(holder.into()),
+                        taken_by: Some(owner.into()),
                     }),
                     None => {
                         mutations.push(upsert(index_entity(index.clone(), user.clone())));

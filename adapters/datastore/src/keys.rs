@@ -11,11 +11,11 @@ use sha2::{Digest, Sha256};
 use tower_keep_core::{SessionKey, Timestamp, UserId};
 
 /// The longest name of a key, or of a property, in bytes.
-pub(crate) const LONGEST_NAME: usize = 1_500;
+pub(crate) const MAX_NAME: usize = 1_500;
 /// The longest text or blob that can be indexed, in bytes.
-pub(crate) const LONGEST_INDEXED: usize = 1_500;
+pub(crate) const MAX_INDEXED: usize = 1_500;
 /// Longer texts are hashed where they are parts of a key's name.
-const LONGEST_PART: usize = 1_000;
+const MAX_NAME_PART: usize = 1_000;
 
 /// What identifies a user's entity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub enum UserKeys {
 
 impl UserKeys {
     /// Returns the property that holds a user's id, if it is one.
-    pub(crate) fn property(&self) -> Option<&str> {
+    pub(crate) fn id_property(&self) -> Option<&str> {
         match self {
             Self::TextProperty(property) | Self::IntegerProperty(property) => Some(property),
             Self::IdOrName | Self::Name => None,
@@ -49,15 +49,15 @@ impl UserKeys {
 
 /// The value of a property that a user is found by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Exact {
+pub(crate) enum UniqueValue {
     Text(String),
     Integer(i64),
 }
 
-impl Exact {
+impl UniqueValue {
     /// Returns a text, if a query can look for it.
     pub(crate) fn text(text: &str) -> Option<Self> {
-        (text.len() <= LONGEST_INDEXED).then(|| Self::Text(text.to_owned()))
+        (text.len() <= MAX_INDEXED).then(|| Self::Text(text.to_owned()))
     }
 
     /// Returns a stored value, if a query can look for it.
@@ -81,7 +81,7 @@ impl Exact {
     }
 }
 
-impl fmt::Display for Exact {
+impl fmt::Display for UniqueValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
@@ -108,7 +108,7 @@ impl EntityKeys {
     }
 
     /// Returns a key of one of this store's own kinds, with the same ancestors as the users.
-    fn own(&self, kind: String, name: String) -> Key {
+    fn own_key(&self, kind: String, name: String) -> Key {
         let own = element(kind, Some(IdType::Name(name)));
         self.key(self.ancestors.iter().cloned().chain([own]).collect())
     }
@@ -134,16 +134,18 @@ impl EntityKeys {
 
     /// Returns the property that a user is found by, and its value; `None` if users are found by
     /// their keys, or if no user can have this id.
-    pub(crate) fn property(&self, id: &UserId) -> Option<(&str, Exact)> {
+    pub(crate) fn id_property(&self, id: &UserId) -> Option<(&str, UniqueValue)> {
         match &self.user_keys {
-            UserKeys::TextProperty(property) => Some((property, Exact::text(id.as_str())?)),
-            UserKeys::IntegerProperty(property) => Some((property, Exact::Integer(id.parse()?))),
+            UserKeys::TextProperty(property) => Some((property, UniqueValue::text(id.as_str())?)),
+            UserKeys::IntegerProperty(property) => {
+                Some((property, UniqueValue::Integer(id.parse()?)))
+            }
             UserKeys::IdOrName | UserKeys::Name => None,
         }
     }
 
     /// Checks whether a key that a query has found is directly below the ancestors of this store.
-    pub(crate) fn is_in_place(&self, key: &Key) -> bool {
+    pub(crate) fn is_below_ancestors(&self, key: &Key) -> bool {
         key.path.split_last().is_some_and(|(_, before)| before == self.ancestors)
     }
 
@@ -153,12 +155,12 @@ impl EntityKeys {
     }
 
     /// Returns the key of the index entity that says which user has this value of a property.
-    pub(crate) fn index(&self, property: &str, value: &Exact) -> Key {
+    pub(crate) fn index(&self, property: &str, value: &UniqueValue) -> Key {
         // The kind is escaped, so that the first full stop separates it from the property: `user.a`
         // and `b` are not the same as `user` and `a.b`.
         let user_kind = self.user_kind.replace('%', "%25").replace('.', "%2E");
         let kind = format!("{}Index_{user_kind}.{property}", self.prefix);
-        self.own(kind, part(&value.to_string()))
+        self.own_key(kind, name_part(&value.to_string()))
     }
 
     pub(crate) fn session_kind(&self) -> String {
@@ -168,31 +170,31 @@ impl EntityKeys {
     /// Returns the key of a session record.
     pub(crate) fn session(&self, key: &SessionKey) -> Key {
         let hex = key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        self.own(self.session_kind(), hex)
+        self.own_key(self.session_kind(), hex)
     }
 
-    /// Returns where the open sessions of a user begin in their index, for this epoch and later
-    /// ones. Those of earlier epochs come before it.
+    /// Returns the lowest sort key that an open session of a user can have in this epoch or a later
+    /// one. Sessions of earlier epochs have lower sort keys.
     ///
-    /// The place is one property, of fixed length, so that neither its order nor a range of it
+    /// A sort key is one property of fixed length, so that neither its order nor a range of it
     /// needs a composite index.
-    pub(crate) fn place_of_epoch(&self, user: &UserId, epoch: u64) -> String {
-        format!("{}:{epoch:016x}", self.place_of(user))
+    pub(crate) fn epoch_sort_key(&self, user: &UserId, epoch: u64) -> String {
+        format!("{}:{epoch:016x}", self.sort_key_prefix(user))
     }
 
-    /// Returns the place of an open session in that index.
-    pub(crate) fn place(&self, user: &UserId, epoch: u64, created: Timestamp) -> String {
-        format!("{}:{:08x}", self.place_of_epoch(user, epoch), created.as_secs())
+    /// Returns the sort key of an open session.
+    pub(crate) fn sort_key(&self, user: &UserId, epoch: u64, created: Timestamp) -> String {
+        format!("{}:{:08x}", self.epoch_sort_key(user, epoch), created.as_secs())
     }
 
-    /// Returns what the places of a user begin with, and the first text after all of them.
-    pub(crate) fn places(&self, user: &UserId) -> [String; 2] {
-        let place = self.place_of(user);
-        [format!("{place}:"), format!("{place};")]
+    /// Returns what the sort keys of a user begin with, and the first text after all of them.
+    pub(crate) fn sort_key_range(&self, user: &UserId) -> [String; 2] {
+        let prefix = self.sort_key_prefix(user);
+        [format!("{prefix}:"), format!("{prefix};")]
     }
 
-    /// Returns what the places of a user begin with. It is different below other ancestors.
-    pub(crate) fn place_of(&self, user: &UserId) -> String {
+    /// Returns what the sort keys of a user begin with. It is different below other ancestors.
+    pub(crate) fn sort_key_prefix(&self, user: &UserId) -> String {
         let mut hash = Sha256::new();
         for element in &self.ancestors {
             let id = match &element.id_type {
@@ -215,7 +217,7 @@ impl EntityKeys {
 
     /// Returns the key of a user's `Logins`.
     pub(crate) fn logins(&self, user: &UserId) -> Key {
-        self.own(self.logins_kind(), part(user.as_str()))
+        self.own_key(self.logins_kind(), name_part(user.as_str()))
     }
 }
 
@@ -258,7 +260,7 @@ pub(crate) fn distinct(keys: impl IntoIterator<Item = Key>) -> Vec<Key> {
 
 /// Checks whether a key can have this name.
 pub(crate) fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= LONGEST_NAME && !is_reserved(name)
+    !name.is_empty() && name.len() <= MAX_NAME && !is_reserved(name)
 }
 
 /// Checks whether Datastore reserves this name for itself.
@@ -267,8 +269,8 @@ pub(crate) fn is_reserved(name: &str) -> bool {
 }
 
 /// Returns any text as a part of a key: the text itself after `=`, or its hash after `#`.
-fn part(text: &str) -> String {
-    if text.len() <= LONGEST_PART {
+fn name_part(text: &str) -> String {
+    if text.len() <= MAX_NAME_PART {
         return format!("={text}");
     }
     let hash = Sha256::digest(text.as_bytes());
@@ -334,7 +336,7 @@ mod tests {
         let keys = keys(UserKeys::IdOrName);
         let long = "a".repeat(1_501);
         let texts = ["", "ada", "Ada", "__ada__", "#", "=", &long[..1_500], &long];
-        let index = |text: &&str| keys.index("username", &Exact::Text((*text).to_owned()));
+        let index = |text: &&str| keys.index("username", &UniqueValue::Text((*text).to_owned()));
         let names: Vec<_> = texts.iter().map(index).collect();
         for (index, key) in names.iter().enumerate() {
             let Some(IdType::Name(name)) = &key.path[0].id_type else { panic!("{key:?}") };
@@ -347,7 +349,7 @@ mod tests {
     fn every_property_of_every_kind_has_an_index_of_its_own() {
         let index = |kind: &str, property| {
             let keys = EntityKeys { user_kind: kind.to_owned(), ..keys(UserKeys::IdOrName) };
-            keys.index(property, &Exact::Integer(7)).path.remove(0).kind
+            keys.index(property, &UniqueValue::Integer(7)).path.remove(0).kind
         };
         assert_eq!(index("User", "username"), "KeepIndex_User.username");
         assert_ne!(index("user_admin", "name"), index("user", "admin_name"));
@@ -358,24 +360,24 @@ mod tests {
     fn open_sessions_are_in_the_order_of_their_epochs_and_times() {
         let keys = keys(UserKeys::IdOrName);
         let (ada, at) = (UserId::from("ada"), Timestamp::from_secs);
-        let [begin, end] = keys.places(&ada);
-        let places = [
+        let [begin, end] = keys.sort_key_range(&ada);
+        let sort_keys = [
             begin,
-            keys.place_of_epoch(&ada, 0),
-            keys.place(&ada, 0, at(5)),
-            keys.place(&ada, 0, Timestamp::MAX),
-            keys.place_of_epoch(&ada, 9),
-            keys.place(&ada, 9, at(0)),
-            keys.place(&ada, 10, at(0)),
-            keys.place(&ada, u64::MAX, at(0)),
+            keys.epoch_sort_key(&ada, 0),
+            keys.sort_key(&ada, 0, at(5)),
+            keys.sort_key(&ada, 0, Timestamp::MAX),
+            keys.epoch_sort_key(&ada, 9),
+            keys.sort_key(&ada, 9, at(0)),
+            keys.sort_key(&ada, 10, at(0)),
+            keys.sort_key(&ada, u64::MAX, at(0)),
             end,
         ];
-        assert!(places.is_sorted(), "{places:?}");
-        let other = keys.place(&"ad".into(), 0, at(5));
-        assert!(!(places[0].as_str()..places[8].as_str()).contains(&other.as_str()));
+        assert!(sort_keys.is_sorted(), "{sort_keys:?}");
+        let other = keys.sort_key(&"ad".into(), 0, at(5));
+        assert!(!(sort_keys[0].as_str()..sort_keys[8].as_str()).contains(&other.as_str()));
         let below = element("Site".into(), Some(IdType::Id(1)));
         let elsewhere = EntityKeys { ancestors: vec![below], ..keys.clone() };
-        assert_ne!(elsewhere.places(&ada), keys.places(&ada));
+        assert_ne!(elsewhere.sort_key_range(&ada), keys.sort_key_range(&ada));
     }
 
     #[test]
@@ -385,7 +387,7 @@ mod tests {
         let written = keys.session(&key);
         assert_eq!(session_key(&written), Some(key));
         for bad in ["", "00", &"g".repeat(64), &"é".repeat(32)] {
-            assert_eq!(session_key(&keys.own(keys.session_kind(), bad.to_owned())), None);
+            assert_eq!(session_key(&keys.own_key(keys.session_kind(), bad.to_owned())), None);
         }
     }
 }

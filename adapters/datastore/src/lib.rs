@@ -73,7 +73,7 @@
 //!
 //! | kind | named by | what it holds |
 //! | --- | --- | --- |
-//! | `KeepSession_User` | the session's key, in hexadecimal | a session record. Two properties are indexed: `expire_at` and, as long as the record itself has not ended, `place`. This is one text of the user (hashed), the epoch and the time of the login |
+//! | `KeepSession_User` | the session's key, in hexadecimal | a session record. What is merely shown about it is one text, `details`. A property without a value is absent. Two properties are indexed: `expire_at` and, as long as the record itself has not ended, `sort_key`. This is one text of the user (hashed), the epoch and the time of the login |
 //! | `KeepLogins_User` | the user's id | the user's epoch, and the sessions that ended because of a replay of which the user has not been notified yet. Each call that begins a session or ends all of them writes this entity, so that two concurrent calls conflict |
 //! | `KeepIndex_User.username` | the login name | which user has it. That user's entity decides: if it has another name, or is deleted, the name is free |
 //!
@@ -165,12 +165,12 @@
 //!
 //! | look for | in |
 //! | --- | --- |
-//! | the settings | `builder.rs`; credentials, project, the connection: `connect.rs`; URLs and addresses: `place.rs` |
+//! | the settings | `builder.rs`; credentials, project, the connection: `connect.rs`; URLs and addresses: `url.rs` |
 //! | which entity has which key | `keys.rs` |
 //! | how a value becomes a property, and back | `value/`: `ser.rs`, `de.rs`; what a write keeps: `merge.rs` |
 //! | how an entity becomes a user | `mapping.rs`; how users are found and written: `users.rs` |
 //! | how login names stay unique | `names.rs`; for users that others write: `import.rs` |
-//! | a session's entity | `record.rs`; how it is found, changed and ended: `sessions.rs` |
+//! | a session's entity, property by property | `record.rs`; the types of the properties: `properties.rs`; how it is found, changed and ended: `sessions.rs` |
 //! | what a login writes, and what a request reads | `create.rs`, `load.rs` |
 //! | the calls, their time-outs and retries | `client.rs`, `transaction.rs`, `turns.rs`; queries: `query.rs` |
 //! | what an error means | `error.rs` |
@@ -185,13 +185,14 @@ mod keys;
 mod load;
 mod mapping;
 mod names;
-mod place;
+mod properties;
 mod query;
 mod record;
 mod sessions;
 mod store;
 mod transaction;
 mod turns;
+mod url;
 mod users;
 mod value;
 

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::record::{self, Logins, Stored};
 
 impl<U: AuthUser> DatastoreStore<U> {
-    async fn login(
+    async fn load_session_and_user(
         &self,
         key: &SessionKey,
         user_hint: Option<&UserId>,
@@ -25,13 +25,13 @@ impl<U: AuthUser> DatastoreStore<U> {
         let of_hint = user_hint.map(logins);
         let keys = [Some(session.clone()), user.clone(), of_hint.clone()];
         let keys = keys.into_iter().flatten().collect();
-        let asked = async {
+        let queried = async {
             match by_query {
-                Some(user_hint) => self.user(user_hint, deadline).await,
+                Some(user_hint) => self.find_user(user_hint, deadline).await,
                 None => Ok(None),
             }
         };
-        let (found, asked) = join(self.client().lookup(keys, None, deadline), asked).await;
+        let (found, queried) = join(self.client().lookup(keys, None, deadline), queried).await;
         let mut found = found?;
         let Some(stored) = found.remove(&session).map(record::read).transpose()? else {
             return Ok(None);
@@ -39,22 +39,22 @@ impl<U: AuthUser> DatastoreStore<U> {
         let owner = &stored.record.user;
         let (user, of_owner) = if user_hint == Some(owner) {
             let looked_up = user.and_then(|user| found.remove(&user));
-            let user = asked?.or(looked_up.map(|entity| self.read_user(entity)).transpose()?);
+            let user = queried?.or(looked_up.map(|entity| self.read_user(entity)).transpose()?);
             (user, of_hint.and_then(|key| found.remove(&key)))
         } else {
             // There is no user hint, or it names another user.
             let key = logins(owner);
             let of_owner = self.client().lookup(vec![key.clone()], None, deadline);
-            let (user, of_owner) = join(self.user(owner, deadline), of_owner).await;
+            let (user, of_owner) = join(self.find_user(owner, deadline), of_owner).await;
             (user?, of_owner?.remove(&key))
         };
         let epoch = Logins::read(of_owner)?.epoch;
         let is_together = user_hint == Some(owner);
         let stored = match stored.is_past(&epoch) && !is_together {
-            true => self.find_again(&stored, deadline).await?,
-            false => Some(stored.applied(&epoch)),
+            true => self.reread_with_epoch(&stored, deadline).await?,
+            false => Some(stored.apply_epoch(&epoch)),
         };
-        Ok(stored.map(|Stored { record, .. }| StoredLogin { record: Arc::new(record), user }))
+        Ok(stored.map(|Stored { record, .. }| StoredLogin::new(Arc::new(record), user)))
     }
 }
 
@@ -65,6 +65,6 @@ impl<U: AuthUser> LoginStore for DatastoreStore<U> {
         key: &SessionKey,
         user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<U>>, StoreError> {
-        Ok(self.login(key, user_hint).await?)
+        Ok(self.load_session_and_user(key, user_hint).await?)
     }
 }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tower_keep_core::{Account, AuthUser, UserId};
 
 use crate::error::Error;
-use crate::keys::{EntityKeys, Exact, UserKeys, is_same, user_id};
+use crate::keys::{EntityKeys, UniqueValue, UserKeys, is_same, user_id};
 use crate::value::{self, Id, Plain, Properties, ValueError, merge};
 
 /// What the store knows about the application's users.
@@ -96,14 +96,14 @@ impl Mapping<Account> for Accounts {
         let stamp = account.security_stamp();
         let is_hash = *stamp == *account.password_hash().as_bytes();
         let mut properties = Properties::default();
-        properties.put(&self.login, Plain::String(account.login_name().to_owned()));
-        properties.put(PASSWORD_HASH, Plain::String(account.password_hash().to_owned()));
-        properties.put(ACTIVE, Plain::Boolean(account.is_active()));
+        properties.insert(&self.login, Plain::String(account.login_name().to_owned()));
+        properties.insert(PASSWORD_HASH, Plain::String(account.password_hash().to_owned()));
+        properties.insert(ACTIVE, Plain::Boolean(account.is_active()));
         if is_hash {
             properties.skipped.extend([SECURITY_STAMP.into(), STAMPED_HASH.into()]);
         } else {
-            properties.put(SECURITY_STAMP, Plain::Blob(stamp.into_owned()));
-            properties.put(STAMPED_HASH, Plain::String(account.password_hash().to_owned()));
+            properties.insert(SECURITY_STAMP, Plain::Blob(stamp.into_owned()));
+            properties.insert(STAMPED_HASH, Plain::String(account.password_hash().to_owned()));
         }
         Ok(properties)
     }
@@ -173,7 +173,7 @@ impl<U: AuthUser> Users<U> {
     /// Checks whether the settings fit the user type, as far as this is known without a user.
     pub(crate) fn check(&self, keys: &EntityKeys) -> Result<(), Error> {
         let (login, id) = (&self.login_property, &self.id_field);
-        let looked_for = [Some(login.as_str()), keys.user_keys.property()];
+        let looked_for = [Some(login.as_str()), keys.user_keys.id_property()];
         let is_looked_for = |property: &&String| looked_for.contains(&Some(property.as_str()));
         if let Some(property) = self.unindexed.iter().find(is_looked_for) {
             let words = format!("`{property}` is looked for, so it can't be one of add_unindexed");
@@ -187,7 +187,7 @@ impl<U: AuthUser> Users<U> {
                  with_login_property)?"
             )));
         }
-        if keys.user_keys.property().is_none() && !fields.contains(&id.as_str()) {
+        if keys.user_keys.id_property().is_none() && !fields.contains(&id.as_str()) {
             return Err(Error::unsupported(format!(
                 "the user type has no field `{id}` for the key's id; which is it of {known} (see \
                  with_id_field)?"
@@ -219,9 +219,9 @@ impl<U: AuthUser> Users<U> {
                 let stored = entity.properties.get(property);
                 // The value has to be of the type that a query looks for. Otherwise the next
                 // request would find no user, or another one.
-                let exact = stored.and_then(Exact::of);
-                let id = exact.as_ref().map(|exact| UserId::from(exact.to_string()));
-                let id = id.filter(|id| keys.property(id).map(|(_, own)| own) == exact);
+                let value = stored.and_then(UniqueValue::of);
+                let id = value.as_ref().map(|value| UserId::from(value.to_string()));
+                let id = id.filter(|id| keys.id_property(id).map(|(_, own)| own) == value);
                 let no_id = || {
                     corrupt(format!(
                         "property `{property}` is not of the type that with_user_keys says"
@@ -248,18 +248,18 @@ impl<U: AuthUser> Users<U> {
     pub(crate) fn write(&self, keys: &EntityKeys, user: &U) -> Result<Properties, Error> {
         let fault = |words: String| Error::unsupported(format!("a user can't be written: {words}"));
         let mut properties = self.mapping.write(user).map_err(|error| fault(error.to_string()))?;
-        match keys.user_keys.property() {
-            None => properties.leave(&self.id_field),
+        match keys.user_keys.id_property() {
+            None => properties.leave_unchanged(&self.id_field),
             Some(property) => {
-                let Some((_, value)) = keys.property(&user.id()) else {
+                let Some((_, value)) = keys.id_property(&user.id()) else {
                     return Err(fault(format!("property `{property}` can't be this id")));
                 };
                 let plain = match value {
-                    Exact::Integer(number) => Plain::Integer(number),
-                    Exact::Text(text) => Plain::String(text),
+                    UniqueValue::Integer(number) => Plain::Integer(number),
+                    UniqueValue::Text(text) => Plain::String(text),
                 };
                 match properties.get(property) {
-                    None => properties.put(property, plain),
+                    None => properties.insert(property, plain),
                     Some(written) if *written == plain => {}
                     Some(_) => {
                         return Err(fault(format!("property `{property}` is not AuthUser::id()")));
@@ -290,7 +290,7 @@ impl<U: AuthUser> Users<U> {
         let mut merged = merge(stored, &before, properties, &self.unindexed, &keys.partition);
         // A property that the key's id hides is not written. It stays, even if the user type is a
         // map.
-        if keys.user_keys.property().is_none()
+        if keys.user_keys.id_property().is_none()
             && let Some(hidden) = stored.get(&self.id_field)
         {
             merged.insert(self.id_field.clone(), hidden.clone());

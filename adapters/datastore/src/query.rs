@@ -62,8 +62,8 @@ pub(crate) fn keys_only(query: Query) -> Query {
     Query { projection: vec![Projection { property: Some(reference(KEY)) }], ..query }
 }
 
-pub(crate) fn limited(query: Query, most: usize) -> Query {
-    Query { limit: Some(i32::try_from(most).unwrap_or(i32::MAX)), ..query }
+pub(crate) fn limited(query: Query, limit: usize) -> Query {
+    Query { limit: Some(i32::try_from(limit).unwrap_or(i32::MAX)), ..query }
 }
 
 fn reference(name: &str) -> PropertyReference {

@@ -61,8 +61,10 @@ impl<U> DatastoreStore<U> {
     }
 
     /// Returns the found entities that are directly below the ancestors of this store.
-    pub(crate) fn in_place(&self, mut found: Vec<Entity>) -> Vec<Entity> {
-        found.retain(|entity| entity.key.as_ref().is_some_and(|key| self.keys().is_in_place(key)));
+    pub(crate) fn below_ancestors(&self, mut found: Vec<Entity>) -> Vec<Entity> {
+        found.retain(|entity| {
+            entity.key.as_ref().is_some_and(|key| self.keys().is_below_ancestors(key))
+        });
         found
     }
 

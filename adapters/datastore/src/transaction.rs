@@ -12,8 +12,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::client::{Client, Found, TransactionId, pause};
 use crate::error::{Cause, Error};
 
-/// How often a transaction is tried, if others are always faster.
-const TRIES: u32 = 20;
+/// How often a transaction is tried, if others are faster each time.
+const MAX_TRIES: u32 = 20;
 
 /// What a transaction changes, and what it returns to its caller.
 pub(crate) struct Change<T> {
@@ -72,7 +72,10 @@ impl<'a> Transaction<'a> {
     /// Returns what a query finds, and where the next query would begin.
     pub(crate) async fn query_from(&self, query: Query) -> Result<(Vec<Entity>, Vec<u8>), Error> {
         let mut all = Vec::new();
-        let end = self.client.pages(query, Some(&self.id), self.deadline, into(&mut all)).await?;
+        let end = self
+            .client
+            .run_query(query, Some(&self.id), self.deadline, collect_into(&mut all))
+            .await?;
         Ok((all, end))
     }
 
@@ -87,8 +90,9 @@ impl<'a> Transaction<'a> {
         // the call did not reach the service, `drop` tries again in the background.
         let rollback = self.client.rollback(self.id.clone());
         let reply = timeout_at(self.deadline, rollback).await;
-        let is_lost = |error: &Error| matches!(error.cause, Cause::Refused | Cause::Lost);
-        self.has_ended = reply.is_ok_and(|reply| !reply.is_err_and(|error| is_lost(&error)));
+        let may_be_open =
+            |error: &Error| matches!(error.cause, Cause::Unavailable | Cause::OutcomeUnknown);
+        self.has_ended = reply.is_ok_and(|reply| !reply.is_err_and(|error| may_be_open(&error)));
     }
 }
 
@@ -106,28 +110,28 @@ impl Drop for Transaction<'_> {
 }
 
 /// Returns a closure that adds found entities to this list.
-pub(crate) fn into(all: &mut Vec<Entity>) -> impl FnMut(Vec<Entity>) -> Result<(), Error> {
+pub(crate) fn collect_into(all: &mut Vec<Entity>) -> impl FnMut(Vec<Entity>) -> Result<(), Error> {
     |found| {
         all.extend(found);
         Ok(())
     }
 }
 
-/// Passes all entities that a query finds to `take`. If this needs more than one response, all are
-/// read as they are at one moment.
+/// Passes all entities that a query finds to `for_each_page`, one page after the other. If there is
+/// more than one page, all are read as they are at one moment.
 pub(crate) async fn read_all(
     client: &Arc<Client>,
     query: Query,
     deadline: Instant,
-    mut take: impl FnMut(Vec<Entity>) -> Result<(), Error>,
+    mut for_each_page: impl FnMut(Vec<Entity>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let first = client.page(query.clone(), None, deadline).await?;
+    let first = client.run_query_once(query.clone(), None, deadline).await?;
     if first.is_last {
-        return take(first.entities);
+        return for_each_page(first.entities);
     }
     let mode = Mode::ReadOnly(ReadOnly::default());
     let mut snapshot = Transaction::begin(client, mode, deadline).await?;
-    let read = client.pages(query, Some(&snapshot.id), deadline, take).await;
+    let read = client.run_query(query, Some(&snapshot.id), deadline, for_each_page).await;
     snapshot.roll_back().await;
     read.map(drop)
 }
@@ -138,21 +142,21 @@ pub(crate) struct Tries<'a> {
     deadline: Instant,
     /// The transaction of the previous try. If transactions wait for each other, the service lets
     /// its successor go first.
-    earlier: TransactionId,
+    previous: TransactionId,
     count: u32,
 }
 
 impl<'a> Tries<'a> {
     pub(crate) fn new(client: &'a Arc<Client>, deadline: Instant) -> Self {
-        Self { client, deadline, earlier: TransactionId::new(), count: 0 }
+        Self { client, deadline, previous: TransactionId::new(), count: 0 }
     }
 
     pub(crate) async fn begin(&mut self) -> Result<Transaction<'a>, Error> {
         self.count += 1;
-        let earlier = std::mem::take(&mut self.earlier);
-        let mode = Mode::ReadWrite(ReadWrite { previous_transaction: earlier });
+        let previous = std::mem::take(&mut self.previous);
+        let mode = Mode::ReadWrite(ReadWrite { previous_transaction: previous });
         let begun = Transaction::begin(self.client, mode, self.deadline).await?;
-        self.earlier = begun.id.clone();
+        self.previous = begun.id.clone();
         Ok(begun)
     }
 
@@ -173,12 +177,12 @@ impl<'a> Tries<'a> {
             Err(error) => Err(error),
         };
         match done {
-            Err(error) if matches!(error.cause, Cause::Aborted | Cause::Gone) => {
+            Err(error) if matches!(error.cause, Cause::Aborted | Cause::TransactionGone) => {
                 transaction.roll_back().await;
-                if error.cause == Cause::Gone {
-                    self.earlier.clear();
+                if error.cause == Cause::TransactionGone {
+                    self.previous.clear();
                 }
-                let is_last = self.count == TRIES || !pause(self.count, self.deadline).await;
+                let is_last = self.count == MAX_TRIES || !pause(self.count, self.deadline).await;
                 is_last.then(|| Err(Error::contended()))
             }
             other => Some(other),

@@ -12,8 +12,8 @@ use crate::error::Error;
 /// The number of queues. Two calls that share a queue by chance only wait a little longer.
 const QUEUES: usize = 1_024;
 
-/// The most calls that wait in one queue.
-const MOST_IN_A_QUEUE: usize = 256;
+/// The maximum number of calls that wait in one queue.
+const MAX_WAITING: usize = 256;
 
 /// The queues in which calls wait for their turns.
 pub(crate) struct Turns {
@@ -22,9 +22,9 @@ pub(crate) struct Turns {
 }
 
 struct Queue {
-    front: Semaphore,
+    turn: Semaphore,
     /// Limits how many calls wait.
-    room: Semaphore,
+    waiting: Semaphore,
 }
 
 /// A call's turn, which ends when this is dropped.
@@ -36,19 +36,23 @@ pub(crate) struct Turn<'a> {
 
 impl Turns {
     pub(crate) fn new() -> Self {
-        let queue = |_| Queue { front: Semaphore::new(1), room: Semaphore::new(MOST_IN_A_QUEUE) };
+        let queue = |_| Queue { turn: Semaphore::new(1), waiting: Semaphore::new(MAX_WAITING) };
         let queues = (0..QUEUES).map(queue).collect();
         Self { queues, hasher: RandomState::new() }
     }
 
-    /// Waits for the turn of a call that writes `what`.
-    pub(crate) async fn wait(&self, what: impl Hash, deadline: Instant) -> Result<Turn<'_>, Error> {
-        let queue = &self.queues[self.hasher.hash_one(what) as usize % QUEUES];
-        if let Ok(permit) = queue.front.try_acquire() {
+    /// Waits for the turn of a call that writes `target`.
+    pub(crate) async fn wait(
+        &self,
+        target: impl Hash,
+        deadline: Instant,
+    ) -> Result<Turn<'_>, Error> {
+        let queue = &self.queues[self.hasher.hash_one(target) as usize % QUEUES];
+        if let Ok(permit) = queue.turn.try_acquire() {
             return Ok(Turn { _permit: permit, has_waited: false });
         }
-        let Ok(_room) = queue.room.try_acquire() else { return Err(Error::crowded()) };
-        match timeout_at(deadline, queue.front.acquire()).await {
+        let Ok(_permit) = queue.waiting.try_acquire() else { return Err(Error::queue_full()) };
+        match timeout_at(deadline, queue.turn.acquire()).await {
             Ok(Ok(permit)) => Ok(Turn { _permit: permit, has_waited: true }),
             _ => Err(Error::contended()),
         }

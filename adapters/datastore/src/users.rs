@@ -15,14 +15,14 @@ use tower_keep_core::{
 
 use crate::DatastoreStore;
 use crate::error::{Cause, Error, NAME};
-use crate::keys::{Exact, distinct, user_id};
-use crate::names::Unique;
+use crate::keys::{UniqueValue, distinct, user_id};
+use crate::names::UniqueProperty;
 use crate::transaction::{
-    Change, Transaction, delete, insert, into, read_all, transact, unchanged, upsert,
+    Change, Transaction, collect_into, delete, insert, read_all, transact, unchanged, upsert,
 };
 
 /// How many queries run concurrently, if users are not found by their keys.
-const ASKED_AT_ONCE: usize = 32;
+const CONCURRENT_QUERIES: usize = 32;
 
 impl<U: AuthUser> DatastoreStore<U> {
     pub(crate) fn read_user(&self, entity: Entity) -> Result<Arc<U>, Error> {
@@ -30,24 +30,24 @@ impl<U: AuthUser> DatastoreStore<U> {
     }
 
     /// Returns an id that is a property, as a unique value.
-    fn unique_id(&self, id: &UserId) -> Option<Unique> {
-        let (property, value) = self.keys().property(id)?;
-        Some(Unique { property: property.to_owned(), value })
+    fn unique_id(&self, id: &UserId) -> Option<UniqueProperty> {
+        let (property, value) = self.keys().id_property(id)?;
+        Some(UniqueProperty { property: property.to_owned(), value })
     }
 
     /// Returns a login name as a unique value, if it is not too long.
-    fn unique_login(&self, login: &str) -> Option<Unique> {
+    fn unique_login(&self, login: &str) -> Option<UniqueProperty> {
         let property = self.shared.users.login_property.clone();
-        Some(Unique { property, value: Exact::text(login)? })
+        Some(UniqueProperty { property, value: UniqueValue::text(login)? })
     }
 
     /// Returns the login name of a user who is to be written, as a unique value.
-    fn unique_login_of(&self, user: &U) -> Result<Unique, Error> {
+    fn unique_login_of(&self, user: &U) -> Result<UniqueProperty, Error> {
         let login = self.unique_login((self.shared.users.login_name)(user));
         login.ok_or_else(|| Error::unsupported("a login name has at most 1,500 bytes"))
     }
 
-    pub(crate) async fn user(
+    pub(crate) async fn find_user(
         &self,
         id: &UserId,
         deadline: Instant,
@@ -57,29 +57,29 @@ impl<U: AuthUser> DatastoreStore<U> {
                 self.client().lookup(vec![key.clone()], None, deadline).await?.remove(&key)
             }
             None => match self.unique_id(id) {
-                Some(unique) => self.with_unique(&unique, deadline).await?,
+                Some(unique) => self.find_by_unique(&unique, deadline).await?,
                 None => None,
             },
         };
         found.map(|entity| self.read_user(entity)).transpose()
     }
 
-    async fn with_unique(
+    async fn find_by_unique(
         &self,
-        unique: &Unique,
+        unique: &UniqueProperty,
         deadline: Instant,
     ) -> Result<Option<Entity>, Error> {
         let mut found = Vec::new();
-        read_all(self.client(), self.query_of(unique), deadline, into(&mut found)).await?;
-        self.whose(unique, found, None, deadline).await
+        read_all(self.client(), self.query_for(unique), deadline, collect_into(&mut found)).await?;
+        self.pick_owner(unique, found, None, deadline).await
     }
 
-    async fn user_with_login(&self, name: &str) -> Result<Option<Arc<U>>, Error> {
+    async fn find_by_login_name(&self, name: &str) -> Result<Option<Arc<U>>, Error> {
         let Some(unique) = self.unique_login(name) else { return Ok(None) };
         let deadline = self.deadline();
-        let Some(found) = self.with_unique(&unique, deadline).await? else { return Ok(None) };
+        let Some(found) = self.find_by_unique(&unique, deadline).await? else { return Ok(None) };
         let login = &self.shared.users.login_property;
-        let Some(property) = self.keys().user_keys.property().filter(|own| own != login) else {
+        let Some(property) = self.keys().user_keys.id_property().filter(|own| own != login) else {
             return self.read_user(found).map(Some);
         };
         // If the id is a property, another user may have the same one, and the next request would
@@ -88,12 +88,12 @@ impl<U: AuthUser> DatastoreStore<U> {
             let kind = &self.keys().user_kind;
             Err(Error::corrupt(format!("`{property}` of an entity of kind `{kind}` {words}")))
         };
-        let (key, unique_id) = (found.key.clone(), Unique::stored(&found, property));
+        let (key, unique_id) = (found.key.clone(), UniqueProperty::stored(&found, property));
         let user = self.read_user(found)?;
         let Some(unique_id) = unique_id else {
             return error("is not indexed, so nobody is found by it");
         };
-        match self.with_unique(&unique_id, deadline).await? {
+        match self.find_by_unique(&unique_id, deadline).await? {
             Some(next) if next.key == key => Ok(Some(user)),
             Some(_) => error("is also another's, who is found by it: index_users names them"),
             // The user was deleted in between.
@@ -101,12 +101,12 @@ impl<U: AuthUser> DatastoreStore<U> {
         }
     }
 
-    async fn users(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<U>>>, Error> {
+    async fn find_users(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<U>>>, Error> {
         let deadline = self.deadline();
-        if self.keys().user_keys.property().is_some() {
-            let found =
-                stream::iter(ids.to_vec()).map(|id| async move { self.user(&id, deadline).await });
-            return found.buffered(ASKED_AT_ONCE).try_collect().await;
+        if self.keys().user_keys.id_property().is_some() {
+            let found = stream::iter(ids.to_vec())
+                .map(|id| async move { self.find_user(&id, deadline).await });
+            return found.buffered(CONCURRENT_QUERIES).try_collect().await;
         }
         let wanted = ids.iter().filter_map(|id| self.keys().user(id));
         let found = self.client().lookup(distinct(wanted), None, deadline).await?;
@@ -119,7 +119,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         Ok(ids.iter().map(|id| users.get(id).cloned()).collect())
     }
 
-    async fn inserted(&self, user: &U) -> Result<(), Error> {
+    async fn insert_user(&self, user: &U) -> Result<(), Error> {
         let users = &self.shared.users;
         let id = user.id();
         let login = self.unique_login_of(user)?;
@@ -141,26 +141,26 @@ impl<U: AuthUser> DatastoreStore<U> {
         let _turn_of_name = self.shared.turns_of_names.wait(&login.value, deadline).await?;
         let entity = Entity { key: Some(key.clone()), properties };
         users.check_is_readable(self.keys(), &entity)?;
-        let inserted = transact!(self.client(), deadline, transaction => {
+        let insertion = transact!(self.client(), deadline, transaction => {
             let found = transaction.lookup(vec![key.clone()]).await?;
             if found.get(&key).is_some() {
                 return Err(Error::taken("id"));
             }
             let mut mutations = vec![insert(entity.clone())];
-            mutations.push(self.take(transaction, &login, &key).await?);
+            mutations.push(self.claim(transaction, &login, &key).await?);
             if let Some(unique) = unique_id.as_ref().filter(|unique| **unique != login) {
-                mutations.push(self.take(transaction, unique, &key).await?);
+                mutations.push(self.claim(transaction, unique, &key).await?);
             }
             Ok(Change { mutations, output: () })
         });
-        inserted.await.map_err(|error| match error.cause {
-            Cause::Taken => Error::taken("id or the login name"),
+        insertion.await.map_err(|error| match error.cause {
+            Cause::AlreadyExists => Error::taken("id or the login name"),
             _ => error,
         })
     }
 
     /// Reads the entity of a user in a transaction.
-    async fn stored(
+    async fn read_entity_in(
         &self,
         transaction: &Transaction<'_>,
         id: &UserId,
@@ -170,8 +170,9 @@ impl<U: AuthUser> DatastoreStore<U> {
             return Ok(transaction.lookup(vec![key.clone()]).await?.remove(&key));
         }
         let Some(unique) = self.unique_id(id) else { return Ok(None) };
-        let found = transaction.query(self.query_of(&unique)).await?;
-        let Some(found) = self.whose(&unique, found, Some(transaction), deadline).await? else {
+        let found = transaction.query(self.query_for(&unique)).await?;
+        let Some(found) = self.pick_owner(&unique, found, Some(transaction), deadline).await?
+        else {
             return Ok(None);
         };
         // Read it again by its key: a query alone does not guard what it finds against changes.
@@ -180,11 +181,11 @@ impl<U: AuthUser> DatastoreStore<U> {
     }
 
     /// Reads the entity of a user as stored now, outside of transactions.
-    async fn stored_now(&self, id: &UserId, deadline: Instant) -> Result<Option<Entity>, Error> {
+    async fn read_entity(&self, id: &UserId, deadline: Instant) -> Result<Option<Entity>, Error> {
         let key = match (self.keys().user(id), self.unique_id(id)) {
             (Some(key), _) => Some(key),
             (None, Some(unique)) => {
-                self.with_unique(&unique, deadline).await?.and_then(|entity| entity.key)
+                self.find_by_unique(&unique, deadline).await?.and_then(|entity| entity.key)
             }
             (None, None) => None,
         };
@@ -192,7 +193,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         Ok(self.client().lookup(vec![key.clone()], None, deadline).await?.remove(&key))
     }
 
-    async fn modified(
+    async fn modify_user(
         &self,
         id: &UserId,
         change: &mut ChangeUser<'_, U>,
@@ -201,7 +202,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         // Calls of this process for the same user take turns, so that they don't lose races.
         let _turn = self.shared.turns.wait(id, deadline).await?;
         while Instant::now() < deadline {
-            let Some(before) = self.stored_now(id, deadline).await? else {
+            let Some(before) = self.read_entity(id, deadline).await? else {
                 return Ok(Modified::Missing);
             };
             let stored = self.read_user(before.clone())?;
@@ -209,7 +210,7 @@ impl<U: AuthUser> DatastoreStore<U> {
                 ControlFlow::Continue(after) => after,
                 ControlFlow::Break(done) => return Ok(done),
             };
-            if self.swapped(id, &before, &after, deadline).await? {
+            if self.replace_if_unchanged(id, &before, &after, deadline).await? {
                 return Ok(Modified::Changed(after));
             }
         }
@@ -218,7 +219,7 @@ impl<U: AuthUser> DatastoreStore<U> {
 
     /// Writes a user over the entity that was read. Returns `false` if that entity is no longer
     /// stored.
-    async fn swapped(
+    async fn replace_if_unchanged(
         &self,
         id: &UserId,
         before: &Entity,
@@ -234,16 +235,16 @@ impl<U: AuthUser> DatastoreStore<U> {
         let earlier = users.login_of(before).and_then(|earlier| self.unique_login(earlier));
         let _turn_of_name = self.shared.turns_of_names.wait(&login.value, deadline).await?;
         transact!(self.client(), deadline, transaction => {
-            let stored = self.stored(transaction, id, deadline).await?;
+            let stored = self.read_entity_in(transaction, id, deadline).await?;
             if !stored.is_some_and(|stored| is_unchanged(&stored, before)) {
                 return unchanged(false);
             }
             let key = before.key.clone().unwrap_or_default();
             let mut mutations = Vec::new();
             if earlier.as_ref() != Some(&login) {
-                mutations.push(self.take(transaction, &login, &key).await?);
+                mutations.push(self.claim(transaction, &login, &key).await?);
                 if let Some(earlier) = &earlier {
-                    mutations.extend(self.free(transaction, earlier, &key).await?);
+                    mutations.extend(self.release(transaction, earlier, &key).await?);
                 }
             }
             mutations.push(upsert(entity.clone()));
@@ -252,11 +253,11 @@ impl<U: AuthUser> DatastoreStore<U> {
         .await
     }
 
-    async fn deleted(&self, id: &UserId) -> Result<bool, Error> {
+    async fn delete_user(&self, id: &UserId) -> Result<bool, Error> {
         let deadline = self.deadline();
         let _turn = self.shared.turns.wait(id, deadline).await?;
         transact!(self.client(), deadline, transaction => {
-            let Some(stored) = self.stored(transaction, id, deadline).await? else {
+            let Some(stored) = self.read_entity_in(transaction, id, deadline).await? else {
                 return unchanged(false);
             };
             let key = stored.key.clone().unwrap_or_default();
@@ -265,7 +266,7 @@ impl<U: AuthUser> DatastoreStore<U> {
             let mut mutations = vec![delete(key.clone())];
             let unique_id = self.unique_id(id).filter(|unique| Some(unique) != login.as_ref());
             for unique in login.into_iter().chain(unique_id) {
-                mutations.extend(self.free(transaction, &unique, &key).await?);
+                mutations.extend(self.release(transaction, &unique, &key).await?);
             }
             Ok(Change { mutations, output: true })
         })
@@ -307,25 +308,25 @@ impl<U: AuthUser> UserStore for DatastoreStore<U> {
     type User = U;
 
     async fn by_id(&self, id: &UserId) -> Result<Option<Arc<U>>, StoreError> {
-        Ok(self.user(id, self.deadline()).await?)
+        Ok(self.find_user(id, self.deadline()).await?)
     }
 }
 
 #[async_trait]
 impl<U: AuthUser> UserLookup for DatastoreStore<U> {
     async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<U>>, StoreError> {
-        Ok(self.user_with_login(login_name).await?)
+        Ok(self.find_by_login_name(login_name).await?)
     }
 }
 
 #[async_trait]
 impl<U: AuthUser> UserDirectory for DatastoreStore<U> {
     async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<U>>>, StoreError> {
-        Ok(self.users(ids).await?)
+        Ok(self.find_users(ids).await?)
     }
 
     async fn insert(&self, user: &U) -> Result<(), StoreError> {
-        Ok(self.inserted(user).await?)
+        Ok(self.insert_user(user).await?)
     }
 
     async fn modify(
@@ -333,10 +334,10 @@ impl<U: AuthUser> UserDirectory for DatastoreStore<U> {
         id: &UserId,
         change: &mut ChangeUser<'_, U>,
     ) -> Result<Modified<U>, StoreError> {
-        self.modified(id, change).await
+        self.modify_user(id, change).await
     }
 
     async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {
-        Ok(self.deleted(id).await?)
+        Ok(self.delete_user(id).await?)
     }
 }

@@ -40,16 +40,16 @@ async fn it_shows_how_far_it_is() {
         let output = command.output().expect("it runs");
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    let (is_done, told) = run(&[&url, "User", "username"]);
+    let (is_done, stderr) = run(&[&url, "User", "username"]);
     let first = "400 users, 400 index entities written, 0 problems; to go on from here: ";
     let all = "401 users, 401 index entities written, 0 problems; done";
-    assert!(is_done && told.contains(first) && told.contains(all), "{told}");
-    let cursor = told.lines().find_map(|line| line.strip_prefix(first)).expect("where to go on");
-    let (is_done, told) = run(&[&url, "User", "username", cursor]);
-    assert!(is_done && told.contains("1 users, 0 index entities written"), "{told}");
-    assert!(!told.contains("400 users"), "{told}");
-    let (is_done, told) = run(&[&url, "User", "username", "no cursor!"]);
-    assert!(!is_done && told.contains("not a cursor"), "{told}");
-    let (is_done, told) = run(&["redis://localhost", "User", "username"]);
-    assert!(!is_done && told.contains("datastore://PROJECT"), "{told}");
+    assert!(is_done && stderr.contains(first) && stderr.contains(all), "{stderr}");
+    let cursor = stderr.lines().find_map(|line| line.strip_prefix(first)).expect("where to go on");
+    let (is_done, stderr) = run(&[&url, "User", "username", cursor]);
+    assert!(is_done && stderr.contains("1 users, 0 index entities written"), "{stderr}");
+    assert!(!stderr.contains("400 users"), "{stderr}");
+    let (is_done, stderr) = run(&[&url, "User", "username", "no cursor!"]);
+    assert!(!is_done && stderr.contains("not a cursor"), "{stderr}");
+    let (is_done, stderr) = run(&["redis://localhost", "User", "username"]);
+    assert!(!is_done && stderr.contains("datastore://PROJECT"), "{stderr}");
 }

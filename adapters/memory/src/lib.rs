@@ -13,7 +13,7 @@
 //! # Ok(()) }
 //! ```
 
-mod open;
+mod session_set;
 mod sessions;
 
 use std::collections::HashMap;
@@ -174,8 +174,8 @@ impl<U: AuthUser + Clone> SessionStore for MemoryStore<U> {
         self.sessions.rotate(rotation).await
     }
 
-    async fn seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
-        self.sessions.seen(marks).await
+    async fn mark_seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
+        self.sessions.mark_seen(marks).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
@@ -189,23 +189,23 @@ impl<U: AuthUser + Clone> SessionStore for MemoryStore<U> {
     async fn revoke_all(
         &self,
         user: &UserId,
-        but: Option<&SessionKey>,
+        except: Option<&SessionKey>,
         end: &End,
     ) -> Result<(), StoreError> {
-        self.sessions.revoke_all(user, but, end).await
+        self.sessions.revoke_all(user, except, end).await
     }
 
     async fn list(
         &self,
         user: &UserId,
         now: Timestamp,
-        most: usize,
+        limit: usize,
     ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
-        self.sessions.list(user, now, most).await
+        self.sessions.list(user, now, limit).await
     }
 
-    async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
-        self.sessions.purge(before, most).await
+    async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.sessions.purge(before, limit).await
     }
 }
 
@@ -218,7 +218,7 @@ impl<U: AuthUser + Clone> LoginStore for MemoryStore<U> {
     ) -> Result<Option<StoredLogin<U>>, StoreError> {
         let Some(record) = self.sessions.find(key) else { return Ok(None) };
         let user = self.read().by_id.get(&record.user).cloned();
-        Ok(Some(StoredLogin { record, user }))
+        Ok(Some(StoredLogin::new(record, user)))
     }
 }
 

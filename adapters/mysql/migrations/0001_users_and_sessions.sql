@@ -5,34 +5,53 @@ CREATE TABLE IF NOT EXISTS keep_versions (version BIGINT NOT NULL PRIMARY KEY) E
 
 CREATE TABLE IF NOT EXISTS keep_users (
     id VARBINARY(2000) NOT NULL PRIMARY KEY,
+    -- The name that the user enters to log in.
     login_name VARBINARY(2000) NOT NULL UNIQUE,
     password_hash BLOB NOT NULL,
+    -- Whether the user may log in and stay logged in.
     active BOOLEAN NOT NULL,
+    -- If this changes, all earlier logins of the user end.
     security_stamp BLOB NOT NULL
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin ROW_FORMAT = DYNAMIC;
 
 CREATE TABLE IF NOT EXISTS keep_sessions (
     -- The SHA-256 hash of the session's id. The id itself is only in the session's cookies.
     session_key BINARY(32) NOT NULL PRIMARY KEY,
+    -- The user who logged in.
     user_id VARBINARY(2000) NOT NULL,
+    -- The user who acts as that user, such as an administrator. Null if there is none.
+    acting_user VARBINARY(2000),
     -- If this is lower than the user's epoch, the session has ended together with all others.
     epoch BIGINT NOT NULL DEFAULT 0,
+    -- How often the session's cookies were rotated.
     generation BIGINT NOT NULL,
+    -- When the current generation began. Null for the first one.
     rotated_at BIGINT,
+    -- When the browser first sent a cookie of the current generation. Null before that.
     seen_at BIGINT,
+    -- Random input for the check of the remember cookie.
     salt BINARY(16) NOT NULL,
+    -- When the user logged in.
     created BIGINT NOT NULL,
+    -- When the login was made, or last restored or confirmed.
     session_started BIGINT NOT NULL,
+    -- When the session was last used, accurate to the touch interval of the layer.
     last_seen BIGINT NOT NULL,
+    -- Until when the last remember cookie is valid, and how many seconds a new one is valid. Both
+    -- are null if the login is not remembered.
     remember_expires BIGINT,
-    remember_seconds BIGINT NOT NULL,
+    remember_seconds BIGINT,
+    -- When the session expires. For an ended session: until when the row is kept.
     expires BIGINT NOT NULL,
-    address VARCHAR(64),
-    user_agent TEXT NOT NULL,
-    method TEXT NOT NULL,
+    -- JSON with what is merely shown about the session, such as its device. The type is TEXT,
+    -- because the text has to be returned byte for byte.
+    details TEXT NOT NULL,
+    -- When and why the session ended. Null if it did not end, or only with its epoch.
     ended_at BIGINT,
     end_reason VARCHAR(64),
+    -- The session_key of the login that replaced the session in the same browser. Null if none did.
     successor BINARY(32),
+    -- Whether the user was notified of the end, which happens only after a replay.
     notified BOOLEAN NOT NULL,
     INDEX keep_sessions_used (user_id, epoch, ended_at, last_seen),
     INDEX keep_sessions_begun (user_id, epoch, ended_at, created),
@@ -40,16 +59,19 @@ CREATE TABLE IF NOT EXISTS keep_sessions (
     INDEX keep_sessions_expiring (expires)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin ROW_FORMAT = DYNAMIC;
 
--- One row for each user whose sessions have all been ended: a number that grows with each such end,
--- when and why the last one happened, and how long those sessions are kept.
+-- One row for each user whose sessions have ever been ended all together.
 CREATE TABLE IF NOT EXISTS keep_epochs (
     user_id VARBINARY(2000) NOT NULL PRIMARY KEY,
+    -- Raised whenever all of the user's sessions are ended. Sessions of a lower epoch have ended.
     epoch BIGINT NOT NULL,
+    -- When and why the sessions of the previous epoch ended.
     ended_at BIGINT NOT NULL,
     end_reason VARCHAR(64) NOT NULL,
+    -- Until when the sessions of earlier epochs are kept.
     kept_until BIGINT NOT NULL,
-    tidied BOOLEAN NOT NULL,
-    INDEX keep_epochs_untidy (tidied, kept_until)
+    -- Whether the sessions of earlier epochs have been deleted.
+    purged BOOLEAN NOT NULL,
+    INDEX keep_epochs_to_purge (purged, kept_until)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin ROW_FORMAT = DYNAMIC;
 
 -- Logins of one user wait for each other: each locks the user's row, one of these 256.

@@ -97,7 +97,7 @@ impl Dialect for MySqlDialect {
     const FORGET: &'static str = "";
     const PURGE: &'static str =
         "DELETE FROM {sessions} WHERE expires <= $1 ORDER BY expires LIMIT $2";
-    const TIDY: &'static str =
+    const PURGE_EARLIER_EPOCHS: &'static str =
         "DELETE FROM {sessions} WHERE user_id = $1 AND epoch < $2 AND ended_at IS NULL LIMIT $3";
 
     fn placeholder(_number: usize) -> String {
@@ -170,7 +170,7 @@ impl Dialect for MySqlDialect {
             1053 | 1152..=1161 | 1927 | 3169 | 4031 => return Some(Cause::Lost),
             // There are too many connections, or the primary has become a replica. The next
             // connection may reach the new primary.
-            1040 | 1290 | 1792 | 1836 => return Some(Cause::Refused),
+            1040 | 1290 | 1792 | 1836 => return Some(Cause::NotRun),
             // The statement was prepared again several times, but its tables changed each time.
             1615 => return Some(Cause::Stale),
             // A statement was killed, or took too long.
@@ -186,7 +186,7 @@ impl Dialect for MySqlDialect {
     }
 
     /// Leaves out the messages that quote data.
-    fn said(error: &dyn DatabaseError) -> String {
+    fn safe_message(error: &dyn DatabaseError) -> String {
         let number = error.try_downcast_ref::<MySqlDatabaseError>().map(|error| error.number());
         match number {
             Some(1062) => "a row with this key already exists (error 1062)".to_owned(),
@@ -199,7 +199,7 @@ impl Dialect for MySqlDialect {
     }
 
     /// Longer texts would be truncated if the server is not in strict mode.
-    fn takes(text: &str) -> bool {
+    fn can_store(text: &str) -> bool {
         text.len() <= 2_000
     }
 

@@ -3,34 +3,53 @@ CREATE TABLE IF NOT EXISTS keep_versions (version BIGINT NOT NULL PRIMARY KEY);
 
 CREATE TABLE keep_users (
     id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    -- The name that the user enters to log in.
     login_name TEXT COLLATE "C" NOT NULL UNIQUE,
     password_hash TEXT NOT NULL,
+    -- Whether the user may log in and stay logged in.
     active BOOLEAN NOT NULL,
+    -- If this changes, all earlier logins of the user end.
     security_stamp BYTEA NOT NULL
 );
 
 CREATE TABLE keep_sessions (
     -- The SHA-256 hash of the session's id. The id itself is only in the session's cookies.
     session_key BYTEA NOT NULL PRIMARY KEY,
+    -- The user who logged in.
     user_id TEXT COLLATE "C" NOT NULL,
+    -- The user who acts as that user, such as an administrator. Null if there is none.
+    acting_user TEXT COLLATE "C",
     -- If this is lower than the user's epoch, the session has ended together with all others.
     epoch BIGINT NOT NULL DEFAULT 0,
+    -- How often the session's cookies were rotated.
     generation BIGINT NOT NULL,
+    -- When the current generation began. Null for the first one.
     rotated_at BIGINT,
+    -- When the browser first sent a cookie of the current generation. Null before that.
     seen_at BIGINT,
+    -- Random input for the check of the remember cookie.
     salt BYTEA NOT NULL,
+    -- When the user logged in.
     created BIGINT NOT NULL,
+    -- When the login was made, or last restored or confirmed.
     session_started BIGINT NOT NULL,
+    -- When the session was last used, accurate to the touch interval of the layer.
     last_seen BIGINT NOT NULL,
+    -- Until when the last remember cookie is valid, and how many seconds a new one is valid. Both
+    -- are null if the login is not remembered.
     remember_expires BIGINT,
-    remember_seconds BIGINT NOT NULL,
+    remember_seconds BIGINT,
+    -- When the session expires. For an ended session: until when the row is kept.
     expires BIGINT NOT NULL,
-    address TEXT,
-    user_agent TEXT NOT NULL,
-    method TEXT NOT NULL,
+    -- JSON with what is merely shown about the session, such as its device. The type is TEXT,
+    -- because the text has to be returned byte for byte.
+    details TEXT NOT NULL,
+    -- When and why the session ended. Null if it did not end, or only with its epoch.
     ended_at BIGINT,
     end_reason TEXT,
+    -- The session_key of the login that replaced the session in the same browser. Null if none did.
     successor BYTEA,
+    -- Whether the user was notified of the end, which happens only after a replay.
     notified BOOLEAN NOT NULL
 );
 
@@ -40,17 +59,20 @@ CREATE INDEX keep_sessions_expiring ON keep_sessions (expires);
 CREATE INDEX keep_sessions_to_notify ON keep_sessions (user_id)
     WHERE end_reason = 'replay' AND NOT notified;
 
--- One row for each user whose sessions have all been ended: a number that grows with each such end,
--- when and why the last one happened, and how long those sessions are kept.
+-- One row for each user whose sessions have ever been ended all together.
 CREATE TABLE keep_epochs (
     user_id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    -- Raised whenever all of the user's sessions are ended. Sessions of a lower epoch have ended.
     epoch BIGINT NOT NULL,
+    -- When and why the sessions of the previous epoch ended.
     ended_at BIGINT NOT NULL,
     end_reason TEXT NOT NULL,
+    -- Until when the sessions of earlier epochs are kept.
     kept_until BIGINT NOT NULL,
-    tidied BOOLEAN NOT NULL
+    -- Whether the sessions of earlier epochs have been deleted.
+    purged BOOLEAN NOT NULL
 );
 
-CREATE INDEX keep_epochs_untidy ON keep_epochs (kept_until) WHERE NOT tidied;
+CREATE INDEX keep_epochs_to_purge ON keep_epochs (kept_until) WHERE NOT purged;
 
 INSERT INTO keep_versions (version) VALUES (1);

@@ -120,7 +120,7 @@ impl Dialect for PostgresDialect {
     const FORGET: &'static str = "DEALLOCATE ALL";
     const PURGE: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
         (SELECT session_key FROM {sessions} WHERE expires <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
-    const TIDY: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
+    const PURGE_EARLIER_EPOCHS: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
         (SELECT session_key FROM {sessions} WHERE user_id = $1 AND epoch < $2 AND ended_at IS NULL \
         ORDER BY epoch, created LIMIT $3 FOR UPDATE SKIP LOCKED)";
 
@@ -156,7 +156,7 @@ impl Dialect for PostgresDialect {
 
     /// `CHAR(n)` is read with the spaces that pad it. They are significant once it is compared as
     /// text.
-    fn padded(column: &PgTypeInfo) -> Option<[String; 2]> {
+    fn padded_samples(column: &PgTypeInfo) -> Option<[String; 2]> {
         let sample = |value| format!("CAST('{value}' AS BPCHAR)");
         (column.name() == "CHAR").then(|| [sample('a'), sample('b')])
     }
@@ -196,7 +196,7 @@ impl Dialect for PostgresDialect {
             // The server closes the connection, or it was never usable. Another one may be.
             "57P01" | "57P02" | "57P03" | "57P05" => return Some(Cause::Lost),
             // The primary has become a replica. The next connection may reach the new primary.
-            "25006" => return Some(Cause::Refused),
+            "25006" => return Some(Cause::NotRun),
             "0A000" if is_stale(error) => return Some(Cause::Stale),
             "0A000" => StoreErrorKind::Unsupported,
             // A statement took too long.
@@ -216,7 +216,7 @@ impl Dialect for PostgresDialect {
 
     /// Returns the message only: details contain rows. The messages of data exceptions are left out
     /// as well, because they contain data.
-    fn said(error: &dyn DatabaseError) -> String {
+    fn safe_message(error: &dyn DatabaseError) -> String {
         let code = error.code().unwrap_or_default();
         if code.starts_with("22") {
             return format!("the data does not fit (code {code})");
@@ -226,7 +226,7 @@ impl Dialect for PostgresDialect {
 
     /// PostgreSQL's texts can't contain NUL, and entries of its indexes can't be much longer than
     /// this.
-    fn takes(text: &str) -> bool {
+    fn can_store(text: &str) -> bool {
         !text.contains('\0') && text.len() <= 2_000
     }
 

@@ -51,9 +51,9 @@ pub(crate) fn read(url: &str) -> Result<Address, Error> {
     };
     let sentinels: Vec<_> = hosts.map(sentinel).collect::<Result<_, _>>()?;
     if sentinels.is_empty() || name.is_empty() {
-        let words = "the URL names sentinels and what they call the master: \
+        let message = "the URL names sentinels and what they call the master: \
                      redis+sentinel://host:port,…/mymaster";
-        return Err(Error::unsupported(words));
+        return Err(Error::unsupported(message));
     }
     Ok(Address::Sentinel { sentinels, name: name.to_owned() })
 }
@@ -61,8 +61,8 @@ pub(crate) fn read(url: &str) -> Result<Address, Error> {
 fn one(url: &str) -> Result<ConnectionInfo, Error> {
     let info = url.into_connection_info().map_err(|_| unknown())?;
     if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) && cfg!(not(feature = "tls")) {
-        let words = "TLS needs the feature `tls` of tower-keep-redis";
-        return Err(Error::unsupported(words));
+        let message = "TLS needs the feature `tls` of tower-keep-redis";
+        return Err(Error::unsupported(message));
     }
     if !info.addr().is_supported() {
         return Err(Error::unsupported("this system has no such connections"));

@@ -23,7 +23,7 @@ use crate::{Json, RedisStore, UserFormat};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
-const MOST_WAITING: usize = 4_096;
+const MAX_WAITING: usize = 4_096;
 
 /// Opens a store.
 ///
@@ -36,7 +36,7 @@ pub struct RedisStoreBuilder<U = Account> {
     timeout: Duration,
     replicas_to_wait_for: usize,
     reads_from_replicas: bool,
-    most_waiting: usize,
+    max_waiting: usize,
     sentinel_login: Option<(Option<String>, String)>,
     #[cfg(feature = "tls")]
     certificates: Option<redis::TlsCertificates>,
@@ -51,7 +51,7 @@ impl<U> fmt::Debug for RedisStoreBuilder<U> {
             .field("timeout", &self.timeout)
             .field("replicas_to_wait_for", &self.replicas_to_wait_for)
             .field("reads_from_replicas", &self.reads_from_replicas)
-            .field("most_waiting", &self.most_waiting)
+            .field("max_waiting", &self.max_waiting)
             .finish_non_exhaustive()
     }
 }
@@ -83,7 +83,7 @@ impl RedisStore {
             timeout: TIMEOUT,
             replicas_to_wait_for: 0,
             reads_from_replicas: false,
-            most_waiting: MOST_WAITING,
+            max_waiting: MAX_WAITING,
             sentinel_login: None,
             #[cfg(feature = "tls")]
             certificates: None,
@@ -144,7 +144,7 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
             timeout: self.timeout,
             replicas_to_wait_for: self.replicas_to_wait_for,
             reads_from_replicas: self.reads_from_replicas,
-            most_waiting: self.most_waiting,
+            max_waiting: self.max_waiting,
             sentinel_login: self.sentinel_login,
             #[cfg(feature = "tls")]
             certificates: self.certificates,
@@ -184,8 +184,8 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
 
     /// Sets how many calls may wait for one server; 4,096 by default. If one more call arrives, it
     /// immediately returns an [unavailable](tower_keep_core::StoreErrorKind::Unavailable) error.
-    pub fn with_max_waiting(mut self, most: usize) -> Self {
-        self.most_waiting = most.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
+    pub fn with_max_waiting(mut self, max: usize) -> Self {
+        self.max_waiting = max.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         self
     }
 
@@ -275,9 +275,9 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         match address::read(&self.url)? {
             Address::One(info) => {
                 if self.reads_from_replicas {
-                    let words = "one server has no replicas to read from: name a cluster or sentinels, \
-                                 or leave `with_reads_from_replicas` away";
-                    return Err(Error::unsupported(words));
+                    let message = "one server has no replicas to read from: name a cluster or \
+                                   sentinels, or leave `with_reads_from_replicas` away";
+                    return Err(Error::unsupported(message));
                 }
                 let client = self.client(info)?;
                 self.links(|| Ok(Target::Server(client.clone())), None).map(Topology::One)
@@ -287,7 +287,7 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
                     let each = sentinels.chunks(1).map(|sentinel| {
                         self.sentinels(sentinel, &name, kind()).map(tokio::sync::Mutex::new)
                     });
-                    Ok(Target::Named(each.collect::<Result<_, _>>()?, name.clone()))
+                    Ok(Target::Sentinels(each.collect::<Result<_, _>>()?, name.clone()))
                 };
                 let replica = match self.reads_from_replicas {
                     true => Some(target(|| SentinelServerType::Replica)?),
@@ -309,7 +309,7 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
     fn settings(&self) -> Settings {
         Settings {
             timeout: self.timeout,
-            most_waiting: self.most_waiting,
+            max_waiting: self.max_waiting,
             splits_writes: self.replicas_to_wait_for > 0,
             reads_from_replicas: self.reads_from_replicas,
         }
@@ -333,9 +333,9 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         #[cfg(feature = "tls")]
         if let Some(certificates) = &self.certificates {
             let client = Client::build_with_tls(info, certificates.clone());
-            return client.map_err(|error| Error::of_connecting("the server", &error));
+            return client.map_err(|error| Error::while_connecting("the server", &error));
         }
-        Client::open(info).map_err(|error| Error::of_connecting("the server", &error))
+        Client::open(info).map_err(|error| Error::while_connecting("the server", &error))
     }
 
     fn sentinels(
@@ -344,11 +344,12 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         name: &str,
         kind: SentinelServerType,
     ) -> Result<SentinelClient, Error> {
-        let fault = |error| Error::of_connecting("the sentinels", &error);
+        let connect_error = |error| Error::while_connecting("the sentinels", &error);
         let addresses: Vec<ConnectionAddr> =
             sentinels.iter().map(|sentinel| sentinel.addr().clone()).collect();
         let is_tls = addresses.iter().any(|place| matches!(place, ConnectionAddr::TcpTls { .. }));
-        let mut builder = SentinelClientBuilder::new(addresses, name, kind).map_err(fault)?;
+        let mut builder =
+            SentinelClientBuilder::new(addresses, name, kind).map_err(connect_error)?;
         if let Some(first) = sentinels.first() {
             let settings = first.redis_settings();
             builder = builder
@@ -379,6 +380,6 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
                 .set_client_to_redis_certificates(certificates.clone())
                 .set_client_to_sentinel_certificates(certificates.clone());
         }
-        builder.build().map_err(fault)
+        builder.build().map_err(connect_error)
     }
 }

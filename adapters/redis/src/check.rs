@@ -23,15 +23,15 @@ pub(crate) async fn check(servers: &Servers, timeout: Duration) -> Result<(), Er
         Topology::One(links) => {
             let info = info(&links.master, deadline).await?;
             if info.get("cluster_enabled").is_some_and(|is_enabled| is_enabled == "1") {
-                return Err(Error::is_of_a_cluster());
+                return Err(Error::cluster_url_required());
             }
             check_server(&info)
         }
         Topology::Cluster(cluster) => {
             cluster.learn(deadline).await.map_err(|error| {
-                if error.says("cluster support disabled") {
-                    let words = "this server does not belong to a cluster: use a redis:// URL";
-                    return Error::unsupported(words);
+                if error.mentions("cluster support disabled") {
+                    let message = "this server does not belong to a cluster: use a redis:// URL";
+                    return Error::unsupported(message);
                 }
                 error
             })?;
@@ -54,8 +54,8 @@ fn check_server(info: &HashMap<String, String>) -> Result<(), Error> {
         let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
         if found < OLDEST {
-            let words = format!("the server is Redis {version}, and this needs 6.0 or later");
-            return Err(Error::unsupported(words));
+            let message = format!("the server is Redis {version}, and this needs 6.0 or later");
+            return Err(Error::unsupported(message));
         }
     }
     match info.get("maxmemory_policy").map(String::as_str) {
@@ -77,7 +77,7 @@ async fn info(link: &Arc<Link>, deadline: Instant) -> Result<HashMap<String, Str
         Ok(Value::VerbatimString { text, .. } | Value::SimpleString(text)) => text,
         Ok(Value::BulkString(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
         Ok(_) => String::new(),
-        Err(error) if error.says("NOPERM") => {
+        Err(error) if error.mentions("NOPERM") => {
             debug!(?error, "the server does not tell its settings");
             String::new()
         }

@@ -18,7 +18,7 @@ use tracing::debug;
 
 use crate::error::Error;
 use crate::link::{Kind, Link, Target};
-use crate::servers::{Links, Settings, Use};
+use crate::servers::{Access, Links, Settings};
 
 /// How long the nodes may take to report which slots they have.
 const TO_LEARN: Duration = Duration::from_secs(1);
@@ -62,7 +62,7 @@ struct Range {
 }
 
 /// A range of slots, and the nodes that have it according to the node that was asked.
-struct Said {
+struct ReportedRange {
     first: u16,
     last: u16,
     nodes: Vec<Address>,
@@ -86,33 +86,34 @@ impl Cluster {
     }
 
     /// Returns the connection to the node that has this slot.
-    pub(crate) fn link(self: &Arc<Self>, slot: u16, whose: Use) -> Result<Arc<Link>, Error> {
+    pub(crate) fn link(self: &Arc<Self>, slot: u16, access: Access) -> Result<Arc<Link>, Error> {
         let map = Arc::clone(&self.map.read().unwrap_or_else(PoisonError::into_inner));
         let after = map.partition_point(|range| range.last < slot);
         let Some(range) = map.get(after).filter(|range| range.first <= slot) else {
             self.learn_soon();
-            let words = format!("no node of the cluster has the slot {slot}");
-            return Err(Error::new(StoreErrorKind::Unavailable, words));
+            let message = format!("no node of the cluster has the slot {slot}");
+            return Err(Error::new(StoreErrorKind::Unavailable, message));
         };
-        if whose == Use::Read && self.settings.reads_from_replicas && !range.replicas.is_empty() {
+        if access == Access::Read && self.settings.reads_from_replicas && !range.replicas.is_empty()
+        {
             let turn = self.next_turn.fetch_add(1, Ordering::Relaxed);
             return Ok(Arc::clone(&range.replicas[turn % range.replicas.len()]));
         }
-        Ok(Arc::clone(range.master.of(whose)))
+        Ok(Arc::clone(range.master.of(access)))
     }
 
     /// Returns the connection to the node at this address. An empty host is the host of the node
     /// that named the address.
     pub(crate) fn at(
         &self,
-        said_by: &Link,
+        reported_by: &Link,
         host: &str,
         port: u16,
-        whose: Use,
+        access: Access,
     ) -> Result<Arc<Link>, Error> {
         let host =
-            if host.is_empty() { said_by.host().unwrap_or_default() } else { host.to_owned() };
-        Ok(Arc::clone(self.node(&(host, port))?.links.of(whose)))
+            if host.is_empty() { reported_by.host().unwrap_or_default() } else { host.to_owned() };
+        Ok(Arc::clone(self.node(&(host, port))?.links.of(access)))
     }
 
     pub(crate) fn reads_from_replicas(&self) -> bool {
@@ -167,30 +168,34 @@ impl Cluster {
         loop {
             while asked.len() < ASKED_AT_ONCE {
                 let Some(address) = candidates.next() else { break };
-                asked.push(self.slots_by(address, deadline));
+                asked.push(self.ask_for_slots(address, deadline));
             }
             match asked.next().await {
-                Some(Ok(said)) => return self.note(said),
+                Some(Ok(reported)) => return self.update_map(reported),
                 Some(Err(error)) => last = error,
                 None => return Err(last),
             }
         }
     }
 
-    async fn slots_by(&self, address: Address, deadline: Instant) -> Result<Vec<Said>, Error> {
+    async fn ask_for_slots(
+        &self,
+        address: Address,
+        deadline: Instant,
+    ) -> Result<Vec<ReportedRange>, Error> {
         let link = self.node(&address)?.links.master;
         let reply = link.send(redis::cmd("CLUSTER").arg("SLOTS"), deadline).await?;
-        let said = read_slots(&reply, &address.0).ok_or_else(Error::unexpected_reply)?;
-        if said.is_empty() {
-            let words = "a node of the cluster knows of no slots";
-            return Err(Error::new(StoreErrorKind::Unavailable, words));
+        let reported = read_slots(&reply, &address.0).ok_or_else(Error::unexpected_reply)?;
+        if reported.is_empty() {
+            let message = "a node of the cluster knows of no slots";
+            return Err(Error::new(StoreErrorKind::Unavailable, message));
         }
-        Ok(said)
+        Ok(reported)
     }
 
-    fn note(&self, said: Vec<Said>) -> Result<(), Error> {
+    fn update_map(&self, reported: Vec<ReportedRange>) -> Result<(), Error> {
         let mut map = Map::new();
-        for Said { first, last, nodes } in &said {
+        for ReportedRange { first, last, nodes } in &reported {
             let Some((master, replicas)) = nodes.split_first() else { continue };
             let replica = |address| self.node(address).map(|node| node.replica);
             map.push(Range {
@@ -203,7 +208,7 @@ impl Cluster {
         map.sort_by_key(|range| range.first);
         *self.map.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.retain(|address, _| said.iter().any(|said| said.nodes.contains(address)));
+        nodes.retain(|address, _| reported.iter().any(|range| range.nodes.contains(address)));
         Ok(())
     }
 
@@ -224,7 +229,8 @@ impl Cluster {
             _ => ConnectionAddr::Tcp(host, port),
         };
         let info = self.model.clone().set_addr(place);
-        let client = Client::open(info).map_err(|error| Error::of_connecting("a node", &error))?;
+        let client =
+            Client::open(info).map_err(|error| Error::while_connecting("a node", &error))?;
         let link = |kind| {
             let target = Target::Server(client.clone());
             Arc::new(Link::new(target, kind, &self.settings))
@@ -260,12 +266,12 @@ fn address(place: &ConnectionAddr) -> Option<Address> {
 }
 
 /// Parses the reply to `CLUSTER SLOTS`. A node that does not know its own host omits it.
-fn read_slots(reply: &Value, asked: &str) -> Option<Vec<Said>> {
+fn read_slots(reply: &Value, asked: &str) -> Option<Vec<ReportedRange>> {
     let Value::Array(ranges) = reply else { return None };
     ranges.iter().map(|range| read_range(range, asked)).collect()
 }
 
-fn read_range(range: &Value, asked: &str) -> Option<Said> {
+fn read_range(range: &Value, asked: &str) -> Option<ReportedRange> {
     let Value::Array(parts) = range else { return None };
     let (bounds, nodes) = parts.split_at_checked(2)?;
     let slot = |value: &Value| match value {
@@ -273,7 +279,7 @@ fn read_range(range: &Value, asked: &str) -> Option<Said> {
         _ => None,
     };
     let nodes = nodes.iter().map(|node| read_node(node, asked)).collect::<Option<_>>()?;
-    Some(Said { first: slot(&bounds[0])?, last: slot(&bounds[1])?, nodes })
+    Some(ReportedRange { first: slot(&bounds[0])?, last: slot(&bounds[1])?, nodes })
 }
 
 fn read_node(node: &Value, asked: &str) -> Option<Address> {

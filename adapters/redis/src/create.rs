@@ -5,47 +5,55 @@ use std::sync::Arc;
 use futures_util::future::{join, try_join3};
 use tokio::time::Instant;
 use tower_keep_core::{
-    AuthUser, Creation, End, EndReason, Ended, MOST_AT_ONCE, NewLogin, Room, SessionKey,
+    AuthUser, Creation, End, EndReason, Ended, MAX_AT_ONCE, NewLogin, Room, SessionKey,
     SessionLimit, SessionRecord, StoreErrorKind,
 };
 
 use crate::RedisStore;
-use crate::epoch::{OfUser, raise};
+use crate::epoch::{StoredEpoch, raise};
 use crate::error::Error;
-use crate::find::{Order, Slice, Stored};
-use crate::keys::member;
-use crate::script::{Commit, Life, Refused};
-use crate::servers::Use;
-use crate::sessions::{MARGIN, life, put};
+use crate::find::{IndexRange, ListedRecords, Order, StoredRecord};
+use crate::keys::{UserKeyNames, member};
+use crate::script::{Commit, FailedCondition, Life};
+use crate::servers::Access;
+use crate::sessions::{OWNER_MARGIN, life_millis, set_record};
 use crate::store::contended;
 
-/// How many successors of a session are followed, at most.
+/// The most successors of a session that a login follows.
 const LONGEST_CHAIN: usize = 10_000;
 
 /// How many of a user's sessions one command reads.
 const READ_AT_ONCE: usize = 1_000;
 
 /// How many of a user's newest logins are searched for those that have not expired.
-const MOST_LOOKED_AT: usize = 2_000;
+const MAX_SEARCHED: usize = 2_000;
 
 /// A user's lists drop a session this many seconds after it expired. What is left of its record is
 /// deleted with it.
 const PRUNED_AFTER: u32 = 24 * 3_600;
 
-/// What a login changes about the sessions that its browser presented.
+/// The stored sessions that a login's `replacing` leads to.
 #[derive(Default)]
-struct Shown {
-    /// The sessions that it replaces.
-    standing: Vec<Stored>,
-    /// Sessions that an earlier login replaced. This login becomes their successor.
-    earlier: Vec<Stored>,
+struct Replaced {
+    /// The sessions that this login ends: each is one of `replacing`, or the last of its
+    /// successors.
+    to_end: Vec<StoredRecord>,
+    /// The sessions of `replacing` that an earlier login has replaced. This login becomes their
+    /// successor.
+    already_replaced: Vec<StoredRecord>,
+}
+
+/// The stored sessions that one of a login's `replacing` leads to; see [`Replaced`].
+struct Chain {
+    to_end: Option<StoredRecord>,
+    already_replaced: Option<StoredRecord>,
 }
 
 /// The highest-ranked sessions of one of a user's lists, as a limit needs them.
 struct Highest {
-    of_user: OfUser,
+    stored_epoch: StoredEpoch,
     /// The live sessions that are not being replaced.
-    live: Vec<Stored>,
+    live: Vec<StoredRecord>,
     /// All members that were read. If `is_all` is set, there are no others.
     members: Vec<String>,
     is_all: bool,
@@ -55,7 +63,7 @@ struct Highest {
 
 impl Highest {
     /// Adds to a commit the condition that these members are unchanged.
-    fn hold(&self, commit: &mut Commit) {
+    fn require_unchanged(&self, commit: &mut Commit) {
         let count = self.members.len() + usize::from(self.is_all);
         let above = match self.order {
             Order::LastToExpire(by) => Some(by.as_secs()),
@@ -65,37 +73,108 @@ impl Highest {
     }
 }
 
+/// The change that writes a login, while it is being put together.
+struct Draft {
+    commit: Commit,
+    /// The records that change: as they are stored, and as they will be.
+    changes: Vec<(StoredRecord, SessionRecord)>,
+    /// The epoch in which the new record is created.
+    created_in: u64,
+    /// Whether the login raises the user's epoch, because too many sessions have to end.
+    is_raised: bool,
+    /// The sessions that end because of the limit.
+    over_limit: Vec<Arc<SessionRecord>>,
+}
+
+impl Draft {
+    /// Begins with the conditions of every login: the key is free, and the epoch is unchanged.
+    fn new(key: &SessionKey, keys: &UserKeyNames, stored_epoch: &StoredEpoch) -> Self {
+        let mut commit = Commit::default();
+        // This condition is the first, so that a key that is taken is told apart from all other
+        // conflicts.
+        commit.if_absent(keys.session(key));
+        stored_epoch.require_unchanged(&mut commit, keys);
+        let created_in = stored_epoch.epoch.number;
+        Self { commit, changes: Vec::new(), created_in, is_raised: false, over_limit: Vec::new() }
+    }
+
+    /// Adds a change of a record, if there is one.
+    fn change(&mut self, stored: StoredRecord, after: Option<SessionRecord>) {
+        self.changes.extend(after.map(|after| (stored, after)));
+    }
+
+    /// Ends the sessions that this login replaces.
+    fn replace(&mut self, login: &NewLogin<'_>, replaced: Replaced, keys: &UserKeyNames) {
+        let NewLogin { record, keep_ended_until, .. } = *login;
+        let end = End::new(record.created, EndReason::Replaced, keep_ended_until);
+        for stored in replaced.to_end {
+            if self.is_raised {
+                self.commit.remove(keys.past(self.created_in), member(&stored.record.key));
+            }
+            let after = end.apply_to(&stored.record, Some(record.key));
+            self.change(stored, after);
+        }
+        for stored in replaced.already_replaced {
+            let after = stored.record.followed_by(record.key, keep_ended_until);
+            self.change(stored, after);
+        }
+    }
+
+    /// Marks these replays as notified, and returns them as they were before.
+    fn notify(&mut self, listed: ListedRecords, keys: &UserKeyNames) -> Vec<Arc<SessionRecord>> {
+        let mut replays = Vec::new();
+        for (key, stored) in listed {
+            let change =
+                stored.and_then(|stored| stored.record.notified().map(|after| (stored, after)));
+            let Some((stored, after)) = change else {
+                self.commit.remove(keys.to_notify(), member(&key));
+                continue;
+            };
+            replays.push(Arc::new(stored.record.clone()));
+            self.changes.push((stored, after));
+        }
+        replays
+    }
+}
+
+/// The result of a login, and the sessions of other users that are still to be replaced.
+type Created = (Creation, Vec<SessionKey>);
+
+fn key_is_taken() -> Error {
+    Error::new(StoreErrorKind::Conflict, "the session's key is taken")
+}
+
 impl<U: AuthUser> RedisStore<U> {
     /// Follows the successors of this session to the first one that has not ended, which may be the
-    /// session itself. Returns that one, or `None` if the chain leads to `except` or to a session
-    /// that has ended without a successor. Also returns the session itself, if it has a successor.
-    async fn standing_for(
+    /// session itself. There is no such session if the chain leads to `new_key`, or to a session
+    /// that has ended without a successor.
+    async fn follow_successors(
         &self,
         key: &SessionKey,
-        except: &SessionKey,
+        new_key: &SessionKey,
         deadline: Instant,
-    ) -> Result<(Option<Stored>, Option<Stored>), Error> {
-        let (mut key, mut shown) = (*key, None);
+    ) -> Result<Chain, Error> {
+        let (mut key, mut already_replaced) = (*key, None);
         // There is a limit because two logins that replace each other's sessions form a circle.
         for _ in 0..LONGEST_CHAIN {
-            if key == *except {
+            if key == *new_key {
                 break;
             }
-            let found = self.find(&key, None, Use::ReadLatest, deadline).await?;
+            let found = self.find(&key, None, Access::ReadLatest, deadline).await?;
             let Some((stored, _)) = found else { break };
             match &stored.record.ended {
-                None => return Ok((Some(stored), shown)),
+                None => return Ok(Chain { to_end: Some(stored), already_replaced }),
                 Some(Ended { successor: Some(successor), .. }) => {
                     key = *successor;
-                    shown = shown.or(Some(stored));
+                    already_replaced = already_replaced.or(Some(stored));
                 }
                 Some(_) => break,
             }
         }
-        Ok((None, shown))
+        Ok(Chain { to_end: None, already_replaced })
     }
 
-    pub(crate) async fn created(&self, login: &NewLogin<'_>) -> Result<Creation, Error> {
+    pub(crate) async fn create_login(&self, login: &NewLogin<'_>) -> Result<Creation, Error> {
         let deadline = self.deadline();
         let mut prune = Some(self.prune(login.record, deadline));
         while Instant::now() < deadline {
@@ -104,8 +183,8 @@ impl<U: AuthUser> RedisStore<U> {
                 Some(prune) => join(prune, creating).await.1?,
                 None => creating.await?,
             };
-            if let Some((creation, elsewhere)) = created {
-                let replaced = self.replace_elsewhere(login, &elsewhere, deadline).await;
+            if let Some((creation, of_other_users)) = created {
+                let replaced = self.replace_of_other_users(login, &of_other_users, deadline).await;
                 return replaced.map(|()| creation).map_err(Error::after_writing);
             }
         }
@@ -116,9 +195,9 @@ impl<U: AuthUser> RedisStore<U> {
     async fn prune(&self, record: &SessionRecord, deadline: Instant) {
         let keys = self.keys().of(&record.user);
         let before = record.created.minus(PRUNED_AFTER).as_secs();
-        let mut prune = Commit::default();
-        prune.prune(keys.live(), keys.begun(), before, &keys.sessions());
-        let _ = prune.run_unconfirmed(self.servers(), deadline).await;
+        let mut commit = Commit::default();
+        commit.prune(keys.live(), keys.begun(), before, &keys.sessions());
+        let _ = commit.run_unconfirmed(self.servers(), deadline).await;
     }
 
     /// Returns the newest live sessions except those that are being replaced, as many as the limit
@@ -132,194 +211,171 @@ impl<U: AuthUser> RedisStore<U> {
         &self,
         record: &SessionRecord,
         limit: SessionLimit,
-        replaced: &[Stored],
+        replaced: &[StoredRecord],
         deadline: Instant,
     ) -> Result<Highest, Error> {
         let (keys, now) = (self.keys().of(&record.user), record.created);
-        let enough = limit.reads().saturating_add(replaced.len());
-        let highest = async |index: String, order: Order, most: usize| {
+        let needed = limit.records_to_read();
+        let enough = needed.saturating_add(replaced.len());
+        let highest = async |index: String, order: Order, max: usize| {
             let mut highest = Highest {
-                of_user: OfUser::default(),
+                stored_epoch: StoredEpoch::default(),
                 live: Vec::new(),
                 members: Vec::new(),
                 is_all: false,
                 index,
                 order,
             };
-            while !highest.is_all
-                && highest.live.len() < limit.reads()
-                && highest.members.len() < most
-            {
+            while !highest.is_all && highest.live.len() < needed && highest.members.len() < max {
                 let (index, first) = (&highest.index, highest.members.len());
-                let count = (most - first).min(READ_AT_ONCE);
-                let slice = Slice { index, order, first, count };
-                let (listed, of_user) = self.listed(&record.user, slice, deadline).await?;
-                highest.of_user = of_user;
+                let count = (max - first).min(READ_AT_ONCE);
+                let range = IndexRange { index, order, first, count };
+                let (listed, stored_epoch) =
+                    self.list_records(&record.user, range, deadline).await?;
+                highest.stored_epoch = stored_epoch;
                 highest.is_all = listed.len() < count;
                 highest.members.extend(listed.iter().map(|(key, _)| member(key)));
-                let counts = |stored: &Stored| {
-                    let is_own = |known: &Stored| known.record.key == stored.record.key;
-                    stored.record.is_live(now) && !replaced.iter().any(is_own)
+                let is_counted = |stored: &StoredRecord| {
+                    let is_same = |other: &StoredRecord| other.record.key == stored.record.key;
+                    stored.record.is_live(now) && !replaced.iter().any(is_same)
                 };
                 let listed = listed.into_iter().filter_map(|(_, stored)| stored);
-                highest.live.extend(listed.filter(counts));
+                highest.live.extend(listed.filter(is_counted));
             }
-            highest.live.truncate(limit.reads());
+            highest.live.truncate(needed);
             Ok::<_, Error>(highest)
         };
         let last_to_expire = highest(keys.live(), Order::LastToExpire(now), enough).await?;
         if last_to_expire.is_all {
             return Ok(last_to_expire);
         }
-        let newest = highest(keys.begun(), Order::Highest, enough.max(MOST_LOOKED_AT)).await?;
-        let is_enough = newest.is_all || newest.live.len() >= limit.reads();
+        let newest = highest(keys.begun(), Order::Highest, enough.max(MAX_SEARCHED)).await?;
+        let is_enough = newest.is_all || newest.live.len() >= needed;
         Ok(if is_enough { newest } else { last_to_expire })
     }
 
     /// Tries once to create the session. Returns `None` if another call has changed something that
-    /// this one depends on. Otherwise it also returns the sessions of other users that are still to
-    /// be replaced.
+    /// this one depends on.
     async fn create_once(
         &self,
         login: &NewLogin<'_>,
         deadline: Instant,
-    ) -> Result<Option<(Creation, Vec<SessionKey>)>, Error> {
-        let NewLogin { record, ended_until: until, limit, .. } = *login;
+    ) -> Result<Option<Created>, Error> {
+        let NewLogin { record, keep_ended_until, limit, .. } = *login;
         let (user, now) = (&record.user, record.created);
         let keys = self.keys().of(user);
-        let to_notify = keys.to_notify();
+        let index = keys.to_notify();
         // These reads run concurrently. What each of them finds is a condition of the change.
-        let to_notify =
-            Slice { index: &to_notify, order: Order::Lowest, first: 0, count: MOST_AT_ONCE };
-        let (own, shown, (to_notify, of_user)) = try_join3(
-            self.own(record, deadline),
-            self.shown(login, deadline),
-            self.listed(user, to_notify, deadline),
+        let range =
+            IndexRange { index: &index, order: Order::Lowest, first: 0, count: MAX_AT_ONCE };
+        let (owner, replaced, (to_notify, stored_epoch)) = try_join3(
+            self.write_owner(record, deadline),
+            self.replaced(login, deadline),
+            self.list_records(user, range, deadline),
         )
         .await?;
-        let taken = || Error::new(StoreErrorKind::Conflict, "the session's key is taken");
-        own.map_err(|_| taken())?;
-        let is_own = |stored: &Stored| stored.record.user == *user;
-        let (replaced, elsewhere): (Vec<_>, Vec<_>) = shown.standing.into_iter().partition(is_own);
-        let (earlier, earlier_elsewhere): (Vec<_>, Vec<_>) =
-            shown.earlier.into_iter().partition(is_own);
-        let elsewhere = elsewhere.iter().chain(&earlier_elsewhere);
-        let elsewhere: Vec<_> = elsewhere.map(|stored| stored.record.key).collect();
-        let mut commit = Commit::default();
-        // This condition is the first, so that a key that is taken is told apart from all other
-        // conflicts.
-        commit.if_absent(keys.session(&record.key));
-        of_user.hold(&mut commit, &keys);
-        let mut created_in = of_user.epoch.number;
-        let mut changes: Vec<(Stored, SessionRecord)> = Vec::new();
-        let mut over_limit = Vec::new();
-        let mut is_raised = false;
+        owner.map_err(|_| key_is_taken())?;
+        let (replaced, of_other_users) = split_by_user(replaced, record);
+        let mut draft = Draft::new(&record.key, &keys, &stored_epoch);
         if let Some(limit) = limit {
-            let newest = self.newest(record, limit, &replaced, deadline).await?;
-            if newest.of_user.epoch != of_user.epoch {
+            let newest = self.newest(record, limit, &replaced.to_end, deadline).await?;
+            if newest.stored_epoch.epoch != stored_epoch.epoch {
                 return Ok(None);
             }
-            newest.hold(&mut commit);
-            let how = End { at: now, reason: EndReason::Limit, keep_until: until };
+            newest.require_unchanged(&mut draft.commit);
+            let end = End::new(now, EndReason::Limit, keep_ended_until);
             match limit.room(newest.live) {
-                Room::None => {
-                    let is_taken = self.find(&record.key, None, Use::ReadLatest, deadline).await?;
-                    if is_taken.is_some() {
-                        return Err(taken());
-                    }
-                    if commit.run(self.servers(), deadline).await?.is_err() {
-                        return Ok(None);
-                    }
-                    self.disown(record, deadline).await?;
-                    return Ok(Some((Creation::Full, Vec::new())));
-                }
-                Room::After(ends) => {
-                    for stored in ends {
-                        let Some(after) = how.after(&stored.record, None) else { continue };
-                        over_limit.push(Arc::new(stored.record.clone()));
-                        changes.push((stored, after));
+                Room::None => return self.refuse(record, draft.commit, deadline).await,
+                Room::EndEach(surplus) => {
+                    for stored in surplus {
+                        let Some(after) = end.apply_to(&stored.record, None) else { continue };
+                        draft.over_limit.push(Arc::new(stored.record.clone()));
+                        draft.changes.push((stored, after));
                     }
                 }
-                Room::AfterAllBut { stay, ended } => {
-                    over_limit = ended.into_iter().map(|old| Arc::new(old.record)).collect();
-                    created_in = raise(&mut commit, &keys, &of_user, &how, stay.iter());
-                    is_raised = true;
+                Room::EndAllExcept { stay, ended } => {
+                    let ended = ended.into_iter().map(|stored| Arc::new(stored.record));
+                    draft.over_limit = ended.collect();
+                    draft.created_in =
+                        raise(&mut draft.commit, &keys, &stored_epoch, &end, stay.iter());
+                    draft.is_raised = true;
                 }
             }
         }
-        put(&mut commit, &keys, None, record, created_in, now);
-        let how = End { at: now, reason: EndReason::Replaced, keep_until: until };
-        for stored in replaced {
-            if is_raised {
-                commit.remove(keys.past(created_in), member(&stored.record.key));
-            }
-            let after = how.after(&stored.record, Some(record.key));
-            changes.extend(after.map(|after| (stored, after)));
-        }
-        for stored in earlier {
-            let after = stored.record.followed_by(record.key, until);
-            changes.extend(after.map(|after| (stored, after)));
-        }
-        let mut replays = Vec::new();
-        for (key, stored) in to_notify {
-            let change =
-                stored.and_then(|stored| stored.record.notified().map(|after| (stored, after)));
-            let Some((stored, after)) = change else {
-                commit.remove(keys.to_notify(), member(&key));
-                continue;
-            };
-            replays.push(Arc::new(stored.record.clone()));
-            changes.push((stored, after));
-        }
-        let ends = changes.iter().map(|(stored, after)| (&stored.record, after));
-        self.keep_owners(ends, now, deadline).await?;
+        set_record(&mut draft.commit, &keys, None, record, draft.created_in, now);
+        draft.replace(login, replaced, &keys);
+        let replays = draft.notify(to_notify, &keys);
+        let Draft { mut commit, changes, created_in, is_raised, over_limit } = draft;
+        let records = changes.iter().map(|(stored, after)| (&stored.record, after));
+        self.extend_owner_keys(records, now, deadline).await?;
         for (stored, after) in &changes {
-            put(&mut commit, &keys, Some(stored), after, stored.created_in, now);
+            set_record(&mut commit, &keys, Some(stored), after, stored.created_in, now);
         }
         match commit.run(self.servers(), deadline).await? {
             Ok(()) => {
                 if is_raised {
-                    self.note_past(user, created_in, until, deadline).await;
+                    self.note_past(user, created_in, keep_ended_until, deadline).await;
                 }
-                Ok(Some((Creation::Created { ended: over_limit, replays }, elsewhere)))
+                Ok(Some((Creation::created(over_limit, replays), of_other_users)))
             }
-            Err(Refused(0)) => Err(taken()),
+            Err(FailedCondition(0)) => Err(key_is_taken()),
             Err(_) => Ok(None),
         }
     }
 
+    /// Refuses a login because the user is at the limit. Returns `None` if a condition of the
+    /// commit fails, because then the user may have room by now.
+    async fn refuse(
+        &self,
+        record: &SessionRecord,
+        conditions: Commit,
+        deadline: Instant,
+    ) -> Result<Option<Created>, Error> {
+        if self.find(&record.key, None, Access::ReadLatest, deadline).await?.is_some() {
+            return Err(key_is_taken());
+        }
+        if conditions.run(self.servers(), deadline).await?.is_err() {
+            return Ok(None);
+        }
+        self.delete_owner(record, deadline).await?;
+        Ok(Some((Creation::Full, Vec::new())))
+    }
+
     /// Writes which user this session will belong to, unless it belongs to another user.
-    async fn own(
+    async fn write_owner(
         &self,
         record: &SessionRecord,
         deadline: Instant,
-    ) -> Result<Result<(), Refused>, Error> {
+    ) -> Result<Result<(), FailedCondition>, Error> {
         let (name, user) = (self.keys().owner(&record.key), record.user.as_bytes());
-        let millis = life(record.expires, record.created) + MARGIN;
-        let mut owner = Commit::default();
-        owner.if_absent_or_is(name.clone(), user);
-        owner.set(name, user.to_vec(), Life::Millis(millis));
-        owner.run(self.servers(), deadline).await
+        let millis = life_millis(record.expires, record.created) + OWNER_MARGIN;
+        let mut commit = Commit::default();
+        commit.if_absent_or_is(name.clone(), user);
+        commit.set(name, user.to_vec(), Life::Millis(millis));
+        commit.run(self.servers(), deadline).await
     }
 
-    /// Deletes what `own` has written.
-    async fn disown(&self, record: &SessionRecord, deadline: Instant) -> Result<(), Error> {
+    /// Deletes what `write_owner` has written.
+    async fn delete_owner(&self, record: &SessionRecord, deadline: Instant) -> Result<(), Error> {
         let name = self.keys().owner(&record.key);
-        let mut owner = Commit::default();
-        owner.if_is(name.clone(), record.user.as_bytes());
-        owner.delete(name);
-        owner.run(self.servers(), deadline).await.map(drop)
+        let mut commit = Commit::default();
+        commit.if_is(name.clone(), record.user.as_bytes());
+        commit.delete(name);
+        commit.run(self.servers(), deadline).await.map(drop)
     }
 
-    /// Returns the sessions that a login replaces, from those that its browser presented. They may
+    /// Returns the stored sessions that a login's `replacing` leads to, each of them once. They may
     /// belong to several users.
-    async fn shown(&self, login: &NewLogin<'_>, deadline: Instant) -> Result<Shown, Error> {
-        let mut all = Shown::default();
+    async fn replaced(&self, login: &NewLogin<'_>, deadline: Instant) -> Result<Replaced, Error> {
+        let mut all = Replaced::default();
         for key in login.replacing {
-            let (standing, shown) = self.standing_for(key, &login.record.key, deadline).await?;
-            for (stored, known) in [(standing, &mut all.standing), (shown, &mut all.earlier)] {
-                let is_new = |stored: &Stored| {
-                    known.iter().all(|known: &Stored| known.record.key != stored.record.key)
+            let chain = self.follow_successors(key, &login.record.key, deadline).await?;
+            for (stored, known) in [
+                (chain.to_end, &mut all.to_end),
+                (chain.already_replaced, &mut all.already_replaced),
+            ] {
+                let is_new = |stored: &StoredRecord| {
+                    known.iter().all(|known: &StoredRecord| known.record.key != stored.record.key)
                 };
                 let stored = stored.filter(is_new);
                 known.extend(stored);
@@ -329,40 +385,57 @@ impl<U: AuthUser> RedisStore<U> {
     }
 
     /// Ends the sessions of other users that a new login replaces.
-    async fn replace_elsewhere(
+    async fn replace_of_other_users(
         &self,
         login: &NewLogin<'_>,
-        elsewhere: &[SessionKey],
+        session_keys: &[SessionKey],
         deadline: Instant,
     ) -> Result<(), Error> {
-        let record = login.record;
-        let how =
-            End { at: record.created, reason: EndReason::Replaced, keep_until: login.ended_until };
-        for key in elsewhere {
-            loop {
-                let (standing, shown) = self.standing_for(key, &record.key, deadline).await?;
-                let ended = standing.and_then(|stored| {
-                    let after = how.after(&stored.record, Some(record.key))?;
-                    Some((stored, after))
-                });
-                let follows = shown.and_then(|stored| {
-                    let after = stored.record.followed_by(record.key, login.ended_until)?;
-                    Some((stored, after))
-                });
-                let mut is_done = true;
-                for (stored, after) in ended.into_iter().chain(follows) {
-                    let change = std::iter::once((&stored.record, &after));
-                    self.keep_owners(change, record.created, deadline).await?;
-                    let (mut commit, keys) = (Commit::default(), self.keys().of(&after.user));
-                    let (of, created_in) = (Some(&stored), stored.created_in);
-                    put(&mut commit, &keys, of, &after, created_in, record.created);
-                    is_done &= commit.run(self.servers(), deadline).await?.is_ok();
-                }
-                if is_done {
-                    break;
-                }
-            }
+        for key in session_keys {
+            while !self.replace_once(login, key, deadline).await? {}
         }
         Ok(())
     }
+
+    /// Tries once to end a session of another user. Returns `false` if another call has changed it.
+    async fn replace_once(
+        &self,
+        login: &NewLogin<'_>,
+        key: &SessionKey,
+        deadline: Instant,
+    ) -> Result<bool, Error> {
+        let NewLogin { record, keep_ended_until, .. } = *login;
+        let end = End::new(record.created, EndReason::Replaced, keep_ended_until);
+        let Chain { to_end, already_replaced } =
+            self.follow_successors(key, &record.key, deadline).await?;
+        let ended = to_end.and_then(|stored| {
+            let after = end.apply_to(&stored.record, Some(record.key))?;
+            Some((stored, after))
+        });
+        let followed = already_replaced.and_then(|stored| {
+            let after = stored.record.followed_by(record.key, keep_ended_until)?;
+            Some((stored, after))
+        });
+        let mut is_done = true;
+        for (stored, after) in ended.into_iter().chain(followed) {
+            let change = std::iter::once((&stored.record, &after));
+            self.extend_owner_keys(change, record.created, deadline).await?;
+            let (mut commit, keys) = (Commit::default(), self.keys().of(&after.user));
+            let (before, created_in) = (Some(&stored), stored.created_in);
+            set_record(&mut commit, &keys, before, &after, created_in, record.created);
+            is_done &= commit.run(self.servers(), deadline).await?.is_ok();
+        }
+        Ok(is_done)
+    }
+}
+
+/// Separates the sessions of the user who logs in from those of other users, of which it returns
+/// the keys.
+fn split_by_user(replaced: Replaced, new: &SessionRecord) -> (Replaced, Vec<SessionKey>) {
+    let is_own = |stored: &StoredRecord| stored.record.user == new.user;
+    let (to_end, others_to_end): (Vec<_>, Vec<_>) = replaced.to_end.into_iter().partition(is_own);
+    let (already_replaced, others_replaced): (Vec<_>, Vec<_>) =
+        replaced.already_replaced.into_iter().partition(is_own);
+    let others = others_to_end.iter().chain(&others_replaced);
+    (Replaced { to_end, already_replaced }, others.map(|stored| stored.record.key).collect())
 }

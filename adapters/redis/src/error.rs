@@ -33,51 +33,59 @@ pub(crate) enum Cause {
 #[derive(Clone, Debug)]
 pub(crate) struct Error {
     pub(crate) cause: Cause,
-    words: String,
+    message: String,
 }
 
 impl Error {
-    pub(crate) fn new(kind: StoreErrorKind, words: impl Into<String>) -> Self {
-        Self { cause: Cause::Kind(kind), words: words.into() }
+    pub(crate) fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        Self { cause: Cause::Kind(kind), message: message.into() }
     }
 
     /// Creates the error for a stored value that can't be read.
-    pub(crate) fn corrupt(words: impl Into<String>) -> Self {
-        Self::new(StoreErrorKind::Corrupt, words)
+    pub(crate) fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(StoreErrorKind::Corrupt, message)
     }
 
-    pub(crate) fn unsupported(words: impl Into<String>) -> Self {
-        Self::new(StoreErrorKind::Unsupported, words)
+    /// Creates the error for a stored value of a later release. `what` names the kind of value.
+    pub(crate) fn of_later_version(what: &str, version: &str, known: &str) -> Self {
+        Self::corrupt(format!(
+            "{what} has the format of version {version}, and this release reads version {known}: \
+             update this application server to the release that wrote it"
+        ))
     }
 
-    pub(crate) fn not_sent(words: impl Into<String>) -> Self {
-        Self { cause: Cause::NotSent, words: words.into() }
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(StoreErrorKind::Unsupported, message)
     }
 
-    pub(crate) fn timed_out(words: impl Into<String>) -> Self {
-        Self { cause: Cause::TimedOut, words: words.into() }
+    pub(crate) fn not_sent(message: impl Into<String>) -> Self {
+        Self { cause: Cause::NotSent, message: message.into() }
+    }
+
+    pub(crate) fn timed_out(message: impl Into<String>) -> Self {
+        Self { cause: Cause::TimedOut, message: message.into() }
     }
 
     /// Converts an error that occurred while connecting. Nothing was sent on the connection.
-    pub(crate) fn of_connecting(server: &str, error: &RedisError) -> Self {
-        let words = format!("no connection to {server}: {}", said(error));
+    pub(crate) fn while_connecting(server: &str, error: &RedisError) -> Self {
+        let message = format!("no connection to {server}: {}", message_of(error));
         match error.kind() {
             ErrorKind::AuthenticationFailed
             | ErrorKind::InvalidClientConfig
             | ErrorKind::MasterNameNotFoundBySentinel
             | ErrorKind::RESP3NotSupported
             | ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::ResponseError) => {
-                Self::unsupported(words)
+                Self::unsupported(message)
             }
             _ if matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM")) => {
-                Self::unsupported(words)
+                Self::unsupported(message)
             }
-            _ => Self::not_sent(words),
+            _ => Self::not_sent(message),
         }
     }
 
     /// Converts an error reply, or the error that the connection was lost before a reply came.
-    pub(crate) fn of(error: &RedisError) -> Self {
+    pub(crate) fn from_redis(error: &RedisError) -> Self {
         let node = || {
             let (host, port) = error.redirect_node()?.0.rsplit_once(':')?;
             let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -126,7 +134,7 @@ impl Error {
             ErrorKind::Server(_) | ErrorKind::Extension => Cause::Kind(StoreErrorKind::Unavailable),
             _ => Cause::Lost,
         };
-        Self { cause, words: said(error) }
+        Self { cause, message: message_of(error) }
     }
 
     /// Creates the error for a reply of another shape than the command has.
@@ -139,23 +147,23 @@ impl Error {
     pub(crate) fn after_writing(self) -> Self {
         Self {
             cause: Cause::TimedOut,
-            words: format!("written, but a later step failed: {}", self.words),
+            message: format!("written, but a later step failed: {}", self.message),
         }
     }
 
-    /// Returns whether the error's text contains these words.
-    pub(crate) fn says(&self, words: &str) -> bool {
-        self.words.contains(words)
+    /// Returns whether the error's text contains this text.
+    pub(crate) fn mentions(&self, text: &str) -> bool {
+        self.message.contains(text)
     }
 
-    pub(crate) fn is_of_a_cluster() -> Self {
-        let words = "this server belongs to a cluster: use a redis+cluster:// URL";
-        Self::unsupported(words)
+    pub(crate) fn cluster_url_required() -> Self {
+        let message = "this server belongs to a cluster: use a redis+cluster:// URL";
+        Self::unsupported(message)
     }
 
     /// Converts an error of a command that only reads. It does not matter whether that command was
     /// executed.
-    pub(crate) fn of_reading(self) -> Self {
+    pub(crate) fn after_reading(self) -> Self {
         let cause = if self.cause == Cause::Lost { Cause::NotSent } else { self.cause };
         Self { cause, ..self }
     }
@@ -171,14 +179,14 @@ impl Error {
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
-        Self::new(error.kind(), NAME).with_message(error.words)
+        Self::new(error.kind(), NAME).with_message(error.message)
     }
 }
 
 /// Returns the text of an error, without anything that was sent. The detail of a general error
 /// (`ERR`) can quote what was sent, so only its beginning is used. All other details say what the
 /// server lacks.
-fn said(error: &RedisError) -> String {
+fn message_of(error: &RedisError) -> String {
     let quoting = ErrorKind::Server(ServerErrorKind::ResponseError);
     match (error.code(), error.detail()) {
         (Some(code), Some(detail)) if error.kind() == quoting => {
@@ -199,7 +207,7 @@ mod tests {
 
     fn of(line: &str) -> Error {
         let value: Value = redis::parse_redis_value(line.as_bytes()).unwrap();
-        Error::of(&value.extract_error().unwrap_err())
+        Error::from_redis(&value.extract_error().unwrap_err())
     }
 
     #[test]
@@ -234,8 +242,8 @@ mod tests {
     #[test]
     fn what_was_sent_is_not_quoted() {
         let line = "-ERR unknown command 'FOO', with args beginning with: 'secret' \r\n";
-        assert_eq!(of(line).words, "ERR unknown command");
+        assert_eq!(of(line).message, "ERR unknown command");
         let line = "-OOM command not allowed when used memory > 'maxmemory'.\r\n";
-        assert!(of(line).words.contains("'maxmemory'"), "{:?}", of(line));
+        assert!(of(line).message.contains("'maxmemory'"), "{:?}", of(line));
     }
 }

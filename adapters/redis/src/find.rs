@@ -6,41 +6,42 @@ use tokio::time::Instant;
 use tower_keep_core::{AuthUser, Epoch, SessionKey, SessionRecord, Timestamp, UserId};
 
 use crate::RedisStore;
-use crate::epoch::OfUser;
+use crate::epoch::StoredEpoch;
 use crate::error::{Cause, Error};
 use crate::keys::read_member;
 use crate::record::read;
 use crate::script::{OWNER, RECORDS};
-use crate::servers::Use;
-use crate::sessions::{AT_ONCE, MARGIN};
+use crate::servers::Access;
+use crate::sessions::{MAX_CONCURRENT, OWNER_MARGIN};
 use crate::store::{bytes, contended};
 
 /// A record as it is now, and the value that it was read from.
-pub(crate) struct Stored {
+pub(crate) struct StoredRecord {
     pub(crate) record: SessionRecord,
     pub(crate) value: Vec<u8>,
     /// The epoch in which it was created.
     pub(crate) created_in: u64,
 }
 
-impl Stored {
+impl StoredRecord {
     fn read(key: SessionKey, user: &UserId, value: Vec<u8>, epoch: &Epoch) -> Result<Self, Error> {
         let (record, created_in) = read(key, user.clone(), &value)?;
-        Ok(Self { record: epoch.applied(created_in, record), value, created_in })
+        Ok(Self { record: epoch.apply_to(record, created_in), value, created_in })
     }
 }
 
-impl AsRef<SessionRecord> for Stored {
+impl AsRef<SessionRecord> for StoredRecord {
     fn as_ref(&self) -> &SessionRecord {
         &self.record
     }
 }
 
-/// A part of an index.
+/// A range of the members of an index, by rank.
 #[derive(Clone, Copy)]
-pub(crate) struct Slice<'a> {
+pub(crate) struct IndexRange<'a> {
     pub(crate) index: &'a str,
     pub(crate) order: Order,
+    /// The rank of the first member, counted from 0.
     pub(crate) first: usize,
     pub(crate) count: usize,
 }
@@ -63,16 +64,16 @@ impl Order {
     }
 }
 
-impl Slice<'_> {
+impl IndexRange<'_> {
     /// Returns the first and the last rank.
-    fn places(&self) -> [String; 2] {
+    fn ranks(&self) -> [String; 2] {
         let last = self.first.saturating_add(self.count).saturating_sub(1);
-        [self.first, last].map(|place| i64::try_from(place).unwrap_or(i64::MAX).to_string())
+        [self.first, last].map(|rank| i64::try_from(rank).unwrap_or(i64::MAX).to_string())
     }
 }
 
 /// The members of an index, each with its record, or with `None` if the record no longer exists.
-pub(crate) type Listed = Vec<(SessionKey, Option<Stored>)>;
+pub(crate) type ListedRecords = Vec<(SessionKey, Option<StoredRecord>)>;
 
 impl<U: AuthUser> RedisStore<U> {
     /// Returns the user whom this session belongs to. With `at_least`, the key that says so lives
@@ -81,22 +82,26 @@ impl<U: AuthUser> RedisStore<U> {
         &self,
         key: &SessionKey,
         at_least: Option<u64>,
-        whose: Use,
+        access: Access,
         deadline: Instant,
     ) -> Result<Option<UserId>, Error> {
         let name = self.keys().owner(key);
         let value = match at_least {
-            None => self.get(&name, whose, deadline).await?,
+            None => self.get(&name, access, deadline).await?,
             Some(millis) => {
-                let millis = (millis + MARGIN).to_string();
+                let millis = (millis + OWNER_MARGIN).to_string();
                 let millis = [millis.as_bytes()];
-                bytes(OWNER.run(self.servers(), Use::Write, &[&name], &millis, deadline).await?)?
+                bytes(OWNER.run(self.servers(), Access::Write, &[&name], &millis, deadline).await?)?
             }
         };
         let Some(value) = value else { return Ok(None) };
         let text = String::from_utf8(value);
-        let corrupt =
-            |_| Error::corrupt("the user of a session is not what this store has written");
+        let corrupt = |_| {
+            Error::corrupt(
+                "the key that says which user a session belongs to (`session:…`) is not what this \
+                 store has written: delete it, and the user logs in again",
+            )
+        };
         text.map(UserId::from).map(Some).map_err(corrupt)
     }
 
@@ -105,80 +110,80 @@ impl<U: AuthUser> RedisStore<U> {
         &self,
         key: &SessionKey,
         at_least: Option<u64>,
-        whose: Use,
+        access: Access,
         deadline: Instant,
-    ) -> Result<Option<(Stored, OfUser)>, Error> {
-        let Some(user) = self.owner(key, at_least, whose, deadline).await? else {
+    ) -> Result<Option<(StoredRecord, StoredEpoch)>, Error> {
+        let Some(user) = self.owner(key, at_least, access, deadline).await? else {
             return Ok(None);
         };
         let keys = self.keys().of(&user);
         let names = [keys.session(key), keys.epoch()];
         let names = names.each_ref().map(String::as_str);
-        let [value, epoch] = self.get_all(names, 1, whose, deadline).await?;
+        let [value, epoch] = self.get_all(names, 1, access, deadline).await?;
         let Some(value) = value else { return Ok(None) };
-        let of_user = OfUser::read(epoch)?;
-        Ok(Some((Stored::read(*key, &user, value, &of_user.epoch)?, of_user)))
+        let stored_epoch = StoredEpoch::read(epoch)?;
+        Ok(Some((StoredRecord::read(*key, &user, value, &stored_epoch.epoch)?, stored_epoch)))
     }
 
     /// Returns records of an index and the user's epoch, all read at the same moment.
-    pub(crate) async fn listed(
+    pub(crate) async fn list_records(
         &self,
         user: &UserId,
-        slice: Slice<'_>,
+        range: IndexRange<'_>,
         deadline: Instant,
-    ) -> Result<(Listed, OfUser), Error> {
+    ) -> Result<(ListedRecords, StoredEpoch), Error> {
         let keys = self.keys().of(user);
         let (prefix, epoch) = (keys.sessions(), keys.epoch());
-        let [first, last] = slice.places();
-        let expired_by = match slice.order {
+        let [first, last] = range.ranks();
+        let expired_by = match range.order {
             Order::LastToExpire(by) => by.as_secs().to_string(),
             Order::Lowest | Order::Highest => String::new(),
         };
-        let command = slice.order.command();
+        let command = range.order.command();
         let arguments = [&prefix, command, &first, &last, &expired_by].map(str::as_bytes);
-        let names = [slice.index, &epoch];
+        let names = [range.index, &epoch];
         let reply =
-            RECORDS.run(self.servers(), Use::ReadLatest, &names, &arguments, deadline).await;
+            RECORDS.run(self.servers(), Access::ReadLatest, &names, &arguments, deadline).await;
         let reply = match reply {
             Ok(Value::Array(reply)) => reply,
             Ok(_) => return Err(Error::unexpected_reply()),
             Err(error) if error.cause == Cause::TryAgain => {
-                return self.listed_singly(user, slice, deadline).await;
+                return self.list_records_singly(user, range, deadline).await;
             }
             Err(error) => return Err(error),
         };
         let mut reply = reply.into_iter();
-        let of_user = OfUser::read(reply.next().map(bytes).transpose()?.flatten())?;
-        let mut listed = Listed::new();
+        let stored_epoch = StoredEpoch::read(reply.next().map(bytes).transpose()?.flatten())?;
+        let mut listed = ListedRecords::new();
         while let (Some(member), Some(value)) = (reply.next(), reply.next()) {
             let key = read_member(&bytes(member)?.ok_or_else(Error::unexpected_reply)?)?;
             let Some(value) = bytes(value)? else {
                 // The record has expired, or it is on another node while the slot moves.
-                return self.listed_singly(user, slice, deadline).await;
+                return self.list_records_singly(user, range, deadline).await;
             };
-            listed.push((key, Some(Stored::read(key, user, value, &of_user.epoch)?)));
+            listed.push((key, Some(StoredRecord::read(key, user, value, &stored_epoch.epoch)?)));
         }
-        Ok((listed, of_user))
+        Ok((listed, stored_epoch))
     }
 
     /// Does the same by commands that each read one key, and so find it on whichever node it is.
     /// Every change of the set of sessions also changes the index or the epoch, so the result is
     /// consistent if neither has changed.
-    async fn listed_singly(
+    async fn list_records_singly(
         &self,
         user: &UserId,
-        slice: Slice<'_>,
+        range: IndexRange<'_>,
         deadline: Instant,
-    ) -> Result<(Listed, OfUser), Error> {
+    ) -> Result<(ListedRecords, StoredEpoch), Error> {
         let keys = self.keys().of(user);
-        let look = async || {
-            let members = self.slice(&slice, deadline).await?;
-            Ok::<_, Error>((members, self.epoch(&keys, Use::ReadLatest, deadline).await?))
+        let read = async || {
+            let members = self.members(&range, deadline).await?;
+            Ok::<_, Error>((members, self.epoch(&keys, Access::ReadLatest, deadline).await?))
         };
-        let mut before = look().await?;
+        let mut before = read().await?;
         while Instant::now() < deadline {
-            let listed = self.named(user, &before.0, &before.1.epoch, deadline).await?;
-            let after = look().await?;
+            let listed = self.records(user, &before.0, &before.1.epoch, deadline).await?;
+            let after = read().await?;
             if after.0 == before.0 && after.1.epoch == before.1.epoch {
                 return Ok((listed, after.1));
             }
@@ -187,50 +192,54 @@ impl<U: AuthUser> RedisStore<U> {
         Err(contended())
     }
 
-    /// Returns at most `count` members of an index, beginning at the rank `first`.
-    pub(crate) async fn members(
+    /// Returns at most `count` members of an index, those with the lowest scores.
+    pub(crate) async fn lowest_members(
         &self,
         index: &str,
-        first: usize,
         count: usize,
         deadline: Instant,
     ) -> Result<Vec<SessionKey>, Error> {
-        self.slice(&Slice { index, order: Order::Lowest, first, count }, deadline).await
+        self.members(&IndexRange { index, order: Order::Lowest, first: 0, count }, deadline).await
     }
 
-    async fn slice(&self, slice: &Slice<'_>, deadline: Instant) -> Result<Vec<SessionKey>, Error> {
+    async fn members(
+        &self,
+        range: &IndexRange<'_>,
+        deadline: Instant,
+    ) -> Result<Vec<SessionKey>, Error> {
         let mut command;
-        if let Order::LastToExpire(by) = slice.order {
+        if let Order::LastToExpire(by) = range.order {
             command = redis::cmd("ZREVRANGEBYSCORE");
-            command.arg(slice.index).arg("+inf").arg(format!("({}", by.as_secs()));
-            command.arg("LIMIT").arg(slice.first).arg(slice.count);
+            command.arg(range.index).arg("+inf").arg(format!("({}", by.as_secs()));
+            command.arg("LIMIT").arg(range.first).arg(range.count);
         } else {
-            command = redis::cmd(slice.order.command());
-            command.arg(slice.index).arg(&slice.places());
+            command = redis::cmd(range.order.command());
+            command.arg(range.index).arg(&range.ranks());
         }
-        let reply = self.servers().ask(slice.index, Use::ReadLatest, &command, deadline).await?;
+        let reply =
+            self.servers().call(range.index, Access::ReadLatest, &command, deadline).await?;
         let Value::Array(members) = reply else { return Err(Error::unexpected_reply()) };
         let member = |member| read_member(&bytes(member)?.ok_or_else(Error::unexpected_reply)?);
         members.into_iter().map(member).collect()
     }
 
-    /// Returns the records with these keys, as they are in this epoch of their user.
-    pub(crate) async fn named(
+    /// Returns the user's records with these keys, as they are in this epoch.
+    pub(crate) async fn records(
         &self,
         user: &UserId,
-        these: &[SessionKey],
+        session_keys: &[SessionKey],
         epoch: &Epoch,
         deadline: Instant,
-    ) -> Result<Listed, Error> {
+    ) -> Result<ListedRecords, Error> {
         let keys = self.keys().of(user);
-        let records = stream::iter(these.to_vec()).map(|key| {
+        let records = stream::iter(session_keys.to_vec()).map(|key| {
             let name = keys.session(&key);
             async move {
-                let value = self.get(&name, Use::ReadLatest, deadline).await?;
-                let stored = value.map(|value| Stored::read(key, user, value, epoch));
+                let value = self.get(&name, Access::ReadLatest, deadline).await?;
+                let stored = value.map(|value| StoredRecord::read(key, user, value, epoch));
                 Ok((key, stored.transpose()?))
             }
         });
-        records.buffered(AT_ONCE).try_collect().await
+        records.buffered(MAX_CONCURRENT).try_collect().await
     }
 }

@@ -166,17 +166,19 @@ impl<'a> Value<'a> {
                 let claim = std::str::from_utf8(claim).map_err(|_| unreadable())?;
                 Ok(Self { claim, user })
             }
-            (Some(other), ..) if other != VERSION => Err(Error::corrupt(format!(
-                "a user is of version {other}, and this release reads version {VERSION}: it was \
-                 written by a later one"
-            ))),
+            (Some(other), ..) if other != VERSION => {
+                Err(Error::of_later_version("a user", other, VERSION))
+            }
             _ => Err(unreadable()),
         }
     }
 }
 
 fn unreadable() -> Error {
-    Error::corrupt("a user is not what this store has written")
+    Error::corrupt(
+        "a user (`user`) is not what this store has written: restore the key, or delete it and \
+         insert the user again",
+    )
 }
 
 #[cfg(test)]
@@ -208,9 +210,9 @@ mod tests {
             assert!(error.contains("column") && !error.contains("secret"), "{error}");
         }
         for bad in ["", "secret", "1", "1 claim", "2 claim {}", "x claim {}"] {
-            let fault = Value::read(bad.as_bytes()).map(drop).unwrap_err();
-            assert_eq!(fault.kind(), StoreErrorKind::Corrupt, "{bad}");
-            assert!(!format!("{fault:?}").contains("secret"), "{fault:?}");
+            let error = Value::read(bad.as_bytes()).map(drop).unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{bad}");
+            assert!(!format!("{error:?}").contains("secret"), "{error:?}");
         }
         let value = Value { claim: "5f", user: b"a b" }.write();
         assert_eq!(Value::read(&value).unwrap().user, b"a b");

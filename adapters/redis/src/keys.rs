@@ -14,7 +14,7 @@ use crate::error::Error;
 const SLOTS: u16 = 16_384;
 
 /// How long a prefix may be, in bytes.
-const LONGEST: usize = 100;
+const MAX_PREFIX: usize = 100;
 
 /// The names of the keys. They begin with `keep:` by default.
 #[derive(Clone, Debug)]
@@ -39,23 +39,23 @@ impl KeyNames {
 
     pub(crate) fn check(&self) -> Result<(), Error> {
         let is_plain = |c: char| c.is_ascii_graphic() && !"{}*?[]\\".contains(c);
-        if self.prefix.chars().all(is_plain) && self.prefix.len() <= LONGEST {
+        if self.prefix.chars().all(is_plain) && self.prefix.len() <= MAX_PREFIX {
             return Ok(());
         }
-        let words = format!(
+        let message = format!(
             "the prefix {:?} is not of printable ASCII without braces, brackets and wildcards, at \
-             most {LONGEST} of them",
+             most {MAX_PREFIX} of them",
             self.prefix
         );
-        Err(Error::unsupported(words))
+        Err(Error::unsupported(message))
     }
 
     pub(crate) fn of(&self, user: &UserId) -> UserKeyNames {
-        UserKeyNames([&self.prefix, "{", &tag(user.as_str()), "}:"].concat())
+        UserKeyNames([&self.prefix, "{", &hash_tag(user.as_str()), "}:"].concat())
     }
 
-    pub(crate) fn login(&self, login: &str) -> String {
-        [&self.prefix, "login:", login].concat()
+    pub(crate) fn login_name(&self, login_name: &str) -> String {
+        [&self.prefix, "login:", login_name].concat()
     }
 
     /// The list of all users' `past` keys whose sessions are still to be removed.
@@ -127,13 +127,18 @@ pub(crate) fn member(key: &SessionKey) -> String {
 /// Decodes a session's key that was encoded by `member`.
 pub(crate) fn read_member(member: &[u8]) -> Result<SessionKey, Error> {
     let bytes = URL_SAFE_NO_PAD.decode(member).ok().and_then(|bytes| bytes.try_into().ok());
-    let corrupt = || Error::corrupt("a list of sessions holds what is no session's key");
+    let corrupt = || {
+        Error::corrupt(
+            "a user's list of sessions (`live`, `begun`, `past:…` or `to_notify`) holds a member \
+             that is no session's key: remove that member",
+        )
+    };
     bytes.map(SessionKey::new).ok_or_else(corrupt)
 }
 
 /// Encodes an id as a hash tag, which is never empty and has no closing brace. Each id has a tag of
 /// its own.
-fn tag(id: &str) -> Cow<'_, str> {
+fn hash_tag(id: &str) -> Cow<'_, str> {
     match id {
         "" => "%".into(),
         plain if !plain.contains(['%', '}']) => plain.into(),

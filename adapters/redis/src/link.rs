@@ -32,7 +32,7 @@ pub(crate) enum Target {
     /// This server.
     Server(Client),
     /// The server that one of these sentinels names.
-    Named(Vec<tokio::sync::Mutex<SentinelClient>>, String),
+    Sentinels(Vec<tokio::sync::Mutex<SentinelClient>>, String),
 }
 
 impl Target {
@@ -42,7 +42,7 @@ impl Target {
                 client.get_multiplexed_async_connection_with_config(config).await
             }
             // All sentinels are asked concurrently, so that one that hangs delays nothing.
-            Self::Named(sentinels, _) => {
+            Self::Sentinels(sentinels, _) => {
                 let asked = sentinels.iter().map(|sentinel| {
                     Box::pin(async {
                         sentinel.lock().await.get_async_connection_with_config(config).await
@@ -59,7 +59,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Server(client) => client.get_connection_info().addr().fmt(f),
-            Self::Named(_, name) => write!(f, "the server that the sentinels call {name:?}"),
+            Self::Sentinels(_, name) => write!(f, "the server that the sentinels call {name:?}"),
         }
     }
 }
@@ -119,7 +119,7 @@ impl Link {
         Self {
             target,
             kind,
-            waiting: Semaphore::new(settings.most_waiting),
+            waiting: Semaphore::new(settings.max_waiting),
             timeout: settings.timeout.max(SLOW),
             state: Mutex::default(),
         }
@@ -138,7 +138,7 @@ impl Link {
                 }
                 _ => None,
             },
-            Target::Named(..) => None,
+            Target::Sentinels(..) => None,
         }
     }
 
@@ -148,7 +148,7 @@ impl Link {
         command: &Cmd,
         deadline: Instant,
     ) -> Result<Value, Error> {
-        self.with(deadline, async |connection| {
+        self.with_connection(deadline, async |connection| {
             connection.send_packed_command(command).await.and_then(Value::extract_error)
         })
         .await
@@ -161,7 +161,7 @@ impl Link {
         deadline: Instant,
     ) -> Result<Vec<Value>, Error> {
         let count = commands.len();
-        self.with(deadline, async |connection| {
+        self.with_connection(deadline, async |connection| {
             let replies = connection.send_packed_commands(commands, 0, count).await?;
             // If one reply is this error, none of the commands has written.
             let read_only = ErrorKind::Server(ServerErrorKind::ReadOnly);
@@ -174,28 +174,28 @@ impl Link {
         .await
     }
 
-    async fn with<T>(
+    async fn with_connection<T>(
         self: &Arc<Self>,
         deadline: Instant,
-        ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+        send: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
     ) -> Result<T, Error> {
         let Ok(_permit) = self.waiting.try_acquire() else {
-            let words = format!("as many calls as are allowed wait for {} already", self.target);
-            return Err(Error::new(StoreErrorKind::Unavailable, words));
+            let message = format!("as many calls as are allowed wait for {} already", self.target);
+            return Err(Error::new(StoreErrorKind::Unavailable, message));
         };
-        let mut connection = match self.known() {
-            Some(known) => known?,
-            None => Box::pin(self.connection(deadline)).await?,
+        let mut connection = match self.last_outcome() {
+            Some(outcome) => outcome?,
+            None => Box::pin(self.wait_for_connection(deadline)).await?,
         };
-        match timeout_at(deadline, ask(&mut connection.connection)).await {
+        match timeout_at(deadline, send(&mut connection.connection)).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => {
-                let fault = Error::of(&error);
+                let error = Error::from_redis(&error);
                 // The sentinels may name another server by now.
-                if matches!(fault.cause, Cause::Lost | Cause::ReadOnly) {
+                if matches!(error.cause, Cause::Lost | Cause::ReadOnly) {
                     self.forget(&connection);
                 }
-                Err(fault)
+                Err(error)
             }
             Err(_) => {
                 // If the server hangs, a new connection gets no reply sooner. But if the connection
@@ -225,7 +225,7 @@ impl Link {
 
     /// Returns the connection if it is open, or the last failure if it is too early for another
     /// attempt. Returns `None` if an attempt is in progress or due.
-    fn known(&self) -> Option<Outcome> {
+    fn last_outcome(&self) -> Option<Outcome> {
         let state = self.state();
         let connection = state.connection.as_ref();
         if let Some(known) = connection.filter(|known| !known.is_lost.load(Ordering::Acquire)) {
@@ -237,7 +237,7 @@ impl Link {
 
     /// Waits until the connection is open. A task of its own opens it, so that it is opened even if
     /// this call stops waiting.
-    async fn connection(self: &Arc<Self>, deadline: Instant) -> Outcome {
+    async fn wait_for_connection(self: &Arc<Self>, deadline: Instant) -> Outcome {
         let late = || Error::not_sent(format!("no connection to {} in time", self.target));
         let mut outcome = {
             let mut state = self.state();
@@ -245,11 +245,11 @@ impl Link {
                 Some(attempt) if attempt.begun.elapsed() > SLOW => return Err(late()),
                 Some(attempt) => attempt.outcome.clone(),
                 None => {
-                    let (tell, outcome) = watch::channel(None);
+                    let (sender, outcome) = watch::channel(None);
                     let begun = Instant::now();
                     state.attempt = Some(Attempt { begun, outcome: outcome.clone() });
-                    let trying = Trying { link: Arc::clone(self), tell };
-                    tokio::spawn(trying.run());
+                    let task = ConnectTask { link: Arc::clone(self), sender };
+                    tokio::spawn(task.run());
                     outcome
                 }
             }
@@ -262,34 +262,34 @@ impl Link {
 
     async fn connect(&self) -> Outcome {
         let is_lost = Arc::new(AtomicBool::new(false));
-        let notified = Arc::clone(&is_lost);
+        let set_by_push = Arc::clone(&is_lost);
         let config = AsyncConnectionConfig::new()
             // Each call has a deadline of its own.
             .set_response_timeout(None)
             .set_connection_timeout(None)
             .set_push_sender(move |push: PushInfo| {
                 if push.kind == PushKind::Disconnection {
-                    notified.store(true, Ordering::Release);
+                    set_by_push.store(true, Ordering::Release);
                 }
                 Ok::<_, redis::aio::SendError>(())
             });
-        let of_connecting = |error| Error::of_connecting(&self.target.to_string(), &error);
-        let mut connection = self.target.connect(&config).await.map_err(of_connecting)?;
+        let while_connecting = |error| Error::while_connecting(&self.target.to_string(), &error);
+        let mut connection = self.target.connect(&config).await.map_err(while_connecting)?;
         if self.kind == Kind::ClusterReplica {
             let reply = connection.send_packed_command(&redis::cmd("READONLY")).await;
-            reply.and_then(Value::extract_error).map_err(of_connecting)?;
+            reply.and_then(Value::extract_error).map_err(while_connecting)?;
         }
         Ok(Connection { connection, is_lost })
     }
 }
 
 /// An attempt to connect. However it ends, the next one may start.
-struct Trying {
+struct ConnectTask {
     link: Arc<Link>,
-    tell: watch::Sender<Option<Outcome>>,
+    sender: watch::Sender<Option<Outcome>>,
 }
 
-impl Trying {
+impl ConnectTask {
     async fn run(self) {
         let link = &self.link;
         let outcome = match timeout(link.timeout, link.connect()).await {
@@ -311,13 +311,13 @@ impl Trying {
         }
         state.attempt = None;
         drop(state);
-        self.tell.send_replace(Some(outcome));
+        self.sender.send_replace(Some(outcome));
     }
 }
 
-impl Drop for Trying {
+impl Drop for ConnectTask {
     fn drop(&mut self) {
-        let own = self.tell.subscribe();
+        let own = self.sender.subscribe();
         let mut state = self.link.state();
         if state.attempt.as_ref().is_some_and(|attempt| attempt.outcome.same_channel(&own)) {
             state.attempt = None;

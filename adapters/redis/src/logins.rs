@@ -7,13 +7,13 @@ use tower_keep_core::{
 };
 
 use crate::RedisStore;
-use crate::epoch::OfUser;
+use crate::epoch::StoredEpoch;
 use crate::error::Error;
 use crate::record::read;
-use crate::servers::Use;
+use crate::servers::Access;
 
 impl<U: AuthUser> RedisStore<U> {
-    async fn login(
+    async fn find_login(
         &self,
         key: &SessionKey,
         user_hint: Option<&UserId>,
@@ -26,21 +26,21 @@ impl<U: AuthUser> RedisStore<U> {
                 let keys = self.keys().of(user);
                 let names = [keys.session(key), keys.user(), keys.epoch()];
                 let names = names.each_ref().map(String::as_str);
-                let values = self.get_all(names, 2, Use::Read, deadline).await?;
+                let values = self.get_all(names, 2, Access::Read, deadline).await?;
                 if let [Some(record), stored, epoch] = values {
                     let (record, created_in) = read(*key, user.clone(), &record)?;
-                    let record = OfUser::read(epoch)?.epoch.applied(created_in, record);
+                    let record = StoredEpoch::read(epoch)?.epoch.apply_to(record, created_in);
                     let record = Arc::new(record);
                     let user = stored.map(|stored| self.shared.users.read(user, &stored));
                     let user = user.transpose()?.map(|found| Arc::new(found.user));
-                    return Ok(Some(StoredLogin { record, user }));
+                    return Ok(Some(StoredLogin::new(record, user)));
                 }
             }
             if is_sure {
                 return Ok(None);
             }
             // The cookie names no user, or another one.
-            let owner = Box::pin(self.owner(key, None, Use::Read, deadline)).await?;
+            let owner = Box::pin(self.owner(key, None, Access::Read, deadline)).await?;
             match owner {
                 Some(owner) if user.as_ref() != Some(&owner) => user = Some(owner),
                 _ => return Ok(None),
@@ -57,6 +57,6 @@ impl<U: AuthUser> LoginStore for RedisStore<U> {
         key: &SessionKey,
         user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<U>>, StoreError> {
-        Ok(self.login(key, user_hint).await?)
+        Ok(self.find_login(key, user_hint).await?)
     }
 }

@@ -2,21 +2,26 @@
 //! redis-cli.
 //!
 //! ```text
-//! 1 0 0 - - AAECAwQFBgcICQoLDA0ODw 1800000000 1800000000 1800000000 1802592000 2592000 1802592000 192.0.2.7 - 8 passwordFirefox
+//! 1 0 0 - - AAECAwQFBgcICQoLDA0ODw 1800000000 1800000000 1800000000 1802592000 2592000 1802592000 - - {"method":"password","v":1}
 //! ```
 //!
 //! The fields are: the version; the epoch; the generation, when it began and when it was seen; the
 //! salt; when the login was, when the session began and when it was last used; until when and for
-//! how many seconds the login is remembered; when the record expires; the address; how the session
-//! ended (`-`, or `at,reason,successor,notified`); the length of the method; and then the method
-//! and the User-Agent. A field without a value is `-`. The session's key and the user are in the
-//! name of the Redis key.
+//! how many seconds the login is remembered; when the record expires; how the session ended (`-`,
+//! or `at,reason,successor,notified`); the length of the acting user's id in bytes; and then that
+//! id and the details. A field without a value is `-`.
+//!
+//! The id and the details may be any text. They can't be mistaken for other fields, because they
+//! are the last ones and the length says where the id ends. The session's key and the user are in
+//! the name of the Redis key.
 
 use std::fmt::Write;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use tower_keep_core::{Ended, SessionKey, SessionRecord, Timestamp, UserId};
+use tower_keep_core::{
+    Ended, RememberPeriod, SessionDetails, SessionKey, SessionRecord, Timestamp, UserId,
+};
 
 use crate::error::Error;
 use crate::keys::{member, read_member};
@@ -29,7 +34,7 @@ const NONE: &str = "-";
 
 /// Returns the value of a record that was created in this epoch of its user.
 pub(crate) fn write(record: &SessionRecord, created_in: u64) -> Vec<u8> {
-    let mut text = String::with_capacity(256);
+    let mut text = String::with_capacity(192 + record.details.as_str().len());
     // Writing to a `String` does not fail.
     let _ = write_to(&mut text, record, created_in);
     text.into_bytes()
@@ -37,34 +42,36 @@ pub(crate) fn write(record: &SessionRecord, created_in: u64) -> Vec<u8> {
 
 fn write_to(text: &mut String, record: &SessionRecord, created_in: u64) -> std::fmt::Result {
     write!(text, "{VERSION} {created_in} {} ", record.generation)?;
-    write_time(text, record.rotated_at)?;
-    write_time(text, record.seen_at)?;
+    write_optional(text, record.rotated_at.map(Timestamp::as_secs))?;
+    write_optional(text, record.seen_at.map(Timestamp::as_secs))?;
     URL_SAFE_NO_PAD.encode_string(record.salt, text);
-    text.push(' ');
-    for time in [record.created, record.session_started, record.last_seen] {
-        write_time(text, Some(time))?;
-    }
-    write_time(text, record.remember_expires)?;
-    write!(text, "{} {} ", record.remember_seconds, record.expires.as_secs())?;
-    match record.address {
-        Some(address) => write!(text, "{address} ")?,
-        None => write!(text, "{NONE} ")?,
-    }
-    match &record.ended {
-        Some(Ended { at, reason, successor, notified }) => {
-            let successor = successor.as_ref().map_or_else(|| NONE.to_owned(), member);
-            write!(text, "{},{reason},{successor},{} ", at.as_secs(), u8::from(*notified))?;
-        }
-        None => write!(text, "{NONE} ")?,
-    }
-    write!(text, "{} {}{}", record.method.len(), record.method, record.user_agent)
+    let SessionRecord { created, session_started, last_seen, remember, .. } = record;
+    let [created, started, last_seen] =
+        [created, session_started, last_seen].map(|at| at.as_secs());
+    write!(text, " {created} {started} {last_seen} ")?;
+    write_optional(text, remember.map(|period| period.expires.as_secs()))?;
+    write_optional(text, remember.map(|period| period.seconds))?;
+    write!(text, "{} ", record.expires.as_secs())?;
+    write_end(text, record.ended.as_ref())?;
+    let acting_user = record.acting_user.as_ref().map(UserId::as_str);
+    write_optional(text, acting_user.map(str::len))?;
+    text.push_str(acting_user.unwrap_or_default());
+    text.push_str(record.details.as_str());
+    Ok(())
 }
 
-fn write_time(text: &mut String, time: Option<Timestamp>) -> std::fmt::Result {
-    match time {
-        Some(time) => write!(text, "{} ", time.as_secs()),
+fn write_optional(text: &mut String, field: Option<impl std::fmt::Display>) -> std::fmt::Result {
+    match field {
+        Some(field) => write!(text, "{field} "),
         None => write!(text, "{NONE} "),
     }
+}
+
+fn write_end(text: &mut String, ended: Option<&Ended>) -> std::fmt::Result {
+    let Some(ended) = ended else { return write!(text, "{NONE} ") };
+    let successor = ended.successor.as_ref().map_or_else(|| NONE.to_owned(), member);
+    let (at, notified) = (ended.at.as_secs(), u8::from(ended.notified));
+    write!(text, "{at},{},{successor},{notified} ", ended.reason)
 }
 
 /// Returns the record of a value, and the epoch in which it was created.
@@ -86,28 +93,37 @@ fn read_line(key: SessionKey, user: UserId, text: &str) -> Option<(SessionRecord
         return None;
     }
     let created_in = fields.next()?.parse().ok()?;
-    let record = SessionRecord {
-        key,
-        user,
-        generation: fields.number()?,
-        rotated_at: fields.optional(time)?,
-        seen_at: fields.optional(time)?,
-        salt: salt(fields.next()?)?,
-        created: time(fields.next()?)?,
-        session_started: time(fields.next()?)?,
-        last_seen: time(fields.next()?)?,
-        remember_expires: fields.optional(time)?,
-        remember_seconds: fields.number()?,
-        expires: time(fields.next()?)?,
-        address: fields.optional(|address| address.parse().ok())?,
-        user_agent: "".into(),
-        method: "".into(),
-        ended: fields.optional(read_end)?,
-    };
-    let method = fields.next()?.parse().ok()?;
-    let (method, user_agent) = fields.0.split_at_checked(method)?;
-    let record = SessionRecord { method: method.into(), user_agent: user_agent.into(), ..record };
+    let generation = fields.number()?;
+    let (rotated_at, seen_at) = (fields.optional(time)?, fields.optional(time)?);
+    let salt = salt(fields.next()?)?;
+    let created = time(fields.next()?)?;
+    let session_started = time(fields.next()?)?;
+    let last_seen = time(fields.next()?)?;
+    let remember = fields.remember()?;
+    let expires = time(fields.next()?)?;
+    let ended = fields.optional(read_end)?;
+    let acting_user = fields.optional(|length| length.parse().ok())?;
+    let (acting_user, details) = split_text(acting_user, fields.0)?;
+
+    let mut record = SessionRecord::new(key, user, salt, created, expires);
+    record.acting_user = acting_user.map(UserId::from);
+    record.generation = generation;
+    record.rotated_at = rotated_at;
+    record.seen_at = seen_at;
+    record.session_started = session_started;
+    record.last_seen = last_seen;
+    record.remember = remember;
+    record.details = SessionDetails::new(details);
+    record.ended = ended;
     Some((record, created_in))
+}
+
+/// Splits the rest of a line into the acting user's id, which is that long, and the details.
+fn split_text(length: Option<usize>, rest: &str) -> Option<(Option<&str>, &str)> {
+    match length {
+        Some(length) => rest.split_at_checked(length).map(|(id, details)| (Some(id), details)),
+        None => Some((None, rest)),
+    }
 }
 
 fn time(text: &str) -> Option<Timestamp> {
@@ -123,17 +139,17 @@ fn salt(text: &str) -> Option<[u8; 16]> {
 fn read_end(text: &str) -> Option<Ended> {
     let mut parts = text.split(',');
     let at = time(parts.next()?)?;
-    let reason = parts.next()?.parse().ok()?;
-    let successor = match parts.next()? {
+    let mut ended = Ended::new(at, parts.next()?.parse().ok()?);
+    ended.successor = match parts.next()? {
         NONE => None,
         key => Some(read_member(key.as_bytes()).ok()?),
     };
-    let notified = match parts.next()? {
+    ended.notified = match parts.next()? {
         "0" => false,
         "1" => true,
         _ => return None,
     };
-    parts.next().is_none().then_some(Ended { at, reason, successor, notified })
+    parts.next().is_none().then_some(ended)
 }
 
 /// The rest of a line, which is read field by field.
@@ -157,90 +173,231 @@ impl<'a> Fields<'a> {
             field => read(field).map(Some),
         }
     }
+
+    /// Reads the two fields of a remember period, which both have a value or both have none.
+    fn remember(&mut self) -> Option<Option<RememberPeriod>> {
+        match (self.optional(time)?, self.optional(|seconds| seconds.parse().ok())?) {
+            (Some(expires), Some(seconds)) => Some(Some(RememberPeriod::new(expires, seconds))),
+            (None, None) => Some(None),
+            _ => None,
+        }
+    }
 }
 
 /// Creates the error for a line that can't be read. It quotes nothing but the version.
 fn unreadable(text: &str) -> Error {
     let version = text.split_once(' ').map_or("", |(version, _)| version);
     if version != VERSION && version.parse::<u8>().is_ok() {
-        return Error::corrupt(format!(
-            "a session record is of version {version}, and this release reads version {VERSION}: it \
-             was written by a later one"
-        ));
+        return Error::of_later_version("a session record", version, VERSION);
     }
-    Error::corrupt("a session record is not what this store has written")
+    Error::corrupt(
+        "a session record (`session:…` of a user) is not what this store has written: delete its \
+         key, and the user logs in again",
+    )
 }
 
 #[cfg(test)]
 mod tests {
-    use tower_keep_testkit::contract::sessions::new_record;
-
-    use tower_keep_core::EndReason;
+    use tower_keep_core::{EndReason, StoreErrorKind};
 
     use super::*;
 
-    fn read_back(record: &SessionRecord) -> SessionRecord {
-        let (read, created_in) =
-            read(record.key, record.user.clone(), &write(record, u64::MAX)).unwrap();
-        assert_eq!(created_in, u64::MAX);
-        read
+    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+    const SALT: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 254, 255];
+
+    type Change = fn(&mut SessionRecord);
+
+    /// Returns a record without any optional field, with this change.
+    fn record(change: impl FnOnce(&mut SessionRecord)) -> SessionRecord {
+        let key = SessionKey::new([7; 32]);
+        let mut record = SessionRecord::new(key, "42".into(), SALT, NOW, NOW.plus(604_800));
+        record.details = SessionDetails::new(r#"{"method":"password"}"#);
+        change(&mut record);
+        record
+    }
+
+    fn line(record: &SessionRecord) -> String {
+        String::from_utf8(write(record, 3)).unwrap()
+    }
+
+    #[track_caller]
+    fn assert_is_read_back(record: &SessionRecord) {
+        for epoch in [0, u64::MAX] {
+            let value = write(record, epoch);
+            let (read, created_in) = read(record.key, record.user.clone(), &value).unwrap();
+            assert_eq!((&read, created_in), (record, epoch));
+            // These are not what `Debug` shows, so a failure above may not show the difference.
+            assert_eq!(read.remember, record.remember);
+            assert_eq!(read.details.as_str(), record.details.as_str());
+        }
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written() {
-        let plain = new_record(&"42".into());
-        let full = SessionRecord {
-            generation: u32::MAX,
-            rotated_at: Some(Timestamp::MAX),
-            seen_at: Some(Timestamp::from_secs(0)),
-            session_started: plain.created.plus(1),
-            last_seen: plain.created.minus(1),
-            method: "a b - é".into(),
-            user_agent: " - \n 🦀 ".into(),
-            address: "2001:db8::7".parse().ok(),
-            ended: Some(Ended {
-                at: plain.created,
-                reason: EndReason::Replaced,
-                successor: Some(SessionKey::new([9; 32])),
-                notified: true,
+    fn a_record_is_one_line() {
+        let bare = record(|_| {});
+        let expected = "1 3 0 - - AAECAwQFBgcICQoLDA3-_w 1800000000 1800000000 1800000000 - - \
+                        1800604800 - - {\"method\":\"password\"}";
+        assert_eq!(line(&bare), expected);
+        let full = record(|record| {
+            record.acting_user = Some("7".into());
+            record.generation = 2;
+            record.rotated_at = Some(NOW.plus(1));
+            record.seen_at = Some(NOW.plus(2));
+            record.remember = Some(RememberPeriod::new(NOW.plus(2_592_000), 2_592_000));
+            record.ended = Some(Ended::new(NOW.plus(3), EndReason::LoggedOut));
+        });
+        let expected = "1 3 2 1800000001 1800000002 AAECAwQFBgcICQoLDA3-_w 1800000000 1800000000 \
+                        1800000000 1802592000 2592000 1800604800 1800000003,logged_out,-,0 1 \
+                        7{\"method\":\"password\"}";
+        assert_eq!(line(&full), expected);
+    }
+
+    #[test]
+    fn each_optional_field_is_read_as_it_was_written() {
+        let changes: [(&str, Change); 14] = [
+            ("none", |_| {}),
+            ("an acting user", |record| record.acting_user = Some("7".into())),
+            ("an acting user with an empty id", |record| record.acting_user = Some("".into())),
+            ("an acting user access id looks like fields", |record| {
+                record.acting_user = Some("1 - 2,é\n🦀 ".into());
             }),
-            ..plain.clone()
-        };
-        let ended = Ended { successor: None, notified: false, ..full.ended.clone().unwrap() };
-        let bare = SessionRecord {
-            remember_expires: None,
-            remember_seconds: 0,
-            address: None,
-            user_agent: "".into(),
-            method: "".into(),
-            ended: Some(ended),
-            ..plain.clone()
-        };
-        for record in [plain, full, bare] {
-            assert_eq!(read_back(&record), record);
+            ("a long id of an acting user", |record| {
+                record.acting_user = Some("佐".repeat(1_000).into());
+            }),
+            ("a generation", |record| record.generation = u32::MAX),
+            ("when it began", |record| record.rotated_at = Some(Timestamp::MAX)),
+            ("when it was seen", |record| record.seen_at = Some(Timestamp::from_secs(0))),
+            ("times", |record| {
+                record.session_started = NOW.plus(1);
+                record.last_seen = NOW.minus(1);
+            }),
+            ("a remember period", |record| {
+                record.remember = Some(RememberPeriod::new(NOW.plus(9), 9));
+            }),
+            ("a remember period of zeros", |record| {
+                record.remember = Some(RememberPeriod::new(Timestamp::from_secs(0), 0));
+            }),
+            ("an end", |record| record.ended = Some(Ended::new(NOW, EndReason::Revoked))),
+            ("an end with a successor", |record| {
+                let mut ended = Ended::new(NOW, EndReason::Replaced);
+                ended.successor = Some(SessionKey::new([9; 32]));
+                record.ended = Some(ended);
+            }),
+            ("an end of a later version, of which the user was notified", |record| {
+                let mut ended = Ended::new(NOW, "new_reason".parse().unwrap());
+                ended.notified = true;
+                record.ended = Some(ended);
+            }),
+        ];
+        for (name, change) in changes {
+            println!("{name}");
+            assert_is_read_back(&record(change));
         }
+        let all = record(|record| changes.iter().for_each(|(_, change)| change(record)));
+        assert_is_read_back(&all);
+    }
+
+    #[test]
+    fn details_are_kept_byte_for_byte() {
+        let max = SessionDetails::MAX_BYTES;
+        for details in [
+            "{}",
+            "",
+            " ",
+            "-",
+            " - 0 - ",
+            "1 0 0 - - ",
+            r#"{"user_agent":"\"quoted\" \\ back\\slash","n":"\n"}"#,
+            "line\nfeed\r\nand\ttab\0",
+            "é 佐藤 🦀\u{301}\u{202e}",
+            &"x".repeat(max),
+            &"🦀".repeat(max / 4),
+            &"\\\"".repeat(max / 2),
+        ] {
+            for acting_user in [None, Some(""), Some("7"), Some("{\"é\"} 1")] {
+                assert_is_read_back(&record(|record| {
+                    record.details = SessionDetails::new(details);
+                    record.acting_user = acting_user.map(UserId::from);
+                }));
+            }
+        }
+        let none = record(|record| record.details = SessionDetails::default());
+        assert_is_read_back(&none);
+    }
+
+    #[track_caller]
+    fn assert_is_corrupt(value: &[u8]) {
+        let error = read(SessionKey::new([7; 32]), "42".into(), value).unwrap_err();
+        let said = format!("{error:?}");
+        let shown = String::from_utf8_lossy(value);
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{shown}");
+        assert!(said.contains("a session record"), "{shown}: {said}");
+        assert!(said.contains("delete its key") || said.contains("update"), "{shown}: {said}");
+        assert!(!said.contains("secret"), "{said}");
     }
 
     #[test]
     fn what_cannot_be_read_is_corrupt_and_not_quoted() {
-        let record = new_record(&"42".into());
-        let good = String::from_utf8(write(&record, 3)).unwrap();
-        let fields: Vec<&str> = good.split(' ').collect();
-        let mut bad = vec![String::new(), "secret".into(), "1 secret".into()];
-        bad.push(good.replacen("1 ", "2 ", 1));
-        // The line cut off before each field, and each field replaced.
-        for index in 0..15 {
-            bad.push(fields[..index].join(" "));
-            let mut replaced = fields.clone();
-            replaced[index] = "secret";
-            bad.push(replaced.join(" "));
+        let good = line(&record(|record| {
+            record.acting_user = Some("é".into());
+            record.remember = Some(RememberPeriod::new(NOW, 9));
+            record.ended = Some(Ended::new(NOW, EndReason::Replay));
+        }));
+        let tail = " 1800604800 1800000000,replay,-,0 2 é{";
+        assert!(good.contains(tail) && good.contains(" 1800000000 9 "), "{good}");
+        let with = |from: &str, to: &str| good.replacen(from, to, 1);
+        for damaged in [
+            String::new(),
+            "secret".into(),
+            "1 secret".into(),
+            "secret ".repeat(20),
+            // The version.
+            with("1 ", "2 "),
+            with("1 ", "255 "),
+            with("1 ", "-1 "),
+            // Half a remember period.
+            with(" 1800000000 9 ", " - 9 "),
+            with(" 1800000000 9 ", " 1800000000 - "),
+            // The end.
+            with(",replay,-,0 ", ",replay,-,2 "),
+            with(",replay,-,0 ", ",replay,- "),
+            with(",replay,-,0 ", ",replay,-,0,0 "),
+            with(",replay,-,0 ", ",replay,secret,0 "),
+            with(",replay,-,0 ", ",Replay,-,0 "),
+            // The length of the acting user's id: beyond the text, in the middle of a character,
+            // negative, and too large for a number.
+            with(" 2 é{", " 99999 é{"),
+            with(" 2 é{", " 1 é{"),
+            with(" 2 é{", " -2 é{"),
+            with(" 2 é{", &format!(" {}0 é{{", u128::MAX)),
+        ] {
+            assert_is_corrupt(damaged.as_bytes());
         }
-        bad.push(good.replace(" - 8 ", " 1,ended,-,2 8 "));
-        bad.push(good.replace(" - 8 ", " - 99999 "));
-        for bad in bad {
-            let error = read(record.key, record.user.clone(), bad.as_bytes()).unwrap_err();
-            assert_eq!(error.kind(), tower_keep_core::StoreErrorKind::Corrupt, "{bad}");
-            assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+        let fields: Vec<&str> = good.splitn(15, ' ').collect();
+        for index in 0..fields.len() {
+            // The line is cut off before this field.
+            assert_is_corrupt(fields[..index].join(" ").as_bytes());
+        }
+        for index in 0..14 {
+            for other in ["secret", "", "4294967296000000000000", "-1", "1.5", "\u{fffd}"] {
+                let mut replaced = fields.clone();
+                replaced[index] = other;
+                assert_is_corrupt(replaced.join(" ").as_bytes());
+            }
+        }
+        assert_is_corrupt(&[good.as_bytes(), &[0xFF]].concat());
+    }
+
+    #[test]
+    fn a_damaged_value_never_panics() {
+        let good = write(&record(|record| record.acting_user = Some("é".into())), 3);
+        for index in 0..good.len() {
+            for byte in [b' ', b'-', b'9', 0, 0xC3] {
+                let mut damaged = good.clone();
+                damaged[index] = byte;
+                let _ = read(SessionKey::new([7; 32]), "42".into(), &damaged);
+            }
+            let _ = read(SessionKey::new([7; 32]), "42".into(), &good[..index]);
         }
     }
 }

@@ -10,7 +10,7 @@ use redis::{Cmd, Value};
 use tokio::time::Instant;
 
 use crate::error::{Cause, Error};
-use crate::servers::{Servers, Use};
+use crate::servers::{Access, Servers};
 
 /// A script. It is sent by its hash, and in full to a server that does not know the hash.
 pub(crate) struct Script {
@@ -38,7 +38,7 @@ impl Script {
     pub(crate) async fn run(
         &self,
         servers: &Servers,
-        whose: Use,
+        access: Access,
         keys: &[&str],
         arguments: &[&[u8]],
         deadline: Instant,
@@ -50,9 +50,9 @@ impl Script {
             command
         };
         let by_hash = command("EVALSHA", self.hash.as_str());
-        match servers.ask(first, whose, &by_hash, deadline).await {
+        match servers.call(first, access, &by_hash, deadline).await {
             Err(error) if error.cause == Cause::NoScript => {
-                servers.ask(first, whose, &command("EVAL", self.code), deadline).await
+                servers.call(first, access, &command("EVAL", self.code), deadline).await
             }
             reply => reply,
         }
@@ -85,23 +85,24 @@ impl Life {
 pub(crate) struct Commit {
     keys: HashMap<String, usize>,
     conditions: Vec<Step>,
-    /// Steps that take no memory and have to come before `sets`.
+    /// Steps that take no memory and have to come before `growing`.
     moves: Vec<Step>,
-    /// Steps that take memory. They come before `frees`, because a server without memory refuses
+    /// Steps that take memory. They come before `freeing`, because a server without memory refuses
     /// the first of them, and then nothing has been written.
-    sets: Vec<Step>,
-    frees: Vec<Step>,
+    growing: Vec<Step>,
+    freeing: Vec<Step>,
 }
 
 struct Step {
-    word: &'static str,
+    operation: &'static str,
+    /// The number of the key, counted from 0.
     key: usize,
-    values: [Vec<u8>; 2],
+    operands: [Vec<u8>; 2],
 }
 
 /// The index of the condition that failed, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refused(pub(crate) usize);
+pub(crate) struct FailedCondition(pub(crate) usize);
 
 impl Commit {
     fn key(&mut self, key: String) -> usize {
@@ -109,19 +110,19 @@ impl Commit {
         *self.keys.entry(key).or_insert(next)
     }
 
-    fn condition(&mut self, word: &'static str, key: String, value: impl Into<Vec<u8>>) {
+    fn condition(&mut self, operation: &'static str, key: String, value: impl Into<Vec<u8>>) {
         let key = self.key(key);
-        self.conditions.push(Step { word, key, values: [value.into(), Vec::new()] });
+        self.conditions.push(Step { operation, key, operands: [value.into(), Vec::new()] });
     }
 
-    fn set_step(&mut self, word: &'static str, key: String, values: [Vec<u8>; 2]) {
+    fn growing_step(&mut self, operation: &'static str, key: String, operands: [Vec<u8>; 2]) {
         let key = self.key(key);
-        self.sets.push(Step { word, key, values });
+        self.growing.push(Step { operation, key, operands });
     }
 
-    fn free_step(&mut self, word: &'static str, key: String, values: [Vec<u8>; 2]) {
+    fn freeing_step(&mut self, operation: &'static str, key: String, operands: [Vec<u8>; 2]) {
         let key = self.key(key);
-        self.frees.push(Step { word, key, values });
+        self.freeing.push(Step { operation, key, operands });
     }
 
     /// Adds the condition that the key has this value.
@@ -150,47 +151,47 @@ impl Commit {
     ) {
         let key = self.key(key);
         let above = above.map_or_else(|| "-inf".to_owned(), |above| format!("({above}"));
-        let values = [format!("{count} {above}").into_bytes(), members.join(" ").into_bytes()];
-        self.conditions.push(Step { word: "highest", key, values });
+        let operands = [format!("{count} {above}").into_bytes(), members.join(" ").into_bytes()];
+        self.conditions.push(Step { operation: "highest", key, operands });
     }
 
     /// Renames a key, if it exists.
     pub(crate) fn rename(&mut self, key: String, name: String) {
         let (key, name) = (self.key(key), self.key(name));
-        let values = [(name + 1).to_string().into_bytes(), Vec::new()];
-        self.moves.push(Step { word: "rename", key, values });
+        let operands = [(name + 1).to_string().into_bytes(), Vec::new()];
+        self.moves.push(Step { operation: "rename", key, operands });
     }
 
     /// Removes a key. The server frees its memory later.
     pub(crate) fn unlink(&mut self, key: String) {
         let key = self.key(key);
-        self.moves.push(Step { word: "unlink", key, values: Default::default() });
+        self.moves.push(Step { operation: "unlink", key, operands: Default::default() });
     }
 
     pub(crate) fn set(&mut self, key: String, value: Vec<u8>, life: Life) {
-        self.set_step("set", key, [value, life.argument()]);
+        self.growing_step("set", key, [value, life.argument()]);
     }
 
     /// Adds a member to an index, and makes the index live at least this long.
     pub(crate) fn add(&mut self, key: String, member: String, score: u32, millis: u64) {
         let score = score.to_string().into_bytes();
-        self.set_step("add", key.clone(), [score, member.into_bytes()]);
-        self.keep(key, millis);
+        self.growing_step("add", key.clone(), [score, member.into_bytes()]);
+        self.extend_life(key, millis);
     }
 
     /// Makes a key that expires live at least this long.
-    pub(crate) fn keep(&mut self, key: String, millis: u64) {
-        self.set_step("keep", key, [millis.to_string().into_bytes(), Vec::new()]);
+    pub(crate) fn extend_life(&mut self, key: String, millis: u64) {
+        self.growing_step("extend life", key, [millis.to_string().into_bytes(), Vec::new()]);
     }
 
     /// Makes a key live longer than another one.
     pub(crate) fn outlive(&mut self, key: String, other: String) {
         let other = (self.key(other) + 1).to_string().into_bytes();
-        self.set_step("outlive", key, [other, Vec::new()]);
+        self.growing_step("outlive", key, [other, Vec::new()]);
     }
 
     pub(crate) fn delete(&mut self, key: String) {
-        self.free_step("delete", key, Default::default());
+        self.freeing_step("delete", key, Default::default());
     }
 
     pub(crate) fn remove(&mut self, key: String, member: String) {
@@ -198,15 +199,15 @@ impl Commit {
     }
 
     pub(crate) fn remove_bytes(&mut self, key: String, member: Vec<u8>) {
-        self.free_step("remove", key, [member, Vec::new()]);
+        self.freeing_step("remove", key, [member, Vec::new()]);
     }
 
     /// Removes the members of an index that expired before this time, also from the other index,
     /// and deletes the keys named by the prefix and the member.
     pub(crate) fn prune(&mut self, key: String, other: String, before: u32, prefix: &str) {
         let other = self.key(other) + 1;
-        let values = [before.to_string().into_bytes(), format!("{other} {prefix}").into_bytes()];
-        self.free_step("prune", key, values);
+        let operands = [before.to_string().into_bytes(), format!("{other} {prefix}").into_bytes()];
+        self.freeing_step("prune", key, operands);
     }
 
     /// Runs the change.
@@ -214,8 +215,8 @@ impl Commit {
         self,
         servers: &Servers,
         deadline: Instant,
-    ) -> Result<Result<(), Refused>, Error> {
-        self.run_as(Use::Write, servers, deadline).await
+    ) -> Result<Result<(), FailedCondition>, Error> {
+        self.run_as(Access::Write, servers, deadline).await
     }
 
     /// Runs the change without waiting for replicas, because no caller depends on it.
@@ -223,36 +224,37 @@ impl Commit {
         self,
         servers: &Servers,
         deadline: Instant,
-    ) -> Result<Result<(), Refused>, Error> {
-        self.run_as(Use::ReadLatest, servers, deadline).await
+    ) -> Result<Result<(), FailedCondition>, Error> {
+        self.run_as(Access::ReadLatest, servers, deadline).await
     }
 
     async fn run_as(
         self,
-        whose: Use,
+        access: Access,
         servers: &Servers,
         deadline: Instant,
-    ) -> Result<Result<(), Refused>, Error> {
-        let Self { keys, conditions, moves, sets, frees } = self;
-        let steps: Vec<_> = conditions.into_iter().chain(moves).chain(sets).chain(frees).collect();
+    ) -> Result<Result<(), FailedCondition>, Error> {
+        let Self { keys, conditions, moves, growing, freeing } = self;
+        let steps: Vec<_> =
+            conditions.into_iter().chain(moves).chain(growing).chain(freeing).collect();
         if steps.is_empty() {
             return Ok(Ok(()));
         }
         let numbers: Vec<_> = (1..=keys.len()).map(|number| number.to_string()).collect();
         let arguments: Vec<&[u8]> = steps
             .iter()
-            .flat_map(|Step { word, key, values: [one, other] }| {
-                [word.as_bytes(), numbers[*key].as_bytes(), one, other]
+            .flat_map(|Step { operation, key, operands: [first, second] }| {
+                [operation.as_bytes(), numbers[*key].as_bytes(), first, second]
             })
             .collect();
         let mut keys: Vec<_> = keys.iter().collect();
         keys.sort_unstable_by_key(|(_, number)| **number);
         let keys: Vec<&str> = keys.into_iter().map(|(key, _)| key.as_str()).collect();
-        match COMMIT.run(servers, whose, &keys, &arguments, deadline).await? {
+        match COMMIT.run(servers, access, &keys, &arguments, deadline).await? {
             Value::Int(0) => Ok(Ok(())),
-            Value::Int(refused) => {
-                let refused = usize::try_from(refused).map_err(|_| Error::unexpected_reply())?;
-                Ok(Err(Refused(refused - 1)))
+            Value::Int(failed) => {
+                let failed = usize::try_from(failed).map_err(|_| Error::unexpected_reply())?;
+                Ok(Err(FailedCondition(failed - 1)))
             }
             _ => Err(Error::unexpected_reply()),
         }

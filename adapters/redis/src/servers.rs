@@ -14,17 +14,18 @@ use crate::link::Link;
 use crate::store::millis;
 
 /// How many times a command is redirected to another server, at most.
-const HOPS: u32 = 5;
+const MAX_REDIRECTS: u32 = 5;
 
 /// How long to wait before a retry while the keys of a slot are moving.
 const PAUSE: Duration = Duration::from_millis(25);
 
 /// What a command does, and so which servers may run it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
+pub(crate) enum Access {
     /// It reads. A replica may serve it, if reads from replicas are allowed.
     Read,
-    /// It reads, and only the master may serve it.
+    /// It reads, and only the master may serve it. A write that may be lost or repeated, because no
+    /// caller depends on it, is sent in the same way.
     ReadLatest,
     /// It writes.
     Write,
@@ -42,11 +43,11 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    pub(crate) fn of(&self, whose: Use) -> &Arc<Link> {
-        match whose {
-            Use::Read => self.replica.as_ref().unwrap_or(&self.master),
-            Use::ReadLatest => &self.master,
-            Use::Write => &self.writes,
+    pub(crate) fn of(&self, access: Access) -> &Arc<Link> {
+        match access {
+            Access::Read => self.replica.as_ref().unwrap_or(&self.master),
+            Access::ReadLatest => &self.master,
+            Access::Write => &self.writes,
         }
     }
 }
@@ -55,7 +56,7 @@ impl Links {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) timeout: Duration,
-    pub(crate) most_waiting: usize,
+    pub(crate) max_waiting: usize,
     /// Whether writes have connections of their own.
     pub(crate) splits_writes: bool,
     pub(crate) reads_from_replicas: bool,
@@ -78,33 +79,31 @@ impl Servers {
     ///
     /// A command that was certainly not executed is retried. A command that only reads is also
     /// retried once if the connection was lost.
-    pub(crate) async fn ask(
+    pub(crate) async fn call(
         &self,
         key: &str,
-        whose: Use,
+        access: Access,
         command: &Cmd,
         deadline: Instant,
     ) -> Result<Value, Error> {
-        let link = self.link(key, whose)?;
-        let patience = match link.is_replica() {
+        let link = self.link(key, access)?;
+        let first_deadline = match link.is_replica() {
             // The other half of the time is for the master.
             true => Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2,
             false => deadline,
         };
-        match self.send(&link, whose, command, false, patience).await {
+        match self.send(&link, access, command, false, first_deadline).await {
             Ok(reply) => Ok(reply),
             // Boxed, so that this rare path takes no room in the future of every call.
-            Err(error) => {
-                Box::pin(self.ask_again(link, key, whose, command, error, deadline)).await
-            }
+            Err(error) => Box::pin(self.retry(link, key, access, command, error, deadline)).await,
         }
     }
 
-    async fn ask_again(
+    async fn retry(
         &self,
         mut link: Arc<Link>,
         key: &str,
-        whose: Use,
+        access: Access,
         command: &Cmd,
         mut error: Error,
         deadline: Instant,
@@ -114,15 +113,15 @@ impl Servers {
             self.learn_from(&error);
             let next = match Instant::now() + PAUSE > deadline {
                 true => None,
-                false => self.next(&link, key, whose, &error, &mut tried).await?,
+                false => self.next_try(&link, key, access, &error, &mut tried).await?,
             };
             let is_asking;
             (link, is_asking) = match next {
                 Some(next) => next,
-                None if whose == Use::Write => return Err(error),
-                None => return Err(error.of_reading()),
+                None if access == Access::Write => return Err(error),
+                None => return Err(error.after_reading()),
             };
-            error = match self.send(&link, whose, command, is_asking, deadline).await {
+            error = match self.send(&link, access, command, is_asking, deadline).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
@@ -137,22 +136,22 @@ impl Servers {
         }
     }
 
-    fn link(&self, key: &str, whose: Use) -> Result<Arc<Link>, Error> {
+    fn link(&self, key: &str, access: Access) -> Result<Arc<Link>, Error> {
         match &self.topology {
-            Topology::One(links) => Ok(Arc::clone(links.of(whose))),
-            Topology::Cluster(cluster) => cluster.link(slot(key), whose),
+            Topology::One(links) => Ok(Arc::clone(links.of(access))),
+            Topology::Cluster(cluster) => cluster.link(slot(key), access),
         }
     }
 
     async fn send(
         &self,
         link: &Arc<Link>,
-        whose: Use,
+        access: Access,
         command: &Cmd,
         is_asking: bool,
         deadline: Instant,
     ) -> Result<Value, Error> {
-        let wait_for = if whose == Use::Write { self.replicas_to_wait_for } else { 0 };
+        let wait_for = if access == Access::Write { self.replicas_to_wait_for } else { 0 };
         if !is_asking && wait_for == 0 {
             return link.send(command, deadline).await;
         }
@@ -170,7 +169,7 @@ impl Servers {
     ) -> Result<Value, Error> {
         let checked = |reply: Option<Value>| {
             let reply = reply.ok_or_else(Error::unexpected_reply)?;
-            reply.extract_error().map_err(|error| Error::of(&error))
+            reply.extract_error().map_err(|error| Error::from_redis(&error))
         };
         let mut commands = Pipeline::new();
         if is_asking {
@@ -198,7 +197,7 @@ impl Servers {
                 "written, but only {have} of {wait_for} replicas confirmed it in time"
             ))),
             Ok(_) => Err(Error::unexpected_reply().after_writing()),
-            Err(fault) => Err(fault.after_writing()),
+            Err(error) => Err(error.after_writing()),
         }
     }
 
@@ -213,41 +212,43 @@ impl Servers {
 
     /// Returns the connection for the next try after this error, and whether to send `ASKING`
     /// first. Returns `None` if there is no next try.
-    async fn next(
+    async fn next_try(
         &self,
         link: &Arc<Link>,
         key: &str,
-        whose: Use,
+        access: Access,
         error: &Error,
         tried: &mut Tried,
     ) -> Result<Option<(Arc<Link>, bool)>, Error> {
         // If a replica can't serve a read, the master can.
-        let whose = if whose == Use::Read { Use::ReadLatest } else { whose };
-        let again = || self.link(key, whose).map(|link| Some((link, false)));
+        let access = if access == Access::Read { Access::ReadLatest } else { access };
+        let again = || self.link(key, access).map(|link| Some((link, false)));
         match (&error.cause, &self.topology) {
             (Cause::Moved(host, port) | Cause::Ask(host, port), Topology::Cluster(cluster)) => {
-                tried.hops += 1;
-                if tried.hops > HOPS {
+                tried.redirects += 1;
+                if tried.redirects > MAX_REDIRECTS {
                     return Ok(None);
                 }
                 let is_asking = matches!(error.cause, Cause::Ask(..));
-                Ok(Some((cluster.at(link, host, *port, whose)?, is_asking)))
+                Ok(Some((cluster.at(link, host, *port, access)?, is_asking)))
             }
-            (Cause::Moved(..) | Cause::Ask(..), Topology::One(_)) => Err(Error::is_of_a_cluster()),
+            (Cause::Moved(..) | Cause::Ask(..), Topology::One(_)) => {
+                Err(Error::cluster_url_required())
+            }
             // A write is retried until the deadline, while its keys are on two nodes. A call that
             // reads asks for each key separately instead.
-            (Cause::TryAgain, _) if whose == Use::Write => {
-                tried.hops = 0;
+            (Cause::TryAgain, _) if access == Access::Write => {
+                tried.redirects = 0;
                 sleep(PAUSE).await;
                 again()
             }
             // This opens a new connection, because the link has dropped the old one.
-            (Cause::ReadOnly, _) if !tried.again => {
-                tried.again = true;
+            (Cause::ReadOnly, _) if !tried.is_retried => {
+                tried.is_retried = true;
                 again()
             }
-            (Cause::Lost, _) if whose != Use::Write && !tried.again => {
-                tried.again = true;
+            (Cause::Lost, _) if access != Access::Write && !tried.is_retried => {
+                tried.is_retried = true;
                 again()
             }
             (Cause::NotSent | Cause::TimedOut | Cause::Kind(_), _) if link.is_replica() => again(),
@@ -260,7 +261,7 @@ impl Servers {
 #[derive(Default)]
 struct Tried {
     /// How many times it was redirected.
-    hops: u32,
+    redirects: u32,
     /// Whether it was retried on the same server.
-    again: bool,
+    is_retried: bool,
 }

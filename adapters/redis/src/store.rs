@@ -12,7 +12,7 @@ use crate::error::{Cause, Error};
 use crate::format::{self, UserFormat};
 use crate::keys::KeyNames;
 use crate::script::Life;
-use crate::servers::{Servers, Use};
+use crate::servers::{Access, Servers};
 
 /// Users and server-side sessions in Redis.
 ///
@@ -36,7 +36,7 @@ pub(crate) struct Users<U> {
 }
 
 /// A user as stored.
-pub(crate) struct Found<U> {
+pub(crate) struct StoredUser<U> {
     pub(crate) user: U,
     pub(crate) claim: String,
 }
@@ -63,15 +63,21 @@ impl<U: AuthUser> Users<U> {
         Ok(format::Value { claim, user: &written }.write())
     }
 
-    pub(crate) fn read(&self, id: &UserId, value: &[u8]) -> Result<Found<U>, Error> {
+    pub(crate) fn read(&self, id: &UserId, value: &[u8]) -> Result<StoredUser<U>, Error> {
         let format::Value { claim, user } = format::Value::read(value)?;
         let user = self.format.read(user);
-        let user =
-            user.map_err(|error| Error::corrupt(format!("a user can't be read: {error}")))?;
+        let user = user.map_err(|error| {
+            Error::corrupt(format!(
+                "a user (`user`) can't be read: {error}; restore the key, or delete it and insert \
+                     the user again"
+            ))
+        })?;
         if user.id() != *id {
-            return Err(Error::corrupt("a user has another id than their key"));
+            return Err(Error::corrupt(
+                "a user (`user`) has another id than their key: rename the key",
+            ));
         }
-        Ok(Found { user, claim: claim.to_owned() })
+        Ok(StoredUser { user, claim: claim.to_owned() })
     }
 
     pub(crate) fn life(&self) -> Life {
@@ -96,15 +102,15 @@ impl<U> RedisStore<U> {
     pub(crate) async fn get(
         &self,
         key: &str,
-        whose: Use,
+        access: Access,
         deadline: Instant,
     ) -> Result<Option<Vec<u8>>, Error> {
         let mut command = redis::cmd("GET");
         command.arg(key);
-        let value = bytes(self.servers().ask(key, whose, &command, deadline).await?)?;
-        if value.is_none() && whose == Use::Read && self.servers().has_replicas() {
+        let value = bytes(self.servers().call(key, access, &command, deadline).await?)?;
+        if value.is_none() && access == Access::Read && self.servers().has_replicas() {
             // A replica may not have it yet.
-            return bytes(self.servers().ask(key, Use::ReadLatest, &command, deadline).await?);
+            return bytes(self.servers().call(key, Access::ReadLatest, &command, deadline).await?);
         }
         Ok(value)
     }
@@ -115,14 +121,14 @@ impl<U> RedisStore<U> {
         &self,
         keys: [&str; N],
         expected: usize,
-        whose: Use,
+        access: Access,
         deadline: Instant,
     ) -> Result<[Option<Vec<u8>>; N], Error> {
         let length = keys.iter().map(|key| key.len()).sum::<usize>();
         let mut command = Cmd::with_capacity(1 + N, 4 + length);
         command.arg("MGET").arg(&keys);
         let mut all = [const { None }; N];
-        let expected = match self.servers().ask(keys[0], whose, &command, deadline).await {
+        let expected = match self.servers().call(keys[0], access, &command, deadline).await {
             Ok(Value::Array(values)) if values.len() == N => {
                 for (place, value) in all.iter_mut().zip(values) {
                     *place = bytes(value)?;
@@ -138,7 +144,7 @@ impl<U> RedisStore<U> {
             // `MGET` also returns nil for a value of another type, and a replica returns nil for a
             // key that it does not have yet.
             if value.is_none() {
-                *value = Box::pin(self.get(key, Use::ReadLatest, deadline)).await?;
+                *value = Box::pin(self.get(key, Access::ReadLatest, deadline)).await?;
             }
         }
         Ok(all)
@@ -157,8 +163,8 @@ pub(crate) fn bytes(reply: Value) -> Result<Option<Vec<u8>>, Error> {
 
 /// Creates the error for a call that ran out of time because other calls were always quicker.
 pub(crate) fn contended() -> Error {
-    let words = "other calls kept changing the same data until the time-out; try again later";
-    Error::new(StoreErrorKind::Unavailable, words)
+    let message = "other calls kept changing the same data until the time-out; try again later";
+    Error::new(StoreErrorKind::Unavailable, message)
 }
 
 pub(crate) fn millis(time: Duration) -> u64 {

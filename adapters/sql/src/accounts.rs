@@ -11,19 +11,19 @@ use tower_keep_core::{
 
 use crate::error::Error;
 use crate::statement::accounts;
-use crate::store::{IntoStoreResult, contended, refused};
+use crate::store::{IntoStoreResult, contended, unstorable};
 use crate::{Dialect, SqlStore, Value};
 
 /// The maximum number of users that one statement reads.
 const IDS_AT_ONCE: usize = 1_000;
 
 /// Returns an error if the database can't store this user.
-fn check_taken<D: Dialect>(user: &Account) -> Result<(), Error> {
-    if !D::takes(user.id().as_str()) {
-        return Err(refused("user id"));
+fn check_storable<D: Dialect>(user: &Account) -> Result<(), Error> {
+    if !D::can_store(user.id().as_str()) {
+        return Err(unstorable("user id"));
     }
-    if !D::takes(user.login_name()) {
-        return Err(refused("login name"));
+    if !D::can_store(user.login_name()) {
+        return Err(unstorable("login name"));
     }
     Ok(())
 }
@@ -39,8 +39,8 @@ fn columns<'a>(user: &'a Account, stamp: &'a [u8]) -> [Value<'a>; 4] {
 }
 
 impl<D: Dialect> SqlStore<D> {
-    async fn put(&self, user: &Account) -> Result<(), Error> {
-        check_taken::<D>(user)?;
+    async fn insert_account(&self, user: &Account) -> Result<(), Error> {
+        check_storable::<D>(user)?;
         let stamp = user.security_stamp();
         let values = [&[user.id().as_str().into()], &columns(user, &stamp)[..]].concat();
         let insert = &self.statements().insert_account;
@@ -48,13 +48,18 @@ impl<D: Dialect> SqlStore<D> {
     }
 
     /// Replaces the user that was read. Returns `false` if that one is no longer the stored user.
-    async fn swap(&self, before: &Account, after: &Account, by: Instant) -> Result<bool, Error> {
-        check_taken::<D>(after)?;
+    async fn compare_and_swap(
+        &self,
+        deadline: Instant,
+        before: &Account,
+        after: &Account,
+    ) -> Result<bool, Error> {
+        check_storable::<D>(after)?;
         let (stamp, stamp_before) = (after.security_stamp(), before.security_stamp());
         let id = [Value::from(after.id().as_str())];
         let values = [&id[..], &columns(after, &stamp), &columns(before, &stamp_before)].concat();
         let update = &self.statements().update_account;
-        Ok(self.run(by, update, || update.arguments(&values)).await? > 0)
+        Ok(self.run(deadline, update, || update.arguments(&values)).await? > 0)
     }
 }
 
@@ -63,7 +68,7 @@ impl<D: Dialect> UserDirectory for SqlStore<D> {
     async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<Account>>>, StoreError> {
         let (deadline, users) = (self.deadline(), &self.shared.users);
         let mut found = HashMap::new();
-        let possible: Vec<_> = ids.iter().filter(|id| D::takes(id.as_str())).collect();
+        let possible: Vec<_> = ids.iter().filter(|id| D::can_store(id.as_str())).collect();
         for ids in possible.chunks(IDS_AT_ONCE) {
             let select = accounts::<D>(ids.len(), &self.shared.names);
             let values: Vec<Value<'_>> = ids.iter().map(|id| id.as_str().into()).collect();
@@ -80,7 +85,7 @@ impl<D: Dialect> UserDirectory for SqlStore<D> {
     }
 
     async fn insert(&self, user: &Account) -> Result<(), StoreError> {
-        self.put(user).await.into_store_result::<D>()
+        self.insert_account(user).await.into_store_result::<D>()
     }
 
     async fn modify(
@@ -96,7 +101,8 @@ impl<D: Dialect> UserDirectory for SqlStore<D> {
                 ControlFlow::Continue(after) => after,
                 ControlFlow::Break(done) => return Ok(done),
             };
-            if self.swap(&stored, &after, deadline).await.into_store_result::<D>()? {
+            let swapped = self.compare_and_swap(deadline, &stored, &after).await;
+            if swapped.into_store_result::<D>()? {
                 return Ok(Modified::Changed(after));
             }
             if Instant::now() >= deadline {
@@ -106,7 +112,7 @@ impl<D: Dialect> UserDirectory for SqlStore<D> {
     }
 
     async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {
-        if !D::takes(id.as_str()) {
+        if !D::can_store(id.as_str()) {
             return Ok(false);
         }
         let delete = &self.statements().delete_account;

@@ -18,7 +18,7 @@ use crate::users::Users;
 use crate::{Dialect, Names, Pools, Settings, SqlStore};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
+const MAX_TIMEOUT: Duration = Duration::from_secs(3_600);
 const CONNECTIONS: u32 = 10;
 
 /// Creates the statements for users once the tables' names are known.
@@ -79,7 +79,7 @@ impl<D: Dialect> SqlStoreBuilder<D> {
     fn new(source: Source<D>) -> Self {
         let settings =
             Settings { timeout: TIMEOUT, max_connections: CONNECTIONS, transaction_pooling: false };
-        let users = Box::new(|names: &Names| Users::ready(names));
+        let users = Box::new(|names: &Names| Users::of_accounts(names));
         Self { source, settings, names: Names::default(), migrates: false, users }
     }
 }
@@ -132,14 +132,14 @@ impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
     /// respond in time, it is a [timeout](tower_keep_core::StoreErrorKind::Timeout). The database
     /// aborts a statement a little earlier. Migrations have no timeout.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.timeout = timeout.clamp(Duration::from_millis(1), LONGEST_TIMEOUT);
+        self.settings.timeout = timeout.clamp(Duration::from_millis(1), MAX_TIMEOUT);
         self
     }
 
     /// Sets the maximum number of connections that the store opens. The default is 10. For a pool
     /// of your own, set it on the pool.
-    pub fn with_max_connections(mut self, most: u32) -> Self {
-        self.settings.max_connections = most;
+    pub fn with_max_connections(mut self, max: u32) -> Self {
+        self.settings.max_connections = max;
         self
     }
 
@@ -188,12 +188,12 @@ impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
             migrate(&store).await?;
         }
         check_version(&store).await?;
-        let mut lease = store.learner().await?;
+        let mut lease = store.begin_check().await?;
         // The store is not shared yet, so this is always `Some`.
         if let Some(Shared { users, names, .. }) = Arc::get_mut(&mut store.shared) {
-            users.learn(&mut lease, names).await?;
+            users.check_and_adapt(&mut lease, names).await?;
         }
-        store.learned(lease).await?;
+        store.finish_check(lease).await?;
         Ok(store)
     }
 }

@@ -1,5 +1,5 @@
-//! Checks the tables and the application's statements when a store is opened, and learns the
-//! statements' columns.
+//! Checks the tables and the application's statements when a store is opened, and finds out which
+//! columns the statements return.
 
 use sqlx::TypeInfo as _;
 use tower_keep_core::{AuthUser, StoreErrorKind};
@@ -10,7 +10,7 @@ use crate::error::{Cause, Error};
 use crate::lease::Lease;
 use crate::migrate::newest;
 use crate::row::Columns;
-use crate::statement::{Statement, login_of, only};
+use crate::statement::{Statement, login_of, with_columns};
 use crate::users::Users;
 use crate::{Dialect, Driver, Names, SqlStore};
 
@@ -40,35 +40,39 @@ pub(crate) async fn check_version<D: Dialect, U>(store: &SqlStore<D, U>) -> Resu
         "the tables were created by a later release of tower-keep: update tower-keep"
     };
     if found != newest {
-        let words =
+        let message =
             format!("the tables have version {found}, and this release needs {newest}: {fix}");
-        return Err(Error::new(StoreErrorKind::Unsupported, words));
+        return Err(Error::new(StoreErrorKind::Unsupported, message));
     }
     Ok(())
 }
 
 impl<D: Dialect, U: AuthUser> Users<D, U> {
     /// Checks that the database can run the application's statements, and that the user type can
-    /// read the rows that they return. From then on the statements return exactly the present
-    /// columns, even if the tables get more.
-    pub(crate) async fn learn(&mut self, lease: &mut Lease<D>, names: &Names) -> Result<(), Error> {
-        if !self.guesses {
+    /// read the rows that they return. Adapts the statements so that they return exactly the
+    /// present columns, even if the tables get more.
+    pub(crate) async fn check_and_adapt(
+        &mut self,
+        lease: &mut Lease<D>,
+        names: &Names,
+    ) -> Result<(), Error> {
+        if !self.needs_user_hint {
             return Ok(());
         }
         let by_id = "the SELECT of a user by id";
         let columns = self.check(lease, by_id, &self.by_id, (self.id_type)()).await?;
         let login = login_of(self.by_id.text(), &columns, names);
         let parameters = vec![(self.id_type)()];
-        lease.read(&login, parameters).await.map_err(|error| {
+        lease.describe(&login, parameters).await.map_err(|error| {
             let fix = "must return columns with distinct names, because it is used as a subquery";
             error.explained(format!("{by_id} {fix}"))
         })?;
         self.login = login;
-        self.by_id = only(self.by_id.text(), &columns);
+        self.by_id = with_columns(self.by_id.text(), &columns);
         let by_login_name = "the SELECT of a user by login name";
         let text = D::Database::text_type();
         let columns = self.check(lease, by_login_name, &self.by_login_name, text).await?;
-        self.by_login_name = only(self.by_login_name.text(), &columns);
+        self.by_login_name = with_columns(self.by_login_name.text(), &columns);
         Ok(())
     }
 
@@ -80,14 +84,14 @@ impl<D: Dialect, U: AuthUser> Users<D, U> {
         select: &Statement<D>,
         parameter: TypeOf<D>,
     ) -> Result<Vec<String>, Error> {
-        let shape = lease.read(select, vec![parameter]).await;
+        let shape = lease.describe(select, vec![parameter]).await;
         let Shape { columns, parameters } = shape.map_err(|error| error.explained(what))?;
         // PostgreSQL counts every parameter whose type it was given, even if the statement does not
         // use it.
         let parameters = if select.text().contains(['$', '?', ':', '@']) { parameters } else { 0 };
         if parameters != 1 {
-            let words = format!("{what} has {parameters} parameters, and needs one");
-            return Err(Error::new(StoreErrorKind::Unsupported, words));
+            let message = format!("{what} has {parameters} parameters, and needs one");
+            return Err(Error::new(StoreErrorKind::Unsupported, message));
         }
         self.check_columns(lease, what, &columns).await?;
         Ok(columns.iter().map(|(name, _)| D::quoted(name)).collect())
@@ -107,7 +111,7 @@ impl<D: Dialect, U: AuthUser> Users<D, U> {
         let samples: Vec<_> = columns.iter().map(|(_, column)| value(column)).collect();
         let user = self.sample(lease, columns, &samples).await?;
         if let Err(error) = user
-            && is_wrong(&error)
+            && is_mismatch(&error)
         {
             return Err(Error::of::<D>(error).explained(format!(
                 "{what} does not return the columns that the user type reads; name each column \
@@ -119,27 +123,27 @@ impl<D: Dialect, U: AuthUser> Users<D, U> {
             if let Sample::Unlike(others) = D::sample(column) {
                 for other in others {
                     if self.sample(lease, columns, &with((*other).to_owned())).await?.is_ok() {
-                        let words = format!(
+                        let message = format!(
                             "{what} returns the column `{name}` of the type {}, which the user type \
                              does not read: cast it there, or give the field another type",
                             column.name()
                         );
-                        return Err(Error::new(StoreErrorKind::Unsupported, words));
+                        return Err(Error::new(StoreErrorKind::Unsupported, message));
                     }
                 }
             }
-            let Some(values) = D::padded(column) else { continue };
+            let Some(values) = D::padded_samples(column) else { continue };
             let mut ids = Vec::new();
             for value in values {
                 ids.extend(self.sample(lease, columns, &with(value)).await?.map(|user| user.id()));
             }
             if ids.first() != ids.last() {
-                let words = format!(
+                let message = format!(
                     "{what} returns the column `{name}`, which the database pads with spaces, and the \
                      id is read from it: such an id is not found again; cast it to text there, or \
                      change the column's type"
                 );
-                return Err(Error::new(StoreErrorKind::Unsupported, words));
+                return Err(Error::new(StoreErrorKind::Unsupported, message));
             }
         }
         Ok(())
@@ -163,14 +167,14 @@ impl<D: Dialect, U: AuthUser> Users<D, U> {
 
 /// Checks whether the error means that no row of these columns' types can be read. Any other error
 /// may come from the sample, which is not a real user.
-fn is_wrong(error: &sqlx::Error) -> bool {
+fn is_mismatch(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::ColumnNotFound(_) => true,
         sqlx::Error::ColumnDecode { source, .. } => {
-            let said = source.to_string();
+            let message = source.to_string();
             // sqlx accepts any text as the bytes of a UUID, and returns this error only when it
             // reads one.
-            said.contains("mismatched types") || said.contains("xpected 16 bytes")
+            message.contains("mismatched types") || message.contains("xpected 16 bytes")
         }
         _ => false,
     }

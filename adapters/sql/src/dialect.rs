@@ -47,7 +47,7 @@ pub trait Dialect: Send + Sync + Sized + 'static {
 
     /// The statement that removes at most `$3` sessions of the user `$1`: those of an epoch before
     /// `$2` that have not ended individually.
-    const TIDY: &'static str;
+    const PURGE_EARLIER_EPOCHS: &'static str;
 
     /// Returns the placeholder of the parameter with this number, counted from one.
     fn placeholder(number: usize) -> String;
@@ -60,7 +60,7 @@ pub trait Dialect: Send + Sync + Sized + 'static {
 
     /// Returns two values of this type if the database pads what is stored in such a column,
     /// otherwise `None`. An id that is read from a padded column would not be found again.
-    fn padded(_column: &<Self::Database as Database>::TypeInfo) -> Option<[String; 2]> {
+    fn padded_samples(_column: &<Self::Database as Database>::TypeInfo) -> Option<[String; 2]> {
         None
     }
 
@@ -81,10 +81,10 @@ pub trait Dialect: Send + Sync + Sized + 'static {
 
     /// Returns the part of an error that may be shown: its code, and its message unless that
     /// contains stored data.
-    fn said(error: &dyn DatabaseError) -> String;
+    fn safe_message(error: &dyn DatabaseError) -> String;
 
     /// Checks whether this database can store a text as an id or as a login name.
-    fn takes(text: &str) -> bool;
+    fn can_store(text: &str) -> bool;
 
     /// Returns the number of rows that a statement changed.
     fn changed(result: &<Self::Database as Database>::QueryResult) -> u64;

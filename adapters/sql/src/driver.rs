@@ -47,7 +47,7 @@ pub trait Driver: Database {
         connection: &mut Self::Connection,
         sql: SqlStr,
         arguments: Self::Arguments,
-        keeps: bool,
+        persistent: bool,
     ) -> BoxFuture<'_, Result<Vec<Self::Row>, sqlx::Error>>;
 
     /// Runs a statement that returns one row or none.
@@ -56,7 +56,7 @@ pub trait Driver: Database {
         connection: &mut Self::Connection,
         sql: SqlStr,
         arguments: Self::Arguments,
-        keeps: bool,
+        persistent: bool,
     ) -> BoxFuture<'_, Result<Option<Self::Row>, sqlx::Error>>;
 
     /// Runs a statement that changes data.
@@ -65,7 +65,7 @@ pub trait Driver: Database {
         connection: &mut Self::Connection,
         sql: SqlStr,
         arguments: Self::Arguments,
-        keeps: bool,
+        persistent: bool,
     ) -> BoxFuture<'_, Result<Self::QueryResult, sqlx::Error>>;
 
     /// Runs statements that have no parameters, without preparing them.
@@ -78,7 +78,7 @@ pub trait Driver: Database {
     /// Prepares a statement with parameters of these types. Returns its columns and its number of
     /// parameters.
     #[doc(hidden)]
-    fn read(
+    fn describe(
         connection: &mut Self::Connection,
         sql: SqlStr,
         parameters: Vec<Self::TypeInfo>,
@@ -207,27 +207,27 @@ where
         connection: &mut DB::Connection,
         sql: SqlStr,
         arguments: DB::Arguments,
-        keeps: bool,
+        persistent: bool,
     ) -> BoxFuture<'_, Result<Vec<DB::Row>, sqlx::Error>> {
-        connection.fetch_all(sqlx::query_with(sql, arguments).persistent(keeps))
+        connection.fetch_all(sqlx::query_with(sql, arguments).persistent(persistent))
     }
 
     fn row(
         connection: &mut DB::Connection,
         sql: SqlStr,
         arguments: DB::Arguments,
-        keeps: bool,
+        persistent: bool,
     ) -> BoxFuture<'_, Result<Option<DB::Row>, sqlx::Error>> {
-        connection.fetch_optional(sqlx::query_with(sql, arguments).persistent(keeps))
+        connection.fetch_optional(sqlx::query_with(sql, arguments).persistent(persistent))
     }
 
     fn run(
         connection: &mut DB::Connection,
         sql: SqlStr,
         arguments: DB::Arguments,
-        keeps: bool,
+        persistent: bool,
     ) -> BoxFuture<'_, Result<DB::QueryResult, sqlx::Error>> {
-        connection.execute(sqlx::query_with(sql, arguments).persistent(keeps))
+        connection.execute(sqlx::query_with(sql, arguments).persistent(persistent))
     }
 
     fn script(
@@ -238,7 +238,7 @@ where
         Box::pin(async { done.await.map(drop) })
     }
 
-    fn read(
+    fn describe(
         connection: &mut DB::Connection,
         sql: SqlStr,
         parameters: Vec<DB::TypeInfo>,

@@ -14,8 +14,9 @@ pub enum Cause {
     Contended,
     /// The connection can't be used any more. It is not known whether the statement was run.
     Lost,
-    /// The connection can't be used any more. The statement was not run.
-    Refused,
+    /// The connection can't be used any more, for example because the server has become a read-only
+    /// replica. The statement was not run.
+    NotRun,
     /// The connection holds a prepared statement from before a change of its tables. The statement
     /// was not run.
     Stale,
@@ -27,46 +28,46 @@ pub enum Cause {
 #[derive(Debug)]
 pub(crate) struct Error {
     pub(crate) cause: Cause,
-    /// Whether the statement may have taken effect.
-    may_be_done: bool,
+    /// Whether the statement writes and may have taken effect.
+    may_have_written: bool,
     source: Source,
 }
 
 /// The text that operators see. sqlx's own errors contain names of columns and hosts, but no
-/// passwords. A database's errors can contain rows, so only what [`Dialect::said`] returns of them
-/// is kept.
+/// passwords. A database's errors can contain rows, so only their [`Dialect::safe_message`] is
+/// kept.
 #[derive(Debug)]
 enum Source {
     Sqlx(sqlx::Error),
-    Words(String),
+    Message(String),
 }
 
 impl Error {
     pub(crate) fn of<D: Dialect>(error: sqlx::Error) -> Self {
         let cause = cause::<D>(&error);
         let source = match error {
-            sqlx::Error::Database(error) => Source::Words(D::said(&*error)),
+            sqlx::Error::Database(error) => Source::Message(D::safe_message(&*error)),
             error => Source::Sqlx(error),
         };
-        Self { cause, may_be_done: false, source }
+        Self { cause, may_have_written: false, source }
     }
 
-    pub(crate) fn new(kind: StoreErrorKind, words: impl Into<String>) -> Self {
-        let source = Source::Words(words.into());
-        Self { cause: Cause::Kind(kind), may_be_done: false, source }
+    pub(crate) fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        let source = Source::Message(message.into());
+        Self { cause: Cause::Kind(kind), may_have_written: false, source }
     }
 
-    /// Marks this as the error of a statement that writes. If the reply was lost, the statement may
-    /// have taken effect.
-    pub(crate) fn unsure(self) -> Self {
-        Self { may_be_done: self.cause == Cause::Lost, ..self }
+    /// Marks this as the error of a statement that writes. If the connection was lost, the
+    /// statement may have taken effect.
+    pub(crate) fn during_write(self) -> Self {
+        Self { may_have_written: self.cause == Cause::Lost, ..self }
     }
 
     /// Puts a text in front of the error's own, such as how to fix it.
-    pub(crate) fn explained(self, words: impl fmt::Display) -> Self {
+    pub(crate) fn explained(self, explanation: impl fmt::Display) -> Self {
         let source = match &self.source {
-            Source::Sqlx(error) => Source::Words(format!("{words}: {error}")),
-            Source::Words(said) => Source::Words(format!("{words}: {said}")),
+            Source::Sqlx(error) => Source::Message(format!("{explanation}: {error}")),
+            Source::Message(message) => Source::Message(format!("{explanation}: {message}")),
         };
         Self { source, ..self }
     }
@@ -78,7 +79,7 @@ impl Error {
 
     /// Checks whether the connection can't be used any more.
     pub(crate) fn is_end_of_connection(&self) -> bool {
-        matches!(self.cause, Cause::Lost | Cause::Refused | Cause::Stale)
+        matches!(self.cause, Cause::Lost | Cause::NotRun | Cause::Stale)
     }
 
     /// Checks whether the connection holds a prepared statement from before a change of its tables.
@@ -86,16 +87,17 @@ impl Error {
         self.cause == Cause::Stale
     }
 
-    /// Checks whether the connection was lost before the statement can have taken effect.
-    pub(crate) fn is_lost_before(&self) -> bool {
-        self.is_end_of_connection() && !self.may_be_done
+    /// Checks whether the connection can't be used any more, and the statement has not taken
+    /// effect.
+    pub(crate) fn is_lost_without_effect(&self) -> bool {
+        self.is_end_of_connection() && !self.may_have_written
     }
 
     pub(crate) fn into_store_error<D: Dialect>(self) -> StoreError {
         let kind = match self.cause {
             // It is not known whether the write took place.
-            Cause::Lost if self.may_be_done => StoreErrorKind::Timeout,
-            Cause::Lost | Cause::Refused | Cause::Stale | Cause::Contended => {
+            Cause::Lost if self.may_have_written => StoreErrorKind::Timeout,
+            Cause::Lost | Cause::NotRun | Cause::Stale | Cause::Contended => {
                 StoreErrorKind::Unavailable
             }
             Cause::Kind(kind) => kind,
@@ -103,7 +105,7 @@ impl Error {
         let error = StoreError::new(kind, D::NAME);
         match self.source {
             Source::Sqlx(source) => error.with_source(source),
-            Source::Words(words) => error.with_message(words),
+            Source::Message(message) => error.with_message(message),
         }
     }
 }

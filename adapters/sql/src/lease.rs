@@ -16,7 +16,7 @@ use crate::statement::Statement;
 use crate::{Dialect, Driver};
 
 /// The maximum time for making a connection usable again after a call on it was dropped.
-const TIDYING: Duration = Duration::from_secs(5);
+const RESET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection that can be used until a deadline.
 ///
@@ -27,9 +27,11 @@ pub(crate) struct Lease<D: Dialect> {
     connection: Option<PoolConnection<D::Database>>,
     deadline: Instant,
     /// Whether statements are kept prepared.
-    keeps: bool,
+    persistent: bool,
+    /// Whether a call on the connection is running.
     is_busy: bool,
-    is_open: bool,
+    /// Whether a transaction is open.
+    in_transaction: bool,
 }
 
 impl<D: Dialect> Lease<D> {
@@ -37,14 +39,15 @@ impl<D: Dialect> Lease<D> {
     pub(crate) async fn take(
         pool: &Pool<D::Database>,
         deadline: Instant,
-        keeps: bool,
+        persistent: bool,
         tested: bool,
     ) -> Result<Self, Error> {
         loop {
             let taken = timeout_at(deadline, pool.acquire()).await;
             let taken = taken.unwrap_or(Err(sqlx::Error::PoolTimedOut));
             let connection = Some(taken.map_err(Error::of::<D>)?);
-            let mut lease = Self { connection, deadline, keeps, is_busy: false, is_open: false };
+            let mut lease =
+                Self { connection, deadline, persistent, is_busy: false, in_transaction: false };
             if !tested {
                 return Ok(lease);
             }
@@ -66,26 +69,24 @@ impl<D: Dialect> Lease<D> {
         self.is_busy = true;
         let done = timeout_at(self.deadline, work(connection)).await;
         self.is_busy = false;
-        let fault = match done {
+        let error = match done {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) => Error::of::<D>(error),
             Err(_) => {
-                let words = "the database did not respond in time";
-                let fault = Error::new(StoreErrorKind::Timeout, words);
                 // It is not known when the database will respond.
                 self.close();
-                fault
+                Error::new(StoreErrorKind::Timeout, "the database did not respond in time")
             }
         };
-        if fault.is_end_of_connection() {
+        if error.is_end_of_connection() {
             self.close();
         }
-        Err(fault)
+        Err(error)
     }
 
     /// Closes the connection without telling the server. The pool may then open another one.
     fn close(&mut self) {
-        self.is_open = false;
+        self.in_transaction = false;
         drop(self.connection.take().map(PoolConnection::detach));
     }
 
@@ -95,8 +96,8 @@ impl<D: Dialect> Lease<D> {
         statement: &Statement<D>,
         arguments: Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<Vec<RowOf<D>>, Error> {
-        let (sql, arguments, keeps) = self.question(statement, arguments)?;
-        self.work(|connection| D::Database::rows(connection, sql, arguments, keeps)).await
+        let (sql, arguments, persistent) = self.query(statement, arguments)?;
+        self.work(|connection| D::Database::rows(connection, sql, arguments, persistent)).await
     }
 
     /// Runs a statement that returns one row or none.
@@ -105,8 +106,8 @@ impl<D: Dialect> Lease<D> {
         statement: &Statement<D>,
         arguments: Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<Option<RowOf<D>>, Error> {
-        let (sql, arguments, keeps) = self.question(statement, arguments)?;
-        self.work(|connection| D::Database::row(connection, sql, arguments, keeps)).await
+        let (sql, arguments, persistent) = self.query(statement, arguments)?;
+        self.work(|connection| D::Database::row(connection, sql, arguments, persistent)).await
     }
 
     /// Runs a statement that changes rows, and returns how many it changed.
@@ -115,19 +116,19 @@ impl<D: Dialect> Lease<D> {
         statement: &Statement<D>,
         arguments: Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<u64, Error> {
-        let (sql, arguments, keeps) = self.question(statement, arguments)?;
-        let done = self.work(|connection| D::Database::run(connection, sql, arguments, keeps));
+        let (sql, arguments, persistent) = self.query(statement, arguments)?;
+        let done = self.work(|connection| D::Database::run(connection, sql, arguments, persistent));
         done.await.map(|result| D::changed(&result))
     }
 
     /// Returns the statement's text, its parameters, and whether to keep it prepared.
-    fn question(
+    fn query(
         &self,
         statement: &Statement<D>,
         arguments: Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<(SqlStr, ArgumentsOf<D>, bool), Error> {
         let arguments = arguments.map_err(Error::of::<D>)?;
-        Ok((statement.sql(), arguments, self.keeps && statement.is_kept()))
+        Ok((statement.sql(), arguments, self.persistent && statement.is_persistent()))
     }
 
     pub(crate) async fn script(&mut self, sql: String) -> Result<(), Error> {
@@ -136,50 +137,50 @@ impl<D: Dialect> Lease<D> {
 
     /// Prepares a statement without running it, and returns its columns and its number of
     /// parameters.
-    pub(crate) async fn read(
+    pub(crate) async fn describe(
         &mut self,
         statement: &Statement<D>,
         parameters: Vec<TypeOf<D>>,
     ) -> Result<Shape<D::Database>, Error> {
         let sql = statement.sql();
-        self.work(|connection| D::Database::read(connection, sql, parameters)).await
+        self.work(|connection| D::Database::describe(connection, sql, parameters)).await
     }
 
     /// Begins a transaction with the SQL that [`Dialect::begin`] returned.
     pub(crate) async fn begin(&mut self, sql: String) -> Result<(), Error> {
-        self.is_open = true;
+        self.in_transaction = true;
         self.script(sql).await
     }
 
     /// Commits the transaction, if there is one. If the reply is lost, it is not known whether the
     /// commit took place.
     pub(crate) async fn finish(mut self) -> Result<(), Error> {
-        if !self.is_open {
+        if !self.in_transaction {
             return Ok(());
         }
         let done = self.script("COMMIT".to_owned()).await;
-        self.is_open &= done.is_err();
-        done.map_err(Error::unsure)
+        self.in_transaction &= done.is_err();
+        done.map_err(Error::during_write)
     }
 }
 
 impl<D: Dialect> Drop for Lease<D> {
     fn drop(&mut self) {
-        let (is_open, is_used) = (self.is_open, self.is_busy || self.is_open);
+        let (in_transaction, is_used) = (self.in_transaction, self.is_busy || self.in_transaction);
         let Some(mut connection) = self.connection.take().filter(|_| is_used) else { return };
         let Ok(runtime) = Handle::try_current() else { return drop(connection.detach()) };
         if self.is_busy && !D::RECOVERS {
             return drop(connection.detach());
         }
         runtime.spawn(async move {
-            let tidied = async {
-                if is_open {
+            let reset = async {
+                if in_transaction {
                     D::Database::script(&mut connection, "ROLLBACK".to_owned()).await
                 } else {
                     connection.ping().await
                 }
             };
-            match timeout(TIDYING, tidied).await {
+            match timeout(RESET_TIMEOUT, reset).await {
                 // An error from the database itself means that there was no transaction any more.
                 Ok(Ok(()) | Err(sqlx::Error::Database(_))) => {}
                 _ => drop(connection.detach()),

@@ -10,12 +10,12 @@ use tower_keep_core::{
 
 use crate::dialect::ArgumentsOf;
 use crate::error::Error;
-use crate::row::{Columns, READ};
+use crate::row::{Columns, SESSION_WIDTH};
 use crate::store::IntoStoreResult;
 use crate::{Dialect, Driver, SqlStore};
 
 /// Returns the arguments for an id that has already been found to be valid.
-fn known<T>(arguments: Result<Option<T>, sqlx::Error>) -> Result<T, sqlx::Error> {
+fn valid<T>(arguments: Result<Option<T>, sqlx::Error>) -> Result<T, sqlx::Error> {
     arguments?.ok_or(sqlx::Error::RowNotFound)
 }
 
@@ -29,63 +29,63 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         if users.arguments(id).map_err(Error::of::<D>)?.is_none() {
             return Ok(None);
         }
-        let row = self.row(deadline, &users.by_id, || known(users.arguments(id))).await?;
+        let row = self.row(deadline, &users.by_id, || valid(users.arguments(id))).await?;
         let user = row.map(|row| users.user(&row)).transpose()?;
         // A database may treat different texts as equal: texts in another case, or numbers with
         // more digits.
         Ok(user.filter(|user| user.id() == *id))
     }
 
-    async fn named(&self, login: &str) -> Result<Option<Arc<U>>, Error> {
-        if !D::takes(login) {
+    async fn user_by_login_name(&self, login_name: &str) -> Result<Option<Arc<U>>, Error> {
+        if !D::can_store(login_name) {
             return Ok(None);
         }
         let users = &self.shared.users;
         let arguments = || {
             let mut arguments = ArgumentsOf::<D>::default();
-            D::Database::bind(&mut arguments, login.into())?;
+            D::Database::bind(&mut arguments, login_name.into())?;
             Ok(arguments)
         };
         let row = self.row(self.deadline(), &users.by_login_name, arguments).await?;
         row.map(|row| users.user(&row)).transpose()
     }
 
-    async fn login(
+    async fn find_login(
         &self,
         key: &SessionKey,
         user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<U>>, Error> {
         let (deadline, users) = (self.deadline(), &self.shared.users);
-        let guess = || match user_hint.filter(|_| users.guesses) {
+        let hint_arguments = || match user_hint.filter(|_| users.needs_user_hint) {
             Some(user_hint) => users.arguments(user_hint),
             None => Ok(Some(ArgumentsOf::<D>::default())),
         };
-        let is_guess = user_hint.is_some() && guess().map_err(Error::of::<D>)?.is_some();
-        if users.guesses && !is_guess {
+        let has_hint = user_hint.is_some() && hint_arguments().map_err(Error::of::<D>)?.is_some();
+        if users.needs_user_hint && !has_hint {
             let Some(record) = self.find(deadline, key).await? else { return Ok(None) };
             let user = self.user(deadline, &record.user).await?;
-            return Ok(Some(StoredLogin { record, user }));
+            return Ok(Some(StoredLogin::new(record, user)));
         }
         let arguments = || {
-            let mut arguments = known(guess())?;
+            let mut arguments = valid(hint_arguments())?;
             D::Database::bind(&mut arguments, key.into())?;
             Ok(arguments)
         };
         let Some(row) = self.row(deadline, &users.login, arguments).await? else { return Ok(None) };
-        let first = D::Database::width(&row).saturating_sub(READ);
-        let record = Columns::<D::Database>::from(&row, first).session();
+        let first = D::Database::width(&row).saturating_sub(SESSION_WIDTH);
+        let record = Columns::<D::Database>::starting_at(first, &row).session();
         let record = record.map(Arc::new).map_err(Error::of::<D>)?;
-        if users.guesses && user_hint != Some(&record.user) {
+        if users.needs_user_hint && user_hint != Some(&record.user) {
             let user = self.user(deadline, &record.user).await?;
-            return Ok(Some(StoredLogin { record, user }));
+            return Ok(Some(StoredLogin::new(record, user)));
         }
         // The column that is null if there is no such user: `keep_found`, the last of the user's
         // columns, or for an `Account` its id, the first column.
-        let mark = if users.guesses { first.saturating_sub(1) } else { 0 };
-        let is_user = !D::Database::is_null(&row, mark).map_err(Error::of::<D>)?;
-        let user = is_user.then(|| users.user(&row)).transpose()?;
+        let presence_column = if users.needs_user_hint { first.saturating_sub(1) } else { 0 };
+        let user_exists = !D::Database::is_null(&row, presence_column).map_err(Error::of::<D>)?;
+        let user = user_exists.then(|| users.user(&row)).transpose()?;
         let user = user.filter(|user| user.id() == record.user);
-        Ok(Some(StoredLogin { record, user }))
+        Ok(Some(StoredLogin::new(record, user)))
     }
 }
 
@@ -103,7 +103,7 @@ impl<D: Dialect, U: AuthUser> UserStore for SqlStore<D, U> {
 #[async_trait]
 impl<D: Dialect, U: AuthUser> UserLookup for SqlStore<D, U> {
     async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<U>>, StoreError> {
-        self.named(login_name).await.into_store_result::<D>()
+        self.user_by_login_name(login_name).await.into_store_result::<D>()
     }
 }
 
@@ -114,6 +114,6 @@ impl<D: Dialect, U: AuthUser> LoginStore for SqlStore<D, U> {
         key: &SessionKey,
         user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<U>>, StoreError> {
-        self.login(key, user_hint).await.into_store_result::<D>()
+        self.find_login(key, user_hint).await.into_store_result::<D>()
     }
 }

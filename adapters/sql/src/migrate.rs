@@ -14,9 +14,9 @@ pub(crate) fn newest<D: Dialect>() -> i64 {
 
 /// A connection that is closed when this is dropped, which releases its locks and rolls back what
 /// it has not committed. After a success, [`migrate`] returns the connection to the pool instead.
-struct Working<D: Dialect>(Option<PoolConnection<D::Database>>);
+struct MigrationConnection<D: Dialect>(Option<PoolConnection<D::Database>>);
 
-impl<D: Dialect> Drop for Working<D> {
+impl<D: Dialect> Drop for MigrationConnection<D> {
     fn drop(&mut self) {
         drop(self.0.take().map(PoolConnection::detach));
     }
@@ -26,11 +26,11 @@ impl<D: Dialect> Drop for Working<D> {
 /// runs them and the others wait.
 pub(crate) async fn migrate<D: Dialect, U>(store: &SqlStore<D, U>) -> Result<(), Error> {
     let connection = store.pool().acquire().await.map_err(Error::of::<D>)?;
-    let mut working = Working::<D>(Some(connection));
-    if let Some(connection) = working.0.as_deref_mut() {
+    let mut guard = MigrationConnection::<D>(Some(connection));
+    if let Some(connection) = guard.0.as_deref_mut() {
         run(connection, store).await?;
     }
-    drop(working.0.take());
+    drop(guard.0.take());
     Ok(())
 }
 
@@ -47,10 +47,10 @@ async fn run<D: Dialect, U>(
     script(connection, names.in_migration(versions)).await?;
     let (sql, none) = (store.statements().version.sql(), ArgumentsOf::<D>::default());
     let row = D::Database::row(connection, sql, none, false).await.map_err(Error::of::<D>)?;
-    let done = row.map(|row| Columns::<D::Database>::of(&row).int()).transpose();
-    let done = done.map_err(Error::of::<D>)?.flatten().unwrap_or(0);
-    let done = usize::try_from(done).unwrap_or(usize::MAX);
-    for migration in D::MIGRATIONS.iter().skip(done) {
+    let applied = row.map(|row| Columns::<D::Database>::of(&row).int()).transpose();
+    let applied = applied.map_err(Error::of::<D>)?.flatten().unwrap_or(0);
+    let applied = usize::try_from(applied).unwrap_or(usize::MAX);
+    for migration in D::MIGRATIONS.iter().skip(applied) {
         script(connection, names.in_migration(migration)).await?;
     }
     script(connection, D::migrations_end(names)).await

@@ -6,7 +6,7 @@ use crate::error::Error;
 
 /// The maximum length of a prefix or schema. PostgreSQL's names have at most 63 bytes, and ours
 /// have at most 20 without the prefix.
-const LONGEST: usize = 40;
+const MAX_LENGTH: usize = 40;
 
 /// The names of the tables: `keep_users`, `keep_sessions` and so on by default.
 #[derive(Clone, Debug)]
@@ -36,15 +36,15 @@ impl Names {
             let mut bytes = name.bytes();
             bytes.next().is_some_and(|first| first.is_ascii_lowercase() || first == b'_')
                 && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-                && name.len() <= LONGEST
+                && name.len() <= MAX_LENGTH
         };
         for (what, name) in [("schema", self.schema.as_ref()), ("prefix", Some(&self.prefix))] {
             if let Some(name) = name.filter(|name| !is_plain(name)) {
-                let words = format!(
-                    "the {what} {name:?} may contain only a to z, 0 to 9 and _, at most {LONGEST} \
+                let message = format!(
+                    "the {what} {name:?} may contain only a to z, 0 to 9 and _, at most {MAX_LENGTH} \
                      characters, and must not start with a digit"
                 );
-                return Err(Error::new(StoreErrorKind::Unsupported, words));
+                return Err(Error::new(StoreErrorKind::Unsupported, message));
             }
         }
         Ok(())

@@ -2,29 +2,32 @@
 
 use std::error::Error as StdError;
 
-use tower_keep_core::{Account, EndReason, Ended, SessionKey, SessionRecord, Timestamp, UserId};
+use tower_keep_core::{
+    Account, EndReason, Ended, RememberPeriod, SessionDetails, SessionKey, SessionRecord,
+    Timestamp, UserId,
+};
 
 use crate::dialect::ArgumentsOf;
 use crate::statement::Statement;
 use crate::{Dialect, Driver};
 
-/// The columns of a session, in the order in which they are read and written.
-pub(crate) const SESSION: [&str; 19] = [
+/// The columns of a session, in the order in which they are read and written: first the arguments
+/// of [`SessionRecord::new`], then the other fields.
+pub(crate) const SESSION: [&str; 18] = [
     "session_key",
     "user_id",
+    "salt",
+    "created",
+    "expires",
+    "acting_user",
     "generation",
     "rotated_at",
     "seen_at",
-    "salt",
-    "created",
     "session_started",
     "last_seen",
     "remember_expires",
     "remember_seconds",
-    "expires",
-    "address",
-    "user_agent",
-    "method",
+    "details",
     "ended_at",
     "end_reason",
     "successor",
@@ -33,10 +36,10 @@ pub(crate) const SESSION: [&str; 19] = [
 
 /// The columns that follow those of [`SESSION`] where a session is read: how it ended with its
 /// epoch, or three nulls.
-pub(crate) const PAST: [&str; 3] = ["ended_at", "end_reason", "kept_until"];
+pub(crate) const EPOCH_END: [&str; 3] = ["ended_at", "end_reason", "kept_until"];
 
 /// The number of columns that a session is read from.
-pub(crate) const READ: usize = SESSION.len() + PAST.len();
+pub(crate) const SESSION_WIDTH: usize = SESSION.len() + EPOCH_END.len();
 
 /// The columns of an `Account`, in the order in which they are read and written.
 pub(crate) const ACCOUNT: &str = "id, login_name, password_hash, active, security_stamp";
@@ -47,32 +50,28 @@ pub(crate) struct Columns<'r, DB: Driver> {
     next: usize,
 }
 
-fn wrong(what: impl Into<Box<dyn StdError + Send + Sync>>) -> sqlx::Error {
+fn corrupt(what: impl Into<Box<dyn StdError + Send + Sync>>) -> sqlx::Error {
     sqlx::Error::Decode(what.into())
 }
 
-fn present<T>(value: Option<T>) -> Result<T, sqlx::Error> {
-    value.ok_or_else(|| wrong("unexpected null in a column of tower-keep's tables"))
-}
-
-fn time(seconds: i64) -> Result<Timestamp, sqlx::Error> {
-    u32::try_from(seconds).map(Timestamp::from_secs).map_err(wrong)
+fn not_null<T>(value: Option<T>) -> Result<T, sqlx::Error> {
+    value.ok_or_else(|| corrupt("unexpected null in a column of tower-keep's tables"))
 }
 
 fn key(bytes: &[u8]) -> Result<SessionKey, sqlx::Error> {
-    bytes.try_into().map(SessionKey::new).map_err(wrong)
+    bytes.try_into().map(SessionKey::new).map_err(corrupt)
 }
 
 fn end_reason(word: Option<String>) -> Result<EndReason, sqlx::Error> {
-    present(word)?.parse().map_err(wrong)
+    not_null(word)?.parse().map_err(corrupt)
 }
 
 impl<'r, DB: Driver> Columns<'r, DB> {
     pub(crate) fn of(row: &'r DB::Row) -> Self {
-        Self::from(row, 0)
+        Self::starting_at(0, row)
     }
 
-    pub(crate) fn from(row: &'r DB::Row, first: usize) -> Self {
+    pub(crate) fn starting_at(first: usize, row: &'r DB::Row) -> Self {
         Self { row, next: first }
     }
 
@@ -85,81 +84,99 @@ impl<'r, DB: Driver> Columns<'r, DB> {
         DB::int(self.row, self.next())
     }
 
+    fn optional_number(&mut self) -> Result<Option<u32>, sqlx::Error> {
+        self.int()?.map(|number| number.try_into().map_err(corrupt)).transpose()
+    }
+
     fn number(&mut self) -> Result<u32, sqlx::Error> {
-        present(self.int()?)?.try_into().map_err(wrong)
+        not_null(self.optional_number()?)
     }
 
     fn time(&mut self) -> Result<Timestamp, sqlx::Error> {
-        time(present(self.int()?)?)
+        self.number().map(Timestamp::from_secs)
     }
 
-    fn some_time(&mut self) -> Result<Option<Timestamp>, sqlx::Error> {
-        self.int()?.map(time).transpose()
+    fn optional_time(&mut self) -> Result<Option<Timestamp>, sqlx::Error> {
+        Ok(self.optional_number()?.map(Timestamp::from_secs))
     }
 
-    fn some_text(&mut self) -> Result<Option<String>, sqlx::Error> {
+    fn optional_text(&mut self) -> Result<Option<String>, sqlx::Error> {
         DB::text(self.row, self.next())
     }
 
     pub(crate) fn text(&mut self) -> Result<String, sqlx::Error> {
-        present(self.some_text()?)
+        not_null(self.optional_text()?)
     }
 
-    pub(crate) fn some_key(&mut self) -> Result<Option<SessionKey>, sqlx::Error> {
-        self.some_bytes()?.map(|bytes| key(&bytes)).transpose()
+    pub(crate) fn optional_key(&mut self) -> Result<Option<SessionKey>, sqlx::Error> {
+        self.optional_bytes()?.map(|bytes| key(&bytes)).transpose()
     }
 
-    fn some_bytes(&mut self) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    fn optional_bytes(&mut self) -> Result<Option<Vec<u8>>, sqlx::Error> {
         DB::bytes(self.row, self.next())
     }
 
     fn bytes(&mut self) -> Result<Vec<u8>, sqlx::Error> {
-        present(self.some_bytes()?)
+        not_null(self.optional_bytes()?)
     }
 
     fn flag(&mut self) -> Result<bool, sqlx::Error> {
-        present(DB::flag(self.row, self.next())?)
+        not_null(DB::flag(self.row, self.next())?)
     }
 
     pub(crate) fn key(&mut self) -> Result<SessionKey, sqlx::Error> {
         key(&self.bytes()?)
     }
 
-    /// Reads a session. The columns are those of [`SESSION`], which are in the order of the
-    /// record's fields, followed by those of [`PAST`].
+    /// Reads a session. The columns are those of [`SESSION`], followed by those of [`EPOCH_END`].
     pub(crate) fn session(&mut self) -> Result<SessionRecord, sqlx::Error> {
-        let record = SessionRecord {
-            key: self.key()?,
-            user: UserId::from(self.text()?),
-            generation: self.number()?,
-            rotated_at: self.some_time()?,
-            seen_at: self.some_time()?,
-            salt: self.bytes()?.try_into().map_err(|_| wrong("a salt has a wrong length"))?,
-            created: self.time()?,
-            session_started: self.time()?,
-            last_seen: self.time()?,
-            remember_expires: self.some_time()?,
-            remember_seconds: self.number()?,
-            expires: self.time()?,
-            address: self.some_text()?.map(|text| text.parse().map_err(wrong)).transpose()?,
-            user_agent: self.text()?.into(),
-            method: self.text()?.into(),
-            ended: self.ended()?,
-        };
-        let (at, reason, keep_until) = (self.some_time()?, self.some_text()?, self.some_time()?);
-        // If there are two ends, the first one counts.
-        let Some(at) = at.filter(|_| record.ended.is_none()) else { return Ok(record) };
-        let (reason, expires) = (end_reason(reason)?, present(keep_until)?);
-        let ended = Some(Ended { at, reason, successor: None, notified: false });
-        Ok(SessionRecord { ended, expires, ..record })
+        let (key, user, salt) = (self.key()?, UserId::from(self.text()?), self.salt()?);
+        let mut record = SessionRecord::new(key, user, salt, self.time()?, self.time()?);
+        record.acting_user = self.optional_text()?.map(UserId::from);
+        record.generation = self.number()?;
+        record.rotated_at = self.optional_time()?;
+        record.seen_at = self.optional_time()?;
+        record.session_started = self.time()?;
+        record.last_seen = self.time()?;
+        record.remember = self.remember()?;
+        record.details = SessionDetails::new(self.text()?);
+        record.ended = self.ended()?;
+        self.apply_epoch_end(&mut record)?;
+        Ok(record)
+    }
+
+    fn salt(&mut self) -> Result<[u8; 16], sqlx::Error> {
+        self.bytes()?.try_into().map_err(|_| corrupt("a salt has a wrong length"))
+    }
+
+    fn remember(&mut self) -> Result<Option<RememberPeriod>, sqlx::Error> {
+        match (self.optional_time()?, self.optional_number()?) {
+            (Some(expires), Some(seconds)) => Ok(Some(RememberPeriod::new(expires, seconds))),
+            (None, None) => Ok(None),
+            _ => Err(corrupt("only one of `remember_expires` and `remember_seconds` is null")),
+        }
     }
 
     fn ended(&mut self) -> Result<Option<Ended>, sqlx::Error> {
-        let (at, reason) = (self.some_time()?, self.some_text()?);
-        let (successor, notified) = (self.some_key()?, self.flag()?);
+        let (at, reason) = (self.optional_time()?, self.optional_text()?);
+        let (successor, notified) = (self.optional_key()?, self.flag()?);
         let Some(at) = at else { return Ok(None) };
-        let reason = end_reason(reason)?;
-        Ok(Some(Ended { at, reason, successor, notified }))
+        let mut ended = Ended::new(at, end_reason(reason)?);
+        ended.successor = successor;
+        ended.notified = notified;
+        Ok(Some(ended))
+    }
+
+    /// Reads how the session ended with its epoch, if it has. If it had ended individually before,
+    /// that end counts.
+    fn apply_epoch_end(&mut self, record: &mut SessionRecord) -> Result<(), sqlx::Error> {
+        let (at, reason) = (self.optional_time()?, self.optional_text()?);
+        let kept_until = self.optional_time()?;
+        if let Some(at) = at.filter(|_| record.ended.is_none()) {
+            record.ended = Some(Ended::new(at, end_reason(reason)?));
+            record.expires = not_null(kept_until)?;
+        }
+        Ok(())
     }
 
     /// Reads a user from the columns of [`ACCOUNT`].
@@ -174,26 +191,24 @@ pub(crate) fn session_arguments<D: Dialect>(
     insert: &Statement<D>,
     record: &SessionRecord,
 ) -> Result<ArgumentsOf<D>, sqlx::Error> {
-    use crate::Value::{Bytes, Flag, Text};
-    let address = record.address.map(|address| address.to_string());
+    use crate::Value::{Bytes, Flag, Int, Text};
     let ended = record.ended.as_ref();
     let successor = ended.and_then(|ended| ended.successor.as_ref());
     let values = [
         (&record.key).into(),
         record.user.as_str().into(),
+        Bytes(Some(&record.salt)),
+        record.created.into(),
+        record.expires.into(),
+        Text(record.acting_user.as_ref().map(UserId::as_str)),
         record.generation.into(),
         record.rotated_at.into(),
         record.seen_at.into(),
-        Bytes(Some(&record.salt)),
-        record.created.into(),
         record.session_started.into(),
         record.last_seen.into(),
-        record.remember_expires.into(),
-        record.remember_seconds.into(),
-        record.expires.into(),
-        Text(address.as_deref()),
-        record.user_agent.as_ref().into(),
-        record.method.as_ref().into(),
+        record.remember.map(|remember| remember.expires).into(),
+        Int(record.remember.map(|remember| remember.seconds.into())),
+        record.details.as_str().into(),
         ended.map(|ended| ended.at).into(),
         Text(ended.map(|ended| ended.reason.as_str())),
         Bytes(successor.map(|key| &key.as_bytes()[..])),

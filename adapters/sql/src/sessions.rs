@@ -13,12 +13,12 @@ use crate::dialect::RowOf;
 use crate::error::Error;
 use crate::lease::Lease;
 use crate::row::{Columns, session_arguments};
-use crate::statement::{Statement, Statements, carry, end_some};
-use crate::store::{IntoStoreResult, Write, refused};
+use crate::statement::{Statement, Statements, carry_over, end_sessions};
+use crate::store::{IntoStoreResult, Write, unstorable};
 use crate::{Dialect, SqlStore, Value};
 
-/// The maximum number of sessions that `touch` or `seen` updates in one transaction. It is small,
-/// as the rows stay locked until the transaction ends.
+/// The maximum number of sessions that `touch` or `mark_seen` updates in one transaction. It is
+/// small, as the rows stay locked until the transaction ends.
 const UPDATES_AT_ONCE: usize = 100;
 
 /// The maximum number of sessions that one statement carries over into a new epoch.
@@ -30,7 +30,7 @@ fn read<D: Dialect>(row: RowOf<D>) -> Result<Arc<SessionRecord>, Error> {
 }
 
 /// Returns the first parameters of every statement that ends sessions. They say how a session ends.
-fn ended<'a>(end: &'a End, successor: Option<&'a SessionKey>) -> [Value<'a>; 4] {
+fn end_values<'a>(end: &'a End, successor: Option<&'a SessionKey>) -> [Value<'a>; 4] {
     let successor = Value::Bytes(successor.map(|key| &key.as_bytes()[..]));
     [end.at.into(), end.reason.as_str().into(), end.keep_until.into(), successor]
 }
@@ -44,7 +44,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         successor: Option<&SessionKey>,
         selection: &[Value<'_>],
     ) -> Result<u64, Error> {
-        let values = [&ended(end, successor)[..], selection].concat();
+        let values = [&end_values(end, successor)[..], selection].concat();
         lease.run(statement, statement.arguments(&values)).await
     }
 
@@ -69,7 +69,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         };
         let replays = self.take_replays(&mut lease, &record.user).await?;
         lease.finish().await?;
-        Ok(Creation::Created { ended, replays })
+        Ok(Creation::created(ended, replays))
     }
 
     /// Ends the session with this key. If it has been replaced already, ends the last of its
@@ -80,17 +80,17 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         key: &SessionKey,
         login: &NewLogin<'_>,
     ) -> Result<(), Error> {
-        let Statements { last_successor_of, end, follow, .. } = self.statements();
-        let (own, until) = (&login.record.key, login.ended_until);
-        let how = End { at: login.record.created, reason: EndReason::Replaced, keep_until: until };
-        let (mut standing, mut tried) = (*key, None);
+        let Statements { last_successor_of, end_session, set_successor, .. } = self.statements();
+        let (own, keep_until) = (&login.record.key, login.keep_ended_until);
+        let end = End::new(login.record.created, EndReason::Replaced, keep_until);
+        let (mut current, mut tried) = (*key, None);
         loop {
             let rows = lease
-                .rows(last_successor_of, last_successor_of.arguments(&[(&standing).into()]))
+                .rows(last_successor_of, last_successor_of.arguments(&[(&current).into()]))
                 .await?;
             let Some(row) = rows.first() else { break };
             let mut row = Columns::<D::Database>::of(row);
-            let read = (|| Ok((row.key()?, row.some_key()?, row.int()?.is_some())))();
+            let read = (|| Ok((row.key()?, row.optional_key()?, row.int()?.is_some())))();
             let (last, successor, is_ended) = read.map_err(Error::of::<D>)?;
             // If two keys of one browser lead to the same session, handling the first key has
             // already replaced it.
@@ -98,21 +98,22 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
                 break;
             }
             match successor {
-                Some(successor) => standing = successor,
+                Some(successor) => current = successor,
                 None if is_ended || tried == Some(last) => break,
                 None => {
-                    let changed = self.end(lease, end, &how, Some(own), &[(&last).into()]).await?;
-                    if changed > 0 {
+                    let last_key = [(&last).into()];
+                    if self.end(lease, end_session, &end, Some(own), &last_key).await? > 0 {
                         break;
                     }
                     // Nothing was changed. If another login was faster, the next round finds its
                     // session. If this session has ended with its epoch, the next round stops.
-                    (standing, tried) = (last, Some(last));
+                    (current, tried) = (last, Some(last));
                 }
             }
         }
         // This keeps the chain of successors short the next time a client sends this key.
-        lease.run(follow, follow.arguments(&[own.into(), until.into(), key.into()])).await?;
+        let values = [own.into(), keep_until.into(), key.into()];
+        lease.run(set_successor, set_successor.arguments(&values)).await?;
         Ok(())
     }
 
@@ -127,59 +128,58 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         let record = login.record;
         let newest = &self.statements().newest_others_of;
         let (user, key) = (record.user.as_str().into(), (&record.key).into());
-        let values = [user, key, record.created.into(), limit.reads().into()];
+        let values = [user, key, record.created.into(), limit.records_to_read().into()];
         let rows = lease.rows(newest, newest.arguments(&values)).await?;
         let newest: Vec<_> = rows.into_iter().map(read::<D>).collect::<Result<_, _>>()?;
-        let how =
-            End { at: record.created, reason: EndReason::Limit, keep_until: login.ended_until };
+        let end = End::new(record.created, EndReason::Limit, login.keep_ended_until);
         match limit.room(newest) {
             Room::None => Ok(None),
-            Room::After(ends) => {
-                if !ends.is_empty() {
-                    let end = end_some::<D>(ends.len(), &self.shared.names);
-                    let keys: Vec<Value<'_>> = ends.iter().map(|old| (&old.key).into()).collect();
-                    self.end(lease, &end, &how, None, &keys).await?;
+            Room::EndEach(ended) => {
+                if !ended.is_empty() {
+                    let statement = end_sessions::<D>(ended.len(), &self.shared.names);
+                    let keys: Vec<Value<'_>> = ended.iter().map(|old| (&old.key).into()).collect();
+                    self.end(lease, &statement, &end, None, &keys).await?;
                 }
-                Ok(Some(ends))
+                Ok(Some(ended))
             }
-            Room::AfterAllBut { stay, ended } => {
+            Room::EndAllExcept { stay, ended } => {
                 let stay: Vec<_> =
                     stay.iter().map(|other| &other.key).chain([&record.key]).collect();
-                self.raise(lease, &record.user, &stay, &how).await?;
+                self.raise_epoch(lease, &record.user, &stay, &end).await?;
                 Ok(Some(ended))
             }
         }
     }
 
     /// Ends all of a user's sessions except those in `stay`, by raising the user's epoch.
-    async fn raise(
+    async fn raise_epoch(
         &self,
         lease: &mut Lease<D>,
         user: &UserId,
         stay: &[&SessionKey],
         end: &End,
     ) -> Result<(), Error> {
-        let Statements { epoch, raise, any_open_of, insert_epoch, .. } = self.statements();
+        let Statements { epoch, raise_epoch, any_session_of, insert_epoch, .. } = self.statements();
         let user = Value::from(user.as_str());
         // No other transaction changes the epoch meanwhile: transactions for one user wait for each
         // other.
         let rows = lease.rows(epoch, epoch.arguments(&[user])).await?;
         let number = |row| Columns::<D::Database>::of(row).int().map_err(Error::of::<D>);
         let before = rows.first().map(number).transpose()?.flatten();
-        let write = if before.is_some() { raise } else { insert_epoch };
+        let write = if before.is_some() { raise_epoch } else { insert_epoch };
         if before.is_none()
-            && lease.rows(any_open_of, any_open_of.arguments(&[user])).await?.is_empty()
+            && lease.rows(any_session_of, any_session_of.arguments(&[user])).await?.is_empty()
         {
             return Ok(());
         }
         let before = u64::try_from(before.unwrap_or(0)).unwrap_or(0);
-        let next = Epoch { number: before, end: None }.raised(end).number;
+        let next = Epoch::new(before, None).raised(end).number;
         let [before, next] = [before, next].map(|number| Value::Int(i64::try_from(number).ok()));
-        let (reason, until) = (end.reason.as_str().into(), end.keep_until.into());
-        let values = [end.at.into(), reason, until, user, next];
+        let reason = end.reason.as_str().into();
+        let values = [end.at.into(), reason, end.keep_until.into(), user, next];
         lease.run(write, write.arguments(&values)).await?;
         for some in stay.chunks(CARRIED_AT_ONCE) {
-            let carry = carry::<D>(some.len(), &self.shared.names);
+            let carry = carry_over::<D>(some.len(), &self.shared.names);
             let keys = some.iter().map(|key| Value::from(*key));
             let values: Vec<_> = [user, before, next].into_iter().chain(keys).collect();
             lease.run(&carry, carry.arguments(&values)).await?;
@@ -213,7 +213,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         row.map(read::<D>).transpose()
     }
 
-    async fn rotated(&self, rotation: &Rotation) -> Result<Option<Rotated>, Error> {
+    async fn rotate_session(&self, rotation: &Rotation) -> Result<Option<Rotated>, Error> {
         let deadline = self.deadline();
         let rotate = &self.statements().rotate;
         let values = [
@@ -221,13 +221,13 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
             rotation.remember_expires.into(),
             rotation.expires.into(),
             (&rotation.key).into(),
-            rotation.from.into(),
+            rotation.from_generation.into(),
         ];
         let won = if D::RETURNING {
             self.changed_row(deadline, rotate, || rotate.arguments(&values)).await?
         } else {
             let values = &values;
-            self.write(deadline, Write::Many, |lease| {
+            self.write(deadline, Write::Transaction, |lease| {
                 Box::pin(self.rotate_once(lease, &rotation.key, values))
             })
             .await?
@@ -280,7 +280,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         let updates: Vec<_> = updates.into_iter().map(|(_, values)| values).collect();
         let deadline = self.deadline();
         for some in updates.chunks(UPDATES_AT_ONCE) {
-            let write = self.write(deadline, Write::Many, |lease| {
+            let write = self.write(deadline, Write::Transaction, |lease| {
                 Box::pin(self.update_each(lease, statement, some))
             });
             write.await.into_store_result::<D>()?;
@@ -288,45 +288,34 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         Ok(())
     }
 
-    /// Ends the sessions: the live ones first, as only they are counted. Returns their number.
-    async fn end_both(
+    /// Ends the sessions with these keys, and returns how many of them were live.
+    async fn revoke_once(
         &self,
         mut lease: Lease<D>,
-        [end_live, end_expired]: [&Statement<D>; 2],
+        keys: &[&SessionKey],
         end: &End,
-        selections: &[&[Value<'_>]],
     ) -> Result<u64, Error> {
+        let Statements { end_live_session, end_session, .. } = self.statements();
         let mut live = 0;
-        for selection in selections {
-            live += self.end(&mut lease, end_live, end, None, selection).await?;
-            self.end(&mut lease, end_expired, end, None, selection).await?;
+        for key in keys {
+            let key = [Value::from(*key)];
+            // First as a live session, since only those are counted.
+            live += self.end(&mut lease, end_live_session, end, None, &key).await?;
+            self.end(&mut lease, end_session, end, None, &key).await?;
         }
         lease.finish().await?;
         Ok(live)
     }
 
-    async fn raise_once(
+    async fn revoke_all_once(
         &self,
         mut lease: Lease<D>,
         user: &UserId,
-        but: Option<&SessionKey>,
+        except: Option<&SessionKey>,
         end: &End,
     ) -> Result<(), Error> {
-        self.raise(&mut lease, user, but.as_slice(), end).await?;
+        self.raise_epoch(&mut lease, user, except.as_slice(), end).await?;
         lease.finish().await
-    }
-
-    async fn end_selected(
-        &self,
-        statements: [&Statement<D>; 2],
-        end: &End,
-        selections: &[&[Value<'_>]],
-    ) -> Result<usize, StoreError> {
-        let ended = self.write(self.deadline(), Write::Many, |lease| {
-            Box::pin(self.end_both(lease, statements, end, selections))
-        });
-        let live = ended.await.into_store_result::<D>()?;
-        Ok(usize::try_from(live).unwrap_or(usize::MAX))
     }
 }
 
@@ -339,7 +328,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
     ) -> Result<usize, StoreError> {
         // Even this single statement gets a transaction, whose isolation level locks no gaps
         // between rows. The database's default level may lock them.
-        let removed = self.write(self.deadline(), Write::Many, |mut lease| {
+        let removed = self.write(self.deadline(), Write::Transaction, |mut lease| {
             let arguments = purge.arguments(values);
             Box::pin(async move {
                 let removed = lease.run(purge, arguments).await?;
@@ -352,29 +341,30 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
 
     /// Removes sessions that ended with their epoch, one user after the other. Returns the number
     /// of removed sessions.
-    async fn remove_ended_with_epoch(
+    async fn purge_earlier_epochs(
         &self,
         before: Timestamp,
-        most: usize,
+        limit: usize,
     ) -> Result<usize, StoreError> {
-        let Statements { untidy, tidy, mark_tidied, .. } = self.statements();
+        let Statements { epoch_to_purge, purge_earlier_epochs, mark_purged, .. } =
+            self.statements();
         let mut removed = 0;
-        while removed < most {
-            let none = || untidy.arguments(&[before.into()]);
-            let row = self.row(self.deadline(), untidy, none).await.into_store_result::<D>()?;
-            let Some(row) = row else { break };
+        while removed < limit {
+            let arguments = || epoch_to_purge.arguments(&[before.into()]);
+            let row = self.row(self.deadline(), epoch_to_purge, arguments).await;
+            let Some(row) = row.into_store_result::<D>()? else { break };
             let mut row = Columns::<D::Database>::of(&row);
             let read = (|| Ok((row.text()?, row.int()?)))();
             let (user, epoch) = read.map_err(Error::of::<D>).into_store_result::<D>()?;
             let (user, epoch) = (Value::from(user.as_str()), Value::Int(epoch));
-            let some = self.run_removal(tidy, &[user, epoch, (most - removed).into()]).await?;
-            if removed + some < most {
+            let values = [user, epoch, (limit - removed).into()];
+            removed += self.run_removal(purge_earlier_epochs, &values).await?;
+            if removed < limit {
                 let values = [user, epoch];
                 let done =
-                    self.run(self.deadline(), mark_tidied, || mark_tidied.arguments(&values));
+                    self.run(self.deadline(), mark_purged, || mark_purged.arguments(&values));
                 done.await.into_store_result::<D>()?;
             }
-            removed += some;
         }
         Ok(removed)
     }
@@ -384,10 +374,12 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
 impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
     async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError> {
         let user = &login.record.user;
-        if !D::takes(user.as_str()) {
-            return Err(refused("user id").into_store_error::<D>());
+        for id in [Some(user), login.record.acting_user.as_ref()].into_iter().flatten() {
+            if !D::can_store(id.as_str()) {
+                return Err(unstorable("user id").into_store_error::<D>());
+            }
         }
-        let create = self.write(self.deadline(), Write::ForUser(user), |lease| {
+        let create = self.write(self.deadline(), Write::UserTransaction(user), |lease| {
             Box::pin(self.create_once(lease, login))
         });
         create.await.into_store_result::<D>()
@@ -398,15 +390,15 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
     }
 
     async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
-        self.rotated(rotation).await.into_store_result::<D>()
+        self.rotate_session(rotation).await.into_store_result::<D>()
     }
 
-    async fn seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
+    async fn mark_seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
         let updates = marks.iter().map(|mark| {
-            let SeenMark { key, generation, at } = mark;
+            let SeenMark { key, generation, at, .. } = mark;
             (key, vec![(*at).into(), key.into(), (*generation).into()])
         });
-        self.update_in_chunks(&self.statements().seen, updates.collect()).await
+        self.update_in_chunks(&self.statements().mark_seen, updates.collect()).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
@@ -423,23 +415,24 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
         }
         let mut keys: Vec<_> = keys.iter().collect();
         keys.sort_by_key(|key| *key.as_bytes());
-        let values: Vec<[Value<'_>; 1]> = keys.into_iter().map(|key| [key.into()]).collect();
-        let selections: Vec<&[Value<'_>]> = values.iter().map(|values| &values[..]).collect();
-        let statements = self.statements();
-        self.end_selected([&statements.end_live, &statements.end], end, &selections).await
+        let ended = self.write(self.deadline(), Write::Transaction, |lease| {
+            Box::pin(self.revoke_once(lease, &keys, end))
+        });
+        let live = ended.await.into_store_result::<D>()?;
+        Ok(usize::try_from(live).unwrap_or(usize::MAX))
     }
 
     async fn revoke_all(
         &self,
         user: &UserId,
-        but: Option<&SessionKey>,
+        except: Option<&SessionKey>,
         end: &End,
     ) -> Result<(), StoreError> {
-        if !D::takes(user.as_str()) {
+        if !D::can_store(user.as_str()) {
             return Ok(());
         }
-        let ended = self.write(self.deadline(), Write::ForUser(user), |lease| {
-            Box::pin(self.raise_once(lease, user, but, end))
+        let ended = self.write(self.deadline(), Write::UserTransaction(user), |lease| {
+            Box::pin(self.revoke_all_once(lease, user, except, end))
         });
         ended.await.into_store_result::<D>()
     }
@@ -448,13 +441,13 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
         &self,
         user: &UserId,
         now: Timestamp,
-        most: usize,
+        limit: usize,
     ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
-        if !D::takes(user.as_str()) {
+        if !D::can_store(user.as_str()) {
             return Ok(Vec::new());
         }
         let list = &self.statements().list;
-        let values = [user.as_str().into(), now.into(), most.into()];
+        let values = [user.as_str().into(), now.into(), limit.into()];
         let rows = self
             .rows(self.deadline(), list, || list.arguments(&values))
             .await
@@ -462,12 +455,12 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
         rows.into_iter().map(read::<D>).collect::<Result<_, _>>().into_store_result::<D>()
     }
 
-    async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
+    async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         let removed =
-            self.run_removal(&self.statements().purge, &[before.into(), most.into()]).await?;
-        if removed == most {
+            self.run_removal(&self.statements().purge, &[before.into(), limit.into()]).await?;
+        if removed == limit {
             return Ok(removed);
         }
-        Ok(removed + self.remove_ended_with_epoch(before, most - removed).await?)
+        Ok(removed + self.purge_earlier_epochs(before, limit - removed).await?)
     }
 }

@@ -4,10 +4,10 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
-use tower_keep_core::MOST_AT_ONCE;
+use tower_keep_core::MAX_AT_ONCE;
 
 use crate::dialect::ArgumentsOf;
-use crate::row::{ACCOUNT, PAST, SESSION};
+use crate::row::{ACCOUNT, EPOCH_END, SESSION};
 use crate::{Dialect, Driver, Names, Value};
 
 /// A statement in the syntax of its database.
@@ -17,7 +17,7 @@ pub(crate) struct Statement<D> {
     /// once.
     order: Box<[usize]>,
     /// Whether to keep the statement prepared, because it will be run again.
-    is_kept: bool,
+    is_persistent: bool,
     dialect: PhantomData<D>,
 }
 
@@ -47,15 +47,15 @@ impl<D: Dialect> Statement<D> {
     /// Creates a statement from SQL in the database's own syntax. The caller binds its parameters
     /// in order.
     pub(crate) fn plain(sql: impl Into<Arc<str>>) -> Self {
-        Self { sql: sql.into(), order: [].into(), is_kept: true, dialect: PhantomData }
+        Self { sql: sql.into(), order: [].into(), is_persistent: true, dialect: PhantomData }
     }
 
     pub(crate) fn text(&self) -> &str {
         &self.sql
     }
 
-    pub(crate) fn is_kept(&self) -> bool {
-        self.is_kept
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.is_persistent
     }
 
     pub(crate) fn sql(&self) -> SqlStr {
@@ -86,50 +86,51 @@ macro_rules! statements {
     };
 }
 
-/// The condition that a session has not ended with its epoch.
-const IS_PRESENT: &str = "NOT EXISTS (SELECT 1 FROM {epochs} AS past \
+/// The condition that a session did not end with its epoch.
+const NOT_ENDED_WITH_EPOCH: &str = "NOT EXISTS (SELECT 1 FROM {epochs} AS past \
     WHERE past.user_id = keep.user_id AND past.epoch > keep.epoch)";
 
 /// The epoch of the user `$1`.
 const EPOCH: &str =
     "COALESCE((SELECT past.epoch FROM {epochs} AS past WHERE past.user_id = $1), 0)";
 
-const LATER: &str = "remember_expires = CASE WHEN remember_expires IS NOT NULL \
+/// Sets the session's expiry times to the given ones if those are later.
+const EXTEND: &str = "remember_expires = CASE WHEN remember_expires IS NOT NULL \
     THEN {greatest}(remember_expires, COALESCE($2, remember_expires)) END, \
     expires = {greatest}(expires, $3)";
 
 /// Returns the beginning of an `UPDATE` that ends sessions. It ends only those that have not ended
 /// yet; a condition that selects the sessions has to follow.
-fn end() -> String {
+fn end_where() -> String {
     format!(
         "UPDATE {{sessions}} AS keep SET ended_at = $1, end_reason = $2, expires = $3, \
-         successor = $4, notified = FALSE WHERE ended_at IS NULL AND {IS_PRESENT} AND "
+         successor = $4, notified = FALSE WHERE ended_at IS NULL AND {NOT_ENDED_WITH_EPOCH} AND "
     )
 }
 
 /// Returns the columns of a session in the table `keep`.
-fn session() -> String {
+fn session_columns() -> String {
     SESSION.map(|column| format!("keep.{column}")).join(", ")
 }
 
 /// Returns the columns of a session that is known not to have ended with its epoch, and nulls for
-/// those of [`PAST`].
-fn present() -> String {
-    format!("{}, NULL, NULL, NULL", session())
+/// those of [`EPOCH_END`].
+fn columns_without_epoch_end() -> String {
+    format!("{}, NULL, NULL, NULL", session_columns())
 }
 
-/// Returns a `SELECT` of sessions with the columns of [`PAST`]: how they ended with their epoch.
-fn select() -> String {
-    format!("SELECT {}, {} FROM {{sessions}} AS keep {WITH_PAST}", session(), past())
+/// Returns a `SELECT` of sessions and of how they ended with their epoch.
+fn select_sessions() -> String {
+    let epoch_end = EPOCH_END.map(|column| format!("past.{column}")).join(", ");
+    format!("SELECT {}, {epoch_end} FROM {{sessions}} AS keep {JOIN_EPOCH_END}", session_columns())
 }
 
-const WITH_PAST: &str =
+/// Joins the columns of [`EPOCH_END`] to a session. They are null if the session did not end with
+/// its epoch.
+const JOIN_EPOCH_END: &str =
     "LEFT JOIN {epochs} AS past ON past.user_id = keep.user_id AND past.epoch > keep.epoch";
 
-fn past() -> String {
-    PAST.map(|column| format!("past.{column}")).join(", ")
-}
-
+/// Returns the end of an `UPDATE` that returns the session, if the database can do that.
 fn returning<D: Dialect>() -> String {
     // SQLite does not accept a table's alias in `RETURNING`.
     let columns = || SESSION.join(", ");
@@ -143,7 +144,7 @@ statements! {
         SESSION.join(", "),
         (1..=SESSION.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", "),
     );
-    load: format!("{} WHERE keep.session_key = $1", select());
+    load: format!("{} WHERE keep.session_key = $1", select_sessions());
     // Follows a session's successors, at most 100 of them, and returns of the last one: its key,
     // its successor if there are more, and when it ended, if it has.
     last_successor_of: "WITH RECURSIVE chain (session_key, successor, ended_at, depth) AS ( \
@@ -152,57 +153,58 @@ statements! {
         FROM {sessions} AS later JOIN chain ON later.session_key = chain.successor \
         WHERE chain.depth < 100) \
         SELECT session_key, successor, ended_at FROM chain ORDER BY depth DESC LIMIT 1";
-    follow: "UPDATE {sessions} SET successor = $1, expires = {greatest}(expires, $2) \
+    set_successor: "UPDATE {sessions} SET successor = $1, expires = {greatest}(expires, $2) \
         WHERE session_key = $3 AND ended_at IS NOT NULL AND successor IS NOT NULL";
-    end: format!("{} session_key = $5", end());
-    end_live: format!("{} session_key = $5 AND expires > $1", end());
+    end_session: format!("{} session_key = $5", end_where());
+    end_live_session: format!("{} session_key = $5 AND expires > $1", end_where());
     newest_others_of: format!(
         "SELECT {} FROM {{sessions}} AS keep WHERE keep.user_id = $1 AND keep.epoch = {EPOCH} \
          AND keep.ended_at IS NULL AND keep.session_key <> $2 AND keep.expires > $3 \
          ORDER BY keep.created DESC LIMIT $4{}",
-        present(),
+        columns_without_epoch_end(),
         D::FOR_UPDATE,
     );
     epoch: "SELECT epoch FROM {epochs} WHERE user_id = $1";
     // For a user whose sessions have never been ended all together. The order is that of an index,
     // so that the database reads no other sessions.
-    any_open_of: "SELECT 1 FROM {sessions} WHERE user_id = $1 AND epoch = 0 AND ended_at IS NULL \
-        ORDER BY created LIMIT 1";
-    raise: "UPDATE {epochs} SET epoch = $5, ended_at = $1, end_reason = $2, \
-        kept_until = {greatest}(kept_until, $3), tidied = FALSE WHERE user_id = $4";
-    insert_epoch: "INSERT INTO {epochs} (ended_at, end_reason, kept_until, user_id, epoch, tidied) \
+    any_session_of: "SELECT 1 FROM {sessions} WHERE user_id = $1 AND epoch = 0 \
+        AND ended_at IS NULL ORDER BY created LIMIT 1";
+    raise_epoch: "UPDATE {epochs} SET epoch = $5, ended_at = $1, end_reason = $2, \
+        kept_until = {greatest}(kept_until, $3), purged = FALSE WHERE user_id = $4";
+    insert_epoch: "INSERT INTO {epochs} (ended_at, end_reason, kept_until, user_id, epoch, purged) \
         VALUES ($1, $2, $3, $4, $5, FALSE)";
     to_notify: format!(
         "SELECT {} FROM {{sessions}} AS keep WHERE keep.user_id = $1 AND keep.end_reason = 'replay' \
-         AND keep.notified = FALSE LIMIT {MOST_AT_ONCE}",
-        present(),
+         AND keep.notified = FALSE LIMIT {MAX_AT_ONCE}",
+        columns_without_epoch_end(),
     );
     mark_notified: "UPDATE {sessions} SET notified = TRUE WHERE session_key = $1";
     rotate: format!(
         "UPDATE {{sessions}} AS keep SET generation = generation + 1, rotated_at = $1, \
-         session_started = $1, last_seen = $1, seen_at = NULL, {LATER} \
-         WHERE session_key = $4 AND generation = $5 AND ended_at IS NULL AND {IS_PRESENT}{}",
+         session_started = $1, last_seen = $1, seen_at = NULL, {EXTEND} \
+         WHERE session_key = $4 AND generation = $5 AND ended_at IS NULL \
+         AND {NOT_ENDED_WITH_EPOCH}{}",
         returning::<D>(),
     );
-    seen: format!(
+    mark_seen: format!(
         "UPDATE {{sessions}} AS keep SET seen_at = $1 WHERE session_key = $2 AND generation = $3 \
-         AND seen_at IS NULL AND ended_at IS NULL AND {IS_PRESENT}",
+         AND seen_at IS NULL AND ended_at IS NULL AND {NOT_ENDED_WITH_EPOCH}",
     );
     touch: format!(
-        "UPDATE {{sessions}} AS keep SET last_seen = {{greatest}}(last_seen, $1), {LATER} \
-         WHERE session_key = $4 AND ended_at IS NULL AND {IS_PRESENT}",
+        "UPDATE {{sessions}} AS keep SET last_seen = {{greatest}}(last_seen, $1), {EXTEND} \
+         WHERE session_key = $4 AND ended_at IS NULL AND {NOT_ENDED_WITH_EPOCH}",
     );
     list: format!(
         "SELECT {} FROM {{sessions}} AS keep WHERE keep.user_id = $1 AND keep.epoch = {EPOCH} \
          AND keep.ended_at IS NULL AND keep.expires > $2 ORDER BY keep.last_seen DESC LIMIT $3",
-        present(),
+        columns_without_epoch_end(),
     );
     purge: D::PURGE;
     // A user with sessions that ended with their epoch and need not be kept any longer.
-    untidy: "SELECT user_id, epoch FROM {epochs} WHERE tidied = FALSE AND kept_until <= $1 \
+    epoch_to_purge: "SELECT user_id, epoch FROM {epochs} WHERE purged = FALSE AND kept_until <= $1 \
         ORDER BY kept_until LIMIT 1";
-    tidy: D::TIDY;
-    mark_tidied: "UPDATE {epochs} SET tidied = TRUE WHERE user_id = $1 AND epoch = $2";
+    purge_earlier_epochs: D::PURGE_EARLIER_EPOCHS;
+    mark_purged: "UPDATE {epochs} SET purged = TRUE WHERE user_id = $1 AND epoch = $2";
     account_by_id: format!("SELECT {ACCOUNT} FROM {{users}} WHERE id = $1");
     account_by_login_name: format!("SELECT {ACCOUNT} FROM {{users}} WHERE login_name = $1");
     insert_account: format!("INSERT INTO {{users}} ({ACCOUNT}) VALUES ($1, $2, $3, $4, $5)");
@@ -212,19 +214,19 @@ statements! {
     delete_account: "DELETE FROM {users} WHERE id = $1";
     // The user's columns come first, then the session's.
     login_of_account: format!(
-        "SELECT {}, {} FROM {{sessions}} AS keep {WITH_PAST} \
+        "SELECT {}, {} FROM {{sessions}} AS keep {JOIN_EPOCH_END} \
          LEFT JOIN {{users}} AS owner ON owner.id = keep.user_id WHERE keep.session_key = $1",
         ACCOUNT.split(", ").map(|column| format!("owner.{column}")).collect::<Vec<_>>().join(", "),
-        of_keep(),
+        aliased_columns(),
     );
     version: "SELECT MAX(version) FROM {versions}";
 }
 
 /// Returns the columns that a session is read from, with aliases that no table of users has as
-/// names.
-fn of_keep() -> String {
+/// column names.
+fn aliased_columns() -> String {
     let session = SESSION.map(|column| format!("keep.{column} AS keep_{column}"));
-    let past = PAST.map(|column| format!("past.{column} AS past_{column}"));
+    let past = EPOCH_END.map(|column| format!("past.{column} AS past_{column}"));
     [&session[..], &past].concat().join(", ")
 }
 
@@ -232,12 +234,12 @@ fn of_keep() -> String {
 /// which returns `columns`. Its parameter, the first one, is the user's id. The second parameter is
 /// the session's key.
 pub(crate) fn login_of<D: Dialect>(by_id: &str, columns: &[String], names: &Names) -> Statement<D> {
-    let (sessions, with_past) = (names.fill("{sessions}"), names.fill(WITH_PAST));
+    let (sessions, join) = (names.fill("{sessions}"), names.fill(JOIN_EPOCH_END));
     let owner: Vec<_> = columns.iter().map(|column| format!("owner.{column}")).collect();
-    let (owner, columns, key) = (owner.join(", "), of_keep(), D::placeholder(2));
+    let (owner, columns, key) = (owner.join(", "), aliased_columns(), D::placeholder(2));
     // The line break ends a comment at the end of `by_id`.
     Statement::plain(format!(
-        "SELECT {owner}, owner.keep_found, {columns} FROM {sessions} AS keep {with_past} \
+        "SELECT {owner}, owner.keep_found, {columns} FROM {sessions} AS keep {join} \
          LEFT JOIN (SELECT found.*, 1 AS keep_found FROM ({by_id}\n) AS found) AS owner \
          ON 1 = 1 WHERE keep.session_key = {key}"
     ))
@@ -245,32 +247,32 @@ pub(crate) fn login_of<D: Dialect>(by_id: &str, columns: &[String], names: &Name
 
 /// Wraps an application's statement so that it returns exactly these columns, even if its tables
 /// get more.
-pub(crate) fn only<D: Dialect>(select: &str, columns: &[String]) -> Statement<D> {
+pub(crate) fn with_columns<D: Dialect>(select: &str, columns: &[String]) -> Statement<D> {
     let columns: Vec<_> = columns.iter().map(|column| format!("found.{column}")).collect();
     Statement::plain(format!("SELECT {} FROM ({select}\n) AS found", columns.join(", ")))
 }
 
 /// Ends `count` sessions.
-pub(crate) fn end_some<D: Dialect>(count: usize, names: &Names) -> Statement<D> {
+pub(crate) fn end_sessions<D: Dialect>(count: usize, names: &Names) -> Statement<D> {
     let keys: Vec<_> = (5..5 + count).map(|n| format!("${n}")).collect();
-    let template = format!("{} session_key IN ({})", end(), keys.join(", "));
-    Statement { is_kept: false, ..Statement::new(&template, names) }
+    let template = format!("{} session_key IN ({})", end_where(), keys.join(", "));
+    Statement { is_persistent: false, ..Statement::new(&template, names) }
 }
 
 /// Carries `count` sessions of the user `$1` over from the epoch `$2` into the epoch `$3`.
-pub(crate) fn carry<D: Dialect>(count: usize, names: &Names) -> Statement<D> {
+pub(crate) fn carry_over<D: Dialect>(count: usize, names: &Names) -> Statement<D> {
     let keys: Vec<_> = (4..4 + count).map(|n| format!("${n}")).collect();
     let template = format!(
         "UPDATE {{sessions}} SET epoch = $3 WHERE user_id = $1 AND epoch = $2 AND ended_at IS NULL \
          AND session_key IN ({})",
         keys.join(", "),
     );
-    Statement { is_kept: false, ..Statement::new(&template, names) }
+    Statement { is_persistent: false, ..Statement::new(&template, names) }
 }
 
 /// Reads the `Account` users with `count` ids.
 pub(crate) fn accounts<D: Dialect>(count: usize, names: &Names) -> Statement<D> {
     let ids: Vec<_> = (1..=count).map(|n| format!("${n}")).collect();
     let template = format!("SELECT {ACCOUNT} FROM {{users}} WHERE id IN ({})", ids.join(", "));
-    Statement { is_kept: false, ..Statement::new(&template, names) }
+    Statement { is_persistent: false, ..Statement::new(&template, names) }
 }

@@ -94,7 +94,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
     /// Returns the SQL with which this store begins a login's transaction.
     #[doc(hidden)]
     pub fn measured_begin(&self, user: &UserId) -> String {
-        self.begin(Some(number(user)))
+        self.begin(Some(lock_number(user)))
     }
 
     pub(crate) fn statements(&self) -> &Statements<D> {
@@ -137,7 +137,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
         statement: &Statement<D>,
         arguments: impl Fn() -> Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<Vec<RowOf<D>>, Error> {
-        self.read(deadline, Most::All, statement, arguments).await
+        self.read(deadline, Fetch::All, statement, arguments).await
     }
 
     /// Runs a statement and returns a row, if there is one.
@@ -147,7 +147,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
         statement: &Statement<D>,
         arguments: impl Fn() -> Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<Option<RowOf<D>>, Error> {
-        Ok(self.read(deadline, Most::One, statement, arguments).await?.pop())
+        Ok(self.read(deadline, Fetch::Optional, statement, arguments).await?.pop())
     }
 
     /// Runs a statement that reads. Tries again once if the connection turns out to have died while
@@ -156,33 +156,33 @@ impl<D: Dialect, U> SqlStore<D, U> {
     async fn read(
         &self,
         deadline: Instant,
-        most: Most,
+        fetch: Fetch,
         statement: &Statement<D>,
         arguments: impl Fn() -> Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<Vec<RowOf<D>>, Error> {
-        let (mut tested, mut stale) = (false, most_connections(&self.shared.pools.reads));
+        let (mut tested, mut stale) = (false, max_connections(&self.shared.pools.reads));
         loop {
             let attempt = async {
                 let mut lease = self.reader(deadline, tested).await?;
                 if self.shared.settings.transaction_pooling {
                     lease.begin(self.begin(None)).await?;
                 }
-                let rows = match most {
-                    Most::One => Vec::from_iter(lease.row(statement, arguments()).await?),
-                    Most::All => lease.rows(statement, arguments()).await?,
+                let rows = match fetch {
+                    Fetch::Optional => Vec::from_iter(lease.row(statement, arguments()).await?),
+                    Fetch::All => lease.rows(statement, arguments()).await?,
                 };
                 lease.finish().await.map(|()| rows)
             };
             match attempt.await {
                 Err(error) if stale > 0 && error.is_stale() => stale -= 1,
-                Err(error) if !tested && error.is_lost_before() => tested = true,
+                Err(error) if !tested && error.is_lost_without_effect() => tested = true,
                 result => return result,
             }
         }
     }
 
-    /// Takes a connection for [`Users::learn`].
-    pub(crate) async fn learner(&self) -> Result<Lease<D>, Error> {
+    /// Takes a connection for [`Users::check_and_adapt`].
+    pub(crate) async fn begin_check(&self) -> Result<Lease<D>, Error> {
         let mut lease = self.reader(self.deadline(), false).await?;
         if self.shared.settings.transaction_pooling {
             lease.begin(self.begin(None)).await?;
@@ -193,8 +193,8 @@ impl<D: Dialect, U> SqlStore<D, U> {
         Ok(lease)
     }
 
-    /// Returns the connection after [`Users::learn`].
-    pub(crate) async fn learned(&self, mut lease: Lease<D>) -> Result<(), Error> {
+    /// Returns the connection of [`begin_check`](Self::begin_check) to the pool.
+    pub(crate) async fn finish_check(&self, mut lease: Lease<D>) -> Result<(), Error> {
         if self.shared.settings.transaction_pooling {
             lease.script(D::FORGET.to_owned()).await?;
         }
@@ -208,7 +208,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
         statement: &Statement<D>,
         arguments: impl Fn() -> Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<u64, Error> {
-        self.write(deadline, Write::One, |mut lease| {
+        self.write(deadline, Write::Statement, |mut lease| {
             let arguments = arguments();
             Box::pin(async move {
                 let changed = lease.run(statement, arguments).await?;
@@ -225,7 +225,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
         statement: &Statement<D>,
         arguments: impl Fn() -> Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<Option<RowOf<D>>, Error> {
-        self.write(deadline, Write::One, |mut lease| {
+        self.write(deadline, Write::Statement, |mut lease| {
             let arguments = arguments();
             Box::pin(async move {
                 let rows = lease.rows(statement, arguments).await?;
@@ -248,12 +248,12 @@ impl<D: Dialect, U> SqlStore<D, U> {
         work: impl Fn(Lease<D>) -> BoxFuture<'a, Result<T, Error>>,
     ) -> Result<T, Error> {
         let user = match write {
-            Write::ForUser(user) => Some(number(user)),
-            Write::One | Write::Many => None,
+            Write::UserTransaction(user) => Some(lock_number(user)),
+            Write::Statement | Write::Transaction => None,
         };
-        let begins = self.shared.settings.transaction_pooling || !matches!(write, Write::One);
+        let begins = self.shared.settings.transaction_pooling || !matches!(write, Write::Statement);
         let (mut tries, mut tested) = (1, false);
-        let mut stale = most_connections(&self.shared.pools.writes);
+        let mut stale = max_connections(&self.shared.pools.writes);
         loop {
             let attempt = async {
                 let mut lease = self.writer(deadline, tested).await?;
@@ -261,12 +261,12 @@ impl<D: Dialect, U> SqlStore<D, U> {
                     lease.begin(self.begin(user)).await?;
                     return work(lease).await;
                 }
-                work(lease).await.map_err(Error::unsure)
+                work(lease).await.map_err(Error::during_write)
             };
             match attempt.await {
                 Err(error) if tries < TRIES && error.is_contended() => tries += 1,
                 Err(error) if stale > 0 && error.is_stale() => stale -= 1,
-                Err(error) if !tested && error.is_lost_before() => tested = true,
+                Err(error) if !tested && error.is_lost_without_effect() => tested = true,
                 done => return done,
             }
         }
@@ -274,30 +274,32 @@ impl<D: Dialect, U> SqlStore<D, U> {
 }
 
 /// Returns the maximum number of connections in a pool.
-fn most_connections<DB: Database>(pool: &Pool<DB>) -> u32 {
+fn max_connections<DB: Database>(pool: &Pool<DB>) -> u32 {
     pool.options().get_max_connections()
 }
 
-/// The maximum number of rows to read.
+/// The rows to read.
 #[derive(Clone, Copy)]
-enum Most {
-    One,
+enum Fetch {
+    /// The first row, if there is one.
+    Optional,
+    /// All rows.
     All,
 }
 
-/// The statements of a write.
+/// How a write is run.
 #[derive(Clone, Copy)]
 pub(crate) enum Write<'a> {
     /// One statement.
-    One,
-    /// Several statements, of which either all take effect or none.
-    Many,
-    /// Like `Many`, and such writes for one user wait for each other.
-    ForUser(&'a UserId),
+    Statement,
+    /// Several statements in a transaction.
+    Transaction,
+    /// Several statements in a transaction. Such transactions for one user wait for each other.
+    UserTransaction(&'a UserId),
 }
 
 /// Returns the number of this user's lock. It is an FNV-1a hash, so it is the same on every node.
-fn number(user: &UserId) -> u16 {
+fn lock_number(user: &UserId) -> u16 {
     let hash = user
         .as_bytes()
         .iter()
@@ -307,7 +309,7 @@ fn number(user: &UserId) -> u16 {
 }
 
 /// Returns the error for a text that the database can't store.
-pub(crate) fn refused(what: &str) -> Error {
+pub(crate) fn unstorable(what: &str) -> Error {
     Error::new(
         StoreErrorKind::Unsupported,
         format!("the database can't store this {what}: it is too long, or has a NUL character"),

@@ -20,27 +20,33 @@ pub(crate) struct Users<D: Dialect, U> {
     pub(crate) by_login_name: Statement<D>,
     pub(crate) login: Statement<D>,
     /// Whether `login` needs the user's id as a parameter.
-    pub(crate) guesses: bool,
+    pub(crate) needs_user_hint: bool,
     /// Adds an id to the arguments. Returns false if the text can't be an id of this type.
-    id: fn(&UserId, &mut ArgumentsOf<D>) -> Result<bool, sqlx::Error>,
+    bind_id: fn(&UserId, &mut ArgumentsOf<D>) -> Result<bool, sqlx::Error>,
     /// The type of the id's column.
     pub(crate) id_type: fn() -> TypeOf<D>,
     pub(crate) read: fn(&RowOf<D>) -> Result<U, sqlx::Error>,
 }
 
-fn text_id<D: Dialect>(id: &UserId, arguments: &mut ArgumentsOf<D>) -> Result<bool, sqlx::Error> {
-    let is_one = D::takes(id.as_str());
-    if is_one {
+fn bind_text_id<D: Dialect>(
+    id: &UserId,
+    arguments: &mut ArgumentsOf<D>,
+) -> Result<bool, sqlx::Error> {
+    let can_be_id = D::can_store(id.as_str());
+    if can_be_id {
         D::Database::bind(arguments, id.as_str().into())?;
     }
-    Ok(is_one)
+    Ok(can_be_id)
 }
 
-fn typed_id<D: Dialect, I>(id: &UserId, arguments: &mut ArgumentsOf<D>) -> Result<bool, sqlx::Error>
+fn bind_typed_id<D: Dialect, I>(
+    id: &UserId,
+    arguments: &mut ArgumentsOf<D>,
+) -> Result<bool, sqlx::Error>
 where
     I: FromStr + Display + Type<D::Database> + for<'q> Encode<'q, D::Database>,
 {
-    if !D::takes(id.as_str()) {
+    if !D::can_store(id.as_str()) {
         return Ok(false);
     }
     let Some(id) = id.parse::<I>() else { return Ok(false) };
@@ -50,15 +56,15 @@ where
 
 impl<D: Dialect> Users<D, Account> {
     /// Creates the statements for `Account` users.
-    pub(crate) fn ready(names: &Names) -> Self {
+    pub(crate) fn of_accounts(names: &Names) -> Self {
         let Statements { account_by_id, account_by_login_name, login_of_account, .. } =
             Statements::new(names);
         Self {
             by_id: account_by_id,
             by_login_name: account_by_login_name,
             login: login_of_account,
-            guesses: false,
-            id: text_id::<D>,
+            needs_user_hint: false,
+            bind_id: bind_text_id::<D>,
             id_type: D::Database::text_type,
             read: |row| Columns::<D::Database>::of(row).account(),
         }
@@ -79,8 +85,8 @@ impl<D: Dialect, U> Users<D, U> {
             login: login_of(&by_id, &["*".to_owned()], names),
             by_id: Statement::plain(by_id),
             by_login_name: Statement::plain(by_login_name),
-            guesses: true,
-            id: typed_id::<D, I>,
+            needs_user_hint: true,
+            bind_id: bind_typed_id::<D, I>,
             id_type: I::type_info,
             read: |row| U::from_row(row),
         }
@@ -89,7 +95,7 @@ impl<D: Dialect, U> Users<D, U> {
     /// Returns the arguments for an id, or `None` if the text can't be an id of this type.
     pub(crate) fn arguments(&self, id: &UserId) -> Result<Option<ArgumentsOf<D>>, sqlx::Error> {
         let mut arguments = ArgumentsOf::<D>::default();
-        Ok((self.id)(id, &mut arguments)?.then_some(arguments))
+        Ok((self.bind_id)(id, &mut arguments)?.then_some(arguments))
     }
 
     pub(crate) fn user(&self, row: &RowOf<D>) -> Result<Arc<U>, Error> {

@@ -102,7 +102,7 @@ impl Dialect for SqliteDialect {
     const FORGET: &'static str = "";
     const PURGE: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
         (SELECT session_key FROM {sessions} WHERE expires <= $1 LIMIT $2)";
-    const TIDY: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
+    const PURGE_EARLIER_EPOCHS: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
         (SELECT session_key FROM {sessions} WHERE user_id = $1 AND epoch < $2 AND ended_at IS NULL \
         ORDER BY epoch, created LIMIT $3)";
 
@@ -161,11 +161,11 @@ impl Dialect for SqliteDialect {
         Some(Cause::Kind(kind))
     }
 
-    fn said(error: &dyn DatabaseError) -> String {
+    fn safe_message(error: &dyn DatabaseError) -> String {
         format!("{} (code {})", error.message(), error.code().unwrap_or_default())
     }
 
-    fn takes(_text: &str) -> bool {
+    fn can_store(_text: &str) -> bool {
         true
     }
 

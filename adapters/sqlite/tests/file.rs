@@ -24,9 +24,7 @@ async fn users_and_sessions_are_there_when_it_is_opened_again() {
     {
         let store = open(&path).await.unwrap();
         store.insert(&account).await.unwrap();
-        let ended_until = record.expires;
-        let login = NewLogin { record: &record, replacing: &[], ended_until, limit: None };
-        store.create(&login).await.unwrap();
+        store.create(&NewLogin::new(&record, record.expires)).await.unwrap();
     }
     let store = open(&path).await.unwrap();
     assert_eq!(store.by_id(account.id()).await.unwrap().as_deref(), Some(&account));

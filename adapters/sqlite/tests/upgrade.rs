@@ -31,7 +31,7 @@ impl Dialect for Later {
     const RECOVERS: bool = SqliteDialect::RECOVERS;
     const FORGET: &'static str = SqliteDialect::FORGET;
     const PURGE: &'static str = SqliteDialect::PURGE;
-    const TIDY: &'static str = SqliteDialect::TIDY;
+    const PURGE_EARLIER_EPOCHS: &'static str = SqliteDialect::PURGE_EARLIER_EPOCHS;
 
     fn placeholder(number: usize) -> String {
         SqliteDialect::placeholder(number)
@@ -61,12 +61,12 @@ impl Dialect for Later {
         SqliteDialect::cause(error)
     }
 
-    fn said(error: &dyn DatabaseError) -> String {
-        SqliteDialect::said(error)
+    fn safe_message(error: &dyn DatabaseError) -> String {
+        SqliteDialect::safe_message(error)
     }
 
-    fn takes(text: &str) -> bool {
-        SqliteDialect::takes(text)
+    fn can_store(text: &str) -> bool {
+        SqliteDialect::can_store(text)
     }
 
     fn changed(result: &SqliteQueryResult) -> u64 {
@@ -85,9 +85,7 @@ async fn everyone_stays_logged_in_and_the_earlier_release_runs_on() {
     let earlier = SqliteStore::builder(url.clone()).migrate().build().await.unwrap();
     let (ada, record) = (Account::new(1, "ada", "hash"), new_record(&UserId::from(1)));
     earlier.insert(&ada).await.unwrap();
-    let login =
-        NewLogin { record: &record, replacing: &[], ended_until: record.expires, limit: None };
-    earlier.create(&login).await.unwrap();
+    earlier.create(&NewLogin::new(&record, record.expires)).await.unwrap();
 
     let later = SqlStore::<Later>::builder(url.clone()).with_timeout(Duration::from_secs(20));
     let later = later.migrate().build().await.unwrap();

@@ -77,15 +77,15 @@ impl<S: UserDirectory<User = Account> + LoginStore + 'static> Subject for Keep<S
 
     async fn create(&self, session: u64) {
         let record = record(session, new_user(session));
-        let ended_until = record.expires;
-        let login = NewLogin { record: &record, replacing: &[], ended_until, limit: None };
+        let keep_ended_until = record.expires;
+        let login = NewLogin::new(&record, keep_ended_until);
         black_box(self.0.create(&login).await.expect("a session"));
     }
 
     async fn rotate(&self, session: u64, from: u32) {
         let expires = NOW.plus(9_999);
         let key = key(session);
-        let rotation = Rotation { key, from, at: NOW, remember_expires: None, expires };
+        let rotation = Rotation::new(key, from, NOW, expires);
         let rotated = self.0.rotate(&rotation).await.expect("a session");
         assert!(matches!(black_box(rotated), Some(Rotated::Won(_))));
     }
@@ -112,9 +112,9 @@ use Column::{Bytes, Flag, Int, Text};
 
 const ACCOUNT: [Column; 5] = [Text, Text, Text, Flag, Bytes];
 /// The last three columns say how the session ended, if it ended together with others.
-const SESSION: [Column; 22] = [
-    Bytes, Text, Int, Int, Int, Bytes, Int, Int, Int, Int, Int, Int, Text, Text, Text, Int, Text,
-    Bytes, Flag, Int, Text, Int,
+const SESSION: [Column; 21] = [
+    Bytes, Text, Bytes, Int, Int, Text, Int, Int, Int, Int, Int, Int, Int, Text, Int, Text, Bytes,
+    Flag, Int, Text, Int,
 ];
 
 /// Reads every column.
@@ -154,19 +154,18 @@ macro_rules! bare {
                 let query = sqlx::query(self.0.insert.clone())
                     .bind(new.key.as_bytes().to_vec())
                     .bind(new.user.as_str().to_owned())
+                    .bind(new.salt.to_vec())
+                    .bind(seconds(new.created))
+                    .bind(seconds(new.expires))
+                    .bind(None::<String>)
                     .bind(0_i64)
                     .bind(None::<i64>)
                     .bind(None::<i64>)
-                    .bind(new.salt.to_vec())
-                    .bind(seconds(new.created))
                     .bind(seconds(new.session_started))
                     .bind(seconds(new.last_seen))
-                    .bind(new.remember_expires.map(seconds))
-                    .bind(i64::from(new.remember_seconds))
-                    .bind(seconds(new.expires))
-                    .bind(new.address.map(|address| address.to_string()))
-                    .bind(new.user_agent.to_string())
-                    .bind(new.method.to_string())
+                    .bind(new.remember.map(|remember| seconds(remember.expires)))
+                    .bind(new.remember.map(|remember| i64::from(remember.seconds)))
+                    .bind(new.details.as_str().to_owned())
                     .bind(None::<i64>)
                     .bind(None::<String>)
                     .bind(None::<Vec<u8>>)
@@ -376,8 +375,8 @@ async fn fill<S: UserDirectory<User = Account> + LoginStore>(store: S) -> S {
     }
     for session in 0..USERS * SESSIONS {
         let record = record(session, session % USERS);
-        let ended_until = record.expires;
-        let login = NewLogin { record: &record, replacing: &[], ended_until, limit: None };
+        let keep_ended_until = record.expires;
+        let login = NewLogin::new(&record, keep_ended_until);
         store.create(&login).await.expect("a session");
     }
     store

@@ -12,6 +12,7 @@ use crate::{End, Ended, SessionRecord};
 /// This type is for stores that read a record, decide in Rust, and write it back. A store whose
 /// database makes the decision expresses the same rules in the database's own language.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Epoch {
     /// Raised whenever all of the user's sessions are ended; 0 at first.
     pub number: u64,
@@ -20,6 +21,12 @@ pub struct Epoch {
 }
 
 impl Epoch {
+    /// Creates an epoch as it is stored. A user of whom nothing is stored has the
+    /// [default](Self::default).
+    pub const fn new(number: u64, end: Option<End>) -> Self {
+        Self { number, end }
+    }
+
     /// Returns the next epoch, which ends all sessions of this epoch and of earlier ones.
     ///
     /// Sessions that ended together before, and were not purged yet, show the later end from then
@@ -43,12 +50,12 @@ impl Epoch {
     /// If a session was ended several times, the first end counts: a record that was ended
     /// individually stays as it is.
     #[must_use]
-    pub fn applied(&self, created_in: u64, record: SessionRecord) -> SessionRecord {
+    pub fn apply_to(&self, record: SessionRecord, created_in: u64) -> SessionRecord {
         match self.end {
             Some(End { at, reason, keep_until })
                 if self.is_past(created_in) && record.ended.is_none() =>
             {
-                let ended = Some(Ended { at, reason, successor: None, notified: false });
+                let ended = Some(Ended::new(at, reason));
                 SessionRecord { ended, expires: keep_until, ..record }
             }
             _ => record,
@@ -68,43 +75,22 @@ mod tests {
     }
 
     fn record() -> SessionRecord {
-        SessionRecord {
-            key: SessionKey::new([1; 32]),
-            user: "7".into(),
-            generation: 0,
-            rotated_at: None,
-            seen_at: None,
-            salt: [0; 16],
-            created: NOW,
-            session_started: NOW,
-            last_seen: NOW,
-            remember_expires: None,
-            remember_seconds: 0,
-            expires: NOW.plus(600),
-            address: None,
-            user_agent: "".into(),
-            method: "".into(),
-            ended: None,
-        }
+        let key = SessionKey::new([1; 32]);
+        SessionRecord::new(key, "7".into(), [0; 16], NOW, NOW.plus(600))
     }
 
     #[test]
     fn raising_ends_what_came_before_and_nothing_after() {
         let first = Epoch::default();
-        assert_eq!(first.applied(0, record()), record());
+        assert_eq!(first.apply_to(record(), 0), record());
         let second = first.raised(&end(10, 20));
-        let ended = second.applied(0, record());
-        let expected = Ended {
-            at: NOW.plus(10),
-            reason: EndReason::Revoked,
-            successor: None,
-            notified: false,
-        };
+        let ended = second.apply_to(record(), 0);
+        let expected = Ended::new(NOW.plus(10), EndReason::Revoked);
         assert_eq!((ended.ended, ended.expires), (Some(expected), NOW.plus(20)));
-        assert_eq!(second.applied(second.number, record()), record(), "created after it");
+        assert_eq!(second.apply_to(record(), second.number), record(), "created after it");
         let third = second.raised(&end(15, 18));
         assert_eq!(
-            third.applied(1, record()).expires,
+            third.apply_to(record(), 1).expires,
             NOW.plus(20),
             "kept as long as was promised"
         );
@@ -118,7 +104,7 @@ mod tests {
     #[test]
     fn a_record_that_has_ended_by_itself_stays_as_it_is() {
         let own = End { reason: EndReason::LoggedOut, ..end(5, 9) };
-        let before = own.after(&record(), None).unwrap();
-        assert_eq!(Epoch::default().raised(&end(10, 20)).applied(0, before.clone()), before);
+        let before = own.apply_to(&record(), None).unwrap();
+        assert_eq!(Epoch::default().raised(&end(10, 20)).apply_to(before.clone(), 0), before);
     }
 }

@@ -37,8 +37,8 @@
 //! | changing a password | [`PasswordUser`], [`PasswordStore`]; in an application's own table, [`own_passwords`] |
 //! | what a store of sessions must implement | [`SessionStore`]; together with users, [`LoginStore`] |
 //! | what a session record holds | [`SessionRecord`] |
-//! | how a call changes a session record | [`Rotation::after`], [`Touch::after`], [`SeenMark::after`], [`End::after`] |
-//! | which sessions end to make room for a login | [`SessionLimit::room`], [`SessionRecord::is_unused`], [`MOST_AT_ONCE`] |
+//! | how a call changes a session record | [`Rotation::apply_to`], [`Touch::apply_to`], [`SeenMark::apply_to`], [`End::apply_to`] |
+//! | which sessions end to make room for a login | [`SessionLimit::room`], [`SessionRecord::is_unused`], [`MAX_AT_ONCE`] |
 //! | how all of a user's sessions end with one write | [`Epoch`] |
 //! | users in one store, sessions in another | [`SplitStore`] |
 //! | a closure as a store | [`user_loader`] |
@@ -48,7 +48,7 @@
 //! [tower-keep]: https://crates.io/crates/tower-keep
 
 mod account;
-mod after;
+mod changes;
 mod clock;
 mod epoch;
 mod error;
@@ -63,19 +63,22 @@ mod user_id;
 mod user_loader;
 
 pub use account::Account;
-pub use after::Room;
 /// The attribute macro that the store traits use. It is re-exported so that an adapter uses the
 /// same version.
 pub use async_trait::async_trait;
+pub use changes::Room;
 pub use clock::{Clock, SystemClock};
 pub use epoch::Epoch;
 pub use error::{StoreError, StoreErrorKind};
 pub use password::{
     OwnPasswords, PasswordChange, PasswordStore, PasswordUser, PasswordWrite, own_passwords,
 };
-pub use session::{EndReason, Ended, NotAnEndReason, SessionKey, SessionRecord, UnknownReason};
+pub use session::{
+    EndReason, Ended, NotAnEndReason, RememberPeriod, SessionDetails, SessionKey, SessionRecord,
+    UnknownReason,
+};
 pub use session_store::{
-    CLOCK_SKEW, Creation, End, LoginStore, MOST_AT_ONCE, NewLogin, Rotated, Rotation, SeenMark,
+    CLOCK_SKEW, Creation, End, LoginStore, MAX_AT_ONCE, NewLogin, Rotated, Rotation, SeenMark,
     SessionLimit, SessionStore, StoredLogin, Touch, WhenFull,
 };
 pub use split_store::SplitStore;

@@ -1,7 +1,6 @@
 //! A session record: one login on one device, as a store keeps it.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -38,12 +37,29 @@ impl fmt::Debug for SessionKey {
 /// A store keeps all fields as they are. Only the fields that the store's
 /// [contract](crate::SessionStore) names have a meaning for the store. Times come from the layer's
 /// clock.
+///
+/// A store that reads a record creates it with [`new`](Self::new) and then sets the other fields:
+///
+/// ```
+/// # use tower_keep_core::{SessionDetails, SessionKey, SessionRecord, Timestamp};
+/// # let (key, salt, created) = (SessionKey::new([0; 32]), [0; 16], Timestamp::from_secs(1));
+/// # let expires = created.plus(3_600);
+/// let mut record = SessionRecord::new(key, "7".into(), salt, created, expires);
+/// record.generation = 2;
+/// record.details = SessionDetails::new(r#"{"method":"password"}"#);
+/// assert!(record.is_live(created));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SessionRecord {
     /// The key under which the session is stored.
     pub key: SessionKey,
     /// The user who logged in.
     pub user: UserId,
+    /// The user who acts as `user`, such as an administrator who sees the application as `user`
+    /// sees it; `None` if it is `user`. This version of the layer never sets it, and logs nobody in
+    /// by such a record of a newer version.
+    pub acting_user: Option<UserId>,
     /// How often the cookies of this login were rotated; 0 at first.
     pub generation: u32,
     /// When this generation began; `None` for the first.
@@ -59,25 +75,45 @@ pub struct SessionRecord {
     pub session_started: Timestamp,
     /// When the session was last used, accurate to the layer's touch interval.
     pub last_seen: Timestamp,
-    /// Until when the remember cookie is valid; `None` if the login is not remembered.
-    pub remember_expires: Option<Timestamp>,
-    /// How long a remember cookie is valid after it is issued, in seconds; 0 if there is none.
-    pub remember_seconds: u32,
+    /// How long the remember cookie is valid; `None` if the login is not remembered.
+    pub remember: Option<RememberPeriod>,
     /// When the session expires. Nothing can restore it from then on, and the record may be removed
     /// [`CLOCK_SKEW`](crate::CLOCK_SKEW) later. For an ended session: until when the record is
     /// kept.
     pub expires: Timestamp,
-    /// The device's IP address at the login, if it was known.
-    pub address: Option<IpAddr>,
-    /// The device's `User-Agent` at the login, at most 256 bytes; empty if it sent none.
-    pub user_agent: Arc<str>,
-    /// How the user authenticated, as named by the application, at most 64 bytes.
-    pub method: Arc<str>,
+    /// What is merely shown about the session, such as its device.
+    pub details: SessionDetails,
     /// When and why the session was ended; `None` if it was not.
     pub ended: Option<Ended>,
 }
 
 impl SessionRecord {
+    /// Creates the record of a login at `created` that is not remembered and has no details.
+    pub fn new(
+        key: SessionKey,
+        user: UserId,
+        salt: [u8; 16],
+        created: Timestamp,
+        expires: Timestamp,
+    ) -> Self {
+        Self {
+            key,
+            user,
+            acting_user: None,
+            generation: 0,
+            rotated_at: None,
+            seen_at: None,
+            salt,
+            created,
+            session_started: created,
+            last_seen: created,
+            remember: None,
+            expires,
+            details: SessionDetails::default(),
+            ended: None,
+        }
+    }
+
     /// Checks whether the session has neither ended nor expired.
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.ended.is_none() && now < self.expires
@@ -89,20 +125,77 @@ impl fmt::Debug for SessionRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionRecord")
             .field("user", &self.user)
+            .field("acting_user", &self.acting_user)
             .field("generation", &self.generation)
             .field("rotated_at", &self.rotated_at)
             .field("seen_at", &self.seen_at)
             .field("created", &self.created)
             .field("last_seen", &self.last_seen)
             .field("expires", &self.expires)
-            .field("address", &self.address)
+            .field("details", &self.details)
             .field("ended", &self.ended)
             .finish_non_exhaustive()
     }
 }
 
+/// How long the remember cookie of a login is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RememberPeriod {
+    /// Until when the cookie that was issued last is valid.
+    pub expires: Timestamp,
+    /// How long a cookie is valid after it is issued, in seconds.
+    pub seconds: u32,
+}
+
+impl RememberPeriod {
+    /// Creates a period. `seconds` is how long a cookie is valid after it is issued.
+    pub const fn new(expires: Timestamp, seconds: u32) -> Self {
+        Self { expires, seconds }
+    }
+}
+
+/// What is merely shown about a session, such as its device: a text that only the layer reads.
+///
+/// For a store it is one opaque text of at most [`MAX_BYTES`](Self::MAX_BYTES) bytes without
+/// control characters. A store returns it byte for byte, in a column of type `TEXT` or the like: a
+/// column of type `JSON` may reorder it. So the layer can add facts without a change of any store.
+/// The text is never a reason to reject a login, nor to let one through.
+#[derive(Clone, Default)]
+pub struct SessionDetails(Option<Arc<str>>);
+
+impl SessionDetails {
+    /// The longest text that the layer writes, in bytes.
+    pub const MAX_BYTES: usize = 2_048;
+
+    /// Wraps a text, as it is stored.
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(Some(text.into()))
+    }
+
+    /// Returns the text to store. Without any details it is `{}`.
+    pub fn as_str(&self) -> &str {
+        self.0.as_deref().unwrap_or("{}")
+    }
+}
+
+impl PartialEq for SessionDetails {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for SessionDetails {}
+
+impl fmt::Debug for SessionDetails {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// When and why a session was ended. An ended session never becomes live again.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Ended {
     /// When the session ended.
     pub at: Timestamp,
@@ -113,6 +206,13 @@ pub struct Ended {
     /// Whether the user was notified of the end, at their next login. Users are notified only of
     /// replays.
     pub notified: bool,
+}
+
+impl Ended {
+    /// Creates an end without a successor, of which the user was not notified.
+    pub const fn new(at: Timestamp, reason: EndReason) -> Self {
+        Self { at, reason, successor: None, notified: false }
+    }
 }
 
 /// Why a session was ended.

@@ -19,7 +19,7 @@ pub const CLOCK_SKEW: u32 = 300;
 ///
 /// If a call has more sessions than this to end or to report, it ends them together or leaves the
 /// rest to the next call. So the work of a call does not grow with the number of a user's sessions.
-pub const MOST_AT_ONCE: usize = 100;
+pub const MAX_AT_ONCE: usize = 100;
 
 /// Keeps session records, so that a login can be ended from outside its browser.
 ///
@@ -32,7 +32,7 @@ pub const MOST_AT_ONCE: usize = 100;
 /// - An ended session stays ended: once `ended` is set, it is never unset. If a session is ended
 ///   several times, the first end counts.
 /// - What a call does to one user's sessions is atomic: another call sees all of it or nothing, and
-///   dropping the future leaves all of it or nothing. For [`seen`](Self::seen) and
+///   dropping the future leaves all of it or nothing. For [`mark_seen`](Self::mark_seen) and
 ///   [`touch`](Self::touch), this holds only for each single session.
 /// - A method returns an error only if the store fails, except where its docs name another error.
 ///   An unknown key or user is not an error, nor is one that can't be this store's.
@@ -47,21 +47,21 @@ pub trait SessionStore: Send + Sync {
     ///
     /// **Replaced sessions.** Each session in `replacing` that has not ended is ended with the
     /// reason [`Replaced`](EndReason::Replaced) and the new key as its successor, and is kept until
-    /// `ended_until`. If a session in `replacing` already has a successor, the successor is ended
+    /// `keep_ended_until`. If a session in `replacing` already has a successor, the successor is ended
     /// in its place, and so on along the chain. So of two concurrent logins in one browser, one
     /// remains. The session in `replacing` then gets the new key as its successor, and is kept at
-    /// least until `ended_until`. So one session remains, however many logins send the same old
+    /// least until `keep_ended_until`. So one session remains, however many logins send the same old
     /// cookie. Unknown keys are ignored.
     ///
     /// **The limit.** [`SessionLimit::room`] decides which of the user's live sessions have to make
     /// room; sessions that are being replaced don't count. Either the call writes nothing and
     /// returns [`Full`](Creation::Full), or the sessions that have to make room are ended with the
-    /// reason [`Limit`](EndReason::Limit) and kept until `ended_until`. Of sessions that are
+    /// reason [`Limit`](EndReason::Limit) and kept until `keep_ended_until`. Of sessions that are
     /// equally old, any may end. Concurrent logins never exceed the limit.
     ///
     /// **Replays.** The call returns the user's sessions that ended with the reason
     /// [`Replay`](EndReason::Replay) and of which the user was not notified yet, and marks them as
-    /// [notified](crate::Ended::notified). It returns at most [`MOST_AT_ONCE`] of them, and the
+    /// [notified](crate::Ended::notified). It returns at most [`MAX_AT_ONCE`] of them, and the
     /// next login returns more. Each of them is returned once.
     ///
     /// All records are returned as they were before this call.
@@ -89,7 +89,7 @@ pub trait SessionStore: Send + Sync {
     /// - sets `rotated_at`, `session_started` and `last_seen` to `at`, even if that is earlier than
     ///   before,
     /// - sets `seen_at` to `None`,
-    /// - sets `remember_expires` to the later of the stored and the given time, if the login is
+    /// - sets `remember.expires` to the later of the stored and the given time, if the login is
     ///   remembered at all,
     /// - and sets `expires` to the later of the stored and the given time.
     ///
@@ -112,12 +112,12 @@ pub trait SessionStore: Send + Sync {
     /// # Errors
     ///
     /// Returns an error only if the store fails. Any of the marks may have been written then.
-    async fn seen(&self, marks: &[SeenMark]) -> Result<(), StoreError>;
+    async fn mark_seen(&self, marks: &[SeenMark]) -> Result<(), StoreError>;
 
     /// Records that sessions were used.
     ///
     /// For each touch, if the record with this key has not ended, sets `last_seen` to the later of
-    /// its stored value and `at`. It sets `expires` in the same way, and also `remember_expires`,
+    /// its stored value and `at`. It sets `expires` in the same way, and also `remember.expires`,
     /// if the login is remembered and the touch has one. Repeating a touch changes nothing. Each
     /// touch is a change of its own; the call as a whole need not be atomic.
     ///
@@ -137,7 +137,7 @@ pub trait SessionStore: Send + Sync {
     /// Returns an error only if the store fails. An unknown key is not an error.
     async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize, StoreError>;
 
-    /// Ends all of a user's sessions, or all except `but`.
+    /// Ends all of a user's sessions, or all except the one with the key `except`.
     ///
     /// The call ends the sessions that exist now, atomically. The number of writes does not depend
     /// on how many sessions there are; see [`Epoch`](crate::Epoch).
@@ -152,11 +152,11 @@ pub trait SessionStore: Send + Sync {
     async fn revoke_all(
         &self,
         user: &UserId,
-        but: Option<&SessionKey>,
+        except: Option<&SessionKey>,
         end: &End,
     ) -> Result<(), StoreError>;
 
-    /// Returns at most `most` of the user's [live](SessionRecord::is_live) sessions, the most
+    /// Returns at most `limit` of the user's [live](SessionRecord::is_live) sessions, the most
     /// recently used first. Sessions that were last used in the same second may be in any order.
     ///
     /// # Errors
@@ -166,10 +166,10 @@ pub trait SessionStore: Send + Sync {
         &self,
         user: &UserId,
         now: Timestamp,
-        most: usize,
+        limit: usize,
     ) -> Result<Vec<Arc<SessionRecord>>, StoreError>;
 
-    /// Removes at most `most` records whose `expires` is not later than `before`. Returns how many
+    /// Removes at most `limit` records whose `expires` is not later than `before`. Returns how many
     /// it removed.
     ///
     /// It makes no difference whether such a session ended individually, together with others, or
@@ -183,7 +183,7 @@ pub trait SessionStore: Send + Sync {
     /// # Errors
     ///
     /// Returns an error only if the store fails. Any of the records may have been removed then.
-    async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError>;
+    async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
 }
 
 /// Keeps users and session records together, so that an authenticated request needs only one call.
@@ -212,11 +212,19 @@ pub trait LoginStore: UserStore + SessionStore {
 
 /// A session record and its user.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct StoredLogin<U> {
     /// The record.
     pub record: Arc<SessionRecord>,
     /// The user whom the record names; `None` if that user no longer exists.
     pub user: Option<Arc<U>>,
+}
+
+impl<U> StoredLogin<U> {
+    /// Creates the result of [`load_login`](LoginStore::load_login).
+    pub const fn new(record: Arc<SessionRecord>, user: Option<Arc<U>>) -> Self {
+        Self { record, user }
+    }
 }
 
 impl<U> Clone for StoredLogin<U> {
@@ -227,6 +235,7 @@ impl<U> Clone for StoredLogin<U> {
 
 /// A new login to write; see [`SessionStore::create`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct NewLogin<'a> {
     /// The new record, which has not ended.
     pub record: &'a SessionRecord,
@@ -234,18 +243,33 @@ pub struct NewLogin<'a> {
     /// session cookie and the remember cookie belonged to different logins.
     pub replacing: &'a [SessionKey],
     /// Until when the sessions that this login ends are kept.
-    pub ended_until: Timestamp,
+    pub keep_ended_until: Timestamp,
     /// How many live sessions the user may have; `None` for any number.
     pub limit: Option<SessionLimit>,
 }
 
+impl<'a> NewLogin<'a> {
+    /// Creates a login that replaces no session and has no limit.
+    pub const fn new(record: &'a SessionRecord, keep_ended_until: Timestamp) -> Self {
+        Self { record, replacing: &[], keep_ended_until, limit: None }
+    }
+}
+
 /// The maximum number of a user's live sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SessionLimit {
     /// The maximum; at least one.
-    pub most: usize,
+    pub max: usize,
     /// What happens to a login when the user has this many sessions already.
     pub when_full: WhenFull,
+}
+
+impl SessionLimit {
+    /// Creates a limit of `max` live sessions.
+    pub const fn new(max: usize, when_full: WhenFull) -> Self {
+        Self { max, when_full }
+    }
 }
 
 /// What happens to a login when the user has as many sessions as the limit allows.
@@ -261,9 +285,11 @@ pub enum WhenFull {
 /// The result of [`SessionStore::create`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Creation {
-    /// The login was written. The records are as they were before the call.
+    /// The login was written. The records are as they were before the call. A store returns it by
+    /// [`created`](Self::created).
+    #[non_exhaustive]
     Created {
-        /// The sessions that ended because of the limit: all of them, or at least [`MOST_AT_ONCE`]
+        /// The sessions that ended because of the limit: all of them, or at least [`MAX_AT_ONCE`]
         /// if there are more.
         ended: Vec<Arc<SessionRecord>>,
         /// The user's sessions that ended because of a replay, and of which the user was not
@@ -274,19 +300,40 @@ pub enum Creation {
     Full,
 }
 
+impl Creation {
+    /// Creates the result of a login that was written. `ended` are the sessions that ended because
+    /// of the limit, and `replays` those of whose replay the user is notified now.
+    pub const fn created(ended: Vec<Arc<SessionRecord>>, replays: Vec<Arc<SessionRecord>>) -> Self {
+        Self::Created { ended, replays }
+    }
+}
+
 /// The next generation of a session; see [`SessionStore::rotate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rotation {
     /// The key of the session.
     pub key: SessionKey,
     /// The generation that the session must have now.
-    pub from: u32,
+    pub from_generation: u32,
     /// When the session is rotated.
     pub at: Timestamp,
     /// The new expiry of the remember cookie, if it is to be valid for longer.
     pub remember_expires: Option<Timestamp>,
     /// When the session expires if nothing extends it.
     pub expires: Timestamp,
+}
+
+impl Rotation {
+    /// Creates a rotation that leaves the expiry of the remember cookie as it is.
+    pub const fn new(
+        key: SessionKey,
+        from_generation: u32,
+        at: Timestamp,
+        expires: Timestamp,
+    ) -> Self {
+        Self { key, from_generation, at, remember_expires: None, expires }
+    }
 }
 
 /// The result of [`SessionStore::rotate`]. Both variants hold the record as it is after the call.
@@ -298,8 +345,9 @@ pub enum Rotated {
     Lost(Arc<SessionRecord>),
 }
 
-/// A note that a browser has received the cookies of a generation; see [`SessionStore::seen`].
+/// A note that a browser has received the cookies of a generation; see [`SessionStore::mark_seen`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SeenMark {
     /// The key of the session.
     pub key: SessionKey,
@@ -309,8 +357,16 @@ pub struct SeenMark {
     pub at: Timestamp,
 }
 
+impl SeenMark {
+    /// Creates a mark.
+    pub const fn new(key: SessionKey, generation: u32, at: Timestamp) -> Self {
+        Self { key, generation, at }
+    }
+}
+
 /// Records that a session was used; see [`SessionStore::touch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Touch {
     /// The key of the session.
     pub key: SessionKey,
@@ -322,8 +378,16 @@ pub struct Touch {
     pub expires: Timestamp,
 }
 
+impl Touch {
+    /// Creates a touch that leaves the expiry of the remember cookie as it is.
+    pub const fn new(key: SessionKey, at: Timestamp, expires: Timestamp) -> Self {
+        Self { key, at, remember_expires: None, expires }
+    }
+}
+
 /// When and why sessions end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct End {
     /// When the sessions end.
     pub at: Timestamp,
@@ -332,6 +396,13 @@ pub struct End {
     /// Until when the records are kept as ended, so that late requests get the right response. This
     /// becomes the records' `expires`.
     pub keep_until: Timestamp,
+}
+
+impl End {
+    /// Creates an end.
+    pub const fn new(at: Timestamp, reason: EndReason, keep_until: Timestamp) -> Self {
+        Self { at, reason, keep_until }
+    }
 }
 
 macro_rules! forward_sessions {
@@ -354,8 +425,8 @@ macro_rules! forward_sessions {
                 forward_sessions!($inner self).rotate(rotation).await
             }
 
-            async fn seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
-                forward_sessions!($inner self).seen(marks).await
+            async fn mark_seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
+                forward_sessions!($inner self).mark_seen(marks).await
             }
 
             async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
@@ -369,23 +440,23 @@ macro_rules! forward_sessions {
             async fn revoke_all(
                 &self,
                 user: &UserId,
-                but: Option<&SessionKey>,
+                except: Option<&SessionKey>,
                 end: &End,
             ) -> Result<(), StoreError> {
-                forward_sessions!($inner self).revoke_all(user, but, end).await
+                forward_sessions!($inner self).revoke_all(user, except, end).await
             }
 
             async fn list(
                 &self,
                 user: &UserId,
                 now: Timestamp,
-                most: usize,
+                limit: usize,
             ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
-                forward_sessions!($inner self).list(user, now, most).await
+                forward_sessions!($inner self).list(user, now, limit).await
             }
 
-            async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
-                forward_sessions!($inner self).purge(before, most).await
+            async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+                forward_sessions!($inner self).purge(before, limit).await
             }
         }
     )*};

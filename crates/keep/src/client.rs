@@ -122,22 +122,24 @@ pub(crate) fn identify<T>(
     matching: ClientMatch,
     address: Option<IpAddr>,
     user_agent: Option<&HeaderValue>,
-    digest: impl FnOnce([&[u8]; 3]) -> T,
+    digest: impl FnOnce([&[u8]; 2]) -> T,
 ) -> T {
-    let known = [u8::from(address.is_some())];
     let bits = match address.map(|address| address.to_canonical()) {
         None => 0,
         Some(IpAddr::V4(v4)) => u128::from(v4.to_ipv6_mapped()) & !mask(matching, 8),
         Some(IpAddr::V6(v6)) => u128::from(v6) & !mask(matching, 64),
     };
+    let mut fixed = [0; 17];
+    fixed[..16].copy_from_slice(&bits.to_be_bytes());
+    fixed[16] = address.is_some().into();
     let user_agent = user_agent.map_or(&b""[..], HeaderValue::as_bytes);
     match matching {
-        ClientMatch::Exact => digest([&bits.to_be_bytes(), &known, user_agent]),
+        ClientMatch::Exact => digest([&fixed, user_agent]),
         ClientMatch::Tolerant => {
             let is_version = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'_');
             let family: Vec<u8> =
                 user_agent.iter().copied().filter(|byte| !is_version(byte)).collect();
-            digest([&bits.to_be_bytes(), &known, &family])
+            digest([&fixed, &family])
         }
     }
 }

@@ -204,10 +204,10 @@ pub enum LoginError {
         limit: usize,
     },
     /// The user has as many sessions as the layer allows. The response is 409.
-    #[error("the user has {most} sessions already, as many as are allowed")]
+    #[error("the user has {max} sessions already, as many as are allowed")]
     TooManySessions {
         /// How many sessions are allowed.
-        most: usize,
+        max: usize,
     },
     /// The login could not be looked up or changed; see [`AuthError`].
     #[error(transparent)]

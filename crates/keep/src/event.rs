@@ -7,12 +7,12 @@ use tower_keep_core::{AuthUser, EndReason, SessionRecord};
 
 /// What happened to a login. Events correspond to Flask-Login's signals.
 ///
-/// Add listeners with [`LoginLayerBuilder::add_listener`]. They are called in the order in which
+/// Add listeners with [`LoginLayerBuilder::with_listener`]. They are called in the order in which
 /// they were added, on the request's task, as soon as something happens. They must not block: send
 /// work that takes time to a channel. `tracing` logs the same events at debug level, without the
 /// user.
 ///
-/// [`LoginLayerBuilder::add_listener`]: crate::LoginLayerBuilder::add_listener
+/// [`LoginLayerBuilder::with_listener`]: crate::LoginLayerBuilder::with_listener
 #[non_exhaustive]
 pub enum Event<U> {
     /// A request has asked who is logged in (`user_accessed`). This is raised once per request. It

@@ -13,11 +13,11 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use siphasher::sip::SipHasher24;
 
-use crate::cookie::{Held, Sealer, ServerRemember, SessionId, Verifier};
+use crate::cookie::{Opened, Sealer, ServerRemember, SessionId, Verifier};
 use crate::error::BuildError;
 
 const SHORTEST_KEY: usize = 32;
-const MOST_KEYS: usize = 8;
+const MAX_KEYS: usize = 8;
 
 /// The secret keys of an application: the current one, and any others whose cookies it accepts.
 ///
@@ -37,15 +37,15 @@ const MOST_KEYS: usize = 8;
 /// # let keys = Keys::new("");
 /// // While a key is being replaced, the old one is in KEEP_KEY_PREVIOUS.
 /// let keys = match std::env::var("KEEP_KEY_PREVIOUS") {
-///     Ok(old) => keys.add_previous(old),
+///     Ok(old) => keys.with_previous(old),
 ///     Err(_) => keys,
 /// };
 /// # let _ = keys;
 /// ```
 ///
-/// **Rotation.** Move the old key to [`add_previous`](Self::add_previous). Its cookies stay valid,
+/// **Rotation.** Move the old key to [`with_previous`](Self::with_previous). Its cookies stay valid,
 /// and each is reissued under the current key when a request sends it. If several nodes are updated
-/// one after the other, first give all of them the new key with [`add_next`](Self::add_next), then
+/// one after the other, first give all of them the new key with [`with_next`](Self::with_next), then
 /// make it the current key. So no node reissues a cookie that another node has just made. If a key
 /// has *leaked*, remove it instead of making it a previous key: an attacker who has it could
 /// continue to make cookies.
@@ -78,13 +78,13 @@ impl Keys {
     }
 
     /// Also accepts cookies made under this earlier key, and reissues them under the current key.
-    pub fn add_previous(mut self, key: impl AsRef<[u8]>) -> Self {
+    pub fn with_previous(mut self, key: impl AsRef<[u8]>) -> Self {
         self.previous.push(key.as_ref().into());
         self
     }
 
     /// Also accepts cookies of a key that other nodes may already use, and does not reissue them.
-    pub fn add_next(mut self, key: impl AsRef<[u8]>) -> Self {
+    pub fn with_next(mut self, key: impl AsRef<[u8]>) -> Self {
         self.next.push(key.as_ref().into());
         self
     }
@@ -94,7 +94,7 @@ impl Keys {
     }
 
     pub(crate) fn check(&self) -> Result<(), BuildError> {
-        if self.all().count() > MOST_KEYS {
+        if self.all().count() > MAX_KEYS {
             return Err(BuildError::TooManyKeys { count: self.all().count() });
         }
         for key in self.all() {
@@ -262,9 +262,9 @@ impl Keyring {
     }
 
     /// Checks whether a remember cookie carries the right verifier, in constant time.
-    pub(crate) fn verifies(&self, held: &Held<ServerRemember>, salt: &[u8; 16]) -> bool {
-        let ServerRemember { id, generation, verifier, .. } = &held.cookie;
-        let mac = self.verifier_mac(held.slot, salt, *id, *generation);
+    pub(crate) fn verifies(&self, opened: &Opened<ServerRemember>, salt: &[u8; 16]) -> bool {
+        let ServerRemember { id, generation, verifier, .. } = &opened.cookie;
+        let mac = self.verifier_mac(opened.slot, salt, *id, *generation);
         mac.verify_truncated_left(verifier).is_ok()
     }
 
@@ -289,7 +289,7 @@ impl Keyring {
 }
 
 /// Parts of at most this many bytes in total are hashed in one piece, which is faster.
-const ONE_PIECE: usize = 192;
+const ONE_PIECE: usize = 128;
 
 /// Returns the SipHash of the concatenated parts.
 fn digest<const N: usize>(hasher: &SipHasher24, parts: [&[u8]; N]) -> u64 {
@@ -375,17 +375,17 @@ mod tests {
             (good, Ok(())),
         ] {
             assert_eq!(Keys::new(key).check(), expected, "{}", String::from_utf8_lossy(key));
-            assert_eq!(Keys::new(good).add_previous(key).check(), expected);
-            assert_eq!(Keys::new(good).add_next(key).check(), expected);
+            assert_eq!(Keys::new(good).with_previous(key).check(), expected);
+            assert_eq!(Keys::new(good).with_next(key).check(), expected);
         }
     }
 
     #[test]
     fn more_than_eight_keys_are_refused() {
         let key = |n: u8| [b"a key of thirty-two bytes, number".as_slice(), &[n]].concat();
-        let keys = (1..8).fold(Keys::new(key(0)), |keys, n| keys.add_previous(key(n)));
+        let keys = (1..8).fold(Keys::new(key(0)), |keys, n| keys.with_previous(key(n)));
         assert_eq!(keys.check(), Ok(()));
-        assert_eq!(keys.add_next(key(8)).check(), Err(BuildError::TooManyKeys { count: 9 }));
+        assert_eq!(keys.with_next(key(8)).check(), Err(BuildError::TooManyKeys { count: 9 }));
     }
 
     #[test]

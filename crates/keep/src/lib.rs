@@ -11,13 +11,13 @@
 //!
 //! async fn sign_in(auth: AuthSession) -> Result<LocalTarget, LoginError> {
 //!     let user = Account::new(1, "ada", "…"); // check the password first
-//!     auth.log_in(user).remember(true).await?;
+//!     auth.log_in(user).with_remember(true).await?;
 //!     Ok(auth.next_or_home())
 //! }
 //!
 //! # fn site(store: MemoryStore<Account>) -> Result<(), Box<dyn std::error::Error>> {
 //! let auth_layer =
-//!     LoginLayer::builder(store, Keys::generate()?).with_login_page("/login").build()?;
+//!     LoginLayer::builder(store, Keys::generate()?).with_login_page("/login")?.build()?;
 //! let name = async |user: CurrentUser<Account>| user.login_name().to_owned();
 //! let app: Router = Router::new()
 //!     .route("/account", get(name))
@@ -130,6 +130,7 @@
 
 pub mod client;
 pub mod cookie;
+mod details;
 mod device;
 pub mod error;
 pub mod event;
@@ -155,9 +156,11 @@ mod upkeep;
 
 /// Sessions: what a login begins, what a user can list and end, and why a session ended.
 pub mod session {
-    pub use tower_keep_core::{EndReason, Ended, SessionRecord, UnknownReason, WhenFull};
+    pub use tower_keep_core::{
+        EndReason, Ended, RememberPeriod, SessionDetails, SessionRecord, UnknownReason, WhenFull,
+    };
 
-    pub use crate::login::LoginBuilder;
+    pub use crate::login::{ConfirmBuilder, LoginBuilder};
     pub use crate::sessions::SessionInfo;
 }
 

@@ -30,22 +30,25 @@ enum Place {
 }
 
 impl Page {
-    /// Parses the URL of a page, as it was configured. `field` is the name of the query field that
-    /// carries the target.
-    pub(crate) fn parse(text: &str, field: &str) -> Result<Self, BuildError> {
-        let refused = || BuildError::Page { page: text.to_owned() };
-        let place = match text.parse::<LocalTarget>() {
-            Ok(local) => Place::Here(local.path().to_owned()),
-            Err(_) => Place::Elsewhere(origin_of(text).ok_or_else(refused)?),
+    /// Parses the URL of a page, as it was configured.
+    pub(crate) fn parse(text: String) -> Result<Self, BuildError> {
+        let place = match (text.parse::<LocalTarget>(), origin_of(&text)) {
+            (Ok(local), _) => Place::Here(local.path().to_owned()),
+            (Err(_), Some(origin)) => Place::Elsewhere(origin),
+            (Err(_), None) => return Err(BuildError::Page { page: text }),
         };
-        // A field of that name in the setting would hide the field that is added.
-        let (base, query) = text.split_once('?').unwrap_or((text, ""));
-        let own = |pair: &&str| pair.split('=').next() == Some(field);
-        let kept: Vec<&str> =
-            query.split('&').filter(|pair| !pair.is_empty() && !own(pair)).collect();
+        Ok(Self { url: text, place })
+    }
+
+    /// Removes the query field that carries the target: a field of that name in the setting would
+    /// hide the field that is added.
+    pub(crate) fn without_field(self, field: &str) -> Self {
+        let Some((base, query)) = self.url.split_once('?') else { return self };
+        let is_kept = |pair: &&str| !pair.is_empty() && pair.split('=').next() != Some(field);
+        let kept: Vec<&str> = query.split('&').filter(is_kept).collect();
         let url =
             if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) };
-        Ok(Self { url, place })
+        Self { url, ..self }
     }
 
     /// Returns the path, if the page is on this site.
@@ -118,14 +121,14 @@ mod tests {
             ),
         ] {
             let target = "/a?b=c&d~e".parse().unwrap();
-            let page = Page::parse(page, "next").unwrap();
+            let page = Page::parse(page.into()).unwrap().without_field("next");
             assert_eq!(page.url_with("next", &target, origin), expected);
         }
     }
 
     #[test]
     fn a_target_too_long_for_a_proxy_is_left_out() {
-        let page = Page::parse("/login?x=1", "next").unwrap();
+        let page = Page::parse("/login?x=1".into()).unwrap();
         let url = |target: String| page.url_with("next", &target.parse().unwrap(), None);
         let fits = format!("/{}", "a".repeat(1_021));
         assert_eq!(url(fits.clone()), format!("/login?x=1&next=%2F{}", &fits[1..]));
@@ -139,7 +142,7 @@ mod tests {
             ["", "login", "//evil", "/a b", "ftp://host/", "https://", "https://a@b/", "/a\r\n"]
         {
             let refused = Err(BuildError::Page { page: page.into() });
-            assert_eq!(Page::parse(page, "next"), refused, "{page:?}");
+            assert_eq!(Page::parse(page.into()), refused, "{page:?}");
         }
     }
 }

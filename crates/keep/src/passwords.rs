@@ -104,16 +104,19 @@ impl Default for Passwords {
 impl Passwords {
     /// Creates a `Passwords` that checks as many passwords at the same time as there are cores.
     pub fn new() -> Self {
-        Self::with_concurrency(available_parallelism().map_or(1, usize::from))
+        Self::running(available_parallelism().map_or(1, usize::from))
     }
 
-    /// Creates a `Passwords` that checks this many passwords at the same time, at least one. Up to
-    /// 16 times as many may wait.
-    pub fn with_concurrency(concurrency: usize) -> Self {
-        let running = concurrency.clamp(1, 1_024);
+    /// Sets how many passwords are checked at the same time, at least one. Up to 16 times as many
+    /// may wait. Set it before the first clone: earlier clones keep their own limit.
+    pub fn with_concurrency(self, concurrency: usize) -> Self {
+        Self::running(concurrency.clamp(1, 1_024))
+    }
+
+    fn running(concurrency: usize) -> Self {
         Self {
-            queue: Arc::new(Semaphore::new(running * (1 + WAITING))),
-            running: Arc::new(Semaphore::new(running)),
+            queue: Arc::new(Semaphore::new(concurrency * (1 + WAITING))),
+            running: Arc::new(Semaphore::new(concurrency)),
         }
     }
 

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use tower_keep_core::{LoginStore, SessionLimit, SessionRecord};
 
+use crate::details::Details;
 use crate::device::device_of;
 use crate::flash::Flash;
 use crate::upkeep::Upkeep;
@@ -38,12 +39,14 @@ pub(crate) struct Sessions<U> {
 #[derive(Clone)]
 pub struct SessionInfo {
     record: Arc<SessionRecord>,
+    details: Details,
     is_current: bool,
 }
 
 impl SessionInfo {
     pub(crate) fn new(record: Arc<SessionRecord>, is_current: bool) -> Self {
-        Self { record, is_current }
+        let details = Details::read(&record.details);
+        Self { record, details, is_current }
     }
 
     /// Returns the public id of this session for
@@ -65,18 +68,18 @@ impl SessionInfo {
     /// `User-Agent`, by which people can recognize the device. The text can come from the client:
     /// escape it for HTML.
     pub fn device(&self) -> String {
-        device_of(&self.record.user_agent)
+        device_of(self.user_agent().unwrap_or_default())
     }
 
-    /// Returns the device's `User-Agent` at the login, at most 256 bytes. It comes from the client:
-    /// escape it for HTML.
-    pub fn user_agent(&self) -> &str {
-        &self.record.user_agent
+    /// Returns the start of the device's `User-Agent` at the login, at most 256 bytes, or `None` if
+    /// it sent none. It comes from the client: escape it for HTML.
+    pub fn user_agent(&self) -> Option<&str> {
+        self.details.user_agent()
     }
 
     /// Returns the device's address at the login, if it was known.
     pub fn address(&self) -> Option<IpAddr> {
-        self.record.address
+        self.details.address()
     }
 
     /// Returns when the user logged in.
@@ -96,13 +99,13 @@ impl SessionInfo {
 
     /// Returns whether the remember cookie can restore the session.
     pub fn is_remembered(&self) -> bool {
-        self.record.remember_expires.is_some()
+        self.record.remember.is_some()
     }
 
     /// Returns how the user has proved who they are, as set [at the
-    /// login](crate::session::LoginBuilder::with_method); empty if nothing was set.
-    pub fn method(&self) -> &str {
-        &self.record.method
+    /// login](crate::session::LoginBuilder::with_method), or `None` if nothing was set.
+    pub fn method(&self) -> Option<&str> {
+        self.details.method()
     }
 }
 

@@ -38,6 +38,11 @@ pub struct LocalTarget(Box<str>);
 pub struct NotLocal;
 
 impl LocalTarget {
+    /// Creates a target from a text of this crate, which is known to be a path on this site.
+    pub(crate) fn constant(text: &'static str) -> Self {
+        Self(text.into())
+    }
+
     /// Returns the target as it was given: the path and the query.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -152,7 +152,7 @@ impl Upkeep {
             );
         }
         if let Some(seen) = marks.seen {
-            store.seen(&[seen]).await?;
+            store.mark_seen(&[seen]).await?;
         }
         if let Some(touch) = marks.touch {
             store.touch(&[touch]).await?;
@@ -209,7 +209,7 @@ impl Upkeep {
                 return Ok(());
             }
             if !batch.seen.is_empty() {
-                store.seen(&batch.seen).await?;
+                store.mark_seen(&batch.seen).await?;
                 batch.seen.clear();
             }
             if !batch.touches.is_empty() {
@@ -243,14 +243,14 @@ impl Upkeep {
         }
     }
 
-    /// Removes at most `most` expired records, and returns how many were removed.
+    /// Removes at most `limit` expired records, and returns how many were removed.
     pub(crate) async fn purge<S: SessionStore + ?Sized>(
         &self,
         store: &S,
         now: u32,
-        most: usize,
+        limit: usize,
     ) -> Result<usize, StoreError> {
-        store.purge(Timestamp::from_secs(now).minus(CLOCK_SKEW), most).await
+        store.purge(Timestamp::from_secs(now).minus(CLOCK_SKEW), limit).await
     }
 
     /// Writes and purges for as long as it is polled.

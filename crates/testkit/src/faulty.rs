@@ -26,7 +26,7 @@ pub enum Call {
     Create,
     Load,
     Rotate,
-    Seen,
+    MarkSeen,
     Touch,
     Revoke,
     RevokeAll,
@@ -47,7 +47,7 @@ impl Call {
         Self::Create,
         Self::Load,
         Self::Rotate,
-        Self::Seen,
+        Self::MarkSeen,
         Self::Touch,
         Self::Revoke,
         Self::RevokeAll,
@@ -145,24 +145,24 @@ impl<S> FaultyStore<S> {
     async fn call<T>(
         &self,
         call: Call,
-        ask: impl Future<Output = Result<T, StoreError>>,
+        operation: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let trouble = {
             let mut shared = self.shared();
             shared.calls.push(call);
             shared.troubles.get(&call).copied()
         };
-        let fault = |kind| StoreError::new(kind, "faulty");
+        let error = |kind| StoreError::new(kind, "faulty");
         match trouble {
-            None | Some(Trouble::Loses) => ask.await,
-            Some(Trouble::Fails(kind)) => Err(fault(kind)),
+            None | Some(Trouble::Loses) => operation.await,
+            Some(Trouble::Fails(kind)) => Err(error(kind)),
             Some(Trouble::FailsAfterwards(kind)) => {
-                ask.await?;
-                Err(fault(kind))
+                operation.await?;
+                Err(error(kind))
             }
             Some(Trouble::Delays(by)) => {
                 tokio::time::sleep(by).await;
-                ask.await
+                operation.await
             }
             Some(Trouble::Hangs) => std::future::pending().await,
         }
@@ -244,8 +244,8 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
         self.call(Call::Rotate, rotate).await
     }
 
-    async fn seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
-        self.call(Call::Seen, self.inner.seen(marks)).await
+    async fn mark_seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
+        self.call(Call::MarkSeen, self.inner.mark_seen(marks)).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
@@ -259,23 +259,23 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
     async fn revoke_all(
         &self,
         user: &UserId,
-        but: Option<&SessionKey>,
+        except: Option<&SessionKey>,
         end: &End,
     ) -> Result<(), StoreError> {
-        self.call(Call::RevokeAll, self.inner.revoke_all(user, but, end)).await
+        self.call(Call::RevokeAll, self.inner.revoke_all(user, except, end)).await
     }
 
     async fn list(
         &self,
         user: &UserId,
         now: Timestamp,
-        most: usize,
+        limit: usize,
     ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
-        self.call(Call::List, self.inner.list(user, now, most)).await
+        self.call(Call::List, self.inner.list(user, now, limit)).await
     }
 
-    async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
-        self.call(Call::Purge, self.inner.purge(before, most)).await
+    async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.call(Call::Purge, self.inner.purge(before, limit)).await
     }
 }
 

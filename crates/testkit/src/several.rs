@@ -93,8 +93,8 @@ impl<S: SessionStore> SessionStore for Several<S> {
         self.next().rotate(rotation).await
     }
 
-    async fn seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
-        self.next().seen(marks).await
+    async fn mark_seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
+        self.next().mark_seen(marks).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
@@ -108,23 +108,23 @@ impl<S: SessionStore> SessionStore for Several<S> {
     async fn revoke_all(
         &self,
         user: &UserId,
-        but: Option<&SessionKey>,
+        except: Option<&SessionKey>,
         end: &End,
     ) -> Result<(), StoreError> {
-        self.next().revoke_all(user, but, end).await
+        self.next().revoke_all(user, except, end).await
     }
 
     async fn list(
         &self,
         user: &UserId,
         now: Timestamp,
-        most: usize,
+        limit: usize,
     ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
-        self.next().list(user, now, most).await
+        self.next().list(user, now, limit).await
     }
 
-    async fn purge(&self, before: Timestamp, most: usize) -> Result<usize, StoreError> {
-        self.next().purge(before, most).await
+    async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.next().purge(before, limit).await
     }
 }
 

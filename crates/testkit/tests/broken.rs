@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use tokio::task::yield_now;
 use tower_keep_core::{
-    Account, ChangeUser, Creation, End, EndReason, Ended, LoginStore, Modified, NewLogin, Rotated,
-    Rotation, SeenMark, SessionKey, SessionLimit, SessionRecord, SessionStore, StoreError,
-    StoreErrorKind, StoredLogin, Timestamp, Touch, UserDirectory, UserId, UserLookup, UserStore,
-    WhenFull, async_trait,
+    Account, ChangeUser, Creation, End, EndReason, Ended, LoginStore, Modified, NewLogin,
+    RememberPeriod, Rotated, Rotation, SeenMark, SessionDetails, SessionKey, SessionLimit,
+    SessionRecord, SessionStore, StoreError, StoreErrorKind, StoredLogin, Timestamp, Touch,
+    UserDirectory, UserId, UserLookup, UserStore, WhenFull, async_trait,
 };
 use tower_keep_memory::MemoryStore;
 use tower_keep_testkit::contract::users::replace;
@@ -61,15 +61,18 @@ impl Broken {
     }
 
     async fn change(&self, key: &SessionKey, change: impl FnOnce(&mut SessionRecord)) {
-        if let Ok(Some(record)) = self.load(key).await {
-            let mut record = SessionRecord::clone(&record);
+        if let Ok(Some(before)) = self.load(key).await {
+            let mut record = SessionRecord::clone(&before);
             change(&mut record);
-            self.overlay.lock().expect("nobody panics with it").insert(*key, record);
+            if record == *before {
+                return;
+            }
+            self.overlay.lock().expect("no test panics under the lock").insert(*key, record);
         }
     }
 }
 
-fn fault() -> StoreError {
+fn error() -> StoreError {
     StoreError::new(StoreErrorKind::Corrupt, "broken")
 }
 
@@ -82,8 +85,8 @@ impl UserStore for Broken {
     type User = Account;
 
     async fn by_id(&self, id: &UserId) -> Result<Option<Arc<Account>>> {
-        if self.breaks("unknown_and_odd_ids_and_names_are_nobody") && is_odd(id.as_str()) {
-            return Err(fault());
+        if self.breaks("unknown_and_odd_ids_and_names_find_nobody") && is_odd(id.as_str()) {
+            return Err(error());
         }
         let found = self.inner.by_id(id).await?;
         if self.breaks("a_user_is_found_by_id_as_stored") {
@@ -108,7 +111,7 @@ impl UserLookup for Broken {
 impl UserDirectory for Broken {
     async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<Account>>>> {
         let mut found = self.inner.by_ids(ids).await?;
-        if self.breaks("by_ids_returns_users_in_order_and_as_often_as_asked") {
+        if self.breaks("by_ids_returns_one_entry_for_each_id_in_order") {
             found.sort_by_key(|account| account.as_ref().map(|account| account.id().clone()));
         }
         Ok(found)
@@ -120,11 +123,11 @@ impl UserDirectory for Broken {
             "a_taken_id_or_name_conflicts_and_nothing_is_written" => {
                 self.inner.delete(user.id()).await?;
             }
-            "inserting_unless_it_is_there_can_be_repeated" => {
+            "insert_if_absent_can_be_repeated" => {
                 self.inner.delete(user.id()).await?;
             }
             "a_password_is_set_only_over_the_stamp_that_was_seen" => {
-                let mut stale = self.stale.lock().expect("nobody panics with it");
+                let mut stale = self.stale.lock().expect("no test panics under the lock");
                 stale.insert(user.id().clone(), Arc::new(user.clone()));
             }
             "of_concurrent_inserts_one_succeeds" => {
@@ -152,7 +155,7 @@ impl UserDirectory for Broken {
         let before = self.inner.by_id(id).await?;
         match (self.clause, before) {
             ("a_change_of_nobody_inserts_nothing", None) if !is_odd(id.as_str()) => {
-                let user = change(&Account::new(id, "", "")).ok_or_else(fault)?;
+                let user = change(&Account::new(id, "", "")).ok_or_else(error)?;
                 self.inner.insert(&user).await?;
                 Ok(Modified::Missing)
             }
@@ -168,7 +171,7 @@ impl UserDirectory for Broken {
                 Ok(Modified::Changed(before))
             }
             ("a_change_to_a_taken_name_conflicts_and_nothing_is_written", Some(before)) => {
-                let after = change(&before).ok_or_else(fault)?;
+                let after = change(&before).ok_or_else(error)?;
                 if let Some(other) = self.inner.by_login_name(after.login_name()).await? {
                     self.inner.delete(other.id()).await?;
                 }
@@ -180,12 +183,13 @@ impl UserDirectory for Broken {
             }
             // This is like an application that loads the whole user, and writes it back later.
             ("no_change_is_lost", Some(before)) => {
-                let after = change(&before).ok_or_else(fault)?;
+                let after = change(&before).ok_or_else(error)?;
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
                 self.inner.modify(id, &mut |_| Some(after.clone())).await
             }
             ("a_password_is_set_only_over_the_stamp_that_was_seen", Some(_)) => {
-                let first = self.stale.lock().expect("nobody panics with it").get(id).cloned();
+                let first =
+                    self.stale.lock().expect("no test panics under the lock").get(id).cloned();
                 match first {
                     Some(first) => {
                         let after = change(&first).unwrap_or_else(|| Account::clone(&first));
@@ -203,7 +207,7 @@ impl UserDirectory for Broken {
                 self.inner.modify(id, &mut |_| Some(after.clone())).await
             }
             ("an_interrupted_change_leaves_the_old_or_the_new", Some(before)) => {
-                let mut half = change(&before).ok_or_else(fault)?;
+                let mut half = change(&before).ok_or_else(error)?;
                 half.set_login_name(before.login_name());
                 replace(&self.inner, &half).await?;
                 yield_now().await;
@@ -230,18 +234,28 @@ impl UserDirectory for Broken {
 #[async_trait]
 impl SessionStore for Broken {
     async fn create(&self, login: &NewLogin<'_>) -> Result<Creation> {
-        let created = Creation::Created { ended: vec![], replays: vec![] };
+        let created = Creation::created(vec![], vec![]);
         let mut record = login.record.clone();
         match self.clause {
+            // Keeps times and numbers in columns that are too small.
             "a_created_session_is_loaded_as_it_was" => {
-                record.user_agent = record.user_agent.replace('\n', " ").into();
+                record.expires = record.expires.min(Timestamp::from_secs(i32::MAX as u32));
+            }
+            "a_remember_period_comes_back_with_both_parts" => {
+                if let Some(remember) = &mut record.remember {
+                    remember.seconds = remember.seconds.min(i32::MAX as u32);
+                }
+            }
+            "the_details_come_back_byte_for_byte" => {
+                record.details = SessionDetails::new(record.details.as_str().trim());
             }
             "odd_users_are_kept_or_refused" => {
                 record.user = record.user.as_str().replace('\0', "").into();
             }
             _ => {}
         }
-        let mut login = NewLogin { record: &record, ..login.clone() };
+        let mut login = login.clone();
+        login.record = &record;
         match self.clause {
             "a_taken_key_conflicts_and_nothing_is_written" => {
                 return Ok(self.inner.create(&login).await.unwrap_or(created));
@@ -250,13 +264,12 @@ impl SessionStore for Broken {
             "of_two_logins_in_one_session_one_remains"
             | "of_many_logins_in_one_session_one_remains" => {
                 // Ends the given sessions, but follows none of their successors.
-                let (at, keep_until) = (record.created, login.ended_until);
-                let end = End { at, reason: EndReason::Replaced, keep_until };
+                let end = End::new(record.created, EndReason::Replaced, login.keep_ended_until);
                 self.inner.revoke(login.replacing, &end).await?;
                 login.replacing = &[];
             }
             // Follows only a limited number of successors.
-            "however_many_logins_show_one_old_cookie_one_session_remains"
+            "however_many_logins_send_one_old_cookie_one_session_remains"
                 if self.logins.fetch_add(1, Ordering::Relaxed) > 1_000 =>
             {
                 login.replacing = &[];
@@ -264,7 +277,7 @@ impl SessionStore for Broken {
             "a_session_that_was_never_used_keeps_nobody_out" if login.limit.is_some() => {
                 return Ok(Creation::Full);
             }
-            "far_too_many_sessions_end_at_once_but_the_newest"
+            "far_too_many_sessions_end_at_once_except_the_newest"
             | "a_limit_looks_past_what_has_expired" => login.limit = None,
             "many_replays_are_returned_in_batches" => {
                 self.inner.create(&login).await?;
@@ -272,17 +285,18 @@ impl SessionStore for Broken {
             }
             "a_full_limit_refuses_and_writes_nothing" => login.limit = None,
             "a_full_limit_ends_the_oldest" => {
-                let refuse = |limit| SessionLimit { when_full: WhenFull::Refuse, ..limit };
+                let refuse = |limit: SessionLimit| SessionLimit::new(limit.max, WhenFull::Refuse);
                 login.limit = login.limit.map(refuse);
             }
-            "a_limit_counts_what_lives_and_is_not_replaced" => {
-                let fewer = |limit: SessionLimit| SessionLimit { most: limit.most - 1, ..limit };
-                login.limit = login.limit.map(fewer);
+            "a_limit_counts_what_is_live_and_not_replaced" => {
+                if let Some(limit) = &mut login.limit {
+                    limit.max -= 1;
+                }
             }
             "concurrent_logins_keep_to_the_limit" => {
                 let listed = self.inner.list(&record.user, record.created, 100).await?;
                 yield_now().await;
-                if login.limit.is_some_and(|limit| listed.len() >= limit.most) {
+                if login.limit.is_some_and(|limit| listed.len() >= limit.max) {
                     return Ok(Creation::Full);
                 }
                 login.limit = None;
@@ -292,8 +306,7 @@ impl SessionStore for Broken {
                 return Ok(created);
             }
             "an_interrupted_login_leaves_all_or_nothing" => {
-                let (at, keep_until) = (record.created, login.ended_until);
-                let end = End { at, reason: EndReason::Replaced, keep_until };
+                let end = End::new(record.created, EndReason::Replaced, login.keep_ended_until);
                 let replacing = std::mem::take(&mut login.replacing);
                 self.inner.create(&login).await?;
                 yield_now().await;
@@ -306,7 +319,8 @@ impl SessionStore for Broken {
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>> {
-        let overlaid = self.overlay.lock().expect("nobody panics with it").get(key).cloned();
+        let overlaid =
+            self.overlay.lock().expect("no test panics under the lock").get(key).cloned();
         match overlaid {
             Some(record) => Ok(Some(Arc::new(record))),
             None => self.inner.load(key).await,
@@ -319,18 +333,22 @@ impl SessionStore for Broken {
             "a_rotation_begins_the_next_generation" => rotation.at = rotation.at.plus(1),
             "a_rotation_from_another_generation_loses" => {
                 if let Some(record) = self.inner.load(&rotation.key).await? {
-                    rotation.from = record.generation;
+                    rotation.from_generation = record.generation;
                 }
             }
             "a_rotation_extends_and_never_shortens" => rotation.expires = Timestamp::from_secs(0),
             "an_interrupted_rotation_leaves_all_or_nothing" => {
-                let Rotation { key, at, remember_expires, expires, .. } = rotation;
-                self.inner.touch(&[Touch { key, at, remember_expires, expires }]).await?;
+                let mut touch = Touch::new(rotation.key, rotation.at, rotation.expires);
+                touch.remember_expires = rotation.remember_expires;
+                self.inner.touch(&[touch]).await?;
                 yield_now().await;
             }
             _ => {}
         }
         let rotated = self.inner.rotate(&rotation).await?;
+        if self.breaks("the_acting_user_comes_back") {
+            self.change(&rotation.key, |record| record.acting_user = None).await;
+        }
         Ok(match rotated {
             Some(Rotated::Lost(record))
                 if self.breaks("a_rotation_of_an_ended_session_loses")
@@ -342,26 +360,27 @@ impl SessionStore for Broken {
         })
     }
 
-    async fn seen(&self, marks: &[SeenMark]) -> Result<()> {
-        if self.breaks("seen_marks_its_generation_once") {
+    async fn mark_seen(&self, marks: &[SeenMark]) -> Result<()> {
+        if self.breaks("a_generation_is_marked_as_seen_once") {
             for mark in marks {
                 self.change(&mark.key, |record| record.seen_at = Some(mark.at)).await;
             }
         }
-        self.inner.seen(marks).await
+        self.inner.mark_seen(marks).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<()> {
         for touch in touches {
             match self.clause {
-                "ended_sessions_are_neither_touched_nor_seen"
+                "ended_sessions_are_neither_touched_nor_marked"
                 | "a_server_whose_clock_is_behind_sets_nothing_back" => {
                     self.change(&touch.key, |record| record.last_seen = touch.at).await;
                 }
                 "touch_only_moves_forward" => return Ok(()),
                 "touch_extends_remembering_only_of_the_remembered" => {
-                    let until = touch.remember_expires;
-                    self.change(&touch.key, |record| record.remember_expires = until).await;
+                    let day = |expires| RememberPeriod::new(expires, 24 * 3_600);
+                    let remember = touch.remember_expires.map(day);
+                    self.change(&touch.key, |record| record.remember = remember).await;
                 }
                 _ => {}
             }
@@ -374,14 +393,25 @@ impl SessionStore for Broken {
             "unknown_keys_are_nothing_and_insert_nothing" => return Ok(keys.len()),
             "a_revocation_beats_every_rotation" => return Ok(1),
             "of_several_ends_the_first_counts" => {
-                let ended =
-                    Ended { at: end.at, reason: end.reason, successor: None, notified: false };
+                let ended = Ended::new(end.at, end.reason);
                 for key in keys {
                     self.change(key, |record| record.ended = Some(ended.clone())).await;
                 }
             }
+            // Lets a later end replace a reason that it does not know.
+            "an_unknown_reason_keeps_its_word" => {
+                for key in keys {
+                    self.change(key, |record| match &mut record.ended {
+                        Some(ended) if matches!(ended.reason, EndReason::Unknown(_)) => {
+                            ended.reason = end.reason;
+                        }
+                        _ => {}
+                    })
+                    .await;
+                }
+            }
             "an_ended_session_is_kept_as_requested" => {
-                return self.inner.revoke(keys, &End { keep_until: end.at, ..*end }).await;
+                return self.inner.revoke(keys, &End::new(end.at, end.reason, end.at)).await;
             }
             "an_expired_session_can_be_ended" => {
                 let mut live = Vec::new();
@@ -402,41 +432,42 @@ impl SessionStore for Broken {
         self.inner.revoke(keys, end).await
     }
 
-    async fn revoke_all(&self, user: &UserId, but: Option<&SessionKey>, end: &End) -> Result<()> {
+    async fn revoke_all(
+        &self,
+        user: &UserId,
+        mut except: Option<&SessionKey>,
+        end: &End,
+    ) -> Result<()> {
+        let mut end = *end;
         match self.clause {
-            "an_end_of_all_holds_for_every_call" => {
-                return self.inner.revoke_all(user, but, &End { at: end.at.plus(1), ..*end }).await;
-            }
+            "an_end_of_all_holds_for_every_call" => end.at = end.at.plus(1),
             "a_session_that_outlives_its_login_by_use_ends_with_all" => return Ok(()),
-            "what_stays_at_one_end_of_all_ends_at_the_next" if but.is_some() => return Ok(()),
-            "a_purge_removes_what_ended_together" => {
-                let keep_until = Timestamp::MAX;
-                return self.inner.revoke_all(user, but, &End { keep_until, ..*end }).await;
-            }
+            "what_stays_at_one_end_of_all_ends_at_the_next" if except.is_some() => return Ok(()),
+            "a_purge_removes_what_ended_together" => end.keep_until = Timestamp::MAX,
+            "all_sessions_of_a_user_end_except_one" => except = None,
             _ => {}
         }
-        let but = but.filter(|_| !self.breaks("all_sessions_of_a_user_end_but_one"));
-        self.inner.revoke_all(user, but, end).await
+        self.inner.revoke_all(user, except, &end).await
     }
 
     async fn list(
         &self,
         user: &UserId,
         now: Timestamp,
-        most: usize,
+        limit: usize,
     ) -> Result<Vec<Arc<SessionRecord>>> {
-        let mut listed = self.inner.list(user, now, most).await?;
+        let mut listed = self.inner.list(user, now, limit).await?;
         if self.breaks("a_list_is_of_live_sessions_the_last_used_first") {
             listed.reverse();
         }
         Ok(listed)
     }
 
-    async fn purge(&self, before: Timestamp, most: usize) -> Result<usize> {
+    async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize> {
         match self.clause {
-            "a_purge_removes_what_expired_in_batches" => self.inner.purge(before, most * 10).await,
+            "a_purge_removes_what_expired_in_batches" => self.inner.purge(before, limit * 10).await,
             "what_was_purged_never_comes_back" => Ok(0),
-            _ => self.inner.purge(before, most).await,
+            _ => self.inner.purge(before, limit).await,
         }
     }
 }
@@ -448,24 +479,27 @@ impl LoginStore for Broken {
         key: &SessionKey,
         user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<Account>>> {
-        let Some(record) = self.load(key).await? else {
+        let Some(mut record) = self.load(key).await? else {
             let breaks = self.breaks("an_unknown_key_is_no_login");
             let Some(user) = user_hint.filter(|_| breaks) else { return Ok(None) };
             let record = Arc::new(sessions::new_record(user));
-            return Ok(Some(StoredLogin { record, user: None }));
+            return Ok(Some(StoredLogin::new(record, None)));
         };
-        let whose = match user_hint {
+        if self.breaks("a_login_has_every_field_of_its_record") {
+            Arc::make_mut(&mut record).acting_user = None;
+        }
+        let id = match user_hint {
             Some(user_hint) if self.breaks("the_record_says_whose_login_it_is") => user_hint,
             _ => &record.user,
         };
-        let mut user = self.inner.by_id(whose).await?;
+        let mut user = self.inner.by_id(id).await?;
         if self.breaks("a_login_is_its_record_and_its_user") {
-            let mut stale = self.stale.lock().expect("nobody panics with it");
-            user = user.map(|user| stale.entry(whose.clone()).or_insert(user).clone());
+            let mut stale = self.stale.lock().expect("no test panics under the lock");
+            user = user.map(|user| stale.entry(id.clone()).or_insert(user).clone());
         }
         if user.is_none() && self.breaks("a_login_of_a_deleted_user_has_no_user") {
             return Ok(None);
         }
-        Ok(Some(StoredLogin { record, user }))
+        Ok(Some(StoredLogin::new(record, user)))
     }
 }

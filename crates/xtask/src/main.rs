@@ -94,7 +94,7 @@ const OF_EITHER_KIND: &[&str] = &[
 ];
 
 /// The tests over HTTP that are about server-side sessions.
-const OF_RECORDS: &[&str] = &["faults", "sessions"];
+const OF_SERVER_SESSIONS: &[&str] = &["faults", "sessions"];
 
 /// The stores, other than memory, that the tests over HTTP run on.
 const STORES: &[&str] = &[
@@ -163,7 +163,9 @@ fn test(names: &[&str]) -> Result<(), String> {
     if packages.iter().any(|package| package.name == "tests") {
         let again = |targets: &[&'static str]| {
             let mut cargo = cargo_test();
-            cargo.args(targets.iter().flat_map(|name| ["--test", name])).env("KEEP_RECORDS", "1");
+            cargo
+                .args(targets.iter().flat_map(|name| ["--test", name]))
+                .env("KEEP_SERVER_SESSIONS", "1");
             cargo
         };
         println!("again, with server-side sessions");
@@ -177,7 +179,7 @@ fn test(names: &[&str]) -> Result<(), String> {
         }
         for store in STORES {
             println!("again, on {store}");
-            run(again(&[OF_EITHER_KIND, OF_RECORDS].concat()).env("KEEP_STORE", store))?;
+            run(again(&[OF_EITHER_KIND, OF_SERVER_SESSIONS].concat()).env("KEEP_STORE", store))?;
         }
     }
     Ok(())

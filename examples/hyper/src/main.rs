@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     users.insert(&Account::new(1, "ada", hash)).await?;
 
     let auth_layer =
-        LoginLayer::builder(users.clone(), Keys::generate()?).with_login_page("/login").build()?;
+        LoginLayer::builder(users.clone(), Keys::generate()?).with_login_page("/login")?.build()?;
     // A guard is a layer like any other. Here it guards one service of several.
     let account = auth_layer.require_login().layer(service_fn(account));
     let site = auth_layer.layer(service_fn(move |request: Request<Incoming>| {
@@ -149,7 +149,7 @@ async fn sign_in(
     let found = users.by_login_name(&name).await.map_err(AuthError::from)?;
     let checked = passwords.check(found, Account::password_hash, password).await?;
     let Some(user) = checked else { return Ok(see_other("/login")) };
-    auth.log_in(user).remember(field("remember").is_some()).await?;
+    auth.log_in(user).with_remember(field("remember").is_some()).await?;
     let next = auth.next_from_form(field("next").as_deref());
     Ok(see_other(next.as_ref().map_or("/account", |next| next.as_str())))
 }

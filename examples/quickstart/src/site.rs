@@ -42,10 +42,10 @@ pub(crate) fn auth_layer(app: &App, keys: Keys) -> std::result::Result<AuthLayer
         (Arc::clone(&app.store), HashMap::from([(app.api_key.clone(), crate::ID)]));
     LoginLayer::builder(Arc::clone(&app.store), keys)
         .with_sessions()
-        .with_login_page("/login")
-        .with_confirm_page("/confirm")
-        .with_home_page("/account")
-        .add_request_loader(Bearer::new(move |key: String| {
+        .with_login_page("/login")?
+        .with_confirm_page("/confirm")?
+        .with_home_page("/account")?
+        .with_request_loader(Bearer::new(move |key: String| {
             // The map uses a keyed hash, so the time of the lookup reveals nothing about a key.
             let (users, id) = (Arc::clone(&users), api_keys.get(&key).copied());
             async move { if let Some(id) = id { users.by_id(&id.into()).await } else { Ok(None) } }
@@ -96,7 +96,7 @@ async fn sign_in(
         let wrong = Some("Wrong login name or password.");
         return Ok(again(pages::login(None, wrong, next.as_ref())));
     };
-    auth.log_in(user).remember(form.remember.is_some()).with_method("password").await?;
+    auth.log_in(user).with_remember(form.remember.is_some()).with_method("password").await?;
     Ok(auth.or_home(next).into_response())
 }
 

@@ -75,12 +75,13 @@ async fn log_in(auth: AuthSession, Query(query): Query<LoginQuery>) -> Result<Re
     };
     let mut log_in = auth
         .log_in(user)
-        .remember(is_one(&query.remember))
-        .fresh(query.fresh.as_deref() != Some("0"))
-        .force(is_one(&query.force));
+        .with_remember(is_one(&query.remember))
+        .with_fresh(query.fresh.as_deref() != Some("0"))
+        .with_force(is_one(&query.force));
     let seconds = query.duration.and_then(|text| text.parse::<i64>().ok());
     if let (true, Some(seconds)) = (is_one(&query.remember), seconds) {
-        log_in = log_in.remember_for(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
+        let seconds = u64::try_from(seconds).unwrap_or(0);
+        log_in = log_in.with_remember_duration(Duration::from_secs(seconds));
     }
     Ok(match log_in.await {
         Ok(()) => "True".into_response(),
@@ -182,7 +183,7 @@ struct Options {
     remember_cookie_name: String,
     remember_cookie_path: String,
     /// Uses server-side sessions. The reference application has none.
-    records: bool,
+    server_sessions: bool,
 }
 
 impl Options {
@@ -201,7 +202,7 @@ impl Options {
             remember_refresh: false,
             remember_cookie_name: "remember_token".into(),
             remember_cookie_path: "/".into(),
-            records: false,
+            server_sessions: false,
         };
         let mut arguments = lexopt::Parser::from_env();
         while let Some(argument) = arguments.next()? {
@@ -233,7 +234,7 @@ impl Options {
                 Long("remember-cookie-path") => {
                     options.remember_cookie_path = arguments.value()?.string()?
                 }
-                Long("records") => options.records = true,
+                Long("server-sessions") => options.server_sessions = true,
                 other => return Err(other.unexpected().into()),
             }
         }
@@ -260,14 +261,14 @@ impl Options {
             .with_remember_refresh(self.remember_refresh)
             .with_public_origin(origin)
             .with_options_exempt(true)
-            .add_request_loader(Token);
+            .with_request_loader(Token);
         if let Some(page) = self.login_view {
-            builder = builder.with_login_page(page);
+            builder = builder.with_login_page(page)?;
         }
         if let Some(page) = self.refresh_view {
-            builder = builder.with_confirm_page(page);
+            builder = builder.with_confirm_page(page)?;
         }
-        if self.records {
+        if self.server_sessions {
             builder.with_sessions_in(MemorySessions::new()).build()
         } else {
             builder.build()

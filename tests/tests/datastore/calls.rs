@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use tower_keep_core::{Account, Rotation, SessionStore, UserDirectory, UserLookup};
+use tower_keep_core::{
+    Account, End, EndReason, LoginStore, Rotation, SeenMark, SessionStore, Timestamp, Touch,
+    UserDirectory, UserLookup,
+};
 use tower_keep_datastore::{DatastoreStore, UserKeys};
 use tower_keep_testkit::contract::sessions::new_record;
 use tower_keep_tests::proxy::{Proxy, Seen};
@@ -48,7 +51,6 @@ async fn an_authenticated_request_is_one_call_and_a_login_one_commit() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_who_is_found_by_a_property_is_asked_for_beside_the_record() {
-    use tower_keep_core::LoginStore;
     let proxy = Proxy::start(emulator()).await;
     let keys = UserKeys::TextProperty("uid".to_owned());
     let store = through(&proxy, "calls").with_user_keys(keys).build().await.expect("a store");
@@ -69,14 +71,12 @@ async fn a_user_who_is_found_by_a_property_is_asked_for_beside_the_record() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_touches_are_two_transactions() {
-    use tower_keep_core::Touch;
     let (proxy, store) = counted().await;
     let mut touches = Vec::new();
     for _ in 0..100 {
         let record = new_record(&"7".into());
         store.create(&login(&record)).await.expect("a login");
-        let (key, at, expires) = (record.key, record.created.plus(60), record.expires);
-        touches.push(Touch { key, at, remember_expires: None, expires });
+        touches.push(Touch::new(record.key, record.created.plus(60), record.expires));
     }
     proxy.take();
     store.touch(&touches).await.expect("used");
@@ -93,16 +93,14 @@ async fn a_hundred_touches_are_two_transactions() {
 /// As the requests of one page do, if no upkeep is running.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_touch_or_mark_of_many_requests_is_one_commit() {
-    use tower_keep_core::{SeenMark, Touch};
     let (proxy, store) = counted().await;
     let record = new_record(&"7".into());
     store.create(&login(&record)).await.expect("a login");
     let (key, at, expires) = (record.key, record.created.plus(60), record.expires);
-    let touch = Touch { key, at, remember_expires: None, expires };
-    let rotated = record.created.plus(10);
-    let rotation = Rotation { key, from: 0, at: rotated, remember_expires: None, expires };
+    let touch = Touch::new(key, at, expires);
+    let rotation = Rotation::new(key, 0, record.created.plus(10), expires);
     store.rotate(&rotation).await.expect("the next generation");
-    let mark = SeenMark { key, generation: 1, at };
+    let mark = SeenMark::new(key, 1, at);
     for what in ["touch", "seen"] {
         proxy.take();
         let calls: Vec<_> = (0..10)
@@ -111,7 +109,7 @@ async fn the_same_touch_or_mark_of_many_requests_is_one_commit() {
                 tokio::spawn(async move {
                     match what {
                         "touch" => store.touch(&[touch]).await,
-                        _ => store.seen(&[mark]).await,
+                        _ => store.mark_seen(&[mark]).await,
                     }
                 })
             })
@@ -162,16 +160,10 @@ async fn every_call_says_where_it_belongs_and_how_long_it_may_take() {
 /// A rotation of a session that does not exist.
 fn rotation() -> Rotation {
     let record = new_record(&"8".into());
-    Rotation {
-        key: record.key,
-        from: 0,
-        at: record.created,
-        remember_expires: None,
-        expires: record.expires,
-    }
+    Rotation::new(record.key, 0, record.created, record.expires)
 }
 
-fn end() -> tower_keep_core::End {
-    let at = tower_keep_core::Timestamp::from_secs(1_800_000_000);
-    tower_keep_core::End { at, reason: tower_keep_core::EndReason::Revoked, keep_until: at }
+fn end() -> End {
+    let at = Timestamp::from_secs(1_800_000_000);
+    End::new(at, EndReason::Revoked, at)
 }

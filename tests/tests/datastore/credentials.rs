@@ -102,13 +102,13 @@ async fn without_a_token_nothing_is_sent_and_it_says_what_to_do() {
     {
         let metadata = Metadata { refuses: Some(status), ..Metadata::default() }.serve().await;
         let host = metadata.address.to_string();
-        let told = Client::start(&[&url, &endpoint], &[("GCE_METADATA_HOST", &host)]).line();
-        assert!(told.starts_with(&format!("not opened: {kind}")), "{told}");
+        let line = Client::start(&[&url, &endpoint], &[("GCE_METADATA_HOST", &host)]).line();
+        assert!(line.starts_with(&format!("not opened: {kind}")), "{line}");
     }
     let missing = [("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent/key.json")];
-    let told = Client::start(&[&url, &endpoint], &missing).line();
-    assert!(told.starts_with("not opened: Unsupported"), "{told}");
-    assert!(told.contains("gcloud auth application-default login"), "{told}");
+    let line = Client::start(&[&url, &endpoint], &missing).line();
+    assert!(line.starts_with("not opened: Unsupported"), "{line}");
+    assert!(line.contains("gcloud auth application-default login"), "{line}");
     assert!(proxy.take().is_empty());
 }
 
@@ -179,9 +179,9 @@ async fn a_service_account_signs_its_tokens_itself() {
         (&*write("empty.json", "{}"), "credentials"),
         ("/nonexistent/key.json", "/nonexistent/key.json: No such file"),
     ] {
-        let told = Client::start(&[&url, &endpoint, file], &[]).line();
-        assert!(told.starts_with("not opened: Unsupported") && told.contains(words), "{told}");
-        assert!(!told.contains("secret"), "{told}");
+        let line = Client::start(&[&url, &endpoint, file], &[]).line();
+        assert!(line.starts_with("not opened: Unsupported") && line.contains(words), "{line}");
+        assert!(!line.contains("secret"), "{line}");
     }
     assert!(proxy.take().is_empty());
 }

@@ -10,7 +10,7 @@ use tower_keep_core::{
 };
 use tower_keep_datastore::{DatastoreStore, EntityKey, LatLng, PathElement, UserKeys, timestamp};
 
-use crate::{Member, builder, in_project, login, project, said, variable};
+use crate::{Member, builder, in_project, login, message, project, variable};
 use tower_keep_testkit::contract::sessions::new_record;
 use tower_keep_testkit::contract::users::replace;
 
@@ -101,11 +101,7 @@ async fn an_ancestor_a_namespace_and_a_database_are_worlds_of_their_own() {
         let listed = store.list(&"7".into(), new_record(&"7".into()).created, 10).await;
         let listed = listed.expect("no fault");
         assert!(listed.len() == 1 && listed[0].key == key, "each has its own: {listed:?}");
-        let end = End {
-            at: listed[0].created,
-            reason: EndReason::Revoked,
-            keep_until: listed[0].expires,
-        };
+        let end = End::new(listed[0].created, EndReason::Revoked, listed[0].expires);
         store.revoke_all(&"7".into(), None, &end).await.expect("no fault");
     }
     for store in &worlds {
@@ -195,12 +191,12 @@ async fn what_cannot_be_read_or_written_says_where_and_what_to_do() {
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     let words =
         "kind `User`, name \"secret-id-7\": property `password_hash`: found string, expected i64";
-    assert_eq!(said(&error), words);
+    assert_eq!(message(&error), words);
 
     let other_field = in_project(&project).with_id_field("username").with_users(Member::name);
     let other_field = other_field.build().await.expect("a store");
     let error = other_field.by_id(&"secret-id-7".into()).await.map(drop).unwrap_err();
-    assert!(said(&error).contains("missing field `id`"), "{}", said(&error));
+    assert!(message(&error).contains("missing field `id`"), "{}", message(&error));
 
     // Errors that can be known without a user show at startup.
     let at_start = [
@@ -211,13 +207,13 @@ async fn what_cannot_be_read_or_written_says_where_and_what_to_do() {
     for (builder, words) in at_start {
         let error = builder.with_users(Member::name).build().await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Unsupported);
-        assert!(said(&error).contains(words), "{}", said(&error));
+        assert!(message(&error).contains(words), "{}", message(&error));
     }
     let other_name = in_project(&project).with_users(|member: &Member| &member.password_hash);
     let other_name = other_name.build().await.expect("a store");
     let error = other_name.insert(&Member::new(8, "grace")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unsupported);
-    assert!(said(&error).contains("with_login_property"), "{}", said(&error));
+    assert!(message(&error).contains("with_login_property"), "{}", message(&error));
 
     for bad in ["", "__7__", &"7".repeat(1_501)] {
         let error = members.insert(&Member::new(bad, "grace")).await.unwrap_err();
@@ -225,7 +221,7 @@ async fn what_cannot_be_read_or_written_says_where_and_what_to_do() {
         assert!(members.by_id(&bad.into()).await.expect("no fault").is_none());
     }
     let error = members.insert(&Member::new(9, &"n".repeat(1_501))).await.unwrap_err();
-    assert!(said(&error).contains("1,500 bytes"), "{}", said(&error));
+    assert!(message(&error).contains("1,500 bytes"), "{}", message(&error));
     assert!(members.by_login_name("grace").await.expect("no fault").is_none());
 }
 
@@ -278,14 +274,14 @@ async fn nothing_is_written_that_could_not_be_read_again() {
     assert_eq!(found.called.as_deref(), Some("countess"));
     let error = replace(&aliased, &found).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unsupported);
-    assert!(said(&error).contains("duplicate field `called`"), "{}", said(&error));
+    assert!(message(&error).contains("duplicate field `called`"), "{}", message(&error));
     assert_eq!(aliased.by_login_name("ada").await.expect("no fault").as_ref(), Some(&found));
 
     // The same applies to a new user, whose id would be another when it is read.
     let doubled = in_project(&project).with_users(|user: &Doubled| &user.username);
     let doubled = doubled.build().await.expect("a store");
     let error = doubled.insert(&Doubled { id: 4, username: "grace".into() }).await.unwrap_err();
-    assert!(said(&error).contains("with_id_field"), "{}", said(&error));
+    assert!(message(&error).contains("with_id_field"), "{}", message(&error));
     assert!(members.by_login_name("grace").await.expect("no fault").is_none());
 }
 
@@ -456,7 +452,7 @@ async fn a_login_name_becomes_text() {
     raw.insert(&written).await.expect("a new user");
     let texts = by_email().with_users(|user: &Text| &user.email).build().await.expect("a store");
     let error = texts.by_id(&7.into()).await.unwrap_err();
-    assert!(said(&error).contains("property `username`"), "{}", said(&error));
+    assert!(message(&error).contains("property `username`"), "{}", message(&error));
     let members = in_project(&project).with_users(Member::name).build().await.expect("a store");
     let member = members.by_id(&7.into()).await.expect("no fault").expect("there");
     assert!(replace(&members, &member).await.expect("no fault"));

@@ -14,7 +14,7 @@ use tower_keep_testkit::contract::sessions::new_record;
 use tower_keep_tests::proxy::{Fate, Proxy};
 use tower_keep_tests::{Browser, Http, load};
 
-use crate::{emulator, in_project, login, project, said, through};
+use crate::{emulator, in_project, login, message, project, through};
 
 const ABORTED: u16 = 10;
 const ALWAYS: usize = usize::MAX;
@@ -35,8 +35,7 @@ fn calls(proxy: &Proxy, method: &str) -> usize {
 }
 
 fn rotation(record: &SessionRecord) -> Rotation {
-    let (key, at, expires) = (record.key, record.created.plus(10), record.expires);
-    Rotation { key, from: record.generation, at, remember_expires: None, expires }
+    Rotation::new(record.key, record.generation, record.created.plus(10), record.expires)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -59,7 +58,7 @@ async fn each_status_has_its_kind_and_its_number_of_tries() {
         let error = store.create(&login(&new_record(&"7".into()))).await.unwrap_err();
         // A commit may have been made, so it is not tried again.
         assert_eq!((error.kind(), calls(&proxy, "Commit")), (writing, 1), "{name}");
-        assert!(said(&error).contains("as planned"), "{}", said(&error));
+        assert!(message(&error).contains("as planned"), "{}", message(&error));
         // A single failure is not noticed, if the call only reads and is tried again.
         proxy.trouble("Lookup", Fate::Refused(code), 1, 0);
         assert_eq!(store.by_id(&"7".into()).await.is_ok(), tries > 1, "{name}");
@@ -148,7 +147,8 @@ async fn whatever_goes_wrong_a_transaction_is_rolled_back() {
     }
     proxy.take();
     // A transaction that changes nothing ends, too.
-    let other = Rotation { from: 9, ..rotation(&record) };
+    let mut other = rotation(&record);
+    other.from_generation = 9;
     store.rotate(&other).await.expect("no fault");
     let ended = ["BeginTransaction", "Lookup", "Lookup", "Rollback"];
     assert_eq!(proxy.take_methods(), ended);
@@ -174,7 +174,7 @@ async fn a_service_that_is_silent_is_waited_for_and_no_longer() {
         };
         assert_eq!(error.kind(), StoreErrorKind::Timeout, "{method}");
         assert!(begun.elapsed() < Duration::from_secs(8), "{method}: {:?}", begun.elapsed());
-        assert!(said(&error).contains("with_timeout"), "{}", said(&error));
+        assert!(message(&error).contains("with_timeout"), "{}", message(&error));
     }
     proxy.heal();
     assert!(store.by_id(&"7".into()).await.expect("it goes on").is_some());
@@ -191,7 +191,7 @@ async fn a_commit_whose_answer_is_lost_is_a_timeout_and_can_be_repeated() {
     assert_eq!(stored.as_deref(), Some(&record), "it was written");
     let error = store.create(&login(&record)).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Conflict, "a session is made once");
-    let end = End { at: record.created, reason: EndReason::LoggedOut, keep_until: record.expires };
+    let end = End::new(record.created, EndReason::LoggedOut, record.expires);
     proxy.trouble("Commit", Fate::Done(14), 1, 0);
     let error = store.revoke(&[record.key], &end).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Timeout);
@@ -219,7 +219,9 @@ async fn more_calls_than_may_wait_are_refused_at_once() {
     let begun = Instant::now();
     let error = store.by_id(&"7".into()).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
-    assert!(said(&error).contains("with_max_waiting") && begun.elapsed() < Duration::from_secs(2));
+    assert!(
+        message(&error).contains("with_max_waiting") && begun.elapsed() < Duration::from_secs(2)
+    );
     for waiting in waiting {
         let error = waiting.await.expect("no panic").unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Timeout);

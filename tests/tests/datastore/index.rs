@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tower_keep_core::{StoreErrorKind, UserDirectory, UserLookup, UserStore};
 use tower_keep_datastore::{Cursor, DatastoreStore, UserKeys};
 
-use crate::{Member, in_project, project, said};
+use crate::{Member, in_project, message, project};
 use tower_keep_testkit::contract::users::replace;
 
 /// Opens a store that writes users as another library would. Its prefix is different, so it ignores
@@ -59,7 +59,7 @@ async fn all_users_are_indexed_batch_by_batch_and_from_where_it_was_left() {
     // Nothing says which user has the name, so no user is found by it.
     let error = own.by_login_name("twice").await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
-    assert!(said(&error).contains("index_users"), "{}", said(&error));
+    assert!(message(&error).contains("index_users"), "{}", message(&error));
 
     let (mut from, mut batches, mut written, mut problems) = (None, 0, 0, Vec::new());
     loop {
@@ -72,15 +72,15 @@ async fn all_users_are_indexed_batch_by_batch_and_from_where_it_was_left() {
         from = Some(next.to_string().parse::<Cursor>().expect("a cursor"));
     }
     assert_eq!((batches, written), (3, 26));
-    let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    let shown: Vec<_> = problems.iter().map(ToString::to_string).collect();
     let one_of = [
         "User 31: `username` is the same as that of User 30",
         "User 30: `username` is the same as that of User 31",
     ];
-    assert!(told.len() == 1 && one_of.contains(&&*told[0]), "{told:?}");
+    assert!(shown.len() == 1 && one_of.contains(&&*shown[0]), "{shown:?}");
     // Now the index entity says which user has it.
-    let holder = own.by_login_name("twice").await.expect("no fault").expect("somebody").id.clone();
-    assert!(told[0].ends_with(&holder), "{told:?} {holder}");
+    let owner = own.by_login_name("twice").await.expect("no fault").expect("somebody").id.clone();
+    assert!(shown[0].ends_with(&owner), "{shown:?} {owner}");
     let again = own.index_users(None, 400).await.expect("indexed");
     assert_eq!((again.looked_at, again.written, again.problems.len()), (27, 0, 1));
     assert!("not base64!".parse::<Cursor>().is_err());
@@ -105,8 +105,8 @@ async fn a_user_whom_nobody_can_look_up_is_a_problem() {
     own.insert(&Member::new(8, "42")).await.expect("a new user");
     for _ in 0..2 {
         let done = own.index_users(None, 400).await.expect("indexed");
-        let told: Vec<_> = done.problems.iter().map(ToString::to_string).collect();
-        assert_eq!(told, ["User 7: `username` is missing, of another type, or not indexed"]);
+        let shown: Vec<_> = done.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["User 7: `username` is missing, of another type, or not indexed"]);
         assert_eq!(done.written, 0);
     }
 }
@@ -127,7 +127,7 @@ async fn nobody_is_taken_for_whom_their_id_also_names() {
         assert_eq!(store.by_login_name(own).await.unwrap().unwrap().username, own);
         let error = store.by_login_name(other).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Corrupt);
-        assert!(said(&error).contains("UserKeys::Name"), "{}", said(&error));
+        assert!(message(&error).contains("UserKeys::Name"), "{}", message(&error));
     }
     let text = with(UserKeys::TextProperty("uid".into())).build().await.expect("a store");
     let integer = with(UserKeys::IntegerProperty("uid".into())).build().await.expect("a store");
@@ -172,7 +172,7 @@ async fn nobody_is_taken_for_another_who_has_the_same_id_property() {
     let error = accounts.by_login_name("bob").await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     let words = "`uid` of an entity of kind `User` is also another's";
-    assert!(said(&error).contains(words), "{}", said(&error));
+    assert!(message(&error).contains(words), "{}", message(&error));
     let unindexed = in_project(&project).add_unindexed(["uid"]);
     let unindexed = unindexed.with_users(|user: &Raw| &user.username);
     let unindexed = unindexed.build().await.expect("a store");
@@ -181,5 +181,5 @@ async fn nobody_is_taken_for_another_who_has_the_same_id_property() {
     let error = accounts.by_login_name("grace").await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     let words = "`uid` of an entity of kind `User` is not indexed";
-    assert!(said(&error).contains(words), "{}", said(&error));
+    assert!(message(&error).contains(words), "{}", message(&error));
 }

@@ -9,7 +9,7 @@ use xtask::servers::{Kind, Server};
 
 const CLIENTS: usize = 16;
 /// How many of the clients are logged in beforehand, and only read.
-const WHO_LOOK: usize = 8;
+const READERS: usize = 8;
 const DOWN: Duration = Duration::from_secs(4);
 /// How soon all clients are served again. The emulator is slow at first, and so is a machine that
 /// is busy with other work.
@@ -58,7 +58,7 @@ async fn it_ends_under_load_and_comes_back() {
 async fn it_is_killed_under_load_and_comes_back() {
     let mut server = server();
     let mut clients = Clients::new(Arc::new(open(&server).await), CLIENTS).await;
-    clients.log_in(WHO_LOOK).await;
+    clients.log_in(READERS).await;
     // After it was stopped once, it has users and sessions on its disk.
     server.stop();
     server.run().expect("it comes back");
@@ -72,7 +72,7 @@ async fn it_is_killed_under_load_and_comes_back() {
     let mut outcome = load.stop().await;
     for (number, seen) in outcome.0.iter_mut().enumerate() {
         let lost = std::mem::take(&mut seen.wrong);
-        assert!(number >= WHO_LOOK || lost.is_empty(), "{lost:?}");
+        assert!(number >= READERS || lost.is_empty(), "{lost:?}");
         assert!(lost.iter().all(|lost| lost.confirmed < until), "{lost:?}");
     }
     let late = outcome.served_but_for(killed..until, back);

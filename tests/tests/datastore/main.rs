@@ -118,11 +118,11 @@ impl Drop for Client {
 }
 
 fn login(record: &SessionRecord) -> NewLogin<'_> {
-    NewLogin { record, replacing: &[], ended_until: record.expires, limit: None }
+    NewLogin::new(record, record.expires)
 }
 
 /// Returns the text of an error, without the store's name and the kind.
-fn said(error: &tower_keep_core::StoreError) -> String {
+fn message(error: &tower_keep_core::StoreError) -> String {
     error.to_string().splitn(3, ": ").nth(2).unwrap_or_default().to_owned()
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tower_keep_core::StoreErrorKind;
 use tower_keep_datastore::{DatastoreStore, PathElement, UserKeys};
 
-use crate::{Client, builder, host, project, said};
+use crate::{Client, builder, host, message, project};
 
 #[tokio::test]
 async fn settings_that_cannot_be_say_which() {
@@ -28,7 +28,7 @@ async fn settings_that_cannot_be_say_which() {
         let shown = format!("{builder:?}");
         let error = builder.build().await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Unsupported, "{shown}");
-        assert!(said(&error).contains(words), "{shown}: {}", said(&error));
+        assert!(message(&error).contains(words), "{shown}: {}", message(&error));
     }
     let store = builder("x").build().await.expect("a store");
     assert!(!format!("{store:?}").contains("127.0.0.1"));
@@ -55,10 +55,10 @@ async fn the_environment_is_honoured_as_by_googles_own_libraries() {
         ("datastore://named", vec![emulator, ("DATASTORE_PROJECT_ID", &project)], Some("named")),
         ("datastore://", vec![emulator], None),
     ] {
-        let told = Client::start(&[url], &variables).line();
+        let line = Client::start(&[url], &variables).line();
         match expected {
-            Some(project) => assert!(told.contains(&format!("project: {project:?}")), "{told}"),
-            None => assert!(told.contains("DATASTORE_PROJECT_ID"), "{told}"),
+            Some(project) => assert!(line.contains(&format!("project: {project:?}")), "{line}"),
+            None => assert!(line.contains("DATASTORE_PROJECT_ID"), "{line}"),
         }
     }
 }

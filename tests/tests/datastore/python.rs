@@ -18,7 +18,7 @@ use tower_keep_core::{AuthUser, StoreErrorKind, UserDirectory, UserId, UserLooku
 use tower_keep_datastore::{DatastoreStore, EntityKey, LatLng};
 use tower_keep_tests::{Browser, Http, KEY, Serving, serve};
 
-use crate::{emulator, host, project, said, variable, werkzeug};
+use crate::{emulator, host, message, project, variable, werkzeug};
 use tower_keep_testkit::contract::users::replace;
 
 /// What this service knows about a user. Python stores more.
@@ -207,7 +207,7 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
     let fresh = store.new_user_id().await.expect("an id").to_string();
     let new = User { id: fresh.clone(), username: "sato".into(), password_hash: hash("p"), ..ada };
     let error = store.insert(&new).await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::Conflict, "{}", said(&error));
+    assert_eq!(error.kind(), StoreErrorKind::Conflict, "{}", message(&error));
     // Python logs in a user that this side has created.
     let new = User { username: "佐藤".into(), ..new };
     store.insert(&new).await.expect("the name is free");

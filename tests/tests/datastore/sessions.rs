@@ -31,7 +31,7 @@ async fn more_sessions_than_a_transaction_takes_are_listed_and_ended() {
     let expected: Vec<_> = records.iter().rev().take(3).map(|record| record.key).collect();
     assert_eq!(listed.iter().map(|record| record.key).collect::<Vec<_>>(), expected);
 
-    let end = End { at: newest.created, reason: EndReason::Revoked, keep_until: newest.expires };
+    let end = End::new(newest.created, EndReason::Revoked, newest.expires);
     store.revoke_all(&user, Some(&newest.key), &end).await.expect("no fault");
     let listed = store.list(&user, newest.created, MANY).await.expect("no fault");
     assert_eq!(listed.iter().map(|record| record.key).collect::<Vec<_>>(), [newest.key]);

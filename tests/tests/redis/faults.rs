@@ -12,7 +12,9 @@ use tower_keep_testkit::contract::sessions::new_record;
 use xtask::servers::{Kind, Server};
 
 use crate::load::SECOND;
-use crate::{ask, begin, end, env, impatient, login, open, prefix, rotation, said, server};
+use crate::{
+    ask, begin, end, env, error_text, login, open, open_with_timeout, prefix, rotation, server,
+};
 use tower_keep_testkit::contract::users::replace;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -59,7 +61,7 @@ async fn all_fail(store: &RedisStore, record: &SessionRecord, kinds: &[StoreErro
     ];
     for result in errors.into_iter().chain(writes(store, record, &other).await) {
         let error = result.expect_err("it can't");
-        assert!(kinds.contains(&error.kind()), "{}", said(&error));
+        assert!(kinds.contains(&error.kind()), "{}", error_text(&error));
     }
 }
 
@@ -100,7 +102,7 @@ async fn a_server_that_hangs_is_given_up_in_time_and_no_queue_grows() {
     let server = server();
     let timeout = Duration::from_secs(4);
     let builder = || RedisStore::builder(server.url()).with_max_waiting(10);
-    let store = impatient(builder, timeout).await;
+    let store = open_with_timeout(builder, timeout).await;
     let record = begin(&store, "1").await;
     server.freeze(true);
     let begun = Instant::now();
@@ -157,8 +159,8 @@ async fn a_server_that_loads_its_data_is_unavailable_until_it_has() {
         match store.load(&records[0].key).await {
             Ok(found) => break assert_eq!(found.as_deref(), Some(&records[0])),
             Err(error) => {
-                assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{}", said(&error));
-                loading += usize::from(said(&error).contains("LOADING"));
+                assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{}", error_text(&error));
+                loading += usize::from(error_text(&error).contains("LOADING"));
             }
         }
         assert!(begun.elapsed() < Duration::from_secs(60));
@@ -177,8 +179,8 @@ async fn a_server_that_only_reads_is_unavailable_for_logins() {
     assert_eq!(ask(server.port(), &format!("REPLICAOF 127.0.0.1 {}", other.port())), "OK");
     for result in writes(&store, &record, &new_record(&"1".into())).await {
         let error = result.expect_err("it only reads");
-        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{}", said(&error));
-        assert!(said(&error).contains("READONLY"), "{}", said(&error));
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{}", error_text(&error));
+        assert!(error_text(&error).contains("READONLY"), "{}", error_text(&error));
     }
     let found = store.load(&record.key).await.expect("it still reads");
     assert_eq!(found.as_deref(), Some(&record));
@@ -197,8 +199,8 @@ async fn a_server_without_memory_is_unavailable_for_logins_and_loses_nothing() {
     let keys = ask(server.port(), "KEYS *");
     for result in writes(&store, &record, &other).await {
         let error = result.expect_err("there is no memory");
-        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{}", said(&error));
-        assert!(said(&error).contains("OOM"), "{}", said(&error));
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{}", error_text(&error));
+        assert!(error_text(&error).contains("OOM"), "{}", error_text(&error));
     }
     let sorted = |keys: String| {
         let mut keys: Vec<_> = keys.lines().map(str::to_owned).collect();
@@ -266,9 +268,9 @@ async fn what_is_no_value_of_ours_is_corrupt_and_not_quoted() {
                     error.kind(),
                     StoreErrorKind::Corrupt,
                     "{write} {key}: {}",
-                    said(&error)
+                    error_text(&error)
                 );
-                assert!(!said(&error).contains("somebody"), "{}", said(&error));
+                assert!(!error_text(&error).contains("somebody"), "{}", error_text(&error));
             }
         }
     }
@@ -286,11 +288,11 @@ async fn a_write_that_waits_for_replicas_says_when_they_do_not_have_it() {
     // Only a part of the time-out is for waiting for replicas. The rest has to suffice for
     // everything else.
     begin(&open(&alone.url()).await, "2").await;
-    let store = impatient(|| builder(alone.url()), Duration::from_secs(8)).await;
+    let store = open_with_timeout(|| builder(alone.url()), Duration::from_secs(8)).await;
     let record = new_record(&"1".into());
     let error = store.create(&login(&record)).await.expect_err("there is no replica");
     assert_eq!(error.kind(), StoreErrorKind::Timeout);
-    assert!(said(&error).contains("0 of 1 replicas"), "{}", said(&error));
+    assert!(error_text(&error).contains("0 of 1 replicas"), "{}", error_text(&error));
     for variable in ["REDIS_SENTINEL_URL", "REDIS_CLUSTER_URL"] {
         let builder = builder(env(variable)).with_timeout(Duration::from_secs(10));
         let store = builder.with_key_prefix(prefix()).build().await.expect("a store");
@@ -303,7 +305,7 @@ async fn what_a_replica_does_not_have_is_lost_with_the_master_unless_it_was_wait
     for replicas in [0, 1] {
         let mut cluster = Server::start(Kind::RedisCluster).expect("a cluster");
         let builder = || RedisStore::builder(cluster.url()).with_replicas_to_wait_for(replicas);
-        let store = impatient(builder, Duration::from_secs(2)).await;
+        let store = open_with_timeout(builder, Duration::from_secs(2)).await;
         let slot = |id: &u64| -> u16 {
             let words = format!("CLUSTER KEYSLOT {{{id}}}");
             ask(cluster.port(), &words).parse().expect("a slot")
@@ -333,7 +335,7 @@ async fn what_a_replica_does_not_have_is_lost_with_the_master_unless_it_was_wait
         let kept = loop {
             match store.load_login(&old.key, Some(&user)).await {
                 Ok(found) => break found.expect("it was there before"),
-                Err(error) => assert!(Instant::now() < patience, "{}", said(&error)),
+                Err(error) => assert!(Instant::now() < patience, "{}", error_text(&error)),
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         };

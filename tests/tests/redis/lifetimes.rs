@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use tower_keep_core::{
-    Account, End, NewLogin, Rotation, SessionLimit, SessionRecord, SessionStore, Touch,
-    UserDirectory, UserLookup, UserStore, WhenFull,
+    Account, SessionLimit, SessionStore, Touch, UserDirectory, UserLookup, UserStore, WhenFull,
 };
 use tower_keep_redis::RedisStore;
 use tower_keep_testkit::contract::sessions::new_record;
 
-use crate::{ask, begin, end, login, open, rotation, server};
+use crate::{ask, begin, end, login, new_record_at, open, rotation, server};
 use tower_keep_testkit::contract::users::replace;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,27 +26,25 @@ async fn records_expire_by_themselves_and_whose_they_are_is_known_longer() {
         assert!(seconds("keep:session:*") > record, "whose it is");
         assert!(seconds("keep:{1}:live") >= record, "the user's list");
     };
-    let record = SessionRecord {
-        expires: new_record(&"1".into()).created.plus(1_000),
-        ..new_record(&"1".into())
-    };
+    let mut record = new_record(&"1".into());
+    record.expires = record.created.plus(1_000);
     store.create(&login(&record)).await.expect("new");
     all(1_300);
-    let (key, at, expires) = (record.key, record.created, record.created.plus(5_000));
-    let touch = Touch { key, at, remember_expires: None, expires };
-    store.touch(&[touch]).await.expect("no fault");
-    all(5_300);
-    let earlier = Touch { expires: record.created.plus(10), ..touch };
-    store.touch(&[earlier]).await.expect("no fault");
-    all(5_300);
-    let longer = Rotation { expires: record.created.plus(9_000), ..rotation(&record) };
+    for expires in [5_000, 10] {
+        let touch = Touch::new(record.key, record.created, record.created.plus(expires));
+        store.touch(&[touch]).await.expect("no fault");
+        all(5_300);
+    }
+    let mut longer = rotation(&record);
+    longer.expires = record.created.plus(9_000);
     store.rotate(&longer).await.expect("no fault");
     all(9_300 - 10);
     // An end may keep the record for a longer or for a shorter time.
     let ended = begin(&store, "2").await;
     for (hours, all_of) in [(99, false), (1, true)] {
         let record = if all_of { begin(&store, "3").await } else { ended.clone() };
-        let end = End { keep_until: record.created.plus(hours * 3_600), ..end(&record) };
+        let mut end = end(&record);
+        end.keep_until = record.created.plus(hours * 3_600);
         let user = &record.user;
         if all_of {
             // Each record is unchanged, but of an earlier epoch. A purge removes it in time.
@@ -76,11 +73,9 @@ async fn a_list_forgets_what_has_long_expired() {
     let store = open(&server.url()).await;
     let first = begin(&store, "1").await;
     // By the application's clock the session expired three days ago, and no call has read the list.
-    let later = SessionRecord {
-        created: first.created.plus(5 * 24 * 3_600),
-        expires: first.created.plus(9 * 24 * 3_600),
-        ..new_record(&"1".into())
-    };
+    let (created, expires) =
+        (first.created.plus(5 * 24 * 3_600), first.created.plus(9 * 24 * 3_600));
+    let later = new_record_at("1", created, expires);
     store.create(&login(&later)).await.expect("new");
     assert_eq!(ask(server.port(), "ZCARD keep:{1}:live"), "1");
     assert!(store.load(&first.key).await.expect("no fault").is_none(), "with the record");
@@ -95,7 +90,7 @@ async fn a_login_with_a_limit_reads_a_bounded_part_of_what_has_expired() {
     let begin = |created, expires| {
         let store = store.clone();
         tokio::spawn(async move {
-            let record = SessionRecord { created, expires, ..new_record(&"1".into()) };
+            let record = new_record_at("1", created, expires);
             store.create(&login(&record)).await.expect("new");
         })
     };
@@ -115,9 +110,11 @@ async fn a_login_with_a_limit_reads_a_bounded_part_of_what_has_expired() {
         gets.parse().expect("a number")
     };
     let before = commands();
-    let record = SessionRecord { created: now, ..new_record(&"1".into()) };
-    let limit = Some(SessionLimit { most: 5, when_full: WhenFull::EndOldest });
-    store.create(&NewLogin { limit, ..login(&record) }).await.expect("new");
+    let mut record = new_record(&"1".into());
+    record.created = now;
+    let mut limited = login(&record);
+    limited.limit = Some(SessionLimit::new(5, WhenFull::EndOldest));
+    store.create(&limited).await.expect("new");
     let read = commands() - before;
     assert!((100..3_000).contains(&read), "{read} of 3,110 were read");
     let listed = store.list(&"1".into(), now, 100).await.expect("no fault");

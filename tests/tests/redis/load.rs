@@ -8,7 +8,7 @@ use tower_keep_redis::RedisStore;
 use tower_keep_tests::load::Load;
 use xtask::servers::{Kind, Server};
 
-use crate::{ask, impatient, server};
+use crate::{ask, open_with_timeout, server};
 
 /// The slots of a cluster's second master.
 pub(crate) const SECOND: std::ops::Range<usize> = 16_384 / 3..16_384 * 2 / 3;
@@ -25,7 +25,7 @@ async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'sta
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_server_is_killed_under_load_and_comes_back() {
     let mut server = server();
-    let store = impatient(|| RedisStore::builder(server.url()), TIMEOUT).await;
+    let store = open_with_timeout(|| RedisStore::builder(server.url()), TIMEOUT).await;
     let load = Load::start(Arc::new(store), CLIENTS).await;
     tokio::time::sleep(Duration::from_secs(8)).await;
     server.kill();
@@ -46,7 +46,7 @@ async fn one_server_is_killed_under_load_and_comes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_server_hangs_under_load_and_goes_on() {
     let server = server();
-    let store = impatient(|| RedisStore::builder(server.url()), TIMEOUT).await;
+    let store = open_with_timeout(|| RedisStore::builder(server.url()), TIMEOUT).await;
     let load = Load::start(Arc::new(store), CLIENTS).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     server.freeze(true);
@@ -79,7 +79,7 @@ async fn a_master_dies_under_load(
 ) -> Lost {
     let port = cluster.port();
     let builder = || RedisStore::builder(cluster.url()).with_replicas_to_wait_for(replicas);
-    let store = impatient(builder, TIMEOUT).await;
+    let store = open_with_timeout(builder, TIMEOUT).await;
     let load = Load::start(Arc::new(store), CLIENTS).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let victim = &mut cluster.members()[0];
@@ -163,7 +163,7 @@ async fn a_master_of_a_cluster_hangs_under_load_and_its_replica_takes_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_master_of_sentinels_is_killed_under_load_and_its_replica_takes_over() {
     let mut sentinels = Server::start(Kind::RedisSentinel).expect("sentinels");
-    let store = impatient(|| RedisStore::builder(sentinels.url()), TIMEOUT).await;
+    let store = open_with_timeout(|| RedisStore::builder(sentinels.url()), TIMEOUT).await;
     let load = Load::start(Arc::new(store), CLIENTS).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     // As if the machine of the master and of the first sentinel failed.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tower_keep_core::{
     AuthUser, End, EndReason, NewLogin, Rotation, SessionRecord, SessionStore, StoreError,
-    StoreErrorKind,
+    StoreErrorKind, Timestamp,
 };
 use tower_keep_redis::{RedisStore, RedisStoreBuilder};
 use tower_keep_testkit::contract::sessions::new_record;
@@ -38,7 +38,10 @@ async fn open(url: &str) -> RedisStore {
 
 /// Opens a store with a short time-out. Opening is tried several times, because the server has only
 /// just started, beside others.
-async fn impatient(builder: impl Fn() -> RedisStoreBuilder, timeout: Duration) -> RedisStore {
+async fn open_with_timeout(
+    builder: impl Fn() -> RedisStoreBuilder,
+    timeout: Duration,
+) -> RedisStore {
     for _ in 0..10 {
         match builder().with_timeout(timeout).build().await {
             Err(error) if error.kind() == StoreErrorKind::Timeout => {}
@@ -60,7 +63,7 @@ fn ask(port: u16, words: &str) -> String {
 }
 
 fn login(record: &SessionRecord) -> NewLogin<'_> {
-    NewLogin { record, replacing: &[], ended_until: record.expires, limit: None }
+    NewLogin::new(record, record.expires)
 }
 
 async fn begin<U: AuthUser>(store: &RedisStore<U>, user: &str) -> SessionRecord {
@@ -69,33 +72,42 @@ async fn begin<U: AuthUser>(store: &RedisStore<U>, user: &str) -> SessionRecord 
     record
 }
 
+/// Returns a new record with these times.
+fn new_record_at(user: &str, created: Timestamp, expires: Timestamp) -> SessionRecord {
+    let mut record = new_record(&user.into());
+    record.created = created;
+    record.expires = expires;
+    record
+}
+
 fn end(record: &SessionRecord) -> End {
-    End { at: record.created, reason: EndReason::Revoked, keep_until: record.expires }
+    End::new(record.created, EndReason::Revoked, record.expires)
 }
 
 fn rotation(record: &SessionRecord) -> Rotation {
-    let (key, at, expires) = (record.key, record.created.plus(10), record.expires);
-    Rotation { key, from: record.generation, at, remember_expires: None, expires }
+    let at = record.created.plus(10);
+    Rotation::new(record.key, record.generation, at, record.expires)
 }
 
 /// Returns everything that an error says, as a log shows it.
-fn said(error: &StoreError) -> String {
-    let mut said = error.to_string();
+fn error_text(error: &StoreError) -> String {
+    let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        said += &format!(": {error}");
+        text += &format!(": {error}");
         source = error.source();
     }
-    said
+    text
 }
 
-async fn refused(url: &str) -> String {
+/// Returns the text of the error that a store on this URL fails to open with.
+async fn build_error(url: &str) -> String {
     let builder = RedisStore::builder(url).with_timeout(Duration::from_secs(5));
     let error = builder.build().await.expect_err("it can't be opened");
-    let said = said(&error);
+    let text = error_text(&error);
     // An error that waiting does not fix has to be `Unsupported`.
-    let is_wrong = !said.contains("no connection") || said.contains("WRONGPASS");
+    let is_wrong = !text.contains("no connection") || text.contains("WRONGPASS");
     let is_unsupported = error.kind() == StoreErrorKind::Unsupported;
     assert!(is_unsupported || !is_wrong, "{error:?}");
-    said
+    text
 }

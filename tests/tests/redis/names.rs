@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_keep_core::{
-    Account, NewLogin, SessionLimit, SessionStore, UserDirectory, UserId, UserLookup, WhenFull,
+    Account, SessionLimit, SessionStore, UserDirectory, UserId, UserLookup, WhenFull,
 };
 use tower_keep_testkit::contract::sessions::new_record;
 
@@ -80,12 +80,13 @@ async fn what_has_expired_in_a_list_lets_no_session_too_many_in() {
         ask(server.port(), &format!("DEL {record}"));
         assert!(store.list(&user, gone.created, 10).await.expect("no fault").is_empty());
         let when_full = if round % 2 == 0 { WhenFull::Refuse } else { WhenFull::EndOldest };
-        let limit = Some(SessionLimit { most: 1, when_full });
+        let limit = Some(SessionLimit::new(1, when_full));
         let logins: Vec<_> = (0..4)
             .map(|_| {
                 let (store, record) = (store.clone(), new_record(&user));
                 tokio::spawn(async move {
-                    let login = NewLogin { limit, ..login(&record) };
+                    let mut login = login(&record);
+                    login.limit = limit;
                     store.create(&login).await.expect("no fault")
                 })
             })

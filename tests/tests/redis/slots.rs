@@ -9,7 +9,7 @@ use tower_keep_redis::RedisStore;
 use tower_keep_testkit::contract;
 use xtask::servers::{Kind, Server};
 
-use crate::{ask, begin, end, env, impatient, prefix, said};
+use crate::{ask, begin, end, env, error_text, open_with_timeout, prefix};
 
 /// Returns the ports of a cluster's masters.
 fn ports(url: &str) -> Vec<u16> {
@@ -37,7 +37,8 @@ fn ports(url: &str) -> Vec<u16> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_that_moves_is_followed() {
     let mut cluster = Server::start(Kind::RedisCluster).expect("a cluster");
-    let store = impatient(|| RedisStore::builder(cluster.url()), Duration::from_secs(5)).await;
+    let store =
+        open_with_timeout(|| RedisStore::builder(cluster.url()), Duration::from_secs(5)).await;
     let mut kept = Vec::new();
     for id in 0..60_u64 {
         store.insert(&Account::new(id, format!("user{id}"), "")).await.expect("new");
@@ -58,7 +59,7 @@ async fn a_slot_that_moves_is_followed() {
     let is_whole = async |when: &str| {
         let user = UserId::from(id);
         let found = store.load_login(&stays.key, Some(&user)).await;
-        let found = found.unwrap_or_else(|error| panic!("{when}: {}", said(&error)));
+        let found = found.unwrap_or_else(|error| panic!("{when}: {}", error_text(&error)));
         let found = found.unwrap_or_else(|| panic!("{when}: the record is gone"));
         assert!(found.user.is_some(), "{when}: the user is gone");
         let found = store.by_id(&user).await.expect(when);

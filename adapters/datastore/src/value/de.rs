@@ -10,7 +10,7 @@ use serde::de::{
 };
 
 use super::error::{Result, ValueError};
-use super::types::{SYSTEM_TIME, of_key, of_lat_lng, of_timestamp};
+use super::types::{SYSTEM_TIME, from_key, from_lat_lng, from_timestamp};
 
 /// The id in a user's key, as one more property.
 pub(crate) struct Id<'a> {
@@ -296,9 +296,9 @@ impl<'de> Deserializer<'de> for FromValue {
             ValueType::EntityValue(entity) => {
                 visitor.visit_map(Properties::new(entity.properties, None))
             }
-            ValueType::KeyValue(key) => Self(of_key(key)).deserialize_any(visitor),
+            ValueType::KeyValue(key) => Self(from_key(key)).deserialize_any(visitor),
             ValueType::GeoPointValue(place) => {
-                Self(of_lat_lng(place.latitude, place.longitude)).deserialize_any(visitor)
+                Self(from_lat_lng(place.latitude, place.longitude)).deserialize_any(visitor)
             }
         }
     }
@@ -334,7 +334,7 @@ impl<'de> Deserializer<'de> for FromValue {
     ) -> Result<V::Value> {
         match (name, self.0.value_type) {
             (SYSTEM_TIME, Some(ValueType::TimestampValue(timestamp))) => {
-                Self(of_timestamp(timestamp)).deserialize_any(visitor)
+                Self(from_timestamp(timestamp)).deserialize_any(visitor)
             }
             (_, value_type) => Self(Value { value_type, ..self.0 }).deserialize_any(visitor),
         }

@@ -11,11 +11,11 @@ use gcloud_sdk::google::r#type;
 
 use super::ser::{Plain, Properties};
 use super::types::{to_key, to_lat_lng, to_timestamp};
-use crate::keys::LONGEST_INDEXED;
+use crate::keys::MAX_INDEXED;
 
 /// The limit on comparisons that look for array elements at another index. Each of the user's
 /// properties has a share of it, by its size.
-const MOST_COMPARED: usize = 400_000;
+const MAX_COMPARED: usize = 400_000;
 /// Each integer up to this value is exactly one double.
 const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
 
@@ -37,7 +37,7 @@ pub(crate) fn merge(
     let all: usize = properties.written.values().map(Plain::size).sum();
     let mut merged = kept(stored, &properties, &before);
     for (name, plain) in properties.written {
-        let share = MOST_COMPARED.saturating_mul(plain.size()) / all;
+        let share = MAX_COMPARED.saturating_mul(plain.size()) / all;
         let merge = Merge { partition, left: Cell::new(share) };
         let own = stored.get(&name);
         let mut value = merge.value(own, plain, before.within(&name));
@@ -171,8 +171,8 @@ impl Merge<'_> {
             exclude(&mut value);
         }
         let too_long = match &value.value_type {
-            Some(ValueType::StringValue(text)) => text.len() > LONGEST_INDEXED,
-            Some(ValueType::BlobValue(bytes)) => bytes.len() > LONGEST_INDEXED,
+            Some(ValueType::StringValue(text)) => text.len() > MAX_INDEXED,
+            Some(ValueType::BlobValue(bytes)) => bytes.len() > MAX_INDEXED,
             _ => false,
         };
         value.exclude_from_indexes |= too_long;

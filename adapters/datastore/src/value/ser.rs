@@ -12,7 +12,7 @@ use serde::ser::{
 
 use super::error::{Result, ValueError};
 use super::types::{self, KEY, LAT_LNG, LatLng, TIMESTAMP};
-use crate::keys::{LONGEST_NAME, is_reserved};
+use crate::keys::{MAX_NAME, is_reserved};
 
 /// How many bytes of a text or a blob count as one value.
 const BYTES_LIKE_ONE: usize = 64;
@@ -63,22 +63,23 @@ impl Properties {
         self.written.get(name)
     }
 
-    /// Adds a property. The name has to be valid.
-    pub(crate) fn put(&mut self, name: &str, plain: Plain) {
+    /// Adds a property, or replaces it. The name has to be valid.
+    pub(crate) fn insert(&mut self, name: &str, plain: Plain) {
         self.written.insert(name.to_owned(), plain);
     }
 
     /// Neither writes nor removes this property.
-    pub(crate) fn leave(&mut self, name: &str) {
+    pub(crate) fn leave_unchanged(&mut self, name: &str) {
         self.written.remove(name);
         self.skipped.retain(|skipped| skipped != name);
     }
 
-    fn push(&mut self, name: &str, plain: Result<Plain>) -> Result<()> {
+    /// Adds a property if its name is valid and its value can be written.
+    fn try_insert(&mut self, name: &str, plain: Result<Plain>) -> Result<()> {
         let words = match name.len() {
             _ if is_reserved(name) => "names that begin and end with __ are Datastore's own",
-            1..=LONGEST_NAME => {
-                self.put(name, plain.map_err(|error| error.within(name))?);
+            1..=MAX_NAME => {
+                self.insert(name, plain.map_err(|error| error.within(name))?);
                 return Ok(());
             }
             0 => "a property's name can't be empty",
@@ -326,7 +327,7 @@ macro_rules! fields {
                 name: &'static str,
                 value: &T,
             ) -> Result<()> {
-                self.0.push(name, value.serialize(VALUE))
+                self.0.try_insert(name, value.serialize(VALUE))
             }
             fn skip_field(&mut self, name: &'static str) -> Result<()> {
                 self.0.skipped.push(name.into());
@@ -360,7 +361,7 @@ impl SerializeMap for Entries {
     }
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
         let name = std::mem::take(&mut self.1);
-        self.0.push(&name, value.serialize(VALUE))
+        self.0.try_insert(&name, value.serialize(VALUE))
     }
     fn end(self) -> Result<Plain> {
         Ok(Plain::Entity(self.0))

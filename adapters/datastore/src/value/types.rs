@@ -252,7 +252,7 @@ fn to_path_element(plain: &Plain) -> Option<key::PathElement> {
 }
 
 /// Converts a stored key to a value from which an [`EntityKey`] is read.
-pub(super) fn of_key(key: Key) -> Value {
+pub(super) fn from_key(key: Key) -> Value {
     let partition = key.partition_id.unwrap_or_default();
     let path = key.path.into_iter().map(|step| {
         let (which, id) = match step.id_type {
@@ -264,7 +264,7 @@ pub(super) fn of_key(key: Key) -> Value {
     });
     let path = array(path.collect::<Vec<_>>());
     let text = ValueType::StringValue;
-    of_type(entity([
+    to_value(entity([
         ("project", text(partition.project_id)),
         ("database", text(partition.database_id)),
         ("namespace", text(partition.namespace_id)),
@@ -273,28 +273,28 @@ pub(super) fn of_key(key: Key) -> Value {
 }
 
 /// Converts a stored place to a value from which a [`LatLng`] is read.
-pub(super) fn of_lat_lng(latitude: f64, longitude: f64) -> Value {
+pub(super) fn from_lat_lng(latitude: f64, longitude: f64) -> Value {
     let double = ValueType::DoubleValue;
-    of_type(entity([("latitude", double(latitude)), ("longitude", double(longitude))]))
+    to_value(entity([("latitude", double(latitude)), ("longitude", double(longitude))]))
 }
 
 /// Converts a stored timestamp to a value from which a `SystemTime` is read.
-pub(super) fn of_timestamp(timestamp: Timestamp) -> Value {
+pub(super) fn from_timestamp(timestamp: Timestamp) -> Value {
     let integer = ValueType::IntegerValue;
     let [seconds, nanos] = SYSTEM_TIME_FIELDS;
     let nanos = (nanos, integer(timestamp.nanos.into()));
-    of_type(entity([(seconds, integer(timestamp.seconds)), nanos]))
+    to_value(entity([(seconds, integer(timestamp.seconds)), nanos]))
 }
 
-fn of_type(value_type: ValueType) -> Value {
+fn to_value(value_type: ValueType) -> Value {
     Value { value_type: Some(value_type), ..Value::default() }
 }
 
 fn array(values: impl IntoIterator<Item = ValueType>) -> ValueType {
-    ValueType::ArrayValue(ArrayValue { values: values.into_iter().map(of_type).collect() })
+    ValueType::ArrayValue(ArrayValue { values: values.into_iter().map(to_value).collect() })
 }
 
 fn entity<const N: usize>(properties: [(&str, ValueType); N]) -> ValueType {
-    let own = |(name, value): (&str, ValueType)| (name.to_owned(), of_type(value));
+    let own = |(name, value): (&str, ValueType)| (name.to_owned(), to_value(value));
     ValueType::EntityValue(Entity { key: None, properties: properties.map(own).into() })
 }

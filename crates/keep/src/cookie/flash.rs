@@ -5,7 +5,7 @@
 //! 256 bytes each, next at most 512. The cookie is valid for ten minutes.
 
 use super::body::{Fields, put_text};
-use super::{Contents, Ranked};
+use super::{ByRecency, Contents};
 use crate::flash::{Flash, FlashKind};
 use crate::target::LocalTarget;
 
@@ -79,12 +79,12 @@ impl Contents for FlashCookie {
     }
 }
 
-impl Ranked for FlashCookie {
+impl ByRecency for FlashCookie {
     fn same_user(&self, _: &Self) -> bool {
         true
     }
 
-    fn rank(&self) -> (u32, u32) {
+    fn recency(&self) -> (u32, u32) {
         (self.issued, 0)
     }
 }

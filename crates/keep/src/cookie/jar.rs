@@ -90,7 +90,7 @@ impl<'a> Found<'a> {
     /// Returns the values, or none of them if there were suspiciously many.
     pub(crate) fn values(&self) -> impl Iterator<Item = &'a [u8]> {
         let usable = if self.count > MOST_OF_ONE_NAME { 0 } else { self.count };
-        self.values.into_iter().take(usable)
+        self.values[..usable].iter().copied()
     }
 }
 

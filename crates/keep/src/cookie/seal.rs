@@ -5,14 +5,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use super::{Contents, Held, LARGEST_COOKIE};
+use super::{Contents, LARGEST_COOKIE, Opened};
 use crate::keys::KeySlot;
 
 const TAG: usize = 16;
 /// The length of the format and the key id, which every body has.
 const SHORTEST_BODY: usize = 2;
 /// The length of the buffer on the stack. It is enough to decode a cookie with a user id of up to
-/// 41 bytes. Longer cookies are decoded on the heap.
+/// 38 bytes. Longer cookies are decoded on the heap.
 const ON_STACK: usize = 96;
 
 /// Seals and opens the cookies of one purpose and name.
@@ -44,7 +44,7 @@ impl Sealer {
     }
 
     /// Returns the contents of a value, or `None` if it was not sealed under one of the keys.
-    pub(crate) fn open<T: Contents>(&self, value: &[u8]) -> Option<Held<T>> {
+    pub(crate) fn open<T: Contents>(&self, value: &[u8]) -> Option<Opened<T>> {
         if value.len() > LARGEST_COOKIE {
             return None;
         }
@@ -59,7 +59,7 @@ impl Sealer {
         }
     }
 
-    fn verify<T: Contents>(&self, sealed: &[u8]) -> Option<Held<T>> {
+    fn verify<T: Contents>(&self, sealed: &[u8]) -> Option<Opened<T>> {
         let (body, tag) = sealed.split_last_chunk::<TAG>()?;
         if body.len() < SHORTEST_BODY {
             return None;
@@ -75,15 +75,15 @@ impl Sealer {
             }
         };
         let slot = KeySlot::new(self.keys.iter().position(genuine)?, self.previous);
-        Some(Held { cookie: T::read(body)?, slot })
+        Some(Opened { cookie: T::read(body)?, slot })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{
-        FORCED, FlashCookie, Nonce, REMEMBERED, Remember, RememberTerms, ServerRemember,
-        ServerSession, ServerTerms, Session, SessionId, SessionTerms,
+        FlashCookie, Nonce, Origin, Proofs, Remember, RememberTerms, ServerRemember, ServerSession,
+        ServerTerms, Session, SessionId, SessionTerms,
     };
     use super::*;
     use crate::flash::{Flash, FlashKind};
@@ -103,7 +103,14 @@ mod tests {
 
     fn session(user: &str) -> Session {
         Session {
-            terms: SessionTerms { flags: 2, nonce: NONCE, started: 10, renewed: 20, fresh: 30 },
+            terms: SessionTerms {
+                origin: Origin::PASSWORD,
+                is_remembered: true,
+                nonce: NONCE,
+                started: 10,
+                renewed: 20,
+            },
+            proofs: Proofs::password(30),
             stamp: 0x0102_0304_0506_0708,
             client: u64::MAX,
             user: user.into(),
@@ -112,7 +119,12 @@ mod tests {
 
     fn remember(user: &str) -> Remember {
         Remember {
-            terms: RememberTerms { flags: 0, nonce: NONCE, issued: 10, expires: 40 },
+            terms: RememberTerms {
+                origin: Origin::PASSWORD,
+                nonce: NONCE,
+                issued: 10,
+                expires: 40,
+            },
             stamp: 7,
             user: user.into(),
         }
@@ -125,41 +137,48 @@ mod tests {
         let expected = [
             &[1, 0xAA, 2][..],
             &NONCE,
-            &[0, 0, 0, 10, 0, 0, 0, 20, 0, 0, 0, 30],
+            &[0, 0, 0, 10, 0, 0, 0, 20],
+            &[1, 1, 1, 0, 0, 0, 30],
             &[1, 2, 3, 4, 5, 6, 7, 8],
             &[0xFF; 8],
             b"ab",
         ];
         assert_eq!(body, expected.concat());
-        assert_eq!(body.len(), 39 + 2);
+        assert_eq!(body.len(), 42 + 2);
 
         body.clear();
         remember("ab").write(0xAA, &mut body);
         let expected = [
             &[1, 0xAA, 0][..],
             &NONCE,
-            &[0, 0, 0, 10, 0, 0, 0, 40],
+            &[0, 0, 0, 10, 0, 0, 0, 40, 1],
             &[0, 0, 0, 0, 0, 0, 0, 7],
             b"ab",
         ];
         assert_eq!(body, expected.concat());
-        assert_eq!(body.len(), 27 + 2);
+        assert_eq!(body.len(), 28 + 2);
     }
 
     fn server_session(user: &str) -> ServerSession {
         ServerSession {
             id: SessionId([9; 16]),
-            terms: ServerTerms { flags: 2, generation: 5, issued: 10, fresh: 30 },
+            terms: ServerTerms {
+                origin: Origin::PASSWORD,
+                is_remembered: true,
+                generation: 5,
+                issued: 10,
+            },
+            proofs: Proofs::password(30),
             stamp: 7,
             client: u64::MAX,
-            user_hint: user.into(),
+            user_hint: ServerSession::user_hint(&user.into()),
         }
     }
 
     fn server_remember() -> ServerRemember {
         ServerRemember {
             id: SessionId([9; 16]),
-            flags: 1,
+            origin: Origin { is_forced: true, factor_classes: 1 },
             generation: 5,
             verifier: [8; 16],
             expires: 40,
@@ -168,19 +187,20 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_with_records_is_the_specified_one() {
+    fn the_layout_with_server_side_sessions_is_the_specified_one() {
         let mut body = Vec::new();
         server_session("ab").write(0xAA, &mut body);
         let expected = [
             &[1, 0xAA, 2][..],
             &[9; 16],
-            &[0, 0, 0, 5, 0, 0, 0, 10, 0, 0, 0, 30],
+            &[0, 0, 0, 5, 0, 0, 0, 10],
+            &[1, 1, 1, 0, 0, 0, 30],
             &[0, 0, 0, 0, 0, 0, 0, 7],
             &[0xFF; 8],
             b"ab",
         ];
         assert_eq!(body, expected.concat());
-        assert_eq!(body.len(), 47 + 2);
+        assert_eq!(body.len(), 50 + 2);
         body.clear();
         server_remember().write(0xAA, &mut body);
         let expected = [
@@ -188,10 +208,10 @@ mod tests {
             &[9; 16],
             &[0, 0, 0, 5],
             &[8; 16],
-            &[0, 0, 0, 40, 0, 0, 0, 0, 0, 0, 0, 7],
+            &[0, 0, 0, 40, 1, 0, 0, 0, 0, 0, 0, 0, 7],
         ];
         assert_eq!(body, expected.concat());
-        assert_eq!(body.len(), 51);
+        assert_eq!(body.len(), 52);
     }
 
     #[test]
@@ -204,18 +224,18 @@ mod tests {
                 C::read(&body).is_some()
             })
         }
-        let known = std::array::from_fn(|flags| flags <= usize::from(FORCED | REMEMBERED));
-        assert_eq!(opens(&session("1")), known);
-        assert_eq!(opens(&remember("1")), known);
-        assert_eq!(opens(&server_session("1")), known);
-        assert_eq!(opens(&server_remember()), known);
-        assert_eq!(opens(&FlashCookie::default()), std::array::from_fn(|flags| flags == 0));
+        let up_to = |known: usize| std::array::from_fn(|flags| flags <= known);
+        assert_eq!(opens(&session("1")), up_to(3));
+        assert_eq!(opens(&server_session("1")), up_to(3));
+        assert_eq!(opens(&remember("1")), up_to(1));
+        assert_eq!(opens(&server_remember()), up_to(1));
+        assert_eq!(opens(&FlashCookie::default()), up_to(0));
     }
 
     #[test]
-    fn what_was_sealed_with_records_opens() {
+    fn what_was_sealed_for_server_side_sessions_opens() {
         let ring = ring_of(Mode::ServerSide, KEY, "", "session");
-        for user in ["", "1", "佐藤", &"y".repeat(1_024)] {
+        for user in ["", "1", "佐藤", &"y".repeat(1_024), &"y".repeat(1_025)] {
             let value = ring.session.seal(&server_session(user));
             let opened = ring.session.open::<ServerSession>(value.as_bytes()).unwrap();
             assert_eq!(opened.cookie, server_session(user));
@@ -232,17 +252,17 @@ mod tests {
             ring_of(Mode::ServerSide, "another test key of the right length", "", "session");
         let (salt, id) = ([1; 16], SessionId([2; 16]));
         let verifier = ring.verifier(KeySlot::CURRENT, &salt, id, 3);
-        let held = |id, generation, verifier| Held {
+        let opened = |id, generation, verifier| Opened {
             cookie: ServerRemember { id, generation, verifier, ..server_remember() },
             slot: KeySlot::CURRENT,
         };
-        let genuine = held(id, 3, verifier);
+        let genuine = opened(id, 3, verifier);
         assert!(ring.verifies(&genuine, &salt));
         assert!(!other.verifies(&genuine, &salt));
         assert!(!ring.verifies(&genuine, &[0; 16]));
-        assert!(!ring.verifies(&held(id, 4, verifier), &salt));
-        assert!(!ring.verifies(&held(SessionId([3; 16]), 3, verifier), &salt));
-        assert!(!ring.verifies(&held(id, 3, [0; 16]), &salt));
+        assert!(!ring.verifies(&opened(id, 4, verifier), &salt));
+        assert!(!ring.verifies(&opened(SessionId([3; 16]), 3, verifier), &salt));
+        assert!(!ring.verifies(&opened(id, 3, [0; 16]), &salt));
     }
 
     #[test]
@@ -305,7 +325,7 @@ mod tests {
     #[test]
     fn a_value_has_one_encoding_only() {
         let ring = ring(KEY, "", "session");
-        // 39 + 2 + 16 = 57 bytes fill whole characters. One more byte leaves four bits that must be
+        // 42 + 2 + 16 = 57 bytes fill whole characters. One more byte leaves four bits that must be
         // zero.
         let value = ring.session.seal(&session("abc"));
         let last = value.chars().last().unwrap();
@@ -341,7 +361,7 @@ mod tests {
         let [old, new, coming] = ["the old key", "the new key", "the coming key"]
             .map(|key| format!("{key}, which is long enough for us"));
         let made_under = |key: &String| ring(&Keys::new(key)).session.seal(&session("1"));
-        let all = ring(&Keys::new(&new).add_previous(&old).add_next(&coming));
+        let all = ring(&Keys::new(&new).with_previous(&old).with_next(&coming));
         for (key, slot) in [(&new, 0), (&old, 1), (&coming, 2)] {
             let opened = all.session.open::<Session>(made_under(key).as_bytes()).unwrap();
             assert_eq!(opened.slot, KeySlot::new(slot, 1));

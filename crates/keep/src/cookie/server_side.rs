@@ -1,8 +1,9 @@
 //! The cookies of a login with a server-side session. Both name the session, and the generation
 //! that they belong to.
 //!
-//! Session: `fmt1 kid1 flags1 sid16 gen4 issued4 fresh4 stamp8 client8 uid`, 47 bytes and the
-//! user's id. Remember: `fmt1 kid1 flags1 sid16 gen4 verifier16 expires4 stamp8`, 51 bytes.
+//! Session: `fmt1 kid1 flags1 sid16 gen4 issued4 classes1 n1 (factor1 time4)×n stamp8 client8 uid`,
+//! 45 bytes, 5 for each proof, and the user's id. Remember: `fmt1 kid1 flags1 sid16 gen4 verifier16
+//! expires4 classes1 stamp8`, 52 bytes.
 
 use std::fmt;
 
@@ -10,12 +11,14 @@ use sha2::{Digest, Sha256};
 use tower_keep_core::{SessionKey, UserId};
 
 use super::body::Fields;
-use super::session::FLAGS;
-use super::{Contents, Ranked};
+use super::origin::{FORCED, Origin, Proofs, REMEMBERED};
+use super::session::session_flags;
+use super::{ByRecency, Contents};
 
 const FORMAT: u8 = 1;
-const SESSION: usize = 47;
-const REMEMBER: usize = 51;
+/// The length of a session cookie's body without proofs and user id.
+const SESSION: usize = 44;
+const REMEMBER: usize = 52;
 
 /// A session's id. Only the session's cookies hold it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,73 +43,85 @@ impl fmt::Debug for SessionId {
 pub(crate) struct ServerSession {
     pub(crate) id: SessionId,
     pub(crate) terms: ServerTerms,
+    pub(crate) proofs: Proofs,
     /// The keyed digest of the user's security stamp.
     pub(crate) stamp: u64,
     /// The keyed digest of the client that the session was made for.
     pub(crate) client: u64,
-    /// The id of the user whom the record most probably names. It is empty if the id is too long
-    /// for a cookie.
-    pub(crate) user_hint: UserId,
+    /// The id of the user whom the record most probably names, or `None` if the id is too long for
+    /// a cookie.
+    pub(crate) user_hint: Option<UserId>,
 }
 
 /// The part of a session cookie that the rules decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ServerTerms {
-    pub(crate) flags: u8,
+    pub(crate) origin: Origin,
+    /// Whether the browser also holds a remember cookie of this login.
+    pub(crate) is_remembered: bool,
     pub(crate) generation: u32,
     pub(crate) issued: u32,
-    /// When the user last proved who they are; 0 if the remember cookie restored the login.
-    pub(crate) fresh: u32,
 }
 
 impl ServerSession {
-    /// The longest id that the cookie holds, in bytes. Longer ids are left out; the record has
-    /// them.
-    pub(crate) const LONGEST_USER_HINT: usize = 1_024;
+    /// The longest id that the cookie holds, in bytes. The record has longer ones.
+    const LONGEST_USER_HINT: usize = 1_024;
+
+    /// Returns this id as a hint, unless it is too long for the cookie or empty: without bytes, the
+    /// cookie has no hint.
+    pub(crate) fn user_hint(id: &UserId) -> Option<UserId> {
+        (1..=Self::LONGEST_USER_HINT).contains(&id.as_bytes().len()).then(|| id.clone())
+    }
+
+    fn user_hint_bytes(&self) -> &[u8] {
+        self.user_hint.as_ref().map_or(&[], UserId::as_bytes)
+    }
 }
 
 impl Contents for ServerSession {
     fn write(&self, kid: u8, body: &mut Vec<u8>) {
         let terms = &self.terms;
-        body.extend([FORMAT, kid, terms.flags]);
+        body.extend([FORMAT, kid, session_flags(terms.origin, terms.is_remembered)]);
         body.extend(self.id.0);
         body.extend(terms.generation.to_be_bytes());
         body.extend(terms.issued.to_be_bytes());
-        body.extend(terms.fresh.to_be_bytes());
+        body.push(terms.origin.factor_classes);
+        self.proofs.write(body);
         body.extend(self.stamp.to_be_bytes());
         body.extend(self.client.to_be_bytes());
-        body.extend(self.user_hint.as_bytes());
+        body.extend(self.user_hint_bytes());
     }
 
     fn read(body: &[u8]) -> Option<Self> {
         let mut fields = Fields(body);
-        let flags = fields.head(FORMAT, FLAGS)?;
+        let flags = fields.head(FORMAT, FORCED | REMEMBERED)?;
         Some(Self {
             id: SessionId(fields.array()?),
             terms: ServerTerms {
-                flags,
+                is_remembered: flags & REMEMBERED != 0,
                 generation: fields.u32()?,
                 issued: fields.u32()?,
-                fresh: fields.u32()?,
+                origin: Origin::read(flags, &mut fields)?,
             },
+            proofs: Proofs::read(&mut fields)?,
             stamp: fields.u64()?,
             client: fields.u64()?,
-            user_hint: fields.rest()?.into(),
+            user_hint: Some(fields.rest()?).filter(|id| !id.is_empty()).map(UserId::from),
         })
     }
 
     fn len(&self) -> usize {
-        SESSION + self.user_hint.as_bytes().len()
+        SESSION + self.proofs.len() + self.user_hint_bytes().len()
     }
 }
 
-impl Ranked for ServerSession {
+impl ByRecency for ServerSession {
     fn same_user(&self, other: &Self) -> bool {
-        let is_known = !self.user_hint.as_bytes().is_empty();
+        let is_known = self.user_hint.is_some();
         self.id == other.id || is_known && self.user_hint == other.user_hint
     }
 
-    fn rank(&self) -> (u32, u32) {
+    fn recency(&self) -> (u32, u32) {
         (self.terms.issued, self.terms.generation)
     }
 }
@@ -115,7 +130,7 @@ impl Ranked for ServerSession {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ServerRemember {
     pub(crate) id: SessionId,
-    pub(crate) flags: u8,
+    pub(crate) origin: Origin,
     pub(crate) generation: u32,
     pub(crate) verifier: Verifier,
     pub(crate) expires: u32,
@@ -131,23 +146,24 @@ pub(crate) type Verifier = [u8; 16];
 
 impl Contents for ServerRemember {
     fn write(&self, kid: u8, body: &mut Vec<u8>) {
-        body.extend([FORMAT, kid, self.flags]);
+        body.extend([FORMAT, kid, self.origin.flags()]);
         body.extend(self.id.0);
         body.extend(self.generation.to_be_bytes());
         body.extend(self.verifier);
         body.extend(self.expires.to_be_bytes());
+        body.push(self.origin.factor_classes);
         body.extend(self.stamp.to_be_bytes());
     }
 
     fn read(body: &[u8]) -> Option<Self> {
         let mut fields = Fields(body);
-        let flags = fields.head(FORMAT, FLAGS)?;
+        let flags = fields.head(FORMAT, FORCED)?;
         let read = Self {
             id: SessionId(fields.array()?),
-            flags,
             generation: fields.u32()?,
             verifier: fields.array()?,
             expires: fields.u32()?,
+            origin: Origin::read(flags, &mut fields)?,
             stamp: fields.u64()?,
         };
         fields.rest()?.is_empty().then_some(read)
@@ -158,14 +174,14 @@ impl Contents for ServerRemember {
     }
 }
 
-impl Ranked for ServerRemember {
+impl ByRecency for ServerRemember {
     /// The cookies don't say whether two sessions belong to one user, so they count as sessions of
     /// two users.
     fn same_user(&self, other: &Self) -> bool {
         self.id == other.id
     }
 
-    fn rank(&self) -> (u32, u32) {
+    fn recency(&self) -> (u32, u32) {
         (self.generation, self.expires)
     }
 }

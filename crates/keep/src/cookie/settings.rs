@@ -136,7 +136,7 @@ impl CookieSettings {
     }
 
     /// Chooses the name and checks that the settings agree.
-    pub(crate) fn resolve(&self, area: &str, purpose: &str) -> Result<Template, CookieError> {
+    pub(crate) fn resolve(&self, area: &str, purpose: &str) -> Result<CookieTemplate, CookieError> {
         let name = match &self.name {
             Some(name) => name.clone(),
             None => {
@@ -145,7 +145,7 @@ impl CookieSettings {
             }
         };
         self.check(&name)?;
-        Ok(Template::new(self, name))
+        Ok(CookieTemplate::new(self, name))
     }
 
     fn check(&self, name: &str) -> Result<(), CookieError> {
@@ -246,14 +246,14 @@ pub enum CookieError {
 
 /// A cookie's name and attributes, ready for `Set-Cookie`.
 #[derive(Clone, Debug)]
-pub(crate) struct Template {
+pub(crate) struct CookieTemplate {
     name: String,
     path: String,
     /// Everything after the value and `Max-Age`.
     attributes: String,
 }
 
-impl Template {
+impl CookieTemplate {
     fn new(settings: &CookieSettings, name: String) -> Self {
         let mut attributes = format!("; Path={}", settings.path);
         if let Some(domain) = &settings.domain {

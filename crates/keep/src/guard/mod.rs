@@ -38,6 +38,7 @@ pub use service::GuardService;
 use crate::error::BuildError;
 use crate::flash::Message;
 use crate::layer::Config;
+use crate::page::Page;
 
 /// A layer that passes only some requests to a route or a whole service. It rejects the others.
 ///
@@ -107,14 +108,14 @@ impl<U: AuthUser> Guard<U> {
     }
 
     /// Sets the page to which this guard redirects if no user is logged in, in place of the layer's
-    /// login page. Pass this page to [`add_never_next`](crate::LoginLayerBuilder::add_never_next)
+    /// login page. Pass this page to [`with_never_next`](crate::LoginLayerBuilder::with_never_next)
     /// of the layer too, so that no user is sent back to it after a login.
     ///
     /// # Errors
     ///
     /// Returns an error if the page is neither a path on this site nor a URL.
-    pub fn with_login_page(mut self, page: &str) -> Result<Self, BuildError> {
-        self.responses.set_pages(Some(page.into()), None, &self.config.next_field)?;
+    pub fn with_login_page(mut self, page: impl Into<String>) -> Result<Self, BuildError> {
+        self.responses.login_page = Some(self.page(page.into())?);
         Ok(self)
     }
 
@@ -124,9 +125,13 @@ impl<U: AuthUser> Guard<U> {
     /// # Errors
     ///
     /// Returns an error if the page is neither a path on this site nor a URL.
-    pub fn with_confirm_page(mut self, page: &str) -> Result<Self, BuildError> {
-        self.responses.set_pages(None, Some(page.into()), &self.config.next_field)?;
+    pub fn with_confirm_page(mut self, page: impl Into<String>) -> Result<Self, BuildError> {
+        self.responses.confirm_page = Some(self.page(page.into())?);
         Ok(self)
+    }
+
+    fn page(&self, page: String) -> Result<Page, BuildError> {
+        Ok(Page::parse(page)?.without_field(&self.config.next_field))
     }
 
     /// Sets the flash message that this guard leaves when it redirects to the login page. It is cut

@@ -27,20 +27,6 @@ pub(crate) struct Responses<U> {
 }
 
 impl<U> Responses<U> {
-    pub(crate) fn set_pages(
-        &mut self,
-        login: Option<String>,
-        confirm: Option<String>,
-        field: &str,
-    ) -> Result<(), BuildError> {
-        for (page, place) in [(login, &mut self.login_page), (confirm, &mut self.confirm_page)] {
-            if let Some(page) = page {
-                *place = Some(Page::parse(&page, field)?);
-            }
-        }
-        Ok(())
-    }
-
     pub(crate) fn check_messages(&self) -> Result<(), BuildError> {
         let messages = [&self.login_message, &self.confirm_message];
         match messages.into_iter().flatten().find_map(Message::too_long) {

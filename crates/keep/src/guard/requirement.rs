@@ -139,8 +139,12 @@ mod tests {
 
     const NOW: u32 = 1_000;
 
-    fn session(name: &'static str, fresh: u32, active: bool) -> Identity<&'static str> {
-        Identity::Session { user: Arc::new(name), fresh, active }
+    fn session(
+        name: &'static str,
+        fresh_since: impl Into<Option<u32>>,
+        active: bool,
+    ) -> Identity<&'static str> {
+        Identity::Session { user: Arc::new(name), fresh_since: fresh_since.into(), active }
     }
 
     #[test]
@@ -166,9 +170,9 @@ mod tests {
             ("nobody", Identity::Anonymous, [no, no, no, no, no, no, Ok(()), Ok(())]),
             ("forced, inactive", session("admin", 990, false),
                 [no, no, no, no, no, no, Ok(()), Ok(())]),
-            ("restored user", session("user", 0, true),
+            ("restored user", session("user", None, true),
                 [Ok(()), stale, stale, forbidden, forbidden, stale, forbidden, forbidden]),
-            ("restored admin", session("admin", 0, true),
+            ("restored admin", session("admin", None, true),
                 [Ok(()), stale, stale, Ok(()), stale, Ok(()), forbidden, Ok(())]),
             ("fresh long ago", session("user", 989, true),
                 [Ok(()), Ok(()), stale, forbidden, forbidden, Ok(()), forbidden, forbidden]),

@@ -12,15 +12,14 @@ use tower_keep_core::{AuthUser, LoginStore, SessionLimit, UserStore, WhenFull};
 use super::builder::Settings;
 use super::{Config, LoginLayer, LoginLayerBuilder};
 use crate::client::TrustedProxies;
-use crate::cookie::{TEXT_LIMIT, Template};
+use crate::cookie::{CookieTemplate, TEXT_LIMIT};
 use crate::error::BuildError;
 use crate::flash::{Flash, FlashKind};
 use crate::keys::{Binding, Keyring, Mode};
 use crate::loader::RequestLoader;
-use crate::page::origin_of;
+use crate::page::{Page, origin_of};
 use crate::rules::Policy;
 use crate::sessions::Sessions;
-use crate::target::LocalTarget;
 use crate::upkeep::Upkeep;
 
 impl<S: UserStore + 'static> LoginLayerBuilder<S> {
@@ -49,7 +48,7 @@ impl<U: AuthUser> Settings<U> {
         self.keys.check()?;
         match self.limit {
             Some(_) if !has_sessions => Err(BuildError::SessionLimitWithoutSessions),
-            Some(SessionLimit { most: 0, .. }) => Err(BuildError::SessionLimit),
+            Some(SessionLimit { max: 0, .. }) => Err(BuildError::SessionLimit),
             _ => Ok(()),
         }
     }
@@ -59,7 +58,8 @@ impl<U: AuthUser> Settings<U> {
             ..=TEXT_LIMIT => Ok(Flash::new(FlashKind::Replayed, "warning".into(), text.clone())),
             length => Err(BuildError::FlashTooLong { length }),
         };
-        let replay_flash = self.replay_message.as_ref().map(flash).transpose()?;
+        let message = self.replay_message.as_ref().filter(|_| self.messages);
+        let replay_flash = message.map(flash).transpose()?;
         Ok(Sessions { store, limit: self.limit, replay_flash, upkeep: Upkeep::default() })
     }
 
@@ -71,18 +71,19 @@ impl<U: AuthUser> Settings<U> {
         let [session, remember, flash] = self.cookies()?;
         let policy = self.policy()?;
         let mut responses = self.responses;
-        responses.set_pages(self.login_page, self.confirm_page, &self.next_field)?;
+        let without_field = |page: Page| page.without_field(&self.next_field);
+        responses.login_page = responses.login_page.map(without_field);
+        responses.confirm_page = responses.confirm_page.map(without_field);
+        if !self.messages {
+            (responses.login_message, responses.confirm_message) = (None, None);
+        }
         responses.check_messages()?;
-        let home: LocalTarget = local(self.home)?;
-        let logout: LocalTarget = local(self.logout_path)?;
         if self.next_field.is_empty() {
             return Err(BuildError::NextField);
         }
         let mut never_next: Vec<String> = responses.local_paths().map(str::to_owned).collect();
-        never_next.push(logout.path().to_owned());
-        for path in self.never_next {
-            never_next.push(local(path)?.path().to_owned());
-        }
+        let pages = [&self.logout_page].into_iter().chain(&self.never_next);
+        never_next.extend(pages.map(|page| page.path().to_owned()));
         let binding = Binding {
             mode: if sessions.is_some() { Mode::ServerSide } else { Mode::Stateless },
             area: &self.area,
@@ -96,8 +97,8 @@ impl<U: AuthUser> Settings<U> {
             sessions,
             clock: self.clock,
             policy,
-            session,
-            remember,
+            session_cookie: session,
+            remember_cookie: remember,
             flash_cookie: flash,
             remember_duration: seconds(self.remember_duration, "remember duration")?,
             client_match: self.client_match,
@@ -110,7 +111,7 @@ impl<U: AuthUser> Settings<U> {
             next_field: self.next_field,
             next_in_cookie: self.next_in_cookie,
             public_origin: self.public_origin.map(public_origin).transpose()?,
-            home,
+            home: self.home,
             never_next,
             exempts_options_method: self.exempts_options_method,
             all_are_pages: self.all_are_pages,
@@ -120,7 +121,7 @@ impl<U: AuthUser> Settings<U> {
     }
 
     /// Returns the three cookies: session, remember, flash.
-    fn cookies(&self) -> Result<[Template; 3], BuildError> {
+    fn cookies(&self) -> Result<[CookieTemplate; 3], BuildError> {
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         // With the area `remember`, the session cookie would have the name of the site's remember
         // cookie.
@@ -154,26 +155,23 @@ impl<U: AuthUser> Settings<U> {
             protection: self.protection,
             persistent: self.persistent,
             idle,
+            renewal: idle.map(Policy::renewal_of),
             absolute: self.absolute.map(|limit| seconds(limit, "absolute limit")).transpose()?,
             refresh_remember: self.refresh_remember,
             grace,
-            touch: idle.map_or(touch, |idle| touch.min((idle / 10).max(1))),
+            touch: idle.map_or(touch, |idle| touch.min(Policy::renewal_of(idle))),
             notes_first_use: self.limit.is_some_and(|limit| limit.when_full == WhenFull::Refuse),
         })
     }
 }
 
-fn refuse_same_names(templates: &[&Template]) -> Result<(), BuildError> {
+fn refuse_same_names(templates: &[&CookieTemplate]) -> Result<(), BuildError> {
     for (index, template) in templates.iter().enumerate() {
         if templates[..index].iter().any(|other| other.name() == template.name()) {
             return Err(BuildError::SameCookieName { name: template.name().to_owned() });
         }
     }
     Ok(())
-}
-
-fn local(path: String) -> Result<LocalTarget, BuildError> {
-    path.parse().map_err(|_| BuildError::Path { path })
 }
 
 /// Converts a limit to seconds: at least one second, and at most half of the range of the times in

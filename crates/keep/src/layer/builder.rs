@@ -10,10 +10,13 @@ use tower_keep_core::{
 use crate::Keys;
 use crate::client::{ClientMatch, SessionProtection};
 use crate::cookie::CookieSettings;
+use crate::error::BuildError;
 use crate::event::{Event, Listener};
 use crate::flash::Message;
 use crate::guard::{RejectionContext, Responses};
 use crate::loader::RequestLoader;
+use crate::page::Page;
+use crate::target::LocalTarget;
 
 const DAY: u64 = 24 * 3_600;
 
@@ -71,12 +74,11 @@ pub(super) struct Settings<U> {
     pub(super) loaders: Vec<Arc<dyn RequestLoader<U>>>,
     pub(super) listeners: Vec<Listener<U>>,
     pub(super) anonymous: Option<Arc<dyn Fn() -> Arc<U> + Send + Sync>>,
+    pub(super) messages: bool,
     pub(super) responses: Responses<U>,
-    pub(super) login_page: Option<String>,
-    pub(super) confirm_page: Option<String>,
-    pub(super) logout_path: String,
-    pub(super) never_next: Vec<String>,
-    pub(super) home: String,
+    pub(super) logout_page: LocalTarget,
+    pub(super) never_next: Vec<LocalTarget>,
+    pub(super) home: LocalTarget,
     pub(super) next_field: String,
     pub(super) next_in_cookie: bool,
     pub(super) public_origin: Option<String>,
@@ -162,16 +164,15 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
             loaders: Vec::new(),
             listeners: Vec::new(),
             anonymous: None,
+            messages: true,
             responses: Responses {
                 login_message: Some("Please log in to see this page.".into()),
                 confirm_message: Some("Please confirm that it is you.".into()),
                 ..Responses::default()
             },
-            login_page: None,
-            confirm_page: None,
-            logout_path: "/logout".into(),
+            logout_page: LocalTarget::constant("/logout"),
             never_next: Vec::new(),
-            home: "/".into(),
+            home: LocalTarget::constant("/"),
             next_field: "next".into(),
             next_in_cookie: false,
             public_origin: None,
@@ -182,7 +183,7 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     }
 
     /// Limits how many sessions a user may have at the same time, and sets what happens when a user
-    /// at the limit logs in again. The new session counts, so `most` must be at least 1. Requires
+    /// at the limit logs in again. The new session counts, so `max` must be at least 1. Requires
     /// [server-side sessions](Self::with_sessions).
     ///
     /// A session counts until it ends or expires, even if a new password has made it useless. So
@@ -210,8 +211,8 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// # let _ = auth_layer;
     /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
-    pub fn with_session_limit(mut self, most: usize, when_full: WhenFull) -> Self {
-        self.settings.limit = Some(SessionLimit { most, when_full });
+    pub fn with_session_limit(mut self, max: usize, when_full: WhenFull) -> Self {
+        self.settings.limit = Some(SessionLimit::new(max, when_full));
         self
     }
 
@@ -330,15 +331,14 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         self
     }
 
-    /// Adds a [request loader](RequestLoader), which is asked after those that were added before.
-    pub fn add_request_loader(mut self, loader: impl RequestLoader<S::User> + 'static) -> Self {
+    /// Adds a [request loader](RequestLoader), which is asked after those of earlier calls.
+    pub fn with_request_loader(mut self, loader: impl RequestLoader<S::User> + 'static) -> Self {
         self.settings.loaders.push(Arc::new(loader));
         self
     }
 
-    /// Adds a closure that is called with every [`Event`], after the listeners that were added
-    /// before.
-    pub fn add_listener(
+    /// Adds a closure that is called with every [`Event`], after those of earlier calls.
+    pub fn with_listener(
         mut self,
         listener: impl Fn(&Event<S::User>) + Send + Sync + 'static,
     ) -> Self {
@@ -359,37 +359,58 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
 
     /// Sets where guards redirect users who are not logged in: a path on this site, or a URL.
     /// Without a login page, guards respond with 401.
-    pub fn with_login_page(mut self, page: impl Into<String>) -> Self {
-        self.settings.login_page = Some(page.into());
-        self
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the page is neither a path on this site nor a URL.
+    pub fn with_login_page(mut self, page: impl Into<String>) -> Result<Self, BuildError> {
+        self.settings.responses.login_page = Some(Page::parse(page.into())?);
+        Ok(self)
     }
 
     /// Sets where guards redirect users whose login is not fresh enough. Without a confirm page,
     /// guards respond with 401.
-    pub fn with_confirm_page(mut self, page: impl Into<String>) -> Self {
-        self.settings.confirm_page = Some(page.into());
-        self
-    }
-
-    /// Sets the path that logs out, `/logout` by default. No user is redirected there after signing
-    /// in.
-    pub fn with_logout_path(mut self, path: impl Into<String>) -> Self {
-        self.settings.logout_path = path.into();
-        self
-    }
-
-    /// Adds a path to which no user is redirected after signing in, like the paths of login, logout
-    /// and confirm. Examples are the login page of a single guard, or a sign-up page.
-    pub fn add_never_next(mut self, path: impl Into<String>) -> Self {
-        self.settings.never_next.push(path.into());
-        self
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the page is neither a path on this site nor a URL.
+    pub fn with_confirm_page(mut self, page: impl Into<String>) -> Result<Self, BuildError> {
+        self.settings.responses.confirm_page = Some(Page::parse(page.into())?);
+        Ok(self)
     }
 
     /// Sets where [`AuthSession::next_or_home`](crate::AuthSession::next_or_home) leads if there is
     /// no `next`; `/` by default.
-    pub fn with_home_page(mut self, path: impl Into<String>) -> Self {
-        self.settings.home = path.into();
-        self
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the page is not a path on this site.
+    pub fn with_home_page(mut self, page: impl Into<String>) -> Result<Self, BuildError> {
+        self.settings.home = local(page.into())?;
+        Ok(self)
+    }
+
+    /// Sets the page that logs out, `/logout` by default. No user is redirected there after signing
+    /// in.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the page is not a path on this site.
+    pub fn with_logout_page(mut self, page: impl Into<String>) -> Result<Self, BuildError> {
+        self.settings.logout_page = local(page.into())?;
+        Ok(self)
+    }
+
+    /// Adds a page to which no user is redirected after signing in, like the pages for login,
+    /// logout and confirming. Examples are the login page of a single guard, or a sign-up page.
+    /// Each call adds one.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the page is not a path on this site.
+    pub fn with_never_next(mut self, page: impl Into<String>) -> Result<Self, BuildError> {
+        self.settings.never_next.push(local(page.into())?);
+        Ok(self)
     }
 
     /// Sets the flash message for users who are redirected to the login page: a text, or a
@@ -405,12 +426,11 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         self
     }
 
-    /// Turns off the messages for users who are redirected to the login page or the confirm page,
-    /// and the message after a replay. So no cookie is set for them either.
-    pub fn without_messages(mut self) -> Self {
-        self.settings.responses.login_message = None;
-        self.settings.responses.confirm_message = None;
-        self.settings.replay_message = None;
+    /// Sets whether users get a flash message when they are redirected to the login page or the
+    /// confirm page, and after a replay; `true` by default. Without messages, no cookie is set for
+    /// them either.
+    pub fn with_messages(mut self, messages: bool) -> Self {
+        self.settings.messages = messages;
         self
     }
 
@@ -423,7 +443,7 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// # use tower_keep_memory::MemoryStore;
     /// # let (store, keys) = (MemoryStore::<Account>::new(), Keys::generate()?);
     /// let auth_layer = LoginLayer::builder(store, keys)
-    ///     .with_login_page("/login")
+    ///     .with_login_page("/login")?
     ///     .with_rejection_handler(|context| {
     ///         let wants_json = context.request().headers.get("accept")
     ///             .is_some_and(|accept| accept == "application/json");
@@ -493,6 +513,10 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         self.settings.clock = Arc::new(clock);
         self
     }
+}
+
+fn local(path: String) -> Result<LocalTarget, BuildError> {
+    path.parse().map_err(|_| BuildError::Path { path })
 }
 
 impl<S: UserStore> std::fmt::Debug for LoginLayerBuilder<S> {

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method};
 use tower_keep_core::{Clock, End, EndReason, Timestamp, UserStore};
 
 use crate::client::{ClientMatch, SessionProtection, TrustedProxies};
-use crate::cookie::Template;
+use crate::cookie::CookieTemplate;
 use crate::event::{Event, Listener};
 use crate::guard::Responses;
 use crate::keys::Keyring;
@@ -25,9 +25,9 @@ pub(crate) struct Config<U> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) keyring: Keyring,
     pub(crate) policy: Policy,
-    pub(crate) session: Template,
-    pub(crate) remember: Template,
-    pub(crate) flash_cookie: Template,
+    pub(crate) session_cookie: CookieTemplate,
+    pub(crate) remember_cookie: CookieTemplate,
+    pub(crate) flash_cookie: CookieTemplate,
     /// In seconds.
     pub(crate) remember_duration: u32,
     pub(crate) client_match: ClientMatch,
@@ -57,11 +57,11 @@ pub(crate) struct Config<U> {
 impl<U> Config<U> {
     /// Logs once that a layer further out sets a cookie of the same name.
     pub(crate) fn report_same_cookie_name(&self, outer: &Self) {
-        if self.session.name() == outer.session.name()
+        if self.session_cookie.name() == outer.session_cookie.name()
             && !self.warned_of_same_name.swap(true, Ordering::Relaxed)
         {
             tracing::error!(
-                cookie = self.session.name(),
+                cookie = self.session_cookie.name(),
                 "two login layers around one route set the same cookie: give one of them an area \
                  with `with_area`"
             );
@@ -95,7 +95,7 @@ impl<U> Config<U> {
             EndReason::Replay => self.policy.grace.max(self.remember_duration),
             _ => self.policy.grace,
         };
-        End { at, reason, keep_until: at.plus(kept) }
+        End::new(at, reason, at.plus(kept))
     }
 
     /// Logs the event, and calls the listeners with it.

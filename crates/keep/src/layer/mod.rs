@@ -107,8 +107,8 @@ impl<U> Clone for LoginLayer<U> {
 impl<U> fmt::Debug for LoginLayer<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoginLayer")
-            .field("session_cookie", &self.config.session.name())
-            .field("remember_cookie", &self.config.remember.name())
+            .field("session_cookie", &self.config.session_cookie.name())
+            .field("remember_cookie", &self.config.remember_cookie.name())
             .finish_non_exhaustive()
     }
 }

@@ -73,8 +73,8 @@ impl<F> Basic<F> {
     /// Sets the realm that browsers show when they ask for the password. It must be visible ASCII.
     /// Quotes and backslashes in it are left out.
     #[must_use]
-    pub fn with_realm(mut self, realm: &str) -> Self {
-        let realm = realm.replace(['"', '\\'], "");
+    pub fn with_realm(mut self, realm: impl Into<String>) -> Self {
+        let realm = realm.into().replace(['"', '\\'], "");
         let challenge = format!(r#"Basic realm="{realm}", charset="UTF-8""#);
         if let Ok(challenge) = HeaderValue::try_from(challenge) {
             self.challenge = challenge;

@@ -1,18 +1,21 @@
 //! Logging in, logging out, confirming.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_keep_core::{AuthUser, SessionRecord};
+use http::HeaderValue;
+use tower_keep_core::{AuthUser, SessionDetails, SessionRecord};
 
 use super::handle::AuthSession;
-use super::server_side::Until;
+use super::server_side::CookieDeadline;
 use super::state::{Cookies, Identity};
 use super::{server_side, stateless};
-use crate::cookie::{FORCED, REMEMBERED};
+use crate::cookie::{Origin, Proofs};
+use crate::details::Details;
 use crate::event::Event;
-use crate::flash::{Flash, FlashKind, cut};
+use crate::flash::{Flash, FlashKind};
 use crate::{AuthError, LoginError};
 
 impl<U: AuthUser> AuthSession<U> {
@@ -29,7 +32,8 @@ impl<U: AuthUser> AuthSession<U> {
     /// # use std::time::Duration;
     /// # use tower_keep::{Account, AuthSession, LoginError};
     /// # async fn example(auth: AuthSession<Account>, user: Account) -> Result<(), LoginError> {
-    /// auth.log_in(user).remember_for(Duration::from_secs(7 * 24 * 3600)).await?;
+    /// let week = Duration::from_secs(7 * 24 * 3600);
+    /// auth.log_in(user).with_remember(true).with_remember_duration(week).await?;
     /// # Ok(()) }
     /// ```
     pub fn log_in(&self, user: impl Into<Arc<U>>) -> LoginBuilder<'_, U> {
@@ -40,7 +44,7 @@ impl<U: AuthUser> AuthSession<U> {
             duration: None,
             fresh: true,
             forced: false,
-            method: String::new(),
+            details: Details::new(),
         }
     }
 
@@ -71,12 +75,12 @@ impl<U: AuthUser> AuthSession<U> {
     pub(super) fn leave_session(&self) -> Result<Option<Arc<U>>, AuthError> {
         let user = {
             let mut state = self.state();
-            if state.sealed {
+            if state.is_head_written {
                 return Err(AuthError::TOO_LATE);
             }
             let identity = std::mem::replace(&mut state.identity, Identity::Anonymous);
             state.decide(Identity::Anonymous, Cookies::cleared());
-            state.begun = None;
+            state.unsent_session = None;
             match identity {
                 Identity::Session { user, .. } => Some(user),
                 Identity::Loader { .. } | Identity::Anonymous => None,
@@ -89,7 +93,15 @@ impl<U: AuthUser> AuthSession<U> {
         Ok(user)
     }
 
-    /// Makes the login fresh, after the user has proved again who they are. Returns the user.
+    /// Makes the login fresh, after the user has proved again who they are. This takes place when
+    /// the returned [`ConfirmBuilder`] is awaited, which then returns the user.
+    ///
+    /// ```
+    /// # use tower_keep::{Account, AuthError, AuthSession};
+    /// # async fn example(auth: AuthSession<Account>) -> Result<(), AuthError> {
+    /// auth.confirm().await?; // after the password was checked
+    /// # Ok(()) }
+    /// ```
     ///
     /// The session gets a new cookie. If there is no session to confirm, because no user is logged
     /// in or because a request loader found the user, this does nothing and returns `Ok(None)`.
@@ -98,16 +110,17 @@ impl<U: AuthUser> AuthSession<U> {
     ///
     /// Returns an error if it could not be determined who is logged in, or if the response's head
     /// has already been written. Then nothing was changed.
-    pub async fn confirm(&self) -> Result<Option<Arc<U>>, AuthError> {
+    pub fn confirm(&self) -> ConfirmBuilder<'_, U> {
+        ConfirmBuilder { auth: self }
+    }
+
+    /// Returns the user of the session, if a user is logged in by one and is active.
+    async fn session_user(&self) -> Result<Option<Arc<U>>, AuthError> {
         self.ensure_resolved().await?;
-        let user = self.with_identity(|identity| match identity {
+        Ok(self.with_identity(|identity| match identity {
             Identity::Session { user, active: true, .. } => Some(Arc::clone(user)),
             _ => None,
-        });
-        match user {
-            Some(user) => self.reissue(user, Until::HalfTheGrace).await,
-            None => Ok(None),
-        }
+        }))
     }
 
     /// Keeps this browser logged in when the user's [security stamp](AuthUser::security_stamp) was
@@ -133,24 +146,20 @@ impl<U: AuthUser> AuthSession<U> {
         &self,
         user: impl Into<Arc<U>>,
     ) -> Result<Option<Arc<U>>, AuthError> {
-        self.ensure_resolved().await?;
         let user = user.into();
-        let current = self.with_identity(|identity| match identity {
-            Identity::Session { user, active: true, .. } => Some(Arc::clone(user)),
-            _ => None,
-        });
+        let current = self.session_user().await?;
         let current = current.filter(|current| current.id() == user.id() && user.is_active());
         let Some(current) = current else { return Ok(None) };
-        let until = match current.security_stamp() == user.security_stamp() {
-            true => Until::HalfTheGrace,
-            false => Until::Always,
+        let deadline = match current.security_stamp() == user.security_stamp() {
+            true => CookieDeadline::HalfTheGrace,
+            false => CookieDeadline::None,
         };
-        let kept = self.reissue(user, until).await?;
+        let kept = self.reissue(user, deadline).await?;
         if kept.is_some() && self.config().sessions.is_some() {
             let ended = self.end_other_sessions().await;
             // With a new stamp the other sessions are already invalid, so the change has taken
             // place.
-            if until == Until::HalfTheGrace {
+            if deadline == CookieDeadline::HalfTheGrace {
                 ended?;
             }
         }
@@ -159,24 +168,28 @@ impl<U: AuthUser> AuthSession<U> {
 
     /// Issues a new, fresh session for the user of the current one, and reissues their remember
     /// cookie.
-    async fn reissue(&self, user: Arc<U>, until: Until) -> Result<Option<Arc<U>>, AuthError> {
+    async fn reissue(
+        &self,
+        user: Arc<U>,
+        deadline: CookieDeadline,
+    ) -> Result<Option<Arc<U>>, AuthError> {
         match &self.config().sessions {
             Some(sessions) => {
                 let _changing = self.change().await?;
-                if !server_side::reissue(self, sessions, &user, until).await? {
+                if !server_side::reissue(self, sessions, &user, deadline).await? {
                     return Ok(None);
                 }
             }
             None => stateless::reissue(self, &user)?,
         }
-        self.drop_presented_flash_if(asks);
+        self.drop_presented_flash_if(asks_for_login);
         self.config().raise(Event::Confirmed { user: Arc::clone(&user) });
         Ok(Some(user))
     }
 }
 
 /// Whether a flash message asks the user to log in or to confirm.
-fn asks(flash: &Flash) -> bool {
+fn asks_for_login(flash: &Flash) -> bool {
     matches!(flash.kind(), FlashKind::LoginRequired | FlashKind::ConfirmRequired)
 }
 
@@ -187,32 +200,29 @@ pub struct LoginBuilder<'a, U> {
     pub(super) user: Arc<U>,
     remember: bool,
     duration: Option<Duration>,
-    pub(super) fresh: bool,
+    fresh: bool,
     forced: bool,
-    pub(super) method: String,
+    details: Details,
 }
-
-/// The maximum length of the method in a session record, in bytes.
-const LONGEST_METHOD: usize = 64;
 
 impl<U> LoginBuilder<'_, U> {
     /// Sets whether to remember the user after the browser is closed. The default is `false`.
-    pub fn remember(mut self, remember: bool) -> Self {
+    pub fn with_remember(mut self, remember: bool) -> Self {
         self.remember = remember;
         self
     }
 
-    /// Remembers the user for this duration, in whole seconds, instead of the layer's remember
-    /// duration.
-    pub fn remember_for(mut self, duration: Duration) -> Self {
-        self.remember = true;
+    /// Sets for how long the user is remembered, in whole seconds, in place of the layer's
+    /// [remember duration](crate::LoginLayerBuilder::with_remember_duration). It has no effect
+    /// unless the user [is remembered](Self::with_remember).
+    pub fn with_remember_duration(mut self, duration: Duration) -> Self {
         self.duration = Some(duration);
         self
     }
 
     /// Sets whether the login counts as fresh. The default is `true`. Set `false` if the user has
     /// not just proved who they are, as with a link in an old e-mail.
-    pub fn fresh(mut self, fresh: bool) -> Self {
+    pub fn with_fresh(mut self, fresh: bool) -> Self {
         self.fresh = fresh;
         self
     }
@@ -222,18 +232,32 @@ impl<U> LoginBuilder<'_, U> {
     ///
     /// Guards still reject such a user. [`AuthSession::inactive_user`] returns the user, for a page
     /// that says how to become active.
-    pub fn force(mut self, force: bool) -> Self {
+    pub fn with_force(mut self, force: bool) -> Self {
         self.forced = force;
         self
     }
 
     /// Sets how the user has proved who they are: `password`, `passkey`, or the name of an identity
-    /// provider. A session record keeps the first 64 bytes of it, for the list of the user's
+    /// provider. The session's record keeps the first 256 bytes of it, for the list of the user's
     /// sessions.
     pub fn with_method(mut self, method: impl Into<String>) -> Self {
-        self.method = method.into();
-        self.method.truncate(cut(&self.method, LONGEST_METHOD).len());
+        self.details.set_method(&method.into());
         self
+    }
+
+    /// Returns what is shown about this login.
+    pub(super) fn details(&self) -> SessionDetails {
+        let snapshot = &self.auth.0.snapshot;
+        let mut details = self.details.clone();
+        if let Some(address) = snapshot.request.client {
+            details.set_address(address);
+        }
+        details.set_user_agent(snapshot.user_agent.as_ref().map_or(&[], HeaderValue::as_bytes));
+        details.write()
+    }
+
+    pub(super) fn proofs(&self, now: u32) -> Proofs {
+        if self.fresh { Proofs::password(now) } else { Proofs::default() }
     }
 
     /// Returns for how long to remember the user, in seconds; `None` if not at all.
@@ -254,28 +278,29 @@ impl<'a, U: AuthUser> IntoFuture for LoginBuilder<'a, U> {
 }
 
 impl<U: AuthUser> LoginBuilder<'_, U> {
+    pub(super) fn origin(&self) -> Origin {
+        Origin { is_forced: !self.user.is_active(), ..Origin::PASSWORD }
+    }
+
     async fn begin(self) -> Result<(), LoginError> {
         let Self { auth, user, .. } = &self;
-        let active = user.is_active();
-        if !active && !self.forced {
+        if !user.is_active() && !self.forced {
             return Err(LoginError::Inactive);
         }
         auth.mark_cookie_dependent();
-        let forced = if active { 0 } else { FORCED };
-        let flags = forced | if self.remember { REMEMBERED } else { 0 };
         match &auth.config().sessions {
-            Some(sessions) => server_side::begin(&self, sessions, flags).await?,
-            None => stateless::begin(&self, flags)?,
+            Some(sessions) => server_side::begin(&self, sessions).await?,
+            None => stateless::begin(&self)?,
         }
-        let is_for_another = auth.presented().is_not_of(&user.id());
+        let is_for_another = auth.presented().is_of_another(&**user, &auth.config().keyring);
         // A user who has just logged in must not be asked to log in.
-        auth.drop_presented_flash_if(|flash| is_for_another || asks(flash));
+        auth.drop_presented_flash_if(|flash| is_for_another || asks_for_login(flash));
         auth.config().raise(Event::LoggedIn { user: Arc::clone(user) });
         Ok(())
     }
 
     /// Leaves a flash message for the next page if a copy of a remember cookie has been used.
-    pub(super) fn tell_of_replays(&self, replays: &[Arc<SessionRecord>]) {
+    pub(super) fn leave_replay_flash(&self, replays: &[Arc<SessionRecord>]) {
         let sessions = self.auth.config().sessions.as_ref();
         let flash = sessions.and_then(|sessions| sessions.replay_flash.clone());
         if let Some(flash) = flash.filter(|_| !replays.is_empty()) {
@@ -284,8 +309,35 @@ impl<U: AuthUser> LoginBuilder<'_, U> {
     }
 }
 
-impl<U> std::fmt::Debug for LoginBuilder<'_, U> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<U> fmt::Debug for LoginBuilder<'_, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoginBuilder").finish_non_exhaustive()
+    }
+}
+
+/// A confirmation that takes place when the builder is awaited. Created by
+/// [`AuthSession::confirm`].
+#[must_use = "nothing is confirmed until this is awaited"]
+pub struct ConfirmBuilder<'a, U> {
+    auth: &'a AuthSession<U>,
+}
+
+impl<'a, U: AuthUser> IntoFuture for ConfirmBuilder<'a, U> {
+    type Output = Result<Option<Arc<U>>, AuthError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            match self.auth.session_user().await? {
+                Some(user) => self.auth.reissue(user, CookieDeadline::HalfTheGrace).await,
+                None => Ok(None),
+            }
+        })
+    }
+}
+
+impl<U> fmt::Debug for ConfirmBuilder<'_, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfirmBuilder").finish_non_exhaustive()
     }
 }

@@ -6,7 +6,7 @@ use tower_keep_core::{AuthUser, EndReason, SessionRecord, Timestamp, UserId};
 
 use super::handle::AuthSession;
 use super::server_side;
-use super::state::{Current, Identity};
+use super::state::{BrowserLogin, Identity};
 use crate::layer::Config;
 use crate::sessions::{SessionInfo, Sessions, public_id_of};
 use crate::{AuthError, LoginLayer};
@@ -87,8 +87,8 @@ impl<U: AuthUser> AuthSession<U> {
     async fn whose(&self) -> Result<Option<(UserId, Option<Arc<SessionRecord>>)>, AuthError> {
         let Some(user) = self.user().await? else { return Ok(None) };
         let state = self.state();
-        let current = match (&state.identity, &state.current) {
-            (Identity::Session { .. }, Current::ServerSide(server_side)) => {
+        let current = match (&state.identity, &state.browser_login) {
+            (Identity::Session { .. }, BrowserLogin::ServerSide(server_side)) => {
                 Some(Arc::clone(&server_side.record))
             }
             _ => None,
@@ -187,15 +187,15 @@ impl<U: AuthUser> LoginLayer<U> {
         }
     }
 
-    /// Removes at most `most` expired records, and returns how many were removed. The
+    /// Removes at most `limit` expired records, and returns how many were removed. The
     /// [upkeep](Self::upkeep) does this by itself; this method is for tools that run without it.
     ///
     /// # Errors
     ///
     /// Returns an error in the cases of [`sessions_of`](Self::sessions_of).
-    pub async fn purge(&self, most: usize) -> Result<usize, AuthError> {
+    pub async fn purge(&self, limit: usize) -> Result<usize, AuthError> {
         let sessions = self.records()?;
-        Ok(sessions.upkeep.purge(&*sessions.store, self.config.now(), most).await?)
+        Ok(sessions.upkeep.purge(&*sessions.store, self.config.now(), limit).await?)
     }
 
     fn records(&self) -> Result<&Sessions<U>, AuthError> {
@@ -240,9 +240,9 @@ impl<U: AuthUser> Config<U> {
         &self,
         sessions: &Sessions<U>,
         user: &UserId,
-        but: Option<&SessionRecord>,
+        except: Option<&SessionRecord>,
     ) -> Result<(), AuthError> {
         let end = self.ending(EndReason::Revoked);
-        Ok(sessions.store.revoke_all(user, but.map(|record| &record.key), &end).await?)
+        Ok(sessions.store.revoke_all(user, except.map(|record| &record.key), &end).await?)
     }
 }

@@ -93,7 +93,7 @@ impl<U: AuthUser> AuthSession<U> {
         category: impl Into<String>,
         text: impl Into<String>,
     ) -> Result<(), AuthError> {
-        if self.state().sealed {
+        if self.state().is_head_written {
             return Err(AuthError::TOO_LATE);
         }
         self.leave(Flash::new(FlashKind::Application, category.into(), text.into()));
@@ -176,7 +176,7 @@ impl<U: AuthUser> AuthSession<U> {
         let config = self.config();
         let [found] = self.0.snapshot.cookies.find([config.flash_cookie.name()]);
         choose::<FlashCookie>(&found, &config.keyring.flash)
-            .map(|held| held.cookie)
+            .map(|opened| opened.cookie)
             .filter(|kept| !kept.is_over(config.now()))
             .unwrap_or_default()
     }

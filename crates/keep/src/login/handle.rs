@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tower_keep_core::{AuthUser, EndReason, SessionKey};
 
 use super::resolve::Purpose;
-use super::snapshot::{Genuine, Snapshot, VerifiedCookies};
+use super::snapshot::{LoginCookies, Snapshot, VerifiedCookies};
 use super::state::{Change, Identity, Progress, Resolved, State};
 use super::{server_side, stateless};
 use crate::AuthError;
@@ -38,7 +38,7 @@ use crate::layer::Config;
 /// type AuthSession = tower_keep::AuthSession<Account>;
 ///
 /// async fn sign_in(auth: AuthSession, account: Account) -> Result<String, LoginError> {
-///     auth.log_in(account).remember(true).await?;
+///     auth.log_in(account).with_remember(true).await?;
 ///     Ok(auth.next_or_home().to_string()) // redirect there, with 303
 /// }
 ///
@@ -60,7 +60,7 @@ pub(super) struct Inner<U> {
     pub(super) flash: OnceLock<Box<FlashCookie>>,
     state: Mutex<State<U>>,
     /// Wakes the callers that wait while another caller resolves the login.
-    known: Notify,
+    resolved: Notify,
     /// Locked while the login is changed. Created at the first change.
     changing: OnceLock<Box<tokio::sync::Mutex<()>>>,
     /// Whether the response depends on the cookies.
@@ -76,7 +76,7 @@ impl<U> AuthSession<U> {
             presented: OnceLock::new(),
             flash: OnceLock::new(),
             state: Mutex::new(State::new()),
-            known: Notify::new(),
+            resolved: Notify::new(),
             changing: OnceLock::new(),
             cookie_dependent: AtomicBool::new(false),
         }))
@@ -126,7 +126,7 @@ impl<U> AuthSession<U> {
         let is_awaited = std::mem::take(&mut state.is_awaited);
         drop(state);
         if is_awaited {
-            self.0.known.notify_waiters();
+            self.0.resolved.notify_waiters();
         }
     }
 
@@ -134,18 +134,18 @@ impl<U> AuthSession<U> {
     /// several steps, so they take turns.
     pub(super) async fn change(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, AuthError> {
         let changing = self.0.changing.get_or_init(Box::default).lock().await;
-        if self.state().sealed { Err(AuthError::TOO_LATE) } else { Ok(changing) }
+        if self.state().is_head_written { Err(AuthError::TOO_LATE) } else { Ok(changing) }
     }
 
     /// Seals the handle of a request that gets no response: no cookie can be set any more. If the
     /// request has begun a login, ends its session, because no browser has its cookies.
     pub(crate) fn abandon(&self) {
-        let begun = {
+        let unsent_session = {
             let mut state = self.state();
-            state.sealed = true;
-            state.begun.take()
+            state.is_head_written = true;
+            state.unsent_session.take()
         };
-        if let Some(key) = begun {
+        if let Some(key) = unsent_session {
             self.abandon_session(key);
         }
     }
@@ -270,8 +270,11 @@ impl<U: AuthUser> AuthSession<U> {
     ///
     /// The first caller does it, and the others wait for the result. If the first caller is dropped
     /// before it has finished, another one takes over.
-    pub(crate) async fn ensure_resolved(&self) -> Result<(), AuthError> {
-        self.ensure_resolved_for(Purpose::Stay).await
+    ///
+    /// This returns the future itself, without another one around it, as every request that asks
+    /// takes this path.
+    pub(crate) fn ensure_resolved(&self) -> impl Future<Output = Result<(), AuthError>> + Send {
+        self.ensure_resolved_for(Purpose::Use)
     }
 
     pub(super) async fn ensure_resolved_for(&self, purpose: Purpose) -> Result<(), AuthError> {
@@ -279,14 +282,14 @@ impl<U: AuthUser> AuthSession<U> {
         loop {
             let other = match &mut *self.state() {
                 State { decided: true, .. } => return Ok(()),
-                State { progress: Progress::Known(known), .. } => return known.clone(),
-                State { progress: progress @ Progress::Unasked, .. } => {
-                    *progress = Progress::Asked;
+                State { progress: Progress::Done(outcome), .. } => return outcome.clone(),
+                State { progress: progress @ Progress::NotStarted, .. } => {
+                    *progress = Progress::Running;
                     None
                 }
-                State { progress: Progress::Asked, is_awaited, .. } => {
+                State { progress: Progress::Running, is_awaited, .. } => {
                     *is_awaited = true;
-                    Some(self.0.known.notified())
+                    Some(self.0.resolved.notified())
                 }
             };
             match other {
@@ -296,18 +299,18 @@ impl<U: AuthUser> AuthSession<U> {
                     let (config, snapshot) = (&*self.0.config, &self.0.snapshot);
                     config.raise(Event::Accessed);
                     // Only one level of futures, because every request that asks takes this path.
-                    let resolved = match (&self.presented().genuine, &config.sessions) {
-                        (Genuine::Stateless { session, remember }, _) => {
+                    let resolved = match (&self.presented().cookies, &config.sessions) {
+                        (LoginCookies::Stateless { session, remember }, _) => {
                             let cookies = (session.as_ref(), remember.as_ref());
                             stateless::resolve(config, snapshot, cookies.0, cookies.1).await
                         }
-                        (Genuine::ServerSide { session, remember }, Some(sessions)) => {
-                            let walk = server_side::Walk { config, sessions, snapshot };
-                            walk.resolve(session.as_ref(), remember.as_ref(), purpose).await
+                        (LoginCookies::ServerSide { session, remember }, Some(sessions)) => {
+                            let resolver = server_side::Resolver { config, sessions, snapshot };
+                            resolver.resolve(session.as_ref(), remember.as_ref(), purpose).await
                         }
                         // Cookies of server-side sessions are opened only by a layer that keeps
                         // such sessions.
-                        (Genuine::ServerSide { .. }, None) => Err(AuthError::NO_SESSIONS),
+                        (LoginCookies::ServerSide { .. }, None) => Err(AuthError::NO_SESSIONS),
                     };
                     return turn.finish(resolved);
                 }
@@ -333,10 +336,10 @@ impl<U: AuthUser> Turn<'_, U> {
         self.is_over = true;
         let mut state = self.auth.state();
         // A login or logout that finished earlier takes precedence.
-        let known = resolved.map(|resolved| state.settle(resolved));
-        state.progress = Progress::Known(known.clone());
+        let outcome = resolved.map(|resolved| state.settle(resolved));
+        state.progress = Progress::Done(outcome.clone());
         self.auth.wake(state);
-        known
+        outcome
     }
 }
 
@@ -344,7 +347,7 @@ impl<U> Drop for Turn<'_, U> {
     fn drop(&mut self) {
         if !self.is_over {
             let mut state = self.auth.state();
-            state.progress = Progress::Unasked;
+            state.progress = Progress::NotStarted;
             self.auth.wake(state);
         }
     }

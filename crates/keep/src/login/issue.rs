@@ -6,7 +6,7 @@ use super::snapshot::Snapshot;
 use super::state::Change;
 use crate::LoginError;
 use crate::client;
-use crate::cookie::{Contents, LARGEST_COOKIE, Sealer, Template};
+use crate::cookie::{Contents, CookieTemplate, LARGEST_COOKIE, Sealer};
 use crate::keys::KeySlot;
 use crate::layer::Config;
 
@@ -30,7 +30,7 @@ pub(super) fn session_cookie<U>(
     now: u32,
 ) -> Change<HeaderValue> {
     let max_age = config.policy.session_max_age(started, now);
-    Change::set_if(config.session.set(&config.keyring.session.seal(contents), max_age))
+    Change::set_if(config.session_cookie.set(&config.keyring.session.seal(contents), max_age))
 }
 
 /// Returns the `Set-Cookie` value of a remember cookie.
@@ -41,11 +41,14 @@ pub(super) fn remember_cookie<U>(
     now: u32,
 ) -> Change<HeaderValue> {
     let max_age = Some(expires.saturating_sub(now));
-    Change::set_if(config.remember.set(&config.keyring.remember.seal(contents), max_age))
+    Change::set_if(config.remember_cookie.set(&config.keyring.remember.seal(contents), max_age))
 }
 
 /// Rejects a cookie that browsers would silently drop because it is too large.
-pub(super) fn check_size<T: Contents>(template: &Template, contents: &T) -> Result<(), LoginError> {
+pub(super) fn check_size<T: Contents>(
+    template: &CookieTemplate,
+    contents: &T,
+) -> Result<(), LoginError> {
     let size = template.name().len() + Sealer::sealed_len(contents);
     if size > LARGEST_COOKIE {
         return Err(LoginError::CookieTooLarge { size, limit: LARGEST_COOKIE });

@@ -26,7 +26,7 @@ mod state;
 mod stateless;
 mod write;
 
-pub use change::LoginBuilder;
+pub use change::{ConfirmBuilder, LoginBuilder};
 pub use handle::AuthSession;
 pub(crate) use handle::is_recent;
 pub(crate) use snapshot::{Snapshot, original_uri};

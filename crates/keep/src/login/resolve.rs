@@ -16,9 +16,9 @@ use crate::rules::Facts;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Purpose {
     /// For anything except logging out.
-    Stay,
+    Use,
     /// For logging out: nothing is reissued.
-    Leave,
+    LogOut,
 }
 
 /// Returns what the rules need to know about a user. For each cookie, the arguments hold the key it
@@ -54,7 +54,7 @@ pub(super) async fn ask_loaders<U: AuthUser>(
     Ok(None)
 }
 
-pub(super) fn announce<U>(
+pub(super) fn raise_events<U>(
     config: &Config<U>,
     is_protected: bool,
     is_restored: bool,

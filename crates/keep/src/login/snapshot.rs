@@ -1,16 +1,14 @@
 //! What is kept of a request. These are cheap clones; nothing is parsed.
 
-use std::sync::Arc;
-
 use http::header::{self, HeaderName};
 use http::{Extensions, HeaderMap, HeaderValue, Request, Uri};
-use tower_keep_core::UserId;
+use tower_keep_core::AuthUser;
 
 use crate::client;
 use crate::cookie::{
-    CookieFields, Held, Remember, ServerRemember, ServerSession, Session, SessionId, choose,
+    CookieFields, Opened, Remember, ServerRemember, ServerSession, Session, SessionId, choose,
 };
-use crate::flash::cut;
+use crate::keys::Keyring;
 use crate::layer::Config;
 use crate::loader::LoaderRequest;
 
@@ -36,18 +34,6 @@ impl Snapshot {
                 client: config.proxies.client(client::peer(request.extensions()), headers),
             },
         }
-    }
-}
-
-/// The maximum length of the `User-Agent` in a session record, in bytes.
-const LONGEST_SHOWN: usize = 256;
-
-impl Snapshot {
-    /// Returns the `User-Agent` as a session record keeps it: as text, cut to the maximum length.
-    pub(super) fn shown_user_agent(&self) -> Arc<str> {
-        let bytes = self.user_agent.as_ref().map_or(&[][..], HeaderValue::as_bytes);
-        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST_SHOWN)]);
-        cut(&text, LONGEST_SHOWN).into()
     }
 }
 
@@ -78,86 +64,101 @@ pub(crate) fn original_uri<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a 
 
 /// The login cookies of a request: which were sent, and which of these have a valid signature.
 pub(super) struct VerifiedCookies {
-    pub(super) genuine: Genuine,
+    pub(super) cookies: LoginCookies,
     pub(super) session_sent: bool,
     pub(super) remember_sent: bool,
 }
 
 /// The cookies whose signature is valid.
-pub(super) enum Genuine {
-    Stateless { session: Option<Held<Session>>, remember: Option<Held<Remember>> },
-    ServerSide { session: Option<Held<ServerSession>>, remember: Option<Held<ServerRemember>> },
+pub(super) enum LoginCookies {
+    Stateless { session: Option<Opened<Session>>, remember: Option<Opened<Remember>> },
+    ServerSide { session: Option<Opened<ServerSession>>, remember: Option<Opened<ServerRemember>> },
 }
 
 impl VerifiedCookies {
     /// Finds the cookies and verifies their signatures.
     pub(super) fn open<U>(cookies: &CookieFields, config: &Config<U>) -> Self {
-        let names = [config.session.name(), config.remember.name()];
+        let names = [config.session_cookie.name(), config.remember_cookie.name()];
         let [session, remember] = cookies.find(names);
         let (of_session, of_remember) = (&config.keyring.session, &config.keyring.remember);
-        let genuine = match config.sessions {
-            None => Genuine::Stateless {
+        let cookies = match config.sessions {
+            None => LoginCookies::Stateless {
                 session: choose(&session, of_session),
                 remember: choose(&remember, of_remember),
             },
-            Some(_) => Genuine::ServerSide {
+            Some(_) => LoginCookies::ServerSide {
                 session: choose(&session, of_session),
                 remember: choose(&remember, of_remember),
             },
         };
-        Self { genuine, session_sent: session.is_sent(), remember_sent: remember.is_sent() }
+        Self { cookies, session_sent: session.is_sent(), remember_sent: remember.is_sent() }
     }
 
     pub(super) fn holds_login(&self) -> bool {
-        match &self.genuine {
-            Genuine::Stateless { session, remember } => session.is_some() || remember.is_some(),
-            Genuine::ServerSide { session, remember } => session.is_some() || remember.is_some(),
+        match &self.cookies {
+            LoginCookies::Stateless { session, remember } => {
+                session.is_some() || remember.is_some()
+            }
+            LoginCookies::ServerSide { session, remember } => {
+                session.is_some() || remember.is_some()
+            }
         }
     }
 
     /// Returns when the remember cookie expires.
     pub(super) fn remember_expires(&self) -> Option<u32> {
-        match &self.genuine {
-            Genuine::Stateless { remember, .. } => {
-                remember.as_ref().map(|held| held.cookie.terms.expires)
+        match &self.cookies {
+            LoginCookies::Stateless { remember, .. } => {
+                remember.as_ref().map(|opened| opened.cookie.terms.expires)
             }
-            Genuine::ServerSide { remember, .. } => {
-                remember.as_ref().map(|held| held.cookie.expires)
-            }
-        }
-    }
-
-    /// Returns the flags of the session cookie.
-    pub(super) fn flags(&self) -> u8 {
-        match &self.genuine {
-            Genuine::Stateless { session, .. } => {
-                session.as_ref().map_or(0, |held| held.cookie.terms.flags)
-            }
-            Genuine::ServerSide { session, .. } => {
-                session.as_ref().map_or(0, |held| held.cookie.terms.flags)
+            LoginCookies::ServerSide { remember, .. } => {
+                remember.as_ref().map(|opened| opened.cookie.expires)
             }
         }
     }
 
-    /// Whether there is a session cookie, and it names another user.
-    pub(super) fn is_not_of(&self, user: &UserId) -> bool {
-        match &self.genuine {
-            Genuine::Stateless { session, .. } => {
-                session.as_ref().is_some_and(|held| held.cookie.user != *user)
+    /// Whether the session cookie says that the browser also holds a remember cookie.
+    pub(super) fn says_remembered(&self) -> bool {
+        match &self.cookies {
+            LoginCookies::Stateless { session, .. } => {
+                session.as_ref().is_some_and(|opened| opened.cookie.terms.is_remembered)
             }
-            Genuine::ServerSide { session, .. } => {
-                session.as_ref().is_some_and(|held| held.cookie.user_hint != *user)
+            LoginCookies::ServerSide { session, .. } => {
+                session.as_ref().is_some_and(|opened| opened.cookie.terms.is_remembered)
+            }
+        }
+    }
+
+    /// Whether there is a session cookie, and it is another user's.
+    ///
+    /// A cookie of a server-side session leaves out a long id. Then the digest of id and security
+    /// stamp decides, so the cookie also counts as another user's if the stamp has changed.
+    pub(super) fn is_of_another<U: AuthUser>(&self, user: &U, keyring: &Keyring) -> bool {
+        let id = user.id();
+        match &self.cookies {
+            LoginCookies::Stateless { session, .. } => {
+                session.as_ref().is_some_and(|opened| opened.cookie.user != id)
+            }
+            LoginCookies::ServerSide { session, .. } => {
+                session.as_ref().is_some_and(|opened| match &opened.cookie.user_hint {
+                    Some(hint) => *hint != id,
+                    None => {
+                        let stamp = user.security_stamp();
+                        let digest = keyring.stamp_digest(opened.slot, id.as_bytes(), &stamp);
+                        digest != opened.cookie.stamp
+                    }
+                })
             }
         }
     }
 
     /// Returns the sessions that the cookies point to: none, one, or two.
     pub(super) fn sessions(&self) -> impl Iterator<Item = SessionId> {
-        let (session, remember) = match &self.genuine {
-            Genuine::Stateless { .. } => (None, None),
-            Genuine::ServerSide { session, remember } => (
-                session.as_ref().map(|held| held.cookie.id),
-                remember.as_ref().map(|held| held.cookie.id),
+        let (session, remember) = match &self.cookies {
+            LoginCookies::Stateless { .. } => (None, None),
+            LoginCookies::ServerSide { session, remember } => (
+                session.as_ref().map(|opened| opened.cookie.id),
+                remember.as_ref().map(|opened| opened.cookie.id),
             ),
         };
         session.into_iter().chain(remember.filter(|other| session != Some(*other)))

@@ -6,7 +6,7 @@ use http::HeaderValue;
 use tower_keep_core::{SessionKey, SessionRecord};
 
 use crate::AuthError;
-use crate::cookie::{FlashCookie, RememberTerms, SessionId};
+use crate::cookie::{FlashCookie, Origin, RememberTerms, SessionId};
 
 /// Who is logged in.
 pub(crate) enum Identity<U> {
@@ -14,8 +14,9 @@ pub(crate) enum Identity<U> {
     /// The user of the session.
     Session {
         user: Arc<U>,
-        /// When they last proved who they are, in seconds since 1970; 0 if the login is not fresh.
-        fresh: u32,
+        /// When they last proved who they are, in seconds since 1970; `None` if the login is not
+        /// fresh.
+        fresh_since: Option<u32>,
         /// `false` for an inactive user whose login was forced.
         active: bool,
     },
@@ -37,8 +38,8 @@ impl<U> Identity<U> {
     /// Returns when the user last proved who they are; `None` if the login isn't fresh.
     pub(crate) fn fresh_since(&self) -> Option<u32> {
         match self {
-            Self::Session { fresh, .. } if *fresh > 0 => Some(*fresh),
-            _ => None,
+            Self::Session { fresh_since, .. } => *fresh_since,
+            Self::Loader { .. } | Self::Anonymous => None,
         }
     }
 
@@ -50,11 +51,12 @@ impl<U> Identity<U> {
 /// The login of this browser, as its cookies describe it now or after this response. It holds what
 /// is needed to reissue the cookies.
 #[derive(Default)]
-pub(super) enum Current {
+pub(super) enum BrowserLogin {
     #[default]
     Nothing,
     Stateless {
-        flags: u8,
+        origin: Origin,
+        is_remembered: bool,
         remember: Option<Box<RememberTerms>>,
     },
     ServerSide(ServerSide),
@@ -64,13 +66,15 @@ pub(super) enum Current {
 #[derive(Clone)]
 pub(super) struct ServerSide {
     pub(super) id: SessionId,
-    pub(super) flags: u8,
+    pub(super) origin: Origin,
     pub(super) record: Arc<SessionRecord>,
     /// The generation that the browser has shown in this request; `None` for a login that began in
     /// this request.
     pub(super) shown: Option<u32>,
-    /// Whether the browser holds the remember cookie, or gets it with this response.
+    /// Whether the login has set a remember cookie.
     pub(super) is_remembered: bool,
+    /// Whether the browser holds that remember cookie, or gets it with this response.
+    pub(super) holds_remember: bool,
 }
 
 /// What happens to a cookie. Most cookies stay as they are, so the new value is boxed, which keeps
@@ -100,24 +104,24 @@ impl<T> Change<T> {
 
 pub(super) struct State<U> {
     pub(super) identity: Identity<U>,
-    pub(super) current: Current,
+    pub(super) browser_login: BrowserLogin,
     /// The `Set-Cookie` value of the session cookie.
     pub(super) session: Change<HeaderValue>,
     /// The `Set-Cookie` value of the remember cookie.
     pub(super) remember: Change<HeaderValue>,
     pub(super) flash: Change<FlashCookie>,
     /// After this time, in seconds since 1970, the login's cookies are no longer written: a slow
-    /// response must not replace newer cookies with older ones.
-    pub(super) cookies_until: u32,
+    /// response must not replace newer cookies with older ones. `None` if they always are.
+    pub(super) cookies_until: Option<u32>,
     /// The session of a login in this request whose cookies have not been written yet.
-    pub(super) begun: Option<SessionKey>,
+    pub(super) unsent_session: Option<SessionKey>,
     /// Whether the request loaders were asked, so that the response depends on what they read.
     pub(super) asked_loaders: bool,
     /// Whether the handler has logged a user in or out. What is resolved later no longer counts.
     pub(super) decided: bool,
     /// Whether the response's head is written, or there is no response: no cookie can be set any
     /// more.
-    pub(super) sealed: bool,
+    pub(super) is_head_written: bool,
     /// How far the login is resolved.
     pub(super) progress: Progress,
     /// Whether a caller waits for that.
@@ -128,16 +132,16 @@ impl<U> State<U> {
     pub(super) fn new() -> Self {
         Self {
             identity: Identity::Anonymous,
-            current: Current::Nothing,
+            browser_login: BrowserLogin::Nothing,
             session: Change::Keep,
             remember: Change::Keep,
             flash: Change::Keep,
-            cookies_until: u32::MAX,
-            begun: None,
+            cookies_until: None,
+            unsent_session: None,
             asked_loaders: false,
             decided: false,
-            sealed: false,
-            progress: Progress::Unasked,
+            is_head_written: false,
+            progress: Progress::NotStarted,
             is_awaited: false,
         }
     }
@@ -145,7 +149,7 @@ impl<U> State<U> {
     /// Whether it is unknown who is logged in, because of an error, and the handler has not logged
     /// a user in or out since.
     pub(super) fn is_unknown(&self) -> bool {
-        !self.decided && matches!(self.progress, Progress::Known(Err(_)))
+        !self.decided && matches!(self.progress, Progress::Done(Err(_)))
     }
 
     /// Applies what was resolved, unless the handler has logged a user in or out before.
@@ -165,7 +169,7 @@ impl<U> State<U> {
     }
 
     pub(super) fn decide_cookies(&mut self, cookies: Cookies) {
-        self.current = cookies.current;
+        self.browser_login = cookies.browser_login;
         self.session = cookies.session;
         self.remember = cookies.remember;
         self.cookies_until = cookies.until;
@@ -181,27 +185,27 @@ pub(super) struct Resolved<U> {
 
 /// What happens to the login's cookies.
 pub(super) struct Cookies {
-    pub(super) current: Current,
+    pub(super) browser_login: BrowserLogin,
     pub(super) session: Change<HeaderValue>,
     pub(super) remember: Change<HeaderValue>,
-    pub(super) until: u32,
+    pub(super) until: Option<u32>,
 }
 
 impl Cookies {
     /// Returns what a logout does: it clears both cookies.
     pub(super) fn cleared() -> Self {
         Self {
-            current: Current::Nothing,
+            browser_login: BrowserLogin::Nothing,
             session: Change::Clear,
             remember: Change::Clear,
-            until: u32::MAX,
+            until: None,
         }
     }
 }
 
 /// How far the login is resolved.
 pub(super) enum Progress {
-    Unasked,
-    Asked,
-    Known(Result<(), AuthError>),
+    NotStarted,
+    Running,
+    Done(Result<(), AuthError>),
 }

@@ -8,11 +8,11 @@ use tower_keep_core::{AuthUser, UserId};
 use super::change::LoginBuilder;
 use super::handle::AuthSession;
 use super::issue::{check_size, client_digest, remember_cookie, session_cookie};
-use super::resolve::{announce, ask_loaders, facts};
+use super::resolve::{ask_loaders, facts, raise_events};
 use super::snapshot::Snapshot;
-use super::state::{Change, Cookies, Current, Identity, Resolved};
+use super::state::{BrowserLogin, Change, Cookies, Identity, Resolved};
 use crate::client::SessionProtection;
-use crate::cookie::{FORCED, Held, Remember, RememberTerms, Session, SessionTerms};
+use crate::cookie::{Opened, Origin, Proofs, Remember, RememberTerms, Session, SessionTerms};
 use crate::keys::KeySlot;
 use crate::layer::Config;
 use crate::rules::Who;
@@ -22,12 +22,14 @@ use crate::{AuthError, LoginError, random};
 pub(super) async fn resolve<U: AuthUser>(
     config: &Config<U>,
     snapshot: &Snapshot,
-    session: Option<&Held<Session>>,
-    remember: Option<&Held<Remember>>,
+    session: Option<&Opened<Session>>,
+    remember: Option<&Opened<Remember>>,
 ) -> Result<Resolved<U>, AuthError> {
     let now = config.now();
     let same_client = || {
-        session.is_none_or(|held| client_digest(config, snapshot, held.slot) == held.cookie.client)
+        session.is_none_or(|opened| {
+            client_digest(config, snapshot, opened.slot) == opened.cookie.client
+        })
     };
     let protects = config.policy.protection != SessionProtection::None;
     let seen = Presented { now, session, remember, same_client: !protects || same_client() };
@@ -46,9 +48,9 @@ pub(super) async fn resolve<U: AuthUser>(
                     asked = Some(id);
                 }
                 let of_session =
-                    session.map(|held| (held.slot, &held.cookie.user, held.cookie.stamp));
+                    session.map(|opened| (opened.slot, &opened.cookie.user, opened.cookie.stamp));
                 let of_remember =
-                    remember.map(|held| (held.slot, &held.cookie.user, held.cookie.stamp));
+                    remember.map(|opened| (opened.slot, &opened.cookie.user, opened.cookie.stamp));
                 let facts = |user: &U| facts(config, user, of_session, of_remember);
                 step = rules.loaded(user.as_deref().map(facts));
             }
@@ -65,15 +67,16 @@ pub(super) async fn resolve<U: AuthUser>(
     }
     let verdict = rules.finish();
     let is_restored = matches!(verdict.session, SessionChange::Restore(_));
-    announce(config, verdict.protected, is_restored, user.as_ref(), asked_loaders);
+    raise_events(config, verdict.protected, is_restored, user.as_ref(), asked_loaders);
     let cookies = match &user {
-        Some(user) => {
-            Made { config, snapshot, user: &**user, now }.follow(&verdict, session, remember)?
-        }
+        Some(user) => CookieIssuer { config, snapshot, user: &**user, now }
+            .follow(&verdict, session, remember)?,
         None => cookies_of_nobody(&verdict),
     };
     let identity = match (verdict.who, user) {
-        (Who::User { fresh, active }, Some(user)) => Identity::Session { user, fresh, active },
+        (Who::User { fresh_since, active }, Some(user)) => {
+            Identity::Session { user, fresh_since, active }
+        }
         (Who::Nobody, Some(user)) if asked_loaders => Identity::Loader { user },
         _ => Identity::Anonymous,
     };
@@ -82,55 +85,64 @@ pub(super) async fn resolve<U: AuthUser>(
 
 fn cookies_of_nobody(verdict: &Verdict) -> Cookies {
     Cookies {
-        current: Current::Nothing,
+        browser_login: BrowserLogin::Nothing,
         session: Change::clear_if(verdict.session == SessionChange::Clear),
         remember: Change::clear_if(verdict.remember == RememberChange::Clear),
-        until: u32::MAX,
+        until: None,
     }
 }
 
 /// Issues cookies for a user.
-struct Made<'a, U> {
+struct CookieIssuer<'a, U> {
     config: &'a Config<U>,
     snapshot: &'a Snapshot,
     user: &'a U,
     now: u32,
 }
 
-impl<U: AuthUser> Made<'_, U> {
+impl<U: AuthUser> CookieIssuer<'_, U> {
     /// Returns the changes of the cookies that the rules have decided.
     fn follow(
         &self,
         verdict: &Verdict,
-        session: Option<&Held<Session>>,
-        remember: Option<&Held<Remember>>,
+        session: Option<&Opened<Session>>,
+        remember: Option<&Opened<Remember>>,
     ) -> Result<Cookies, AuthError> {
         let mut cookies = cookies_of_nobody(verdict);
-        let mut flags = session.map_or(0, |held| held.cookie.terms.flags);
+        let presented = session.map(|opened| opened.cookie.terms);
+        let mut origin = presented.map(|terms| terms.origin);
+        let mut is_remembered = presented.is_some_and(|terms| terms.is_remembered);
         match verdict.session {
             SessionChange::Keep | SessionChange::Clear => {}
             SessionChange::Restore(restored) => {
-                flags = restored;
-                let terms = new_terms(self.now, false, flags)?;
-                cookies.session = self.set_session(&self.session(terms, self.here()));
+                (origin, is_remembered) = (Some(restored), true);
+                let terms = new_terms(self.now, restored, true)?;
+                let session = self.session(terms, Proofs::default(), self.here());
+                cookies.session = self.set_session(&session);
             }
-            SessionChange::Reissue(terms) => {
+            SessionChange::Reissue { terms, keeps_proofs } => {
                 // The session stays bound to the client that logged in. But that client's digest
                 // can't be carried over to another key. With a new key the session is bound to the
                 // client of this request; if that is another client, the session has already lost
                 // its freshness.
-                let bound = session.filter(|held| held.slot.is_current());
-                let client = bound.map_or_else(|| self.here(), |held| held.cookie.client);
-                flags = terms.flags;
-                cookies.session = self.set_session(&self.session(terms, client));
+                let bound = session.filter(|opened| opened.slot.is_current());
+                let client = bound.map_or_else(|| self.here(), |opened| opened.cookie.client);
+                origin = Some(terms.origin);
+                let proofs =
+                    session.filter(|_| keeps_proofs).map(|opened| opened.cookie.proofs.clone());
+                let session = self.session(terms, proofs.unwrap_or_default(), client);
+                cookies.session = self.set_session(&session);
             }
         }
-        let mut terms = remember.filter(|_| verdict.remembered).map(|held| held.cookie.terms);
+        let mut terms = remember.filter(|_| verdict.remembered).map(|opened| opened.cookie.terms);
         if let RememberChange::Reissue(anew) = verdict.remember {
             terms = Some(anew);
             cookies.remember = self.set_remember(&self.remember(anew));
         }
-        cookies.current = Current::Stateless { flags, remember: terms.map(Box::new) };
+        if let Some(origin) = origin {
+            let remember = terms.map(Box::new);
+            cookies.browser_login = BrowserLogin::Stateless { origin, is_remembered, remember };
+        }
         Ok(cookies)
     }
 
@@ -146,9 +158,9 @@ impl<U: AuthUser> Made<'_, U> {
         )
     }
 
-    fn session(&self, terms: SessionTerms, client: u64) -> Session {
+    fn session(&self, terms: SessionTerms, proofs: Proofs, client: u64) -> Session {
         let id = self.user.id();
-        Session { terms, stamp: self.stamp_digest(&id), client, user: id }
+        Session { terms, proofs, stamp: self.stamp_digest(&id), client, user: id }
     }
 
     fn remember(&self, terms: RememberTerms) -> Remember {
@@ -166,39 +178,37 @@ impl<U: AuthUser> Made<'_, U> {
 }
 
 /// Returns the terms of a session that begins now. Nothing of an earlier session enters them.
-fn new_terms(now: u32, fresh: bool, flags: u8) -> Result<SessionTerms, AuthError> {
+fn new_terms(now: u32, origin: Origin, is_remembered: bool) -> Result<SessionTerms, AuthError> {
     let nonce = random::bytes()?;
-    // Zero means "not fresh", so a fresh session never gets it, whatever the clock says.
-    let fresh = if fresh { now.max(1) } else { 0 };
-    Ok(SessionTerms { flags, nonce, started: now, renewed: now, fresh })
+    Ok(SessionTerms { origin, is_remembered, nonce, started: now, renewed: now })
 }
 
 /// Begins the login.
-pub(super) fn begin<U: AuthUser>(
-    log_in: &LoginBuilder<'_, U>,
-    flags: u8,
-) -> Result<(), LoginError> {
+pub(super) fn begin<U: AuthUser>(log_in: &LoginBuilder<'_, U>) -> Result<(), LoginError> {
     let LoginBuilder { auth, user, .. } = log_in;
     let (config, snapshot, now) = (auth.config(), &auth.0.snapshot, auth.config().now());
-    let made = Made { config, snapshot, user: &**user, now };
-    let session = made.session(new_terms(now, log_in.fresh, flags)?, made.here());
-    check_size(&config.session, &session)?;
-    let mut cookies = Cookies { session: made.set_session(&session), ..Cookies::cleared() };
+    let issuer = CookieIssuer { config, snapshot, user: &**user, now };
+    let (origin, is_remembered) = (log_in.origin(), log_in.remember_seconds().is_some());
+    let terms = new_terms(now, origin, is_remembered)?;
+    let session = issuer.session(terms, log_in.proofs(now), issuer.here());
+    check_size(&config.session_cookie, &session)?;
+    let mut cookies = Cookies { session: issuer.set_session(&session), ..Cookies::cleared() };
     let mut terms = None;
     if let Some(seconds) = log_in.remember_seconds() {
-        let (flags, nonce) = (flags & FORCED, random::bytes()?);
+        let nonce = random::bytes()?;
         let anew =
-            RememberTerms { flags, nonce, issued: now, expires: now.saturating_add(seconds) };
-        let remember = made.remember(anew);
-        check_size(&config.remember, &remember)?;
-        cookies.remember = made.set_remember(&remember);
+            RememberTerms { origin, nonce, issued: now, expires: now.saturating_add(seconds) };
+        let remember = issuer.remember(anew);
+        check_size(&config.remember_cookie, &remember)?;
+        cookies.remember = issuer.set_remember(&remember);
         terms = Some(anew);
     }
-    cookies.current = Current::Stateless { flags, remember: terms.map(Box::new) };
-    let (fresh, active) = (session.terms.fresh, user.is_active());
-    let identity = Identity::Session { user: Arc::clone(user), fresh, active };
+    cookies.browser_login =
+        BrowserLogin::Stateless { origin, is_remembered, remember: terms.map(Box::new) };
+    let (fresh_since, active) = (session.proofs.newest(), user.is_active());
+    let identity = Identity::Session { user: Arc::clone(user), fresh_since, active };
     let mut state = auth.state();
-    if state.sealed {
+    if state.is_head_written {
         return Err(AuthError::TOO_LATE.into());
     }
     state.decide(identity, cookies);
@@ -208,20 +218,24 @@ pub(super) fn begin<U: AuthUser>(
 /// Issues a new, fresh session for the user of the current one, and reissues their remember cookie.
 pub(super) fn reissue<U: AuthUser>(auth: &AuthSession<U>, user: &Arc<U>) -> Result<(), AuthError> {
     let (config, snapshot, now) = (auth.config(), &auth.0.snapshot, auth.config().now());
-    let made = Made { config, snapshot, user: &**user, now };
+    let issuer = CookieIssuer { config, snapshot, user: &**user, now };
     let mut state = auth.state();
-    if state.sealed {
+    if state.is_head_written {
         return Err(AuthError::TOO_LATE);
     }
-    let Current::Stateless { flags, remember } = &state.current else { return Ok(()) };
-    let (flags, remember) = (flags & !FORCED, remember.clone());
-    let session = made.session(new_terms(now, true, flags)?, made.here());
+    let BrowserLogin::Stateless { origin, is_remembered, remember } = &state.browser_login else {
+        return Ok(());
+    };
+    let origin = Origin { is_forced: false, ..*origin };
+    let (is_remembered, remember) = (*is_remembered, remember.clone());
+    let terms = new_terms(now, origin, is_remembered)?;
+    let session = issuer.session(terms, Proofs::password(now), issuer.here());
     if let Some(terms) = &remember {
-        state.remember = made.set_remember(&made.remember(**terms));
+        state.remember = issuer.set_remember(&issuer.remember(**terms));
     }
-    state.session = made.set_session(&session);
-    state.current = Current::Stateless { flags, remember };
-    let fresh = session.terms.fresh;
-    state.identity = Identity::Session { user: Arc::clone(user), fresh, active: true };
+    state.session = issuer.set_session(&session);
+    state.browser_login = BrowserLogin::Stateless { origin, is_remembered, remember };
+    let fresh_since = session.proofs.newest();
+    state.identity = Identity::Session { user: Arc::clone(user), fresh_since, active: true };
     Ok(())
 }

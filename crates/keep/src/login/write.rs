@@ -1,19 +1,19 @@
 //! The response's headers: cookies that changed, and what caches must know.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use tower_keep_core::AuthUser;
 
 use super::handle::AuthSession;
 use super::state::{Change, State};
-use crate::cookie::{FlashCookie, REMEMBERED};
+use crate::cookie::FlashCookie;
 
 impl<U: AuthUser> AuthSession<U> {
     /// Writes what changed, and seals the handle, so that later changes fail.
     pub(crate) fn write_to(&self, headers: &mut HeaderMap) {
         let mut state = self.state();
-        state.sealed = true;
+        state.is_head_written = true;
         // From here on it is unknown whether the cookies arrive, so the session must not be ended.
-        state.begun = None;
+        state.unsent_session = None;
         // A streamed body or a task may ask later who is logged in, when no header can be set.
         let is_kept = self.is_kept();
         if !self.is_cookie_dependent() && !is_kept {
@@ -36,18 +36,20 @@ impl<U: AuthUser> AuthSession<U> {
         }
         let (config, presented) = (self.config(), self.presented());
         // An old decision may be out of date: the browser may have newer cookies by now.
-        let in_time = state.cookies_until == u32::MAX || config.now() <= state.cookies_until;
+        let in_time = state.cookies_until.is_none_or(|until| config.now() <= until);
         let timely = |cookie: Option<HeaderValue>| cookie.filter(|_| in_time);
         let cookies = [
             match &state.session {
                 Change::Keep => None,
-                Change::Clear => timely(config.session.clear().filter(|_| presented.session_sent)),
+                Change::Clear => {
+                    timely(config.session_cookie.clear().filter(|_| presented.session_sent))
+                }
                 Change::Set(cookie) => timely(Some(HeaderValue::clone(cookie))),
             },
             match &state.remember {
                 Change::Keep => None,
                 Change::Clear => {
-                    timely(config.remember.clear().filter(|_| self.may_hold_remember()))
+                    timely(config.remember_cookie.clear().filter(|_| self.may_hold_remember()))
                 }
                 Change::Set(cookie) => timely(Some(HeaderValue::clone(cookie))),
             },
@@ -72,17 +74,19 @@ impl<U: AuthUser> AuthSession<U> {
     }
 
     /// Whether the browser may hold a remember cookie: it has sent one, or it holds one for another
-    /// path, which the flags of the session cookie say.
+    /// path, which the session cookie says.
     fn may_hold_remember(&self) -> bool {
         let presented = self.presented();
-        presented.remember_sent || presented.flags() & REMEMBERED != 0
+        presented.remember_sent || presented.says_remembered()
     }
 
     /// Adds `Cookie`, and the headers of loaders that were asked, to `Vary`.
     fn write_vary(&self, asked_loaders: bool, headers: &mut HeaderMap) {
         let loaders = if asked_loaders { &self.config().loader_headers[..] } else { &[] };
-        if loaders.is_empty() && !headers.contains_key(header::VARY) {
-            headers.insert(header::VARY, HeaderValue::from_static("Cookie"));
+        if loaders.is_empty()
+            && let Entry::Vacant(vary) = headers.entry(header::VARY)
+        {
+            vary.insert(HeaderValue::from_static("Cookie"));
             return;
         }
         add_vary(headers, ["Cookie"].into_iter().chain(loaders.iter().map(HeaderName::as_str)));
@@ -114,15 +118,18 @@ fn add_vary<'a>(headers: &mut HeaderMap, names: impl Iterator<Item = &'a str>) {
 /// Also removes the headers that some caches obey before or instead of `Cache-Control`: targeted
 /// fields (RFC 9213), and older fields of nginx, Akamai and Fastly.
 fn forbid_storing(headers: &mut HeaderMap) {
-    let overrides: Vec<HeaderName> =
-        headers.keys().filter(|name| is_targeted(name.as_str())).cloned().collect();
-    for name in overrides {
-        headers.remove(name);
+    // Few responses have such a header, so they are looked for before anything is collected.
+    if headers.keys().any(is_targeted) {
+        let targeted: Vec<_> = headers.keys().filter(|name| is_targeted(name)).cloned().collect();
+        for name in targeted {
+            headers.remove(name);
+        }
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
-fn is_targeted(name: &str) -> bool {
+fn is_targeted(name: &HeaderName) -> bool {
+    let name = name.as_str();
     name.ends_with("-cache-control")
         || matches!(name, "expires" | "surrogate-control" | "x-accel-expires" | "edge-control")
 }

@@ -13,7 +13,7 @@
 
 mod exhaustive;
 mod next;
-mod replay;
+mod walks;
 
 use tower_keep_core::EndReason;
 
@@ -190,6 +190,7 @@ fn policy() -> Policy {
         protection: SessionProtection::None,
         persistent: false,
         idle: None,
+        renewal: None,
         absolute: None,
         refresh_remember: false,
         grace: GRACE,

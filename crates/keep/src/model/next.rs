@@ -1,12 +1,14 @@
 //! What a request does next, according to the real rules and what the store has returned so far.
 
-use tower_keep_core::{Ended, Rotated, SessionKey, SessionRecord, Timestamp};
+use tower_keep_core::{Ended, RememberPeriod, Rotated, SessionKey, SessionRecord, Timestamp};
 
 use super::{
     Kind, Next, REMEMBERED, Record, RememberCookie, Reply, Request, Response, START, SessionCookie,
     Set, SetCookies, World, policy,
 };
-use crate::cookie::{Held, ServerRemember, ServerSession, ServerTerms, SessionId};
+use crate::cookie::{
+    Opened, Origin, Proofs, ServerRemember, ServerSession, ServerTerms, SessionId,
+};
 use crate::keys::KeySlot;
 use crate::rules::server_side::{
     Presented, RememberChange, Rules, SessionChange, Step, Stored, Verdict, confirming_rotates,
@@ -28,7 +30,7 @@ impl World {
             session: session.as_ref(),
             remember: remember.as_ref(),
             same_client: true,
-            is_leaving: request.kind == Kind::LogOut,
+            is_logout: request.kind == Kind::LogOut,
         };
         let mut rules = Rules::new(&policy, seen);
         let mut replies = request.replies.iter();
@@ -135,14 +137,16 @@ impl World {
 /// Returns the cookies that the verdict demands, for the session that was loaded last.
 fn cookies(verdict: &Verdict, request: &Request, at: Option<u8>) -> SetCookies {
     let id = at.unwrap_or_default();
-    let issued = |terms: ServerTerms| {
-        Set::To(SessionCookie { id, generation: terms.generation, fresh: terms.fresh > 0 })
+    let issued = |terms: ServerTerms, fresh: bool| {
+        Set::To(SessionCookie { id, generation: terms.generation, fresh })
     };
+    let was_fresh = request.jar.session.is_some_and(|session| session.fresh);
     let cleared = request.jar.cleared();
     let session = match verdict.session {
         SessionChange::Keep => Set::Keep,
         SessionChange::Clear => cleared.session,
-        SessionChange::Issue(terms) | SessionChange::Restore(terms) => issued(terms),
+        SessionChange::Issue { terms, keeps_proofs } => issued(terms, was_fresh && keeps_proofs),
+        SessionChange::Restore(terms) => issued(terms, false),
     };
     let remember = match verdict.remember {
         RememberChange::Keep => Set::Keep,
@@ -156,52 +160,40 @@ fn id_of(id: u8) -> SessionId {
     SessionId([id; 16])
 }
 
-fn held_session(cookie: SessionCookie) -> Held<ServerSession> {
-    let fresh = u32::from(cookie.fresh);
-    let terms = ServerTerms { flags: 0, generation: cookie.generation, issued: START, fresh };
+fn held_session(cookie: SessionCookie) -> Opened<ServerSession> {
+    let terms = ServerTerms {
+        origin: Origin::PASSWORD,
+        is_remembered: false,
+        generation: cookie.generation,
+        issued: START,
+    };
+    let proofs = if cookie.fresh { Proofs::password(START) } else { Proofs::default() };
     let id = id_of(cookie.id);
-    let cookie = ServerSession { id, terms, stamp: 0, client: 0, user_hint: "".into() };
-    Held { cookie, slot: KeySlot::CURRENT }
+    let cookie = ServerSession { id, terms, proofs, stamp: 0, client: 0, user_hint: None };
+    Opened { cookie, slot: KeySlot::CURRENT }
 }
 
-fn held_remember(cookie: RememberCookie, records: &[Record]) -> Held<ServerRemember> {
+fn held_remember(cookie: RememberCookie, records: &[Record]) -> Opened<ServerRemember> {
     let cookie = ServerRemember {
         id: id_of(cookie.id),
-        flags: 0,
+        origin: Origin::PASSWORD,
         generation: cookie.generation,
         verifier: [0; 16],
         expires: records[usize::from(cookie.id)].remember_expires,
         stamp: 0,
     };
-    Held { cookie, slot: KeySlot::CURRENT }
+    Opened { cookie, slot: KeySlot::CURRENT }
 }
 
 fn stored(record: &Record) -> Stored {
-    let ended = record.ended.map(|(at, reason)| Ended {
-        at: Timestamp::from_secs(at),
-        reason,
-        successor: None,
-        notified: false,
-    });
-    let start = Timestamp::from_secs(START);
-    let record = SessionRecord {
-        key: SessionKey::new([0; 32]),
-        user: "1".into(),
-        generation: record.generation,
-        rotated_at: record.rotated_at.map(Timestamp::from_secs),
-        seen_at: record.seen_at.map(Timestamp::from_secs),
-        salt: [0; 16],
-        created: start,
-        session_started: start,
-        last_seen: start,
-        remember_expires: Some(Timestamp::from_secs(record.remember_expires)),
-        remember_seconds: REMEMBERED,
-        expires: Timestamp::MAX,
-        address: None,
-        user_agent: "".into(),
-        method: "".into(),
-        ended,
-    };
+    let (key, start) = (SessionKey::new([0; 32]), Timestamp::from_secs(START));
+    let mut stored = SessionRecord::new(key, "1".into(), [0; 16], start, Timestamp::MAX);
+    stored.generation = record.generation;
+    stored.rotated_at = record.rotated_at.map(Timestamp::from_secs);
+    stored.seen_at = record.seen_at.map(Timestamp::from_secs);
+    let remember_expires = Timestamp::from_secs(record.remember_expires);
+    stored.remember = Some(RememberPeriod::new(remember_expires, REMEMBERED));
+    stored.ended = record.ended.map(|(at, reason)| Ended::new(Timestamp::from_secs(at), reason));
     let user = Facts { active: true, session_stamp_holds: true, remember_stamp_holds: true };
-    Stored { record: record.into(), user: Some(user) }
+    Stored { record: stored.into(), user: Some(user) }
 }

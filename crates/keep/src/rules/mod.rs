@@ -12,7 +12,7 @@
 //! | server-side sessions, their generations and replays | [`server_side`] |
 
 use crate::client::SessionProtection;
-use crate::cookie::FORCED;
+use crate::cookie::Origin;
 
 pub(crate) mod server_side;
 pub(crate) mod stateless;
@@ -23,6 +23,8 @@ pub(crate) struct Policy {
     pub(crate) protection: SessionProtection,
     pub(crate) persistent: bool,
     pub(crate) idle: Option<u32>,
+    /// How old a session cookie may get before it is renewed.
+    pub(crate) renewal: Option<u32>,
     pub(crate) absolute: Option<u32>,
     pub(crate) refresh_remember: bool,
     /// How long a superseded generation, and the tombstone of an ended session, still count.
@@ -37,8 +39,8 @@ pub(crate) struct Policy {
 impl Policy {
     /// Returns how old a session cookie may get before it is renewed: a tenth of the idle limit. So
     /// the limit is exact to a tenth, and most responses set no cookie.
-    fn renewal(&self) -> Option<u32> {
-        self.idle.map(|idle| (idle / 10).max(1))
+    pub(crate) fn renewal_of(idle: u32) -> u32 {
+        (idle / 10).max(1)
     }
 
     /// Checks whether a session is past a limit, given when it was last used and when it began.
@@ -91,11 +93,15 @@ pub(crate) enum Who {
     #[default]
     Nobody,
     /// The user who was loaded last.
-    User { fresh: u32, active: bool },
+    User {
+        /// When they last proved who they are; `None` if the login is not fresh.
+        fresh_since: Option<u32>,
+        active: bool,
+    },
 }
 
-/// Removes [`FORCED`] for a user who is active now. Such a user no longer needs it, and a later
-/// deactivation counts again.
-fn flags_of(flags: u8, facts: Facts) -> u8 {
-    if facts.active { flags & !FORCED } else { flags }
+/// Returns the origin of a login, given what is known about its user now. A login of an active user
+/// is no longer forced, so a later deactivation counts again.
+fn origin_now(origin: Origin, facts: Facts) -> Origin {
+    Origin { is_forced: origin.is_forced && !facts.active, ..origin }
 }

@@ -7,6 +7,7 @@
 //! | --- | --- | --- | --- | --- |
 //! | any | no record | try remember | | clear |
 //! | any | ended | try remember | | clear; unchanged if replaced at most G ago, or if ended for a reason that only a newer version knows |
+//! | any | another user acts as this one, which only a newer version allows | ask the loaders | | unchanged |
 //! | any | user gone | try remember | | clear |
 //! | any | security stamp changed | try remember | | unchanged |
 //! | any | user inactive, and the login was not forced | no user; loaders are not asked | end | clear both |
@@ -37,11 +38,9 @@ use std::sync::Arc;
 
 use tower_keep_core::{EndReason, Ended, Rotated, SessionRecord, UserId};
 
-use super::{Facts, Policy, Who, flags_of};
+use super::{Facts, Policy, Who, origin_now};
 use crate::client::SessionProtection;
-use crate::cookie::{
-    FORCED, Held, REMEMBERED, ServerRemember, ServerSession, ServerTerms, SessionId,
-};
+use crate::cookie::{Opened, Origin, ServerRemember, ServerSession, ServerTerms, SessionId};
 
 /// How often a lost compare-and-swap is tried again.
 const RETRIES: u8 = 2;
@@ -50,12 +49,12 @@ const RETRIES: u8 = 2;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Presented<'a> {
     pub(crate) now: u32,
-    pub(crate) session: Option<&'a Held<ServerSession>>,
-    pub(crate) remember: Option<&'a Held<ServerRemember>>,
+    pub(crate) session: Option<&'a Opened<ServerSession>>,
+    pub(crate) remember: Option<&'a Opened<ServerRemember>>,
     /// Whether the session was made for this client.
     pub(crate) same_client: bool,
     /// Whether the request logs out.
-    pub(crate) is_leaving: bool,
+    pub(crate) is_logout: bool,
 }
 
 /// What the caller does next.
@@ -83,8 +82,11 @@ pub(crate) enum SessionChange {
     #[default]
     Keep,
     Clear,
-    /// Reissued with these terms.
-    Issue(ServerTerms),
+    /// Reissued with these terms. Without proofs it is no longer fresh.
+    Issue {
+        terms: ServerTerms,
+        keeps_proofs: bool,
+    },
     /// A new cookie, for a login that the remember cookie has restored.
     Restore(ServerTerms),
 }
@@ -97,7 +99,7 @@ pub(crate) enum RememberChange {
     Clear,
     /// Reissued for this generation.
     Issue {
-        flags: u8,
+        origin: Origin,
         generation: u32,
         expires: u32,
     },
@@ -155,10 +157,10 @@ pub(crate) struct Stored {
 
 #[derive(Clone, Copy, Debug)]
 enum At<'a> {
-    Session(&'a Held<ServerSession>),
-    Remember(&'a Held<ServerRemember>),
+    Session(&'a Opened<ServerSession>),
+    Remember(&'a Opened<ServerRemember>),
     /// The session is valid, and its remember cookie may be reissued.
-    Renew(&'a Held<ServerRemember>),
+    Renew(&'a Opened<ServerRemember>),
     End,
 }
 
@@ -169,22 +171,21 @@ impl<'a> Rules<'a> {
     }
 
     pub(crate) fn start(&mut self) -> Step<'a> {
-        let Some(held) = self.presented.session else { return self.try_remember() };
-        self.at = At::Session(held);
-        let user_hint = &held.cookie.user_hint;
-        Step::Load(held.cookie.id, Some(user_hint).filter(|id| !id.as_str().is_empty()))
+        let Some(opened) = self.presented.session else { return self.try_remember() };
+        self.at = At::Session(opened);
+        Step::Load(opened.cookie.id, opened.cookie.user_hint.as_ref())
     }
 
     /// Takes the result of [`Step::Load`]: `None` if there is no such record.
     pub(crate) fn loaded(&mut self, stored: Option<Stored>) -> Step<'a> {
         match self.at {
-            At::Session(held) => {
-                self.stored = Some((held.cookie.id, stored));
-                self.session(held)
+            At::Session(opened) => {
+                self.stored = Some((opened.cookie.id, stored));
+                self.session(opened)
             }
-            At::Remember(held) => {
-                self.stored = Some((held.cookie.id, stored));
-                self.remember(held)
+            At::Remember(opened) => {
+                self.stored = Some((opened.cookie.id, stored));
+                self.remember(opened)
             }
             At::Renew(_) | At::End => Step::Done,
         }
@@ -193,8 +194,8 @@ impl<'a> Rules<'a> {
     /// Takes the result of [`Step::Verify`]: whether the remember cookie fits the record.
     pub(crate) fn verified(&mut self, fits: bool) -> Step<'a> {
         match (self.at, fits) {
-            (At::Remember(held), true) => self.generation(held),
-            (At::Renew(held), true) => self.renew(held),
+            (At::Remember(opened), true) => self.generation(opened),
+            (At::Renew(opened), true) => self.renew(opened),
             (At::Renew(_), false) => Step::Done,
             _ => {
                 self.verdict.alarm = Some(Alarm::WrongVerifier);
@@ -205,7 +206,7 @@ impl<'a> Rules<'a> {
 
     /// Takes the result of [`Step::Rotate`]: `None` if the record is gone.
     pub(crate) fn rotated(&mut self, rotated: Option<Rotated>) -> Step<'a> {
-        let At::Remember(held) = self.at else { return Step::Done };
+        let At::Remember(opened) = self.at else { return Step::Done };
         match rotated {
             None => {
                 self.verdict.remember = RememberChange::Clear;
@@ -213,12 +214,12 @@ impl<'a> Rules<'a> {
             }
             Some(Rotated::Won(record)) => {
                 self.put(record);
-                self.restore(held, true)
+                self.restore(opened, true)
             }
             Some(Rotated::Lost(record)) => {
                 self.lost += 1;
                 self.put(record);
-                if self.lost > RETRIES { Step::Busy } else { self.remember_again(held) }
+                if self.lost > RETRIES { Step::Busy } else { self.remember_again(opened) }
             }
         }
     }
@@ -250,15 +251,14 @@ impl<'a> Rules<'a> {
     /// time is not renewed.
     pub(crate) fn next_remember_expires(&self) -> Option<u32> {
         let record = self.record().filter(|_| self.policy.refresh_remember)?;
-        record.remember_expires?;
-        Some(self.presented.now.saturating_add(record.remember_seconds))
+        Some(self.presented.now.saturating_add(record.remember?.seconds))
     }
 
     pub(crate) fn finish(self) -> (Verdict, Option<Arc<SessionRecord>>) {
         (self.verdict, self.stored.and_then(|(_, stored)| stored).map(|stored| stored.record))
     }
 
-    fn session(&mut self, held: &'a Held<ServerSession>) -> Step<'a> {
+    fn session(&mut self, opened: &'a Opened<ServerSession>) -> Step<'a> {
         let Some((_, stored)) = &self.stored else { return Step::Done };
         let Some(Stored { record, user }) = stored.clone() else {
             self.verdict.session = SessionChange::Clear;
@@ -270,6 +270,9 @@ impl<'a> Rules<'a> {
             }
             return self.try_remember();
         }
+        if record.acting_user.is_some() {
+            return self.nobody();
+        }
         let Some(facts) = user else {
             self.verdict.session = SessionChange::Clear;
             return self.try_remember();
@@ -277,8 +280,8 @@ impl<'a> Rules<'a> {
         if !facts.session_stamp_holds {
             return self.try_remember();
         }
-        let terms = held.cookie.terms;
-        if !facts.active && terms.flags & FORCED == 0 {
+        let terms = opened.cookie.terms;
+        if !facts.active && !terms.origin.is_forced {
             return Step::End(EndReason::Inactive);
         }
         let (used, started) = (record.last_seen.as_secs(), record.session_started.as_secs());
@@ -298,38 +301,43 @@ impl<'a> Rules<'a> {
                 return Step::End(EndReason::Protection);
             }
         }
-        self.go_on(held, &record, facts, is_current)
+        self.go_on(opened, &record, facts, is_current)
     }
 
     /// Decides the rest for a session that is valid.
     fn go_on(
         &mut self,
-        held: &Held<ServerSession>,
+        opened: &Opened<ServerSession>,
         record: &SessionRecord,
         facts: Facts,
         is_current: bool,
     ) -> Step<'a> {
-        let terms = held.cookie.terms;
-        let fresh = if self.verdict.protected { 0 } else { terms.fresh };
-        let flags = flags_of(terms.flags, facts);
-        self.verdict.who = Who::User { fresh, active: facts.active };
+        let terms = opened.cookie.terms;
+        let keeps_proofs = !self.verdict.protected;
+        let origin = origin_now(terms.origin, facts);
+        self.verdict.who = Who::User {
+            fresh_since: opened.cookie.proofs.newest().filter(|_| keeps_proofs),
+            active: facts.active,
+        };
         self.at = At::End;
-        if self.presented.is_leaving {
+        if self.presented.is_logout {
             return Step::Done;
         }
         let unused = self.presented.now.saturating_sub(record.last_seen.as_secs());
         self.verdict.is_touched = unused >= self.touch_interval(record);
         self.verdict.is_seen = is_current && self.is_unseen(record);
-        let is_changed = fresh != terms.fresh || flags != terms.flags;
+        let loses_proofs = !keeps_proofs && !opened.cookie.proofs.is_empty();
+        let is_changed = loses_proofs || origin != terms.origin;
         let is_renewed = self.policy.persistent && self.verdict.is_touched;
         // Only a cookie of the current generation is reissued: an older one would replace a newer
         // one in the browser.
-        if is_current && (is_changed || is_renewed || held.slot.is_previous()) {
-            self.verdict.session = SessionChange::Issue(ServerTerms { flags, fresh, ..terms });
+        if is_current && (is_changed || is_renewed || opened.slot.is_previous()) {
+            self.verdict.session =
+                SessionChange::Issue { terms: ServerTerms { origin, ..terms }, keeps_proofs };
         }
         match self.presented.remember {
             Some(remember)
-                if remember.cookie.id == held.cookie.id
+                if remember.cookie.id == opened.cookie.id
                     && remember.cookie.generation == record.generation
                     && facts.remember_stamp_holds
                     && !self.is_expired(remember, record)
@@ -346,25 +354,28 @@ impl<'a> Rules<'a> {
     /// Returns how old the time of last use may get. It is less where writing it also renews a
     /// remember cookie with a short duration.
     fn touch_interval(&self, record: &SessionRecord) -> u32 {
-        let renews = self.policy.refresh_remember && record.remember_expires.is_some();
-        let tenth = (record.remember_seconds / 10).max(1);
-        if renews { self.policy.touch.min(tenth) } else { self.policy.touch }
+        match record.remember {
+            Some(remember) if self.policy.refresh_remember => {
+                self.policy.touch.min((remember.seconds / 10).max(1))
+            }
+            _ => self.policy.touch,
+        }
     }
 
     fn try_remember(&mut self) -> Step<'a> {
-        let Some(held) = self.presented.remember else { return self.nobody() };
-        if self.presented.now >= held.cookie.expires {
+        let Some(opened) = self.presented.remember else { return self.nobody() };
+        if self.presented.now >= opened.cookie.expires {
             self.verdict.remember = RememberChange::Clear;
             return self.nobody();
         }
-        self.at = At::Remember(held);
+        self.at = At::Remember(opened);
         match &self.stored {
-            Some((id, _)) if *id == held.cookie.id => self.remember(held),
-            _ => Step::Load(held.cookie.id, None),
+            Some((id, _)) if *id == opened.cookie.id => self.remember(opened),
+            _ => Step::Load(opened.cookie.id, None),
         }
     }
 
-    fn remember(&mut self, held: &'a Held<ServerRemember>) -> Step<'a> {
+    fn remember(&mut self, opened: &'a Opened<ServerRemember>) -> Step<'a> {
         let Some((_, stored)) = &self.stored else { return Step::Done };
         let Some(Stored { record, user }) = stored.clone() else {
             self.verdict.remember = RememberChange::Clear;
@@ -376,6 +387,9 @@ impl<'a> Rules<'a> {
             }
             return self.nobody();
         }
+        if record.acting_user.is_some() {
+            return self.nobody();
+        }
         let Some(facts) = user else {
             self.verdict.remember = RememberChange::Clear;
             return self.nobody();
@@ -383,10 +397,10 @@ impl<'a> Rules<'a> {
         if !facts.remember_stamp_holds {
             return self.nobody();
         }
-        if !facts.active && held.cookie.flags & FORCED == 0 {
+        if !facts.active && !opened.cookie.origin.is_forced {
             return Step::End(EndReason::Inactive);
         }
-        if self.is_expired(held, &record) {
+        if self.is_expired(opened, &record) {
             self.verdict.remember = RememberChange::Clear;
             return self.nobody();
         }
@@ -395,17 +409,17 @@ impl<'a> Rules<'a> {
 
     /// Continues after a lost race. The record may have ended or expired since; the cookie still
     /// fits.
-    fn remember_again(&mut self, held: &'a Held<ServerRemember>) -> Step<'a> {
-        match self.remember(held) {
-            Step::Verify => self.generation(held),
+    fn remember_again(&mut self, opened: &'a Opened<ServerRemember>) -> Step<'a> {
+        match self.remember(opened) {
+            Step::Verify => self.generation(opened),
             step => step,
         }
     }
 
     /// Applies the table's rows of p and n.
-    fn generation(&mut self, held: &'a Held<ServerRemember>) -> Step<'a> {
+    fn generation(&mut self, opened: &'a Opened<ServerRemember>) -> Step<'a> {
         let Some(record) = self.record().cloned() else { return Step::Done };
-        let (p, n) = (held.cookie.generation, record.generation);
+        let (p, n) = (opened.cookie.generation, record.generation);
         let rotated = record.rotated_at.map(|at| self.presented.now.saturating_sub(at.as_secs()));
         if p > n {
             self.verdict.alarm = Some(Alarm::RolledBack);
@@ -413,15 +427,15 @@ impl<'a> Rules<'a> {
         }
         if p == n {
             let is_due = rotated.is_none_or(|ago| ago >= self.policy.grace);
-            if is_due && !self.presented.is_leaving {
+            if is_due && !self.presented.is_logout {
                 return Step::Rotate;
             }
-            self.verdict.is_seen = self.is_unseen(&record) && !self.presented.is_leaving;
-            return self.restore(held, held.slot.is_previous());
+            self.verdict.is_seen = self.is_unseen(&record) && !self.presented.is_logout;
+            return self.restore(opened, opened.slot.is_previous());
         }
         if is_previous(p, &record) {
             if record.seen_at.is_none() {
-                return self.restore(held, true);
+                return self.restore(opened, true);
             }
             if self.still_counts(&record) {
                 return self.restore_once();
@@ -434,27 +448,27 @@ impl<'a> Rules<'a> {
     }
 
     /// Restores the login, with cookies of the record's generation.
-    fn restore(&mut self, held: &Held<ServerRemember>, with_remember: bool) -> Step<'a> {
+    fn restore(&mut self, opened: &Opened<ServerRemember>, with_remember: bool) -> Step<'a> {
         self.restore_once();
         let Some(Stored { record, user: Some(facts) }) =
             self.stored.as_ref().and_then(|(_, stored)| stored.as_ref())
         else {
             return Step::Done;
         };
-        if self.presented.is_leaving {
+        if self.presented.is_logout {
             return Step::Done;
         }
-        let flags = flags_of(held.cookie.flags, *facts) & FORCED;
+        let origin = origin_now(opened.cookie.origin, *facts);
         let generation = record.generation;
         self.verdict.session = SessionChange::Restore(ServerTerms {
-            flags: flags | REMEMBERED,
+            origin,
+            is_remembered: true,
             generation,
             issued: self.presented.now,
-            fresh: 0,
         });
         if with_remember {
-            let expires = record.remember_expires.map_or(held.cookie.expires, |at| at.as_secs());
-            self.verdict.remember = RememberChange::Issue { flags, generation, expires };
+            let expires = expires_of(record).unwrap_or(opened.cookie.expires);
+            self.verdict.remember = RememberChange::Issue { origin, generation, expires };
         }
         Step::Done
     }
@@ -464,26 +478,26 @@ impl<'a> Rules<'a> {
         self.at = At::End;
         let user = self.stored.as_ref().and_then(|(_, stored)| stored.as_ref()?.user);
         if let Some(facts) = user {
-            self.verdict.who = Who::User { fresh: 0, active: facts.active };
+            self.verdict.who = Who::User { fresh_since: None, active: facts.active };
             self.verdict.is_restored = true;
         }
         Step::Done
     }
 
     /// Reissues the remember cookie of a valid session, under the current key or for longer.
-    fn renew(&mut self, held: &Held<ServerRemember>) -> Step<'a> {
+    fn renew(&mut self, opened: &Opened<ServerRemember>) -> Step<'a> {
         self.at = At::End;
         let Some(Stored { record, user: Some(facts) }) =
             self.stored.as_ref().and_then(|(_, stored)| stored.as_ref())
         else {
             return Step::Done;
         };
-        let flags = flags_of(held.cookie.flags, *facts);
+        let origin = origin_now(opened.cookie.origin, *facts);
         let generation = record.generation;
         let longer = self.next_remember_expires().filter(|_| self.verdict.is_touched);
-        let expires = longer.unwrap_or(held.cookie.expires);
+        let expires = longer.unwrap_or(opened.cookie.expires);
         self.verdict.remember_expires = longer;
-        self.verdict.remember = RememberChange::Issue { flags, generation, expires };
+        self.verdict.remember = RememberChange::Issue { origin, generation, expires };
         Step::Done
     }
 
@@ -525,9 +539,9 @@ impl<'a> Rules<'a> {
         seen.is_none_or(|ago| ago <= self.policy.grace)
     }
 
-    fn is_expired(&self, held: &Held<ServerRemember>, record: &SessionRecord) -> bool {
-        let until = record.remember_expires.map_or(0, |at| at.as_secs());
-        self.presented.now >= held.cookie.expires.min(until)
+    fn is_expired(&self, opened: &Opened<ServerRemember>, record: &SessionRecord) -> bool {
+        let until = expires_of(record).unwrap_or_default();
+        self.presented.now >= opened.cookie.expires.min(until)
     }
 }
 
@@ -540,6 +554,11 @@ impl<'a> Rules<'a> {
 /// confirming does not begin another one.
 pub(crate) fn confirming_rotates(record: &SessionRecord, shown: Option<u32>) -> bool {
     shown == Some(record.generation) || record.seen_at.is_some()
+}
+
+/// Returns when the remember cookie expires, in seconds since 1970.
+fn expires_of(record: &SessionRecord) -> Option<u32> {
+    record.remember.map(|remember| remember.expires.as_secs())
 }
 
 fn is_previous(generation: u32, record: &SessionRecord) -> bool {

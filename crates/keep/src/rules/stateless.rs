@@ -23,16 +23,16 @@
 
 use tower_keep_core::UserId;
 
-use super::{Facts, Policy, Who, flags_of};
+use super::{Facts, Policy, Who, origin_now};
 use crate::client::SessionProtection;
-use crate::cookie::{FORCED, Held, REMEMBERED, Remember, RememberTerms, Session, SessionTerms};
+use crate::cookie::{Opened, Origin, Remember, RememberTerms, Session, SessionTerms};
 
 /// What a request sent. Only cookies with a valid seal are in it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Presented<'a> {
     pub(crate) now: u32,
-    pub(crate) session: Option<&'a Held<Session>>,
-    pub(crate) remember: Option<&'a Held<Remember>>,
+    pub(crate) session: Option<&'a Opened<Session>>,
+    pub(crate) remember: Option<&'a Opened<Remember>>,
     /// Whether the session was made for this client.
     pub(crate) same_client: bool,
 }
@@ -54,10 +54,13 @@ pub(crate) enum SessionChange {
     #[default]
     Keep,
     Clear,
-    /// Reissued for the same session, with these terms.
-    Reissue(SessionTerms),
-    /// A new cookie with these flags, for a login that the remember cookie has restored.
-    Restore(u8),
+    /// Reissued for the same session, with these terms. Without proofs it is no longer fresh.
+    Reissue {
+        terms: SessionTerms,
+        keeps_proofs: bool,
+    },
+    /// A new cookie, for a login that the remember cookie has restored.
+    Restore(Origin),
 }
 
 /// What happens to the remember cookie.
@@ -92,8 +95,8 @@ pub(crate) struct Rules<'a> {
 
 #[derive(Clone, Copy, Debug)]
 enum At<'a> {
-    Session(&'a Held<Session>),
-    Remember(&'a Held<Remember>),
+    Session(&'a Opened<Session>),
+    Remember(&'a Opened<Remember>),
     End,
 }
 
@@ -103,10 +106,10 @@ impl<'a> Rules<'a> {
     }
 
     pub(crate) fn start(&mut self) -> Step<'a> {
-        let Some(held) = self.presented.session else { return self.try_remember() };
+        let Some(opened) = self.presented.session else { return self.try_remember() };
         if self.policy.is_over(
-            held.cookie.terms.renewed,
-            held.cookie.terms.started,
+            opened.cookie.terms.renewed,
+            opened.cookie.terms.started,
             self.presented.now,
         ) {
             self.verdict.session = SessionChange::Clear;
@@ -118,15 +121,15 @@ impl<'a> Rules<'a> {
                 return self.end_login();
             }
         }
-        self.at = At::Session(held);
-        Step::Load(&held.cookie.user)
+        self.at = At::Session(opened);
+        Step::Load(&opened.cookie.user)
     }
 
     /// Takes the result of [`Step::Load`]: `None` if there is no such user.
     pub(crate) fn loaded(&mut self, facts: Option<Facts>) -> Step<'a> {
         match self.at {
-            At::Session(held) => self.session_user(held, facts),
-            At::Remember(held) => self.remembered_user(held, facts),
+            At::Session(opened) => self.session_user(opened, facts),
+            At::Remember(opened) => self.remembered_user(opened, facts),
             At::End => Step::Done,
         }
     }
@@ -135,7 +138,7 @@ impl<'a> Rules<'a> {
         self.verdict
     }
 
-    fn session_user(&mut self, held: &'a Held<Session>, facts: Option<Facts>) -> Step<'a> {
+    fn session_user(&mut self, opened: &'a Opened<Session>, facts: Option<Facts>) -> Step<'a> {
         let Some(facts) = facts else {
             self.verdict.session = SessionChange::Clear;
             return self.try_remember();
@@ -143,34 +146,40 @@ impl<'a> Rules<'a> {
         if !facts.session_stamp_holds {
             return self.try_remember();
         }
-        let terms = held.cookie.terms;
-        if !facts.active && terms.flags & FORCED == 0 {
+        let terms = opened.cookie.terms;
+        if !facts.active && !terms.origin.is_forced {
             return self.end_login();
         }
-        let fresh = if self.verdict.protected { 0 } else { terms.fresh };
-        let flags = flags_of(terms.flags, facts);
+        let keeps_proofs = !self.verdict.protected;
+        let origin = origin_now(terms.origin, facts);
         let age = self.presented.now.saturating_sub(terms.renewed);
-        let is_due = self.policy.renewal().is_some_and(|after| age >= after);
-        let is_changed = fresh != terms.fresh || flags != terms.flags;
-        if is_due || is_changed || held.slot.is_previous() {
+        let is_due = self.policy.renewal.is_some_and(|after| age >= after);
+        let loses_proofs = !keeps_proofs && !opened.cookie.proofs.is_empty();
+        let is_changed = loses_proofs || origin != terms.origin;
+        if is_due || is_changed || opened.slot.is_previous() {
             let renewed = if is_due { self.presented.now } else { terms.renewed };
-            self.verdict.session =
-                SessionChange::Reissue(SessionTerms { flags, renewed, fresh, ..terms });
+            self.verdict.session = SessionChange::Reissue {
+                terms: SessionTerms { origin, renewed, ..terms },
+                keeps_proofs,
+            };
         }
-        self.verdict.who = Who::User { fresh, active: facts.active };
-        let same_user = |held: &&Held<Remember>| {
-            self.presented.session.is_some_and(|session| session.cookie.user == held.cookie.user)
+        self.verdict.who = Who::User {
+            fresh_since: opened.cookie.proofs.newest().filter(|_| keeps_proofs),
+            active: facts.active,
         };
-        if let Some(held) = self.presented.remember.filter(same_user)
+        let same_user = |opened: &&Opened<Remember>| {
+            self.presented.session.is_some_and(|session| session.cookie.user == opened.cookie.user)
+        };
+        if let Some(opened) = self.presented.remember.filter(same_user)
             && facts.remember_stamp_holds
-            && !self.is_expired(held)
+            && !self.is_expired(opened)
         {
-            self.keep_remember(held, facts);
+            self.keep_remember(opened, facts);
         }
         Step::Done
     }
 
-    fn remembered_user(&mut self, held: &'a Held<Remember>, facts: Option<Facts>) -> Step<'a> {
+    fn remembered_user(&mut self, opened: &'a Opened<Remember>, facts: Option<Facts>) -> Step<'a> {
         self.at = At::End;
         let Some(facts) = facts else {
             self.verdict.remember = RememberChange::Clear;
@@ -179,36 +188,36 @@ impl<'a> Rules<'a> {
         if !facts.remember_stamp_holds {
             return Step::AskLoaders;
         }
-        if !facts.active && held.cookie.terms.flags & FORCED == 0 {
+        if !facts.active && !opened.cookie.terms.origin.is_forced {
             return self.end_login();
         }
-        let flags = flags_of(held.cookie.terms.flags, facts) & FORCED;
-        self.verdict.who = Who::User { fresh: 0, active: facts.active };
-        self.verdict.session = SessionChange::Restore(flags | REMEMBERED);
-        self.keep_remember(held, facts);
+        let origin = origin_now(opened.cookie.terms.origin, facts);
+        self.verdict.who = Who::User { fresh_since: None, active: facts.active };
+        self.verdict.session = SessionChange::Restore(origin);
+        self.keep_remember(opened, facts);
         Step::Done
     }
 
     fn try_remember(&mut self) -> Step<'a> {
         self.at = At::End;
-        let Some(held) = self.presented.remember else { return Step::AskLoaders };
-        if self.is_expired(held) {
+        let Some(opened) = self.presented.remember else { return Step::AskLoaders };
+        if self.is_expired(opened) {
             self.verdict.remember = RememberChange::Clear;
             return Step::AskLoaders;
         }
-        self.at = At::Remember(held);
-        Step::Load(&held.cookie.user)
+        self.at = At::Remember(opened);
+        Step::Load(&opened.cookie.user)
     }
 
-    fn is_expired(&self, held: &Held<Remember>) -> bool {
-        self.presented.now >= held.cookie.terms.expires
+    fn is_expired(&self, opened: &Opened<Remember>) -> bool {
+        self.presented.now >= opened.cookie.terms.expires
     }
 
     /// Reissues a valid remember cookie of this user if its time is renewed or its key is old.
-    fn keep_remember(&mut self, held: &Held<Remember>, facts: Facts) {
+    fn keep_remember(&mut self, opened: &Opened<Remember>, facts: Facts) {
         self.verdict.remembered = true;
-        let presented = held.cookie.terms;
-        let terms = RememberTerms { flags: flags_of(presented.flags, facts), ..presented };
+        let presented = opened.cookie.terms;
+        let terms = RememberTerms { origin: origin_now(presented.origin, facts), ..presented };
         let kept = if self.policy.refresh_remember {
             let duration = terms.expires.saturating_sub(terms.issued);
             let now = self.presented.now;
@@ -216,7 +225,7 @@ impl<'a> Rules<'a> {
         } else {
             terms
         };
-        if kept != presented || held.slot.is_previous() {
+        if kept != presented || opened.slot.is_previous() {
             self.verdict.remember = RememberChange::Reissue(kept);
         }
     }

@@ -163,7 +163,7 @@ impl<S> Client<S> {
             let auth = layer.auth_session(request.extensions()).expect("the layer is around this");
             let user = Arc::clone(&user);
             async move {
-                auth.log_in(user).fresh(fresh).await?;
+                auth.log_in(user).with_fresh(fresh).await?;
                 Ok::<_, LoginError>(Response::new(String::new()))
             }
         });
@@ -231,7 +231,7 @@ impl<S> Client<S> {
     {
         let request = self.request(method, target, body);
         let uri = request.uri().clone();
-        let response = self.service.clone().oneshot(request).await.expect("the service answers");
+        let response = self.service.clone().oneshot(request).await.expect("the service responds");
         let (head, body) = response.into_parts();
         self.keep_cookies(&uri, &head.headers);
         let body = body.collect().await.expect("the body arrives").to_bytes();

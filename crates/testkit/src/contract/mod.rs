@@ -29,7 +29,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tower_keep_core::{Account, Clock, LoginStore, SystemClock, Timestamp, UserDirectory};
+use tower_keep_core::{
+    Account, Clock, LoginStore, SessionDetails, SystemClock, Timestamp, UserDirectory,
+};
 
 /// Runs every clause of every contract, one after the other.
 pub async fn run_all<S, F, Fut>(factory: F)
@@ -91,10 +93,10 @@ pub mod users;
 const TASKS: usize = 50;
 
 tokio::task_local! {
-    static MOST_TASKS: usize;
+    static MAX_TASKS: usize;
 }
 
-/// Runs clauses with at most `most` tasks that compete, but at least two.
+/// Runs clauses with at most `max` tasks that compete, but at least two.
 ///
 /// This is for a store that makes writers of the same data wait for seconds, as an emulator may do:
 ///
@@ -106,13 +108,13 @@ tokio::task_local! {
 /// contract::with_contention_of(2, contract::run_all(|| async { store.clone() })).await;
 /// # }
 /// ```
-pub async fn with_contention_of<F: Future>(most: usize, clauses: F) -> F::Output {
-    MOST_TASKS.scope(most.max(2), clauses).await
+pub async fn with_contention_of<F: Future>(max: usize, clauses: F) -> F::Output {
+    MAX_TASKS.scope(max.max(2), clauses).await
 }
 
 /// Returns `wanted`, limited to the number of tasks that are allowed.
 fn tasks(wanted: usize) -> usize {
-    MOST_TASKS.try_with(|most| wanted.min(*most)).unwrap_or(wanted)
+    MAX_TASKS.try_with(|max| wanted.min(*max)).unwrap_or(wanted)
 }
 
 /// Returns a text that no other clause uses, in this process or another.
@@ -134,6 +136,23 @@ fn odd_texts() -> Vec<String> {
             format!("{unique}{}", &odd[..odd.len().min(1_500 - unique.len())])
         })
         .collect()
+}
+
+/// Returns texts of session details that stores may handle wrongly, up to the longest.
+fn odd_details() -> Vec<String> {
+    // Eight bytes around characters of four bytes.
+    let longest = format!(r#"{{"a":"{}"}}"#, "🦀".repeat((SessionDetails::MAX_BYTES - 8) / 4));
+    let mut texts = [
+        "{}",
+        r#"{"quotes":"\"'`","backslashes":"\\ \\\\ \\\" \/ \n \u0041 \ud83e\udd80"}"#,
+        r#" { "b" : [1.0, 1e2 ,-0] ,"a":  null , "b":{ }, "" : "" }  "#,
+        "{\"text\":\"é e\u{301} 佐藤 🦀 \u{feff}\u{2028}\u{10ffff}\"}",
+        "'); DROP TABLE sessions; -- %_ ?1 $1 :a {0} [",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    texts.push(longest);
+    texts
 }
 
 /// Returns the current time, so that stores that expire records by themselves don't drop them.
@@ -158,11 +177,11 @@ where
             })
         })
         .collect();
-    let mut answers = Vec::new();
+    let mut results = Vec::new();
     for task in started {
-        answers.push(task.await.expect("a call of the store does not panic"));
+        results.push(task.await.expect("a call of the store does not panic"));
     }
-    answers
+    results
 }
 
 /// Polls a call for a while and then drops it. The time is longer with each step, until it is
@@ -184,26 +203,25 @@ async fn interrupted<T, Fut: Future<Output = T>>(step: u32, call: Fut) {
         })
         .await;
     } else {
-        let patience = Duration::from_micros(50 << (step - 4).min(10));
-        let _ = tokio::time::timeout(patience, call).await;
+        let timeout = Duration::from_micros(50 << (step - 4).min(10));
+        let _ = tokio::time::timeout(timeout, call).await;
     }
 }
 
 /// The number of steps of [`interrupted`].
 const STEPS: u32 = 12;
 
-/// The number of looks in a row that must find the same. They take longer than a disk takes for one
-/// write.
-const LOOKS: u32 = 10;
+/// How many reads in a row must return the same. They take longer than a disk takes for one write.
+const EQUAL_READS: u32 = 10;
 
-/// Waits until the result of `look` stays the same, because what an interrupted call wrote may
+/// Waits until the result of `read` stays the same, because what an interrupted call wrote may
 /// arrive a moment later.
-async fn settled<T: PartialEq, Fut: Future<Output = T>>(look: impl Fn() -> Fut) -> T {
-    let mut before = look().await;
+async fn settled<T: PartialEq, Fut: Future<Output = T>>(read: impl Fn() -> Fut) -> T {
+    let mut before = read().await;
     let mut same = 0;
-    while same < LOOKS {
+    while same < EQUAL_READS {
         tokio::time::sleep(Duration::from_millis(3)).await;
-        let after = look().await;
+        let after = read().await;
         same = if before == after { same + 1 } else { 0 };
         before = after;
     }

@@ -13,12 +13,12 @@ clauses! {
     UserDirectory<User = Account>;
     a_user_is_found_by_id_as_stored
     a_user_is_found_by_login_name_byte_for_byte
-    unknown_and_odd_ids_and_names_are_nobody
+    unknown_and_odd_ids_and_names_find_nobody
     odd_ids_and_names_are_kept_or_refused
-    by_ids_returns_users_in_order_and_as_often_as_asked
+    by_ids_returns_one_entry_for_each_id_in_order
     a_taken_id_or_name_conflicts_and_nothing_is_written
     of_concurrent_inserts_one_succeeds
-    inserting_unless_it_is_there_can_be_repeated
+    insert_if_absent_can_be_repeated
     a_change_replaces_the_user_and_frees_the_name
     a_change_sees_the_stored_user_and_may_leave_it
     a_change_of_the_id_is_refused
@@ -44,7 +44,7 @@ async fn insert<S: UserDirectory<User = Account>>(store: &S, account: &Account) 
 }
 
 async fn by_id<S: UserDirectory<User = Account>>(store: &S, id: &UserId) -> Option<Account> {
-    let found = store.by_id(id).await.expect("an id that is asked for is no fault");
+    let found = store.by_id(id).await.expect("by_id fails only if the store fails");
     found.map(|account| Account::clone(&account))
 }
 
@@ -52,7 +52,8 @@ async fn by_login_name<S: UserDirectory<User = Account>>(
     store: &S,
     login: &str,
 ) -> Option<Account> {
-    let found = store.by_login_name(login).await.expect("a name that is asked for is no fault");
+    let found =
+        store.by_login_name(login).await.expect("by_login_name fails only if the store fails");
     found.map(|account| Account::clone(&account))
 }
 
@@ -63,7 +64,7 @@ fn is_conflict<T>(result: &Result<T, StoreError>) -> bool {
 /// What is stored for an account, found by its id and by its login name.
 type Found = (Option<Account>, Option<Account>);
 
-async fn both<S: UserDirectory<User = Account>>(store: &S, account: &Account) -> Found {
+async fn by_id_and_name<S: UserDirectory<User = Account>>(store: &S, account: &Account) -> Found {
     (by_id(store, account.id()).await, by_login_name(store, account.login_name()).await)
 }
 
@@ -104,7 +105,7 @@ where
 
 /// An id or name that is unknown, or can't be one of this store's, finds no user. It is not an
 /// error.
-pub async fn unknown_and_odd_ids_and_names_are_nobody<S>(store: Arc<S>)
+pub async fn unknown_and_odd_ids_and_names_find_nobody<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
@@ -112,7 +113,7 @@ where
         let id = UserId::from(odd.as_str());
         assert_eq!(by_id(&*store, &id).await, None, "{odd:?}");
         assert_eq!(by_login_name(&*store, &odd).await, None, "{odd:?}");
-        let many = store.by_ids(&[id.clone(), id]).await.expect("odd ids are no fault");
+        let many = store.by_ids(&[id.clone(), id]).await.expect("odd ids are not an error");
         assert!(many.len() == 2 && many.iter().all(Option::is_none), "{odd:?}");
     }
 }
@@ -128,13 +129,13 @@ where
         {
             let is_kept = store.insert(&account).await.is_ok();
             let kept = is_kept.then_some(account.clone());
-            assert_eq!(both(&*store, &account).await, (kept.clone(), kept), "{odd:?}");
+            assert_eq!(by_id_and_name(&*store, &account).await, (kept.clone(), kept), "{odd:?}");
         }
     }
 }
 
 /// `by_ids` returns one entry for each id, in order, even if ids are unknown or occur twice.
-pub async fn by_ids_returns_users_in_order_and_as_often_as_asked<S>(store: Arc<S>)
+pub async fn by_ids_returns_one_entry_for_each_id_in_order<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
@@ -142,12 +143,12 @@ where
     insert(&*store, &one).await;
     insert(&*store, &other).await;
     let unknown = UserId::from(unique("id"));
-    let asked = [other.id(), &unknown, one.id(), other.id(), one.id()];
-    let asked = asked.map(UserId::from);
-    let found = store.by_ids(&asked).await.expect("no fault");
+    let ids = [other.id(), &unknown, one.id(), other.id(), one.id()];
+    let ids = ids.map(UserId::from);
+    let found = store.by_ids(&ids).await.expect("no error");
     let found: Vec<_> = found.iter().map(Option::as_deref).collect();
     assert_eq!(found, [Some(&other), None, Some(&one), Some(&other), Some(&one)]);
-    assert!(store.by_ids(&[]).await.expect("no fault").is_empty());
+    assert!(store.by_ids(&[]).await.expect("no error").is_empty());
 }
 
 /// Ids and login names are unique. Inserting a taken one is a conflict and writes nothing.
@@ -159,10 +160,10 @@ where
     insert(&*store, &account).await;
     let same_id = Account::new(account.id(), unique("name"), "other");
     assert!(is_conflict(&store.insert(&same_id).await), "the id is taken");
-    assert_eq!(both(&*store, &same_id).await, (Some(account.clone()), None));
+    assert_eq!(by_id_and_name(&*store, &same_id).await, (Some(account.clone()), None));
     let same_name = Account::new(unique("id"), account.login_name(), "other");
     assert!(is_conflict(&store.insert(&same_name).await), "the name is taken");
-    assert_eq!(both(&*store, &same_name).await, (None, Some(account.clone())));
+    assert_eq!(by_id_and_name(&*store, &same_name).await, (None, Some(account.clone())));
     assert!(is_conflict(&store.insert(&account).await), "both are taken");
 }
 
@@ -207,17 +208,17 @@ where
 }
 
 /// A user who has to exist at every start is inserted once, and a taken id or name is not an error.
-pub async fn inserting_unless_it_is_there_can_be_repeated<S>(store: Arc<S>)
+pub async fn insert_if_absent_can_be_repeated<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
     let account = new_account();
-    assert!(store.insert_if_absent(&account).await.expect("no fault"), "it was not there");
+    assert!(store.insert_if_absent(&account).await.expect("no error"), "it was not there");
     let later = Account::new(account.id(), account.login_name(), "another hash");
-    assert!(!store.insert_if_absent(&later).await.expect("no fault"), "it is there");
+    assert!(!store.insert_if_absent(&later).await.expect("no error"), "it is there");
     let namesake = Account::new(unique("id"), account.login_name(), "");
-    assert!(!store.insert_if_absent(&namesake).await.expect("no fault"), "the name is taken");
-    assert_eq!(both(&*store, &account).await, (Some(account.clone()), Some(account)));
+    assert!(!store.insert_if_absent(&namesake).await.expect("no error"), "the name is taken");
+    assert_eq!(by_id_and_name(&*store, &account).await, (Some(account.clone()), Some(account)));
 }
 
 /// A change replaces the whole user, and the earlier login name becomes free for others.
@@ -229,18 +230,18 @@ where
     insert(&*store, &before).await;
     let after = Account::new(before.id(), unique("name"), "another hash").with_active(false);
     let changed = store.modify(before.id(), &mut |_| Some(after.clone())).await;
-    assert_eq!(changed.expect("no fault"), Modified::Changed(Arc::new(after.clone())));
-    assert_eq!(both(&*store, &after).await, (Some(after.clone()), Some(after.clone())));
+    assert_eq!(changed.expect("no error"), Modified::Changed(Arc::new(after.clone())));
+    assert_eq!(by_id_and_name(&*store, &after).await, (Some(after.clone()), Some(after.clone())));
     assert_eq!(
         by_login_name(&*store, before.login_name()).await,
         None,
         "no user has the earlier name"
     );
-    let heir = Account::new(unique("id"), before.login_name(), "");
-    insert(&*store, &heir).await;
-    assert_eq!(by_login_name(&*store, before.login_name()).await, Some(heir));
+    let new_owner = Account::new(unique("id"), before.login_name(), "");
+    insert(&*store, &new_owner).await;
+    assert_eq!(by_login_name(&*store, before.login_name()).await, Some(new_owner));
     assert!(
-        replace(&*store, &after).await.expect("no fault"),
+        replace(&*store, &after).await.expect("no error"),
         "the same once more is a change too"
     );
 }
@@ -253,15 +254,15 @@ where
     let account = new_account().with_security_stamp([0, 0xFF]);
     insert(&*store, &account).await;
     let mut seen = Vec::new();
-    let left = store
+    let result = store
         .modify(account.id(), &mut |stored| {
             seen.push(stored.clone());
             None
         })
         .await;
-    assert_eq!(left.expect("no fault"), Modified::Unchanged(Arc::new(account.clone())));
+    assert_eq!(result.expect("no error"), Modified::Unchanged(Arc::new(account.clone())));
     assert!(!seen.is_empty() && seen.iter().all(|seen| *seen == account), "{seen:?}");
-    assert_eq!(both(&*store, &account).await, (Some(account.clone()), Some(account)));
+    assert_eq!(by_id_and_name(&*store, &account).await, (Some(account.clone()), Some(account)));
 }
 
 /// An id never changes: a change that returns another id is an error.
@@ -275,7 +276,7 @@ where
     let refused = store.modify(account.id(), &mut |_| Some(other.clone())).await;
     let kind = refused.map_err(|error| error.kind());
     assert_eq!(kind, Err(StoreErrorKind::Unsupported));
-    assert_eq!(both(&*store, &account).await, (Some(account.clone()), Some(account)));
+    assert_eq!(by_id_and_name(&*store, &account).await, (Some(account.clone()), Some(account)));
     assert_eq!(by_id(&*store, other.id()).await, None);
 }
 
@@ -287,10 +288,10 @@ where
     let (one, other) = (new_account(), new_account());
     insert(&*store, &one).await;
     insert(&*store, &other).await;
-    let thief = Account::new(one.id(), other.login_name(), "changed");
-    assert!(is_conflict(&replace(&*store, &thief).await), "the name is the other's");
-    assert_eq!(both(&*store, &one).await, (Some(one.clone()), Some(one)));
-    assert_eq!(both(&*store, &other).await, (Some(other.clone()), Some(other)));
+    let renamed = Account::new(one.id(), other.login_name(), "changed");
+    assert!(is_conflict(&replace(&*store, &renamed).await), "the name is the other's");
+    assert_eq!(by_id_and_name(&*store, &one).await, (Some(one.clone()), Some(one)));
+    assert_eq!(by_id_and_name(&*store, &other).await, (Some(other.clone()), Some(other)));
 }
 
 /// If many users take one free name concurrently, one gets it.
@@ -323,11 +324,11 @@ where
     S: UserDirectory<User = Account>,
 {
     let account = new_account();
-    assert!(!replace(&*store, &account).await.expect("no fault"));
-    assert_eq!(both(&*store, &account).await, (None, None));
+    assert!(!replace(&*store, &account).await.expect("no error"));
+    assert_eq!(by_id_and_name(&*store, &account).await, (None, None));
     for odd in odd_texts() {
         let nobody = Account::new(odd.as_str(), unique("name"), "");
-        assert!(!replace(&*store, &nobody).await.expect("odd ids are no fault"), "{odd:?}");
+        assert!(!replace(&*store, &nobody).await.expect("odd ids are not an error"), "{odd:?}");
     }
 }
 
@@ -369,12 +370,12 @@ where
     let account = new_account();
     let id = account.id();
     let set = async |seen: &Account, hash: &str| {
-        store.set_password(id, &seen.security_stamp(), hash).await.expect("no fault")
+        store.set_password(id, &seen.security_stamp(), hash).await.expect("no error")
     };
     assert_eq!(set(&account, "too early").await, PasswordChange::Missing);
     insert(&*store, &account).await;
     // The user was deactivated in the meantime. They stay inactive, and the password changes.
-    replace(&*store, &account.clone().with_active(false)).await.expect("no fault");
+    replace(&*store, &account.clone().with_active(false)).await.expect("no error");
     let PasswordChange::Changed(first) = set(&account, "first").await else {
         panic!("the stamp is the one that was seen")
     };
@@ -395,7 +396,7 @@ where
     let account = new_account();
     let id = account.id();
     let rehash =
-        async |seen: &str, hash: &str| store.rehash(id, seen, hash).await.expect("no fault");
+        async |seen: &str, hash: &str| store.rehash(id, seen, hash).await.expect("no error");
     assert!(!rehash(account.password_hash(), "stronger").await, "nobody is there");
     insert(&*store, &account).await;
     assert!(!rehash("another hash", "stronger").await, "it is not the stored one");
@@ -416,13 +417,13 @@ where
 {
     let account = new_account();
     insert(&*store, &account).await;
-    assert!(store.delete(account.id()).await.expect("no fault"), "there was one");
-    assert_eq!(both(&*store, &account).await, (None, None));
-    assert!(!store.delete(account.id()).await.expect("no fault"), "there is none any more");
-    let heir = Account::new(unique("id"), account.login_name(), "");
-    insert(&*store, &heir).await;
+    assert!(store.delete(account.id()).await.expect("no error"), "there was one");
+    assert_eq!(by_id_and_name(&*store, &account).await, (None, None));
+    assert!(!store.delete(account.id()).await.expect("no error"), "there is none any more");
+    let new_owner = Account::new(unique("id"), account.login_name(), "");
+    insert(&*store, &new_owner).await;
     for odd in odd_texts() {
-        assert!(!store.delete(&UserId::from(odd)).await.expect("odd ids are no fault"));
+        assert!(!store.delete(&UserId::from(odd)).await.expect("odd ids are not an error"));
     }
 }
 
@@ -434,7 +435,7 @@ where
     for step in 0..STEPS {
         let account = new_account();
         interrupted(step, store.insert(&account)).await;
-        let (id, login) = settled(|| both(&*store, &account)).await;
+        let (id, login) = settled(|| by_id_and_name(&*store, &account)).await;
         assert_eq!(id, login, "found by id and by name, or by neither");
         assert!(id.is_none_or(|found| found == account));
     }
@@ -450,11 +451,11 @@ where
         insert(&*store, &before).await;
         let after = Account::new(before.id(), unique("name"), "another hash");
         interrupted(step, replace(&*store, &after)).await;
-        let look = || async {
+        let read = || async {
             let by_old_name = by_login_name(&*store, before.login_name()).await;
-            (both(&*store, &after).await, by_old_name)
+            (by_id_and_name(&*store, &after).await, by_old_name)
         };
-        let found = settled(look).await;
+        let found = settled(read).await;
         let as_before = ((Some(before.clone()), None), Some(before.clone()));
         let as_after = ((Some(after.clone()), Some(after.clone())), None);
         assert!(found == as_before || found == as_after, "{found:?}");
@@ -470,7 +471,7 @@ where
         let account = new_account();
         insert(&*store, &account).await;
         interrupted(step, store.delete(account.id())).await;
-        let (id, login) = settled(|| both(&*store, &account)).await;
+        let (id, login) = settled(|| by_id_and_name(&*store, &account)).await;
         assert_eq!(id, login, "found by id and by name, or by neither");
     }
 }

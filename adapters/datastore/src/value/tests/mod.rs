@@ -264,15 +264,15 @@ fn what_datastore_cannot_hold_is_refused_with_its_place() {
     for (name, says) in
         [("", "empty"), ("__key__", "Datastore's own"), (&"a".repeat(1_501), "1,500")]
     {
-        let said = refused(BTreeMap::from([(name, 1)]));
-        assert!(said.starts_with("property `field.") && said.contains(says), "{said}");
+        let message = refused(BTreeMap::from([(name, 1)]));
+        assert!(message.starts_with("property `field.") && message.contains(says), "{message}");
     }
     assert!(refused(BTreeMap::from([(vec![1], 1)])).contains("strings, integers or"));
     #[derive(Serialize)]
     struct Timed(#[serde(with = "timestamp")] String);
     for no_time in ["soon", "2027-01-15", "2027-01-15T08:00:00", "2027-01-15 08:00:00"] {
-        let said = refused(Timed(no_time.to_owned()));
-        assert!(said.contains("RFC 3339 text with its zone"), "{no_time}: {said}");
+        let message = refused(Timed(no_time.to_owned()));
+        assert!(message.contains("RFC 3339 text with its zone"), "{no_time}: {message}");
     }
     for time in ["2027-01-15T08:00:00Z", "2027-01-15T08:00:00+01:00", "2027-01-15T08:00:00-01:00"] {
         assert!(write(&One { field: Timed(time.to_owned()) }).is_ok(), "{time}");

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use tower_keep_core::{
-    AuthUser, Creation, EndReason, NewLogin, Rotated, SessionKey, SessionRecord, StoreErrorKind,
-    Timestamp,
+    AuthUser, Creation, EndReason, NewLogin, RememberPeriod, Rotated, SessionKey, SessionRecord,
+    StoreErrorKind, Timestamp,
 };
 
-use super::cookies::Made;
+use super::cookies::CookieIssuer;
 use super::rotation;
-use crate::cookie::{FORCED, SessionId};
+use crate::cookie::{Proofs, SessionId};
 use crate::event::Event;
 use crate::login::change::LoginBuilder;
 use crate::login::handle::AuthSession;
 use crate::login::resolve::Purpose;
-use crate::login::state::{Change, Current, Identity, ServerSide};
+use crate::login::state::{BrowserLogin, Change, Identity, ServerSide};
 use crate::rules::server_side::confirming_rotates;
 use crate::sessions::Sessions;
 use crate::{AuthError, LoginError, random};
@@ -24,9 +24,9 @@ const RETRIES: u8 = 2;
 
 impl<U: AuthUser> AuthSession<U> {
     fn server_side(&self) -> Option<ServerSide> {
-        match &self.state().current {
-            Current::ServerSide(server_side) => Some(server_side.clone()),
-            Current::Nothing | Current::Stateless { .. } => None,
+        match &self.state().browser_login {
+            BrowserLogin::ServerSide(server_side) => Some(server_side.clone()),
+            BrowserLogin::Nothing | BrowserLogin::Stateless { .. } => None,
         }
     }
 
@@ -48,39 +48,21 @@ impl<U: AuthUser> AuthSession<U> {
 pub(in crate::login) async fn begin<U: AuthUser>(
     log_in: &LoginBuilder<'_, U>,
     sessions: &Sessions<U>,
-    flags: u8,
 ) -> Result<(), LoginError> {
     let LoginBuilder { auth, user, .. } = log_in;
     let _changing = auth.change().await?;
     let (config, snapshot, now) = (auth.config(), &auth.0.snapshot, auth.config().now());
     let (id, at) = (SessionId(random::bytes()?), Timestamp::from_secs(now));
-    let seconds = log_in.remember_seconds();
-    let remember_expires = seconds.map(|seconds| at.plus(seconds));
-    let remember = remember_expires.map(Timestamp::as_secs);
-    let record = SessionRecord {
-        key: id.key(),
-        user: user.id(),
-        generation: 0,
-        rotated_at: None,
-        seen_at: None,
-        salt: random::bytes()?,
-        created: at,
-        session_started: at,
-        last_seen: at,
-        remember_expires,
-        remember_seconds: seconds.unwrap_or_default(),
-        expires: Timestamp::from_secs(config.policy.lives_until(now, now, remember)),
-        address: snapshot.request.client,
-        user_agent: snapshot.shown_user_agent(),
-        method: log_in.method.as_str().into(),
-        ended: None,
-    };
-    let new = NewLogin {
-        record: &record,
-        replacing: &auth.own_sessions(),
-        ended_until: at.plus(config.policy.grace),
-        limit: sessions.limit,
-    };
+    let remember =
+        log_in.remember_seconds().map(|seconds| RememberPeriod::new(at.plus(seconds), seconds));
+    let remember_expires = remember.map(|remember| remember.expires.as_secs());
+    let expires = Timestamp::from_secs(config.policy.lives_until(now, now, remember_expires));
+    let mut record = SessionRecord::new(id.key(), user.id(), random::bytes()?, at, expires);
+    record.remember = remember;
+    record.details = log_in.details();
+    let replacing = auth.own_sessions();
+    let mut new = NewLogin::new(&record, at.plus(config.policy.grace));
+    (new.replacing, new.limit) = (&replacing, sessions.limit);
     let end = config.ending(EndReason::LoggedOut);
     // If this fails or is dropped before the cookies are decided, the record, which may have been
     // written, is ended.
@@ -99,30 +81,40 @@ pub(in crate::login) async fn begin<U: AuthUser>(
             return Err(AuthError::from(error).into());
         }
     };
-    let Creation::Created { ended, replays } = creation else {
+    let Creation::Created { ended, replays, .. } = creation else {
         unsent.key = None;
-        let most = sessions.limit.map_or(0, |limit| limit.most);
-        return Err(LoginError::TooManySessions { most });
+        let max = sessions.limit.map_or(0, |limit| limit.max);
+        return Err(LoginError::TooManySessions { max });
     };
     for record in ended {
         config.raise(Event::SessionEnded { record, reason: EndReason::Limit });
     }
-    let (key, is_remembered) = (record.key, seconds.is_some());
-    let server_side = ServerSide { id, flags, record: record.into(), shown: None, is_remembered };
-    let made = Made { config, snapshot, user: &**user, now };
-    let (fresh, mut cookies) = made.anew(server_side, log_in.fresh);
+    let (key, is_remembered, origin) = (record.key, remember.is_some(), log_in.origin());
+    let server_side = ServerSide {
+        id,
+        origin,
+        record: record.into(),
+        shown: None,
+        is_remembered,
+        holds_remember: is_remembered,
+    };
+    let issuer = CookieIssuer { config, snapshot, user: &**user, now };
+    let proofs = log_in.proofs(now);
+    let fresh_since = proofs.newest();
+    let mut cookies = issuer.issue(server_side, proofs);
     if matches!(cookies.remember, Change::Keep) {
         // The latest choice counts: an older remember cookie must not restore a login later.
         cookies.remember = Change::Clear;
     }
-    let identity = Identity::Session { user: Arc::clone(user), fresh, active: user.is_active() };
+    let active = user.is_active();
+    let identity = Identity::Session { user: Arc::clone(user), fresh_since, active };
     let is_too_late = {
         let mut state = auth.state();
-        if !state.sealed {
+        if !state.is_head_written {
             state.decide(identity, cookies);
-            state.begun = Some(key);
+            state.unsent_session = Some(key);
         }
-        state.sealed
+        state.is_head_written
     };
     if is_too_late {
         // The response's head was written while the store wrote the record. No cookie can be set
@@ -132,7 +124,7 @@ pub(in crate::login) async fn begin<U: AuthUser>(
         return Err(AuthError::TOO_LATE.into());
     }
     unsent.key = None;
-    log_in.tell_of_replays(&replays);
+    log_in.leave_replay_flash(&replays);
     Ok(())
 }
 
@@ -157,7 +149,7 @@ pub(in crate::login) async fn end_all<U: AuthUser>(
     sessions: &Sessions<U>,
 ) -> Result<Option<Arc<U>>, AuthError> {
     let _changing = auth.change().await?;
-    auth.ensure_resolved_for(Purpose::Leave).await?;
+    auth.ensure_resolved_for(Purpose::LogOut).await?;
     let end = auth.config().ending(EndReason::Revoked);
     let user = auth.with_identity(|identity| identity.user().map(|user| user.id()));
     if let Some(user) = user {
@@ -179,7 +171,7 @@ pub(in crate::login) async fn end<U: AuthUser>(
     sessions: &Sessions<U>,
 ) -> Result<Option<Arc<U>>, AuthError> {
     let _changing = auth.change().await?;
-    auth.ensure_resolved_for(Purpose::Leave).await?;
+    auth.ensure_resolved_for(Purpose::LogOut).await?;
     let keys = auth.own_sessions();
     if !keys.is_empty() {
         let end = auth.config().ending(EndReason::LoggedOut);
@@ -190,11 +182,11 @@ pub(in crate::login) async fn end<U: AuthUser>(
 
 /// How late a confirmation's cookies may be written.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::login) enum Until {
+pub(in crate::login) enum CookieDeadline {
     /// For half of the grace: the earlier cookies still work.
     HalfTheGrace,
     /// At any time: the earlier cookies are no longer valid.
-    Always,
+    None,
 }
 
 /// Makes the current session fresh, in its next generation. Returns whether it was still live.
@@ -202,7 +194,7 @@ pub(in crate::login) async fn reissue<U: AuthUser>(
     auth: &AuthSession<U>,
     sessions: &Sessions<U>,
     user: &Arc<U>,
-    until: Until,
+    deadline: CookieDeadline,
 ) -> Result<bool, AuthError> {
     let (config, snapshot, now) = (auth.config(), &auth.0.snapshot, auth.config().now());
     // Another user may have logged in meanwhile.
@@ -214,7 +206,7 @@ pub(in crate::login) async fn reissue<U: AuthUser>(
         let rotated = match sessions.store.rotate(&rotation).await.map_err(AuthError::from) {
             // The old security stamp makes all earlier cookies invalid, so cookies of the present
             // generation will do.
-            Err(_) if until == Until::Always => break,
+            Err(_) if deadline == CookieDeadline::None => break,
             rotated => rotated?,
         };
         match rotated {
@@ -227,23 +219,25 @@ pub(in crate::login) async fn reissue<U: AuthUser>(
         }
         lost += 1;
         if lost > RETRIES {
-            match until {
-                Until::Always => break,
-                Until::HalfTheGrace => return Err(AuthError::BUSY),
+            match deadline {
+                CookieDeadline::None => break,
+                CookieDeadline::HalfTheGrace => return Err(AuthError::BUSY),
             }
         }
     }
-    server_side.flags &= !FORCED;
-    let made = Made { config, snapshot, user: &**user, now };
-    let (fresh, mut cookies) = made.anew(server_side, true);
-    if until == Until::HalfTheGrace {
-        cookies.until = now.saturating_add(config.policy.grace / 2);
+    server_side.origin.is_forced = false;
+    let issuer = CookieIssuer { config, snapshot, user: &**user, now };
+    let proofs = Proofs::password(now);
+    let fresh_since = proofs.newest();
+    let mut cookies = issuer.issue(server_side, proofs);
+    if deadline == CookieDeadline::HalfTheGrace {
+        cookies.until = Some(now.saturating_add(config.policy.grace / 2));
     }
     let mut state = auth.state();
-    if state.sealed {
+    if state.is_head_written {
         return Err(AuthError::TOO_LATE);
     }
-    state.identity = Identity::Session { user: Arc::clone(user), fresh, active: true };
+    state.identity = Identity::Session { user: Arc::clone(user), fresh_since, active: true };
     state.decide_cookies(cookies);
     Ok(true)
 }

@@ -14,14 +14,14 @@ use tower_keep_core::{
     AuthUser, EndReason, Rotated, Rotation, SeenMark, SessionRecord, Timestamp, Touch,
 };
 
-use self::cookies::{Made, cookies_of_nobody};
+use self::cookies::{CookieIssuer, cookies_of_nobody};
 use super::issue::client_digest;
-use super::resolve::{Purpose, announce, ask_loaders, facts};
+use super::resolve::{Purpose, ask_loaders, facts, raise_events};
 use super::snapshot::Snapshot;
 use super::state::{Identity, Resolved, ServerSide};
 use crate::AuthError;
 use crate::client::SessionProtection;
-use crate::cookie::{Held, REMEMBERED, ServerRemember, ServerSession, SessionId};
+use crate::cookie::{Opened, ServerRemember, ServerSession, SessionId};
 use crate::event::Event;
 use crate::layer::Config;
 use crate::rules::Who;
@@ -29,30 +29,30 @@ use crate::rules::server_side::{Alarm, Presented, Rules, Step, Stored, Verdict};
 use crate::sessions::Sessions;
 use crate::upkeep::Marks;
 
-pub(super) use self::change::{Until, begin, end, end_all, reissue};
+pub(super) use self::change::{CookieDeadline, begin, end, end_all, reissue};
 
 /// Does the I/O that the rules ask for.
-pub(in crate::login) struct Walk<'a, U> {
+pub(in crate::login) struct Resolver<'a, U> {
     pub(in crate::login) config: &'a Config<U>,
     pub(in crate::login) sessions: &'a Sessions<U>,
     pub(in crate::login) snapshot: &'a Snapshot,
 }
 
-impl<U: AuthUser> Walk<'_, U> {
+impl<U: AuthUser> Resolver<'_, U> {
     pub(in crate::login) async fn resolve(
         &self,
-        session: Option<&Held<ServerSession>>,
-        remember: Option<&Held<ServerRemember>>,
+        session: Option<&Opened<ServerSession>>,
+        remember: Option<&Opened<ServerRemember>>,
         purpose: Purpose,
     ) -> Result<Resolved<U>, AuthError> {
         let (config, store, now) = (self.config, &self.sessions.store, self.config.now());
-        let is_same = |held: &Held<ServerSession>| {
-            client_digest(config, self.snapshot, held.slot) == held.cookie.client
+        let is_same = |opened: &Opened<ServerSession>| {
+            client_digest(config, self.snapshot, opened.slot) == opened.cookie.client
         };
         let protects = config.policy.protection != SessionProtection::None;
         let same_client = !protects || session.is_none_or(is_same);
-        let is_leaving = purpose == Purpose::Leave;
-        let seen = Presented { now, session, remember, same_client, is_leaving };
+        let is_logout = purpose == Purpose::LogOut;
+        let seen = Presented { now, session, remember, same_client, is_logout };
         let mut rules = Rules::new(&config.policy, seen);
 
         let mut step = rules.start();
@@ -67,8 +67,9 @@ impl<U: AuthUser> Walk<'_, U> {
                     user = stored.as_ref().and_then(|stored| stored.user.clone());
                     rules.loaded(stored.map(|stored| {
                         let id = &stored.record.user;
-                        let session = session.map(|held| (held.slot, id, held.cookie.stamp));
-                        let remember = remember.map(|held| (held.slot, id, held.cookie.stamp));
+                        let session = session.map(|opened| (opened.slot, id, opened.cookie.stamp));
+                        let remember =
+                            remember.map(|opened| (opened.slot, id, opened.cookie.stamp));
                         let facts = |user: Arc<U>| facts(config, &*user, session, remember);
                         Stored { user: stored.user.map(facts), record: stored.record }
                     }))
@@ -77,7 +78,7 @@ impl<U: AuthUser> Walk<'_, U> {
                     let salt = rules.record().map(|record| record.salt);
                     let fits = remember.zip(salt);
                     rules.verified(
-                        fits.is_some_and(|(held, salt)| config.keyring.verifies(held, &salt)),
+                        fits.is_some_and(|(opened, salt)| config.keyring.verifies(opened, &salt)),
                     )
                 }
                 // Rare steps are boxed, so that the future of every request is small.
@@ -108,51 +109,59 @@ impl<U: AuthUser> Walk<'_, U> {
                 Box::pin(self.mark(&verdict, record, now)).await?;
             }
         }
-        announce(config, verdict.protected, verdict.is_restored, user.as_ref(), asked_loaders);
-        let cookies = match (&user, &record, at, verdict.who) {
-            (Some(user), Some(record), Some(id), Who::User { .. }) => {
+        raise_events(config, verdict.protected, verdict.is_restored, user.as_ref(), asked_loaders);
+        let server_side = match (&record, at, verdict.who) {
+            (Some(record), Some(id), Who::User { .. }) => {
                 let by_session = session.filter(|_| !verdict.is_restored);
-                let server_side = self.server_side(id, record, by_session, remember);
-                Made { config, snapshot: self.snapshot, user: &**user, now }.follow(
-                    &verdict,
-                    server_side,
-                    session,
-                )
+                self.server_side(id, record, by_session, remember)
+            }
+            _ => None,
+        };
+        let cookies = match (&user, server_side) {
+            (Some(user), Some(server_side)) => {
+                let issuer = CookieIssuer { config, snapshot: self.snapshot, user: &**user, now };
+                issuer.follow(&verdict, server_side, session)
             }
             _ => cookies_of_nobody(config, &verdict, now),
         };
         let identity = match (verdict.who, user) {
-            (Who::User { fresh, active }, Some(user)) => Identity::Session { user, fresh, active },
+            (Who::User { fresh_since, active }, Some(user)) => {
+                Identity::Session { user, fresh_since, active }
+            }
             (Who::Nobody, Some(user)) if asked_loaders => Identity::Loader { user },
             _ => Identity::Anonymous,
         };
         Ok(Resolved { identity, cookies, asked_loaders })
     }
 
-    /// Returns what the browser holds of this session, of which it has sent the session cookie or,
-    /// without it, the remember cookie.
+    /// Returns what the browser holds of this session, or `None` if it has sent neither of the
+    /// session's cookies.
     fn server_side(
         &self,
         id: SessionId,
         record: &Arc<SessionRecord>,
-        session: Option<&Held<ServerSession>>,
-        remember: Option<&Held<ServerRemember>>,
-    ) -> ServerSide {
+        session: Option<&Opened<ServerSession>>,
+        remember: Option<&Opened<ServerRemember>>,
+    ) -> Option<ServerSide> {
         let path = self.snapshot.request.target.as_ref().map_or("/", |target| target.path());
-        let remember = remember.filter(|held| held.cookie.id == id).map(|held| &held.cookie);
-        let terms = session.map(|held| held.cookie.terms);
-        let flags = terms.map_or(0, |terms| terms.flags);
-        let shown = terms.map(|terms| terms.generation);
-        // A remember cookie for another path is not sent with this request. The flags of the
-        // session cookie say that the browser holds it.
-        let is_hidden = flags & REMEMBERED != 0 && !self.config.remember.is_sent_to(path);
-        ServerSide {
+        let remember =
+            remember.filter(|opened| opened.cookie.id == id).map(|opened| &opened.cookie);
+        let terms = session.map(|opened| opened.cookie.terms);
+        let shown = terms.map(|terms| (terms.generation, terms.origin));
+        let (generation, origin) =
+            shown.or(remember.map(|remember| (remember.generation, remember.origin)))?;
+        // A remember cookie for another path is not sent with this request. The session
+        // cookie says that the browser holds it.
+        let is_hidden = terms.is_some_and(|terms| terms.is_remembered)
+            && !self.config.remember_cookie.is_sent_to(path);
+        Some(ServerSide {
             id,
-            flags,
+            origin,
             record: Arc::clone(record),
-            shown: shown.or(remember.map(|remember| remember.generation)),
-            is_remembered: remember.is_some() || is_hidden,
-        }
+            shown: Some(generation),
+            is_remembered: remember.is_some() || terms.is_some_and(|terms| terms.is_remembered),
+            holds_remember: remember.is_some() || is_hidden,
+        })
     }
 
     async fn rotate(&self, rules: &Rules<'_>, now: u32) -> Result<Option<Rotated>, AuthError> {
@@ -197,26 +206,27 @@ impl<U: AuthUser> Walk<'_, U> {
     ) -> Result<(), AuthError> {
         let (key, at, policy) = (record.key, Timestamp::from_secs(now), &self.config.policy);
         let remember_expires = verdict.remember_expires.map(Timestamp::from_secs);
-        let remember = remember_expires.max(record.remember_expires).map(Timestamp::as_secs);
+        let stored = record.remember.map(|remember| remember.expires);
+        let remember = remember_expires.max(stored).map(Timestamp::as_secs);
         let expires = policy.lives_until(now, record.session_started.as_secs(), remember);
         let expires = Timestamp::from_secs(expires);
         let generation = record.generation;
-        let seen = verdict.is_seen.then_some(SeenMark { key, generation, at });
+        let seen = verdict.is_seen.then_some(SeenMark::new(key, generation, at));
         // The first use decides whether the session makes room for another one, so it is written
         // now.
         let seen = match seen {
             Some(first_use) if record.rotated_at.is_none() => {
                 // If this write fails, the user stays logged in. The conversion to `AuthError` logs
                 // it.
-                let noted = self.sessions.store.seen(&[first_use]).await.map_err(AuthError::from);
+                let noted =
+                    self.sessions.store.mark_seen(&[first_use]).await.map_err(AuthError::from);
                 noted.is_err().then_some(first_use)
             }
             seen => seen,
         };
-        let marks = Marks {
-            seen,
-            touch: verdict.is_touched.then_some(Touch { key, at, remember_expires, expires }),
-        };
+        let mut touch = Touch::new(key, at, expires);
+        touch.remember_expires = remember_expires;
+        let marks = Marks { seen, touch: verdict.is_touched.then_some(touch) };
         self.sessions.upkeep.note(&*self.sessions.store, marks).await.map_err(AuthError::from)
     }
 }
@@ -229,12 +239,11 @@ fn rotation<U>(
     now: u32,
 ) -> Rotation {
     let remember_expires = remember_expires.map(Timestamp::from_secs);
-    let remember = remember_expires.max(record.remember_expires).map(Timestamp::as_secs);
-    Rotation {
-        key: record.key,
-        from: record.generation,
-        at: Timestamp::from_secs(now),
-        remember_expires,
-        expires: Timestamp::from_secs(config.policy.lives_until(now, now, remember)),
-    }
+    let stored = record.remember.map(|remember| remember.expires);
+    let remember = remember_expires.max(stored).map(Timestamp::as_secs);
+    let expires = Timestamp::from_secs(config.policy.lives_until(now, now, remember));
+    let at = Timestamp::from_secs(now);
+    let mut rotation = Rotation::new(record.key, record.generation, at, expires);
+    rotation.remember_expires = remember_expires;
+    rotation
 }

@@ -1,8 +1,9 @@
 //! Tests the table at the top of the module, row by row.
 
-use tower_keep_core::{SessionKey, Timestamp};
+use tower_keep_core::{RememberPeriod, SessionKey, Timestamp};
 
 use super::*;
+use crate::cookie::Proofs;
 use crate::keys::KeySlot;
 
 const NOW: u32 = 100_000;
@@ -20,6 +21,7 @@ fn policy() -> Policy {
         protection: SessionProtection::Basic,
         persistent: false,
         idle: Some(IDLE),
+        renewal: Some(Policy::renewal_of(IDLE)),
         absolute: Some(ABSOLUTE),
         refresh_remember: false,
         grace: GRACE,
@@ -34,24 +36,13 @@ fn ago(seconds: u32) -> Timestamp {
 
 /// A record of generation N that began and was seen 500 seconds ago, and was used 10 seconds ago.
 fn record() -> SessionRecord {
-    SessionRecord {
-        key: SessionKey::new([0; 32]),
-        user: "1".into(),
-        generation: N,
-        rotated_at: Some(ago(500)),
-        seen_at: Some(ago(500)),
-        salt: [0; 16],
-        created: ago(5_000),
-        session_started: ago(500),
-        last_seen: ago(10),
-        remember_expires: Some(Timestamp::from_secs(NOW + 1_000)),
-        remember_seconds: 6_000,
-        expires: Timestamp::from_secs(NOW + 1_000),
-        address: None,
-        user_agent: "".into(),
-        method: "".into(),
-        ended: None,
-    }
+    let (key, expires) = (SessionKey::new([0; 32]), Timestamp::from_secs(NOW + 1_000));
+    let mut record = SessionRecord::new(key, "1".into(), [0; 16], ago(5_000), expires);
+    record.generation = N;
+    (record.rotated_at, record.seen_at) = (Some(ago(500)), Some(ago(500)));
+    (record.session_started, record.last_seen) = (ago(500), ago(10));
+    record.remember = Some(RememberPeriod::new(expires, 6_000));
+    record
 }
 
 fn with(change: impl FnOnce(&mut SessionRecord)) -> SessionRecord {
@@ -68,36 +59,46 @@ fn rotated(seconds: u32, seen: Option<u32>) -> SessionRecord {
 }
 
 fn ended(seconds: u32, reason: EndReason) -> SessionRecord {
-    with(|record| {
-        let (at, successor) = (ago(seconds), None);
-        record.ended = Some(Ended { at, reason, successor, notified: false });
-    })
+    with(|record| record.ended = Some(Ended::new(ago(seconds), reason)))
 }
+
+/// When the user proved who they are.
+const FRESH: u32 = NOW - 400;
 
 const TERMS: ServerTerms =
-    ServerTerms { flags: REMEMBERED, generation: N, issued: NOW - 400, fresh: NOW - 400 };
+    ServerTerms { origin: Origin::PASSWORD, is_remembered: true, generation: N, issued: NOW - 400 };
 
-fn session(generation: u32) -> Held<ServerSession> {
+/// The login of an inactive user.
+const FORCED: Origin = Origin { is_forced: true, ..Origin::PASSWORD };
+
+fn session(generation: u32) -> Opened<ServerSession> {
     let terms = ServerTerms { generation, ..TERMS };
-    let cookie = ServerSession { id: ID, terms, stamp: 1, client: 1, user_hint: "1".into() };
-    Held { cookie, slot: KeySlot::CURRENT }
+    let cookie = ServerSession {
+        id: ID,
+        terms,
+        proofs: Proofs::password(FRESH),
+        stamp: 1,
+        client: 1,
+        user_hint: Some("1".into()),
+    };
+    Opened { cookie, slot: KeySlot::CURRENT }
 }
 
-fn remember(generation: u32) -> Held<ServerRemember> {
+fn remember(generation: u32) -> Opened<ServerRemember> {
     let cookie = ServerRemember {
         id: ID,
-        flags: 0,
+        origin: Origin::PASSWORD,
         generation,
         verifier: [0; 16],
         expires: NOW + 1_000,
         stamp: 1,
     };
-    Held { cookie, slot: KeySlot::CURRENT }
+    Opened { cookie, slot: KeySlot::CURRENT }
 }
 
-fn edit<T>(mut held: Held<T>, change: impl FnOnce(&mut Held<T>)) -> Held<T> {
-    change(&mut held);
-    held
+fn edit<T>(mut opened: Opened<T>, change: impl FnOnce(&mut Opened<T>)) -> Opened<T> {
+    change(&mut opened);
+    opened
 }
 
 /// The user that the store returns.
@@ -125,10 +126,10 @@ enum Race {
 /// One request, and what is stored.
 struct Case {
     policy: Policy,
-    session: Option<Held<ServerSession>>,
-    remember: Option<Held<ServerRemember>>,
+    session: Option<Opened<ServerSession>>,
+    remember: Option<Opened<ServerRemember>>,
     same_client: bool,
-    is_leaving: bool,
+    is_logout: bool,
     record: Option<SessionRecord>,
     user: User,
     fits: bool,
@@ -144,8 +145,8 @@ struct Outcome {
 
 impl Case {
     fn of(
-        session: Option<Held<ServerSession>>,
-        remember: Option<Held<ServerRemember>>,
+        session: Option<Opened<ServerSession>>,
+        remember: Option<Opened<ServerRemember>>,
         record: Option<SessionRecord>,
     ) -> Self {
         Self {
@@ -153,7 +154,7 @@ impl Case {
             session,
             remember,
             same_client: true,
-            is_leaving: false,
+            is_logout: false,
             record,
             user: User::Fine,
             fits: true,
@@ -174,7 +175,7 @@ impl Case {
     }
 
     fn leaving(self) -> Self {
-        Self { is_leaving: true, ..self }
+        Self { is_logout: true, ..self }
     }
 
     fn with(mut self, change: impl FnOnce(&mut Policy)) -> Self {
@@ -183,12 +184,10 @@ impl Case {
     }
 
     fn next(record: &SessionRecord) -> SessionRecord {
-        SessionRecord {
-            generation: record.generation + 1,
-            rotated_at: Some(Timestamp::from_secs(NOW)),
-            seen_at: None,
-            ..record.clone()
-        }
+        let mut next = record.clone();
+        next.generation += 1;
+        (next.rotated_at, next.seen_at) = (Some(Timestamp::from_secs(NOW)), None);
+        next
     }
 
     fn run(&self) -> Outcome {
@@ -197,7 +196,7 @@ impl Case {
             session: self.session.as_ref(),
             remember: self.remember.as_ref(),
             same_client: self.same_client,
-            is_leaving: self.is_leaving,
+            is_logout: self.is_logout,
         };
         let mut rules = Rules::new(&self.policy, seen);
         let mut asked = Vec::new();
@@ -257,23 +256,24 @@ fn alarmed(alarm: Alarm, session: SessionChange, remember: RememberChange) -> Ve
 }
 
 fn user() -> Verdict {
-    Verdict { who: Who::User { fresh: TERMS.fresh, active: true }, ..Verdict::default() }
+    Verdict { who: Who::User { fresh_since: Some(FRESH), active: true }, ..Verdict::default() }
 }
 
 /// The login is restored for this request only.
 fn back() -> Verdict {
-    let who = Who::User { fresh: 0, active: true };
+    let who = Who::User { fresh_since: None, active: true };
     Verdict { who, is_restored: true, ..Verdict::default() }
 }
 
 /// The login is restored, with a session cookie of this generation.
 fn restored(generation: u32) -> Verdict {
-    let terms = ServerTerms { flags: REMEMBERED, generation, issued: NOW, fresh: 0 };
+    let terms = ServerTerms { generation, issued: NOW, ..TERMS };
     Verdict { session: SessionChange::Restore(terms), ..back() }
 }
 
 fn with_remember(verdict: Verdict, generation: u32) -> Verdict {
-    let remember = RememberChange::Issue { flags: 0, generation, expires: NOW + 1_000 };
+    let remember =
+        RememberChange::Issue { origin: Origin::PASSWORD, generation, expires: NOW + 1_000 };
     Verdict { remember, ..verdict }
 }
 
@@ -292,25 +292,29 @@ fn every_row_of_the_table() {
     let protected = |verdict| Verdict { protected: true, ..verdict };
     let seen = |verdict| Verdict { is_seen: true, ..verdict };
     let touched = |verdict| Verdict { is_touched: true, ..verdict };
-    let issued = |terms| Verdict { session: S::Issue(terms), ..user() };
+    let issued =
+        |keeps_proofs| Verdict { session: S::Issue { terms: TERMS, keeps_proofs }, ..user() };
     let replay = || alarmed(Alarm::Replay, S::Clear, R::Clear);
     let idle = || with(|record| record.last_seen = ago(IDLE));
     let late = || with(|record| record.session_started = ago(ABSOLUTE));
-    let forgotten = || with(|record| record.remember_expires = Some(ago(0)));
-    let plain = || with(|record| record.remember_expires = None);
+    let forgotten = || with(|record| record.remember = Some(RememberPeriod::new(ago(0), 6_000)));
+    let acted = || with(|record| record.acting_user = Some("admin".into()));
+    let plain = || with(|record| record.remember = None);
     let first =
         || with(|record| (record.generation, record.rotated_at, record.seen_at) = (0, None, None));
-    let busy = |record: SessionRecord| SessionRecord { last_seen: ago(TOUCH), ..record };
+    let busy = |mut record: SessionRecord| {
+        record.last_seen = ago(TOUCH);
+        record
+    };
     let old_key = |mut case: Case| {
         let slot = KeySlot::new(1, 1);
-        case.session = case.session.map(|held| Held { slot, ..held });
-        case.remember = case.remember.map(|held| Held { slot, ..held });
+        case.session = case.session.map(|opened| Opened { slot, ..opened });
+        case.remember = case.remember.map(|opened| Opened { slot, ..opened });
         case
     };
     let newer: EndReason = "of_a_newer_node".parse().unwrap();
-    let expired = edit(remember(N), |held| held.cookie.expires = NOW);
-    let elsewhere_remember = edit(remember(N), |held| held.cookie.id = OTHER);
-    let stale = ServerTerms { fresh: 0, ..TERMS };
+    let expired = edit(remember(N), |opened| opened.cookie.expires = NOW);
+    let elsewhere_remember = edit(remember(N), |opened| opened.cookie.id = OTHER);
     #[rustfmt::skip]
     let table: Vec<(&str, Case, Verdict, &[&str])> = vec![
         // No cookie, or no record.
@@ -332,6 +336,10 @@ fn every_row_of_the_table() {
         ("the same, remember alone", r(N, ended(0, newer)), keep(), &["load", "loaders"]),
         ("ended, remember alone", r(N, ended(0, LoggedOut)), clear_remember(), &["load", "loaders"]),
         ("replaced, remember alone", r(N, ended(5, Replaced)), keep(), &["load", "loaders"]),
+        // Another user acts as this one.
+        ("another user acts", both(N, N, acted()), keep(), &["load", "loaders"]),
+        ("the same, session alone", s(N, acted()), keep(), &["load", "loaders"]),
+        ("the same, remember alone", r(N, acted()), keep(), &["load", "loaders"]),
         // The user.
         ("user gone", both(N, N, record()).user(User::Gone), cleared(), &["load", "loaders"]),
         ("user gone, session", s(N, record()).user(User::Gone), clear_session(), &["load", "loaders"]),
@@ -359,7 +367,7 @@ fn every_row_of_the_table() {
         // The client.
         ("elsewhere, protection off", s(N, record()).with(|policy| policy.protection = Off).elsewhere(), user(), &["load"]),
         ("elsewhere, basic protection", s(N, record()).elsewhere(), protected(Verdict {
-            who: Who::User { fresh: 0, active: true }, ..issued(stale) }), &["load"]),
+            who: Who::User { fresh_since: None, active: true }, ..issued(false) }), &["load"]),
         ("elsewhere, strong protection", both(N, N, record()).with(|policy| policy.protection = Strong).elsewhere(),
             protected(cleared()), &["load", "protection"]),
         ("elsewhere, strong protection, dead copy",
@@ -367,16 +375,16 @@ fn every_row_of_the_table() {
         ("elsewhere, persistent", s(N, record()).elsewhere().with(|policy| {
             policy.protection = Strong;
             policy.persistent = true;
-        }), protected(Verdict { who: Who::User { fresh: 0, active: true }, ..issued(stale) }), &["load"]),
+        }), protected(Verdict { who: Who::User { fresh_since: None, active: true }, ..issued(false) }), &["load"]),
         // Reissued.
-        ("old key", old_key(s(N, record())), issued(TERMS), &["load"]),
+        ("old key", old_key(s(N, record())), issued(true), &["load"]),
         ("old key, c=n-1", old_key(s(N - 1, rotated(500, None))), user(), &["load"]),
         ("elsewhere, c=n-1", s(N - 1, rotated(500, None)).elsewhere(), protected(Verdict {
-            who: Who::User { fresh: 0, active: true }, ..Verdict::default() }), &["load"]),
-        ("old key, both", old_key(both(N, N, record())), with_remember(issued(TERMS), N), &["load", "verify"]),
-        ("old key, p=n-1", old_key(both(N, N - 1, record())), issued(TERMS), &["load"]),
+            who: Who::User { fresh_since: None, active: true }, ..Verdict::default() }), &["load"]),
+        ("old key, both", old_key(both(N, N, record())), with_remember(issued(true), N), &["load", "verify"]),
+        ("old key, p=n-1", old_key(both(N, N - 1, record())), issued(true), &["load"]),
         ("persistent, not used lately", s(N, busy(record())).with(|policy| policy.persistent = true),
-            touched(issued(TERMS)), &["load"]),
+            touched(issued(true)), &["load"]),
         // The remember cookie's time.
         ("expired", Case { remember: Some(expired), ..Case::of(None, None, Some(record())) }, clear_remember(), &["loaders"]),
         ("expired in the record", r(N, forgotten()), clear_remember(), &["load", "loaders"]),
@@ -430,7 +438,7 @@ fn refresh_starts_the_time_of_remembering_anew_when_the_use_is_noted() {
     let busy = with(|record| record.last_seen = ago(TOUCH));
     let expires = NOW + 6_000;
     let renewed = Verdict {
-        remember: RememberChange::Issue { flags: 0, generation: N, expires },
+        remember: RememberChange::Issue { origin: Origin::PASSWORD, generation: N, expires },
         remember_expires: Some(expires),
         is_touched: true,
         ..user()
@@ -442,20 +450,22 @@ fn refresh_starts_the_time_of_remembering_anew_when_the_use_is_noted() {
     let alone = refresh(Case::of(Some(session(N)), None, Some(busy)));
     assert_eq!(alone.run().verdict, touched());
     // A remember cookie with a short duration is renewed more often.
-    let short = with(|record| record.remember_seconds = 100);
+    let short = with(|record| {
+        record.remember = Some(RememberPeriod::new(record.expires, 100));
+    });
     assert_eq!(both(short).run().verdict.remember_expires, Some(NOW + 100));
 }
 
 #[test]
 fn a_forced_login_of_an_inactive_user_goes_on() {
     let mut forced = session(N);
-    forced.cookie.terms.flags = FORCED;
+    forced.cookie.terms.origin = FORCED;
     let case = |user| Case::of(Some(forced.clone()), None, Some(record())).user(user);
     let verdict = case(User::Inactive).run().verdict;
-    assert_eq!(verdict.who, Who::User { fresh: TERMS.fresh, active: false });
+    assert_eq!(verdict.who, Who::User { fresh_since: Some(FRESH), active: false });
     // A user who becomes active no longer needs the flag.
-    let terms = ServerTerms { flags: 0, ..TERMS };
-    let issued = Verdict { session: SessionChange::Issue(terms), ..user() };
+    let issued =
+        Verdict { session: SessionChange::Issue { terms: TERMS, keeps_proofs: true }, ..user() };
     assert_eq!(case(User::Fine).run().verdict, issued);
 }
 

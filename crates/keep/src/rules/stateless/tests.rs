@@ -1,6 +1,7 @@
 //! Tests the table at the top of the module, row by row.
 
 use super::*;
+use crate::cookie::Proofs;
 use crate::keys::KeySlot;
 
 const NOW: u32 = 100_000;
@@ -13,6 +14,7 @@ fn policy() -> Policy {
         protection: SessionProtection::Basic,
         persistent: false,
         idle: Some(IDLE),
+        renewal: Some(Policy::renewal_of(IDLE)),
         absolute: Some(ABSOLUTE),
         refresh_remember: false,
         grace: 60,
@@ -21,23 +23,30 @@ fn policy() -> Policy {
     }
 }
 
-fn session(user: &str) -> Held<Session> {
+fn session(user: &str) -> Opened<Session> {
     let terms = SessionTerms {
-        flags: 0,
+        origin: Origin::PASSWORD,
+        is_remembered: false,
         nonce: [1; 8],
         started: NOW - 10,
         renewed: NOW - 10,
-        fresh: NOW - 10,
     };
-    Held {
-        cookie: Session { terms, stamp: 1, client: 1, user: user.into() },
+    Opened {
+        cookie: Session {
+            terms,
+            proofs: Proofs::password(NOW - 10),
+            stamp: 1,
+            client: 1,
+            user: user.into(),
+        },
         slot: KeySlot::CURRENT,
     }
 }
 
-fn remember(user: &str) -> Held<Remember> {
-    let terms = RememberTerms { flags: 0, nonce: [2; 8], issued: NOW - 100, expires: NOW + 100 };
-    Held { cookie: Remember { terms, stamp: 1, user: user.into() }, slot: KeySlot::CURRENT }
+fn remember(user: &str) -> Opened<Remember> {
+    let (origin, nonce) = (Origin::PASSWORD, [2; 8]);
+    let terms = RememberTerms { origin, nonce, issued: NOW - 100, expires: NOW + 100 };
+    Opened { cookie: Remember { terms, stamp: 1, user: user.into() }, slot: KeySlot::CURRENT }
 }
 
 /// The user that the store returns.
@@ -52,8 +61,8 @@ enum User {
 /// One request: its cookies, and the user in the store.
 struct Case {
     policy: Policy,
-    session: Option<Held<Session>>,
-    remember: Option<Held<Remember>>,
+    session: Option<Opened<Session>>,
+    remember: Option<Opened<Remember>>,
     same_client: bool,
     user: User,
 }
@@ -67,7 +76,11 @@ struct Outcome {
 }
 
 impl Case {
-    fn of(session: Option<Held<Session>>, remember: Option<Held<Remember>>, user: User) -> Self {
+    fn of(
+        session: Option<Opened<Session>>,
+        remember: Option<Opened<Remember>>,
+        user: User,
+    ) -> Self {
         Self { policy: policy(), session, remember, same_client: true, user }
     }
 
@@ -115,17 +128,21 @@ fn nobody(session: SessionChange, remember: RememberChange) -> Verdict {
     Verdict { session, remember, ..Verdict::default() }
 }
 
-fn user(fresh: u32) -> Verdict {
-    Verdict { who: Who::User { fresh, active: true }, ..Verdict::default() }
+/// The login of an inactive user.
+const FORCED: Origin = Origin { is_forced: true, ..Origin::PASSWORD };
+
+fn user(fresh_since: impl Into<Option<u32>>) -> Verdict {
+    let fresh_since = fresh_since.into();
+    Verdict { who: Who::User { fresh_since, active: true }, ..Verdict::default() }
 }
 
 fn restored() -> Verdict {
-    Verdict { session: SessionChange::Restore(REMEMBERED), remembered: true, ..user(0) }
+    Verdict { session: SessionChange::Restore(Origin::PASSWORD), remembered: true, ..user(None) }
 }
 
-fn edit<T>(mut held: Held<T>, change: impl FnOnce(&mut Held<T>)) -> Option<Held<T>> {
-    change(&mut held);
-    Some(held)
+fn edit<T>(mut opened: Opened<T>, change: impl FnOnce(&mut Opened<T>)) -> Option<Opened<T>> {
+    change(&mut opened);
+    Some(opened)
 }
 
 #[test]
@@ -135,11 +152,11 @@ fn every_row_of_the_table() {
     use SessionProtection::{None as Off, Strong};
     let session = || session("1");
     let remember = || remember("1");
-    let idle = || edit(session(), |held| held.cookie.terms.renewed = NOW - IDLE);
-    let old = || edit(session(), |held| held.cookie.terms.started = NOW - ABSOLUTE);
-    let expired = || edit(remember(), |held| held.cookie.terms.expires = NOW);
+    let idle = || edit(session(), |opened| opened.cookie.terms.renewed = NOW - IDLE);
+    let old = || edit(session(), |opened| opened.cookie.terms.started = NOW - ABSOLUTE);
+    let expired = || edit(remember(), |opened| opened.cookie.terms.expires = NOW);
     let cleared = || nobody(S::Clear, R::Clear);
-    let stale = SessionTerms { fresh: 0, ..session().cookie.terms };
+    let stale = || S::Reissue { terms: session().cookie.terms, keeps_proofs: false };
     let asks = |verdict, loads| Outcome { verdict, loaders: true, loads };
     let done = |verdict, loads| Outcome { verdict, loaders: false, loads };
     let case = Case::of;
@@ -152,14 +169,14 @@ fn every_row_of_the_table() {
             case(Some(session()), None, User::Fine).with(|policy| policy.protection = Off).elsewhere(),
             done(user(NOW - 10), 1)),
         ("another client, basic", case(Some(session()), None, User::Fine).elsewhere(),
-            done(Verdict { session: S::Reissue(stale), protected: true, ..user(0) }, 1)),
+            done(Verdict { session: stale(), protected: true, ..user(None) }, 1)),
         ("another client, strong",
             case(Some(session()), Some(remember()), User::Fine).with(|policy| policy.protection = Strong).elsewhere(),
             done(Verdict { protected: true, ..cleared() }, 0)),
         ("another client, strong, persistent",
             case(Some(session()), None, User::Fine).elsewhere()
                 .with(|policy| { policy.protection = Strong; policy.persistent = true }),
-            done(Verdict { session: S::Reissue(stale), protected: true, ..user(0) }, 1)),
+            done(Verdict { session: stale(), protected: true, ..user(None) }, 1)),
         ("user gone", case(Some(session()), None, User::Gone), asks(nobody(S::Clear, R::Keep), 1)),
         ("user gone, remembered", case(Some(session()), Some(remember()), User::Gone),
             asks(cleared(), 2)),
@@ -169,8 +186,8 @@ fn every_row_of_the_table() {
             asks(nobody(S::Keep, R::Keep), 2)),
         ("inactive", case(Some(session()), Some(remember()), User::Inactive), done(cleared(), 1)),
         ("inactive, forced",
-            case(edit(session(), |held| held.cookie.terms.flags = FORCED), None, User::Inactive),
-            done(Verdict { who: Who::User { fresh: NOW - 10, active: false }, ..Verdict::default() }, 1)),
+            case(edit(session(), |opened| opened.cookie.terms.origin = FORCED), None, User::Inactive),
+            done(Verdict { who: Who::User { fresh_since: Some(NOW - 10), active: false }, ..Verdict::default() }, 1)),
         ("fine", case(Some(session()), None, User::Fine), done(user(NOW - 10), 1)),
         ("fine and remembered", case(Some(session()), Some(remember()), User::Fine),
             done(Verdict { remembered: true, ..user(NOW - 10) }, 1)),
@@ -181,10 +198,10 @@ fn every_row_of_the_table() {
             asks(nobody(S::Keep, R::Keep), 1)),
         ("remembered user inactive", case(None, Some(remember()), User::Inactive), done(cleared(), 1)),
         ("remembered, forced, inactive",
-            case(None, edit(remember(), |held| held.cookie.terms.flags = FORCED), User::Inactive),
+            case(None, edit(remember(), |opened| opened.cookie.terms.origin = FORCED), User::Inactive),
             done(Verdict {
-                who: Who::User { fresh: 0, active: false },
-                session: S::Restore(FORCED | REMEMBERED),
+                who: Who::User { fresh_since: None, active: false },
+                session: S::Restore(FORCED),
                 ..restored()
             }, 1)),
         ("restored", case(None, Some(remember()), User::Fine), done(restored(), 1)),
@@ -198,9 +215,9 @@ fn every_row_of_the_table() {
 #[test]
 fn a_session_is_renewed_when_a_tenth_of_the_idle_limit_has_passed() {
     let renewed = |ago: u32| {
-        let held = edit(session("1"), |held| held.cookie.terms.renewed = NOW - ago);
-        match Case::of(held, None, User::Fine).run().verdict.session {
-            SessionChange::Reissue(terms) => Some(terms.renewed),
+        let opened = edit(session("1"), |opened| opened.cookie.terms.renewed = NOW - ago);
+        match Case::of(opened, None, User::Fine).run().verdict.session {
+            SessionChange::Reissue { terms, keeps_proofs: true } => Some(terms.renewed),
             _ => None,
         }
     };
@@ -211,17 +228,18 @@ fn a_session_is_renewed_when_a_tenth_of_the_idle_limit_has_passed() {
 
 #[test]
 fn renewal_keeps_when_the_session_began_and_how_fresh_it_is() {
-    let held = edit(session("1"), |held| held.cookie.terms.renewed = NOW - IDLE / 2);
-    let before = held.as_ref().unwrap().cookie.terms;
-    let after = Case::of(held, None, User::Fine).run().verdict.session;
-    assert_eq!(after, SessionChange::Reissue(SessionTerms { renewed: NOW, ..before }));
+    let opened = edit(session("1"), |opened| opened.cookie.terms.renewed = NOW - IDLE / 2);
+    let before = opened.as_ref().unwrap().cookie.terms;
+    let after = Case::of(opened, None, User::Fine).run().verdict.session;
+    let terms = SessionTerms { renewed: NOW, ..before };
+    assert_eq!(after, SessionChange::Reissue { terms, keeps_proofs: true });
 }
 
 #[test]
 fn cookies_of_a_next_key_are_left_as_they_are() {
     let next = KeySlot::new(1, 0);
-    let next_session = edit(session("1"), |held| held.slot = next);
-    let next_remember = edit(remember("1"), |held| held.slot = next);
+    let next_session = edit(session("1"), |opened| opened.slot = next);
+    let next_remember = edit(remember("1"), |opened| opened.slot = next);
     let verdict = Case::of(next_session, next_remember, User::Fine).run().verdict;
     assert_eq!(verdict.session, SessionChange::Keep);
     assert_eq!(verdict.remember, RememberChange::Keep);
@@ -229,10 +247,11 @@ fn cookies_of_a_next_key_are_left_as_they_are() {
 
 #[test]
 fn cookies_of_an_old_key_are_reissued_with_the_same_terms() {
-    let old_session = edit(session("1"), |held| held.slot = OLD_KEY());
-    let old_remember = edit(remember("1"), |held| held.slot = OLD_KEY());
+    let old_session = edit(session("1"), |opened| opened.slot = OLD_KEY());
+    let old_remember = edit(remember("1"), |opened| opened.slot = OLD_KEY());
     let verdict = Case::of(old_session, old_remember.clone(), User::Fine).run().verdict;
-    assert_eq!(verdict.session, SessionChange::Reissue(session("1").cookie.terms));
+    let terms = session("1").cookie.terms;
+    assert_eq!(verdict.session, SessionChange::Reissue { terms, keeps_proofs: true });
     assert_eq!(verdict.remember, RememberChange::Reissue(remember("1").cookie.terms));
     let verdict = Case::of(None, old_remember, User::Fine).run().verdict;
     assert_eq!(verdict.remember, RememberChange::Reissue(remember("1").cookie.terms));
@@ -240,12 +259,12 @@ fn cookies_of_an_old_key_are_reissued_with_the_same_terms() {
 
 #[test]
 fn refresh_renews_only_a_genuine_remember_cookie_of_the_same_user_in_time() {
-    let refreshed = |remember: Option<Held<Remember>>, user| {
+    let refreshed = |remember: Option<Opened<Remember>>, user| {
         let case = Case::of(Some(session("1")), remember, user);
         case.with(|policy| policy.refresh_remember = true).run().verdict.remember
     };
     let renewed = RememberTerms { issued: NOW, expires: NOW + 200, ..remember("1").cookie.terms };
-    let expired = edit(remember("1"), |held| held.cookie.terms.expires = NOW);
+    let expired = edit(remember("1"), |opened| opened.cookie.terms.expires = NOW);
     assert_eq!(refreshed(Some(remember("1")), User::Fine), RememberChange::Reissue(renewed));
     assert_eq!(refreshed(Some(remember("2")), User::Fine), RememberChange::Keep);
     assert_eq!(refreshed(None, User::Fine), RememberChange::Keep);
@@ -254,11 +273,11 @@ fn refresh_renews_only_a_genuine_remember_cookie_of_the_same_user_in_time() {
 
 #[test]
 fn clocks_that_went_back_make_nothing_expire_and_nothing_panic() {
-    let held = edit(session("1"), |held| {
-        held.cookie.terms.started = u32::MAX;
-        held.cookie.terms.renewed = u32::MAX;
+    let opened = edit(session("1"), |opened| {
+        opened.cookie.terms.started = u32::MAX;
+        opened.cookie.terms.renewed = u32::MAX;
     });
-    assert_eq!(Case::of(held, None, User::Fine).run().verdict, user(NOW - 10));
+    assert_eq!(Case::of(opened, None, User::Fine).run().verdict, user(NOW - 10));
 }
 
 #[test]

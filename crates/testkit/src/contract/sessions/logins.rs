@@ -2,60 +2,30 @@
 
 use super::*;
 
-/// Every field is loaded as it was written, whatever its value is.
-pub async fn a_created_session_is_loaded_as_it_was<S: SessionStore>(store: Arc<S>) {
-    let user = new_user();
-    let full = new_record(&user);
-    let empty = SessionRecord {
-        remember_expires: None,
-        remember_seconds: 0,
-        address: None,
-        user_agent: "".into(),
-        method: "".into(),
-        ..new_record(&user)
-    };
-    let extreme = SessionRecord {
-        generation: u32::MAX - 1,
-        rotated_at: Some(full.created),
-        seen_at: Some(full.created.plus(1)),
-        salt: [0; 16],
-        expires: Timestamp::MAX,
-        address: "2001:db8::7".parse().ok(),
-        user_agent: "\"\\\u{7f}\n% é 佐藤 🦀 {}".into(),
-        method: "x".repeat(64).into(),
-        ..new_record(&user)
-    };
-    for record in [full, empty, extreme] {
-        create(&*store, &login(&record, &[])).await;
-        assert_eq!(stored(&*store, &record.key).await, record);
-    }
-}
-
 /// Only `create` inserts, and unknown keys and users are not an error.
 pub async fn unknown_keys_are_nothing_and_insert_nothing<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let record = new_record(&user);
     assert_eq!(load(&*store, &record.key).await, None);
     assert_eq!(rotate(&*store, &rotation(&record, now())).await, None);
-    seen(&*store, record.key, 0, now()).await;
-    let expires = now().plus(HOUR);
-    let (key, at) = (record.key, now());
-    touch(&*store, Touch { key, at, remember_expires: Some(expires), expires }).await;
+    let (key, at, expires) = (record.key, now(), now().plus(HOUR));
+    mark_seen(&*store, &[SeenMark::new(key, 0, at)]).await;
+    touch(&*store, &[remembered_touch(key, at, expires, expires)]).await;
     assert_eq!(revoke(&*store, &record.key, &end(EndReason::Revoked)).await, 0);
     revoke_all(&*store, &user, Some(&record.key), &end(EndReason::Revoked)).await;
     create(&*store, &login(&new_record(&new_user()), &[record.key])).await;
     assert_eq!(load(&*store, &record.key).await, None, "only `create` inserts");
     assert_eq!(live(&*store, &user).await, []);
-    store.seen(&[]).await.expect("no marks are no fault");
-    store.touch(&[]).await.expect("no touches are no fault");
-    assert_eq!(store.revoke(&[], &end(EndReason::Revoked)).await.expect("no keys are no fault"), 0);
+    mark_seen(&*store, &[]).await;
+    touch(&*store, &[]).await;
+    assert_eq!(store.revoke(&[], &end(EndReason::Revoked)).await.expect("no error"), 0);
 }
 
 /// Two sessions can't have the same key: the second login is rejected and nothing of it is written.
 pub async fn a_taken_key_conflicts_and_nothing_is_written<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let (record, other) = (begin(&*store, &user).await, begin(&*store, &user).await);
-    let same_key = SessionRecord { key: record.key, ..new_record(&new_user()) };
+    let same_key = changed(&new_record(&new_user()), |new| new.key = record.key);
     let replacing = [other.key];
     let error = store.create(&login(&same_key, &replacing)).await.expect_err("the key is taken");
     assert_eq!(error.kind(), StoreErrorKind::Conflict);
@@ -85,13 +55,13 @@ pub async fn a_new_login_ends_those_that_it_replaces<S: SessionStore>(store: Arc
     let new = new_record(&user);
     let replacing = [one.key, two.key];
     let creation = create(&*store, &login(&new, &replacing)).await;
-    assert_eq!(creation, Creation::Created { ended: vec![], replays: vec![] });
+    assert_eq!(creation, Creation::created(vec![], vec![]));
     for replaced in [one, two] {
         let record = stored(&*store, &replaced.key).await;
         let ended = record.ended.expect("it was replaced");
         assert_eq!((ended.at, ended.reason), (new.created, EndReason::Replaced));
         assert_eq!((ended.successor, ended.notified), (Some(new.key), false));
-        assert_eq!(record.expires, new.created.plus(HOUR), "kept as long as was asked");
+        assert_eq!(record.expires, new.created.plus(HOUR), "kept as long as requested");
     }
     assert_eq!(live(&*store, &user).await, [new.key]);
     assert_eq!(live(&*store, &other).await, [bystander.key]);
@@ -110,7 +80,7 @@ pub async fn of_two_logins_in_one_session_one_remains<S: SessionStore>(store: Ar
     assert_eq!(live(&*store, &user).await, [fourth.key]);
     let ended = stored(&*store, &first.key).await.ended.expect("replaced");
     assert_eq!(ended.at, second.created, "of several ends the first counts");
-    assert_eq!(ended.successor, Some(fourth.key), "and it stands for the last login");
+    assert_eq!(ended.successor, Some(fourth.key), "and the last login is its successor");
     for replaced in [second, third] {
         assert_eq!(end_reason(&*store, &replaced.key).await, Some(EndReason::Replaced));
     }
@@ -122,7 +92,7 @@ pub async fn of_two_logins_in_one_session_one_remains<S: SessionStore>(store: Ar
 
 /// A script that logs in repeatedly, and each time sends the cookie that it got first, has only one
 /// session.
-pub async fn however_many_logins_show_one_old_cookie_one_session_remains<S: SessionStore>(
+pub async fn however_many_logins_send_one_old_cookie_one_session_remains<S: SessionStore>(
     store: Arc<S>,
 ) {
     // This is more than the number of references that databases follow.
@@ -132,7 +102,7 @@ pub async fn however_many_logins_show_one_old_cookie_one_session_remains<S: Sess
     let mut last = first.key;
     for number in 0..LOGINS {
         let created = first.created.plus(number);
-        let record = SessionRecord { created, ..new_record(&user) };
+        let record = changed(&new_record(&user), |record| record.created = created);
         create(&*store, &login(&record, &[first.key])).await;
         last = record.key;
     }
@@ -141,7 +111,7 @@ pub async fn however_many_logins_show_one_old_cookie_one_session_remains<S: Sess
     assert_eq!(
         ended.expires,
         first.created.plus(LOGINS - 1 + HOUR),
-        "it is kept while it is shown"
+        "it is kept as long as logins send it"
     );
 }
 
@@ -172,7 +142,7 @@ pub async fn a_user_is_notified_of_a_replay_once<S: SessionStore>(store: Arc<S>)
             let must_notify = |record: &Arc<SessionRecord>| {
                 record.ended.as_ref().is_some_and(|ended| !ended.notified)
             };
-            assert!(replays.iter().all(must_notify), "answered as they were before");
+            assert!(replays.iter().all(must_notify), "returned as they were before");
             replays.iter().map(|record| record.key).collect::<Vec<_>>()
         }
         Creation::Full => panic!("there is no limit"),
@@ -183,21 +153,21 @@ pub async fn a_user_is_notified_of_a_replay_once<S: SessionStore>(store: Arc<S>)
     assert_eq!(notified(create(&*store, &login(&first, &[])).await), [replayed.key]);
     let record = stored(&*store, &replayed.key).await;
     assert!(record.ended.is_some_and(|ended| ended.notified && ended.reason == EndReason::Replay));
-    assert_eq!(notified(create(&*store, &login(&second, &[])).await), [], "told once");
+    assert_eq!(notified(create(&*store, &login(&second, &[])).await), [], "notified once");
 }
 
 /// A login returns a bounded number of replays, however many the user has to be notified of.
 pub async fn many_replays_are_returned_in_batches<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
     let mut keys = Vec::new();
-    for _ in 0..MOST_AT_ONCE + 10 {
+    for _ in 0..MAX_AT_ONCE + 10 {
         keys.push(begin(&*store, &user).await.key);
     }
     for some in keys.chunks(50) {
-        store.revoke(some, &end(EndReason::Replay)).await.expect("an end is no fault");
+        store.revoke(some, &end(EndReason::Replay)).await.expect("no error");
     }
     let mut notified = Vec::new();
-    for expected in [MOST_AT_ONCE, 10, 0] {
+    for expected in [MAX_AT_ONCE, 10, 0] {
         let creation = create(&*store, &login(&new_record(&user), &[])).await;
         let Creation::Created { replays, .. } = creation else { panic!("there is no limit") };
         assert_eq!(replays.len(), expected);
@@ -215,13 +185,13 @@ pub async fn an_interrupted_login_leaves_all_or_nothing<S: SessionStore>(store: 
         let old = begin(&*store, &user).await;
         let (new, replacing) = (new_record(&user), [old.key]);
         interrupted(step, store.create(&login(&new, &replacing))).await;
-        let look = || async {
+        let read = || async {
             let mut keys = live(&*store, &user).await;
             keys.sort();
             let ended = stored(&*store, &old.key).await.ended.is_some();
             (keys, load(&*store, &new.key).await.is_some(), ended)
         };
-        let found = settled(look).await;
+        let found = settled(read).await;
         let (done, undone) = ((vec![new.key], true, true), (vec![old.key], false, false));
         assert!(found == done || found == undone, "{found:?}");
     }

@@ -2,32 +2,36 @@
 
 use super::*;
 
+fn rotation_from(record: &SessionRecord, from_generation: u32, at: Timestamp) -> Rotation {
+    let mut rotation = rotation(record, at);
+    rotation.from_generation = from_generation;
+    rotation
+}
+
+/// Sets what a rotation at this time sets in a record of the first generation.
+fn begin_generation(record: &mut SessionRecord, at: Timestamp) {
+    (record.generation, record.rotated_at, record.seen_at) = (1, Some(at), None);
+    (record.session_started, record.last_seen) = (at, at);
+}
+
 /// A rotation that wins sets the fields that the contract names, and nothing else.
 pub async fn a_rotation_begins_the_next_generation<S: SessionStore>(store: Arc<S>) {
     let user = new_user();
-    let record = SessionRecord { seen_at: Some(now()), ..new_record(&user) };
-    create(&*store, &login(&record, &[])).await;
+    let record = begin_with(&*store, &user, |record| record.seen_at = Some(now())).await;
     let bystander = begin(&*store, &user).await;
     let at = now().plus(60);
-    let expected = SessionRecord {
-        generation: 1,
-        rotated_at: Some(at),
-        seen_at: None,
-        session_started: at,
-        last_seen: at,
-        ..record.clone()
-    };
+    let expected = changed(&record, |record| begin_generation(record, at));
     let rotated = rotate(&*store, &rotation(&record, at)).await;
     assert_eq!(rotated, Some(Rotated::Won(Arc::new(expected.clone()))));
     assert_eq!(stored(&*store, &record.key).await, expected);
     assert_eq!(stored(&*store, &bystander.key).await, bystander);
     // A login that is not remembered can be confirmed, too.
-    let plain = SessionRecord { remember_expires: None, remember_seconds: 0, ..new_record(&user) };
-    create(&*store, &login(&plain, &[])).await;
-    let longer = Rotation { remember_expires: Some(at.plus(HOUR)), ..rotation(&plain, at) };
+    let plain = begin_with(&*store, &user, |record| record.remember = None).await;
+    let mut longer = rotation(&plain, at);
+    longer.remember_expires = Some(at.plus(HOUR));
     let rotated = rotate(&*store, &longer).await;
     let Some(Rotated::Won(rotated)) = rotated else { panic!("nobody else rotates it") };
-    assert_eq!((rotated.generation, rotated.remember_expires), (1, None));
+    assert_eq!((rotated.generation, rotated.remember), (1, None));
 }
 
 /// Compare-and-swap: a rotation from an earlier or a later generation changes nothing.
@@ -36,7 +40,7 @@ pub async fn a_rotation_from_another_generation_loses<S: SessionStore>(store: Ar
     rotate(&*store, &rotation(&record, now())).await;
     let before = stored(&*store, &record.key).await;
     for from in [0, 2, 7, u32::MAX] {
-        let late = Rotation { from, ..rotation(&record, now().plus(100)) };
+        let late = rotation_from(&record, from, now().plus(100));
         let lost = rotate(&*store, &late).await;
         assert_eq!(lost, Some(Rotated::Lost(Arc::new(before.clone()))), "from {from}");
     }
@@ -63,7 +67,7 @@ pub async fn of_many_rotations_one_wins_each_generation<S: SessionStore + 'stati
         async move {
             let mut won = Vec::new();
             for from in 0..GENERATIONS {
-                let rotation = Rotation { from, ..rotation(&record, now()) };
+                let rotation = rotation_from(&record, from, now());
                 match store.rotate(&rotation).await {
                     Ok(Some(Rotated::Won(next))) => {
                         assert_eq!(next.generation, from + 1);
@@ -71,7 +75,7 @@ pub async fn of_many_rotations_one_wins_each_generation<S: SessionStore + 'stati
                     }
                     Ok(Some(Rotated::Lost(other))) => assert!(other.generation > from),
                     Ok(None) => panic!("the session is there"),
-                    Err(error) => panic!("a lost race is no fault: {error:?}"),
+                    Err(error) => panic!("losing is not an error: {error:?}"),
                 }
             }
             won
@@ -84,28 +88,22 @@ pub async fn of_many_rotations_one_wins_each_generation<S: SessionStore + 'stati
     assert_eq!(stored(&*store, &record.key).await.generation, GENERATIONS);
 }
 
-/// The next generation lives as long as requested, or as long as the earlier one would have,
-/// whichever is longer.
+/// The next generation expires when requested, or when the earlier one would have, whichever is
+/// later.
 pub async fn a_rotation_extends_and_never_shortens<S: SessionStore>(store: Arc<S>) {
     let record = begin(&*store, &new_user()).await;
-    let longer = Rotation {
-        remember_expires: Some(now().plus(72 * HOUR)),
-        expires: now().plus(96 * HOUR),
-        ..rotation(&record, now())
-    };
+    let (remember, expires) = (now().plus(72 * HOUR), now().plus(96 * HOUR));
+    let mut longer = rotation(&record, now());
+    (longer.remember_expires, longer.expires) = (Some(remember), expires);
     rotate(&*store, &longer).await;
     let extended = stored(&*store, &record.key).await;
-    assert_eq!(extended.expires, longer.expires);
-    assert_eq!(extended.remember_expires, longer.remember_expires);
-    let shorter = Rotation {
-        remember_expires: Some(now().plus(HOUR)),
-        expires: now().plus(HOUR),
-        ..rotation(&extended, now())
-    };
+    assert_eq!(extended.remember, Some(RememberPeriod::new(remember, 24 * HOUR)));
+    assert_eq!(extended.expires, expires);
+    let mut shorter = rotation(&extended, now());
+    (shorter.remember_expires, shorter.expires) = (Some(now().plus(HOUR)), now().plus(HOUR));
     rotate(&*store, &shorter).await;
     let kept = stored(&*store, &record.key).await;
-    assert_eq!(kept.expires, longer.expires);
-    assert_eq!(kept.remember_expires, longer.remember_expires);
+    assert_eq!((kept.remember, kept.expires), (extended.remember, expires));
 }
 
 /// If a session is ended while many tasks rotate it, it stays ended and no later rotation wins.
@@ -119,11 +117,11 @@ pub async fn a_revocation_beats_every_rotation<S: SessionStore + 'static>(store:
             async move {
                 for from in 0..4 {
                     if index == last {
-                        let ended = store.revoke(&[record.key], &end).await.expect("no fault");
+                        let ended = store.revoke(&[record.key], &end).await.expect("no error");
                         assert_eq!(ended, usize::from(from == 0), "ended once");
                     } else {
-                        let rotation = Rotation { from, ..rotation(&record, now()) };
-                        store.rotate(&rotation).await.expect("a lost race is no fault");
+                        let rotation = rotation_from(&record, from, now());
+                        store.rotate(&rotation).await.expect("losing is not an error");
                     }
                 }
             }
@@ -143,13 +141,7 @@ pub async fn an_interrupted_rotation_leaves_all_or_nothing<S: SessionStore>(stor
         let at = now().plus(60);
         interrupted(step, store.rotate(&rotation(&record, at))).await;
         let found = settled(|| stored(&*store, &record.key)).await;
-        let next = SessionRecord {
-            generation: 1,
-            rotated_at: Some(at),
-            session_started: at,
-            last_seen: at,
-            ..record.clone()
-        };
+        let next = changed(&record, |record| begin_generation(record, at));
         assert!(found == record || found == next, "{found:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! A user's open sessions, in the order in which they were created.
+//! A set of sessions, in the order in which they were created.
 
 use std::collections::BTreeSet;
 
@@ -7,28 +7,28 @@ use tower_keep_core::{SessionKey, Timestamp};
 /// When a session was created, and its key.
 type Entry = (Timestamp, SessionKey);
 
-/// The most entries that are kept in a vector. With more of them, a tree takes no more memory.
-const FEW: usize = 8;
+/// The maximum number of entries in a vector. With more of them, a tree takes no more memory.
+const MAX_FEW: usize = 8;
 
 /// A sorted set of sessions. Most users have few sessions, for which it takes little memory; with
 /// many, every operation still takes logarithmic time.
-pub(crate) enum Open {
+pub(crate) enum SessionSet {
     Few(Vec<Entry>),
     Many(BTreeSet<Entry>),
 }
 
-impl Default for Open {
+impl Default for SessionSet {
     fn default() -> Self {
         Self::Few(Vec::new())
     }
 }
 
-impl Open {
+impl SessionSet {
     pub(crate) fn insert(&mut self, entry: Entry) {
         match self {
             Self::Few(few) => match few.binary_search(&entry) {
                 Ok(_) => {}
-                Err(at) if few.len() < FEW => {
+                Err(at) if few.len() < MAX_FEW => {
                     few.reserve_exact(1);
                     few.insert(at, entry);
                 }
@@ -96,21 +96,21 @@ mod tests {
 
     #[test]
     fn few_and_many_sessions_are_kept_in_order() {
-        for count in [1, 2, FEW as u32, FEW as u32 + 1, 100] {
-            let mut open = Open::default();
+        for count in [1, 2, MAX_FEW as u32, MAX_FEW as u32 + 1, 100] {
+            let mut set = SessionSet::default();
             for at in (0..count).rev().chain(0..count) {
-                open.insert(entry(at));
+                set.insert(entry(at));
             }
-            let newest: Vec<_> = open.newest_first().copied().collect();
+            let newest: Vec<_> = set.newest_first().copied().collect();
             assert_eq!(newest, (0..count).rev().map(|at| entry(at).1).collect::<Vec<_>>());
-            assert!(open.remove(&entry(count / 2)) && !open.remove(&entry(count / 2)));
+            assert!(set.remove(&entry(count / 2)) && !set.remove(&entry(count / 2)));
             let mut left = Vec::new();
-            while let Some(key) = open.pop_oldest() {
+            while let Some(key) = set.pop_oldest() {
                 left.push(key);
             }
             let expected = (0..count).filter(|at| *at != count / 2).map(|at| entry(at).1);
             assert_eq!(left, expected.collect::<Vec<_>>());
-            assert!(open.is_empty());
+            assert!(set.is_empty());
         }
     }
 }

@@ -59,7 +59,7 @@ impl Real {
                 .with_remember_duration(Duration::from_secs(REMEMBERED.into()))
                 .with_idle_limit(None)
                 .with_absolute_limit(None)
-                .add_listener(move |event| {
+                .with_listener(move |event| {
                     if matches!(event, Event::SessionEnded { reason: EndReason::Replay, .. }) {
                         heard.fetch_add(1, Ordering::SeqCst);
                     }
@@ -124,7 +124,7 @@ async fn handle(auth: &AuthSession<Account>, kind: Kind) -> bool {
         }
         Kind::LogOut => auth.log_out().await.unwrap().is_some(),
         Kind::LogIn => {
-            auth.log_in(Account::new(1, "ada", "")).remember(true).await.unwrap();
+            auth.log_in(Account::new(1, "ada", "")).with_remember(true).await.unwrap();
             true
         }
     }

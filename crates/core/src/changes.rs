@@ -5,22 +5,22 @@
 //! database changes records itself expresses the same rules in the database's own language.
 
 use crate::{
-    EndReason, Ended, MOST_AT_ONCE, Rotation, SeenMark, SessionKey, SessionLimit, SessionRecord,
-    Timestamp, Touch, WhenFull,
+    EndReason, Ended, MAX_AT_ONCE, RememberPeriod, Rotation, SeenMark, SessionKey, SessionLimit,
+    SessionRecord, Timestamp, Touch, WhenFull,
 };
 
 impl Rotation {
     /// Returns the next generation of this record, or `None` if the record has another generation
-    /// than `self.from` or has ended.
-    pub fn after(&self, record: &SessionRecord) -> Option<SessionRecord> {
-        let is_due = record.generation == self.from && record.ended.is_none();
+    /// than `self.from_generation` or has ended.
+    pub fn apply_to(&self, record: &SessionRecord) -> Option<SessionRecord> {
+        let is_due = record.generation == self.from_generation && record.ended.is_none();
         is_due.then(|| SessionRecord {
-            generation: self.from.saturating_add(1),
+            generation: self.from_generation.saturating_add(1),
             rotated_at: Some(self.at),
             seen_at: None,
             session_started: self.at,
             last_seen: self.at,
-            remember_expires: later(record.remember_expires, self.remember_expires),
+            remember: later(record.remember, self.remember_expires),
             expires: record.expires.max(self.expires),
             ..record.clone()
         })
@@ -30,7 +30,7 @@ impl Rotation {
 impl SeenMark {
     /// Returns the record with this mark, or `None` if the record has another generation, already
     /// has a mark, or has ended.
-    pub fn after(&self, record: &SessionRecord) -> Option<SessionRecord> {
+    pub fn apply_to(&self, record: &SessionRecord) -> Option<SessionRecord> {
         let is_due = record.generation == self.generation
             && record.ended.is_none()
             && record.seen_at.is_none();
@@ -40,10 +40,10 @@ impl SeenMark {
 
 impl Touch {
     /// Returns the record after this use, or `None` if nothing changes or the record has ended.
-    pub fn after(&self, record: &SessionRecord) -> Option<SessionRecord> {
+    pub fn apply_to(&self, record: &SessionRecord) -> Option<SessionRecord> {
         let after = SessionRecord {
             last_seen: record.last_seen.max(self.at),
-            remember_expires: later(record.remember_expires, self.remember_expires),
+            remember: later(record.remember, self.remember_expires),
             expires: record.expires.max(self.expires),
             ..record.clone()
         };
@@ -54,7 +54,7 @@ impl Touch {
 impl crate::End {
     /// Returns the record as ended, or `None` if it had already ended. `successor` is the login
     /// that replaces it in the same browser.
-    pub fn after(
+    pub fn apply_to(
         &self,
         record: &SessionRecord,
         successor: Option<SessionKey>,
@@ -103,14 +103,13 @@ impl SessionRecord {
 /// How to make room for one more session; see [`SessionLimit::room`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Room<R> {
-    /// There is no room, so the login has to be refused.
+    /// There is no room: the store writes nothing and returns [`Full`](crate::Creation::Full).
     None,
-    /// There is room once these sessions have ended. The oldest is the first.
-    After(Vec<R>),
-    /// There is room once a new [`Epoch`](crate::Epoch) has ended all of the user's sessions except
-    /// `stay`, because there are too many to end one by one. `ended` holds some of the sessions
-    /// that end.
-    AfterAllBut {
+    /// The store ends these sessions one by one; often there are none. The oldest is the first.
+    EndEach(Vec<R>),
+    /// There are too many sessions to end one by one. The store begins a new
+    /// [`Epoch`](crate::Epoch), which ends all of the user's sessions, and carries over `stay`.
+    EndAllExcept {
         /// The sessions that don't end.
         stay: Vec<R>,
         /// The sessions that end, as far as they were passed to [`room`](SessionLimit::room).
@@ -121,43 +120,45 @@ pub enum Room<R> {
 impl SessionLimit {
     /// Returns how many of a user's live sessions a store has to read for [`room`](Self::room), the
     /// newest by `created` first. The number does not depend on how many sessions there are.
-    pub fn reads(&self) -> usize {
-        self.most.saturating_add(MOST_AT_ONCE)
+    pub fn records_to_read(&self) -> usize {
+        self.max.saturating_add(MAX_AT_ONCE)
     }
 
     /// Decides how to make room for one more session. Every store uses this to plan a login.
     ///
     /// `newest` are the user's live sessions in any order, without those that the login replaces.
-    /// They are either all of these, or the newest, as many as [`reads`](Self::reads) returns.
+    /// They are either all of these, or the newest, as many as
+    /// [`records_to_read`](Self::records_to_read) returns.
     pub fn room<R: AsRef<SessionRecord>>(&self, mut newest: Vec<R>) -> Room<R> {
-        let is_all = newest.len() < self.reads();
-        let surplus = (newest.len() + 1).saturating_sub(self.most);
+        let is_all = newest.len() < self.records_to_read();
+        let surplus = (newest.len() + 1).saturating_sub(self.max);
         newest.sort_by_key(|record| record.as_ref().created);
         match self.when_full {
             WhenFull::Refuse => {
                 let (unused, used): (Vec<_>, Vec<_>) =
                     newest.into_iter().partition(|record| record.as_ref().is_unused());
-                if used.len() >= self.most || !is_all {
+                if used.len() >= self.max || !is_all {
                     return Room::None;
                 }
-                Room::After(unused.into_iter().take(surplus).collect())
+                Room::EndEach(unused.into_iter().take(surplus).collect())
             }
             WhenFull::EndOldest if is_all => {
                 newest.truncate(surplus);
-                Room::After(newest)
+                Room::EndEach(newest)
             }
             WhenFull::EndOldest => {
                 let stay = newest.split_off(surplus);
-                Room::AfterAllBut { stay, ended: newest }
+                Room::EndAllExcept { stay, ended: newest }
             }
         }
     }
 }
 
-/// Returns the later of two expiry times of the remember cookie, or `None` if the login is not
-/// remembered.
-fn later(own: Option<Timestamp>, given: Option<Timestamp>) -> Option<Timestamp> {
-    own.map(|own| given.map_or(own, |given| own.max(given)))
+/// Returns the period of a remember cookie that may be valid for longer from now on, or `None` if
+/// the login is not remembered.
+fn later(period: Option<RememberPeriod>, expires: Option<Timestamp>) -> Option<RememberPeriod> {
+    let RememberPeriod { expires: stored, seconds } = period?;
+    Some(RememberPeriod { expires: expires.map_or(stored, |expires| stored.max(expires)), seconds })
 }
 
 #[cfg(test)]
@@ -170,24 +171,16 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_secs(1_000);
 
     fn record() -> SessionRecord {
+        let key = SessionKey::new([1; 32]);
         SessionRecord {
-            key: SessionKey::new([1; 32]),
-            user: "7".into(),
             generation: 3,
-            rotated_at: None,
-            seen_at: None,
-            salt: [0; 16],
-            created: NOW,
-            session_started: NOW,
-            last_seen: NOW,
-            remember_expires: Some(NOW.plus(500)),
-            remember_seconds: 500,
-            expires: NOW.plus(600),
-            address: None,
-            user_agent: "".into(),
-            method: "".into(),
-            ended: None,
+            remember: Some(RememberPeriod::new(NOW.plus(500), 500)),
+            ..SessionRecord::new(key, "7".into(), [0; 16], NOW, NOW.plus(600))
         }
+    }
+
+    fn remember_expires(record: &SessionRecord) -> Option<Timestamp> {
+        record.remember.map(|remember| remember.expires)
     }
 
     fn end(reason: EndReason) -> End {
@@ -195,37 +188,37 @@ mod tests {
     }
 
     fn ended(reason: EndReason) -> SessionRecord {
-        end(reason).after(&record(), None).unwrap()
+        end(reason).apply_to(&record(), None).unwrap()
     }
 
     #[test]
     fn a_rotation_begins_the_next_generation_of_the_one_it_knows() {
-        let rotation = |from, longer| Rotation {
+        let rotation = |from_generation, longer| Rotation {
             key: record().key,
-            from,
+            from_generation,
             at: NOW.plus(10),
             remember_expires: longer,
             expires: NOW.plus(550),
         };
         let seen = SessionRecord { seen_at: Some(NOW), ..record() };
-        let next = rotation(3, Some(NOW.plus(700))).after(&seen).unwrap();
+        let next = rotation(3, Some(NOW.plus(700))).apply_to(&seen).unwrap();
         let at = NOW.plus(10);
         assert_eq!((next.generation, next.rotated_at, next.seen_at), (4, Some(at), None));
         assert_eq!((next.session_started, next.last_seen), (at, at));
-        assert_eq!((next.remember_expires, next.expires), (Some(NOW.plus(700)), NOW.plus(600)));
-        assert_eq!(rotation(2, None).after(&record()), None);
-        assert_eq!(rotation(3, None).after(&ended(EndReason::LoggedOut)), None);
+        assert_eq!((remember_expires(&next), next.expires), (Some(NOW.plus(700)), NOW.plus(600)));
+        assert_eq!(rotation(2, None).apply_to(&record()), None);
+        assert_eq!(rotation(3, None).apply_to(&ended(EndReason::LoggedOut)), None);
     }
 
     #[test]
     fn a_mark_is_made_once_and_on_its_generation() {
         let mark = |generation| SeenMark { key: record().key, generation, at: NOW.plus(10) };
-        let marked = mark(3).after(&record()).unwrap();
+        let marked = mark(3).apply_to(&record()).unwrap();
         assert_eq!(marked, SessionRecord { seen_at: Some(NOW.plus(10)), ..record() });
         for (mark, record) in
             [(mark(2), record()), (mark(3), marked), (mark(3), ended(EndReason::LoggedOut))]
         {
-            assert_eq!(mark.after(&record), None);
+            assert_eq!(mark.apply_to(&record), None);
         }
     }
 
@@ -238,28 +231,31 @@ mod tests {
             expires,
         };
         let (sooner, later) = (Timestamp::from_secs(1), NOW.plus(9_000));
-        let all = touch(later, Some(later), later).after(&record()).unwrap();
-        assert_eq!((all.last_seen, all.remember_expires, all.expires), (later, Some(later), later));
-        let once = touch(later, None, sooner).after(&record()).unwrap();
+        let all = touch(later, Some(later), later).apply_to(&record()).unwrap();
+        assert_eq!(
+            (all.last_seen, remember_expires(&all), all.expires),
+            (later, Some(later), later)
+        );
+        let once = touch(later, None, sooner).apply_to(&record()).unwrap();
         assert_eq!(once, SessionRecord { last_seen: later, ..record() });
-        let not_remembered = SessionRecord { remember_expires: None, ..record() };
-        let after = touch(later, Some(later), sooner).after(&not_remembered).unwrap();
-        assert_eq!(after.remember_expires, None);
-        assert_eq!(touch(sooner, Some(sooner), sooner).after(&record()), None);
-        assert_eq!(touch(later, None, later).after(&ended(EndReason::LoggedOut)), None);
+        let not_remembered = SessionRecord { remember: None, ..record() };
+        let after = touch(later, Some(later), sooner).apply_to(&not_remembered).unwrap();
+        assert_eq!(after.remember, None);
+        assert_eq!(touch(sooner, Some(sooner), sooner).apply_to(&record()), None);
+        assert_eq!(touch(later, None, later).apply_to(&ended(EndReason::LoggedOut)), None);
     }
 
     #[test]
     fn of_several_ends_the_first_counts_and_a_replay_is_notified_once() {
         let successor = Some(SessionKey::new([2; 32]));
-        let replaced = end(EndReason::Replaced).after(&record(), successor).unwrap();
+        let replaced = end(EndReason::Replaced).apply_to(&record(), successor).unwrap();
         let how = replaced.ended.clone().unwrap();
         assert_eq!(
             (how.at, how.reason, how.successor),
             (NOW.plus(10), EndReason::Replaced, successor)
         );
         assert_eq!(replaced.expires, NOW.plus(20), "kept so long");
-        assert_eq!(end(EndReason::LoggedOut).after(&replaced, None), None);
+        assert_eq!(end(EndReason::LoggedOut).apply_to(&replaced, None), None);
         for silent in [record(), replaced] {
             assert!(!silent.must_notify() && silent.notified().is_none());
         }
@@ -281,12 +277,12 @@ mod tests {
     #[test]
     fn a_limit_leaves_room_for_one_more() {
         let live: Vec<_> = [30, 10, 20].map(used).into();
-        for (most, oldest) in [(1, &[10, 20, 30][..]), (2, &[10, 20]), (3, &[10]), (4, &[])] {
-            let room = |when_full| SessionLimit { most, when_full }.room(live.clone());
-            let Room::After(ends) = room(WhenFull::EndOldest) else { panic!("they are few") };
+        for (max, oldest) in [(1, &[10, 20, 30][..]), (2, &[10, 20]), (3, &[10]), (4, &[])] {
+            let room = |when_full| SessionLimit { max, when_full }.room(live.clone());
+            let Room::EndEach(ends) = room(WhenFull::EndOldest) else { panic!("they are few") };
             assert_eq!(created(&ends), oldest);
             let refused = room(WhenFull::Refuse) == Room::None;
-            assert_eq!(refused, !oldest.is_empty(), "{most}");
+            assert_eq!(refused, !oldest.is_empty(), "{max}");
         }
     }
 
@@ -302,10 +298,10 @@ mod tests {
                 ..record()
             })
         };
-        let room = |most, live: Vec<_>| {
-            let limit = SessionLimit { most, when_full: WhenFull::Refuse };
+        let room = |max, live: Vec<_>| {
+            let limit = SessionLimit { max, when_full: WhenFull::Refuse };
             match limit.room(live) {
-                Room::After(ends) => Some(created(&ends)),
+                Room::EndEach(ends) => Some(created(&ends)),
                 _ => None,
             }
         };
@@ -325,9 +321,9 @@ mod tests {
 
     #[test]
     fn of_very_many_sessions_all_end_at_once_but_the_newest() {
-        let limit = SessionLimit { most: 3, when_full: WhenFull::EndOldest };
-        let read: Vec<_> = (0..limit.reads() as u32).rev().map(used).collect();
-        let Room::AfterAllBut { stay, ended } = limit.room(read.clone()) else {
+        let limit = SessionLimit { max: 3, when_full: WhenFull::EndOldest };
+        let read: Vec<_> = (0..limit.records_to_read() as u32).rev().map(used).collect();
+        let Room::EndAllExcept { stay, ended } = limit.room(read.clone()) else {
             panic!("they are too many to end one by one")
         };
         assert_eq!(created(&stay), [101, 102], "one place is for the new one");
@@ -339,7 +335,7 @@ mod tests {
     #[test]
     fn who_was_replaced_stands_for_the_latest_login() {
         let (first, second) = (SessionKey::new([2; 32]), SessionKey::new([3; 32]));
-        let replaced = end(EndReason::Replaced).after(&record(), Some(first)).unwrap();
+        let replaced = end(EndReason::Replaced).apply_to(&record(), Some(first)).unwrap();
         let followed = replaced.followed_by(second, NOW.plus(90)).unwrap();
         assert_eq!(followed.ended.as_ref().and_then(|ended| ended.successor), Some(second));
         assert_eq!(followed.expires, NOW.plus(90));

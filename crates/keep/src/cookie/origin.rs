@@ -1,0 +1,151 @@
+//! What the cookies of a login say about how the user logged in, and what they have proved since.
+//!
+//! In the session cookie: `classes1 n1 (factor1 time4)×n`, n ≤ 8. In the remember cookie:
+//! `classes1`, as a restored login has no fresh proof.
+
+use super::body::Fields;
+
+/// The flag of a login of an inactive user.
+pub(super) const FORCED: u8 = 1;
+/// The flag of a session cookie that was set together with a remember cookie.
+pub(super) const REMEMBERED: u8 = 2;
+
+/// The most proofs that a cookie holds.
+const MAX_PROOFS: u8 = 8;
+
+/// The code of the password, the only factor that this version knows.
+const PASSWORD: u8 = 1;
+
+/// How the user logged in. Both cookies of a login say so, and it outlives a restoration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Origin {
+    /// Whether the application has logged the user in although the user is inactive.
+    pub(crate) is_forced: bool,
+    /// How many classes of factors the user proved: knowledge, possession, inherence.
+    pub(crate) factor_classes: u8,
+}
+
+impl Origin {
+    /// The login of an active user with a password.
+    pub(crate) const PASSWORD: Self = Self { is_forced: false, factor_classes: 1 };
+
+    pub(super) fn flags(self) -> u8 {
+        if self.is_forced { FORCED } else { 0 }
+    }
+
+    /// Reads the number of classes. `flags` were read before.
+    pub(super) fn read(flags: u8, fields: &mut Fields<'_>) -> Option<Self> {
+        Some(Self { is_forced: flags & FORCED != 0, factor_classes: fields.u8()? })
+    }
+}
+
+/// When the user last proved each factor, in seconds since 1970. Empty if the remember cookie has
+/// restored the login.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Proofs {
+    password: Option<u32>,
+    /// The factors that only a newer version knows. Hardly any cookie has them, so they are boxed.
+    others: Option<Box<OtherProofs>>,
+}
+
+/// The code of each other factor, and when it was proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct OtherProofs(Vec<(u8, u32)>);
+
+impl Proofs {
+    /// Returns the proof of a password at this time.
+    pub(crate) fn password(at: u32) -> Self {
+        Self { password: Some(at), others: None }
+    }
+
+    fn others(&self) -> &[(u8, u32)] {
+        self.others.as_ref().map_or(&[], |others| others.0.as_slice())
+    }
+
+    /// Returns when the user last proved any factor, or `None` if the login is not fresh.
+    pub(crate) fn newest(&self) -> Option<u32> {
+        match &self.others {
+            None => self.password,
+            Some(others) => others.0.iter().map(|(_, time)| *time).max().max(self.password),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.password.is_none() && self.others.is_none()
+    }
+
+    fn count(&self) -> usize {
+        usize::from(self.password.is_some()) + self.others().len()
+    }
+
+    /// Returns how many bytes the proofs have in a cookie.
+    pub(super) fn len(&self) -> usize {
+        1 + 5 * self.count()
+    }
+
+    pub(super) fn write(&self, body: &mut Vec<u8>) {
+        body.push(self.count() as u8);
+        let password = self.password.map(|time| (PASSWORD, time));
+        for (factor, time) in password.iter().chain(self.others()) {
+            body.push(*factor);
+            body.extend(time.to_be_bytes());
+        }
+    }
+
+    /// Reads the proofs. Most cookies have that of the password alone.
+    #[inline(always)]
+    pub(super) fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        match fields.0.split_first_chunk::<6>() {
+            Some(([1, PASSWORD, time @ ..], rest)) => {
+                fields.0 = rest;
+                Some(Self::password(u32::from_be_bytes(*time)))
+            }
+            _ => Self::read_all(fields),
+        }
+    }
+
+    #[cold]
+    fn read_all(fields: &mut Fields<'_>) -> Option<Self> {
+        let (mut proofs, mut others) = (Self::default(), Vec::new());
+        let count = fields.u8()?;
+        if count > MAX_PROOFS {
+            return None;
+        }
+        for _ in 0..count {
+            match (fields.u8()?, fields.u32()?) {
+                (PASSWORD, time) => proofs.password = Some(time),
+                other => others.push(other),
+            }
+        }
+        proofs.others = (!others.is_empty()).then(|| Box::new(OtherProofs(others)));
+        Some(proofs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proofs_of_other_factors_survive_and_the_newest_counts() {
+        let eight: Vec<u8> = (1..=8).flat_map(|factor| [factor, 0, 0, 1, factor]).collect();
+        for (body, newest) in [
+            (vec![0], None),
+            (vec![1, 1, 0, 0, 1, 0], Some(256)),
+            (vec![1, 7, 0, 0, 1, 0], Some(256)),
+            (vec![2, 1, 0, 0, 0, 3, 7, 0, 0, 0, 9], Some(9)),
+            ([&[8][..], &eight].concat(), Some(264)),
+        ] {
+            let proofs = Proofs::read(&mut Fields(&body)).unwrap();
+            assert_eq!((proofs.newest(), proofs.len()), (newest, body.len()));
+            let mut written = Vec::new();
+            proofs.write(&mut written);
+            assert_eq!(written, body);
+        }
+        assert_eq!(Proofs::read(&mut Fields(&[1, 1, 0, 0, 1, 0])), Some(Proofs::password(256)));
+        let nine = [&[9][..], &eight, &[9, 0, 0, 0, 1]].concat();
+        for bad in [&[][..], &[1], &[1, 1, 0, 0, 1], &[2, 1, 0, 0, 1, 0], &nine] {
+            assert_eq!(Proofs::read(&mut Fields(bad)), None, "{bad:?}");
+        }
+    }
+}
