@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use tower::Service;
-use tower_keep_bench_cases::{Template, Visitor, send};
-use tower_keep_benches::visit;
+use tower_keep_bench_cases::{CaseRunner, RequestTemplate, send};
+use tower_keep_benches::run_cases;
 
 /// How many allocations each case may add to those of `bare`.
 const BUDGETS: [(&str, u64); 8] = [
@@ -26,8 +26,8 @@ const BUDGETS: [(&str, u64); 8] = [
 #[derive(Default)]
 struct Counted(HashMap<String, u64>);
 
-impl Visitor for Counted {
-    fn case<S, B>(&mut self, name: &str, service: S, request: &Template, status: u16)
+impl CaseRunner for Counted {
+    fn case<S, B>(&mut self, name: &str, service: S, request: &RequestTemplate, status: u16)
     where
         S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static,
     {
@@ -41,7 +41,7 @@ impl Visitor for Counted {
 
 fn main() -> ExitCode {
     let mut counted = Counted::default();
-    visit(&mut counted);
+    run_cases(&mut counted);
     let of = |name: &str| counted.0.get(name).copied().unwrap_or(u64::MAX);
     let mut kept = true;
     for (name, budget) in BUDGETS {

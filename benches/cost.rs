@@ -10,8 +10,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use tower::Service;
-use tower_keep_bench_cases::{BATCH, Template, Visitor, batch, send};
-use tower_keep_benches::visit;
+use tower_keep_bench_cases::{BATCH, CaseRunner, RequestTemplate, batch, send};
+use tower_keep_benches::run_cases;
 
 const ROUNDS: usize = 1_000;
 const BATCHES: usize = 30;
@@ -25,8 +25,8 @@ struct Case {
 #[derive(Default)]
 struct Cases(Vec<Case>);
 
-impl Visitor for Cases {
-    fn case<S, B>(&mut self, name: &str, service: S, request: &Template, status: u16)
+impl CaseRunner for Cases {
+    fn case<S, B>(&mut self, name: &str, service: S, request: &RequestTemplate, status: u16)
     where
         S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static,
     {
@@ -39,7 +39,7 @@ impl Visitor for Cases {
 
 fn main() {
     let mut cases = Cases::default();
-    visit(&mut cases);
+    run_cases(&mut cases);
     for _ in 0..ROUNDS {
         for case in &mut cases.0 {
             let turn = (0..BATCHES).map(|_| (case.batch)()).min();

@@ -2,10 +2,10 @@
 
 mod peer;
 
-use tower_keep_bench_cases::Visitor;
+use tower_keep_bench_cases::CaseRunner;
 
-/// Passes every case to the visitor.
-pub fn visit(visitor: &mut impl Visitor) {
-    tower_keep_bench_cases::visit(visitor);
-    peer::visit(visitor);
+/// Passes every case to the runner.
+pub fn run_cases(runner: &mut impl CaseRunner) {
+    tower_keep_bench_cases::run_cases(runner);
+    peer::run_cases(runner);
 }

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::Request;
 use axum::{Router, routing::get};
 use axum_login::{AuthManagerLayerBuilder, AuthSession, AuthUser, AuthnBackend, login_required};
-use tower_keep_bench_cases::{Template, Visitor, cookies_of, send};
+use tower_keep_bench_cases::{CaseRunner, RequestTemplate, cookies_of, send};
 use tower_sessions::{MemoryStore, SessionManagerLayer};
 
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl AuthnBackend for Backend {
     }
 }
 
-pub(crate) fn visit(visitor: &mut impl Visitor) {
+pub(crate) fn run_cases(runner: &mut impl CaseRunner) {
     let sessions = SessionManagerLayer::new(MemoryStore::default());
     let auth = AuthManagerLayerBuilder::new(Backend, sessions).build();
     let sign_in = Router::new()
@@ -55,9 +55,9 @@ pub(crate) fn visit(visitor: &mut impl Visitor) {
             }),
         )
         .layer(auth.clone());
-    let request: Request<Body> = Template::without_cookie().request();
-    let session = Template::with_cookie(&cookies_of(&send(&sign_in, request)));
-    let none = Template::without_cookie();
+    let request: Request<Body> = RequestTemplate::without_cookie().request();
+    let session = RequestTemplate::with_cookie(&cookies_of(&send(&sign_in, request)));
+    let none = RequestTemplate::without_cookie();
     let hello = || Router::new().route("/", get(|| async { "hello" }));
     let greet = Router::new().route(
         "/",
@@ -67,8 +67,8 @@ pub(crate) fn visit(visitor: &mut impl Visitor) {
     );
     let guarded = hello().route_layer(login_required!(Backend, login_url = "/login"));
 
-    visitor.case("axum-login-anonymous", greet.layer(auth.clone()), &none, 200);
-    visitor.case("axum-login-untouched", hello().layer(auth.clone()), &session, 200);
-    visitor.case("axum-login-guarded", guarded.clone().layer(auth.clone()), &session, 200);
-    visitor.case("axum-login-turned-away", guarded.layer(auth), &none, 307);
+    runner.case("axum-login-anonymous", greet.layer(auth.clone()), &none, 200);
+    runner.case("axum-login-untouched", hello().layer(auth.clone()), &session, 200);
+    runner.case("axum-login-guarded", guarded.clone().layer(auth.clone()), &session, 200);
+    runner.case("axum-login-turned-away", guarded.layer(auth), &none, 307);
 }

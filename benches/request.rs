@@ -11,13 +11,13 @@ use axum::http::{Request, Response};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
 use tower::Service;
-use tower_keep_bench_cases::{BATCH, Template, Visitor, batch, send};
-use tower_keep_benches::visit;
+use tower_keep_bench_cases::{BATCH, CaseRunner, RequestTemplate, batch, send};
+use tower_keep_benches::run_cases;
 
 struct Timed<'a>(BenchmarkGroup<'a, WallTime>);
 
-impl Visitor for Timed<'_> {
-    fn case<S, B>(&mut self, name: &str, service: S, request: &Template, status: u16)
+impl CaseRunner for Timed<'_> {
+    fn case<S, B>(&mut self, name: &str, service: S, request: &RequestTemplate, status: u16)
     where
         S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static,
     {
@@ -34,6 +34,6 @@ impl Visitor for Timed<'_> {
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    visit(&mut Timed(criterion.benchmark_group("request")));
+    run_cases(&mut Timed(criterion.benchmark_group("request")));
     criterion.final_summary();
 }

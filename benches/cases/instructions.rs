@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::http::{Request, Response};
 use sha2::block_api::compress256;
 use tower::Service;
-use tower_keep_bench_cases::{BATCH, Template, Visitor, send, visit};
+use tower_keep_bench_cases::{BATCH, CaseRunner, RequestTemplate, run_cases, send};
 
 /// The number of batches whose instructions are counted in each case.
 const BATCHES: u32 = 250;
@@ -33,8 +33,8 @@ fn finished(name: &str, times: u32) {
 
 struct Counted;
 
-impl Visitor for Counted {
-    fn case<S, B>(&mut self, name: &str, service: S, request: &Template, status: u16)
+impl CaseRunner for Counted {
+    fn case<S, B>(&mut self, name: &str, service: S, request: &RequestTemplate, status: u16)
     where
         S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static,
     {
@@ -61,5 +61,5 @@ fn hash_blocks() {
 
 fn main() {
     hash_blocks();
-    visit(&mut Counted);
+    run_cases(&mut Counted);
 }

@@ -8,9 +8,9 @@ use tower_keep::store::UserDirectory;
 use tower_keep::{Account, AuthSession, CurrentUser, Keys, LoginLayer};
 use tower_keep_memory::MemoryStore;
 
-use crate::{Template, Visitor, cookies_of, run, send};
+use crate::{CaseRunner, RequestTemplate, cookies_of, run, send};
 
-pub(crate) fn visit(visitor: &mut impl Visitor) {
+pub(crate) fn run_cases(runner: &mut impl CaseRunner) {
     let store = MemoryStore::new();
     let user = Account::new(1, "ada", "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA");
     run(store.insert(&user)).expect("an empty store");
@@ -24,9 +24,10 @@ pub(crate) fn visit(visitor: &mut impl Visitor) {
         .with_sessions()
         .build()
         .expect("settings that agree");
-    let server_side_session = Template::with_cookie(&session_cookie(&server_side, user.clone()));
-    let session = Template::with_cookie(&session_cookie(&auth_layer, user));
-    let none = Template::without_cookie();
+    let server_side_session =
+        RequestTemplate::with_cookie(&session_cookie(&server_side, user.clone()));
+    let session = RequestTemplate::with_cookie(&session_cookie(&auth_layer, user));
+    let none = RequestTemplate::without_cookie();
     let hello = || Router::new().route("/", get(|| async { "hello" }));
     let greet = || {
         Router::new().route(
@@ -40,29 +41,29 @@ pub(crate) fn visit(visitor: &mut impl Visitor) {
     let guarded = auth_layer.layer(auth_layer.require_login().layer(hello()));
     let routes = hello().route_layer(auth_layer.require_login());
 
-    visitor.case("keep-anonymous", auth_layer.layer(greet()), &none, 200);
-    visitor.case("keep-untouched", auth_layer.layer(hello()), &session, 200);
-    visitor.case("keep-guarded", guarded.clone(), &session, 200);
-    visitor.case("keep-route-layer", auth_layer.layer(routes), &session, 200);
-    visitor.case("keep-extractor", auth_layer.layer(extract.clone()), &session, 200);
-    visitor.case("keep-turned-away", guarded, &none, 303);
+    runner.case("keep-anonymous", auth_layer.layer(greet()), &none, 200);
+    runner.case("keep-untouched", auth_layer.layer(hello()), &session, 200);
+    runner.case("keep-guarded", guarded.clone(), &session, 200);
+    runner.case("keep-route-layer", auth_layer.layer(routes), &session, 200);
+    runner.case("keep-extractor", auth_layer.layer(extract.clone()), &session, 200);
+    runner.case("keep-turned-away", guarded, &none, 303);
 
     let guarded = server_side.layer(server_side.require_login().layer(hello()));
     let routes = hello().route_layer(server_side.require_login());
-    visitor.case(
+    runner.case(
         "keep-untouched-server-side",
         server_side.layer(hello()),
         &server_side_session,
         200,
     );
-    visitor.case("keep-guarded-server-side", guarded, &server_side_session, 200);
-    visitor.case(
+    runner.case("keep-guarded-server-side", guarded, &server_side_session, 200);
+    runner.case(
         "keep-route-layer-server-side",
         server_side.layer(routes),
         &server_side_session,
         200,
     );
-    visitor.case(
+    runner.case(
         "keep-extractor-server-side",
         server_side.layer(extract),
         &server_side_session,
@@ -75,6 +76,6 @@ fn session_cookie(auth_layer: &LoginLayer<Account>, user: Account) -> String {
         "/",
         get(|auth: AuthSession<Account>| async move { auth.log_in(user).await.map(|()| "in") }),
     );
-    let request: Request<Body> = Template::without_cookie().request();
+    let request: Request<Body> = RequestTemplate::without_cookie().request();
     cookies_of(&send(&auth_layer.layer(sign_in), request))
 }

@@ -22,28 +22,28 @@ use axum::{Router, routing::get};
 use tower::{Service, ServiceExt};
 
 /// Receives every case, one after the other.
-pub trait Visitor {
+pub trait CaseRunner {
     /// Takes one case: its service, its request, and the response status that shows that it works.
-    fn case<S, B>(&mut self, name: &str, service: S, request: &Template, status: u16)
+    fn case<S, B>(&mut self, name: &str, service: S, request: &RequestTemplate, status: u16)
     where
         S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static;
 }
 
-/// Passes the bare router and the cases of tower-keep to the visitor.
-pub fn visit(visitor: &mut impl Visitor) {
+/// Passes the bare router and the cases of tower-keep to the runner.
+pub fn run_cases(runner: &mut impl CaseRunner) {
     let bare = Router::new().route("/", get(|| async { "hello" }));
-    visitor.case("bare", bare, &Template::with_cookie("a=b"), 200);
-    keep::visit(visitor);
+    runner.case("bare", bare, &RequestTemplate::with_cookie("a=b"), 200);
+    keep::run_cases(runner);
 }
 
 /// A request as hyper passes it on: its parts share buffers, so clones don't allocate.
 #[derive(Clone, Debug)]
-pub struct Template {
+pub struct RequestTemplate {
     uri: Uri,
     cookie: Option<HeaderValue>,
 }
 
-impl Template {
+impl RequestTemplate {
     /// Creates `GET /` without a cookie.
     pub fn without_cookie() -> Self {
         Self { uri: Uri::from_static("/"), cookie: None }
@@ -100,7 +100,7 @@ pub const BATCH: u32 = 4;
 
 /// Returns how long a few requests take, one after the other. Each response is dropped, as a server
 /// drops it.
-pub fn batch<S, B>(service: &S, template: &Template) -> Duration
+pub fn batch<S, B>(service: &S, template: &RequestTemplate) -> Duration
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone,
 {

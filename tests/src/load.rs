@@ -71,9 +71,9 @@ pub async fn site(store: Arc<dyn AnyStore>) -> Serving {
 
 /// What a client saw.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct ClientLog {
     /// The requests that failed because of the store: when each was begun, and for which page.
-    pub faults: Vec<(Instant, &'static str)>,
+    pub store_failures: Vec<(Instant, &'static str)>,
     /// The same for requests that failed while the machine stood still, which is not because of the
     /// store.
     pub stalled: Vec<(Instant, &'static str)>,
@@ -82,7 +82,7 @@ pub struct Seen {
     /// How many logins and logouts the site confirmed.
     pub confirmed: usize,
     /// The responses that contradict earlier ones.
-    pub wrong: Vec<Wrong>,
+    pub contradictions: Vec<Contradiction>,
     /// How long the slowest request took that showed the secret. Requests while the machine stood
     /// still do not count.
     pub slowest: Duration,
@@ -90,7 +90,7 @@ pub struct Seen {
 
 /// A client that is logged in after a confirmed logout, or logged out after a confirmed login.
 #[derive(Debug)]
-pub struct Wrong {
+pub struct Contradiction {
     /// When that logout or login was confirmed.
     pub confirmed: Instant,
     /// What was wrong, as text.
@@ -110,10 +110,10 @@ struct Client {
 }
 
 /// Repeats the steps of a client until `stop` is set.
-async fn run(client: Client, stop: Arc<AtomicBool>) -> Seen {
+async fn run(client: Client, stop: Arc<AtomicBool>) -> ClientLog {
     let Client { mut browser, name, mut is_in } = client;
     let steps = if is_in { LOOK } else { WORK };
-    let mut seen = Seen::default();
+    let mut log = ClientLog::default();
     // After a login or a logout that failed, both states are right until the next one is confirmed:
     // the store may still carry out a call that was given up, after other calls that wait.
     let (mut is_sure, mut confirmed) = (true, Instant::now());
@@ -133,7 +133,7 @@ async fn run(client: Client, stop: Arc<AtomicBool>) -> Seen {
                 next += 1;
             }
             if is_refused {
-                seen.faults.push((begun, step));
+                log.store_failures.push((begun, step));
                 assert!(!response.headers.contains_key(header::SET_COOKIE), "{name}: {path}");
                 assert!(response.headers.contains_key(header::RETRY_AFTER), "{name}: {path}");
                 // A logout may have taken effect before its response was lost. So may a login: it
@@ -147,12 +147,12 @@ async fn run(client: Client, stop: Arc<AtomicBool>) -> Seen {
                 ("/login" | "/logout", StatusCode::OK) => {
                     (is_in, is_sure, confirmed) = (step == "/login", true, Instant::now());
                     is_unchecked = true;
-                    seen.confirmed += 1;
+                    log.confirmed += 1;
                     continue;
                 }
                 ("/secret", StatusCode::OK) => {
                     assert_eq!(response.text(), name, "somebody else's secret");
-                    seen.served.push(begun..Instant::now());
+                    log.served.push(begun..Instant::now());
                     true
                 }
                 ("/secret", StatusCode::UNAUTHORIZED) => false,
@@ -160,12 +160,12 @@ async fn run(client: Client, stop: Arc<AtomicBool>) -> Seen {
             };
             if is_sure && found != is_in {
                 let what = format!("{name} is {}", if found { "still in" } else { "out" });
-                seen.wrong.push(Wrong { confirmed, what });
+                log.contradictions.push(Contradiction { confirmed, what });
             }
             (is_in, is_unchecked) = (found, false);
         }
     }
-    seen
+    log
 }
 
 /// A site and its clients, which have not started yet.
@@ -222,7 +222,7 @@ impl Clients {
 /// A site and its running clients.
 pub struct Load {
     stop: Arc<AtomicBool>,
-    clients: Vec<JoinHandle<Seen>>,
+    clients: Vec<JoinHandle<ClientLog>>,
     done: mpsc::Sender<()>,
     stalls: std::thread::JoinHandle<Vec<Range<Instant>>>,
     _site: Serving,
@@ -263,11 +263,12 @@ impl Load {
         let stalls = self.stalls.join().expect("when the machine stood still");
         let is_stalled =
             |begun: Instant| stalls.iter().any(|at| at.start < begun + LONGEST && begun < at.end);
-        for seen in &mut all {
-            let faults = std::mem::take(&mut seen.faults);
-            (seen.stalled, seen.faults) = faults.into_iter().partition(|(at, _)| is_stalled(*at));
-            let looks = seen.served.iter().filter(|at| !is_stalled(at.start));
-            seen.slowest = looks.map(|at| at.end - at.start).max().unwrap_or_default();
+        for log in &mut all {
+            let store_failures = std::mem::take(&mut log.store_failures);
+            (log.stalled, log.store_failures) =
+                store_failures.into_iter().partition(|(at, _)| is_stalled(*at));
+            let looks = log.served.iter().filter(|at| !is_stalled(at.start));
+            log.slowest = looks.map(|at| at.end - at.start).max().unwrap_or_default();
         }
         if !stalls.is_empty() {
             let lengths: Vec<_> = stalls.iter().map(|at| at.end - at.start).collect();
@@ -279,7 +280,7 @@ impl Load {
 
 /// What each client saw.
 #[derive(Debug)]
-pub struct Outcome(pub Vec<Seen>);
+pub struct Outcome(pub Vec<ClientLog>);
 
 impl Outcome {
     /// Checks that every client was served before the outage, and again after the server was
@@ -292,8 +293,10 @@ impl Outcome {
     /// Panics if one of these checks fails.
     pub fn served_but_for(&self, down: Range<Instant>, back: Instant) -> Duration {
         let mut late = Duration::ZERO;
-        for (number, Seen { wrong, served, faults, stalled, .. }) in self.0.iter().enumerate() {
-            assert!(wrong.is_empty(), "{wrong:?}");
+        for (number, ClientLog { contradictions, served, store_failures, stalled, .. }) in
+            self.0.iter().enumerate()
+        {
+            assert!(contradictions.is_empty(), "{contradictions:?}");
             let before = served.iter().any(|at| at.end < down.start);
             assert!(before, "client {number} was served before");
             // A request that was begun before the outage may still have reached the server, and one
@@ -301,11 +304,11 @@ impl Outcome {
             let by_nobody = |at: &&Range<Instant>| at.start > down.start && at.end < down.end;
             let by_nobody = served.iter().find(by_nobody).map(|at| at.start - down.start);
             assert_eq!(by_nobody, None, "client {number} was served while the server was down");
-            let noticed = faults.iter().chain(stalled).any(|(at, _)| down.contains(at));
+            let noticed = store_failures.iter().chain(stalled).any(|(at, _)| down.contains(at));
             assert!(noticed, "client {number} noticed");
             let again = served.iter().any(|at| at.start > back);
             assert!(again, "client {number} was served again");
-            let last = faults.last().map(|(at, _)| at.saturating_duration_since(back));
+            let last = store_failures.last().map(|(at, _)| at.saturating_duration_since(back));
             late = late.max(last.unwrap_or_default());
         }
         println!("the last request that failed was begun {late:?} after the server was back");

@@ -13,7 +13,7 @@ pub struct Process {
     child: Child,
     /// The address where it listens.
     pub address: SocketAddr,
-    told: Vec<String>,
+    printed: Vec<String>,
 }
 
 impl Process {
@@ -33,16 +33,16 @@ impl Process {
         }
         let mut child = command.spawn().expect("the program starts");
         let output = BufReader::new(child.stdout.take().expect("its output is piped"));
-        let told: Vec<String> =
+        let printed: Vec<String> =
             output.lines().take(lines).map(|line| line.expect("text")).collect();
-        let address = told[0].strip_prefix("listening on http://").expect("where it listens");
-        Self { child, address: address.parse().expect("an address"), told }
+        let address = printed[0].strip_prefix("listening on http://").expect("where it listens");
+        Self { child, address: address.parse().expect("an address"), printed }
     }
 
     /// Returns what the program printed after this label.
-    pub fn told(&self, label: &str) -> &str {
-        let found = self.told.iter().find_map(|line| line.strip_prefix(label));
-        found.unwrap_or_else(|| panic!("{label:?} is not in {:?}", self.told))
+    pub fn printed(&self, label: &str) -> &str {
+        let found = self.printed.iter().find_map(|line| line.strip_prefix(label));
+        found.unwrap_or_else(|| panic!("{label:?} is not in {:?}", self.printed))
     }
 
     /// Sends `SIGTERM`, the signal with which containers and services are stopped.

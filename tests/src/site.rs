@@ -103,8 +103,8 @@ impl Events {
             Event::SessionEnded { reason, .. } => format!(": {reason}"),
             _ => String::new(),
         };
-        let told = format!("{}{user}{record}{reason}", event.name());
-        self.0.lock().expect("no listener panics").push(told);
+        let line = format!("{}{user}{record}{reason}", event.name());
+        self.0.lock().expect("no listener panics").push(line);
     }
 }
 

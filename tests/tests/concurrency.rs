@@ -47,7 +47,7 @@ where
 }
 
 async fn name(auth: AuthSession<Account>) -> String {
-    let user = auth.user().await.expect("no fault");
+    let user = auth.user().await.expect("no error");
     user.map(|user| user.login_name().to_owned()).unwrap_or_default()
 }
 

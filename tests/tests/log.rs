@@ -64,25 +64,25 @@ async fn wrong_wiring_is_named_with_its_fix() {
     let (log, _guard) = Log::start();
     let (site, admin) = (layer(""), layer("admin"));
     Client::new(site.require_login().layer(service_fn(page))).get("/").await;
-    let told = log.take();
-    assert!(told.contains("ERROR") && told.contains("auth_layer.layer(router)"), "{told}");
+    let lines = log.take();
+    assert!(lines.contains("ERROR") && lines.contains("auth_layer.layer(router)"), "{lines}");
     let wrong = admin.layer(site.require_login().layer(service_fn(page)));
     // A debug build says so in the body as well, because there may be no subscriber.
     let body = Client::new(wrong).get("/").await.text();
-    for told in [log.take(), body] {
-        assert!(told.contains("use the guards of the layer that is around the route"), "{told}");
+    for lines in [log.take(), body] {
+        assert!(lines.contains("use the guards of the layer that is around the route"), "{lines}");
     }
     let router: axum::Router = axum::Router::new()
         .route("/", axum::routing::get(|_: tower_keep::CurrentUser<Account>| async { "never" }));
     let body = Client::new(router).get("/").await.text();
-    for told in [log.take(), body] {
-        assert!(told.contains("the extractor `CurrentUser`"), "{told}");
+    for lines in [log.take(), body] {
+        assert!(lines.contains("the extractor `CurrentUser`"), "{lines}");
     }
     // The layer has no server-side sessions.
     let router: axum::Router = axum::Router::new().route("/", axum::routing::get(devices));
     let body = Client::new(site.layer(router)).get("/").await.text();
-    for told in [log.take(), body] {
-        assert!(told.contains("`with_sessions`"), "{told}");
+    for lines in [log.take(), body] {
+        assert!(lines.contains("`with_sessions`"), "{lines}");
     }
 }
 
@@ -131,9 +131,9 @@ async fn what_a_store_fails_is_one_error_line_with_store_and_cause() {
         log.take();
         let response = client.get(path).await;
         assert_eq!(response.status, 503, "{path}");
-        let told = log.take();
-        assert_eq!(told.matches("ERROR").count(), 1, "{path}: {told}");
-        assert!(told.contains(r#"store="faulty""#) && told.contains("unavailable"), "{told}");
+        let lines = log.take();
+        assert_eq!(lines.matches("ERROR").count(), 1, "{path}: {lines}");
+        assert!(lines.contains(r#"store="faulty""#) && lines.contains("unavailable"), "{lines}");
         store.heal();
     }
     let error = StoreError::new(StoreErrorKind::Unsupported, "mine").with_message("run `mine up`");
@@ -151,14 +151,14 @@ async fn a_stored_hash_that_cannot_be_one_is_an_error_line_that_does_not_show_it
     let without_salt = &without_output[..without_output.rfind('$').expect("its parts")];
     let (log, _guard) = Log::start();
     for stored in ["", "!", "plain text", "$2b$12$abc", without_output, without_salt] {
-        assert!(!passwords.verify(Some(stored), "p").await.expect("no fault"), "{stored}");
+        assert!(!passwords.verify(Some(stored), "p").await.expect("no error"), "{stored}");
         let said = log.take();
         assert_eq!(said.matches("ERROR").count(), 1, "{stored}: {said}");
         assert!(stored.len() < 2 || !said.contains(stored), "{said}");
     }
     // A valid hash, and no hash at all, cause no error line.
-    assert!(passwords.verify(Some(&hash), "p").await.expect("no fault"));
-    assert!(!passwords.verify(None, "p").await.expect("no fault"));
+    assert!(passwords.verify(Some(&hash), "p").await.expect("no error"));
+    assert!(!passwords.verify(None, "p").await.expect("no error"));
     assert_eq!(log.take().matches("ERROR").count(), 0);
 }
 
@@ -226,10 +226,10 @@ async fn no_secret_is_ever_logged_or_shown() {
             shown += &format!("{sessions:?}");
             handle = sessions[0].public_id();
         }
-        let told = log.take() + &shown;
-        assert!(told.contains("logged_in"), "{told}");
+        let lines = log.take() + &shown;
+        assert!(lines.contains("logged_in"), "{lines}");
         for secret in [&cookie[..20], KEY, "hash of notch", &handle] {
-            assert!(!told.contains(secret), "{told}");
+            assert!(!lines.contains(secret), "{lines}");
         }
     }
 }

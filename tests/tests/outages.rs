@@ -80,7 +80,7 @@ async fn killed_under_load<D: Dialect>(kind: Kind) {
     tokio::time::sleep(DOWN).await;
     let (server, down, back) = tokio::task::spawn_blocking(move || {
         let down = killed..Instant::now();
-        server.run().expect("it comes back");
+        server.start_again().expect("it comes back");
         (server, down, Instant::now())
     })
     .await
@@ -110,7 +110,7 @@ async fn idle_connections_die<D: Dialect>(kind: Kind) {
         drop(held);
         tokio::time::sleep(Duration::from_millis(50)).await;
         server.kill();
-        server.run().expect("it comes back");
+        server.start_again().expect("it comes back");
         match round {
             0 => assert!(store.load(&record.key).await.expect("asked again").is_some()),
             1 => drop(begin(&store).await),
@@ -143,13 +143,13 @@ async fn hangs<D: Dialect>(kind: Kind) {
     let timeout = Duration::from_secs(2);
     let store = open::<D>(&server, timeout).await;
     let record = begin(&store).await;
-    server.freeze(true);
+    server.suspend();
     let begun = Instant::now();
     let load = store.load(&record.key).await.expect_err("it hangs");
     let other = new_record(&"1".into());
     let create = store.create(&login(&other)).await.expect_err("it hangs");
     let took = begun.elapsed();
-    server.freeze(false);
+    server.resume();
     assert!(took < timeout * 6, "{took:?}");
     for error in [load, create] {
         let kinds = [StoreErrorKind::Timeout, StoreErrorKind::Unavailable];
@@ -213,7 +213,7 @@ async fn a_write_that_is_cut_off_may_have_been_done_and_says_so() {
     // time-out.
     let undone = revoke.await.expect("no panic").expect_err("there is no server");
     assert_eq!(undone.kind(), StoreErrorKind::Unavailable, "{undone:?}");
-    server.run().expect("it comes back");
+    server.start_again().expect("it comes back");
     let found = store.load(&record.key).await.expect("it answers again");
     assert_eq!(found.as_deref(), Some(&record));
 }
@@ -233,7 +233,7 @@ async fn a_statement_that_waits_for_a_lock_ends_in_time() {
     other.execute("ROLLBACK").await.expect("no lock any more");
     // The server gave up as well: nothing is written after the call has returned.
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(store.load(&record.key).await.expect("no fault").as_deref(), Some(&record));
+    assert_eq!(store.load(&record.key).await.expect("no error").as_deref(), Some(&record));
 
     for mysql in [server(Kind::MariaDb), server(Kind::MySql)] {
         let store = open::<MySqlDialect>(&mysql, timeout).await;
@@ -243,7 +243,7 @@ async fn a_statement_that_waits_for_a_lock_ends_in_time() {
         other.execute(lock).await.expect("a lock");
         waits_in_vain(&store, &record).await;
         other.execute("ROLLBACK").await.expect("no lock any more");
-        assert_eq!(store.load(&record.key).await.expect("no fault").as_deref(), Some(&record));
+        assert_eq!(store.load(&record.key).await.expect("no error").as_deref(), Some(&record));
     }
 }
 
@@ -437,8 +437,8 @@ async fn a_database_that_is_busy_is_unavailable_in_time() {
     writer.execute("ROLLBACK").await.expect("it ends");
     // The call that was given up is not carried out later.
     tokio::time::sleep(timeout).await;
-    assert!(store.load(&login_record.key).await.expect("no fault").is_none());
+    assert!(store.load(&login_record.key).await.expect("no error").is_none());
     begin(&store).await;
     let purged = store.purge(Timestamp::from_secs(1), 10).await;
-    assert_eq!(purged.expect("no fault"), 0);
+    assert_eq!(purged.expect("no error"), 0);
 }

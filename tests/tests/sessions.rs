@@ -605,7 +605,7 @@ fn one_session(builder: Builder) -> Builder {
 /// Waits until the user has no session.
 async fn until_there_is_no_session(site: &Site) {
     let begun = std::time::Instant::now();
-    let sessions = async || site.auth_layer.sessions_of(&UserId::from(1)).await.expect("no fault");
+    let sessions = async || site.auth_layer.sessions_of(&UserId::from(1)).await.expect("no error");
     while !sessions().await.is_empty() {
         assert!(begun.elapsed() < Duration::from_secs(30), "the record of a lost login ends");
         tokio::time::sleep(Duration::from_millis(20)).await;

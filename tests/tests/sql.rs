@@ -285,19 +285,19 @@ async fn check_ids<D: Tested, I: OwnId<D>>(column: &str, words: [String; 2], ids
     };
     for index in 0..2 {
         let id = member(index).id();
-        let found = store.by_id(&id).await.expect("no fault");
+        let found = store.by_id(&id).await.expect("no error");
         assert_eq!(found.as_deref(), Some(&member(index)), "{column}");
-        let named = store.by_login_name(&member(index).email).await.expect("no fault");
+        let named = store.by_login_name(&member(index).email).await.expect("no error");
         assert_eq!(named.as_deref(), Some(&member(index)), "{column}");
         let record = begin(&store, &id).await;
         let other = member(1 - index).id();
         for user_hint in [Some(&id), None, Some(&other), Some(&"a\0b".into()), Some(&"x".into())] {
-            let login = store.load_login(&record.key, user_hint).await.expect("no fault");
+            let login = store.load_login(&record.key, user_hint).await.expect("no error");
             let login = login.expect("a login");
             assert_eq!(login.user.as_deref(), Some(&member(index)), "{column} {user_hint:?}");
             assert_eq!(*login.record, record, "{column} {user_hint:?}");
             let unknown = store.load_login(&SessionKey::new([9; 32]), user_hint).await;
-            assert!(unknown.expect("no fault").is_none(), "{column} {user_hint:?}");
+            assert!(unknown.expect("no error").is_none(), "{column} {user_hint:?}");
         }
     }
     // A text that can't be an id, or that is another notation of one, finds no user.
@@ -323,14 +323,14 @@ async fn check_ids<D: Tested, I: OwnId<D>>(column: &str, words: [String; 2], ids
         "00000000000000000000000000000007",
     ];
     for id in odd.into_iter().filter(|id| *id != first) {
-        assert_eq!(store.by_id(&id.into()).await.expect("no fault"), None, "{column} {id:?}");
+        assert_eq!(store.by_id(&id.into()).await.expect("no error"), None, "{column} {id:?}");
     }
-    assert_eq!(store.by_login_name("a\0b").await.expect("no fault"), None);
+    assert_eq!(store.by_login_name("a\0b").await.expect("no error"), None);
     // If a user is deleted, the record remains.
     let record = begin(&store, &member(0).id()).await;
     D::run(plain.pool(), &format!("DELETE FROM {table}")).await;
     for user_hint in [Some(&record.user), None] {
-        let login = store.load_login(&record.key, user_hint).await.expect("no fault");
+        let login = store.load_login(&record.key, user_hint).await.expect("no error");
         assert_eq!(login.expect("a login").user, None);
     }
 }
@@ -442,7 +442,7 @@ async fn the_first_version_is_brought_up_to_date_and_keeps_everyone_logged_in<D:
     D::run(&pool, &insert).await;
     let builder = SqlStore::<D>::builder_on(pool).with_table_prefix(prefix).migrate();
     let store = builder.build().await.expect("the newest version");
-    let login = store.load_login(&SessionKey::new([7; 32]), None).await.expect("no fault");
+    let login = store.load_login(&SessionKey::new([7; 32]), None).await.expect("no error");
     let login = login.expect("she is logged in");
     let account = Account::new(1, "ada", "hash").with_security_stamp([0xAB]);
     assert_eq!(login.user.as_deref(), Some(&account));
@@ -469,7 +469,7 @@ async fn the_application_chooses_the_table_prefix<D: Tested>() {
     let (one, other) = (open(prefix()).await.expect("one"), open(prefix()).await.expect("other"));
     let ada = Account::new(1, "ada", "");
     one.insert(&ada).await.expect("a new account");
-    assert_eq!(other.by_id(ada.id()).await.expect("no fault"), None);
+    assert_eq!(other.by_id(ada.id()).await.expect("no error"), None);
     for bad in ["", "a b", "keep_; DROP TABLE x", "Ä"] {
         let error = open(bad.to_owned()).await.expect_err("a name that is none");
         assert!(full_text(&error).contains("prefix"), "{error:?}");
@@ -542,7 +542,7 @@ async fn a_limit_that_comes_late_ends_all_that_are_too_many<D: Tested>() {
         let record = new_record(&user);
         let mut login = NewLogin::new(&record, record.expires);
         login.limit = Some(SessionLimit::new(2, when_full));
-        store.create(&login).await.expect("no fault")
+        store.create(&login).await.expect("no error")
     };
     assert_eq!(limited(WhenFull::Refuse).await, Creation::Full);
     let Creation::Created { ended, .. } = limited(WhenFull::EndOldest).await else {
@@ -550,7 +550,7 @@ async fn a_limit_that_comes_late_ends_all_that_are_too_many<D: Tested>() {
     };
     assert!(ended.len() >= MAX_AT_ONCE, "so many at least are reported");
     let now = new_record(&user).created;
-    assert_eq!(store.list(&user, now, 2_000).await.expect("no fault").len(), 2);
+    assert_eq!(store.list(&user, now, 2_000).await.expect("no error").len(), 2);
 }
 
 async fn columns_that_the_users_get_later_change_nothing<D: Tested>()
@@ -565,10 +565,10 @@ where
     let store = i64::store(own, all).await.expect("statements that fit");
     let record = begin(&store, &1.into()).await;
     for number in 0..3 {
-        let found = store.load_login(&record.key, Some(&record.user)).await.expect("no fault");
+        let found = store.load_login(&record.key, Some(&record.user)).await.expect("no error");
         assert!(found.expect("a login").user.is_some());
-        assert!(store.by_id(&1.into()).await.expect("no fault").is_some());
-        assert!(store.by_login_name("ada").await.expect("no fault").is_some());
+        assert!(store.by_id(&1.into()).await.expect("no error").is_some());
+        assert!(store.by_login_name("ada").await.expect("no error").is_some());
         // This runs on another connection, as the application's migrations would.
         let add = format!("ALTER TABLE {table} ADD COLUMN more{number} INTEGER");
         D::run(plain.pool(), &add).await;
@@ -590,10 +590,10 @@ where
     let store = i64::store(own, selects::<D>(&table)).await.expect("statements that fit");
     let record = begin(&store, &1.into()).await;
     let ask = || async {
-        let found = store.load_login(&record.key, Some(&record.user)).await.expect("no fault");
+        let found = store.load_login(&record.key, Some(&record.user)).await.expect("no error");
         assert!(found.expect("a login").user.is_some());
-        assert!(store.by_id(&1.into()).await.expect("no fault").is_some());
-        assert!(store.by_login_name("ada").await.expect("no fault").is_some());
+        assert!(store.by_id(&1.into()).await.expect("no error").is_some());
+        assert!(store.by_login_name("ada").await.expect("no error").is_some());
     };
     for length in 301..304 {
         futures_util::future::join_all((0..CONNECTIONS * 4).map(|_| ask())).await;
@@ -633,7 +633,7 @@ async fn an_acting_user_is_kept_or_an_error<D: Tested>() {
         let mut record = new_record(&"1".into());
         record.acting_user = Some(acting_user.into());
         let created = store.create(&NewLogin::new(&record, record.expires)).await;
-        let found = store.load(&record.key).await.expect("no fault");
+        let found = store.load(&record.key).await.expect("no error");
         match created {
             Ok(_) => assert_eq!(found.as_deref(), Some(&record)),
             Err(error) => {
@@ -658,9 +658,9 @@ async fn a_dropped_call_leaves_its_connection_usable<D: Tested>() {
         // Another call writes, and its row is there afterwards: no transaction was left open.
         let account = Account::new(micros, format!("user{micros}"), "");
         store.insert(&account).await.expect("the only connection works");
-        let found = witness.by_id(account.id()).await.expect("no fault");
+        let found = witness.by_id(account.id()).await.expect("no error");
         assert_eq!(found.as_deref(), Some(&account), "after {micros} µs");
-        if let Some(found) = witness.load(&record.key).await.expect("no fault") {
+        if let Some(found) = witness.load(&record.key).await.expect("no error") {
             assert_eq!(*found, record, "after {micros} µs");
         }
     }

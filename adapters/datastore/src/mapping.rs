@@ -246,13 +246,15 @@ impl<U: AuthUser> Users<U> {
 
     /// Returns the properties to write for a user, before they are merged with the stored ones.
     pub(crate) fn write(&self, keys: &EntityKeys, user: &U) -> Result<Properties, Error> {
-        let fault = |words: String| Error::unsupported(format!("a user can't be written: {words}"));
-        let mut properties = self.mapping.write(user).map_err(|error| fault(error.to_string()))?;
+        let unsupported =
+            |text: String| Error::unsupported(format!("a user can't be written: {text}"));
+        let mut properties =
+            self.mapping.write(user).map_err(|error| unsupported(error.to_string()))?;
         match keys.user_keys.id_property() {
             None => properties.leave_unchanged(&self.id_field),
             Some(property) => {
                 let Some((_, value)) = keys.id_property(&user.id()) else {
-                    return Err(fault(format!("property `{property}` can't be this id")));
+                    return Err(unsupported(format!("property `{property}` can't be this id")));
                 };
                 let plain = match value {
                     UniqueValue::Integer(number) => Plain::Integer(number),
@@ -262,7 +264,9 @@ impl<U: AuthUser> Users<U> {
                     None => properties.insert(property, plain),
                     Some(written) if *written == plain => {}
                     Some(_) => {
-                        return Err(fault(format!("property `{property}` is not AuthUser::id()")));
+                        return Err(unsupported(format!(
+                            "property `{property}` is not AuthUser::id()"
+                        )));
                     }
                 }
             }
@@ -270,7 +274,7 @@ impl<U: AuthUser> Users<U> {
         let (login, property) = ((self.login_name)(user), &self.login_property);
         match properties.get(property) {
             Some(Plain::String(written)) if written == login => Ok(properties),
-            _ => Err(fault(format!(
+            _ => Err(unsupported(format!(
                 "property `{property}` is not what login_name returns; which property is it \
                  (see with_login_property)?"
             ))),

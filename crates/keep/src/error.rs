@@ -228,7 +228,7 @@ impl LoginError {
     /// Returns the response: the status, and a text that reveals no internals.
     pub fn response(&self) -> Response<Bytes> {
         match self {
-            Self::Auth(fault) => fault.response(),
+            Self::Auth(error) => error.response(),
             _ => plain(self.status()),
         }
     }

@@ -10,7 +10,8 @@ async fn from_stranger_to_account_and_out_again() {
     assert!(browser.get("/login?next=/account").await.text().contains("Please log in"));
     let wrong = [("login", "ada"), ("password", "wrong")];
     assert_eq!(browser.post("/login", &wrong).await.location(), "/login");
-    let right = [("login", "ada"), ("password", site.told("demo password: ")), ("remember", "on")];
+    let right =
+        [("login", "ada"), ("password", site.printed("demo password: ")), ("remember", "on")];
     assert_eq!(browser.post("/login", &right).await.location(), "/account");
     assert!(browser.get("/account").await.text().contains("You are ada."));
     browser.close_browser();

@@ -16,7 +16,8 @@ fn start_with(directory: &Path, store: &str) -> Process {
 }
 
 async fn log_in(browser: &mut Browser, site: &Process, more: &[(&str, &str)]) -> String {
-    let login = [("login", site.told("demo login: ")), ("password", site.told("demo password: "))];
+    let login =
+        [("login", site.printed("demo login: ")), ("password", site.printed("demo password: "))];
     let response = browser.post("/login", &[&login, more].concat()).await;
     assert_eq!(response.status, StatusCode::SEE_OTHER, "{}", response.text());
     response.location()
@@ -86,7 +87,7 @@ async fn a_new_password_needs_a_fresh_login_and_ends_the_others() {
     assert!(here.get(&confirm).await.text().contains("Please confirm that it is you."));
     let wrong = here.post("/confirm", &[("password", "wrong"), ("next", "/password")]).await;
     assert_eq!(wrong.status, StatusCode::UNPROCESSABLE_ENTITY);
-    let right = site.told("demo password: ");
+    let right = site.printed("demo password: ");
     let confirmed = here.post("/confirm", &[("password", right), ("next", "/password")]).await;
     assert_eq!(confirmed.location(), "/password");
     let short = here.post("/password", &[("password", "short")]).await;
@@ -165,7 +166,7 @@ async fn logging_out_ends_copies_of_the_cookies() {
 async fn an_api_key_is_good_for_the_api_and_never_fresh() {
     let site = start();
     let mut api = site.browser();
-    api.set_header(header::AUTHORIZATION, &format!("Bearer {}", site.told("demo api key: ")));
+    api.set_header(header::AUTHORIZATION, &format!("Bearer {}", site.printed("demo api key: ")));
     let response = api.get("/api/me").await;
     assert_eq!(response.text(), r#"{"id":"1","login":"ada"}"#);
     assert_eq!(api.get("/password").await.location(), "/confirm?next=%2Fpassword");
@@ -211,14 +212,14 @@ fn unknown_options_and_bad_addresses_are_refused_with_the_usage() {
             .env("KEEP_KEY", "x".repeat(32))
             .output();
         let run = run.unwrap();
-        let told = String::from_utf8_lossy(&run.stderr).into_owned();
-        assert!(!run.status.success() && told.contains(expected), "{told}");
-        assert!(!told.contains("hunter2"), "{told}");
+        let stderr = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(!run.status.success() && stderr.contains(expected), "{stderr}");
+        assert!(!stderr.contains("hunter2"), "{stderr}");
     }
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_quickstart"));
     let run = command.args(["--store", "memory"]).env("KEEP_KEY", "short").output().unwrap();
-    let told = String::from_utf8_lossy(&run.stderr).into_owned();
-    assert!(told.contains("a key has 5 bytes and needs at least 32"), "{told}");
+    let stderr = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(stderr.contains("a key has 5 bytes and needs at least 32"), "{stderr}");
 }
 
 #[tokio::test]
@@ -270,7 +271,7 @@ async fn told_to_end_it_serves_its_last_requests_and_writes_what_waits() {
     let logins: Vec<_> = (0..12)
         .map(|_| {
             let mut browser = site.browser();
-            let (name, password) = (site.told("demo login: "), site.told("demo password: "));
+            let (name, password) = (site.printed("demo login: "), site.printed("demo password: "));
             let form = [("login", name.to_owned()), ("password", password.to_owned())];
             tokio::spawn(async move {
                 let form = form.each_ref().map(|(field, value)| (*field, value.as_str()));

@@ -59,13 +59,13 @@ async fn a_user_who_is_found_by_a_property_is_asked_for_beside_the_record() {
     let record = new_record(account.id());
     store.create(&login(&record)).await.expect("a login");
     proxy.take();
-    let found = store.load_login(&record.key, Some(account.id())).await.expect("no fault");
+    let found = store.load_login(&record.key, Some(account.id())).await.expect("no error");
     assert_eq!(found.and_then(|found| found.user).as_deref(), Some(&account));
     let mut methods = proxy.take_methods();
     methods.sort();
     assert_eq!(methods, ["Lookup", "RunQuery"]);
     // One query is for the name, the other checks whether the id finds the same user.
-    assert_eq!(store.by_login_name("ada").await.expect("no fault").as_deref(), Some(&account));
+    assert_eq!(store.by_login_name("ada").await.expect("no error").as_deref(), Some(&account));
     assert_eq!(proxy.take_methods(), ["RunQuery", "RunQuery"]);
 }
 
@@ -85,7 +85,7 @@ async fn a_hundred_touches_are_two_transactions() {
     methods.dedup_by(|one, other| one == other && one != "Commit");
     assert_eq!(methods, ["BeginTransaction", "Commit", "Commit", "Lookup"]);
     for touch in &touches {
-        let record = store.load(&touch.key).await.expect("no fault").expect("it is there");
+        let record = store.load(&touch.key).await.expect("no error").expect("it is there");
         assert_eq!(record.last_seen, touch.at);
     }
 }
@@ -115,7 +115,7 @@ async fn the_same_touch_or_mark_of_many_requests_is_one_commit() {
             })
             .collect();
         for call in calls {
-            call.await.expect("no panic").expect("no fault");
+            call.await.expect("no panic").expect("no error");
         }
         let methods = proxy.take_methods();
         let commits = methods.iter().filter(|method| *method == "Commit").count();
@@ -135,11 +135,11 @@ async fn every_call_says_where_it_belongs_and_how_long_it_may_take() {
     ] {
         let builder = DatastoreStore::builder(url).with_emulator(proxy.address.to_string());
         let store = builder.build().await.expect("a store");
-        store.by_login_name("ada").await.expect("no fault");
+        store.by_login_name("ada").await.expect("no error");
         store.new_user_id().await.expect("an id");
         store.create(&login(&new_record(&"7".into()))).await.expect("a login");
-        store.revoke_all(&"7".into(), None, &end()).await.expect("no fault");
-        store.rotate(&rotation()).await.expect("no fault");
+        store.revoke_all(&"7".into(), None, &end()).await.expect("no error");
+        store.rotate(&rotation()).await.expect("no error");
         let seen = proxy.take();
         for method in
             ["Lookup", "RunQuery", "BeginTransaction", "Commit", "Rollback", "AllocateIds"]

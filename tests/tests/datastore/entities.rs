@@ -27,18 +27,18 @@ async fn a_user_is_found_by_an_id_a_name_or_a_property() {
         for (number, id) in ids.into_iter().enumerate() {
             let mut member = Member::new(id, &format!("name{number}"));
             store.insert(&member).await.expect("a new user");
-            let found = store.by_id(&id.into()).await.expect("no fault").expect("they are there");
+            let found = store.by_id(&id.into()).await.expect("no error").expect("they are there");
             assert_eq!(*found, member, "{keys:?}");
             member.nickname = Some("nick".to_owned());
             member.username = format!("renamed{number}");
-            assert!(replace(&store, &member).await.expect("no fault"));
-            let found = store.by_login_name(&member.username).await.expect("no fault");
+            assert!(replace(&store, &member).await.expect("no error"));
+            let found = store.by_login_name(&member.username).await.expect("no error");
             assert_eq!(found.as_deref(), Some(&member), "{keys:?}");
             let taken = store.insert(&Member::new(id, "another")).await.unwrap_err();
             assert_eq!(taken.kind(), StoreErrorKind::Conflict, "{keys:?}");
         }
         let wanted: Vec<UserId> = ids.iter().rev().map(|id| (*id).into()).collect();
-        let found = store.by_ids(&wanted).await.expect("no fault");
+        let found = store.by_ids(&wanted).await.expect("no error");
         assert!(
             found
                 .iter()
@@ -46,9 +46,9 @@ async fn a_user_is_found_by_an_id_a_name_or_a_property() {
                 .all(|(found, id)| { found.as_ref().is_some_and(|found| found.id() == *id) })
         );
         for id in ids {
-            assert!(store.delete(&id.into()).await.expect("no fault"), "{keys:?} {id}");
-            assert!(!store.delete(&id.into()).await.expect("no fault"), "{keys:?} {id}");
-            assert!(store.by_id(&id.into()).await.expect("no fault").is_none());
+            assert!(store.delete(&id.into()).await.expect("no error"), "{keys:?} {id}");
+            assert!(!store.delete(&id.into()).await.expect("no error"), "{keys:?} {id}");
+            assert!(store.by_id(&id.into()).await.expect("no error").is_none());
         }
     }
 }
@@ -60,7 +60,7 @@ async fn a_new_id_is_nobodys() {
     assert_ne!(one, other);
     assert!(one.parse::<i64>().is_some_and(|id| id > 0), "{one:?}");
     store.insert(&Account::new(&one, "ada", "hash")).await.expect("a new account");
-    assert!(store.by_id(&one).await.expect("no fault").is_some());
+    assert!(store.by_id(&one).await.expect("no error").is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,7 +87,7 @@ async fn an_ancestor_a_namespace_and_a_database_are_worlds_of_their_own() {
         let account = Account::new(7, "ada", format!("hash of {number}"));
         store.insert(&account).await.expect("nobody's here");
         for found in [store.by_id(&"7".into()).await, store.by_login_name("ada").await] {
-            let found = found.expect("no fault").expect("they are there");
+            let found = found.expect("no error").expect("they are there");
             assert_eq!(found.password_hash(), account.password_hash());
         }
     }
@@ -99,15 +99,15 @@ async fn an_ancestor_a_namespace_and_a_database_are_worlds_of_their_own() {
     }
     for (store, key) in worlds.iter().zip(keys) {
         let listed = store.list(&"7".into(), new_record(&"7".into()).created, 10).await;
-        let listed = listed.expect("no fault");
+        let listed = listed.expect("no error");
         assert!(listed.len() == 1 && listed[0].key == key, "each has its own: {listed:?}");
         let end = End::new(listed[0].created, EndReason::Revoked, listed[0].expires);
-        store.revoke_all(&"7".into(), None, &end).await.expect("no fault");
+        store.revoke_all(&"7".into(), None, &end).await.expect("no error");
     }
     for store in &worlds {
-        assert_eq!(store.index_users(None, 400).await.expect("no fault").looked_at, 1);
-        assert!(store.delete(&"7".into()).await.expect("no fault"));
-        assert!(store.by_login_name("ada").await.expect("no fault").is_none());
+        assert_eq!(store.index_users(None, 400).await.expect("no error").looked_at, 1);
+        assert!(store.delete(&"7".into()).await.expect("no error"));
+        assert!(store.by_login_name("ada").await.expect("no error").is_none());
     }
 }
 
@@ -168,7 +168,7 @@ async fn every_type_of_property_is_kept_by_the_service_as_it_was() {
     store.insert(&rich).await.expect("a new user");
     assert_eq!(*store.by_id(&"7".into()).await.unwrap().unwrap(), rich);
     let changed = Rich { home: None, team: None, scores: vec![], bio: "short".into(), ..rich };
-    assert!(replace(&store, &changed).await.expect("no fault"));
+    assert!(replace(&store, &changed).await.expect("no error"));
     assert_eq!(*store.by_login_name("ada@example.com").await.unwrap().unwrap(), changed);
 }
 
@@ -218,11 +218,11 @@ async fn what_cannot_be_read_or_written_says_where_and_what_to_do() {
     for bad in ["", "__7__", &"7".repeat(1_501)] {
         let error = members.insert(&Member::new(bad, "grace")).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Unsupported, "{bad:?}");
-        assert!(members.by_id(&bad.into()).await.expect("no fault").is_none());
+        assert!(members.by_id(&bad.into()).await.expect("no error").is_none());
     }
     let error = members.insert(&Member::new(9, &"n".repeat(1_501))).await.unwrap_err();
     assert!(message(&error).contains("1,500 bytes"), "{}", message(&error));
-    assert!(members.by_login_name("grace").await.expect("no fault").is_none());
+    assert!(members.by_login_name("grace").await.expect("no error").is_none());
 }
 
 /// Serde does not report what it skips there.
@@ -249,7 +249,7 @@ async fn what_is_taken_out_of_a_flattened_type_is_taken_out_of_the_entity() {
     store.insert(&open).await.expect("a new user");
     open.reset_token = None;
     open.rest.remove("one");
-    assert!(replace(&store, &open).await.expect("no fault"));
+    assert!(replace(&store, &open).await.expect("no error"));
     assert_eq!(*store.by_id(&"ada".into()).await.unwrap().unwrap(), open);
 }
 
@@ -270,19 +270,19 @@ async fn nothing_is_written_that_could_not_be_read_again() {
     members.insert(&member).await.expect("a new user");
     let aliased = in_project(&project).with_users(|user: &Aliased| &user.username);
     let aliased = aliased.build().await.expect("a store");
-    let found = aliased.by_login_name("ada").await.expect("no fault").expect("there");
+    let found = aliased.by_login_name("ada").await.expect("no error").expect("there");
     assert_eq!(found.called.as_deref(), Some("countess"));
     let error = replace(&aliased, &found).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unsupported);
     assert!(message(&error).contains("duplicate field `called`"), "{}", message(&error));
-    assert_eq!(aliased.by_login_name("ada").await.expect("no fault").as_ref(), Some(&found));
+    assert_eq!(aliased.by_login_name("ada").await.expect("no error").as_ref(), Some(&found));
 
     // The same applies to a new user, whose id would be another when it is read.
     let doubled = in_project(&project).with_users(|user: &Doubled| &user.username);
     let doubled = doubled.build().await.expect("a store");
     let error = doubled.insert(&Doubled { id: 4, username: "grace".into() }).await.unwrap_err();
     assert!(message(&error).contains("with_id_field"), "{}", message(&error));
-    assert!(members.by_login_name("grace").await.expect("no fault").is_none());
+    assert!(members.by_login_name("grace").await.expect("no error").is_none());
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -316,12 +316,12 @@ async fn a_login_name_may_be_the_id() {
     store.insert(&ada).await.expect("a new user");
     assert_eq!(store.insert(&ada).await.unwrap_err().kind(), StoreErrorKind::Conflict);
     ada.visits = 1;
-    assert!(replace(&store, &ada).await.expect("no fault"));
+    assert!(replace(&store, &ada).await.expect("no error"));
     assert_eq!(*store.by_id(&"ada".into()).await.unwrap().unwrap(), ada);
     assert_eq!(*store.by_login_name("ada").await.unwrap().unwrap(), ada);
     let done = store.index_users(None, 400).await.expect("indexed");
     assert_eq!((done.looked_at, done.written, done.problems.len()), (1, 0, 0));
-    assert!(store.delete(&"ada".into()).await.expect("no fault"));
+    assert!(store.delete(&"ada".into()).await.expect("no error"));
     store.insert(&ada).await.expect("the name is free");
 }
 
@@ -334,12 +334,12 @@ async fn with_a_policy_the_store_leaves_what_has_expired_to_it() {
     by_itself.create(&login(&one)).await.expect("a login");
     by_policy.create(&login(&other)).await.expect("a login");
     let later = one.expires.plus(1_000_000);
-    assert_eq!(by_policy.purge(later, 100).await.expect("no fault"), 0);
-    assert!(by_policy.load(&other.key).await.expect("no fault").is_some());
+    assert_eq!(by_policy.purge(later, 100).await.expect("no error"), 0);
+    assert!(by_policy.load(&other.key).await.expect("no error").is_some());
     // What was written for the policy is not indexed, so this purge does not find it.
-    assert_eq!(by_itself.purge(later, 100).await.expect("no fault"), 1);
-    assert!(by_itself.load(&one.key).await.expect("no fault").is_none());
-    assert!(by_itself.load(&other.key).await.expect("no fault").is_some());
+    assert_eq!(by_itself.purge(later, 100).await.expect("no error"), 1);
+    assert!(by_itself.load(&one.key).await.expect("no error").is_none());
+    assert!(by_itself.load(&other.key).await.expect("no error").is_some());
 }
 
 /// Python wrote the flag or the security stamp of these users.
@@ -363,12 +363,12 @@ async fn an_account_keeps_the_types_that_others_wrote() {
         let written =
             Raw { id, username, password_hash: "hash".to_owned(), active, security_stamp };
         raw.insert(&written).await.expect("a new user");
-        let account = accounts.by_id(&id.into()).await.expect("no fault").expect("there");
+        let account = accounts.by_id(&id.into()).await.expect("no error").expect("there");
         assert_eq!(account.is_active(), active == Some(1), "{active:?}");
         assert_eq!(&*account.security_stamp(), b"stamp");
         let mut changed = Account::clone(&account);
         changed.rehash("another");
-        assert!(replace(&accounts, &changed).await.expect("no fault"));
+        assert!(replace(&accounts, &changed).await.expect("no error"));
         if active.is_some() {
             let found = raw.by_id(&id.into()).await.expect("it is still a number, and text");
             let expected = Raw { password_hash: "another".to_owned(), ..written };
@@ -401,25 +401,25 @@ async fn a_password_that_others_change_ends_the_logins_of_an_account_with_a_stam
         active: true,
     };
     raw.insert(&hash("one")).await.expect("a new user");
-    let stored = async || accounts.by_login_name("ada").await.expect("no fault").expect("there");
+    let stored = async || accounts.by_login_name("ada").await.expect("no error").expect("there");
     let mut account = Account::clone(&*stored().await);
     assert_eq!((account.password_hash(), &*account.security_stamp()), ("one", &b"one"[..]));
     account.rehash("stronger");
-    assert!(replace(&accounts, &account).await.expect("no fault"));
+    assert!(replace(&accounts, &account).await.expect("no error"));
     assert_eq!(*stored().await, account);
     assert_eq!(&*stored().await.security_stamp(), b"one", "who is logged in stays so");
     let found = raw.by_id(&7.into()).await.expect("it is still a blob");
     assert_eq!(found.as_deref(), Some(&hash("stronger")));
 
-    assert!(replace(&raw, &hash("another")).await.expect("no fault"));
+    assert!(replace(&raw, &hash("another")).await.expect("no error"));
     let changed = stored().await;
     assert_eq!(
         (changed.password_hash(), &*changed.security_stamp()),
         ("another", &b"anotherone"[..])
     );
-    assert!(replace(&accounts, &changed).await.expect("no fault"));
+    assert!(replace(&accounts, &changed).await.expect("no error"));
     assert_eq!(stored().await, changed);
-    assert!(replace(&raw, &hash("stronger")).await.expect("no fault"));
+    assert!(replace(&raw, &hash("stronger")).await.expect("no error"));
     let again = stored().await;
     assert_ne!(again.security_stamp(), account.security_stamp(), "what is over does not come back");
     assert_ne!(again.security_stamp(), changed.security_stamp());
@@ -454,9 +454,9 @@ async fn a_login_name_becomes_text() {
     let error = texts.by_id(&7.into()).await.unwrap_err();
     assert!(message(&error).contains("property `username`"), "{}", message(&error));
     let members = in_project(&project).with_users(Member::name).build().await.expect("a store");
-    let member = members.by_id(&7.into()).await.expect("no fault").expect("there");
-    assert!(replace(&members, &member).await.expect("no fault"));
-    assert_eq!(members.by_login_name("ada").await.expect("no fault"), Some(member));
+    let member = members.by_id(&7.into()).await.expect("no error").expect("there");
+    assert!(replace(&members, &member).await.expect("no error"));
+    assert_eq!(members.by_login_name("ada").await.expect("no error"), Some(member));
     let text = texts.by_id(&7.into()).await.expect("it is text").expect("there");
     assert_eq!(text.username, "ada");
     let taken = members.insert(&Member::new(8, "ada")).await.unwrap_err();
@@ -493,11 +493,11 @@ async fn a_user_type_that_is_a_map_leaves_the_property_that_its_id_hides() {
     let (key, username, theme) = ("ada".to_owned(), "ada".to_owned(), Some("dark".to_owned()));
     let mut written = Raw { key, id: 7, username, theme };
     raw.insert(&written).await.expect("a new user");
-    let found = document.by_id(&"ada".into()).await.expect("no fault").expect("there");
+    let found = document.by_id(&"ada".into()).await.expect("no error").expect("there");
     let mut found = Document::clone(&found);
     assert_eq!(found.0["id"], "ada");
     found.0.remove("theme");
-    assert!(replace(&document, &found).await.expect("no fault"));
+    assert!(replace(&document, &found).await.expect("no error"));
     written.theme = None;
     assert_eq!(raw.by_id(&"ada".into()).await.unwrap().as_deref(), Some(&written));
 }

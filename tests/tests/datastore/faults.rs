@@ -96,7 +96,7 @@ async fn a_storm_of_aborted_transactions_is_weathered_or_given_up() {
     assert_eq!((count("BeginTransaction"), count("Commit"), count("Rollback")), (5, 5, 4));
     // A transaction that is aborted while it reads is tried again, too.
     proxy.trouble("Lookup", Fate::Refused(ABORTED), 2, 0);
-    store.rotate(&rotation(&record)).await.expect("no fault").expect("it is there");
+    store.rotate(&rotation(&record)).await.expect("no error").expect("it is there");
     assert_eq!(calls(&proxy, "BeginTransaction"), 3);
     proxy.trouble("Commit", Fate::Refused(ABORTED), ALWAYS, 0);
     let error = store.create(&login(&new_record(&"7".into()))).await.unwrap_err();
@@ -149,16 +149,16 @@ async fn whatever_goes_wrong_a_transaction_is_rolled_back() {
     // A transaction that changes nothing ends, too.
     let mut other = rotation(&record);
     other.from_generation = 9;
-    store.rotate(&other).await.expect("no fault");
+    store.rotate(&other).await.expect("no error");
     let ended = ["BeginTransaction", "Lookup", "Lookup", "Rollback"];
     assert_eq!(proxy.take_methods(), ended);
     // A rollback that did not reach the service is made again in the background.
     proxy.trouble("Rollback", Fate::Refused(8), 1, 0);
-    store.rotate(&other).await.expect("no fault");
+    store.rotate(&other).await.expect("no error");
     let methods = proxy.take_methods();
     assert_eq!(methods[..4], ended);
     assert!(methods.len() > 4 || seen(&proxy, "Rollback").await);
-    assert_eq!(store.load(&record.key).await.expect("no fault").as_deref(), Some(&record));
+    assert_eq!(store.load(&record.key).await.expect("no error").as_deref(), Some(&record));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -187,7 +187,7 @@ async fn a_commit_whose_answer_is_lost_is_a_timeout_and_can_be_repeated() {
     proxy.trouble("Commit", Fate::Done(14), 1, 0);
     let error = store.create(&login(&record)).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Timeout);
-    let stored = store.load(&record.key).await.expect("no fault");
+    let stored = store.load(&record.key).await.expect("no error");
     assert_eq!(stored.as_deref(), Some(&record), "it was written");
     let error = store.create(&login(&record)).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Conflict, "a session is made once");

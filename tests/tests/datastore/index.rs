@@ -23,7 +23,7 @@ async fn users_of_others_are_found_and_their_names_are_taken() {
     let project = project("beside");
     let (theirs, own) = (others(&project, "Other").await, own(&project).await);
     theirs.insert(&Member::new(1, "ada")).await.expect("a new user");
-    assert!(own.by_login_name("ada").await.expect("no fault").is_some());
+    assert!(own.by_login_name("ada").await.expect("no error").is_some());
     let error = own.insert(&Member::new(2, "ada")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Conflict);
     own.insert(&Member::new(2, "grace")).await.expect("a new user");
@@ -36,7 +36,7 @@ async fn users_of_others_are_found_and_their_names_are_taken() {
     own.insert(&Member::new(3, "ada")).await.expect("the name is free");
     assert!(theirs.delete(&"3".into()).await.expect("deleted"));
     own.insert(&Member::new(4, "ada")).await.expect("the name is free");
-    assert_eq!(own.by_login_name("ada").await.expect("no fault").expect("there").id, "4");
+    assert_eq!(own.by_login_name("ada").await.expect("no error").expect("there").id, "4");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,7 +79,7 @@ async fn all_users_are_indexed_batch_by_batch_and_from_where_it_was_left() {
     ];
     assert!(shown.len() == 1 && one_of.contains(&&*shown[0]), "{shown:?}");
     // Now the index entity says which user has it.
-    let owner = own.by_login_name("twice").await.expect("no fault").expect("somebody").id.clone();
+    let owner = own.by_login_name("twice").await.expect("no error").expect("somebody").id.clone();
     assert!(shown[0].ends_with(&owner), "{shown:?} {owner}");
     let again = own.index_users(None, 400).await.expect("indexed");
     assert_eq!((again.looked_at, again.written, again.problems.len()), (27, 0, 1));
@@ -167,7 +167,7 @@ async fn nobody_is_taken_for_another_who_has_the_same_id_property() {
     assert_eq!(accounts.index_users(None, 400).await.expect("indexed").problems, []);
     raw.insert(&twin(2, "bob")).await.expect("a new user");
     for found in [accounts.by_login_name("ada").await, accounts.by_id(&"u-7".into()).await] {
-        assert_eq!(found.expect("no fault").expect("there").login_name(), "ada");
+        assert_eq!(found.expect("no error").expect("there").login_name(), "ada");
     }
     let error = accounts.by_login_name("bob").await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);

@@ -29,7 +29,7 @@ async fn open(server: &Server) -> DatastoreStore {
 async fn back(mut server: Server) -> (Server, Instant, Instant) {
     let back = tokio::task::spawn_blocking(move || {
         let until = Instant::now();
-        server.run().expect("it comes back");
+        server.start_again().expect("it comes back");
         (server, until, Instant::now())
     });
     back.await.expect("it comes back")
@@ -61,7 +61,7 @@ async fn it_is_killed_under_load_and_comes_back() {
     clients.log_in(READERS).await;
     // After it was stopped once, it has users and sessions on its disk.
     server.stop();
-    server.run().expect("it comes back");
+    server.start_again().expect("it comes back");
     let load = clients.start();
     tokio::time::sleep(RECOVERY).await;
     server.kill();
@@ -71,7 +71,7 @@ async fn it_is_killed_under_load_and_comes_back() {
     tokio::time::sleep(AFTERWARDS).await;
     let mut outcome = load.stop().await;
     for (number, seen) in outcome.0.iter_mut().enumerate() {
-        let lost = std::mem::take(&mut seen.wrong);
+        let lost = std::mem::take(&mut seen.contradictions);
         assert!(number >= READERS || lost.is_empty(), "{lost:?}");
         assert!(lost.iter().all(|lost| lost.confirmed < until), "{lost:?}");
     }

@@ -168,12 +168,12 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
     assert_eq!(log_in(&mut browser, "ada", "password of ada").await, StatusCode::OK);
     let before = python.call("show", &["ada"]);
     let mut ada =
-        User::clone(&*store.by_login_name("ada").await.expect("no fault").expect("there"));
+        User::clone(&*store.by_login_name("ada").await.expect("no error").expect("there"));
     assert_eq!(ada.home, Some(LatLng { latitude: 52.5, longitude: 13.25 }));
     assert_eq!(ada.team.as_ref().map(ToString::to_string).as_deref(), Some("team 3"));
     ada.password_hash = hash("changed");
     ada.prefs = Some(Prefs { theme: "light".to_owned() });
-    assert!(replace(&store, &ada).await.expect("no fault"));
+    assert!(replace(&store, &ada).await.expect("no error"));
     assert_eq!(browser.get("/account").await.status, StatusCode::UNAUTHORIZED, "logged out");
     assert_eq!(log_in(&mut browser, "ada", "changed").await, StatusCode::OK);
 
@@ -201,8 +201,8 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
     // Names are unique on both sides, and this side notices what Python renames.
     assert_eq!(store.index_users(None, 400).await.expect("indexed").written, 3);
     python.call("rename", &["佐藤", "sato"]);
-    assert!(store.by_login_name("佐藤").await.expect("no fault").is_none());
-    let sato = store.by_login_name("sato").await.expect("no fault").expect("there");
+    assert!(store.by_login_name("佐藤").await.expect("no error").is_none());
+    let sato = store.by_login_name("sato").await.expect("no error").expect("there");
     assert_eq!(sato.id, made["佐藤"]);
     let fresh = store.new_user_id().await.expect("an id").to_string();
     let new = User { id: fresh.clone(), username: "sato".into(), password_hash: hash("p"), ..ada };
@@ -227,5 +227,5 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
     assert_eq!(shown["properties"].as_object().map(serde_json::Map::len), Some(9), "no id");
     assert_eq!(shown["unindexed"], serde_json::json!(["password_hash"]));
     assert_eq!(python.call("login", &["佐藤", "p"])["text"], format!("佐藤 {fresh}"));
-    assert!(store.by_id(&fresh.as_str().into()).await.expect("no fault").is_some());
+    assert!(store.by_id(&fresh.as_str().into()).await.expect("no error").is_some());
 }

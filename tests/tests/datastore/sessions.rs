@@ -27,15 +27,15 @@ async fn more_sessions_than_a_transaction_takes_are_listed_and_ended() {
         records.push(record);
     }
     let newest = records.last().expect("many");
-    let listed = store.list(&user, newest.created, 3).await.expect("no fault");
+    let listed = store.list(&user, newest.created, 3).await.expect("no error");
     let expected: Vec<_> = records.iter().rev().take(3).map(|record| record.key).collect();
     assert_eq!(listed.iter().map(|record| record.key).collect::<Vec<_>>(), expected);
 
     let end = End::new(newest.created, EndReason::Revoked, newest.expires);
-    store.revoke_all(&user, Some(&newest.key), &end).await.expect("no fault");
-    let listed = store.list(&user, newest.created, MANY).await.expect("no fault");
+    store.revoke_all(&user, Some(&newest.key), &end).await.expect("no error");
+    let listed = store.list(&user, newest.created, MANY).await.expect("no error");
     assert_eq!(listed.iter().map(|record| record.key).collect::<Vec<_>>(), [newest.key]);
-    store.revoke_all(&user, None, &end).await.expect("no fault");
-    assert_eq!(store.list(&user, newest.created, MANY).await.expect("no fault"), []);
-    assert_eq!(elsewhere.list(&user, newest.created, 10).await.expect("no fault").len(), 1);
+    store.revoke_all(&user, None, &end).await.expect("no error");
+    assert_eq!(store.list(&user, newest.created, MANY).await.expect("no error"), []);
+    assert_eq!(elsewhere.list(&user, newest.created, 10).await.expect("no error").len(), 1);
 }

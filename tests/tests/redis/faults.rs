@@ -24,7 +24,7 @@ async fn connections_that_died_while_idle_are_not_noticed() {
     let record = begin(&store, "1").await;
     for round in 0..3 {
         server.kill();
-        server.run().expect("it comes back");
+        server.start_again().expect("it comes back");
         match round {
             // The restarted server knows no scripts any more, either.
             0 => drop(begin(&store, "1").await),
@@ -41,10 +41,10 @@ async fn a_server_that_comes_back_empty_knows_nobody_and_takes_new_logins() {
     store.insert(&Account::new(1, "ada", "")).await.expect("new");
     let record = begin(&store, "1").await;
     server.kill();
-    server.run().expect("it comes back");
+    server.start_again().expect("it comes back");
     let user_hint = UserId::from("1");
-    assert!(store.load_login(&record.key, Some(&user_hint)).await.expect("no fault").is_none());
-    assert!(store.by_login_name("ada").await.expect("no fault").is_none());
+    assert!(store.load_login(&record.key, Some(&user_hint)).await.expect("no error").is_none());
+    assert!(store.by_login_name("ada").await.expect("no error").is_none());
     contract::run_all(|| async { store.clone() }).await;
 }
 
@@ -88,7 +88,7 @@ async fn a_server_that_is_gone_is_unavailable_at_once() {
     let begun = Instant::now();
     all_fail(&store, &record, &[StoreErrorKind::Unavailable]).await;
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
-    server.run().expect("it comes back");
+    server.start_again().expect("it comes back");
     let patience = Instant::now() + Duration::from_secs(20);
     while store.load(&record.key).await.is_err() {
         assert!(Instant::now() < patience, "it recovers by itself");
@@ -104,7 +104,7 @@ async fn a_server_that_hangs_is_given_up_in_time_and_no_queue_grows() {
     let builder = || RedisStore::builder(server.url()).with_max_waiting(10);
     let store = open_with_timeout(builder, timeout).await;
     let record = begin(&store, "1").await;
-    server.freeze(true);
+    server.suspend();
     let begun = Instant::now();
     let loads: Vec<_> = (0..500)
         .map(|_| {
@@ -127,7 +127,7 @@ async fn a_server_that_hangs_is_given_up_in_time_and_no_queue_grows() {
     assert_eq!((timed_out, turned_away), (10, 490));
     all_fail(&store, &record, &[StoreErrorKind::Timeout, StoreErrorKind::Unavailable]).await;
     assert!(begun.elapsed() < timeout * 15, "{:?}", begun.elapsed());
-    server.freeze(false);
+    server.resume();
     let patience = Instant::now() + Duration::from_secs(20);
     while store.load(&record.key).await.is_err() {
         assert!(Instant::now() < patience, "it recovers by itself");
@@ -153,7 +153,7 @@ async fn a_server_that_loads_its_data_is_unavailable_until_it_has() {
         "--loading-process-events-interval-bytes",
         "1024",
     ]);
-    server.begin().expect("it starts");
+    server.spawn().expect("it starts");
     let (mut loading, begun) = (0, Instant::now());
     loop {
         match store.load(&records[0].key).await {
@@ -213,7 +213,7 @@ async fn a_server_without_memory_is_unavailable_for_logins_and_loses_nothing() {
     assert_eq!(*found.expect("a login").record, record);
     assert_eq!(ask(server.port(), "CONFIG SET maxmemory 0"), "OK");
     store.create(&login(&other)).await.expect("there is memory again");
-    assert_eq!(store.revoke(&[record.key], &end(&record)).await.expect("no fault"), 1);
+    assert_eq!(store.revoke(&[record.key], &end(&record)).await.expect("no error"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -277,8 +277,8 @@ async fn what_is_no_value_of_ours_is_corrupt_and_not_quoted() {
     // A user who can't be read can still be deleted.
     ask(server.port(), "FLUSHALL");
     ask(server.port(), "SET keep:{1}:user nonsense");
-    assert!(store.delete(&user).await.expect("no fault"));
-    assert!(store.by_id(&user).await.expect("no fault").is_none());
+    assert!(store.delete(&user).await.expect("no error"));
+    assert!(store.by_id(&user).await.expect("no error").is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -323,14 +323,14 @@ async fn what_a_replica_does_not_have_is_lost_with_the_master_unless_it_was_wait
         while offset(master) != offset(replica) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        replica.freeze(true);
+        replica.suspend();
         // Otherwise the frozen replica's socket would accept what is sent to it in the meantime.
         assert_eq!(ask(master.port(), "CLIENT KILL TYPE replica"), "1");
         let ended = store.revoke_all(&user, None, &end(&old)).await;
         let new = new_record(&user);
         let created = store.create(&login(&new)).await;
         master.kill();
-        replica.freeze(false);
+        replica.resume();
         let patience = Instant::now() + Duration::from_secs(20);
         let kept = loop {
             match store.load_login(&old.key, Some(&user)).await {
@@ -341,7 +341,7 @@ async fn what_a_replica_does_not_have_is_lost_with_the_master_unless_it_was_wait
         };
         // The end of the old session and the new session are both lost.
         assert!(kept.record.ended.is_none());
-        let found = store.load_login(&new.key, Some(&user)).await.expect("no fault");
+        let found = store.load_login(&new.key, Some(&user)).await.expect("no error");
         assert!(found.is_none());
         match replicas {
             0 => assert!(ended.is_ok() && created.is_ok(), "and nobody was told"),

@@ -32,12 +32,12 @@ async fn records_expire_by_themselves_and_whose_they_are_is_known_longer() {
     all(1_300);
     for expires in [5_000, 10] {
         let touch = Touch::new(record.key, record.created, record.created.plus(expires));
-        store.touch(&[touch]).await.expect("no fault");
+        store.touch(&[touch]).await.expect("no error");
         all(5_300);
     }
     let mut longer = rotation(&record);
     longer.expires = record.created.plus(9_000);
-    store.rotate(&longer).await.expect("no fault");
+    store.rotate(&longer).await.expect("no error");
     all(9_300 - 10);
     // An end may keep the record for a longer or for a shorter time.
     let ended = begin(&store, "2").await;
@@ -48,22 +48,22 @@ async fn records_expire_by_themselves_and_whose_they_are_is_known_longer() {
         let user = &record.user;
         if all_of {
             // Each record is unchanged, but of an earlier epoch. A purge removes it in time.
-            store.revoke_all(user, None, &end).await.expect("no fault");
+            store.revoke_all(user, None, &end).await.expect("no error");
             assert_eq!(
                 ask(server.port(), &format!("ZCARD keep:{{{user}}}:past:{}", end.at.as_secs())),
                 "1"
             );
         } else {
-            assert_eq!(store.revoke(&[record.key], &end).await.expect("no fault"), 1);
+            assert_eq!(store.revoke(&[record.key], &end).await.expect("no error"), 1);
             let kept = seconds(&format!("keep:{{{user}}}:session:*"));
             let expected = i64::from(hours) * 3_600 + 300;
             assert!((expected - 5..=expected).contains(&kept), "{kept} is not {expected}");
         }
         // The record is in no list any more, but it is still found by its key.
         assert_eq!(ask(server.port(), &format!("EXISTS keep:{{{user}}}:live")), "0");
-        assert!(store.load(&record.key).await.expect("no fault").expect("kept").ended.is_some());
+        assert!(store.load(&record.key).await.expect("no error").expect("kept").ended.is_some());
     }
-    let found = store.load(&ended.key).await.expect("no fault");
+    let found = store.load(&ended.key).await.expect("no error");
     assert!(found.is_some());
 }
 
@@ -78,7 +78,7 @@ async fn a_list_forgets_what_has_long_expired() {
     let later = new_record_at("1", created, expires);
     store.create(&login(&later)).await.expect("new");
     assert_eq!(ask(server.port(), "ZCARD keep:{1}:live"), "1");
-    assert!(store.load(&first.key).await.expect("no fault").is_none(), "with the record");
+    assert!(store.load(&first.key).await.expect("no error").is_none(), "with the record");
 }
 
 /// A user's list keeps an expired session for a day, so that a wrong clock removes no live session.
@@ -117,7 +117,7 @@ async fn a_login_with_a_limit_reads_a_bounded_part_of_what_has_expired() {
     store.create(&limited).await.expect("new");
     let read = commands() - before;
     assert!((100..3_000).contains(&read), "{read} of 3,110 were read");
-    let listed = store.list(&"1".into(), now, 100).await.expect("no fault");
+    let listed = store.list(&"1".into(), now, 100).await.expect("no error");
     let mut left: Vec<_> = listed.iter().map(|record| now.since(record.created)).collect();
     left.sort_unstable();
     assert_eq!(left, [0, 9_001, 9_002, 9_003, 9_004], "the others are the last to expire");
@@ -136,11 +136,11 @@ async fn users_are_gone_after_the_time_that_was_asked_for() {
     assert!((1..=5_000).contains(&life("keep:{1}:user")));
     assert!(life("keep:login:ada") > 5_000, "the name is theirs for longer");
     assert_eq!(ask(server.port(), "PEXPIRE keep:login:ada 9000"), "1");
-    assert!(replace(&store, &account).await.expect("no fault"));
+    assert!(replace(&store, &account).await.expect("no error"));
     assert!(life("keep:login:ada") > 9_000, "and gets longer with them");
-    while store.by_id(account.id()).await.expect("no fault").is_some() {
+    while store.by_id(account.id()).await.expect("no error").is_some() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(store.by_login_name("ada").await.expect("no fault").is_none());
+    assert!(store.by_login_name("ada").await.expect("no error").is_none());
     store.insert(&Account::new(2, "ada", "hash")).await.expect("the name is free");
 }

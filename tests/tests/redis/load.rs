@@ -33,7 +33,7 @@ async fn one_server_is_killed_under_load_and_comes_back() {
     tokio::time::sleep(Duration::from_secs(4)).await;
     let (server, down, back) = in_background(move || {
         let down = killed..Instant::now();
-        server.run().expect("it comes back");
+        server.start_again().expect("it comes back");
         (server, down, Instant::now())
     })
     .await;
@@ -49,12 +49,12 @@ async fn one_server_hangs_under_load_and_goes_on() {
     let store = open_with_timeout(|| RedisStore::builder(server.url()), TIMEOUT).await;
     let load = Load::start(Arc::new(store), CLIENTS).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
-    server.freeze(true);
+    server.suspend();
     let frozen = Instant::now();
     // A login that began before the freeze waits twice.
     tokio::time::sleep(TIMEOUT * 4).await;
     let until = Instant::now();
-    server.freeze(false);
+    server.resume();
     let back = Instant::now();
     tokio::time::sleep(Duration::from_secs(5)).await;
     let late = load.stop().await.served_but_for(frozen..until, back);
@@ -93,7 +93,7 @@ async fn a_master_dies_under_load(
         let slot: usize =
             ask(port, &format!("CLUSTER KEYSLOT {{{number}}}")).parse().expect("a slot");
         let is_victims = SECOND.contains(&slot);
-        for (at, step) in &seen.faults {
+        for (at, step) in &seen.store_failures {
             let after = at.saturating_duration_since(harmed);
             // Users in other slots stay logged in. Logging in and out also needs the slots of the
             // login name and of the session's owner.
@@ -104,9 +104,9 @@ async fn a_master_dies_under_load(
         if !is_victims {
             assert!(seen.slowest < TIMEOUT, "client {number}: {:?}", seen.slowest);
         }
-        assert!(seen.faults.iter().all(|(at, _)| *at + TIMEOUT > harmed));
+        assert!(seen.store_failures.iter().all(|(at, _)| *at + TIMEOUT > harmed));
         assert!(seen.served.iter().any(|at| at.start > last), "client {number} is served again");
-        for wrong in &seen.wrong {
+        for wrong in &seen.contradictions {
             // A write that was confirmed after the replica had taken over is not lost.
             assert!(wrong.confirmed < harmed + Duration::from_secs(1), "{wrong:?}");
             lost.writes += 1;
@@ -139,7 +139,7 @@ async fn what_waits_for_its_replica_is_not_lost_with_the_master() {
         victim.kill();
         let killed = Instant::now();
         std::thread::sleep(Duration::from_secs(5));
-        victim.run().expect("it comes back");
+        victim.start_again().expect("it comes back");
         killed
     })
     .await;
@@ -150,10 +150,10 @@ async fn what_waits_for_its_replica_is_not_lost_with_the_master() {
 async fn a_master_of_a_cluster_hangs_under_load_and_its_replica_takes_over() {
     let cluster = Server::start(Kind::RedisCluster).expect("a cluster");
     let lost = a_master_dies_under_load(cluster, 0, Duration::from_secs(6), |victim| {
-        victim.freeze(true);
+        victim.suspend();
         let frozen = Instant::now();
         std::thread::sleep(Duration::from_secs(5));
-        victim.freeze(false);
+        victim.resume();
         frozen
     })
     .await;
@@ -167,7 +167,7 @@ async fn the_master_of_sentinels_is_killed_under_load_and_its_replica_takes_over
     let load = Load::start(Arc::new(store), CLIENTS).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     // As if the machine of the master and of the first sentinel failed.
-    sentinels.freeze(true);
+    sentinels.suspend();
     sentinels.members()[0].kill();
     let killed = Instant::now();
     // A sentinel that was delayed does nothing for half a minute.
@@ -181,15 +181,16 @@ async fn the_master_of_sentinels_is_killed_under_load_and_its_replica_takes_over
     tokio::time::sleep(Duration::from_secs(8)).await;
     let last = Instant::now() - Duration::from_secs(3);
     let outcome = load.stop().await;
-    let faults = outcome.0.iter().flat_map(|seen| seen.faults.iter().chain(&seen.stalled));
-    let faults = faults.map(|(at, _)| *at);
-    let away = faults.max().expect("it was noticed").saturating_duration_since(killed);
-    let wrong: Vec<_> = outcome.0.iter().flat_map(|seen| &seen.wrong).collect();
+    let failures =
+        outcome.0.iter().flat_map(|seen| seen.store_failures.iter().chain(&seen.stalled));
+    let failures = failures.map(|(at, _)| *at);
+    let away = failures.max().expect("it was noticed").saturating_duration_since(killed);
+    let wrong: Vec<_> = outcome.0.iter().flat_map(|seen| &seen.contradictions).collect();
     println!("last refused after {away:?}; lost: {}", wrong.len());
     for wrong in wrong {
         assert!(wrong.confirmed < killed + Duration::from_secs(1), "{wrong:?}");
     }
-    sentinels.freeze(false);
+    sentinels.resume();
     for seen in &outcome.0 {
         assert!(seen.served.iter().any(|at| at.start > last), "everybody is served again");
     }

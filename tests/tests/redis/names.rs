@@ -20,22 +20,22 @@ async fn what_was_broken_off_leaves_a_name_free() {
     ask(server.port(), "SET keep:login:grace \"00000000000000bb 2\"");
     ask(server.port(), "SET keep:{2}:pending:00000000000000bb 1 EX 60");
     for (id, name) in [(3, "ada"), (4, "grace")] {
-        assert!(store.by_login_name(name).await.expect("no fault").is_none());
+        assert!(store.by_login_name(name).await.expect("no error").is_none());
         store.insert(&Account::new(id, name, "")).await.expect("nobody has it");
-        let found = store.by_login_name(name).await.expect("no fault").expect("theirs");
+        let found = store.by_login_name(name).await.expect("no error").expect("theirs");
         assert_eq!(found.id(), &UserId::from(id));
     }
     // The interrupted insert would find its claim cancelled.
     assert_eq!(ask(server.port(), "EXISTS keep:{2}:pending:00000000000000bb"), "0");
     // A name that a failover has lost is restored when the user is next written.
     ask(server.port(), "DEL keep:login:grace");
-    assert!(store.by_login_name("grace").await.expect("no fault").is_none());
-    assert!(replace(&store, &Account::new(4, "grace", "")).await.expect("no fault"));
-    assert!(store.by_login_name("grace").await.expect("no fault").is_some());
+    assert!(store.by_login_name("grace").await.expect("no error").is_none());
+    assert!(replace(&store, &Account::new(4, "grace", "")).await.expect("no error"));
+    assert!(store.by_login_name("grace").await.expect("no error").is_some());
     // A renamed user does not have their old name any more, even if its key was not deleted.
-    assert!(replace(&store, &Account::new(3, "lovelace", "")).await.expect("no fault"));
+    assert!(replace(&store, &Account::new(3, "lovelace", "")).await.expect("no error"));
     ask(server.port(), "SET keep:login:ada \"00000000000000cc 3\"");
-    assert!(store.by_login_name("ada").await.expect("no fault").is_none());
+    assert!(store.by_login_name("ada").await.expect("no error").is_none());
     store.insert(&Account::new(5, "ada", "")).await.expect("nobody has it");
 }
 
@@ -63,7 +63,7 @@ async fn who_waits_for_a_name_finds_it_taken_when_it_is() {
         );
         let second = insert.await.expect("no panic");
         assert_eq!(second.is_ok(), done == "0", "round {round}: {done}, {second:?}");
-        let holder = store.by_login_name("ada").await.expect("no fault").expect("one has it");
+        let holder = store.by_login_name("ada").await.expect("no error").expect("one has it");
         assert_eq!(holder.id().as_str(), if second.is_ok() { "2" } else { "1" });
     }
 }
@@ -78,7 +78,7 @@ async fn what_has_expired_in_a_list_lets_no_session_too_many_in() {
         let gone = begin(&store, user.as_str()).await;
         let record = ask(server.port(), &format!("KEYS keep:{{{round}}}:session:*"));
         ask(server.port(), &format!("DEL {record}"));
-        assert!(store.list(&user, gone.created, 10).await.expect("no fault").is_empty());
+        assert!(store.list(&user, gone.created, 10).await.expect("no error").is_empty());
         let when_full = if round % 2 == 0 { WhenFull::Refuse } else { WhenFull::EndOldest };
         let limit = Some(SessionLimit::new(1, when_full));
         let logins: Vec<_> = (0..4)
@@ -87,13 +87,13 @@ async fn what_has_expired_in_a_list_lets_no_session_too_many_in() {
                 tokio::spawn(async move {
                     let mut login = login(&record);
                     login.limit = limit;
-                    store.create(&login).await.expect("no fault")
+                    store.create(&login).await.expect("no error")
                 })
             })
             .collect();
         for login in logins {
             login.await.expect("no panic");
         }
-        assert_eq!(store.list(&user, gone.created, 10).await.expect("no fault").len(), 1);
+        assert_eq!(store.list(&user, gone.created, 10).await.expect("no error").len(), 1);
     }
 }

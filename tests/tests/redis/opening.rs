@@ -51,10 +51,10 @@ async fn a_socket_and_a_database_of_its_own_will_do() {
     let url = format!("redis+unix://{}?db=3&pass=secret", socket.display());
     let store = open(&url).await;
     let record = begin(&store, "1").await;
-    assert_eq!(store.load(&record.key).await.expect("no fault").as_deref(), Some(&record));
+    assert_eq!(store.load(&record.key).await.expect("no error").as_deref(), Some(&record));
     assert!(ask(server.port(), "INFO keyspace").contains("db3:"));
     let other = open(&format!("{}/2", server.url())).await;
-    assert!(other.load(&record.key).await.expect("no fault").is_none());
+    assert!(other.load(&record.key).await.expect("no error").is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,7 +99,7 @@ async fn connections_can_be_encrypted() {
     let store = RedisStore::builder(url).with_certificates(certificates).build().await;
     let store = store.expect("a store");
     let record = begin(&store, "1").await;
-    assert_eq!(store.load(&record.key).await.expect("no fault").as_deref(), Some(&record));
+    assert_eq!(store.load(&record.key).await.expect("no error").as_deref(), Some(&record));
 }
 
 #[tokio::test]
@@ -187,10 +187,10 @@ async fn so_it_is_behind_sentinels_and_in_a_cluster_with_what_is_listed_for_them
         let account = Account::new(7, "ada", "hash");
         store.insert(&account).await.expect("a new account");
         let record = begin(&store, "7").await;
-        let found = store.load_login(&record.key, Some(account.id())).await.expect("no fault");
+        let found = store.load_login(&record.key, Some(account.id())).await.expect("no error");
         assert_eq!(found.and_then(|found| found.user).as_deref(), Some(&account));
-        store.rotate(&rotation(&record)).await.expect("no fault").expect("it is there");
-        assert_eq!(store.revoke(&[record.key], &end(&record)).await.expect("no fault"), 1);
+        store.rotate(&rotation(&record)).await.expect("no error").expect("it is there");
+        assert_eq!(store.revoke(&[record.key], &end(&record)).await.expect("no error"), 1);
     }
 }
 
@@ -198,7 +198,7 @@ async fn so_it_is_behind_sentinels_and_in_a_cluster_with_what_is_listed_for_them
 async fn a_store_opens_while_a_master_of_its_cluster_is_away() {
     let mut cluster = Server::start(Kind::RedisCluster).expect("a cluster");
     let url = cluster.url();
-    cluster.members()[1].freeze(true);
+    cluster.members()[1].suspend();
     let builder = RedisStore::builder(&url).with_timeout(Duration::from_secs(2));
     let store = builder.build().await.expect("at once");
     let mut responses = Vec::new();
@@ -206,7 +206,7 @@ async fn a_store_opens_while_a_master_of_its_cluster_is_away() {
         responses.push(store.by_id(&id.into()).await.is_ok());
     }
     assert!(responses.contains(&true), "users in other slots are found");
-    cluster.members()[1].freeze(false);
+    cluster.members()[1].resume();
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -260,15 +260,15 @@ async fn own_users_are_kept_in_either_format() {
             let (one, two) = (member(1), member(2));
             store.insert(&one).await.expect("new");
             store.insert(&two).await.expect("new");
-            let found = store.by_login_name("1@example.com").await.expect("no fault");
+            let found = store.by_login_name("1@example.com").await.expect("no error");
             assert_eq!(found.as_deref(), Some(&one));
             let renamed = Member { email: "new".into(), ..one.clone() };
-            assert!(replace(&store, &renamed).await.expect("no fault"));
-            assert!(store.by_login_name("1@example.com").await.expect("no fault").is_none());
+            assert!(replace(&store, &renamed).await.expect("no error"));
+            assert!(store.by_login_name("1@example.com").await.expect("no error").is_none());
             let record = begin(&store, "1").await;
-            let login = store.load_login(&record.key, Some(&1.into())).await.expect("no fault");
+            let login = store.load_login(&record.key, Some(&1.into())).await.expect("no error");
             assert_eq!(login.expect("a login").user.as_deref(), Some(&renamed));
-            let both = store.by_ids(&[2.into(), 3.into(), 1.into()]).await.expect("no fault");
+            let both = store.by_ids(&[2.into(), 3.into(), 1.into()]).await.expect("no error");
             let both: Vec<_> = both.iter().map(Option::as_deref).collect();
             assert_eq!(both, [Some(&two), None, Some(&renamed)]);
         }

@@ -92,15 +92,15 @@ async fn a_slot_that_moves_is_followed() {
     assert!(!revoke.is_finished());
     rest.iter().for_each(|key| migrate(key));
     assert_eq!(revoke.await.expect("no panic").expect("it was asked again"), 2);
-    assert_eq!(store.list(&id.into(), record.created, 10).await.expect("no fault").len(), 1);
+    assert_eq!(store.list(&id.into(), record.created, 10).await.expect("no error").len(), 1);
     is_whole("all has moved, and the slot not yet").await;
     for port in [to, from] {
         assert_eq!(ask(port, &format!("CLUSTER SETSLOT {moving} NODE {to_id}")), "OK");
     }
     is_whole("the slot has moved").await;
     begin(&store, &id.to_string()).await;
-    assert_eq!(store.revoke(&[stays.key], &end(record)).await.expect("no fault"), 1);
-    assert_eq!(store.list(&id.into(), record.created, 10).await.expect("no fault").len(), 1);
+    assert_eq!(store.revoke(&[stays.key], &end(record)).await.expect("no error"), 1);
+    assert_eq!(store.list(&id.into(), record.created, 10).await.expect("no error").len(), 1);
 }
 
 #[tokio::test]
@@ -111,12 +111,12 @@ async fn keys_are_in_the_slots_where_the_store_looks() {
     for odd in ["", "{", "}", "{}", "}{", "{a}b", "a}b{c}", "%", "%7D", "佐藤", "a b"] {
         let (id, login) = (format!("{odd}id"), format!("{odd}login"));
         store.insert(&Account::new(id.as_str(), login.as_str(), "")).await.expect("new");
-        assert!(store.by_login_name(&login).await.expect("no fault").is_some(), "{odd:?}");
+        assert!(store.by_login_name(&login).await.expect("no error").is_some(), "{odd:?}");
         let record = begin(&store, &id).await;
         let user = UserId::from(id);
-        let found = store.load_login(&record.key, Some(&user)).await.expect("no fault");
+        let found = store.load_login(&record.key, Some(&user)).await.expect("no error");
         assert!(found.expect("the record").user.is_some(), "{odd:?}");
-        store.revoke_all(&user, None, &end(&record)).await.expect("no fault");
+        store.revoke_all(&user, None, &end(&record)).await.expect("no error");
     }
 }
 
@@ -128,11 +128,11 @@ async fn replicas_answer_where_they_may_and_the_master_where_they_cannot() {
         for id in 0..50_u64 {
             let account = Account::new(id, format!("user{id}"), "");
             store.insert(&account).await.expect("new");
-            assert!(store.by_id(account.id()).await.expect("no fault").is_some(), "{variable}");
+            assert!(store.by_id(account.id()).await.expect("no error").is_some(), "{variable}");
             let record = begin(&store, &id.to_string()).await;
             // This is sooner than any replica can have the keys.
             for user_hint in [None, Some(account.id())] {
-                let found = store.load_login(&record.key, user_hint).await.expect("no fault");
+                let found = store.load_login(&record.key, user_hint).await.expect("no error");
                 assert!(found.expect("a record").user.is_some(), "{variable}");
             }
         }

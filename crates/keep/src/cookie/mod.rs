@@ -1,16 +1,17 @@
-//! The cookies: their settings, their bytes, and how they are found and set.
+//! The settings of the cookies: names, paths, domains and attributes.
 //!
-//! | to read about | open |
-//! | --- | --- |
-//! | what the bytes of a cookie mean | `session.rs`, `remember.rs`, `flash.rs` |
-//! | how the user logged in, in these bytes | `origin.rs` |
-//! | the same, for server-side sessions | `server_side.rs` |
-//! | base64url and the MAC around them | `seal.rs` |
-//! | finding a cookie in a request | `jar.rs` |
-//! | `Set-Cookie`, its attributes and their consistency | `settings.rs` |
-//!
-//! A value is the strict base64url of `body ‖ tag`, where `tag = HMAC-SHA256(K, body)[..16]`.
-//! Integers are big-endian. Times are seconds since 1970, in four bytes.
+//! A layer sets up to three cookies: the session cookie, the remember cookie, and one for flash
+//! messages. The value of each is `base64url(body ‖ tag)` without padding, where
+//! `tag = HMAC-SHA256(key, body)[..16]`. Integers in the body are big-endian. Times are seconds since
+//! 1970, in four bytes.
+
+// To read about …                                     open …
+// what the bytes of a cookie mean                     session.rs, remember.rs, flash.rs
+// the same, for server-side sessions                  server_side.rs
+// how the user logged in, in these bytes              origin.rs
+// base64url and the MAC around them                   seal.rs
+// finding a cookie in a request                       jar.rs
+// `Set-Cookie`, its attributes and their consistency  settings.rs
 
 mod body;
 mod flash;

@@ -1,12 +1,16 @@
 //! Guards: layers that pass a request on or respond themselves.
 //!
-//! | to read about | open |
-//! | --- | --- |
-//! | which requests pass | `requirement.rs` |
-//! | the response to a rejected request | `rejection.rs` |
-//! | the decision about one request | `gate.rs` |
-//! | the layer around a service | `service.rs`, `future.rs` |
-//! | a body for every response | `body.rs` |
+//! [`Guard`] has the settings and an example. [`LoginLayer::require_login`] and its neighbours
+//! create guards.
+//!
+//! [`LoginLayer::require_login`]: crate::LoginLayer::require_login
+
+// To read about …                        open …
+// which requests pass                    requirement.rs
+// the response to a rejected request     rejection.rs
+// the decision about one request         gate.rs
+// the layer around a service             service.rs, future.rs
+// a body for every response              body.rs
 
 mod body;
 mod future;

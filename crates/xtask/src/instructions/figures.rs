@@ -91,7 +91,7 @@ pub(super) fn compare(committed: &Figures, measured: &Figures) -> Comparison {
     for case in &measured.cases {
         let before = committed.case(&case.name);
         table += &row(case, before);
-        worse.extend(faults(case, before));
+        worse.extend(complaints(case, before));
         if before.is_some_and(|before| is_better(case, before)) {
             better.push(case.name.as_str());
         }
@@ -120,28 +120,28 @@ fn row(case: &Case, before: Option<&Case>) -> String {
 }
 
 /// Returns what is wrong with a case, if anything is.
-fn faults(case: &Case, before: Option<&Case>) -> Vec<String> {
+fn complaints(case: &Case, before: Option<&Case>) -> Vec<String> {
     let Case { name, instructions, blocks } = case;
     let Some(before) = before else {
         return vec![format!(
             "{name} is not in {FILE}: {instructions} instructions, {blocks} blocks"
         )];
     };
-    let mut faults = Vec::new();
+    let mut complaints = Vec::new();
     if instructions * 100 > before.instructions * (100 + TOLERANCE) {
-        faults.push(format!(
+        complaints.push(format!(
             "{name} takes {instructions} instructions, {} over the committed {}",
             change(before.instructions, *instructions),
             before.instructions
         ));
     }
     if *blocks > before.blocks {
-        faults.push(format!(
+        complaints.push(format!(
             "{name} hashes {blocks} blocks of SHA-256, more than the committed {}",
             before.blocks
         ));
     }
-    faults
+    complaints
 }
 
 fn is_better(case: &Case, before: &Case) -> bool {

@@ -136,7 +136,7 @@ pub(super) fn arguments(server: &Server) -> Vec<String> {
 }
 
 /// Checks whether the emulator on this port responds that it is up.
-pub(super) fn answers(port: u16) -> bool {
+pub(super) fn is_ready(port: u16) -> bool {
     let ask = || {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;

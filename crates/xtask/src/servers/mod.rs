@@ -174,7 +174,7 @@ impl Server {
             Kind::RedisSentinel => return redis::sentinels(),
             Kind::RedisCluster => return redis::cluster(),
         }
-        server.run()?;
+        server.start_again()?;
         Ok(server)
     }
 
@@ -186,7 +186,7 @@ impl Server {
     pub fn start_redis(arguments: &[&str]) -> Result<Self, String> {
         let mut server = Self::prepared(Kind::Redis)?;
         server.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        server.run()?;
+        server.start_again()?;
         Ok(server)
     }
 
@@ -222,8 +222,8 @@ impl Server {
     /// # Errors
     ///
     /// Returns an error in the same cases as [`start`](Self::start).
-    pub fn start_proxy(behind: &Self) -> Result<Self, String> {
-        sql::proxy(behind)
+    pub fn start_proxy(server: &Self) -> Result<Self, String> {
+        sql::proxy(server)
     }
 
     /// Starts nginx in front of a site. It caches every response that it may.
@@ -286,18 +286,28 @@ impl Server {
         self.kill();
     }
 
-    /// Suspends the server's processes, so that they don't respond; or resumes them.
-    pub fn freeze(&self, is_frozen: bool) {
-        let Some((_, process)) = &self.guardian else { return };
-        let mut processes = children(*process);
-        processes.push(*process);
-        signal(if is_frozen { "-STOP" } else { "-CONT" }, &processes);
+    /// Suspends the server's processes, so that they don't respond.
+    pub fn suspend(&self) {
+        let processes = self.processes();
+        signal("-STOP", &processes);
         // On a busy machine a running thread stops a little later, and responds until then.
         let begun = Instant::now();
         let is_running = |process: &u32| is_alive(*process) && !is_stopped(*process);
-        while is_frozen && processes.iter().any(is_running) && begun.elapsed() < PATIENCE {
+        while processes.iter().any(is_running) && begun.elapsed() < PATIENCE {
             sleep(PAUSE);
         }
+    }
+
+    /// Resumes the server's processes.
+    pub fn resume(&self) {
+        signal("-CONT", &self.processes());
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        let Some((_, process)) = &self.guardian else { return Vec::new() };
+        let mut processes = children(*process);
+        processes.push(*process);
+        processes
     }
 
     /// Starts the server again with the data that it wrote, and waits until it responds.
@@ -305,13 +315,13 @@ impl Server {
     /// # Errors
     ///
     /// Returns an error if the server does not respond.
-    pub fn run(&mut self) -> Result<(), String> {
+    pub fn start_again(&mut self) -> Result<(), String> {
         let begun = Instant::now();
         // Right after a crash, the remains of the old processes can be in the way.
         while begun.elapsed() < PATIENCE {
             self.spawn()?;
             while self.is_running() {
-                if self.answers() {
+                if self.is_ready() {
                     return Ok(());
                 }
                 sleep(PAUSE);
@@ -323,16 +333,7 @@ impl Server {
             sleep(PAUSE);
         }
         let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-        Err(format!("{} does not answer:\n{log}", self.program.display()))
-    }
-
-    /// Starts the server again, and does not wait until it responds.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the server can't be started.
-    pub fn begin(&mut self) -> Result<(), String> {
-        self.spawn()
+        Err(format!("{} does not respond:\n{log}", self.program.display()))
     }
 
     /// Adds arguments, which apply from the next start on.
@@ -363,7 +364,7 @@ impl Server {
     }
 
     /// Lets the server write to a file.
-    fn own(&self, name: &str) -> Result<(), String> {
+    fn make_writable(&self, name: &str) -> Result<(), String> {
         let path = self.directory.join(name).display().to_string();
         if is_root() { call(Command::new("chown").args(["nobody", &path])) } else { Ok(()) }
     }
@@ -394,7 +395,12 @@ impl Server {
         Ok(command)
     }
 
-    fn spawn(&mut self) -> Result<(), String> {
+    /// Starts the server, and does not wait until it responds.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the server can't be started.
+    pub fn spawn(&mut self) -> Result<(), String> {
         let log =
             fs::File::create(self.directory.join("log")).map_err(|error| error.to_string())?;
         let mut command = self.command()?;
@@ -403,8 +409,8 @@ impl Server {
         command.process_group(0).current_dir(&self.directory);
         let mut guardian = command.spawn().map_err(|error| error.to_string())?;
         let mut process = String::new();
-        if let Some(told) = guardian.stdout.take() {
-            let _ = BufReader::new(told).read_line(&mut process);
+        if let Some(stdout) = guardian.stdout.take() {
+            let _ = BufReader::new(stdout).read_line(&mut process);
         }
         let process = process.trim().parse().map_err(|_| "the server did not start".to_owned())?;
         self.guardian = Some((guardian, process));
@@ -417,15 +423,15 @@ impl Server {
 
     /// Checks whether the server responds to requests, which it does only some time after it starts
     /// to listen.
-    fn answers(&self) -> bool {
+    fn is_ready(&self) -> bool {
         match self.kind {
-            Kind::Postgres | Kind::MariaDb | Kind::PgBouncer => sql::answers(self),
-            Kind::MySql => mysql::answers(self.port),
+            Kind::Postgres | Kind::MariaDb | Kind::PgBouncer => sql::is_ready(self),
+            Kind::MySql => mysql::is_ready(self.port),
             Kind::Redis | Kind::RedisSentinel | Kind::RedisCluster => {
-                redis::call(self.port, "PING").is_ok_and(|answer| answer.contains("PONG"))
+                redis::call(self.port, "PING").is_ok_and(|reply| reply.contains("PONG"))
             }
-            Kind::Datastore | Kind::Firestore => datastore::answers(self.port),
-            Kind::Nginx => nginx::answers(self.port),
+            Kind::Datastore | Kind::Firestore => datastore::is_ready(self.port),
+            Kind::Nginx => nginx::is_ready(self.port),
         }
     }
 }
@@ -433,7 +439,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // A suspended process can't notice that its parent has ended.
-        self.freeze(false);
+        self.resume();
         if let Some((mut guardian, _)) = self.guardian.take() {
             drop(guardian.stdin.take());
             let _ = guardian.wait();

@@ -130,7 +130,7 @@ fn common(server: &Server) -> Vec<String> {
 }
 
 pub(super) fn set_up(server: &Server) -> Result<(), String> {
-    server.write("users.sql", super::sql::USERS)?;
+    server.write("users.sql", super::sql::CREATE_USERS)?;
     let words = before(&server.program);
     let mut set_up = match words.split_first() {
         Some((loader, rest)) => {
@@ -167,7 +167,7 @@ pub(super) fn arguments(server: &Server) -> Vec<String> {
 }
 
 /// Checks whether the server sends its greeting, which it does once its users exist.
-pub(super) fn answers(port: u16) -> bool {
+pub(super) fn is_ready(port: u16) -> bool {
     let greeting = || {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;

@@ -32,7 +32,7 @@ http {{
 "
     );
     server.write("nginx.conf", &settings)?;
-    server.run()?;
+    server.start_again()?;
     Ok(server)
 }
 
@@ -44,6 +44,6 @@ pub(super) fn arguments(server: &Server) -> Vec<String> {
         .to_vec()
 }
 
-pub(super) fn answers(port: u16) -> bool {
+pub(super) fn is_ready(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
 }

@@ -97,8 +97,8 @@ pub(super) fn sentinels() -> Result<Server, String> {
              sentinel failover-timeout {MASTER} 5000\n"
         );
         sentinel.write("sentinel.conf", &text)?;
-        sentinel.own("sentinel.conf")?;
-        sentinel.run()?;
+        sentinel.make_writable("sentinel.conf")?;
+        sentinel.start_again()?;
         sentinels.push(sentinel);
     }
     for sentinel in &sentinels {
@@ -138,7 +138,7 @@ pub(super) fn cluster() -> Result<Server, String> {
     let mut nodes = Vec::new();
     for _ in 0..NODES {
         let mut node = Server::prepared(Kind::RedisCluster)?;
-        node.run()?;
+        node.start_again()?;
         nodes.push(node);
     }
     let ports: Vec<u16> = nodes.iter().map(|node| node.port).collect();

@@ -29,12 +29,12 @@ pub(super) fn set_up_postgres(server: &Server) -> Result<(), String> {
 }
 
 /// Creates the database and its user, at each start of MariaDB or MySQL.
-pub(super) const USERS: &str = "CREATE DATABASE IF NOT EXISTS keep;\n\
+pub(super) const CREATE_USERS: &str = "CREATE DATABASE IF NOT EXISTS keep;\n\
     CREATE USER IF NOT EXISTS keep@'%' IDENTIFIED BY 'secret';\n\
     GRANT ALL ON *.* TO keep@'%' WITH GRANT OPTION;\n";
 
 pub(super) fn set_up_mariadb(server: &Server) -> Result<(), String> {
-    server.write("users.sql", USERS)?;
+    server.write("users.sql", CREATE_USERS)?;
     let names = ["mariadb-install-db", "mysql_install_db"];
     let program = in_path(&names).ok_or("mariadb-install-db is missing: reinstall MariaDB")?;
     let mut set_up = unprivileged(&program)?;
@@ -46,20 +46,20 @@ pub(super) fn set_up_mariadb(server: &Server) -> Result<(), String> {
     call(&mut set_up)
 }
 
-pub(super) fn proxy(behind: &Server) -> Result<Server, String> {
+pub(super) fn proxy(database: &Server) -> Result<Server, String> {
     let mut server = Server::prepared(Kind::PgBouncer)?;
     let at = |name: &str| server.directory.join(name).display().to_string();
     let text = format!(
         "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
          listen_port = {}\nunix_socket_dir =\nauth_type = md5\nauth_file = {}\n\
          pool_mode = transaction\nmax_client_conn = 200\ndefault_pool_size = 5\n",
-        behind.port,
+        database.port,
         server.port,
         at("users"),
     );
     server.write("users", "\"keep\" \"secret\"\n")?;
     server.write("proxy.ini", &text)?;
-    server.run()?;
+    server.start_again()?;
     Ok(server)
 }
 
@@ -99,7 +99,7 @@ pub(super) fn arguments(server: &Server) -> Vec<String> {
     }
 }
 
-pub(super) fn answers(server: &Server) -> bool {
+pub(super) fn is_ready(server: &Server) -> bool {
     let port = server.port.to_string();
     let mut question = match server.kind {
         Kind::Postgres => {
