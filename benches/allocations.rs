@@ -1,5 +1,5 @@
-//! `cargo bench -p tower-keep-benches --bench allocations` prints one line for each case. It fails
-//! if a case exceeds its budget.
+//! `cargo bench -p tower-keep-benches --bench allocations` prints the allocations of one request in
+//! each case. It fails if a case exceeds its budget.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -23,11 +23,12 @@ const BUDGETS: [(&str, u64); 8] = [
     ("keep-route-layer-server-side", 14),
 ];
 
+/// The allocations of each case, by its name.
 #[derive(Default)]
-struct Counted(HashMap<String, u64>);
+struct CountedAllocations(HashMap<String, u64>);
 
-impl CaseRunner for Counted {
-    fn case<S, B>(&mut self, name: &str, service: S, request: &RequestTemplate, status: u16)
+impl CaseRunner for CountedAllocations {
+    fn run_case<S, B>(&mut self, name: &str, service: S, request: &RequestTemplate, status: u16)
     where
         S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static,
     {
@@ -40,16 +41,16 @@ impl CaseRunner for Counted {
 }
 
 fn main() -> ExitCode {
-    let mut counted = Counted::default();
+    let mut counted = CountedAllocations::default();
     run_cases(&mut counted);
-    let of = |name: &str| counted.0.get(name).copied().unwrap_or(u64::MAX);
-    let mut kept = true;
+    let allocations_of = |name: &str| counted.0.get(name).copied().unwrap_or(u64::MAX);
+    let mut is_within_budgets = true;
     for (name, budget) in BUDGETS {
-        let added = of(name).saturating_sub(of("bare"));
+        let added = allocations_of(name).saturating_sub(allocations_of("bare"));
         if added > budget {
             eprintln!("{name} adds {added} allocations to bare, more than its budget of {budget}");
-            kept = false;
+            is_within_budgets = false;
         }
     }
-    if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if is_within_budgets { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -2,7 +2,7 @@
 //! router, one line for each case.
 //!
 //! A shared machine is slow at times, which distorts criterion's mean. So the cases take turns for
-//! many rounds, and only the fastest few requests of each case count.
+//! many rounds, and only the fastest batch of requests of each case counts.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -10,15 +10,18 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use tower::Service;
-use tower_keep_bench_cases::{BATCH, CaseRunner, RequestTemplate, batch, send};
+use tower_keep_bench_cases::{BATCH, CaseRunner, RequestTemplate, send, time_batch};
 use tower_keep_benches::run_cases;
 
+/// The number of turns of each case.
 const ROUNDS: usize = 1_000;
+/// The number of batches in one turn.
 const BATCHES: usize = 30;
 
 struct Case {
     name: String,
-    batch: Box<dyn Fn() -> Duration>,
+    time_batch: Box<dyn Fn() -> Duration>,
+    /// How long the fastest batch took.
     fastest: Duration,
 }
 
@@ -26,14 +29,14 @@ struct Case {
 struct Cases(Vec<Case>);
 
 impl CaseRunner for Cases {
-    fn case<S, B>(&mut self, name: &str, service: S, request: &RequestTemplate, status: u16)
+    fn run_case<S, B>(&mut self, name: &str, service: S, request: &RequestTemplate, status: u16)
     where
         S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static,
     {
         assert_eq!(send(&service, request.request()).status(), status, "{name}");
         let request = request.clone();
-        let batch = Box::new(move || batch(&service, &request));
-        self.0.push(Case { name: name.into(), batch, fastest: Duration::MAX });
+        let time_batch = Box::new(move || time_batch(&service, &request));
+        self.0.push(Case { name: name.into(), time_batch, fastest: Duration::MAX });
     }
 }
 
@@ -42,19 +45,19 @@ fn main() {
     run_cases(&mut cases);
     for _ in 0..ROUNDS {
         for case in &mut cases.0 {
-            let turn = (0..BATCHES).map(|_| (case.batch)()).min();
-            case.fastest = case.fastest.min(turn.unwrap_or(Duration::MAX));
+            let fastest_of_turn = (0..BATCHES).map(|_| (case.time_batch)()).min();
+            case.fastest = case.fastest.min(fastest_of_turn.unwrap_or(Duration::MAX));
         }
     }
     let bare = cases.0[0].fastest.as_nanos() as f64;
     for case in &cases.0 {
         let fastest = case.fastest.as_nanos() as f64;
-        let each = |nanoseconds: f64| nanoseconds / f64::from(BATCH);
+        let per_request = |nanoseconds: f64| nanoseconds / f64::from(BATCH);
         println!(
             "{}: {:.0} ns, {:+.0} ns over bare",
             case.name,
-            each(fastest),
-            each(fastest - bare)
+            per_request(fastest),
+            per_request(fastest - bare)
         );
     }
 }

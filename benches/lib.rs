@@ -1,4 +1,5 @@
-//! All cases that are measured: those of tower-keep, and beside them those of its peer.
+//! All cases that are measured: the cases of tower-keep, and those of axum-login, the crate that
+//! tower-keep is compared with.
 
 mod peer;
 

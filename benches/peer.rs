@@ -1,4 +1,5 @@
-//! axum-login, set up as in its documentation, with its sessions in memory.
+//! The peer, which is the crate that tower-keep is compared with: axum-login, set up as in its
+//! documentation, with its sessions in memory.
 
 use axum::body::Body;
 use axum::http::Request;
@@ -56,10 +57,10 @@ pub(crate) fn run_cases(runner: &mut impl CaseRunner) {
         )
         .layer(auth.clone());
     let request: Request<Body> = RequestTemplate::without_cookie().request();
-    let session = RequestTemplate::with_cookie(&cookies_of(&send(&sign_in, request)));
-    let none = RequestTemplate::without_cookie();
+    let logged_in = RequestTemplate::with_cookie(&cookies_of(&send(&sign_in, request)));
+    let anonymous = RequestTemplate::without_cookie();
     let hello = || Router::new().route("/", get(|| async { "hello" }));
-    let greet = Router::new().route(
+    let greeting = Router::new().route(
         "/",
         get(|session: AuthSession<Backend>| async move {
             if session.user.is_some() { "hello" } else { "stranger" }
@@ -67,8 +68,8 @@ pub(crate) fn run_cases(runner: &mut impl CaseRunner) {
     );
     let guarded = hello().route_layer(login_required!(Backend, login_url = "/login"));
 
-    runner.case("axum-login-anonymous", greet.layer(auth.clone()), &none, 200);
-    runner.case("axum-login-untouched", hello().layer(auth.clone()), &session, 200);
-    runner.case("axum-login-guarded", guarded.clone().layer(auth.clone()), &session, 200);
-    runner.case("axum-login-turned-away", guarded.layer(auth), &none, 307);
+    runner.run_case("axum-login-anonymous", greeting.layer(auth.clone()), &anonymous, 200);
+    runner.run_case("axum-login-untouched", hello().layer(auth.clone()), &logged_in, 200);
+    runner.run_case("axum-login-guarded", guarded.clone().layer(auth.clone()), &logged_in, 200);
+    runner.run_case("axum-login-turned-away", guarded.layer(auth), &anonymous, 307);
 }

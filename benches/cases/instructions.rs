@@ -1,8 +1,8 @@
-//! `cargo xtask instructions` runs this bench in valgrind, which counts the instructions of a
+//! `cargo xtask instructions` runs this bench in valgrind, which counts the CPU instructions of a
 //! request in every case of tower-keep. Without valgrind the bench counts nothing.
 //!
-//! Times vary with the machine and its load, and instructions hardly do. So a small increase can be
-//! noticed.
+//! The time of a request varies with the machine and its load. The number of instructions hardly
+//! varies, so even a small increase is noticed.
 
 use std::convert::Infallible;
 use std::hint::black_box;
@@ -15,51 +15,53 @@ use tower_keep_bench_cases::{BATCH, CaseRunner, RequestTemplate, run_cases, send
 
 /// The number of batches whose instructions are counted in each case.
 const BATCHES: u32 = 250;
-/// The number of batches before them, so that what is done only once is not counted.
-const WARM_UP: u32 = 50;
+/// The number of batches that run before the counted batches, so that work that is done only once
+/// is not counted.
+const WARM_UP_BATCHES: u32 = 50;
 
-/// Valgrind counts the instructions inside calls of this function, which it finds by its name.
+/// Runs the work. Valgrind finds this function by its name, and counts only during calls of it.
 #[inline(never)]
-fn counted(work: &mut dyn FnMut()) {
+fn run_counted(work: &mut dyn FnMut()) {
     work();
 }
 
-/// When this function is called, valgrind writes what it has counted since the previous call to a
-/// file. It finds the function by its name. The printed line belongs to that file.
+/// Prints a line. Valgrind finds this function by its name, and before each call writes a file with
+/// the counts since the previous call. The line says which case the file belongs to, and how many
+/// requests were counted.
 #[inline(never)]
-fn finished(name: &str, times: u32) {
-    println!("{name} {times}");
+fn finish_case(name: &str, repetitions: u32) {
+    println!("{name} {repetitions}");
 }
 
-struct Counted;
+struct CountedRequests;
 
-impl CaseRunner for Counted {
-    fn case<S, B>(&mut self, name: &str, service: S, request: &RequestTemplate, status: u16)
+impl CaseRunner for CountedRequests {
+    fn run_case<S, B>(&mut self, name: &str, service: S, request: &RequestTemplate, status: u16)
     where
         S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static,
     {
         assert_eq!(send(&service, request.request()).status(), status, "{name}");
-        let batch = || (0..BATCH).map(|_| request.request()).collect::<Vec<_>>();
+        let new_batch = || (0..BATCH).map(|_| request.request()).collect::<Vec<_>>();
         let send_all = |requests: Vec<_>| {
             requests.into_iter().for_each(|request| drop(black_box(send(&service, request))));
         };
-        (0..WARM_UP).for_each(|_| send_all(batch()));
+        (0..WARM_UP_BATCHES).for_each(|_| send_all(new_batch()));
         for _ in 0..BATCHES {
-            let mut requests = batch();
-            counted(&mut || send_all(std::mem::take(&mut requests)));
+            let mut requests = new_batch();
+            run_counted(&mut || send_all(std::mem::take(&mut requests)));
         }
-        finished(name, BATCHES * BATCH);
+        finish_case(name, BATCHES * BATCH);
     }
 }
 
-/// Hashes single blocks. Their cost shows how many blocks a request hashes.
-fn hash_blocks() {
+/// Hashes single blocks, so that xtask learns how many instructions one block takes.
+fn calibrate() {
     let (mut state, block, blocks) = ([0; 8], [0; 64], BATCHES * BATCH);
-    counted(&mut || (0..blocks).for_each(|_| compress256(&mut state, &[black_box(block)])));
-    finished("sha256-block", blocks);
+    run_counted(&mut || (0..blocks).for_each(|_| compress256(&mut state, &[black_box(block)])));
+    finish_case("sha256-block", blocks);
 }
 
 fn main() {
-    hash_blocks();
-    run_cases(&mut Counted);
+    calibrate();
+    run_cases(&mut CountedRequests);
 }

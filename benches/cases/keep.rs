@@ -1,4 +1,4 @@
-//! tower-keep, with the layer around the router.
+//! The cases of tower-keep, with the layer around the router.
 
 use axum::body::Body;
 use axum::http::Request;
@@ -20,16 +20,16 @@ pub(crate) fn run_cases(runner: &mut impl CaseRunner) {
         .expect("a local page")
         .build()
         .expect("settings that agree");
-    let server_side = LoginLayer::builder(store, Keys::new(key))
+    let server_side_layer = LoginLayer::builder(store, Keys::new(key))
         .with_sessions()
         .build()
         .expect("settings that agree");
-    let server_side_session =
-        RequestTemplate::with_cookie(&session_cookie(&server_side, user.clone()));
-    let session = RequestTemplate::with_cookie(&session_cookie(&auth_layer, user));
-    let none = RequestTemplate::without_cookie();
+    let server_side_login =
+        RequestTemplate::with_cookie(&session_cookie(&server_side_layer, user.clone()));
+    let logged_in = RequestTemplate::with_cookie(&session_cookie(&auth_layer, user));
+    let anonymous = RequestTemplate::without_cookie();
     let hello = || Router::new().route("/", get(|| async { "hello" }));
-    let greet = || {
+    let greeting = || {
         Router::new().route(
             "/",
             get(|user: Option<CurrentUser<Account>>| async move {
@@ -37,36 +37,36 @@ pub(crate) fn run_cases(runner: &mut impl CaseRunner) {
             }),
         )
     };
-    let extract = Router::new().route("/", get(|_: CurrentUser<Account>| async { "hello" }));
+    let extractor = Router::new().route("/", get(|_: CurrentUser<Account>| async { "hello" }));
     let guarded = auth_layer.layer(auth_layer.require_login().layer(hello()));
-    let routes = hello().route_layer(auth_layer.require_login());
+    let guarded_route = hello().route_layer(auth_layer.require_login());
 
-    runner.case("keep-anonymous", auth_layer.layer(greet()), &none, 200);
-    runner.case("keep-untouched", auth_layer.layer(hello()), &session, 200);
-    runner.case("keep-guarded", guarded.clone(), &session, 200);
-    runner.case("keep-route-layer", auth_layer.layer(routes), &session, 200);
-    runner.case("keep-extractor", auth_layer.layer(extract.clone()), &session, 200);
-    runner.case("keep-turned-away", guarded, &none, 303);
+    runner.run_case("keep-anonymous", auth_layer.layer(greeting()), &anonymous, 200);
+    runner.run_case("keep-untouched", auth_layer.layer(hello()), &logged_in, 200);
+    runner.run_case("keep-guarded", guarded.clone(), &logged_in, 200);
+    runner.run_case("keep-route-layer", auth_layer.layer(guarded_route), &logged_in, 200);
+    runner.run_case("keep-extractor", auth_layer.layer(extractor.clone()), &logged_in, 200);
+    runner.run_case("keep-turned-away", guarded, &anonymous, 303);
 
-    let guarded = server_side.layer(server_side.require_login().layer(hello()));
-    let routes = hello().route_layer(server_side.require_login());
-    runner.case(
+    let guarded = server_side_layer.layer(server_side_layer.require_login().layer(hello()));
+    let guarded_route = hello().route_layer(server_side_layer.require_login());
+    runner.run_case(
         "keep-untouched-server-side",
-        server_side.layer(hello()),
-        &server_side_session,
+        server_side_layer.layer(hello()),
+        &server_side_login,
         200,
     );
-    runner.case("keep-guarded-server-side", guarded, &server_side_session, 200);
-    runner.case(
+    runner.run_case("keep-guarded-server-side", guarded, &server_side_login, 200);
+    runner.run_case(
         "keep-route-layer-server-side",
-        server_side.layer(routes),
-        &server_side_session,
+        server_side_layer.layer(guarded_route),
+        &server_side_login,
         200,
     );
-    runner.case(
+    runner.run_case(
         "keep-extractor-server-side",
-        server_side.layer(extract),
-        &server_side_session,
+        server_side_layer.layer(extractor),
+        &server_side_login,
         200,
     );
 }

@@ -1,11 +1,11 @@
-//! The cases that are measured, except for those of the peer. Each is one service and one request,
-//! without a network.
+//! The cases that the benches measure, except for those of axum-login, the crate that tower-keep is
+//! compared with. A case is one service and one request to it, without a network.
 //!
 //! In every case an axum router responds to `GET /` with a few bytes. `bare` is the router alone.
-//! The cost of a case is what it adds to `bare`.
+//! The cost of a case is what the case adds to `bare`.
 //!
-//! They are a package of their own, with few dependencies, so that counting the instructions of a
-//! request compiles neither a database nor the peer.
+//! This package has few dependencies, so that counting the instructions of a request compiles
+//! neither a database's driver nor axum-login.
 
 mod keep;
 pub mod records;
@@ -21,10 +21,10 @@ use axum::http::{HeaderValue, Method, Request, Response, Uri, header};
 use axum::{Router, routing::get};
 use tower::{Service, ServiceExt};
 
-/// Receives every case, one after the other.
+/// A bench, which runs or stores each case that it gets.
 pub trait CaseRunner {
-    /// Takes one case: its service, its request, and the response status that shows that it works.
-    fn case<S, B>(&mut self, name: &str, service: S, request: &RequestTemplate, status: u16)
+    /// Takes one case: its service, its request, and the status that the response must have.
+    fn run_case<S, B>(&mut self, name: &str, service: S, request: &RequestTemplate, status: u16)
     where
         S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static;
 }
@@ -32,11 +32,12 @@ pub trait CaseRunner {
 /// Passes the bare router and the cases of tower-keep to the runner.
 pub fn run_cases(runner: &mut impl CaseRunner) {
     let bare = Router::new().route("/", get(|| async { "hello" }));
-    runner.case("bare", bare, &RequestTemplate::with_cookie("a=b"), 200);
+    runner.run_case("bare", bare, &RequestTemplate::with_cookie("a=b"), 200);
     keep::run_cases(runner);
 }
 
-/// A request as hyper passes it on: its parts share buffers, so clones don't allocate.
+/// Creates the same request many times. The requests share the buffers of the URI and of the header
+/// values, as with hyper, so creating one allocates little.
 #[derive(Clone, Debug)]
 pub struct RequestTemplate {
     uri: Uri,
@@ -52,7 +53,7 @@ impl RequestTemplate {
     /// Creates `GET /` with this `Cookie` header.
     pub fn with_cookie(cookie: &str) -> Self {
         let cookie = HeaderValue::from_str(cookie).expect("a cookie");
-        // The first clone makes the buffer shared.
+        // The first clone converts the buffer into a shared one, which allocates.
         drop(cookie.clone());
         Self { cookie: Some(cookie), ..Self::without_cookie() }
     }
@@ -72,7 +73,7 @@ impl RequestTemplate {
     }
 }
 
-/// Runs a future that never waits for an external event.
+/// Polls a future until it is ready. The future must not wait for an external event.
 pub fn run<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
@@ -94,13 +95,13 @@ where
     }
 }
 
-/// The number of requests in a [`batch`]. It is small, so that the allocator keeps all that they
-/// need in its fastest lists, as it does in a server that handles one request after the other.
+/// The number of requests that [`time_batch`] sends. It is small, so that the allocator serves them
+/// from its fastest lists, as in a server that handles one request after the other.
 pub const BATCH: u32 = 4;
 
-/// Returns how long a few requests take, one after the other. Each response is dropped, as a server
-/// drops it.
-pub fn batch<S, B>(service: &S, template: &RequestTemplate) -> Duration
+/// Returns how long [`BATCH`] requests take, one after the other. Each response is dropped within
+/// this time, as a server drops it.
+pub fn time_batch<S, B>(service: &S, template: &RequestTemplate) -> Duration
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone,
 {

@@ -4,30 +4,30 @@ use tower_keep_core::{
     RememberPeriod, SessionDetails, SessionKey, SessionRecord, Timestamp, UserId,
 };
 
-/// The moment at which every session of the benches begins.
+/// The current time in the benches.
 pub const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
-/// What a login with Firefox writes.
+/// The details that the layer writes at a login with Firefox.
 const DETAILS: &str = r#"{"address":"192.0.2.7","method":"password","user_agent":"Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0","v":1}"#;
 
-/// Returns the key of the session with this number. Keys are spread evenly, as hashes are.
+/// Returns the key of the session with this number. The keys are evenly distributed, as hashes are.
 #[must_use]
 pub fn key(number: u64) -> SessionKey {
-    // SplitMix64.
-    let mixed = |salt: u64| {
+    // This is the algorithm SplitMix64.
+    let mix = |salt: u64| {
         let mixed = (number + salt).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB).to_be_bytes()
     };
     let mut key = [0; 32];
     for (chunk, salt) in key.chunks_mut(8).zip(0_u64..) {
-        chunk.copy_from_slice(&mixed(salt << 40));
+        chunk.copy_from_slice(&mix(salt << 40));
     }
     SessionKey::new(key)
 }
 
-/// Returns a session of this user that began before [`NOW`]. When it began depends on its number,
-/// because users log in one after the other.
+/// Returns a session of this user that began before [`NOW`]. The start depends on the number,
+/// because users don't all log in at once.
 #[must_use]
 pub fn earlier_record(number: u64, user: u64) -> SessionRecord {
     let mut record = record(number, user);
@@ -37,7 +37,7 @@ pub fn earlier_record(number: u64, user: u64) -> SessionRecord {
     record
 }
 
-/// Returns a session of this user as a login creates it.
+/// Returns a session of this user as a login at [`NOW`] creates it.
 #[must_use]
 pub fn record(number: u64, user: u64) -> SessionRecord {
     let month = 30 * 24 * 3_600;

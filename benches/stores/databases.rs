@@ -9,29 +9,29 @@ use xtask::servers::{Kind, Server};
 /// The number of connections that a store and its bare driver use.
 pub const CONNECTIONS: u32 = 10;
 
-/// The address of a database, and its server if the bench started it.
+/// A database server, which ends with this value if the bench started it.
 #[derive(Debug)]
-pub struct Place {
-    /// Its URL.
+pub struct DatabaseServer {
+    /// The URL of the database.
     pub url: String,
     _server: Option<Server>,
 }
 
-/// Returns a server of this kind: the server that the environment names, or a new one.
+/// Returns the server that the environment names, or starts a new server of this kind.
 ///
 /// # Panics
 ///
 /// Panics if the server can't be started.
 #[must_use]
-pub fn server(kind: Kind) -> Place {
+pub fn server(kind: Kind) -> DatabaseServer {
     if let Ok(url) = std::env::var(kind.variable()) {
-        return Place { url, _server: None };
+        return DatabaseServer { url, _server: None };
     }
     let server = Server::start(kind).unwrap_or_else(|error| panic!("{error}"));
-    Place { url: server.url(), _server: Some(server) }
+    DatabaseServer { url: server.url(), _server: Some(server) }
 }
 
-/// Opens an empty store at this URL.
+/// Opens a store in the database with this URL. The store's tables are new and empty.
 ///
 /// # Panics
 ///
@@ -42,6 +42,6 @@ pub async fn open<D: Dialect>(url: &str) -> SqlStore<D> {
     let builder = SqlStore::<D>::builder(url).with_max_connections(CONNECTIONS);
     let prefix = format!("b{}_{number}_", std::process::id());
     let timeout = std::time::Duration::from_secs(60);
-    let built = builder.with_table_prefix(prefix).with_timeout(timeout).migrate().build().await;
-    built.expect("the store opens")
+    let store = builder.with_table_prefix(prefix).with_timeout(timeout).migrate().build().await;
+    store.expect("the store opens")
 }

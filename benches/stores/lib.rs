@@ -1,7 +1,7 @@
-//! What the benches of the stores have in common: servers, and tables that are filled fast.
+//! What the benches of the stores have in common: starting servers, and filling tables fast.
 //!
-//! They are a package of their own, because they compile every database's driver. Measuring a
-//! request needs none of them.
+//! These benches are a package of their own, because they compile the drivers of all databases. The
+//! benches of a request need no driver.
 
 pub mod databases;
-pub mod loaded;
+pub mod tables;

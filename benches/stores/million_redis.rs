@@ -1,6 +1,7 @@
-//! `cargo bench -p tower-keep-store-benches --bench million-redis` compares Redis with 1,000 users of one
-//! session each to Redis with 1,000,000. It measures how much memory each user and session takes,
-//! and whether a login, a list and the end of all sessions take longer.
+//! `cargo bench -p tower-keep-store-benches --bench million-redis` compares a Redis server with
+//! 1,000 users, of one session each, with a server that has 1,000,000 of them. It measures how much
+//! memory each user and session takes, and asserts that `load_login`, `list` and `revoke_all` take
+//! at most 1.5 times as long.
 
 use std::time::{Duration, Instant};
 
@@ -15,95 +16,104 @@ use xtask::servers::Server;
 
 const FEW: u64 = 1_000;
 const MANY: u64 = 1_000_000;
-/// The number of users or sessions in one pipeline.
-const BATCH: u64 = 500;
-/// The number of rounds. Each measures one server and then the other.
+/// The number of users or sessions that one pipeline writes.
+const PIPELINE_SIZE: u64 = 500;
+/// The number of rounds. Each round measures the small server and then the large server.
 const ROUNDS: u64 = 20;
+/// The number of calls in a round, for each server.
 const CALLS: u64 = 40;
-const AT_MOST: f64 = 1.5;
+const MAX_RATIO: f64 = 1.5;
 
 /// A password hash in the format of Argon2.
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2l4dGVlbiBieXRlcyE$\
     dGhpcnR5LXR3byBieXRlcyBvZiBhIGhhc2gh";
 
-/// The number of the model user, of whom all other users are copies. It is at least as long as any
-/// of their numbers.
-const MODEL: u64 = 9_999_999;
+/// The number of the model user. All other users are copies of this user, with another number. The
+/// number has at least as many digits as theirs.
+const MODEL_USER: u64 = 9_999_999;
 
-/// One server with `count` users and sessions.
-struct Place {
+/// A server with `count` users and sessions.
+struct FilledServer {
     store: RedisStore,
     connection: MultiplexedConnection,
     count: u64,
     _server: Server,
 }
 
-async fn text(connection: &mut MultiplexedConnection, command: &mut Cmd) -> String {
-    command.query_async(connection).await.expect("an answer")
+/// Sends a command whose reply is a text.
+async fn query_text(connection: &mut MultiplexedConnection, command: &mut Cmd) -> String {
+    command.query_async(connection).await.expect("a reply")
 }
 
-async fn memory(connection: &mut MultiplexedConnection) -> f64 {
-    let info = text(connection, redis::cmd("INFO").arg("memory")).await;
+/// Returns how many bytes of memory the server uses.
+async fn used_memory(connection: &mut MultiplexedConnection) -> f64 {
+    let info = query_text(connection, redis::cmd("INFO").arg("memory")).await;
     let line = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
     line.and_then(|bytes| bytes.trim().parse().ok()).expect("a number")
 }
 
-async fn place(count: u64) -> Place {
+/// Starts a server and fills it with this many users of one session each.
+async fn start_filled(count: u64) -> FilledServer {
     let settings = ["--appendonly", "no", "--maxmemory-policy", "noeviction"];
     let server = Server::start_redis(&settings).expect("a server");
     let store = RedisStore::builder(server.url()).build().await.expect("a store");
     let client = redis::Client::open(server.url()).expect("a URL");
     let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
     // The store writes one user and one session. All others are copies of them.
-    let id = UserId::from(MODEL);
-    let account = Account::new(&id, format!("user{MODEL}@example.com"), HASH);
+    let id = UserId::from(MODEL_USER);
+    let account = Account::new(&id, format!("user{MODEL_USER}@example.com"), HASH);
     store.insert(&account).await.expect("an account");
-    let model = record(MODEL, MODEL);
+    let model = record(MODEL_USER, MODEL_USER);
     let login = NewLogin::new(&model, model.expires);
     store.create(&login).await.expect("a session");
-    let user = format!("keep:{{{MODEL}}}:user");
-    let names = redis::cmd("KEYS").arg("keep:{*}:session:*").query_async(&mut connection).await;
-    let [name] = <[String; 1]>::try_from(names.unwrap_or(Vec::new())).expect("one session");
-    let member = name.rsplit(':').next().expect("a key").to_owned();
-    let value = text(&mut connection, redis::cmd("GET").arg(&user)).await;
-    let holder = format!("keep:login:user{MODEL}@example.com");
-    let holder_value = text(&mut connection, redis::cmd("GET").arg(&holder)).await;
-    let session_value = text(&mut connection, redis::cmd("GET").arg(&name)).await;
-    let life: u64 =
-        redis::cmd("PTTL").arg(&name).query_async(&mut connection).await.expect("a time");
-    let all = |number: u64| move |text: &str| text.replace(&MODEL.to_string(), &number.to_string());
+    let user_key = format!("keep:{{{MODEL_USER}}}:user");
+    let session_keys =
+        redis::cmd("KEYS").arg("keep:{*}:session:*").query_async(&mut connection).await;
+    let [session_key] =
+        <[String; 1]>::try_from(session_keys.unwrap_or(Vec::new())).expect("one session");
+    let model_member = session_key.rsplit(':').next().expect("a key").to_owned();
+    let user_value = query_text(&mut connection, redis::cmd("GET").arg(&user_key)).await;
+    let login_key = format!("keep:login:user{MODEL_USER}@example.com");
+    let login_value = query_text(&mut connection, redis::cmd("GET").arg(&login_key)).await;
+    let session_value = query_text(&mut connection, redis::cmd("GET").arg(&session_key)).await;
+    let ttl_millis: u64 =
+        redis::cmd("PTTL").arg(&session_key).query_async(&mut connection).await.expect("a time");
+    let copy_for =
+        |number: u64| move |text: &str| text.replace(&MODEL_USER.to_string(), &number.to_string());
 
-    let mut before = memory(&mut connection).await;
-    for (what, per) in [("user", 0), ("session", 1)] {
-        for first in (0..count).step_by(BATCH as usize) {
+    let mut memory_before = used_memory(&mut connection).await;
+    for (item, is_session) in [("user", false), ("session", true)] {
+        for first in (0..count).step_by(PIPELINE_SIZE as usize) {
             let mut writes = Pipeline::new();
-            for number in first..(first + BATCH).min(count) {
-                let of = all(number);
-                if per == 0 {
-                    writes.set(of(&user), of(&value)).ignore();
-                    writes.set(of(&holder), of(&holder_value)).ignore();
+            for number in first..(first + PIPELINE_SIZE).min(count) {
+                let copy = copy_for(number);
+                if !is_session {
+                    writes.set(copy(&user_key), copy(&user_value)).ignore();
+                    writes.set(copy(&login_key), copy(&login_value)).ignore();
                     continue;
                 }
-                let own = session_member(number);
-                let name = of(&name).replace(&member, &own);
-                writes.pset_ex(name, &session_value, life).ignore();
-                let live = of(&format!("keep:{{{MODEL}}}:live"));
-                writes.zadd(&live, &own, model.expires.as_secs()).ignore();
-                writes.pexpire(&live, life as i64).ignore();
-                let begun = of(&format!("keep:{{{MODEL}}}:begun"));
-                writes.zadd(&begun, &own, model.created.as_secs()).ignore();
-                writes.pexpire(&begun, life as i64).ignore();
-                writes.pset_ex(format!("keep:session:{own}"), number, life + 60_000).ignore();
+                let member = session_member(number);
+                let name = copy(&session_key).replace(&model_member, &member);
+                writes.pset_ex(name, &session_value, ttl_millis).ignore();
+                let live = copy(&format!("keep:{{{MODEL_USER}}}:live"));
+                writes.zadd(&live, &member, model.expires.as_secs()).ignore();
+                writes.pexpire(&live, ttl_millis as i64).ignore();
+                let begun = copy(&format!("keep:{{{MODEL_USER}}}:begun"));
+                writes.zadd(&begun, &member, model.created.as_secs()).ignore();
+                writes.pexpire(&begun, ttl_millis as i64).ignore();
+                writes
+                    .pset_ex(format!("keep:session:{member}"), number, ttl_millis + 60_000)
+                    .ignore();
             }
             let () = writes.query_async(&mut connection).await.expect("written");
         }
-        let now = memory(&mut connection).await;
+        let memory = used_memory(&mut connection).await;
         if count == MANY {
-            println!("{:.0} bytes a {what}", (now - before) / count as f64);
+            println!("{:.0} bytes for each {item}", (memory - memory_before) / count as f64);
         }
-        before = now;
+        memory_before = memory;
     }
-    Place { store, connection, count, _server: server }
+    FilledServer { store, connection, count, _server: server }
 }
 
 fn session_member(number: u64) -> String {
@@ -111,25 +121,25 @@ fn session_member(number: u64) -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key(number).as_bytes())
 }
 
-/// The calls that are measured.
+/// The calls of the store that are measured.
 #[derive(Clone, Copy, Debug)]
 enum Call {
-    Login,
+    LoadLogin,
     List,
-    EndAll,
+    RevokeAll,
 }
 
-impl Place {
+impl FilledServer {
     /// Returns the median time of some calls, each for another user.
-    async fn time(&self, call: Call, round: u64) -> Duration {
+    async fn median_time(&self, call: Call, round: u64) -> Duration {
         let mut times = Vec::new();
         for index in 0..CALLS {
-            // The factor shares no divisor with the counts, so every end is for another user.
+            // The factor and the count have no common divisor, so each call is for another user.
             let number = (round * CALLS + index).wrapping_mul(7_919) % self.count;
             let user = UserId::from(number);
             let begun = Instant::now();
             match call {
-                Call::Login => {
+                Call::LoadLogin => {
                     let login = self.store.load_login(&key(number), Some(&user)).await;
                     assert!(login.expect("a login").expect("a login").user.is_some());
                 }
@@ -137,7 +147,7 @@ impl Place {
                     let list = self.store.list(&user, NOW, 100).await.expect("a list");
                     assert_eq!(list.len(), 1);
                 }
-                Call::EndAll => {
+                Call::RevokeAll => {
                     let end = End::new(NOW, EndReason::Revoked, NOW.plus(60));
                     self.store.revoke_all(&user, None, &end).await.expect("an end");
                 }
@@ -153,13 +163,13 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let begun = Instant::now();
-        let mut both = [place(FEW).await, place(MANY).await];
-        println!("loaded in {:.0} s", begun.elapsed().as_secs_f64());
-        for call in [Call::Login, Call::List, Call::EndAll] {
+        let mut servers = [start_filled(FEW).await, start_filled(MANY).await];
+        println!("filled in {:.0} s", begun.elapsed().as_secs_f64());
+        for call in [Call::LoadLogin, Call::List, Call::RevokeAll] {
             let mut medians = [Vec::new(), Vec::new()];
             for round in 0..ROUNDS {
-                for (place, medians) in both.iter().zip(&mut medians) {
-                    medians.push(place.time(call, round).await);
+                for (server, medians) in servers.iter().zip(&mut medians) {
+                    medians.push(server.median_time(call, round).await);
                 }
             }
             let [few, many] = medians.map(|mut medians| {
@@ -171,9 +181,9 @@ fn main() {
                 "{call:?}: {few:.0} µs with {FEW} users and sessions, {many:.0} µs with {MANY}: \
                  {ratio:.2} times as long"
             );
-            assert!(ratio <= AT_MOST, "{call:?}: {ratio:.2}");
+            assert!(ratio <= MAX_RATIO, "{call:?}: {ratio:.2}");
         }
-        let total = memory(&mut both[1].connection).await;
+        let total = used_memory(&mut servers[1].connection).await;
         println!("{:.0} MB in all", total / 1e6);
     });
 }

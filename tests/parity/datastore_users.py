@@ -1,15 +1,16 @@
-"""An application with Flask-Login whose users are in Datastore, through `datastore-entity`.
+"""An application with Flask-Login that keeps its users in Datastore with `datastore-entity`.
 
     datastore_users.py create NAMESPACE
         creates users, and prints them
     datastore_users.py login NAMESPACE NAME PASSWORD
         logs a user in, and prints the text of the account page
     datastore_users.py show NAMESPACE NAME
-        prints an entity: its properties, and which of them are not indexed
-    datastore_users.py rename NAMESPACE NAME NAME
-        changes a user as applications do: reads, changes and saves it
+        prints a user's entity: its properties, and which of them are not indexed
+    datastore_users.py rename NAMESPACE NAME NEW_NAME
+        changes a user as applications do: reads, changes and saves the user
 
-It prints JSON. DATASTORE_EMULATOR_HOST and DATASTORE_PROJECT_ID name the emulator and the project.
+Each command prints JSON. DATASTORE_EMULATOR_HOST and DATASTORE_PROJECT_ID name the emulator and
+the project.
 """
 
 import datetime
@@ -24,7 +25,7 @@ from google.cloud import datastore
 from google.cloud.datastore.helpers import GeoPoint
 from werkzeug.security import check_password_hash, generate_password_hash
 
-# The library's clients take the project from here.
+# `datastore-entity` takes the project from this variable.
 os.environ.setdefault("GOOGLE_CLOUD_PROJECT", os.environ["DATASTORE_PROJECT_ID"])
 METHOD = "pbkdf2:sha256:1000"
 NAMESPACE = sys.argv[2]
@@ -84,7 +85,7 @@ def create():
         made[name] = find(name).get_id()
     named = User()
     named.username = "grace"
-    # Hashed by Werkzeug's default method.
+    # Werkzeug's default method hashes this password.
     named.password_hash = generate_password_hash("password of grace")
     named.save(id="grace-hopper")
     made["grace"] = find("grace").get_id()

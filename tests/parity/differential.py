@@ -1,31 +1,31 @@
-"""Runs the same requests against real Flask-Login and the parity server, and compares the traces.
+"""Sends the same requests to real Flask-Login and to the parity server, and compares the responses.
 
     python differential.py --server target/debug/parity-server [--steps 2000] [--seed 1] [--server-sessions]
 
-For each mode of session protection there are scripted walks first, and then random steps. A step is
-a request of one of two browsers, or something that happens to a browser: it is closed, changes its
-User-Agent, loses or garbles a cookie, or gets back the cookies that it had earlier. The statuses
-(302 and 303 count as equal), the bodies (except for those of redirects and 401) and the Location
-headers are compared. The first difference ends the run, which prints the steps that led to it.
+Each mode of session protection runs scripted walks first, and then random steps. A step is a request
+of one of two browsers, or an event of a browser: the browser is closed, changes its User-Agent,
+loses or garbles a cookie, or gets back its earlier cookies. The run compares the statuses (302 and
+303 count as equal), the bodies (except those of redirects and 401) and the Location headers. At the
+first difference, the run prints the last steps and ends.
 
-Four cases are left out, because Flask-Login's own behaviour there follows from where it keeps its
-data, and not from a rule about logins:
+The run leaves out four cases. In these cases Flask-Login's behaviour follows from where Flask-Login
+keeps its data, and not from a rule about logins:
 
-- A login view with strong protection. Flask keeps the flashed message in the session, and a session
-  that holds nothing but a message is not bound to a client. So strong protection drops the session
-  on every request, and with it the remember cookie and the API token.
-- Any first request after a logout with strong protection, except for a plain look at the login. A
-  login with a duration leaves the duration in the session if the remember cookie is gone at the
+- A login view with strong protection. Flask keeps the flash message in the session, and a session
+  that holds only a message is not bound to a client. So strong protection drops the session on
+  every request, and with the session the remember cookie and the API token.
+- A first request after a logout with strong protection, unless the request is `/username`. A login
+  with a duration leaves the duration in the session if the remember cookie is missing at the
   logout, and such a session is not bound to a client either.
-- A remember cookie that expires while the test runs, because Flask-Login leaves its expiry to the
-  browser.
-- A login after one with a duration of zero or less, in the same session. Flask-Login keeps the
-  duration in the session, so a later login without a duration gets it too. Such durations are in
-  the scripted walks only, each in a session of its own.
+- A remember cookie that expires during the run, because Flask-Login leaves the cookie's expiry to
+  the browser.
+- A login after a login with a duration of zero or less, in the same session. Flask-Login keeps the
+  duration in the session, so a later login without a duration gets the same duration. Only the
+  scripted walks have such durations, each walk in a session of its own.
 
-With --server-sessions, tower-keep uses server-side sessions, and a fifth case is left out: a browser that
-gets back earlier cookies. In Flask-Login a copy of a cookie remains valid after a logout and the
-next login. Server-side sessions exist to end it.
+With --server-sessions, tower-keep uses server-side sessions, and the run leaves out a fifth case: a
+browser that gets back earlier cookies. In Flask-Login, a copy of a cookie remains valid after a
+logout and the next login. With server-side sessions, the copy becomes invalid.
 """
 
 import argparse
@@ -123,7 +123,7 @@ class Browser:
         free = status in (303, 401)
         return status, None if free else decoded(body.decode()), decoded(location)
 
-    # What can happen to a browser.
+    # The events of a browser: each method is the step of its name.
 
     def close(self):
         self.jar = {k: c for k, c in self.jar.items() if c["expires"] is not None}
@@ -139,13 +139,13 @@ class Browser:
         for name in self.named(which):
             value = self.jar[name]["value"]
             middle = len(value) // 2
-            # The value gets longer each time, so garbling it twice never restores it.
+            # Each call makes the value longer, so a second call never restores the original value.
             self.jar[name]["value"] = value[:middle] + "x" + value[middle:]
 
     def named(self, which):
-        """Returns the names of the session cookies, or of the remember cookie. Flask keeps `next`
-        inside its session cookie, tower-keep in a cookie of its own; every other cookie is the
-        remember cookie."""
+        """Returns the names of the session cookies if `which` is `session`, and else the name of the
+        remember cookie. Flask keeps `next` in the session cookie, and tower-keep keeps `next` in the
+        cookie `session-flash`. Every other cookie is the remember cookie."""
         sessions = ("session", "session-flash")
         return [name for name in self.jar if (name in sessions) == (which == "session")]
 
@@ -157,8 +157,9 @@ class Browser:
 
 
 def decoded(text):
-    """Decodes a text until it no longer changes. Werkzeug passes Flask-Login a URL that is partly
-    decoded, and tower-keep keeps the URL as it came. Fully decoded they are the same."""
+    """Decodes a text until the text no longer changes. Werkzeug gives Flask-Login a URL that is
+    partly decoded, and tower-keep keeps the URL as the client sent it. Fully decoded, both URLs are
+    the same."""
     while (once := urllib.parse.unquote(text)) != text:
         text = once
     return text
@@ -168,7 +169,7 @@ QUERIES = ["", "?a=b", "?x=%E4%BD%90&y=%2F%2Fevil", "?q=a+b%20c~d", "?u=https://
 
 
 def scripted():
-    """Yields walks through every route, in a meaningful order."""
+    """Yields the steps of walks that request every route, in an order that a user could choose."""
     looks = ["/username", "/is-auth", "/is-fresh", "/is-remembered", "/secret", "/sensitive"]
     walks = [["/hello", *looks, "/confirm", "/logout", "/next", "/token?token=notch-token"]]
     for user in [*USERS, "nobody"]:
@@ -239,7 +240,8 @@ def randomly(steps, rng, records, strong):
 
 
 def compare(pair, steps):
-    """Takes the steps on both servers. Returns the number of requests, or exits at a difference."""
+    """Runs the steps on both servers. Returns the number of requests, or exits at the first
+    difference."""
     browsers = [[Browser(server) for _ in range(2)] for server in pair]
     current, made, history = 0, 0, []
     for step in steps:
@@ -264,7 +266,7 @@ def compare(pair, steps):
 def request(both, method, target, history):
     reference, ours = (browser.request(method, target) for browser in both)
     if method == "OPTIONS":
-        # Flask responds with the allowed methods; only the status depends on the guard.
+        # Flask's response lists the allowed methods, so only the status is compared.
         reference, ours = reference[0], ours[0]
     if reference != ours:
         tail = "\n".join(f"  {step}" for step in history[-25:])
@@ -295,7 +297,7 @@ def main():
     parser.add_argument("--server", required=True, help="the parity server's binary")
     parser.add_argument("--steps", type=int, default=2000, help="random steps per protection mode")
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--server-sessions", action="store_true", help="tower-keep keeps server-side sessions")
+    parser.add_argument("--server-sessions", action="store_true", help="tower-keep uses server-side sessions")
     arguments = parser.parse_args()
     more = ["--server-sessions"] if arguments.server_sessions else []
     seed = arguments.seed if arguments.seed is not None else random.randrange(1 << 32)
@@ -318,7 +320,7 @@ def main():
                 for server in pair:
                     server.stop()
         kept = "with" if arguments.server_sessions else "without"
-        print(f"{mode}, {kept} records: {share * len(configured)} random steps, {total} requests, no difference "
+        print(f"{mode}, {kept} server-side sessions: {share * len(configured)} random steps, {total} requests, no difference "
               f"(seed {seed})", flush=True)
 
 

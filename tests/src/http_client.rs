@@ -45,20 +45,20 @@ impl Service<Request<String>> for Http {
             .authority(self.server.to_string())
             .path_and_query(target)
             .build();
-        *request.uri_mut() = uri.expect("the request's own target");
+        *request.uri_mut() = uri.expect("a URI of the request's own path and query");
         Box::pin(self.client.request(request.map(Body::from)))
     }
 }
 
 /// Sends these bytes on a new connection, and returns everything that the server sends back.
-pub async fn raw(server: SocketAddr, request: &[u8]) -> String {
-    raw_from(server.ip(), server, request).await
+pub async fn send_raw(server: SocketAddr, request: &[u8]) -> String {
+    send_raw_from(server.ip(), server, request).await
 }
 
-/// Does the same as [`raw`], from this loopback address.
-pub async fn raw_from(client: IpAddr, server: SocketAddr, request: &[u8]) -> String {
+/// Does the same as [`send_raw`], on a connection from this loopback address.
+pub async fn send_raw_from(client: IpAddr, server: SocketAddr, request: &[u8]) -> String {
     let socket = TcpSocket::new_v4().expect("a socket");
-    socket.bind(SocketAddr::new(client, 0)).expect("an address of loopback");
+    socket.bind(SocketAddr::new(client, 0)).expect("a free port on a loopback address");
     let mut stream = socket.connect(server).await.expect("the server listens");
     // The server may reject a large request before it has read all of it.
     let _ = stream.write_all(request).await;

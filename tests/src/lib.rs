@@ -8,11 +8,11 @@ mod serve;
 mod site;
 mod store;
 
-pub use http_client::{Http, raw, raw_from};
+pub use http_client::{Http, send_raw, send_raw_from};
 pub use process::Process;
 pub use serve::{Serving, serve};
 pub use site::{Builder, Events, Gate, KEY, Site, account, has_server_sessions};
-pub use store::{AnyStore, Watched, WatchedStore, drops_by_itself, new_store};
+pub use store::{AnyStore, WatchedStore, WatchedStoreExt, drops_expired_sessions, new_store};
 
 /// A browser that talks to a server of these tests.
 pub type Browser = tower_keep_testkit::client::Client<Http>;

@@ -1,4 +1,4 @@
-//! A site under load: clients log in, look at a secret, log out, and record what they saw.
+//! A site under load: clients log in, request a secret page, log out, and record the responses.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,33 +18,35 @@ use tower_keep::{Account, AuthError, Keys, LoginLayer};
 use crate::{AnyStore, Browser, Http, KEY, Serving, serve};
 
 type AuthSession = tower_keep::AuthSession<Account>;
-type Handled<T> = Result<T, Response>;
+type HandlerResult<T> = Result<T, Response>;
 
-/// The pause of a client after a request that failed.
+/// How long a client pauses after a request that failed.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A gap of this length means that the machine stood still.
+/// How often a thread reads the clock, to notice that the machine stands still.
+const TICK: Duration = Duration::from_millis(20);
+/// If two readings of the clock are further apart than this, the machine stood still.
 const STALL: Duration = Duration::from_millis(500);
-/// How long after its start a request may still fail because the machine stood still.
-const LONGEST: Duration = Duration::from_secs(5);
+/// A stall can make a request fail that began at most this long before the stall.
+const MAX_BEFORE_STALL: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
-struct Who {
+struct LoginQuery {
     user: String,
 }
 
 async fn log_in(
     State(store): State<Arc<dyn AnyStore>>,
-    Query(who): Query<Who>,
+    Query(query): Query<LoginQuery>,
     auth: AuthSession,
-) -> Handled<&'static str> {
-    let found = store.by_login_name(&who.user).await.map_err(AuthError::from);
-    let user = found.map_err(IntoResponse::into_response)?.expect("a user");
+) -> HandlerResult<&'static str> {
+    let found = store.by_login_name(&query.user).await.map_err(AuthError::from);
+    let user = found.map_err(IntoResponse::into_response)?.expect("a stored user");
     auth.log_in(user).with_remember(true).await.map_err(IntoResponse::into_response)?;
     Ok("in")
 }
 
 async fn secret(auth: AuthSession) -> Result<String, AuthError> {
-    Ok(auth.user().await?.expect("the guard let them in").login_name().to_owned())
+    Ok(auth.user().await?.expect("the guard requires a login").login_name().to_owned())
 }
 
 async fn log_out(auth: AuthSession) -> Result<&'static str, AuthError> {
@@ -58,8 +60,8 @@ async fn log_out(auth: AuthSession) -> Result<&'static str, AuthError> {
 ///
 /// Panics if there is no free port.
 pub async fn site(store: Arc<dyn AnyStore>) -> Serving {
-    let layer = LoginLayer::builder(Arc::clone(&store), Keys::new(KEY)).with_sessions();
-    let auth_layer = layer.build().expect("settings that agree");
+    let builder = LoginLayer::builder(Arc::clone(&store), Keys::new(KEY)).with_sessions();
+    let auth_layer = builder.build().expect("settings that agree");
     let router = Router::new()
         .route("/secret", get(secret))
         .route_layer(auth_layer.require_login())
@@ -69,100 +71,103 @@ pub async fn site(store: Arc<dyn AnyStore>) -> Serving {
     serve(auth_layer.layer(router)).await
 }
 
-/// What a client saw.
+/// The responses that a client got.
 #[derive(Debug, Default)]
 pub struct ClientLog {
     /// The requests that failed because of the store: when each was begun, and for which page.
     pub store_failures: Vec<(Instant, &'static str)>,
-    /// The same for requests that failed while the machine stood still, which is not because of the
-    /// store.
-    pub stalled: Vec<(Instant, &'static str)>,
-    /// The requests that showed the secret: when each was begun, and when its response arrived.
+    /// The requests that failed because the machine stood still: when each was begun, and for which
+    /// page.
+    pub stall_failures: Vec<(Instant, &'static str)>,
+    /// The requests that got the secret: when each was begun, and when its response arrived.
     pub served: Vec<Range<Instant>>,
-    /// How many logins and logouts the site confirmed.
-    pub confirmed: usize,
+    /// How many logins and logouts the site acknowledged.
+    pub acknowledged: usize,
     /// The responses that contradict earlier ones.
     pub contradictions: Vec<Contradiction>,
-    /// How long the slowest request took that showed the secret. Requests while the machine stood
-    /// still do not count.
+    /// How long the slowest request for the secret took that got it. Requests while the machine
+    /// stood still do not count.
     pub slowest: Duration,
 }
 
-/// A client that is logged in after a confirmed logout, or logged out after a confirmed login.
+/// A response by which a client is logged in after an acknowledged logout, or logged out after an
+/// acknowledged login.
 #[derive(Debug)]
 pub struct Contradiction {
-    /// When that logout or login was confirmed.
-    pub confirmed: Instant,
-    /// What was wrong, as text.
-    pub what: String,
+    /// When the site acknowledged that logout or login.
+    pub acknowledged_at: Instant,
+    /// A text that says which client is wrongly logged in or out.
+    pub text: String,
 }
 
-/// The steps of a client, which it repeats. A client that is logged in at the start only looks at
-/// the secret.
-const WORK: &[&str] = &["/secret", "/login", "/secret", "/secret", "/secret", "/logout", "/secret"];
-const LOOK: &[&str] = &["/secret"];
+/// The pages that a client requests again and again.
+const ALL_PAGES: &[&str] =
+    &["/secret", "/login", "/secret", "/secret", "/secret", "/logout", "/secret"];
+/// The pages of a client that is logged in at the start: such a client neither logs in nor out.
+const READ_PAGES: &[&str] = &["/secret"];
 
 /// A client that has not started yet.
 struct Client {
     browser: Browser,
     name: String,
-    is_in: bool,
+    is_logged_in: bool,
 }
 
-/// Repeats the steps of a client until `stop` is set.
+/// Runs a client until `stop` is set.
 async fn run(client: Client, stop: Arc<AtomicBool>) -> ClientLog {
-    let Client { mut browser, name, mut is_in } = client;
-    let steps = if is_in { LOOK } else { WORK };
+    let Client { mut browser, name, mut is_logged_in } = client;
+    let pages = if is_logged_in { READ_PAGES } else { ALL_PAGES };
     let mut log = ClientLog::default();
-    // After a login or a logout that failed, both states are right until the next one is confirmed:
-    // the store may still carry out a call that was given up, after other calls that wait.
-    let (mut is_sure, mut confirmed) = (true, Instant::now());
-    // Whether no request has verified the last confirmation yet.
+    // If a login or a logout fails, the client may be logged in or out until the site acknowledges
+    // the next login or logout: the store may still carry out the failed call, after other calls
+    // that wait.
+    let (mut is_state_known, mut acknowledged_at) = (true, Instant::now());
+    // Whether no response for the secret has checked the last acknowledgement yet.
     let mut is_unchecked = false;
     while !stop.load(Ordering::Relaxed) {
         let mut next = 0;
-        while let Some(&step) = steps.get(next) {
-            let path = format!("{step}?user={name}");
+        while let Some(&page) = pages.get(next) {
+            let path = format!("{page}?user={name}");
             let begun = Instant::now();
             let response = browser.get(&path).await;
-            let is_refused = response.status == StatusCode::SERVICE_UNAVAILABLE;
-            // A request that was to verify the last confirmation is repeated until the site
-            // responds.
-            let looks_again = is_refused && is_unchecked && step == "/secret";
-            if !looks_again || stop.load(Ordering::Relaxed) {
+            let is_failed = response.status == StatusCode::SERVICE_UNAVAILABLE;
+            // The request that checks the last acknowledgement is repeated until it succeeds.
+            let is_repeated = is_failed && is_unchecked && page == "/secret";
+            if !is_repeated || stop.load(Ordering::Relaxed) {
                 next += 1;
             }
-            if is_refused {
-                log.store_failures.push((begun, step));
+            if is_failed {
+                log.store_failures.push((begun, page));
                 assert!(!response.headers.contains_key(header::SET_COOKIE), "{name}: {path}");
                 assert!(response.headers.contains_key(header::RETRY_AFTER), "{name}: {path}");
-                // A logout may have taken effect before its response was lost. So may a login: it
-                // ends the browser's session, and its own cookies did not arrive.
-                is_sure &= step == "/secret";
-                is_unchecked &= step == "/secret";
+                // A failed logout may have taken effect. So may a failed login: it ends the
+                // browser's earlier session, and the cookies of the new session did not arrive.
+                is_state_known &= page == "/secret";
+                is_unchecked &= page == "/secret";
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
-            let found = match (step, response.status) {
+            let has_access = match (page, response.status) {
                 ("/login" | "/logout", StatusCode::OK) => {
-                    (is_in, is_sure, confirmed) = (step == "/login", true, Instant::now());
-                    is_unchecked = true;
-                    log.confirmed += 1;
+                    (is_logged_in, is_state_known) = (page == "/login", true);
+                    (is_unchecked, acknowledged_at) = (true, Instant::now());
+                    log.acknowledged += 1;
                     continue;
                 }
                 ("/secret", StatusCode::OK) => {
-                    assert_eq!(response.text(), name, "somebody else's secret");
+                    assert_eq!(response.text(), name, "the secret of another user");
                     log.served.push(begun..Instant::now());
                     true
                 }
                 ("/secret", StatusCode::UNAUTHORIZED) => false,
                 other => panic!("{name}: {other:?}"),
             };
-            if is_sure && found != is_in {
-                let what = format!("{name} is {}", if found { "still in" } else { "out" });
-                log.contradictions.push(Contradiction { confirmed, what });
+            if is_state_known && has_access != is_logged_in {
+                let state = if has_access { "logged in" } else { "logged out" };
+                let text = format!("{name} is {state}");
+                log.contradictions.push(Contradiction { acknowledged_at, text });
             }
-            (is_in, is_unchecked) = (found, false);
+            (is_logged_in, is_unchecked) = (has_access, false);
         }
     }
     log
@@ -175,14 +180,14 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Serves a site on this store for this many clients, each with a user of its own: `0`, `1` and
-    /// so on.
+    /// Serves a site on this store for `count` clients. Each client has its own user, with the id
+    /// `0`, `1` and so on.
     ///
     /// # Panics
     ///
     /// Panics if the store does not insert the users.
-    pub async fn new(store: Arc<dyn AnyStore>, clients: usize) -> Self {
-        for number in 0..clients {
+    pub async fn new(store: Arc<dyn AnyStore>, count: usize) -> Self {
+        for number in 0..count {
             let account = Account::new(number as u64, format!("user{number}"), "hash");
             store.insert(&account).await.expect("a new account");
         }
@@ -190,32 +195,32 @@ impl Clients {
         let client = |number| Client {
             browser: Browser::new(Http::to(site.address)),
             name: format!("user{number}"),
-            is_in: false,
+            is_logged_in: false,
         };
-        Self { clients: (0..clients).map(client).collect(), site }
+        Self { clients: (0..count).map(client).collect(), site }
     }
 
-    /// Logs in this many clients, the first ones. From then on they only look at the secret.
+    /// Logs in the first `count` clients. Once they run, they only request the secret.
     ///
     /// # Panics
     ///
-    /// Panics if one of them is not logged in.
-    pub async fn log_in(&mut self, first: usize) {
-        for client in self.clients.iter_mut().take(first) {
+    /// Panics if a login fails.
+    pub async fn log_in(&mut self, count: usize) {
+        for client in self.clients.iter_mut().take(count) {
             let response = client.browser.get(&format!("/login?user={}", client.name)).await;
             assert_eq!(response.status, StatusCode::OK);
-            client.is_in = true;
+            client.is_logged_in = true;
         }
     }
 
     /// Starts the clients.
     pub fn start(self) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
-        let begin = |client| tokio::spawn(run(client, stop.clone()));
-        let clients = self.clients.into_iter().map(begin).collect();
-        let (done, is_done) = mpsc::channel();
-        let stalls = std::thread::spawn(move || stalls(&is_done));
-        Load { stop, clients, done, stalls, _site: self.site }
+        let spawn = |client| tokio::spawn(run(client, stop.clone()));
+        let clients = self.clients.into_iter().map(spawn).collect();
+        let (watching, stop_watching) = mpsc::channel();
+        let watcher = std::thread::spawn(move || watch_for_stalls(&stop_watching));
+        Load { stop, clients, watching, watcher, _site: self.site }
     }
 }
 
@@ -223,17 +228,18 @@ impl Clients {
 pub struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<ClientLog>>,
-    done: mpsc::Sender<()>,
-    stalls: std::thread::JoinHandle<Vec<Range<Instant>>>,
+    /// Dropping this stops the watcher.
+    watching: mpsc::Sender<()>,
+    watcher: std::thread::JoinHandle<Vec<Range<Instant>>>,
     _site: Serving,
 }
 
-/// Watches the machine until the other end of the channel is dropped, and returns when it stood
-/// still.
-fn stalls(is_done: &mpsc::Receiver<()>) -> Vec<Range<Instant>> {
+/// Watches the machine until the sender of the channel is dropped. Returns the periods in which the
+/// machine stood still.
+fn watch_for_stalls(stop_watching: &mpsc::Receiver<()>) -> Vec<Range<Instant>> {
     let mut stalls = Vec::new();
     let mut last = Instant::now();
-    while is_done.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
+    while stop_watching.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
         if last.elapsed() > STALL {
             stalls.push(last..Instant::now());
         }
@@ -243,75 +249,86 @@ fn stalls(is_done: &mpsc::Receiver<()>) -> Vec<Range<Instant>> {
 }
 
 impl Load {
-    /// Starts a site on this store with this many clients: see [`Clients`].
-    pub async fn start(store: Arc<dyn AnyStore>, clients: usize) -> Self {
-        Clients::new(store, clients).await.start()
+    /// Starts a site on this store with `count` clients: see [`Clients`].
+    pub async fn start(store: Arc<dyn AnyStore>, count: usize) -> Self {
+        Clients::new(store, count).await.start()
     }
 
-    /// Stops the clients, and returns what each of them saw.
+    /// Stops the clients, and returns the responses that each of them got.
     ///
     /// # Panics
     ///
-    /// Panics if a client saw what must never happen.
+    /// Panics if a client got the secret of another user, a status that no page has, or a 503 that
+    /// sets a cookie or has no `retry-after`.
     pub async fn stop(self) -> Outcome {
         self.stop.store(true, Ordering::Relaxed);
-        let mut all = Vec::new();
+        let mut logs = Vec::new();
         for client in self.clients {
-            all.push(client.await.expect("what a client saw"));
+            logs.push(client.await.expect("no client panics"));
         }
-        drop(self.done);
-        let stalls = self.stalls.join().expect("when the machine stood still");
-        let is_stalled =
-            |begun: Instant| stalls.iter().any(|at| at.start < begun + LONGEST && begun < at.end);
-        for log in &mut all {
-            let store_failures = std::mem::take(&mut log.store_failures);
-            (log.stalled, log.store_failures) =
-                store_failures.into_iter().partition(|(at, _)| is_stalled(*at));
-            let looks = log.served.iter().filter(|at| !is_stalled(at.start));
-            log.slowest = looks.map(|at| at.end - at.start).max().unwrap_or_default();
+        drop(self.watching);
+        let stalls = self.watcher.join().expect("the watcher does not panic");
+        let is_stalled = |begun: Instant| {
+            stalls.iter().any(|stall| stall.start < begun + MAX_BEFORE_STALL && begun < stall.end)
+        };
+        for log in &mut logs {
+            let failures = std::mem::take(&mut log.store_failures);
+            (log.stall_failures, log.store_failures) =
+                failures.into_iter().partition(|(at, _)| is_stalled(*at));
+            let served = log.served.iter().filter(|request| !is_stalled(request.start));
+            log.slowest =
+                served.map(|request| request.end - request.start).max().unwrap_or_default();
         }
         if !stalls.is_empty() {
-            let lengths: Vec<_> = stalls.iter().map(|at| at.end - at.start).collect();
-            println!("the machine stood still for {lengths:?}: what failed then is not counted");
+            let lengths: Vec<_> = stalls.iter().map(|stall| stall.end - stall.start).collect();
+            println!("the machine stood still for {lengths:?}: requests then do not count");
         }
-        Outcome(all)
+        Outcome { logs }
     }
 }
 
-/// What each client saw.
+/// The responses that all clients got.
 #[derive(Debug)]
-pub struct Outcome(pub Vec<ClientLog>);
+pub struct Outcome {
+    /// The log of each client, by the client's number.
+    pub logs: Vec<ClientLog>,
+}
 
 impl Outcome {
-    /// Checks that every client was served before the outage, and again after the server was
-    /// `back`; that no client was served while the server was `down`; and that no client was ever
-    /// wrongly logged in or out. `down` lasts from when the server no longer responded until it was
-    /// started again. Returns how long after `back` the last failed request was begun.
+    /// Checks that every client was served before the outage, and again after it; that no client
+    /// was served while the server was down; and that no client was ever wrongly logged in or out.
+    ///
+    /// `down` lasts from when the server no longer responded until its start was begun, and `back`
+    /// is when the server responded again. Returns how long after `back` the last request was begun
+    /// that failed.
     ///
     /// # Panics
     ///
     /// Panics if one of these checks fails.
-    pub fn served_but_for(&self, down: Range<Instant>, back: Instant) -> Duration {
-        let mut late = Duration::ZERO;
-        for (number, ClientLog { contradictions, served, store_failures, stalled, .. }) in
-            self.0.iter().enumerate()
-        {
+    pub fn check_outage(&self, down: Range<Instant>, back: Instant) -> Duration {
+        let mut recovery = Duration::ZERO;
+        for (number, log) in self.logs.iter().enumerate() {
+            let ClientLog { contradictions, served, store_failures, stall_failures, .. } = log;
             assert!(contradictions.is_empty(), "{contradictions:?}");
-            let before = served.iter().any(|at| at.end < down.start);
-            assert!(before, "client {number} was served before");
-            // A request that was begun before the outage may still have reached the server, and one
-            // whose response came afterwards may have waited for the server.
-            let by_nobody = |at: &&Range<Instant>| at.start > down.start && at.end < down.end;
-            let by_nobody = served.iter().find(by_nobody).map(|at| at.start - down.start);
-            assert_eq!(by_nobody, None, "client {number} was served while the server was down");
-            let noticed = store_failures.iter().chain(stalled).any(|(at, _)| down.contains(at));
-            assert!(noticed, "client {number} noticed");
-            let again = served.iter().any(|at| at.start > back);
-            assert!(again, "client {number} was served again");
-            let last = store_failures.last().map(|(at, _)| at.saturating_duration_since(back));
-            late = late.max(last.unwrap_or_default());
+            let is_served_before = served.iter().any(|request| request.end < down.start);
+            assert!(is_served_before, "client {number} was not served before the outage");
+            // A request that was begun before the outage may still have reached the server, and a
+            // response that came after the outage may have waited for the server.
+            let is_during_outage =
+                |request: &&Range<Instant>| request.start > down.start && request.end < down.end;
+            let during = served.iter().find(is_during_outage);
+            let during = during.map(|request| request.start - down.start);
+            assert_eq!(during, None, "client {number} was served while the server was down");
+            let mut failures = store_failures.iter().chain(stall_failures);
+            let has_failed = failures.any(|(begun, _)| down.contains(begun));
+            assert!(has_failed, "no request of client {number} failed during the outage");
+            let is_served_after = served.iter().any(|request| request.start > back);
+            assert!(is_served_after, "client {number} was not served after the outage");
+            let last =
+                store_failures.last().map(|(begun, _)| begun.saturating_duration_since(back));
+            recovery = recovery.max(last.unwrap_or_default());
         }
-        println!("the last request that failed was begun {late:?} after the server was back");
-        late
+        println!("the last request that failed was begun {recovery:?} after the server was back");
+        recovery
     }
 }

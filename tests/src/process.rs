@@ -7,24 +7,24 @@ use std::process::{Child, Command, Stdio};
 
 use crate::{Browser, Http};
 
-/// A running program. It ends when this is dropped.
+/// A running program. Dropping this kills the program.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    /// The address where it listens.
+    /// The address where the program listens.
     pub address: SocketAddr,
-    printed: Vec<String>,
+    lines: Vec<String>,
 }
 
 impl Process {
-    /// Starts the program, and reads this many lines of its output. The first line says where it
-    /// listens.
+    /// Starts the program, and reads the first `lines` lines of its output. The first line says
+    /// where the program listens.
     pub fn start(program: &str, arguments: &[&str], lines: usize) -> Self {
         Self::start_in(Path::new("."), program, arguments, lines)
     }
 
-    /// Starts the program in this directory. If it uses Datastore, it uses the emulator of
-    /// `DATASTORE_URL`.
+    /// Does the same as [`start`](Self::start), in this directory. If the program uses Datastore,
+    /// it uses the emulator of `DATASTORE_URL`.
     pub fn start_in(directory: &Path, program: &str, arguments: &[&str], lines: usize) -> Self {
         let mut command = Command::new(program);
         let command = command.args(arguments).current_dir(directory).stdout(Stdio::piped());
@@ -32,27 +32,28 @@ impl Process {
             command.env("DATASTORE_EMULATOR_HOST", emulator.trim_start_matches("http://"));
         }
         let mut child = command.spawn().expect("the program starts");
-        let output = BufReader::new(child.stdout.take().expect("its output is piped"));
-        let printed: Vec<String> =
-            output.lines().take(lines).map(|line| line.expect("text")).collect();
-        let address = printed[0].strip_prefix("listening on http://").expect("where it listens");
-        Self { child, address: address.parse().expect("an address"), printed }
+        let output = BufReader::new(child.stdout.take().expect("the output is piped"));
+        let lines: Vec<String> =
+            output.lines().take(lines).map(|line| line.expect("UTF-8")).collect();
+        let address = lines[0].strip_prefix("listening on http://");
+        let address = address.expect("the first line says where the program listens");
+        Self { child, address: address.parse().expect("an address"), lines }
     }
 
-    /// Returns what the program printed after this label.
+    /// Returns the rest of the line that begins with this label.
     pub fn printed(&self, label: &str) -> &str {
-        let found = self.printed.iter().find_map(|line| line.strip_prefix(label));
-        found.unwrap_or_else(|| panic!("{label:?} is not in {:?}", self.printed))
+        let found = self.lines.iter().find_map(|line| line.strip_prefix(label));
+        found.unwrap_or_else(|| panic!("no line begins with {label:?}: {:?}", self.lines))
     }
 
     /// Sends `SIGTERM`, the signal with which containers and services are stopped.
     pub fn terminate(&self) {
-        let kill = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        assert!(kill.is_ok_and(|status| status.success()), "it is told to end");
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "`kill` failed");
     }
 
-    /// Waits until the program has ended by itself, and returns whether it succeeded.
-    pub fn ended(&mut self) -> bool {
+    /// Waits until the program exits by itself, and returns whether it succeeded.
+    pub fn wait_for_success(&mut self) -> bool {
         self.child.wait().is_ok_and(|status| status.success())
     }
 

@@ -2,7 +2,7 @@
 //! makes calls fail.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::body::Body;
@@ -15,50 +15,58 @@ use hyper_util::rt::TokioExecutor;
 
 use crate::{Serving, serve};
 
-/// What the proxy does with a call.
+/// What goes wrong with a call. The numbers are gRPC status codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Trouble {
     /// The proxy responds with this status. The service does not receive the call.
-    Refused(u16),
+    Fails(u16),
     /// The service carries out the call, and the proxy responds with this status.
-    Done(u16),
+    FailsAfterwards(u16),
     /// The service does not receive the call, and the proxy does not respond.
-    Silent,
+    Hangs,
 }
 
 /// A call that reached the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct RecordedCall {
     /// The method, such as `Lookup`.
     pub method: String,
-    /// Its `authorization` header.
+    /// The header `authorization`.
     pub authorization: Option<String>,
-    /// Its `x-goog-request-params`, by which Google's front end routes it.
+    /// The header `x-goog-request-params`, by which Google's front end routes the call.
     pub routing: Option<String>,
-    /// Its `grpc-timeout`: how long the service may work on it.
+    /// The header `grpc-timeout`: how long the service may work on the call.
     pub timeout: Option<String>,
 }
 
 #[derive(Default)]
-struct Plan {
-    seen: Vec<Seen>,
-    /// The method whose calls fail, how they fail, how many of them, and after how many that pass.
-    trouble: Option<(String, Fate, usize, usize)>,
+struct Shared {
+    calls: Vec<RecordedCall>,
+    trouble: Option<MethodTrouble>,
 }
 
-/// A running proxy. It ends when this is dropped.
+/// What goes wrong with the next calls of one method.
+struct MethodTrouble {
+    method: String,
+    trouble: Trouble,
+    /// How many more calls have the trouble.
+    remaining: usize,
+}
+
+/// A running proxy. Dropping this stops the proxy.
 pub struct Proxy {
-    /// The address where it listens.
+    /// The address where the proxy listens.
     pub address: SocketAddr,
-    plan: Arc<Mutex<Plan>>,
+    shared: Arc<Mutex<Shared>>,
     _serving: Serving,
 }
 
 #[derive(Clone)]
-struct Behind {
-    plan: Arc<Mutex<Plan>>,
+struct Forwarder {
+    shared: Arc<Mutex<Shared>>,
     client: Client<HttpConnector, Body>,
-    target: String,
+    /// The service, as `http://HOST:PORT`.
+    service: String,
 }
 
 impl Proxy {
@@ -67,86 +75,90 @@ impl Proxy {
     /// # Panics
     ///
     /// Panics if there is no free port.
-    pub async fn start(target: impl Into<String>) -> Self {
-        let plan = Arc::<Mutex<Plan>>::default();
+    pub async fn start(service: impl Into<String>) -> Self {
+        let shared = Arc::<Mutex<Shared>>::default();
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
-        let behind = Behind { plan: plan.clone(), client, target: target.into() };
-        let router = Router::new().fallback(pass).with_state(behind);
+        let forwarder = Forwarder { shared: shared.clone(), client, service: service.into() };
+        let router = Router::new().fallback(forward).with_state(forwarder);
         let serving = serve(router).await;
-        Self { address: serving.address, plan, _serving: serving }
+        Self { address: serving.address, shared, _serving: serving }
     }
 
-    /// Applies this fate to the next `times` calls of this method, after `after` calls that pass.
-    pub fn trouble(&self, method: &str, fate: Fate, times: usize, after: usize) {
-        self.plan().trouble = Some((method.to_owned(), fate, times, after));
+    /// Sets what goes wrong with every call of this method from now on. All other methods work.
+    pub fn set(&self, method: &str, trouble: Trouble) {
+        self.set_next(usize::MAX, method, trouble);
+    }
+
+    /// Sets what goes wrong with the next `count` calls of this method. All other methods work.
+    pub fn set_next(&self, count: usize, method: &str, trouble: Trouble) {
+        let method = method.to_owned();
+        lock(&self.shared).trouble = Some(MethodTrouble { method, trouble, remaining: count });
     }
 
     /// Lets all calls pass from now on.
     pub fn heal(&self) {
-        self.plan().trouble = None;
+        lock(&self.shared).trouble = None;
     }
 
-    /// Takes the calls that were recorded since the last time.
-    pub fn take(&self) -> Vec<Seen> {
-        std::mem::take(&mut self.plan().seen)
+    /// Returns the calls since the last `take_calls` or `take_methods`, in order, including failed
+    /// ones.
+    pub fn take_calls(&self) -> Vec<RecordedCall> {
+        std::mem::take(&mut lock(&self.shared).calls)
     }
 
-    /// Takes the recorded calls, and returns their methods.
+    /// Returns the methods of the calls that [`take_calls`](Self::take_calls) would return.
     pub fn take_methods(&self) -> Vec<String> {
-        self.take().into_iter().map(|seen| seen.method).collect()
-    }
-
-    fn plan(&self) -> std::sync::MutexGuard<'_, Plan> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+        self.take_calls().into_iter().map(|call| call.method).collect()
     }
 }
 
-impl Plan {
-    fn fate(&mut self, method: &str) -> Option<Fate> {
-        let (troubled, fate, times, after) = self.trouble.as_mut()?;
-        if troubled != method || *times == 0 {
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// Returns what goes wrong with this call of the method, and counts the call.
+    fn take_trouble(&mut self, method: &str) -> Option<Trouble> {
+        let planned = self.trouble.as_mut()?;
+        if planned.method != method || planned.remaining == 0 {
             return None;
         }
-        if *after > 0 {
-            *after -= 1;
-            return None;
-        }
-        *times = times.saturating_sub(1);
-        Some(*fate)
+        planned.remaining -= 1;
+        Some(planned.trouble)
     }
 }
 
-async fn pass(State(behind): State<Behind>, mut request: Request) -> Response {
+async fn forward(State(forwarder): State<Forwarder>, mut request: Request) -> Response {
     let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
-    let authorization = header(&request, "authorization");
-    let routing = header(&request, "x-goog-request-params");
-    let timeout = header(&request, "grpc-timeout");
-    let fate = {
-        let mut plan = behind.plan.lock().unwrap_or_else(PoisonError::into_inner);
-        let fate = plan.fate(&method);
-        plan.seen.push(Seen { method, authorization, routing, timeout });
-        fate
+    let authorization = header_text(&request, "authorization");
+    let routing = header_text(&request, "x-goog-request-params");
+    let timeout = header_text(&request, "grpc-timeout");
+    let trouble = {
+        let mut shared = lock(&forwarder.shared);
+        let trouble = shared.take_trouble(&method);
+        shared.calls.push(RecordedCall { method, authorization, routing, timeout });
+        trouble
     };
-    match fate {
-        Some(Fate::Refused(code)) => return status(code),
-        Some(Fate::Silent) => std::future::pending().await,
-        Some(Fate::Done(_)) | None => {}
+    match trouble {
+        Some(Trouble::Fails(code)) => return status_response(code),
+        Some(Trouble::Hangs) => std::future::pending().await,
+        Some(Trouble::FailsAfterwards(_)) | None => {}
     }
-    let target = format!("{}{}", behind.target, request.uri().path());
-    *request.uri_mut() = target.parse::<Uri>().expect("an address");
-    match (behind.client.request(request).await, fate) {
-        (Ok(_), Some(Fate::Done(code))) => status(code),
+    let uri = format!("{}{}", forwarder.service, request.uri().path());
+    *request.uri_mut() = uri.parse::<Uri>().expect("a URI");
+    match (forwarder.client.request(request).await, trouble) {
+        (Ok(_), Some(Trouble::FailsAfterwards(code))) => status_response(code),
         (Ok(response), _) => response.map(Body::new),
         (Err(error), _) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     }
 }
 
-fn header(request: &Request, name: &str) -> Option<String> {
+fn header_text(request: &Request, name: &str) -> Option<String> {
     request.headers().get(name)?.to_str().ok().map(str::to_owned)
 }
 
-/// Returns a response of a gRPC service that is only a status.
-fn status(code: u16) -> Response {
-    let headers = [("content-type", "application/grpc"), ("grpc-message", "as planned")];
+/// Returns the response of a gRPC service that has only a status and no message.
+fn status_response(code: u16) -> Response {
+    let headers = [("content-type", "application/grpc"), ("grpc-message", "set by the proxy")];
     (headers, [("grpc-status", code.to_string())]).into_response()
 }

@@ -10,10 +10,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tower::Service;
 
-/// A service that is served until this is dropped.
+/// A running server. Dropping this stops the server.
 #[derive(Debug)]
 pub struct Serving {
-    /// The address where it listens.
+    /// The address where the server listens.
     pub address: SocketAddr,
     _tasks: JoinSet<()>,
 }
@@ -32,6 +32,8 @@ where
     let address = listener.local_addr().expect("an address");
     let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service);
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { axum::serve(listener, service).await.expect("it serves") });
+    tasks.spawn(async move {
+        axum::serve(listener, service).await.expect("the server never ends by itself")
+    });
     Serving { address, _tasks: tasks }
 }

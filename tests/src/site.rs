@@ -1,4 +1,4 @@
-//! A site with a route for everything that a login can do.
+//! A site whose routes call the methods of the login handle, or are behind guards.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -28,105 +28,114 @@ use tower_keep::{
 use tower_keep_testkit::TestClock;
 
 use crate::serve::{Serving, serve};
-use crate::{Browser, Http, Watched, WatchedStore, new_store};
+use crate::{Browser, Http, WatchedStore, WatchedStoreExt, new_store};
 
 type AuthSession = tower_keep::AuthSession<Account>;
-/// The settings of a site.
+/// The builder of a site's layer.
 pub type Builder = LoginLayerBuilder<WatchedStore>;
 
 /// A running site.
 pub struct Site {
-    /// Its layer.
+    /// The site's layer.
     pub auth_layer: LoginLayer<Account>,
-    /// Its users: notch (1), steve (2), creeper (3, inactive), sato (佐藤).
+    /// The store. Its users, by login name and id: notch (1), steve (2), creeper (3, inactive),
+    /// sato (佐藤).
     pub store: WatchedStore,
-    /// Its clock, which stands still until it is moved.
+    /// The layer's clock, which stands still until a test advances it.
     pub clock: TestClock,
-    /// The events of its layer.
+    /// The events of the layer.
     pub events: Events,
-    /// The gate where its slow pages wait.
+    /// The gate where requests for the slow pages wait.
     pub gate: Gate,
-    /// The address where it listens.
+    /// The address where the site listens.
     pub address: SocketAddr,
-    /// Ends when the site is dropped, which also closes the store's connections.
+    /// Dropping this stops the server, which also closes the store's connections.
     _serving: Serving,
 }
 
-/// Holds requests of the slow pages after they have looked at the login, until a test lets them
-/// pass.
+/// Stops each request for a slow page after its handler has used the login handle, until a test
+/// lets the request pass.
 #[derive(Clone, Debug)]
-pub struct Gate(Arc<(Semaphore, Semaphore)>);
+pub struct Gate {
+    /// Has a permit for each request that has arrived.
+    arrived: Arc<Semaphore>,
+    /// Has a permit for each request that may pass.
+    passes: Arc<Semaphore>,
+}
 
 impl Gate {
     fn closed() -> Self {
-        Self(Arc::new((Semaphore::new(0), Semaphore::new(0))))
+        Self { arrived: Arc::new(Semaphore::new(0)), passes: Arc::new(Semaphore::new(0)) }
     }
 
     /// Waits until a request has reached the gate.
-    pub async fn reached(&self) {
-        self.0.0.acquire().await.expect("it is never closed").forget();
+    pub async fn wait_for_request(&self) {
+        self.arrived.acquire().await.expect("the semaphore is never closed").forget();
     }
 
     /// Lets one request pass.
-    pub fn open(&self) {
-        self.0.1.add_permits(1);
+    pub fn let_one_pass(&self) {
+        self.passes.add_permits(1);
     }
 
+    /// Waits, in a handler, until a test lets this request pass.
     async fn pass(&self) {
-        self.0.0.add_permits(1);
-        self.0.1.acquire().await.expect("it is never closed").forget();
+        self.arrived.add_permits(1);
+        self.passes.acquire().await.expect("the semaphore is never closed").forget();
     }
 }
 
-/// The events of a layer, as `name` or `name user`.
+/// The recorded events of a layer, as `EVENT`, `EVENT LOGIN_NAME`, `EVENT of USER_ID` or, if a
+/// session ended, `EVENT of USER_ID: REASON`.
 #[derive(Clone, Debug, Default)]
 pub struct Events(Arc<Mutex<Vec<String>>>);
 
 impl Events {
-    /// Returns the events since the last call, except for `accessed`.
+    /// Returns the events since the last `take` or `take_all`, except `accessed`.
     pub fn take(&self) -> Vec<String> {
         let mut events = std::mem::take(&mut *self.0.lock().expect("no listener panics"));
         events.retain(|event| event != "accessed");
         events
     }
 
-    /// Returns all events since the last call.
+    /// Returns all events since the last `take` or `take_all`.
     pub fn take_all(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock().expect("no listener panics"))
     }
 
-    fn listen(&self, event: &Event<Account>) {
+    fn record(&self, event: &Event<Account>) {
         let user = event.user().map(|user| format!(" {}", user.login_name())).unwrap_or_default();
-        let of_record = |record: &Arc<SessionRecord>| format!(" of {}", record.user);
-        let record = event.record().map(of_record).unwrap_or_default();
+        let of_user = |record: &Arc<SessionRecord>| format!(" of {}", record.user);
+        let owner = event.record().map(of_user).unwrap_or_default();
         let reason = match event {
             Event::SessionEnded { reason, .. } => format!(": {reason}"),
             _ => String::new(),
         };
-        let line = format!("{}{user}{record}{reason}", event.name());
+        let line = format!("{}{user}{owner}{reason}", event.name());
         self.0.lock().expect("no listener panics").push(line);
     }
 }
 
 /// Returns the account with this login name.
-pub fn account(login: &str) -> Account {
-    let (id, active) = match login {
+pub fn account(login_name: &str) -> Account {
+    let (id, active) = match login_name {
         "notch" => ("1", true),
         "steve" => ("2", true),
         "creeper" => ("3", false),
         "sato" => ("佐藤", true),
         other => (other, true),
     };
-    Account::new(id, login, format!("hash of {login}'s first password")).with_active(active)
+    Account::new(id, login_name, format!("hash of {login_name}'s first password"))
+        .with_active(active)
 }
 
-/// Returns whether all sites use server-side sessions. The same tests then hold for logins of that
-/// kind, and `cargo xtask test` runs them both ways.
+/// Returns whether all sites use server-side sessions, because the variable `KEEP_SERVER_SESSIONS`
+/// is set. `cargo xtask test` runs the same tests with and without that variable.
 pub fn has_server_sessions() -> bool {
     std::env::var_os("KEEP_SERVER_SESSIONS").is_some()
 }
 
-/// The key that sites are started with, by default.
+/// The default key of a site.
 pub const KEY: &str = "a key for tests, made of forty-one bytes.";
 
 impl Site {
@@ -147,22 +156,26 @@ impl Site {
             .await
     }
 
-    /// Starts another site with the users and the clock of this one, and with these keys.
-    pub async fn beside(&self, keys: Keys, configure: impl FnOnce(Builder) -> Builder) -> Self {
+    /// Starts another site with the store and the clock of this one, and with these keys.
+    pub async fn start_another(
+        &self,
+        keys: Keys,
+        configure: impl FnOnce(Builder) -> Builder,
+    ) -> Self {
         let (store, clock) = (self.store.clone(), self.clock.clone());
         Self::start_on(store, clock, keys, has_server_sessions(), configure).await
     }
 
-    /// Starts another site with the users and the clock of this one, but without server-side
-    /// sessions, even if this one has them.
-    pub async fn without_server_sessions(&self) -> Self {
+    /// Starts another site with the store, the clock and the key of this one, but without
+    /// server-side sessions, even if this one has them.
+    pub async fn start_another_without_server_sessions(&self) -> Self {
         let (store, clock) = (self.store.clone(), self.clock.clone());
         Self::start_on(store, clock, Keys::new(KEY), false, |builder| builder).await
     }
 
-    /// Starts another site with the clock of this one, and with users and server-side sessions in
+    /// Starts another site with the clock and the key of this one, and with server-side sessions in
     /// another store.
-    pub async fn with_server_sessions_in(&self, store: WatchedStore) -> Self {
+    pub async fn start_another_with_server_sessions(&self, store: WatchedStore) -> Self {
         Self::start_on(store, self.clock.clone(), Keys::new(KEY), true, |builder| builder).await
     }
 
@@ -170,19 +183,19 @@ impl Site {
         store: WatchedStore,
         clock: TestClock,
         keys: Keys,
-        records: bool,
+        with_sessions: bool,
         configure: impl FnOnce(Builder) -> Builder,
     ) -> Self {
-        for login in ["notch", "steve", "creeper", "sato"] {
+        for login_name in ["notch", "steve", "creeper", "sato"] {
             // If another site uses the same store, the users exist already.
-            let _ = store.inner().insert(&account(login)).await;
+            let _ = store.inner().insert(&account(login_name)).await;
         }
         let events = Events::default();
-        let heard = events.clone();
+        let recorder = events.clone();
         let builder = LoginLayer::builder(store.clone(), keys)
             .with_clock(clock.clone())
-            .with_listener(move |event| heard.listen(event));
-        let builder = if records { builder.with_sessions() } else { builder };
+            .with_listener(move |event| recorder.record(event));
+        let builder = if with_sessions { builder.with_sessions() } else { builder };
         let auth_layer = configure(builder).build().expect("settings that agree");
         let gate = Gate::closed();
         let router = router(&auth_layer, store.clone()).layer(Extension(gate.clone()));
@@ -195,7 +208,8 @@ impl Site {
         Browser::new(Http::to(self.address)).with_clock(self.clock.clone())
     }
 
-    /// Returns a browser that has logged in with this query, such as `user=notch&remember=1`.
+    /// Returns a browser that has logged in with this query of `/login`, such as
+    /// `user=notch&remember=1`.
     pub async fn logged_in(&self, query: &str) -> Browser {
         let mut browser = self.browser();
         let response = browser.get(&format!("/login?{query}")).await;
@@ -277,16 +291,16 @@ async fn log_in(
 ) -> Result<Response> {
     let user = store.inner().by_login_name(&query.user).await.map_err(AuthError::from)?;
     let Some(user) = user else { return Ok(StatusCode::NOT_FOUND.into_response()) };
-    let mut log_in = auth
+    let mut builder = auth
         .log_in(user)
         .with_remember(query.remember == Some(1))
         .with_fresh(query.fresh != Some(0))
         .with_force(query.force == Some(1))
         .with_method(query.method.unwrap_or_default());
     if let Some(seconds) = query.duration {
-        log_in = log_in.with_remember(true).with_remember_duration(Duration::from_secs(seconds));
+        builder = builder.with_remember(true).with_remember_duration(Duration::from_secs(seconds));
     }
-    match log_in.await {
+    match builder.await {
         Ok(()) => Ok("True".into_response()),
         Err(LoginError::Inactive) => Ok("False".into_response()),
         Err(error) => Err(error.into()),
@@ -298,7 +312,7 @@ async fn log_in_and_fail(auth: AuthSession) -> Result<Response> {
     Ok((StatusCode::INTERNAL_SERVER_ERROR, "failed after the login").into_response())
 }
 
-/// Logs in, and responds once the gate lets it pass.
+/// Logs in, and responds once the gate lets the request pass.
 async fn log_in_slowly(
     Extension(gate): Extension<Gate>,
     auth: AuthSession,
@@ -308,8 +322,8 @@ async fn log_in_slowly(
     Ok("in")
 }
 
-/// Keeps the handle past the response, and stores in steve's security stamp whether a login still
-/// succeeded.
+/// Logs in only after the response was sent. Stores the outcome, `refused` or `accepted`, as
+/// steve's security stamp, where the test reads it.
 async fn log_in_late(State(store): State<WatchedStore>, auth: AuthSession) -> &'static str {
     tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -345,7 +359,7 @@ async fn username(auth: AuthSession) -> Result<String> {
     Ok(auth.user().await?.map_or("Anonymous".to_owned(), |user| user.login_name().to_owned()))
 }
 
-/// Looks at the login, and responds once the gate lets it pass.
+/// Asks for the user, and responds once the gate lets the request pass.
 async fn slow(Extension(gate): Extension<Gate>, auth: AuthSession) -> Result<String> {
     let name = username(auth).await?;
     gate.pass().await;
@@ -364,7 +378,7 @@ async fn is_remembered(auth: AuthSession) -> String {
     auth.is_remembered().to_string()
 }
 
-/// Asks for the user several times, also at the same time.
+/// Asks for the user twice at the same time, and then whether the login is fresh.
 async fn twice(auth: AuthSession) -> Result<String> {
     let again = auth.clone();
     let (one, other) = tokio::join!(auth.user(), again.user());
@@ -386,7 +400,7 @@ async fn take_flash(auth: AuthSession) -> String {
 
 async fn flash(auth: AuthSession) -> Result<&'static str> {
     auth.flash("success", "Well done.")?;
-    Ok("left")
+    Ok("set")
 }
 
 async fn cacheable(auth: AuthSession) -> Result<Response> {
@@ -394,10 +408,10 @@ async fn cacheable(auth: AuthSession) -> Result<Response> {
     Ok(([(header::CACHE_CONTROL, "public, max-age=600")], name).into_response())
 }
 
-/// Tells every kind of cache to store the response, and that it varies by another header.
+/// Tells every kind of cache to store the response, and sends a `vary` without `Cookie`.
 async fn for_caches(auth: AuthSession) -> Result<Response> {
     let name = username(auth).await?;
-    // nginx uses the first one.
+    // nginx obeys `x-accel-expires` and ignores the other times.
     let headers = [
         ("x-accel-expires", "600"),
         ("cache-control", "public, max-age=600"),
@@ -413,24 +427,24 @@ async fn broken(auth: AuthSession) -> Result<StatusCode> {
     Ok(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Looks at the login, and sends its body after its head.
+/// Asks for the user before the response's head is sent, and sends the body afterwards.
 async fn streamed(auth: AuthSession) -> Result<Body> {
     let name = username(auth).await?;
-    Ok(Body::new(Later(Box::pin(async move { name }))))
+    Ok(Body::new(LazyBody(Box::pin(async move { name }))))
 }
 
-/// Looks at the login only after its head was sent.
+/// Asks for the user only after the response's head was sent.
 async fn asked_late(auth: AuthSession) -> Body {
-    Body::new(Later(Box::pin(async move {
+    Body::new(LazyBody(Box::pin(async move {
         tokio::time::sleep(Duration::from_millis(20)).await;
         username(auth).await.unwrap_or_default()
     })))
 }
 
-/// A body that is created while it is sent.
-struct Later(Pin<Box<dyn Future<Output = String> + Send>>);
+/// A body of one text, which is computed after the response's head was sent.
+struct LazyBody(Pin<Box<dyn Future<Output = String> + Send>>);
 
-impl http_body::Body for Later {
+impl http_body::Body for LazyBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -439,15 +453,15 @@ impl http_body::Body for Later {
         cx: &mut Context<'_>,
     ) -> Poll<Option<std::result::Result<Frame<Bytes>, Infallible>>> {
         let text = ready!(self.0.as_mut().poll(cx));
-        // The text is read once. After that, an empty text means that there is no more.
+        // The text is sent once. An empty text ends the body.
         self.0 = Box::pin(async { String::new() });
         let frame = Some(text).filter(|text| !text.is_empty());
         Poll::Ready(frame.map(|text| Ok(Frame::data(Bytes::from(text)))))
     }
 }
 
-/// Returns one line for each session: its public id, `this` for the current one, its device and its
-/// method.
+/// Returns one line for each session: its public id, `this` for the current session or `other`, its
+/// device and its method.
 async fn sessions(auth: AuthSession) -> Result<String> {
     let line = |session: &SessionInfo| {
         let this = if session.is_current() { "this" } else { "other" };
@@ -458,11 +472,11 @@ async fn sessions(auth: AuthSession) -> Result<String> {
 }
 
 #[derive(Deserialize)]
-struct Ending {
+struct EndQuery {
     session: String,
 }
 
-async fn end_session(auth: AuthSession, Query(query): Query<Ending>) -> Result<String> {
+async fn end_session(auth: AuthSession, Query(query): Query<EndQuery>) -> Result<String> {
     Ok(auth.end_session(&query.session).await?.to_string())
 }
 

@@ -1,4 +1,5 @@
-//! One lookup per request, however many tasks ask for the user, and whichever of them gives up.
+//! A request looks the user up once, however many tasks ask for the user. If the task that looks up
+//! is aborted, another task looks up again.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,33 +14,34 @@ use tower_keep::{Account, AuthSession, Keys, LoginLayer, UserId, user_loader};
 use tower_keep_testkit::client::Client;
 use tower_keep_tests::{KEY, account};
 
-/// Returns a layer over a store that responds once for each permit, the permits, and the number of
-/// calls that the store received.
-fn gated() -> (LoginLayer<Account>, Arc<Semaphore>, Arc<AtomicUsize>) {
-    let (gate, asked) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (opens, counts) = (Arc::clone(&gate), Arc::clone(&asked));
+/// Returns a layer, the permits for the calls of its store, and the number of these calls. Each
+/// call waits for a permit before it returns.
+fn layer_with_permits() -> (LoginLayer<Account>, Arc<Semaphore>, Arc<AtomicUsize>) {
+    let (permits, lookups) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (store_permits, store_lookups) = (Arc::clone(&permits), Arc::clone(&lookups));
     let find = move |_: UserId| {
-        let (gate, asked) = (Arc::clone(&opens), Arc::clone(&counts));
+        let (permits, lookups) = (Arc::clone(&store_permits), Arc::clone(&store_lookups));
         async move {
-            asked.fetch_add(1, Ordering::SeqCst);
-            gate.acquire().await.expect("it is never closed").forget();
+            lookups.fetch_add(1, Ordering::SeqCst);
+            permits.acquire().await.expect("the semaphore is never closed").forget();
             Ok::<_, StoreError>(Some(Arc::new(account("notch"))))
         }
     };
     let auth_layer = LoginLayer::builder(user_loader(find), Keys::new(KEY)).build();
-    (auth_layer.expect("settings that agree"), gate, asked)
+    (auth_layer.expect("settings that agree"), permits, lookups)
 }
 
-/// Returns the response text of a handler that does this with its auth session.
-async fn handled<F, Fut>(auth_layer: &LoginLayer<Account>, handle: F) -> String
+/// Logs notch in, sends a request to a handler that calls `handle`, and returns the response's
+/// text.
+async fn response_of<F, Fut>(auth_layer: &LoginLayer<Account>, handle: F) -> String
 where
     F: Fn(AuthSession<Account>) -> Fut + Clone,
     Fut: Future<Output = String>,
 {
     let service = service_fn(move |request: Request<String>| {
         let auth = request.extensions().get::<AuthSession<Account>>().cloned();
-        let handled = handle(auth.expect("the layer is around this"));
-        async move { Ok::<_, Infallible>(Response::new(Body::from(handled.await))) }
+        let text = handle(auth.expect("the layer is around the service"));
+        async move { Ok::<_, Infallible>(Response::new(Body::from(text.await))) }
     });
     let mut client = Client::new(auth_layer.layer(service));
     client.log_in(auth_layer, account("notch")).await.expect("a login");
@@ -52,34 +54,34 @@ async fn name(auth: AuthSession<Account>) -> String {
 }
 
 #[tokio::test]
-async fn a_hundred_askers_are_one_look_up() {
-    let (auth_layer, gate, asked) = gated();
-    gate.add_permits(1);
-    let said = handled(&auth_layer, |auth| async move {
-        let askers: Vec<_> = (0..100).map(|_| tokio::spawn(name(auth.clone()))).collect();
+async fn a_hundred_tasks_that_ask_for_the_user_cause_one_lookup() {
+    let (auth_layer, permits, lookups) = layer_with_permits();
+    permits.add_permits(1);
+    let text = response_of(&auth_layer, |auth| async move {
+        let tasks: Vec<_> = (0..100).map(|_| tokio::spawn(name(auth.clone()))).collect();
         let mut names = Vec::new();
-        for asker in askers {
-            names.push(asker.await.expect("no panic"));
+        for task in tasks {
+            names.push(task.await.expect("no panic"));
         }
         names.dedup();
         names.join(" ")
     })
     .await;
-    assert_eq!((said.as_str(), asked.load(Ordering::SeqCst)), ("notch", 1));
+    assert_eq!((text.as_str(), lookups.load(Ordering::SeqCst)), ("notch", 1));
 }
 
 #[tokio::test]
-async fn when_the_first_asker_gives_up_another_takes_over() {
-    let (auth_layer, gate, asked) = gated();
-    let said = handled(&auth_layer, |auth| {
-        let gate = Arc::clone(&gate);
+async fn if_the_task_that_looks_up_the_user_is_aborted_another_task_does() {
+    let (auth_layer, permits, lookups) = layer_with_permits();
+    let text = response_of(&auth_layer, |auth| {
+        let permits = Arc::clone(&permits);
         async move {
             let first = tokio::spawn(name(auth.clone()));
             tokio::task::yield_now().await;
             let others: Vec<_> = (0..10).map(|_| tokio::spawn(name(auth.clone()))).collect();
             tokio::task::yield_now().await;
             first.abort();
-            gate.add_permits(1);
+            permits.add_permits(1);
             for other in others {
                 assert_eq!(other.await.expect("no panic"), "notch");
             }
@@ -87,23 +89,23 @@ async fn when_the_first_asker_gives_up_another_takes_over() {
         }
     })
     .await;
-    assert_eq!((said.as_str(), asked.load(Ordering::SeqCst)), ("notch", 2));
+    assert_eq!((text.as_str(), lookups.load(Ordering::SeqCst)), ("notch", 2));
 }
 
 #[tokio::test]
-async fn a_login_while_somebody_still_asks_has_the_last_word() {
-    let (auth_layer, gate, _) = gated();
-    let said = handled(&auth_layer, |auth| {
-        let gate = Arc::clone(&gate);
+async fn a_login_during_a_lookup_decides_what_the_lookup_returns() {
+    let (auth_layer, permits, _) = layer_with_permits();
+    let text = response_of(&auth_layer, |auth| {
+        let permits = Arc::clone(&permits);
         async move {
-            let asker = tokio::spawn(name(auth.clone()));
+            let lookup = tokio::spawn(name(auth.clone()));
             tokio::task::yield_now().await;
             auth.log_in(account("steve")).await.expect("a login");
-            gate.add_permits(1);
-            assert_eq!(asker.await.expect("no panic"), "steve");
+            permits.add_permits(1);
+            assert_eq!(lookup.await.expect("no panic"), "steve");
             name(auth).await
         }
     })
     .await;
-    assert_eq!(said, "steve");
+    assert_eq!(text, "steve");
 }

@@ -1,24 +1,24 @@
-//! Cookies and headers, as a black-box tester would try them.
+//! Cookies and headers, tested only through HTTP.
 
 use http::{Method, StatusCode, header};
 use tower_keep::Keys;
 use tower_keep::client::{ClientMatch, SessionProtection};
 use tower_keep::cookie::CookieSettings;
-use tower_keep_tests::{KEY, Site, Watched, raw};
+use tower_keep_tests::{KEY, Site, WatchedStoreExt, send_raw};
 
 const SESSION: &str = "__Host-Http-keep";
 const REMEMBER: &str = "__Host-Http-keep-remember";
 
 #[tokio::test]
-async fn a_changed_cookie_is_refused_and_nothing_panics() {
+async fn a_changed_or_truncated_cookie_is_rejected_without_an_error() {
     let site = Site::start().await;
     let genuine = site.logged_in("user=notch&remember=1").await.jar;
     for name in [SESSION, REMEMBER] {
         let value = genuine.get(name).unwrap();
         let mut browser = site.browser();
         for position in 0..value.len() {
-            let other = if &value[position..=position] == "x" { "y" } else { "x" };
-            let changed = format!("{}{other}{}", &value[..position], &value[position + 1..]);
+            let letter = if &value[position..=position] == "x" { "y" } else { "x" };
+            let changed = format!("{}{letter}{}", &value[..position], &value[position + 1..]);
             browser.jar.insert(name, &changed);
             let response = browser.get("/username").await;
             assert_eq!((response.status, response.text().as_str()), (StatusCode::OK, "Anonymous"));
@@ -31,7 +31,7 @@ async fn a_changed_cookie_is_refused_and_nothing_panics() {
 }
 
 #[tokio::test]
-async fn a_cookie_of_one_purpose_or_name_is_none_of_another() {
+async fn a_cookie_is_valid_only_for_its_own_purpose_and_under_its_own_name() {
     let site = Site::start_with(|builder| builder.with_login_page("/login").expect("a page")).await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     browser.get("/flash").await;
@@ -41,13 +41,14 @@ async fn a_cookie_of_one_purpose_or_name_is_none_of_another() {
         for (other, value) in values.iter().enumerate() {
             let mut thief = site.browser();
             thief.jar.insert(name, value);
-            let who = thief.get("/username").await.text();
+            let user = thief.get("/username").await.text();
+            // The flash cookie, which is the last one, logs nobody in.
             let expected = if index == other && index < 2 { "notch" } else { "Anonymous" };
-            assert_eq!(who, expected, "{name}");
+            assert_eq!(user, expected, "{name}");
         }
     }
     let renamed = site
-        .beside(Keys::new(KEY), |builder| {
+        .start_another(Keys::new(KEY), |builder| {
             builder.with_session_cookie(CookieSettings::new().with_name("__Host-other"))
         })
         .await;
@@ -57,94 +58,101 @@ async fn a_cookie_of_one_purpose_or_name_is_none_of_another() {
 }
 
 #[tokio::test]
-async fn two_cookies_of_one_name_are_decided_alike_in_both_orders() {
+async fn the_order_of_two_cookies_with_the_same_name_makes_no_difference() {
     let site = Site::start().await;
-    let value = |jar: &tower_keep_testkit::client::Jar| jar.get(SESSION).unwrap().to_owned();
-    let notch = value(&site.logged_in("user=notch").await.jar);
-    let steve = value(&site.logged_in("user=steve").await.jar);
+    let session_of = |jar: &tower_keep_testkit::client::Jar| jar.get(SESSION).unwrap().to_owned();
+    let notch = session_of(&site.logged_in("user=notch").await.jar);
+    let steve = session_of(&site.logged_in("user=steve").await.jar);
     site.advance(10);
-    let later = value(&site.logged_in("user=notch&fresh=0").await.jar);
-    let ask = async |path: &str, first: &str, second: &str, name: &str| {
+    let later = session_of(&site.logged_in("user=notch&fresh=0").await.jar);
+    let text_of = async |path: &str, first: &str, second: &str, name: &str| {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: x\r\nUser-Agent: Test/1.0\r\n\
              Cookie: {SESSION}={first}; {name}={second}\r\nConnection: close\r\n\r\n"
         );
-        let response = raw(site.address, request.as_bytes()).await;
+        let response = send_raw(site.address, request.as_bytes()).await;
         response.lines().last().unwrap_or_default().to_owned()
     };
-    for (one, other, who) in [
+    for (one, other, user) in [
         (&notch, &steve, "Anonymous"),
         (&notch, &notch, "notch"),
         (&notch, &later, "notch"),
         (&notch, &"garbage".to_owned(), "notch"),
     ] {
-        assert_eq!(ask("/username", one, other, SESSION).await, who);
-        assert_eq!(ask("/username", other, one, SESSION).await, who);
+        assert_eq!(text_of("/username", one, other, SESSION).await, user);
+        assert_eq!(text_of("/username", other, one, SESSION).await, user);
     }
-    // Of two cookies of the same second, the same one counts in both orders.
-    let stale = value(&site.logged_in("user=notch&fresh=0").await.jar);
-    let fresh = value(&site.logged_in("user=notch").await.jar);
-    let one_way = ask("/is-fresh", &stale, &fresh, SESSION).await;
-    assert_eq!(one_way, ask("/is-fresh", &fresh, &stale, SESSION).await);
-    // The later one counts, in both orders.
-    assert_eq!(ask("/is-fresh", &notch, &later, SESSION).await, "false");
-    assert_eq!(ask("/is-fresh", &later, &notch, SESSION).await, "false");
-    // A sibling domain can plant any name but a `__Host-` one.
+    // Of two cookies from the same second, one counts, and it is the same in both orders.
+    let stale = session_of(&site.logged_in("user=notch&fresh=0").await.jar);
+    let fresh = session_of(&site.logged_in("user=notch").await.jar);
+    let is_fresh = text_of("/is-fresh", &stale, &fresh, SESSION).await;
+    assert_eq!(is_fresh, text_of("/is-fresh", &fresh, &stale, SESSION).await);
+    // Of two cookies from different seconds, the later one counts in both orders.
+    assert_eq!(text_of("/is-fresh", &notch, &later, SESSION).await, "false");
+    assert_eq!(text_of("/is-fresh", &later, &notch, SESSION).await, "false");
+    // A sibling domain can plant a cookie with any name that does not begin with `__Host-`.
     for planted in ["keep", "__Secure-keep", "__host-keep", "__HOST-KEEP", "__Host-Http-keep "] {
-        assert_eq!(ask("/username", &notch, &steve, planted).await, "notch", "{planted}");
+        assert_eq!(text_of("/username", &notch, &steve, planted).await, "notch", "{planted}");
     }
 }
 
 #[tokio::test]
-async fn a_thousand_cookies_are_bounded_work() {
+async fn a_thousand_invalid_cookies_cause_no_lookup() {
     let site = Site::start().await;
     let genuine = site.logged_in("user=notch").await.jar.get(SESSION).unwrap().to_owned();
-    site.store.loads();
-    let many = |name: &str, count: usize| {
+    site.store.take_load_count();
+    let cookies_named = |name: &str, count: usize| {
         let pairs: Vec<String> = (0..count).map(|n| format!("{name}={genuine}{n}")).collect();
         pairs.join("; ")
     };
     let large = format!("{SESSION}={}", "A".repeat(64 * 1024));
-    for cookies in [many(SESSION, 1_000), many(REMEMBER, 1_000), many("x", 1_000), large] {
+    for cookies in [
+        cookies_named(SESSION, 1_000),
+        cookies_named(REMEMBER, 1_000),
+        cookies_named("x", 1_000),
+        large,
+    ] {
         let request = format!(
             "GET /username HTTP/1.1\r\nHost: x\r\nCookie: {cookies}\r\nConnection: close\r\n\r\n"
         );
-        let response = raw(site.address, request.as_bytes()).await;
+        let response = send_raw(site.address, request.as_bytes()).await;
         assert!(response.ends_with("Anonymous"), "{response}");
     }
-    assert_eq!(site.store.loads(), 0);
+    assert_eq!(site.store.take_load_count(), 0);
 }
 
+// HTTP/2 clients may split the header `Cookie` into several (RFC 9113, section 8.2.3).
 #[tokio::test]
-async fn cookie_fields_that_http_2_has_split_are_all_read() {
+async fn a_cookie_in_a_second_cookie_header_is_read() {
     let site = Site::start().await;
     let genuine = site.logged_in("user=notch").await.jar.get(SESSION).unwrap().to_owned();
     let request = format!(
         "GET /username HTTP/1.1\r\nHost: x\r\nCookie: a=b\r\nCookie: {SESSION}={genuine}\r\n\
          Connection: close\r\n\r\n"
     );
-    assert!(raw(site.address, request.as_bytes()).await.ends_with("notch"));
+    assert!(send_raw(site.address, request.as_bytes()).await.ends_with("notch"));
 }
 
 #[tokio::test]
-async fn whoever_looked_at_the_login_varies_and_users_are_never_cached() {
+async fn a_response_that_depends_on_the_login_varies_and_is_not_cached_for_users() {
     let site = Site::start_with(|builder| builder.with_login_page("/login").expect("a page")).await;
     let mut nobody = site.browser();
     let mut user = site.logged_in("user=notch").await;
-    for (path, by_nobody, by_user) in [
+    // For each path: `Vary` and `Cache-Control` for an anonymous visitor, and for a user.
+    for (path, for_nobody, for_user) in [
         ("/hello", ("", ""), ("", "")),
         ("/username", ("Cookie", ""), ("Cookie", "no-store")),
         ("/is-remembered", ("Cookie", ""), ("Cookie", "no-store")),
         ("/streamed", ("Cookie", ""), ("Cookie", "no-store")),
         ("/broken", ("Cookie", ""), ("Cookie", "no-store")),
-        // The body may still ask who is logged in, when no header can follow.
+        // The body may ask who is logged in when the headers were sent already.
         ("/asked-late", ("Cookie", "no-store"), ("Cookie", "no-store")),
         ("/cacheable", ("Cookie", "public, max-age=600"), ("Cookie", "no-store")),
         ("/secret", ("Cookie", "no-store"), ("Cookie", "no-store")),
         ("/take-flash", ("Cookie", "no-store"), ("Cookie", "")),
         ("/does-not-exist", ("", ""), ("", "")),
     ] {
-        for (browser, expected) in [(&mut nobody, by_nobody), (&mut user, by_user)] {
+        for (browser, expected) in [(&mut nobody, for_nobody), (&mut user, for_user)] {
             let response = browser.get(path).await;
             let headers = (response.header(header::VARY), response.header(header::CACHE_CONTROL));
             assert_eq!((headers.0.as_str(), headers.1.as_str()), expected, "{path}");
@@ -156,28 +164,28 @@ async fn whoever_looked_at_the_login_varies_and_users_are_never_cached() {
 }
 
 #[tokio::test]
-async fn a_route_that_never_asks_costs_no_look_up_and_no_header() {
+async fn a_route_that_never_asks_for_the_user_causes_no_lookup_and_no_header() {
     let site = Site::start().await;
     let mut user = site.logged_in("user=notch&remember=1").await;
     site.events.take_all();
     let response = user.get("/hello").await;
-    assert_eq!((site.store.loads(), response.header(header::VARY).as_str()), (0, ""));
+    assert_eq!((site.store.take_load_count(), response.header(header::VARY).as_str()), (0, ""));
     assert!(site.events.take_all().is_empty());
     user.get("/username").await;
-    assert_eq!(site.store.loads(), 1);
+    assert_eq!(site.store.take_load_count(), 1);
     assert_eq!(user.get("/twice").await.text(), "true");
-    assert_eq!(site.store.loads(), 1);
+    assert_eq!(site.store.take_load_count(), 1);
     assert_eq!(site.events.take_all(), ["accessed", "accessed"]);
     user.close_browser();
     user.get("/username").await;
-    assert_eq!(site.store.loads(), 1);
+    assert_eq!(site.store.take_load_count(), 1);
     site.browser().get("/username").await;
-    assert_eq!(site.store.loads(), 0);
+    assert_eq!(site.store.take_load_count(), 0);
 }
 
 #[tokio::test]
-async fn a_forwarded_address_counts_only_from_a_trusted_peer() {
-    for (trusted, same_after_forging) in
+async fn a_forwarded_address_counts_only_if_a_trusted_proxy_sends_it() {
+    for (trusted, is_logged_in) in
         [(&[][..], true), (&["127.0.0.1"], false), (&["10.0.0.0/8"], true)]
     {
         let site = Site::start_with(|builder| {
@@ -188,13 +196,13 @@ async fn a_forwarded_address_counts_only_from_a_trusted_peer() {
         .await;
         let mut browser = site.logged_in("user=notch").await;
         browser.set_header("x-forwarded-for".parse().unwrap(), "198.51.100.7");
-        let who = browser.get("/username").await.text();
-        assert_eq!(who == "notch", same_after_forging, "{trusted:?}");
+        let user = browser.get("/username").await.text();
+        assert_eq!(user == "notch", is_logged_in, "{trusted:?}");
     }
 }
 
 #[tokio::test]
-async fn a_tolerant_match_forgives_an_update_and_a_new_lease() {
+async fn a_tolerant_match_accepts_a_browser_update_and_an_address_nearby() {
     for (matching, expected) in [(ClientMatch::Exact, "false"), (ClientMatch::Tolerant, "true")] {
         let site = Site::start_with(|builder| {
             builder.with_client_match(matching).with_trusted_proxies(["127.0.0.1"])
@@ -213,7 +221,7 @@ async fn a_tolerant_match_forgives_an_update_and_a_new_lease() {
 }
 
 #[tokio::test]
-async fn no_method_and_no_path_goes_round_a_guard() {
+async fn no_method_and_no_spelling_of_a_path_bypasses_a_guard() {
     let site = Site::start().await;
     let mut browser = site.browser();
     for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"] {
@@ -230,7 +238,7 @@ async fn no_method_and_no_path_goes_round_a_guard() {
         ["//secret", "/./secret", "/x/../secret", "/%73ecret", "/secret/", "/secret;x", "/SECRET"]
     {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let response = raw(site.address, request.as_bytes()).await;
+        let response = send_raw(site.address, request.as_bytes()).await;
         assert!(!response.contains("secret of"), "{path}: {response}");
         assert!(!response.starts_with("HTTP/1.1 200"), "{path}: {response}");
     }
@@ -242,7 +250,7 @@ async fn no_method_and_no_path_goes_round_a_guard() {
 }
 
 #[tokio::test]
-async fn clearing_uses_the_attributes_of_setting() {
+async fn a_cookie_is_cleared_with_the_attributes_that_it_was_set_with() {
     let settings = [
         CookieSettings::new(),
         CookieSettings::new().with_domain_and_subdomains("example.org").with_partitioned(),
@@ -259,48 +267,50 @@ async fn clearing_uses_the_attributes_of_setting() {
         let cleared = browser.get("/logout").await.set_cookies();
         assert_eq!((set.len(), cleared.len()), (2, 2));
         for (set, cleared) in set.iter().zip(&cleared) {
-            let name = |cookie: &str| cookie.split('=').next().map(str::to_owned);
-            assert_eq!(name(set), name(cleared));
-            let attributes = |cookie: &str| {
-                let parts = cookie.split("; ").skip(1).map(str::to_owned);
-                let kept = parts
+            let name_of = |cookie: &str| cookie.split('=').next().map(str::to_owned);
+            assert_eq!(name_of(set), name_of(cleared));
+            let attributes_of = |cookie: &str| {
+                let attributes = cookie.split("; ").skip(1).map(str::to_owned);
+                let without_expiry = attributes
                     .filter(|part| !part.starts_with("Max-Age") && !part.starts_with("Expires"));
-                kept.collect::<Vec<_>>()
+                without_expiry.collect::<Vec<_>>()
             };
-            assert_eq!(attributes(set), attributes(cleared));
+            assert_eq!(attributes_of(set), attributes_of(cleared));
         }
     }
 }
 
 #[tokio::test]
-async fn another_areas_cookie_is_refused_even_under_its_own_name() {
+async fn a_cookie_of_another_area_is_rejected_even_if_it_has_the_same_name() {
     let site = Site::start().await;
     let name = CookieSettings::new().with_name("__Host-same");
-    let area = |area: &str| {
+    let site_of_area = |area: &str| {
         let (area, name) = (area.to_owned(), name.clone());
-        site.beside(Keys::new(KEY), |builder| builder.with_area(area).with_session_cookie(name))
+        site.start_another(Keys::new(KEY), |builder| {
+            builder.with_area(area).with_session_cookie(name)
+        })
     };
-    let (public, admin) = (area("").await, area("admin").await);
-    let guest = public.logged_in("user=notch").await;
-    let mut at_admin = admin.browser();
-    at_admin.jar = guest.jar;
-    assert_eq!(at_admin.get("/secret").await.status, StatusCode::UNAUTHORIZED);
+    let (public, admin) = (site_of_area("").await, site_of_area("admin").await);
+    let on_public = public.logged_in("user=notch").await;
+    let mut on_admin = admin.browser();
+    on_admin.jar = on_public.jar;
+    assert_eq!(on_admin.get("/secret").await.status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
-async fn layers_with_other_keys_are_strangers() {
-    let outer = Site::start().await;
-    let inner =
-        outer.beside(Keys::new("another key for tests, also long enough"), |builder| builder).await;
-    let mut browser = outer.browser();
-    browser.jar = inner.logged_in("user=notch").await.jar;
+async fn a_layer_with_other_keys_rejects_the_cookies() {
+    let site = Site::start().await;
+    let other_keys = Keys::new("another key for tests, also long enough");
+    let other_site = site.start_another(other_keys, |builder| builder).await;
+    let mut browser = site.browser();
+    browser.jar = other_site.logged_in("user=notch").await.jar;
     assert_eq!(browser.get("/secret").await.status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
-async fn an_anonymous_crawl_asks_no_store_and_keeps_nothing_but_notices() {
+async fn anonymous_requests_call_no_store_and_set_only_the_flash_cookie() {
     let site = Site::start_with(|builder| builder.with_login_page("/login").expect("a page")).await;
-    let mut crawler = site.browser();
+    let mut nobody = site.browser();
     for path in [
         "/hello",
         "/username",
@@ -317,14 +327,14 @@ async fn an_anonymous_crawl_asks_no_store_and_keeps_nothing_but_notices() {
         "/does-not-exist",
         "/twice",
     ] {
-        crawler.get(path).await;
+        nobody.get(path).await;
     }
-    assert_eq!(site.store.loads(), 0);
-    assert_eq!(crawler.jar.names(), ["__Host-Http-keep-flash"]);
+    assert_eq!(site.store.take_load_count(), 0);
+    assert_eq!(nobody.jar.names(), ["__Host-Http-keep-flash"]);
 }
 
 #[tokio::test]
-async fn the_connections_own_address_counts_too() {
+async fn strong_protection_compares_the_address_of_the_connection() {
     let site =
         Site::start_with(|builder| builder.with_session_protection(SessionProtection::Strong))
             .await;
@@ -333,15 +343,18 @@ async fn the_connections_own_address_counts_too() {
         "GET /username HTTP/1.1\r\nHost: x\r\nUser-Agent: Test/1.0\r\nCookie: {SESSION}={genuine}\r\n\
          Connection: close\r\n\r\n"
     );
-    for (from, who) in [("127.0.0.1", "notch"), ("127.0.0.2", "Anonymous")] {
-        let response =
-            tower_keep_tests::raw_from(from.parse().unwrap(), site.address, request.as_bytes());
-        assert!(response.await.ends_with(who), "{from}");
+    for (from, user) in [("127.0.0.1", "notch"), ("127.0.0.2", "Anonymous")] {
+        let response = tower_keep_tests::send_raw_from(
+            from.parse().unwrap(),
+            site.address,
+            request.as_bytes(),
+        );
+        assert!(response.await.ends_with(user), "{from}");
     }
 }
 
 #[tokio::test]
-async fn the_default_cookies_are_the_strictest() {
+async fn the_default_cookies_have_the_strictest_attributes() {
     let site = Site::start().await;
     let cookies = site.browser().get("/login?user=notch&remember=1").await.set_cookies();
     let attributes = "Path=/; Secure; HttpOnly; SameSite=Lax";

@@ -1,5 +1,5 @@
-//! Every call of the store fails, at every kind of request. A failure of the store is never treated
-//! as if a user was logged in, and never as if none was, and no cookie changes.
+//! Each call of the store fails during each kind of request. A failure is never treated as a login,
+//! and never as "no user is logged in". It changes no cookie.
 
 use std::time::Duration;
 
@@ -8,41 +8,42 @@ use tower_keep::UserId;
 use tower_keep::client::SessionProtection;
 use tower_keep::store::StoreErrorKind;
 use tower_keep_testkit::{Call, Trouble};
-use tower_keep_tests::{Browser, Site, Watched};
+use tower_keep_tests::{Browser, Site, WatchedStoreExt};
 
-/// How long a test waits for a response that must come.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a test waits for a response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const SESSION: &str = "__Host-Http-keep";
 const REMEMBER: &str = "__Host-Http-keep-remember";
 
-/// A kind of request: its path, and whether the browser was closed before it.
+/// A kind of request.
 struct Request {
     name: &'static str,
     path: &'static str,
-    closed: bool,
+    /// Whether the browser is closed before the request, which removes the session cookie.
+    is_after_closing: bool,
 }
 
 const REQUESTS: [Request; 8] = [
-    Request { name: "public", path: "/hello", closed: false },
-    Request { name: "guarded", path: "/secret", closed: false },
-    Request { name: "fresh-guarded", path: "/sensitive", closed: false },
-    Request { name: "login", path: "/login?user=notch&remember=1", closed: false },
-    Request { name: "logout", path: "/logout", closed: false },
-    Request { name: "restore", path: "/secret", closed: true },
-    Request { name: "list", path: "/sessions", closed: false },
-    Request { name: "end others", path: "/end-others", closed: false },
+    Request { name: "public", path: "/hello", is_after_closing: false },
+    Request { name: "guarded", path: "/secret", is_after_closing: false },
+    Request { name: "fresh-guarded", path: "/sensitive", is_after_closing: false },
+    Request { name: "login", path: "/login?user=notch&remember=1", is_after_closing: false },
+    Request { name: "logout", path: "/logout", is_after_closing: false },
+    Request { name: "restore", path: "/secret", is_after_closing: true },
+    Request { name: "list", path: "/sessions", is_after_closing: false },
+    Request { name: "end others", path: "/end-others", is_after_closing: false },
 ];
 
-/// The response to each request while a call fails: `o` for 200, because the request doesn't make
-/// the call; `x` for 503. The columns are in the order of [`REQUESTS`].
+/// The response to each request while a call fails: `o` means 200, because the request does not
+/// make the call, and `x` means 503. The columns are in the order of [`REQUESTS`].
 #[rustfmt::skip]
 const MATRIX: [(Call, &str); 10] = [
     //                 public, guarded, fresh-guarded, login, logout, restore, list, end others
     (Call::LoadLogin, "o        x        x              o      x       x        x     x"),
     (Call::Create,    "o        o        o              x      o       o        o     o"),
     (Call::Rotate,    "o        o        o              o      o       x        o     o"),
-    (Call::MarkSeen,      "o        x        x              o      o       o        x     x"),
+    (Call::MarkSeen,  "o        x        x              o      o       o        x     x"),
     (Call::Touch,     "o        x        x              o      o       o        x     x"),
     (Call::Revoke,    "o        o        o              o      x       o        o     o"),
     (Call::RevokeAll, "o        o        o              o      o       o        o     x"),
@@ -51,9 +52,9 @@ const MATRIX: [(Call, &str); 10] = [
     (Call::Purge,     "o        o        o              o      o       o        o     o"),
 ];
 
-/// Returns a site and a browser in a state where a request makes every call that it can make: the
-/// session is freshly confirmed, its new generation has not been seen yet, and it has not been used
-/// for some time.
+/// Returns a site and a logged-in browser. Their next request makes every call that it can make: no
+/// request has used the session's generation yet, so the request marks it as seen. The session was
+/// last used 400 seconds ago, so the request touches it.
 async fn prepared() -> (Site, Browser) {
     let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
@@ -68,14 +69,16 @@ fn cookies(browser: &Browser) -> [Option<String>; 2] {
 }
 
 #[tokio::test]
-async fn a_failing_call_is_503_for_who_needs_it_and_changes_no_cookie() {
-    let (error, late) = (StoreErrorKind::Unavailable, StoreErrorKind::Timeout);
-    for trouble in [Trouble::Fails(error), Trouble::Fails(late), Trouble::FailsAfterwards(late)] {
+async fn a_request_whose_store_call_fails_gets_503_and_changes_no_cookie() {
+    let (unavailable, timeout) = (StoreErrorKind::Unavailable, StoreErrorKind::Timeout);
+    let troubles =
+        [Trouble::Fails(unavailable), Trouble::Fails(timeout), Trouble::FailsAfterwards(timeout)];
+    for trouble in troubles {
         for (call, row) in MATRIX {
             for (request, cell) in REQUESTS.iter().zip(row.split_whitespace()) {
                 let at = format!("{call:?} {trouble:?}, {}", request.name);
                 let (site, mut browser) = prepared().await;
-                if request.closed {
+                if request.is_after_closing {
                     browser.close_browser();
                 }
                 let before = cookies(&browser);
@@ -96,20 +99,21 @@ async fn a_failing_call_is_503_for_who_needs_it_and_changes_no_cookie() {
                 assert!(!events.contains(&"logged_out notch".to_owned()), "{at}: {events:?}");
 
                 site.store.heal();
-                let first = browser.get("/secret").await;
-                let took_place = matches!(trouble, Trouble::FailsAfterwards(_));
+                let next = browser.get("/secret").await;
+                let was_carried_out = matches!(trouble, Trouble::FailsAfterwards(_));
                 match request.name {
-                    // The store carried out the call, though its response was lost.
-                    "login" if took_place => {
-                        assert_eq!(first.status, StatusCode::UNAUTHORIZED, "{at}");
-                        assert!(first.set_cookies().is_empty(), "{at}");
+                    // The store carried out the call and then returned an error. So the login
+                    // replaced the old session, and the browser has only the old cookies.
+                    "login" if was_carried_out => {
+                        assert_eq!(next.status, StatusCode::UNAUTHORIZED, "{at}");
+                        assert!(next.set_cookies().is_empty(), "{at}");
                         assert_eq!(browser.get(request.path).await.status, StatusCode::OK);
                         assert_eq!(browser.get("/secret").await.status, StatusCode::OK, "{at}");
                     }
-                    "logout" if took_place && call == Call::Revoke => {
-                        assert_eq!(first.status, StatusCode::UNAUTHORIZED, "{at}");
+                    "logout" if was_carried_out && call == Call::Revoke => {
+                        assert_eq!(next.status, StatusCode::UNAUTHORIZED, "{at}");
                     }
-                    _ => assert_eq!(first.text(), "secret of notch", "{at}"),
+                    _ => assert_eq!(next.text(), "secret of notch", "{at}"),
                 }
             }
         }
@@ -117,23 +121,24 @@ async fn a_failing_call_is_503_for_who_needs_it_and_changes_no_cookie() {
 }
 
 #[tokio::test]
-async fn a_hanging_call_leaves_everything_as_it_was_when_the_client_gives_up() {
+async fn a_client_that_gives_up_during_a_store_call_is_still_logged_in() {
     for (call, row) in MATRIX {
         for (request, cell) in REQUESTS.iter().zip(row.split_whitespace()) {
             let at = format!("{call:?} hangs, {}", request.name);
             let (site, mut browser) = prepared().await;
-            if request.closed {
+            if request.is_after_closing {
                 browser.close_browser();
             }
             let before = cookies(&browser);
             site.store.set(call, Trouble::Hangs);
             if cell == "o" {
-                let response = tokio::time::timeout(PATIENCE, browser.get(request.path)).await;
+                let response =
+                    tokio::time::timeout(RESPONSE_TIMEOUT, browser.get(request.path)).await;
                 assert!(response.is_ok(), "{at}");
                 continue;
             }
             tokio::select! {
-                () = site.store.asked(call) => {}
+                () = site.store.wait_for(call) => {}
                 response = browser.get(request.path) => panic!("{at}: {response:?}"),
             }
             assert_eq!(cookies(&browser), before, "{at}");
@@ -143,10 +148,11 @@ async fn a_hanging_call_leaves_everything_as_it_was_when_the_client_gives_up() {
     }
 }
 
-/// The rules demand the end of a session in three cases: a replay, strong protection, a
-/// deactivation.
+/// A request itself ends its session for three reasons: a replay, which is an old remember cookie
+/// that is sent again; another client, if session protection is strong; and a user who is not
+/// active.
 #[tokio::test]
-async fn an_end_that_cannot_be_recorded_is_503_until_it_can() {
+async fn requests_get_503_until_the_end_of_the_session_is_stored() {
     for reason in ["replay", "protection", "inactive"] {
         let site = Site::start_with(|builder| {
             let strong = match reason {
@@ -190,11 +196,11 @@ async fn an_end_that_cannot_be_recorded_is_503_until_it_can() {
 }
 
 #[tokio::test]
-async fn a_race_that_never_ends_is_503() {
-    for (path, closed) in [("/secret", true), ("/confirm", false)] {
+async fn a_request_that_loses_its_rotation_three_times_gets_503() {
+    for (path, is_after_closing) in [("/secret", true), ("/confirm", false)] {
         let site = Site::with_server_sessions().await;
         let mut browser = site.logged_in("user=notch&remember=1").await;
-        if closed {
+        if is_after_closing {
             browser.close_browser();
         }
         site.store.set(Call::Rotate, Trouble::Loses);
@@ -202,7 +208,7 @@ async fn a_race_that_never_ends_is_503() {
         let response = browser.get(path).await;
         assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
         assert!(response.set_cookies().is_empty(), "{path}");
-        // The rotation is tried once, and then twice more.
+        // The rotation is tried three times.
         let calls = site.store.take_calls();
         assert_eq!(calls, [Call::LoadLogin, Call::Rotate, Call::Rotate, Call::Rotate], "{path}");
         site.store.heal();

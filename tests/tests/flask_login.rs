@@ -1,18 +1,20 @@
-//! Counterparts of Flask-Login's own tests that are in no other file. For each of Flask-Login's 107
-//! tests, `tests/flask_login.md` names its counterpart, or says why it has no meaning here.
+//! Counterparts of Flask-Login's own tests, as far as they are in no other file. For each of
+//! Flask-Login's 107 tests, `tests/flask_login.md` names the counterpart, or says why the test has
+//! no meaning here.
 
 use http::{StatusCode, header};
 use tower_keep::client::SessionProtection;
 use tower_keep_tests::{Browser, Site, has_server_sessions};
 
-async fn protected(protection: SessionProtection, persistent: bool) -> Site {
+async fn site_with(protection: SessionProtection, persistent: bool) -> Site {
     Site::start_with(|builder| {
         builder.with_session_protection(protection).with_persistent_session(persistent)
     })
     .await
 }
 
-async fn from_elsewhere(browser: &mut Browser) {
+/// Sends a request as if from another client.
+async fn send_from_another_client(browser: &mut Browser) {
     browser.set_header(header::USER_AGENT, "different");
     browser.get("/username").await;
 }
@@ -29,7 +31,7 @@ async fn nobody_is_logged_in_at_first() {
 }
 
 #[tokio::test]
-async fn a_login_raises_an_event_and_stays() {
+async fn a_login_raises_an_event_and_lasts() {
     let site = Site::start().await;
     let mut browser = site.logged_in("user=notch").await;
     assert_eq!(site.events.take(), ["logged_in notch"]);
@@ -49,7 +51,7 @@ async fn a_login_can_be_not_fresh() {
 }
 
 #[tokio::test]
-async fn a_logout_raises_an_event_and_stays() {
+async fn a_logout_raises_an_event_and_lasts() {
     let site = Site::start().await;
     for query in ["user=notch", "user=notch&remember=1", "user=notch&remember=1&duration=25200"] {
         let mut browser = site.logged_in(query).await;
@@ -62,14 +64,14 @@ async fn a_logout_raises_an_event_and_stays() {
 }
 
 #[tokio::test]
-async fn a_logout_of_nobody_is_no_event() {
+async fn a_logout_without_a_login_raises_no_event() {
     let site = Site::start().await;
     assert_eq!(site.browser().get("/logout").await.text(), "");
     assert!(site.events.take().is_empty());
 }
 
 #[tokio::test]
-async fn an_event_tells_of_somebody_turned_away() {
+async fn a_rejected_request_raises_an_event() {
     let site = Site::start().await;
     site.browser().get("/secret").await;
     assert_eq!(site.events.take(), ["unauthorized"]);
@@ -79,7 +81,7 @@ async fn an_event_tells_of_somebody_turned_away() {
 }
 
 #[tokio::test]
-async fn a_user_who_is_gone_is_logged_out() {
+async fn a_deleted_user_is_logged_out() {
     use tower_keep::store::UserDirectory;
     let site = Site::start().await;
     let mut browser = site.logged_in("user=notch").await;
@@ -89,7 +91,7 @@ async fn a_user_who_is_gone_is_logged_out() {
 }
 
 #[tokio::test]
-async fn remembering_restores_a_login_that_is_not_fresh() {
+async fn a_remember_cookie_restores_a_login_that_is_not_fresh() {
     let site = Site::start().await;
     for query in ["user=notch&remember=1", "user=notch&remember=1&duration=25200"] {
         let mut browser = site.logged_in(query).await;
@@ -105,7 +107,7 @@ async fn remembering_restores_a_login_that_is_not_fresh() {
 }
 
 #[tokio::test]
-async fn the_remember_cookie_has_the_attributes_that_were_set() {
+async fn the_remember_cookie_has_the_configured_attributes() {
     use tower_keep::cookie::{CookieSettings, SameSite};
     let cookie = CookieSettings::new()
         .with_name("me")
@@ -134,7 +136,7 @@ async fn the_remember_cookie_has_the_attributes_that_were_set() {
 }
 
 #[tokio::test]
-async fn the_remember_cookie_is_not_refreshed_unless_asked_to() {
+async fn the_remember_cookie_is_not_refreshed_by_default() {
     let site = Site::start().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     site.advance(60);
@@ -142,7 +144,7 @@ async fn the_remember_cookie_is_not_refreshed_unless_asked_to() {
 }
 
 #[tokio::test]
-async fn confirming_makes_fresh_and_raises_an_event() {
+async fn confirming_a_login_makes_it_fresh_and_raises_an_event() {
     let site = Site::start().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     browser.close_browser();
@@ -154,7 +156,7 @@ async fn confirming_makes_fresh_and_raises_an_event() {
 }
 
 #[tokio::test]
-async fn a_garbled_remember_cookie_is_as_if_absent() {
+async fn a_garbled_remember_cookie_is_ignored() {
     let site = Site::start().await;
     let mut browser = site.browser();
     for value in ["foo", "1|foo", "", "%00", "====", "\"quoted\""] {
@@ -165,13 +167,13 @@ async fn a_garbled_remember_cookie_is_as_if_absent() {
 }
 
 #[tokio::test]
-async fn protection_lets_the_same_client_pass() {
+async fn session_protection_accepts_the_same_client() {
     for protection in [SessionProtection::Basic, SessionProtection::Strong] {
-        let site = protected(protection, false).await;
+        let site = site_with(protection, false).await;
         let mut browser = site.logged_in("user=notch&remember=1").await;
         assert_eq!(browser.get("/username").await.text(), "notch");
         assert_eq!(browser.get("/is-fresh").await.text(), "true");
-        // After the browser was closed, there is no session to protect.
+        // Closing the browser removes the session cookie, so there is no session to protect.
         browser.close_browser();
         site.events.take();
         browser.get("/username").await;
@@ -183,30 +185,30 @@ async fn protection_lets_the_same_client_pass() {
 }
 
 #[tokio::test]
-async fn protection_raises_an_event_for_another_client() {
+async fn session_protection_raises_an_event_for_another_client() {
     use SessionProtection::{Basic, None, Strong};
-    for (protection, persistent, raised) in
+    for (protection, persistent, raises_event) in
         [(None, false, false), (Basic, false, true), (Strong, false, true), (Strong, true, true)]
     {
-        let site = protected(protection, persistent).await;
+        let site = site_with(protection, persistent).await;
         let mut browser = site.logged_in("user=notch&remember=1").await;
         site.events.take();
-        from_elsewhere(&mut browser).await;
-        let mut expected = if raised { vec!["session_protected"] } else { vec![] };
+        send_from_another_client(&mut browser).await;
+        let mut expected = if raises_event { vec!["session_protected"] } else { vec![] };
         if has_server_sessions() && protection == Strong && !persistent {
             expected.insert(0, "session_ended of 1: protection");
         }
         assert_eq!(site.events.take(), expected);
         // An anonymous visitor has nothing to protect.
         let mut nobody = site.browser();
-        from_elsewhere(&mut nobody).await;
+        send_from_another_client(&mut nobody).await;
         assert!(site.events.take().is_empty());
         assert!(nobody.jar.names().is_empty());
     }
 }
 
 #[tokio::test]
-async fn ids_may_be_any_text() {
+async fn a_user_id_may_be_any_text() {
     let site = Site::start().await;
     let mut browser = site.logged_in("user=sato&remember=1").await;
     assert_eq!(browser.get("/username").await.text(), "sato");
@@ -238,7 +240,7 @@ async fn a_request_loader_raises_an_event_and_sets_no_cookie() {
 }
 
 #[tokio::test]
-async fn the_confirm_page_can_have_next_in_the_session_too() {
+async fn a_redirect_to_the_confirm_page_can_keep_next_in_a_cookie() {
     let site = Site::start_with(|builder| {
         builder.with_confirm_page("/confirm").expect("a page").with_next_in_cookie(true)
     })
@@ -249,12 +251,12 @@ async fn the_confirm_page_can_have_next_in_the_session_too() {
 }
 
 #[tokio::test]
-async fn the_test_client_logs_in_under_every_protection() {
+async fn the_test_client_logs_in_with_every_session_protection() {
     use SessionProtection::{Basic, None, Strong};
     for protection in [None, Basic, Strong] {
-        // Over the network the client's address is 127.0.0.1, which is also the default of the test
+        // The site sees the client at 127.0.0.1, which is also the default address of the test
         // client.
-        let site = protected(protection, false).await;
+        let site = site_with(protection, false).await;
         let mut browser = site.browser();
         browser.log_in(&site.auth_layer, tower_keep_tests::account("notch")).await.unwrap();
         assert_eq!(browser.get("/sensitive").await.text(), "secret of notch");
@@ -269,14 +271,14 @@ async fn the_test_client_logs_in_under_every_protection() {
 }
 
 #[test]
-fn every_row_of_the_table_holds() {
+fn every_row_names_an_existing_test_or_a_reason() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut sources = String::new();
+    let mut source_code = String::new();
     for folder in ["tests/tests", "crates/keep/src", "crates/keep/src/cookie"] {
         for entry in std::fs::read_dir(root.join(folder)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "rs") {
-                sources += &std::fs::read_to_string(path).unwrap();
+                source_code += &std::fs::read_to_string(path).unwrap();
             }
         }
     }
@@ -284,8 +286,9 @@ fn every_row_of_the_table_holds() {
     let rows: Vec<&str> = table.lines().filter(|line| line.contains(".test_")).collect();
     assert_eq!(rows.len(), 107);
     for row in rows {
-        let here = row.split('|').nth(2).unwrap().trim();
-        let exists = sources.contains(&format!("fn {here}()"));
-        assert!(exists || here.strip_prefix("- ").is_some_and(|why| why.len() > 10), "{row}");
+        let counterpart = row.split('|').nth(2).unwrap().trim();
+        let exists = source_code.contains(&format!("fn {counterpart}()"));
+        let reason = counterpart.strip_prefix("- ");
+        assert!(exists || reason.is_some_and(|reason| reason.len() > 10), "{row}");
     }
 }

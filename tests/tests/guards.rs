@@ -1,4 +1,5 @@
-//! Guards, areas, extractors, store failures, and what happens when something is wired wrongly.
+//! Guards and extractors, areas (logins that are separate from each other), failures of the store,
+//! and wrong wiring.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -15,7 +16,7 @@ use tower_keep::store::{StoreError, StoreErrorKind};
 use tower_keep::{Account, AuthSession, Keys, LoginLayer, user_loader};
 use tower_keep_memory::MemoryStore;
 use tower_keep_testkit::client::Client;
-use tower_keep_tests::{KEY, Site, Watched, account};
+use tower_keep_tests::{KEY, Site, WatchedStoreExt, account};
 
 fn layer(area: &str) -> LoginLayer<Account> {
     let find = |id: tower_keep::UserId| async move {
@@ -29,6 +30,7 @@ fn layer(area: &str) -> LoginLayer<Account> {
         .expect("settings that agree")
 }
 
+/// Responds with the name of the user of the innermost layer.
 async fn page(request: Request<String>) -> Result<Response<Full<Bytes>>, Infallible> {
     let auth = request.extensions().get::<AuthSession<Account>>().cloned();
     let user = match auth {
@@ -40,7 +42,7 @@ async fn page(request: Request<String>) -> Result<Response<Full<Bytes>>, Infalli
 }
 
 #[tokio::test]
-async fn user_tests_answer_403_and_never_redirect() {
+async fn a_user_who_fails_a_user_test_gets_403_and_no_redirect() {
     let site = Site::start_with(|builder| builder.with_login_page("/login").expect("a page")).await;
     let mut steve = site.logged_in("user=steve").await;
     let response = steve.get("/notch-only").await;
@@ -62,7 +64,7 @@ async fn user_tests_answer_403_and_never_redirect() {
 }
 
 #[tokio::test]
-async fn extractors_refuse_as_guards_do() {
+async fn extractors_reject_requests_as_guards_do() {
     let site = Site::start_with(|builder| {
         builder
             .with_login_page("/login")
@@ -80,15 +82,15 @@ async fn extractors_refuse_as_guards_do() {
     assert_eq!(stale.get("/extracted-fresh").await.text(), "notch");
 }
 
-// With server-side sessions, `faults.rs` tests every call of the store.
+// `faults.rs` tests every call of the store with server-side sessions.
 #[tokio::test]
-async fn a_store_fault_is_503_and_loses_nothing() {
+async fn a_store_error_is_503_and_changes_no_cookie() {
     let site = Site::start_with(|builder| builder.with_login_page("/login").expect("a page")).await;
     let logged_in = site.logged_in("user=notch&remember=1").await;
-    let mut closed = logged_in.clone();
-    closed.close_browser();
+    let mut after_closing = logged_in.clone();
+    after_closing.close_browser();
     site.store.set_down(true);
-    for mut browser in [logged_in, closed] {
+    for mut browser in [logged_in, after_closing] {
         let before = browser.jar.clone();
         for path in [
             "/username",
@@ -115,12 +117,12 @@ async fn a_store_fault_is_503_and_loses_nothing() {
         assert_eq!(browser.get("/secret").await.text(), "secret of notch");
         site.store.set_down(true);
     }
-    // The store is not asked if no cookie names a user.
+    // If no cookie names a user, no call of the store is made.
     assert_eq!(site.browser().get("/secret").await.status, StatusCode::SEE_OTHER);
 }
 
 #[tokio::test]
-async fn a_loaders_fault_is_503_too() {
+async fn an_error_of_a_request_loader_is_503() {
     let site = Site::start_with(|builder| {
         builder.with_request_loader(tower_keep::loader::Bearer::new(|_| async {
             Err::<Option<Arc<Account>>, _>(StoreError::new(StoreErrorKind::Timeout, "tokens"))
@@ -134,32 +136,33 @@ async fn a_loaders_fault_is_503_too() {
 }
 
 #[tokio::test]
-async fn loaders_are_asked_in_order_after_the_cookies_and_only_the_first_user_counts() {
+async fn loaders_are_called_in_order_after_the_cookies_until_one_returns_a_user() {
     use tower_keep::loader::{ApiKey, Basic, Bearer};
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let note = |name: &'static str| {
-        let asked = Arc::clone(&asked);
-        move || asked.lock().unwrap().push(name)
+    let called = Arc::new(Mutex::new(Vec::new()));
+    let record = |name: &'static str| {
+        let called = Arc::clone(&called);
+        move || called.lock().unwrap().push(name)
     };
-    let (bearer, basic, key) = (note("bearer"), note("basic"), note("key"));
+    let (record_bearer, record_basic, record_key) =
+        (record("bearer"), record("basic"), record("key"));
     let site = Site::start_with(|builder| {
         builder
             .with_request_loader(Bearer::new(move |name: String| {
-                bearer();
+                record_bearer();
                 async move { Ok((name != "unknown").then(|| Arc::new(account(&name)))) }
             }))
             .with_request_loader(Basic::new(move |name: String, password: String| {
-                basic();
+                record_basic();
                 async move { Ok((password == "p").then(|| Arc::new(account(&name)))) }
             }))
             .with_request_loader(ApiKey::new("x-api-key".parse().unwrap(), move |name: String| {
-                key();
+                record_key();
                 async move { Ok(Some(Arc::new(account(&name)))) }
             }))
     })
     .await;
     let api_key = || "x-api-key".parse().unwrap();
-    for (authorization, key, who, expected) in [
+    for (authorization, key, user, expected_calls) in [
         ("Bearer notch", "steve", "notch", &["bearer"][..]),
         ("Bearer unknown", "steve", "steve", &["bearer", "key"]),
         ("Basic bm90Y2g6cA==", "steve", "notch", &["basic"]),
@@ -171,8 +174,8 @@ async fn loaders_are_asked_in_order_after_the_cookies_and_only_the_first_user_co
         browser.set_header(http::header::AUTHORIZATION, authorization);
         browser.set_header(api_key(), key);
         let response = browser.get("/username").await;
-        assert_eq!(response.text(), who, "{authorization}");
-        assert_eq!(std::mem::take(&mut *asked.lock().unwrap()), expected);
+        assert_eq!(response.text(), user, "{authorization}");
+        assert_eq!(std::mem::take(&mut *called.lock().unwrap()), expected_calls);
         assert!(response.set_cookies().is_empty());
     }
     let mut browser = site.logged_in("user=notch").await;
@@ -180,19 +183,19 @@ async fn loaders_are_asked_in_order_after_the_cookies_and_only_the_first_user_co
     let response = browser.get("/username").await;
     assert_eq!(response.text(), "notch");
     assert_eq!(response.header("vary"), "Cookie");
-    assert!(asked.lock().unwrap().is_empty());
+    assert!(called.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn a_guard_without_its_layer_answers_500_and_never_lets_through() {
+async fn a_guard_or_extractor_without_its_layer_responds_with_500() {
     let auth_layer = layer("");
     for service in [auth_layer.require_login(), !auth_layer.require_login()] {
         let response = service.layer(service_fn(page)).oneshot(Request::default()).await.unwrap();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     }
-    // There is a layer around the guard, but another one.
-    let other = layer("other");
-    let service = other.layer(auth_layer.require_login().layer(service_fn(page)));
+    // The layer around the guard is not the guard's own layer.
+    let other_layer = layer("other");
+    let service = other_layer.layer(auth_layer.require_login().layer(service_fn(page)));
     let response = service.oneshot(Request::default()).await.unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     let router: axum::Router = axum::Router::new()
@@ -206,10 +209,10 @@ async fn a_guard_without_its_layer_answers_500_and_never_lets_through() {
 }
 
 #[tokio::test]
-async fn areas_stack_and_each_guard_finds_its_own_login() {
+async fn layers_of_two_areas_can_be_stacked_and_each_guard_uses_its_own_layer() {
     let (site, admin) = (layer(""), layer("admin"));
-    let both = site.require_login().layer(admin.require_login().layer(service_fn(page)));
-    let stacked = site.layer(admin.layer(both));
+    let guarded_twice = site.require_login().layer(admin.require_login().layer(service_fn(page)));
+    let stacked = site.layer(admin.layer(guarded_twice));
     let mut client = Client::new(stacked);
     assert_eq!(client.get("/").await.status, StatusCode::UNAUTHORIZED);
     client.log_in(&site, account("notch")).await.unwrap();
@@ -220,18 +223,19 @@ async fn areas_stack_and_each_guard_finds_its_own_login() {
 }
 
 #[tokio::test]
-async fn the_same_layer_twice_is_one_layer() {
+async fn a_layer_that_is_applied_twice_counts_once() {
     let auth_layer = layer("");
-    let accessed = Arc::new(Mutex::new(0));
-    let counted = Arc::clone(&accessed);
+    let accesses = Arc::new(Mutex::new(0));
+    let counter = Arc::clone(&accesses);
     let find = |_| async { Ok(Some(Arc::new(account("notch")))) };
-    let auth_once = LoginLayer::builder(user_loader(find), Keys::new(KEY))
+    let counting_layer = LoginLayer::builder(user_loader(find), Keys::new(KEY))
         .with_listener(move |event: &Event<Account>| {
-            *counted.lock().unwrap() += usize::from(matches!(event, Event::Accessed));
+            *counter.lock().unwrap() += usize::from(matches!(event, Event::Accessed));
         })
         .build()
         .unwrap();
-    let twice = auth_once.layer(auth_once.layer(auth_once.require_login().layer(service_fn(page))));
+    let twice = counting_layer
+        .layer(counting_layer.layer(counting_layer.require_login().layer(service_fn(page))));
     let mut client = Client::new(twice);
     client.log_in(&auth_layer, account("notch")).await.unwrap();
     let response = client.get("/").await;
@@ -239,11 +243,11 @@ async fn the_same_layer_twice_is_one_layer() {
         (response.text().as_str(), response.header("vary").as_str()),
         ("page for notch", "Cookie")
     );
-    assert_eq!(*accessed.lock().unwrap(), 1);
+    assert_eq!(*accesses.lock().unwrap(), 1);
 }
 
 #[tokio::test]
-async fn why_somebody_was_refused_is_in_the_extensions() {
+async fn the_reason_of_a_rejection_is_in_the_response_extensions() {
     let auth_layer = layer("");
     let service = auth_layer.layer(auth_layer.require_fresh().layer(service_fn(page)));
     let mut client = Client::new(service);
@@ -258,7 +262,7 @@ async fn why_somebody_was_refused_is_in_the_extensions() {
 }
 
 #[tokio::test]
-async fn a_handler_may_build_any_answer_for_the_layer_or_for_one_guard() {
+async fn a_rejection_handler_of_the_layer_or_of_a_guard_builds_any_response() {
     let builder = || LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY));
     let auth_layer = builder()
         .with_login_page("/login")
@@ -273,13 +277,14 @@ async fn a_handler_may_build_any_answer_for_the_layer_or_for_one_guard() {
         })
         .build()
         .unwrap();
-    let own = auth_layer.require_login().with_rejection_handler(|context| {
+    let guard_with_handler = auth_layer.require_login().with_rejection_handler(|context| {
         assert!(context.user().is_none());
         Response::new(Bytes::from(format!("{:?}", context.rejection())))
     });
-    let pages = builder().with_login_page("/login").expect("a page").build().unwrap();
-    let elsewhere = pages.require_login().with_login_page("/admin/login").expect("a page");
-    assert!(pages.require_login().with_login_page("admin").is_err());
+    let page_layer = builder().with_login_page("/login").expect("a page").build().unwrap();
+    let guard_with_page =
+        page_layer.require_login().with_login_page("/admin/login").expect("a page");
+    assert!(page_layer.require_login().with_login_page("admin").is_err());
     for (service, path, status, text, location) in [
         (
             auth_layer.layer(auth_layer.require_login().layer(service_fn(page))),
@@ -295,16 +300,22 @@ async fn a_handler_may_build_any_answer_for_the_layer_or_for_one_guard() {
             "See Other",
             "/login?next=%2Fdefault",
         ),
-        (auth_layer.layer(own.layer(service_fn(page))), "/", 200, "Unauthenticated", ""),
         (
-            pages.layer(elsewhere.layer(service_fn(page))),
+            auth_layer.layer(guard_with_handler.layer(service_fn(page))),
+            "/",
+            200,
+            "Unauthenticated",
+            "",
+        ),
+        (
+            page_layer.layer(guard_with_page.layer(service_fn(page))),
             "/x",
             303,
             "See Other",
             "/admin/login?next=%2Fx",
         ),
         (
-            pages.layer(elsewhere.layer(service_fn(page))),
+            page_layer.layer(guard_with_page.layer(service_fn(page))),
             "/admin/login",
             303,
             "See Other",
@@ -321,7 +332,7 @@ async fn a_handler_may_build_any_answer_for_the_layer_or_for_one_guard() {
 
 #[tokio::test]
 async fn an_application_can_have_its_own_anonymous_user() {
-    let ask = async |auth_layer: LoginLayer<Account>| {
+    let name_of_anonymous = async |auth_layer: LoginLayer<Account>| {
         let service = auth_layer.layer(service_fn(|request: Request<String>| async move {
             let auth = request.extensions().get::<AuthSession<Account>>().cloned().unwrap();
             let user = auth.user_or_anonymous().await.unwrap();
@@ -331,13 +342,16 @@ async fn an_application_can_have_its_own_anonymous_user() {
         Client::new(service).get("/").await.text()
     };
     let builder = || LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY));
-    assert_eq!(ask(builder().build().unwrap()).await, "");
+    assert_eq!(name_of_anonymous(builder().build().unwrap()).await, "");
     let guest = || Arc::new(Account::new("guest", "guest", ""));
-    assert_eq!(ask(builder().with_anonymous_user(guest).build().unwrap()).await, "guest");
+    assert_eq!(
+        name_of_anonymous(builder().with_anonymous_user(guest).build().unwrap()).await,
+        "guest"
+    );
 }
 
 #[tokio::test]
-async fn the_layer_waits_until_the_inner_service_is_ready_and_calls_that_very_one() {
+async fn the_layer_waits_until_the_inner_service_is_ready_and_calls_that_instance() {
     let auth_layer = layer("");
     let (mock, mut handle) = tower_test::mock::pair::<Request<()>, Response<Full<Bytes>>>();
     let mut service = auth_layer.layer((!auth_layer.require_login()).layer(mock));
@@ -346,22 +360,22 @@ async fn the_layer_waits_until_the_inner_service_is_ready_and_calls_that_very_on
     assert!(waiting.is_err());
     handle.allow(1);
     let response = service.ready().await.unwrap().call(Request::new(()));
-    let answered = async {
-        let (_, respond) = handle.next_request().await.unwrap();
-        respond.send_response(Response::new(Full::from("ok")));
+    let respond = async {
+        let (_, sender) = handle.next_request().await.unwrap();
+        sender.send_response(Response::new(Full::from("ok")));
     };
-    let (response, ()) = tokio::join!(response, answered);
+    let (response, ()) = tokio::join!(response, respond);
     let body = response.unwrap().into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body, "ok");
 }
 
 #[tokio::test]
-async fn an_error_of_the_inner_service_passes_and_ends_the_handle() {
+async fn an_error_of_the_inner_service_is_returned_and_the_handle_ends() {
     let auth_layer = layer("");
     let kept: Arc<Mutex<Option<AuthSession<Account>>>> = Arc::default();
-    let keep = Arc::clone(&kept);
+    let keeper = Arc::clone(&kept);
     let failing = service_fn(move |request: Request<()>| {
-        *keep.lock().unwrap() = request.extensions().get::<AuthSession<Account>>().cloned();
+        *keeper.lock().unwrap() = request.extensions().get::<AuthSession<Account>>().cloned();
         async { Err::<Response<Full<Bytes>>, _>("broken") }
     });
     let error = auth_layer.layer(failing).oneshot(Request::new(())).await.unwrap_err();
@@ -371,12 +385,12 @@ async fn an_error_of_the_inner_service_passes_and_ends_the_handle() {
 }
 
 #[tokio::test]
-async fn a_dropped_request_ends_the_handle() {
+async fn a_handle_ends_when_the_future_of_its_request_is_dropped() {
     let auth_layer = layer("");
     let kept: Arc<Mutex<Option<AuthSession<Account>>>> = Arc::default();
-    let keep = Arc::clone(&kept);
+    let keeper = Arc::clone(&kept);
     let slow = service_fn(move |request: Request<()>| {
-        *keep.lock().unwrap() = request.extensions().get::<AuthSession<Account>>().cloned();
+        *keeper.lock().unwrap() = request.extensions().get::<AuthSession<Account>>().cloned();
         std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
     });
     drop(auth_layer.layer(slow).call(Request::new(())));
@@ -385,15 +399,15 @@ async fn a_dropped_request_ends_the_handle() {
 }
 
 #[tokio::test]
-async fn the_address_comes_from_our_extension_without_a_framework() {
+async fn the_service_sees_the_address_in_the_client_addr_extension() {
     let auth_layer = LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY))
         .with_session_protection(tower_keep::client::SessionProtection::Strong)
         .build()
         .unwrap();
     let seen = Arc::new(Mutex::new(None));
-    let see = Arc::clone(&seen);
+    let seen_by_service = Arc::clone(&seen);
     let service = auth_layer.layer(service_fn(move |request: Request<String>| {
-        *see.lock().unwrap() = request.extensions().get::<ClientAddr>().copied();
+        *seen_by_service.lock().unwrap() = request.extensions().get::<ClientAddr>().copied();
         async { Ok::<_, Infallible>(Response::new(String::new())) }
     }));
     let mut client = Client::new(service);
@@ -403,7 +417,7 @@ async fn the_address_comes_from_our_extension_without_a_framework() {
 }
 
 #[tokio::test]
-async fn guards_can_be_joined_within_one_layer() {
+async fn guards_of_one_layer_can_be_joined() {
     let auth_layer = layer("");
     let is_notch = || auth_layer.require_user(|user| user.login_name() == "notch");
     for (guard, notch, stale_notch, steve) in [
@@ -424,7 +438,7 @@ async fn guards_can_be_joined_within_one_layer() {
 }
 
 #[tokio::test]
-async fn a_guard_joined_of_two_layers_lets_nobody_through() {
+async fn a_guard_joined_from_two_layers_responds_with_500() {
     let (site, admin) = (layer(""), layer("admin"));
     let mixed = [
         site.require_login().and(admin.require_login()),
@@ -440,10 +454,11 @@ async fn a_guard_joined_of_two_layers_lets_nobody_through() {
 }
 
 #[tokio::test]
-async fn a_layer_is_found_through_those_inside_of_it() {
+async fn a_guard_finds_its_layer_outside_of_the_layer_of_another_area() {
     let (site, admin) = (layer(""), layer("admin"));
     let guarded = site.require_login().layer(service_fn(page));
-    // The layers are `site`, `admin`, and `site` once more: there is still one login of each.
+    // The layer of `site` is applied twice, which counts as once. So the innermost layer is that of
+    // `admin`, and `page` sees no user. The guard finds the login of `site`.
     let mut client = Client::new(site.layer(admin.layer(site.layer(guarded))));
     client.log_in(&site, account("notch")).await.unwrap();
     let response = client.get("/").await;
@@ -452,7 +467,7 @@ async fn a_layer_is_found_through_those_inside_of_it() {
 }
 
 #[tokio::test]
-async fn a_refusal_handler_sees_the_path_that_the_client_asked_for() {
+async fn a_rejection_handler_sees_the_path_that_the_client_requested() {
     let site = Site::start_with(|builder| {
         builder.with_rejection_handler(|context| {
             Response::new(Bytes::from(context.request().uri.to_string()))
@@ -466,7 +481,7 @@ async fn a_refusal_handler_sees_the_path_that_the_client_asked_for() {
 }
 
 #[tokio::test]
-async fn a_fault_uses_up_no_notice_and_no_next() {
+async fn a_store_error_uses_up_neither_the_flash_message_nor_next() {
     let auth_layer = LoginLayer::builder(
         user_loader(|_| async {
             Err::<Option<Arc<Account>>, _>(StoreError::new(StoreErrorKind::Unavailable, "users"))
@@ -485,9 +500,9 @@ async fn a_fault_uses_up_no_notice_and_no_next() {
             return Ok::<_, Infallible>(Response::new(Full::from("left")));
         }
         let flash = auth.take_flash().map(|flash| flash.to_string()).unwrap_or_default();
-        let known = auth.user().await;
-        Ok(known.map_or_else(
-            |fault| fault.response().map(Full::new),
+        let user = auth.user().await;
+        Ok(user.map_or_else(
+            |error| error.response().map(Full::new),
             |_| Response::new(Full::from(flash)),
         ))
     }));
@@ -503,7 +518,7 @@ async fn a_fault_uses_up_no_notice_and_no_next() {
 }
 
 #[tokio::test]
-async fn an_axum_router_is_a_service_for_the_test_client() {
+async fn the_test_client_accepts_an_axum_router() {
     let auth_layer = layer("");
     let router: axum::Router = axum::Router::new().route(
         "/",
@@ -521,7 +536,7 @@ async fn an_axum_router_is_a_service_for_the_test_client() {
 }
 
 #[tokio::test]
-async fn who_is_not_fresh_is_asked_for_no_password_by_the_browser_itself() {
+async fn a_rejection_of_a_login_that_is_not_fresh_has_no_challenge() {
     let auth_layer = LoginLayer::builder(
         user_loader(|_| async { Ok(Some(Arc::new(account("notch")))) }),
         Keys::new(KEY),
@@ -541,7 +556,7 @@ async fn who_is_not_fresh_is_asked_for_no_password_by_the_browser_itself() {
 }
 
 #[tokio::test]
-async fn a_layer_inside_of_a_nested_router_still_sends_people_back_to_the_whole_path() {
+async fn next_is_the_whole_path_even_if_the_layer_is_in_a_nested_router() {
     let auth_layer = LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY))
         .with_login_page("/login")
         .expect("a page")

@@ -1,26 +1,28 @@
-//! Whatever a client sends: no panic, no wrong user, and no redirect that leaves the site.
+//! Random input of a client never causes a panic, a login, or a redirect to another site.
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use tower_keep::target::LocalTarget;
-use tower_keep_tests::{Site, raw};
+use tower_keep_tests::{Site, send_raw};
 
 proptest! {
     #[test]
     fn a_local_target_stays_on_the_site_for_a_browser(text in ".{0,40}") {
-        check(&text);
+        check_target(&text);
     }
 
     #[test]
-    fn so_does_one_made_of_what_confuses(text in r"[/\\.%;:@?#a-f0-9\x00-\x20]{0,12}") {
-        check(&text);
-        check(&format!("/{text}"));
+    fn a_local_target_of_confusing_characters_stays_on_the_site_too(
+        text in r"[/\\.%;:@?#a-f0-9\x00-\x20]{0,12}",
+    ) {
+        check_target(&text);
+        check_target(&format!("/{text}"));
     }
 }
 
-/// Checks that a text that parses is kept unchanged, and that no browser or proxy reads another
-/// host or a header in it.
-fn check(text: &str) {
+/// Checks the text if it parses as a target: the target is the same text, and neither a browser nor
+/// a proxy can read another host or a header in it.
+fn check_target(text: &str) {
     let Ok(target) = text.parse::<LocalTarget>() else { return };
     let target = target.as_str();
     assert_eq!(target, text);
@@ -31,7 +33,7 @@ fn check(text: &str) {
 }
 
 #[tokio::test]
-async fn random_cookies_never_log_in_and_never_break_the_server() {
+async fn random_cookies_never_log_a_user_in_and_never_cause_an_error() {
     let site = Site::start().await;
     let genuine = site.logged_in("user=notch").await;
     let genuine = genuine.jar.get("__Host-Http-keep").expect("a session").to_owned();
@@ -41,7 +43,7 @@ async fn random_cookies_never_log_in_and_never_break_the_server() {
     for (number, value) in values.into_iter().enumerate() {
         let name =
             ["__Host-Http-keep", "__Host-Http-keep-remember", "__Host-Http-keep-flash"][number % 3];
-        // Half of them are a genuine cookie with something spliced into it.
+        // Every second value is a genuine cookie with the random text inserted.
         let cut = number % genuine.len();
         let value = if number % 2 == 0 {
             value
@@ -54,7 +56,7 @@ async fn random_cookies_never_log_in_and_never_break_the_server() {
         let request = format!(
             "GET /username HTTP/1.1\r\nHost: x\r\nCookie: {name}={value}\r\nConnection: close\r\n\r\n"
         );
-        let response = raw(site.address, request.as_bytes()).await;
+        let response = send_raw(site.address, request.as_bytes()).await;
         assert!(
             response.starts_with("HTTP/1.1 200") && response.ends_with("Anonymous"),
             "{value:?}: {response}"
@@ -63,11 +65,11 @@ async fn random_cookies_never_log_in_and_never_break_the_server() {
 }
 
 #[tokio::test]
-async fn an_unparsable_form_or_query_is_the_clients_mistake() {
+async fn a_query_that_cannot_be_parsed_gets_400() {
     let site = Site::start().await;
     for target in ["/login", "/login?user=notch&remember=yes", "/login?user=%FF&duration=-1"] {
         let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let response = raw(site.address, request.as_bytes()).await;
+        let response = send_raw(site.address, request.as_bytes()).await;
         assert!(response.starts_with("HTTP/1.1 400"), "{target}: {response}");
     }
 }

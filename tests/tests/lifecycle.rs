@@ -1,19 +1,19 @@
-//! Logging in, staying logged in, logging out, and remember cookies: the rules that cookies alone
-//! can keep.
+//! Logging in, staying logged in, logging out, and remember cookies: the rules that hold with and
+//! without server-side sessions.
 
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use tower_keep::Keys;
 use tower_keep::client::SessionProtection;
-use tower_keep_tests::{KEY, Site, Watched, account, has_server_sessions};
+use tower_keep_tests::{KEY, Site, WatchedStoreExt, account, has_server_sessions};
 
 const SESSION: &str = "__Host-Http-keep";
 const REMEMBER: &str = "__Host-Http-keep-remember";
 const DAY: u64 = 24 * 3600;
 
 #[tokio::test]
-async fn a_planted_session_cookie_never_survives_login() {
+async fn a_login_replaces_a_planted_session_cookie() {
     let site = Site::start().await;
     let attacker = site.logged_in("user=steve").await;
     let planted = attacker.jar.get(SESSION).unwrap().to_owned();
@@ -24,14 +24,14 @@ async fn a_planted_session_cookie_never_survives_login() {
     assert_eq!(victim.get("/username").await.text(), "notch");
     let mut holder = site.browser();
     holder.jar.insert(SESSION, &planted);
-    // The planted session continues, or has ended with the login that replaced it. It is never the
-    // victim's.
-    let holder = holder.get("/username").await.text();
-    assert_eq!(holder, if has_server_sessions() { "Anonymous" } else { "steve" });
+    // The planted session never becomes the victim's. With server-side sessions it has ended,
+    // because the victim's login replaced it. Without them it stays the attacker's.
+    let user = holder.get("/username").await.text();
+    assert_eq!(user, if has_server_sessions() { "Anonymous" } else { "steve" });
 }
 
 #[tokio::test]
-async fn restoring_makes_a_new_session_identity() {
+async fn a_restored_login_gets_a_new_session_cookie() {
     let site = Site::start().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     let first = browser.jar.get(SESSION).unwrap().to_owned();
@@ -39,7 +39,8 @@ async fn restoring_makes_a_new_session_identity() {
     assert_eq!(browser.get("/username").await.text(), "notch");
     let restored = browser.jar.get(SESSION).unwrap().to_owned();
     assert_ne!(first, restored);
-    // With server-side sessions, one that was restored a moment ago continues.
+    // With server-side sessions, a login that was restored less than a minute ago is not rotated
+    // again. So the clock moves on.
     site.advance(60);
     browser.close_browser();
     browser.get("/username").await;
@@ -47,35 +48,35 @@ async fn restoring_makes_a_new_session_identity() {
 }
 
 #[tokio::test]
-async fn an_identity_that_the_client_chose_is_never_adopted() {
+async fn a_session_cookie_that_the_client_made_up_is_never_accepted() {
     let site = Site::start().await;
     let genuine = site.logged_in("user=notch").await.jar.get(SESSION).unwrap().to_owned();
-    for chosen in ["A".repeat(genuine.len()), "1".into(), genuine.to_lowercase()] {
+    for made_up in ["A".repeat(genuine.len()), "1".into(), genuine.to_lowercase()] {
         let mut browser = site.browser();
-        browser.jar.insert(SESSION, &chosen);
+        browser.jar.insert(SESSION, &made_up);
         let response = browser.get("/username").await;
         assert_eq!(response.text(), "Anonymous");
         assert!(response.set_cookies().is_empty(), "{:?}", response.set_cookies());
         browser.get("/login?user=notch").await;
-        assert_ne!(browser.jar.get(SESSION), Some(chosen.as_str()));
+        assert_ne!(browser.jar.get(SESSION), Some(made_up.as_str()));
     }
 }
 
 #[tokio::test]
-async fn a_login_over_a_login_leaves_nothing_of_the_first() {
+async fn a_second_login_leaves_no_cookie_of_the_first() {
     let site = Site::start().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     browser.get("/flash").await;
-    let of_notch = browser.jar.get(SESSION).unwrap().to_owned();
+    let session_of_notch = browser.jar.get(SESSION).unwrap().to_owned();
     browser.get("/login?user=steve").await;
-    assert_ne!(browser.jar.get(SESSION), Some(of_notch.as_str()));
+    assert_ne!(browser.jar.get(SESSION), Some(session_of_notch.as_str()));
     assert_eq!(browser.jar.get(REMEMBER), None);
     browser.close_browser();
     assert_eq!(browser.get("/username").await.text(), "Anonymous");
 }
 
 #[tokio::test]
-async fn limits_hold_whatever_the_client_does_with_expires() {
+async fn limits_hold_even_if_the_client_ignores_the_expiry_of_cookies() {
     for persistent in [false, true] {
         let site = Site::start_with(|builder| {
             builder
@@ -118,7 +119,7 @@ async fn limits_hold_whatever_the_client_does_with_expires() {
 }
 
 #[tokio::test]
-async fn limits_can_be_switched_off_and_a_login_can_choose_its_own_duration() {
+async fn limits_can_be_disabled_and_a_login_can_set_its_remember_duration() {
     let site = Site::start_with(|builder| {
         builder.with_idle_limit(None).with_absolute_limit(None).with_persistent_session(true)
     })
@@ -134,14 +135,14 @@ async fn limits_can_be_switched_off_and_a_login_can_choose_its_own_duration() {
 }
 
 #[tokio::test]
-async fn a_session_is_renewed_only_when_it_is_due() {
+async fn a_session_is_renewed_only_after_a_tenth_of_the_idle_limit() {
     let site =
         Site::start_with(|builder| builder.with_idle_limit(Duration::from_secs(1_000))).await;
     let mut browser = site.logged_in("user=notch").await;
     site.advance(99);
     assert!(browser.get("/username").await.set_cookies().is_empty());
     site.advance(1);
-    // Server-side sessions are renewed in the store.
+    // A server-side session is renewed in the store, and its cookie stays as it is.
     let renewed = if has_server_sessions() { 0 } else { 1 };
     assert_eq!(browser.get("/username").await.set_cookies().len(), renewed);
     assert!(browser.get("/username").await.set_cookies().is_empty());
@@ -149,7 +150,7 @@ async fn a_session_is_renewed_only_when_it_is_due() {
 }
 
 #[tokio::test]
-async fn the_session_lasts_until_the_browser_is_closed_or_is_persistent() {
+async fn a_session_ends_with_the_browser_unless_it_is_persistent() {
     let site = Site::start().await;
     let mut browser = site.logged_in("user=notch").await;
     browser.close_browser();
@@ -161,36 +162,36 @@ async fn the_session_lasts_until_the_browser_is_closed_or_is_persistent() {
 }
 
 #[tokio::test]
-async fn a_changed_stamp_ends_every_other_login() {
+async fn a_changed_security_stamp_ends_every_other_login() {
     let site = Site::start().await;
-    let mut here = site.logged_in("user=notch&remember=1").await;
-    let mut there = site.logged_in("user=notch&remember=1").await;
-    let mut elsewhere = site.logged_in("user=notch&remember=1").await;
-    elsewhere.close_browser();
-    assert_eq!(here.get("/change-password").await.text(), "changed");
-    for browser in [&mut there, &mut elsewhere] {
+    let mut this_browser = site.logged_in("user=notch&remember=1").await;
+    let mut other_browser = site.logged_in("user=notch&remember=1").await;
+    let mut closed_browser = site.logged_in("user=notch&remember=1").await;
+    closed_browser.close_browser();
+    assert_eq!(this_browser.get("/change-password").await.text(), "changed");
+    for browser in [&mut other_browser, &mut closed_browser] {
         let response = browser.get("/username").await;
         assert_eq!(response.text(), "Anonymous");
-        // A security stamp that does not match clears nothing. With server-side sessions the other
-        // sessions have ended, which does clear their cookies.
+        // A wrong security stamp does not clear the cookies. With server-side sessions, the other
+        // sessions have ended, and the cookies of an ended session are cleared.
         assert_eq!(response.set_cookies().is_empty(), !has_server_sessions());
     }
     // This browser stays logged in, and its remember cookie remains valid.
-    assert_eq!(here.get("/sensitive").await.text(), "secret of notch");
-    here.close_browser();
-    assert_eq!(here.get("/username").await.text(), "notch");
+    assert_eq!(this_browser.get("/sensitive").await.text(), "secret of notch");
+    this_browser.close_browser();
+    assert_eq!(this_browser.get("/username").await.text(), "notch");
 }
 
 #[tokio::test]
-async fn a_deactivated_or_deleted_user_is_out_at_the_next_request() {
-    for deleted in [false, true] {
-        for closed in [false, true] {
+async fn a_deactivated_or_deleted_user_is_logged_out_at_the_next_request() {
+    for is_deleted in [false, true] {
+        for is_closed in [false, true] {
             let site = Site::start().await;
             let mut browser = site.logged_in("user=notch&remember=1").await;
-            if closed {
+            if is_closed {
                 browser.close_browser();
             }
-            if deleted {
+            if is_deleted {
                 use tower_keep::store::UserDirectory;
                 assert!(site.store.inner().delete(&"1".into()).await.unwrap());
             } else {
@@ -204,7 +205,7 @@ async fn a_deactivated_or_deleted_user_is_out_at_the_next_request() {
 }
 
 #[tokio::test]
-async fn a_handler_that_logs_in_and_then_fails_has_logged_in() {
+async fn a_login_counts_even_if_the_handler_then_fails() {
     let site = Site::start().await;
     let mut browser = site.browser();
     let response = browser.get("/log-in-and-fail").await;
@@ -214,33 +215,34 @@ async fn a_handler_that_logs_in_and_then_fails_has_logged_in() {
 
 #[tokio::test]
 async fn a_previous_key_is_accepted_and_its_cookies_are_reissued() {
+    // The sites are named after the keys that they accept.
     let old = Site::start().await;
     let new_key = "another key for tests, also long enough";
-    let both = old.beside(Keys::new(new_key).with_previous(KEY), |builder| builder).await;
-    let new = old.beside(Keys::new(new_key), |builder| builder).await;
-    for closed in [false, true] {
+    let both = old.start_another(Keys::new(new_key).with_previous(KEY), |builder| builder).await;
+    let new = old.start_another(Keys::new(new_key), |builder| builder).await;
+    for is_closed in [false, true] {
         let mut browser = old.logged_in("user=notch&remember=1").await;
-        if closed {
+        if is_closed {
             browser.close_browser();
         }
         let mut on_new = new.browser();
         on_new.jar = browser.jar.clone();
         let response = on_new.get("/username").await;
         assert_eq!(response.text(), "Anonymous");
-        // A cookie of an unknown key is not cleared.
+        // A cookie that was signed with an unknown key is not cleared.
         assert!(response.set_cookies().is_empty());
 
         let mut on_both = both.browser();
         on_both.jar = browser.jar.clone();
         both.advance(5);
         assert_eq!(on_both.get("/username").await.text(), "notch");
-        assert_eq!(on_both.get("/is-fresh").await.text(), (!closed).to_string());
+        assert_eq!(on_both.get("/is-fresh").await.text(), (!is_closed).to_string());
         on_new.jar = on_both.jar.clone();
         assert_eq!(on_new.get("/username").await.text(), "notch");
         on_new.jar.remove(SESSION);
         assert_eq!(on_new.get("/username").await.text(), "notch");
     }
-    // Reissuing keeps the expiry.
+    // A reissued cookie expires at the same time as before.
     let mut browser = old.logged_in("user=notch&remember=1&duration=100").await;
     browser.jar.ignore_expiry();
     let mut on_both = both.browser();
@@ -253,40 +255,42 @@ async fn a_previous_key_is_accepted_and_its_cookies_are_reissued() {
 }
 
 #[tokio::test]
-async fn a_coming_key_is_accepted_before_it_is_used() {
-    let coming_key = "the coming key, which others already use";
+async fn the_next_key_is_accepted_before_it_signs_cookies() {
+    let next_key = "the next key, which other nodes already use";
     let first = Site::start_with(|builder| builder).await;
-    let prepared = first.beside(Keys::new(KEY).with_next(coming_key), |builder| builder).await;
-    let updated = first.beside(Keys::new(coming_key).with_previous(KEY), |builder| builder).await;
-    // A browser whose requests reach both kinds of nodes in turn is not given new cookies again and
-    // again.
-    for closed in [false, true] {
+    let prepared = first.start_another(Keys::new(KEY).with_next(next_key), |builder| builder).await;
+    let updated =
+        first.start_another(Keys::new(next_key).with_previous(KEY), |builder| builder).await;
+    // The requests of a browser reach both kinds of nodes in turn. The nodes don't set new cookies
+    // at every request.
+    for is_closed in [false, true] {
         let mut browser = updated.logged_in("user=notch&remember=1").await;
-        if closed {
+        if is_closed {
             browser.close_browser();
         }
         let mut on_prepared = prepared.browser();
-        let mut cookies = 0;
+        let mut cookie_count = 0;
         for _ in 0..10 {
             on_prepared.jar = browser.jar.clone();
             let response = on_prepared.get("/username").await;
             assert_eq!(response.text(), "notch");
-            cookies += response.set_cookies().len();
+            cookie_count += response.set_cookies().len();
             browser.jar = on_prepared.jar.clone();
             let response = browser.get("/username").await;
             assert_eq!(response.text(), "notch");
-            cookies += response.set_cookies().len();
+            cookie_count += response.set_cookies().len();
         }
-        // Restoring issues new cookies once. The updated node then reissues those of the old key.
-        let restored = if closed { 2 + 2 } else { 0 };
-        assert!(cookies <= restored, "{cookies} cookies in 20 requests");
+        // A restored login gets two new cookies once. The updated node reissues them once, because
+        // they were signed with the old key.
+        let limit = if is_closed { 2 + 2 } else { 0 };
+        assert!(cookie_count <= limit, "{cookie_count} cookies in 20 requests");
     }
 }
 
 #[tokio::test]
 async fn a_login_without_remember_never_sets_the_remember_cookie() {
-    for refresh in [false, true] {
-        let site = Site::start_with(|builder| builder.with_remember_refresh(refresh)).await;
+    for has_refresh in [false, true] {
+        let site = Site::start_with(|builder| builder.with_remember_refresh(has_refresh)).await;
         let mut browser = site.logged_in("user=notch").await;
         for path in ["/username", "/secret", "/confirm", "/change-password", "/username"] {
             browser.get(path).await;
@@ -298,11 +302,11 @@ async fn a_login_without_remember_never_sets_the_remember_cookie() {
 }
 
 #[tokio::test]
-async fn refresh_never_mints_a_remember_cookie() {
+async fn a_refresh_never_creates_a_remember_cookie() {
     let site = Site::start_with(|builder| builder.with_remember_refresh(true)).await;
-    let of_steve = site.logged_in("user=steve&remember=1").await;
-    let of_steve = of_steve.jar.get(REMEMBER).unwrap().to_owned();
-    for foreign in ["garbage", "", of_steve.as_str()] {
+    let steve = site.logged_in("user=steve&remember=1").await;
+    let cookie_of_steve = steve.jar.get(REMEMBER).unwrap().to_owned();
+    for foreign in ["garbage", "", cookie_of_steve.as_str()] {
         let mut browser = site.logged_in("user=notch").await;
         browser.jar.insert(REMEMBER, foreign);
         site.advance(10);
@@ -312,7 +316,7 @@ async fn refresh_never_mints_a_remember_cookie() {
 }
 
 #[tokio::test]
-async fn refresh_moves_the_expiry_of_a_genuine_remember_cookie() {
+async fn a_refresh_extends_a_genuine_remember_cookie() {
     let site = Site::start_with(|builder| builder.with_remember_refresh(true)).await;
     let mut browser = site.logged_in("user=notch&remember=1&duration=100").await;
     for _ in 0..5 {
@@ -324,7 +328,7 @@ async fn refresh_moves_the_expiry_of_a_genuine_remember_cookie() {
 }
 
 #[tokio::test]
-async fn anonymous_and_loader_users_are_never_fresh() {
+async fn anonymous_clients_and_users_of_request_loaders_are_never_fresh() {
     let site = Site::start_with(|builder| {
         builder.with_request_loader(tower_keep::loader::Bearer::new(|token: String| async move {
             Ok((token == "t").then(|| account("notch").into()))
@@ -345,18 +349,18 @@ async fn anonymous_and_loader_users_are_never_fresh() {
 }
 
 #[tokio::test]
-async fn what_is_not_genuine_is_not_cleared() {
+async fn a_cookie_that_is_not_genuine_is_not_cleared() {
     let site = Site::start().await;
     let genuine = site.logged_in("user=notch&remember=1").await.jar;
     let other = Site::start_with(|builder| builder.with_area("other")).await;
     let foreign = other.logged_in("user=notch&remember=1").await.jar;
     for name in [SESSION, REMEMBER] {
         let value = genuine.get(name).unwrap();
-        let (kept, last) = value.split_at(value.len() - 1);
-        let cut = kept.to_owned();
-        let flipped = format!("{kept}{}", if last == "A" { "Q" } else { "A" });
-        let area = foreign.get(&name.replace("keep", "keep-other")).unwrap().to_owned();
-        for value in [cut, flipped, area, "garbage".into(), String::new()] {
+        let (start, last) = value.split_at(value.len() - 1);
+        let truncated = start.to_owned();
+        let changed = format!("{start}{}", if last == "A" { "Q" } else { "A" });
+        let of_other_area = foreign.get(&name.replace("keep", "keep-other")).unwrap().to_owned();
+        for value in [truncated, changed, of_other_area, "garbage".into(), String::new()] {
             let mut browser = site.browser();
             browser.jar.insert(name, &value);
             let response = browser.get("/secret").await;
@@ -366,9 +370,9 @@ async fn what_is_not_genuine_is_not_cleared() {
     }
 }
 
-// With cookies alone, the old copy stays as it was.
+// Without server-side sessions, the old copy stays valid and not fresh.
 #[tokio::test]
-async fn confirm_changes_the_cookie_and_an_old_copy_stays_stale() {
+async fn confirm_changes_the_cookie_and_an_old_copy_is_not_fresh() {
     let site = Site::start().await;
     let mut browser = site.logged_in("user=notch&fresh=0").await;
     let copy = browser.clone();
@@ -381,7 +385,7 @@ async fn confirm_changes_the_cookie_and_an_old_copy_stays_stale() {
 }
 
 #[tokio::test]
-async fn a_handle_kept_after_the_response_can_not_log_in() {
+async fn a_handle_cannot_log_in_after_the_response() {
     let site = Site::start().await;
     let mut browser = site.browser();
     assert_eq!(browser.get("/log-in-late").await.text(), "later");
@@ -404,7 +408,7 @@ async fn a_handle_kept_after_the_response_can_not_log_in() {
 }
 
 #[tokio::test]
-async fn freshness_has_an_age() {
+async fn require_fresh_within_rejects_a_login_that_was_confirmed_too_long_ago() {
     let site = Site::start().await;
     let mut browser = site.logged_in("user=notch").await;
     site.advance(600);
@@ -417,10 +421,10 @@ async fn freshness_has_an_age() {
 }
 
 #[tokio::test]
-async fn logout_clears_a_remember_cookie_that_its_path_hides() {
+async fn logout_clears_a_remember_cookie_whose_path_excludes_the_logout() {
     let site = Site::start_with(|builder| {
-        let narrow = tower_keep::cookie::CookieSettings::new().with_name("me").with_path("/secret");
-        builder.with_remember_cookie(narrow)
+        let cookie = tower_keep::cookie::CookieSettings::new().with_name("me").with_path("/secret");
+        builder.with_remember_cookie(cookie)
     })
     .await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
@@ -429,7 +433,7 @@ async fn logout_clears_a_remember_cookie_that_its_path_hides() {
 }
 
 #[tokio::test]
-async fn an_inactive_user_logs_in_only_by_force_and_passes_no_guard() {
+async fn an_inactive_user_logs_in_only_with_force_and_passes_no_guard() {
     let site = Site::start().await;
     let mut browser = site.browser();
     assert_eq!(browser.get("/login?user=creeper").await.text(), "False");
@@ -441,18 +445,18 @@ async fn an_inactive_user_logs_in_only_by_force_and_passes_no_guard() {
         assert_eq!(browser.get("/secret").await.status, StatusCode::UNAUTHORIZED);
         browser.close_browser();
     }
-    // Once the user is active, the login is like any other.
+    // Once the user is active, a forced login is like any other login.
     site.store.change("3", |creeper| creeper.set_active(true)).await;
     assert_eq!(browser.get("/secret").await.text(), "secret of creeper");
 }
 
 #[tokio::test]
-async fn a_cookie_that_browsers_would_drop_is_an_error_at_login() {
+async fn a_login_fails_if_its_cookie_is_too_large_for_browsers() {
     use tower_keep::store::UserDirectory;
     let site = Site::start().await;
-    // The id and the 39 + 16 bytes around it are encoded to four thirds of their length, and the
-    // cookie's name is added: an id has at most 3,005 bytes. With server-side sessions the id need
-    // not be in a cookie, and the store says how long it may be.
+    // Browsers drop a cookie whose name and value are longer than 4,096 bytes. The value is the
+    // user's id and some more bytes, in base64. With server-side sessions no cookie has to contain
+    // the id, and only the store limits its length.
     let lengths = if has_server_sessions() {
         [(39, StatusCode::OK), (1_500, StatusCode::OK)]
     } else {
@@ -471,7 +475,7 @@ async fn a_cookie_that_browsers_would_drop_is_an_error_at_login() {
 #[tokio::test]
 async fn strong_protection_ends_the_login_and_basic_only_its_freshness() {
     use SessionProtection::{Basic, None, Strong};
-    for (protection, persistent, who, fresh, left) in [
+    for (protection, persistent, user, is_fresh, cookie_count) in [
         (None, false, "notch", "true", 2),
         (Basic, false, "notch", "false", 2),
         (Strong, false, "Anonymous", "false", 0),
@@ -483,16 +487,16 @@ async fn strong_protection_ends_the_login_and_basic_only_its_freshness() {
         .await;
         let mut browser = site.logged_in("user=notch&remember=1").await;
         browser.set_header(http::header::USER_AGENT, "Another/1.0");
-        assert_eq!(browser.get("/username").await.text(), who);
-        assert_eq!(browser.get("/is-fresh").await.text(), fresh);
-        assert_eq!(browser.jar.names().len(), left, "{protection:?}");
-        let protected = site.events.take().contains(&"session_protected".to_owned());
-        assert_eq!(protected, protection != None);
+        assert_eq!(browser.get("/username").await.text(), user);
+        assert_eq!(browser.get("/is-fresh").await.text(), is_fresh);
+        assert_eq!(browser.jar.names().len(), cookie_count, "{protection:?}");
+        let has_event = site.events.take().contains(&"session_protected".to_owned());
+        assert_eq!(has_event, protection != None);
     }
 }
 
 #[tokio::test]
-async fn any_method_logs_out() {
+async fn a_logout_works_with_get_and_post() {
     let site = Site::start().await;
     for method in [Method::GET, Method::POST] {
         let mut browser = site.logged_in("user=notch&remember=1").await;
@@ -503,21 +507,22 @@ async fn any_method_logs_out() {
 }
 
 #[tokio::test]
-async fn who_asks_only_while_the_body_is_sent_still_learns_who_it_is() {
+async fn a_body_that_asks_for_the_user_while_it_is_sent_gets_the_user() {
     let site = Site::start().await;
     let mut browser = site.logged_in("user=notch").await;
     assert_eq!(browser.get("/asked-late").await.text(), "notch");
     assert_eq!(site.browser().get("/asked-late").await.text(), "Anonymous");
 }
 
-// A forced login is like any other as soon as the user was active once.
+// Once a request has seen the user active, the force is used up: a new deactivation logs the user
+// out.
 #[tokio::test]
-async fn force_is_used_up_when_the_user_has_become_active() {
+async fn a_forced_login_is_like_any_other_once_the_user_was_active() {
     let site = Site::start().await;
-    for closed in [false, true] {
+    for is_closed in [false, true] {
         let mut browser = site.logged_in("user=creeper&force=1&remember=1").await;
         site.store.change("3", |creeper| creeper.set_active(true)).await;
-        if closed {
+        if is_closed {
             browser.close_browser();
         }
         assert_eq!(browser.get("/username").await.text(), "creeper");
@@ -528,7 +533,7 @@ async fn force_is_used_up_when_the_user_has_become_active() {
 }
 
 #[tokio::test]
-async fn a_notice_for_one_user_is_not_shown_to_the_next() {
+async fn a_flash_message_for_one_user_is_not_shown_to_the_next() {
     let site = Site::start().await;
     for path in ["/logout", "/login?user=steve"] {
         let mut browser = site.logged_in("user=notch").await;
@@ -537,7 +542,7 @@ async fn a_notice_for_one_user_is_not_shown_to_the_next() {
         browser.get("/login?user=steve").await;
         assert_eq!(browser.get("/take-flash").await.text(), "", "{path}");
     }
-    // A flash message for a visitor who then logs in stays.
+    // A flash message for an anonymous visitor is kept when the visitor logs in.
     let mut browser = site.browser();
     browser.get("/flash").await;
     browser.get("/login?user=steve").await;

@@ -1,4 +1,4 @@
-//! The log names the fix for wrong wiring, and never contains a secret.
+//! The log says how to fix wrong wiring, and never contains a secret.
 
 use std::convert::Infallible;
 use std::io;
@@ -60,14 +60,14 @@ async fn page(_: Request<String>) -> Result<Response<Full<bytes::Bytes>>, Infall
 }
 
 #[tokio::test]
-async fn wrong_wiring_is_named_with_its_fix() {
+async fn the_log_says_how_to_fix_wrong_wiring() {
     let (log, _guard) = Log::start();
     let (site, admin) = (layer(""), layer("admin"));
     Client::new(site.require_login().layer(service_fn(page))).get("/").await;
     let lines = log.take();
     assert!(lines.contains("ERROR") && lines.contains("auth_layer.layer(router)"), "{lines}");
     let wrong = admin.layer(site.require_login().layer(service_fn(page)));
-    // A debug build says so in the body as well, because there may be no subscriber.
+    // A debug build says the same in the body, because the log may have no subscriber.
     let body = Client::new(wrong).get("/").await.text();
     for lines in [log.take(), body] {
         assert!(lines.contains("use the guards of the layer that is around the route"), "{lines}");
@@ -86,12 +86,13 @@ async fn wrong_wiring_is_named_with_its_fix() {
     }
 }
 
+/// Needs server-side sessions.
 async fn devices(auth: tower_keep::AuthSession<Account>) -> Result<String, tower_keep::AuthError> {
     Ok(auth.sessions().await?.len().to_string())
 }
 
 #[tokio::test]
-async fn what_a_store_fails_is_one_error_line_with_store_and_cause() {
+async fn a_store_error_is_one_error_line_with_the_store_and_the_cause() {
     let (log, _guard) = Log::start();
     let store = FaultyStore::new(MemoryStore::<Account>::new());
     store.insert(&account("notch")).await.unwrap();
@@ -137,14 +138,14 @@ async fn what_a_store_fails_is_one_error_line_with_store_and_cause() {
         store.heal();
     }
     let error = StoreError::new(StoreErrorKind::Unsupported, "mine").with_message("run `mine up`");
-    let said = tower_keep::AuthError::from(error).to_string();
-    assert!(said.contains("mine store: not supported: run `mine up`"), "{said}");
+    let text = tower_keep::AuthError::from(error).to_string();
+    assert!(text.contains("mine store: not supported: run `mine up`"), "{text}");
 }
 
 type Faulty = FaultyStore<MemoryStore<Account>>;
 
 #[tokio::test]
-async fn a_stored_hash_that_cannot_be_one_is_an_error_line_that_does_not_show_it() {
+async fn a_malformed_stored_hash_is_one_error_line_without_the_hash() {
     let passwords = Passwords::new();
     let hash = passwords.hash("p").await.expect("a hash");
     let without_output = &hash[..hash.rfind('$').expect("its parts")];
@@ -152,9 +153,9 @@ async fn a_stored_hash_that_cannot_be_one_is_an_error_line_that_does_not_show_it
     let (log, _guard) = Log::start();
     for stored in ["", "!", "plain text", "$2b$12$abc", without_output, without_salt] {
         assert!(!passwords.verify(Some(stored), "p").await.expect("no error"), "{stored}");
-        let said = log.take();
-        assert_eq!(said.matches("ERROR").count(), 1, "{stored}: {said}");
-        assert!(stored.len() < 2 || !said.contains(stored), "{said}");
+        let lines = log.take();
+        assert_eq!(lines.matches("ERROR").count(), 1, "{stored}: {lines}");
+        assert!(stored.len() < 2 || !lines.contains(stored), "{lines}");
     }
     // A valid hash, and no hash at all, cause no error line.
     assert!(passwords.verify(Some(&hash), "p").await.expect("no error"));
@@ -163,7 +164,7 @@ async fn a_stored_hash_that_cannot_be_one_is_an_error_line_that_does_not_show_it
 }
 
 #[tokio::test]
-async fn that_the_clients_address_is_unknown_is_said_once() {
+async fn an_unknown_client_address_is_logged_once() {
     let (log, _guard) = Log::start();
     for (protection, expected) in [(SessionProtection::Basic, 1), (SessionProtection::None, 0)] {
         let auth_layer = LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY))
@@ -183,7 +184,7 @@ async fn that_the_clients_address_is_unknown_is_said_once() {
 }
 
 #[tokio::test]
-async fn two_layers_with_one_cookie_are_told_of_once() {
+async fn two_layers_with_the_same_cookie_name_are_logged_once() {
     let (log, _guard) = Log::start();
     let mut client = Client::new(layer("").layer(layer("").layer(service_fn(page))));
     client.get("/").await;
@@ -196,7 +197,7 @@ async fn two_layers_with_one_cookie_are_told_of_once() {
 }
 
 #[test]
-fn cookies_over_plain_http_are_warned_of() {
+fn cookies_without_secure_are_logged() {
     let (log, _guard) = Log::start();
     let builder = LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY));
     builder.with_session_cookie(CookieSettings::new().insecure_over_http()).build().unwrap();
@@ -204,15 +205,16 @@ fn cookies_over_plain_http_are_warned_of() {
 }
 
 #[tokio::test]
-async fn no_secret_is_ever_logged_or_shown() {
-    for records in [false, true] {
+async fn no_secret_is_logged_or_shown() {
+    for has_server_sessions in [false, true] {
         let (log, _guard) = Log::start();
         let store = MemoryStore::new();
         store.insert(&account("notch")).await.unwrap();
         let builder = LoginLayer::builder(store, Keys::new(KEY)).with_listener(|event| {
-            tracing::info!(?event, "heard");
+            tracing::info!(?event, "an event");
         });
-        let auth_layer = if records { builder.with_sessions() } else { builder }.build().unwrap();
+        let auth_layer =
+            if has_server_sessions { builder.with_sessions() } else { builder }.build().unwrap();
         let guarded = auth_layer.layer(auth_layer.require_login().layer(service_fn(page)));
         let mut client = Client::new(guarded);
         client.log_in(&auth_layer, account("notch")).await.unwrap();
@@ -220,22 +222,22 @@ async fn no_secret_is_ever_logged_or_shown() {
         assert_eq!(client.get("/").await.status, 200);
         let mut shown =
             format!("{auth_layer:?} {:?} {:?}", auth_layer.require_login(), Keys::new(KEY));
-        let mut handle = "no handle without records".to_owned();
-        if records {
+        let mut public_id = "no public id without server-side sessions".to_owned();
+        if has_server_sessions {
             let sessions = auth_layer.sessions_of(&UserId::from(1)).await.unwrap();
             shown += &format!("{sessions:?}");
-            handle = sessions[0].public_id();
+            public_id = sessions[0].public_id();
         }
         let lines = log.take() + &shown;
         assert!(lines.contains("logged_in"), "{lines}");
-        for secret in [&cookie[..20], KEY, "hash of notch", &handle] {
+        for secret in [&cookie[..20], KEY, "hash of notch", &public_id] {
             assert!(!lines.contains(secret), "{lines}");
         }
     }
 }
 
 #[tokio::test]
-async fn that_nobody_drives_the_upkeep_is_said_once() {
+async fn a_missing_upkeep_task_is_logged_once() {
     let (log, _guard) = Log::start();
     let store = MemoryStore::new();
     store.insert(&account("notch")).await.unwrap();

@@ -1,5 +1,5 @@
-//! nginx in front of the site, as a shared cache and as a proxy with its default buffers. Two users
-//! and an anonymous visitor send requests.
+//! nginx in front of a site, as a shared cache and as a proxy with default buffers. Two users and
+//! an anonymous visitor send requests.
 
 use std::net::SocketAddr;
 
@@ -7,13 +7,14 @@ use http::StatusCode;
 use tower_keep_tests::{Browser, Http, Site};
 use xtask::servers::Server;
 
-struct Front {
+struct SiteBehindNginx {
     site: Site,
     _nginx: Server,
+    /// The address where nginx listens.
     address: SocketAddr,
 }
 
-impl Front {
+impl SiteBehindNginx {
     async fn start() -> Self {
         let site = Site::start_with(|builder| {
             builder
@@ -41,47 +42,47 @@ impl Front {
 }
 
 /// Returns the text of a page, and whether nginx found it in its cache.
-async fn ask(browser: &mut Browser, path: &str) -> (String, bool) {
+async fn get(browser: &mut Browser, path: &str) -> (String, bool) {
     let response = browser.get(path).await;
     assert_eq!(response.status, StatusCode::OK, "{path}: {}", response.text());
     (response.text(), response.header("x-cache") == "HIT")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shared_cache_shows_nobody_what_was_made_for_another() {
-    let front = Front::start().await;
-    let mut notch = front.logged_in("notch").await;
-    let mut steve = front.logged_in("steve").await;
-    let mut nobody = front.browser();
-    // Each of the three is first once, so whatever is cached would be shown to the others.
+async fn a_shared_cache_shows_no_response_that_was_made_for_another_user() {
+    let proxied = SiteBehindNginx::start().await;
+    let mut notch = proxied.logged_in("notch").await;
+    let mut steve = proxied.logged_in("steve").await;
+    let mut anonymous = proxied.browser();
+    // Each browser is the first once, so the others would get a response that nginx caches.
     for round in 0..3 {
         for path in ["/username", "/cacheable", "/for-caches", "/streamed", "/asked-late"] {
             let path = format!("{path}?round={round}");
             for turn in 0..6 {
                 match (round + turn) % 3 {
-                    0 => assert_eq!(ask(&mut notch, &path).await, ("notch".to_owned(), false)),
-                    1 => assert_eq!(ask(&mut steve, &path).await, ("steve".to_owned(), false)),
-                    _ => assert_eq!(ask(&mut nobody, &path).await.0, "Anonymous", "{path}"),
+                    0 => assert_eq!(get(&mut notch, &path).await, ("notch".to_owned(), false)),
+                    1 => assert_eq!(get(&mut steve, &path).await, ("steve".to_owned(), false)),
+                    _ => assert_eq!(get(&mut anonymous, &path).await.0, "Anonymous", "{path}"),
                 }
             }
         }
     }
-    // It does cache: the page of an anonymous visitor may be stored, for clients without our
+    // nginx does cache: it may store the page of an anonymous visitor, for clients without our
     // cookies.
     for path in ["/cacheable?kept", "/for-caches?kept"] {
-        assert_eq!(ask(&mut nobody, path).await, ("Anonymous".to_owned(), false));
-        assert_eq!(ask(&mut nobody, path).await, ("Anonymous".to_owned(), true), "{path}");
-        assert_eq!(ask(&mut notch, path).await, ("notch".to_owned(), false));
+        assert_eq!(get(&mut anonymous, path).await, ("Anonymous".to_owned(), false));
+        assert_eq!(get(&mut anonymous, path).await, ("Anonymous".to_owned(), true), "{path}");
+        assert_eq!(get(&mut notch, path).await, ("notch".to_owned(), false));
     }
     assert_eq!(notch.get("/logout").await.status, StatusCode::OK);
-    assert_eq!(ask(&mut notch, "/cacheable?round=0").await.0, "Anonymous");
+    assert_eq!(get(&mut notch, "/cacheable?round=0").await.0, "Anonymous");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_redirect_fits_into_the_buffers_of_a_proxy() {
-    let front = Front::start().await;
-    let visitor = front.browser();
-    let user = front.logged_in("notch&fresh=0").await;
+async fn every_redirect_fits_into_the_default_buffers_of_nginx() {
+    let proxied = SiteBehindNginx::start().await;
+    let visitor = proxied.browser();
+    let user = proxied.logged_in("notch&fresh=0").await;
     for (mut browser, path, page) in
         [(visitor, "/secret", "/login"), (user, "/sensitive", "/confirm")]
     {

@@ -1,4 +1,4 @@
-//! Passwords are checked in full, off the executor, and a bounded number at a time.
+//! Checking and changing passwords.
 
 use std::sync::Arc;
 
@@ -10,22 +10,22 @@ use tower_keep::store::{Modified, StoreErrorKind, UserDirectory, UserStore};
 use tower_keep::{Account, AuthUser};
 use tower_keep_memory::MemoryStore;
 
-// Where the hashes are, tests assert that known and unknown names take the same work. This test
-// checks the results.
+// This test checks the results. A unit test of `Passwords` checks that known and unknown login
+// names take the same work.
 #[tokio::test]
-async fn only_the_right_password_of_a_known_user_is_right() {
+async fn only_the_password_of_a_known_user_is_accepted() {
     let passwords = Passwords::new();
     let hash = passwords.hash("correct horse").await.unwrap();
     assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
     assert_ne!(hash, passwords.hash("correct horse").await.unwrap());
-    for (hash, password, right) in [
+    for (hash, password, is_match) in [
         (Some(hash.as_str()), "correct horse", true),
         (Some(&hash), "correct hors", false),
         (Some(&hash), "", false),
         (None, "correct horse", false),
         (None, "", false),
     ] {
-        assert_eq!(passwords.verify(hash, password).await.unwrap(), right, "{password}");
+        assert_eq!(passwords.verify(hash, password).await.unwrap(), is_match, "{password}");
     }
     let ada = Arc::new(Account::new(1, "ada", hash));
     let found = passwords.check(Some(ada.clone()), Account::password_hash, "correct horse").await;
@@ -37,7 +37,7 @@ async fn only_the_right_password_of_a_known_user_is_right() {
 }
 
 #[tokio::test]
-async fn passwords_count_in_full() {
+async fn every_byte_of_a_long_password_counts() {
     let passwords = Passwords::new();
     let long = "x".repeat(100);
     let hash = passwords.hash(long.clone()).await.unwrap();
@@ -46,9 +46,9 @@ async fn passwords_count_in_full() {
     assert!(!passwords.verify(Some(&hash), &long[..72]).await.unwrap());
 }
 
-// An account without a usable password can't be distinguished from an unknown name.
+// An application may store such a text for an account without a password.
 #[tokio::test]
-async fn a_hash_that_cannot_be_one_is_never_right_and_takes_as_long_as_an_unknown_name() {
+async fn a_stored_text_that_is_no_argon2_hash_matches_no_password() {
     let passwords = Passwords::new();
     let hash = passwords.hash("p").await.unwrap();
     let cut = &hash[..hash.rfind('$').unwrap()];
@@ -62,14 +62,14 @@ async fn a_hash_that_cannot_be_one_is_never_right_and_takes_as_long_as_an_unknow
     }
 }
 
-// If a form is submitted twice, the second submission finds its password stored.
+// If a form is submitted twice, the second submission finds that its password is stored already.
 #[tokio::test]
-async fn a_form_submitted_twice_succeeds_twice_and_another_new_password_comes_too_late() {
+async fn a_form_submitted_twice_succeeds_twice_and_another_new_password_is_stale() {
     let (passwords, store) = (Passwords::new(), MemoryStore::<Account>::new());
     let seen = Account::new(1, "ada", passwords.hash("old").await.unwrap());
     store.insert(&seen).await.unwrap();
-    let change = async |typed| passwords.change(&store, &seen, typed).await.unwrap();
-    let PasswordChange::Changed(first) = change("new").await else { panic!("it is the first") };
+    let change = async |new_password| passwords.change(&store, &seen, new_password).await.unwrap();
+    let PasswordChange::Changed(first) = change("new").await else { panic!("not changed") };
     assert_eq!(change("new").await, PasswordChange::Changed(Arc::clone(&first)));
     assert_eq!(change("newer").await, PasswordChange::Stale(Arc::clone(&first)));
     assert_eq!(store.by_id(&1.into()).await.unwrap(), Some(first));
@@ -78,7 +78,7 @@ async fn a_form_submitted_twice_succeeds_twice_and_another_new_password_comes_to
 }
 
 #[tokio::test]
-async fn own_tables_are_written_by_one_statement_that_compares_the_hash() {
+async fn own_passwords_writes_a_hash_only_over_the_expected_hash() {
     let users = MemoryStore::<Account>::new();
     let seen = Account::new(1, "ada", "first");
     users.insert(&seen).await.unwrap();
@@ -103,7 +103,7 @@ async fn own_tables_are_written_by_one_statement_that_compares_the_hash() {
     assert!(
         matches!(set("second").await, PasswordChange::Changed(user) if user.password_hash() == "second")
     );
-    assert!(matches!(set("second").await, PasswordChange::Changed(_)), "done already");
+    assert!(matches!(set("second").await, PasswordChange::Changed(_)), "the same form again");
     assert!(matches!(set("third").await, PasswordChange::Stale(_)));
     users.delete(id).await.unwrap();
     assert_eq!(set("third").await, PasswordChange::Missing);
@@ -116,19 +116,20 @@ async fn own_tables_are_written_by_one_statement_that_compares_the_hash() {
 }
 
 #[tokio::test]
-async fn a_flood_is_refused_beyond_a_bound_and_who_gave_up_makes_room() {
+async fn calls_beyond_the_bound_are_busy_errors_and_later_calls_succeed() {
     let passwords = Passwords::new().with_concurrency(1);
-    let mut flood: Vec<_> = (0..40)
+    let mut calls: Vec<_> = (0..40)
         .map(|_| {
             let passwords = passwords.clone();
             tokio::spawn(async move { passwords.verify(None, "p").await })
         })
         .collect();
     let mut busy = 0;
-    for task in flood.drain(..17) {
+    // With a concurrency of 1, at most 17 calls run or wait.
+    for task in calls.drain(..17) {
         assert!(!task.await.unwrap().unwrap());
     }
-    for task in flood {
+    for task in calls {
         busy += usize::from(matches!(task.await.unwrap(), Err(PasswordError::Busy)));
     }
     assert_eq!(busy, 40 - 17);

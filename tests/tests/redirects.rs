@@ -1,9 +1,9 @@
-//! Where a client is redirected to, and where it never is.
+//! The targets of redirects, the values of `next`, and the flash messages of guards.
 
 use std::time::Duration;
 
 use http::{Method, StatusCode, header};
-use tower_keep_tests::{Browser, Site, raw};
+use tower_keep_tests::{Browser, Site, send_raw};
 
 async fn site() -> Site {
     Site::start_with(|builder| {
@@ -18,12 +18,12 @@ async fn site() -> Site {
     .await
 }
 
-fn encoded(text: &str) -> String {
-    let mut query = String::new();
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::new();
     for byte in text.bytes() {
-        query += &format!("%{byte:02X}");
+        encoded += &format!("%{byte:02X}");
     }
-    query
+    encoded
 }
 
 #[tokio::test]
@@ -57,15 +57,15 @@ async fn next_never_leaves_the_site() {
         long.as_str(),
         "",
     ] {
-        let response = browser.get(&format!("/next?next={}", encoded(next))).await;
+        let response = browser.get(&format!("/next?next={}", percent_encoded(next))).await;
         assert_eq!((response.status, response.text().as_str()), (StatusCode::OK, ""), "{next:?}");
         assert!(response.set_cookies().is_empty());
     }
     for next in ["/", "/account?tab=2", "/x?u=https://evil/", "/a%ff", "/@evil"] {
-        let response = browser.get(&format!("/next?next={}", encoded(next))).await;
+        let response = browser.get(&format!("/next?next={}", percent_encoded(next))).await;
         assert_eq!(response.text(), next);
     }
-    // The first occurrence counts, and it is decoded once.
+    // The first `next` counts, and it is decoded once.
     assert_eq!(browser.get("/next?next=/a&next=//evil").await.text(), "/a");
     assert_eq!(browser.get("/next?next=//evil&next=/a").await.text(), "");
     assert_eq!(browser.get("/next?next=%252Fevil").await.text(), "");
@@ -74,7 +74,7 @@ async fn next_never_leaves_the_site() {
 }
 
 #[tokio::test]
-async fn a_redirect_carries_path_and_query_and_nothing_else() {
+async fn a_redirect_has_a_next_with_the_path_and_the_query_and_nothing_else() {
     let site = site().await;
     let mut browser = site.browser();
     for (target, expected) in [
@@ -89,14 +89,14 @@ async fn a_redirect_carries_path_and_query_and_nothing_else() {
             (StatusCode::SEE_OTHER, expected)
         );
     }
-    let mut stale = site.logged_in("user=notch&fresh=0").await;
-    let response = stale.get("/sensitive").await;
+    let mut not_fresh = site.logged_in("user=notch&fresh=0").await;
+    let response = not_fresh.get("/sensitive").await;
     assert_eq!(response.status, StatusCode::SEE_OTHER);
     assert_eq!(response.location(), "/confirm?x=1&next=%2Fsensitive");
 }
 
 #[tokio::test]
-async fn a_strange_request_target_or_host_never_reaches_location() {
+async fn a_foreign_host_in_the_request_never_gets_into_the_location_header() {
     let site = site().await;
     for request in [
         "GET //evil.example/secret HTTP/1.1\r\nHost: x\r\n",
@@ -109,7 +109,7 @@ async fn a_strange_request_target_or_host_never_reaches_location() {
         "GET /nested//secret HTTP/1.1\r\nHost: x\r\n",
     ] {
         let response =
-            raw(site.address, format!("{request}Connection: close\r\n\r\n").as_bytes()).await;
+            send_raw(site.address, format!("{request}Connection: close\r\n\r\n").as_bytes()).await;
         let location = response.lines().find_map(|line| line.strip_prefix("location: "));
         if let Some(location) = location {
             assert!(location.starts_with("/login"), "{request}: {location}");
@@ -123,7 +123,7 @@ async fn a_strange_request_target_or_host_never_reaches_location() {
 }
 
 #[tokio::test]
-async fn a_post_that_is_turned_away_comes_back_with_get_and_without_next() {
+async fn a_rejected_request_with_another_method_is_redirected_with_303_and_without_next() {
     let site = site().await;
     let mut browser = site.browser();
     for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
@@ -138,14 +138,14 @@ async fn a_post_that_is_turned_away_comes_back_with_get_and_without_next() {
 }
 
 #[tokio::test]
-async fn without_a_page_the_answer_is_401_with_the_loaders_challenges() {
+async fn without_a_login_page_the_response_is_401_with_the_loaders_challenges() {
     use tower_keep::loader::{ApiKey, Basic, Bearer};
-    let none = || async { Ok(None) };
+    let find_none = || async { Ok(None) };
     let site = Site::start_with(|builder| {
         builder
-            .with_request_loader(Bearer::new(move |_| none()))
-            .with_request_loader(Basic::new(move |_, _| none()).with_realm("members"))
-            .with_request_loader(ApiKey::new("x-api-key".parse().unwrap(), move |_| none()))
+            .with_request_loader(Bearer::new(move |_| find_none()))
+            .with_request_loader(Basic::new(move |_, _| find_none()).with_realm("members"))
+            .with_request_loader(ApiKey::new("x-api-key".parse().unwrap(), move |_| find_none()))
     })
     .await;
     let response = site.browser().get("/secret").await;
@@ -159,7 +159,7 @@ async fn without_a_page_the_answer_is_401_with_the_loaders_challenges() {
 }
 
 #[tokio::test]
-async fn next_in_the_session_is_read_once_and_survives_the_notice() {
+async fn next_in_a_cookie_is_read_once_and_outlasts_the_flash_message() {
     let site = Site::start_with(|builder| {
         builder.with_login_page("/login").expect("a page").with_next_in_cookie(true)
     })
@@ -174,7 +174,8 @@ async fn next_in_the_session_is_read_once_and_survives_the_notice() {
     assert_eq!(browser.get("/next").await.text(), "/secret?a=b");
     assert_eq!(browser.get("/next").await.text(), "");
     assert!(browser.jar.names().is_empty());
-    // The cookie with `next` counts for ten minutes, by the server's clock.
+    // The cookie with `next` is valid for ten minutes by the server's clock, even if the browser
+    // keeps it for longer.
     browser.get("/secret").await;
     browser.jar.ignore_expiry();
     site.advance(599);
@@ -184,7 +185,7 @@ async fn next_in_the_session_is_read_once_and_survives_the_notice() {
 }
 
 #[tokio::test]
-async fn only_the_navigation_of_a_tab_leaves_a_next_and_a_notice() {
+async fn only_the_navigation_of_a_tab_sets_a_next_and_a_flash_message() {
     let site = Site::start_with(|builder| {
         builder.with_login_page("/login").expect("a page").with_next_in_cookie(true)
     })
@@ -213,7 +214,7 @@ async fn only_the_navigation_of_a_tab_leaves_a_next_and_a_notice() {
     assert!(response.set_cookies().is_empty());
     assert_eq!(browser.jar.get("__Host-Http-keep-flash").map(str::to_owned), kept);
     assert_eq!(browser.get("/next").await.text(), "/secret?tab=2");
-    // With `with_pages_for_every_client`, every client gets them, as in Flask-Login.
+    // With `with_pages_for_every_client`, every client gets both, as in Flask-Login.
     let site = Site::start_with(|builder| {
         builder
             .with_login_page("/login")
@@ -229,15 +230,15 @@ async fn only_the_navigation_of_a_tab_leaves_a_next_and_a_notice() {
 }
 
 #[tokio::test]
-async fn who_has_just_logged_in_or_confirmed_is_not_asked_to() {
-    for in_session in [false, true] {
+async fn a_login_or_confirmation_drops_the_flash_message_that_asks_for_it() {
+    for next_in_cookie in [false, true] {
         let site = Site::start_with(|builder| {
             let builder = builder
                 .with_login_page("/login")
                 .expect("a page")
                 .with_confirm_page("/confirm")
                 .expect("a page");
-            builder.with_next_in_cookie(in_session)
+            builder.with_next_in_cookie(next_in_cookie)
         })
         .await;
         let mut browser = site.browser();
@@ -258,10 +259,10 @@ async fn who_has_just_logged_in_or_confirmed_is_not_asked_to() {
 }
 
 #[tokio::test]
-async fn a_redirect_with_its_cookies_fits_into_a_proxys_buffers() {
+async fn a_redirect_with_its_cookies_fits_into_the_buffers_of_a_proxy() {
     const BUFFER: usize = 3 * 1_024;
     let long = "x".repeat(256);
-    for in_session in [false, true] {
+    for next_in_cookie in [false, true] {
         let site = Site::start_with(|builder| {
             let message =
                 tower_keep::flash::Message::from(long.clone()).with_category(long.clone());
@@ -272,7 +273,7 @@ async fn a_redirect_with_its_cookies_fits_into_a_proxys_buffers() {
                 .expect("a page")
                 .with_login_message(message.clone())
                 .with_confirm_message(message)
-                .with_next_in_cookie(in_session)
+                .with_next_in_cookie(next_in_cookie)
                 .with_idle_limit(Duration::from_secs(10))
                 .with_remember_refresh(true)
         })
@@ -302,12 +303,12 @@ async fn a_redirect_with_its_cookies_fits_into_a_proxys_buffers() {
             }
         }
         let next = site.browser().get(&format!("/secret?{}", "=".repeat(1_900))).await;
-        assert_eq!(next.location(), "/login", "what is too long is left out");
+        assert_eq!(next.location(), "/login", "a `next` that is too long is left out");
     }
 }
 
 #[tokio::test]
-async fn a_notice_is_read_once_and_can_not_be_forged() {
+async fn a_flash_message_is_read_once_and_cannot_be_forged() {
     let site = site().await;
     let mut browser = site.logged_in("user=notch&fresh=0").await;
     browser.get("/sensitive").await;
@@ -316,7 +317,7 @@ async fn a_notice_is_read_once_and_can_not_be_forged() {
         "ConfirmRequired message Please confirm that it is you."
     );
     assert_eq!(browser.get("/take-flash").await.text(), "");
-    assert_eq!(browser.get("/flash").await.text(), "left");
+    assert_eq!(browser.get("/flash").await.text(), "set");
     assert_eq!(browser.get("/take-flash").await.text(), "Application success Well done.");
     let mut forger = site.browser();
     browser.get("/flash").await;
@@ -328,7 +329,7 @@ async fn a_notice_is_read_once_and_can_not_be_forged() {
 }
 
 #[tokio::test]
-async fn a_message_can_be_made_for_the_request_or_left_out() {
+async fn a_flash_message_can_depend_on_the_request_or_be_left_out() {
     use tower_keep::flash::Message;
     let translated = Message::per_request(|request| {
         let language = request.headers.get(header::ACCEPT_LANGUAGE);
@@ -345,14 +346,14 @@ async fn a_message_can_be_made_for_the_request_or_left_out() {
             .with_login_message(translated.with_category("warning"))
     })
     .await;
-    let ask = async |language: &str| {
+    let message_for = async |language: &str| {
         let mut browser: Browser = site.browser();
         browser.set_header(header::ACCEPT_LANGUAGE, language);
         browser.get("/secret").await;
         browser.get("/take-flash").await.text()
     };
-    assert_eq!(ask("en").await, "LoginRequired warning Hello");
-    assert_eq!(ask("de").await, format!("LoginRequired warning {}", "ä".repeat(128)));
+    assert_eq!(message_for("en").await, "LoginRequired warning Hello");
+    assert_eq!(message_for("de").await, format!("LoginRequired warning {}", "ä".repeat(128)));
     let site = Site::start_with(|builder| {
         builder.with_login_page("/login").expect("a page").with_messages(false)
     })
@@ -363,7 +364,7 @@ async fn a_message_can_be_made_for_the_request_or_left_out() {
 }
 
 #[tokio::test]
-async fn a_login_page_elsewhere_gets_a_whole_url_only_from_the_configured_origin() {
+async fn a_login_page_on_another_site_gets_an_absolute_next_only_with_a_public_origin() {
     for (origin, expected) in [
         (None, "https://id.example/in?next=%2Fsecret"),
         (
@@ -385,7 +386,7 @@ async fn a_login_page_elsewhere_gets_a_whole_url_only_from_the_configured_origin
 }
 
 #[tokio::test]
-async fn the_field_that_carries_next_can_be_renamed() {
+async fn the_query_field_of_next_can_be_renamed() {
     let site = Site::start_with(|builder| {
         builder.with_login_page("/login").expect("a page").with_next_field("to")
     })
@@ -396,7 +397,7 @@ async fn the_field_that_carries_next_can_be_renamed() {
 }
 
 #[tokio::test]
-async fn handlers_can_build_the_same_urls() {
+async fn handlers_can_build_the_urls_of_the_redirects() {
     let site = site().await;
     let mut browser = site.browser();
     assert_eq!(
@@ -409,7 +410,7 @@ async fn handlers_can_build_the_same_urls() {
 }
 
 #[tokio::test]
-async fn nobody_is_sent_back_to_where_logins_are_changed() {
+async fn next_never_leads_to_a_page_that_changes_the_login() {
     let site = Site::start_with(|builder| {
         builder
             .with_login_page("/in")
@@ -426,7 +427,7 @@ async fn nobody_is_sent_back_to_where_logins_are_changed() {
     for path in ["/in", "/again", "/out", "/out?x", "/%6Fut", "/admin/login", "/admin/login?next=/"]
     {
         assert_eq!(
-            browser.get(&format!("/next?next={}", encoded(path))).await.text(),
+            browser.get(&format!("/next?next={}", percent_encoded(path))).await.text(),
             "",
             "{path}"
         );

@@ -1,4 +1,5 @@
-//! Server-side sessions: logins that really end, generations, replays, lists.
+//! Server-side sessions: ends, generations, replays and lists. A session begins with its first
+//! generation of cookies, and a restoration or a confirmation begins the next generation.
 
 use std::time::Duration;
 
@@ -14,14 +15,17 @@ use tower_keep_memory::{MemorySessions, MemoryStore};
 use tower_keep_testkit::contract::sessions::new_record;
 use tower_keep_testkit::{Call, Trouble};
 use tower_keep_tests::{
-    Browser, Builder, KEY, Site, Watched, account, drops_by_itself, new_store, raw,
+    Browser, Builder, KEY, Site, WatchedStoreExt, account, drops_expired_sessions, new_store,
+    send_raw,
 };
 
 const SESSION: &str = "__Host-Http-keep";
 const REMEMBER: &str = "__Host-Http-keep-remember";
+/// The grace period in seconds: the cookies of a generation are valid for this long after a request
+/// has used the next generation.
 const GRACE: u64 = 60;
 
-async fn name(browser: &mut Browser) -> String {
+async fn username(browser: &mut Browser) -> String {
     let response = browser.get("/username").await;
     assert_eq!(response.status, StatusCode::OK, "{}", response.text());
     response.text()
@@ -42,7 +46,7 @@ fn cookie(browser: &Browser, name: &str) -> String {
     browser.jar.get(name).unwrap_or_default().to_owned()
 }
 
-/// Returns a browser that was closed after its login, and so has only the remember cookie.
+/// Returns a browser that has only a remember cookie, because it was closed after its login.
 async fn remembered(site: &Site) -> Browser {
     let mut browser = site.logged_in("user=notch&remember=1").await;
     browser.close_browser();
@@ -50,7 +54,7 @@ async fn remembered(site: &Site) -> Browser {
 }
 
 #[tokio::test]
-async fn after_logout_every_copy_of_either_cookie_is_refused() {
+async fn after_a_logout_no_copy_of_a_cookie_logs_in() {
     let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     let copy = copy_of(&site, &browser);
@@ -64,13 +68,13 @@ async fn after_logout_every_copy_of_either_cookie_is_refused() {
         }
         let response = thief.get("/username").await;
         assert_eq!(response.text(), "Anonymous", "{kept:?}");
-        assert_eq!(response.set_cookies().len(), kept.len(), "what is dead is cleared");
+        assert_eq!(response.set_cookies().len(), kept.len(), "each invalid cookie is cleared");
         assert_eq!(thief.get("/secret").await.status, StatusCode::UNAUTHORIZED);
     }
 }
 
 #[tokio::test]
-async fn a_slow_request_during_logout_never_brings_the_session_back() {
+async fn a_slow_request_during_a_logout_never_brings_the_session_back() {
     for path in ["/username", "/slow", "/confirm"] {
         let site = Site::with_server_sessions().await;
         site.advance(GRACE);
@@ -84,20 +88,20 @@ async fn a_slow_request_during_logout_never_brings_the_session_back() {
             (response, slow)
         });
         if path == "/slow" {
-            site.gate.reached().await;
+            site.gate.wait_for_request().await;
         } else {
-            site.store.asked(Call::Rotate).await;
+            site.store.wait_for(Call::Rotate).await;
         }
         assert_eq!(browser.get("/logout").await.text(), "notch");
-        site.gate.open();
+        site.gate.let_one_pass();
         let (response, slow) = in_flight.await.unwrap();
-        // Whatever cookies the late response sets, they log no user in.
+        // The cookies of the late response log no user in.
         assert!(!response.status.is_server_error(), "{path}");
         for mut late in [copy_of(&site, &slow), browser] {
             for (name, value) in [SESSION, REMEMBER].map(|name| (name, cookie(&slow, name))) {
                 late.jar.insert(name, &value);
             }
-            assert_eq!(name(&mut late).await, "Anonymous", "{path}");
+            assert_eq!(username(&mut late).await, "Anonymous", "{path}");
         }
     }
 }
@@ -110,7 +114,7 @@ async fn fifty_requests_with_one_remember_cookie_all_succeed() {
         let in_flight: Vec<_> = (0..50)
             .map(|_| {
                 let mut tab = copy_of(&site, &browser);
-                tokio::spawn(async move { (name(&mut tab).await, tab) })
+                tokio::spawn(async move { (username(&mut tab).await, tab) })
             })
             .collect();
         let mut tabs = Vec::new();
@@ -119,50 +123,50 @@ async fn fifty_requests_with_one_remember_cookie_all_succeed() {
             assert_eq!(name, "notch");
             tabs.push(tab);
         }
-        // All got the same cookies, so it does not matter which response comes last.
+        // All responses set the same cookies, so it does not matter which response comes last.
         let cookies = |tab: &Browser| (cookie(tab, SESSION), cookie(tab, REMEMBER));
         assert!(tabs.iter().all(|tab| cookies(tab) == cookies(&tabs[0])));
         assert_ne!(cookie(&tabs[0], REMEMBER), cookie(&browser, REMEMBER));
         let mut jar = tabs.swap_remove(7);
-        assert_eq!(name(&mut jar).await, "notch");
+        assert_eq!(username(&mut jar).await, "notch");
         for _ in 0..3 {
             site.advance(GRACE + 1);
             jar.close_browser();
-            assert_eq!(name(&mut jar).await, "notch");
-            assert_eq!(name(&mut jar).await, "notch");
+            assert_eq!(username(&mut jar).await, "notch");
+            assert_eq!(username(&mut jar).await, "notch");
         }
         assert!(!site.events.take().iter().any(|event| event.contains("replay")));
     }
 }
 
 #[tokio::test]
-async fn however_often_the_rotated_cookie_is_lost_the_old_one_works() {
+async fn a_remember_cookie_works_until_the_rotated_cookie_arrives() {
     let site = Site::with_server_sessions().await;
     let mut browser = remembered(&site).await;
     for wait in [0, 1, GRACE, 3 * GRACE, 6 * 3600] {
         site.advance(wait);
         let mut lost = copy_of(&site, &browser);
-        assert_eq!(name(&mut lost).await, "notch");
+        assert_eq!(username(&mut lost).await, "notch");
     }
     let first = cookie(&browser, REMEMBER);
-    assert_eq!(name(&mut browser).await, "notch");
-    assert_ne!(cookie(&browser, REMEMBER), first, "its successor has arrived at last");
-    assert_eq!(name(&mut browser).await, "notch");
+    assert_eq!(username(&mut browser).await, "notch");
+    assert_ne!(cookie(&browser, REMEMBER), first, "the rotated cookie has arrived");
+    assert_eq!(username(&mut browser).await, "notch");
     assert!(!site.events.take().iter().any(|event| event.contains("replay")));
 }
 
 #[tokio::test]
-async fn a_superseded_remember_cookie_is_a_replay_after_the_grace() {
+async fn an_earlier_remember_cookie_is_a_replay_after_the_grace_period() {
     let site = Site::with_server_sessions().await;
     let mut phone = site.logged_in("user=notch&remember=1").await;
     let mut browser = remembered(&site).await;
     let thief = copy_of(&site, &browser);
-    // The successor is issued, arrives and is seen.
-    assert_eq!(name(&mut browser).await, "notch");
-    assert_eq!(name(&mut browser).await, "notch");
+    // The first request gets the cookies of the next generation, and the second request uses them.
+    assert_eq!(username(&mut browser).await, "notch");
+    assert_eq!(username(&mut browser).await, "notch");
     site.events.take();
 
-    // Within the grace the old cookie is accepted, and no cookie is set.
+    // Within the grace period the old cookie logs in, and the response sets no cookie.
     for wait in [0, GRACE] {
         site.advance(wait);
         let mut early = copy_of(&site, &thief);
@@ -177,19 +181,20 @@ async fn a_superseded_remember_cookie_is_a_replay_after_the_grace() {
     let twice = ["restored notch", "restored notch", "needs_refresh notch"].repeat(2);
     assert_eq!(site.events.take(), twice);
 
-    // After the grace this session ends, for both clients that hold it. No other session ends.
+    // After the grace period the session ends for both clients that hold its cookies. No other
+    // session ends.
     site.advance(1);
     let mut late = copy_of(&site, &thief);
     let response = late.get("/secret").await;
     assert_eq!(response.status, StatusCode::UNAUTHORIZED);
     assert!(response.header("set-cookie").starts_with("__Host-Http-keep-remember=; Max-Age=0"));
     assert_eq!(site.events.take(), ["session_ended of 1: replay", "unauthorized"]);
-    assert_eq!(name(&mut copy_of(&site, &thief)).await, "Anonymous");
-    assert_eq!(name(&mut browser).await, "Anonymous");
-    assert_eq!(site.events.take(), Vec::<String>::new(), "one event");
-    assert_eq!(name(&mut phone).await, "notch");
+    assert_eq!(username(&mut copy_of(&site, &thief)).await, "Anonymous");
+    assert_eq!(username(&mut browser).await, "Anonymous");
+    assert_eq!(site.events.take(), Vec::<String>::new(), "the end was one event");
+    assert_eq!(username(&mut phone).await, "notch");
 
-    // The next login reports the replay once, on whatever device.
+    // The next login on any device notifies the user of the replay, once.
     assert_eq!(phone.get("/take-flash").await.text(), "");
     browser.get("/login?user=notch").await;
     let flash = browser.get("/take-flash").await.text();
@@ -200,79 +205,82 @@ async fn a_superseded_remember_cookie_is_a_replay_after_the_grace() {
 }
 
 #[tokio::test]
-async fn a_cookie_two_generations_old_is_a_replay_unless_the_last_one_is_new() {
+async fn a_cookie_two_generations_old_is_a_replay_except_right_after_a_rotation() {
     let site = Site::with_server_sessions().await;
     let mut browser = remembered(&site).await;
     let old = copy_of(&site, &browser);
     for _ in 0..2 {
-        assert_eq!(name(&mut browser).await, "notch");
-        assert_eq!(name(&mut browser).await, "notch");
+        assert_eq!(username(&mut browser).await, "notch");
+        assert_eq!(username(&mut browser).await, "notch");
         site.advance(GRACE);
         browser.close_browser();
     }
     // The session was rotated a moment ago: the request is anonymous, and nothing else happens.
-    assert_eq!(name(&mut browser).await, "notch");
+    assert_eq!(username(&mut browser).await, "notch");
     let response = copy_of(&site, &old).get("/username").await;
     assert_eq!((response.text().as_str(), response.set_cookies().len()), ("Anonymous", 0));
-    assert_eq!(name(&mut browser).await, "notch");
+    assert_eq!(username(&mut browser).await, "notch");
     site.advance(GRACE + 1);
-    assert_eq!(name(&mut copy_of(&site, &old)).await, "Anonymous");
-    assert_eq!(name(&mut browser).await, "Anonymous", "the session has ended");
+    assert_eq!(username(&mut copy_of(&site, &old)).await, "Anonymous");
+    assert_eq!(username(&mut browser).await, "Anonymous", "the session has ended");
 }
 
 #[tokio::test]
-async fn a_restored_session_is_the_same_for_a_while_then_the_next() {
+async fn a_restoration_within_the_grace_period_begins_no_next_generation() {
     let site = Site::with_server_sessions().await;
     let mut browser = remembered(&site).await;
-    let generations = |browser: &Browser| (cookie(browser, SESSION), cookie(browser, REMEMBER));
-    assert_eq!(name(&mut browser).await, "notch");
-    let first = generations(&browser);
-    assert!(browser.get("/username").await.set_cookies().is_empty(), "nothing rotates a session");
+    let cookies = |browser: &Browser| (cookie(browser, SESSION), cookie(browser, REMEMBER));
+    assert_eq!(username(&mut browser).await, "notch");
+    let first = cookies(&browser);
+    assert!(
+        browser.get("/username").await.set_cookies().is_empty(),
+        "a session cookie is not rotated"
+    );
     site.advance(GRACE - 1);
     browser.close_browser();
     let response = browser.get("/username").await;
-    assert_eq!(response.set_cookies().len(), 1, "the session alone");
-    assert_eq!(generations(&browser).1, first.1);
+    assert_eq!(response.set_cookies().len(), 1, "only the session cookie");
+    assert_eq!(cookies(&browser).1, first.1);
     site.advance(1);
     browser.close_browser();
-    assert_eq!(name(&mut browser).await, "notch");
-    assert_ne!(generations(&browser).1, first.1);
+    assert_eq!(username(&mut browser).await, "notch");
+    assert_ne!(cookies(&browser).1, first.1);
 }
 
 #[tokio::test]
-async fn confirming_changes_the_cookie_and_the_old_copy_dies_unfresh() {
+async fn confirming_rotates_the_cookies_and_a_copy_of_the_old_ones_is_never_fresh() {
     let site = Site::with_server_sessions().await;
     let mut browser = remembered(&site).await;
-    assert_eq!(name(&mut browser).await, "notch");
+    assert_eq!(username(&mut browser).await, "notch");
     let mut old = copy_of(&site, &browser);
     let before = (cookie(&browser, SESSION), cookie(&browser, REMEMBER));
     assert_eq!(browser.get("/confirm").await.text(), "confirmed");
     assert_ne!(cookie(&browser, SESSION), before.0);
-    assert_ne!(cookie(&browser, REMEMBER), before.1, "the remember cookie moves along");
+    assert_ne!(cookie(&browser, REMEMBER), before.1, "the remember cookie is rotated too");
     for wait in [0, 3 * GRACE] {
         site.advance(wait);
         assert_eq!(old.get("/is-fresh").await.text(), "false");
-        assert_eq!(name(&mut old).await, "notch", "until the new one was seen");
+        assert_eq!(username(&mut old).await, "notch", "no request has used the new cookie");
         old.jar.insert(SESSION, &before.0);
     }
     assert_eq!(browser.get("/is-fresh").await.text(), "true");
     site.advance(GRACE);
-    assert_eq!(name(&mut old).await, "notch");
+    assert_eq!(username(&mut old).await, "notch");
     site.advance(1);
     old.jar.remove(REMEMBER);
-    assert_eq!(name(&mut old).await, "Anonymous");
+    assert_eq!(username(&mut old).await, "Anonymous");
     assert_eq!(browser.get("/is-fresh").await.text(), "true");
-    // The browser's own remember cookie is not a replay.
+    // The browser's current remember cookie is not a replay.
     browser.close_browser();
-    assert_eq!(name(&mut browser).await, "notch");
+    assert_eq!(username(&mut browser).await, "notch");
 }
 
-// Found by the model: if one confirmation went two generations ahead, the browser would be two
-// generations behind.
+// The model found this case: if one confirmation began two generations, a browser that misses the
+// response would be two generations behind.
 #[tokio::test]
-async fn however_many_confirmations_are_lost_the_browsers_cookies_work() {
+async fn a_browsers_cookies_work_however_many_responses_to_confirmations_are_lost() {
     let site = Site::with_server_sessions().await;
-    // With the remember cookie alone, and with a session cookie.
+    // The browser has only the remember cookie, or a session cookie too.
     for is_closed in [true, false] {
         let mut browser = site.logged_in("user=notch&remember=1").await;
         if is_closed {
@@ -286,13 +294,13 @@ async fn however_many_confirmations_are_lost_the_browsers_cookies_work() {
         assert_eq!(browser.get("/confirm").await.text(), "confirmed");
         assert_eq!(browser.get("/is-fresh").await.text(), "true");
         browser.close_browser();
-        assert_eq!(name(&mut browser).await, "notch");
+        assert_eq!(username(&mut browser).await, "notch");
     }
     assert!(!site.events.take().iter().any(|event| event.contains("replay")));
 }
 
 #[tokio::test]
-async fn a_session_replaced_a_moment_ago_clears_nothing() {
+async fn cookies_of_a_replaced_session_are_cleared_only_after_the_grace_period() {
     let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     let late = copy_of(&site, &browser);
@@ -305,40 +313,41 @@ async fn a_session_replaced_a_moment_ago_clears_nothing() {
             ("Anonymous", cleared)
         );
     }
-    assert_eq!(name(&mut browser).await, "notch");
+    assert_eq!(username(&mut browser).await, "notch");
 }
 
 #[tokio::test]
-async fn a_slow_response_writes_no_rotated_cookie() {
-    // A tenth of the grace is the limit: within half of it, a user could have confirmed, and the
-    // new generation could have been seen.
+async fn a_response_that_is_too_slow_sets_no_rotated_cookies() {
+    // A response may take a tenth of the grace period. Within half of the period, another request
+    // could have begun the next generation by a confirmation, and a third could have used it.
     for (wait, cookies) in [(GRACE / 10, 2), (GRACE / 10 + 1, 0), (GRACE / 2 + 1, 0)] {
         let site = Site::with_server_sessions().await;
         let browser = remembered(&site).await;
         let mut slow = copy_of(&site, &browser);
         let in_flight = tokio::spawn(async move { slow.get("/slow").await });
-        site.gate.reached().await;
+        site.gate.wait_for_request().await;
         site.advance(wait);
-        site.gate.open();
+        site.gate.let_one_pass();
         let response = in_flight.await.unwrap();
         assert_eq!(response.text(), "notch");
         assert_eq!(response.set_cookies().len(), cookies, "after {wait} s");
-        // The predecessor still works.
-        assert_eq!(name(&mut copy_of(&site, &browser)).await, "notch");
+        // The previous remember cookie still works.
+        assert_eq!(username(&mut copy_of(&site, &browser)).await, "notch");
     }
 }
 
 #[tokio::test]
-async fn cookies_with_and_without_records_are_none_of_each_other() {
+async fn cookies_are_valid_only_for_their_kind_of_login_and_their_area() {
     let with = Site::with_server_sessions().await;
-    // Two more sites have its keys and its users: one without server-side sessions, and one of
-    // another area.
-    let without = with.without_server_sessions().await;
-    let area =
-        with.beside(Keys::new(KEY), |builder| builder.with_sessions().with_area("admin")).await;
-    let tracked = with.logged_in("user=notch&remember=1").await;
+    // Two more sites have the same keys and users: one without server-side sessions, and one with
+    // another area. The logins of each area are separate.
+    let without = with.start_another_without_server_sessions().await;
+    let area = with
+        .start_another(Keys::new(KEY), |builder| builder.with_sessions().with_area("admin"))
+        .await;
+    let server_side = with.logged_in("user=notch&remember=1").await;
     let stateless = without.logged_in("user=notch&remember=1").await;
-    for (site, foreign) in [(&with, &stateless), (&without, &tracked), (&area, &tracked)] {
+    for (site, foreign) in [(&with, &stateless), (&without, &server_side), (&area, &server_side)] {
         let mut browser = copy_of(site, foreign);
         for (from, to) in
             [(SESSION, "__Host-Http-keep-admin"), (REMEMBER, "__Host-Http-keep-admin-remember")]
@@ -360,7 +369,7 @@ async fn logging_out_with_the_remember_cookie_alone_ends_the_session_without_rot
     site.store.take_calls();
     assert_eq!(browser.get("/logout").await.text(), "notch");
     assert_eq!(site.store.take_calls(), [Call::LoadLogin, Call::Revoke]);
-    assert_eq!(name(&mut copy).await, "Anonymous");
+    assert_eq!(username(&mut copy).await, "Anonymous");
 }
 
 #[tokio::test]
@@ -375,20 +384,36 @@ async fn logging_out_with_cookies_of_two_sessions_ends_both() {
     site.store.take_calls();
     assert_eq!(browser.get("/logout").await.text(), "notch");
     assert_eq!(site.store.take_calls(), [Call::LoadLogin, Call::Revoke], "one write for both");
-    assert_eq!(name(&mut copy).await, "Anonymous");
-    assert_eq!(name(&mut other).await, "Anonymous");
+    assert_eq!(username(&mut copy).await, "Anonymous");
+    assert_eq!(username(&mut other).await, "Anonymous");
     assert!(browser.jar.names().is_empty());
 }
 
-/// Returns the lines of `/sessions`: handle, `this` or `other`, device and method.
-async fn sessions(browser: &mut Browser) -> Vec<Vec<String>> {
+/// A line of `/sessions`.
+struct ListedSession {
+    public_id: String,
+    is_current: bool,
+    /// The line without the public id: `this` or `other`, the device, and the method.
+    text: String,
+}
+
+/// Returns the lines of `/sessions`.
+async fn sessions(browser: &mut Browser) -> Vec<ListedSession> {
     let response = browser.get("/sessions").await;
     assert_eq!(response.status, StatusCode::OK, "{}", response.text());
-    response.text().lines().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
+    let parse = |line: &str| {
+        let (public_id, text) = line.split_once(' ').expect("a line of `/sessions`");
+        ListedSession {
+            public_id: public_id.to_owned(),
+            is_current: text.starts_with("this "),
+            text: text.to_owned(),
+        }
+    };
+    response.text().lines().map(parse).collect()
 }
 
 #[tokio::test]
-async fn sessions_are_listed_this_one_first_then_the_last_used() {
+async fn the_current_session_is_listed_first_and_then_the_most_recently_used() {
     let site = Site::with_server_sessions().await;
     let mut first = site.logged_in("user=notch&method=password").await;
     site.advance(10);
@@ -397,13 +422,13 @@ async fn sessions_are_listed_this_one_first_then_the_last_used() {
     site.logged_in("user=notch").await;
     site.logged_in("user=steve").await;
     let listed = sessions(&mut first).await;
-    let shown: Vec<_> = listed.iter().map(|line| line[1..].join(" ")).collect();
-    assert_eq!(shown, ["this Test password", "other Test ", "other Test passkey"]);
+    let texts: Vec<_> = listed.iter().map(|session| session.text.as_str()).collect();
+    assert_eq!(texts, ["this Test password", "other Test ", "other Test passkey"]);
     assert!(sessions(&mut site.browser()).await.is_empty(), "an anonymous user has none");
 }
 
 #[tokio::test]
-async fn this_session_is_listed_however_many_were_used_later() {
+async fn the_current_session_is_listed_however_many_others_were_used_later() {
     let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch").await;
     for number in 0..1_001_u16 {
@@ -417,44 +442,44 @@ async fn this_session_is_listed_however_many_were_used_later() {
     }
     let listed = sessions(&mut browser).await;
     assert_eq!(listed.len(), 1_000);
-    let is_this = |session: &&Vec<String>| session[1] == "this";
-    assert_eq!((is_this(&&listed[0]), listed.iter().filter(is_this).count()), (true, 1));
+    let current_count = listed.iter().filter(|session| session.is_current).count();
+    assert_eq!((listed[0].is_current, current_count), (true, 1));
 }
 
 #[tokio::test]
-async fn a_handle_ends_a_session_of_its_user_and_of_nobody_else() {
+async fn a_user_can_end_only_their_own_sessions_by_public_id() {
     let site = Site::with_server_sessions().await;
     let mut here = site.logged_in("user=notch").await;
     let mut there = site.logged_in("user=notch&remember=1").await;
     let mut stranger = site.logged_in("user=steve").await;
     let of_notch = sessions(&mut here).await;
-    let handle = &of_notch.iter().find(|line| line[1] == "other").unwrap()[0];
-    let end = format!("/end-session?session={handle}");
+    let public_id = &of_notch.iter().find(|session| !session.is_current).unwrap().public_id;
+    let end = format!("/end-session?session={public_id}");
     for browser in [&mut stranger, &mut site.browser()] {
         assert_eq!(browser.get(&end).await.text(), "false");
     }
-    assert_eq!(name(&mut there).await, "notch");
-    for wrong in ["", "x", "%00", &handle[1..], &cookie(&there, SESSION)] {
+    assert_eq!(username(&mut there).await, "notch");
+    for wrong in ["", "x", "%00", &public_id[1..], &cookie(&there, SESSION)] {
         let response = here.get(&format!("/end-session?session={wrong}")).await;
         assert_eq!(response.text(), "false");
     }
     assert_eq!(here.get(&end).await.text(), "true");
-    assert_eq!(name(&mut there).await, "Anonymous");
-    assert_eq!(here.get(&end).await.text(), "false", "it has ended already");
+    assert_eq!(username(&mut there).await, "Anonymous");
+    assert_eq!(here.get(&end).await.text(), "false", "the session has ended already");
     // Ending this session logs the browser out.
-    let own = &sessions(&mut here).await[0][0];
+    let own = &sessions(&mut here).await[0].public_id;
     assert_eq!(here.get(&format!("/end-session?session={own}")).await.text(), "true");
     assert!(here.jar.names().is_empty());
-    assert_eq!(name(&mut stranger).await, "steve");
+    assert_eq!(username(&mut stranger).await, "steve");
 }
 
 #[tokio::test]
-async fn a_handle_is_neither_in_the_cookies_nor_in_the_store() {
+async fn a_public_id_is_neither_in_the_cookies_nor_in_the_store() {
     use base64::Engine;
     let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     let base64 = base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    let public_id = sessions(&mut browser).await[0][0].clone();
+    let public_id = sessions(&mut browser).await[0].public_id.clone();
     let public_id = base64.decode(public_id).unwrap();
     for name in [SESSION, REMEMBER] {
         let cookie = base64.decode(cookie(&browser, name)).unwrap();
@@ -463,12 +488,15 @@ async fn a_handle_is_neither_in_the_cookies_nor_in_the_store() {
         let records = site.store.inner().list(&UserId::from(1), now(&site), 1).await.unwrap();
         let key = records[0].key.as_bytes();
         assert!(!key.windows(public_id.len()).any(|bytes| bytes == public_id));
-        assert!(!key.windows(id.len()).any(|bytes| bytes == id), "a dump has no id");
+        assert!(
+            !key.windows(id.len()).any(|bytes| bytes == id),
+            "the store does not hold the session's id"
+        );
     }
 }
 
 #[tokio::test]
-async fn all_others_end_or_all_or_those_of_a_user_from_outside() {
+async fn the_other_sessions_or_all_can_be_ended_with_and_without_a_request() {
     let site = Site::with_server_sessions().await;
     let mut here = site.logged_in("user=notch&remember=1").await;
     let mut others = Vec::new();
@@ -478,14 +506,14 @@ async fn all_others_end_or_all_or_those_of_a_user_from_outside() {
     let mut stranger = site.logged_in("user=steve").await;
     assert_eq!(here.get("/end-others").await.text(), "ended");
     for other in &mut others {
-        assert_eq!(name(other).await, "Anonymous");
+        assert_eq!(username(other).await, "Anonymous");
     }
-    assert_eq!(name(&mut here).await, "notch");
+    assert_eq!(username(&mut here).await, "notch");
     assert_eq!(here.get("/end-others").await.text(), "ended");
     let mut there = site.logged_in("user=notch").await;
     assert_eq!(here.get("/end-all").await.text(), "notch");
     assert!(here.jar.names().is_empty());
-    assert_eq!(name(&mut there).await, "Anonymous");
+    assert_eq!(username(&mut there).await, "Anonymous");
     // An administrator ends sessions without a request.
     let steve = UserId::from(2);
     let listed = site.auth_layer.sessions_of(&steve).await.unwrap();
@@ -494,15 +522,15 @@ async fn all_others_end_or_all_or_those_of_a_user_from_outside() {
         !site.auth_layer.end_session_of(&UserId::from(1), &listed[0].public_id()).await.unwrap()
     );
     assert!(site.auth_layer.end_session_of(&steve, &listed[0].public_id()).await.unwrap());
-    assert_eq!(name(&mut stranger).await, "Anonymous");
+    assert_eq!(username(&mut stranger).await, "Anonymous");
     let mut again = site.logged_in("user=steve&remember=1").await;
     site.auth_layer.end_all_sessions_of(&steve).await.unwrap();
-    assert_eq!(name(&mut again).await, "Anonymous");
+    assert_eq!(username(&mut again).await, "Anonymous");
     site.auth_layer.end_all_sessions_of(&"nobody".into()).await.unwrap();
 }
 
 #[tokio::test]
-async fn at_a_login_only_another_users_flash_message_is_dropped_however_long_the_ids_are() {
+async fn a_login_drops_only_the_flash_message_of_another_user_however_long_the_ids() {
     let site = Site::with_server_sessions().await;
     for (login_name, letter) in [("long", "a"), ("longer", "b")] {
         // The session cookie leaves out ids of more than 1,024 bytes.
@@ -521,16 +549,16 @@ async fn at_a_login_only_another_users_flash_message_is_dropped_however_long_the
 async fn a_login_after_the_response_has_begun_is_an_error_and_leaves_no_record() {
     let site = Site::with_server_sessions().await;
     assert_eq!(site.browser().get("/log-in-late").await.text(), "later");
-    let mut stamp = Vec::new();
+    let mut outcome = Vec::new();
     for _ in 0..200 {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let steve = site.store.inner().by_id(&UserId::from(2)).await.unwrap().unwrap();
-        stamp = steve.security_stamp().into_owned();
-        if stamp == b"refused" {
+        outcome = steve.security_stamp().into_owned();
+        if outcome == b"refused" {
             break;
         }
     }
-    assert_eq!(stamp, b"refused");
+    assert_eq!(outcome, b"refused");
     assert!(site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap().is_empty());
     // The same holds if the head is sent while the record is written.
     site.store.set(Call::Create, Trouble::Delays(Duration::from_secs(2)));
@@ -538,8 +566,8 @@ async fn a_login_after_the_response_has_begun_is_an_error_and_leaves_no_record()
     let service = tower::service_fn({
         let auth_layer = site.auth_layer.clone();
         move |request: http::Request<String>| {
-            let login = auth_layer.auth_session(request.extensions()).unwrap();
-            let late = tokio::spawn(async move { login.log_in(account("notch")).await.is_err() });
+            let auth = auth_layer.auth_session(request.extensions()).unwrap();
+            let late = tokio::spawn(async move { auth.log_in(account("notch")).await.is_err() });
             async move {
                 tokio::time::sleep(Duration::from_millis(60)).await;
                 Ok::<_, std::convert::Infallible>(http::Response::new(late))
@@ -564,29 +592,30 @@ async fn a_user_has_no_more_sessions_than_the_limit() {
     let mut second = site.logged_in("user=notch").await;
     site.advance(1);
     let mut third = site.logged_in("user=notch").await;
-    let names = [name(&mut first).await, name(&mut second).await, name(&mut third).await];
+    let names =
+        [username(&mut first).await, username(&mut second).await, username(&mut third).await];
     assert_eq!(names, ["Anonymous", "notch", "notch"]);
     assert!(site.events.take().contains(&"session_ended of 1: limit".to_owned()));
-    // A login that replaces another one takes no additional place.
+    // A login that replaces another session in the same browser does not exceed the limit.
     second.get("/login?user=notch").await;
-    assert_eq!(name(&mut third).await, "notch");
+    assert_eq!(username(&mut third).await, "notch");
 
     let site = limited(WhenFull::Refuse).await;
     let mut first = site.logged_in("user=notch").await;
     let mut second = site.logged_in("user=notch").await;
-    assert_eq!([name(&mut first).await, name(&mut second).await], ["notch", "notch"]);
+    assert_eq!([username(&mut first).await, username(&mut second).await], ["notch", "notch"]);
     let mut third = site.browser();
     let refused = third.get("/login?user=notch").await;
     assert_eq!(refused.status, StatusCode::CONFLICT);
     assert!(third.jar.names().is_empty());
-    assert_eq!(name(&mut first).await, "notch");
+    assert_eq!(username(&mut first).await, "notch");
     assert_eq!(first.get("/login?user=notch").await.status, StatusCode::OK);
     first.get("/logout").await;
     assert_eq!(third.get("/login?user=notch").await.status, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_login_whose_write_timed_out_takes_no_place_of_another() {
+async fn a_login_whose_write_timed_out_does_not_count_towards_the_limit() {
     let site =
         Site::start_with(|builder| builder.with_sessions().with_session_limit(1, WhenFull::Refuse))
             .await;
@@ -598,16 +627,19 @@ async fn a_login_whose_write_timed_out_takes_no_place_of_another() {
     assert_eq!(browser.get("/login?user=notch").await.status, StatusCode::OK);
 }
 
-fn one_session(builder: Builder) -> Builder {
+fn limit_to_one_session(builder: Builder) -> Builder {
     builder.with_sessions().with_session_limit(1, WhenFull::Refuse)
 }
 
-/// Waits until the user has no session.
-async fn until_there_is_no_session(site: &Site) {
+/// Waits until notch has no session.
+async fn wait_until_no_session(site: &Site) {
     let begun = std::time::Instant::now();
     let sessions = async || site.auth_layer.sessions_of(&UserId::from(1)).await.expect("no error");
     while !sessions().await.is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "the record of a lost login ends");
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "the session of a lost login did not end"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -616,30 +648,30 @@ async fn until_there_is_no_session(site: &Site) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_whose_client_hangs_up_leaves_no_session() {
     for with_upkeep in [false, true] {
-        let site = Site::start_with(one_session).await;
+        let site = Site::start_with(limit_to_one_session).await;
         let upkeep = with_upkeep.then(|| tokio::spawn(site.auth_layer.upkeep()));
         let mut client = tokio::net::TcpStream::connect(site.address).await.unwrap();
         let request = b"GET /log-in-slowly HTTP/1.1\r\nhost: x\r\n\r\n";
         tokio::io::AsyncWriteExt::write_all(&mut client, request).await.unwrap();
-        site.gate.reached().await;
+        site.gate.wait_for_request().await;
         assert_eq!(site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap().len(), 1);
         drop(client);
-        until_there_is_no_session(&site).await;
+        wait_until_no_session(&site).await;
         let mut browser = site.logged_in("user=notch").await;
-        assert_eq!(name(&mut browser).await, "notch");
+        assert_eq!(username(&mut browser).await, "notch");
         if let Some(upkeep) = upkeep {
             upkeep.abort();
         }
     }
 }
 
-// The layer can't know that the response was lost.
+// The layer can't know that such a response was lost.
 #[tokio::test]
-async fn a_login_whose_response_is_lost_after_its_head_keeps_nobody_out() {
-    let site = Site::start_with(one_session).await;
+async fn an_unused_session_of_a_lost_response_never_makes_the_limit_refuse_a_login() {
+    let site = Site::start_with(limit_to_one_session).await;
     for _ in 0..3 {
-        // The response arrives, and no browser stores its cookies.
-        let response = raw(
+        // No browser stores the cookies of this response.
+        let response = send_raw(
             site.address,
             b"GET /login?user=notch HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
         );
@@ -647,31 +679,31 @@ async fn a_login_whose_response_is_lost_after_its_head_keeps_nobody_out() {
     }
     let mut here = site.logged_in("user=notch").await;
     assert_eq!(site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap().len(), 1);
-    // Once a session was used, it is like any other, restored or not.
-    assert_eq!(name(&mut here).await, "notch");
+    // Once a request has used a session, the session counts towards the limit, restored or not.
+    assert_eq!(username(&mut here).await, "notch");
     assert_eq!(site.browser().get("/login?user=notch").await.status, StatusCode::CONFLICT);
-    assert_eq!(name(&mut here).await, "notch");
+    assert_eq!(username(&mut here).await, "notch");
     here.get("/logout").await;
     let mut here = site.logged_in("user=notch&remember=1").await;
     here.close_browser();
-    assert_eq!(name(&mut here).await, "notch");
+    assert_eq!(username(&mut here).await, "notch");
     assert_eq!(site.browser().get("/login?user=notch").await.status, StatusCode::CONFLICT);
 }
 
-// A service around the layer gives up, or catches a panic. The write may be under way.
+// A service around the layer drops the request, maybe during the write, or catches a panic.
 #[tokio::test]
 async fn a_login_whose_request_is_dropped_or_panics_leaves_no_session() {
     use tower::ServiceExt;
     for (case, delay) in [("time-out", 0), ("time-out", 300), ("panic", 0)] {
-        let site = Site::start_with(one_session).await;
+        let site = Site::start_with(limit_to_one_session).await;
         site.store.set(Call::Create, Trouble::Delays(Duration::from_millis(delay)));
         let auth_layer = site.auth_layer.clone();
         let service = auth_layer.layer(tower::service_fn(move |request: http::Request<String>| {
-            let login = request.extensions().get::<tower_keep::AuthSession<_>>().cloned().unwrap();
+            let auth = request.extensions().get::<tower_keep::AuthSession<_>>().cloned().unwrap();
             async move {
-                login.log_in(account("notch")).await.unwrap();
+                auth.log_in(account("notch")).await.unwrap();
                 if case == "panic" {
-                    panic!("it is caught outside");
+                    panic!("a panic that is caught outside the layer");
                 }
                 std::future::pending::<Result<http::Response<String>, std::convert::Infallible>>()
                     .await
@@ -684,51 +716,59 @@ async fn a_login_whose_request_is_dropped_or_panics_leaves_no_session() {
         }
         assert!(call.await.is_err(), "{case}");
         site.store.heal();
-        until_there_is_no_session(&site).await;
+        wait_until_no_session(&site).await;
     }
 }
 
 #[tokio::test]
-async fn a_new_password_keeps_this_login_whatever_becomes_of_the_others() {
+async fn a_new_password_keeps_this_login_even_if_the_others_cannot_be_ended() {
     let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     let mut other = site.logged_in("user=notch&remember=1").await;
     site.store.set(Call::RevokeAll, Trouble::Fails(StoreErrorKind::Unavailable));
-    // The new password is in force, so the request has succeeded and says so.
+    // The store has the new password, so the request succeeds.
     let response = browser.get("/change-password").await;
     assert_eq!((response.status, response.text().as_str()), (StatusCode::OK, "changed"));
-    assert_eq!(response.set_cookies().len(), 2, "the stamp has changed, so the old ones are dead");
+    assert_eq!(
+        response.set_cookies().len(),
+        2,
+        "the new security stamp invalidates the old cookies"
+    );
     site.store.heal();
-    assert_eq!(name(&mut browser).await, "notch");
-    assert_eq!(name(&mut other).await, "Anonymous");
-    assert_eq!(sessions(&mut browser).await.len(), 2, "dead by the stamp, and still listed");
-    // It does not need the next generation either, because the earlier cookies are invalid by their
-    // security stamp.
+    assert_eq!(username(&mut browser).await, "notch");
+    assert_eq!(username(&mut other).await, "Anonymous");
+    assert_eq!(
+        sessions(&mut browser).await.len(),
+        2,
+        "the other session is invalid by its stamp, but has not ended"
+    );
+    // The request also succeeds if the store can't begin the next generation, because the new
+    // security stamp invalidates the earlier cookies.
     site.store.set_all(Trouble::Fails(StoreErrorKind::Unavailable));
     site.store.heal_call(Call::LoadLogin);
     assert_eq!(browser.get("/change-password").await.text(), "changed");
     site.store.heal();
-    assert_eq!(name(&mut browser).await, "notch");
+    assert_eq!(username(&mut browser).await, "notch");
     assert_eq!(browser.get("/change-password").await.text(), "changed");
     assert_eq!(sessions(&mut browser).await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_login_over_a_login_leaves_exactly_one_session() {
+async fn a_second_login_in_a_browser_leaves_exactly_one_session() {
     let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     // Two forms are sent at the same time.
     let (mut one, mut other) = (copy_of(&site, &browser), copy_of(&site, &browser));
     tokio::join!(one.get("/login?user=notch&remember=1"), other.get("/login?user=notch"));
     assert_eq!(site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap().len(), 1);
-    let names = [name(&mut one).await, name(&mut other).await];
+    let names = [username(&mut one).await, username(&mut other).await];
     assert!(names == ["notch", "Anonymous"] || names == ["Anonymous", "notch"], "{names:?}");
     browser.get("/login?user=steve").await;
-    assert_eq!(name(&mut browser).await, "steve");
+    assert_eq!(username(&mut browser).await, "steve");
 }
 
 #[tokio::test]
-async fn strong_protection_ends_the_session_itself() {
+async fn strong_protection_ends_the_session_for_every_client() {
     let site = Site::start_with(|builder| {
         builder.with_sessions().with_session_protection(SessionProtection::Strong)
     })
@@ -736,39 +776,43 @@ async fn strong_protection_ends_the_session_itself() {
     let mut browser = site.logged_in("user=notch&remember=1").await;
     let mut thief = copy_of(&site, &browser);
     thief.set_header(http::header::USER_AGENT, "Thief/1.0");
-    assert_eq!(name(&mut thief).await, "Anonymous");
+    assert_eq!(username(&mut thief).await, "Anonymous");
     assert!(thief.jar.names().is_empty());
-    assert_eq!(name(&mut browser).await, "Anonymous", "nobody can tell them apart");
+    assert_eq!(
+        username(&mut browser).await,
+        "Anonymous",
+        "the layer can't tell which client is the thief"
+    );
     assert!(site.events.take().contains(&"session_ended of 1: protection".to_owned()));
 }
 
 #[tokio::test]
-async fn a_reactivated_user_logs_in_again() {
+async fn a_reactivated_user_has_to_log_in_again() {
     let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     let mut copy = copy_of(&site, &browser);
     site.store.change("1", |notch| notch.set_active(false)).await;
-    assert_eq!(name(&mut browser).await, "Anonymous");
+    assert_eq!(username(&mut browser).await, "Anonymous");
     site.store.change("1", |notch| notch.set_active(true)).await;
-    assert_eq!(name(&mut copy).await, "Anonymous", "the session ended with the deactivation");
+    assert_eq!(username(&mut copy).await, "Anonymous", "the session ended with the deactivation");
 }
 
 #[tokio::test]
-async fn the_store_is_asked_no_more_than_it_must() {
+async fn a_request_makes_no_more_calls_than_it_needs() {
     use Call::{Create, LoadLogin, Revoke, Rotate};
     let site = Site::with_server_sessions().await;
-    let (mut nobody, mut browser) = (site.browser(), site.browser());
+    let (mut anonymous, mut browser) = (site.browser(), site.browser());
     let calls = async |browser: &mut Browser, path: &str| {
         site.store.take_calls();
         browser.get(path).await;
         site.store.take_calls()
     };
-    // An anonymous crawl makes no calls.
+    // Anonymous requests make no calls.
     for path in ["/hello", "/username", "/secret", "/sensitive", "/next", "/sessions", "/logout"] {
-        assert_eq!(calls(&mut nobody, path).await, [], "{path}");
+        assert_eq!(calls(&mut anonymous, path).await, [], "{path}");
     }
     assert_eq!(calls(&mut browser, "/login?user=notch&remember=1").await, [Create]);
-    assert_eq!(calls(&mut browser, "/hello").await, [], "nobody asked");
+    assert_eq!(calls(&mut browser, "/hello").await, [], "the handler does not ask for the user");
     for path in ["/username", "/secret", "/sensitive", "/twice", "/extracted-fresh", "/streamed"] {
         assert_eq!(calls(&mut browser, path).await, [LoadLogin], "{path}");
     }
@@ -781,7 +825,7 @@ async fn the_store_is_asked_no_more_than_it_must() {
 }
 
 #[tokio::test]
-async fn the_use_of_a_session_is_noted_once_an_interval() {
+async fn a_session_is_touched_once_per_touch_interval() {
     let site = Site::start_with(|builder| {
         builder.with_sessions().with_touch_interval(Duration::from_secs(100))
     })
@@ -789,7 +833,7 @@ async fn the_use_of_a_session_is_noted_once_an_interval() {
     let mut browser = site.logged_in("user=notch").await;
     let touches = async |browser: &mut Browser| {
         site.store.take_calls();
-        assert_eq!(name(browser).await, "notch");
+        assert_eq!(username(browser).await, "notch");
         site.store.take_calls().iter().filter(|call| **call == Call::Touch).count()
     };
     site.advance(99);
@@ -799,13 +843,13 @@ async fn the_use_of_a_session_is_noted_once_an_interval() {
     let seen = site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap()[0].last_seen();
     assert_eq!(seen, site.clock.now());
 
-    // While the upkeep runs, no request waits for the write.
+    // While the upkeep runs, it writes the touches, and no request waits for that.
     let upkeep = tokio::spawn(site.auth_layer.upkeep());
     tokio::task::yield_now().await;
     site.advance(100);
     site.store.set(Call::Touch, Trouble::Fails(StoreErrorKind::Unavailable));
     assert_eq!([touches(&mut browser).await, touches(&mut browser).await], [0, 0]);
-    // While the store is down, the note waits. Then it is written once.
+    // While the store is down, the touch waits. Afterwards it is written once.
     assert!(site.auth_layer.flush().await.is_err());
     site.store.heal();
     site.store.take_calls();
@@ -814,7 +858,7 @@ async fn the_use_of_a_session_is_noted_once_an_interval() {
     assert_eq!(site.store.take_calls(), [Call::Touch]);
     let seen = site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap()[0].last_seen();
     assert_eq!(seen, site.clock.now());
-    // The upkeep also writes without a call of `flush`.
+    // The upkeep also writes touches without a call of `flush`.
     site.advance(100);
     assert_eq!(touches(&mut browser).await, 0);
     let mut seen = None;
@@ -826,8 +870,8 @@ async fn the_use_of_a_session_is_noted_once_an_interval() {
         }
     }
     assert_eq!(seen, Some(site.clock.now()));
-    // If notes can't be written, requests write their own. Otherwise a session in use would expire
-    // because the store takes no writes, and nobody would notice.
+    // If the upkeep can't write touches, requests write their own and fail. Otherwise a session in
+    // use would expire while the store takes no writes, and nobody would notice.
     site.store.set(Call::Touch, Trouble::Fails(StoreErrorKind::Unavailable));
     site.advance(100);
     assert_eq!(touches(&mut browser).await, 0);
@@ -836,7 +880,7 @@ async fn the_use_of_a_session_is_noted_once_an_interval() {
     site.store.heal();
     assert_eq!(browser.get("/secret").await.status, StatusCode::OK);
     site.auth_layer.flush().await.unwrap();
-    // Once the upkeep no longer runs, requests write their own notes.
+    // Once the upkeep no longer runs, requests write their own touches.
     upkeep.abort();
     let _ = upkeep.await;
     site.advance(100);
@@ -844,7 +888,7 @@ async fn the_use_of_a_session_is_noted_once_an_interval() {
 }
 
 #[tokio::test]
-async fn expired_sessions_are_purged_after_the_clocks_may_differ() {
+async fn expired_sessions_are_purged_after_the_clock_skew() {
     let site = Site::start_with(|builder| {
         builder.with_sessions().with_idle_limit(Duration::from_secs(1_000))
     })
@@ -856,10 +900,10 @@ async fn expired_sessions_are_purged_after_the_clocks_may_differ() {
     site.advance(1_000 + 299);
     assert_eq!(site.auth_layer.purge(100).await.unwrap(), 0);
     site.advance(1);
-    let expected = if drops_by_itself() { [0, 0] } else { [3, 2] };
+    let expected = if drops_expired_sessions() { [0, 0] } else { [3, 2] };
     assert_eq!(site.auth_layer.purge(3).await.unwrap(), expected[0]);
     assert_eq!(site.auth_layer.purge(100).await.unwrap(), expected[1]);
-    assert_eq!(name(&mut remembered).await, "notch");
+    assert_eq!(username(&mut remembered).await, "notch");
 }
 
 #[tokio::test]
@@ -882,33 +926,33 @@ async fn users_and_sessions_can_be_in_two_stores() {
 }
 
 #[tokio::test]
-async fn without_records_lists_and_ends_are_errors_that_name_the_mend() {
-    let site = Site::start().await.without_server_sessions().await;
+async fn without_server_side_sessions_lists_and_ends_are_errors_that_say_what_to_do() {
+    let site = Site::start().await.start_another_without_server_sessions().await;
     let mut browser = site.logged_in("user=notch").await;
     for path in ["/sessions", "/end-session?session=x", "/end-others", "/end-all"] {
         let response = browser.get(path).await;
         assert_eq!(response.status, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
     }
-    let fault = site.auth_layer.end_all_sessions_of(&UserId::from(1)).await.unwrap_err();
-    assert_eq!(fault.kind(), AuthErrorKind::NoSessions);
-    assert!(fault.to_string().contains("with_sessions"), "{fault}");
-    assert_eq!(name(&mut browser).await, "notch");
+    let error = site.auth_layer.end_all_sessions_of(&UserId::from(1)).await.unwrap_err();
+    assert_eq!(error.kind(), AuthErrorKind::NoSessions);
+    assert!(error.to_string().contains("with_sessions"), "{error}");
+    assert_eq!(username(&mut browser).await, "notch");
 }
 
 #[tokio::test]
-async fn a_store_that_was_set_back_is_noticed_and_ends_nobodys_session() {
+async fn a_store_restored_from_a_backup_raises_an_event_and_ends_no_session() {
     let site = Site::with_server_sessions().await;
     let mut browser = remembered(&site).await;
-    assert_eq!(name(&mut browser).await, "notch");
+    assert_eq!(username(&mut browser).await, "notch");
     site.advance(GRACE);
     let before = site.store.inner().list(&UserId::from(1), now(&site), 1).await.unwrap();
     browser.close_browser();
-    assert_eq!(name(&mut browser).await, "notch");
-    // Another site has the keys and the clock of this one, and the record as it was before.
+    assert_eq!(username(&mut browser).await, "notch");
+    // Another site has the key and the clock of this one, and the record as it was before.
     let store = new_store().await;
     let login = NewLogin::new(&before[0], before[0].expires);
     store.inner().create(&login).await.unwrap();
-    let backup = site.with_server_sessions_in(store).await;
+    let backup = site.start_another_with_server_sessions(store).await;
     let mut ahead = copy_of(&backup, &browser);
     ahead.close_browser();
     let response = ahead.get("/username").await;
@@ -917,7 +961,7 @@ async fn a_store_that_was_set_back_is_noticed_and_ends_nobodys_session() {
 }
 
 #[tokio::test]
-async fn a_cookie_that_does_not_fit_its_record_counts_for_nothing() {
+async fn a_cookie_whose_verifier_does_not_fit_the_record_logs_nobody_in() {
     let site = Site::with_server_sessions().await;
     let browser = remembered(&site).await;
     let records = site.store.inner().list(&UserId::from(1), now(&site), 1).await.unwrap();
@@ -926,14 +970,14 @@ async fn a_cookie_that_does_not_fit_its_record_counts_for_nothing() {
     record.salt = [0; 16];
     let login = NewLogin::new(&record, record.expires);
     store.inner().create(&login).await.unwrap();
-    let other = site.with_server_sessions_in(store).await;
+    let other = site.start_another_with_server_sessions(store).await;
     let response = copy_of(&other, &browser).get("/username").await;
     assert_eq!((response.text().as_str(), response.set_cookies().len()), ("Anonymous", 0));
     assert_eq!(other.events.take(), ["wrong_verifier of 1"]);
 }
 
 #[tokio::test]
-async fn the_builder_can_be_given_any_settings_after_sessions() {
+async fn settings_of_server_side_sessions_can_follow_with_sessions() {
     let settings = |builder: Builder| {
         builder
             .with_sessions()
@@ -943,10 +987,10 @@ async fn the_builder_can_be_given_any_settings_after_sessions() {
     let site = Site::start_with(settings).await;
     let mut browser = remembered(&site).await;
     let thief = copy_of(&site, &browser);
-    assert_eq!(name(&mut browser).await, "notch");
-    assert_eq!(name(&mut browser).await, "notch");
+    assert_eq!(username(&mut browser).await, "notch");
+    assert_eq!(username(&mut browser).await, "notch");
     site.advance(11);
-    assert_eq!(name(&mut copy_of(&site, &thief)).await, "Anonymous");
+    assert_eq!(username(&mut copy_of(&site, &thief)).await, "Anonymous");
     browser.get("/login?user=notch").await;
     let flash = browser.get("/take-flash").await.text();
     assert_eq!(flash, "Replayed warning Somebody used an old cookie.");

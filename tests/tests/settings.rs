@@ -13,7 +13,7 @@ fn builder() -> Builder {
     LoginLayer::builder(WatchedStore::new(Arc::new(MemoryStore::new())), Keys::new(KEY))
 }
 
-fn refused(configure: impl FnOnce(Builder) -> Builder) -> BuildError {
+fn build_error(configure: impl FnOnce(Builder) -> Builder) -> BuildError {
     configure(builder()).build().expect_err("settings that can't work")
 }
 
@@ -29,37 +29,40 @@ fn a_layer_with_a_bad_key_is_not_built() {
 }
 
 #[test]
-fn limits_that_no_cookie_holds_are_refused() {
+fn time_limits_under_one_second_or_over_68_years_are_errors() {
     let limit = |limit| BuildError::Limit { limit };
-    let (none, century) = (Duration::ZERO, Duration::from_secs(100 * 366 * 24 * 3600));
-    for wrong in [none, Duration::from_millis(999), century] {
-        assert_eq!(refused(|builder| builder.with_idle_limit(wrong)), limit("idle limit"));
-        assert_eq!(refused(|builder| builder.with_absolute_limit(wrong)), limit("absolute limit"));
+    let (zero, century) = (Duration::ZERO, Duration::from_secs(100 * 366 * 24 * 3600));
+    for bad in [zero, Duration::from_millis(999), century] {
+        assert_eq!(build_error(|builder| builder.with_idle_limit(bad)), limit("idle limit"));
         assert_eq!(
-            refused(|builder| builder.with_remember_duration(wrong)),
+            build_error(|builder| builder.with_absolute_limit(bad)),
+            limit("absolute limit")
+        );
+        assert_eq!(
+            build_error(|builder| builder.with_remember_duration(bad)),
             limit("remember duration")
         );
     }
 }
 
 #[test]
-fn settings_that_disagree_or_make_no_sense_are_refused() {
+fn settings_that_are_malformed_or_contradict_each_other_are_errors() {
     let cookie = CookieSettings::new;
     assert_eq!(
-        refused(
+        build_error(
             |builder| builder.with_session_cookie(cookie().with_name("__Host-a").with_path("/b"))
         ),
         BuildError::Cookie(CookieError::HostPrefix { name: "__Host-a".into() })
     );
     assert_eq!(
-        refused(|builder| builder.with_remember_cookie(cookie().with_name("__Host-Http-keep"))),
+        build_error(|builder| builder.with_remember_cookie(cookie().with_name("__Host-Http-keep"))),
         BuildError::SameCookieName { name: "__Host-Http-keep".into() }
     );
     for area in ["a b", "remember", "flash", "a-remember", "é"] {
         let expected = BuildError::Area { area: area.into() };
-        assert_eq!(refused(|builder| builder.with_area(area)), expected);
+        assert_eq!(build_error(|builder| builder.with_area(area)), expected);
     }
-    assert_eq!(refused(|builder| builder.with_next_field("")), BuildError::NextField);
+    assert_eq!(build_error(|builder| builder.with_next_field("")), BuildError::NextField);
     for page in ["login", "//evil", "ftp://a/b", "/a b"] {
         let expected = BuildError::Page { page: page.into() };
         assert_eq!(builder().with_login_page(page).unwrap_err(), expected);
@@ -73,24 +76,24 @@ fn settings_that_disagree_or_make_no_sense_are_refused() {
     }
     for origin in ["example.org", "https://example.org/", "https://example.org/a", "https://a@b"] {
         let expected = BuildError::PublicOrigin { origin: origin.into() };
-        assert_eq!(refused(|builder| builder.with_public_origin(origin)), expected);
+        assert_eq!(build_error(|builder| builder.with_public_origin(origin)), expected);
     }
     assert_eq!(
-        refused(|builder| builder.with_trusted_proxies(["10.0.0.0/8", "my-proxy"])),
+        build_error(|builder| builder.with_trusted_proxies(["10.0.0.0/8", "my-proxy"])),
         BuildError::TrustedProxy { network: "my-proxy".into() }
     );
     assert_eq!(
-        refused(|builder| builder.with_login_message("x".repeat(257))),
+        build_error(|builder| builder.with_login_message("x".repeat(257))),
         BuildError::FlashTooLong { length: 257 }
     );
 }
 
 #[test]
-fn every_error_says_what_to_do() {
+fn build_errors_say_what_to_do() {
     for (error, fix) in [
         (builder().with_login_page("login").unwrap_err().to_string(), "/login"),
-        (refused(|builder| builder.with_trusted_proxies(["x"])).to_string(), "10.0.0.0/8"),
-        (refused(|builder| builder.with_public_origin("x")).to_string(), "https://example.org"),
+        (build_error(|builder| builder.with_trusted_proxies(["x"])).to_string(), "10.0.0.0/8"),
+        (build_error(|builder| builder.with_public_origin("x")).to_string(), "https://example.org"),
         (builder().with_home_page("x").unwrap_err().to_string(), "such as `/`"),
     ] {
         assert!(error.contains(fix), "{error}");

@@ -1,6 +1,6 @@
-//! What the SQL adapters have in common: the application's own users, the checks at the start,
-//! migrations, names, errors, secrets. Each test runs on PostgreSQL, on MySQL or MariaDB, and on
-//! SQLite.
+//! The common behaviour of the SQL adapters: the application's own users, the checks at the start,
+//! migrations, names, errors and secrets. Each test runs on PostgreSQL, on SQLite, and on the
+//! server of `MYSQL_URL`, which is MySQL or MariaDB.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -24,24 +24,26 @@ use uuid::Uuid;
 
 /// A database that the tests run on.
 trait Tested: Dialect {
-    /// Returns its URL; for SQLite, the URL of a new file.
+    /// Returns the URL of the database; for SQLite, the URL of a new file.
     fn url() -> String;
 
+    /// Runs these statements.
     async fn run(pool: &Pool<Self::Database>, sql: &str);
 
-    async fn number(pool: &Pool<Self::Database>, sql: &str) -> i64;
+    /// Returns the number that this query selects.
+    async fn select_number(pool: &Pool<Self::Database>, sql: &str) -> i64;
 
-    /// The type of a column of UUIDs.
-    const UUID: &'static str;
-    /// Returns a literal of this UUID.
+    /// The SQL type of a column of UUIDs.
+    const UUID_TYPE: &'static str;
+    /// Returns this UUID as an SQL literal.
     fn uuid(uuid: Uuid) -> String;
 
-    /// Returns a literal of these bytes.
+    /// Returns these bytes as an SQL literal.
     fn bytes(hex: &str) -> String {
         if Self::NAME == "postgres" { format!("'\\x{hex}'") } else { format!("x'{hex}'") }
     }
 
-    /// Returns the statement that gives the column `created` another type.
+    /// Returns a statement that makes the column `created` a `VARCHAR` of this length.
     fn retype(table: &str, length: u32) -> String {
         let column = format!("created VARCHAR({length})");
         match Self::NAME {
@@ -55,12 +57,12 @@ trait Tested: Dialect {
         }
     }
 
-    /// The type of a text column that may be a key.
-    const TEXT: &'static str;
+    /// The SQL type of a column of texts that may be a key.
+    const TEXT_TYPE: &'static str;
 }
 
 macro_rules! tested {
-    ($dialect:ty, $url:expr, $uuid_type:literal, $text:literal, $uuid:expr) => {
+    ($dialect:ty, $url:expr, $uuid_type:literal, $text_type:literal, $uuid:expr) => {
         impl Tested for $dialect {
             fn url() -> String {
                 $url
@@ -70,13 +72,13 @@ macro_rules! tested {
                 sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(pool).await.expect(sql);
             }
 
-            async fn number(pool: &Pool<Self::Database>, sql: &str) -> i64 {
+            async fn select_number(pool: &Pool<Self::Database>, sql: &str) -> i64 {
                 let query = sqlx::query_scalar(sqlx::AssertSqlSafe(sql));
                 query.fetch_one(pool).await.expect(sql)
             }
 
-            const UUID: &'static str = $uuid_type;
-            const TEXT: &'static str = $text;
+            const UUID_TYPE: &'static str = $uuid_type;
+            const TEXT_TYPE: &'static str = $text_type;
 
             fn uuid(uuid: Uuid) -> String {
                 let write: fn(Uuid) -> String = $uuid;
@@ -86,18 +88,19 @@ macro_rules! tested {
     };
 }
 
-fn server(variable: &str) -> String {
-    std::env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set; `cargo xtask servers` starts a server"))
+fn server_url(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: run `cargo xtask test`, which starts a server")
+    })
 }
 
-tested!(PostgresDialect, server("POSTGRES_URL"), "UUID", "TEXT", |id| format!("'{id}'"));
-tested!(MySqlDialect, server("MYSQL_URL"), "BINARY(16)", "VARCHAR(200)", |id| {
+tested!(PostgresDialect, server_url("POSTGRES_URL"), "UUID", "TEXT", |id| format!("'{id}'"));
+tested!(MySqlDialect, server_url("MYSQL_URL"), "BINARY(16)", "VARCHAR(200)", |id| {
     format!("x'{}'", id.simple())
 });
-tested!(SqliteDialect, new_file(), "BLOB", "TEXT", |id| format!("x'{}'", id.simple()));
+tested!(SqliteDialect, new_file_url(), "BLOB", "TEXT", |id| format!("x'{}'", id.simple()));
 
-fn new_file() -> String {
+fn new_file_url() -> String {
     let file = format!("{}/{}.db", env!("CARGO_TARGET_TMPDIR"), prefix());
     // An earlier process with the same id may have left these files.
     for file in [file.clone(), format!("{file}-wal"), format!("{file}-shm")] {
@@ -106,13 +109,14 @@ fn new_file() -> String {
     format!("sqlite:{file}")
 }
 
-fn number() -> u32 {
+/// Returns a number that no earlier call has returned.
+fn next_number() -> u32 {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     COUNT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn prefix() -> String {
-    format!("s{}_{}_", std::process::id(), number())
+    format!("s{}_{}_", std::process::id(), next_number())
 }
 
 fn builder<D: Tested>() -> SqlStoreBuilder<D> {
@@ -120,9 +124,9 @@ fn builder<D: Tested>() -> SqlStoreBuilder<D> {
     builder.with_table_prefix(prefix()).migrate()
 }
 
-/// Returns the builder of a store with other tables in the same database. The caller sets its
+/// Returns the builder of a store with other tables in the same database. The caller adds the
 /// users.
-fn beside<D: Tested>(store: &SqlStore<D>) -> SqlStoreBuilder<D> {
+fn builder_beside<D: Tested>(store: &SqlStore<D>) -> SqlStoreBuilder<D> {
     let builder = SqlStore::builder_on(store.pool().clone()).with_timeout(Duration::from_secs(20));
     builder.with_table_prefix(prefix()).migrate()
 }
@@ -153,24 +157,24 @@ macro_rules! on_each {
 
 on_each! {
     own_users_have_ids_of_every_type
-    sessions_are_kept_beside_own_users
-    what_own_users_lack_is_an_error_at_the_start
+    the_session_contract_holds_beside_own_users
+    a_select_that_does_not_fit_the_users_is_an_error_at_the_start
     missing_older_or_newer_tables_are_an_error_that_says_what_to_do
-    several_nodes_migrate_at_once
-    the_first_version_is_brought_up_to_date_and_keeps_everyone_logged_in
+    several_nodes_can_migrate_at_the_same_time
+    tables_of_the_first_version_are_migrated_and_the_logins_stay
     the_application_chooses_the_table_prefix
     no_error_shows_the_password
-    a_pool_without_a_free_connection_is_unavailable_in_time
-    no_error_shows_what_is_stored
-    a_limit_that_comes_late_ends_all_that_are_too_many
-    columns_that_the_users_get_later_change_nothing
-    nobody_notices_that_a_column_gets_another_type
+    without_a_free_connection_a_call_is_unavailable_in_time
+    no_error_shows_stored_values
+    a_new_limit_ends_all_sessions_beyond_it
+    columns_added_to_the_users_later_do_no_harm
+    calls_succeed_after_a_column_got_another_type
     rows_that_cannot_be_read_are_corrupt
-    an_acting_user_is_kept_or_an_error
+    an_acting_user_is_stored_as_given_or_is_an_error
     a_dropped_call_leaves_its_connection_usable
 }
 
-/// Returns everything that an error and its sources say, as a log may show it.
+/// Returns all texts of an error and its sources, as a log may show them.
 fn full_text(error: &StoreError) -> String {
     let mut text = format!("{error} {error:?}");
     let mut source = error.source();
@@ -186,7 +190,7 @@ fn full_text(error: &StoreError) -> String {
 struct Member<I> {
     id: I,
     email: String,
-    /// A column of the application, named as in Flask. It is not one of our columns.
+    /// A column of the application, which has the same name as a column of our session table.
     created: Option<String>,
 }
 
@@ -200,12 +204,17 @@ impl<I: ToString + Send + Sync + 'static> AuthUser for Member<I> {
     }
 }
 
-/// Creates a table with two members, whose ids are given as literals, and returns its name.
-async fn members<D: Tested>(pool: &Pool<D::Database>, id: &str, ids: [&str; 2]) -> String {
-    let table = format!("member{}_{}", std::process::id(), number());
-    let text = D::TEXT;
+/// Creates a table of two members, whose ids are SQL literals of the type `id_type`, and returns
+/// the table's name.
+async fn create_members<D: Tested>(
+    pool: &Pool<D::Database>,
+    id_type: &str,
+    ids: [&str; 2],
+) -> String {
+    let table = format!("member{}_{}", std::process::id(), next_number());
+    let text = D::TEXT_TYPE;
     let create = format!(
-        "CREATE TABLE {table} (id {id} NOT NULL PRIMARY KEY, email {text} NOT NULL UNIQUE, \
+        "CREATE TABLE {table} (id {id_type} NOT NULL PRIMARY KEY, email {text} NOT NULL UNIQUE, \
          created {text})"
     );
     D::run(pool, &create).await;
@@ -215,7 +224,7 @@ async fn members<D: Tested>(pool: &Pool<D::Database>, id: &str, ids: [&str; 2]) 
     table
 }
 
-/// Returns the two SELECTs of a table.
+/// Returns the statements that select a member by id and by login name.
 fn selects<D: Tested>(table: &str) -> [String; 2] {
     ["id", "email"].map(|column| {
         let parameter = D::placeholder(1);
@@ -223,7 +232,7 @@ fn selects<D: Tested>(table: &str) -> [String; 2] {
     })
 }
 
-async fn begin<S: SessionStore>(store: &S, user: &UserId) -> SessionRecord {
+async fn create_session<S: SessionStore>(store: &S, user: &UserId) -> SessionRecord {
     let record = new_record(user);
     store.create(&NewLogin::new(&record, record.expires)).await.expect("a new session");
     record
@@ -237,17 +246,17 @@ where
     Uuid: OwnId<D>,
 {
     let uuids = [Uuid::from_u128(7), Uuid::from_u128(u128::MAX - 7)];
-    let words = uuids.map(D::uuid);
+    let uuid_literals = uuids.map(D::uuid);
     let small = [7, i32::MIN];
     let large = [7_000_000_000, i64::MIN + 1];
     check_ids::<D, i32>("INTEGER", small.map(|id| id.to_string()), small).await;
     check_ids::<D, i64>("BIGINT", large.map(|id| id.to_string()), large).await;
-    check_ids::<D, Uuid>(D::UUID, words, uuids).await;
+    check_ids::<D, Uuid>(D::UUID_TYPE, uuid_literals, uuids).await;
     let texts = ["ada-1", "Grace 2"].map(str::to_owned);
-    check_ids::<D, String>(D::TEXT, texts.clone().map(|id| format!("'{id}'")), texts).await;
+    check_ids::<D, String>(D::TEXT_TYPE, texts.clone().map(|id| format!("'{id}'")), texts).await;
 }
 
-/// A type of ids that a database supports.
+/// A type of the application's ids that a database supports.
 trait OwnId<D: Tested>: Clone + Debug + PartialEq + ToString + Send + Sync + Unpin + 'static {
     async fn store(
         builder: SqlStoreBuilder<D>,
@@ -274,10 +283,10 @@ own_ids! {
     SqliteDialect: i32 i64 String Uuid;
 }
 
-async fn check_ids<D: Tested, I: OwnId<D>>(column: &str, words: [String; 2], ids: [I; 2]) {
+async fn check_ids<D: Tested, I: OwnId<D>>(id_type: &str, literals: [String; 2], ids: [I; 2]) {
     let plain = builder::<D>().build().await.expect("a database");
-    let table = members::<D>(plain.pool(), column, [&words[0], &words[1]]).await;
-    let own = beside(&plain);
+    let table = create_members::<D>(plain.pool(), id_type, [&literals[0], &literals[1]]).await;
+    let own = builder_beside(&plain);
     let store = I::store(own, selects::<D>(&table)).await.expect("statements that fit");
     let member = |index: usize| {
         let email = ["ada", "grace"][index].to_owned();
@@ -286,25 +295,25 @@ async fn check_ids<D: Tested, I: OwnId<D>>(column: &str, words: [String; 2], ids
     for index in 0..2 {
         let id = member(index).id();
         let found = store.by_id(&id).await.expect("no error");
-        assert_eq!(found.as_deref(), Some(&member(index)), "{column}");
+        assert_eq!(found.as_deref(), Some(&member(index)), "{id_type}");
         let named = store.by_login_name(&member(index).email).await.expect("no error");
-        assert_eq!(named.as_deref(), Some(&member(index)), "{column}");
-        let record = begin(&store, &id).await;
+        assert_eq!(named.as_deref(), Some(&member(index)), "{id_type}");
+        let record = create_session(&store, &id).await;
         let other = member(1 - index).id();
         for user_hint in [Some(&id), None, Some(&other), Some(&"a\0b".into()), Some(&"x".into())] {
             let login = store.load_login(&record.key, user_hint).await.expect("no error");
             let login = login.expect("a login");
-            assert_eq!(login.user.as_deref(), Some(&member(index)), "{column} {user_hint:?}");
-            assert_eq!(*login.record, record, "{column} {user_hint:?}");
+            assert_eq!(login.user.as_deref(), Some(&member(index)), "{id_type} {user_hint:?}");
+            assert_eq!(*login.record, record, "{id_type} {user_hint:?}");
             let unknown = store.load_login(&SessionKey::new([9; 32]), user_hint).await;
-            assert!(unknown.expect("no error").is_none(), "{column} {user_hint:?}");
+            assert!(unknown.expect("no error").is_none(), "{id_type} {user_hint:?}");
         }
     }
-    // A text that can't be an id, or that is another notation of one, finds no user.
+    // A text that can't be an id, or that is another notation of an id, finds no user.
     let first = ids[0].to_string();
     let huge = "9".repeat(40);
     let long = "x".repeat(70_000);
-    let odd = [
+    let odd_ids = [
         "",
         " ",
         "x",
@@ -322,12 +331,12 @@ async fn check_ids<D: Tested, I: OwnId<D>>(column: &str, words: [String; 2], ids
         long.as_str(),
         "00000000000000000000000000000007",
     ];
-    for id in odd.into_iter().filter(|id| *id != first) {
-        assert_eq!(store.by_id(&id.into()).await.expect("no error"), None, "{column} {id:?}");
+    for id in odd_ids.into_iter().filter(|id| *id != first) {
+        assert_eq!(store.by_id(&id.into()).await.expect("no error"), None, "{id_type} {id:?}");
     }
     assert_eq!(store.by_login_name("a\0b").await.expect("no error"), None);
     // If a user is deleted, the record remains.
-    let record = begin(&store, &member(0).id()).await;
+    let record = create_session(&store, &member(0).id()).await;
     D::run(plain.pool(), &format!("DELETE FROM {table}")).await;
     for user_hint in [Some(&record.user), None] {
         let login = store.load_login(&record.key, user_hint).await.expect("no error");
@@ -335,24 +344,24 @@ async fn check_ids<D: Tested, I: OwnId<D>>(column: &str, words: [String; 2], ids
     }
 }
 
-async fn sessions_are_kept_beside_own_users<D: Tested>()
+async fn the_session_contract_holds_beside_own_users<D: Tested>()
 where
     i64: OwnId<D>,
 {
     let plain = builder::<D>().build().await.expect("a database");
-    let table = members::<D>(plain.pool(), "BIGINT", ["1", "2"]).await;
-    let own = beside(&plain);
+    let table = create_members::<D>(plain.pool(), "BIGINT", ["1", "2"]).await;
+    let own = builder_beside(&plain);
     let store = i64::store(own, selects::<D>(&table)).await.expect("statements that fit");
     contract::sessions::run_all(|| async { store.clone() }).await;
 }
 
-async fn what_own_users_lack_is_an_error_at_the_start<D: Tested>()
+async fn a_select_that_does_not_fit_the_users_is_an_error_at_the_start<D: Tested>()
 where
     i64: OwnId<D>,
     Uuid: OwnId<D>,
 {
     let plain = builder::<D>().build().await.expect("a database");
-    let table = members::<D>(plain.pool(), "BIGINT", ["1", "2"]).await;
+    let table = create_members::<D>(plain.pool(), "BIGINT", ["1", "2"]).await;
     let one = D::placeholder(1);
     let good = |column| format!("SELECT * FROM {table} WHERE {column} = {one}");
     let by_id = |columns: &str, table: &str| {
@@ -366,20 +375,20 @@ where
         ([good("id"), "SELECT nonsense".to_owned()], "by login", "nonsense"),
         ([format!("SELECT * FROM {table}"), good("email")], "by id", "0 parameters"),
     ];
-    for (selects, which, what) in cases {
-        let own = beside(&plain);
-        let error = i64::store(own, selects).await.expect_err(what);
+    for (selects, statement, cause) in cases {
+        let own = builder_beside(&plain);
+        let error = i64::store(own, selects).await.expect_err(cause);
         let text = error.to_string();
-        assert!(text.contains(which) && text.contains(what), "{text}");
+        assert!(text.contains(statement) && text.contains(cause), "{text}");
     }
     let uuids = [Uuid::from_u128(7), Uuid::from_u128(8)].map(D::uuid);
-    let table = members::<D>(plain.pool(), D::UUID, [&uuids[0], &uuids[1]]).await;
-    let own = beside(&plain);
+    let table = create_members::<D>(plain.pool(), D::UUID_TYPE, [&uuids[0], &uuids[1]]).await;
+    let own = builder_beside(&plain);
     let good_uuids = selects::<D>(&table);
     let bad = [by_id("id, email", &table)[0].clone(), good_uuids[1].clone()];
     let error = Uuid::store(own, bad).await.expect_err("a column is missing");
     assert!(full_text(&error).contains("created"), "{error:?}");
-    let own = beside(&plain);
+    let own = builder_beside(&plain);
     let semicolons = [good("id") + " ;", good("email") + ";;"];
     i64::store(own, semicolons).await.expect("a semicolon at the end does no harm");
 }
@@ -389,8 +398,8 @@ async fn missing_older_or_newer_tables_are_an_error_that_says_what_to_do<D: Test
     let builder = || SqlStore::<D>::builder(url.clone()).with_table_prefix(prefix.clone());
     let error = builder().build().await.expect_err("there are no tables");
     assert!(full_text(&error).contains("migrate()"), "{error:?}");
-    let store = builder().migrate().build().await.expect("now there are");
-    builder().build().await.expect("and they are as they should be");
+    let store = builder().migrate().build().await.expect("the tables");
+    builder().build().await.expect("the tables are of this version");
     let newer = format!("INSERT INTO {prefix}versions (version) VALUES (1000)");
     D::run(store.pool(), &newer).await;
     for builder in [builder(), builder().migrate()] {
@@ -404,7 +413,7 @@ async fn missing_older_or_newer_tables_are_an_error_that_says_what_to_do<D: Test
     assert!(full_text(&error).contains("migrate()"), "{error:?}");
 }
 
-async fn several_nodes_migrate_at_once<D: Tested>() {
+async fn several_nodes_can_migrate_at_the_same_time<D: Tested>() {
     let (url, prefix) = (D::url(), prefix());
     let mut nodes = tokio::task::JoinSet::new();
     for _ in 0..8 {
@@ -417,10 +426,10 @@ async fn several_nodes_migrate_at_once<D: Tested>() {
         assert!(other.is_ok(), "{other:?}");
     }
     let count = format!("SELECT COUNT(*) FROM {prefix}versions");
-    assert_eq!(D::number(store.pool(), &count).await, D::MIGRATIONS.len() as i64);
+    assert_eq!(D::select_number(store.pool(), &count).await, D::MIGRATIONS.len() as i64);
 }
 
-async fn the_first_version_is_brought_up_to_date_and_keeps_everyone_logged_in<D: Tested>() {
+async fn tables_of_the_first_version_are_migrated_and_the_logins_stay<D: Tested>() {
     let prefix = prefix();
     let pool = builder::<D>().build().await.expect("a database").pool().clone();
     D::run(&pool, &D::MIGRATIONS[0].replace("keep_", &prefix)).await;
@@ -443,7 +452,7 @@ async fn the_first_version_is_brought_up_to_date_and_keeps_everyone_logged_in<D:
     let builder = SqlStore::<D>::builder_on(pool).with_table_prefix(prefix).migrate();
     let store = builder.build().await.expect("the newest version");
     let login = store.load_login(&SessionKey::new([7; 32]), None).await.expect("no error");
-    let login = login.expect("she is logged in");
+    let login = login.expect("a login");
     let account = Account::new(1, "ada", "hash").with_security_stamp([0xAB]);
     assert_eq!(login.user.as_deref(), Some(&account));
     let (created, expires) =
@@ -471,7 +480,7 @@ async fn the_application_chooses_the_table_prefix<D: Tested>() {
     one.insert(&ada).await.expect("a new account");
     assert_eq!(other.by_id(ada.id()).await.expect("no error"), None);
     for bad in ["", "a b", "keep_; DROP TABLE x", "Ä"] {
-        let error = open(bad.to_owned()).await.expect_err("a name that is none");
+        let error = open(bad.to_owned()).await.expect_err("not a prefix");
         assert!(full_text(&error).contains("prefix"), "{error:?}");
     }
 }
@@ -492,7 +501,7 @@ async fn no_error_shows_the_password<D: Tested>() {
         let builder = SqlStore::<D>::builder(url.clone()).with_timeout(Duration::from_millis(200));
         let shown = format!("{builder:?}");
         assert!(!shown.contains(secret), "{shown}");
-        let error = builder.build().await.expect_err("nothing listens there");
+        let error = builder.build().await.expect_err("no database at this URL");
         let text = full_text(&error);
         assert!(!text.contains(secret), "{url}: {text}");
     }
@@ -500,11 +509,11 @@ async fn no_error_shows_the_password<D: Tested>() {
     assert!(!format!("{store:?}").contains("secret"));
 }
 
-async fn a_pool_without_a_free_connection_is_unavailable_in_time<D: Tested>() {
+async fn without_a_free_connection_a_call_is_unavailable_in_time<D: Tested>() {
     let timeout = Duration::from_secs(2);
     let builder = builder::<D>().with_max_connections(1).with_timeout(timeout);
     let store = builder.build().await.expect("a database");
-    let record = begin(&store, &"1".into()).await;
+    let record = create_session(&store, &"1".into()).await;
     let held = store.pool().acquire().await.expect("the only connection");
     let begun = Instant::now();
     let other = new_record(&"1".into());
@@ -513,15 +522,15 @@ async fn a_pool_without_a_free_connection_is_unavailable_in_time<D: Tested>() {
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
     assert!(begun.elapsed() < timeout * 5, "{:?}", begun.elapsed());
     drop(held);
-    assert!(store.load(&record.key).await.expect("now there is one").is_some());
-    store.create(&login).await.expect("now there is one");
+    assert!(store.load(&record.key).await.expect("a connection is free").is_some());
+    store.create(&login).await.expect("a connection is free");
 }
 
-async fn no_error_shows_what_is_stored<D: Tested>() {
+async fn no_error_shows_stored_values<D: Tested>() {
     let store = builder::<D>().build().await.expect("a database");
     let ada = Account::new("id-of-ada", "name-of-ada", "hash-of-ada");
     store.insert(&ada).await.expect("a new account");
-    let taken = store.insert(&ada).await.expect_err("she is there");
+    let taken = store.insert(&ada).await.expect_err("the account exists");
     assert_eq!(taken.kind(), StoreErrorKind::Conflict);
     let long = Account::new("x", "name-of-ada".repeat(10_000), "hash-of-ada");
     let mut errors = vec![taken];
@@ -532,11 +541,11 @@ async fn no_error_shows_what_is_stored<D: Tested>() {
     }
 }
 
-async fn a_limit_that_comes_late_ends_all_that_are_too_many<D: Tested>() {
+async fn a_new_limit_ends_all_sessions_beyond_it<D: Tested>() {
     let store = builder::<D>().with_timeout(Duration::MAX).build().await.expect("a database");
     let user = UserId::from("1");
     for _ in 0..1_100 {
-        begin(&store, &user).await;
+        create_session(&store, &user).await;
     }
     let limited = async |when_full| {
         let record = new_record(&user);
@@ -546,24 +555,24 @@ async fn a_limit_that_comes_late_ends_all_that_are_too_many<D: Tested>() {
     };
     assert_eq!(limited(WhenFull::Refuse).await, Creation::Full);
     let Creation::Created { ended, .. } = limited(WhenFull::EndOldest).await else {
-        panic!("there is room");
+        panic!("the login was refused");
     };
-    assert!(ended.len() >= MAX_AT_ONCE, "so many at least are reported");
+    assert!(ended.len() >= MAX_AT_ONCE, "at least this many are reported");
     let now = new_record(&user).created;
     assert_eq!(store.list(&user, now, 2_000).await.expect("no error").len(), 2);
 }
 
-async fn columns_that_the_users_get_later_change_nothing<D: Tested>()
+async fn columns_added_to_the_users_later_do_no_harm<D: Tested>()
 where
     i64: OwnId<D>,
 {
     let plain = builder::<D>().build().await.expect("a database");
-    let table = members::<D>(plain.pool(), "BIGINT", ["1", "2"]).await;
-    let own = beside(&plain);
-    let all = ["id", "email"]
+    let table = create_members::<D>(plain.pool(), "BIGINT", ["1", "2"]).await;
+    let own = builder_beside(&plain);
+    let select_all = ["id", "email"]
         .map(|column| format!("SELECT * FROM {table} WHERE {column} = {}", D::placeholder(1)));
-    let store = i64::store(own, all).await.expect("statements that fit");
-    let record = begin(&store, &1.into()).await;
+    let store = i64::store(own, select_all).await.expect("statements that fit");
+    let record = create_session(&store, &1.into()).await;
     for number in 0..3 {
         let found = store.load_login(&record.key, Some(&record.user)).await.expect("no error");
         assert!(found.expect("a login").user.is_some());
@@ -575,8 +584,8 @@ where
     }
 }
 
-/// This holds however many connections have prepared their statements for the old type.
-async fn nobody_notices_that_a_column_gets_another_type<D: Tested>()
+/// This holds for any number of connections that have prepared their statements for the old type.
+async fn calls_succeed_after_a_column_got_another_type<D: Tested>()
 where
     i64: OwnId<D>,
 {
@@ -584,23 +593,23 @@ where
     let url = D::url();
     let plain = SqlStore::<D>::builder(url.clone()).with_table_prefix(prefix()).migrate();
     let plain = plain.build().await.expect("a database");
-    let table = members::<D>(plain.pool(), "BIGINT", ["1", "2"]).await;
+    let table = create_members::<D>(plain.pool(), "BIGINT", ["1", "2"]).await;
     let own = SqlStore::builder(url).with_table_prefix(prefix()).migrate();
     let own = own.with_timeout(Duration::from_secs(20)).with_max_connections(CONNECTIONS);
     let store = i64::store(own, selects::<D>(&table)).await.expect("statements that fit");
-    let record = begin(&store, &1.into()).await;
-    let ask = || async {
+    let record = create_session(&store, &1.into()).await;
+    let look_up = || async {
         let found = store.load_login(&record.key, Some(&record.user)).await.expect("no error");
         assert!(found.expect("a login").user.is_some());
         assert!(store.by_id(&1.into()).await.expect("no error").is_some());
         assert!(store.by_login_name("ada").await.expect("no error").is_some());
     };
     for length in 301..304 {
-        futures_util::future::join_all((0..CONNECTIONS * 4).map(|_| ask())).await;
+        futures_util::future::join_all((0..CONNECTIONS * 4).map(|_| look_up())).await;
         D::run(plain.pool(), &D::retype(&table, length)).await;
-        // First one task uses all of these connections, then many tasks do so at the same time.
-        ask().await;
-        futures_util::future::join_all((0..CONNECTIONS * 4).map(|_| ask())).await;
+        // First one task looks up a login, then many tasks at the same time use all connections.
+        look_up().await;
+        futures_util::future::join_all((0..CONNECTIONS * 4).map(|_| look_up())).await;
     }
 }
 
@@ -616,7 +625,7 @@ async fn rows_that_cannot_be_read_are_corrupt<D: Tested>() {
         "ended_at = 1",
     ];
     for broken in broken {
-        let record = begin(&store, &"1".into()).await;
+        let record = create_session(&store, &"1".into()).await;
         let update = format!("UPDATE {prefix}sessions SET {broken}");
         D::run(store.pool(), &update).await;
         let error = store.load(&record.key).await.expect_err(broken);
@@ -627,7 +636,7 @@ async fn rows_that_cannot_be_read_are_corrupt<D: Tested>() {
     }
 }
 
-async fn an_acting_user_is_kept_or_an_error<D: Tested>() {
+async fn an_acting_user_is_stored_as_given_or_is_an_error<D: Tested>() {
     let store = builder::<D>().build().await.expect("a database");
     for acting_user in ["2", "", "a\0b", &"x".repeat(70_000)] {
         let mut record = new_record(&"1".into());
@@ -655,7 +664,8 @@ async fn a_dropped_call_leaves_its_connection_usable<D: Tested>() {
         let login = NewLogin::new(&record, record.expires);
         let create = store.create(&login);
         let _ = tokio::time::timeout(Duration::from_micros(micros), create).await;
-        // Another call writes, and its row is there afterwards: no transaction was left open.
+        // Another call on the same connection writes a row, and the witness reads the row: the
+        // dropped call has left no transaction open.
         let account = Account::new(micros, format!("user{micros}"), "");
         store.insert(&account).await.expect("the only connection works");
         let found = witness.by_id(account.id()).await.expect("no error");

@@ -1,4 +1,5 @@
-//! Writes index entities for users that another library has written, batch by batch.
+//! Writes index entities for users that another library has written, batch by batch. An index
+//! entity names the user who has a login name.
 //!
 //! ```text
 //! cargo run --example index_users -- datastore://PROJECT/NAMESPACE KIND PROPERTY [CURSOR]
@@ -9,7 +10,7 @@ use std::error::Error;
 
 use tower_keep_datastore::DatastoreStore;
 
-const USAGE: &str = "index_users datastore://PROJECT/NAMESPACE KIND PROPERTY [CURSOR]";
+const USAGE: &str = "usage: index_users datastore://PROJECT/NAMESPACE KIND PROPERTY [CURSOR]";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -20,16 +21,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut from = cursor.first().map(|cursor| cursor.parse()).transpose()?;
     let (mut looked_at, mut written, mut problems) = (0, 0, 0);
     loop {
-        let done = store.index_users(from.as_ref(), 400).await?;
-        looked_at += done.looked_at;
-        written += done.written;
-        problems += done.problems.len();
-        for problem in &done.problems {
+        let batch = store.index_users(from.as_ref(), 400).await?;
+        looked_at += batch.looked_at;
+        written += batch.written;
+        problems += batch.problems.len();
+        for problem in &batch.problems {
             println!("{problem}");
         }
         eprint!("{looked_at} users, {written} index entities written, {problems} problems");
-        let Some(next) = done.next else { break };
-        eprintln!("; to go on from here: {next}");
+        let Some(next) = batch.next else { break };
+        eprintln!("; to continue from here, add: {next}");
         from = Some(next);
     }
     eprintln!("; done");

@@ -1,4 +1,4 @@
-//! How a store is opened.
+//! The settings of a store, and how it is opened.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,25 +19,26 @@ use tower_keep_core::{Account, AuthUser, StoreError, UserId};
 use crate::client::Client;
 use crate::connect::{Access, ServiceAccountKey, channel, unknown_project};
 use crate::error::Error;
-use crate::keys::{EntityKeys, is_name};
-use crate::mapping::{Accounts, Mapping, Serde, Users};
-use crate::record::Expiry;
+use crate::keys::{EntityKeys, is_valid_name};
+use crate::mapping::{AccountMapping, Mapping, SerdeMapping, UserType};
+use crate::record::DeleteExpired;
 use crate::store::Shared;
-use crate::turns::Turns;
 use crate::url::StoreUrl;
+use crate::write_queues::WriteQueues;
 use crate::{DatastoreStore, PathElement, UserKeys};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_WAITING: usize = 4_096;
-/// The longest kind, prefix or property name, in bytes. It leaves room for what is added to it.
-const MAX_SETTING: usize = 250;
-/// The largest response, in bytes. Google's have about 10 MiB at most.
-const MAX_RESPONSE: usize = 64 << 20;
+/// The longest kind, prefix or property name in a setting. The kinds of this store's own entities
+/// are made of several of these, and have at most 1,500 bytes.
+const MAX_SETTING_BYTES: usize = 250;
+/// The largest response that is accepted. Google's responses have at most about 10 MiB.
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
 
 /// Opens a store.
 ///
-/// [`build`](Self::build) makes one call to the service, so that wrong settings show at startup.
+/// [`build`](Self::build) makes one call to the service, so wrong settings are found at startup.
 #[must_use = "a builder does nothing until `build()`"]
 pub struct DatastoreStoreBuilder<U = Account> {
     settings: Settings,
@@ -59,7 +60,7 @@ struct Settings {
     id_field: String,
     unindexed: Vec<String>,
     prefix: String,
-    expiry: Expiry,
+    delete_expired: DeleteExpired,
     timeout: Duration,
     max_waiting: usize,
     access: Access,
@@ -83,19 +84,24 @@ impl DatastoreStore {
     /// `datastore://PROJECT/NAMESPACE?database=DATABASE`.
     ///
     /// Each part may be left out. Without a project in the URL, the store uses the first of these
-    /// that is set: the project of the service account's key that is [given
-    /// here](DatastoreStoreBuilder::with_service_account_file), `DATASTORE_PROJECT_ID`,
-    /// `GOOGLE_CLOUD_PROJECT` (or `GCP_PROJECT`, `PROJECT_ID`, `GCP_PROJECT_ID`), the project of
-    /// the credentials file, or that of the metadata server. With an emulator, only the first two
-    /// variables count.
+    /// that is set:
+    ///
+    /// 1. the project of the service account's key, if the [application sets the
+    ///    key](DatastoreStoreBuilder::with_service_account_file)
+    /// 2. the environment variable `DATASTORE_PROJECT_ID`
+    /// 3. `GOOGLE_CLOUD_PROJECT`
+    /// 4. `GCP_PROJECT`, `PROJECT_ID` or `GCP_PROJECT_ID`
+    /// 5. the project of the credentials file, or of the metadata server
+    ///
+    /// With an emulator, the store uses only 2 and 3.
     ///
     /// If `DATASTORE_EMULATOR_HOST` is set (`localhost:8081`), the store uses that emulator,
-    /// without credentials. Otherwise it finds credentials as all of Google's libraries do
-    /// ([application default
-    /// credentials](https://cloud.google.com/docs/authentication/application-default-credentials)):
-    /// in the file that `GOOGLE_APPLICATION_CREDENTIALS` names, in that of
-    /// `gcloud auth application-default login`, or at the metadata server of the machine (Compute
-    /// Engine, Cloud Run, GKE).
+    /// without credentials. Otherwise it uses the [application default
+    /// credentials](https://cloud.google.com/docs/authentication/application-default-credentials),
+    /// as all of Google's libraries do. These come from the file that
+    /// `GOOGLE_APPLICATION_CREDENTIALS` names, from the file that
+    /// `gcloud auth application-default login` has written, or from the metadata server of the
+    /// machine (Compute Engine, Cloud Run, GKE).
     ///
     /// ```no_run
     /// use tower_keep_datastore::DatastoreStore;
@@ -115,12 +121,12 @@ impl DatastoreStore {
                 id_field: "id".to_owned(),
                 unindexed: vec!["password_hash".to_owned()],
                 prefix: "Keep".to_owned(),
-                expiry: Expiry::Indexed,
+                delete_expired: DeleteExpired::ByPurge,
                 timeout: TIMEOUT,
                 max_waiting: MAX_WAITING,
                 access: Access::default(),
             },
-            mapping: |login| Box::new(Accounts { login: login.to_owned() }),
+            mapping: |property| Box::new(AccountMapping { login_property: property.to_owned() }),
             login_name: |account: &Account| account.login_name(),
         }
     }
@@ -130,12 +136,12 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     /// Sets the application's own user type, whose fields are the entity's properties. `login_name`
     /// returns the name that a user logs in with.
     ///
-    /// The key's id is read into the field [`id`](Self::with_id_field), which is an `i64`, a
-    /// `String` or the like. It is not written as a property. The login name is the property
-    /// [`username`](Self::with_login_property), which is compared byte for byte.
+    /// The id or name in the key is read into the field [`id`](Self::with_id_field), which is an
+    /// `i64`, a `String` or the like. It is not written as a property. The login name is the
+    /// property [`username`](Self::with_login_property). Login names are compared byte for byte.
     ///
-    /// [`modify`](tower_keep_core::UserDirectory::modify) writes only over the entity that it has
-    /// read, so no concurrent change is lost.
+    /// [`modify`](tower_keep_core::UserDirectory::modify) writes only if the entity is still the
+    /// one that it read, so no concurrent change is lost.
     ///
     /// ```no_run
     /// use std::borrow::Cow;
@@ -178,7 +184,7 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     where
         V: AuthUser + Serialize + DeserializeOwned,
     {
-        let mapping: MakeMapping<V> = |_| Box::new(Serde::<V>::new());
+        let mapping: MakeMapping<V> = |_| Box::new(SerdeMapping::<V>::new());
         DatastoreStoreBuilder { settings: self.settings, mapping, login_name }
     }
 
@@ -188,31 +194,31 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
         self
     }
 
-    /// Sets the property that holds the login name; `username` by default. It has to be indexed: a
-    /// user whose property is not indexed is not found by it.
+    /// Sets the property that holds the login name; `username` by default. The property has to be
+    /// indexed. Otherwise the user is not found by the login name.
     pub fn with_login_property(mut self, property: impl Into<String>) -> Self {
         self.settings.login_property = property.into();
         self
     }
 
-    /// Sets what identifies a user's entity; the key's id or name by default.
+    /// Sets where the id of a user is stored; in the entity's key by default.
     pub fn with_user_keys(mut self, keys: UserKeys) -> Self {
         self.settings.user_keys = keys;
         self
     }
 
-    /// Sets the field of the application's user type that the key's id is read into, by its serde
-    /// name; `id` by default.
+    /// Sets the field of the application's user type that the id or name in the key is read into;
+    /// `id` by default. `field` is the field's name in serde.
     ///
-    /// A property of that name is neither read nor written. If the entities have a property `id`
-    /// that the type has to read, choose a name that no property has.
+    /// A property with the same name is neither read nor written. If the entities have a property
+    /// `id` that the type has to read, choose a name that no property has.
     pub fn with_id_field(mut self, field: impl Into<String>) -> Self {
         self.settings.id_field = field.into();
         self
     }
 
-    /// Sets the ancestors of the users' keys, for users that are below another entity. Only users
-    /// with these ancestors are found.
+    /// Sets the ancestors of the users' keys; none by default. Only users with exactly these
+    /// ancestors are found.
     ///
     /// ```
     /// # use tower_keep_datastore::{DatastoreStore, PathElement};
@@ -227,12 +233,12 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     /// Adds properties that are excluded from indexes when they are first written.
     ///
     /// By default these are `password_hash`, and for an [`Account`] also `security_stamp` and
-    /// `stamped_hash`. If the password hash has another name, it should be added. A property that
-    /// is already stored keeps its own setting.
+    /// `stamped_hash`. If the property of the password hash has another name, add it. A property
+    /// that is already stored stays indexed or excluded as it is.
     ///
-    /// An index costs storage and a part of each write, and what is indexed can be queried. An
-    /// embedded entity is excluded as a whole. Texts and blobs of more than 1,500 bytes are always
-    /// excluded.
+    /// An index costs storage and makes each write more expensive. Any application with access to
+    /// the database can query by an indexed property. An embedded entity is excluded as a whole.
+    /// Strings and blobs of more than 1,500 bytes are always excluded.
     pub fn add_unindexed<P: Into<String>>(
         mut self,
         properties: impl IntoIterator<Item = P>,
@@ -251,21 +257,23 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     /// Leaves the deletion of expired sessions to the database, by its time-to-live policies:
     ///
     /// ```text
-    /// gcloud firestore fields ttls update expire_at --collection-group=KeepSession_User --enable-ttl
-    /// gcloud firestore fields ttls update expire_at --collection-group=KeepLogins_User --enable-ttl
+    /// gcloud firestore fields ttls update deletable_at --collection-group=KeepSession_User --enable-ttl
+    /// gcloud firestore fields ttls update deletable_at --collection-group=KeepLogins_User --enable-ttl
     /// ```
     ///
-    /// Add `--project`, and `--database` for a named database. A policy covers all namespaces.
-    /// Another [kind](Self::with_kind) or [prefix](Self::with_kind_prefix) has other collection
-    /// groups.
+    /// Add `--project`, and `--database` for a named database. A policy covers all namespaces. The
+    /// names of the collection groups contain the [prefix](Self::with_kind_prefix) and the
+    /// [kind](Self::with_kind) of users.
     ///
-    /// The property `expire_at` is then not indexed. This makes writes cheaper and avoids a
-    /// [hotspot](https://cloud.google.com/datastore/docs/best-practices), and `purge` only deletes
-    /// sessions that were ended together. Switch the policies on first: without them, as on an
-    /// emulator, sessions stay forever, and `purge` does not find those that were written in the
-    /// meantime.
+    /// With this setting, the property `deletable_at` is not indexed. This makes writes cheaper and
+    /// avoids a [hotspot](https://cloud.google.com/datastore/docs/best-practices). `purge` only
+    /// deletes sessions that were ended together.
+    ///
+    /// Switch the policies on before you use this setting. Without policies, as on an emulator,
+    /// expired sessions are never deleted. If the setting is removed again, `purge` does not find
+    /// the sessions that were written while it was set.
     pub fn with_ttl_policy(mut self) -> Self {
-        self.settings.expiry = Expiry::ByPolicy;
+        self.settings.delete_expired = DeleteExpired::ByPolicy;
         self
     }
 
@@ -277,42 +285,45 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
         self
     }
 
-    /// Sets how many requests to the service may be in progress or wait; 4,096 by default. One more
-    /// returns [unavailable](tower_keep_core::StoreErrorKind::Unavailable) immediately. They share
-    /// one connection, on which Google's servers process about 100 at a time.
+    /// Sets how many requests to the service may be in progress or wait; 4,096 by default. Any
+    /// further request returns [unavailable](tower_keep_core::StoreErrorKind::Unavailable)
+    /// immediately. All requests share one connection, on which Google's servers process about 100
+    /// requests at a time.
     pub fn with_max_waiting(mut self, max: usize) -> Self {
         self.settings.max_waiting = max.clamp(1, Semaphore::MAX_PERMITS);
         self
     }
 
-    /// Sets the credentials of a service account, from the file of its key (JSON), instead of the
-    /// default ones.
+    /// Sets the credentials of a service account, from the file of its key (JSON). They replace the
+    /// application default credentials.
     pub fn with_service_account_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.settings.access.key = Some(ServiceAccountKey::File(path.into()));
         self
     }
 
-    /// Sets the same credentials from the text of such a file, as a secret manager returns it.
+    /// Sets the credentials of a service account, from the text of its key (JSON), for example from
+    /// a secret manager.
     pub fn with_service_account_json(mut self, json: impl Into<String>) -> Self {
         self.settings.access.key = Some(ServiceAccountKey::Json(json.into()));
         self
     }
 
-    /// Sets another address of the service, such as a regional one or one of Private Service
-    /// Connect: `https://HOST`. Without TLS it has to be on this machine (`http://localhost:PORT`).
-    /// It takes precedence over `DATASTORE_EMULATOR_HOST`.
+    /// Sets another address of the service, such as a regional address or an address of Private
+    /// Service Connect: `https://HOST`. An address without TLS has to be on this machine
+    /// (`http://localhost:PORT`). This setting takes precedence over `DATASTORE_EMULATOR_HOST`.
     pub fn with_endpoint(mut self, url: impl Into<String>) -> Self {
         self.settings.access.endpoint = Some(url.into());
         self
     }
 
-    /// Sets an emulator, `HOST:PORT`, whatever `DATASTORE_EMULATOR_HOST` says.
+    /// Sets the address of an emulator, `HOST:PORT`. It takes precedence over
+    /// `DATASTORE_EMULATOR_HOST`.
     pub fn with_emulator(mut self, host: impl Into<String>) -> Self {
         self.settings.access.emulator = Some(host.into());
         self
     }
 
-    /// Opens the store. Nothing has to be created before: no table, no index.
+    /// Opens the store. Nothing has to be created in the database first: no kind, no index.
     ///
     /// # Errors
     ///
@@ -325,19 +336,19 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
         let url = settings.check()?;
         let endpoint = settings.access.open().await?;
         let project = endpoint.project(url.project);
-        let too_late = |_| unknown_project();
-        let project_id = timeout(settings.timeout, project).await.map_err(too_late)??;
+        let on_timeout = |_| unknown_project();
+        let project_id = timeout(settings.timeout, project).await.map_err(on_timeout)??;
         let partition =
             PartitionId { project_id, database_id: url.database, namespace_id: url.namespace };
         let channel = channel(&endpoint.url, settings.timeout)?;
         let service = GoogleAuthMiddleware::new(channel, endpoint.credentials, None);
         let service = service.map_err(|error| Error::from_credentials(&error))?;
-        let service = DatastoreClient::new(service).max_decoding_message_size(MAX_RESPONSE);
+        let service = DatastoreClient::new(service).max_decoding_message_size(MAX_RESPONSE_BYTES);
         let client = Client::new(service, partition.clone(), settings.max_waiting)?;
         let mapping = mapping(&settings.login_property);
         let mut unindexed = settings.unindexed;
         unindexed.extend(mapping.unindexed().iter().map(|&name| name.to_owned()));
-        let users = Users {
+        let user_type = UserType {
             mapping,
             login_name,
             login_property: settings.login_property,
@@ -351,19 +362,19 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
             user_keys: settings.user_keys,
             prefix: settings.prefix,
         };
-        users.check(&keys)?;
+        user_type.check(&keys)?;
         let shared = Shared {
             client: Arc::new(client),
             keys,
-            users,
-            expiry: settings.expiry,
+            user_type,
+            delete_expired: settings.delete_expired,
             timeout: settings.timeout,
-            turns: Turns::new(),
-            turns_of_names: Turns::new(),
+            write_queues: WriteQueues::new(),
+            login_name_queues: WriteQueues::new(),
         };
         let store = DatastoreStore { shared: Arc::new(shared) };
-        // Checks that credentials, project and database are right.
-        let key = store.keys().logins(&UserId::from(""));
+        // This call fails if the credentials, the project or the database are wrong.
+        let key = store.keys().login_state(&UserId::from(""));
         store.client().lookup(vec![key], None, store.deadline()).await?;
         Ok(store)
     }
@@ -372,36 +383,43 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
 impl Settings {
     /// Checks the settings, and returns the parts of the URL.
     fn check(&self) -> Result<StoreUrl, Error> {
-        let not = |what: &str, name: &str| {
+        let invalid = |setting: &str, name: &str| {
             Err(Error::unsupported(format!(
-                "{what} can't be {name:?}: it has 1 to {MAX_SETTING} bytes, and is not __…__"
+                "the setting {setting} can't be {name:?}: choose a name of 1 to \
+                 {MAX_SETTING_BYTES} bytes that does not begin and end with two underscores"
             )))
         };
-        for (what, name) in [
+        for (setting, name) in [
             ("with_kind", Some(self.user_kind.as_str())),
             ("with_kind_prefix", Some(self.prefix.as_str())),
             ("with_login_property", Some(self.login_property.as_str())),
             ("with_id_field", Some(self.id_field.as_str())),
             ("with_user_keys", self.user_keys.id_property()),
         ] {
-            if let Some(name) = name.filter(|name| !is_name(name) || name.len() > MAX_SETTING) {
-                return not(what, name);
+            let is_invalid = |name: &&str| !is_valid_name(name) || name.len() > MAX_SETTING_BYTES;
+            if let Some(name) = name.filter(is_invalid) {
+                return invalid(setting, name);
             }
         }
         for element in &self.ancestors {
             let (PathElement::Id(kind, _) | PathElement::Name(kind, _)) = element;
-            let is_complete = match element {
+            let has_valid_id = match element {
                 PathElement::Id(_, id) => *id != 0,
-                PathElement::Name(_, name) => is_name(name),
+                PathElement::Name(_, name) => is_valid_name(name),
             };
-            if !is_name(kind) || !is_complete {
-                return not("with_ancestors", kind);
+            if !is_valid_name(kind) || !has_valid_id {
+                return Err(Error::unsupported(format!(
+                    "with_ancestors: the step {kind:?} has no valid kind, or no valid id or name: \
+                     an id is not 0, and a kind or a name has 1 to 1,500 bytes and does not begin \
+                     and end with two underscores"
+                )));
             }
         }
         StoreUrl::parse(&self.url)
     }
 }
 
+/// Converts a step of a key's path to the type of the API.
 fn to_proto(element: PathElement) -> ProtoElement {
     let (kind, id) = match element {
         PathElement::Id(kind, id) => (kind, IdType::Id(id)),

@@ -1,5 +1,6 @@
-//! The calls of `google.datastore.v1`. Each has a deadline, and the number of calls in progress is
-//! limited. A call that changes no entity is tried again if the service was unavailable.
+//! The calls of `google.datastore.v1`. Each call has a deadline, and the number of calls in
+//! progress is limited. A call that changes no entity is tried again if the service was
+//! unavailable.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -25,17 +26,18 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::error::{Cause, Error};
 
-/// How often a call that changes no entity is tried, if the service is unavailable.
+/// If the service is unavailable, a call that changes no entity is tried this many times in total.
 const MAX_TRIES: u32 = 3;
-/// The pauses begin with this length, and double.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// Twice this is the longest pause after the first try. It doubles with each further try.
+const BASE_PAUSE: Duration = Duration::from_millis(20);
+/// No pause is longer than this.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
-/// How much longer the service may work on a call than the caller waits for it.
-const GRACE: Duration = Duration::from_millis(500);
-/// How long to try to roll back a transaction that no caller waits for.
+/// The deadline that the service gets is later than the caller's by this much.
+const EXTRA_SERVICE_TIME: Duration = Duration::from_millis(500);
+/// The time-out of a rollback. It does not depend on the caller's deadline, which may have passed.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The maximum number of keys in one lookup request.
+/// The maximum number of keys in one `Lookup` request.
 const MAX_KEYS: usize = 1_000;
 /// The maximum number of requests that one lookup or query makes.
 const MAX_REQUESTS: usize = 10_000;
@@ -43,8 +45,8 @@ const MAX_REQUESTS: usize = 10_000;
 /// The id that the service gave to a transaction.
 pub(crate) type TransactionId = Vec<u8>;
 
-/// The entities that were found, by the paths of their keys. Only the paths count, because
-/// responses spell out parts of a key that requests leave out.
+/// The entities that were found, by the paths of their keys. The partition of a key is ignored,
+/// because responses contain parts of it that requests leave out.
 pub(crate) struct Found(HashMap<Vec<PathElement>, Entity>);
 
 impl Found {
@@ -64,11 +66,11 @@ impl Found {
     }
 }
 
-/// A response to a query.
+/// One response to a query, which may hold only some of the entities.
 pub(crate) struct Page {
     pub(crate) entities: Vec<Entity>,
-    /// Where the next page begins.
-    pub(crate) end: Vec<u8>,
+    /// The cursor at which the next page begins.
+    pub(crate) end_cursor: Vec<u8>,
     /// Whether there are no more entities, or no more were requested.
     pub(crate) is_last: bool,
 }
@@ -78,15 +80,16 @@ fn reading_in(transaction: &TransactionId) -> ReadOptions {
     ReadOptions { consistency_type: Some(ConsistencyType::Transaction(transaction.clone())) }
 }
 
-/// The header that tells Google's front end where a call belongs. Named databases need it.
+/// The header that tells Google's front end the project and the database of a call. Calls to named
+/// databases fail without it.
 const ROUTING: &str = "x-goog-request-params";
 
-/// The service, and the part of it in which the store is.
+/// Makes calls to the service for one project, database and namespace.
 pub(crate) struct Client {
     service: DatastoreClient<GoogleAuthMiddleware>,
     partition: PartitionId,
     routing: MetadataValue<Ascii>,
-    /// Limits how many calls may be in progress or wait.
+    /// Each call that is in progress or waits holds one permit.
     permits: Semaphore,
 }
 
@@ -106,8 +109,8 @@ macro_rules! call {
     }};
 }
 
-/// Makes a call that changes no entity, and so may be made twice. It is tried again if the service
-/// was unavailable.
+/// Makes a call that changes no entity, so it may be repeated. The call is tried again if the
+/// service was unavailable.
 macro_rules! repeatable {
     ($self:ident, $deadline:expr, $method:ident, $request:expr) => {
         repeatable!($self, $deadline, $method, $request, with_permit)
@@ -134,10 +137,10 @@ macro_rules! repeatable {
     }};
 }
 
-/// Waits before the next try. The wait becomes longer with each try, and is random, so that
-/// competing calls don't wait equally long. Returns whether there is time left.
+/// Waits before the next try, for a random time, so that competing calls don't try again at the
+/// same moment. The maximum doubles with each try. Returns `false` if the deadline comes first.
 pub(crate) async fn pause(tries: u32, deadline: Instant) -> bool {
-    let longest = FIRST_PAUSE.saturating_mul(1 << tries.min(10)).min(MAX_PAUSE);
+    let longest = BASE_PAUSE.saturating_mul(1 << tries.min(10)).min(MAX_PAUSE);
     let random = getrandom::u32().unwrap_or(u32::MAX / 2);
     let until = Instant::now() + longest.mul_f64(f64::from(random) / f64::from(u32::MAX));
     sleep_until(until.min(deadline)).await;
@@ -145,8 +148,8 @@ pub(crate) async fn pause(tries: u32, deadline: Instant) -> bool {
 }
 
 impl Client {
-    /// Creates a client of this part of the service. At most `max_waiting` calls are in progress or
-    /// wait.
+    /// Creates a client for this partition: a project, a database and a namespace. At most
+    /// `max_waiting` calls are in progress or wait.
     pub(crate) fn new(
         service: DatastoreClient<GoogleAuthMiddleware>,
         partition: PartitionId,
@@ -157,14 +160,18 @@ impl Client {
         if !partition.database_id.is_empty() {
             routing += &format!("&database_id={}", encoded(&partition.database_id));
         }
-        let routing = routing.parse().map_err(|_| Error::unsupported("a project's id is ASCII"))?;
+        let routing = routing.parse().map_err(|_| {
+            Error::unsupported("the project's id has characters that are not ASCII: check it")
+        })?;
         Ok(Self { service, partition, routing, permits: Semaphore::new(max_waiting) })
     }
 
-    fn project(&self) -> (String, String) {
+    /// Returns the ids of the project and the database.
+    fn project_and_database(&self) -> (String, String) {
         (self.partition.project_id.clone(), self.partition.database_id.clone())
     }
 
+    /// Makes a call, or returns an error immediately if too many calls are in progress.
     async fn with_permit<T, F>(
         &self,
         deadline: Instant,
@@ -174,12 +181,14 @@ impl Client {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let Ok(_permit) = self.permits.try_acquire() else {
-            let words = "too many calls wait already: see with_max_waiting";
-            return Err(Status::resource_exhausted(words));
+            let message =
+                "too many calls are in progress; try again later, or see with_max_waiting";
+            return Err(Status::resource_exhausted(message));
         };
         self.within_deadline(deadline, call).await
     }
 
+    /// Makes a call, or returns an error when the deadline passes.
     async fn within_deadline<T, F>(
         &self,
         deadline: Instant,
@@ -188,28 +197,33 @@ impl Client {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        // The service gets a little more time, so that the caller notices the time-out first.
-        let left = deadline.saturating_duration_since(Instant::now()) + GRACE;
-        let late = || Status::deadline_exceeded("no response in time: see with_timeout");
-        match timeout_at(deadline, call(left)).await {
-            // On a busy machine the connection may notice the time-out first, and cancel the call.
+        // The service gets more time than the caller, so that the time-out is normally noticed
+        // here.
+        let service_timeout =
+            deadline.saturating_duration_since(Instant::now()) + EXTRA_SERVICE_TIME;
+        let timed_out = || {
+            Status::deadline_exceeded("no response in time; try again later, or see with_timeout")
+        };
+        match timeout_at(deadline, call(service_timeout)).await {
+            // On a busy machine the connection may notice its own time-out first. It then cancels
+            // the call.
             Ok(Err(status)) if status.code() == Code::Cancelled && deadline <= Instant::now() => {
-                Err(late())
+                Err(timed_out())
             }
             Ok(reply) => reply.map(Response::into_inner),
-            Err(_) => Err(late()),
+            Err(_) => Err(timed_out()),
         }
     }
 
-    /// Returns the entities with these keys. All are read as they are at one moment, if this is in
-    /// a transaction or if there are at most a thousand keys.
+    /// Returns the entities with these keys. All of them are read as of the same moment, if the
+    /// call is in a transaction or has at most 1,000 keys.
     pub(crate) async fn lookup(
         &self,
         mut keys: Vec<Key>,
         transaction: Option<&TransactionId>,
         deadline: Instant,
     ) -> Result<Found, Error> {
-        let (project_id, database_id) = self.project();
+        let (project_id, database_id) = self.project_and_database();
         let mut found = HashMap::new();
         for _ in 0..MAX_REQUESTS {
             if keys.is_empty() {
@@ -234,8 +248,8 @@ impl Client {
         Err(Error::unexpected_reply())
     }
 
-    /// Passes what a query finds to `for_each_page`, one page after the other. Returns where the
-    /// next query would begin.
+    /// Passes the entities that a query finds to `for_each_page`, one page after the other. Returns
+    /// the cursor at which a query for the following entities begins.
     pub(crate) async fn run_query(
         &self,
         mut query: Query,
@@ -250,21 +264,21 @@ impl Client {
             }
             for_each_page(page.entities)?;
             if page.is_last || query.limit == Some(0) {
-                return Ok(page.end);
+                return Ok(page.end_cursor);
             }
-            query.start_cursor = page.end;
+            query.start_cursor = page.end_cursor;
         }
         Err(Error::unexpected_reply())
     }
 
-    /// Reads what a query finds in one response.
+    /// Returns the first page of the entities that a query finds.
     pub(crate) async fn run_query_once(
         &self,
         query: Query,
         transaction: Option<&TransactionId>,
         deadline: Instant,
     ) -> Result<Page, Error> {
-        let (project_id, database_id) = self.project();
+        let (project_id, database_id) = self.project_and_database();
         let request = RunQueryRequest {
             project_id,
             database_id,
@@ -278,7 +292,7 @@ impl Client {
         let is_last = batch.more_results() != MoreResultsType::NotFinished;
         let results = batch.entity_results.into_iter();
         let entities = results.filter_map(|result| result.entity).collect();
-        Ok(Page { entities, end: batch.end_cursor, is_last })
+        Ok(Page { entities, end_cursor: batch.end_cursor, is_last })
     }
 
     /// Begins a transaction.
@@ -287,7 +301,7 @@ impl Client {
         mode: transaction_options::Mode,
         deadline: Instant,
     ) -> Result<TransactionId, Error> {
-        let (project_id, database_id) = self.project();
+        let (project_id, database_id) = self.project_and_database();
         let request = BeginTransactionRequest {
             project_id,
             database_id,
@@ -298,14 +312,14 @@ impl Client {
         Ok(reply.transaction)
     }
 
-    /// Ends a transaction with these changes.
+    /// Ends a transaction, and writes these changes.
     pub(crate) async fn commit(
         &self,
         mutations: Vec<Mutation>,
         transaction: TransactionId,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let (project_id, database_id) = self.project();
+        let (project_id, database_id) = self.project_and_database();
         let request = CommitRequest {
             project_id,
             database_id,
@@ -314,23 +328,23 @@ impl Client {
             transaction_selector: Some(TransactionSelector::Transaction(transaction)),
             ..CommitRequest::default()
         };
-        let done = call!(self, deadline, commit, request).await;
-        done.map(drop).map_err(|status| Error::from_status(&status))
+        let reply = call!(self, deadline, commit, request).await;
+        reply.map(drop).map_err(|status| Error::from_status(&status))
     }
 
-    /// Ends a transaction without changes. It does not count towards the limit on calls, as it
-    /// makes room for others.
+    /// Ends a transaction without changes. The call needs no permit, because it ends work for which
+    /// other calls may wait.
     pub(crate) async fn rollback(&self, transaction: TransactionId) -> Result<(), Error> {
-        let (project_id, database_id) = self.project();
+        let (project_id, database_id) = self.project_and_database();
         let request =
             RollbackRequest { project_id, database_id, transaction, ..RollbackRequest::default() };
         let deadline = Instant::now() + ROLLBACK_TIMEOUT;
         repeatable!(self, deadline, rollback, request, within_deadline).map(drop)
     }
 
-    /// Completes a key with an id that no other entity has or will get.
+    /// Completes a key with an id that Datastore gives to no other entity.
     pub(crate) async fn allocate(&self, key: Key, deadline: Instant) -> Result<Key, Error> {
-        let (project_id, database_id) = self.project();
+        let (project_id, database_id) = self.project_and_database();
         let request = AllocateIdsRequest {
             project_id,
             database_id,

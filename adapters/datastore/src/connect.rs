@@ -1,4 +1,4 @@
-//! How the service is reached: its address, the credentials and the project.
+//! Finds the address of the service, the credentials and the project, and opens the connection.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -11,11 +11,13 @@ use gcloud_sdk::{GCP_DEFAULT_SCOPES, GoogleAuthHeaders, GoogleEnvironment};
 use crate::error::Error;
 use crate::url::{GOOGLE, checked_endpoint, emulator_url};
 
-/// How long a connection may be silent before a ping, and how long the response to a ping may take.
+/// A connection without traffic for this long gets a ping.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// A connection on which the response to a ping takes longer than this is closed.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the application has set. The rest comes from the environment.
+/// The application's settings for the connection. For those that are `None`, the environment
+/// decides.
 #[derive(Clone, Default)]
 pub(crate) struct Access {
     pub(crate) endpoint: Option<String>,
@@ -23,7 +25,7 @@ pub(crate) struct Access {
     pub(crate) key: Option<ServiceAccountKey>,
 }
 
-/// Where the key of a service account is.
+/// The key of a service account, which is JSON: in a file, or as text.
 #[derive(Clone)]
 pub(crate) enum ServiceAccountKey {
     File(PathBuf),
@@ -34,8 +36,8 @@ pub(crate) enum ServiceAccountKey {
 pub(crate) struct Endpoint {
     pub(crate) url: String,
     pub(crate) credentials: GoogleAuthHeaders,
-    /// The project of the service account's key.
-    project: Option<String>,
+    /// The project in the service account's key that the application has set.
+    key_project: Option<String>,
     is_emulator: bool,
 }
 
@@ -50,20 +52,20 @@ impl Access {
             return Ok(Endpoint {
                 url: emulator_url(&host),
                 credentials: GoogleAuthHeaders::from(anonymous),
-                project: None,
+                key_project: None,
                 is_emulator: true,
             });
         }
         let url = checked_endpoint(self.endpoint.as_deref().unwrap_or(GOOGLE))?;
-        // With several of rustls's providers in the build, the application has to install one of
-        // them. If it has installed none, this installs `ring`.
+        // If several crypto providers are in the build, rustls needs one to be installed. If the
+        // application has installed none, the store installs `ring`.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let key = self.key_json().await?;
-        let project =
+        let key_project =
             key.as_ref().and_then(|key| Some(key.get("project_id")?.as_str()?.to_owned()));
-        let project = project.filter(|project| !project.is_empty());
+        let key_project = key_project.filter(|project| !project.is_empty());
         let credentials = match key {
             Some(key) => {
                 GoogleAuthHeaders::from_service_account_key(key, GCP_DEFAULT_SCOPES.clone()).await
@@ -71,7 +73,7 @@ impl Access {
             None => GoogleAuthHeaders::from_adc().await,
         };
         let credentials = credentials.map_err(|error| Error::from_credentials(&error))?;
-        Ok(Endpoint { url, credentials, project, is_emulator: false })
+        Ok(Endpoint { url, credentials, key_project, is_emulator: false })
     }
 
     /// Returns the service account's key that the application has set.
@@ -84,19 +86,22 @@ impl Access {
             Some(ServiceAccountKey::Json(json)) => Cow::Borrowed(json.as_str()),
             None => return Ok(None),
         };
-        // serde's error may quote what is in the key.
+        // The error of serde is left out, because it may quote the key.
         let key = serde_json::from_str(&json).ok().filter(serde_json::Value::is_object);
-        let words = "the service account's key is not JSON: is it the file that the console or gcloud wrote?";
-        key.map(Some).ok_or_else(|| Error::unsupported(words))
+        let message = "the service account's key is not JSON: use the file as the console or \
+                       gcloud wrote it";
+        key.map(Some).ok_or_else(|| Error::unsupported(message))
     }
 }
 
 impl Endpoint {
-    /// Returns the project of the URL; otherwise of the key, of the environment, or of the machine.
+    /// Returns the project. The first of these that names one is used: the URL, the service
+    /// account's key, the environment, the metadata server of the machine.
     pub(crate) async fn project(&self, from_url: Option<String>) -> Result<String, Error> {
         let variables = ["DATASTORE_PROJECT_ID", "GOOGLE_CLOUD_PROJECT"];
-        let named = || variables.into_iter().find_map(variable);
-        let project = match from_url.or_else(|| self.project.clone()).or_else(named) {
+        let from_environment = || variables.into_iter().find_map(variable);
+        let named = from_url.or_else(|| self.key_project.clone()).or_else(from_environment);
+        let project = match named {
             // An emulator accepts any project, and there is no metadata server to ask.
             None if !self.is_emulator => GoogleEnvironment::detect_google_project_id().await,
             project => project,
@@ -105,28 +110,32 @@ impl Endpoint {
     }
 }
 
-/// The error if the project is not set anywhere.
+/// The error if no project was found.
 pub(crate) fn unknown_project() -> Error {
     Error::unsupported(
-        "which project? name it in the URL, datastore://PROJECT, or in DATASTORE_PROJECT_ID",
+        "no project was found: name it in the URL, datastore://PROJECT, or in the environment \
+         variable DATASTORE_PROJECT_ID",
     )
 }
 
-/// Returns an environment variable, if it is set and not empty.
+/// Returns the value of an environment variable, or `None` if it is not set or empty.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Creates a connection that is opened when it is first used, and reopened when it is lost.
+/// Creates a connection. The first call opens it, and the next call after a loss opens it again.
 pub(crate) fn channel(url: &str, timeout: Duration) -> Result<Channel, Error> {
-    let bad = |_| Error::unsupported("the endpoint is not an address");
-    let mut endpoint = Channel::from_shared(url.to_owned()).map_err(|_| {
+    let invalid = |_| {
         Error::unsupported(
-            "the endpoint is not an address: https://HOST, or HOST:PORT of an emulator",
+            "the endpoint is not an address: use https://HOST, or HOST:PORT for an emulator",
         )
-    })?;
+    };
+    let mut endpoint = Channel::from_shared(url.to_owned()).map_err(invalid)?;
     if url.starts_with("https://") {
-        endpoint = endpoint.tls_config(ClientTlsConfig::new().with_webpki_roots()).map_err(bad)?;
+        let tls = ClientTlsConfig::new().with_webpki_roots();
+        endpoint = endpoint.tls_config(tls).map_err(|_| {
+            Error::unsupported("TLS can't be used with the endpoint: check its address")
+        })?;
     }
     Ok(endpoint
         .connect_timeout(timeout)

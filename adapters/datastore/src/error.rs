@@ -1,4 +1,4 @@
-//! What an error of Datastore means for a login.
+//! The errors of Datastore, and the store errors that they become.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,65 +10,67 @@ use tower_keep_core::{StoreError, StoreErrorKind};
 /// The name of this store in errors.
 pub(crate) const NAME: &str = "datastore";
 
-/// How much of Google's message an error contains at most, in bytes.
-const MAX_MESSAGE: usize = 400;
+/// An error contains at most this many bytes of Google's message.
+const MAX_MESSAGE_BYTES: usize = 400;
 
-/// What happened to a call, and so what can be done about it.
+/// Why a call failed. Retries depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// Another transaction was faster; nothing was done, and a new transaction may succeed.
+    /// The service aborted the transaction in favour of another one. Nothing was written, and a new
+    /// transaction may succeed.
     Aborted,
-    /// The transaction no longer exists. Nothing was done, and a new one may succeed.
+    /// The transaction no longer exists. Nothing was written, and a new transaction may succeed.
     TransactionGone,
-    /// The entity that was to be inserted exists already. Nothing was done.
+    /// The entity to insert exists already. Nothing was written.
     AlreadyExists,
-    /// The call did not reach the service, or the service is unavailable. Nothing was done.
+    /// The call did not reach the service, or the service is unavailable. Nothing was written.
     Unavailable,
-    /// It is not known whether the call was carried out.
+    /// It is not known whether the call took effect.
     OutcomeUnknown,
-    /// Another error, of this kind. Nothing was done.
+    /// Any other cause, with the kind of the store error. Nothing was written.
     Kind(StoreErrorKind),
 }
 
-/// An error, and what it means.
+/// A failed call: the cause, and the message of the store error.
 #[derive(Clone, Debug)]
 pub(crate) struct Error {
     pub(crate) cause: Cause,
-    words: String,
+    message: String,
 }
 
 impl Error {
-    pub(crate) fn new(kind: StoreErrorKind, words: impl Into<String>) -> Self {
-        Self { cause: Cause::Kind(kind), words: words.into() }
+    pub(crate) fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        Self { cause: Cause::Kind(kind), message: message.into() }
     }
 
-    /// Stored data can't be read.
-    pub(crate) fn corrupt(words: impl Into<String>) -> Self {
-        Self::new(StoreErrorKind::Corrupt, words)
+    /// The error for stored data that can't be read.
+    pub(crate) fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(StoreErrorKind::Corrupt, message)
     }
 
-    pub(crate) fn unsupported(words: impl Into<String>) -> Self {
-        Self::new(StoreErrorKind::Unsupported, words)
+    /// The error for a setting, a value or a database that the store can't use.
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(StoreErrorKind::Unsupported, message)
     }
 
-    /// Another user has the id or the name.
+    /// The error for an id or a login name that another user has, or a session's key that exists.
     pub(crate) fn taken(what: &str) -> Self {
         Self::new(StoreErrorKind::Conflict, format!("the {what} is taken"))
     }
 
-    /// Other calls wrote the same data during every try.
+    /// The error if other calls wrote the same data during every try.
     pub(crate) fn contended() -> Self {
-        let words = "other calls kept changing the same data until the time-out; try again later";
-        Self { cause: Cause::Aborted, words: words.to_owned() }
+        let message = "other calls kept changing the same data; try again later";
+        Self { cause: Cause::Aborted, message: message.to_owned() }
     }
 
-    /// More calls wait to write the same data than are allowed.
+    /// The error if too many calls wait to write the same data.
     pub(crate) fn queue_full() -> Self {
-        let words = "too many calls are waiting to write the same data; try again later";
-        Self { cause: Cause::Unavailable, words: words.to_owned() }
+        let message = "too many calls are waiting to write the same data; try again later";
+        Self { cause: Cause::Unavailable, message: message.to_owned() }
     }
 
-    /// The reply does not fit the request.
+    /// The error for a reply that lacks what the request asked for.
     pub(crate) fn unexpected_reply() -> Self {
         Self::new(
             StoreErrorKind::Unavailable,
@@ -84,8 +86,8 @@ impl Error {
             Code::ResourceExhausted => Cause::Unavailable,
             Code::Unavailable if is_unconnected(status) => Cause::Unavailable,
             Code::Unavailable | Code::DeadlineExceeded => Cause::OutcomeUnknown,
-            // This happens after a restart, or when the transaction took too long. A new one can
-            // begin.
+            // The service forgets a transaction if it restarts, or if the transaction takes too
+            // long.
             Code::InvalidArgument if is_transaction_gone(status) => Cause::TransactionGone,
             Code::PermissionDenied
             | Code::Unauthenticated
@@ -94,18 +96,19 @@ impl Error {
             | Code::NotFound
             | Code::OutOfRange
             | Code::Unimplemented => Cause::Kind(StoreErrorKind::Unsupported),
-            // A broken connection is also reported by these codes.
+            // Any other code may also report a broken connection.
             _ => match are_credentials_transient(status) {
                 Some(true) => Cause::Unavailable,
                 Some(false) => Cause::Kind(StoreErrorKind::Unsupported),
                 None => Cause::OutcomeUnknown,
             },
         };
-        Self { cause, words: message(status) }
+        Self { cause, message: message_of(status) }
     }
 
-    /// Returns the error for the status of a call that only reads. It does not matter whether that
-    /// call was carried out. A missing response stays a time-out.
+    /// Returns the error for the status of a call that changes no entity. It does not matter
+    /// whether such a call took effect, so an unknown outcome counts as unavailable. Only a missing
+    /// response stays a time-out.
     pub(crate) fn from_read_status(status: &Status) -> Self {
         let error = Self::from_status(status);
         let is_unknown =
@@ -113,10 +116,11 @@ impl Error {
         Self { cause: if is_unknown { Cause::Unavailable } else { error.cause }, ..error }
     }
 
-    /// The credentials can't be obtained.
+    /// The error for credentials that can't be obtained.
     pub(crate) fn from_credentials(error: &SdkError) -> Self {
-        let help = "credentials: set GOOGLE_APPLICATION_CREDENTIALS to a service account's file, or run \
-                    `gcloud auth application-default login`; for an emulator, set DATASTORE_EMULATOR_HOST";
+        let help = "no credentials: set GOOGLE_APPLICATION_CREDENTIALS to the file of a service \
+                    account's key, or run `gcloud auth application-default login`; for an \
+                    emulator, set DATASTORE_EMULATOR_HOST";
         Self::unsupported(format!("{help} ({error})"))
     }
 
@@ -134,17 +138,17 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words)
+        f.write_str(&self.message)
     }
 }
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
-        Self::new(error.kind(), NAME).with_message(error.words)
+        Self::new(error.kind(), NAME).with_message(error.message)
     }
 }
 
-/// Returns the sources of a status.
+/// Returns the source of a status, the source of that error, and so on.
 fn sources(status: &Status) -> impl Iterator<Item = &(dyn StdError + 'static)> {
     let mut next = status.source();
     std::iter::from_fn(move || {
@@ -154,13 +158,13 @@ fn sources(status: &Status) -> impl Iterator<Item = &(dyn StdError + 'static)> {
     })
 }
 
-/// Checks whether there was no connection for the call.
+/// Checks whether the call failed because no connection could be opened.
 fn is_unconnected(status: &Status) -> bool {
     sources(status).any(|error| error.is::<ConnectError>())
 }
 
-/// Checks whether there were no credentials for the call. If so, returns whether there may be some
-/// later.
+/// Returns whether a later call may get credentials, if this call failed because it got none.
+/// Returns `None` if the call failed for another reason.
 fn are_credentials_transient(status: &Status) -> Option<bool> {
     sources(status).find_map(|error| {
         let boxed = || error.downcast_ref::<Box<SdkError>>().map(Box::as_ref);
@@ -176,18 +180,20 @@ fn is_transaction_gone(status: &Status) -> bool {
     message.contains("transaction has expired") || message.contains("Invalid transaction")
 }
 
-/// Returns the text of an error. The messages of conflicts are left out, as they quote keys.
-fn message(status: &Status) -> String {
+/// Returns the message of the error for a status. Google's messages about conflicts are left out,
+/// because they quote keys.
+fn message_of(status: &Status) -> String {
     let code = status.code();
     let message = match code {
         Code::Aborted | Code::AlreadyExists => "",
         _ => status.message(),
     };
-    let end = (0..=MAX_MESSAGE.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
+    let end =
+        (0..=MAX_MESSAGE_BYTES.min(message.len())).rev().find(|end| message.is_char_boundary(*end));
     let message = &message[..end.unwrap_or(0)];
     let help = match code {
         Code::PermissionDenied => "; grant the service account roles/datastore.user",
-        Code::NotFound => "; does the database exist, and in Datastore mode?",
+        Code::NotFound => "; check that the database exists, and that it is in Datastore mode",
         _ => "",
     };
     format!("{code:?}: {message}{help}")
@@ -198,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_code_has_its_kind() {
+    fn each_status_code_becomes_a_kind_of_store_error() {
         use StoreErrorKind::{Conflict, Timeout, Unavailable, Unsupported};
         for (code, writing, reading) in [
             (Code::Aborted, Unavailable, Unavailable),
@@ -215,7 +221,7 @@ mod tests {
             (Code::FailedPrecondition, Unsupported, Unsupported),
             (Code::NotFound, Unsupported, Unsupported),
         ] {
-            let status = Status::new(code, "words");
+            let status = Status::new(code, "message");
             assert_eq!(Error::from_status(&status).kind(), writing, "{code:?}");
             assert_eq!(Error::from_read_status(&status).kind(), reading, "{code:?}");
         }
@@ -229,11 +235,11 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_not_quoted_and_nothing_is_endless() {
+    fn a_message_quotes_no_keys_and_has_a_limited_length() {
         let status = Status::already_exists("entity already exists: path=/KeepSession/secret");
         assert!(!format!("{:?}", Error::from_status(&status)).contains("secret"));
         let status = Status::permission_denied("é".repeat(10_000));
-        let words = Error::from_status(&status).words;
-        assert!(words.len() < 500 && words.contains("roles/datastore.user"), "{words}");
+        let message = Error::from_status(&status).message;
+        assert!(message.len() < 500 && message.contains("roles/datastore.user"), "{message}");
     }
 }

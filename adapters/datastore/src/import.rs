@@ -1,4 +1,5 @@
-//! Index entities for users that other applications have written.
+//! Writes index entities for users that other applications have written. An index entity names the
+//! user who has a login name.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,17 +10,17 @@ use gcloud_sdk::google::datastore::v1::Key;
 use tower_keep_core::{AuthUser, StoreError};
 
 use crate::error::Error;
-use crate::keys::{UserKeys, distinct, is_same};
+use crate::keys::{UserKeys, distinct, is_same_entity};
 use crate::names::{UniqueProperty, index_entity, indexed_owner};
-use crate::query::{below, by_key, limited, of_kind};
+use crate::query::{has_ancestor, ordered_by_key, query_of_kind, with_limit};
 use crate::transaction::{Change, collect_into, transact, upsert};
 use crate::{DatastoreStore, EntityKey};
 
 /// The maximum number of users in one batch.
 const MAX_BATCH: usize = 400;
 
-/// How far [`index_users`](DatastoreStore::index_users) has come. Its text can be stored, and
-/// parsed to continue.
+/// A position in the order of all users, at which [`index_users`](DatastoreStore::index_users)
+/// continues. A cursor can be stored as text, and parsed again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(Vec<u8>);
 
@@ -33,27 +34,29 @@ impl FromStr for Cursor {
     type Err = StoreError;
 
     fn from_str(text: &str) -> Result<Self, StoreError> {
-        let not = |_| Error::unsupported("this is not a cursor of index_users");
-        Ok(Self(URL_SAFE_NO_PAD.decode(text).map_err(not)?))
+        let invalid = |_| {
+            Error::unsupported("the text is not a cursor: use one that index_users has returned")
+        };
+        Ok(Self(URL_SAFE_NO_PAD.decode(text).map_err(invalid)?))
     }
 }
 
-/// What [`index_users`](DatastoreStore::index_users) has done.
+/// The result of one batch of [`index_users`](DatastoreStore::index_users).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Indexed {
-    /// How many users it has looked at.
+    /// How many users the batch contained.
     pub looked_at: usize,
-    /// How many index entities it has written. The others existed already.
+    /// How many index entities the call has written. The other index entities existed already.
     pub written: usize,
-    /// The users who can't be indexed, because another user has the same login name or id, or
-    /// because no query finds them by their login name or id.
+    /// The users who can't be indexed: another user has the same login name or id, or no query
+    /// finds the user by the login name or id.
     pub problems: Vec<IndexProblem>,
-    /// Where to continue; `None` if all users are done.
+    /// The cursor for the next batch, or `None` after the last one.
     pub next: Option<Cursor>,
 }
 
-/// A user who can't be indexed. An administrator has to decide what to do about it.
+/// A user who can't be indexed. An administrator has to change the user or the other user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IndexProblem {
@@ -61,8 +64,8 @@ pub struct IndexProblem {
     pub user: EntityKey,
     /// The property that can't be indexed.
     pub property: String,
-    /// The user who has the same value. `None` if the property has no value, or if no query finds
-    /// the user by it.
+    /// The user who has the same value. `None` if there is no such user: then the property is
+    /// missing, of another type, or not indexed.
     pub taken_by: Option<EntityKey>,
 }
 
@@ -77,27 +80,28 @@ impl fmt::Display for IndexProblem {
 }
 
 impl<U: AuthUser> DatastoreStore<U> {
-    /// Writes index entities for the next users, at most 400 of them, in the order of their keys.
+    /// Writes missing index entities for one batch of users: the next `limit` users after `from`,
+    /// in the order of their keys. `limit` is at most 400.
     ///
-    /// The index entities make login names unique. A user without one can still be found, for
-    /// example a user whom another library has written. Two users may have the same name, from
-    /// earlier or because of sign-ups here and in that library at the same time. Then the name
-    /// belongs to the user whom the index entity names. Call this once, and again whenever another
-    /// application has written users.
+    /// The index entities keep login names unique. Users that another application has written have
+    /// no index entity. They are found too, but the other application does not check whether a
+    /// login name is unique. If two users have the same login name, it belongs to the user whom the
+    /// index entity names. Call this for all users once, and again whenever another application has
+    /// written users.
     ///
-    /// Only one batch is held in memory. What was written stays written, and repeating a batch
-    /// changes nothing.
+    /// Only one batch is held in memory. If the call fails, the batches before stay written. A
+    /// repeated batch changes nothing.
     ///
     /// ```no_run
     /// # use tower_keep_datastore::DatastoreStore;
     /// # async fn example(store: DatastoreStore) -> Result<(), tower_keep_core::StoreError> {
     /// let (mut from, mut looked_at) = (None, 0);
     /// loop {
-    ///     let done = store.index_users(from.as_ref(), 400).await?;
-    ///     looked_at += done.looked_at;
-    ///     done.problems.iter().for_each(|problem| eprintln!("{problem}"));
-    ///     let Some(next) = done.next else { break };
-    ///     eprintln!("{looked_at} users; to continue after an interruption: {next}");
+    ///     let batch = store.index_users(from.as_ref(), 400).await?;
+    ///     looked_at += batch.looked_at;
+    ///     batch.problems.iter().for_each(|problem| eprintln!("{problem}"));
+    ///     let Some(next) = batch.next else { break };
+    ///     eprintln!("{looked_at} users; to continue from here, parse this cursor: {next}");
     ///     from = Some(next);
     /// }
     /// # Ok(()) }
@@ -117,30 +121,31 @@ impl<U: AuthUser> DatastoreStore<U> {
         Ok(self.index_batch(from, limit.clamp(1, MAX_BATCH)).await?)
     }
 
-    /// Returns the unique properties, and whether each is a text. Otherwise it is an integer.
+    /// Returns the properties that are unique: the login name and, if it is a property, the id. The
+    /// flag is true for a text, and false for an integer.
     fn unique_properties(&self) -> impl Iterator<Item = (&str, bool)> {
-        let login = self.shared.users.login_property.as_str();
+        let login_property = self.shared.user_type.login_property.as_str();
         let id = match &self.keys().user_keys {
             UserKeys::TextProperty(property) => Some((property.as_str(), true)),
             UserKeys::IntegerProperty(property) => Some((property.as_str(), false)),
             UserKeys::IdOrName | UserKeys::Name => None,
         };
-        [(login, true)].into_iter().chain(id.filter(|id| *id != (login, true)))
+        [(login_property, true)].into_iter().chain(id.filter(|id| *id != (login_property, true)))
     }
 
     async fn index_batch(&self, from: Option<&Cursor>, limit: usize) -> Result<Indexed, Error> {
         let deadline = self.deadline();
-        let users = of_kind(
+        let users = query_of_kind(
             &self.keys().user_kind,
-            self.keys().ancestor().map(below).into_iter().collect(),
+            self.keys().ancestor_key().map(has_ancestor).into_iter().collect(),
         );
-        let mut query = limited(by_key(users), limit);
+        let mut query = with_limit(ordered_by_key(users), limit);
         query.start_cursor = from.map(|from| from.0.clone()).unwrap_or_default();
         let mut entities = Vec::new();
-        let end =
+        let end_cursor =
             self.client().run_query(query, None, deadline, collect_into(&mut entities)).await?;
-        let next = (entities.len() == limit).then_some(Cursor(end));
-        let entities = self.below_ancestors(entities);
+        let next = (entities.len() == limit).then_some(Cursor(end_cursor));
+        let entities = self.with_store_ancestors(entities);
         let looked_at = entities.len();
         let mut problems = Vec::new();
         let mut claims: Vec<(UniqueProperty, Key)> = Vec::new();
@@ -158,38 +163,40 @@ impl<U: AuthUser> DatastoreStore<U> {
                 }
             }
         }
-        let (written, taken) = transact!(self.client(), deadline, transaction => {
-            let indexes: Vec<_> = claims.iter().map(|(unique, _)| self.index_key(unique)).collect();
-            let found = transaction.lookup(distinct(indexes.clone())).await?;
-            let owner_of = |index: &Key| found.get(index).and_then(indexed_owner);
-            let owners = distinct(indexes.iter().filter_map(owner_of));
+        let (written, conflicts) = transact!(self.client(), deadline, transaction => {
+            let index_keys: Vec<_> =
+                claims.iter().map(|(unique, _)| self.index_key(unique)).collect();
+            let found = transaction.lookup(distinct(index_keys.clone())).await?;
+            let owner_of = |index_key: &Key| found.get(index_key).and_then(indexed_owner);
+            let owners = distinct(index_keys.iter().filter_map(owner_of));
             let owners = transaction.lookup(owners).await?;
-            let (mut mutations, mut problems) = (Vec::new(), Vec::new());
-            let mut taken: Vec<(&Key, &Key)> = Vec::new();
-            for ((unique, user), index) in claims.iter().zip(&indexes) {
-                let owner = owner_of(index).filter(|owner| {
-                    is_same(owner, user)
+            let (mut mutations, mut conflicts) = (Vec::new(), Vec::new());
+            // The index entities that this batch writes, and their users.
+            let mut new_owners: Vec<(&Key, &Key)> = Vec::new();
+            for ((unique, user), index_key) in claims.iter().zip(&index_keys) {
+                let stored_owner = owner_of(index_key).filter(|owner| {
+                    is_same_entity(owner, user)
                         || owners.get(owner).is_some_and(|owner| unique.is_value_of(owner))
                 });
-                let before = taken.iter().find(|(known, _)| is_same(known, index));
-                match owner.as_ref().or(before.map(|(_, user)| *user)) {
-                    Some(owner) if is_same(owner, user) => {}
-                    Some(owner) => problems.push(IndexProblem {
+                let new_owner = new_owners.iter().find(|(key, _)| is_same_entity(key, index_key));
+                match stored_owner.as_ref().or(new_owner.map(|(_, owner)| *owner)) {
+                    Some(owner) if is_same_entity(owner, user) => {}
+                    Some(owner) => conflicts.push(IndexProblem {
                         user: user.into(),
                         property: unique.property.clone(),
                         taken_by: Some(owner.into()),
                     }),
                     None => {
-                        mutations.push(upsert(index_entity(index.clone(), user.clone())));
-                        taken.push((index, user));
+                        mutations.push(upsert(index_entity(index_key.clone(), user.clone())));
+                        new_owners.push((index_key, user));
                     }
                 }
             }
             let written = mutations.len();
-            Ok(Change { mutations, output: (written, problems) })
+            Ok(Change { mutations, output: (written, conflicts) })
         })
         .await?;
-        problems.extend(taken);
+        problems.extend(conflicts);
         Ok(Indexed { looked_at, written, problems, next })
     }
 }

@@ -1,4 +1,5 @@
-//! The keys of entities: their kinds, and their ids or names.
+//! The keys of entities. A key is a path of kinds with ids or names. The last step of the path is
+//! the entity itself, and the steps before are its ancestors.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,35 +11,34 @@ use gcloud_sdk::google::datastore::v1::{Key, PartitionId, Value};
 use sha2::{Digest, Sha256};
 use tower_keep_core::{SessionKey, Timestamp, UserId};
 
-/// The longest name of a key, or of a property, in bytes.
-pub(crate) const MAX_NAME: usize = 1_500;
-/// The longest text or blob that can be indexed, in bytes.
-pub(crate) const MAX_INDEXED: usize = 1_500;
-/// Longer texts are hashed where they are parts of a key's name.
-const MAX_NAME_PART: usize = 1_000;
+/// The longest name in a key, or of a property.
+pub(crate) const MAX_NAME_BYTES: usize = 1_500;
+/// The longest text or blob that can be indexed.
+pub(crate) const MAX_INDEXED_BYTES: usize = 1_500;
+/// A longer text is hashed when it becomes a part of a key's name.
+const MAX_NAME_PART_BYTES: usize = 1_000;
 
-/// What identifies a user's entity.
+/// Where the id of a user is stored: in the entity's key, or in a property.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserKeys {
-    /// The key's id if the [`UserId`] is a number, otherwise the key's name, like `id_or_name` in
-    /// Google's Python library. A name that looks like a number is not found.
+    /// The id in the key if the [`UserId`] is a number, otherwise the name in the key, like
+    /// `id_or_name` in Google's Python library. A user whose name looks like a number is not found.
     #[default]
     IdOrName,
-    /// The key's name, even if it looks like a number.
+    /// The name in the key, even if the [`UserId`] is a number.
     Name,
-    /// This property holds the [`UserId`], as a string. The service chooses the key.
+    /// This property, as a string. The service chooses the id in the key.
     ///
-    /// A user is then found by a query, so an authenticated request makes two concurrent calls
-    /// instead of one. An index entity keeps the property unique.
+    /// Users are found by a query, so an authenticated request makes two concurrent calls instead
+    /// of one. An index entity keeps the property unique.
     TextProperty(String),
-    /// This property holds the [`UserId`], as an integer. Otherwise it is like
-    /// [`TextProperty`](UserKeys::TextProperty).
+    /// This property, as an integer. Otherwise like [`TextProperty`](UserKeys::TextProperty).
     IntegerProperty(String),
 }
 
 impl UserKeys {
-    /// Returns the property that holds a user's id, if it is one.
+    /// Returns the property that holds a user's id, or `None` if the key holds it.
     pub(crate) fn id_property(&self) -> Option<&str> {
         match self {
             Self::TextProperty(property) | Self::IntegerProperty(property) => Some(property),
@@ -47,7 +47,7 @@ impl UserKeys {
     }
 }
 
-/// The value of a property that a user is found by.
+/// The value of a property by which queries find a user: a login name, or an id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum UniqueValue {
     Text(String),
@@ -55,15 +55,15 @@ pub(crate) enum UniqueValue {
 }
 
 impl UniqueValue {
-    /// Returns a text, if a query can look for it.
-    pub(crate) fn text(text: &str) -> Option<Self> {
-        (text.len() <= MAX_INDEXED).then(|| Self::Text(text.to_owned()))
+    /// Wraps a text, or returns `None` if the text is too long for an index.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        (text.len() <= MAX_INDEXED_BYTES).then(|| Self::Text(text.to_owned()))
     }
 
-    /// Returns a stored value, if a query can look for it.
-    pub(crate) fn of(stored: &Value) -> Option<Self> {
+    /// Converts a stored value, or returns `None` if its type or its length is not allowed here.
+    pub(crate) fn from_stored(stored: &Value) -> Option<Self> {
         match stored.value_type.as_ref()? {
-            ValueType::StringValue(text) => Self::text(text),
+            ValueType::StringValue(text) => Self::from_text(text),
             ValueType::IntegerValue(number) => Some(Self::Integer(*number)),
             _ => None,
         }
@@ -90,11 +90,11 @@ impl fmt::Display for UniqueValue {
     }
 }
 
-/// The keys of a store.
+/// Creates the keys of all entities of a store.
 #[derive(Clone, Debug)]
 pub(crate) struct EntityKeys {
     pub(crate) partition: PartitionId,
-    /// The path that the keys of users begin with.
+    /// The keys of users, and of this store's own entities, begin with this path.
     pub(crate) ancestors: Vec<PathElement>,
     pub(crate) user_kind: String,
     pub(crate) user_keys: UserKeys,
@@ -113,30 +113,34 @@ impl EntityKeys {
         self.key(self.ancestors.iter().cloned().chain([own]).collect())
     }
 
-    /// Returns a user's key; `None` if a key can't have this id, or if the id is a property.
+    /// Returns the key of the user with this id, or `None` if a key can't have this id or if the id
+    /// is stored in a property.
     pub(crate) fn user(&self, id: &UserId) -> Option<Key> {
         let number = id.parse::<i64>().filter(|number| *number != 0);
         let id = match (&self.user_keys, number) {
             (UserKeys::IdOrName, Some(number)) => IdType::Id(number),
             (UserKeys::IdOrName | UserKeys::Name, _) => {
-                IdType::Name(is_name(id.as_str()).then(|| id.as_str().to_owned())?)
+                IdType::Name(is_valid_name(id.as_str()).then(|| id.as_str().to_owned())?)
             }
             (UserKeys::TextProperty(_) | UserKeys::IntegerProperty(_), _) => return None,
         };
-        Some(self.new_user(Some(id)))
+        Some(self.user_with(Some(id)))
     }
 
-    /// Returns a user's key with this id, or an incomplete one that the service completes.
-    pub(crate) fn new_user(&self, id: Option<IdType>) -> Key {
+    /// Returns a user's key that ends with this id or name. Without one, the key is incomplete: the
+    /// service completes it with an id.
+    pub(crate) fn user_with(&self, id: Option<IdType>) -> Key {
         let own = element(self.user_kind.clone(), id);
         self.key(self.ancestors.iter().cloned().chain([own]).collect())
     }
 
-    /// Returns the property that a user is found by, and its value; `None` if users are found by
-    /// their keys, or if no user can have this id.
+    /// Returns the property that holds a user's id, and its value for this id. Returns `None` if
+    /// the key holds the id, or if no user can have this id.
     pub(crate) fn id_property(&self, id: &UserId) -> Option<(&str, UniqueValue)> {
         match &self.user_keys {
-            UserKeys::TextProperty(property) => Some((property, UniqueValue::text(id.as_str())?)),
+            UserKeys::TextProperty(property) => {
+                Some((property, UniqueValue::from_text(id.as_str())?))
+            }
             UserKeys::IntegerProperty(property) => {
                 Some((property, UniqueValue::Integer(id.parse()?)))
             }
@@ -144,20 +148,22 @@ impl EntityKeys {
         }
     }
 
-    /// Checks whether a key that a query has found is directly below the ancestors of this store.
-    pub(crate) fn is_below_ancestors(&self, key: &Key) -> bool {
-        key.path.split_last().is_some_and(|(_, before)| before == self.ancestors)
+    /// Checks whether the ancestors of a key are exactly the ancestors of this store.
+    pub(crate) fn has_store_ancestors(&self, key: &Key) -> bool {
+        key.path.split_last().is_some_and(|(_, ancestors)| ancestors == self.ancestors)
     }
 
-    /// Returns the key that all users are below, if there is one.
-    pub(crate) fn ancestor(&self) -> Option<Key> {
+    /// Returns the key of the ancestor of all users, or `None` if they have no ancestors.
+    pub(crate) fn ancestor_key(&self) -> Option<Key> {
         (!self.ancestors.is_empty()).then(|| self.key(self.ancestors.clone()))
     }
 
-    /// Returns the key of the index entity that says which user has this value of a property.
+    /// Returns the key of the index entity for this value of a property. The entity names the user
+    /// who has the value.
     pub(crate) fn index(&self, property: &str, value: &UniqueValue) -> Key {
-        // The kind is escaped, so that the first full stop separates it from the property: `user.a`
-        // and `b` are not the same as `user` and `a.b`.
+        // The user kind is escaped, so that the first full stop separates it from the property.
+        // Otherwise the kind `user.a` with the property `b` would have the same index kind as the
+        // kind `user` with the property `a.b`.
         let user_kind = self.user_kind.replace('%', "%25").replace('.', "%2E");
         let kind = format!("{}Index_{user_kind}.{property}", self.prefix);
         self.own_key(kind, name_part(&value.to_string()))
@@ -167,33 +173,35 @@ impl EntityKeys {
         format!("{}Session_{}", self.prefix, self.user_kind)
     }
 
-    /// Returns the key of a session record.
+    /// Returns the key of a session record's entity.
     pub(crate) fn session(&self, key: &SessionKey) -> Key {
         let hex = key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         self.own_key(self.session_kind(), hex)
     }
 
-    /// Returns the lowest sort key that an open session of a user can have in this epoch or a later
-    /// one. Sessions of earlier epochs have lower sort keys.
+    /// Returns a text that is not greater than any sort key of a user's session in this epoch or a
+    /// later one, and greater than the sort keys of earlier epochs.
     ///
-    /// A sort key is one property of fixed length, so that neither its order nor a range of it
-    /// needs a composite index.
-    pub(crate) fn epoch_sort_key(&self, user: &UserId, epoch: u64) -> String {
+    /// A sort key is one property for the user, the epoch and the time, each of a fixed length. So
+    /// no composite index is needed for a query for a range of sort keys in their order.
+    pub(crate) fn lowest_sort_key(&self, user: &UserId, epoch: u64) -> String {
         format!("{}:{epoch:016x}", self.sort_key_prefix(user))
     }
 
-    /// Returns the sort key of an open session.
+    /// Returns the sort key of a session. `epoch` is the user's epoch when it was created.
     pub(crate) fn sort_key(&self, user: &UserId, epoch: u64, created: Timestamp) -> String {
-        format!("{}:{:08x}", self.epoch_sort_key(user, epoch), created.as_secs())
+        format!("{}:{:08x}", self.lowest_sort_key(user, epoch), created.as_secs())
     }
 
-    /// Returns what the sort keys of a user begin with, and the first text after all of them.
+    /// Returns two texts. The sort keys of the user's sessions are between them, and no other sort
+    /// keys are.
     pub(crate) fn sort_key_range(&self, user: &UserId) -> [String; 2] {
         let prefix = self.sort_key_prefix(user);
         [format!("{prefix}:"), format!("{prefix};")]
     }
 
-    /// Returns what the sort keys of a user begin with. It is different below other ancestors.
+    /// Returns the text that the sort keys of a user's sessions begin with: a hash of the ancestors
+    /// and the user's id. So a user with the same id under other ancestors has another prefix.
     pub(crate) fn sort_key_prefix(&self, user: &UserId) -> String {
         let mut hash = Sha256::new();
         for element in &self.ancestors {
@@ -211,13 +219,13 @@ impl EntityKeys {
         hash.finalize().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
     }
 
-    pub(crate) fn logins_kind(&self) -> String {
+    pub(crate) fn login_state_kind(&self) -> String {
         format!("{}Logins_{}", self.prefix, self.user_kind)
     }
 
-    /// Returns the key of a user's `Logins`.
-    pub(crate) fn logins(&self, user: &UserId) -> Key {
-        self.own_key(self.logins_kind(), name_part(user.as_str()))
+    /// Returns the key of a user's login state.
+    pub(crate) fn login_state(&self, user: &UserId) -> Key {
+        self.own_key(self.login_state_kind(), name_part(user.as_str()))
     }
 }
 
@@ -225,16 +233,16 @@ fn element(kind: String, id: Option<IdType>) -> PathElement {
     PathElement { kind, id_type: id }
 }
 
-/// Returns the id or name of a key, as text.
-pub(crate) fn user_id(key: &Key) -> Option<UserId> {
+/// Returns the id or name that a user's key ends with.
+pub(crate) fn user_id_in(key: &Key) -> Option<UserId> {
     match key.path.last()?.id_type.as_ref()? {
         IdType::Id(id) => Some((*id).into()),
         IdType::Name(name) => Some(name.as_str().into()),
     }
 }
 
-/// Returns the session that a key names.
-pub(crate) fn session_key(key: &Key) -> Option<SessionKey> {
+/// Returns the session key in the key of a session record's entity.
+pub(crate) fn session_key_in(key: &Key) -> Option<SessionKey> {
     let Some(IdType::Name(hex)) = &key.path.last()?.id_type else { return None };
     let mut bytes = [0; 32];
     if hex.len() != 2 * bytes.len() {
@@ -246,21 +254,21 @@ pub(crate) fn session_key(key: &Key) -> Option<SessionKey> {
     Some(SessionKey::new(bytes))
 }
 
-/// Checks whether two keys name one entity. Only the paths count, because responses spell out parts
-/// of a key that requests leave out.
-pub(crate) fn is_same(one: &Key, other: &Key) -> bool {
+/// Checks whether two keys are the key of the same entity. Only their paths are compared, because
+/// responses contain parts of the partition that requests leave out.
+pub(crate) fn is_same_entity(one: &Key, other: &Key) -> bool {
     one.path == other.path
 }
 
-/// Returns each key once.
+/// Returns the keys without duplicates.
 pub(crate) fn distinct(keys: impl IntoIterator<Item = Key>) -> Vec<Key> {
-    let mut known = HashSet::new();
-    keys.into_iter().filter(|key| known.insert(key.path.clone())).collect()
+    let mut seen_paths = HashSet::new();
+    keys.into_iter().filter(|key| seen_paths.insert(key.path.clone())).collect()
 }
 
-/// Checks whether a key can have this name.
-pub(crate) fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= MAX_NAME && !is_reserved(name)
+/// Checks whether Datastore accepts this name in a key, or as the name of a property.
+pub(crate) fn is_valid_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MAX_NAME_BYTES && !is_reserved(name)
 }
 
 /// Checks whether Datastore reserves this name for itself.
@@ -268,9 +276,10 @@ pub(crate) fn is_reserved(name: &str) -> bool {
     name.len() >= 4 && name.starts_with("__") && name.ends_with("__")
 }
 
-/// Returns any text as a part of a key: the text itself after `=`, or its hash after `#`.
+/// Converts any text to a valid name in a key: `=` and the text itself or, if the text is too long,
+/// `#` and its hash. A text is never mistaken for a hash.
 fn name_part(text: &str) -> String {
-    if text.len() <= MAX_NAME_PART {
+    if text.len() <= MAX_NAME_PART_BYTES {
         return format!("={text}");
     }
     let hash = Sha256::digest(text.as_bytes());
@@ -281,7 +290,7 @@ fn name_part(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn keys(user_keys: UserKeys) -> EntityKeys {
+    fn keys_with(user_keys: UserKeys) -> EntityKeys {
         let partition = PartitionId {
             project_id: "p".into(),
             database_id: String::new(),
@@ -292,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_a_number_or_a_name() {
+    fn a_user_id_becomes_the_id_or_the_name_in_the_key() {
         let (number, name) = (IdType::Id, |name: &str| IdType::Name(name.to_owned()));
         for (id, id_or_name, as_name) in [
             ("7", Some(number(7)), Some(name("7"))),
@@ -322,51 +331,52 @@ mod tests {
                 (UserKeys::TextProperty("uid".into()), None),
                 (UserKeys::IntegerProperty("uid".into()), None),
             ] {
-                let key = keys(user_keys).user(&id);
+                let key = keys_with(user_keys).user(&id);
                 let found = key.as_ref().and_then(|key| key.path.last()?.id_type.clone());
                 assert_eq!(found, expected, "{id:?}");
-                assert!(key.is_none_or(|key| user_id(&key) == Some(id.clone())));
+                assert!(key.is_none_or(|key| user_id_in(&key) == Some(id.clone())));
             }
         }
-        assert!(keys(UserKeys::Name).user(&"a".repeat(1_501).into()).is_none());
+        assert!(keys_with(UserKeys::Name).user(&"a".repeat(1_501).into()).is_none());
     }
 
     #[test]
-    fn every_text_names_an_index_of_its_own() {
-        let keys = keys(UserKeys::IdOrName);
+    fn different_login_names_have_different_index_entities() {
+        let keys = keys_with(UserKeys::IdOrName);
         let long = "a".repeat(1_501);
         let texts = ["", "ada", "Ada", "__ada__", "#", "=", &long[..1_500], &long];
-        let index = |text: &&str| keys.index("username", &UniqueValue::Text((*text).to_owned()));
-        let names: Vec<_> = texts.iter().map(index).collect();
-        for (index, key) in names.iter().enumerate() {
+        let index_key =
+            |text: &&str| keys.index("username", &UniqueValue::Text((*text).to_owned()));
+        let index_keys: Vec<_> = texts.iter().map(index_key).collect();
+        for (index, key) in index_keys.iter().enumerate() {
             let Some(IdType::Name(name)) = &key.path[0].id_type else { panic!("{key:?}") };
-            assert!(is_name(name), "{name}");
-            assert!(names[..index].iter().all(|other| !is_same(other, key)), "{name}");
+            assert!(is_valid_name(name), "{name}");
+            assert!(index_keys[..index].iter().all(|other| !is_same_entity(other, key)), "{name}");
         }
     }
 
     #[test]
-    fn every_property_of_every_kind_has_an_index_of_its_own() {
-        let index = |kind: &str, property| {
-            let keys = EntityKeys { user_kind: kind.to_owned(), ..keys(UserKeys::IdOrName) };
+    fn each_property_of_each_user_kind_has_its_own_index_kind() {
+        let index_kind = |kind: &str, property| {
+            let keys = EntityKeys { user_kind: kind.to_owned(), ..keys_with(UserKeys::IdOrName) };
             keys.index(property, &UniqueValue::Integer(7)).path.remove(0).kind
         };
-        assert_eq!(index("User", "username"), "KeepIndex_User.username");
-        assert_ne!(index("user_admin", "name"), index("user", "admin_name"));
-        assert_ne!(index("user.admin", "name"), index("user", "admin.name"));
+        assert_eq!(index_kind("User", "username"), "KeepIndex_User.username");
+        assert_ne!(index_kind("user_admin", "name"), index_kind("user", "admin_name"));
+        assert_ne!(index_kind("user.admin", "name"), index_kind("user", "admin.name"));
     }
 
     #[test]
-    fn open_sessions_are_in_the_order_of_their_epochs_and_times() {
-        let keys = keys(UserKeys::IdOrName);
+    fn sort_keys_are_ordered_by_epoch_and_then_by_time() {
+        let keys = keys_with(UserKeys::IdOrName);
         let (ada, at) = (UserId::from("ada"), Timestamp::from_secs);
         let [begin, end] = keys.sort_key_range(&ada);
         let sort_keys = [
             begin,
-            keys.epoch_sort_key(&ada, 0),
+            keys.lowest_sort_key(&ada, 0),
             keys.sort_key(&ada, 0, at(5)),
             keys.sort_key(&ada, 0, Timestamp::MAX),
-            keys.epoch_sort_key(&ada, 9),
+            keys.lowest_sort_key(&ada, 9),
             keys.sort_key(&ada, 9, at(0)),
             keys.sort_key(&ada, 10, at(0)),
             keys.sort_key(&ada, u64::MAX, at(0)),
@@ -375,19 +385,19 @@ mod tests {
         assert!(sort_keys.is_sorted(), "{sort_keys:?}");
         let other = keys.sort_key(&"ad".into(), 0, at(5));
         assert!(!(sort_keys[0].as_str()..sort_keys[8].as_str()).contains(&other.as_str()));
-        let below = element("Site".into(), Some(IdType::Id(1)));
-        let elsewhere = EntityKeys { ancestors: vec![below], ..keys.clone() };
-        assert_ne!(elsewhere.sort_key_range(&ada), keys.sort_key_range(&ada));
+        let site = element("Site".into(), Some(IdType::Id(1)));
+        let with_ancestor = EntityKeys { ancestors: vec![site], ..keys.clone() };
+        assert_ne!(with_ancestor.sort_key_range(&ada), keys.sort_key_range(&ada));
     }
 
     #[test]
-    fn a_session_is_read_back_from_its_key() {
-        let keys = keys(UserKeys::IdOrName);
+    fn a_session_key_is_read_back_from_the_key_of_its_entity() {
+        let keys = keys_with(UserKeys::IdOrName);
         let key = SessionKey::new(std::array::from_fn(|index| (index * 7) as u8));
         let written = keys.session(&key);
-        assert_eq!(session_key(&written), Some(key));
+        assert_eq!(session_key_in(&written), Some(key));
         for bad in ["", "00", &"g".repeat(64), &"é".repeat(32)] {
-            assert_eq!(session_key(&keys.own_key(keys.session_kind(), bad.to_owned())), None);
+            assert_eq!(session_key_in(&keys.own_key(keys.session_kind(), bad.to_owned())), None);
         }
     }
 }

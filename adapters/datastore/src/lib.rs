@@ -15,23 +15,23 @@
 //! Credentials, project and emulator are found in the same way as by Google's own libraries: see
 //! [`DatastoreStore::builder`]. For users of the application's own type, including those that a
 //! Python application also writes, see [`with_users`](DatastoreStoreBuilder::with_users). An
-//! application imports from `tower_keep` what this page imports from `tower_keep_core`.
+//! application imports these names from `tower_keep` instead of `tower_keep_core`.
 //!
 //! # Users
 //!
-//! A user is an entity of the kind `User` ([`with_kind`](DatastoreStoreBuilder::with_kind)).
-//! [`UserKeys`] sets what identifies it: the key's id or name, or a property. The fields of the
-//! application's type are its properties:
+//! A user is an entity of the kind `User` ([`with_kind`](DatastoreStoreBuilder::with_kind)). The
+//! user's id is the id or name in the entity's key, or a property: [`UserKeys`]. The fields of the
+//! application's user type are the entity's properties:
 //!
 //! | serde | property | also read from |
 //! | --- | --- | --- |
 //! | `None`, `()` | null | a missing property: `None` |
 //! | integers that fit into `i64` | integer | |
-//! | `f64`; `f32`, which rounds when reading | double | integer |
-//! | `bool` | boolean | integer 0 or 1, which stays an integer |
-//! | `String`, `char`, a unit variant | string | `String`: a blob of UTF-8, which stays a blob |
+//! | `f64`; `f32`, which is rounded when it is read | double | integer |
+//! | `bool` | boolean | integer 0 or 1; it is written as an integer again |
+//! | `String`, `char`, a unit variant | string | `String`: a blob of UTF-8; it is written as a blob again |
 //! | bytes ([`serde_bytes`](https://docs.rs/serde_bytes)) | blob | |
-//! | sequences, tuples | array, without arrays in it | `Vec<u8>`: blob |
+//! | sequences, tuples | array; no element is an array | `Vec<u8>`: blob |
 //! | structs, maps, other variants | embedded entity | |
 //! | [`timestamp`] | timestamp | |
 //! | [`EntityKey`] | key | |
@@ -41,121 +41,131 @@
 //! 1970.
 //!
 //! A missing property is an error, unless the field is an `Option` or has `#[serde(default)]`. An
-//! `Option` with an attribute `with` also needs the default. Null is not missing: it is read as
-//! `None`, or as what [`null_as_default`] makes of it. Properties that the type does not have are
-//! ignored. Errors name the kind, the key and the property, and quote no value.
+//! `Option` with an attribute `with` also needs the default. Null is not the same as missing: null
+//! is read as `None`, or as the default by [`null_as_default`]. Properties that the type does not
+//! have are ignored. Errors name the kind, the key and the property, and quote no value.
 //!
-//! A write keeps what is stored and the type does not have: properties, also those of embedded
-//! entities, and whether each property is indexed. It also keeps the type of a property if the new
-//! value fits it: a string in RFC 3339 stays a timestamp, numbers stay integers or doubles, bytes
-//! stay a blob or a string. Only the login name always becomes a string.
+//! A write keeps the stored properties that the type does not have, also in embedded entities. It
+//! does not change whether a stored property is indexed. It also keeps the type of a stored
+//! property if the new value fits that type. So a timestamp stays a timestamp if the new value is a
+//! string in RFC 3339, a number stays an integer or a double, and bytes stay a blob or a string.
+//! Only the login name always becomes a string.
 //!
-//! A write removes what `skip_serializing_if` skips, and what another variant wrote. It leaves what
-//! `skip_serializing` never writes as it is. It replaces a map as a whole. An array element that is
-//! equal to a stored one keeps what the type does not know about that one, whatever its index is
-//! now. (If thousands of elements have changed, not all of them are compared with each other.) Any
-//! other element is written over the one at its index.
+//! A write removes the properties that `skip_serializing_if` skips, and those of an enum's previous
+//! variant. Properties that `skip_serializing` never writes stay as they are. A map is replaced as
+//! a whole. An array element that is equal to a stored element keeps the stored element's other
+//! properties, even at another index. (If thousands of elements have changed, not all of them are
+//! compared with each other.) Any other element is written over the stored element at its index.
 //!
-//! Nothing is written that could not be read again. An example is a property that is stored under
-//! an `alias` of its field, while the type writes it under the field's name.
+//! A write that could not be read again returns an error, and nothing is written. For example, a
+//! property may be stored under an `alias` of its field. After a write, the entity would also have
+//! the property under the field's own name, and serde rejects both together.
 //!
-//! Inside `#[serde(flatten)]`, serde reads values before it knows their types. There, ids and
-//! numbers are not read as strings or flags, and blobs are not read as `Vec<u8>`.
+//! Inside `#[serde(flatten)]`, serde reads values before it knows the types of the fields. So an id
+//! in the key is not read as a string if it is a number, an integer is not read as a `bool`, and a
+//! blob is not read as a `Vec<u8>`.
 //!
 //! The ready-made [`Account`](tower_keep_core::Account) has the properties `username`,
-//! `password_hash` and `active`. If its security stamp is not the hash, it also has
-//! `security_stamp`, and `stamped_hash`: the hash at the time when the stamp was written. If the
-//! stored hash is another one, for instance because Python has changed the password, the account is
-//! read with another security stamp, and its logins end. An account without `active` is active. An
-//! account whose `active` is null is not, since `None` is false in Python.
+//! `password_hash` and `active`. If its security stamp is not the hash, it also has the properties
+//! `security_stamp` and `stamped_hash`. `stamped_hash` is the password hash at the time when the
+//! security stamp was written. If it differs from `password_hash`, another application has changed
+//! the password. Then the account is read with another security stamp, so its logins end. An
+//! account without the property `active` is active. If `active` is null, the account is not active,
+//! since `None` is false in Python.
 //!
 //! # This store's own kinds
 //!
-//! | kind | named by | what it holds |
+//! | kind | the key's name | content |
 //! | --- | --- | --- |
-//! | `KeepSession_User` | the session's key, in hexadecimal | a session record. What is merely shown about it is one text, `details`. A property without a value is absent. Two properties are indexed: `expire_at` and, as long as the record itself has not ended, `sort_key`. This is one text of the user (hashed), the epoch and the time of the login |
-//! | `KeepLogins_User` | the user's id | the user's epoch, and the sessions that ended because of a replay of which the user has not been notified yet. Each call that begins a session or ends all of them writes this entity, so that two concurrent calls conflict |
-//! | `KeepIndex_User.username` | the login name | which user has it. That user's entity decides: if it has another name, or is deleted, the name is free |
+//! | `KeepSession_User` | the session's key, in hexadecimal | a session record. The facts that are merely shown about a session are one text, `details`. A property without a value is absent. Two properties are indexed: `deletable_at`, and `sort_key` until the session is ended individually. `sort_key` is one text of the user (hashed), the epoch and the time of the login |
+//! | `KeepLogins_User` | the user's id | the user's epoch, and the sessions that ended because of a replay and of which the user has not been notified. Each call that creates a session of the user, or ends all of them, writes this entity, so two such calls conflict |
+//! | `KeepIndex_User.username` | the login name | the key of the user who has this login name. If that user is deleted or has another login name by now, the login name is free |
 //!
-//! They have the same ancestors as the users, and are named after the kind of users. No composite
-//! index has to be created.
+//! These entities have the same ancestors as the users. The names of the kinds contain the kind of
+//! the users (`User`) and a prefix ([`Keep`](DatastoreStoreBuilder::with_kind_prefix)). No
+//! composite index has to be created.
 //!
-//! Ending all of a user's sessions is one write: it raises the user's epoch. A record of an earlier
-//! epoch counts as ended in every call. So the work does not depend on how many sessions there are.
-//! The same happens if a login over its limit would have to end more than 100 sessions. `upkeep`
-//! (`purge`) deletes these records in batches. The user's `KeepLogins_User` entity then has no
-//! expiry and stays forever, since it says that they have ended.
+//! The epoch is a number of the user. A session record holds the epoch in which it was created. One
+//! write ends all of a user's sessions: it raises the user's epoch. Every call then treats the
+//! records of earlier epochs as ended. So the work does not depend on how many sessions there are.
+//! The same happens if a login would have to end more than 100 sessions to make room within the
+//! limit. `upkeep` (`purge`) deletes the ended records in batches. The user's `KeepLogins_User`
+//! entity is never deleted after that, because only its epoch shows that these sessions have ended.
 //!
 //! Expired sessions are deleted by `upkeep`, or by the database itself:
 //! [`with_ttl_policy`](DatastoreStoreBuilder::with_ttl_policy).
 //!
 //! A login name is looked up by a query, so users that other applications write are found as well.
 //! Two things keep it unique: the index entity, which is written in one transaction with the user,
-//! and a query in that transaction for users without an index entity. Other applications that write
-//! users don't read the index. [`index_users`](DatastoreStore::index_users) brings it up to date,
-//! and reports users who share a name. If several users have one name, the index entity says which
-//! of them has it. Without an index entity, a look-up returns an error ([corrupt]), and no user is
-//! logged in.
+//! and a query in that transaction for users without an index entity. Other applications neither
+//! read nor write index entities. [`index_users`](DatastoreStore::index_users) writes the missing
+//! ones, and reports users who have the same login name. If several users have the same login name,
+//! a look-up returns the user whom the index entity names. Without an index entity, the look-up
+//! returns an error ([corrupt]), and no user is logged in.
 //!
 //! # Calls
 //!
-//! | what | calls |
+//! | operation | calls |
 //! | --- | --- |
-//! | an authenticated request | one `Lookup` of the record, the user and the user's logins; if a property is the id, a `RunQuery` beside it |
-//! | a look-up by login name | one `RunQuery`; if a property is the id, another |
+//! | an authenticated request | one `Lookup` of the session record, the user and the user's `KeepLogins_User` entity. If the user's id is a property, there is also a concurrent `RunQuery` |
+//! | a look-up by login name | one `RunQuery`; two if the user's id is a property |
 //! | a login | `BeginTransaction`, `Lookup`, `Commit` |
-//! | … with a limit | also a `RunQuery` of the newest sessions: as many as the limit and 100 more, at most 500 by each `RunQuery`; and two `Lookup` if sessions have to make room |
-//! | … after a replay | also two `Lookup`, of at most 100 records of which the user is notified |
-//! | … that replaces a session which another login has replaced already | also a `Lookup` for each login in between |
+//! | … with a session limit | also a `RunQuery` of the newest sessions, 100 more than the limit; for more than 500 sessions, several `RunQuery`. Also two `Lookup` if sessions have to make room |
+//! | … after a replay | also two `Lookup`, of at most 100 session records of which the user is notified |
+//! | … that replaces a session which another login has replaced already | also a `Lookup` for each successor that it follows |
 //! | … that replaces another user's session | also two `Lookup` |
 //! | a logout | `BeginTransaction`, two `Lookup`, `Commit` |
-//! | the next generation; a note of when a session was last used, or of 50 sessions | the same as a logout; the second `Lookup`, of the user's logins, is not part of the transaction |
-//! | a list of sessions | `Lookup`, `RunQuery`, `Lookup`; if one response does not hold all of them, also a transaction that only reads |
-//! | the end of all sessions | `BeginTransaction`, `Lookup`, `Commit` |
+//! | the next generation of a session; touching up to 50 sessions | the same as a logout. The second `Lookup`, of the users' `KeepLogins_User` entities, is not part of the transaction |
+//! | a list of sessions | `Lookup`, `RunQuery`, `Lookup`; if one response does not hold all sessions, also a transaction that only reads |
+//! | ending all sessions of a user | `BeginTransaction`, `Lookup`, `Commit` |
 //! | `insert` | `BeginTransaction`, two `Lookup` or more, `RunQuery`, `Commit` |
-//! | `modify` | `Lookup`, `BeginTransaction`, `Lookup`, `Commit`, and again if the user was changed in between; for a new login name also two `Lookup` or more, and a `RunQuery` |
+//! | `modify` | `Lookup`, `BeginTransaction`, `Lookup`, `Commit`; all of them again if the user was changed between the two `Lookup`. For a new login name also two `Lookup` or more, and a `RunQuery` |
 //! | `purge` | `RunQuery`; for each batch to delete also `BeginTransaction`, `Lookup`, `Commit` |
 //!
-//! If a property is the id, `insert`, `modify` and `delete` also make a `RunQuery` for it.
+//! If the user's id is a property, `insert`, `modify` and `delete` also make a `RunQuery` for it.
 //!
-//! A transaction without changes ends with `Rollback` instead of `Commit`. Transactions are begun
-//! explicitly, and rolled back on any failure, also when a request is dropped. A transaction that
-//! was aborted because another was faster, or that the service no longer knows, is tried again
-//! after a pause, up to 20 times. Nothing else that writes is tried again. Calls of one process
-//! that write the same user, the same login name or the same single session take turns before they
-//! begin a transaction.
+//! Each transaction begins with a call of its own. A transaction without changes ends with
+//! `Rollback` instead of `Commit`. It is also rolled back on any failure, and when a future is
+//! dropped. If the service aborted a transaction in favour of another one, or no longer knows it,
+//! the store tries again after a pause, up to 20 times in total. No other call that writes is tried
+//! again. Before they begin a transaction, calls of one process wait for each other if they write
+//! the same user, the same login name, or the same single session.
 //!
 //! # Errors
 //!
-//! | what happens | what a call returns |
+//! | event | error |
 //! | --- | --- |
 //! | `UNAVAILABLE` or a lost connection, three times, in any call except a commit | [unavailable] |
-//! | the same in a commit, which may have been made | [timeout] |
+//! | the same in a commit, so it is not known whether the commit took effect | [timeout] |
 //! | `RESOURCE_EXHAUSTED` (a quota), or more waiting calls than are allowed | [unavailable], immediately |
-//! | `ABORTED` in every try | [unavailable] |
+//! | `ABORTED` in all 20 tries, or until the time-out | [unavailable] |
 //! | `DEADLINE_EXCEEDED`, or no response in time | [timeout] |
 //! | `PERMISSION_DENIED`, `UNAUTHENTICATED`, `INVALID_ARGUMENT`, `FAILED_PRECONDITION`, `NOT_FOUND` (of the database) | [unsupported], also by `build` |
-//! | no token can be obtained: temporarily, or permanently | [unavailable], or [unsupported] |
+//! | no token can be obtained for now | [unavailable] |
+//! | no token can be obtained with these credentials | [unsupported] |
 //! | an entity can't be read | [corrupt] |
-//! | another user has the id or the login name that is to be written | [conflict] |
+//! | another user has the id or the login name of the user to write | [conflict] |
 //!
-//! A visitor who is or was logged in gets a 503 response and keeps the cookies. Other visitors are
-//! not affected. A lost connection is opened again. No call takes longer than
-//! [`with_timeout`](DatastoreStoreBuilder::with_timeout), except `purge`, each step of which may
-//! take that long.
+//! On such an error, a browser that sends login cookies gets a 503 response and keeps the cookies.
+//! Requests without login cookies are not affected. A lost connection is opened again. No call
+//! takes longer than [`with_timeout`](DatastoreStoreBuilder::with_timeout), except `purge`: each of
+//! its batches may take that long.
 //!
 //! # What it does not do
 //!
-//! - A `revoke` of more than 1,000 keys needs several commits. So a list in between still shows
-//!   some of the sessions, and after a time-out those that have ended stay ended.
-//! - A database whose concurrency mode is "optimistic with entity groups", as some old ones have
-//!   (`gcloud firestore databases describe`), does not support queries in transactions. It has to
-//!   be switched to "pessimistic" or "optimistic".
-//! - A login replaces the sessions whose cookies the browser sends. If other logins have replaced
-//!   such a session in the meantime, one after the other, it replaces the last one of them. It
-//!   follows at most 1,000 of them, with a `Lookup` each. A session beyond these stays open beside
-//!   the new one. Each login shortens this chain for the next login with the same cookie.
-//! - A key's name that looks like a number is found only with [`UserKeys::Name`].
+//! - A `revoke` of more than 1,000 keys needs several commits, so it is not atomic. A list between
+//!   two commits still shows the other sessions. After a time-out, some sessions may have ended and
+//!   others not.
+//! - An old database may have the concurrency mode "optimistic with entity groups", which does not
+//!   support queries in transactions (`gcloud firestore databases describe` shows the mode). Such a
+//!   database has to be switched to "pessimistic" or "optimistic".
+//! - A login replaces the sessions whose cookies the browser sends. If such a session was already
+//!   replaced by another login, and that login by a third one, the new login replaces the last of
+//!   them. It follows at most 1,000 of these successors, with a `Lookup` each. If there are more,
+//!   the last session stays open beside the new one. Each login shortens the chain of successors
+//!   for the next login with the same cookie.
+//! - If the name in a user's key looks like a number, the user is found only with
+//!   [`UserKeys::Name`].
 //!
 //! [unavailable]: tower_keep_core::StoreErrorKind::Unavailable
 //! [timeout]: tower_keep_core::StoreErrorKind::Timeout
@@ -163,17 +173,17 @@
 //! [corrupt]: tower_keep_core::StoreErrorKind::Corrupt
 //! [unsupported]: tower_keep_core::StoreErrorKind::Unsupported
 //!
-//! | look for | in |
+//! | topic | source file |
 //! | --- | --- |
-//! | the settings | `builder.rs`; credentials, project, the connection: `connect.rs`; URLs and addresses: `url.rs` |
-//! | which entity has which key | `keys.rs` |
-//! | how a value becomes a property, and back | `value/`: `ser.rs`, `de.rs`; what a write keeps: `merge.rs` |
-//! | how an entity becomes a user | `mapping.rs`; how users are found and written: `users.rs` |
-//! | how login names stay unique | `names.rs`; for users that others write: `import.rs` |
-//! | a session's entity, property by property | `record.rs`; the types of the properties: `properties.rs`; how it is found, changed and ended: `sessions.rs` |
+//! | settings | `builder.rs`; credentials, project, the connection: `connect.rs`; URLs and addresses: `url.rs` |
+//! | the keys of all entities | `keys.rs` |
+//! | values as properties | `value/`: writing: `ser.rs`, reading: `de.rs`, writing over a stored entity: `merge.rs` |
+//! | entities as users | `mapping.rs`; finding and writing users: `users.rs` |
+//! | unique login names | `names.rs`; for users that other applications write: `import.rs` |
+//! | a session's entity, property by property | `record.rs`; the types of the properties: `properties.rs`; finding, changing and ending sessions: `sessions.rs` |
 //! | what a login writes, and what a request reads | `create.rs`, `load.rs` |
-//! | the calls, their time-outs and retries | `client.rs`, `transaction.rs`, `turns.rs`; queries: `query.rs` |
-//! | what an error means | `error.rs` |
+//! | calls, time-outs and retries | `client.rs`, `transaction.rs`, `write_queues.rs`; queries: `query.rs` |
+//! | the meaning of each error | `error.rs` |
 
 mod builder;
 mod client;
@@ -191,10 +201,10 @@ mod record;
 mod sessions;
 mod store;
 mod transaction;
-mod turns;
 mod url;
 mod users;
 mod value;
+mod write_queues;
 
 pub use builder::DatastoreStoreBuilder;
 pub use import::{Cursor, IndexProblem, Indexed};

@@ -1,5 +1,5 @@
-//! Loads a session record, its user and the user's epoch, in one call if the user is found by their
-//! key.
+//! Loads a session record, its user and the user's epoch. This is one `Lookup` if the user hint is
+//! right and users are found by their keys. The user hint is the user whom the cookie names.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tower_keep_core::{
 
 use crate::DatastoreStore;
 use crate::error::Error;
-use crate::record::{self, Logins, Stored};
+use crate::record::{self, LoginState, StoredRecord};
 
 impl<U: AuthUser> DatastoreStore<U> {
     async fn load_session_and_user(
@@ -19,42 +19,44 @@ impl<U: AuthUser> DatastoreStore<U> {
         user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<U>>, Error> {
         let deadline = self.deadline();
-        let (session, logins) = (self.keys().session(key), |user| self.keys().logins(user));
-        let user = user_hint.and_then(|user_hint| self.keys().user(user_hint));
-        let by_query = user_hint.filter(|_| user.is_none());
-        let of_hint = user_hint.map(logins);
-        let keys = [Some(session.clone()), user.clone(), of_hint.clone()];
+        let session_entity_key = self.keys().session(key);
+        let user_key = user_hint.and_then(|user_hint| self.keys().user(user_hint));
+        let user_to_query = user_hint.filter(|_| user_key.is_none());
+        let login_state_key = user_hint.map(|user| self.keys().login_state(user));
+        let keys = [Some(session_entity_key.clone()), user_key.clone(), login_state_key.clone()];
         let keys = keys.into_iter().flatten().collect();
-        let queried = async {
-            match by_query {
+        let queried_user = async {
+            match user_to_query {
                 Some(user_hint) => self.find_user(user_hint, deadline).await,
                 None => Ok(None),
             }
         };
-        let (found, queried) = join(self.client().lookup(keys, None, deadline), queried).await;
+        let (found, queried_user) =
+            join(self.client().lookup(keys, None, deadline), queried_user).await;
         let mut found = found?;
-        let Some(stored) = found.remove(&session).map(record::read).transpose()? else {
+        let Some(stored) = found.remove(&session_entity_key).map(record::read).transpose()? else {
             return Ok(None);
         };
         let owner = &stored.record.user;
-        let (user, of_owner) = if user_hint == Some(owner) {
-            let looked_up = user.and_then(|user| found.remove(&user));
-            let user = queried?.or(looked_up.map(|entity| self.read_user(entity)).transpose()?);
-            (user, of_hint.and_then(|key| found.remove(&key)))
+        let is_hint_right = user_hint == Some(owner);
+        let (user, login_state) = if is_hint_right {
+            let user = user_key.and_then(|key| found.remove(&key));
+            let user = user.map(|entity| self.read_user(entity)).transpose()?;
+            (queried_user?.or(user), login_state_key.and_then(|key| found.remove(&key)))
         } else {
             // There is no user hint, or it names another user.
-            let key = logins(owner);
-            let of_owner = self.client().lookup(vec![key.clone()], None, deadline);
-            let (user, of_owner) = join(self.find_user(owner, deadline), of_owner).await;
-            (user?, of_owner?.remove(&key))
+            let key = self.keys().login_state(owner);
+            let login_state = self.client().lookup(vec![key.clone()], None, deadline);
+            let (user, login_state) = join(self.find_user(owner, deadline), login_state).await;
+            (user?, login_state?.remove(&key))
         };
-        let epoch = Logins::read(of_owner)?.epoch;
-        let is_together = user_hint == Some(owner);
-        let stored = match stored.is_past(&epoch) && !is_together {
-            true => self.reread_with_epoch(&stored, deadline).await?,
+        let epoch = LoginState::read(login_state)?.epoch;
+        // With a wrong hint, the record was read before the epoch.
+        let stored = match stored.is_ended_by_epoch(&epoch) && !is_hint_right {
+            true => self.read_again_with_epoch(&stored, deadline).await?,
             false => Some(stored.apply_epoch(&epoch)),
         };
-        Ok(stored.map(|Stored { record, .. }| StoredLogin::new(Arc::new(record), user)))
+        Ok(stored.map(|StoredRecord { record, .. }| StoredLogin::new(Arc::new(record), user)))
     }
 }
 

@@ -11,26 +11,27 @@ use serde::de::DeserializeOwned;
 use tower_keep_core::{Account, AuthUser, UserId};
 
 use crate::error::Error;
-use crate::keys::{EntityKeys, UniqueValue, UserKeys, is_same, user_id};
-use crate::value::{self, Id, Plain, Properties, ValueError, merge};
+use crate::keys::{EntityKeys, UniqueValue, UserKeys, is_same_entity, user_id_in};
+use crate::value::{self, KeyId, NewProperties, NewValue, ValueError, merge};
 
-/// What the store knows about the application's users.
-pub(crate) struct Users<U> {
+/// The application's user type: its fields, its properties, and how one becomes the other.
+pub(crate) struct UserType<U> {
     pub(crate) mapping: Box<dyn Mapping<U>>,
+    /// Returns the login name of a user.
     pub(crate) login_name: fn(&U) -> &str,
     /// The property that holds the login name.
     pub(crate) login_property: String,
-    /// The field of the user that the key's id is read into.
+    /// The id or name in the key is read into this field of the user.
     pub(crate) id_field: String,
-    /// Properties that are excluded from indexes when they are first written.
+    /// NewProperties that are excluded from indexes when they are first written.
     pub(crate) unindexed: Vec<String>,
 }
 
-/// Converts a user to properties, and reads one from them.
+/// Converts a user to properties, and properties to a user.
 pub(crate) trait Mapping<U>: Send + Sync + 'static {
-    fn write(&self, user: &U) -> value::Result<Properties>;
+    fn write(&self, user: &U) -> value::Result<NewProperties>;
 
-    /// Returns the names of the user's fields, if they are known.
+    /// Returns the names of the type's fields, or `None` if they are not known.
     fn fields(&self) -> Option<&'static [&'static str]> {
         None
     }
@@ -40,26 +41,27 @@ pub(crate) trait Mapping<U>: Send + Sync + 'static {
         &[]
     }
 
-    /// Reads a user, whose id may be only in the key.
+    /// Reads a user. `id` is the user's id as text. `key` is set if the id is in the entity's key
+    /// instead of a property.
     fn read(
         &self,
         properties: HashMap<String, Value>,
         id: &str,
-        key: Option<Id<'_>>,
+        key: Option<KeyId<'_>>,
     ) -> value::Result<U>;
 }
 
-/// Users of a type with serde's traits.
-pub(crate) struct Serde<U>(PhantomData<fn() -> U>);
+/// The mapping of a user type with serde's traits.
+pub(crate) struct SerdeMapping<U>(PhantomData<fn() -> U>);
 
-impl<U> Serde<U> {
+impl<U> SerdeMapping<U> {
     pub(crate) fn new() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<U: Serialize + DeserializeOwned + 'static> Mapping<U> for Serde<U> {
-    fn write(&self, user: &U) -> value::Result<Properties> {
+impl<U: Serialize + DeserializeOwned + 'static> Mapping<U> for SerdeMapping<U> {
+    fn write(&self, user: &U) -> value::Result<NewProperties> {
         value::write(user)
     }
 
@@ -71,39 +73,39 @@ impl<U: Serialize + DeserializeOwned + 'static> Mapping<U> for Serde<U> {
         &self,
         properties: HashMap<String, Value>,
         _id: &str,
-        key: Option<Id<'_>>,
+        key: Option<KeyId<'_>>,
     ) -> value::Result<U> {
         value::read(properties, key)
     }
 }
 
-/// The ready-made accounts. `Account` itself does not implement serde's traits, so that no handler
-/// sends a password hash by accident.
-pub(crate) struct Accounts {
-    /// The property with the login name.
-    pub(crate) login: String,
+/// The mapping of the ready-made `Account`. That type does not implement serde's traits, so that no
+/// handler sends a password hash by accident.
+pub(crate) struct AccountMapping {
+    /// The property that holds the login name.
+    pub(crate) login_property: String,
 }
 
 const PASSWORD_HASH: &str = "password_hash";
 const ACTIVE: &str = "active";
 const SECURITY_STAMP: &str = "security_stamp";
-/// The hash at the time when the security stamp was written. Other applications that change the
-/// password don't know about security stamps.
+/// The property with the password hash at the time when the security stamp was written. It shows
+/// whether another application, which does not write security stamps, has changed the password.
 const STAMPED_HASH: &str = "stamped_hash";
 
-impl Mapping<Account> for Accounts {
-    fn write(&self, account: &Account) -> value::Result<Properties> {
+impl Mapping<Account> for AccountMapping {
+    fn write(&self, account: &Account) -> value::Result<NewProperties> {
         let stamp = account.security_stamp();
         let is_hash = *stamp == *account.password_hash().as_bytes();
-        let mut properties = Properties::default();
-        properties.insert(&self.login, Plain::String(account.login_name().to_owned()));
-        properties.insert(PASSWORD_HASH, Plain::String(account.password_hash().to_owned()));
-        properties.insert(ACTIVE, Plain::Boolean(account.is_active()));
+        let mut properties = NewProperties::default();
+        properties.insert(&self.login_property, NewValue::String(account.login_name().to_owned()));
+        properties.insert(PASSWORD_HASH, NewValue::String(account.password_hash().to_owned()));
+        properties.insert(ACTIVE, NewValue::Boolean(account.is_active()));
         if is_hash {
             properties.skipped.extend([SECURITY_STAMP.into(), STAMPED_HASH.into()]);
         } else {
-            properties.insert(SECURITY_STAMP, Plain::Blob(stamp.into_owned()));
-            properties.insert(STAMPED_HASH, Plain::String(account.password_hash().to_owned()));
+            properties.insert(SECURITY_STAMP, NewValue::Blob(stamp.into_owned()));
+            properties.insert(STAMPED_HASH, NewValue::String(account.password_hash().to_owned()));
         }
         Ok(properties)
     }
@@ -112,10 +114,11 @@ impl Mapping<Account> for Accounts {
         &self,
         mut properties: HashMap<String, Value>,
         id: &str,
-        _key: Option<Id<'_>>,
+        _key: Option<KeyId<'_>>,
     ) -> value::Result<Account> {
         let mut take = |name: &str| properties.remove(name).and_then(|value| value.value_type);
-        let login = text(take(&self.login)).map_err(|error| error.within(&self.login))?;
+        let login =
+            text(take(&self.login_property)).map_err(|error| error.within(&self.login_property))?;
         let hash = text(take(PASSWORD_HASH)).map_err(|error| error.within(PASSWORD_HASH))?;
         let is_active = match take(ACTIVE) {
             None => true,
@@ -123,10 +126,14 @@ impl Mapping<Account> for Accounts {
             // Other applications write a flag as a number. In Python, `None` is false.
             Some(ValueType::IntegerValue(flag @ (0 | 1))) => flag == 1,
             Some(ValueType::NullValue(_)) => false,
-            Some(_) => return Err(ValueError::new("a boolean was expected").within(ACTIVE)),
+            Some(_) => {
+                return Err(
+                    ValueError::new("found another type, expected a boolean").within(ACTIVE)
+                );
+            }
         };
-        let is_changed = match take(STAMPED_HASH) {
-            // Another application keeps the security stamp.
+        let is_password_changed = match take(STAMPED_HASH) {
+            // Another application writes the security stamp itself, so it also changes the stamp.
             None => false,
             Some(ValueType::NullValue(_)) => true,
             stamped => text(stamped).map_err(|error| error.within(STAMPED_HASH))? != hash,
@@ -136,14 +143,13 @@ impl Mapping<Account> for Accounts {
             Some(ValueType::BlobValue(stamp)) => Some(stamp),
             Some(ValueType::StringValue(stamp)) => Some(stamp.into_bytes()),
             Some(_) => {
-                return Err(
-                    ValueError::new("a blob or a string was expected").within(SECURITY_STAMP)
-                );
+                return Err(ValueError::new("found another type, expected a blob or a string")
+                    .within(SECURITY_STAMP));
             }
         };
-        // A changed password ends the logins, and so does a changed security stamp.
+        // A changed password has to end the logins, so it also changes the security stamp.
         let stamp = match stamp {
-            Some(stamp) if is_changed => Some([hash.as_bytes(), &stamp].concat()),
+            Some(stamp) if is_password_changed => Some([hash.as_bytes(), &stamp].concat()),
             stamp => stamp,
         };
         let account = Account::new(id, login, hash).with_active(is_active);
@@ -163,34 +169,36 @@ fn text(value: Option<ValueType>) -> value::Result<String> {
         Some(ValueType::StringValue(text)) => Ok(text),
         // Python writes `bytes` as a blob.
         Some(ValueType::BlobValue(bytes)) => String::from_utf8(bytes)
-            .map_err(|_| ValueError::new("a blob was found that is no text")),
-        Some(_) => Err(ValueError::new("a string was expected")),
-        None => Err(ValueError::new("it is missing, and a string was expected")),
+            .map_err(|_| ValueError::new("found a blob that is not UTF-8, expected a string")),
+        Some(_) => Err(ValueError::new("found another type, expected a string")),
+        None => Err(ValueError::new("found no property, expected a string")),
     }
 }
 
-impl<U: AuthUser> Users<U> {
-    /// Checks whether the settings fit the user type, as far as this is known without a user.
+impl<U: AuthUser> UserType<U> {
+    /// Checks the settings against the user type, as far as this is possible without a user.
     pub(crate) fn check(&self, keys: &EntityKeys) -> Result<(), Error> {
-        let (login, id) = (&self.login_property, &self.id_field);
-        let looked_for = [Some(login.as_str()), keys.user_keys.id_property()];
-        let is_looked_for = |property: &&String| looked_for.contains(&Some(property.as_str()));
-        if let Some(property) = self.unindexed.iter().find(is_looked_for) {
-            let words = format!("`{property}` is looked for, so it can't be one of add_unindexed");
-            return Err(Error::unsupported(words));
+        let (login_property, id_field) = (&self.login_property, &self.id_field);
+        let queried = [Some(login_property.as_str()), keys.user_keys.id_property()];
+        let is_queried = |property: &&String| queried.contains(&Some(property.as_str()));
+        if let Some(property) = self.unindexed.iter().find(is_queried) {
+            return Err(Error::unsupported(format!(
+                "users are found by `{property}`, so it has to be indexed: leave it out of \
+                 add_unindexed"
+            )));
         }
         let Some(fields) = self.mapping.fields() else { return Ok(()) };
         let known = fields.join(", ");
-        if !fields.contains(&login.as_str()) {
+        if !fields.contains(&login_property.as_str()) {
             return Err(Error::unsupported(format!(
-                "the user type has no field `{login}` for the login name; which is it of {known} (see \
-                 with_login_property)?"
+                "the user type has no field `{login_property}` for the login name: \
+                 choose one of {known} by with_login_property"
             )));
         }
-        if keys.user_keys.id_property().is_none() && !fields.contains(&id.as_str()) {
+        if keys.user_keys.id_property().is_none() && !fields.contains(&id_field.as_str()) {
             return Err(Error::unsupported(format!(
-                "the user type has no field `{id}` for the key's id; which is it of {known} (see \
-                 with_id_field)?"
+                "the user type has no field `{id_field}` for the key's id: \
+                 choose one of {known} by with_id_field"
             )));
         }
         Ok(())
@@ -199,17 +207,20 @@ impl<U: AuthUser> Users<U> {
     /// Reads the user of an entity.
     pub(crate) fn read(&self, keys: &EntityKeys, entity: Entity) -> Result<U, Error> {
         let key = entity.key.unwrap_or_default();
-        let corrupt = |words: String| Error::corrupt(format!("{}: {words}", described(&key)));
-        let (id, in_key) = match &keys.user_keys {
+        let corrupt = |message: String| Error::corrupt(format!("{}: {message}", describe(&key)));
+        let (id, key_number) = match &keys.user_keys {
             UserKeys::IdOrName | UserKeys::Name => {
-                let id = user_id(&key).ok_or_else(|| corrupt("the key has no id".to_owned()))?;
-                // Otherwise the next request would find another user.
-                if keys.user(&id).is_none_or(|own| !is_same(&own, &key)) {
-                    let words = "the id leads to another key: a name that is written like a number needs \
-                                 UserKeys::Name, and an id a number";
-                    return Err(corrupt(words.to_owned()));
+                let id = user_id_in(&key)
+                    .ok_or_else(|| corrupt("the key has no id and no name".to_owned()))?;
+                // The next request looks for this id. If the id becomes another key, that request
+                // would find another user.
+                if keys.user(&id).is_none_or(|expected| !is_same_entity(&expected, &key)) {
+                    let message = "the user can't be found by this id: if the key has a name that \
+                                   looks like a number, set UserKeys::Name; if the key has an id, \
+                                   set UserKeys::IdOrName";
+                    return Err(corrupt(message.to_owned()));
                 }
-                let number = match key.path.last().and_then(|own| own.id_type.as_ref()) {
+                let number = match key.path.last().and_then(|step| step.id_type.as_ref()) {
                     Some(IdType::Id(number)) => Some(*number),
                     _ => None,
                 };
@@ -217,89 +228,91 @@ impl<U: AuthUser> Users<U> {
             }
             UserKeys::TextProperty(property) | UserKeys::IntegerProperty(property) => {
                 let stored = entity.properties.get(property);
-                // The value has to be of the type that a query looks for. Otherwise the next
-                // request would find no user, or another one.
-                let value = stored.and_then(UniqueValue::of);
+                // The next request looks for the id as a value of the type in the settings. A value
+                // of another type would not be found, or another user would be.
+                let value = stored.and_then(UniqueValue::from_stored);
                 let id = value.as_ref().map(|value| UserId::from(value.to_string()));
-                let id = id.filter(|id| keys.id_property(id).map(|(_, own)| own) == value);
+                let id = id.filter(|id| keys.id_property(id).map(|(_, queried)| queried) == value);
                 let no_id = || {
                     corrupt(format!(
-                        "property `{property}` is not of the type that with_user_keys says"
+                        "property `{property}` is missing, or not of the type in with_user_keys"
                     ))
                 };
                 (id.ok_or_else(no_id)?, None)
             }
         };
         let text = id.as_str();
-        let in_key = in_key.map(|number| Id { property: &self.id_field, number, text });
-        let user = self.mapping.read(entity.properties, text, in_key);
+        let key_id = key_number.map(|number| KeyId { property: &self.id_field, number, text });
+        let user = self.mapping.read(entity.properties, text, key_id);
         let user = user.map_err(|cause| corrupt(cause.to_string()))?;
         if user.id() != id {
             let field = &self.id_field;
             return Err(corrupt(format!(
-                "AuthUser::id() returns a different id than the one that was read; is it read into the \
-                 field `{field}` (see with_id_field)?"
+                "AuthUser::id() returns another id than the stored one: if the id is in the key, \
+                 it is read into the field `{field}` (see with_id_field)"
             )));
         }
         Ok(user)
     }
 
     /// Returns the properties to write for a user, before they are merged with the stored ones.
-    pub(crate) fn write(&self, keys: &EntityKeys, user: &U) -> Result<Properties, Error> {
+    pub(crate) fn write(&self, keys: &EntityKeys, user: &U) -> Result<NewProperties, Error> {
         let unsupported =
-            |text: String| Error::unsupported(format!("a user can't be written: {text}"));
+            |text: String| Error::unsupported(format!("the user can't be written: {text}"));
         let mut properties =
             self.mapping.write(user).map_err(|error| unsupported(error.to_string()))?;
         match keys.user_keys.id_property() {
             None => properties.leave_unchanged(&self.id_field),
             Some(property) => {
                 let Some((_, value)) = keys.id_property(&user.id()) else {
-                    return Err(unsupported(format!("property `{property}` can't be this id")));
+                    return Err(unsupported(format!(
+                        "property `{property}` can't hold the user's id: choose another id"
+                    )));
                 };
-                let plain = match value {
-                    UniqueValue::Integer(number) => Plain::Integer(number),
-                    UniqueValue::Text(text) => Plain::String(text),
+                let value = match value {
+                    UniqueValue::Integer(number) => NewValue::Integer(number),
+                    UniqueValue::Text(text) => NewValue::String(text),
                 };
                 match properties.get(property) {
-                    None => properties.insert(property, plain),
-                    Some(written) if *written == plain => {}
+                    None => properties.insert(property, value),
+                    Some(written) if *written == value => {}
                     Some(_) => {
                         return Err(unsupported(format!(
-                            "property `{property}` is not AuthUser::id()"
+                            "property `{property}` differs from AuthUser::id(): make them the same"
                         )));
                     }
                 }
             }
         }
-        let (login, property) = ((self.login_name)(user), &self.login_property);
+        let (login_name, property) = ((self.login_name)(user), &self.login_property);
         match properties.get(property) {
-            Some(Plain::String(written)) if written == login => Ok(properties),
+            Some(NewValue::String(written)) if written == login_name => Ok(properties),
             _ => Err(unsupported(format!(
-                "property `{property}` is not what login_name returns; which property is it \
-                 (see with_login_property)?"
+                "property `{property}` differs from the login name of with_users: set the property \
+                 of the login name by with_login_property"
             ))),
         }
     }
 
-    /// Returns the properties of an entity after these are written to it.
+    /// Returns the properties of an entity after `properties` are written over the stored ones.
     pub(crate) fn merged(
         &self,
         keys: &EntityKeys,
         stored: &Entity,
-        properties: Properties,
+        properties: NewProperties,
     ) -> HashMap<String, Value> {
-        let before = self.read(keys, stored.clone()).ok();
-        let before = before.and_then(|before| self.write(keys, &before).ok()).unwrap_or_default();
+        let previous = self.read(keys, stored.clone()).ok();
+        let previous = previous.and_then(|user| self.write(keys, &user).ok()).unwrap_or_default();
         let stored = &stored.properties;
-        let mut merged = merge(stored, &before, properties, &self.unindexed, &keys.partition);
-        // A property that the key's id hides is not written. It stays, even if the user type is a
-        // map.
+        let mut merged = merge(stored, &previous, properties, &self.unindexed, &keys.partition);
+        // The key's id is read in place of a property with the same name, so that property is never
+        // written. It is kept, even if the user type is a map and so replaces all properties.
         if keys.user_keys.id_property().is_none()
             && let Some(hidden) = stored.get(&self.id_field)
         {
             merged.insert(self.id_field.clone(), hidden.clone());
         }
-        // A query looks for a login name as text.
+        // Queries look for a login name as a string, so a blob becomes a string.
         if let Some(login) = merged.get_mut(&self.login_property)
             && let Some(ValueType::BlobValue(bytes)) = &login.value_type
             && let Ok(text) = String::from_utf8(bytes.clone())
@@ -310,8 +323,8 @@ impl<U: AuthUser> Users<U> {
         merged
     }
 
-    /// Checks whether an entity could be read again after it is written, so that no write locks a
-    /// user out.
+    /// Returns an error if the entity could not be read again after it is written. Otherwise such a
+    /// write would lock the user out.
     pub(crate) fn check_is_readable(
         &self,
         keys: &EntityKeys,
@@ -319,14 +332,14 @@ impl<U: AuthUser> Users<U> {
     ) -> Result<(), Error> {
         let unreadable = |error: Error| {
             Error::unsupported(format!(
-                "nothing is written, as it could not be read again: {error}"
+                "nothing was written, because the user could not be read again: {error}"
             ))
         };
         self.read(keys, entity.clone()).map(drop).map_err(unreadable)
     }
 
-    /// Returns the login name of an entity.
-    pub(crate) fn login_of<'e>(&self, entity: &'e Entity) -> Option<&'e str> {
+    /// Returns the login name of a user's entity.
+    pub(crate) fn login_name_of<'e>(&self, entity: &'e Entity) -> Option<&'e str> {
         match entity.properties.get(&self.login_property)?.value_type.as_ref()? {
             ValueType::StringValue(text) => Some(text),
             _ => None,
@@ -334,11 +347,11 @@ impl<U: AuthUser> Users<U> {
     }
 }
 
-/// Names an entity in an error, for the administrator who has to repair it.
-fn described(key: &Key) -> String {
-    let own = key.path.last();
-    let kind = own.map_or("", |own| &own.kind);
-    match own.and_then(|own| own.id_type.as_ref()) {
+/// Returns the kind and the id or name of an entity, for the administrator who reads the error.
+fn describe(key: &Key) -> String {
+    let step = key.path.last();
+    let kind = step.map_or("", |step| &step.kind);
+    match step.and_then(|step| step.id_type.as_ref()) {
         Some(IdType::Id(id)) => format!("kind `{kind}`, id {id}"),
         Some(IdType::Name(name)) => format!("kind `{kind}`, name {name:?}"),
         None => format!("kind `{kind}`"),

@@ -1,9 +1,9 @@
-//! Values that are unique: login names, and ids that are properties. An index entity says which
-//! user has a value.
+//! Keeps values unique: login names, and user ids that are stored in a property. For each value, an
+//! index entity names the user who has it.
 //!
-//! Entities that other applications write have no index entity. So a call that claims a value also
-//! queries for users who have it. If the user of an index entity is deleted, or has another value
-//! by now, the value is free.
+//! Users that other applications write have no index entity. So a call that claims a value for a
+//! user also queries for other users who have it. If the user whom an index entity names is
+//! deleted, or has another value by now, the value is free.
 
 use std::collections::HashMap;
 
@@ -14,15 +14,15 @@ use tower_keep_core::AuthUser;
 
 use crate::DatastoreStore;
 use crate::error::Error;
-use crate::keys::{UniqueValue, is_same};
-use crate::query::{below, limited, of_kind, where_is};
+use crate::keys::{UniqueValue, is_same_entity};
+use crate::query::{has_ancestor, property_is, query_of_kind, with_limit};
 use crate::transaction::{Transaction, delete, insert, upsert};
 
 /// The property of an index entity that holds the user's key.
 const USER: &str = "user";
 
-/// The maximum number of entities with one value that are looked at. In a store without ancestors,
-/// some of them may be below other entities.
+/// A query for one value reads at most this many entities. In a store without ancestors, the query
+/// also finds entities that have ancestors, which are not this store's users.
 const MAX_MATCHES: usize = 500;
 
 /// A property's value that only one user may have.
@@ -33,16 +33,17 @@ pub(crate) struct UniqueProperty {
 }
 
 impl UniqueProperty {
-    /// Returns the value that a user has, if a query finds the user by it.
+    /// Returns the value of this property of a user, or `None` if no query finds the user by it.
     pub(crate) fn stored(entity: &Entity, property: &str) -> Option<Self> {
         let stored = entity.properties.get(property);
-        let value = UniqueValue::of(stored.filter(|stored| !stored.exclude_from_indexes)?)?;
+        let value =
+            UniqueValue::from_stored(stored.filter(|stored| !stored.exclude_from_indexes)?)?;
         Some(Self { property: property.to_owned(), value })
     }
 
-    /// Checks whether an entity has this value.
+    /// Checks whether an entity has this value in this property.
     pub(crate) fn is_value_of(&self, entity: &Entity) -> bool {
-        entity.properties.get(&self.property).and_then(UniqueValue::of).as_ref()
+        entity.properties.get(&self.property).and_then(UniqueValue::from_stored).as_ref()
             == Some(&self.value)
     }
 }
@@ -55,13 +56,13 @@ impl<U: AuthUser> DatastoreStore<U> {
 
     /// Returns the query for the users who have this value.
     pub(crate) fn query_for(&self, unique: &UniqueProperty) -> Query {
-        let mut filters = vec![where_is(&unique.property, unique.value.clone().into_value())];
-        filters.extend(self.keys().ancestor().map(below));
-        limited(of_kind(&self.keys().user_kind, filters), MAX_MATCHES)
+        let mut filters = vec![property_is(&unique.property, unique.value.clone().into_value())];
+        filters.extend(self.keys().ancestor_key().map(has_ancestor));
+        with_limit(query_of_kind(&self.keys().user_kind, filters), MAX_MATCHES)
     }
 
-    /// Returns the found entities that are users of this store. Returns an error if there may be
-    /// more than the query has found.
+    /// Returns those of the found entities that are users of this store. Returns an error if there
+    /// may be more entities than the query has read.
     pub(crate) fn complete_matches(
         &self,
         unique: &UniqueProperty,
@@ -69,12 +70,12 @@ impl<U: AuthUser> DatastoreStore<U> {
     ) -> Result<Vec<Entity>, Error> {
         if found.len() == MAX_MATCHES {
             return Err(Error::corrupt(format!(
-                "at least {MAX_MATCHES} entities of kind `{}` have the same `{}`",
+                "at least {MAX_MATCHES} entities of kind `{}` have the same `{}`: make it unique",
                 self.keys().user_kind,
                 unique.property,
             )));
         }
-        Ok(self.below_ancestors(found))
+        Ok(self.with_store_ancestors(found))
     }
 
     /// Returns the mutation that claims a value for a user, or an error if another user has it.
@@ -88,7 +89,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         let stored = transaction.lookup(vec![index.clone()]).await?.remove(&index);
         let is_new = stored.is_none();
         let owner = stored.as_ref().and_then(indexed_owner);
-        if let Some(owner) = owner.filter(|owner| !is_same(owner, user)) {
+        if let Some(owner) = owner.filter(|owner| !is_same_entity(owner, user)) {
             let found = transaction.lookup(vec![owner.clone()]).await?;
             if found.get(&owner).is_some_and(|entity| unique.is_value_of(entity)) {
                 return Err(taken(unique));
@@ -96,7 +97,8 @@ impl<U: AuthUser> DatastoreStore<U> {
         }
         let others =
             self.complete_matches(unique, transaction.query(self.query_for(unique)).await?)?;
-        let is_other = |entity: &Entity| entity.key.as_ref().is_none_or(|key| !is_same(key, user));
+        let is_other =
+            |entity: &Entity| entity.key.as_ref().is_none_or(|key| !is_same_entity(key, user));
         if others.iter().any(is_other) {
             return Err(taken(unique));
         }
@@ -104,7 +106,8 @@ impl<U: AuthUser> DatastoreStore<U> {
         Ok(if is_new { insert(entity) } else { upsert(entity) })
     }
 
-    /// Returns the mutation that releases the value of a user, unless another user has claimed it.
+    /// Returns the mutation that deletes the index entity of a user's value, or `None` if the index
+    /// entity names another user or does not exist.
     pub(crate) async fn release(
         &self,
         transaction: &Transaction<'_>,
@@ -114,11 +117,11 @@ impl<U: AuthUser> DatastoreStore<U> {
         let index = self.index_key(unique);
         let found = transaction.lookup(vec![index.clone()]).await?;
         let owner = found.get(&index).and_then(indexed_owner);
-        Ok(owner.filter(|owner| is_same(owner, user)).map(|_| delete(index)))
+        Ok(owner.filter(|owner| is_same_entity(owner, user)).map(|_| delete(index)))
     }
 
-    /// Returns the user who has a value. If several users have it, the index entity decides. Other
-    /// applications may have written them without a check.
+    /// Returns the user among the found entities who has a value. Other applications do not check
+    /// whether a value is unique, so there may be several. Then the index entity decides.
     pub(crate) async fn pick_owner(
         &self,
         unique: &UniqueProperty,
@@ -138,13 +141,13 @@ impl<U: AuthUser> DatastoreStore<U> {
         };
         let owner = found.get(&index).and_then(indexed_owner);
         let is_owner = |entity: &Entity| match (&entity.key, &owner) {
-            (Some(key), Some(owner)) => is_same(key, owner),
+            (Some(key), Some(owner)) => is_same_entity(key, owner),
             _ => false,
         };
         let Some(position) = users.iter().position(is_owner) else {
             return Err(Error::corrupt(format!(
-                "several entities of kind `{}` have the same `{}`, and no index entity says whose it is: \
-                 index_users names them",
+                "several entities of kind `{}` have the same `{}`, and no index entity names one \
+                 of them: call index_users, which reports them",
                 self.keys().user_kind,
                 unique.property,
             )));

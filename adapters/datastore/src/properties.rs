@@ -1,4 +1,4 @@
-//! Writes and reads the properties of this store's own entities.
+//! Writes and reads the properties of this store's own entities: session records and login states.
 
 use std::collections::HashMap;
 
@@ -19,21 +19,21 @@ impl PropertyWriter {
         self.0.insert(name.to_owned(), unindexed(value));
     }
 
-    /// Adds a property that is not indexed, if it has a value. Otherwise the property is absent.
+    /// Adds a property that is not indexed, or nothing if the value is `None`.
     pub(crate) fn add_optional(&mut self, name: &str, value: Option<ValueType>) {
         if let Some(value) = value {
             self.add(name, value);
         }
     }
 
-    /// Adds a property that queries can use.
+    /// Adds a property that is indexed, so that queries can use it.
     pub(crate) fn add_indexed(&mut self, name: &str, value: ValueType) {
         self.0.insert(name.to_owned(), Value { value_type: Some(value), ..Value::default() });
     }
 
     /// Adds an array that is not indexed.
     pub(crate) fn add_array(&mut self, name: &str, elements: impl Iterator<Item = ValueType>) {
-        // Only the elements can be excluded from indexes.
+        // An array itself can't be excluded from indexes, only its elements.
         let values = elements.map(unindexed).collect();
         self.add_indexed(name, ValueType::ArrayValue(ArrayValue { values }));
     }
@@ -47,11 +47,11 @@ fn unindexed(value: ValueType) -> Value {
     Value { exclude_from_indexes: true, value_type: Some(value), ..Value::default() }
 }
 
-/// The properties of an entity that is read.
+/// Takes the properties out of an entity that is read.
 pub(crate) struct PropertyReader(pub(crate) HashMap<String, Value>);
 
 impl PropertyReader {
-    /// Returns the value of a property, or `None` if the property is absent.
+    /// Takes a property out and converts its value. Returns `None` if the property is absent.
     pub(crate) fn optional<T>(
         &mut self,
         name: &str,
@@ -63,6 +63,7 @@ impl PropertyReader {
         read(value).map(Some).ok_or_else(|| unreadable(name))
     }
 
+    /// Takes a property out and converts its value. Returns an error if the property is absent.
     pub(crate) fn required<T>(
         &mut self,
         name: &str,
@@ -72,29 +73,32 @@ impl PropertyReader {
     }
 }
 
-/// Returns the error for a property that is missing or has an unexpected value.
+/// Returns the error for a property that is missing, or whose value this store never writes.
 pub(crate) fn unreadable(name: &str) -> Error {
-    Error::corrupt(format!("the property `{name}` of a session is not what this store has written"))
+    Error::corrupt(format!(
+        "property `{name}` of one of this store's own entities is missing or not as this store \
+         writes it: restore the entity"
+    ))
 }
 
-pub(crate) fn time(at: Timestamp) -> ValueType {
+pub(crate) fn time_value(at: Timestamp) -> ValueType {
     let timestamp = prost_types::Timestamp { seconds: at.as_secs().into(), nanos: 0 };
     ValueType::TimestampValue(timestamp)
 }
 
-pub(crate) fn text(text: &str) -> ValueType {
+pub(crate) fn text_value(text: &str) -> ValueType {
     ValueType::StringValue(text.to_owned())
 }
 
-pub(crate) fn number(number: u32) -> ValueType {
+pub(crate) fn number_value(number: u32) -> ValueType {
     ValueType::IntegerValue(number.into())
 }
 
-pub(crate) fn epoch(number: u64) -> ValueType {
+pub(crate) fn epoch_value(number: u64) -> ValueType {
     ValueType::IntegerValue(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-pub(crate) fn key(key: &SessionKey) -> ValueType {
+pub(crate) fn session_key_value(key: &SessionKey) -> ValueType {
     ValueType::BlobValue(key.as_bytes().to_vec())
 }
 
@@ -112,7 +116,7 @@ pub(crate) fn as_text(value: ValueType) -> Option<String> {
     }
 }
 
-pub(crate) fn as_number(value: ValueType) -> Option<u32> {
+pub(crate) fn as_u32(value: ValueType) -> Option<u32> {
     match value {
         ValueType::IntegerValue(number) => u32::try_from(number).ok(),
         _ => None,
@@ -140,14 +144,14 @@ pub(crate) fn as_bytes<const N: usize>(value: ValueType) -> Option<[u8; N]> {
     }
 }
 
-pub(crate) fn as_key(value: ValueType) -> Option<SessionKey> {
+pub(crate) fn as_session_key(value: ValueType) -> Option<SessionKey> {
     as_bytes(value).map(SessionKey::new)
 }
 
-pub(crate) fn as_keys(value: ValueType) -> Option<Vec<SessionKey>> {
+pub(crate) fn as_session_keys(value: ValueType) -> Option<Vec<SessionKey>> {
     match value {
         ValueType::ArrayValue(array) => {
-            array.values.into_iter().map(|value| as_key(value.value_type?)).collect()
+            array.values.into_iter().map(|value| as_session_key(value.value_type?)).collect()
         }
         _ => None,
     }

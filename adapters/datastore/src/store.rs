@@ -1,4 +1,4 @@
-//! The store.
+//! [`DatastoreStore`], and the state that its clones share.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use tower_keep_core::Account;
 
 use crate::client::Client;
 use crate::keys::EntityKeys;
-use crate::mapping::Users;
-use crate::record::Expiry;
-use crate::turns::Turns;
+use crate::mapping::UserType;
+use crate::record::DeleteExpired;
+use crate::write_queues::WriteQueues;
 
 /// Users and server-side sessions in Google Datastore.
 ///
@@ -24,13 +24,15 @@ pub struct DatastoreStore<U = Account> {
 pub(crate) struct Shared<U> {
     pub(crate) client: Arc<Client>,
     pub(crate) keys: EntityKeys,
-    pub(crate) users: Users<U>,
-    pub(crate) expiry: Expiry,
+    pub(crate) user_type: UserType<U>,
+    pub(crate) delete_expired: DeleteExpired,
+    /// The time-out of one call to the store.
     pub(crate) timeout: Duration,
-    /// Turns by user, and by session.
-    pub(crate) turns: Turns,
-    /// Turns by login name. A call that needs both waits for this one last.
-    pub(crate) turns_of_names: Turns,
+    /// Calls that write the same user or the same session wait for each other here.
+    pub(crate) write_queues: WriteQueues,
+    /// Calls that write the same login name wait for each other here. A call that needs both waits
+    /// in `write_queues` first.
+    pub(crate) login_name_queues: WriteQueues,
 }
 
 impl<U> Clone for DatastoreStore<U> {
@@ -60,10 +62,12 @@ impl<U> DatastoreStore<U> {
         &self.shared.keys
     }
 
-    /// Returns the found entities that are directly below the ancestors of this store.
-    pub(crate) fn below_ancestors(&self, mut found: Vec<Entity>) -> Vec<Entity> {
+    /// Returns those of the found entities whose keys have exactly this store's ancestors.
+    ///
+    /// A query may also find entities that have more ancestors, or other ones.
+    pub(crate) fn with_store_ancestors(&self, mut found: Vec<Entity>) -> Vec<Entity> {
         found.retain(|entity| {
-            entity.key.as_ref().is_some_and(|key| self.keys().is_below_ancestors(key))
+            entity.key.as_ref().is_some_and(|key| self.keys().has_store_ancestors(key))
         });
         found
     }

@@ -1,5 +1,5 @@
-//! Transactions are begun explicitly, rolled back on any failure, and tried again if another was
-//! faster.
+//! Transactions. Each begins with a call of its own, and is rolled back on any failure. If the
+//! service aborts a transaction in favour of another one, it is tried again.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use tokio::time::{Instant, timeout_at};
 use crate::client::{Client, Found, TransactionId, pause};
 use crate::error::{Cause, Error};
 
-/// How often a transaction is tried, if others are faster each time.
+/// A transaction is tried at most this many times, if the service aborts it each time.
 const MAX_TRIES: u32 = 20;
 
-/// What a transaction changes, and what it returns to its caller.
+/// The result of a transaction's body: the changes to write, and the value for the caller.
 pub(crate) struct Change<T> {
     pub(crate) mutations: Vec<Mutation>,
     pub(crate) output: T,
 }
 
-/// Changes nothing.
+/// Returns the result of a transaction that writes nothing.
 pub(crate) fn unchanged<T>(output: T) -> Result<Change<T>, Error> {
     Ok(Change { mutations: Vec::new(), output })
 }
@@ -42,8 +42,8 @@ fn mutation(operation: Operation) -> Mutation {
     Mutation { operation: Some(operation), ..Mutation::default() }
 }
 
-/// A transaction that has begun. If it is dropped before it has ended, it is rolled back. Otherwise
-/// what it has read could be locked for a minute.
+/// A transaction that has begun. If it is dropped before it has ended, a task rolls it back.
+/// Otherwise the entities that it has read could stay locked for a minute.
 pub(crate) struct Transaction<'a> {
     client: &'a Arc<Client>,
     id: TransactionId,
@@ -69,7 +69,8 @@ impl<'a> Transaction<'a> {
         Ok(self.query_from(query).await?.0)
     }
 
-    /// Returns what a query finds, and where the next query would begin.
+    /// Returns the entities that a query finds, and the cursor at which a query for the following
+    /// entities begins.
     pub(crate) async fn query_from(&self, query: Query) -> Result<(Vec<Entity>, Vec<u8>), Error> {
         let mut all = Vec::new();
         let end = self
@@ -86,8 +87,8 @@ impl<'a> Transaction<'a> {
     }
 
     async fn roll_back(&mut self) {
-        // If the transaction no longer exists, nothing is left to do. If there is no time left, or
-        // the call did not reach the service, `drop` tries again in the background.
+        // If the service no longer knows the transaction, it has ended. If the deadline passed, or
+        // the call did not reach the service, `drop` tries again in a task.
         let rollback = self.client.rollback(self.id.clone());
         let reply = timeout_at(self.deadline, rollback).await;
         let may_be_open =
@@ -109,7 +110,7 @@ impl Drop for Transaction<'_> {
     }
 }
 
-/// Returns a closure that adds found entities to this list.
+/// Returns a `for_each_page` closure that adds the entities of each page to `all`.
 pub(crate) fn collect_into(all: &mut Vec<Entity>) -> impl FnMut(Vec<Entity>) -> Result<(), Error> {
     |found| {
         all.extend(found);
@@ -118,7 +119,7 @@ pub(crate) fn collect_into(all: &mut Vec<Entity>) -> impl FnMut(Vec<Entity>) -> 
 }
 
 /// Passes all entities that a query finds to `for_each_page`, one page after the other. If there is
-/// more than one page, all are read as they are at one moment.
+/// more than one page, all pages are read in one read-only transaction, so as of the same moment.
 pub(crate) async fn read_all(
     client: &Arc<Client>,
     query: Query,
@@ -136,13 +137,14 @@ pub(crate) async fn read_all(
     read.map(drop)
 }
 
-/// A transaction that is tried until it succeeds or fails permanently.
+/// Tries a transaction again until it succeeds, fails permanently, or was tried too often.
 pub(crate) struct Tries<'a> {
     client: &'a Arc<Client>,
     deadline: Instant,
-    /// The transaction of the previous try. If transactions wait for each other, the service lets
-    /// its successor go first.
+    /// The transaction of the previous try, or empty. The service prefers a transaction that names
+    /// its previous try to other transactions.
     previous: TransactionId,
+    /// How many tries have begun.
     count: u32,
 }
 
@@ -160,13 +162,14 @@ impl<'a> Tries<'a> {
         Ok(begun)
     }
 
-    /// Ends a transaction with this change. Returns `None` if it has to be tried again.
+    /// Ends a try with the result of its body. Returns `None` if the transaction has to be tried
+    /// again.
     pub(crate) async fn end<T>(
         &mut self,
         mut transaction: Transaction<'a>,
         change: Result<Change<T>, Error>,
     ) -> Option<Result<T, Error>> {
-        let done = match change {
+        let result = match change {
             Ok(Change { mutations, output }) if mutations.is_empty() => {
                 transaction.roll_back().await;
                 return Some(Ok(output));
@@ -176,7 +179,7 @@ impl<'a> Tries<'a> {
             }
             Err(error) => Err(error),
         };
-        match done {
+        match result {
             Err(error) if matches!(error.cause, Cause::Aborted | Cause::TransactionGone) => {
                 transaction.roll_back().await;
                 if error.cause == Cause::TransactionGone {
@@ -190,12 +193,13 @@ impl<'a> Tries<'a> {
     }
 }
 
-/// Reads, decides and writes in one transaction:
-/// `transact!(client, deadline, transaction => { … })`. The body returns a [`Change`], and runs
-/// again if another transaction was faster. A `return` leaves only the body.
+/// Runs a body in a transaction: `transact!(client, deadline, transaction => { … })`.
 ///
-/// This is not a function that takes an async closure, because the closure's future would have to
-/// be `Send` for every lifetime.
+/// The body reads through `transaction`, and returns a [`Change`]. It runs again if the transaction
+/// has to be tried again. A `return` in the body returns from the body only.
+///
+/// This is not a function with an async closure, because the closure's future would have to be
+/// `Send` for every lifetime.
 macro_rules! transact {
     ($client:expr, $deadline:expr, $transaction:ident => $body:expr) => {
         async {
@@ -210,8 +214,8 @@ macro_rules! transact {
                     $body
                 };
                 let change = change.await;
-                if let Some(done) = tries.end(begun, change).await {
-                    break done;
+                if let Some(result) = tries.end(begun, change).await {
+                    break result;
                 }
             }
         }

@@ -5,7 +5,7 @@ use crate::error::Error;
 /// The parts of a store's URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StoreUrl {
-    /// `None` if the environment names it.
+    /// `None` if the URL names no project.
     pub(crate) project: Option<String>,
     pub(crate) database: String,
     pub(crate) namespace: String,
@@ -24,24 +24,25 @@ impl StoreUrl {
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
-                // Google's name for the default database, whose id is empty.
+                // Google's tools call the default database `(default)`. Its id in the API is empty.
                 Some(("database", "(default)")) => {}
                 Some(("database", database)) => url.database = database.to_owned(),
                 _ => return Err(invalid_url()),
             }
         }
-        // The id of a legacy project contains the domain of its organisation:
-        // `example.com:project`.
-        let is_valid = is_id(url.project.as_deref().unwrap_or_default(), ".:")
-            && is_id(&url.namespace, ".")
-            && is_id(&url.database, "");
+        // The id of an old project may begin with a domain: `example.com:project`.
+        let is_valid = is_valid_id(url.project.as_deref().unwrap_or_default(), ".:")
+            && is_valid_id(&url.namespace, ".")
+            && is_valid_id(&url.database, "");
         is_valid.then_some(url).ok_or_else(invalid_url)
     }
 }
 
-/// Checks whether an id consists of letters, digits, `-`, `_` and these other characters.
-fn is_id(id: &str, others: &str) -> bool {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c) || others.contains(c);
+/// Checks whether an id consists of letters, digits, `-`, `_` and the characters in `more_allowed`.
+/// An empty id is valid here.
+fn is_valid_id(id: &str, more_allowed: &str) -> bool {
+    let is_allowed =
+        |c: char| c.is_ascii_alphanumeric() || "-_".contains(c) || more_allowed.contains(c);
     id.len() <= 100 && id.chars().all(is_allowed)
 }
 
@@ -50,36 +51,42 @@ pub(crate) const GOOGLE: &str = "https://datastore.googleapis.com";
 
 fn invalid_url() -> Error {
     Error::unsupported(
-        "the URL is not datastore://PROJECT/NAMESPACE?database=DATABASE, where each part may be left \
-         out; ids consist of letters, digits, - and _, and a namespace may also have full stops",
+        "the URL of the store is invalid: use datastore://PROJECT/NAMESPACE?database=DATABASE; \
+         each part may be left out, ids consist of letters, digits, - and _, and a namespace may \
+         also have full stops",
     )
 }
 
-/// Checks the address of a service: it has to use TLS, or be on this machine.
+/// Returns the address of a service if it uses TLS or is on this machine. Otherwise returns an
+/// error.
 pub(crate) fn checked_endpoint(text: &str) -> Result<String, Error> {
-    let without = text.strip_prefix("http://");
-    if let Some(authority) = without {
-        let port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some(authority) = text.strip_prefix("http://") {
+        let is_port =
+            |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
         let host = match authority.rsplit_once(':') {
-            Some((host, number)) if port(number) => host,
+            Some((host, port)) if is_port(port) => host,
             _ => authority,
         };
-        let is_here = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
-        if !is_here {
-            let words = "an endpoint without TLS would show tokens to the network: https://…";
-            return Err(Error::unsupported(words));
+        let is_on_this_machine = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
+        if !is_on_this_machine {
+            let message = "the endpoint does not use TLS, so tokens could be read on the network: \
+                           use https://HOST";
+            return Err(Error::unsupported(message));
         }
     } else if !text.starts_with("https://") {
-        return Err(Error::unsupported("an endpoint is https://HOST, or http://localhost:PORT"));
+        return Err(Error::unsupported(
+            "the endpoint is not an address: use https://HOST, or http://localhost:PORT",
+        ));
     }
     Ok(text.to_owned())
 }
 
-/// Returns the URL of an emulator, from the form that its variable has.
+/// Returns the URL of an emulator from its address in `DATASTORE_EMULATOR_HOST`, usually
+/// `HOST:PORT`.
 pub(crate) fn emulator_url(host: &str) -> String {
     let host = host.trim_end_matches('/');
     let host = host.strip_prefix("http://").unwrap_or(host);
-    // The address of all interfaces is only for listening.
+    // An emulator may listen on all interfaces, but no client can connect to that address.
     match host.rsplit_once(':') {
         Some(("0.0.0.0", port)) => format!("http://127.0.0.1:{port}"),
         Some(("[::]", port)) => format!("http://[::1]:{port}"),
@@ -92,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_says_where_the_data_is() {
+    fn a_url_is_parsed_to_project_namespace_and_database() {
         let url = |project: Option<&str>, namespace: &str, database: &str| StoreUrl {
             project: project.map(str::to_owned),
             namespace: namespace.to_owned(),
@@ -126,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_go_to_this_machine_or_by_tls() {
+    fn an_endpoint_uses_tls_or_is_on_this_machine() {
         for good in [
             "https://eu-datastore.googleapis.com",
             "http://localhost:8081",

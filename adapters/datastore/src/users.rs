@@ -1,5 +1,5 @@
-//! Finds users, writes them over what other applications have written, and keeps login names
-//! unique.
+//! Finds, inserts, changes and deletes users. A write is merged into the stored entity, which other
+//! applications may have written.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -15,36 +15,39 @@ use tower_keep_core::{
 
 use crate::DatastoreStore;
 use crate::error::{Cause, Error, NAME};
-use crate::keys::{UniqueValue, distinct, user_id};
+use crate::keys::{UniqueValue, distinct, user_id_in};
 use crate::names::UniqueProperty;
 use crate::transaction::{
     Change, Transaction, collect_into, delete, insert, read_all, transact, unchanged, upsert,
 };
 
-/// How many queries run concurrently, if users are not found by their keys.
+/// At most this many queries of one `by_ids` run concurrently, if the users' ids are a property.
 const CONCURRENT_QUERIES: usize = 32;
 
 impl<U: AuthUser> DatastoreStore<U> {
     pub(crate) fn read_user(&self, entity: Entity) -> Result<Arc<U>, Error> {
-        self.shared.users.read(self.keys(), entity).map(Arc::new)
+        self.shared.user_type.read(self.keys(), entity).map(Arc::new)
     }
 
-    /// Returns an id that is a property, as a unique value.
+    /// Returns the property and the value of a user's id, or `None` if the id is in the key or no
+    /// user can have it.
     fn unique_id(&self, id: &UserId) -> Option<UniqueProperty> {
         let (property, value) = self.keys().id_property(id)?;
         Some(UniqueProperty { property: property.to_owned(), value })
     }
 
-    /// Returns a login name as a unique value, if it is not too long.
-    fn unique_login(&self, login: &str) -> Option<UniqueProperty> {
-        let property = self.shared.users.login_property.clone();
-        Some(UniqueProperty { property, value: UniqueValue::text(login)? })
+    /// Returns the property and the value of a login name, or `None` if the name is too long.
+    fn unique_login_name(&self, login_name: &str) -> Option<UniqueProperty> {
+        let property = self.shared.user_type.login_property.clone();
+        Some(UniqueProperty { property, value: UniqueValue::from_text(login_name)? })
     }
 
-    /// Returns the login name of a user who is to be written, as a unique value.
-    fn unique_login_of(&self, user: &U) -> Result<UniqueProperty, Error> {
-        let login = self.unique_login((self.shared.users.login_name)(user));
-        login.ok_or_else(|| Error::unsupported("a login name has at most 1,500 bytes"))
+    /// Returns the property and the value of the login name of a user to write.
+    fn unique_login_name_of(&self, user: &U) -> Result<UniqueProperty, Error> {
+        let login_name = self.unique_login_name((self.shared.user_type.login_name)(user));
+        login_name.ok_or_else(|| {
+            Error::unsupported("the login name has more than 1,500 bytes: choose a shorter one")
+        })
     }
 
     pub(crate) async fn find_user(
@@ -75,28 +78,29 @@ impl<U: AuthUser> DatastoreStore<U> {
     }
 
     async fn find_by_login_name(&self, name: &str) -> Result<Option<Arc<U>>, Error> {
-        let Some(unique) = self.unique_login(name) else { return Ok(None) };
+        let Some(unique) = self.unique_login_name(name) else { return Ok(None) };
         let deadline = self.deadline();
         let Some(found) = self.find_by_unique(&unique, deadline).await? else { return Ok(None) };
-        let login = &self.shared.users.login_property;
-        let Some(property) = self.keys().user_keys.id_property().filter(|own| own != login) else {
+        let login_property = &self.shared.user_type.login_property;
+        let id_property = self.keys().user_keys.id_property();
+        let Some(property) = id_property.filter(|property| property != login_property) else {
             return self.read_user(found).map(Some);
         };
-        // If the id is a property, another user may have the same one, and the next request would
-        // find that user.
-        let error = |words: &str| {
+        // Another application may have given the same id to another user. The next request would
+        // find that user by the id.
+        let error = |problem: &str| {
             let kind = &self.keys().user_kind;
-            Err(Error::corrupt(format!("`{property}` of an entity of kind `{kind}` {words}")))
+            Err(Error::corrupt(format!("`{property}` of an entity of kind `{kind}` {problem}")))
         };
         let (key, unique_id) = (found.key.clone(), UniqueProperty::stored(&found, property));
         let user = self.read_user(found)?;
         let Some(unique_id) = unique_id else {
-            return error("is not indexed, so nobody is found by it");
+            return error("is not indexed, so the user can't be found by it: index the property");
         };
         match self.find_by_unique(&unique_id, deadline).await? {
-            Some(next) if next.key == key => Ok(Some(user)),
-            Some(_) => error("is also another's, who is found by it: index_users names them"),
-            // The user was deleted in between.
+            Some(by_id) if by_id.key == key => Ok(Some(user)),
+            Some(_) => error("is also another's: call index_users, which reports both users"),
+            // The user was deleted between the two queries.
             None => Ok(None),
         }
     }
@@ -112,7 +116,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         let found = self.client().lookup(distinct(wanted), None, deadline).await?;
         let mut users: HashMap<UserId, Arc<U>> = HashMap::new();
         for entity in found.into_entities() {
-            if let Some(id) = entity.key.as_ref().and_then(user_id) {
+            if let Some(id) = entity.key.as_ref().and_then(user_id_in) {
                 users.insert(id, self.read_user(entity)?);
             }
         }
@@ -120,35 +124,39 @@ impl<U: AuthUser> DatastoreStore<U> {
     }
 
     async fn insert_user(&self, user: &U) -> Result<(), Error> {
-        let users = &self.shared.users;
+        let user_type = &self.shared.user_type;
         let id = user.id();
-        let login = self.unique_login_of(user)?;
-        let properties = users.write(self.keys(), user)?;
-        let properties = users.merged(self.keys(), &Entity::default(), properties);
+        let login_name = self.unique_login_name_of(user)?;
+        let properties = user_type.write(self.keys(), user)?;
+        let properties = user_type.merged(self.keys(), &Entity::default(), properties);
         let unique_id = self.unique_id(&id);
         let deadline = self.deadline();
-        // A key that the service chooses is completed first, as the index entities name it.
+        // If the service chooses the key, it does so before the transaction, because the index
+        // entities contain the key.
         let key = match (self.keys().user(&id), &unique_id) {
             (Some(key), _) => key,
-            (None, Some(_)) => self.client().allocate(self.keys().new_user(None), deadline).await?,
+            (None, Some(_)) => {
+                self.client().allocate(self.keys().user_with(None), deadline).await?
+            }
             (None, None) => {
-                let words =
-                    "this id can't be one of Datastore's keys: 1 to 1,500 bytes, and not __…__";
-                return Err(Error::unsupported(words));
+                let message = "the user's id can't be in a key of Datastore: choose one of 1 to \
+                               1,500 bytes that does not begin and end with two underscores";
+                return Err(Error::unsupported(message));
             }
         };
-        let _turn = self.shared.turns.wait(&id, deadline).await?;
-        let _turn_of_name = self.shared.turns_of_names.wait(&login.value, deadline).await?;
+        let _turn = self.shared.write_queues.wait_for_turn(&id, deadline).await?;
+        let _login_name_turn =
+            self.shared.login_name_queues.wait_for_turn(&login_name.value, deadline).await?;
         let entity = Entity { key: Some(key.clone()), properties };
-        users.check_is_readable(self.keys(), &entity)?;
+        user_type.check_is_readable(self.keys(), &entity)?;
         let insertion = transact!(self.client(), deadline, transaction => {
             let found = transaction.lookup(vec![key.clone()]).await?;
             if found.get(&key).is_some() {
                 return Err(Error::taken("id"));
             }
             let mut mutations = vec![insert(entity.clone())];
-            mutations.push(self.claim(transaction, &login, &key).await?);
-            if let Some(unique) = unique_id.as_ref().filter(|unique| **unique != login) {
+            mutations.push(self.claim(transaction, &login_name, &key).await?);
+            if let Some(unique) = unique_id.as_ref().filter(|unique| **unique != login_name) {
                 mutations.push(self.claim(transaction, unique, &key).await?);
             }
             Ok(Change { mutations, output: () })
@@ -159,7 +167,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         })
     }
 
-    /// Reads the entity of a user in a transaction.
+    /// Reads the entity of the user with this id in a transaction.
     async fn read_entity_in(
         &self,
         transaction: &Transaction<'_>,
@@ -175,12 +183,13 @@ impl<U: AuthUser> DatastoreStore<U> {
         else {
             return Ok(None);
         };
-        // Read it again by its key: a query alone does not guard what it finds against changes.
+        // The entity is read again by its key, because a query alone does not protect it against
+        // concurrent changes.
         let key = found.key.unwrap_or_default();
         Ok(transaction.lookup(vec![key.clone()]).await?.remove(&key))
     }
 
-    /// Reads the entity of a user as stored now, outside of transactions.
+    /// Reads the entity of the user with this id, outside of transactions.
     async fn read_entity(&self, id: &UserId, deadline: Instant) -> Result<Option<Entity>, Error> {
         let key = match (self.keys().user(id), self.unique_id(id)) {
             (Some(key), _) => Some(key),
@@ -199,8 +208,9 @@ impl<U: AuthUser> DatastoreStore<U> {
         change: &mut ChangeUser<'_, U>,
     ) -> Result<Modified<U>, StoreError> {
         let deadline = self.deadline();
-        // Calls of this process for the same user take turns, so that they don't lose races.
-        let _turn = self.shared.turns.wait(id, deadline).await?;
+        // Calls of this process that change the same user wait for each other. Otherwise each of
+        // them could make the others try again.
+        let _turn = self.shared.write_queues.wait_for_turn(id, deadline).await?;
         while Instant::now() < deadline {
             let Some(before) = self.read_entity(id, deadline).await? else {
                 return Ok(Modified::Missing);
@@ -217,8 +227,8 @@ impl<U: AuthUser> DatastoreStore<U> {
         Err(Error::contended().into())
     }
 
-    /// Writes a user over the entity that was read. Returns `false` if that entity is no longer
-    /// stored.
+    /// Writes the user `after` over the entity `before`, if that entity is still stored unchanged.
+    /// Returns whether it was.
     async fn replace_if_unchanged(
         &self,
         id: &UserId,
@@ -226,14 +236,16 @@ impl<U: AuthUser> DatastoreStore<U> {
         after: &U,
         deadline: Instant,
     ) -> Result<bool, Error> {
-        let users = &self.shared.users;
-        let login = self.unique_login_of(after)?;
-        let properties = users.write(self.keys(), after)?;
-        let properties = users.merged(self.keys(), before, properties);
+        let user_type = &self.shared.user_type;
+        let login_name = self.unique_login_name_of(after)?;
+        let properties = user_type.write(self.keys(), after)?;
+        let properties = user_type.merged(self.keys(), before, properties);
         let entity = Entity { key: before.key.clone(), properties };
-        users.check_is_readable(self.keys(), &entity)?;
-        let earlier = users.login_of(before).and_then(|earlier| self.unique_login(earlier));
-        let _turn_of_name = self.shared.turns_of_names.wait(&login.value, deadline).await?;
+        user_type.check_is_readable(self.keys(), &entity)?;
+        let earlier_name =
+            user_type.login_name_of(before).and_then(|name| self.unique_login_name(name));
+        let _login_name_turn =
+            self.shared.login_name_queues.wait_for_turn(&login_name.value, deadline).await?;
         transact!(self.client(), deadline, transaction => {
             let stored = self.read_entity_in(transaction, id, deadline).await?;
             if !stored.is_some_and(|stored| is_unchanged(&stored, before)) {
@@ -241,10 +253,10 @@ impl<U: AuthUser> DatastoreStore<U> {
             }
             let key = before.key.clone().unwrap_or_default();
             let mut mutations = Vec::new();
-            if earlier.as_ref() != Some(&login) {
-                mutations.push(self.claim(transaction, &login, &key).await?);
-                if let Some(earlier) = &earlier {
-                    mutations.extend(self.release(transaction, earlier, &key).await?);
+            if earlier_name.as_ref() != Some(&login_name) {
+                mutations.push(self.claim(transaction, &login_name, &key).await?);
+                if let Some(earlier_name) = &earlier_name {
+                    mutations.extend(self.release(transaction, earlier_name, &key).await?);
                 }
             }
             mutations.push(upsert(entity.clone()));
@@ -255,17 +267,17 @@ impl<U: AuthUser> DatastoreStore<U> {
 
     async fn delete_user(&self, id: &UserId) -> Result<bool, Error> {
         let deadline = self.deadline();
-        let _turn = self.shared.turns.wait(id, deadline).await?;
+        let _turn = self.shared.write_queues.wait_for_turn(id, deadline).await?;
         transact!(self.client(), deadline, transaction => {
             let Some(stored) = self.read_entity_in(transaction, id, deadline).await? else {
                 return unchanged(false);
             };
             let key = stored.key.clone().unwrap_or_default();
-            let login = self.shared.users.login_of(&stored);
-            let login = login.and_then(|login| self.unique_login(login));
+            let login_name = self.shared.user_type.login_name_of(&stored);
+            let login_name = login_name.and_then(|login_name| self.unique_login_name(login_name));
             let mut mutations = vec![delete(key.clone())];
-            let unique_id = self.unique_id(id).filter(|unique| Some(unique) != login.as_ref());
-            for unique in login.into_iter().chain(unique_id) {
+            let unique_id = self.unique_id(id).filter(|unique| Some(unique) != login_name.as_ref());
+            for unique in login_name.into_iter().chain(unique_id) {
                 mutations.extend(self.release(transaction, &unique, &key).await?);
             }
             Ok(Change { mutations, output: true })
@@ -274,31 +286,31 @@ impl<U: AuthUser> DatastoreStore<U> {
     }
 }
 
-/// Checks whether an entity has not changed since it was read.
+/// Checks whether a stored entity has the same properties as when it was read before.
 fn is_unchanged(stored: &Entity, before: &Entity) -> bool {
-    // NaN is not equal to itself, and must not count as a change.
-    let is_same =
+    // A value that contains NaN is not equal to itself. Its debug text is.
+    let is_same_value =
         |one: &Value, other: &Value| one == other || format!("{one:?}") == format!("{other:?}");
     let (stored, before) = (&stored.properties, &before.properties);
     stored.len() == before.len()
-        && stored
-            .iter()
-            .all(|(name, value)| before.get(name).is_some_and(|before| is_same(value, before)))
+        && stored.iter().all(|(name, value)| {
+            before.get(name).is_some_and(|before| is_same_value(value, before))
+        })
 }
 
 impl<U> DatastoreStore<U> {
-    /// Returns an id that Datastore has not given to any entity, and will not give to another one,
-    /// for a user who is about to be inserted.
+    /// Returns an unused id for a user who is about to be inserted. Datastore does not give this id
+    /// to any other entity.
     ///
-    /// Like the ids of entities that other libraries insert without one, it is a number of up to 16
-    /// digits. The numbers are in no order.
+    /// The id is a number of up to 16 digits, as for entities that other libraries insert without
+    /// an id. The numbers are in no order.
     ///
     /// # Errors
     ///
     /// Returns an error only if the store fails.
     pub async fn new_user_id(&self) -> Result<UserId, StoreError> {
-        let key = self.client().allocate(self.keys().new_user(None), self.deadline()).await?;
-        let id = user_id(&key).ok_or_else(Error::unexpected_reply)?;
+        let key = self.client().allocate(self.keys().user_with(None), self.deadline()).await?;
+        let id = user_id_in(&key).ok_or_else(Error::unexpected_reply)?;
         Ok(id)
     }
 }

@@ -31,8 +31,8 @@ pub use sessions::MemorySessions;
 
 /// A store of users, by id and by login name, and of session records, in memory.
 ///
-/// A clone is another handle on the same users and records. Reads run concurrently. A write blocks
-/// them only for a few map operations. No lock is held across an await.
+/// A clone shares the users and records. Reads run concurrently. A write blocks reads only for a
+/// few map operations. No lock is held across an await.
 pub struct MemoryStore<U> {
     users: Arc<RwLock<Users<U>>>,
     sessions: MemorySessions,
@@ -109,13 +109,13 @@ impl<U: AuthUser + Clone> UserDirectory for MemoryStore<U> {
     }
 
     async fn insert(&self, user: &U) -> Result<(), StoreError> {
-        let (id, login) = (user.id(), (self.login_name)(user).to_owned());
+        let (id, login_name) = (user.id(), (self.login_name)(user).to_owned());
         let user = Arc::new(user.clone());
         let mut users = self.write();
-        if users.by_id.contains_key(&id) || users.ids_by_login_name.contains_key(&login) {
+        if users.by_id.contains_key(&id) || users.ids_by_login_name.contains_key(&login_name) {
             return Err(conflict());
         }
-        users.ids_by_login_name.insert(login, id.clone());
+        users.ids_by_login_name.insert(login_name, id.clone());
         users.by_id.insert(id, user);
         Ok(())
     }
@@ -133,18 +133,18 @@ impl<U: AuthUser + Clone> UserDirectory for MemoryStore<U> {
                 ControlFlow::Continue(after) => after,
                 ControlFlow::Break(done) => return Ok(done),
             };
-            let (earlier, login) = ((self.login_name)(&stored), (self.login_name)(&after));
+            let old_name = (self.login_name)(&stored);
+            let new_name = (self.login_name)(&after);
             let mut users = self.write();
-            if !users.by_id.get(id).is_some_and(|now| Arc::ptr_eq(now, &stored)) {
-                // Another write came first, so the change starts again from the user that it
-                // stored.
+            if !users.by_id.get(id).is_some_and(|current| Arc::ptr_eq(current, &stored)) {
+                // Another call changed the user first, so `change` runs again on the changed user.
                 continue;
             }
-            if users.ids_by_login_name.get(login).is_some_and(|owner| owner != id) {
+            if users.ids_by_login_name.get(new_name).is_some_and(|owner| owner != id) {
                 return Err(conflict());
             }
-            users.ids_by_login_name.remove(earlier);
-            users.ids_by_login_name.insert(login.to_owned(), id.clone());
+            users.ids_by_login_name.remove(old_name);
+            users.ids_by_login_name.insert(new_name.to_owned(), id.clone());
             users.by_id.insert(id.clone(), Arc::clone(&after));
             return Ok(Modified::Changed(after));
         }
@@ -252,7 +252,7 @@ mod tests {
         Account::new(1, "ada", "hash")
     }
 
-    async fn with_ada() -> MemoryStore<Account> {
+    async fn store_with_ada() -> MemoryStore<Account> {
         let store = MemoryStore::new();
         store.insert(&ada()).await.unwrap();
         store
@@ -261,9 +261,9 @@ mod tests {
     async fn rename(
         store: &MemoryStore<Account>,
         id: i64,
-        login: &str,
+        login_name: &str,
     ) -> Result<Modified<Account>, StoreError> {
-        let renamed = |_: &Account| Some(Account::new(id, login, ""));
+        let renamed = |_: &Account| Some(Account::new(id, login_name, ""));
         store.modify(&id.into(), &mut { renamed }).await
     }
 
@@ -273,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn users_are_found_by_id_and_by_login_name_byte_for_byte() {
-        let store = with_ada().await;
+        let store = store_with_ada().await;
         assert_eq!(store.by_id(&"1".into()).await.unwrap().as_deref(), Some(&ada()));
         assert_eq!(store.by_login_name("ada").await.unwrap().as_deref(), Some(&ada()));
         for unknown in ["Ada", "ada ", "", "a\0da", "2"] {
@@ -287,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn ids_and_login_names_are_unique() {
-        let store = with_ada().await;
+        let store = store_with_ada().await;
         assert!(is_conflict(store.insert(&Account::new(1, "other", "")).await));
         assert!(is_conflict(store.insert(&Account::new(2, "ada", "")).await));
         assert!(store.by_id(&"2".into()).await.unwrap().is_none());
@@ -298,7 +298,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_renamed_or_deleted_user_frees_the_login_name() {
-        let store = with_ada().await;
+        let store = store_with_ada().await;
         assert!(matches!(rename(&store, 1, "lovelace").await, Ok(Modified::Changed(_))));
         assert!(store.by_login_name("ada").await.unwrap().is_none());
         store.insert(&Account::new(2, "ada", "")).await.unwrap();
@@ -326,22 +326,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn any_user_type_can_be_kept() {
+    async fn users_of_any_type_can_be_stored() {
         use std::borrow::Cow;
         #[derive(Clone)]
-        struct Employee(u32, String);
+        struct Employee {
+            number: u32,
+            email: String,
+        }
         impl AuthUser for Employee {
             fn id(&self) -> UserId {
-                self.0.into()
+                self.number.into()
             }
             fn security_stamp(&self) -> Cow<'_, [u8]> {
                 Cow::Borrowed(b"")
             }
         }
-        let store = MemoryStore::with_login_name(|employee: &Employee| &employee.1);
-        store.insert(&Employee(7, "e-mail".into())).await.unwrap();
-        assert_eq!(store.by_login_name("e-mail").await.unwrap().unwrap().0, 7);
-        // The store also works behind a pointer and as a trait object.
+        let store = MemoryStore::with_login_name(|employee: &Employee| &employee.email);
+        store.insert(&Employee { number: 7, email: "ada@example.com".into() }).await.unwrap();
+        assert_eq!(store.by_login_name("ada@example.com").await.unwrap().unwrap().number, 7);
+        // The store also works as a trait object.
         let object: Arc<dyn UserDirectory<User = Employee>> = Arc::new(store);
         assert!(object.by_id(&"7".into()).await.unwrap().is_some());
     }

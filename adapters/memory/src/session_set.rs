@@ -7,11 +7,12 @@ use tower_keep_core::{SessionKey, Timestamp};
 /// When a session was created, and its key.
 type Entry = (Timestamp, SessionKey);
 
-/// The maximum number of entries in a vector. With more of them, a tree takes no more memory.
+/// The maximum number of entries in [`SessionSet::Few`]. With more entries, a tree takes no more
+/// memory than a vector.
 const MAX_FEW: usize = 8;
 
-/// A sorted set of sessions. Most users have few sessions, for which it takes little memory; with
-/// many, every operation still takes logarithmic time.
+/// A sorted set of sessions. A set of few sessions, which most users have, takes little memory. In
+/// a set of many sessions, every operation takes logarithmic time.
 pub(crate) enum SessionSet {
     Few(Vec<Entry>),
     Many(BTreeSet<Entry>),
@@ -28,9 +29,9 @@ impl SessionSet {
         match self {
             Self::Few(few) => match few.binary_search(&entry) {
                 Ok(_) => {}
-                Err(at) if few.len() < MAX_FEW => {
+                Err(index) if few.len() < MAX_FEW => {
                     few.reserve_exact(1);
-                    few.insert(at, entry);
+                    few.insert(index, entry);
                 }
                 Err(_) => {
                     let mut many: BTreeSet<_> = few.drain(..).collect();
@@ -44,12 +45,12 @@ impl SessionSet {
         }
     }
 
-    /// Returns whether the session was in the set.
+    /// Removes a session. Returns `false` if it was not in the set.
     pub(crate) fn remove(&mut self, entry: &Entry) -> bool {
         match self {
             Self::Few(few) => match few.binary_search(entry) {
-                Ok(at) => {
-                    few.remove(at);
+                Ok(index) => {
+                    few.remove(index);
                     true
                 }
                 Err(_) => false,
@@ -90,26 +91,30 @@ impl SessionSet {
 mod tests {
     use super::*;
 
-    fn entry(at: u32) -> Entry {
-        (Timestamp::from_secs(at), SessionKey::new([at as u8; 32]))
+    fn entry(created: u32) -> Entry {
+        (Timestamp::from_secs(created), SessionKey::new([created as u8; 32]))
     }
 
     #[test]
     fn few_and_many_sessions_are_kept_in_order() {
         for count in [1, 2, MAX_FEW as u32, MAX_FEW as u32 + 1, 100] {
             let mut set = SessionSet::default();
-            for at in (0..count).rev().chain(0..count) {
-                set.insert(entry(at));
+            for created in (0..count).rev().chain(0..count) {
+                set.insert(entry(created));
             }
             let newest: Vec<_> = set.newest_first().copied().collect();
-            assert_eq!(newest, (0..count).rev().map(|at| entry(at).1).collect::<Vec<_>>());
+            assert_eq!(
+                newest,
+                (0..count).rev().map(|created| entry(created).1).collect::<Vec<_>>()
+            );
             assert!(set.remove(&entry(count / 2)) && !set.remove(&entry(count / 2)));
-            let mut left = Vec::new();
+            let mut popped = Vec::new();
             while let Some(key) = set.pop_oldest() {
-                left.push(key);
+                popped.push(key);
             }
-            let expected = (0..count).filter(|at| *at != count / 2).map(|at| entry(at).1);
-            assert_eq!(left, expected.collect::<Vec<_>>());
+            let expected = (0..count).filter(|created| *created != count / 2);
+            let expected = expected.map(|created| entry(created).1);
+            assert_eq!(popped, expected.collect::<Vec<_>>());
             assert!(set.is_empty());
         }
     }

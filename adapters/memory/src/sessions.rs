@@ -10,24 +10,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use tower_keep_core::{
     Creation, End, EndReason, Epoch, MAX_AT_ONCE, NewLogin, Room, Rotated, Rotation, SeenMark,
     SessionKey, SessionRecord, SessionStore, StoreError, StoreErrorKind, Timestamp, Touch, UserId,
-    async_trait,
+    async_trait, most_recently_used,
 };
 
 use crate::session_set::SessionSet;
 
-/// The number of maps over which records are spread, by the first byte of their keys. So no map
+/// The number of maps over which the records are spread, by the first byte of their keys. So no map
 /// grows so large that resizing it causes a noticeable delay.
 const SHARDS: usize = 256;
-/// The maximum number of records that a purge handles before it releases the lock for other calls.
+/// The maximum number of records that a purge looks at before it releases the lock for other calls.
 const PURGE_BATCH: usize = 32;
 
 /// A store of session records in memory, for [`SplitStore`](tower_keep_core::SplitStore) and
 /// [`MemoryStore`](crate::MemoryStore).
 ///
-/// A clone is another handle on the same records. A call locks one of 256 maps for the duration of
-/// a map operation. A call that affects several sessions of a user also locks one of 256 maps of
-/// users, always before the maps of records. No lock is held across an await, and each call completes when it is
-/// first polled.
+/// A clone shares the records. A call locks one of 256 maps for the duration of a map operation. A
+/// call that affects several sessions of a user also locks one of 256 maps of users, always before
+/// the maps of records. No lock is held across an await, and each call completes when it is first
+/// polled.
 #[derive(Clone)]
 pub struct MemorySessions(Arc<Shared>);
 
@@ -35,16 +35,17 @@ struct Shared {
     record_shards: Box<[RwLock<RecordShard>]>,
     user_shards: Box<[Mutex<UserShard>]>,
     hasher: RandomState,
-    /// Logins that replace other sessions take turns by this lock, because they follow each other's
-    /// successors. It is locked before all other locks.
+    /// Held by a login that replaces sessions, because it follows the successors that other such
+    /// logins write. A login locks it before all other locks.
     replacing: Mutex<()>,
     /// The shard at which the next purge continues.
     next_to_purge: AtomicUsize,
-    /// Sessions that ended together. They are removed when they need not be kept any longer.
+    /// The sessions that ended with an epoch and are not purged yet.
     ended_together: Mutex<VecDeque<EndedTogether>>,
 }
 
-/// The sessions that ended when a user's epoch was raised.
+/// The sessions that ended when a user's epoch was raised. An epoch is a number; raising it ends
+/// all sessions that the user had.
 struct EndedTogether {
     keep_until: Timestamp,
     sessions: SessionSet,
@@ -56,13 +57,13 @@ type UserShard = HashMap<UserId, UserSessions>;
 #[derive(Default)]
 struct UserSessions {
     epoch: Arc<SharedEpoch>,
-    /// The sessions of this epoch that have not ended, by creation time. One that a login of
-    /// another user replaced may still be listed.
-    open: SessionSet,
+    /// The sessions of this epoch that have not ended, by creation time. A session that was
+    /// replaced by a login of another user may still be in the set.
+    not_ended: SessionSet,
     /// The sessions that ended because of a replay of which the user has not been notified yet.
     to_notify: BTreeSet<SessionKey>,
     /// The number of the user's records.
-    records: usize,
+    record_count: usize,
 }
 
 /// A user's epoch. Each of the user's records also points to it.
@@ -73,7 +74,7 @@ struct SharedEpoch {
 }
 
 impl SharedEpoch {
-    /// Returns the epoch after this one.
+    /// Returns the next epoch, without setting it.
     fn next(&self, end: &End) -> Epoch {
         self.current.read().unwrap_or_else(PoisonError::into_inner).raised(end)
     }
@@ -89,21 +90,21 @@ impl SharedEpoch {
     }
 }
 
-/// A record, and the epoch in which it was created.
+/// A record, the number of the epoch in which it was created, and its user's current epoch.
 #[derive(Clone)]
-struct Stored {
+struct StoredRecord {
     record: Arc<SessionRecord>,
     created_in: u64,
     epoch: Arc<SharedEpoch>,
 }
 
-impl Stored {
+impl StoredRecord {
     /// Checks whether the record has ended with its epoch.
     fn is_past(&self) -> bool {
         self.created_in < self.epoch.number()
     }
 
-    /// Returns the record as it is now.
+    /// Returns the record as it is now, which includes an end with its epoch.
     fn current(&self) -> Arc<SessionRecord> {
         if !self.is_past() {
             return Arc::clone(&self.record);
@@ -115,12 +116,12 @@ impl Stored {
 
 #[derive(Default)]
 struct RecordShard {
-    records: HashMap<SessionKey, Stored, BuildHasherDefault<KeyHasher>>,
-    /// Every record, under a time that is not later than its expiry.
+    records: HashMap<SessionKey, StoredRecord, BuildHasherDefault<KeyHasher>>,
+    /// Has an entry for every record, with a time that is not later than the record's expiry.
     expiries: BTreeSet<(Timestamp, SessionKey)>,
 }
 
-/// A hasher for session keys, which are hashes already.
+/// A hasher for session keys. It only copies bytes, because the keys are hashes already.
 #[derive(Default)]
 struct KeyHasher(u64);
 
@@ -141,6 +142,7 @@ impl Hasher for KeyHasher {
 }
 
 impl RecordShard {
+    /// Inserts a record. Returns `false` if the key is taken.
     fn insert(&mut self, record: &SessionRecord, epoch: &Arc<SharedEpoch>) -> bool {
         match self.records.entry(record.key) {
             Entry::Occupied(_) => false,
@@ -148,13 +150,13 @@ impl RecordShard {
                 let created_in = epoch.number();
                 let record = Arc::new(record.clone());
                 self.expiries.insert((record.expires, record.key));
-                entry.insert(Stored { record, created_in, epoch: Arc::clone(epoch) });
+                entry.insert(StoredRecord { record, created_in, epoch: Arc::clone(epoch) });
                 true
             }
         }
     }
 
-    /// Ends a session that has not ended. Returns its earlier record if it was live until now.
+    /// Ends a session that has not ended. If the session was live, returns its record from before.
     fn end(
         &mut self,
         key: &SessionKey,
@@ -162,12 +164,12 @@ impl RecordShard {
         successor: Option<SessionKey>,
     ) -> Option<Arc<SessionRecord>> {
         let before = self.records.get(key)?.current();
-        self.change(key, |record| end.apply_to(record, successor))?.1.then_some(())?;
-        before.is_live(end.at).then_some(before)
+        let (_, is_changed) = self.change(key, |record| end.apply_to(record, successor))?;
+        (is_changed && before.is_live(end.at)).then_some(before)
     }
 
-    /// Changes a session, if it exists and there is something to change. Returns its current
-    /// record, and whether this call changed it.
+    /// Replaces a record with the one that `apply` returns, if any. Returns the current record, and
+    /// whether this call changed it. Returns `None` if there is no such record.
     fn change(
         &mut self,
         key: &SessionKey,
@@ -177,20 +179,20 @@ impl RecordShard {
         let before = stored.current();
         let Some(after) = apply(&before) else { return Some((before, false)) };
         if after.expires < stored.record.expires {
-            // The entry for the old expiry stays, but is out of date now.
+            // The entry for the later expiry stays. It does no harm after the record is removed.
             self.expiries.insert((after.expires, *key));
         }
         stored.record = Arc::new(after);
         Some((Arc::clone(&stored.record), true))
     }
 
-    /// Looks at up to `limit` records that may have expired, and removes those that have. Returns
-    /// how many it looked at, and the removed records. The caller drops them after it has released
-    /// the lock.
-    fn purge(&mut self, before: Timestamp, limit: usize) -> (usize, Vec<Stored>) {
+    /// Looks at up to `limit` records that may have expired, and removes the expired ones. Returns
+    /// the number of records that it looked at, and the removed records. The caller drops these
+    /// after it has released the lock.
+    fn purge(&mut self, before: Timestamp, limit: usize) -> (usize, Vec<StoredRecord>) {
         let (mut looked_at, mut removed) = (0, Vec::new());
         while looked_at < limit
-            && self.expiries.first().is_some_and(|(expiry, _)| *expiry <= before)
+            && self.expiries.first().is_some_and(|(expires, _)| *expires <= before)
         {
             let Some((_, key)) = self.expiries.pop_first() else { break };
             looked_at += 1;
@@ -199,17 +201,18 @@ impl RecordShard {
             if expires <= before {
                 removed.extend(self.records.remove(&key));
             } else {
-                // The session was used in the meantime.
+                // The session was extended after this entry was made.
                 self.expiries.insert((expires, key));
             }
         }
         (looked_at, removed)
     }
 
-    /// Removes a session that ended with its epoch.
-    fn remove_ended_with_epoch(&mut self, key: &SessionKey) -> Option<Stored> {
-        let is_past = |stored: &Stored| stored.is_past() && stored.record.ended.is_none();
-        let stored = self.records.get(key).filter(|stored| is_past(stored))?;
+    /// Removes a session that ended with its epoch. Leaves a session that ended individually.
+    fn remove_ended_with_epoch(&mut self, key: &SessionKey) -> Option<StoredRecord> {
+        let ended_with_epoch =
+            |stored: &StoredRecord| stored.is_past() && stored.record.ended.is_none();
+        let stored = self.records.get(key).filter(|stored| ended_with_epoch(stored))?;
         self.expiries.remove(&(stored.record.expires, *key));
         self.records.remove(key)
     }
@@ -228,7 +231,7 @@ impl MemorySessions {
         }))
     }
 
-    // Records are replaced as a whole, so the data is consistent even if a lock is poisoned.
+    // A record is always replaced as a whole, so the data is consistent even if a lock is poisoned.
     fn write_shard(&self, key: &SessionKey) -> RwLockWriteGuard<'_, RecordShard> {
         let shard = &self.0.record_shards[usize::from(key.as_bytes()[0])];
         shard.write().unwrap_or_else(PoisonError::into_inner)
@@ -239,14 +242,16 @@ impl MemorySessions {
         shard.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the record with this key as it is now, if there is one.
     pub(crate) fn find(&self, key: &SessionKey) -> Option<Arc<SessionRecord>> {
-        self.read_shard(key).records.get(key).map(Stored::current)
+        self.read_shard(key).records.get(key).map(StoredRecord::current)
     }
 
     fn lock_user(&self, user: &UserId) -> MutexGuard<'_, UserShard> {
         self.lock_user_shard(self.user_shard_of(user))
     }
 
+    /// Returns the index of the shard that holds this user.
     fn user_shard_of(&self, user: &UserId) -> usize {
         self.0.hasher.hash_one(user) as usize % SHARDS
     }
@@ -255,7 +260,8 @@ impl MemorySessions {
         self.0.user_shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Locks the shards of all users who own these sessions. All calls lock them in the same order.
+    /// Locks the shards of all users who own these sessions. All calls lock shards in the same
+    /// order.
     fn lock_users_of(&self, keys: &[SessionKey]) -> Vec<(usize, MutexGuard<'_, UserShard>)> {
         let found = keys.iter().filter_map(|key| self.find(key));
         let mut indexes: Vec<_> = found.map(|record| self.user_shard_of(&record.user)).collect();
@@ -276,8 +282,8 @@ impl MemorySessions {
         key
     }
 
-    /// Ends a session, and removes it from its user's open sessions. Returns its earlier record if it
-    /// was live until now.
+    /// Ends a session, and removes it from `user_sessions.not_ended`. If the session was live,
+    /// returns its record from before.
     fn end_session(
         &self,
         user_sessions: &mut UserSessions,
@@ -286,19 +292,20 @@ impl MemorySessions {
         successor: Option<SessionKey>,
     ) -> Option<Arc<SessionRecord>> {
         let created = self.find(key)?.created;
-        user_sessions.open.remove(&(created, *key));
+        user_sessions.not_ended.remove(&(created, *key));
         self.write_shard(key).end(key, end, successor)
     }
 
-    /// Marks the replays of which the user has not been notified, at most [`MAX_AT_ONCE`] of them,
-    /// as notified. Returns their earlier records.
+    /// Takes at most [`MAX_AT_ONCE`] sessions that ended because of a replay (a late use of an old
+    /// remember cookie) of which the user has not been notified. Marks these sessions as notified,
+    /// and returns their records from before.
     fn take_replays(&self, user_sessions: &mut UserSessions) -> Vec<Arc<SessionRecord>> {
         let mut notified = Vec::new();
         while notified.len() < MAX_AT_ONCE {
             let Some(key) = user_sessions.to_notify.pop_first() else { break };
             let mut shard = self.write_shard(&key);
             let Some(stored) = shard.records.get_mut(&key) else { continue };
-            let Some(after) = stored.record.notified() else { continue };
+            let Some(after) = stored.record.with_notified_end() else { continue };
             notified.push(std::mem::replace(&mut stored.record, Arc::new(after)));
         }
         notified
@@ -307,15 +314,15 @@ impl MemorySessions {
     /// Ends all of a user's sessions except those in `stay`, by raising the user's epoch.
     fn raise_epoch(&self, user_sessions: &mut UserSessions, stay: &[SessionKey], end: &End) {
         let next = user_sessions.epoch.next(end);
-        let mut ending = std::mem::take(&mut user_sessions.open);
+        let mut ending = std::mem::take(&mut user_sessions.not_ended);
         for key in stay {
             let mut shard = self.write_shard(key);
             let Some(stored) = shard.records.get_mut(key) else { continue };
             if ending.remove(&(stored.record.created, *key)) {
-                // This comes before the new epoch is set, so that no other call sees these sessions
-                // ended.
+                // The session moves to the new epoch before that is set, so no other call sees the
+                // session as ended.
                 stored.created_in = next.number;
-                user_sessions.open.insert((stored.record.created, *key));
+                user_sessions.not_ended.insert((stored.record.created, *key));
             }
         }
         user_sessions.epoch.set(next);
@@ -327,18 +334,18 @@ impl MemorySessions {
         self.0.ended_together.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes sessions that ended with their epochs, and returns their number. Sessions that have to be
-    /// kept longer move behind the others.
+    /// Removes sessions that ended with their epochs, and returns their number. An entry of
+    /// `ended_together` that has to be kept longer moves to the end of the queue.
     fn purge_earlier_epochs(&self, before: Timestamp, limit: usize) -> usize {
-        let (mut purged, mut looked_at) = (0, 0);
+        let (mut purged, mut skipped) = (0, 0);
         while purged < limit {
             let mut keys = Vec::new();
             {
                 let mut ended_together = self.lock_ended_together();
                 let Some(first) = ended_together.front_mut() else { break };
                 if first.keep_until > before {
-                    looked_at += 1;
-                    if looked_at > ended_together.len() {
+                    skipped += 1;
+                    if skipped > ended_together.len() {
                         break;
                     }
                     ended_together.rotate_left(1);
@@ -356,23 +363,23 @@ impl MemorySessions {
                 let removed = self.write_shard(&key).remove_ended_with_epoch(&key);
                 if let Some(stored) = removed {
                     purged += 1;
-                    self.forget(&stored.record);
+                    self.remove_from_user(&stored.record);
                 }
             }
         }
         purged
     }
 
-    /// Removes a purged record from its user's lists.
-    fn forget(&self, record: &SessionRecord) {
+    /// Removes a purged record from its user's [`UserSessions`].
+    fn remove_from_user(&self, record: &SessionRecord) {
         let mut users = self.lock_user(&record.user);
-        if let Entry::Occupied(mut user_sessions) = users.entry(record.user.clone()) {
-            let lists = user_sessions.get_mut();
-            lists.to_notify.remove(&record.key);
-            lists.open.remove(&(record.created, record.key));
-            lists.records = lists.records.saturating_sub(1);
-            if lists.records == 0 {
-                user_sessions.remove();
+        if let Entry::Occupied(mut entry) = users.entry(record.user.clone()) {
+            let user_sessions = entry.get_mut();
+            user_sessions.to_notify.remove(&record.key);
+            user_sessions.not_ended.remove(&(record.created, record.key));
+            user_sessions.record_count = user_sessions.record_count.saturating_sub(1);
+            if user_sessions.record_count == 0 {
+                entry.remove();
             }
         }
     }
@@ -395,7 +402,7 @@ impl SessionStore for MemorySessions {
     async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError> {
         let NewLogin { record, keep_ended_until: keep_until, .. } = *login;
         let now = record.created;
-        let _replacing = match login.replacing {
+        let _replacing_guard = match login.replacing {
             [] => None,
             _ => Some(self.0.replacing.lock().unwrap_or_else(PoisonError::into_inner)),
         };
@@ -403,17 +410,18 @@ impl SessionStore for MemorySessions {
         let mut users = self.lock_user(&record.user);
         let user_sessions = users.entry(record.user.clone()).or_default();
         if !self.write_shard(&record.key).insert(record, &user_sessions.epoch) {
-            if user_sessions.records == 0 {
+            if user_sessions.record_count == 0 {
                 users.remove(&record.user);
             }
             return Err(StoreError::new(StoreErrorKind::Conflict, "memory"));
         }
         let replaced: Vec<_> = login.replacing.iter().map(|key| self.last_successor(key)).collect();
         let room = login.limit.map_or(Room::EndEach(Vec::new()), |limit| {
-            let counts =
+            let counts_toward_limit =
                 |other: &Arc<SessionRecord>| other.is_live(now) && !replaced.contains(&other.key);
-            let newest = user_sessions.open.newest_first().filter_map(|key| self.find(key));
-            limit.room(newest.filter(counts).take(limit.records_to_read()).collect())
+            let newest = user_sessions.not_ended.newest_first().filter_map(|key| self.find(key));
+            let newest = newest.filter(counts_toward_limit).take(limit.records_to_read());
+            limit.room(newest.collect())
         });
         let end = End::new(now, EndReason::Limit, keep_until);
         let ended = match room {
@@ -422,12 +430,12 @@ impl SessionStore for MemorySessions {
                 shard.records.remove(&record.key);
                 shard.expiries.remove(&(record.expires, record.key));
                 drop(shard);
-                if user_sessions.records == 0 {
+                if user_sessions.record_count == 0 {
                     users.remove(&record.user);
                 }
                 return Ok(Creation::Full);
             }
-            Room::EndEach(ends) => ends
+            Room::EndEach(ending) => ending
                 .iter()
                 .filter_map(|old| self.end_session(user_sessions, &old.key, &end, None))
                 .collect(),
@@ -441,14 +449,14 @@ impl SessionStore for MemorySessions {
                 ended
             }
         };
-        user_sessions.records += 1;
-        user_sessions.open.insert((now, record.key));
+        user_sessions.record_count += 1;
+        user_sessions.not_ended.insert((now, record.key));
         let end = End::new(now, EndReason::Replaced, keep_until);
         for key in replaced {
             self.end_session(user_sessions, &key, &end, Some(record.key));
         }
         for key in login.replacing {
-            self.write_shard(key).change(key, |old| old.followed_by(record.key, keep_until));
+            self.write_shard(key).change(key, |old| old.with_successor(record.key, keep_until));
         }
         let replays = self.take_replays(user_sessions);
         Ok(Creation::created(ended, replays))
@@ -462,7 +470,7 @@ impl SessionStore for MemorySessions {
         let changed = self
             .write_shard(&rotation.key)
             .change(&rotation.key, |record| rotation.apply_to(record));
-        Ok(changed.map(|(record, is_ours)| match is_ours {
+        Ok(changed.map(|(record, is_changed)| match is_changed {
             true => Rotated::Won(record),
             false => Rotated::Lost(record),
         }))
@@ -485,7 +493,7 @@ impl SessionStore for MemorySessions {
     async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize, StoreError> {
         // A concurrent `list` sees either all of these sessions ended or none.
         let mut users = self.lock_users_of(keys);
-        let mut ended = 0;
+        let mut live_count = 0;
         for key in keys {
             let Some(record) = self.find(key).filter(|record| record.ended.is_none()) else {
                 continue;
@@ -496,12 +504,12 @@ impl SessionStore for MemorySessions {
                 .find(|(locked, _)| *locked == index)
                 .and_then(|(_, users)| users.get_mut(&record.user));
             let Some(user_sessions) = user_sessions else { continue };
-            ended += usize::from(self.end_session(user_sessions, key, end, None).is_some());
+            live_count += usize::from(self.end_session(user_sessions, key, end, None).is_some());
             if end.reason == EndReason::Replay {
                 user_sessions.to_notify.insert(*key);
             }
         }
-        Ok(ended)
+        Ok(live_count)
     }
 
     async fn revoke_all(
@@ -523,24 +531,21 @@ impl SessionStore for MemorySessions {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
-        let mut live: Vec<_> = {
+        let records = {
             let users = self.lock_user(user);
-            let open = users
+            let keys = users
                 .get(user)
                 .into_iter()
-                .flat_map(|user_sessions| user_sessions.open.newest_first());
-            let found = open.filter_map(|key| self.find(key));
-            found.filter(|record| record.is_live(now)).collect()
+                .flat_map(|user_sessions| user_sessions.not_ended.newest_first());
+            keys.filter_map(|key| self.find(key)).collect()
         };
-        live.sort_by_key(|record| std::cmp::Reverse((record.last_seen, record.created)));
-        live.truncate(limit);
-        Ok(live)
+        Ok(most_recently_used(records, now, limit))
     }
 
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         let mut purged = 0;
-        let mut shards = 0;
-        while shards < SHARDS && purged < limit {
+        let mut finished_shards = 0;
+        while finished_shards < SHARDS && purged < limit {
             let index = self.0.next_to_purge.load(Ordering::Relaxed) % SHARDS;
             // The lock is released after each batch.
             let (looked_at, removed) = {
@@ -550,10 +555,10 @@ impl SessionStore for MemorySessions {
             };
             if looked_at == 0 {
                 self.0.next_to_purge.fetch_add(1, Ordering::Relaxed);
-                shards += 1;
+                finished_shards += 1;
             }
             purged += removed.len();
-            removed.iter().for_each(|stored| self.forget(&stored.record));
+            removed.iter().for_each(|stored| self.remove_from_user(&stored.record));
         }
         Ok(purged + self.purge_earlier_epochs(before, limit - purged))
     }

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! MySQL's default authentication, `caching_sha2_password`, needs an encrypted connection: enable
-//! the feature `tls-rustls`. MariaDB's usual authentication does not.
+//! the feature `tls-rustls`. MariaDB's usual authentication works without encryption.
 //!
 //! # The application's own users
 //!
@@ -74,9 +74,9 @@ pub type MySqlStore<U = Account> = SqlStore<MySqlDialect, U>;
 /// Opens a [`MySqlStore`].
 pub type MySqlStoreBuilder<U = Account> = SqlStoreBuilder<MySqlDialect, U>;
 
-/// The name of the lock that migrations hold, made from the names of the table and its database. A
-/// lock's name has at most 64 characters, so this is a digest. All releases have `SHA2`; MySQL 9.7
-/// removed `MD5` and `SHA1`.
+/// The SQL expression for the name of the lock that migrations hold. The name is a digest of the
+/// names of a table and its database, because a lock's name has at most 64 characters. All releases
+/// have `SHA2`; MySQL 9.7 removed `MD5` and `SHA1`.
 const MIGRATION_LOCK: &str = "LEFT(SHA2(CONCAT('{versions}', DATABASE()), 256), 60)";
 
 /// How MySQL and MariaDB differ from the other databases.
@@ -92,7 +92,7 @@ impl Dialect for MySqlDialect {
     const GREATEST: &'static str = "GREATEST";
     const RETURNING: bool = false;
     const FOR_UPDATE: &'static str = " FOR UPDATE";
-    /// sqlx's driver needs each reply to be read to its end.
+    /// sqlx's driver has to read each reply to its end.
     const RECOVERS: bool = false;
     const FORGET: &'static str = "";
     const PURGE: &'static str =
@@ -108,22 +108,22 @@ impl Dialect for MySqlDialect {
         format!("`{}`", name.replace('`', "``"))
     }
 
-    fn sample(column: &MySqlTypeInfo) -> Sample {
-        let column_type = column.name();
-        // The types of text with a binary collation have the names of binary types.
-        let is_text = <String as Type<MySql>>::compatible(column);
-        let sample = match column_type.trim_end_matches(" UNSIGNED") {
+    fn sample(column_type: &MySqlTypeInfo) -> Sample {
+        let type_name = column_type.name();
+        // A text column with a binary collation has the type name of a binary column.
+        let is_text = <String as Type<MySql>>::compatible(column_type);
+        let sample = match type_name.trim_end_matches(" UNSIGNED") {
             "TINYINT" | "SMALLINT" | "MEDIUMINT" | "INT" | "BIGINT" => {
-                let unsigned =
-                    if column_type.ends_with(" UNSIGNED") { "UNSIGNED" } else { "SIGNED" };
-                return Sample::of(format!("CAST(0 AS {unsigned})"));
+                let cast_type =
+                    if type_name.ends_with(" UNSIGNED") { "UNSIGNED" } else { "SIGNED" };
+                return Sample::of(format!("CAST(0 AS {cast_type})"));
             }
             "BOOLEAN" => "TRUE",
             "FLOAT" | "DOUBLE" => "0e0",
             "DECIMAL" => "0.0",
-            // An `enum` in the application may accept only this type.
-            "ENUM" => return Sample::Unlike(&["CAST(0 AS SIGNED)", "CAST(0 AS UNSIGNED)"]),
-            // To sqlx this is only text. The sample is too long for a UUID, which is 16 bytes here.
+            // An `enum` of the application may be readable only from a column of this type.
+            "ENUM" => return Sample::OfOtherTypes(&["CAST(0 AS SIGNED)", "CAST(0 AS UNSIGNED)"]),
+            // A `Uuid` field can't read this sample, because sqlx's `Uuid` needs 16 bytes.
             _ if is_text => "'00000000-0000-0000-0000-000000000000'",
             "BINARY" | "VARBINARY" => "CAST('0123456789abcdef' AS BINARY(16))",
             "BLOB" | "TINYBLOB" | "MEDIUMBLOB" | "LONGBLOB" => {
@@ -133,25 +133,26 @@ impl Dialect for MySqlDialect {
             "DATETIME" | "TIMESTAMP" => "TIMESTAMP'1970-01-01 00:00:00'",
             "DATE" => "DATE'1970-01-01'",
             "TIME" => "TIME'00:00:00'",
-            _ => return Sample::Unlike(&["''"]),
+            _ => return Sample::OfOtherTypes(&["''"]),
         };
         Sample::of(sample)
     }
 
-    /// Each user's number selects a row in the table of locks, which stays locked until the
-    /// transaction ends. `READ COMMITTED` sees what others wrote while this transaction waited, and
-    /// locks no gaps.
-    fn begin(user: Option<u16>, names: &Names, _patience: Duration) -> String {
-        let lock = user.map(|user| {
-            let slot = user % 256;
+    /// `user_lock` selects a row in the table of locks. The row stays locked until the transaction
+    /// ends. With `READ COMMITTED`, the transaction sees the rows that others wrote while it waited
+    /// for the lock, and locks no gaps between rows.
+    fn begin(user_lock: Option<u16>, names: &Names, _patience: Duration) -> String {
+        let lock = user_lock.map(|user_lock| {
+            let slot = user_lock % 256;
             names.fill(&format!("; SELECT slot FROM {{locks}} WHERE slot = {slot} FOR UPDATE"))
         });
         let begin = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION";
         format!("{begin}{}", lock.unwrap_or_default())
     }
 
-    /// Statements that change tables commit by themselves, so a migration can stop halfway. It is
-    /// written so that it can be run again from any statement.
+    /// A statement that creates or alters a table commits by itself, so a migration that fails
+    /// halfway is not rolled back. Each migration is written so that it can be run again from its
+    /// beginning.
     fn migrations_begin(names: &Names) -> String {
         names.fill(&format!("SELECT GET_LOCK({MIGRATION_LOCK}, 3600)"))
     }
@@ -166,12 +167,14 @@ impl Dialect for MySqlDialect {
         let kind = match error.try_downcast_ref::<MySqlDatabaseError>()?.number() {
             // A deadlock, or a row that has changed since it was read.
             1213 | 1020 => return Some(Cause::Contended),
-            // The server closes the connection, or it was never usable. Another one may be.
+            // The server closes the connection, or can't accept it now. Another connection may
+            // work.
             1053 | 1152..=1161 | 1927 | 3169 | 4031 => return Some(Cause::Lost),
             // There are too many connections, or the primary has become a replica. The next
             // connection may reach the new primary.
             1040 | 1290 | 1792 | 1836 => return Some(Cause::NotRun),
-            // The statement was prepared again several times, but its tables changed each time.
+            // The server prepared the statement again several times, but its tables changed each
+            // time.
             1615 => return Some(Cause::Stale),
             // A statement was killed, or took too long.
             1317 | 1969 | 3024 => StoreErrorKind::Timeout,
@@ -191,14 +194,14 @@ impl Dialect for MySqlDialect {
         match number {
             Some(1062) => "a row with this key already exists (error 1062)".to_owned(),
             Some(number @ (1264 | 1265 | 1292 | 1366 | 1406 | 1411)) => {
-                format!("the data does not fit (error {number})")
+                format!("a value is not valid for its column, or too long (error {number})")
             }
             Some(number) => format!("{} (error {number})", error.message()),
             None => error.message().to_owned(),
         }
     }
 
-    /// Longer texts would be truncated if the server is not in strict mode.
+    /// A server that is not in strict mode would truncate longer texts.
     fn can_store(text: &str) -> bool {
         text.len() <= 2_000
     }
@@ -209,8 +212,8 @@ impl Dialect for MySqlDialect {
 
     async fn open(url: &str, settings: &Settings) -> Result<Pools<MySql>, sqlx::Error> {
         let options: MySqlConnectOptions = url.parse()?;
-        // The server needs a timeout, too: otherwise a statement that waits for a lock would
-        // continue to wait.
+        // The server needs a timeout, too. Otherwise, a statement that waits for a lock would
+        // continue to wait after the store's timeout.
         let seconds = settings.patience().as_secs().max(1);
         let pool = settings.pool().after_connect(move |connection: &mut MySqlConnection, _| {
             let set = AssertSqlSafe(format!("SET innodb_lock_wait_timeout = {seconds}"));

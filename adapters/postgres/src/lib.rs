@@ -49,7 +49,7 @@
 //!
 //! The check compares the types of columns and fields: if sqlx can't read a column into its field,
 //! `build` returns an error. An id in a `CHAR(n)` column is an error, too, because PostgreSQL pads
-//! it with spaces. Cast it to `text` in both statements, or change the column's type.
+//! the value with spaces. Cast the id to `text` in both statements, or change the column's type.
 //!
 //! [tower-keep]: https://crates.io/crates/tower-keep
 
@@ -76,14 +76,15 @@ pub type PostgresStoreBuilder<U = Account> = SqlStoreBuilder<PostgresDialect, U>
 
 /// Settings that only PostgreSQL has.
 pub trait PostgresSettings {
-    /// Sets the schema of the tables. The default is the first one in the connection's
+    /// Sets the schema of the tables. The default is the first schema in the connection's
     /// `search_path`. The schema must exist already: create it with `CREATE SCHEMA`.
     #[must_use]
     fn with_schema(self, schema: impl Into<String>) -> Self;
 
     /// Makes the store work through a proxy that gives each transaction another connection, such as
-    /// PgBouncer in transaction mode. No statement is kept prepared, and each is sent within a
-    /// transaction. A pool of the application's own also needs `statement_cache_capacity(0)`.
+    /// PgBouncer in transaction mode. No statement is kept prepared, and each statement is sent
+    /// within a transaction. A pool of the application's own also needs
+    /// `statement_cache_capacity(0)` and `extra_float_digits(None)`.
     #[must_use]
     fn with_transaction_pooling(self) -> Self;
 }
@@ -132,9 +133,9 @@ impl Dialect for PostgresDialect {
         format!("\"{}\"", name.replace('"', "\"\""))
     }
 
-    fn sample(column: &PgTypeInfo) -> Sample {
-        let column_type = column.name();
-        let sample = match column_type {
+    fn sample(column_type: &PgTypeInfo) -> Sample {
+        let type_name = column_type.name();
+        let sample = match type_name {
             "INT2" | "INT4" | "INT8" | "OID" | "NUMERIC" | "FLOAT4" | "FLOAT8" | "INTERVAL" => "0",
             "BOOL" => "false",
             "TEXT" | "VARCHAR" | "NAME" | "CHAR" | "citext" | "BYTEA" => "",
@@ -143,28 +144,29 @@ impl Dialect for PostgresDialect {
             "TIME" | "TIMETZ" => "00:00",
             "JSON" | "JSONB" => "{}",
             "INET" | "CIDR" => "0.0.0.0",
-            _ => match column.kind() {
+            _ => match column_type.kind() {
                 PgTypeKind::Enum(_) => {
-                    return Sample::of(format!("(enum_range(CAST(NULL AS {column_type})))[1]"));
+                    return Sample::of(format!("(enum_range(CAST(NULL AS {type_name})))[1]"));
                 }
                 PgTypeKind::Array(_) => "{}",
-                _ => return Sample::Unlike(&["CAST('' AS TEXT)", "CAST(0 AS BIGINT)"]),
+                _ => return Sample::OfOtherTypes(&["CAST('' AS TEXT)", "CAST(0 AS BIGINT)"]),
             },
         };
-        Sample::of(format!("CAST('{sample}' AS {column_type})"))
+        Sample::of(format!("CAST('{sample}' AS {type_name})"))
     }
 
-    /// `CHAR(n)` is read with the spaces that pad it. They are significant once it is compared as
-    /// text.
-    fn padded_samples(column: &PgTypeInfo) -> Option<[String; 2]> {
+    /// A value of type `CHAR(n)` is read with the spaces that pad it. When such a value is compared
+    /// as text, the spaces count.
+    fn samples_if_padded(column_type: &PgTypeInfo) -> Option<[String; 2]> {
         let sample = |value| format!("CAST('{value}' AS BPCHAR)");
-        (column.name() == "CHAR").then(|| [sample('a'), sample('b')])
+        (column_type.name() == "CHAR").then(|| [sample('a'), sample('b')])
     }
 
-    /// Each user's number is an advisory lock, which is released when the transaction ends. The
-    /// first key, "keep" in ASCII, keeps our locks apart from the application's.
-    fn begin(user: Option<u16>, _names: &Names, patience: Duration) -> String {
-        let lock = user.map(|user| format!("; SELECT pg_advisory_xact_lock(1801807216, {user})"));
+    /// `user_lock` is the second key of an advisory lock, which is released when the transaction
+    /// ends. The first key is "keep" in ASCII, so these locks differ from the application's.
+    fn begin(user_lock: Option<u16>, _names: &Names, patience: Duration) -> String {
+        let lock =
+            user_lock.map(|key| format!("; SELECT pg_advisory_xact_lock(1801807216, {key})"));
         format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {}{}",
             milliseconds(patience),
@@ -193,7 +195,8 @@ impl Dialect for PostgresDialect {
         let code = error.code()?;
         let kind = match &*code {
             "40001" | "40P01" => return Some(Cause::Contended),
-            // The server closes the connection, or it was never usable. Another one may be.
+            // The server closes the connection, or can't accept it now. Another connection may
+            // work.
             "57P01" | "57P02" | "57P03" | "57P05" => return Some(Cause::Lost),
             // The primary has become a replica. The next connection may reach the new primary.
             "25006" => return Some(Cause::NotRun),
@@ -214,18 +217,18 @@ impl Dialect for PostgresDialect {
         Some(Cause::Kind(kind))
     }
 
-    /// Returns the message only: details contain rows. The messages of data exceptions are left out
-    /// as well, because they contain data.
+    /// Returns the message and the code, but not the details, because those contain rows. Leaves
+    /// out the messages of data exceptions (class 22), because these messages contain data.
     fn safe_message(error: &dyn DatabaseError) -> String {
         let code = error.code().unwrap_or_default();
         if code.starts_with("22") {
-            return format!("the data does not fit (code {code})");
+            return format!("a value is not valid for its column, or too long (code {code})");
         }
         format!("{} (code {code})", error.message())
     }
 
-    /// PostgreSQL's texts can't contain NUL, and entries of its indexes can't be much longer than
-    /// this.
+    /// A text in PostgreSQL can't contain NUL, and an entry of an index can't be much longer than
+    /// 2,000 bytes.
     fn can_store(text: &str) -> bool {
         !text.contains('\0') && text.len() <= 2_000
     }
@@ -236,14 +239,14 @@ impl Dialect for PostgresDialect {
 
     async fn open(url: &str, settings: &Settings) -> Result<Pools<Postgres>, sqlx::Error> {
         let options: PgConnectOptions = url.parse()?;
-        // A proxy rejects connection parameters that it does not know.
+        // sqlx sends this parameter by default. A proxy rejects parameters that it does not know.
         let options = options.extra_float_digits(None);
         if settings.transaction_pooling {
             let options = options.statement_cache_capacity(0);
             return settings.pool().connect_with(options).await.map(Pools::one);
         }
-        // The server needs a timeout, too: otherwise a statement that waits for a lock would
-        // continue to wait.
+        // The server needs a timeout, too. Otherwise, a statement that waits for a lock would
+        // continue to wait after the store's timeout.
         let timeout = milliseconds(settings.patience());
         let pool = settings.pool().after_connect(move |connection: &mut PgConnection, _| {
             let set = AssertSqlSafe(format!("SET statement_timeout = {timeout}"));
@@ -253,8 +256,8 @@ impl Dialect for PostgresDialect {
     }
 }
 
-/// Checks whether the statement was prepared before its tables changed. The server may translate
-/// its message, but not the name of the routine in its source code.
+/// Checks whether the statement was prepared before its tables were changed. The server may
+/// translate the error's message, but not the name of the routine in the server's source code.
 fn is_stale(error: &dyn DatabaseError) -> bool {
     let error = error.try_downcast_ref::<PgDatabaseError>();
     error.and_then(PgDatabaseError::routine) == Some("RevalidateCachedQuery")

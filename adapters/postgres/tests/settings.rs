@@ -1,6 +1,6 @@
 //! Tests the settings that only PostgreSQL has: schemas, and proxies that pool transactions.
 
-#[expect(dead_code, reason = "a room of two tests")]
+#[expect(dead_code, reason = "this test does not use every helper")]
 mod common;
 
 use sqlx::{Executor, PgPool};
@@ -9,7 +9,7 @@ use tower_keep_postgres::{PostgresSettings, PostgresStore};
 use tower_keep_testkit::contract;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_schema_holds_the_tables() {
+async fn with_schema_creates_the_tables_in_that_schema() {
     let pool = PgPool::connect(&common::url()).await.unwrap();
     let (schema, prefix) = (common::prefix(), common::prefix());
     let builder = || {
@@ -41,15 +41,14 @@ async fn a_schema_holds_the_tables() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_clause_is_kept_through_a_proxy_that_pools_transactions() {
+async fn every_clause_of_the_contract_is_kept_through_a_proxy_that_pools_transactions() {
     let url = std::env::var("PGBOUNCER_URL")
-        .expect("PGBOUNCER_URL names no proxy; `cargo xtask test postgres` starts one");
+        .expect("PGBOUNCER_URL is not set; `cargo xtask test postgres` starts a proxy");
     let prefix = common::prefix();
-    // The same timeout as in the other contract tests, because a busy machine is not a failure of
-    // the store.
-    let patience = std::time::Duration::from_secs(20);
+    // The default timeout is too short for a busy machine.
+    let timeout = std::time::Duration::from_secs(20);
     let builder = || {
-        let builder = PostgresStore::builder(url.clone()).with_timeout(patience);
+        let builder = PostgresStore::builder(url.clone()).with_timeout(timeout);
         builder.with_table_prefix(prefix.clone())
     };
     let store = builder().with_transaction_pooling().migrate().build().await.unwrap();

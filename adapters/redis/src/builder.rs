@@ -10,25 +10,25 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tower_keep_core::{Account, AuthUser, StoreError};
 
-use crate::address::{self, Address};
-use crate::check::check;
+use crate::check::check_servers;
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::format::AccountJson;
 use crate::keys::KeyNames;
-use crate::link::{Kind, Link, Target};
+use crate::link::{Link, Role, Target};
 use crate::servers::{Links, Servers, Settings, Topology};
-use crate::store::{Shared, Users};
+use crate::store::{Shared, UserSettings};
+use crate::url::{self, UrlServers};
 use crate::{Json, RedisStore, UserFormat};
 
-const TIMEOUT: Duration = Duration::from_secs(3);
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
-const MAX_WAITING: usize = 4_096;
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
+const MAX_TIMEOUT: Duration = Duration::from_secs(3_600);
+const DEFAULT_MAX_WAITING: usize = 4_096;
 
 /// Opens a store.
 ///
-/// [`build`](Self::build) connects and checks the servers once, so that a wrong setting fails at
-/// startup.
+/// [`build`](Self::build) connects to the servers and checks them, so the application finds a wrong
+/// setting when it starts.
 #[must_use = "a builder does nothing until `build()`"]
 pub struct RedisStoreBuilder<U = Account> {
     url: String,
@@ -40,10 +40,10 @@ pub struct RedisStoreBuilder<U = Account> {
     sentinel_login: Option<(Option<String>, String)>,
     #[cfg(feature = "tls")]
     certificates: Option<redis::TlsCertificates>,
-    users: Users<U>,
+    users: UserSettings<U>,
 }
 
-/// Omits the URL, which may hold a password.
+/// Does not show the URL, which may hold a password.
 impl<U> fmt::Debug for RedisStoreBuilder<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStoreBuilder")
@@ -67,23 +67,23 @@ impl RedisStore {
     /// | `redis+sentinel://user:password@host:port,host:port/mymaster/database` | the master that these sentinels name; with `rediss+sentinel` the sentinels and the master are reached over TLS |
     /// | `redis+cluster://user:password@host:port,host:port` | the cluster that these nodes belong to; `rediss+cluster` over TLS |
     ///
-    /// `:password@` is the default user's password. Special characters in it are written as `%XX`.
-    /// The default port is 6379, and 26379 for sentinels. An IPv6 address is written in brackets.
-    /// The database is optional. The store opens its own connections, because it has to know when
-    /// they are lost.
+    /// `:password@` is the password of the default user. Write special characters of a password as
+    /// `%XX`, and an IPv6 address in brackets. The default port is 6379, and 26379 for sentinels.
+    /// The database is optional. The store opens its own connections, because it has to know when a
+    /// connection is lost.
     pub fn builder(url: impl Into<String>) -> RedisStoreBuilder {
-        let users = Users {
+        let users = UserSettings {
             format: Box::new(AccountJson),
             login_name: |account: &Account| account.login_name(),
-            life: None,
+            ttl: None,
         };
         RedisStoreBuilder {
             url: url.into(),
             keys: KeyNames::default(),
-            timeout: TIMEOUT,
+            timeout: DEFAULT_TIMEOUT,
             replicas_to_wait_for: 0,
             reads_from_replicas: false,
-            max_waiting: MAX_WAITING,
+            max_waiting: DEFAULT_MAX_WAITING,
             sentinel_login: None,
             #[cfg(feature = "tls")]
             certificates: None,
@@ -131,13 +131,13 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         self.with_users_in(Json, login_name)
     }
 
-    /// Stores users of the application's own type, in a format of its own.
+    /// Stores users of the application's own type in the application's own format.
     pub fn with_users_in<V: AuthUser>(
         self,
         format: impl UserFormat<V>,
         login_name: fn(&V) -> &str,
     ) -> RedisStoreBuilder<V> {
-        let users = Users { format: Box::new(format), login_name, life: self.users.life };
+        let users = UserSettings { format: Box::new(format), login_name, ttl: self.users.ttl };
         RedisStoreBuilder {
             url: self.url,
             keys: self.keys,
@@ -152,50 +152,52 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         }
     }
 
-    /// Makes each user of this store expire this long after they were last inserted or updated. By
-    /// default users never expire. Neither requests nor sessions prolong this time.
+    /// Makes each user of this store expire this long after the user was last inserted or updated.
+    /// By default users never expire. Neither requests nor sessions prolong this time.
     ///
-    /// This is for users who come from elsewhere and are kept here for a while. An application that
-    /// has members who stay and guests who expire needs a second store for the guests, with another
-    /// prefix. The sessions of a user who has expired count as sessions of no user.
+    /// This is for users who are copied from another system and are kept here for a while. If an
+    /// application has members who never expire and guests who expire, it needs a second store for
+    /// the guests, with another prefix. The sessions of an expired user count as sessions of no
+    /// user.
     pub fn with_user_ttl(mut self, ttl: Duration) -> Self {
-        self.users.life = Some(ttl);
+        self.users.ttl = Some(ttl);
         self
     }
 
-    /// Sets the prefix of all keys, including its colon; `keep:` by default. It is printable ASCII
-    /// without braces, brackets and wildcards, at most 100 bytes.
+    /// Sets the prefix of all keys, including the colon; `keep:` by default. A prefix is at most
+    /// 100 characters of printable ASCII, without spaces, braces, brackets, backslashes, `*` and
+    /// `?`.
     ///
     /// Stores with different prefixes can share a server without affecting each other, as long as
-    /// no prefix begins with another.
+    /// no prefix begins with the prefix of another store.
     pub fn with_key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.keys.set_prefix(prefix.into());
         self
     }
 
     /// Sets how long a call to the store may take, including the wait for a connection: 3 s by
-    /// default, an hour at most. A call that has no reply by then returns a
-    /// [timeout](tower_keep_core::StoreErrorKind::Timeout) error. An attempt to connect may take as
-    /// long.
+    /// default, an hour at most. A call that gets no reply in this time returns a
+    /// [timeout](tower_keep_core::StoreErrorKind::Timeout) error. An attempt to connect may take
+    /// the same time, but at least a second.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout.clamp(Duration::from_millis(1), LONGEST_TIMEOUT);
+        self.timeout = timeout.clamp(Duration::from_millis(1), MAX_TIMEOUT);
         self
     }
 
-    /// Sets how many calls may wait for one server; 4,096 by default. If one more call arrives, it
-    /// immediately returns an [unavailable](tower_keep_core::StoreErrorKind::Unavailable) error.
+    /// Sets how many calls may wait for one server; 4,096 by default. Any further call immediately
+    /// returns an [unavailable](tower_keep_core::StoreErrorKind::Unavailable) error.
     pub fn with_max_waiting(mut self, max: usize) -> Self {
         self.max_waiting = max.clamp(1, tokio::sync::Semaphore::MAX_PERMITS);
         self
     }
 
     /// Sets how many replicas must have a write before it succeeds (`WAIT`); none by default. If
-    /// they don't have it in time, the write is not undone, and the call returns a
+    /// fewer replicas have it in time, the write is not undone, and the call returns a
     /// [timeout](tower_keep_core::StoreErrorKind::Timeout) error.
     ///
-    /// Writes that the replicas of a master don't have yet are lost when it dies: see [what a
-    /// failover loses](crate#what-a-failover-loses). Each write takes one more round trip, from the
-    /// master to its replicas, and the writes of a node wait one after the other.
+    /// If a master dies, the writes that none of its replicas has are lost: see [what a failover
+    /// loses](crate#what-a-failover-loses). Each write takes one more round trip, from the master
+    /// to its replicas, and the writes to a master wait for each other.
     pub fn with_replicas_to_wait_for(mut self, replicas: usize) -> Self {
         self.replicas_to_wait_for = replicas;
         self
@@ -203,26 +205,26 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
 
     /// Lets replicas serve the reads of each request. By default only masters serve them.
     ///
-    /// Replicas lag behind, usually by milliseconds, and by as long as their connection to the
-    /// master is interrupted. For that long a session that was ended, a user who was deactivated
-    /// and an earlier password still count. A request that comes right after a remember cookie was
-    /// renewed may be treated as not logged in. If a replica does not have a key at all, the store
-    /// asks the master.
+    /// A replica is behind its master, usually by milliseconds, or for as long as their connection
+    /// is interrupted. In this time a session that has ended, a user who was deactivated and an old
+    /// password may still be valid. A request right after the renewal of a remember cookie may be
+    /// treated as not logged in. If a replica does not have a key at all, the store asks the
+    /// master.
     pub fn with_reads_from_replicas(mut self) -> Self {
         self.reads_from_replicas = true;
         self
     }
 
-    /// Sets the user and the password for the sentinels, if they require any; `None` is the default
-    /// user. The user and the password of the URL are for the master and are not sent to the
-    /// sentinels.
+    /// Sets the user and the password for the sentinels, if the sentinels require them. `None` is
+    /// the default user. The user and the password of the URL are only for the master, and are not
+    /// sent to the sentinels.
     pub fn with_sentinel_login(mut self, user: Option<&str>, password: impl Into<String>) -> Self {
         self.sentinel_login = Some((user.map(str::to_owned), password.into()));
         self
     }
 
-    /// Sets certificates for TLS, in PEM: the certificate of an authority, which replaces those of
-    /// the system, and a client certificate, if the server requires one.
+    /// Sets certificates for TLS, in PEM: the certificate of an authority, which replaces the
+    /// authorities of the system, and a client certificate, if the server requires one.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -235,23 +237,23 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
     /// # Ok(()) }
     /// ```
     ///
-    /// By default the nodes of a cluster refer to each other by address
-    /// (`cluster-preferred-endpoint-type hostname` changes that). Their certificates have to be
-    /// valid for the names or addresses that they use.
+    /// By default the nodes of a cluster name each other by IP address, or by host name with
+    /// `cluster-preferred-endpoint-type hostname`. The certificate of each node has to be valid for
+    /// this address or name.
     #[cfg(feature = "tls")]
     pub fn with_certificates(mut self, certificates: redis::TlsCertificates) -> Self {
         self.certificates = Some(certificates);
         self
     }
 
-    /// Opens the store. One server has to respond; in a cluster, one node that knows the others. A
-    /// warning is logged for each master that does not respond.
+    /// Opens the store. One server has to respond; in a cluster, one node that knows the other
+    /// nodes. A warning is logged for each master that does not respond.
     ///
     /// # Errors
     ///
-    /// Returns an error if a server can't be reached, rejects the user or the password, is of
-    /// another kind than the URL says, or is older than Redis 6.0. The error's text says how to fix
-    /// it.
+    /// Returns an error if a setting is invalid, or if the server can't be reached, rejects the
+    /// user or the password, is of another kind than the URL says, or is older than Redis 6.0. The
+    /// error's text says what to do.
     pub async fn build(self) -> Result<RedisStore<U>, StoreError> {
         Ok(self.open().await?)
     }
@@ -260,7 +262,7 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         self.keys.check()?;
         let servers =
             Servers { topology: self.topology()?, replicas_to_wait_for: self.replicas_to_wait_for };
-        check(&servers, self.timeout).await?;
+        check_servers(&servers, self.timeout).await?;
         let Self { keys, timeout, users, .. } = self;
         Ok(RedisStore { shared: Arc::new(Shared { servers, keys, timeout, users }) })
     }
@@ -268,21 +270,22 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
     fn topology(&self) -> Result<Topology, Error> {
         #[cfg(feature = "tls")]
         if self.url.starts_with("rediss") {
-            // rustls needs a crypto provider for the process. The application may have installed
-            // one already, so an error is ignored.
+            // rustls needs a crypto provider for the process. An error only means that the
+            // application has already installed a provider.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        match address::read(&self.url)? {
-            Address::One(info) => {
+        match url::parse(&self.url)? {
+            UrlServers::One(info) => {
                 if self.reads_from_replicas {
-                    let message = "one server has no replicas to read from: name a cluster or \
-                                   sentinels, or leave `with_reads_from_replicas` away";
+                    let message = "one server has no replicas to read from: use a URL with \
+                                   sentinels or a cluster, or don't call \
+                                   `with_reads_from_replicas`";
                     return Err(Error::unsupported(message));
                 }
                 let client = self.client(info)?;
                 self.links(|| Ok(Target::Server(client.clone())), None).map(Topology::One)
             }
-            Address::Sentinel { sentinels, name } => {
+            UrlServers::Sentinel { sentinels, name } => {
                 let target = |kind: fn() -> SentinelServerType| {
                     let each = sentinels.chunks(1).map(|sentinel| {
                         self.sentinels(sentinel, &name, kind()).map(tokio::sync::Mutex::new)
@@ -295,9 +298,9 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
                 };
                 self.links(|| target(|| SentinelServerType::Master), replica).map(Topology::One)
             }
-            Address::Cluster(seeds) => {
+            UrlServers::Cluster(seeds) => {
                 let seeds = seeds.into_iter().map(|seed| {
-                    // The info of a client includes the certificates.
+                    // The connection info of a client includes the certificates; `seed` does not.
                     self.client(seed).map(|client| client.get_connection_info().clone())
                 });
                 let seeds = seeds.collect::<Result<_, _>>()?;
@@ -310,7 +313,7 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         Settings {
             timeout: self.timeout,
             max_waiting: self.max_waiting,
-            splits_writes: self.replicas_to_wait_for > 0,
+            has_write_connections: self.replicas_to_wait_for > 0,
             reads_from_replicas: self.reads_from_replicas,
         }
     }
@@ -321,12 +324,12 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         replica: Option<Target>,
     ) -> Result<Links, Error> {
         let link = |target, kind| Arc::new(Link::new(target, kind, &self.settings()));
-        let master = link(target()?, Kind::Master);
+        let master = link(target()?, Role::Master);
         let writes = match self.replicas_to_wait_for {
             0 => Arc::clone(&master),
-            _ => link(target()?, Kind::Master),
+            _ => link(target()?, Role::Master),
         };
-        Ok(Links { master, writes, replica: replica.map(|replica| link(replica, Kind::Replica)) })
+        Ok(Links { master, writes, replica: replica.map(|replica| link(replica, Role::Replica)) })
     }
 
     fn client(&self, info: ConnectionInfo) -> Result<Client, Error> {
@@ -347,7 +350,7 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         let connect_error = |error| Error::while_connecting("the sentinels", &error);
         let addresses: Vec<ConnectionAddr> =
             sentinels.iter().map(|sentinel| sentinel.addr().clone()).collect();
-        let is_tls = addresses.iter().any(|place| matches!(place, ConnectionAddr::TcpTls { .. }));
+        let is_tls = addresses.iter().any(|addr| matches!(addr, ConnectionAddr::TcpTls { .. }));
         let mut builder =
             SentinelClientBuilder::new(addresses, name, kind).map_err(connect_error)?;
         if let Some(first) = sentinels.first() {

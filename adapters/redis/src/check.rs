@@ -13,22 +13,22 @@ use crate::error::Error;
 use crate::link::Link;
 use crate::servers::{Servers, Topology};
 
-/// The oldest version that has what scripts and connections need.
-const OLDEST: (u32, u32) = (6, 0);
+/// The oldest version of Redis that has all commands and options that this store uses.
+const OLDEST_VERSION: (u32, u32) = (6, 0);
 
-/// Connects, and checks whether the servers are what the URL says.
-pub(crate) async fn check(servers: &Servers, timeout: Duration) -> Result<(), Error> {
+/// Connects, and checks whether the servers are of the kind that the URL names, and not too old.
+pub(crate) async fn check_servers(servers: &Servers, timeout: Duration) -> Result<(), Error> {
     let deadline = Instant::now() + timeout;
     match &servers.topology {
         Topology::One(links) => {
-            let info = info(&links.master, deadline).await?;
+            let info = server_info(&links.master, deadline).await?;
             if info.get("cluster_enabled").is_some_and(|is_enabled| is_enabled == "1") {
                 return Err(Error::cluster_url_required());
             }
             check_server(&info)
         }
         Topology::Cluster(cluster) => {
-            cluster.learn(deadline).await.map_err(|error| {
+            cluster.learn_slots(deadline).await.map_err(|error| {
                 if error.mentions("cluster support disabled") {
                     let message = "this server does not belong to a cluster: use a redis:// URL";
                     return Error::unsupported(message);
@@ -36,11 +36,11 @@ pub(crate) async fn check(servers: &Servers, timeout: Duration) -> Result<(), Er
                 error
             })?;
             let masters = cluster.masters();
-            let asked = masters.iter().map(|master| info(master, deadline));
-            for reply in join_all(asked).await {
-                match reply {
+            let infos = masters.iter().map(|master| server_info(master, deadline));
+            for info in join_all(infos).await {
+                match info {
                     Ok(info) => check_server(&info)?,
-                    // Only users in this master's slots have to wait.
+                    // This is only a warning, because the other masters still serve their users.
                     Err(error) => warn!(?error, "a master of the cluster does not respond"),
                 }
             }
@@ -53,8 +53,8 @@ fn check_server(info: &HashMap<String, String>) -> Result<(), Error> {
     if let Some(version) = info.get("redis_version") {
         let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-        if found < OLDEST {
-            let message = format!("the server is Redis {version}, and this needs 6.0 or later");
+        if found < OLDEST_VERSION {
+            let message = format!("the server is Redis {version}: use Redis 6.0 or later");
             return Err(Error::unsupported(message));
         }
     }
@@ -62,23 +62,29 @@ fn check_server(info: &HashMap<String, String>) -> Result<(), Error> {
         Some("noeviction") => {}
         Some(policy) => warn!(
             policy,
-            "this Redis evicts keys when its memory is full, and with them users and sessions: set \
+            "this Redis server deletes users and sessions when its memory is full: set \
              maxmemory-policy to noeviction"
         ),
-        None => debug!("the server does not tell its maxmemory-policy, which should be noeviction"),
+        None => debug!("the server does not report its maxmemory-policy: it should be noeviction"),
     }
     Ok(())
 }
 
-/// Returns what the server reports about itself, or nothing if the store's user has no permission
-/// to ask.
-async fn info(link: &Arc<Link>, deadline: Instant) -> Result<HashMap<String, String>, Error> {
+/// Returns the names and values that `INFO` reports, or an empty map if the store's user has no
+/// permission to run `INFO`.
+async fn server_info(
+    link: &Arc<Link>,
+    deadline: Instant,
+) -> Result<HashMap<String, String>, Error> {
     let text = match link.send(&redis::cmd("INFO"), deadline).await {
         Ok(Value::VerbatimString { text, .. } | Value::SimpleString(text)) => text,
         Ok(Value::BulkString(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),
         Ok(_) => String::new(),
         Err(error) if error.mentions("NOPERM") => {
-            debug!(?error, "the server does not tell its settings");
+            debug!(
+                ?error,
+                "the store's user has no permission to run INFO, so the server is not checked"
+            );
             String::new()
         }
         Err(error) => return Err(error),

@@ -1,22 +1,22 @@
--- Applies a change to KEYS, which are all in one slot. ARGV holds its steps, four values each: an
--- operation, the number of the key in KEYS, and two operands. The conditions come first. If a
--- condition fails, the script stops and returns the number of that step, counted from 1. If all
--- steps succeed, it returns 0.
-for at = 1, #ARGV, 4 do
-    local operation, key = ARGV[at], KEYS[tonumber(ARGV[at + 1])]
-    local first, second = ARGV[at + 2], ARGV[at + 3]
-    local holds = true
+-- Applies a change to KEYS, which are all in one slot. ARGV holds the steps of the change. Each
+-- step is four values: an operation, the number of the key in KEYS, and two operands. The first
+-- steps are conditions. If a condition is not met, the script stops and returns the number of that
+-- condition, counted from 1. Otherwise it returns 0.
+for position = 1, #ARGV, 4 do
+    local operation, key = ARGV[position], KEYS[tonumber(ARGV[position + 1])]
+    local first, second = ARGV[position + 2], ARGV[position + 3]
+    local is_met = true
     if operation == 'is' then
-        holds = redis.call('GET', key) == first
+        is_met = redis.call('GET', key) == first
     elseif operation == 'absent' then
-        holds = redis.call('EXISTS', key) == 0
+        is_met = redis.call('EXISTS', key) == 0
     elseif operation == 'absent or is' then
         local value = redis.call('GET', key)
-        holds = not value or value == first
+        is_met = not value or value == first
     elseif operation == 'highest' then
-        local count, above = string.match(first, '^(%d+) (.*)$')
-        local members = redis.call('ZREVRANGEBYSCORE', key, '+inf', above, 'LIMIT', 0, count)
-        holds = table.concat(members, ' ') == second
+        local count, min_score = string.match(first, '^(%d+) (.*)$')
+        local members = redis.call('ZREVRANGEBYSCORE', key, '+inf', min_score, 'LIMIT', 0, count)
+        is_met = table.concat(members, ' ') == second
     elseif operation == 'rename' then
         if redis.call('EXISTS', key) == 1 then
             redis.call('RENAME', key, KEYS[tonumber(first)])
@@ -48,15 +48,15 @@ for at = 1, #ARGV, 4 do
     elseif operation == 'remove' then
         redis.call('ZREM', key, first)
     elseif operation == 'prune' then
-        local index, prefix = string.match(second, '^(%d+) (.*)$')
+        local other, prefix = string.match(second, '^(%d+) (.*)$')
         for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', first, 'LIMIT', 0, 100)) do
             redis.call('DEL', prefix .. member)
             redis.call('ZREM', key, member)
-            redis.call('ZREM', KEYS[tonumber(index)], member)
+            redis.call('ZREM', KEYS[tonumber(other)], member)
         end
     end
-    if not holds then
-        return (at + 3) / 4
+    if not is_met then
+        return (position + 3) / 4
     end
 end
 return 0

@@ -10,124 +10,152 @@ use tower_keep_core::{
 };
 
 use crate::RedisStore;
-use crate::epoch::{StoredEpoch, raise};
+use crate::epoch::{StoredEpoch, raise_epoch};
 use crate::error::Error;
 use crate::find::{IndexRange, ListedRecords, Order, StoredRecord};
-use crate::keys::{UserKeyNames, member};
+use crate::keys::{UserKeyNames, encode_session_key};
 use crate::script::{Commit, FailedCondition, Life};
 use crate::servers::Access;
 use crate::sessions::{OWNER_MARGIN, life_millis, set_record};
 use crate::store::contended;
 
-/// The most successors of a session that a login follows.
-const LONGEST_CHAIN: usize = 10_000;
+/// A login follows at most this many successors of a session.
+const MAX_SUCCESSORS: usize = 10_000;
 
-/// How many of a user's sessions one command reads.
+/// One command reads at most this many of a user's sessions.
 const READ_AT_ONCE: usize = 1_000;
 
-/// How many of a user's newest logins are searched for those that have not expired.
-const MAX_SEARCHED: usize = 2_000;
+/// A login with a limit searches this many of the user's newest logins for live sessions, or more
+/// if the limit itself is higher.
+const LOGINS_TO_SEARCH: usize = 2_000;
 
-/// A user's lists drop a session this many seconds after it expired. What is left of its record is
-/// deleted with it.
+/// A login removes the user's sessions that expired longer ago than this, in seconds, from the
+/// user's indexes, and deletes their records if these still exist.
 const PRUNED_AFTER: u32 = 24 * 3_600;
 
-/// The stored sessions that a login's `replacing` leads to.
+/// The stored sessions that a login replaces.
 #[derive(Default)]
-struct Replaced {
-    /// The sessions that this login ends: each is one of `replacing`, or the last of its
-    /// successors.
+struct SessionsToReplace {
+    /// The sessions that this login ends. Each is a session of the login's `replacing`, or the last
+    /// successor of such a session.
     to_end: Vec<StoredRecord>,
     /// The sessions of `replacing` that an earlier login has replaced. This login becomes their
     /// successor.
     already_replaced: Vec<StoredRecord>,
 }
 
-/// The stored sessions that one of a login's `replacing` leads to; see [`Replaced`].
-struct Chain {
+/// A session of the login's `replacing`, its successor, the successor's successor, and so on.
+struct SuccessorChain {
+    /// The last session of the chain, if it has not ended.
     to_end: Option<StoredRecord>,
+    /// The first session of the chain, if an earlier login has replaced it.
     already_replaced: Option<StoredRecord>,
 }
 
-/// The highest-ranked sessions of one of a user's lists, as a limit needs them.
-struct Highest {
+/// The first sessions of one of a user's indexes, from the highest score down. A login with a limit
+/// reads them to find the sessions that may have to end.
+struct TopSessions {
     stored_epoch: StoredEpoch,
-    /// The live sessions that are not being replaced.
+    /// The live sessions that this login does not replace.
     live: Vec<StoredRecord>,
-    /// All members that were read. If `is_all` is set, there are no others.
+    /// All members that were read.
     members: Vec<String>,
+    /// Whether the index has no members after these.
     is_all: bool,
     index: String,
     order: Order,
 }
 
-impl Highest {
-    /// Adds to a commit the condition that these members are unchanged.
+impl TopSessions {
+    /// Adds to a commit the condition that the index still begins with these members.
     fn require_unchanged(&self, commit: &mut Commit) {
+        // If these are all members, the condition also reads one more, which must not exist.
         let count = self.members.len() + usize::from(self.is_all);
         let above = match self.order {
-            Order::LastToExpire(by) => Some(by.as_secs()),
-            Order::Lowest | Order::Highest => None,
+            Order::HighestFirstAbove(time) => Some(time.as_secs()),
+            Order::LowestFirst | Order::HighestFirst => None,
         };
-        commit.if_highest(self.index.clone(), count, above, &self.members);
+        commit.require_highest(self.index.clone(), count, above, &self.members);
     }
 }
 
-/// The change that writes a login, while it is being put together.
+/// The change that writes a login. It is built step by step.
 struct Draft {
     commit: Commit,
-    /// The records that change: as they are stored, and as they will be.
+    /// The records that change: each as it is stored, and as it will be.
     changes: Vec<(StoredRecord, SessionRecord)>,
     /// The epoch in which the new record is created.
     created_in: u64,
     /// Whether the login raises the user's epoch, because too many sessions have to end.
-    is_raised: bool,
+    raises_epoch: bool,
     /// The sessions that end because of the limit.
     over_limit: Vec<Arc<SessionRecord>>,
 }
 
 impl Draft {
-    /// Begins with the conditions of every login: the key is free, and the epoch is unchanged.
+    /// Creates a draft with the conditions of every login: no record has the new key, and the epoch
+    /// is unchanged.
     fn new(key: &SessionKey, keys: &UserKeyNames, stored_epoch: &StoredEpoch) -> Self {
         let mut commit = Commit::default();
-        // This condition is the first, so that a key that is taken is told apart from all other
-        // conflicts.
-        commit.if_absent(keys.session(key));
+        // This condition is the first, so its index is 0 if it fails. Only this failure is an
+        // error; after any other, the call starts again.
+        commit.require_absent(keys.session(key));
         stored_epoch.require_unchanged(&mut commit, keys);
         let created_in = stored_epoch.epoch.number;
-        Self { commit, changes: Vec::new(), created_in, is_raised: false, over_limit: Vec::new() }
+        Self {
+            commit,
+            changes: Vec::new(),
+            created_in,
+            raises_epoch: false,
+            over_limit: Vec::new(),
+        }
     }
 
-    /// Adds a change of a record, if there is one.
-    fn change(&mut self, stored: StoredRecord, after: Option<SessionRecord>) {
+    /// Adds a change of a record, if `after` is the record with a change.
+    fn change_record(&mut self, stored: StoredRecord, after: Option<SessionRecord>) {
         self.changes.extend(after.map(|after| (stored, after)));
     }
 
     /// Ends the sessions that this login replaces.
-    fn replace(&mut self, login: &NewLogin<'_>, replaced: Replaced, keys: &UserKeyNames) {
+    fn replace_sessions(
+        &mut self,
+        login: &NewLogin<'_>,
+        sessions: SessionsToReplace,
+        keys: &UserKeyNames,
+    ) {
         let NewLogin { record, keep_ended_until, .. } = *login;
         let end = End::new(record.created, EndReason::Replaced, keep_ended_until);
-        for stored in replaced.to_end {
-            if self.is_raised {
-                self.commit.remove(keys.past(self.created_in), member(&stored.record.key));
+        for stored in sessions.to_end {
+            if self.raises_epoch {
+                // This session ends with a reason of its own, so `upkeep` must not purge it
+                // together with the sessions that end with the epoch.
+                self.commit.remove_member(
+                    keys.ended_by_epoch(self.created_in),
+                    encode_session_key(&stored.record.key),
+                );
             }
             let after = end.apply_to(&stored.record, Some(record.key));
-            self.change(stored, after);
+            self.change_record(stored, after);
         }
-        for stored in replaced.already_replaced {
-            let after = stored.record.followed_by(record.key, keep_ended_until);
-            self.change(stored, after);
+        for stored in sessions.already_replaced {
+            let after = stored.record.with_successor(record.key, keep_ended_until);
+            self.change_record(stored, after);
         }
     }
 
-    /// Marks these replays as notified, and returns them as they were before.
-    fn notify(&mut self, listed: ListedRecords, keys: &UserKeyNames) -> Vec<Arc<SessionRecord>> {
+    /// Marks these sessions, which ended because of a replay, as notified. Returns their records as
+    /// they were before. If a record no longer exists, only removes its key from the index.
+    fn mark_notified(
+        &mut self,
+        listed: ListedRecords,
+        keys: &UserKeyNames,
+    ) -> Vec<Arc<SessionRecord>> {
         let mut replays = Vec::new();
         for (key, stored) in listed {
-            let change =
-                stored.and_then(|stored| stored.record.notified().map(|after| (stored, after)));
+            let change = stored
+                .and_then(|stored| stored.record.with_notified_end().map(|after| (stored, after)));
             let Some((stored, after)) = change else {
-                self.commit.remove(keys.to_notify(), member(&key));
+                self.commit.remove_member(keys.unnotified_replays(), encode_session_key(&key));
                 continue;
             };
             replays.push(Arc::new(stored.record.clone()));
@@ -137,33 +165,41 @@ impl Draft {
     }
 }
 
-/// The result of a login, and the sessions of other users that are still to be replaced.
-type Created = (Creation, Vec<SessionKey>);
+/// The result of an attempt that wrote a login or refused it.
+struct LoginOutcome {
+    creation: Creation,
+    /// The keys of the sessions of other users that the login replaces. They are in other slots, so
+    /// the call changes them afterwards.
+    of_other_users: Vec<SessionKey>,
+}
 
 fn key_is_taken() -> Error {
-    Error::new(StoreErrorKind::Conflict, "the session's key is taken")
+    Error::new(StoreErrorKind::Conflict, "another session has this key")
 }
 
 impl<U: AuthUser> RedisStore<U> {
-    /// Follows the successors of this session to the first one that has not ended, which may be the
-    /// session itself. There is no such session if the chain leads to `new_key`, or to a session
-    /// that has ended without a successor.
+    /// Looks at the session with this key, at its successor, at the successor's successor, and so
+    /// on, until a session has not ended.
+    ///
+    /// `to_end` is `None` if this search comes to `new_key`, to a session that has ended without a
+    /// successor, or to a key without a record.
     async fn follow_successors(
         &self,
         key: &SessionKey,
         new_key: &SessionKey,
         deadline: Instant,
-    ) -> Result<Chain, Error> {
+    ) -> Result<SuccessorChain, Error> {
         let (mut key, mut already_replaced) = (*key, None);
-        // There is a limit because two logins that replace each other's sessions form a circle.
-        for _ in 0..LONGEST_CHAIN {
+        // There is a limit, because two sessions may be successors of each other, if two logins
+        // replace each other's sessions.
+        for _ in 0..MAX_SUCCESSORS {
             if key == *new_key {
                 break;
             }
-            let found = self.find(&key, None, Access::ReadLatest, deadline).await?;
+            let found = self.find_record(&key, None, Access::ReadLatest, deadline).await?;
             let Some((stored, _)) = found else { break };
             match &stored.record.ended {
-                None => return Ok(Chain { to_end: Some(stored), already_replaced }),
+                None => return Ok(SuccessorChain { to_end: Some(stored), already_replaced }),
                 Some(Ended { successor: Some(successor), .. }) => {
                     key = *successor;
                     already_replaced = already_replaced.or(Some(stored));
@@ -171,19 +207,20 @@ impl<U: AuthUser> RedisStore<U> {
                 Some(_) => break,
             }
         }
-        Ok(Chain { to_end: None, already_replaced })
+        Ok(SuccessorChain { to_end: None, already_replaced })
     }
 
+    /// Writes a login; see [`SessionStore::create`](tower_keep_core::SessionStore::create).
     pub(crate) async fn create_login(&self, login: &NewLogin<'_>) -> Result<Creation, Error> {
         let deadline = self.deadline();
         let mut prune = Some(self.prune(login.record, deadline));
         while Instant::now() < deadline {
             let creating = self.create_once(login, deadline);
-            let created = match prune.take() {
+            let outcome = match prune.take() {
                 Some(prune) => join(prune, creating).await.1?,
                 None => creating.await?,
             };
-            if let Some((creation, of_other_users)) = created {
+            if let Some(LoginOutcome { creation, of_other_users }) = outcome {
                 let replaced = self.replace_of_other_users(login, &of_other_users, deadline).await;
                 return replaced.map(|()| creation).map_err(Error::after_writing);
             }
@@ -191,34 +228,43 @@ impl<U: AuthUser> RedisStore<U> {
         Err(contended())
     }
 
-    /// Removes sessions that expired long ago. If that fails, the next login does it.
+    /// Removes the user's sessions that expired more than [`PRUNED_AFTER`] seconds ago. An error is
+    /// ignored, because the next login tries again.
     async fn prune(&self, record: &SessionRecord, deadline: Instant) {
         let keys = self.keys().of(&record.user);
         let before = record.created.minus(PRUNED_AFTER).as_secs();
         let mut commit = Commit::default();
-        commit.prune(keys.live(), keys.begun(), before, &keys.sessions());
+        commit.prune(
+            keys.sessions_by_expiry(),
+            keys.sessions_by_login_time(),
+            before,
+            &keys.session_prefix(),
+        );
         let _ = commit.run_unconfirmed(self.servers(), deadline).await;
     }
 
-    /// Returns the newest live sessions except those that are being replaced, as many as the limit
-    /// needs.
+    /// Returns the user's newest live sessions, as many as the limit needs, without those that the
+    /// login replaces.
     ///
-    /// The list by expiry is read first, because it skips expired sessions. If it shows that there
-    /// are few sessions, they are the result. If there are more, the list by time of login decides.
-    /// If too few of the newest logins are live, although very many were read, the result is the
-    /// sessions that expire last.
-    async fn newest(
+    /// 1. Reads the index by expiry, from the latest expiry down to the current time. If the read
+    ///    comes to the end, these are all of the user's live sessions, and they are the result.
+    /// 2. Otherwise reads the index by login time, from the newest login down, until enough live
+    ///    sessions are found. They are the result.
+    /// 3. If [`LOGINS_TO_SEARCH`] logins were read and too few of them are live, the sessions that
+    ///    step 1 has read are the result: those that expire last.
+    async fn newest_sessions(
         &self,
         record: &SessionRecord,
         limit: SessionLimit,
-        replaced: &[StoredRecord],
+        to_replace: &[StoredRecord],
         deadline: Instant,
-    ) -> Result<Highest, Error> {
+    ) -> Result<TopSessions, Error> {
         let (keys, now) = (self.keys().of(&record.user), record.created);
         let needed = limit.records_to_read();
-        let enough = needed.saturating_add(replaced.len());
-        let highest = async |index: String, order: Order, max: usize| {
-            let mut highest = Highest {
+        // If this many members are live, `needed` of them are not being replaced.
+        let enough = needed.saturating_add(to_replace.len());
+        let read_top = async |index: String, order: Order, max_members: usize| {
+            let mut top = TopSessions {
                 stored_epoch: StoredEpoch::default(),
                 live: Vec::new(),
                 members: Vec::new(),
@@ -226,59 +272,62 @@ impl<U: AuthUser> RedisStore<U> {
                 index,
                 order,
             };
-            while !highest.is_all && highest.live.len() < needed && highest.members.len() < max {
-                let (index, first) = (&highest.index, highest.members.len());
-                let count = (max - first).min(READ_AT_ONCE);
+            while !top.is_all && top.live.len() < needed && top.members.len() < max_members {
+                let (index, first) = (&top.index, top.members.len());
+                let count = (max_members - first).min(READ_AT_ONCE);
                 let range = IndexRange { index, order, first, count };
                 let (listed, stored_epoch) =
                     self.list_records(&record.user, range, deadline).await?;
-                highest.stored_epoch = stored_epoch;
-                highest.is_all = listed.len() < count;
-                highest.members.extend(listed.iter().map(|(key, _)| member(key)));
+                top.stored_epoch = stored_epoch;
+                top.is_all = listed.len() < count;
+                top.members.extend(listed.iter().map(|(key, _)| encode_session_key(key)));
                 let is_counted = |stored: &StoredRecord| {
                     let is_same = |other: &StoredRecord| other.record.key == stored.record.key;
-                    stored.record.is_live(now) && !replaced.iter().any(is_same)
+                    stored.record.is_live(now) && !to_replace.iter().any(is_same)
                 };
                 let listed = listed.into_iter().filter_map(|(_, stored)| stored);
-                highest.live.extend(listed.filter(is_counted));
+                top.live.extend(listed.filter(is_counted));
             }
-            highest.live.truncate(needed);
-            Ok::<_, Error>(highest)
+            top.live.truncate(needed);
+            Ok::<_, Error>(top)
         };
-        let last_to_expire = highest(keys.live(), Order::LastToExpire(now), enough).await?;
+        let index = keys.sessions_by_expiry();
+        let last_to_expire = read_top(index, Order::HighestFirstAbove(now), enough).await?;
         if last_to_expire.is_all {
             return Ok(last_to_expire);
         }
-        let newest = highest(keys.begun(), Order::Highest, enough.max(MAX_SEARCHED)).await?;
+        let (index, max_members) = (keys.sessions_by_login_time(), enough.max(LOGINS_TO_SEARCH));
+        let newest = read_top(index, Order::HighestFirst, max_members).await?;
         let is_enough = newest.is_all || newest.live.len() >= needed;
         Ok(if is_enough { newest } else { last_to_expire })
     }
 
-    /// Tries once to create the session. Returns `None` if another call has changed something that
-    /// this one depends on.
+    /// Tries once to write the login. Returns `None` if another call has changed something that
+    /// this attempt has read.
     async fn create_once(
         &self,
         login: &NewLogin<'_>,
         deadline: Instant,
-    ) -> Result<Option<Created>, Error> {
+    ) -> Result<Option<LoginOutcome>, Error> {
         let NewLogin { record, keep_ended_until, limit, .. } = *login;
         let (user, now) = (&record.user, record.created);
         let keys = self.keys().of(user);
-        let index = keys.to_notify();
-        // These reads run concurrently. What each of them finds is a condition of the change.
+        let index = keys.unnotified_replays();
         let range =
-            IndexRange { index: &index, order: Order::Lowest, first: 0, count: MAX_AT_ONCE };
-        let (owner, replaced, (to_notify, stored_epoch)) = try_join3(
+            IndexRange { index: &index, order: Order::LowestFirst, first: 0, count: MAX_AT_ONCE };
+        // One write and two reads, concurrently. The commit below fails if a value that was read
+        // here has changed.
+        let (owner_written, to_replace, (unnotified, stored_epoch)) = try_join3(
             self.write_owner(record, deadline),
-            self.replaced(login, deadline),
+            self.sessions_to_replace(login, deadline),
             self.list_records(user, range, deadline),
         )
         .await?;
-        owner.map_err(|_| key_is_taken())?;
-        let (replaced, of_other_users) = split_by_user(replaced, record);
+        owner_written.map_err(|_| key_is_taken())?;
+        let (to_replace, of_other_users) = split_by_user(to_replace, record);
         let mut draft = Draft::new(&record.key, &keys, &stored_epoch);
         if let Some(limit) = limit {
-            let newest = self.newest(record, limit, &replaced.to_end, deadline).await?;
+            let newest = self.newest_sessions(record, limit, &to_replace.to_end, deadline).await?;
             if newest.stored_epoch.epoch != stored_epoch.epoch {
                 return Ok(None);
             }
@@ -297,15 +346,15 @@ impl<U: AuthUser> RedisStore<U> {
                     let ended = ended.into_iter().map(|stored| Arc::new(stored.record));
                     draft.over_limit = ended.collect();
                     draft.created_in =
-                        raise(&mut draft.commit, &keys, &stored_epoch, &end, stay.iter());
-                    draft.is_raised = true;
+                        raise_epoch(&mut draft.commit, &keys, &stored_epoch, &end, stay.iter());
+                    draft.raises_epoch = true;
                 }
             }
         }
         set_record(&mut draft.commit, &keys, None, record, draft.created_in, now);
-        draft.replace(login, replaced, &keys);
-        let replays = draft.notify(to_notify, &keys);
-        let Draft { mut commit, changes, created_in, is_raised, over_limit } = draft;
+        draft.replace_sessions(login, to_replace, &keys);
+        let replays = draft.mark_notified(unnotified, &keys);
+        let Draft { mut commit, changes, created_in, raises_epoch, over_limit } = draft;
         let records = changes.iter().map(|(stored, after)| (&stored.record, after));
         self.extend_owner_keys(records, now, deadline).await?;
         for (stored, after) in &changes {
@@ -313,61 +362,67 @@ impl<U: AuthUser> RedisStore<U> {
         }
         match commit.run(self.servers(), deadline).await? {
             Ok(()) => {
-                if is_raised {
-                    self.note_past(user, created_in, keep_ended_until, deadline).await;
+                if raises_epoch {
+                    self.queue_for_purge(user, created_in, keep_ended_until, deadline).await;
                 }
-                Ok(Some((Creation::created(over_limit, replays), of_other_users)))
+                let creation = Creation::created(over_limit, replays);
+                Ok(Some(LoginOutcome { creation, of_other_users }))
             }
-            Err(FailedCondition(0)) => Err(key_is_taken()),
+            Err(FailedCondition { index: 0 }) => Err(key_is_taken()),
             Err(_) => Ok(None),
         }
     }
 
-    /// Refuses a login because the user is at the limit. Returns `None` if a condition of the
-    /// commit fails, because then the user may have room by now.
+    /// Refuses a login because the user is at the limit. Returns `None` if one of the conditions
+    /// fails: another call has changed the sessions, so the user may have room for one more.
     async fn refuse(
         &self,
         record: &SessionRecord,
         conditions: Commit,
         deadline: Instant,
-    ) -> Result<Option<Created>, Error> {
-        if self.find(&record.key, None, Access::ReadLatest, deadline).await?.is_some() {
+    ) -> Result<Option<LoginOutcome>, Error> {
+        if self.find_record(&record.key, None, Access::ReadLatest, deadline).await?.is_some() {
             return Err(key_is_taken());
         }
         if conditions.run(self.servers(), deadline).await?.is_err() {
             return Ok(None);
         }
         self.delete_owner(record, deadline).await?;
-        Ok(Some((Creation::Full, Vec::new())))
+        Ok(Some(LoginOutcome { creation: Creation::Full, of_other_users: Vec::new() }))
     }
 
-    /// Writes which user this session will belong to, unless it belongs to another user.
+    /// Writes the owner key of the new session: the key that holds the id of its user. Returns
+    /// `FailedCondition` if the key holds another user's id.
     async fn write_owner(
         &self,
         record: &SessionRecord,
         deadline: Instant,
     ) -> Result<Result<(), FailedCondition>, Error> {
-        let (name, user) = (self.keys().owner(&record.key), record.user.as_bytes());
+        let (name, user) = (self.keys().session_owner(&record.key), record.user.as_bytes());
         let millis = life_millis(record.expires, record.created) + OWNER_MARGIN;
         let mut commit = Commit::default();
-        commit.if_absent_or_is(name.clone(), user);
+        commit.require_absent_or_value(name.clone(), user);
         commit.set(name, user.to_vec(), Life::Millis(millis));
         commit.run(self.servers(), deadline).await
     }
 
-    /// Deletes what `write_owner` has written.
+    /// Deletes the key that `write_owner` has written.
     async fn delete_owner(&self, record: &SessionRecord, deadline: Instant) -> Result<(), Error> {
-        let name = self.keys().owner(&record.key);
+        let name = self.keys().session_owner(&record.key);
         let mut commit = Commit::default();
-        commit.if_is(name.clone(), record.user.as_bytes());
+        commit.require_value(name.clone(), record.user.as_bytes());
         commit.delete(name);
         commit.run(self.servers(), deadline).await.map(drop)
     }
 
-    /// Returns the stored sessions that a login's `replacing` leads to, each of them once. They may
-    /// belong to several users.
-    async fn replaced(&self, login: &NewLogin<'_>, deadline: Instant) -> Result<Replaced, Error> {
-        let mut all = Replaced::default();
+    /// Returns the stored sessions that a login replaces, each of them once. They may belong to
+    /// several users.
+    async fn sessions_to_replace(
+        &self,
+        login: &NewLogin<'_>,
+        deadline: Instant,
+    ) -> Result<SessionsToReplace, Error> {
+        let mut all = SessionsToReplace::default();
         for key in login.replacing {
             let chain = self.follow_successors(key, &login.record.key, deadline).await?;
             for (stored, known) in [
@@ -384,7 +439,7 @@ impl<U: AuthUser> RedisStore<U> {
         Ok(all)
     }
 
-    /// Ends the sessions of other users that a new login replaces.
+    /// Ends the sessions of other users that a login replaces.
     async fn replace_of_other_users(
         &self,
         login: &NewLogin<'_>,
@@ -397,7 +452,8 @@ impl<U: AuthUser> RedisStore<U> {
         Ok(())
     }
 
-    /// Tries once to end a session of another user. Returns `false` if another call has changed it.
+    /// Tries once to replace one session of another user. Returns `false` if another call has
+    /// changed a record that this attempt has read.
     async fn replace_once(
         &self,
         login: &NewLogin<'_>,
@@ -406,14 +462,14 @@ impl<U: AuthUser> RedisStore<U> {
     ) -> Result<bool, Error> {
         let NewLogin { record, keep_ended_until, .. } = *login;
         let end = End::new(record.created, EndReason::Replaced, keep_ended_until);
-        let Chain { to_end, already_replaced } =
+        let SuccessorChain { to_end, already_replaced } =
             self.follow_successors(key, &record.key, deadline).await?;
         let ended = to_end.and_then(|stored| {
             let after = end.apply_to(&stored.record, Some(record.key))?;
             Some((stored, after))
         });
         let followed = already_replaced.and_then(|stored| {
-            let after = stored.record.followed_by(record.key, keep_ended_until)?;
+            let after = stored.record.with_successor(record.key, keep_ended_until)?;
             Some((stored, after))
         });
         let mut is_done = true;
@@ -429,13 +485,16 @@ impl<U: AuthUser> RedisStore<U> {
     }
 }
 
-/// Separates the sessions of the user who logs in from those of other users, of which it returns
-/// the keys.
-fn split_by_user(replaced: Replaced, new: &SessionRecord) -> (Replaced, Vec<SessionKey>) {
+/// Returns the sessions of the user who logs in, and the keys of the sessions of other users.
+fn split_by_user(
+    to_replace: SessionsToReplace,
+    new: &SessionRecord,
+) -> (SessionsToReplace, Vec<SessionKey>) {
     let is_own = |stored: &StoredRecord| stored.record.user == new.user;
-    let (to_end, others_to_end): (Vec<_>, Vec<_>) = replaced.to_end.into_iter().partition(is_own);
+    let (to_end, others_to_end): (Vec<_>, Vec<_>) = to_replace.to_end.into_iter().partition(is_own);
     let (already_replaced, others_replaced): (Vec<_>, Vec<_>) =
-        replaced.already_replaced.into_iter().partition(is_own);
+        to_replace.already_replaced.into_iter().partition(is_own);
     let others = others_to_end.iter().chain(&others_replaced);
-    (Replaced { to_end, already_replaced }, others.map(|stored| stored.record.key).collect())
+    let other_keys = others.map(|stored| stored.record.key).collect();
+    (SessionsToReplace { to_end, already_replaced }, other_keys)
 }

@@ -4,12 +4,12 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 use tower_keep_core::{StoreError, StoreErrorKind};
 
 /// The name of this store in errors.
-pub(crate) const NAME: &str = "redis";
+pub(crate) const STORE_NAME: &str = "redis";
 
-/// What happened to a command, and so whether it can be retried.
+/// Why a command failed, and so whether it can be retried.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Cause {
-    /// It was not sent, because there was no connection.
+    /// The command was not sent, because there was no connection.
     NotSent,
     /// The connection was lost. It is not known whether the command was executed.
     Lost,
@@ -17,11 +17,11 @@ pub(crate) enum Cause {
     TimedOut,
     /// The slot has moved to this node.
     Moved(String, u16),
-    /// The slot is moving to this node, and the key is there already.
+    /// The slot is moving to this node, and the key is already there.
     Ask(String, u16),
-    /// The slot is moving. Some of the keys are on this node, others on the next one.
+    /// The slot is moving from one node to another. Some of the command's keys are on each of them.
     TryAgain,
-    /// The server does not know the script, as after a restart.
+    /// The server does not know the script, for example after a restart.
     NoScript,
     /// The command writes, but the server is a replica now.
     ReadOnly,
@@ -29,7 +29,7 @@ pub(crate) enum Cause {
     Kind(StoreErrorKind),
 }
 
-/// An error of Redis, and what it means.
+/// An error of this store.
 #[derive(Clone, Debug)]
 pub(crate) struct Error {
     pub(crate) cause: Cause,
@@ -46,11 +46,12 @@ impl Error {
         Self::new(StoreErrorKind::Corrupt, message)
     }
 
-    /// Creates the error for a stored value of a later release. `what` names the kind of value.
-    pub(crate) fn of_later_version(what: &str, version: &str, known: &str) -> Self {
+    /// Creates the error for a value that a later release of this crate has written. `value` says
+    /// what kind of value it is.
+    pub(crate) fn of_later_version(value: &str, version: &str, known: &str) -> Self {
         Self::corrupt(format!(
-            "{what} has the format of version {version}, and this release reads version {known}: \
-             update this application server to the release that wrote it"
+            "{value} has version {version} of its format, but this release reads version {known}: \
+             update this application server to the release that wrote the value"
         ))
     }
 
@@ -66,7 +67,7 @@ impl Error {
         Self { cause: Cause::TimedOut, message: message.into() }
     }
 
-    /// Converts an error that occurred while connecting. Nothing was sent on the connection.
+    /// Converts an error that occurred while connecting, so no command was sent.
     pub(crate) fn while_connecting(server: &str, error: &RedisError) -> Self {
         let message = format!("no connection to {server}: {}", message_of(error));
         match error.kind() {
@@ -84,7 +85,8 @@ impl Error {
         }
     }
 
-    /// Converts an error reply, or the error that the connection was lost before a reply came.
+    /// Converts an error reply, or the driver's error if the connection was lost before a reply
+    /// came.
     pub(crate) fn from_redis(error: &RedisError) -> Self {
         let node = || {
             let (host, port) = error.redirect_node()?.0.rsplit_once(':')?;
@@ -106,7 +108,7 @@ impl Error {
             ErrorKind::Server(ServerErrorKind::NoPerm | ServerErrorKind::CrossSlot) => {
                 Cause::Kind(StoreErrorKind::Unsupported)
             }
-            // The key holds another type of value than this store writes there.
+            // The key holds a value of another type, such as a list instead of a string.
             ErrorKind::Extension if error.code() == Some("WRONGTYPE") => {
                 Cause::Kind(StoreErrorKind::Corrupt)
             }
@@ -118,13 +120,14 @@ impl Error {
             ErrorKind::Extension if matches!(error.code(), Some("WRONGPASS" | "NOAUTH")) => {
                 Cause::Kind(StoreErrorKind::Unsupported)
             }
-            // Redis 6 wraps an error that occurred inside a script in a text of its own.
+            // If a command in a script fails, Redis 6 returns `ERR` and a text that contains the
+            // command's own error.
             ErrorKind::Server(ServerErrorKind::ResponseError)
                 if error.detail().is_some_and(|detail| detail.contains("READONLY")) =>
             {
                 Cause::ReadOnly
             }
-            // The script needs a key that is on another node already.
+            // The script reads a key that is already on another node.
             ErrorKind::Server(ServerErrorKind::ResponseError)
                 if error.detail().is_some_and(|detail| detail.contains("non local key")) =>
             {
@@ -137,17 +140,17 @@ impl Error {
         Self { cause, message: message_of(error) }
     }
 
-    /// Creates the error for a reply of another shape than the command has.
+    /// Creates the error for a reply that has another type than the replies to this command.
     pub(crate) fn unexpected_reply() -> Self {
         Self::new(StoreErrorKind::Unavailable, "unexpected reply from the server")
     }
 
-    /// Converts an error that occurred after something was written. The caller does not know how
-    /// much was written.
+    /// Converts an error that occurred after the call had written something. It is not known how
+    /// much of the call was written.
     pub(crate) fn after_writing(self) -> Self {
         Self {
             cause: Cause::TimedOut,
-            message: format!("written, but a later step failed: {}", self.message),
+            message: format!("the call has written, but a later step failed: {}", self.message),
         }
     }
 
@@ -161,8 +164,8 @@ impl Error {
         Self::unsupported(message)
     }
 
-    /// Converts an error of a command that only reads. It does not matter whether that command was
-    /// executed.
+    /// Converts an error of a command that only reads, so it does not matter whether the command
+    /// was executed.
     pub(crate) fn after_reading(self) -> Self {
         let cause = if self.cause == Cause::Lost { Cause::NotSent } else { self.cause };
         Self { cause, ..self }
@@ -179,13 +182,12 @@ impl Error {
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
-        Self::new(error.kind(), NAME).with_message(error.message)
+        Self::new(error.kind(), STORE_NAME).with_message(error.message)
     }
 }
 
-/// Returns the text of an error, without anything that was sent. The detail of a general error
-/// (`ERR`) can quote what was sent, so only its beginning is used. All other details say what the
-/// server lacks.
+/// Returns the text of an error, without quotes of the command that was sent. The detail of a
+/// general error (`ERR`) may quote the command, so only its beginning is returned.
 fn message_of(error: &RedisError) -> String {
     let quoting = ErrorKind::Server(ServerErrorKind::ResponseError);
     match (error.code(), error.detail()) {
@@ -205,13 +207,14 @@ mod tests {
 
     use super::*;
 
-    fn of(line: &str) -> Error {
+    /// Converts an error reply, as the server sends it.
+    fn error_from_reply(line: &str) -> Error {
         let value: Value = redis::parse_redis_value(line.as_bytes()).unwrap();
         Error::from_redis(&value.extract_error().unwrap_err())
     }
 
     #[test]
-    fn each_error_has_its_kind() {
+    fn each_error_reply_has_a_kind_and_a_redirection_names_the_node() {
         use StoreErrorKind::{Corrupt, Unavailable, Unsupported};
         for (line, kind) in [
             ("-LOADING Redis is loading the dataset in memory\r\n", Unavailable),
@@ -231,19 +234,32 @@ mod tests {
             ("-WRONGTYPE Operation against a key\r\n", Corrupt),
             ("-ERR Error running script: @user_script:3: WRONGTYPE Operation\r\n", Corrupt),
         ] {
-            assert_eq!(of(line).kind(), kind, "{line}");
+            assert_eq!(error_from_reply(line).kind(), kind, "{line}");
         }
-        assert_eq!(of("-MOVED 7 [::1]:7000\r\n").cause, Cause::Moved("::1".into(), 7000));
-        assert_eq!(of("-MOVED 7 ::1:7000\r\n").cause, Cause::Moved("::1".into(), 7000));
-        assert_eq!(of("-MOVED 7 :7000\r\n").cause, Cause::Moved("".into(), 7000));
-        assert_eq!(of("-ASK 7 node-2:7000\r\n").cause, Cause::Ask("node-2".into(), 7000));
+        assert_eq!(
+            error_from_reply("-MOVED 7 [::1]:7000\r\n").cause,
+            Cause::Moved("::1".into(), 7000)
+        );
+        assert_eq!(
+            error_from_reply("-MOVED 7 ::1:7000\r\n").cause,
+            Cause::Moved("::1".into(), 7000)
+        );
+        assert_eq!(error_from_reply("-MOVED 7 :7000\r\n").cause, Cause::Moved("".into(), 7000));
+        assert_eq!(
+            error_from_reply("-ASK 7 node-2:7000\r\n").cause,
+            Cause::Ask("node-2".into(), 7000)
+        );
     }
 
     #[test]
-    fn what_was_sent_is_not_quoted() {
+    fn an_error_does_not_quote_the_command_that_was_sent() {
         let line = "-ERR unknown command 'FOO', with args beginning with: 'secret' \r\n";
-        assert_eq!(of(line).message, "ERR unknown command");
+        assert_eq!(error_from_reply(line).message, "ERR unknown command");
         let line = "-OOM command not allowed when used memory > 'maxmemory'.\r\n";
-        assert!(of(line).message.contains("'maxmemory'"), "{:?}", of(line));
+        assert!(
+            error_from_reply(line).message.contains("'maxmemory'"),
+            "{:?}",
+            error_from_reply(line)
+        );
     }
 }

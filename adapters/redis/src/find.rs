@@ -1,4 +1,6 @@
-//! Finds session records, by their keys or by a user's lists.
+//! Finds session records, by their keys or in a user's indexes.
+//!
+//! An index is a sorted set whose members are session keys, encoded as text.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::Value;
@@ -8,24 +10,26 @@ use tower_keep_core::{AuthUser, Epoch, SessionKey, SessionRecord, Timestamp, Use
 use crate::RedisStore;
 use crate::epoch::StoredEpoch;
 use crate::error::{Cause, Error};
-use crate::keys::read_member;
-use crate::record::read;
+use crate::keys::decode_session_key;
+use crate::record::read_record;
 use crate::script::{OWNER, RECORDS};
 use crate::servers::Access;
 use crate::sessions::{MAX_CONCURRENT, OWNER_MARGIN};
 use crate::store::{bytes, contended};
 
-/// A record as it is now, and the value that it was read from.
+/// A stored record.
 pub(crate) struct StoredRecord {
+    /// The record in the user's current epoch. If it was created in an earlier epoch, it has ended.
     pub(crate) record: SessionRecord,
+    /// The value that the record was read from.
     pub(crate) value: Vec<u8>,
-    /// The epoch in which it was created.
+    /// The epoch in which the record was created.
     pub(crate) created_in: u64,
 }
 
 impl StoredRecord {
     fn read(key: SessionKey, user: &UserId, value: Vec<u8>, epoch: &Epoch) -> Result<Self, Error> {
-        let (record, created_in) = read(key, user.clone(), &value)?;
+        let (record, created_in) = read_record(key, user.clone(), &value)?;
         Ok(Self { record: epoch.apply_to(record, created_in), value, created_in })
     }
 }
@@ -46,26 +50,27 @@ pub(crate) struct IndexRange<'a> {
     pub(crate) count: usize,
 }
 
-/// Which members of an index come first.
+/// The order of an index's members, by score.
 #[derive(Clone, Copy)]
 pub(crate) enum Order {
-    Lowest,
-    Highest,
-    /// For an index by expiry: the highest first, without those that have expired by this time.
-    LastToExpire(Timestamp),
+    LowestFirst,
+    HighestFirst,
+    /// The highest first, and only members with a higher score than this time. In the index by
+    /// expiry these are the sessions that have not expired by this time.
+    HighestFirstAbove(Timestamp),
 }
 
 impl Order {
     fn command(self) -> &'static str {
         match self {
-            Self::Lowest => "ZRANGE",
-            Self::Highest | Self::LastToExpire(_) => "ZREVRANGE",
+            Self::LowestFirst => "ZRANGE",
+            Self::HighestFirst | Self::HighestFirstAbove(_) => "ZREVRANGE",
         }
     }
 }
 
 impl IndexRange<'_> {
-    /// Returns the first and the last rank.
+    /// Returns the first and the last rank, as arguments of a command.
     fn ranks(&self) -> [String; 2] {
         let last = self.first.saturating_add(self.count).saturating_sub(1);
         [self.first, last].map(|rank| i64::try_from(rank).unwrap_or(i64::MAX).to_string())
@@ -76,44 +81,49 @@ impl IndexRange<'_> {
 pub(crate) type ListedRecords = Vec<(SessionKey, Option<StoredRecord>)>;
 
 impl<U: AuthUser> RedisStore<U> {
-    /// Returns the user whom this session belongs to. With `at_least`, the key that says so lives
-    /// for at least that many milliseconds from now on.
-    pub(crate) async fn owner(
+    /// Returns the user whom this session belongs to, as the session's owner key says.
+    ///
+    /// `record_life` is how long the caller is going to keep the record, in milliseconds from now
+    /// on. If it is given, the owner key is kept for longer than that.
+    pub(crate) async fn session_owner(
         &self,
         key: &SessionKey,
-        at_least: Option<u64>,
+        record_life: Option<u64>,
         access: Access,
         deadline: Instant,
     ) -> Result<Option<UserId>, Error> {
-        let name = self.keys().owner(key);
-        let value = match at_least {
+        let name = self.keys().session_owner(key);
+        let value = match record_life {
             None => self.get(&name, access, deadline).await?,
             Some(millis) => {
                 let millis = (millis + OWNER_MARGIN).to_string();
-                let millis = [millis.as_bytes()];
-                bytes(OWNER.run(self.servers(), Access::Write, &[&name], &millis, deadline).await?)?
+                let arguments = [millis.as_bytes()];
+                let reply =
+                    OWNER.run(self.servers(), Access::Write, &[&name], &arguments, deadline).await;
+                bytes(reply?)?
             }
         };
         let Some(value) = value else { return Ok(None) };
         let text = String::from_utf8(value);
         let corrupt = |_| {
             Error::corrupt(
-                "the key that says which user a session belongs to (`session:…`) is not what this \
-                 store has written: delete it, and the user logs in again",
+                "the key that names the user of a session (`session:…`) holds a value that this \
+                 store has not written: delete the key, and the user logs in again",
             )
         };
         text.map(UserId::from).map(Some).map_err(corrupt)
     }
 
-    /// Returns the record with this key, and its user's epoch. The caller does not know the user.
-    pub(crate) async fn find(
+    /// Returns the record with this key, and the epoch of the record's user, for a caller that does
+    /// not know the user. `record_life` is that of [`session_owner`](Self::session_owner).
+    pub(crate) async fn find_record(
         &self,
         key: &SessionKey,
-        at_least: Option<u64>,
+        record_life: Option<u64>,
         access: Access,
         deadline: Instant,
     ) -> Result<Option<(StoredRecord, StoredEpoch)>, Error> {
-        let Some(user) = self.owner(key, at_least, access, deadline).await? else {
+        let Some(user) = self.session_owner(key, record_life, access, deadline).await? else {
             return Ok(None);
         };
         let keys = self.keys().of(&user);
@@ -133,14 +143,14 @@ impl<U: AuthUser> RedisStore<U> {
         deadline: Instant,
     ) -> Result<(ListedRecords, StoredEpoch), Error> {
         let keys = self.keys().of(user);
-        let (prefix, epoch) = (keys.sessions(), keys.epoch());
+        let (prefix, epoch) = (keys.session_prefix(), keys.epoch());
         let [first, last] = range.ranks();
-        let expired_by = match range.order {
-            Order::LastToExpire(by) => by.as_secs().to_string(),
-            Order::Lowest | Order::Highest => String::new(),
+        let above = match range.order {
+            Order::HighestFirstAbove(time) => time.as_secs().to_string(),
+            Order::LowestFirst | Order::HighestFirst => String::new(),
         };
         let command = range.order.command();
-        let arguments = [&prefix, command, &first, &last, &expired_by].map(str::as_bytes);
+        let arguments = [&prefix, command, &first, &last, &above].map(str::as_bytes);
         let names = [range.index, &epoch];
         let reply =
             RECORDS.run(self.servers(), Access::ReadLatest, &names, &arguments, deadline).await;
@@ -148,7 +158,7 @@ impl<U: AuthUser> RedisStore<U> {
             Ok(Value::Array(reply)) => reply,
             Ok(_) => return Err(Error::unexpected_reply()),
             Err(error) if error.cause == Cause::TryAgain => {
-                return self.list_records_singly(user, range, deadline).await;
+                return self.list_records_one_by_one(user, range, deadline).await;
             }
             Err(error) => return Err(error),
         };
@@ -156,34 +166,38 @@ impl<U: AuthUser> RedisStore<U> {
         let stored_epoch = StoredEpoch::read(reply.next().map(bytes).transpose()?.flatten())?;
         let mut listed = ListedRecords::new();
         while let (Some(member), Some(value)) = (reply.next(), reply.next()) {
-            let key = read_member(&bytes(member)?.ok_or_else(Error::unexpected_reply)?)?;
+            let key = decode_session_key(&bytes(member)?.ok_or_else(Error::unexpected_reply)?)?;
             let Some(value) = bytes(value)? else {
-                // The record has expired, or it is on another node while the slot moves.
-                return self.list_records_singly(user, range, deadline).await;
+                // Either the record has expired, or its slot is moving and the record is on another
+                // node.
+                return self.list_records_one_by_one(user, range, deadline).await;
             };
             listed.push((key, Some(StoredRecord::read(key, user, value, &stored_epoch.epoch)?)));
         }
         Ok((listed, stored_epoch))
     }
 
-    /// Does the same by commands that each read one key, and so find it on whichever node it is.
-    /// Every change of the set of sessions also changes the index or the epoch, so the result is
-    /// consistent if neither has changed.
-    async fn list_records_singly(
+    /// Does the same as [`list_records`](Self::list_records) with one command for each key. While a
+    /// slot moves, each key may be on another node, and a command for one key is sent to the right
+    /// node.
+    ///
+    /// A call that begins or ends sessions also changes the index or the epoch. So the records
+    /// belong together if the index and the epoch are the same before and after they are read.
+    async fn list_records_one_by_one(
         &self,
         user: &UserId,
         range: IndexRange<'_>,
         deadline: Instant,
     ) -> Result<(ListedRecords, StoredEpoch), Error> {
         let keys = self.keys().of(user);
-        let read = async || {
-            let members = self.members(&range, deadline).await?;
-            Ok::<_, Error>((members, self.epoch(&keys, Access::ReadLatest, deadline).await?))
+        let read_index_and_epoch = async || {
+            let members = self.read_members(&range, deadline).await?;
+            Ok::<_, Error>((members, self.read_epoch(&keys, Access::ReadLatest, deadline).await?))
         };
-        let mut before = read().await?;
+        let mut before = read_index_and_epoch().await?;
         while Instant::now() < deadline {
-            let listed = self.records(user, &before.0, &before.1.epoch, deadline).await?;
-            let after = read().await?;
+            let listed = self.read_records(user, &before.0, &before.1.epoch, deadline).await?;
+            let after = read_index_and_epoch().await?;
             if after.0 == before.0 && after.1.epoch == before.1.epoch {
                 return Ok((listed, after.1));
             }
@@ -192,25 +206,29 @@ impl<U: AuthUser> RedisStore<U> {
         Err(contended())
     }
 
-    /// Returns at most `count` members of an index, those with the lowest scores.
+    /// Returns the first `count` members of an index, the lowest score first.
     pub(crate) async fn lowest_members(
         &self,
         index: &str,
         count: usize,
         deadline: Instant,
     ) -> Result<Vec<SessionKey>, Error> {
-        self.members(&IndexRange { index, order: Order::Lowest, first: 0, count }, deadline).await
+        self.read_members(
+            &IndexRange { index, order: Order::LowestFirst, first: 0, count },
+            deadline,
+        )
+        .await
     }
 
-    async fn members(
+    async fn read_members(
         &self,
         range: &IndexRange<'_>,
         deadline: Instant,
     ) -> Result<Vec<SessionKey>, Error> {
         let mut command;
-        if let Order::LastToExpire(by) = range.order {
+        if let Order::HighestFirstAbove(time) = range.order {
             command = redis::cmd("ZREVRANGEBYSCORE");
-            command.arg(range.index).arg("+inf").arg(format!("({}", by.as_secs()));
+            command.arg(range.index).arg("+inf").arg(format!("({}", time.as_secs()));
             command.arg("LIMIT").arg(range.first).arg(range.count);
         } else {
             command = redis::cmd(range.order.command());
@@ -219,12 +237,13 @@ impl<U: AuthUser> RedisStore<U> {
         let reply =
             self.servers().call(range.index, Access::ReadLatest, &command, deadline).await?;
         let Value::Array(members) = reply else { return Err(Error::unexpected_reply()) };
-        let member = |member| read_member(&bytes(member)?.ok_or_else(Error::unexpected_reply)?);
-        members.into_iter().map(member).collect()
+        let decode =
+            |member| decode_session_key(&bytes(member)?.ok_or_else(Error::unexpected_reply)?);
+        members.into_iter().map(decode).collect()
     }
 
-    /// Returns the user's records with these keys, as they are in this epoch.
-    pub(crate) async fn records(
+    /// Returns the user's records with these keys. `epoch` is the user's current epoch.
+    pub(crate) async fn read_records(
         &self,
         user: &UserId,
         session_keys: &[SessionKey],

@@ -1,8 +1,8 @@
 //! How users are stored.
 //!
-//! A user's value is `1 5f0c… {"id":…}`: the version of this format, the claim by which the user
-//! has their login name, and the user in the application's format. The application's format writes
-//! one user and knows nothing about the rest.
+//! A user's value is `1 5f0c… {"id":…}`: the version of this format, the token of the user's claim
+//! to their login name (see `names.rs`), and the user in the application's format. The
+//! application's format converts only the user, not the version or the token.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,12 +17,12 @@ const VERSION: &str = "1";
 
 /// Converts users to bytes and back.
 ///
-/// [`Json`] is one such format. Another format may be smaller, but redis-cli then shows less. It
-/// may use any bytes.
+/// [`Json`] is one such format. Another format may take less memory, but redis-cli may not show it
+/// as readable text. A format may use any bytes.
 ///
-/// A value stays as it was written until the user is next updated, so a format has to read
-/// everything that was ever written. To change from [`Json`], whose users begin with `{`, begin the
-/// new values with another byte, and let `Json` read the old ones:
+/// A value stays as it was written until the user is next updated, so a format has to read the
+/// values of all earlier formats. Values in [`Json`] begin with `{`. To change to another format,
+/// begin its values with another byte, and let `Json` read the values that begin with `{`:
 ///
 /// ```
 /// # struct Member;
@@ -47,17 +47,18 @@ const VERSION: &str = "1";
 ///         match bytes {
 ///             [b'{', ..] => Json.read(bytes),
 ///             [1, rest @ ..] => Ok(read_v1(rest).ok_or("not a member")?),
-///             _ => Err("a later version's".into()),
+///             _ => Err("written by a later version".into()),
 ///         }
 ///     }
 /// }
 /// ```
 ///
-/// Release a version that reads both formats before one that writes the new format. If a user can't
-/// be read, the call returns an error ([`Corrupt`](tower_keep_core::StoreErrorKind::Corrupt)), and
-/// no user is logged out.
+/// First release a version of your application that reads both formats and still writes the old
+/// format. Then release a version that writes the new format. If a user can't be read, the call
+/// returns an error ([`Corrupt`](tower_keep_core::StoreErrorKind::Corrupt)), and no user is logged
+/// out.
 ///
-/// The errors of a format are logged, so they must not quote a user's data.
+/// The errors that a format returns are logged, so they must not quote a user's data.
 pub trait UserFormat<U>: Send + Sync + 'static {
     /// Converts a user to bytes.
     ///
@@ -70,7 +71,7 @@ pub trait UserFormat<U>: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Returns an error if the bytes are not those of a user.
+    /// Returns an error if the bytes are not a user in this format.
     fn read(&self, bytes: &[u8]) -> Result<U, Box<dyn std::error::Error + Send + Sync>>;
 }
 
@@ -88,32 +89,33 @@ impl<U: Serialize + DeserializeOwned> UserFormat<U> for Json {
     }
 }
 
-/// Replaces serde's own message, which quotes values.
+/// Converts serde's error to an error that does not quote the user's data. serde's own message may
+/// quote values.
 fn without_values(error: &serde_json::Error) -> Box<dyn std::error::Error + Send + Sync> {
     format!("JSON {:?} error at column {}", error.classify(), error.column()).into()
 }
 
-/// Accounts as JSON. `Account` itself does not implement serde's traits, so that no handler sends a
+/// Accounts as JSON. `Account` itself does not implement serde's traits, so no handler can send a
 /// password hash by accident.
 pub(crate) struct AccountJson;
 
 #[derive(Serialize, Deserialize)]
-struct Written {
+struct StoredAccount {
     id: String,
     login_name: String,
     password_hash: String,
-    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    #[serde(default = "active_by_default", skip_serializing_if = "is_true")]
     active: bool,
-    /// Absent if it equals the password hash.
+    /// The stamp in base64; absent if the stamp equals the password hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     security_stamp: Option<String>,
 }
 
-fn yes() -> bool {
+fn active_by_default() -> bool {
     true
 }
 
-fn is_yes(flag: &bool) -> bool {
+fn is_true(flag: &bool) -> bool {
     *flag
 }
 
@@ -123,22 +125,25 @@ impl UserFormat<Account> for AccountJson {
         account: &Account,
     ) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
         let stamp = account.security_stamp();
-        let is_hash = *stamp == *account.password_hash().as_bytes();
-        Json.write(&Written {
+        let is_password_hash = *stamp == *account.password_hash().as_bytes();
+        Json.write(&StoredAccount {
             id: account.id().to_string(),
             login_name: account.login_name().to_owned(),
             password_hash: account.password_hash().to_owned(),
             active: account.is_active(),
-            security_stamp: (!is_hash).then(|| URL_SAFE_NO_PAD.encode(stamp)),
+            security_stamp: (!is_password_hash).then(|| URL_SAFE_NO_PAD.encode(stamp)),
         })
     }
 
     fn read(&self, bytes: &[u8]) -> Result<Account, Box<dyn std::error::Error + Send + Sync>> {
-        let Written { id, login_name, password_hash, active, security_stamp } = Json.read(bytes)?;
+        let StoredAccount { id, login_name, password_hash, active, security_stamp } =
+            Json.read(bytes)?;
         let account = Account::new(id, login_name, password_hash).with_active(active);
         match security_stamp {
             Some(stamp) => {
-                let stamp = URL_SAFE_NO_PAD.decode(stamp).map_err(|_| "the stamp is not base64")?;
+                let stamp = URL_SAFE_NO_PAD
+                    .decode(stamp)
+                    .map_err(|_| "the security stamp is not base64")?;
                 Ok(account.with_security_stamp(stamp))
             }
             None => Ok(account),
@@ -146,15 +151,17 @@ impl UserFormat<Account> for AccountJson {
     }
 }
 
-/// A user's value: the claim by which they have their login name, and the user.
-pub(crate) struct Value<'a> {
-    pub(crate) claim: &'a str,
+/// A user's value.
+pub(crate) struct UserValue<'a> {
+    /// The token of the user's claim to their login name.
+    pub(crate) claim_token: &'a str,
+    /// The user in the application's format.
     pub(crate) user: &'a [u8],
 }
 
-impl<'a> Value<'a> {
+impl<'a> UserValue<'a> {
     pub(crate) fn write(&self) -> Vec<u8> {
-        [VERSION.as_bytes(), b" ", self.claim.as_bytes(), b" ", self.user].concat()
+        [VERSION.as_bytes(), b" ", self.claim_token.as_bytes(), b" ", self.user].concat()
     }
 
     pub(crate) fn read(value: &'a [u8]) -> Result<Self, Error> {
@@ -162,9 +169,9 @@ impl<'a> Value<'a> {
         let version = parts.next().and_then(|version| std::str::from_utf8(version).ok());
         let number = version.filter(|version| version.parse::<u8>().is_ok());
         match (number, parts.next(), parts.next()) {
-            (Some(VERSION), Some(claim), Some(user)) => {
-                let claim = std::str::from_utf8(claim).map_err(|_| unreadable())?;
-                Ok(Self { claim, user })
+            (Some(VERSION), Some(token), Some(user)) => {
+                let claim_token = std::str::from_utf8(token).map_err(|_| unreadable())?;
+                Ok(Self { claim_token, user })
             }
             (Some(other), ..) if other != VERSION => {
                 Err(Error::of_later_version("a user", other, VERSION))
@@ -176,8 +183,8 @@ impl<'a> Value<'a> {
 
 fn unreadable() -> Error {
     Error::corrupt(
-        "a user (`user`) is not what this store has written: restore the key, or delete it and \
-         insert the user again",
+        "the key of a user (`user`) holds a value that this store has not written: restore the \
+         key, or delete it and insert the user again",
     )
 }
 
@@ -204,17 +211,17 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_not_quoted() {
+    fn the_error_for_an_unreadable_value_does_not_quote_it() {
         for bad in [r#"{"id":"1","login_name":["secret"],"password_hash":""}"#, "secret", ""] {
             let error = AccountJson.read(bad.as_bytes()).map(drop).unwrap_err().to_string();
             assert!(error.contains("column") && !error.contains("secret"), "{error}");
         }
-        for bad in ["", "secret", "1", "1 claim", "2 claim {}", "x claim {}"] {
-            let error = Value::read(bad.as_bytes()).map(drop).unwrap_err();
+        for bad in ["", "secret", "1", "1 token", "2 token {}", "x token {}"] {
+            let error = UserValue::read(bad.as_bytes()).map(drop).unwrap_err();
             assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{bad}");
             assert!(!format!("{error:?}").contains("secret"), "{error:?}");
         }
-        let value = Value { claim: "5f", user: b"a b" }.write();
-        assert_eq!(Value::read(&value).unwrap().user, b"a b");
+        let value = UserValue { claim_token: "5f", user: b"a b" }.write();
+        assert_eq!(UserValue::read(&value).unwrap().user, b"a b");
     }
 }

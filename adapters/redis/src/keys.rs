@@ -1,6 +1,7 @@
 //! The names of the keys, and their slots in a cluster.
 //!
-//! The crate's documentation lists the keys and explains their slots.
+//! The crate's documentation lists the keys and explains their slots. A sorted set whose members
+//! are session keys is called an index here.
 
 use std::borrow::Cow;
 
@@ -13,10 +14,10 @@ use crate::error::Error;
 /// How many slots a cluster has.
 const SLOTS: u16 = 16_384;
 
-/// How long a prefix may be, in bytes.
-const MAX_PREFIX: usize = 100;
+/// The longest prefix, in bytes.
+const MAX_PREFIX_BYTES: usize = 100;
 
-/// The names of the keys. They begin with `keep:` by default.
+/// Builds the names of the keys. All names begin with the prefix, which is `keep:` by default.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyNames {
     prefix: String,
@@ -28,9 +29,11 @@ impl Default for KeyNames {
     }
 }
 
-/// The keys of one user, all in one slot.
+/// Builds the names of one user's keys, which are all in one slot.
 #[derive(Clone, Debug)]
-pub(crate) struct UserKeyNames(String);
+pub(crate) struct UserKeyNames {
+    prefix: String,
+}
 
 impl KeyNames {
     pub(crate) fn set_prefix(&mut self, prefix: String) {
@@ -39,73 +42,78 @@ impl KeyNames {
 
     pub(crate) fn check(&self) -> Result<(), Error> {
         let is_plain = |c: char| c.is_ascii_graphic() && !"{}*?[]\\".contains(c);
-        if self.prefix.chars().all(is_plain) && self.prefix.len() <= MAX_PREFIX {
+        if self.prefix.chars().all(is_plain) && self.prefix.len() <= MAX_PREFIX_BYTES {
             return Ok(());
         }
         let message = format!(
-            "the prefix {:?} is not of printable ASCII without braces, brackets and wildcards, at \
-             most {MAX_PREFIX} of them",
+            "the key prefix {:?} is not allowed: use at most {MAX_PREFIX_BYTES} printable ASCII \
+             characters, and no spaces, braces, brackets, backslashes, `*` or `?`",
             self.prefix
         );
         Err(Error::unsupported(message))
     }
 
     pub(crate) fn of(&self, user: &UserId) -> UserKeyNames {
-        UserKeyNames([&self.prefix, "{", &hash_tag(user.as_str()), "}:"].concat())
+        UserKeyNames { prefix: [&self.prefix, "{", &hash_tag(user.as_str()), "}:"].concat() }
     }
 
     pub(crate) fn login_name(&self, login_name: &str) -> String {
         [&self.prefix, "login:", login_name].concat()
     }
 
-    /// The list of all users' `past` keys whose sessions are still to be removed.
-    pub(crate) fn past(&self) -> String {
+    /// The sorted set of the epochs of all users whose ended sessions are still to be purged.
+    pub(crate) fn purge_queue(&self) -> String {
         [&self.prefix, "past"].concat()
     }
 
-    /// The key that says which user this session belongs to.
-    pub(crate) fn owner(&self, key: &SessionKey) -> String {
-        [&self.prefix, "session:", &member(key)].concat()
+    /// The key that holds the id of the user whom this session belongs to.
+    pub(crate) fn session_owner(&self, key: &SessionKey) -> String {
+        [&self.prefix, "session:", &encode_session_key(key)].concat()
     }
 }
 
 impl UserKeyNames {
     pub(crate) fn user(&self) -> String {
-        [&self.0, "user"].concat()
+        [&self.prefix, "user"].concat()
     }
 
     pub(crate) fn session(&self, key: &SessionKey) -> String {
-        [&self.0, "session:", &member(key)].concat()
+        [&self.prefix, "session:", &encode_session_key(key)].concat()
     }
 
-    /// The prefix of all of the user's session keys.
-    pub(crate) fn sessions(&self) -> String {
-        [&self.0, "session:"].concat()
+    /// The text that the names of all of the user's records begin with.
+    pub(crate) fn session_prefix(&self) -> String {
+        [&self.prefix, "session:"].concat()
     }
 
-    pub(crate) fn live(&self) -> String {
-        [&self.0, "live"].concat()
+    /// The index of the user's sessions that have not ended. The scores are the expiry times.
+    pub(crate) fn sessions_by_expiry(&self) -> String {
+        [&self.prefix, "live"].concat()
     }
 
-    pub(crate) fn begun(&self) -> String {
-        [&self.0, "begun"].concat()
+    /// The index of the same sessions. The scores are the times of the logins.
+    pub(crate) fn sessions_by_login_time(&self) -> String {
+        [&self.prefix, "begun"].concat()
     }
 
     pub(crate) fn epoch(&self) -> String {
-        [&self.0, "epoch"].concat()
+        [&self.prefix, "epoch"].concat()
     }
 
-    /// The sessions that ended when this epoch began.
-    pub(crate) fn past(&self, number: u64) -> String {
-        format!("{}past:{number}", self.0)
+    /// The index of the sessions that ended because this epoch began.
+    pub(crate) fn ended_by_epoch(&self, number: u64) -> String {
+        format!("{}past:{number}", self.prefix)
     }
 
-    pub(crate) fn to_notify(&self) -> String {
-        [&self.0, "to_notify"].concat()
+    /// The index of the sessions that ended because of a replay of which the user has not been
+    /// notified.
+    pub(crate) fn unnotified_replays(&self) -> String {
+        [&self.prefix, "to_notify"].concat()
     }
 
-    pub(crate) fn pending(&self, claim: &str) -> String {
-        [&self.0, "pending:", claim].concat()
+    /// The key that exists while the user's claim with this token is pending; see `names.rs`.
+    pub(crate) fn pending_claim(&self, token: &str) -> String {
+        [&self.prefix, "pending:", token].concat()
     }
 }
 
@@ -119,27 +127,27 @@ pub(crate) fn slot(key: &str) -> u16 {
     crc16::State::<crc16::XMODEM>::calculate(tagged().unwrap_or(key).as_bytes()) % SLOTS
 }
 
-/// Encodes a session's key as a part of names and as a member of lists.
-pub(crate) fn member(key: &SessionKey) -> String {
+/// Encodes a session's key, for the names of Redis keys and for the members of indexes.
+pub(crate) fn encode_session_key(key: &SessionKey) -> String {
     URL_SAFE_NO_PAD.encode(key.as_bytes())
 }
 
-/// Decodes a session's key that was encoded by `member`.
-pub(crate) fn read_member(member: &[u8]) -> Result<SessionKey, Error> {
+/// Decodes a session's key that [`encode_session_key`] returned.
+pub(crate) fn decode_session_key(member: &[u8]) -> Result<SessionKey, Error> {
     let bytes = URL_SAFE_NO_PAD.decode(member).ok().and_then(|bytes| bytes.try_into().ok());
     let corrupt = || {
         Error::corrupt(
-            "a user's list of sessions (`live`, `begun`, `past:…` or `to_notify`) holds a member \
-             that is no session's key: remove that member",
+            "a sorted set of a user's sessions (`live`, `begun`, `past:…` or `to_notify`) has a \
+             member that is not a session's key: remove this member",
         )
     };
     bytes.map(SessionKey::new).ok_or_else(corrupt)
 }
 
-/// Encodes an id as a hash tag, which is never empty and has no closing brace. Each id has a tag of
-/// its own.
-fn hash_tag(id: &str) -> Cow<'_, str> {
-    match id {
+/// Encodes a user's id as a hash tag: the text between the braces, from which a cluster derives the
+/// slot. A tag is never empty and has no closing brace, and two ids never have the same tag.
+fn hash_tag(user: &str) -> Cow<'_, str> {
+    match user {
         "" => "%".into(),
         plain if !plain.contains(['%', '}']) => plain.into(),
         other => other.replace('%', "%25").replace('}', "%7D").into(),
@@ -153,19 +161,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_is_of_one_user_is_in_one_slot() {
+    fn all_keys_of_one_user_are_in_one_slot() {
         let (keys, session) = (KeyNames::default(), SessionKey::new([7; 32]));
         for id in ["42", "", "{", "}", "{}", "}{", "a}b", "%7D", "佐藤", "a:{b}"] {
-            let of = keys.of(&id.into());
+            let user_keys = keys.of(&id.into());
             let all = [
-                of.user(),
-                of.session(&session),
-                of.live(),
-                of.begun(),
-                of.epoch(),
-                of.past(3),
-                of.to_notify(),
-                of.pending("00ff"),
+                user_keys.user(),
+                user_keys.session(&session),
+                user_keys.sessions_by_expiry(),
+                user_keys.sessions_by_login_time(),
+                user_keys.epoch(),
+                user_keys.ended_by_epoch(3),
+                user_keys.unnotified_replays(),
+                user_keys.pending_claim("00ff"),
             ];
             let slots: HashSet<_> = all.iter().map(|key| slot(key)).collect();
             assert_eq!(slots.len(), 1, "{id:?}");
@@ -174,15 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_the_clusters() {
-        // These are the replies of `CLUSTER KEYSLOT`.
+    fn slots_equal_the_replies_to_cluster_keyslot() {
         for (key, expected) in [("123456789", 12_739), ("foo", 12_182), ("{foo}bar", 12_182)] {
             assert_eq!(slot(key), expected, "{key}");
         }
     }
 
     #[test]
-    fn each_user_has_keys_of_their_own() {
+    fn two_users_never_share_a_key() {
         let ids = ["", "%", "}", "%7D", "%25", "%257D", "a", "{a}", "a}:user", "a:user"];
         let keys = KeyNames::default();
         let all: HashSet<_> = ids.iter().map(|id| keys.of(&UserId::from(*id)).user()).collect();
@@ -190,14 +197,17 @@ mod tests {
     }
 
     #[test]
-    fn a_member_is_read_as_it_was_written() {
+    fn a_session_key_is_decoded_as_it_was_encoded() {
         let key = SessionKey::new([0xFE; 32]);
-        assert!(read_member(member(&key).as_bytes()).is_ok_and(|read| read == key));
-        assert!(read_member(b"short").is_err());
+        assert!(
+            decode_session_key(encode_session_key(&key).as_bytes())
+                .is_ok_and(|decoded| decoded == key)
+        );
+        assert!(decode_session_key(b"short").is_err());
     }
 
     #[test]
-    fn a_prefix_is_plain_or_refused() {
+    fn a_prefix_with_special_characters_or_over_100_bytes_is_refused() {
         for good in ["", "keep:", "site-1/auth:"] {
             assert!(KeyNames { prefix: good.into() }.check().is_ok(), "{good:?}");
         }

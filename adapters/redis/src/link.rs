@@ -1,4 +1,5 @@
-//! One connection to one server, which all calls share, and which is reopened when it is lost.
+//! One connection to one server. All calls to the server share the connection. If it is lost, it is
+//! opened again.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,19 +20,20 @@ use tower_keep_core::StoreErrorKind;
 use crate::error::{Cause, Error};
 use crate::servers::Settings;
 
-/// How long an attempt to connect may take before calls stop waiting for it.
-const SLOW: Duration = Duration::from_secs(1);
+/// A call that finds an attempt to connect which began longer ago than this does not wait for it,
+/// and fails immediately.
+const MAX_CONNECT_WAIT: Duration = Duration::from_secs(1);
 
-/// How long to wait after a failed attempt to connect: it doubles from the first to the longest
-/// pause.
+/// The pause after a failed attempt to connect. After each further failure the pause is twice as
+/// long, up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const MAX_PAUSE: Duration = Duration::from_millis(500);
 
-/// What a connection connects to.
+/// The server to connect to.
 pub(crate) enum Target {
-    /// This server.
+    /// The server with this address.
     Server(Client),
-    /// The server that one of these sentinels names.
+    /// The server that one of these sentinels names, and the sentinels' name for it.
     Sentinels(Vec<tokio::sync::Mutex<SentinelClient>>, String),
 }
 
@@ -41,7 +43,7 @@ impl Target {
             Self::Server(client) => {
                 client.get_multiplexed_async_connection_with_config(config).await
             }
-            // All sentinels are asked concurrently, so that one that hangs delays nothing.
+            // All sentinels are asked concurrently, so a sentinel that hangs delays nothing.
             Self::Sentinels(sentinels, _) => {
                 let asked = sentinels.iter().map(|sentinel| {
                     Box::pin(async {
@@ -54,7 +56,7 @@ impl Target {
     }
 }
 
-/// The server's address, without user and password.
+/// Shows the server's address, without user and password.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -64,25 +66,24 @@ impl fmt::Display for Target {
     }
 }
 
-/// A connection to a server, which is reopened when it is lost.
-///
-/// Calls share the connection, and each waits for its own reply. The number of waiting calls is
-/// limited.
+/// A shared connection to a server, which is opened when it is first needed, and again after it was
+/// lost. The number of calls that wait for a reply is limited.
 pub(crate) struct Link {
     target: Target,
-    kind: Kind,
-    waiting: Semaphore,
+    role: Role,
+    /// Limits the number of calls that wait for a reply.
+    permits: Semaphore,
     /// How long an attempt to connect may take.
     timeout: Duration,
     state: Mutex<State>,
 }
 
-/// The role of the server that a connection leads to.
+/// The role of the connected server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum Role {
     Master,
     Replica,
-    /// A replica of a cluster, which serves reads only after the command `READONLY`.
+    /// A replica of a cluster. It serves reads only on a connection on which `READONLY` was sent.
     ClusterReplica,
 }
 
@@ -97,10 +98,11 @@ struct State {
 
 struct Attempt {
     begun: Instant,
-    outcome: watch::Receiver<Option<Outcome>>,
+    /// `None` until the attempt ends.
+    outcome: watch::Receiver<Option<ConnectOutcome>>,
 }
 
-type Outcome = Result<Connection, Error>;
+type ConnectOutcome = Result<Connection, Error>;
 
 #[derive(Clone)]
 struct Connection {
@@ -110,23 +112,25 @@ struct Connection {
 
 struct Failure {
     error: Error,
+    /// The pause between this failure and the next attempt.
     pause: Duration,
-    until: Instant,
+    /// The end of the pause.
+    retry_at: Instant,
 }
 
 impl Link {
-    pub(crate) fn new(target: Target, kind: Kind, settings: &Settings) -> Self {
+    pub(crate) fn new(target: Target, role: Role, settings: &Settings) -> Self {
         Self {
             target,
-            kind,
-            waiting: Semaphore::new(settings.max_waiting),
-            timeout: settings.timeout.max(SLOW),
+            role,
+            permits: Semaphore::new(settings.max_waiting),
+            timeout: settings.timeout.max(MAX_CONNECT_WAIT),
             state: Mutex::default(),
         }
     }
 
     pub(crate) fn is_replica(&self) -> bool {
-        self.kind != Kind::Master
+        self.role != Role::Master
     }
 
     /// Returns the server's host, if it is known.
@@ -154,7 +158,8 @@ impl Link {
         .await
     }
 
-    /// Sends several commands together and returns all replies, which may be errors.
+    /// Sends several commands together and returns all replies. Each reply may be an error, but if
+    /// one is `READONLY`, this returns it as the error of the call.
     pub(crate) async fn send_all(
         self: &Arc<Self>,
         commands: &Pipeline,
@@ -163,7 +168,7 @@ impl Link {
         let count = commands.len();
         self.with_connection(deadline, async |connection| {
             let replies = connection.send_packed_commands(commands, 0, count).await?;
-            // If one reply is this error, none of the commands has written.
+            // A server that replies `READONLY` to one of the commands has written nothing.
             let read_only = ErrorKind::Server(ServerErrorKind::ReadOnly);
             let errors = replies.iter().filter_map(|reply| reply.clone().extract_error().err());
             match errors.into_iter().find(|error| error.kind() == read_only) {
@@ -174,16 +179,18 @@ impl Link {
         .await
     }
 
+    /// Calls `send` with the connection, which is opened first if necessary.
     async fn with_connection<T>(
         self: &Arc<Self>,
         deadline: Instant,
         send: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
     ) -> Result<T, Error> {
-        let Ok(_permit) = self.waiting.try_acquire() else {
-            let message = format!("as many calls as are allowed wait for {} already", self.target);
+        let Ok(_permit) = self.permits.try_acquire() else {
+            let message =
+                format!("too many calls already wait for {}: see `with_max_waiting`", self.target);
             return Err(Error::new(StoreErrorKind::Unavailable, message));
         };
-        let mut connection = match self.last_outcome() {
+        let mut connection = match self.connection_or_failure() {
             Some(outcome) => outcome?,
             None => Box::pin(self.wait_for_connection(deadline)).await?,
         };
@@ -191,15 +198,16 @@ impl Link {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => {
                 let error = Error::from_redis(&error);
-                // The sentinels may name another server by now.
+                // After `READONLY` a new connection is needed, too, because the sentinels may name
+                // another server by now.
                 if matches!(error.cause, Cause::Lost | Cause::ReadOnly) {
                     self.forget(&connection);
                 }
                 Err(error)
             }
             Err(_) => {
-                // If the server hangs, a new connection gets no reply sooner. But if the connection
-                // broke silently (a cable, a firewall), it never delivers a reply.
+                // The connection may be broken without notice, for example by a firewall. Only a
+                // new connection helps then. If the server hangs, a new connection does no harm.
                 self.forget(&connection);
                 Err(Error::timed_out(format!("no reply from {} in time", self.target)))
             }
@@ -215,6 +223,7 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Makes the next call open a new connection, unless this connection was already replaced.
     fn forget(&self, lost: &Connection) {
         let mut state = self.state();
         let is_same = |known: &Connection| Arc::ptr_eq(&known.is_lost, &lost.is_lost);
@@ -223,26 +232,27 @@ impl Link {
         }
     }
 
-    /// Returns the connection if it is open, or the last failure if it is too early for another
-    /// attempt. Returns `None` if an attempt is in progress or due.
-    fn last_outcome(&self) -> Option<Outcome> {
+    /// Returns the connection if it is open. Returns the error of the last attempt to connect if
+    /// the pause after it has not ended. Otherwise returns `None`: the call has to wait for a
+    /// connection.
+    fn connection_or_failure(&self) -> Option<ConnectOutcome> {
         let state = self.state();
         let connection = state.connection.as_ref();
         if let Some(known) = connection.filter(|known| !known.is_lost.load(Ordering::Acquire)) {
             return Some(Ok(known.clone()));
         }
-        let failure = state.failure.as_ref().filter(|failure| Instant::now() < failure.until)?;
+        let failure = state.failure.as_ref().filter(|failure| Instant::now() < failure.retry_at)?;
         Some(Err(failure.error.clone()))
     }
 
-    /// Waits until the connection is open. A task of its own opens it, so that it is opened even if
-    /// this call stops waiting.
-    async fn wait_for_connection(self: &Arc<Self>, deadline: Instant) -> Outcome {
+    /// Waits until the connection is open. A separate task opens the connection, so it is opened
+    /// even if this call stops waiting.
+    async fn wait_for_connection(self: &Arc<Self>, deadline: Instant) -> ConnectOutcome {
         let late = || Error::not_sent(format!("no connection to {} in time", self.target));
         let mut outcome = {
             let mut state = self.state();
             match &state.attempt {
-                Some(attempt) if attempt.begun.elapsed() > SLOW => return Err(late()),
+                Some(attempt) if attempt.begun.elapsed() > MAX_CONNECT_WAIT => return Err(late()),
                 Some(attempt) => attempt.outcome.clone(),
                 None => {
                     let (sender, outcome) = watch::channel(None);
@@ -260,22 +270,22 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Outcome {
+    async fn connect(&self) -> ConnectOutcome {
         let is_lost = Arc::new(AtomicBool::new(false));
-        let set_by_push = Arc::clone(&is_lost);
+        let is_lost_in_callback = Arc::clone(&is_lost);
         let config = AsyncConnectionConfig::new()
-            // Each call has a deadline of its own.
+            // The driver's time-outs are off, because each call has a deadline of its own.
             .set_response_timeout(None)
             .set_connection_timeout(None)
             .set_push_sender(move |push: PushInfo| {
                 if push.kind == PushKind::Disconnection {
-                    set_by_push.store(true, Ordering::Release);
+                    is_lost_in_callback.store(true, Ordering::Release);
                 }
                 Ok::<_, redis::aio::SendError>(())
             });
         let while_connecting = |error| Error::while_connecting(&self.target.to_string(), &error);
         let mut connection = self.target.connect(&config).await.map_err(while_connecting)?;
-        if self.kind == Kind::ClusterReplica {
+        if self.role == Role::ClusterReplica {
             let reply = connection.send_packed_command(&redis::cmd("READONLY")).await;
             reply.and_then(Value::extract_error).map_err(while_connecting)?;
         }
@@ -283,10 +293,10 @@ impl Link {
     }
 }
 
-/// An attempt to connect. However it ends, the next one may start.
+/// The task that tries to connect. When the task ends for any reason, another attempt can begin.
 struct ConnectTask {
     link: Arc<Link>,
-    sender: watch::Sender<Option<Outcome>>,
+    sender: watch::Sender<Option<ConnectOutcome>>,
 }
 
 impl ConnectTask {
@@ -303,10 +313,10 @@ impl ConnectTask {
                 state.failure = None;
             }
             Err(error) => {
-                let longer = |failure: &Failure| (failure.pause * 2).min(LONGEST_PAUSE);
+                let longer = |failure: &Failure| (failure.pause * 2).min(MAX_PAUSE);
                 let pause = state.failure.as_ref().map_or(FIRST_PAUSE, longer);
-                let until = Instant::now() + pause;
-                state.failure = Some(Failure { error: error.clone(), pause, until });
+                let retry_at = Instant::now() + pause;
+                state.failure = Some(Failure { error: error.clone(), pause, retry_at });
             }
         }
         state.attempt = None;

@@ -9,7 +9,7 @@ use tower_keep_core::{
 use crate::RedisStore;
 use crate::epoch::StoredEpoch;
 use crate::error::Error;
-use crate::record::read;
+use crate::record::read_record;
 use crate::servers::Access;
 
 impl<U: AuthUser> RedisStore<U> {
@@ -19,16 +19,16 @@ impl<U: AuthUser> RedisStore<U> {
         user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<U>>, Error> {
         let deadline = self.deadline();
-        let mut user = user_hint.cloned();
-        let mut is_sure = false;
+        let mut candidate = user_hint.cloned();
+        let mut is_owner = false;
         loop {
-            if let Some(user) = &user {
+            if let Some(user) = &candidate {
                 let keys = self.keys().of(user);
                 let names = [keys.session(key), keys.user(), keys.epoch()];
                 let names = names.each_ref().map(String::as_str);
                 let values = self.get_all(names, 2, Access::Read, deadline).await?;
                 if let [Some(record), stored, epoch] = values {
-                    let (record, created_in) = read(*key, user.clone(), &record)?;
+                    let (record, created_in) = read_record(*key, user.clone(), &record)?;
                     let record = StoredEpoch::read(epoch)?.epoch.apply_to(record, created_in);
                     let record = Arc::new(record);
                     let user = stored.map(|stored| self.shared.users.read(user, &stored));
@@ -36,16 +36,17 @@ impl<U: AuthUser> RedisStore<U> {
                     return Ok(Some(StoredLogin::new(record, user)));
                 }
             }
-            if is_sure {
+            if is_owner {
                 return Ok(None);
             }
-            // The cookie names no user, or another one.
-            let owner = Box::pin(self.owner(key, None, Access::Read, deadline)).await?;
+            // There is no hint, or the user of the hint has no such record. The owner key names the
+            // record's user.
+            let owner = Box::pin(self.session_owner(key, None, Access::Read, deadline)).await?;
             match owner {
-                Some(owner) if user.as_ref() != Some(&owner) => user = Some(owner),
+                Some(owner) if candidate.as_ref() != Some(&owner) => candidate = Some(owner),
                 _ => return Ok(None),
             }
-            is_sure = true;
+            is_owner = true;
         }
     }
 }

@@ -1,19 +1,26 @@
-//! A session record as a value: one line of text, which is small, fast to read, and legible with
+//! A session record as a value: one line of text, which is small, fast to parse, and readable with
 //! redis-cli.
 //!
 //! ```text
 //! 1 0 0 - - AAECAwQFBgcICQoLDA0ODw 1800000000 1800000000 1800000000 1802592000 2592000 1802592000 - - {"method":"password","v":1}
 //! ```
 //!
-//! The fields are: the version; the epoch; the generation, when it began and when it was seen; the
-//! salt; when the login was, when the session began and when it was last used; until when and for
-//! how many seconds the login is remembered; when the record expires; how the session ended (`-`,
-//! or `at,reason,successor,notified`); the length of the acting user's id in bytes; and then that
-//! id and the details. A field without a value is `-`.
+//! The fields, in this order:
 //!
-//! The id and the details may be any text. They can't be mistaken for other fields, because they
-//! are the last ones and the length says where the id ends. The session's key and the user are in
-//! the name of the Redis key.
+//! 1. the version of this format,
+//! 2. the user's epoch in which the record was created,
+//! 3. `generation`, `rotated_at` and `seen_at`,
+//! 4. `salt`,
+//! 5. `created`, `session_started` and `last_seen`,
+//! 6. `remember.expires` and `remember.seconds`,
+//! 7. `expires`,
+//! 8. `ended`: `-`, or `at,reason,successor,notified`,
+//! 9. the length of the acting user's id, in bytes,
+//! 10. the acting user's id, and directly after it `details`.
+//!
+//! A field without a value is `-`. The id and the details may be any text. They can't be mistaken
+//! for other fields, because they are at the end of the line, and the length says where the id
+//! ends. The session's key and the user are in the name of the Redis key.
 
 use std::fmt::Write;
 
@@ -24,7 +31,7 @@ use tower_keep_core::{
 };
 
 use crate::error::Error;
-use crate::keys::{member, read_member};
+use crate::keys::{decode_session_key, encode_session_key};
 
 /// The version of this format.
 const VERSION: &str = "1";
@@ -32,15 +39,16 @@ const VERSION: &str = "1";
 /// The text of a field without a value.
 const NONE: &str = "-";
 
-/// Returns the value of a record that was created in this epoch of its user.
-pub(crate) fn write(record: &SessionRecord, created_in: u64) -> Vec<u8> {
+/// Returns the value to store for a record. `created_in` is the user's epoch in which the record
+/// was created.
+pub(crate) fn write_record(record: &SessionRecord, created_in: u64) -> Vec<u8> {
     let mut text = String::with_capacity(192 + record.details.as_str().len());
     // Writing to a `String` does not fail.
-    let _ = write_to(&mut text, record, created_in);
+    let _ = write_line(&mut text, record, created_in);
     text.into_bytes()
 }
 
-fn write_to(text: &mut String, record: &SessionRecord, created_in: u64) -> std::fmt::Result {
+fn write_line(text: &mut String, record: &SessionRecord, created_in: u64) -> std::fmt::Result {
     write!(text, "{VERSION} {created_in} {} ", record.generation)?;
     write_optional(text, record.rotated_at.map(Timestamp::as_secs))?;
     write_optional(text, record.seen_at.map(Timestamp::as_secs))?;
@@ -69,13 +77,13 @@ fn write_optional(text: &mut String, field: Option<impl std::fmt::Display>) -> s
 
 fn write_end(text: &mut String, ended: Option<&Ended>) -> std::fmt::Result {
     let Some(ended) = ended else { return write!(text, "{NONE} ") };
-    let successor = ended.successor.as_ref().map_or_else(|| NONE.to_owned(), member);
+    let successor = ended.successor.as_ref().map_or_else(|| NONE.to_owned(), encode_session_key);
     let (at, notified) = (ended.at.as_secs(), u8::from(ended.notified));
     write!(text, "{at},{},{successor},{notified} ", ended.reason)
 }
 
-/// Returns the record of a value, and the epoch in which it was created.
-pub(crate) fn read(
+/// Returns the record that a value holds, and the user's epoch in which the record was created.
+pub(crate) fn read_record(
     key: SessionKey,
     user: UserId,
     value: &[u8],
@@ -88,22 +96,22 @@ pub(crate) fn read(
 }
 
 fn read_line(key: SessionKey, user: UserId, text: &str) -> Option<(SessionRecord, u64)> {
-    let mut fields = Fields(text);
+    let mut fields = Fields { rest: text };
     if fields.next()? != VERSION {
         return None;
     }
     let created_in = fields.next()?.parse().ok()?;
     let generation = fields.number()?;
-    let (rotated_at, seen_at) = (fields.optional(time)?, fields.optional(time)?);
-    let salt = salt(fields.next()?)?;
-    let created = time(fields.next()?)?;
-    let session_started = time(fields.next()?)?;
-    let last_seen = time(fields.next()?)?;
-    let remember = fields.remember()?;
-    let expires = time(fields.next()?)?;
+    let (rotated_at, seen_at) = (fields.optional(read_time)?, fields.optional(read_time)?);
+    let salt = read_salt(fields.next()?)?;
+    let created = read_time(fields.next()?)?;
+    let session_started = read_time(fields.next()?)?;
+    let last_seen = read_time(fields.next()?)?;
+    let remember = fields.remember_period()?;
+    let expires = read_time(fields.next()?)?;
     let ended = fields.optional(read_end)?;
-    let acting_user = fields.optional(|length| length.parse().ok())?;
-    let (acting_user, details) = split_text(acting_user, fields.0)?;
+    let id_length = fields.optional(|length| length.parse().ok())?;
+    let (acting_user, details) = split_acting_user(id_length, fields.rest)?;
 
     let mut record = SessionRecord::new(key, user, salt, created, expires);
     record.acting_user = acting_user.map(UserId::from);
@@ -118,19 +126,19 @@ fn read_line(key: SessionKey, user: UserId, text: &str) -> Option<(SessionRecord
     Some((record, created_in))
 }
 
-/// Splits the rest of a line into the acting user's id, which is that long, and the details.
-fn split_text(length: Option<usize>, rest: &str) -> Option<(Option<&str>, &str)> {
-    match length {
+/// Splits the rest of a line into the acting user's id, whose length is given, and the details.
+fn split_acting_user(id_length: Option<usize>, rest: &str) -> Option<(Option<&str>, &str)> {
+    match id_length {
         Some(length) => rest.split_at_checked(length).map(|(id, details)| (Some(id), details)),
         None => Some((None, rest)),
     }
 }
 
-fn time(text: &str) -> Option<Timestamp> {
+fn read_time(text: &str) -> Option<Timestamp> {
     text.parse().ok().map(Timestamp::from_secs)
 }
 
-fn salt(text: &str) -> Option<[u8; 16]> {
+fn read_salt(text: &str) -> Option<[u8; 16]> {
     let mut salt = [0; 16];
     let length = URL_SAFE_NO_PAD.decode_slice(text, &mut salt).ok()?;
     (length == salt.len()).then_some(salt)
@@ -138,11 +146,11 @@ fn salt(text: &str) -> Option<[u8; 16]> {
 
 fn read_end(text: &str) -> Option<Ended> {
     let mut parts = text.split(',');
-    let at = time(parts.next()?)?;
+    let at = read_time(parts.next()?)?;
     let mut ended = Ended::new(at, parts.next()?.parse().ok()?);
     ended.successor = match parts.next()? {
         NONE => None,
-        key => Some(read_member(key.as_bytes()).ok()?),
+        key => Some(decode_session_key(key.as_bytes()).ok()?),
     };
     ended.notified = match parts.next()? {
         "0" => false,
@@ -153,12 +161,14 @@ fn read_end(text: &str) -> Option<Ended> {
 }
 
 /// The rest of a line, which is read field by field.
-struct Fields<'a>(&'a str);
+struct Fields<'a> {
+    rest: &'a str,
+}
 
 impl<'a> Fields<'a> {
     fn next(&mut self) -> Option<&'a str> {
-        let (field, rest) = self.0.split_once(' ')?;
-        self.0 = rest;
+        let (field, rest) = self.rest.split_once(' ')?;
+        self.rest = rest;
         Some(field)
     }
 
@@ -174,9 +184,9 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Reads the two fields of a remember period, which both have a value or both have none.
-    fn remember(&mut self) -> Option<Option<RememberPeriod>> {
-        match (self.optional(time)?, self.optional(|seconds| seconds.parse().ok())?) {
+    /// Reads the two fields of a remember period. Either both have a value, or none has.
+    fn remember_period(&mut self) -> Option<Option<RememberPeriod>> {
+        match (self.optional(read_time)?, self.optional(|seconds| seconds.parse().ok())?) {
             (Some(expires), Some(seconds)) => Some(Some(RememberPeriod::new(expires, seconds))),
             (None, None) => Some(None),
             _ => None,
@@ -184,15 +194,15 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Creates the error for a line that can't be read. It quotes nothing but the version.
+/// Creates the error for a line that can't be read. The error quotes only the version.
 fn unreadable(text: &str) -> Error {
     let version = text.split_once(' ').map_or("", |(version, _)| version);
     if version != VERSION && version.parse::<u8>().is_ok() {
         return Error::of_later_version("a session record", version, VERSION);
     }
     Error::corrupt(
-        "a session record (`session:…` of a user) is not what this store has written: delete its \
-         key, and the user logs in again",
+        "the key of a session record (`session:…` of a user) holds a value that this store has not \
+         written: delete its key, and the user logs in again",
     )
 }
 
@@ -217,23 +227,24 @@ mod tests {
     }
 
     fn line(record: &SessionRecord) -> String {
-        String::from_utf8(write(record, 3)).unwrap()
+        String::from_utf8(write_record(record, 3)).unwrap()
     }
 
     #[track_caller]
     fn assert_is_read_back(record: &SessionRecord) {
         for epoch in [0, u64::MAX] {
-            let value = write(record, epoch);
-            let (read, created_in) = read(record.key, record.user.clone(), &value).unwrap();
+            let value = write_record(record, epoch);
+            let (read, created_in) = read_record(record.key, record.user.clone(), &value).unwrap();
             assert_eq!((&read, created_in), (record, epoch));
-            // These are not what `Debug` shows, so a failure above may not show the difference.
+            // `Debug` does not show all fields, so the message of the assertion above may not show
+            // which field differs.
             assert_eq!(read.remember, record.remember);
             assert_eq!(read.details.as_str(), record.details.as_str());
         }
     }
 
     #[test]
-    fn a_record_is_one_line() {
+    fn a_record_is_written_as_one_line() {
         let bare = record(|_| {});
         let expected = "1 3 0 - - AAECAwQFBgcICQoLDA3-_w 1800000000 1800000000 1800000000 - - \
                         1800604800 - - {\"method\":\"password\"}";
@@ -258,15 +269,15 @@ mod tests {
             ("none", |_| {}),
             ("an acting user", |record| record.acting_user = Some("7".into())),
             ("an acting user with an empty id", |record| record.acting_user = Some("".into())),
-            ("an acting user access id looks like fields", |record| {
+            ("an acting user whose id looks like fields", |record| {
                 record.acting_user = Some("1 - 2,é\n🦀 ".into());
             }),
             ("a long id of an acting user", |record| {
                 record.acting_user = Some("佐".repeat(1_000).into());
             }),
             ("a generation", |record| record.generation = u32::MAX),
-            ("when it began", |record| record.rotated_at = Some(Timestamp::MAX)),
-            ("when it was seen", |record| record.seen_at = Some(Timestamp::from_secs(0))),
+            ("a generation's beginning", |record| record.rotated_at = Some(Timestamp::MAX)),
+            ("a seen mark", |record| record.seen_at = Some(Timestamp::from_secs(0))),
             ("times", |record| {
                 record.session_started = NOW.plus(1);
                 record.last_seen = NOW.minus(1);
@@ -327,17 +338,19 @@ mod tests {
 
     #[track_caller]
     fn assert_is_corrupt(value: &[u8]) {
-        let error = read(SessionKey::new([7; 32]), "42".into(), value).unwrap_err();
-        let said = format!("{error:?}");
-        let shown = String::from_utf8_lossy(value);
-        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{shown}");
-        assert!(said.contains("a session record"), "{shown}: {said}");
-        assert!(said.contains("delete its key") || said.contains("update"), "{shown}: {said}");
-        assert!(!said.contains("secret"), "{said}");
+        let error = read_record(SessionKey::new([7; 32]), "42".into(), value).unwrap_err();
+        let error_text = format!("{error:?}");
+        let line = String::from_utf8_lossy(value);
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{line}");
+        assert!(error_text.contains("a session record"), "{line}: {error_text}");
+        let says_what_to_do =
+            error_text.contains("delete its key") || error_text.contains("update");
+        assert!(says_what_to_do, "{line}: {error_text}");
+        assert!(!error_text.contains("secret"), "{error_text}");
     }
 
     #[test]
-    fn what_cannot_be_read_is_corrupt_and_not_quoted() {
+    fn an_unreadable_line_is_a_corrupt_error_that_does_not_quote_it() {
         let good = line(&record(|record| {
             record.acting_user = Some("é".into());
             record.remember = Some(RememberPeriod::new(NOW, 9));
@@ -390,14 +403,14 @@ mod tests {
 
     #[test]
     fn a_damaged_value_never_panics() {
-        let good = write(&record(|record| record.acting_user = Some("é".into())), 3);
+        let good = write_record(&record(|record| record.acting_user = Some("é".into())), 3);
         for index in 0..good.len() {
             for byte in [b' ', b'-', b'9', 0, 0xC3] {
                 let mut damaged = good.clone();
                 damaged[index] = byte;
-                let _ = read(SessionKey::new([7; 32]), "42".into(), &damaged);
+                let _ = read_record(SessionKey::new([7; 32]), "42".into(), &damaged);
             }
-            let _ = read(SessionKey::new([7; 32]), "42".into(), &good[..index]);
+            let _ = read_record(SessionKey::new([7; 32]), "42".into(), &good[..index]);
         }
     }
 }

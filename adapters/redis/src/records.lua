@@ -1,16 +1,17 @@
--- Returns the epoch KEYS[2] and records that the index KEYS[1] lists. Each member is followed by
--- the value of its record, or by nothing if there is no such record. The names of the records begin
--- with ARGV[1]. The command ARGV[2] reads the index from rank ARGV[3] to rank ARGV[4]. If ARGV[5]
--- is given, members whose score is not above it are left out.
+-- Returns the epoch (the value of KEYS[2]), followed by members of the index KEYS[1], each with the
+-- value of its record, or with nil if there is no such record. The name of a record is ARGV[1] and
+-- the member. The command ARGV[2] reads the index from rank ARGV[3] to rank ARGV[4]. If ARGV[5] is
+-- not empty, the reply has only the members with a higher score than ARGV[5].
 local reply = { redis.call('GET', KEYS[2]) }
 local listed = redis.call(ARGV[2], KEYS[1], ARGV[3], ARGV[4], 'WITHSCORES')
 local above = tonumber(ARGV[5])
-local number = 0
-for at = 1, #listed, 2 do
-    if not above or tonumber(listed[at + 1]) > above then
-        number = number + 1
-        reply[2 * number] = listed[at]
-        reply[2 * number + 1] = redis.call('GET', ARGV[1] .. listed[at])
+local count = 0
+for position = 1, #listed, 2 do
+    local member, score = listed[position], tonumber(listed[position + 1])
+    if not above or score > above then
+        count = count + 1
+        reply[2 * count] = member
+        reply[2 * count + 1] = redis.call('GET', ARGV[1] .. member)
     end
 end
 return reply

@@ -1,5 +1,5 @@
-//! Decides which server gets a command, and when the command is retried. That server is the only
-//! one, the master that the sentinels name, or the node of a cluster that has the slot.
+//! Decides which server gets a command, and when the command is retried. The server is the only
+//! server, or the master that the sentinels name, or the node of a cluster that has the slot.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,37 +13,42 @@ use crate::keys::slot;
 use crate::link::Link;
 use crate::store::millis;
 
-/// How many times a command is redirected to another server, at most.
+/// A command is redirected to another server at most this many times.
 const MAX_REDIRECTS: u32 = 5;
 
 /// How long to wait before a retry while the keys of a slot are moving.
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// What a command does, and so which servers may run it.
+/// Whether a command reads or writes, and so which servers may run it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// It reads. A replica may serve it, if reads from replicas are allowed.
+    /// The command reads. A replica may serve it, if reads from replicas are allowed.
     Read,
-    /// It reads, and only the master may serve it. A write that may be lost or repeated, because no
-    /// caller depends on it, is sent in the same way.
+    /// The command reads, and only the master may serve it.
     ReadLatest,
-    /// It writes.
+    /// The command writes.
     Write,
+}
+
+impl Access {
+    /// For a write that may be lost or repeated, because no caller depends on it. Like a read from
+    /// the master, it does not wait for replicas, and is retried if the connection is lost.
+    pub(crate) const UNCONFIRMED_WRITE: Self = Self::ReadLatest;
 }
 
 /// The connections to one server.
 #[derive(Clone)]
 pub(crate) struct Links {
     pub(crate) master: Arc<Link>,
-    /// For writes. It is a separate connection if writes wait for replicas, because other commands
-    /// on the same connection would wait as well.
+    /// For writes. This is a separate connection to the master if writes wait for replicas, because
+    /// other commands on the same connection would wait as well. Otherwise it is `master`.
     pub(crate) writes: Arc<Link>,
-    /// A replica for reads, if there is one.
+    /// For reads from a replica, if they are allowed.
     pub(crate) replica: Option<Arc<Link>>,
 }
 
 impl Links {
-    pub(crate) fn of(&self, access: Access) -> &Arc<Link> {
+    pub(crate) fn for_access(&self, access: Access) -> &Arc<Link> {
         match access {
             Access::Read => self.replica.as_ref().unwrap_or(&self.master),
             Access::ReadLatest => &self.master,
@@ -52,13 +57,14 @@ impl Links {
     }
 }
 
-/// The settings that all connections share.
+/// The settings of all connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) timeout: Duration,
+    /// How many calls may wait for one server.
     pub(crate) max_waiting: usize,
     /// Whether writes have connections of their own.
-    pub(crate) splits_writes: bool,
+    pub(crate) has_write_connections: bool,
     pub(crate) reads_from_replicas: bool,
 }
 
@@ -88,13 +94,13 @@ impl Servers {
     ) -> Result<Value, Error> {
         let link = self.link(key, access)?;
         let first_deadline = match link.is_replica() {
-            // The other half of the time is for the master.
+            // If the replica does not reply in half of the time, the master has the other half.
             true => Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2,
             false => deadline,
         };
         match self.send(&link, access, command, false, first_deadline).await {
             Ok(reply) => Ok(reply),
-            // Boxed, so that this rare path takes no room in the future of every call.
+            // Retries are rare. Boxing them keeps the future of a call small.
             Err(error) => Box::pin(self.retry(link, key, access, command, error, deadline)).await,
         }
     }
@@ -108,20 +114,20 @@ impl Servers {
         mut error: Error,
         deadline: Instant,
     ) -> Result<Value, Error> {
-        let mut tried = Tried::default();
+        let mut retries = Retries::default();
         loop {
-            self.learn_from(&error);
+            self.learn_after(&error);
             let next = match Instant::now() + PAUSE > deadline {
                 true => None,
-                false => self.next_try(&link, key, access, &error, &mut tried).await?,
+                false => self.next_try(&link, key, access, &error, &mut retries).await?,
             };
-            let is_asking;
-            (link, is_asking) = match next {
+            let sends_asking;
+            (link, sends_asking) = match next {
                 Some(next) => next,
                 None if access == Access::Write => return Err(error),
                 None => return Err(error.after_reading()),
             };
-            error = match self.send(&link, access, command, is_asking, deadline).await {
+            error = match self.send(&link, access, command, sends_asking, deadline).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
@@ -138,8 +144,8 @@ impl Servers {
 
     fn link(&self, key: &str, access: Access) -> Result<Arc<Link>, Error> {
         match &self.topology {
-            Topology::One(links) => Ok(Arc::clone(links.of(access))),
-            Topology::Cluster(cluster) => cluster.link(slot(key), access),
+            Topology::One(links) => Ok(Arc::clone(links.for_access(access))),
+            Topology::Cluster(cluster) => cluster.link_for_slot(slot(key), access),
         }
     }
 
@@ -148,23 +154,24 @@ impl Servers {
         link: &Arc<Link>,
         access: Access,
         command: &Cmd,
-        is_asking: bool,
+        sends_asking: bool,
         deadline: Instant,
     ) -> Result<Value, Error> {
-        let wait_for = if access == Access::Write { self.replicas_to_wait_for } else { 0 };
-        if !is_asking && wait_for == 0 {
+        let replicas = if access == Access::Write { self.replicas_to_wait_for } else { 0 };
+        if !sends_asking && replicas == 0 {
             return link.send(command, deadline).await;
         }
-        Box::pin(self.send_with(link, wait_for, command, is_asking, deadline)).await
+        Box::pin(self.send_with(link, replicas, command, sends_asking, deadline)).await
     }
 
-    /// Sends a command, after `ASKING` and before `WAIT` where they are needed.
+    /// Sends a command together with other commands: `ASKING` before it, if `sends_asking` is set,
+    /// and `WAIT` after it, if the write has to wait for replicas.
     async fn send_with(
         &self,
         link: &Arc<Link>,
-        wait_for: usize,
+        replicas: usize,
         command: &Cmd,
-        is_asking: bool,
+        sends_asking: bool,
         deadline: Instant,
     ) -> Result<Value, Error> {
         let checked = |reply: Option<Value>| {
@@ -172,41 +179,42 @@ impl Servers {
             reply.extract_error().map_err(|error| Error::from_redis(&error))
         };
         let mut commands = Pipeline::new();
-        if is_asking {
+        if sends_asking {
             commands.cmd("ASKING");
         }
         commands.add_command(command.clone());
-        if wait_for > 0 {
-            // The server gives up before the deadline, and replies how many replicas have the
-            // write.
+        if replicas > 0 {
+            // The server stops waiting before the deadline, so its reply still arrives in time. The
+            // reply says how many replicas have the write.
             let left = deadline.saturating_duration_since(Instant::now()) * 3 / 4;
-            commands.cmd("WAIT").arg(wait_for).arg(millis(left));
+            commands.cmd("WAIT").arg(replicas).arg(millis(left));
         }
         let mut replies = link.send_all(&commands, deadline).await?.into_iter();
-        if is_asking {
+        if sends_asking {
             checked(replies.next())?;
         }
         let reply = checked(replies.next())?;
-        if wait_for == 0 {
+        if replicas == 0 {
             return Ok(reply);
         }
-        // From here on the write has been done, whatever else fails.
+        // The write has been done, so an error from here on must not say that it failed.
         match checked(replies.next()) {
-            Ok(Value::Int(have)) if have >= wait_for as i64 => Ok(reply),
+            Ok(Value::Int(have)) if have >= replicas as i64 => Ok(reply),
             Ok(Value::Int(have)) => Err(Error::timed_out(format!(
-                "written, but only {have} of {wait_for} replicas confirmed it in time"
+                "the master has the write, but only {have} of {replicas} replicas confirmed it in \
+                 time"
             ))),
             Ok(_) => Err(Error::unexpected_reply().after_writing()),
             Err(error) => Err(error.after_writing()),
         }
     }
 
-    /// Refreshes the map of the nodes, if this error suggests that it is out of date.
-    fn learn_from(&self, error: &Error) {
+    /// Learns the slots of the cluster again, if this error may come from an outdated map.
+    fn learn_after(&self, error: &Error) {
         if let Topology::Cluster(cluster) = &self.topology
             && !matches!(error.cause, Cause::Ask(..) | Cause::TryAgain | Cause::NoScript)
         {
-            cluster.learn_soon();
+            cluster.learn_slots_soon();
         }
     }
 
@@ -218,37 +226,37 @@ impl Servers {
         key: &str,
         access: Access,
         error: &Error,
-        tried: &mut Tried,
+        retries: &mut Retries,
     ) -> Result<Option<(Arc<Link>, bool)>, Error> {
         // If a replica can't serve a read, the master can.
         let access = if access == Access::Read { Access::ReadLatest } else { access };
         let again = || self.link(key, access).map(|link| Some((link, false)));
         match (&error.cause, &self.topology) {
             (Cause::Moved(host, port) | Cause::Ask(host, port), Topology::Cluster(cluster)) => {
-                tried.redirects += 1;
-                if tried.redirects > MAX_REDIRECTS {
+                retries.redirects += 1;
+                if retries.redirects > MAX_REDIRECTS {
                     return Ok(None);
                 }
-                let is_asking = matches!(error.cause, Cause::Ask(..));
-                Ok(Some((cluster.at(link, host, *port, access)?, is_asking)))
+                let sends_asking = matches!(error.cause, Cause::Ask(..));
+                Ok(Some((cluster.link_to(link, host, *port, access)?, sends_asking)))
             }
             (Cause::Moved(..) | Cause::Ask(..), Topology::One(_)) => {
                 Err(Error::cluster_url_required())
             }
-            // A write is retried until the deadline, while its keys are on two nodes. A call that
-            // reads asks for each key separately instead.
+            // While the keys of a write are on two nodes, the write is retried, until the deadline.
+            // A call that reads does not retry here: it reads each key separately.
             (Cause::TryAgain, _) if access == Access::Write => {
-                tried.redirects = 0;
+                retries.redirects = 0;
                 sleep(PAUSE).await;
                 again()
             }
-            // This opens a new connection, because the link has dropped the old one.
-            (Cause::ReadOnly, _) if !tried.is_retried => {
-                tried.is_retried = true;
+            // The retry opens a new connection, because the link has dropped the old one.
+            (Cause::ReadOnly, _) if !retries.is_reconnected => {
+                retries.is_reconnected = true;
                 again()
             }
-            (Cause::Lost, _) if access != Access::Write && !tried.is_retried => {
-                tried.is_retried = true;
+            (Cause::Lost, _) if access != Access::Write && !retries.is_reconnected => {
+                retries.is_reconnected = true;
                 again()
             }
             (Cause::NotSent | Cause::TimedOut | Cause::Kind(_), _) if link.is_replica() => again(),
@@ -257,11 +265,11 @@ impl Servers {
     }
 }
 
-/// What has been tried for one command so far.
+/// The retries of one command so far.
 #[derive(Default)]
-struct Tried {
-    /// How many times it was redirected.
+struct Retries {
+    /// How many times the command was redirected.
     redirects: u32,
-    /// Whether it was retried on the same server.
-    is_retried: bool,
+    /// Whether the command was retried after its connection was lost or after `READONLY`.
+    is_reconnected: bool,
 }

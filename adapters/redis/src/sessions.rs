@@ -1,8 +1,9 @@
 //! Session records.
 //!
-//! A record is in the slot of its user, where it can be read and written atomically with the user's
-//! other keys. The session's key alone does not say which user that is. So another key, which is
-//! written before the record and lives longer, says which user the session belongs to.
+//! A record is in the slot of its user, so it can be read and written atomically with the user's
+//! other keys. A call that knows only the session's key does not know the slot. So each session
+//! also has an *owner key*, which holds the id of the session's user. The owner key is written
+//! before the record and lives longer.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use tower_keep_core::{
 use crate::RedisStore;
 use crate::error::Error;
 use crate::find::{IndexRange, Order, StoredRecord};
-use crate::keys::{UserKeyNames, member};
-use crate::record::write;
+use crate::keys::{UserKeyNames, encode_session_key};
+use crate::record::write_record;
 use crate::script::{Commit, Life};
 use crate::servers::Access;
 use crate::store::contended;
@@ -26,21 +27,24 @@ use crate::store::contended;
 /// How many sessions are read or written concurrently, each by a command of its own.
 pub(crate) const MAX_CONCURRENT: usize = 64;
 
-/// How many sessions one command lists. Such a command occupies the server for a millisecond.
+/// One command lists at most this many sessions, which takes the server about a millisecond.
 const LISTED_AT_ONCE: usize = 1_000;
 
-/// The key that says which user a session belongs to (`KeyNames::owner`) lives this many
-/// milliseconds longer than the session.
+/// The owner key of a session (`KeyNames::session_owner`) lives this many milliseconds longer than
+/// the record.
 pub(crate) const OWNER_MARGIN: u64 = 60_000;
 
-/// Returns how long a record with this expiry is kept from now on, in milliseconds; 0 if it is not
-/// kept.
+/// Returns how long a record with this expiry is kept from now on, in milliseconds: until
+/// [`CLOCK_SKEW`] seconds after it expires. Returns 0 if that time has passed.
 pub(crate) fn life_millis(expires: Timestamp, now: Timestamp) -> u64 {
     u64::from(expires.plus(CLOCK_SKEW).since(now)) * 1_000
 }
 
-/// Adds to a commit the write of a record of this epoch, as a new one or in place of `before`, and
-/// updates the user's lists to match.
+/// Adds the write of a record to a commit, and updates the user's indexes to match.
+///
+/// With `before`, the commit has the condition that the stored record is still `before`; otherwise
+/// it has the condition that there is no such record. `created_in` is the epoch in which the record
+/// is or was created.
 pub(crate) fn set_record(
     commit: &mut Commit,
     keys: &UserKeyNames,
@@ -49,77 +53,83 @@ pub(crate) fn set_record(
     created_in: u64,
     now: Timestamp,
 ) {
-    let (name, member, millis) =
-        (keys.session(&record.key), member(&record.key), life_millis(record.expires, now));
+    let (name, member, millis) = (
+        keys.session(&record.key),
+        encode_session_key(&record.key),
+        life_millis(record.expires, now),
+    );
     match before {
-        None => commit.if_absent(name.clone()),
-        Some(before) => commit.if_is(name.clone(), before.value.clone()),
+        None => commit.require_absent(name.clone()),
+        Some(before) => commit.require_value(name.clone(), before.value.clone()),
     }
     let before = before.map(|before| &before.record);
-    let was_live = before.is_some_and(|before| before.ended.is_none());
-    let had_to_notify = before.is_some_and(SessionRecord::must_notify);
+    let was_listed = before.is_some_and(|before| before.ended.is_none());
+    let was_unnotified = before.is_some_and(SessionRecord::must_notify);
     let is_kept = millis > 0;
-    let (expires, is_live) = (record.expires.as_secs(), is_kept && record.ended.is_none());
+    let (expires, is_listed) = (record.expires.as_secs(), is_kept && record.ended.is_none());
     for (index, score, was_in, is_in) in [
-        (keys.live(), expires, was_live, is_live),
-        (keys.begun(), record.created.as_secs(), was_live, is_live),
-        (keys.to_notify(), expires, had_to_notify, is_kept && record.must_notify()),
+        (keys.sessions_by_expiry(), expires, was_listed, is_listed),
+        (keys.sessions_by_login_time(), record.created.as_secs(), was_listed, is_listed),
+        (keys.unnotified_replays(), expires, was_unnotified, is_kept && record.must_notify()),
     ] {
         match (was_in, is_in) {
-            (_, true) => commit.add(index, member.clone(), score, millis),
-            (true, false) => commit.remove(index, member.clone()),
+            (_, true) => commit.add_member(index, member.clone(), score, millis),
+            (true, false) => commit.remove_member(index, member.clone()),
             (false, false) => {}
         }
     }
     if is_kept && created_in > 0 {
-        // Without this key the user's next epoch would be earlier than that of this record.
+        // The epoch has to live longer than the record. If the epoch expired first, the user's next
+        // epoch could be lower than the record's, and would not end the record.
         commit.extend_life(keys.epoch(), millis + OWNER_MARGIN);
     }
     if is_kept {
-        let is_as_long = before.is_some_and(|before| before.expires == record.expires);
-        let life = if is_as_long { Life::AsBefore } else { Life::Millis(millis) };
-        commit.set(name, write(record, created_in), life);
+        let is_same_expiry = before.is_some_and(|before| before.expires == record.expires);
+        let life = if is_same_expiry { Life::AsBefore } else { Life::Millis(millis) };
+        commit.set(name, write_record(record, created_in), life);
     } else {
         commit.delete(name);
     }
 }
 
 impl<U: AuthUser> RedisStore<U> {
-    /// Extends the life of these sessions' owner keys (`KeyNames::owner`) to that of the new
-    /// records.
+    /// Makes the owner keys of these records, each before and after a change, live longer than the
+    /// record after the change.
     pub(crate) async fn extend_owner_keys(
         &self,
         records: impl Iterator<Item = (&SessionRecord, &SessionRecord)>,
         now: Timestamp,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let longer = records.filter(|(before, after)| before.expires < after.expires);
+        let extended = records.filter(|(before, after)| before.expires < after.expires);
         let keys: Vec<_> =
-            longer.map(|(_, after)| (after.key, life_millis(after.expires, now))).collect();
+            extended.map(|(_, after)| (after.key, life_millis(after.expires, now))).collect();
         stream::iter(keys)
             .map(|(key, millis)| async move {
-                self.owner(&key, Some(millis), Access::Write, deadline).await.map(drop)
+                self.session_owner(&key, Some(millis), Access::Write, deadline).await.map(drop)
             })
             .buffer_unordered(MAX_CONCURRENT)
             .try_collect()
             .await
     }
 
-    /// Changes a record, if it exists and `next` returns a change. Returns the record as it is
-    /// afterwards, and whether this call changed it.
+    /// Replaces a record by the record that `change` returns, if the record exists and `change`
+    /// returns one. Returns the record as it is after this call, and whether this call changed it.
+    ///
+    /// `expires` is the expiry that the call asks for, if any. The owner key is kept for longer.
     async fn change_record(
         &self,
         key: &SessionKey,
         now: Timestamp,
         expires: Option<Timestamp>,
         deadline: Instant,
-        next: impl Fn(&SessionRecord) -> Option<SessionRecord>,
+        change: impl Fn(&SessionRecord) -> Option<SessionRecord>,
     ) -> Result<Option<(SessionRecord, bool)>, Error> {
-        let at_least = expires.map(|expires| life_millis(expires, now));
+        let record_life = expires.map(|expires| life_millis(expires, now));
         while Instant::now() < deadline {
-            let found = self.find(key, at_least, Access::ReadLatest, deadline).await?;
+            let found = self.find_record(key, record_life, Access::ReadLatest, deadline).await?;
             let Some((stored, stored_epoch)) = found else { return Ok(None) };
-            let Some(after) = next(&stored.record) else {
+            let Some(after) = change(&stored.record) else {
                 return Ok(Some((stored.record, false)));
             };
             let (mut commit, keys) = (Commit::default(), self.keys().of(&after.user));
@@ -142,8 +152,9 @@ impl<U: AuthUser> RedisStore<U> {
     ) -> Result<usize, Error> {
         let keys = self.keys().of(user);
         while Instant::now() < deadline {
-            let stored_epoch = self.epoch(&keys, Access::ReadLatest, deadline).await?;
-            let records = self.records(user, session_keys, &stored_epoch.epoch, deadline).await?;
+            let stored_epoch = self.read_epoch(&keys, Access::ReadLatest, deadline).await?;
+            let records =
+                self.read_records(user, session_keys, &stored_epoch.epoch, deadline).await?;
             let changes: Vec<_> = records
                 .into_iter()
                 .filter_map(|(_, stored)| stored)
@@ -153,8 +164,8 @@ impl<U: AuthUser> RedisStore<U> {
                 .collect();
             let records = changes.iter().map(|(stored, after)| (&stored.record, after));
             self.extend_owner_keys(records, end.at, deadline).await?;
-            // There is no condition on the epoch: if all sessions end in the meantime, these may
-            // still end in their own way.
+            // There is no condition on the epoch. If another call ends all of the user's sessions
+            // in the meantime, these sessions may show either end.
             let mut commit = Commit::default();
             for (stored, after) in &changes {
                 set_record(&mut commit, &keys, Some(stored), after, stored.created_in, end.at);
@@ -172,7 +183,7 @@ impl<U: AuthUser> RedisStore<U> {
     async fn end_sessions(&self, keys: &[SessionKey], end: &End) -> Result<usize, Error> {
         let deadline = self.deadline();
         let owners = stream::iter(keys.to_vec()).map(|key| async move {
-            let owner = self.owner(&key, None, Access::ReadLatest, deadline).await?;
+            let owner = self.session_owner(&key, None, Access::ReadLatest, deadline).await?;
             Ok::<_, Error>(owner.map(|owner| (owner, key)))
         });
         let owners: Vec<_> = owners.buffered(MAX_CONCURRENT).try_collect().await?;
@@ -197,17 +208,16 @@ impl<U: AuthUser> RedisStore<U> {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<Arc<SessionRecord>>, Error> {
-        let (index, deadline) = (self.keys().of(user).live(), self.deadline());
+        let (index, deadline) = (self.keys().of(user).sessions_by_expiry(), self.deadline());
         let mut live: Vec<SessionRecord> = Vec::new();
         let (mut first, mut epoch) = (0, None);
         while Instant::now() < deadline {
-            // The sessions that expire last come first. Expired ones are at the end and are not
-            // read.
-            let (order, count) = (Order::LastToExpire(now), LISTED_AT_ONCE);
+            // This reads the sessions that expire last first, and does not read expired sessions.
+            let (order, count) = (Order::HighestFirstAbove(now), LISTED_AT_ONCE);
             let range = IndexRange { index: &index, order, first, count };
             let (listed, stored_epoch) = self.list_records(user, range, deadline).await?;
             if epoch.get_or_insert_with(|| stored_epoch.epoch.clone()) != &stored_epoch.epoch {
-                // All sessions were ended in between.
+                // Between two commands, another call has ended all sessions. Start again.
                 (first, epoch) = (0, None);
                 live.clear();
                 continue;
@@ -216,8 +226,8 @@ impl<U: AuthUser> RedisStore<U> {
             let listed = listed.into_iter().filter_map(|(_, stored)| Some(stored?.record));
             live.extend(listed.filter(|record| record.is_live(now)));
             live.sort_by_key(|record| std::cmp::Reverse((record.last_seen, record.created)));
-            // When a session is used in between, the order changes, and a session may be listed
-            // twice.
+            // If a session is used between two commands, the order changes, and a session may be
+            // listed twice.
             let mut known = HashSet::new();
             live.retain(|record| known.insert(record.key));
             live.truncate(limit);
@@ -237,15 +247,15 @@ impl<U: AuthUser> SessionStore for RedisStore<U> {
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError> {
-        let found = self.find(key, None, Access::Read, self.deadline()).await?;
+        let found = self.find_record(key, None, Access::Read, self.deadline()).await?;
         Ok(found.map(|(stored, _)| Arc::new(stored.record)))
     }
 
     async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
         let Rotation { key, at, expires, .. } = *rotation;
-        let next = |record: &SessionRecord| rotation.apply_to(record);
-        let changed = self.change_record(&key, at, Some(expires), self.deadline(), next).await?;
-        Ok(changed.map(|(record, is_ours)| match is_ours {
+        let change = |record: &SessionRecord| rotation.apply_to(record);
+        let after = self.change_record(&key, at, Some(expires), self.deadline(), change).await?;
+        Ok(after.map(|(record, is_changed)| match is_changed {
             true => Rotated::Won(Arc::new(record)),
             false => Rotated::Lost(Arc::new(record)),
         }))
@@ -254,8 +264,8 @@ impl<U: AuthUser> SessionStore for RedisStore<U> {
     async fn mark_seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
         let deadline = self.deadline();
         let marked = stream::iter(marks.to_vec()).map(|mark| async move {
-            let next = |record: &SessionRecord| mark.apply_to(record);
-            self.change_record(&mark.key, mark.at, None, deadline, next).await.map(drop)
+            let change = |record: &SessionRecord| mark.apply_to(record);
+            self.change_record(&mark.key, mark.at, None, deadline, change).await.map(drop)
         });
         Ok(marked.buffer_unordered(MAX_CONCURRENT).try_collect::<()>().await?)
     }
@@ -264,8 +274,8 @@ impl<U: AuthUser> SessionStore for RedisStore<U> {
         let deadline = self.deadline();
         let touched = stream::iter(touches.to_vec()).map(|touch| async move {
             let Touch { key, at, expires, .. } = touch;
-            let next = |record: &SessionRecord| touch.apply_to(record);
-            self.change_record(&key, at, Some(expires), deadline, next).await.map(drop)
+            let change = |record: &SessionRecord| touch.apply_to(record);
+            self.change_record(&key, at, Some(expires), deadline, change).await.map(drop)
         });
         Ok(touched.buffer_unordered(MAX_CONCURRENT).try_collect::<()>().await?)
     }
@@ -292,9 +302,9 @@ impl<U: AuthUser> SessionStore for RedisStore<U> {
         Ok(self.live_sessions(user, now, limit).await?)
     }
 
-    /// Redis removes expired records by itself. This removes the records that ended with an epoch,
-    /// before they expire.
+    /// Removes records that ended because a new epoch began. Redis removes all other records when
+    /// they expire.
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        Ok(self.purge_past(before, limit).await?)
+        Ok(self.purge_ended_by_epochs(before, limit).await?)
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tower_keep_core::{Account, AuthUser, StoreErrorKind, UserId};
 
 use crate::error::{Cause, Error};
-use crate::format::{self, UserFormat};
+use crate::format::{UserFormat, UserValue};
 use crate::keys::KeyNames;
 use crate::script::Life;
 use crate::servers::{Access, Servers};
@@ -25,20 +25,23 @@ pub(crate) struct Shared<U> {
     pub(crate) servers: Servers,
     pub(crate) keys: KeyNames,
     pub(crate) timeout: Duration,
-    pub(crate) users: Users<U>,
+    pub(crate) users: UserSettings<U>,
 }
 
-/// What the store knows about the application's users.
-pub(crate) struct Users<U> {
+/// How the store writes the application's users.
+pub(crate) struct UserSettings<U> {
     pub(crate) format: Box<dyn UserFormat<U>>,
+    /// Returns the name that a user logs in with.
     pub(crate) login_name: fn(&U) -> &str,
-    pub(crate) life: Option<Duration>,
+    /// How long after its last write a user expires; `None` if users never expire.
+    pub(crate) ttl: Option<Duration>,
 }
 
 /// A user as stored.
 pub(crate) struct StoredUser<U> {
     pub(crate) user: U,
-    pub(crate) claim: String,
+    /// The token of the user's claim to their login name; see `names.rs`.
+    pub(crate) claim_token: String,
 }
 
 impl<U> Clone for RedisStore<U> {
@@ -54,34 +57,40 @@ impl<U> fmt::Debug for RedisStore<U> {
     }
 }
 
-impl<U: AuthUser> Users<U> {
-    pub(crate) fn write(&self, claim: &str, user: &U) -> Result<Vec<u8>, Error> {
+impl<U: AuthUser> UserSettings<U> {
+    /// Returns the value to store for this user.
+    pub(crate) fn write(&self, claim_token: &str, user: &U) -> Result<Vec<u8>, Error> {
         let written = self.format.write(user);
         let written = written.map_err(|error| {
-            Error::new(StoreErrorKind::Unsupported, format!("a user can't be written: {error}"))
+            Error::new(
+                StoreErrorKind::Unsupported,
+                format!("the format can't write this user: {error}"),
+            )
         })?;
-        Ok(format::Value { claim, user: &written }.write())
+        Ok(UserValue { claim_token, user: &written }.write())
     }
 
+    /// Reads the user with this id from a stored value.
     pub(crate) fn read(&self, id: &UserId, value: &[u8]) -> Result<StoredUser<U>, Error> {
-        let format::Value { claim, user } = format::Value::read(value)?;
+        let UserValue { claim_token, user } = UserValue::read(value)?;
         let user = self.format.read(user);
         let user = user.map_err(|error| {
             Error::corrupt(format!(
-                "a user (`user`) can't be read: {error}; restore the key, or delete it and insert \
-                     the user again"
+                "the format can't read a user (`user`): {error}; restore the key, or delete it \
+                     and insert the user again"
             ))
         })?;
         if user.id() != *id {
             return Err(Error::corrupt(
-                "a user (`user`) has another id than their key: rename the key",
+                "the key of a user (`user`) names another id than the stored user has: rename the \
+                 key",
             ));
         }
-        Ok(StoredUser { user, claim: claim.to_owned() })
+        Ok(StoredUser { user, claim_token: claim_token.to_owned() })
     }
 
     pub(crate) fn life(&self) -> Life {
-        self.life.map_or(Life::Forever, |life| Life::Millis(millis(life)))
+        self.ttl.map_or(Life::Forever, |ttl| Life::Millis(millis(ttl)))
     }
 }
 
@@ -99,6 +108,8 @@ impl<U> RedisStore<U> {
         Instant::now() + self.shared.timeout
     }
 
+    /// Reads one value. If reads from replicas are allowed and the replica has no value, reads
+    /// again from the master.
     pub(crate) async fn get(
         &self,
         key: &str,
@@ -109,14 +120,14 @@ impl<U> RedisStore<U> {
         command.arg(key);
         let value = bytes(self.servers().call(key, access, &command, deadline).await?)?;
         if value.is_none() && access == Access::Read && self.servers().has_replicas() {
-            // A replica may not have it yet.
+            // The replica may not have the key yet.
             return bytes(self.servers().call(key, Access::ReadLatest, &command, deadline).await?);
         }
         Ok(value)
     }
 
-    /// Reads values of one slot in one round trip. The first `expected` of them are expected to
-    /// exist.
+    /// Reads the values of these keys, which are in one slot, in one round trip. If one of the
+    /// first `expected` keys seems to have no value, reads that key again from the master.
     pub(crate) async fn get_all<const N: usize>(
         &self,
         keys: [&str; N],
@@ -130,19 +141,19 @@ impl<U> RedisStore<U> {
         let mut all = [const { None }; N];
         let expected = match self.servers().call(keys[0], access, &command, deadline).await {
             Ok(Value::Array(values)) if values.len() == N => {
-                for (place, value) in all.iter_mut().zip(values) {
-                    *place = bytes(value)?;
+                for (value, reply) in all.iter_mut().zip(values) {
+                    *value = bytes(reply)?;
                 }
                 expected
             }
             Ok(_) => return Err(Error::unexpected_reply()),
-            // The keys are on two nodes while their slot moves.
+            // While their slot moves, the keys are on two nodes. Each key is read separately.
             Err(error) if error.cause == Cause::TryAgain => N,
             Err(error) => return Err(error),
         };
         for (value, key) in all.iter_mut().zip(keys).take(expected) {
-            // `MGET` also returns nil for a value of another type, and a replica returns nil for a
-            // key that it does not have yet.
+            // `MGET` also returns nil if the key holds a value of another type; `GET` returns an
+            // error. A replica returns nil if it does not have the key yet.
             if value.is_none() {
                 *value = Box::pin(self.get(key, Access::ReadLatest, deadline)).await?;
             }
@@ -161,12 +172,16 @@ pub(crate) fn bytes(reply: Value) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-/// Creates the error for a call that ran out of time because other calls were always quicker.
+/// Creates the error for a call that was never able to write before the time-out, because each time
+/// another call had changed the same data in the meantime.
 pub(crate) fn contended() -> Error {
-    let message = "other calls kept changing the same data until the time-out; try again later";
+    let message = "other calls changed the same data again and again until the time-out: try again \
+                   later";
     Error::new(StoreErrorKind::Unavailable, message)
 }
 
+/// Returns a time in milliseconds, at least 1. With 0, an expiry is invalid and `WAIT` has no
+/// limit.
 pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }

@@ -1,4 +1,4 @@
-//! Finds, writes and deletes users. How they claim their login names is in `names.rs`.
+//! Finds, writes and deletes users. `names.rs` claims their login names.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use tower_keep_core::{
 };
 
 use crate::RedisStore;
-use crate::error::{Error, NAME};
+use crate::error::{Error, STORE_NAME};
 use crate::names::{Claim, conflict};
-use crate::script::{Commit, FailedCondition};
+use crate::script::Commit;
 use crate::servers::Access;
 use crate::store::{StoredUser, contended};
 
@@ -38,20 +38,20 @@ impl<U: AuthUser> RedisStore<U> {
         deadline: Instant,
     ) -> Result<Option<StoredUser<U>>, Error> {
         let key = self.keys().login_name(login_name);
-        let mut before = None;
+        let mut value_before = None;
         loop {
             let Some(value) = self.get(&key, Access::ReadLatest, deadline).await? else {
                 return Ok(None);
             };
-            if before.as_ref() == Some(&value) {
+            if value_before.as_ref() == Some(&value) {
                 return Ok(None);
             }
             let claim = Claim::read(&value)?;
             match self.find_user(&claim.id, Access::ReadLatest, deadline).await? {
-                Some(found) if found.claim == claim.token => return Ok(Some(found)),
-                // No user has this claim, or the name has passed to another user in between: read
-                // again.
-                _ => before = Some(value),
+                Some(found) if found.claim_token == claim.token => return Ok(Some(found)),
+                // Either no user has this claim, or another claim was completed between the two
+                // reads. In the second case the name's key has another value when it is read again.
+                _ => value_before = Some(value),
             }
         }
     }
@@ -64,21 +64,22 @@ impl<U: AuthUser> RedisStore<U> {
         while Instant::now() < deadline {
             let claim = Claim::new(&id)?;
             let value = users.write(&claim.token, user)?;
-            let mut first = Commit::default();
-            first.if_absent(keys.user());
-            if self.begin_claim(first, &claim, deadline).await?.is_err() {
+            let mut begin = Commit::default();
+            begin.require_absent(keys.user());
+            if self.begin_claim(begin, &claim, deadline).await?.is_err() {
                 return Err(conflict("id"));
             }
             self.claim_name(&claim, login_name, deadline).await?;
-            let mut last = Commit::default();
-            last.if_absent(keys.user());
-            self.complete_claim(&mut last, &claim);
-            last.set(keys.user(), value, users.life());
-            match last.run(self.servers(), deadline).await? {
+            let mut complete = Commit::default();
+            // The index of this condition is 0. It fails if the id is taken.
+            complete.require_absent(keys.user());
+            self.complete_claim(&mut complete, &claim);
+            complete.set(keys.user(), value, users.life());
+            match complete.run(self.servers(), deadline).await? {
                 Ok(()) => return Ok(()),
                 Err(failed) => {
                     self.release_name(&claim, login_name, deadline).await?;
-                    if failed == FailedCondition(0) {
+                    if failed.index == 0 {
                         return Err(conflict("id"));
                     }
                 }
@@ -98,22 +99,23 @@ impl<U: AuthUser> RedisStore<U> {
             let Some(value) = self.get(&key, Access::ReadLatest, deadline).await? else {
                 return Ok(Modified::Missing);
             };
-            let StoredUser { user, claim } = self.shared.users.read(id, &value)?;
-            let stored = Arc::new(user);
-            let after = match Modified::next(&stored, change, NAME)? {
+            let StoredUser { user, claim_token } = self.shared.users.read(id, &value)?;
+            let before = Arc::new(user);
+            let after = match Modified::next(&before, change, STORE_NAME)? {
                 ControlFlow::Continue(after) => after,
                 ControlFlow::Break(done) => return Ok(done),
             };
-            let claim = Claim { id: id.clone(), token: claim };
-            if self.replace_user((&stored, value), &after, &claim, deadline).await? {
+            let claim = Claim { id: id.clone(), token: claim_token };
+            if self.replace_user((&before, value), &after, &claim, deadline).await? {
                 return Ok(Modified::Changed(after));
             }
         }
         Err(contended().into())
     }
 
-    /// Replaces the user that was read from this value. `claim` is that user's claim to their login
-    /// name. Returns `false` if the stored value is another one by now.
+    /// Replaces the user `before`, who was read from `value`, by `after`. `claim` is the user's
+    /// claim to the login name of `before`. Returns `false` if the stored value has changed since
+    /// it was read.
     async fn replace_user(
         &self,
         (before, value): (&U, Vec<u8>),
@@ -125,7 +127,7 @@ impl<U: AuthUser> RedisStore<U> {
         let (old_name, new_name) = ((users.login_name)(before), (users.login_name)(after));
         let key = self.keys().of(&claim.id).user();
         let mut commit = Commit::default();
-        commit.if_is(key.clone(), value);
+        commit.require_value(key.clone(), value);
         if old_name == new_name && self.renew_name(claim, new_name, deadline).await? {
             commit.set(key, users.write(&claim.token, after)?, users.life());
             return Ok(commit.run(self.servers(), deadline).await?.is_ok());
@@ -137,7 +139,8 @@ impl<U: AuthUser> RedisStore<U> {
         self.complete_claim(&mut commit, &new_claim);
         let is_written = commit.run(self.servers(), deadline).await?.is_ok();
         if is_written {
-            // The user no longer has the old name, even if `release_name` does not delete its key.
+            // If the old name's key is not deleted, it holds a claim that no user has. So an error
+            // is ignored.
             let _ = self.release_name(claim, old_name, deadline).await;
         } else {
             self.release_name(&new_claim, new_name, deadline).await?;
@@ -152,15 +155,16 @@ impl<U: AuthUser> RedisStore<U> {
             let Some(value) = self.get(&key, Access::ReadLatest, deadline).await? else {
                 return Ok(false);
             };
-            let before = self.shared.users.read(id, &value);
+            let stored = self.shared.users.read(id, &value);
             let mut commit = Commit::default();
-            commit.if_is(key.clone(), value);
+            commit.require_value(key.clone(), value);
             commit.delete(key.clone());
             if commit.run(self.servers(), deadline).await?.is_ok() {
-                // A user who can't be read is deleted as well. No user has their login name then.
-                if let Ok(StoredUser { user, claim }) = before {
+                // A user who can't be read is deleted, too. Their login name's key stays, and holds
+                // a claim that no user has.
+                if let Ok(StoredUser { user, claim_token }) = stored {
                     let login_name = (self.shared.users.login_name)(&user);
-                    let claim = Claim { id: id.clone(), token: claim };
+                    let claim = Claim { id: id.clone(), token: claim_token };
                     let _ = self.release_name(&claim, login_name, deadline).await;
                 }
                 return Ok(true);

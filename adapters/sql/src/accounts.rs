@@ -10,7 +10,7 @@ use tower_keep_core::{
 };
 
 use crate::error::Error;
-use crate::statement::accounts;
+use crate::statement::select_accounts;
 use crate::store::{IntoStoreResult, contended, unstorable};
 use crate::{Dialect, SqlStore, Value};
 
@@ -29,12 +29,12 @@ fn check_storable<D: Dialect>(user: &Account) -> Result<(), Error> {
 }
 
 /// Returns the values of this user's columns, without the id.
-fn columns<'a>(user: &'a Account, stamp: &'a [u8]) -> [Value<'a>; 4] {
+fn values_without_id<'a>(user: &'a Account, security_stamp: &'a [u8]) -> [Value<'a>; 4] {
     [
         user.login_name().into(),
         user.password_hash().into(),
         Value::Flag(user.is_active()),
-        Value::Bytes(Some(stamp)),
+        Value::Bytes(Some(security_stamp)),
     ]
 }
 
@@ -42,12 +42,13 @@ impl<D: Dialect> SqlStore<D> {
     async fn insert_account(&self, user: &Account) -> Result<(), Error> {
         check_storable::<D>(user)?;
         let stamp = user.security_stamp();
-        let values = [&[user.id().as_str().into()], &columns(user, &stamp)[..]].concat();
+        let values = [&[user.id().as_str().into()], &values_without_id(user, &stamp)[..]].concat();
         let insert = &self.statements().insert_account;
         self.run(self.deadline(), insert, || insert.arguments(&values)).await.map(drop)
     }
 
-    /// Replaces the user that was read. Returns `false` if that one is no longer the stored user.
+    /// Replaces the stored user `before` with `after`. Returns `false` if the stored user has
+    /// changed or was deleted in the meantime.
     async fn compare_and_swap(
         &self,
         deadline: Instant,
@@ -57,7 +58,9 @@ impl<D: Dialect> SqlStore<D> {
         check_storable::<D>(after)?;
         let (stamp, stamp_before) = (after.security_stamp(), before.security_stamp());
         let id = [Value::from(after.id().as_str())];
-        let values = [&id[..], &columns(after, &stamp), &columns(before, &stamp_before)].concat();
+        let new_values = values_without_id(after, &stamp);
+        let expected_values = values_without_id(before, &stamp_before);
+        let values = [&id[..], &new_values, &expected_values].concat();
         let update = &self.statements().update_account;
         Ok(self.run(deadline, update, || update.arguments(&values)).await? > 0)
     }
@@ -68,16 +71,16 @@ impl<D: Dialect> UserDirectory for SqlStore<D> {
     async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<Account>>>, StoreError> {
         let (deadline, users) = (self.deadline(), &self.shared.users);
         let mut found = HashMap::new();
-        let possible: Vec<_> = ids.iter().filter(|id| D::can_store(id.as_str())).collect();
-        for ids in possible.chunks(IDS_AT_ONCE) {
-            let select = accounts::<D>(ids.len(), &self.shared.names);
+        let storable: Vec<_> = ids.iter().filter(|id| D::can_store(id.as_str())).collect();
+        for ids in storable.chunks(IDS_AT_ONCE) {
+            let select = select_accounts::<D>(ids.len(), &self.shared.names);
             let values: Vec<Value<'_>> = ids.iter().map(|id| id.as_str().into()).collect();
             let rows = self
                 .rows(deadline, &select, || select.arguments(&values))
                 .await
                 .into_store_result::<D>()?;
             for row in rows {
-                let account = users.user(&row).into_store_result::<D>()?;
+                let account = users.read_user(&row).into_store_result::<D>()?;
                 found.insert(account.id().clone(), account);
             }
         }
@@ -95,7 +98,7 @@ impl<D: Dialect> UserDirectory for SqlStore<D> {
     ) -> Result<Modified<Account>, StoreError> {
         let deadline = self.deadline();
         loop {
-            let stored = self.user(deadline, id).await.into_store_result::<D>()?;
+            let stored = self.load_user(deadline, id).await.into_store_result::<D>()?;
             let Some(stored) = stored else { return Ok(Modified::Missing) };
             let after = match Modified::next(&stored, change, D::NAME)? {
                 ControlFlow::Continue(after) => after,

@@ -8,10 +8,10 @@ use std::time::Duration;
 use sqlx::{Encode, FromRow, Pool, Type};
 use tower_keep_core::{Account, AuthUser, StoreError};
 
-use crate::check::{check_version, version};
+use crate::check::{check_version, tables_version};
 use crate::dialect::RowOf;
 use crate::error::Error;
-use crate::migrate::{migrate, newest};
+use crate::migrate::{migrate, newest_version};
 use crate::statement::Statements;
 use crate::store::{IntoStoreResult, Shared};
 use crate::users::Users;
@@ -31,14 +31,15 @@ enum Source<D: Dialect> {
 
 /// Opens a store from a URL, or on the application's own pool.
 ///
-/// [`build`](Self::build) checks everything once, so that whatever is missing shows at startup.
+/// [`build`](Self::build) checks the tables and the application's statements once, so a missing
+/// table or column is an error at startup.
 #[must_use = "a builder does nothing until `build()`"]
 pub struct SqlStoreBuilder<D: Dialect, U = Account> {
     source: Source<D>,
     settings: Settings,
     names: Names,
     migrates: bool,
-    users: MakeUsers<D, U>,
+    make_users: MakeUsers<D, U>,
 }
 
 /// Does not show the URL, because it contains a password.
@@ -61,11 +62,12 @@ impl<D: Dialect> SqlStore<D> {
         SqlStoreBuilder::new(Source::Url(url.into()))
     }
 
-    /// Creates a builder for a store on the application's pool, whose settings stay as they are.
+    /// Creates a builder for a store on the application's pool. The settings of the pool stay as
+    /// they are.
     ///
     /// Let the pool test idle connections before it hands them out, as it does by default. If a
-    /// call gets a dead connection, the store repeats it only where nothing can have been written.
-    /// It does not repeat a single statement that writes.
+    /// call gets a dead connection, the store repeats the call only if nothing can have been
+    /// written. A write that is a single statement is not repeated.
     ///
     /// How long the database waits before it aborts a statement depends on the connections' own
     /// settings (`statement_timeout`, `innodb_lock_wait_timeout`, `busy_timeout`). The store does
@@ -79,8 +81,8 @@ impl<D: Dialect> SqlStoreBuilder<D> {
     fn new(source: Source<D>) -> Self {
         let settings =
             Settings { timeout: TIMEOUT, max_connections: CONNECTIONS, transaction_pooling: false };
-        let users = Box::new(|names: &Names| Users::of_accounts(names));
-        Self { source, settings, names: Names::default(), migrates: false, users }
+        let make_users = Box::new(|names: &Names| Users::of_accounts(names));
+        Self { source, settings, names: Names::default(), migrates: false, make_users }
     }
 }
 
@@ -98,14 +100,16 @@ impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
     /// Reads users of the application's own type from its own table.
     ///
     /// The two statements are in the database's SQL dialect. Each has one parameter: the id in the
-    /// first, the login name in the second. Each column needs a name of its own.
+    /// first, the login name in the second. The columns that a statement returns need distinct
+    /// names.
     ///
     /// `I` is the type of the id's column: `i32`, `i64`, `String`, `Uuid` (with the adapter's
-    /// feature `uuid`), or any other type that is parsed from and displayed as one text per id. An
-    /// id that is not a value of this type belongs to no user.
+    /// feature `uuid`), or any other type with `FromStr` and `Display` that parses and displays
+    /// each id as one and the same text. If an id can't be parsed as this type, no user has it.
     ///
     /// [`build`](Self::build) lets the database check the statements, and reads a made-up row. So a
-    /// missing table or column is an error there. A missing privilege shows only when it is needed.
+    /// missing table or column is an error of `build`. A missing privilege is an error only of the
+    /// first call that needs it.
     ///
     /// The store then implements `UserLookup`, but not `UserDirectory`: the application writes its
     /// table itself.
@@ -120,8 +124,9 @@ impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
     {
         let Self { source, settings, names, migrates, .. } = self;
         let (by_id, by_login_name) = (by_id.into(), by_login_name.into());
-        let users = Box::new(move |names: &Names| Users::own::<I>(&by_id, &by_login_name, names));
-        SqlStoreBuilder { source, settings, names, migrates, users }
+        let make_users =
+            Box::new(move |names: &Names| Users::custom::<I>(&by_id, &by_login_name, names));
+        SqlStoreBuilder { source, settings, names, migrates, make_users }
     }
 
     /// Sets the maximum duration of a call to the store, including the time it waits for a
@@ -129,8 +134,9 @@ impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
     ///
     /// If no connection is free in time, the call returns an error of the kind
     /// [unavailable](tower_keep_core::StoreErrorKind::Unavailable). If the database does not
-    /// respond in time, it is a [timeout](tower_keep_core::StoreErrorKind::Timeout). The database
-    /// aborts a statement a little earlier. Migrations have no timeout.
+    /// respond in time, the kind is [timeout](tower_keep_core::StoreErrorKind::Timeout). If the
+    /// database has a timeout of its own for statements, it is a little shorter. Migrations have no
+    /// timeout.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = timeout.clamp(Duration::from_millis(1), MAX_TIMEOUT);
         self
@@ -173,25 +179,26 @@ impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
     }
 
     async fn open(self) -> Result<SqlStore<D, U>, Error> {
-        let Self { source, settings, names, migrates, users } = self;
+        let Self { source, settings, names, migrates, make_users } = self;
         names.check()?;
         let pools = match source {
             Source::Url(url) => D::open(&url, &settings).await.map_err(Error::of::<D>)?,
             Source::Pool(pool) => Pools::one(pool),
         };
-        let (statements, users) = (Statements::new(&names), users(&names));
+        let (statements, users) = (Statements::new(&names), make_users(&names));
         let shared = Shared { pools, settings, names, statements, users };
         let mut store = SqlStore { shared: Arc::new(shared) };
-        // A database user who may only read and write can also start, as long as the tables are up
-        // to date.
-        if migrates && version(&store).await.ok().is_none_or(|found| found < newest::<D>()) {
+        // If the tables are up to date, no migration is begun. So a database user who may not
+        // create tables can open the store, too.
+        let is_outdated = |version| version < newest_version::<D>();
+        if migrates && tables_version(&store).await.ok().is_none_or(is_outdated) {
             migrate(&store).await?;
         }
         check_version(&store).await?;
         let mut lease = store.begin_check().await?;
-        // The store is not shared yet, so this is always `Some`.
+        // The store has no clone yet, so this is always `Some`.
         if let Some(Shared { users, names, .. }) = Arc::get_mut(&mut store.shared) {
-            users.check_and_adapt(&mut lease, names).await?;
+            users.check_and_name_columns(&mut lease, names).await?;
         }
         store.finish_check(lease).await?;
         Ok(store)

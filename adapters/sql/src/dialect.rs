@@ -30,15 +30,15 @@ pub trait Dialect: Send + Sync + Sized + 'static {
     const RETURNING: bool;
 
     /// Whether a connection can be used again after a call on it was dropped before it finished. If
-    /// not, the connection is closed: it could return the rest of the last reply to the next
-    /// statement.
+    /// not, the store closes the connection, because the next statement could get the rest of the
+    /// reply to the dropped call.
     const RECOVERS: bool;
 
-    /// The statement that removes a connection's prepared statements. It is used behind a proxy
-    /// that passes connections from one client to another.
+    /// The statement that removes a connection's prepared statements. The store runs it behind a
+    /// proxy that passes connections from one client to another.
     const FORGET: &'static str;
 
-    /// The end of a `SELECT` that prevents other transactions from changing its rows until the
+    /// The end of a `SELECT` that locks its rows: no other transaction can change them until this
     /// transaction ends.
     const FOR_UPDATE: &'static str;
 
@@ -46,7 +46,8 @@ pub trait Dialect: Send + Sync + Sized + 'static {
     const PURGE: &'static str;
 
     /// The statement that removes at most `$3` sessions of the user `$1`: those of an epoch before
-    /// `$2` that have not ended individually.
+    /// `$2` that have not ended individually. A user's [epoch](tower_keep_core::Epoch) is a number
+    /// that is raised to end all of the user's sessions.
     const PURGE_EARLIER_EPOCHS: &'static str;
 
     /// Returns the placeholder of the parameter with this number, counted from one.
@@ -55,31 +56,37 @@ pub trait Dialect: Send + Sync + Sized + 'static {
     /// Returns a name, quoted in the syntax of this database.
     fn quoted(name: &str) -> String;
 
-    /// Returns a value of this type for a made-up row, which belongs to no user.
-    fn sample(column: &<Self::Database as Database>::TypeInfo) -> Sample;
+    /// Returns a value of this column type, for a made-up row. When a store is opened, the user
+    /// type reads such rows, to check whether it can read the columns.
+    fn sample(column_type: &<Self::Database as Database>::TypeInfo) -> Sample;
 
-    /// Returns two values of this type if the database pads what is stored in such a column,
-    /// otherwise `None`. An id that is read from a padded column would not be found again.
-    fn padded_samples(_column: &<Self::Database as Database>::TypeInfo) -> Option<[String; 2]> {
+    /// Returns two different values of this column type if the database pads the values in such a
+    /// column with spaces, otherwise `None`. A user would not be found by an id that is read from
+    /// such a column.
+    fn samples_if_padded(
+        _column_type: &<Self::Database as Database>::TypeInfo,
+    ) -> Option<[String; 2]> {
         None
     }
 
     /// Returns the SQL that begins a transaction in which each statement sees what was committed
-    /// before it. With a user's number, transactions with the same number wait for each other. The
-    /// server aborts a statement that takes longer than `patience`, if it has a setting for that.
-    fn begin(user: Option<u16>, names: &Names, patience: Duration) -> String;
+    /// before the statement began. Transactions with the same `user_lock` wait for each other; it
+    /// is a number that the store derives from a user's id. The server aborts a statement that
+    /// takes longer than `patience`, if it has a setting for that.
+    fn begin(user_lock: Option<u16>, names: &Names, patience: Duration) -> String;
 
-    /// Returns the SQL that begins the migrations and prevents other nodes from beginning theirs.
-    /// Migrations name their tables without a schema.
+    /// Returns the SQL that begins the migrations and makes other nodes that begin theirs wait. If
+    /// `names` has a schema, the SQL selects it, because migrations name their tables without one.
     fn migrations_begin(names: &Names) -> String;
 
     /// Returns the SQL that ends the migrations.
     fn migrations_end(names: &Names) -> String;
 
-    /// Returns what an error of this database means, or `None` if that is not known.
+    /// Returns the meaning of an error of this database, or `None` if the dialect does not know the
+    /// error.
     fn cause(error: &dyn DatabaseError) -> Option<Cause>;
 
-    /// Returns the part of an error that may be shown: its code, and its message unless that
+    /// Returns the part of an error that may be shown: its code, and its message unless the message
     /// contains stored data.
     fn safe_message(error: &dyn DatabaseError) -> String;
 
@@ -101,18 +108,18 @@ pub(crate) type ConnectionOf<D> = <<D as Dialect>::Database as Database>::Connec
 pub(crate) type TypeOf<D> = <<D as Dialect>::Database as Database>::TypeInfo;
 pub(crate) type RowOf<D> = <<D as Dialect>::Database as Database>::Row;
 
-/// The value of a column in a made-up row.
+/// The value of a column in a made-up row, as SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sample {
-    /// A value of the column's type.
+    /// An SQL expression of the column's type.
     Of(String),
-    /// No value, because none of the column's type can be written without a table. The list has
-    /// values of other types: a field that can read one of them can't read the column's type.
-    Unlike(&'static [&'static str]),
+    /// SQL expressions of other types, because no expression without a table has the column's type.
+    /// A field that can read one of these values can't read the column.
+    OfOtherTypes(&'static [&'static str]),
 }
 
 impl Sample {
-    /// Creates a sample from a value of the column's type.
+    /// Creates a sample from an SQL expression of the column's type.
     pub fn of(value: impl Into<String>) -> Self {
         Self::Of(value.into())
     }
@@ -125,7 +132,7 @@ pub struct Settings {
     pub timeout: Duration,
     /// The maximum number of connections that the store opens.
     pub max_connections: u32,
-    /// Whether a proxy gives each transaction another connection.
+    /// Whether a proxy may run each transaction on another connection to the database.
     pub transaction_pooling: bool,
 }
 
@@ -143,8 +150,8 @@ impl Settings {
                     if meta.idle_for < Duration::from_secs(1) {
                         return Ok(true);
                     }
-                    // A connection that never responds, for example over a broken network, must
-                    // leave time to try another one.
+                    // If the connection never responds, for example over a broken network, there
+                    // must be time left to try another connection.
                     let result = tokio::time::timeout(patience, connection.ping()).await;
                     Ok(result.is_ok_and(|result| result.is_ok()))
                 })
@@ -165,7 +172,7 @@ pub struct Pools<DB: Database> {
     pub reads: Pool<DB>,
     /// The pool for calls that write. It is the same pool if the database allows many writers.
     pub writes: Pool<DB>,
-    /// A value that has to live as long as the store does.
+    /// A value that is dropped together with the store.
     pub keeper: Option<Arc<dyn Any + Send + Sync>>,
 }
 

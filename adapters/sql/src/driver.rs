@@ -10,8 +10,8 @@ use tower_keep_core::{SessionKey, Timestamp};
 
 /// A database of sqlx, without the trait bounds that generic code over sqlx repeats everywhere.
 ///
-/// It is implemented for every database whose rows can hold the types that these methods read.
-/// Don't implement it yourself.
+/// This crate implements it for every database whose rows can hold the types that these methods
+/// read. Don't implement it yourself.
 pub trait Driver: Database {
     /// Adds a parameter to the arguments of a statement.
     #[doc(hidden)]
@@ -117,7 +117,8 @@ impl From<u32> for Value<'_> {
     }
 }
 
-/// The maximum number of rows. Databases count in `i64`, so a greater number becomes `i64::MAX`.
+/// Converts a maximum number of rows. Databases count in `i64`, so a greater number becomes
+/// `i64::MAX`.
 impl From<usize> for Value<'_> {
     fn from(number: usize) -> Self {
         Self::Int(Some(i64::try_from(number).unwrap_or(i64::MAX)))
@@ -183,7 +184,8 @@ where
     }
 
     fn text(row: &DB::Row, column: usize) -> Result<Option<String>, sqlx::Error> {
-        // MySQL stores text that is compared byte by byte in columns of a binary type.
+        // On MySQL, text that is compared byte by byte is in columns of a binary type, which a
+        // checked read of a `String` rejects.
         row.try_get_unchecked(column)
     }
 

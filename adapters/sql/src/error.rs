@@ -1,4 +1,4 @@
-//! What a database error means for a call to the store.
+//! The meaning of a database error for a call to the store.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use tower_keep_core::{StoreError, StoreErrorKind};
 
 use crate::Dialect;
 
-/// What a database error means for the statement and its connection.
+/// The meaning of a database error for the statement and its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The transaction conflicted with another one and was rolled back. It can be run again.
@@ -17,14 +17,14 @@ pub enum Cause {
     /// The connection can't be used any more, for example because the server has become a read-only
     /// replica. The statement was not run.
     NotRun,
-    /// The connection holds a prepared statement from before a change of its tables. The statement
-    /// was not run.
+    /// The connection prepared the statement before the statement's tables were changed. The
+    /// statement was not run.
     Stale,
-    /// None of these. The store returns an error of this kind.
+    /// Any other error. The store returns an error of this kind.
     Kind(StoreErrorKind),
 }
 
-/// A database error, and what it means.
+/// A database error, and its meaning.
 #[derive(Debug)]
 pub(crate) struct Error {
     pub(crate) cause: Cause,
@@ -63,7 +63,7 @@ impl Error {
         Self { may_have_written: self.cause == Cause::Lost, ..self }
     }
 
-    /// Puts a text in front of the error's own, such as how to fix it.
+    /// Puts an explanation in front of the error's text, such as how to fix the error.
     pub(crate) fn explained(self, explanation: impl fmt::Display) -> Self {
         let source = match &self.source {
             Source::Sqlx(error) => Source::Message(format!("{explanation}: {error}")),
@@ -82,7 +82,8 @@ impl Error {
         matches!(self.cause, Cause::Lost | Cause::NotRun | Cause::Stale)
     }
 
-    /// Checks whether the connection holds a prepared statement from before a change of its tables.
+    /// Checks whether the connection prepared the statement before the statement's tables were
+    /// changed.
     pub(crate) fn is_stale(&self) -> bool {
         self.cause == Cause::Stale
     }
@@ -95,7 +96,7 @@ impl Error {
 
     pub(crate) fn into_store_error<D: Dialect>(self) -> StoreError {
         let kind = match self.cause {
-            // It is not known whether the write took place.
+            // It is not known whether anything was written.
             Cause::Lost if self.may_have_written => StoreErrorKind::Timeout,
             Cause::Lost | Cause::NotRun | Cause::Stale | Cause::Contended => {
                 StoreErrorKind::Unavailable

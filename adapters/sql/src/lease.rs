@@ -15,14 +15,14 @@ use crate::error::Error;
 use crate::statement::Statement;
 use crate::{Dialect, Driver};
 
-/// The maximum time for making a connection usable again after a call on it was dropped.
+/// The maximum duration of making a connection usable again after a call on it was dropped.
 const RESET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection that can be used until a deadline.
 ///
-/// If it is dropped in the middle of a call, for example because the request was cancelled, the
-/// connection is made usable again in a background task, or it is closed. What an open transaction
-/// has written is rolled back.
+/// If the lease is dropped in the middle of a call, for example because the request was cancelled,
+/// a background task makes the connection usable again, or the connection is closed. An open
+/// transaction is rolled back.
 pub(crate) struct Lease<D: Dialect> {
     connection: Option<PoolConnection<D::Database>>,
     deadline: Instant,
@@ -35,12 +35,13 @@ pub(crate) struct Lease<D: Dialect> {
 }
 
 impl<D: Dialect> Lease<D> {
-    /// Takes a connection from the pool. With `tested`, it takes one that responds to a ping.
+    /// Takes a connection from the pool. If `with_ping` is true, takes a connection that responds
+    /// to a ping.
     pub(crate) async fn take(
         pool: &Pool<D::Database>,
         deadline: Instant,
         persistent: bool,
-        tested: bool,
+        with_ping: bool,
     ) -> Result<Self, Error> {
         loop {
             let taken = timeout_at(deadline, pool.acquire()).await;
@@ -48,10 +49,10 @@ impl<D: Dialect> Lease<D> {
             let connection = Some(taken.map_err(Error::of::<D>)?);
             let mut lease =
                 Self { connection, deadline, persistent, is_busy: false, in_transaction: false };
-            if !tested {
+            if !with_ping {
                 return Ok(lease);
             }
-            match lease.work(|connection| Box::pin(connection.ping())).await {
+            match lease.run_until_deadline(|connection| Box::pin(connection.ping())).await {
                 Err(error) if error.is_end_of_connection() => {}
                 result => return result.map(|()| lease),
             }
@@ -59,7 +60,7 @@ impl<D: Dialect> Lease<D> {
     }
 
     /// Runs `work` on the connection, until the deadline.
-    async fn work<T>(
+    async fn run_until_deadline<T>(
         &mut self,
         work: impl FnOnce(&mut ConnectionOf<D>) -> BoxFuture<'_, Result<T, sqlx::Error>>,
     ) -> Result<T, Error> {
@@ -73,7 +74,7 @@ impl<D: Dialect> Lease<D> {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) => Error::of::<D>(error),
             Err(_) => {
-                // It is not known when the database will respond.
+                // A late reply must not become the reply to the next statement.
                 self.close();
                 Error::new(StoreErrorKind::Timeout, "the database did not respond in time")
             }
@@ -97,7 +98,10 @@ impl<D: Dialect> Lease<D> {
         arguments: Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<Vec<RowOf<D>>, Error> {
         let (sql, arguments, persistent) = self.query(statement, arguments)?;
-        self.work(|connection| D::Database::rows(connection, sql, arguments, persistent)).await
+        self.run_until_deadline(|connection| {
+            D::Database::rows(connection, sql, arguments, persistent)
+        })
+        .await
     }
 
     /// Runs a statement that returns one row or none.
@@ -107,7 +111,10 @@ impl<D: Dialect> Lease<D> {
         arguments: Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<Option<RowOf<D>>, Error> {
         let (sql, arguments, persistent) = self.query(statement, arguments)?;
-        self.work(|connection| D::Database::row(connection, sql, arguments, persistent)).await
+        self.run_until_deadline(|connection| {
+            D::Database::row(connection, sql, arguments, persistent)
+        })
+        .await
     }
 
     /// Runs a statement that changes rows, and returns how many it changed.
@@ -117,7 +124,9 @@ impl<D: Dialect> Lease<D> {
         arguments: Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<u64, Error> {
         let (sql, arguments, persistent) = self.query(statement, arguments)?;
-        let done = self.work(|connection| D::Database::run(connection, sql, arguments, persistent));
+        let done = self.run_until_deadline(|connection| {
+            D::Database::run(connection, sql, arguments, persistent)
+        });
         done.await.map(|result| D::changed(&result))
     }
 
@@ -131,8 +140,9 @@ impl<D: Dialect> Lease<D> {
         Ok((statement.sql(), arguments, self.persistent && statement.is_persistent()))
     }
 
+    /// Runs statements that have no parameters, without preparing them.
     pub(crate) async fn script(&mut self, sql: String) -> Result<(), Error> {
-        self.work(|connection| D::Database::script(connection, sql)).await
+        self.run_until_deadline(|connection| D::Database::script(connection, sql)).await
     }
 
     /// Prepares a statement without running it, and returns its columns and its number of
@@ -143,7 +153,8 @@ impl<D: Dialect> Lease<D> {
         parameters: Vec<TypeOf<D>>,
     ) -> Result<Shape<D::Database>, Error> {
         let sql = statement.sql();
-        self.work(|connection| D::Database::describe(connection, sql, parameters)).await
+        self.run_until_deadline(|connection| D::Database::describe(connection, sql, parameters))
+            .await
     }
 
     /// Begins a transaction with the SQL that [`Dialect::begin`] returned.
@@ -166,8 +177,9 @@ impl<D: Dialect> Lease<D> {
 
 impl<D: Dialect> Drop for Lease<D> {
     fn drop(&mut self) {
-        let (in_transaction, is_used) = (self.in_transaction, self.is_busy || self.in_transaction);
-        let Some(mut connection) = self.connection.take().filter(|_| is_used) else { return };
+        let in_transaction = self.in_transaction;
+        let needs_reset = self.is_busy || in_transaction;
+        let Some(mut connection) = self.connection.take().filter(|_| needs_reset) else { return };
         let Ok(runtime) = Handle::try_current() else { return drop(connection.detach()) };
         if self.is_busy && !D::RECOVERS {
             return drop(connection.detach());
@@ -181,7 +193,7 @@ impl<D: Dialect> Drop for Lease<D> {
                 }
             };
             match timeout(RESET_TIMEOUT, reset).await {
-                // An error from the database itself means that there was no transaction any more.
+                // If the database itself responds with an error, there was no transaction any more.
                 Ok(Ok(()) | Err(sqlx::Error::Database(_))) => {}
                 _ => drop(connection.detach()),
             }

@@ -1,18 +1,18 @@
-//! The code that tower-keep's SQL adapters share, which is most of their code.
+//! Contains most of the code of tower-keep's SQL adapters.
 //!
 //! Applications use an adapter: `tower-keep-postgres`, `tower-keep-mysql`, `tower-keep-sqlite`.
 //! This crate contains nothing about a particular database. An adapter implements [`Dialect`] for
-//! one, and contains its migrations.
+//! its database, and contains the migrations.
 //!
 //! | topic | see |
 //! | --- | --- |
 //! | opening a store | [`SqlStoreBuilder`] |
 //! | the application's own users | [`SqlStoreBuilder::with_users`] |
-//! | how databases differ | [`Dialect`] |
+//! | the differences between databases | [`Dialect`] |
 //! | every SQL statement | `statement.rs` |
-//! | what `build` checks | `check.rs` |
+//! | the checks of `build` | `check.rs` |
 //! | timeouts, retries, dropped futures | `store.rs`, `lease.rs` |
-//! | what a database error means | [`Cause`] |
+//! | the meaning of a database error | [`Cause`] |
 
 mod accounts;
 mod builder;

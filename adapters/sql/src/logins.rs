@@ -14,13 +14,14 @@ use crate::row::{Columns, SESSION_WIDTH};
 use crate::store::IntoStoreResult;
 use crate::{Dialect, Driver, SqlStore};
 
-/// Returns the arguments for an id that has already been found to be valid.
-fn valid<T>(arguments: Result<Option<T>, sqlx::Error>) -> Result<T, sqlx::Error> {
+/// Returns the arguments of an id for which [`Users::arguments`](crate::users::Users::arguments)
+/// has returned `Some` before.
+fn arguments_of_valid_id<T>(arguments: Result<Option<T>, sqlx::Error>) -> Result<T, sqlx::Error> {
     arguments?.ok_or(sqlx::Error::RowNotFound)
 }
 
 impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
-    pub(crate) async fn user(
+    pub(crate) async fn load_user(
         &self,
         deadline: Instant,
         id: &UserId,
@@ -29,10 +30,11 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         if users.arguments(id).map_err(Error::of::<D>)?.is_none() {
             return Ok(None);
         }
-        let row = self.row(deadline, &users.by_id, || valid(users.arguments(id))).await?;
-        let user = row.map(|row| users.user(&row)).transpose()?;
-        // A database may treat different texts as equal: texts in another case, or numbers with
-        // more digits.
+        let row =
+            self.row(deadline, &users.by_id, || arguments_of_valid_id(users.arguments(id))).await?;
+        let user = row.map(|row| users.read_user(&row)).transpose()?;
+        // A database may treat different ids as equal, such as `ada` and `ADA`, or numbers that it
+        // rounds.
         Ok(user.filter(|user| user.id() == *id))
     }
 
@@ -47,43 +49,47 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
             Ok(arguments)
         };
         let row = self.row(self.deadline(), &users.by_login_name, arguments).await?;
-        row.map(|row| users.user(&row)).transpose()
+        row.map(|row| users.read_user(&row)).transpose()
     }
 
+    /// Loads a session and its user: with one statement if `user_hint`, the user to whom the
+    /// session probably belongs, is right, otherwise with two.
     async fn find_login(
         &self,
         key: &SessionKey,
         user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<U>>, Error> {
         let (deadline, users) = (self.deadline(), &self.shared.users);
-        let hint_arguments = || match user_hint.filter(|_| users.needs_user_hint) {
+        let hint_arguments = || match user_hint.filter(|_| users.is_custom) {
             Some(user_hint) => users.arguments(user_hint),
             None => Ok(Some(ArgumentsOf::<D>::default())),
         };
         let has_hint = user_hint.is_some() && hint_arguments().map_err(Error::of::<D>)?.is_some();
-        if users.needs_user_hint && !has_hint {
-            let Some(record) = self.find(deadline, key).await? else { return Ok(None) };
-            let user = self.user(deadline, &record.user).await?;
+        if users.is_custom && !has_hint {
+            let Some(record) = self.find_session(deadline, key).await? else { return Ok(None) };
+            let user = self.load_user(deadline, &record.user).await?;
             return Ok(Some(StoredLogin::new(record, user)));
         }
         let arguments = || {
-            let mut arguments = valid(hint_arguments())?;
+            let mut arguments = arguments_of_valid_id(hint_arguments())?;
             D::Database::bind(&mut arguments, key.into())?;
             Ok(arguments)
         };
-        let Some(row) = self.row(deadline, &users.login, arguments).await? else { return Ok(None) };
-        let first = D::Database::width(&row).saturating_sub(SESSION_WIDTH);
-        let record = Columns::<D::Database>::starting_at(first, &row).session();
+        let row = self.row(deadline, &users.session_with_user, arguments).await?;
+        let Some(row) = row else { return Ok(None) };
+        let session_column = D::Database::width(&row).saturating_sub(SESSION_WIDTH);
+        let record = Columns::<D::Database>::starting_at(session_column, &row).session();
         let record = record.map(Arc::new).map_err(Error::of::<D>)?;
-        if users.needs_user_hint && user_hint != Some(&record.user) {
-            let user = self.user(deadline, &record.user).await?;
+        if users.is_custom && user_hint != Some(&record.user) {
+            let user = self.load_user(deadline, &record.user).await?;
             return Ok(Some(StoredLogin::new(record, user)));
         }
-        // The column that is null if there is no such user: `keep_found`, the last of the user's
-        // columns, or for an `Account` its id, the first column.
-        let presence_column = if users.needs_user_hint { first.saturating_sub(1) } else { 0 };
+        // This column is null if the user does not exist. For the application's own users it is
+        // `keep_found`, the last column before the session. For an `Account` it is the id, the
+        // first column.
+        let presence_column = if users.is_custom { session_column.saturating_sub(1) } else { 0 };
         let user_exists = !D::Database::is_null(&row, presence_column).map_err(Error::of::<D>)?;
-        let user = user_exists.then(|| users.user(&row)).transpose()?;
+        let user = user_exists.then(|| users.read_user(&row)).transpose()?;
         let user = user.filter(|user| user.id() == record.user);
         Ok(Some(StoredLogin::new(record, user)))
     }
@@ -94,7 +100,7 @@ impl<D: Dialect, U: AuthUser> UserStore for SqlStore<D, U> {
     type User = U;
 
     async fn by_id(&self, id: &UserId) -> Result<Option<Arc<U>>, StoreError> {
-        self.user(self.deadline(), id).await.into_store_result::<D>()
+        self.load_user(self.deadline(), id).await.into_store_result::<D>()
     }
 }
 

@@ -8,12 +8,13 @@ use crate::row::Columns;
 use crate::{Dialect, Driver, SqlStore};
 
 /// Returns the newest version of the tables that this crate knows.
-pub(crate) fn newest<D: Dialect>() -> i64 {
+pub(crate) fn newest_version<D: Dialect>() -> i64 {
     D::MIGRATIONS.len() as i64
 }
 
-/// A connection that is closed when this is dropped, which releases its locks and rolls back what
-/// it has not committed. After a success, [`migrate`] returns the connection to the pool instead.
+/// A connection that is closed when this guard is dropped. Closing it releases its locks and rolls
+/// back its open transaction. After a success, [`migrate`] returns the connection to the pool
+/// instead.
 struct MigrationConnection<D: Dialect>(Option<PoolConnection<D::Database>>);
 
 impl<D: Dialect> Drop for MigrationConnection<D> {
@@ -23,35 +24,37 @@ impl<D: Dialect> Drop for MigrationConnection<D> {
 }
 
 /// Runs the migrations that the tables don't have yet. If several nodes start at the same time, one
-/// runs them and the others wait.
+/// node runs the migrations and the others wait.
 pub(crate) async fn migrate<D: Dialect, U>(store: &SqlStore<D, U>) -> Result<(), Error> {
     let connection = store.pool().acquire().await.map_err(Error::of::<D>)?;
     let mut guard = MigrationConnection::<D>(Some(connection));
     if let Some(connection) = guard.0.as_deref_mut() {
-        run(connection, store).await?;
+        run_migrations(connection, store).await?;
     }
     drop(guard.0.take());
     Ok(())
 }
 
-async fn run<D: Dialect, U>(
+async fn run_migrations<D: Dialect, U>(
     connection: &mut ConnectionOf<D>,
     store: &SqlStore<D, U>,
 ) -> Result<(), Error> {
     let names = &store.shared.names;
-    let script = async |connection: &mut ConnectionOf<D>, script: String| {
-        D::Database::script(connection, script).await.map_err(Error::of::<D>)
+    let run_script = async |connection: &mut ConnectionOf<D>, sql: String| {
+        D::Database::script(connection, sql).await.map_err(Error::of::<D>)
     };
-    script(connection, D::migrations_begin(names)).await?;
-    let versions = "CREATE TABLE IF NOT EXISTS keep_versions (version BIGINT NOT NULL PRIMARY KEY)";
-    script(connection, names.in_migration(versions)).await?;
-    let (sql, none) = (store.statements().version.sql(), ArgumentsOf::<D>::default());
-    let row = D::Database::row(connection, sql, none, false).await.map_err(Error::of::<D>)?;
+    run_script(connection, D::migrations_begin(names)).await?;
+    let create_versions =
+        "CREATE TABLE IF NOT EXISTS keep_versions (version BIGINT NOT NULL PRIMARY KEY)";
+    run_script(connection, names.in_migration(create_versions)).await?;
+    let (sql, no_arguments) = (store.statements().version.sql(), ArgumentsOf::<D>::default());
+    let row =
+        D::Database::row(connection, sql, no_arguments, false).await.map_err(Error::of::<D>)?;
     let applied = row.map(|row| Columns::<D::Database>::of(&row).int()).transpose();
     let applied = applied.map_err(Error::of::<D>)?.flatten().unwrap_or(0);
     let applied = usize::try_from(applied).unwrap_or(usize::MAX);
     for migration in D::MIGRATIONS.iter().skip(applied) {
-        script(connection, names.in_migration(migration)).await?;
+        run_script(connection, names.in_migration(migration)).await?;
     }
-    script(connection, D::migrations_end(names)).await
+    run_script(connection, D::migrations_end(names)).await
 }

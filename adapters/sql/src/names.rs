@@ -4,8 +4,8 @@ use tower_keep_core::StoreErrorKind;
 
 use crate::error::Error;
 
-/// The maximum length of a prefix or schema. PostgreSQL's names have at most 63 bytes, and ours
-/// have at most 20 without the prefix.
+/// The maximum length of a prefix or schema, in bytes. A name in PostgreSQL has at most 63 bytes,
+/// and the names in the migrations have at most 20 without the prefix.
 const MAX_LENGTH: usize = 40;
 
 /// The names of the tables: `keep_users`, `keep_sessions` and so on by default.
@@ -30,7 +30,8 @@ impl Names {
         self.prefix = prefix;
     }
 
-    /// Checks that the names are plain, because they are inserted into statements without escaping.
+    /// Checks that the names have only plain characters, because they are inserted into statements
+    /// without escaping.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let is_plain = |name: &str| {
             let mut bytes = name.bytes();
@@ -41,8 +42,8 @@ impl Names {
         for (what, name) in [("schema", self.schema.as_ref()), ("prefix", Some(&self.prefix))] {
             if let Some(name) = name.filter(|name| !is_plain(name)) {
                 let message = format!(
-                    "the {what} {name:?} may contain only a to z, 0 to 9 and _, at most {MAX_LENGTH} \
-                     characters, and must not start with a digit"
+                    "the {what} {name:?} is not allowed: use 1 to {MAX_LENGTH} of the characters a to z, \
+                     0 to 9 and _, and no digit at the start"
                 );
                 return Err(Error::new(StoreErrorKind::Unsupported, message));
             }
@@ -61,13 +62,13 @@ impl Names {
             })
     }
 
-    /// Returns the schema of the tables, or `None` if they have none of their own.
+    /// Returns the schema of the tables, or `None` if they are in the connection's default schema.
     pub fn schema(&self) -> Option<&str> {
         self.schema.as_deref()
     }
 
-    /// Returns a migration with these names. Its script names tables and indexes with the default
-    /// prefix and without a schema.
+    /// Returns a migration with these names. The script of a migration names tables and indexes
+    /// with the default prefix and without a schema.
     pub(crate) fn in_migration(&self, script: &str) -> String {
         script.replace("keep_", &self.prefix)
     }
@@ -82,16 +83,16 @@ mod tests {
     }
 
     #[test]
-    fn statements_name_the_tables() {
+    fn placeholders_become_the_names_of_tables() {
         let statement = "SELECT * FROM {sessions} JOIN {users}";
-        let usual = "SELECT * FROM keep_sessions JOIN keep_users";
-        assert_eq!(Names::default().fill(statement), usual);
-        let own = r#"SELECT * FROM "site".auth_sessions JOIN "site".auth_users"#;
-        assert_eq!(names(Some("site"), "auth_").fill(statement), own);
+        let with_defaults = "SELECT * FROM keep_sessions JOIN keep_users";
+        assert_eq!(Names::default().fill(statement), with_defaults);
+        let with_schema = r#"SELECT * FROM "site".auth_sessions JOIN "site".auth_users"#;
+        assert_eq!(names(Some("site"), "auth_").fill(statement), with_schema);
     }
 
     #[test]
-    fn a_name_is_plain_or_refused() {
+    fn only_names_of_plain_characters_are_accepted() {
         for good in ["keep_", "_", "a1_b"] {
             assert!(names(Some(good), good).check().is_ok(), "{good}");
         }

@@ -13,7 +13,7 @@ use crate::{Dialect, Driver};
 
 /// The columns of a session, in the order in which they are read and written: first the arguments
 /// of [`SessionRecord::new`], then the other fields.
-pub(crate) const SESSION: [&str; 18] = [
+pub(crate) const SESSION_COLUMNS: [&str; 18] = [
     "session_key",
     "user_id",
     "salt",
@@ -34,15 +34,16 @@ pub(crate) const SESSION: [&str; 18] = [
     "notified",
 ];
 
-/// The columns that follow those of [`SESSION`] where a session is read: how it ended with its
-/// epoch, or three nulls.
-pub(crate) const EPOCH_END: [&str; 3] = ["ended_at", "end_reason", "kept_until"];
+/// The columns that follow [`SESSION_COLUMNS`] where a session is read. They say how the session
+/// ended with its epoch, or are null if it did not. A user's epoch is a number; raising it ends all
+/// sessions that were created in lower epochs.
+pub(crate) const EPOCH_END_COLUMNS: [&str; 3] = ["ended_at", "end_reason", "kept_until"];
 
 /// The number of columns that a session is read from.
-pub(crate) const SESSION_WIDTH: usize = SESSION.len() + EPOCH_END.len();
+pub(crate) const SESSION_WIDTH: usize = SESSION_COLUMNS.len() + EPOCH_END_COLUMNS.len();
 
 /// The columns of an `Account`, in the order in which they are read and written.
-pub(crate) const ACCOUNT: &str = "id, login_name, password_hash, active, security_stamp";
+pub(crate) const ACCOUNT_COLUMNS: &str = "id, login_name, password_hash, active, security_stamp";
 
 /// Reads the columns of a row from left to right.
 pub(crate) struct Columns<'r, DB: Driver> {
@@ -128,7 +129,7 @@ impl<'r, DB: Driver> Columns<'r, DB> {
         key(&self.bytes()?)
     }
 
-    /// Reads a session. The columns are those of [`SESSION`], followed by those of [`EPOCH_END`].
+    /// Reads a session from [`SESSION_COLUMNS`], followed by [`EPOCH_END_COLUMNS`].
     pub(crate) fn session(&mut self) -> Result<SessionRecord, sqlx::Error> {
         let (key, user, salt) = (self.key()?, UserId::from(self.text()?), self.salt()?);
         let mut record = SessionRecord::new(key, user, salt, self.time()?, self.time()?);
@@ -146,7 +147,9 @@ impl<'r, DB: Driver> Columns<'r, DB> {
     }
 
     fn salt(&mut self) -> Result<[u8; 16], sqlx::Error> {
-        self.bytes()?.try_into().map_err(|_| corrupt("a salt has a wrong length"))
+        self.bytes()?
+            .try_into()
+            .map_err(|_| corrupt("the salt of a session does not have 16 bytes"))
     }
 
     fn remember(&mut self) -> Result<Option<RememberPeriod>, sqlx::Error> {
@@ -167,8 +170,8 @@ impl<'r, DB: Driver> Columns<'r, DB> {
         Ok(Some(ended))
     }
 
-    /// Reads how the session ended with its epoch, if it has. If it had ended individually before,
-    /// that end counts.
+    /// Reads [`EPOCH_END_COLUMNS`]. If the session ended with its epoch, the record gets that end,
+    /// unless the session had ended individually before.
     fn apply_epoch_end(&mut self, record: &mut SessionRecord) -> Result<(), sqlx::Error> {
         let (at, reason) = (self.optional_time()?, self.optional_text()?);
         let kept_until = self.optional_time()?;
@@ -179,14 +182,15 @@ impl<'r, DB: Driver> Columns<'r, DB> {
         Ok(())
     }
 
-    /// Reads a user from the columns of [`ACCOUNT`].
+    /// Reads a user from [`ACCOUNT_COLUMNS`].
     pub(crate) fn account(&mut self) -> Result<Account, sqlx::Error> {
         let account = Account::new(self.text()?, self.text()?, self.text()?);
         Ok(account.with_active(self.flag()?).with_security_stamp(self.bytes()?))
     }
 }
 
-/// Returns the parameters of the statement that inserts a record, in the order of [`SESSION`].
+/// Returns the parameters of the statement that inserts a record, in the order of
+/// [`SESSION_COLUMNS`].
 pub(crate) fn session_arguments<D: Dialect>(
     insert: &Statement<D>,
     record: &SessionRecord,

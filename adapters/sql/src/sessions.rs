@@ -1,4 +1,4 @@
-//! Session records.
+//! Stores session records.
 
 use std::sync::Arc;
 
@@ -18,25 +18,28 @@ use crate::store::{IntoStoreResult, Write, unstorable};
 use crate::{Dialect, SqlStore, Value};
 
 /// The maximum number of sessions that `touch` or `mark_seen` updates in one transaction. It is
-/// small, as the rows stay locked until the transaction ends.
+/// small, because the rows stay locked until the transaction ends.
 const UPDATES_AT_ONCE: usize = 100;
 
 /// The maximum number of sessions that one statement carries over into a new epoch.
 const CARRIED_AT_ONCE: usize = 500;
 
 /// Reads the session record in a row.
-fn read<D: Dialect>(row: RowOf<D>) -> Result<Arc<SessionRecord>, Error> {
+fn read_session<D: Dialect>(row: RowOf<D>) -> Result<Arc<SessionRecord>, Error> {
     Columns::<D::Database>::of(&row).session().map(Arc::new).map_err(Error::of::<D>)
 }
 
-/// Returns the first parameters of every statement that ends sessions. They say how a session ends.
+/// Returns the first parameters of every statement that ends sessions: when, why, and until when
+/// the rows are kept.
 fn end_values<'a>(end: &'a End, successor: Option<&'a SessionKey>) -> [Value<'a>; 4] {
     let successor = Value::Bytes(successor.map(|key| &key.as_bytes()[..]));
     [end.at.into(), end.reason.as_str().into(), end.keep_until.into(), successor]
 }
 
 impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
-    async fn end(
+    /// Runs a statement that ends sessions. `selection` are its other parameters, which select the
+    /// sessions. Returns the number of sessions that this call ended.
+    async fn run_end(
         &self,
         lease: &mut Lease<D>,
         statement: &Statement<D>,
@@ -48,7 +51,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         lease.run(statement, statement.arguments(&values)).await
     }
 
-    async fn create_once(
+    async fn create_in_transaction(
         &self,
         mut lease: Lease<D>,
         login: &NewLogin<'_>,
@@ -57,7 +60,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         let insert = &self.statements().insert;
         lease.run(insert, session_arguments(insert, record)).await?;
         for key in login.replacing {
-            self.replace(&mut lease, key, login).await?;
+            self.end_replaced(&mut lease, key, login).await?;
         }
         let ended = match login.limit {
             None => Vec::new(),
@@ -74,16 +77,16 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
 
     /// Ends the session with this key. If it has been replaced already, ends the last of its
     /// successors instead.
-    async fn replace(
+    async fn end_replaced(
         &self,
         lease: &mut Lease<D>,
         key: &SessionKey,
         login: &NewLogin<'_>,
     ) -> Result<(), Error> {
         let Statements { last_successor_of, end_session, set_successor, .. } = self.statements();
-        let (own, keep_until) = (&login.record.key, login.keep_ended_until);
+        let (new_key, keep_until) = (&login.record.key, login.keep_ended_until);
         let end = End::new(login.record.created, EndReason::Replaced, keep_until);
-        let (mut current, mut tried) = (*key, None);
+        let (mut current, mut last_tried) = (*key, None);
         loop {
             let rows = lease
                 .rows(last_successor_of, last_successor_of.arguments(&[(&current).into()]))
@@ -92,27 +95,30 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
             let mut row = Columns::<D::Database>::of(row);
             let read = (|| Ok((row.key()?, row.optional_key()?, row.int()?.is_some())))();
             let (last, successor, is_ended) = read.map_err(Error::of::<D>)?;
-            // If two keys of one browser lead to the same session, handling the first key has
-            // already replaced it.
-            if last == *own || successor == Some(*own) {
+            // If two keys of one browser lead to the same session, this login has already replaced
+            // the session because of the first key.
+            if last == *new_key || successor == Some(*new_key) {
                 break;
             }
             match successor {
                 Some(successor) => current = successor,
-                None if is_ended || tried == Some(last) => break,
+                None if is_ended || last_tried == Some(last) => break,
                 None => {
                     let last_key = [(&last).into()];
-                    if self.end(lease, end_session, &end, Some(own), &last_key).await? > 0 {
+                    let ended =
+                        self.run_end(lease, end_session, &end, Some(new_key), &last_key).await?;
+                    if ended > 0 {
                         break;
                     }
-                    // Nothing was changed. If another login was faster, the next round finds its
-                    // session. If this session has ended with its epoch, the next round stops.
-                    (current, tried) = (last, Some(last));
+                    // Nothing was changed. If another login was faster, the next iteration finds
+                    // the session of that login. If the last session has ended with its epoch, the
+                    // next iteration stops.
+                    (current, last_tried) = (last, Some(last));
                 }
             }
         }
-        // This keeps the chain of successors short the next time a client sends this key.
-        let values = [own.into(), keep_until.into(), key.into()];
+        // So the chain of successors is short when a client sends this key again.
+        let values = [new_key.into(), keep_until.into(), key.into()];
         lease.run(set_successor, set_successor.arguments(&values)).await?;
         Ok(())
     }
@@ -126,11 +132,11 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         limit: SessionLimit,
     ) -> Result<Option<Vec<Arc<SessionRecord>>>, Error> {
         let record = login.record;
-        let newest = &self.statements().newest_others_of;
+        let select = &self.statements().newest_others_of;
         let (user, key) = (record.user.as_str().into(), (&record.key).into());
         let values = [user, key, record.created.into(), limit.records_to_read().into()];
-        let rows = lease.rows(newest, newest.arguments(&values)).await?;
-        let newest: Vec<_> = rows.into_iter().map(read::<D>).collect::<Result<_, _>>()?;
+        let rows = lease.rows(select, select.arguments(&values)).await?;
+        let newest: Vec<_> = rows.into_iter().map(read_session::<D>).collect::<Result<_, _>>()?;
         let end = End::new(record.created, EndReason::Limit, login.keep_ended_until);
         match limit.room(newest) {
             Room::None => Ok(None),
@@ -138,7 +144,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
                 if !ended.is_empty() {
                     let statement = end_sessions::<D>(ended.len(), &self.shared.names);
                     let keys: Vec<Value<'_>> = ended.iter().map(|old| (&old.key).into()).collect();
-                    self.end(lease, &statement, &end, None, &keys).await?;
+                    self.run_end(lease, &statement, &end, None, &keys).await?;
                 }
                 Ok(Some(ended))
             }
@@ -161,12 +167,12 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
     ) -> Result<(), Error> {
         let Statements { epoch, raise_epoch, any_session_of, insert_epoch, .. } = self.statements();
         let user = Value::from(user.as_str());
-        // No other transaction changes the epoch meanwhile: transactions for one user wait for each
-        // other.
+        // No other transaction can change the epoch in the meantime, because transactions for one
+        // user wait for each other.
         let rows = lease.rows(epoch, epoch.arguments(&[user])).await?;
         let number = |row| Columns::<D::Database>::of(row).int().map_err(Error::of::<D>);
         let before = rows.first().map(number).transpose()?.flatten();
-        let write = if before.is_some() { raise_epoch } else { insert_epoch };
+        let write_epoch = if before.is_some() { raise_epoch } else { insert_epoch };
         if before.is_none()
             && lease.rows(any_session_of, any_session_of.arguments(&[user])).await?.is_empty()
         {
@@ -177,17 +183,18 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         let [before, next] = [before, next].map(|number| Value::Int(i64::try_from(number).ok()));
         let reason = end.reason.as_str().into();
         let values = [end.at.into(), reason, end.keep_until.into(), user, next];
-        lease.run(write, write.arguments(&values)).await?;
-        for some in stay.chunks(CARRIED_AT_ONCE) {
-            let carry = carry_over::<D>(some.len(), &self.shared.names);
-            let keys = some.iter().map(|key| Value::from(*key));
+        lease.run(write_epoch, write_epoch.arguments(&values)).await?;
+        for chunk in stay.chunks(CARRIED_AT_ONCE) {
+            let carry_over = carry_over::<D>(chunk.len(), &self.shared.names);
+            let keys = chunk.iter().map(|key| Value::from(*key));
             let values: Vec<_> = [user, before, next].into_iter().chain(keys).collect();
-            lease.run(&carry, carry.arguments(&values)).await?;
+            lease.run(&carry_over, carry_over.arguments(&values)).await?;
         }
         Ok(())
     }
 
-    /// Returns the replays that the user has not been notified of, and marks them as notified.
+    /// Returns the user's sessions that ended because of a replay (a late use of an old remember
+    /// cookie) of which the user has not been notified, and marks these sessions as notified.
     async fn take_replays(
         &self,
         lease: &mut Lease<D>,
@@ -195,22 +202,23 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
     ) -> Result<Vec<Arc<SessionRecord>>, Error> {
         let Statements { to_notify, mark_notified, .. } = self.statements();
         let rows = lease.rows(to_notify, to_notify.arguments(&[user.as_str().into()])).await?;
-        let replays: Vec<_> = rows.into_iter().map(read::<D>).collect::<Result<_, _>>()?;
-        // Marks only the returned ones: a replay may have ended another session meanwhile.
+        let replays: Vec<_> = rows.into_iter().map(read_session::<D>).collect::<Result<_, _>>()?;
+        // Only the returned sessions are marked: another one may have ended because of a replay
+        // since the `SELECT`.
         for replay in &replays {
             lease.run(mark_notified, mark_notified.arguments(&[(&replay.key).into()])).await?;
         }
         Ok(replays)
     }
 
-    pub(crate) async fn find(
+    pub(crate) async fn find_session(
         &self,
         deadline: Instant,
         key: &SessionKey,
     ) -> Result<Option<Arc<SessionRecord>>, Error> {
         let load = &self.statements().load;
         let row = self.row(deadline, load, || load.arguments(&[key.into()])).await?;
-        row.map(read::<D>).transpose()
+        row.map(read_session::<D>).transpose()
     }
 
     async fn rotate_session(&self, rotation: &Rotation) -> Result<Option<Rotated>, Error> {
@@ -223,24 +231,24 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
             (&rotation.key).into(),
             rotation.from_generation.into(),
         ];
-        let won = if D::RETURNING {
+        let rotated_row = if D::RETURNING {
             self.changed_row(deadline, rotate, || rotate.arguments(&values)).await?
         } else {
             let values = &values;
             self.write(deadline, Write::Transaction, |lease| {
-                Box::pin(self.rotate_once(lease, &rotation.key, values))
+                Box::pin(self.rotate_in_transaction(lease, &rotation.key, values))
             })
             .await?
         };
-        match won {
-            Some(row) => read::<D>(row).map(Rotated::Won).map(Some),
-            None => Ok(self.find(deadline, &rotation.key).await?.map(Rotated::Lost)),
+        match rotated_row {
+            Some(row) => read_session::<D>(row).map(Rotated::Won).map(Some),
+            None => Ok(self.find_session(deadline, &rotation.key).await?.map(Rotated::Lost)),
         }
     }
 
-    /// Rotates on a database whose `UPDATE` can't return rows: reads the row in the same
+    /// Rotates a session on a database whose `UPDATE` can't return rows. Reads the row in the same
     /// transaction, before other transactions can change it.
-    async fn rotate_once(
+    async fn rotate_in_transaction(
         &self,
         mut lease: Lease<D>,
         key: &SessionKey,
@@ -256,7 +264,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
     }
 
     /// Runs the statement once for each session to update, in one transaction.
-    async fn update_each(
+    async fn update_each_in_transaction(
         &self,
         mut lease: Lease<D>,
         statement: &Statement<D>,
@@ -268,20 +276,21 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         lease.finish().await
     }
 
+    /// Runs the statement once for each session to update. An update is a session's key, and the
+    /// statement's parameters.
     async fn update_in_chunks(
         &self,
         statement: &Statement<D>,
-        updates: Vec<(&SessionKey, Vec<Value<'_>>)>,
+        mut updates: Vec<(&SessionKey, Vec<Value<'_>>)>,
     ) -> Result<(), StoreError> {
-        let mut updates = updates;
-        // With one order for all nodes, two nodes that update the same sessions wait for each other
-        // instead of deadlocking.
+        // All nodes update sessions in the same order. So two nodes that update the same sessions
+        // wait for each other instead of deadlocking.
         updates.sort_by_key(|(key, _)| *key.as_bytes());
         let updates: Vec<_> = updates.into_iter().map(|(_, values)| values).collect();
         let deadline = self.deadline();
-        for some in updates.chunks(UPDATES_AT_ONCE) {
+        for chunk in updates.chunks(UPDATES_AT_ONCE) {
             let write = self.write(deadline, Write::Transaction, |lease| {
-                Box::pin(self.update_each(lease, statement, some))
+                Box::pin(self.update_each_in_transaction(lease, statement, chunk))
             });
             write.await.into_store_result::<D>()?;
         }
@@ -289,7 +298,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
     }
 
     /// Ends the sessions with these keys, and returns how many of them were live.
-    async fn revoke_once(
+    async fn revoke_in_transaction(
         &self,
         mut lease: Lease<D>,
         keys: &[&SessionKey],
@@ -299,15 +308,15 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         let mut live = 0;
         for key in keys {
             let key = [Value::from(*key)];
-            // First as a live session, since only those are counted.
-            live += self.end(&mut lease, end_live_session, end, None, &key).await?;
-            self.end(&mut lease, end_session, end, None, &key).await?;
+            // The second statement ends an expired session, which is not counted.
+            live += self.run_end(&mut lease, end_live_session, end, None, &key).await?;
+            self.run_end(&mut lease, end_session, end, None, &key).await?;
         }
         lease.finish().await?;
         Ok(live)
     }
 
-    async fn revoke_all_once(
+    async fn revoke_all_in_transaction(
         &self,
         mut lease: Lease<D>,
         user: &UserId,
@@ -320,18 +329,18 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
 }
 
 impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
-    /// Removes rows, and returns their number.
-    async fn run_removal(
+    /// Runs a statement that deletes rows, and returns their number.
+    async fn delete_rows(
         &self,
-        purge: &Statement<D>,
+        delete: &Statement<D>,
         values: &[Value<'_>],
     ) -> Result<usize, StoreError> {
-        // Even this single statement gets a transaction, whose isolation level locks no gaps
-        // between rows. The database's default level may lock them.
+        // Even this single statement needs a transaction, because the isolation level of
+        // `Dialect::begin` locks no gaps between rows. The database's default level may lock gaps.
         let removed = self.write(self.deadline(), Write::Transaction, |mut lease| {
-            let arguments = purge.arguments(values);
+            let arguments = delete.arguments(values);
             Box::pin(async move {
-                let removed = lease.run(purge, arguments).await?;
+                let removed = lease.run(delete, arguments).await?;
                 lease.finish().await.map(|()| removed)
             })
         });
@@ -358,7 +367,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
             let (user, epoch) = read.map_err(Error::of::<D>).into_store_result::<D>()?;
             let (user, epoch) = (Value::from(user.as_str()), Value::Int(epoch));
             let values = [user, epoch, (limit - removed).into()];
-            removed += self.run_removal(purge_earlier_epochs, &values).await?;
+            removed += self.delete_rows(purge_earlier_epochs, &values).await?;
             if removed < limit {
                 let values = [user, epoch];
                 let done =
@@ -380,13 +389,13 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
             }
         }
         let create = self.write(self.deadline(), Write::UserTransaction(user), |lease| {
-            Box::pin(self.create_once(lease, login))
+            Box::pin(self.create_in_transaction(lease, login))
         });
         create.await.into_store_result::<D>()
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError> {
-        self.find(self.deadline(), key).await.into_store_result::<D>()
+        self.find_session(self.deadline(), key).await.into_store_result::<D>()
     }
 
     async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
@@ -415,10 +424,10 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
         }
         let mut keys: Vec<_> = keys.iter().collect();
         keys.sort_by_key(|key| *key.as_bytes());
-        let ended = self.write(self.deadline(), Write::Transaction, |lease| {
-            Box::pin(self.revoke_once(lease, &keys, end))
+        let revoke = self.write(self.deadline(), Write::Transaction, |lease| {
+            Box::pin(self.revoke_in_transaction(lease, &keys, end))
         });
-        let live = ended.await.into_store_result::<D>()?;
+        let live = revoke.await.into_store_result::<D>()?;
         Ok(usize::try_from(live).unwrap_or(usize::MAX))
     }
 
@@ -431,10 +440,10 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
         if !D::can_store(user.as_str()) {
             return Ok(());
         }
-        let ended = self.write(self.deadline(), Write::UserTransaction(user), |lease| {
-            Box::pin(self.revoke_all_once(lease, user, except, end))
+        let revoke = self.write(self.deadline(), Write::UserTransaction(user), |lease| {
+            Box::pin(self.revoke_all_in_transaction(lease, user, except, end))
         });
-        ended.await.into_store_result::<D>()
+        revoke.await.into_store_result::<D>()
     }
 
     async fn list(
@@ -452,12 +461,12 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
             .rows(self.deadline(), list, || list.arguments(&values))
             .await
             .into_store_result::<D>()?;
-        rows.into_iter().map(read::<D>).collect::<Result<_, _>>().into_store_result::<D>()
+        rows.into_iter().map(read_session::<D>).collect::<Result<_, _>>().into_store_result::<D>()
     }
 
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         let removed =
-            self.run_removal(&self.statements().purge, &[before.into(), limit.into()]).await?;
+            self.delete_rows(&self.statements().purge, &[before.into(), limit.into()]).await?;
         if removed == limit {
             return Ok(removed);
         }

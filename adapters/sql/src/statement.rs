@@ -7,14 +7,14 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 use tower_keep_core::MAX_AT_ONCE;
 
 use crate::dialect::ArgumentsOf;
-use crate::row::{ACCOUNT, EPOCH_END, SESSION};
+use crate::row::{ACCOUNT_COLUMNS, EPOCH_END_COLUMNS, SESSION_COLUMNS};
 use crate::{Dialect, Driver, Names, Value};
 
 /// A statement in the syntax of its database.
 pub(crate) struct Statement<D> {
     sql: Arc<str>,
-    /// For each parameter, the index of its value. Not every database can use a parameter more than
-    /// once.
+    /// For each argument to bind, the index of its value. On a database without numbered
+    /// placeholders, a value that is used twice is bound twice.
     order: Box<[usize]>,
     /// Whether to keep the statement prepared, because it will be run again.
     is_persistent: bool,
@@ -24,9 +24,9 @@ pub(crate) struct Statement<D> {
 impl<D: Dialect> Statement<D> {
     /// Creates a statement from a template, in which `$1` and so on are parameters, and names such
     /// as `{sessions}` are tables.
-    fn new(template: &str, names: &Names) -> Self {
+    fn from_template(template: &str, names: &Names) -> Self {
         let (mut sql, mut order) = (String::new(), Vec::new());
-        let numbered = D::placeholder(1) != D::placeholder(2);
+        let is_numbered = D::placeholder(1) != D::placeholder(2);
         let template = names.fill(template).replace("{greatest}", D::GREATEST);
         let mut parts = template.split('$');
         sql.extend(parts.next());
@@ -37,20 +37,20 @@ impl<D: Dialect> Statement<D> {
             sql += &D::placeholder(number);
             sql += &part[digits..];
         }
-        if numbered {
+        if is_numbered {
             order.sort_unstable();
             order.dedup();
         }
-        Self { order: order.into(), ..Self::plain(sql) }
+        Self { order: order.into(), ..Self::from_sql(sql) }
     }
 
-    /// Creates a statement from SQL in the database's own syntax. The caller binds its parameters
-    /// in order.
-    pub(crate) fn plain(sql: impl Into<Arc<str>>) -> Self {
+    /// Creates a statement from SQL in the database's own syntax. The caller binds the arguments
+    /// itself, in the order of the placeholders.
+    pub(crate) fn from_sql(sql: impl Into<Arc<str>>) -> Self {
         Self { sql: sql.into(), order: [].into(), is_persistent: true, dialect: PhantomData }
     }
 
-    pub(crate) fn text(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.sql
     }
 
@@ -62,6 +62,7 @@ impl<D: Dialect> Statement<D> {
         AssertSqlSafe(Arc::clone(&self.sql)).into_sql_str()
     }
 
+    /// Returns the arguments, from the values of `$1` and so on in the template.
     pub(crate) fn arguments(&self, values: &[Value<'_>]) -> Result<ArgumentsOf<D>, sqlx::Error> {
         let mut arguments = ArgumentsOf::<D>::default();
         for value in self.order.iter().filter_map(|index| values.get(*index)) {
@@ -80,7 +81,7 @@ macro_rules! statements {
 
         impl<D: Dialect> Statements<D> {
             pub(crate) fn new(names: &Names) -> Self {
-                Self { $($name: Statement::new(&$sql, names),)* }
+                Self { $($name: Statement::from_template(&$sql, names),)* }
             }
         }
     };
@@ -94,46 +95,48 @@ const NOT_ENDED_WITH_EPOCH: &str = "NOT EXISTS (SELECT 1 FROM {epochs} AS past \
 const EPOCH: &str =
     "COALESCE((SELECT past.epoch FROM {epochs} AS past WHERE past.user_id = $1), 0)";
 
-/// Sets the session's expiry times to the given ones if those are later.
+/// Sets the session's expiry times to `$2` and `$3` if these are later.
 const EXTEND: &str = "remember_expires = CASE WHEN remember_expires IS NOT NULL \
     THEN {greatest}(remember_expires, COALESCE($2, remember_expires)) END, \
     expires = {greatest}(expires, $3)";
 
-/// Returns the beginning of an `UPDATE` that ends sessions. It ends only those that have not ended
-/// yet; a condition that selects the sessions has to follow.
-fn end_where() -> String {
+/// Returns the beginning of an `UPDATE` that ends sessions that have not ended yet. The caller
+/// appends a condition that selects the sessions.
+fn end_sessions_where() -> String {
     format!(
         "UPDATE {{sessions}} AS keep SET ended_at = $1, end_reason = $2, expires = $3, \
          successor = $4, notified = FALSE WHERE ended_at IS NULL AND {NOT_ENDED_WITH_EPOCH} AND "
     )
 }
 
-/// Returns the columns of a session in the table `keep`.
+/// Returns the columns of a session. In the statements, `keep` is an alias of the table of
+/// sessions.
 fn session_columns() -> String {
-    SESSION.map(|column| format!("keep.{column}")).join(", ")
+    SESSION_COLUMNS.map(|column| format!("keep.{column}")).join(", ")
 }
 
-/// Returns the columns of a session that is known not to have ended with its epoch, and nulls for
-/// those of [`EPOCH_END`].
+/// Returns the columns of a session that is known not to have ended with its epoch, and nulls in
+/// place of [`EPOCH_END_COLUMNS`].
 fn columns_without_epoch_end() -> String {
     format!("{}, NULL, NULL, NULL", session_columns())
 }
 
-/// Returns a `SELECT` of sessions and of how they ended with their epoch.
+/// Returns a `SELECT` of [`SESSION_COLUMNS`] and [`EPOCH_END_COLUMNS`], without a `WHERE` clause.
 fn select_sessions() -> String {
-    let epoch_end = EPOCH_END.map(|column| format!("past.{column}")).join(", ");
+    let epoch_end = EPOCH_END_COLUMNS.map(|column| format!("past.{column}")).join(", ");
     format!("SELECT {}, {epoch_end} FROM {{sessions}} AS keep {JOIN_EPOCH_END}", session_columns())
 }
 
-/// Joins the columns of [`EPOCH_END`] to a session. They are null if the session did not end with
-/// its epoch.
+/// Joins [`EPOCH_END_COLUMNS`] to a session. They are null if the session did not end with its
+/// epoch.
 const JOIN_EPOCH_END: &str =
     "LEFT JOIN {epochs} AS past ON past.user_id = keep.user_id AND past.epoch > keep.epoch";
 
-/// Returns the end of an `UPDATE` that returns the session, if the database can do that.
+/// Returns the `RETURNING` clause that makes an `UPDATE` return the session, or an empty text if
+/// the database has no such clause.
 fn returning<D: Dialect>() -> String {
     // SQLite does not accept a table's alias in `RETURNING`.
-    let columns = || SESSION.join(", ");
+    let columns = || SESSION_COLUMNS.join(", ");
     if D::RETURNING { format!(" RETURNING {}, NULL, NULL, NULL", columns()) } else { String::new() }
 }
 
@@ -141,12 +144,12 @@ statements! {
     insert: format!(
         "INSERT INTO {{sessions}} ({}, epoch) VALUES ({}, \
          COALESCE((SELECT past.epoch FROM {{epochs}} AS past WHERE past.user_id = $2), 0))",
-        SESSION.join(", "),
-        (1..=SESSION.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", "),
+        SESSION_COLUMNS.join(", "),
+        (1..=SESSION_COLUMNS.len()).map(|n| format!("${n}")).collect::<Vec<_>>().join(", "),
     );
     load: format!("{} WHERE keep.session_key = $1", select_sessions());
-    // Follows a session's successors, at most 100 of them, and returns of the last one: its key,
-    // its successor if there are more, and when it ended, if it has.
+    // Follows at most 100 successors of a session. Returns the last one's key, its successor (null
+    // at the end of the chain), and when it ended (null if it has not).
     last_successor_of: "WITH RECURSIVE chain (session_key, successor, ended_at, depth) AS ( \
         SELECT session_key, successor, ended_at, 0 FROM {sessions} WHERE session_key = $1 \
         UNION ALL SELECT later.session_key, later.successor, later.ended_at, chain.depth + 1 \
@@ -155,8 +158,8 @@ statements! {
         SELECT session_key, successor, ended_at FROM chain ORDER BY depth DESC LIMIT 1";
     set_successor: "UPDATE {sessions} SET successor = $1, expires = {greatest}(expires, $2) \
         WHERE session_key = $3 AND ended_at IS NOT NULL AND successor IS NOT NULL";
-    end_session: format!("{} session_key = $5", end_where());
-    end_live_session: format!("{} session_key = $5 AND expires > $1", end_where());
+    end_session: format!("{} session_key = $5", end_sessions_where());
+    end_live_session: format!("{} session_key = $5 AND expires > $1", end_sessions_where());
     newest_others_of: format!(
         "SELECT {} FROM {{sessions}} AS keep WHERE keep.user_id = $1 AND keep.epoch = {EPOCH} \
          AND keep.ended_at IS NULL AND keep.session_key <> $2 AND keep.expires > $3 \
@@ -165,8 +168,8 @@ statements! {
         D::FOR_UPDATE,
     );
     epoch: "SELECT epoch FROM {epochs} WHERE user_id = $1";
-    // For a user whose sessions have never been ended all together. The order is that of an index,
-    // so that the database reads no other sessions.
+    // Run for a user without a row in `{epochs}`, so the sessions have epoch 0. The order is that
+    // of an index, so the database reads no other sessions.
     any_session_of: "SELECT 1 FROM {sessions} WHERE user_id = $1 AND epoch = 0 \
         AND ended_at IS NULL ORDER BY created LIMIT 1";
     raise_epoch: "UPDATE {epochs} SET epoch = $5, ended_at = $1, end_reason = $2, \
@@ -200,66 +203,77 @@ statements! {
         columns_without_epoch_end(),
     );
     purge: D::PURGE;
-    // A user with sessions that ended with their epoch and need not be kept any longer.
+    // Returns a user with sessions that ended with their epoch and need not be kept any longer.
     epoch_to_purge: "SELECT user_id, epoch FROM {epochs} WHERE purged = FALSE AND kept_until <= $1 \
         ORDER BY kept_until LIMIT 1";
     purge_earlier_epochs: D::PURGE_EARLIER_EPOCHS;
     mark_purged: "UPDATE {epochs} SET purged = TRUE WHERE user_id = $1 AND epoch = $2";
-    account_by_id: format!("SELECT {ACCOUNT} FROM {{users}} WHERE id = $1");
-    account_by_login_name: format!("SELECT {ACCOUNT} FROM {{users}} WHERE login_name = $1");
-    insert_account: format!("INSERT INTO {{users}} ({ACCOUNT}) VALUES ($1, $2, $3, $4, $5)");
+    account_by_id: format!("SELECT {ACCOUNT_COLUMNS} FROM {{users}} WHERE id = $1");
+    account_by_login_name:
+        format!("SELECT {ACCOUNT_COLUMNS} FROM {{users}} WHERE login_name = $1");
+    insert_account:
+        format!("INSERT INTO {{users}} ({ACCOUNT_COLUMNS}) VALUES ($1, $2, $3, $4, $5)");
     // Writes only if the stored user is still the one that was read.
     update_account: "UPDATE {users} SET login_name = $2, password_hash = $3, active = $4, security_stamp = $5 \
         WHERE id = $1 AND login_name = $6 AND password_hash = $7 AND active = $8 AND security_stamp = $9";
     delete_account: "DELETE FROM {users} WHERE id = $1";
     // The user's columns come first, then the session's.
-    login_of_account: format!(
+    session_with_account: format!(
         "SELECT {}, {} FROM {{sessions}} AS keep {JOIN_EPOCH_END} \
          LEFT JOIN {{users}} AS owner ON owner.id = keep.user_id WHERE keep.session_key = $1",
-        ACCOUNT.split(", ").map(|column| format!("owner.{column}")).collect::<Vec<_>>().join(", "),
-        aliased_columns(),
+        ACCOUNT_COLUMNS
+            .split(", ")
+            .map(|column| format!("owner.{column}"))
+            .collect::<Vec<_>>()
+            .join(", "),
+        aliased_session_columns(),
     );
     version: "SELECT MAX(version) FROM {versions}";
 }
 
-/// Returns the columns that a session is read from, with aliases that no table of users has as
-/// column names.
-fn aliased_columns() -> String {
-    let session = SESSION.map(|column| format!("keep.{column} AS keep_{column}"));
-    let past = EPOCH_END.map(|column| format!("past.{column} AS past_{column}"));
+/// Returns the columns that a session is read from. Their aliases differ from the names of the
+/// user's columns.
+fn aliased_session_columns() -> String {
+    let session = SESSION_COLUMNS.map(|column| format!("keep.{column} AS keep_{column}"));
+    let past = EPOCH_END_COLUMNS.map(|column| format!("past.{column} AS past_{column}"));
     [&session[..], &past].concat().join(", ")
 }
 
-/// Reads a session and its probable user in one statement. `by_id` is the application's statement,
-/// which returns `columns`. Its parameter, the first one, is the user's id. The second parameter is
-/// the session's key.
-pub(crate) fn login_of<D: Dialect>(by_id: &str, columns: &[String], names: &Names) -> Statement<D> {
+/// Creates the statement that selects a session together with a user. `by_id` is the application's
+/// statement, which returns `columns`. The first parameter is the user's id, which `by_id` uses.
+/// The second parameter is the session's key.
+pub(crate) fn select_session_with_user<D: Dialect>(
+    by_id: &str,
+    columns: &[String],
+    names: &Names,
+) -> Statement<D> {
     let (sessions, join) = (names.fill("{sessions}"), names.fill(JOIN_EPOCH_END));
     let owner: Vec<_> = columns.iter().map(|column| format!("owner.{column}")).collect();
-    let (owner, columns, key) = (owner.join(", "), aliased_columns(), D::placeholder(2));
+    let (owner, columns, key) = (owner.join(", "), aliased_session_columns(), D::placeholder(2));
     // The line break ends a comment at the end of `by_id`.
-    Statement::plain(format!(
+    Statement::from_sql(format!(
         "SELECT {owner}, owner.keep_found, {columns} FROM {sessions} AS keep {join} \
          LEFT JOIN (SELECT found.*, 1 AS keep_found FROM ({by_id}\n) AS found) AS owner \
          ON 1 = 1 WHERE keep.session_key = {key}"
     ))
 }
 
-/// Wraps an application's statement so that it returns exactly these columns, even if its tables
-/// get more.
-pub(crate) fn with_columns<D: Dialect>(select: &str, columns: &[String]) -> Statement<D> {
+/// Wraps an application's statement so that it returns exactly these columns, even if columns are
+/// added to its tables.
+pub(crate) fn select_columns<D: Dialect>(select: &str, columns: &[String]) -> Statement<D> {
     let columns: Vec<_> = columns.iter().map(|column| format!("found.{column}")).collect();
-    Statement::plain(format!("SELECT {} FROM ({select}\n) AS found", columns.join(", ")))
+    Statement::from_sql(format!("SELECT {} FROM ({select}\n) AS found", columns.join(", ")))
 }
 
-/// Ends `count` sessions.
+/// Creates the statement that ends `count` sessions.
 pub(crate) fn end_sessions<D: Dialect>(count: usize, names: &Names) -> Statement<D> {
     let keys: Vec<_> = (5..5 + count).map(|n| format!("${n}")).collect();
-    let template = format!("{} session_key IN ({})", end_where(), keys.join(", "));
-    Statement { is_persistent: false, ..Statement::new(&template, names) }
+    let template = format!("{} session_key IN ({})", end_sessions_where(), keys.join(", "));
+    Statement { is_persistent: false, ..Statement::from_template(&template, names) }
 }
 
-/// Carries `count` sessions of the user `$1` over from the epoch `$2` into the epoch `$3`.
+/// Creates the statement that carries `count` sessions of the user `$1` over from the epoch `$2`
+/// into the epoch `$3`.
 pub(crate) fn carry_over<D: Dialect>(count: usize, names: &Names) -> Statement<D> {
     let keys: Vec<_> = (4..4 + count).map(|n| format!("${n}")).collect();
     let template = format!(
@@ -267,12 +281,13 @@ pub(crate) fn carry_over<D: Dialect>(count: usize, names: &Names) -> Statement<D
          AND session_key IN ({})",
         keys.join(", "),
     );
-    Statement { is_persistent: false, ..Statement::new(&template, names) }
+    Statement { is_persistent: false, ..Statement::from_template(&template, names) }
 }
 
-/// Reads the `Account` users with `count` ids.
-pub(crate) fn accounts<D: Dialect>(count: usize, names: &Names) -> Statement<D> {
+/// Creates the statement that selects the `Account` users with `count` ids.
+pub(crate) fn select_accounts<D: Dialect>(count: usize, names: &Names) -> Statement<D> {
     let ids: Vec<_> = (1..=count).map(|n| format!("${n}")).collect();
-    let template = format!("SELECT {ACCOUNT} FROM {{users}} WHERE id IN ({})", ids.join(", "));
-    Statement { is_persistent: false, ..Statement::new(&template, names) }
+    let template =
+        format!("SELECT {ACCOUNT_COLUMNS} FROM {{users}} WHERE id IN ({})", ids.join(", "));
+    Statement { is_persistent: false, ..Statement::from_template(&template, names) }
 }

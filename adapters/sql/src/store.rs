@@ -1,4 +1,4 @@
-//! The store, and how it runs statements: with a deadline, and again if that is safe.
+//! The store. It runs each statement with a deadline, and tries again if that is safe.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use crate::statement::{Statement, Statements};
 use crate::users::Users;
 use crate::{Dialect, Names, Pools};
 
-/// The maximum number of attempts at a transaction that conflicts with others.
-const TRIES: usize = 10;
+/// The maximum number of attempts to run a transaction that conflicts with others.
+const MAX_ATTEMPTS: usize = 10;
 
 /// A store of users and session records in a database.
 ///
@@ -34,7 +34,7 @@ pub(crate) struct Shared<D: Dialect, U> {
     pub(crate) users: Users<D, U>,
 }
 
-/// See [`SqlStore::measured`].
+/// The pools and statements of a store, for benchmarks; see [`SqlStore::measured`].
 #[doc(hidden)]
 pub struct Measured<D: Dialect> {
     pub reads: Pool<D::Database>,
@@ -72,7 +72,8 @@ impl<D: Dialect, U> SqlStore<D, U> {
         &self.shared.pools.writes
     }
 
-    /// Returns the statements that this store sends, for benchmarks and for looking at query plans.
+    /// Returns the pools and statements of this store, for benchmarks and for looking at query
+    /// plans.
     #[doc(hidden)]
     pub fn measured(&self) -> Measured<D> {
         let Shared { pools, users, statements, names, .. } = &*self.shared;
@@ -81,7 +82,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
             writes: pools.writes.clone(),
             names: names.clone(),
             by_id: users.by_id.sql(),
-            login: users.login.sql(),
+            login: users.session_with_user.sql(),
             list: statements.list.sql(),
             purge: statements.purge.sql(),
             insert: statements.insert.sql(),
@@ -94,7 +95,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
     /// Returns the SQL with which this store begins a login's transaction.
     #[doc(hidden)]
     pub fn measured_begin(&self, user: &UserId) -> String {
-        self.begin(Some(lock_number(user)))
+        self.begin_sql(Some(lock_number(user)))
     }
 
     pub(crate) fn statements(&self) -> &Statements<D> {
@@ -106,26 +107,26 @@ impl<D: Dialect, U> SqlStore<D, U> {
         Instant::now() + self.shared.settings.timeout
     }
 
-    fn begin(&self, user: Option<u16>) -> String {
-        D::begin(user, &self.shared.names, self.shared.settings.patience())
+    fn begin_sql(&self, user_lock: Option<u16>) -> String {
+        D::begin(user_lock, &self.shared.names, self.shared.settings.patience())
     }
 
-    async fn reader(&self, deadline: Instant, tested: bool) -> Result<Lease<D>, Error> {
+    async fn lease_reader(&self, deadline: Instant, with_ping: bool) -> Result<Lease<D>, Error> {
         Lease::take(
             &self.shared.pools.reads,
             deadline,
             !self.shared.settings.transaction_pooling,
-            tested,
+            with_ping,
         )
         .await
     }
 
-    async fn writer(&self, deadline: Instant, tested: bool) -> Result<Lease<D>, Error> {
+    async fn lease_writer(&self, deadline: Instant, with_ping: bool) -> Result<Lease<D>, Error> {
         Lease::take(
             &self.shared.pools.writes,
             deadline,
             !self.shared.settings.transaction_pooling,
-            tested,
+            with_ping,
         )
         .await
     }
@@ -150,9 +151,9 @@ impl<D: Dialect, U> SqlStore<D, U> {
         Ok(self.read(deadline, Fetch::Optional, statement, arguments).await?.pop())
     }
 
-    /// Runs a statement that reads. Tries again once if the connection turns out to have died while
-    /// it was idle. Also tries again once for each connection of the pool, as each may hold a
-    /// prepared statement from before a change of the tables.
+    /// Runs a statement that reads. If the connection turns out to have died while it was idle,
+    /// tries once more. If the connection prepared the statement before its tables were changed,
+    /// tries again too, at most once for each connection of the pool.
     async fn read(
         &self,
         deadline: Instant,
@@ -160,12 +161,13 @@ impl<D: Dialect, U> SqlStore<D, U> {
         statement: &Statement<D>,
         arguments: impl Fn() -> Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<Vec<RowOf<D>>, Error> {
-        let (mut tested, mut stale) = (false, max_connections(&self.shared.pools.reads));
+        let mut with_ping = false;
+        let mut stale_retries_left = max_connections(&self.shared.pools.reads);
         loop {
             let attempt = async {
-                let mut lease = self.reader(deadline, tested).await?;
+                let mut lease = self.lease_reader(deadline, with_ping).await?;
                 if self.shared.settings.transaction_pooling {
-                    lease.begin(self.begin(None)).await?;
+                    lease.begin(self.begin_sql(None)).await?;
                 }
                 let rows = match fetch {
                     Fetch::Optional => Vec::from_iter(lease.row(statement, arguments()).await?),
@@ -174,18 +176,18 @@ impl<D: Dialect, U> SqlStore<D, U> {
                 lease.finish().await.map(|()| rows)
             };
             match attempt.await {
-                Err(error) if stale > 0 && error.is_stale() => stale -= 1,
-                Err(error) if !tested && error.is_lost_without_effect() => tested = true,
+                Err(error) if stale_retries_left > 0 && error.is_stale() => stale_retries_left -= 1,
+                Err(error) if !with_ping && error.is_lost_without_effect() => with_ping = true,
                 result => return result,
             }
         }
     }
 
-    /// Takes a connection for [`Users::check_and_adapt`].
+    /// Takes a connection for [`Users::check_and_name_columns`].
     pub(crate) async fn begin_check(&self) -> Result<Lease<D>, Error> {
-        let mut lease = self.reader(self.deadline(), false).await?;
+        let mut lease = self.lease_reader(self.deadline(), false).await?;
         if self.shared.settings.transaction_pooling {
-            lease.begin(self.begin(None)).await?;
+            lease.begin(self.begin_sql(None)).await?;
             // Preparing a statement gives it a name, which another client's statement may already
             // have on the proxy's connection.
             lease.script(D::FORGET.to_owned()).await?;
@@ -237,36 +239,37 @@ impl<D: Dialect, U> SqlStore<D, U> {
 
     /// Runs a write, and tries again if nothing can have been written:
     ///
-    /// - while it conflicts with other transactions, at most [`TRIES`] times in total,
-    /// - once if the connection was dead before a transaction,
-    /// - once for each connection of the pool, as each may hold a prepared statement from before a
-    ///   change of the tables.
+    /// - if the transaction conflicts with others, with at most [`MAX_ATTEMPTS`] attempts in total,
+    /// - once if the connection was lost and nothing was written,
+    /// - once for each connection of the pool, because each may have prepared the statement before
+    ///   its tables were changed.
     pub(crate) async fn write<'a, T>(
         &'a self,
         deadline: Instant,
         write: Write<'_>,
         work: impl Fn(Lease<D>) -> BoxFuture<'a, Result<T, Error>>,
     ) -> Result<T, Error> {
-        let user = match write {
+        let user_lock = match write {
             Write::UserTransaction(user) => Some(lock_number(user)),
             Write::Statement | Write::Transaction => None,
         };
-        let begins = self.shared.settings.transaction_pooling || !matches!(write, Write::Statement);
-        let (mut tries, mut tested) = (1, false);
-        let mut stale = max_connections(&self.shared.pools.writes);
+        let needs_transaction =
+            self.shared.settings.transaction_pooling || !matches!(write, Write::Statement);
+        let (mut attempts, mut with_ping) = (1, false);
+        let mut stale_retries_left = max_connections(&self.shared.pools.writes);
         loop {
             let attempt = async {
-                let mut lease = self.writer(deadline, tested).await?;
-                if begins {
-                    lease.begin(self.begin(user)).await?;
+                let mut lease = self.lease_writer(deadline, with_ping).await?;
+                if needs_transaction {
+                    lease.begin(self.begin_sql(user_lock)).await?;
                     return work(lease).await;
                 }
                 work(lease).await.map_err(Error::during_write)
             };
             match attempt.await {
-                Err(error) if tries < TRIES && error.is_contended() => tries += 1,
-                Err(error) if stale > 0 && error.is_stale() => stale -= 1,
-                Err(error) if !tested && error.is_lost_without_effect() => tested = true,
+                Err(error) if attempts < MAX_ATTEMPTS && error.is_contended() => attempts += 1,
+                Err(error) if stale_retries_left > 0 && error.is_stale() => stale_retries_left -= 1,
+                Err(error) if !with_ping && error.is_lost_without_effect() => with_ping = true,
                 done => return done,
             }
         }
@@ -309,18 +312,21 @@ fn lock_number(user: &UserId) -> u16 {
 }
 
 /// Returns the error for a text that the database can't store.
-pub(crate) fn unstorable(what: &str) -> Error {
+pub(crate) fn unstorable(value_name: &str) -> Error {
     Error::new(
         StoreErrorKind::Unsupported,
-        format!("the database can't store this {what}: it is too long, or has a NUL character"),
+        format!(
+            "the database can't store this {value_name}: it is too long, or contains a NUL character"
+        ),
     )
 }
 
-/// Returns the error for a write that always came after other writes to the same rows.
+/// Returns the error of a call that could not change a user before its deadline, because other
+/// calls changed the same user before each attempt.
 pub(crate) fn contended() -> Error {
     Error::new(
         StoreErrorKind::Unavailable,
-        "other calls kept changing the same rows in every try; try again later",
+        "other calls changed the same user before each attempt; try again later",
     )
 }
 

@@ -1,5 +1,5 @@
-//! How users are read: `Account` users from tower-keep's table, or the application's own users from
-//! its own table.
+//! Reads users: `Account` users from tower-keep's table, or the application's own users from the
+//! application's own table.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -11,17 +11,18 @@ use tower_keep_core::{Account, UserId};
 use crate::dialect::{ArgumentsOf, RowOf, TypeOf};
 use crate::error::Error;
 use crate::row::Columns;
-use crate::statement::{Statement, Statements, login_of};
+use crate::statement::{Statement, Statements, select_session_with_user};
 use crate::{Dialect, Driver, Names};
 
-/// The statements that read users, and how a row becomes a user.
+/// The statements that select users, and the function that reads a user from a row.
 pub(crate) struct Users<D: Dialect, U> {
     pub(crate) by_id: Statement<D>,
     pub(crate) by_login_name: Statement<D>,
-    pub(crate) login: Statement<D>,
-    /// Whether `login` needs the user's id as a parameter.
-    pub(crate) needs_user_hint: bool,
-    /// Adds an id to the arguments. Returns false if the text can't be an id of this type.
+    pub(crate) session_with_user: Statement<D>,
+    /// Whether the statements are the application's own. If so, `session_with_user` has two
+    /// parameters: the user's id, and the session's key. Otherwise it has only the key.
+    pub(crate) is_custom: bool,
+    /// Adds an id to the arguments. Returns `false` if the text can't be an id of this type.
     bind_id: fn(&UserId, &mut ArgumentsOf<D>) -> Result<bool, sqlx::Error>,
     /// The type of the id's column.
     pub(crate) id_type: fn() -> TypeOf<D>,
@@ -57,13 +58,13 @@ where
 impl<D: Dialect> Users<D, Account> {
     /// Creates the statements for `Account` users.
     pub(crate) fn of_accounts(names: &Names) -> Self {
-        let Statements { account_by_id, account_by_login_name, login_of_account, .. } =
+        let Statements { account_by_id, account_by_login_name, session_with_account, .. } =
             Statements::new(names);
         Self {
             by_id: account_by_id,
             by_login_name: account_by_login_name,
-            login: login_of_account,
-            needs_user_hint: false,
+            session_with_user: session_with_account,
+            is_custom: false,
             bind_id: bind_text_id::<D>,
             id_type: D::Database::text_type,
             read: |row| Columns::<D::Database>::of(row).account(),
@@ -73,19 +74,19 @@ impl<D: Dialect> Users<D, Account> {
 
 impl<D: Dialect, U> Users<D, U> {
     /// Creates the statements for users in the application's own table.
-    pub(crate) fn own<I>(by_id: &str, by_login_name: &str, names: &Names) -> Self
+    pub(crate) fn custom<I>(by_id: &str, by_login_name: &str, names: &Names) -> Self
     where
         U: for<'r> FromRow<'r, RowOf<D>>,
         I: FromStr + Display + Type<D::Database> + for<'q> Encode<'q, D::Database>,
     {
-        let bare = |select: &str| select.trim().trim_end_matches(';').to_owned();
-        let (by_id, by_login_name) = (bare(by_id), bare(by_login_name));
+        let without_semicolon = |select: &str| select.trim().trim_end_matches(';').to_owned();
+        let (by_id, by_login_name) = (without_semicolon(by_id), without_semicolon(by_login_name));
         Self {
-            // This is provisional: the columns are only known once the store has been opened.
-            login: login_of(&by_id, &["*".to_owned()], names),
-            by_id: Statement::plain(by_id),
-            by_login_name: Statement::plain(by_login_name),
-            needs_user_hint: true,
+            // `check_and_name_columns` replaces these statements with ones that name each column.
+            session_with_user: select_session_with_user(&by_id, &["*".to_owned()], names),
+            by_id: Statement::from_sql(by_id),
+            by_login_name: Statement::from_sql(by_login_name),
+            is_custom: true,
             bind_id: bind_typed_id::<D, I>,
             id_type: I::type_info,
             read: |row| U::from_row(row),
@@ -98,7 +99,7 @@ impl<D: Dialect, U> Users<D, U> {
         Ok((self.bind_id)(id, &mut arguments)?.then_some(arguments))
     }
 
-    pub(crate) fn user(&self, row: &RowOf<D>) -> Result<Arc<U>, Error> {
+    pub(crate) fn read_user(&self, row: &RowOf<D>) -> Result<Arc<U>, Error> {
         (self.read)(row).map(Arc::new).map_err(Error::of::<D>)
     }
 }

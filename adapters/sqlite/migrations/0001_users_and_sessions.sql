@@ -17,13 +17,13 @@ CREATE TABLE keep_sessions (
     session_key BLOB NOT NULL PRIMARY KEY,
     -- The user who logged in.
     user_id TEXT NOT NULL,
-    -- The user who acts as that user, such as an administrator. Null if there is none.
+    -- The user who acts as user_id, such as an administrator. Null if user_id acts for itself.
     acting_user TEXT,
-    -- If this is lower than the user's epoch, the session has ended together with all others.
+    -- If this is lower than the user's epoch, the session has ended, together with all others.
     epoch INTEGER NOT NULL DEFAULT 0,
-    -- How often the session's cookies were rotated.
+    -- How often the session's cookies were rotated (replaced).
     generation INTEGER NOT NULL,
-    -- When the current generation began. Null for the first one.
+    -- When the current generation began. Null for the first generation.
     rotated_at INTEGER,
     -- When the browser first sent a cookie of the current generation. Null before that.
     seen_at INTEGER,
@@ -35,8 +35,8 @@ CREATE TABLE keep_sessions (
     session_started INTEGER NOT NULL,
     -- When the session was last used, accurate to the touch interval of the layer.
     last_seen INTEGER NOT NULL,
-    -- Until when the last remember cookie is valid, and how many seconds a new one is valid. Both
-    -- are null if the login is not remembered.
+    -- Until when the last remember cookie is valid, and how many seconds each new remember cookie
+    -- is valid. Both are null if the login is not remembered.
     remember_expires INTEGER,
     remember_seconds INTEGER,
     -- When the session expires. For an ended session: until when the row is kept.
@@ -44,10 +44,11 @@ CREATE TABLE keep_sessions (
     -- JSON with what is merely shown about the session, such as its device. The type is TEXT,
     -- because the text has to be returned byte for byte.
     details TEXT NOT NULL,
-    -- When and why the session ended. Null if it did not end, or only with its epoch.
+    -- When and why the session ended. Null if it has not ended, or ended only with its epoch.
     ended_at INTEGER,
     end_reason TEXT,
-    -- The session_key of the login that replaced the session in the same browser. Null if none did.
+    -- The session_key of the login that replaced the session in the same browser. Null if no login
+    -- replaced it.
     successor BLOB,
     -- Whether the user was notified of the end, which happens only after a replay.
     notified INTEGER NOT NULL
@@ -59,10 +60,10 @@ CREATE INDEX keep_sessions_expiring ON keep_sessions (expires);
 CREATE INDEX keep_sessions_to_notify ON keep_sessions (user_id)
     WHERE end_reason = 'replay' AND notified = FALSE;
 
--- One row for each user whose sessions have ever been ended all together.
+-- One row for each user whose sessions have been ended all together at least once.
 CREATE TABLE keep_epochs (
     user_id TEXT NOT NULL PRIMARY KEY,
-    -- Raised whenever all of the user's sessions are ended. Sessions of a lower epoch have ended.
+    -- Raised whenever all of the user's sessions are ended. Sessions with a lower epoch have ended.
     epoch INTEGER NOT NULL,
     -- When and why the sessions of the previous epoch ended.
     ended_at INTEGER NOT NULL,

@@ -13,10 +13,10 @@
 //! # Ok(()) }
 //! ```
 //!
-//! `sqlite:site.db` is a file, which is created if it is missing. It has a write-ahead log, so
-//! reads continue during a write. Only one connection writes. It waits for the writes of other
-//! processes, at most for the store's timeout. Each login is durable once its call has returned
-//! (`synchronous = FULL`).
+//! With the URL `sqlite:site.db`, the store creates the file if it is missing. The database has a
+//! write-ahead log, so reads continue during a write. Only one connection of the store writes. It
+//! waits for the writes of other processes, at most for three quarters of the store's timeout. Each
+//! login is durable once its call has returned (`synchronous = FULL`).
 //!
 //! # The application's own users
 //!
@@ -73,8 +73,9 @@ use tower_keep_sql::{Cause, Dialect, Names, Pools, Sample, Settings, SqlStore, S
 /// A store of users and session records in one SQLite database.
 ///
 /// [`builder`](SqlStore::builder) takes `sqlite:PATH` or `sqlite::memory:`. A database in memory is
-/// gone when its last handle is dropped. With [`builder_on`](SqlStore::builder_on) the pool's own
-/// settings apply: the application sets the write-ahead log and the number of writers itself.
+/// gone when the last clone of the store is dropped. With [`builder_on`](SqlStore::builder_on), the
+/// pool's own settings apply: the application configures the write-ahead log and the number of
+/// connections itself.
 pub type SqliteStore<U = Account> = SqlStore<SqliteDialect, U>;
 
 /// Opens a [`SqliteStore`].
@@ -84,10 +85,11 @@ pub type SqliteStoreBuilder<U = Account> = SqlStoreBuilder<SqliteDialect, U>;
 #[derive(Debug)]
 pub enum SqliteDialect {}
 
-/// How often opening a file is tried again while another connection opens it.
-const TRIES: u32 = 50;
-/// The pause before each new attempt.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The maximum number of times that opening a file is tried again while another connection opens
+/// it.
+const MAX_RETRIES: u32 = 50;
+/// The pause before opening a file is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 impl Dialect for SqliteDialect {
     type Database = Sqlite;
@@ -114,9 +116,9 @@ impl Dialect for SqliteDialect {
         format!("\"{}\"", name.replace('"', "\"\""))
     }
 
-    /// A column can hold values of any type. Its declared type shows only which type is likely.
-    fn sample(column: &SqliteTypeInfo) -> Sample {
-        let sample = match column.name() {
+    /// A column can hold values of any type. Its declared type only shows which type is likely.
+    fn sample(column_type: &SqliteTypeInfo) -> Sample {
+        let sample = match column_type.name() {
             "INTEGER" | "BOOLEAN" => "0",
             "REAL" => "0.5",
             "TEXT" => "''",
@@ -124,15 +126,15 @@ impl Dialect for SqliteDialect {
             "DATETIME" => "'1970-01-01 00:00:00'",
             "DATE" => "'1970-01-01'",
             "TIME" => "'00:00:00'",
-            // The column has no type, or one that depends on the row.
-            _ => return Sample::Unlike(&[]),
+            // The column has no type, or a type that depends on the row.
+            _ => return Sample::OfOtherTypes(&[]),
         };
         Sample::of(sample)
     }
 
-    /// SQLite has one writer at a time. A transaction is the writer from its beginning, so what it
-    /// reads does not change.
-    fn begin(_user: Option<u16>, _names: &Names, _patience: Duration) -> String {
+    /// SQLite has one writer at a time. `IMMEDIATE` makes the transaction the writer from its
+    /// beginning, so no other connection changes the data that the transaction reads.
+    fn begin(_user_lock: Option<u16>, _names: &Names, _patience: Duration) -> String {
         "BEGIN IMMEDIATE".to_owned()
     }
 
@@ -176,28 +178,30 @@ impl Dialect for SqliteDialect {
     async fn open(url: &str, settings: &Settings) -> Result<Pools<Sqlite>, sqlx::Error> {
         let options: SqliteConnectOptions = url.parse()?;
         let options = options.busy_timeout(settings.patience());
-        // sqlx gives each database in memory its own name, so this process's connections share it.
+        // sqlx gives the database in memory a name, so all connections with these options share it.
         if url.contains(":memory:") || url.contains("mode=memory") {
-            // The database lives as long as it has a connection. The pool may close its only one
-            // after a dropped call, so this one stays open.
+            // The database exists as long as it has a connection. The pool may close its only
+            // connection after a dropped call, so the store keeps another connection open.
             let keeper = options.connect().await?;
-            let only = settings.pool().max_connections(1).connect_with(options).await?;
-            return Ok(Pools { keeper: Some(Arc::new(Mutex::new(keeper))), ..Pools::one(only) });
+            let pool = settings.pool().max_connections(1).connect_with(options).await?;
+            return Ok(Pools { keeper: Some(Arc::new(Mutex::new(keeper))), ..Pools::one(pool) });
         }
         let options = options
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full);
-        let mut tries = 0;
+        let mut retries = 0;
         let writes = loop {
             let opened = settings.pool().max_connections(1).connect_with(options.clone()).await;
             match opened {
                 // SQLite does not wait for other connections when it switches a new file to the
                 // write-ahead log.
-                Err(error) if is_busy(&error) && tries < TRIES => tokio::time::sleep(PAUSE).await,
+                Err(error) if is_busy(&error) && retries < MAX_RETRIES => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
                 opened => break opened?,
             }
-            tries += 1;
+            retries += 1;
         };
         let reads = settings.pool().connect_lazy_with(options.read_only(true));
         Ok(Pools { reads, writes, keeper: None })

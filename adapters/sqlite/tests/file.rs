@@ -1,4 +1,4 @@
-//! Tests what only a file does: it outlives the process, and it can be missing or invalid.
+//! Tests databases in files: a file outlives the process, and can be missing or invalid.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -17,7 +17,7 @@ async fn open(path: &Path) -> Result<SqliteStore, StoreError> {
 }
 
 #[tokio::test]
-async fn users_and_sessions_are_there_when_it_is_opened_again() {
+async fn users_and_sessions_remain_when_the_file_is_closed_and_opened_again() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("keep.db");
     let (account, record) = (Account::new(1, "ada", "hash"), new_record(&UserId::from(1)));
@@ -42,7 +42,7 @@ async fn two_stores_on_one_file_see_each_others_writes() {
     };
     let mut stores = Vec::new();
     for opened in [open(), open(), open(), open()] {
-        stores.push(opened.await.unwrap().expect("one waits for the other"));
+        stores.push(opened.await.unwrap().expect("the stores wait for each other"));
     }
     let (one, other) = (stores.swap_remove(0), stores.swap_remove(0));
     let inserts: Vec<_> = (0..40)
@@ -52,7 +52,7 @@ async fn two_stores_on_one_file_see_each_others_writes() {
         })
         .collect();
     for insert in inserts {
-        insert.await.unwrap().expect("one waits for the other");
+        insert.await.unwrap().expect("the stores wait for each other");
     }
     for id in 0..40 {
         assert!(one.by_id(&id.into()).await.unwrap().is_some());
@@ -73,22 +73,25 @@ async fn a_reader_does_not_wait_for_a_writer() {
     assert!(store.by_id(&1.into()).await.unwrap().is_some());
     let grace = Account::new(2, "grace", "");
     let insert = store.insert(&grace);
-    let waits = tokio::time::timeout(Duration::from_millis(50), insert).await;
-    assert!(waits.is_err(), "a writer waits");
+    let inserted = tokio::time::timeout(Duration::from_millis(50), insert).await;
+    assert!(inserted.is_err(), "a second writer waits for the first");
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     store.insert(&Account::new(3, "joan", "")).await.unwrap();
 }
 
 #[tokio::test]
-async fn what_cannot_be_opened_is_a_clear_error() {
+async fn a_missing_directory_and_a_file_of_another_format_are_clear_errors() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("nowhere").join("keep.db");
     let error = open(&missing).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
     assert!(error.to_string().contains("unable to open"), "{error}");
     let text = directory.path().join("text.db");
-    std::fs::write(&text, "this is no database, and longer than the header of one would be")
-        .unwrap();
+    std::fs::write(
+        &text,
+        "this file is no database, and it is longer than the header of a database",
+    )
+    .unwrap();
     let error = open(&text).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error:?}");
 }
@@ -109,7 +112,7 @@ impl AuthUser for Member {
 }
 
 #[tokio::test]
-async fn users_of_ones_own_can_be_in_memory_too() {
+async fn the_applications_own_users_can_be_in_a_database_in_memory() {
     let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
     let pool = pool.connect("sqlite::memory:").await.unwrap();
     sqlx::raw_sql(
@@ -119,7 +122,8 @@ async fn users_of_ones_own_can_be_in_memory_too() {
     .execute(&pool)
     .await
     .unwrap();
-    let [by_id, by_email] = ["id", "email"].map(|c| format!("SELECT * FROM member WHERE {c} = ?"));
+    let [by_id, by_email] =
+        ["id", "email"].map(|column| format!("SELECT * FROM member WHERE {column} = ?"));
     for _ in 0..2 {
         let store = SqliteStore::builder_on(pool.clone()).migrate();
         let store = store.with_users::<Member, i64>(&by_id, &by_email).build().await.unwrap();

@@ -1,4 +1,4 @@
-//! Tests a release with one more migration on tables that are in use.
+//! Tests a later release, which has one more migration, on tables that are in use.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use tower_keep_testkit::contract;
 use tower_keep_testkit::contract::sessions::new_record;
 
 /// The dialect of SQLite in a later release.
-enum Later {}
+enum LaterDialect {}
 
-impl Dialect for Later {
+impl Dialect for LaterDialect {
     type Database = Sqlite;
 
     const NAME: &'static str = SqliteDialect::NAME;
@@ -41,12 +41,12 @@ impl Dialect for Later {
         SqliteDialect::quoted(name)
     }
 
-    fn sample(column: &SqliteTypeInfo) -> Sample {
-        SqliteDialect::sample(column)
+    fn sample(column_type: &SqliteTypeInfo) -> Sample {
+        SqliteDialect::sample(column_type)
     }
 
-    fn begin(user: Option<u16>, names: &Names, patience: Duration) -> String {
-        SqliteDialect::begin(user, names, patience)
+    fn begin(user_lock: Option<u16>, names: &Names, patience: Duration) -> String {
+        SqliteDialect::begin(user_lock, names, patience)
     }
 
     fn migrations_begin(names: &Names) -> String {
@@ -79,7 +79,7 @@ impl Dialect for Later {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everyone_stays_logged_in_and_the_earlier_release_runs_on() {
+async fn a_migration_keeps_users_logged_in_and_the_earlier_release_running() {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", directory.path().join("keep.db").display());
     let earlier = SqliteStore::builder(url.clone()).migrate().build().await.unwrap();
@@ -87,14 +87,15 @@ async fn everyone_stays_logged_in_and_the_earlier_release_runs_on() {
     earlier.insert(&ada).await.unwrap();
     earlier.create(&NewLogin::new(&record, record.expires)).await.unwrap();
 
-    let later = SqlStore::<Later>::builder(url.clone()).with_timeout(Duration::from_secs(20));
+    let later =
+        SqlStore::<LaterDialect>::builder(url.clone()).with_timeout(Duration::from_secs(20));
     let later = later.migrate().build().await.unwrap();
-    let found = later.load_login(&record.key, None).await.unwrap().expect("she is logged in");
+    let found = later.load_login(&record.key, None).await.unwrap().expect("ada is logged in");
     assert_eq!((&*found.record, found.user.as_deref()), (&record, Some(&ada)));
     contract::run_all(|| async { later.clone() }).await;
 
     // A node of the earlier release continues to work as long as it runs.
-    let found = earlier.load_login(&record.key, None).await.unwrap().expect("she is logged in");
+    let found = earlier.load_login(&record.key, None).await.unwrap().expect("ada is logged in");
     assert_eq!(found.user.as_deref(), Some(&ada));
     contract::run_all(|| async { earlier.clone() }).await;
     let error = SqliteStore::builder(url).migrate().build().await.unwrap_err();

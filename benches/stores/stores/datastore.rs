@@ -1,4 +1,5 @@
-//! Datastore, beside gcloud-sdk's client on its own.
+//! Datastore: the store, compared with the bare driver, which is the client of the crate
+//! gcloud-sdk.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -23,11 +24,14 @@ use gcloud_sdk::tonic::transport::Channel;
 use tokio::runtime::Runtime;
 use tower_keep_datastore::DatastoreStore;
 
-use super::{Keep, SESSIONS, SHORT_ROUND, Subject, TASKS, USERS, compare, fill, generations, key};
-use super::{measure, new_user, record};
+use super::{
+    KeepStore, SESSIONS, SLOW_CALLS_PER_ROUND, Subject, TASKS, USERS, Work, compare, fill,
+    generations, key, measure, new_user, record,
+};
 
-/// The calls that the store makes. The entities in the responses are not decoded.
-struct Bare {
+/// The bare driver. It makes the same calls as the store, and does not decode the entities in the
+/// responses.
+struct BareDriver {
     client: DatastoreClient<Channel>,
     project: String,
 }
@@ -41,7 +45,7 @@ fn equals(property: &str, value: ValueType) -> Filter {
     Filter { filter_type: Some(FilterType::PropertyFilter(filter)) }
 }
 
-impl Bare {
+impl BareDriver {
     fn partition(&self) -> PartitionId {
         PartitionId { project_id: self.project.clone(), ..PartitionId::default() }
     }
@@ -51,45 +55,45 @@ impl Bare {
         Key { partition_id: Some(self.partition()), path }
     }
 
-    fn user(&self, user: u64) -> Key {
+    fn user_key(&self, user: u64) -> Key {
         match user {
             0 => self.key("User", IdType::Name("0".to_owned())),
             user => self.key("User", IdType::Id(user as i64)),
         }
     }
 
-    fn session(&self, session: u64) -> Key {
+    fn session_key(&self, session: u64) -> Key {
         let hex = key(session).as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         self.key("KeepSession_User", IdType::Name(hex))
     }
 
     async fn lookup(&self, keys: Vec<Key>, transaction: Option<Vec<u8>>) -> Vec<Entity> {
-        let reading = |transaction| ReadOptions {
+        let read_options = |transaction| ReadOptions {
             consistency_type: Some(ConsistencyType::Transaction(transaction)),
         };
         let request = LookupRequest {
             project_id: self.project.clone(),
             keys,
-            read_options: transaction.map(reading),
+            read_options: transaction.map(read_options),
             ..LookupRequest::default()
         };
-        let answer = self.client.clone().lookup(request).await.expect("an answer").into_inner();
-        answer.found.into_iter().filter_map(|found| found.entity).collect()
+        let response = self.client.clone().lookup(request).await.expect("a response").into_inner();
+        response.found.into_iter().filter_map(|found| found.entity).collect()
     }
 
     async fn begin(&self) -> Vec<u8> {
         let project_id = self.project.clone();
         let request = BeginTransactionRequest { project_id, ..BeginTransactionRequest::default() };
-        let answer = self.client.clone().begin_transaction(request).await;
-        answer.expect("a transaction").into_inner().transaction
+        let response = self.client.clone().begin_transaction(request).await;
+        response.expect("a transaction").into_inner().transaction
     }
 
     async fn commit(&self, operations: Vec<Operation>, transaction: Vec<u8>) {
-        let of = |operation| Mutation { operation: Some(operation), ..Mutation::default() };
+        let mutation = |operation| Mutation { operation: Some(operation), ..Mutation::default() };
         let request = CommitRequest {
             project_id: self.project.clone(),
             mode: Mode::Transactional.into(),
-            mutations: operations.into_iter().map(of).collect(),
+            mutations: operations.into_iter().map(mutation).collect(),
             transaction_selector: Some(TransactionSelector::Transaction(transaction)),
             ..CommitRequest::default()
         };
@@ -97,14 +101,14 @@ impl Bare {
     }
 }
 
-impl Subject for Bare {
+impl Subject for BareDriver {
     async fn by_id(&self, user: u64) {
-        let found = self.lookup(vec![self.user(user)], None).await;
+        let found = self.lookup(vec![self.user_key(user)], None).await;
         assert_eq!(black_box(found).len(), 1);
     }
 
-    async fn login(&self, session: u64) {
-        let keys = vec![self.session(session), self.user(session % USERS)];
+    async fn load_login(&self, session: u64) {
+        let keys = vec![self.session_key(session), self.user_key(session % USERS)];
         assert_eq!(black_box(self.lookup(keys, None).await).len(), 2);
     }
 
@@ -112,7 +116,7 @@ impl Subject for Bare {
         let (record, user) = (record(session, new_user(session)), new_user(session));
         let logins = self.key("KeepLogins_User", IdType::Name(format!("={user}")));
         let transaction = self.begin().await;
-        let keys = vec![self.session(session), logins.clone()];
+        let keys = vec![self.session_key(session), logins.clone()];
         black_box(self.lookup(keys, Some(transaction.clone())).await);
         let value = |value| Value { value_type: Some(value), ..Value::default() };
         let properties = HashMap::from([
@@ -120,7 +124,7 @@ impl Subject for Bare {
             ("open".to_owned(), value(ValueType::BooleanValue(true))),
             ("record".to_owned(), value(ValueType::StringValue(format!("{record:?}")))),
         ]);
-        let session = Entity { key: Some(self.session(session)), properties };
+        let session = Entity { key: Some(self.session_key(session)), properties };
         let logins = Entity { key: Some(logins), properties: HashMap::new() };
         let operations = vec![Operation::Insert(session), Operation::Upsert(logins)];
         self.commit(operations, transaction).await;
@@ -128,7 +132,7 @@ impl Subject for Bare {
 
     async fn rotate(&self, session: u64, _from: u32) {
         let transaction = self.begin().await;
-        let found = self.lookup(vec![self.session(session)], Some(transaction.clone())).await;
+        let found = self.lookup(vec![self.session_key(session)], Some(transaction.clone())).await;
         self.commit(found.into_iter().map(Operation::Upsert).collect(), transaction).await;
     }
 
@@ -137,10 +141,10 @@ impl Subject for Bare {
             equals("user", ValueType::StringValue(user.to_string())),
             equals("open", ValueType::BooleanValue(true)),
         ];
-        let both = CompositeFilter { op: composite_filter::Operator::And.into(), filters };
+        let both_filters = CompositeFilter { op: composite_filter::Operator::And.into(), filters };
         let query = Query {
             kind: vec![KindExpression { name: "KeepSession_User".to_owned() }],
-            filter: Some(Filter { filter_type: Some(FilterType::CompositeFilter(both)) }),
+            filter: Some(Filter { filter_type: Some(FilterType::CompositeFilter(both_filters)) }),
             ..Query::default()
         };
         let request = RunQueryRequest {
@@ -149,14 +153,14 @@ impl Subject for Bare {
             query_type: Some(QueryType::Query(query)),
             ..RunQueryRequest::default()
         };
-        let answer = self.client.clone().run_query(request).await.expect("a list").into_inner();
-        let batch = answer.batch.expect("a list");
+        let response = self.client.clone().run_query(request).await.expect("a list").into_inner();
+        let batch = response.batch.expect("a list");
         assert_eq!(black_box(batch).entity_results.len() as u64, SESSIONS);
     }
 }
 
-/// Measures Datastore, on Google's emulator.
-pub(super) fn database(criterion: &mut Criterion, runtime: &Runtime, url: &str) {
+/// Measures the Datastore emulator with this URL.
+pub(super) fn bench(criterion: &mut Criterion, runtime: &Runtime, url: &str) {
     let project = format!("bench-{}", std::process::id());
     let (store, channel) = runtime.block_on(async {
         let builder = DatastoreStore::builder(format!("datastore://{project}"));
@@ -164,16 +168,18 @@ pub(super) fn database(criterion: &mut Criterion, runtime: &Runtime, url: &str) 
         let endpoint = Channel::from_shared(url.to_owned()).expect("a URL").tcp_nodelay(true);
         (fill(store).await, endpoint.connect().await.expect("a connection"))
     });
-    let bare = Bare { client: DatastoreClient::new(channel), project };
-    let (keep, bare) = (Arc::new(Keep(store)), Arc::new(bare));
-    // The bare driver's rotations leave the records as they are.
-    let (kept, bared) = (generations(), generations());
+    let bare = BareDriver { client: DatastoreClient::new(channel), project };
+    let (keep, bare) = (Arc::new(KeepStore(store)), Arc::new(bare));
+    // The bare driver's rotations leave the records as they are, so its calls and the store's have
+    // generations of their own.
+    let (keep_generations, bare_generations) = (generations(), generations());
     for tasks in TASKS {
-        let round = (tasks, SHORT_ROUND);
-        runtime.block_on(compare("datastore", round, (&keep, kept), (&bare, bared)));
+        let work = Work { tasks, calls: SLOW_CALLS_PER_ROUND };
+        let (keep, bare) = ((&keep, keep_generations), (&bare, bare_generations));
+        runtime.block_on(compare("datastore", work, keep, bare));
     }
     if std::env::var_os("KEEP_RATIOS").is_none() {
-        measure(criterion, runtime, ["datastore", "bare driver"], &bare, bared);
-        measure(criterion, runtime, ["datastore", "keep"], &keep, kept);
+        measure(criterion, runtime, ["datastore", "bare driver"], &bare, bare_generations);
+        measure(criterion, runtime, ["datastore", "keep"], &keep, keep_generations);
     }
 }

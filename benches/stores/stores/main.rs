@@ -1,12 +1,13 @@
-//! `cargo bench -p tower-keep-store-benches --bench stores` measures the calls of the stores, from one
-//! task and from 64 concurrent tasks. It compares each SQL store with the bare driver, which runs
-//! the same statements.
+//! `cargo bench -p tower-keep-store-benches --bench stores` measures the calls of the stores, from
+//! one task and from 64 concurrent tasks. It compares each store in a database with the bare
+//! driver, which runs the same statements.
 //!
-//! Store and driver share one pool of ten connections, and both read every column. For Redis and
-//! Datastore each has one connection. The times are per call. The bench first runs rounds that
-//! alternate between store and driver, and prints their ratios: at 64 tasks, and for Redis and
-//! Datastore also at one. Then criterion measures one case after the other, unless `KEEP_RATIOS` is
-//! set. `KEEP_STORE` limits the run to one store.
+//! An SQL store and its bare driver share a pool of ten connections, and both read every column. In
+//! Redis and Datastore, the store and the bare driver have one connection each. All times are for
+//! one call. First, the bench runs rounds that alternate between store and driver, and prints how
+//! many times as long the store takes: with 64 tasks, and for Redis and Datastore also with one
+//! task. After that, criterion measures one case after the other, unless `KEEP_RATIOS` is set.
+//! `KEEP_STORE` limits the run to one store.
 
 mod datastore;
 mod redis;
@@ -32,44 +33,44 @@ use xtask::servers::Kind;
 const USERS: u64 = 1_000;
 /// The number of sessions of each user.
 const SESSIONS: u64 = 3;
+/// The numbers of concurrent tasks.
 const TASKS: [u64; 2] = [1, 64];
 
-/// The next session number that is not in use yet. It is larger than those of the existing
-/// sessions.
-static NEXT: AtomicU64 = AtomicU64::new(1 << 32);
-
-fn next() -> u64 {
+/// Returns a session number that is not in use yet. It is larger than the numbers of the sessions
+/// that the bench inserted before it measures.
+fn unused_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1 << 32);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Returns one of many users whom the other calls don't read.
+/// Returns the user of a new session: one of many users whom the other calls don't read.
 fn new_user(session: u64) -> u64 {
     USERS + session % 100_000
 }
 
-/// The calls that are measured, of a store or of a bare driver.
+/// A store or a bare driver whose calls are measured.
 trait Subject: Send + Sync + 'static {
     /// Loads a user by id.
     fn by_id(&self, user: u64) -> impl Future<Output = ()> + Send;
     /// Loads a session's record with its user.
-    fn login(&self, session: u64) -> impl Future<Output = ()> + Send;
+    fn load_login(&self, session: u64) -> impl Future<Output = ()> + Send;
     /// Creates a session.
     fn create(&self, session: u64) -> impl Future<Output = ()> + Send;
-    /// Rotates an existing session from this generation to the next.
+    /// Rotates an existing session from this generation to the next generation.
     fn rotate(&self, session: u64, from: u32) -> impl Future<Output = ()> + Send;
     /// Lists a user's sessions.
     fn list(&self, user: u64) -> impl Future<Output = ()> + Send;
 }
 
-/// A store, which is called as the layer calls it.
-struct Keep<S>(S);
+/// A store of tower-keep, which is called as the layer calls it.
+struct KeepStore<S>(S);
 
-impl<S: UserDirectory<User = Account> + LoginStore + 'static> Subject for Keep<S> {
+impl<S: UserDirectory<User = Account> + LoginStore + 'static> Subject for KeepStore<S> {
     async fn by_id(&self, user: u64) {
         black_box(self.0.by_id(&user.into()).await.expect("a user")).expect("a user");
     }
 
-    async fn login(&self, session: u64) {
+    async fn load_login(&self, session: u64) {
         let user_hint = UserId::from(session % USERS);
         let login = self.0.load_login(&key(session), Some(&user_hint)).await.expect("a login");
         black_box(login).expect("a login").user.expect("a user");
@@ -96,8 +97,12 @@ impl<S: UserDirectory<User = Account> + LoginStore + 'static> Subject for Keep<S
     }
 }
 
-/// The bare driver, which runs the same statements and nothing else.
-struct Bare<D: Dialect>(Measured<D>, SqlStore<D>);
+/// The bare driver, which runs the statements of the store and nothing else.
+struct BareDriver<D: Dialect> {
+    /// The store's statements and pools.
+    measured: Measured<D>,
+    store: SqlStore<D>,
+}
 
 /// The type of a column.
 #[derive(Clone, Copy)]
@@ -111,14 +116,15 @@ enum Column {
 use Column::{Bytes, Flag, Int, Text};
 
 const ACCOUNT: [Column; 5] = [Text, Text, Text, Flag, Bytes];
-/// The last three columns say how the session ended, if it ended together with others.
+/// The last three columns belong to the user's epoch. They say how all of the user's sessions ended
+/// together, if they did.
 const SESSION: [Column; 21] = [
     Bytes, Text, Bytes, Int, Int, Text, Int, Int, Int, Int, Int, Int, Int, Text, Int, Text, Bytes,
     Flag, Int, Text, Int,
 ];
 
-/// Reads every column.
-fn read<DB: Driver>(row: &DB::Row, columns: impl IntoIterator<Item = Column>) {
+/// Reads every column of a row.
+fn read_columns<DB: Driver>(row: &DB::Row, columns: impl IntoIterator<Item = Column>) {
     for (index, column) in columns.into_iter().enumerate() {
         match column {
             Int => drop(black_box(DB::int(row, index).expect("a number"))),
@@ -129,29 +135,32 @@ fn read<DB: Driver>(row: &DB::Row, columns: impl IntoIterator<Item = Column>) {
     }
 }
 
-macro_rules! bare {
-    ($dialect:ty, $database:ty, $names_twice:literal, $rotate:expr) => {
-        impl Subject for Bare<$dialect> {
+macro_rules! bare_driver {
+    ($dialect:ty, $database:ty, $binds_user_twice:literal, $rotate:expr) => {
+        impl Subject for BareDriver<$dialect> {
             async fn by_id(&self, user: u64) {
-                let query = sqlx::query(self.0.by_id.clone()).bind(user.to_string());
-                let row = query.fetch_optional(&self.0.reads).await.expect("a user");
-                read::<$database>(&row.expect("a user"), ACCOUNT);
+                let query = sqlx::query(self.measured.by_id.clone()).bind(user.to_string());
+                let row = query.fetch_optional(&self.measured.reads).await.expect("a user");
+                read_columns::<$database>(&row.expect("a user"), ACCOUNT);
             }
 
-            async fn login(&self, session: u64) {
+            async fn load_login(&self, session: u64) {
                 let query =
-                    sqlx::query(self.0.login.clone()).bind(key(session).as_bytes().to_vec());
-                let row = query.fetch_optional(&self.0.reads).await.expect("a login");
-                read::<$database>(&row.expect("a login"), ACCOUNT.into_iter().chain(SESSION));
+                    sqlx::query(self.measured.login.clone()).bind(key(session).as_bytes().to_vec());
+                let row = query.fetch_optional(&self.measured.reads).await.expect("a login");
+                read_columns::<$database>(
+                    &row.expect("a login"),
+                    ACCOUNT.into_iter().chain(SESSION),
+                );
             }
 
             async fn create(&self, session: u64) {
                 let new = record(session, new_user(session));
-                let mut connection = self.0.writes.acquire().await.expect("a connection");
-                let begin = AssertSqlSafe(self.1.measured_begin(&new.user));
+                let mut connection = self.measured.writes.acquire().await.expect("a connection");
+                let begin = AssertSqlSafe(self.store.measured_begin(&new.user));
                 let mut write = connection.begin_with(begin).await.expect("a transaction");
                 let seconds = |time: tower_keep_core::Timestamp| i64::from(time.as_secs());
-                let query = sqlx::query(self.0.insert.clone())
+                let query = sqlx::query(self.measured.insert.clone())
                     .bind(new.key.as_bytes().to_vec())
                     .bind(new.user.as_str().to_owned())
                     .bind(new.salt.to_vec())
@@ -171,10 +180,10 @@ macro_rules! bare {
                     .bind(None::<Vec<u8>>)
                     .bind(false);
                 let user = new.user.as_str().to_owned();
-                let query = if $names_twice { query.bind(user) } else { query };
+                let query = if $binds_user_twice { query.bind(user) } else { query };
                 query.execute(&mut *write).await.expect("a session");
                 let query =
-                    sqlx::query(self.0.to_notify.clone()).bind(new.user.as_str().to_owned());
+                    sqlx::query(self.measured.to_notify.clone()).bind(new.user.as_str().to_owned());
                 black_box(query.fetch_all(&mut *write).await.expect("no replays"));
                 write.commit().await.expect("a session");
             }
@@ -185,44 +194,45 @@ macro_rules! bare {
             }
 
             async fn list(&self, user: u64) {
-                let query = sqlx::query(self.0.list.clone()).bind(user.to_string());
-                let query = if $names_twice { query.bind(user.to_string()) } else { query };
+                let query = sqlx::query(self.measured.list.clone()).bind(user.to_string());
+                let query = if $binds_user_twice { query.bind(user.to_string()) } else { query };
                 let query = query.bind(i64::from(NOW.as_secs())).bind(100_i64);
-                let rows = query.fetch_all(&self.0.reads).await.expect("a list");
+                let rows = query.fetch_all(&self.measured.reads).await.expect("a list");
                 assert_eq!(rows.len() as u64, SESSIONS);
-                rows.iter().for_each(|row| read::<$database>(row, SESSION));
+                rows.iter().for_each(|row| read_columns::<$database>(row, SESSION));
             }
         }
     };
 }
 
-/// The rotation for databases whose UPDATE returns its row.
-macro_rules! returning {
+/// The rotation for databases whose `UPDATE` returns the changed row.
+macro_rules! rotate_returning {
     ($database:ty) => {
         |bare, session, from| {
             let at = i64::from(NOW.as_secs());
-            let query = sqlx::query(bare.0.rotate.clone())
+            let query = sqlx::query(bare.measured.rotate.clone())
                 .bind(at)
                 .bind(None::<i64>)
                 .bind(at + 9_999)
                 .bind(key(session).as_bytes().to_vec())
                 .bind(i64::from(from));
-            let pool = bare.0.writes.clone();
+            let pool = bare.measured.writes.clone();
             async move {
-                // Fetches all rows although there is one, because SQLite has not written it before.
+                // Fetches all rows, though there is only one: SQLite has completed the write only
+                // once all rows are fetched.
                 let rows = query.fetch_all(&pool).await.expect("a session");
-                read::<$database>(rows.first().expect("a rotation that won"), SESSION);
+                read_columns::<$database>(rows.first().expect("a rotation that won"), SESSION);
             }
         }
     };
 }
 
-bare!(PostgresDialect, Postgres, false, returning!(Postgres));
-bare!(SqliteDialect, Sqlite, false, returning!(Sqlite));
-// A parameter without a number is bound once for each place where it is used.
-bare!(MySqlDialect, MySql, true, |bare, session, from| {
+bare_driver!(PostgresDialect, Postgres, false, rotate_returning!(Postgres));
+bare_driver!(SqliteDialect, Sqlite, false, rotate_returning!(Sqlite));
+// MySQL's parameters have no numbers, so a value that is used several times is bound several times.
+bare_driver!(MySqlDialect, MySql, true, |bare, session, from| {
     let at = i64::from(NOW.as_secs());
-    let query = sqlx::query(bare.0.rotate.clone())
+    let query = sqlx::query(bare.measured.rotate.clone())
         .bind(at)
         .bind(at)
         .bind(at)
@@ -230,24 +240,24 @@ bare!(MySqlDialect, MySql, true, |bare, session, from| {
         .bind(at + 9_999)
         .bind(key(session).as_bytes().to_vec())
         .bind(i64::from(from));
-    let load = sqlx::query(bare.0.load.clone()).bind(key(session).as_bytes().to_vec());
-    let pool = bare.0.writes.clone();
+    let load = sqlx::query(bare.measured.load.clone()).bind(key(session).as_bytes().to_vec());
+    let pool = bare.measured.writes.clone();
     async move {
         let begin = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION";
         let mut connection = pool.acquire().await.expect("a connection");
         let mut write = connection.begin_with(begin).await.expect("a transaction");
         query.execute(&mut *write).await.expect("a session");
         let row = load.fetch_optional(&mut *write).await.expect("a session");
-        read::<MySql>(&row.expect("a session"), SESSION);
+        read_columns::<MySql>(&row.expect("a session"), SESSION);
         write.commit().await.expect("a session");
     }
 });
 
-/// The kinds of calls.
+/// The kinds of calls, in the order in which they are measured.
 #[derive(Clone, Copy, Debug)]
 enum Call {
     ById,
-    Login,
+    LoadLogin,
     List,
     Rotate,
     Create,
@@ -255,13 +265,13 @@ enum Call {
 
 const CALLS: [(Call, &str); 5] = [
     (Call::ById, "by id"),
-    (Call::Login, "login"),
+    (Call::LoadLogin, "login"),
     (Call::List, "list"),
     (Call::Rotate, "rotate"),
     (Call::Create, "create"),
 ];
 
-/// The generation of each session.
+/// The current generation of each session, by the session's number.
 type Generations = &'static [AtomicU32];
 
 fn generations() -> Generations {
@@ -269,10 +279,11 @@ fn generations() -> Generations {
 }
 
 impl Call {
+    /// Makes this call. `number` decides which user or session the call is about.
     async fn make(self, subject: &impl Subject, task: u64, number: u64, generations: Generations) {
         match self {
             Self::ById => subject.by_id(number % USERS).await,
-            Self::Login => subject.login(number % (USERS * SESSIONS)).await,
+            Self::LoadLogin => subject.load_login(number % (USERS * SESSIONS)).await,
             Self::List => subject.list(number % USERS).await,
             Self::Rotate => {
                 // Each task has sessions of its own, so that every rotation wins.
@@ -280,41 +291,49 @@ impl Call {
                 let from = generations[session as usize].fetch_add(1, Ordering::Relaxed);
                 subject.rotate(session, from).await;
             }
-            Self::Create => subject.create(next()).await,
+            Self::Create => subject.create(unused_number()).await,
         }
     }
 }
 
-/// Returns how long this many calls take, from this many concurrent tasks.
-async fn time<S: Subject>(
+/// A number of calls, and the number of concurrent tasks that make them.
+#[derive(Clone, Copy)]
+struct Work {
+    tasks: u64,
+    calls: u64,
+}
+
+/// Returns how long these calls take.
+async fn time_calls<S: Subject>(
     subject: &Arc<S>,
     call: Call,
-    (tasks, calls): (u64, u64),
+    Work { tasks, calls }: Work,
     generations: Generations,
 ) -> Duration {
-    let each = calls.div_ceil(tasks);
-    let first = next() * 7_919;
+    let calls_per_task = calls.div_ceil(tasks);
+    let first = unused_number() * 7_919;
     let begun = Instant::now();
-    let mut all = tokio::task::JoinSet::new();
+    let mut running = tokio::task::JoinSet::new();
     for task in 0..tasks {
         let subject = Arc::clone(subject);
-        all.spawn(async move {
-            for number in 0..each {
-                call.make(&*subject, task, first + task * each + number, generations).await;
+        running.spawn(async move {
+            for index in 0..calls_per_task {
+                let number = first + task * calls_per_task + index;
+                call.make(&*subject, task, number, generations).await;
             }
         });
     }
-    all.join_all().await;
-    // The tasks make a few more calls than requested, so that all make the same number.
-    let done = each * tasks;
-    begun.elapsed().mul_f64(calls as f64 / done as f64)
+    running.join_all().await;
+    // All tasks make the same number of calls, so together they may make a few calls too many.
+    let made = calls_per_task * tasks;
+    begun.elapsed().mul_f64(calls as f64 / made as f64)
 }
 
-/// Measures every kind of call.
+/// Measures every kind of call with criterion.
 fn measure<S: Subject>(
     criterion: &mut Criterion,
     runtime: &Runtime,
-    [store, who]: [&str; 2],
+    [store, subject_name]: [&str; 2],
     subject: &Arc<S>,
     generations: Generations,
 ) {
@@ -323,9 +342,9 @@ fn measure<S: Subject>(
             let mut group = criterion.benchmark_group(format!("{store}/{name}/{tasks}"));
             group.sample_size(10).warm_up_time(Duration::from_millis(300));
             group.measurement_time(Duration::from_secs(1));
-            group.bench_function(who, |bencher| {
+            group.bench_function(subject_name, |bencher| {
                 bencher.iter_custom(|calls| {
-                    runtime.block_on(time(subject, call, (tasks, calls), generations))
+                    runtime.block_on(time_calls(subject, call, Work { tasks, calls }, generations))
                 });
             });
             group.finish();
@@ -334,40 +353,45 @@ fn measure<S: Subject>(
 }
 
 const ROUNDS: usize = 30;
-/// The number of calls in a round, and in a round of slow calls.
-const ROUND: u64 = 64 * 20;
-const SHORT_ROUND: u64 = 64 * 2;
+/// The number of calls in a round, for the store and for the bare driver.
+const CALLS_PER_ROUND: u64 = 64 * 20;
+/// The same for Datastore's emulator, whose calls are slow.
+const SLOW_CALLS_PER_ROUND: u64 = 64 * 2;
 
-/// Measures store and bare driver in turn. The median of the rounds' ratios shows what the adapter
-/// adds.
+/// Measures the store and the bare driver in turn. In each round, the store takes some times as
+/// long as the bare driver. The median of these ratios shows what the adapter adds.
 async fn compare<S: Subject, B: Subject>(
     database: &str,
-    (tasks, calls): (u64, u64),
-    (keep, generations): (&Arc<S>, Generations),
+    work: Work,
+    (keep, keep_generations): (&Arc<S>, Generations),
     (bare, bare_generations): (&Arc<B>, Generations),
 ) {
     for (call, name) in CALLS {
-        let (mut ratios, mut bares) = (Vec::new(), Vec::new());
+        let (mut ratios, mut bare_micros) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
-            let work = (tasks, calls);
-            // The second one finds the caches as the first one left them, so they take turns.
-            let (kept, bared) = if round % 2 == 0 {
-                let kept = time(keep, call, work, generations).await;
-                (kept, time(bare, call, work, bare_generations).await)
+            // The first of the two fills caches that help the second, so they take turns at being
+            // first.
+            let (keep_time, bare_time) = if round % 2 == 0 {
+                let keep_time = time_calls(keep, call, work, keep_generations).await;
+                (keep_time, time_calls(bare, call, work, bare_generations).await)
             } else {
-                let bared = time(bare, call, work, bare_generations).await;
-                (time(keep, call, work, generations).await, bared)
+                let bare_time = time_calls(bare, call, work, bare_generations).await;
+                (time_calls(keep, call, work, keep_generations).await, bare_time)
             };
-            ratios.push(kept.as_secs_f64() / bared.as_secs_f64());
-            bares.push(bared.as_secs_f64() / calls as f64 * 1e6);
+            ratios.push(keep_time.as_secs_f64() / bare_time.as_secs_f64());
+            bare_micros.push(bare_time.as_secs_f64() / work.calls as f64 * 1e6);
         }
         ratios.sort_by(f64::total_cmp);
-        bares.sort_by(f64::total_cmp);
-        let (ratio, bare) = (ratios[ROUNDS / 2], bares[ROUNDS / 2]);
-        println!("{database}/{name}/{tasks}: bare driver {bare:.0} µs, keep {ratio:.2} times that");
+        bare_micros.sort_by(f64::total_cmp);
+        let (ratio, micros) = (ratios[ROUNDS / 2], bare_micros[ROUNDS / 2]);
+        println!(
+            "{database}/{name}/{}: bare driver {micros:.0} µs, keep {ratio:.2} times that",
+            work.tasks
+        );
     }
 }
 
+/// Inserts the users and their sessions, and returns the store.
 async fn fill<S: UserDirectory<User = Account> + LoginStore>(store: S) -> S {
     for user in 0..USERS {
         let account = Account::new(user, format!("user{user}"), "$argon2id$v=19$m=19456,t=2,p=1$…");
@@ -382,16 +406,18 @@ async fn fill<S: UserDirectory<User = Account> + LoginStore>(store: S) -> S {
     store
 }
 
-fn database<D: Dialect>(criterion: &mut Criterion, runtime: &Runtime, url: &str)
+/// Measures the SQL database with this URL.
+fn bench_sql<D: Dialect>(criterion: &mut Criterion, runtime: &Runtime, url: &str)
 where
-    Bare<D>: Subject,
+    BareDriver<D>: Subject,
 {
     let store = runtime.block_on(async { fill(open::<D>(url).await).await });
-    let (bare, generations) = (Arc::new(Bare(store.measured(), store.clone())), generations());
-    let keep = Arc::new(Keep(store));
+    let (bare, generations) =
+        (Arc::new(BareDriver { measured: store.measured(), store: store.clone() }), generations());
+    let keep = Arc::new(KeepStore(store));
     runtime.block_on(compare(
         D::NAME,
-        (TASKS[1], ROUND),
+        Work { tasks: TASKS[1], calls: CALLS_PER_ROUND },
         (&keep, generations),
         (&bare, generations),
     ));
@@ -404,31 +430,31 @@ where
 fn stores(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let is_asked_for = |name| std::env::var("KEEP_STORE").map_or(true, |only| only == name);
-    if is_asked_for("sqlite") {
+    let is_selected = |name| std::env::var("KEEP_STORE").map_or(true, |only| only == name);
+    if is_selected("sqlite") {
         let directory = tempfile::tempdir().expect("a directory");
         let file = format!("sqlite:{}", directory.path().join("keep.db").display());
-        database::<SqliteDialect>(criterion, &runtime, &file);
+        bench_sql::<SqliteDialect>(criterion, &runtime, &file);
     }
-    if is_asked_for("postgres") {
-        database::<PostgresDialect>(criterion, &runtime, &server(Kind::Postgres).url);
+    if is_selected("postgres") {
+        bench_sql::<PostgresDialect>(criterion, &runtime, &server(Kind::Postgres).url);
     }
-    if is_asked_for("mariadb") {
+    if is_selected("mariadb") {
         println!("on MariaDB:");
-        database::<MySqlDialect>(criterion, &runtime, &server(Kind::MariaDb).url);
+        bench_sql::<MySqlDialect>(criterion, &runtime, &server(Kind::MariaDb).url);
     }
-    if is_asked_for("mysql") {
+    if is_selected("mysql") {
         println!("on MySQL:");
-        database::<MySqlDialect>(criterion, &runtime, &server(Kind::MySql).url);
+        bench_sql::<MySqlDialect>(criterion, &runtime, &server(Kind::MySql).url);
     }
-    if is_asked_for("redis") {
-        redis::database(criterion, &runtime, &server(Kind::Redis).url);
+    if is_selected("redis") {
+        redis::bench(criterion, &runtime, &server(Kind::Redis).url);
     }
-    if is_asked_for("datastore") {
-        datastore::database(criterion, &runtime, &server(Kind::Datastore).url);
+    if is_selected("datastore") {
+        datastore::bench(criterion, &runtime, &server(Kind::Datastore).url);
     }
-    if is_asked_for("memory") {
-        let memory = Arc::new(Keep(runtime.block_on(fill(MemoryStore::new()))));
+    if is_selected("memory") {
+        let memory = Arc::new(KeepStore(runtime.block_on(fill(MemoryStore::new()))));
         measure(criterion, &runtime, ["memory", "keep"], &memory, generations());
     }
 }

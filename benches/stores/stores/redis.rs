@@ -1,4 +1,4 @@
-//! Redis, beside the redis crate on its own.
+//! Redis: the store, compared with the bare driver, which is the crate redis.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -11,32 +11,35 @@ use redis::{AsyncCommands, ExistenceCheck, IntoConnectionInfo, SetExpiry, SetOpt
 use tokio::runtime::Runtime;
 use tower_keep_redis::RedisStore;
 
-use super::{Keep, NOW, ROUND, SESSIONS, Subject, TASKS, USERS, compare, fill, generations, key};
-use super::{measure, new_user, record};
+use super::{
+    CALLS_PER_ROUND, KeepStore, NOW, SESSIONS, Subject, TASKS, USERS, Work, compare, fill,
+    generations, key, measure, new_user, record,
+};
 
-/// The commands that the store sends, without its conditions. The values in the replies are not
-/// decoded.
-struct Bare {
+/// The bare driver. It sends the same commands as the store, but not as one script with conditions,
+/// and it does not decode the values in the replies.
+struct BareDriver {
     connection: MultiplexedConnection,
     prefix: String,
 }
 
 type Bytes = Vec<u8>;
 
-impl Bare {
-    fn user(&self, user: u64) -> String {
+impl BareDriver {
+    // The names of the keys are those of the store.
+    fn user_key(&self, user: u64) -> String {
         format!("{}{{{user}}}:user", self.prefix)
     }
 
-    fn session(&self, user: u64, session: u64) -> String {
+    fn session_key(&self, user: u64, session: u64) -> String {
         format!("{}{{{user}}}:session:{}", self.prefix, member(session))
     }
 
-    fn live(&self, user: u64) -> String {
+    fn live_key(&self, user: u64) -> String {
         format!("{}{{{user}}}:live", self.prefix)
     }
 
-    fn owner(&self, session: u64) -> String {
+    fn owner_key(&self, session: u64) -> String {
         format!("{}session:{}", self.prefix, member(session))
     }
 }
@@ -45,49 +48,50 @@ fn member(session: u64) -> String {
     URL_SAFE_NO_PAD.encode(key(session).as_bytes())
 }
 
-impl Subject for Bare {
+impl Subject for BareDriver {
     async fn by_id(&self, user: u64) {
         let mut connection = self.connection.clone();
-        let found: Option<Bytes> = connection.get(self.user(user)).await.expect("a user");
+        let found: Option<Bytes> = connection.get(self.user_key(user)).await.expect("a user");
         black_box(found.expect("a user"));
     }
 
-    async fn login(&self, session: u64) {
+    async fn load_login(&self, session: u64) {
         let user = session % USERS;
         let mut connection = self.connection.clone();
-        let mut both = redis::pipe();
-        both.get(self.session(user, session)).get(self.user(user));
-        let both: [Option<Bytes>; 2] = both.query_async(&mut connection).await.expect("a login");
-        assert!(black_box(both).iter().all(Option::is_some));
+        let mut reads = redis::pipe();
+        reads.get(self.session_key(user, session)).get(self.user_key(user));
+        let values: [Option<Bytes>; 2] = reads.query_async(&mut connection).await.expect("a login");
+        assert!(black_box(values).iter().all(Option::is_some));
     }
 
     async fn create(&self, session: u64) {
         let user = new_user(session);
         let mut connection = self.connection.clone();
         let value = format!("{:?}", record(session, user)).into_bytes();
-        let life = SetOptions::default().with_expiration(SetExpiry::EX(2_592_000));
-        let mut all = redis::pipe();
-        let owner = life.clone().conditional_set(ExistenceCheck::NX);
-        all.set_options(self.owner(session), user, owner);
-        all.set_options(self.session(user, session), value, life);
-        all.zadd(self.live(user), member(session), NOW.as_secs());
-        all.expire(self.live(user), 2_592_000);
-        let () = all.query_async(&mut connection).await.expect("a session");
+        let options = SetOptions::default().with_expiration(SetExpiry::EX(2_592_000));
+        let mut writes = redis::pipe();
+        let if_absent = options.clone().conditional_set(ExistenceCheck::NX);
+        writes.set_options(self.owner_key(session), user, if_absent);
+        writes.set_options(self.session_key(user, session), value, options);
+        writes.zadd(self.live_key(user), member(session), NOW.as_secs());
+        writes.expire(self.live_key(user), 2_592_000);
+        let () = writes.query_async(&mut connection).await.expect("a session");
     }
 
     async fn rotate(&self, session: u64, _from: u32) {
         let mut connection = self.connection.clone();
-        let owner: Option<u64> = connection.get(self.owner(session)).await.expect("an owner");
-        let name = self.session(owner.expect("an owner"), session);
+        let owner: Option<u64> = connection.get(self.owner_key(session)).await.expect("an owner");
+        let name = self.session_key(owner.expect("an owner"), session);
         let value: Option<Bytes> = connection.get(&name).await.expect("a session");
-        let life = SetOptions::default().with_expiration(SetExpiry::KEEPTTL);
+        let options = SetOptions::default().with_expiration(SetExpiry::KEEPTTL);
         let value = value.expect("a session");
-        let () = connection.set_options(&name, value, life).await.expect("a session");
+        let () = connection.set_options(&name, value, options).await.expect("a session");
     }
 
     async fn list(&self, user: u64) {
         let mut connection = self.connection.clone();
-        let members: Vec<String> = connection.zrange(self.live(user), 0, -1).await.expect("a list");
+        let members: Vec<String> =
+            connection.zrange(self.live_key(user), 0, -1).await.expect("a list");
         let names: Vec<String> = members
             .iter()
             .map(|member| format!("{}{{{user}}}:session:{member}", self.prefix))
@@ -97,8 +101,8 @@ impl Subject for Bare {
     }
 }
 
-/// Measures Redis.
-pub(super) fn database(criterion: &mut Criterion, runtime: &Runtime, url: &str) {
+/// Measures the Redis server with this URL.
+pub(super) fn bench(criterion: &mut Criterion, runtime: &Runtime, url: &str) {
     let prefix = format!("b{}:", std::process::id());
     let (store, connection) = runtime.block_on(async {
         let store = RedisStore::builder(url).with_key_prefix(&prefix).build().await;
@@ -109,14 +113,17 @@ pub(super) fn database(criterion: &mut Criterion, runtime: &Runtime, url: &str) 
         let connection = client.get_multiplexed_async_connection().await.expect("a connection");
         (fill(store.expect("a store")).await, connection)
     });
-    let (keep, bare) = (Arc::new(Keep(store)), Arc::new(Bare { connection, prefix }));
-    // The bare driver's rotations leave the records as they are.
-    let (kept, bared) = (generations(), generations());
+    let (keep, bare) = (Arc::new(KeepStore(store)), Arc::new(BareDriver { connection, prefix }));
+    // The bare driver's rotations leave the records as they are, so its calls and the store's have
+    // generations of their own.
+    let (keep_generations, bare_generations) = (generations(), generations());
     for tasks in TASKS {
-        runtime.block_on(compare("redis", (tasks, ROUND), (&keep, kept), (&bare, bared)));
+        let work = Work { tasks, calls: CALLS_PER_ROUND };
+        let (keep, bare) = ((&keep, keep_generations), (&bare, bare_generations));
+        runtime.block_on(compare("redis", work, keep, bare));
     }
     if std::env::var_os("KEEP_RATIOS").is_none() {
-        measure(criterion, runtime, ["redis", "bare driver"], &bare, bared);
-        measure(criterion, runtime, ["redis", "keep"], &keep, kept);
+        measure(criterion, runtime, ["redis", "bare driver"], &bare, bare_generations);
+        measure(criterion, runtime, ["redis", "keep"], &keep, keep_generations);
     }
 }

@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
-/// Provides the time that decides expiry.
+/// Provides the current time, which decides whether a session has expired.
 ///
-/// The server's clock decides, never the client's `Expires`. Tests replace it with a clock that
-/// they can move, such as the one in `tower-keep-testkit`.
+/// The server checks expiry itself, and does not rely on browsers to drop expired cookies. Tests
+/// replace the system clock with a clock that they can set, such as the one in
+/// `tower-keep-testkit`.
 pub trait Clock: Send + Sync {
     /// Returns the current time.
     fn now(&self) -> SystemTime;

@@ -1,16 +1,48 @@
 //! Ending all sessions of a user with one write.
 //!
 //! A store keeps a number for each user, the *epoch*, and with each record the epoch in which it
-//! was created. Raising the user's epoch ends every record of a lower epoch, however many there
-//! are. So the work does not grow with the number of records, and all of them end at the same
-//! moment. [`purge`](crate::SessionStore::purge) removes them later, in batches.
+//! was created. Raising the user's epoch ends every session whose record has a lower epoch. So the
+//! work does not grow with the number of sessions, and all of them end at the same moment.
+//! [`purge`](crate::SessionStore::purge) removes their records later, in batches.
 
 use crate::{End, Ended, SessionRecord};
 
 /// A user's epoch, and how the sessions of earlier epochs ended.
 ///
 /// This type is for stores that read a record, decide in Rust, and write it back. A store whose
-/// database makes the decision expresses the same rules in the database's own language.
+/// database makes the decision expresses the same rules in the database's own language. A store
+/// that can change any number of records at once, such as a map behind a lock, needs no epochs: it
+/// ends each record.
+///
+/// A store keeps the epoch in which each record was created, and applies the user's epoch to every
+/// record that it reads:
+///
+/// ```
+/// use tower_keep_core::{End, EndReason, Epoch, SessionRecord};
+///
+/// /// A stored record, and the number of the epoch in which it was created.
+/// type Stored = (SessionRecord, u64);
+///
+/// fn load(epoch: &Epoch, (record, created_in): Stored) -> SessionRecord {
+///     epoch.apply_to(record, created_in)
+/// }
+///
+/// /// Ends all of a user's sessions except one, by two writes.
+/// fn revoke_all(epoch: &mut Epoch, except: Option<&mut Stored>, end: &End) {
+///     let earlier = std::mem::take(epoch);
+///     *epoch = earlier.raised(end);
+///     // The session stays, if it had not ended before.
+///     if let Some((_, created_in)) = except.filter(|(_, number)| !earlier.is_past(*number)) {
+///         *created_in = epoch.number;
+///     }
+/// }
+/// # use tower_keep_core::{SessionKey, Timestamp};
+/// # let (key, now) = (SessionKey::new([1; 32]), Timestamp::from_secs(1));
+/// # let record = SessionRecord::new(key, "7".into(), [0; 16], now, now.plus(9));
+/// # let (mut epoch, mut stays, ends) = (Epoch::default(), (record.clone(), 0), (record, 0));
+/// # revoke_all(&mut epoch, Some(&mut stays), &End::new(now, EndReason::Revoked, now.plus(60)));
+/// # assert!(load(&epoch, stays).is_live(now) && !load(&epoch, ends).is_live(now));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Epoch {
@@ -21,7 +53,7 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// Creates an epoch as it is stored. A user of whom nothing is stored has the
+    /// Creates an epoch as it is stored. If no epoch is stored for a user, the user's epoch is the
     /// [default](Self::default).
     pub const fn new(number: u64, end: Option<End>) -> Self {
         Self { number, end }
@@ -29,25 +61,27 @@ impl Epoch {
 
     /// Returns the next epoch, which ends all sessions of this epoch and of earlier ones.
     ///
-    /// Sessions that ended together before, and were not purged yet, show the later end from then
-    /// on. The new number is at least the time in seconds. So if a store loses a user's epoch, the
-    /// next one is still later than the epochs in which existing records were created.
+    /// Sessions that ended together earlier, and whose records were not purged yet, show the new
+    /// end. The new number is at least the time of the end in seconds. So even if a store has lost
+    /// a user's epoch, the next epoch is later than those in which existing records were created.
     #[must_use]
     pub fn raised(&self, end: &End) -> Self {
-        let earlier = self.end.map_or(end.keep_until, |end| end.keep_until);
-        let end = End { keep_until: end.keep_until.max(earlier), ..*end };
+        let keep_earlier = self.end.map_or(end.keep_until, |earlier| earlier.keep_until);
+        let end = End { keep_until: end.keep_until.max(keep_earlier), ..*end };
         let number = self.number.saturating_add(1).max(end.at.as_secs().into());
         Self { number, end: Some(end) }
     }
 
-    /// Checks whether a record that was created in the epoch `created_in` has ended with its epoch.
+    /// Checks whether a session whose record was created in the epoch `created_in` has ended with
+    /// that epoch.
     pub fn is_past(&self, created_in: u64) -> bool {
         created_in < self.number
     }
 
-    /// Returns the record as it is now, if it was created in the epoch `created_in`.
+    /// Returns a record that was created in the epoch `created_in` as it is in this epoch: ended if
+    /// `created_in` is an earlier epoch.
     ///
-    /// If a session was ended several times, the first end counts: a record that was ended
+    /// If a session is ended several times, the first end counts: a record that was ended
     /// individually stays as it is.
     #[must_use]
     pub fn apply_to(&self, record: SessionRecord, created_in: u64) -> SessionRecord {
@@ -70,8 +104,8 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_secs(1_000);
 
-    fn end(after: u32, keep: u32) -> End {
-        End { at: NOW.plus(after), reason: EndReason::Revoked, keep_until: NOW.plus(keep) }
+    fn end(seconds: u32, keep: u32) -> End {
+        End { at: NOW.plus(seconds), reason: EndReason::Revoked, keep_until: NOW.plus(keep) }
     }
 
     fn record() -> SessionRecord {
@@ -80,31 +114,36 @@ mod tests {
     }
 
     #[test]
-    fn raising_ends_what_came_before_and_nothing_after() {
+    fn raising_the_epoch_ends_earlier_sessions_and_no_later_ones() {
         let first = Epoch::default();
         assert_eq!(first.apply_to(record(), 0), record());
         let second = first.raised(&end(10, 20));
         let ended = second.apply_to(record(), 0);
         let expected = Ended::new(NOW.plus(10), EndReason::Revoked);
         assert_eq!((ended.ended, ended.expires), (Some(expected), NOW.plus(20)));
-        assert_eq!(second.apply_to(record(), second.number), record(), "created after it");
+        assert_eq!(
+            second.apply_to(record(), second.number),
+            record(),
+            "created in the second epoch"
+        );
         let third = second.raised(&end(15, 18));
         assert_eq!(
             third.apply_to(record(), 1).expires,
             NOW.plus(20),
-            "kept as long as was promised"
+            "kept until the later `keep_until`"
         );
         let (old, new) = (second.number, third.number);
         assert_eq!((third.is_past(old), third.is_past(new)), (true, false));
-        // Two ends in the same second, and an end after the store lost the earlier epochs.
+        // The second of two ends in the same second.
         assert!(third.raised(&end(15, 18)).number > new);
+        // An end after the store has lost the earlier epochs.
         assert!(first.raised(&end(16, 20)).is_past(new));
     }
 
     #[test]
-    fn a_record_that_has_ended_by_itself_stays_as_it_is() {
-        let own = End { reason: EndReason::LoggedOut, ..end(5, 9) };
-        let before = own.apply_to(&record(), None).unwrap();
+    fn a_session_that_was_ended_individually_keeps_its_end() {
+        let individual = End { reason: EndReason::LoggedOut, ..end(5, 9) };
+        let before = individual.apply_to(&record(), None).unwrap();
         assert_eq!(Epoch::default().raised(&end(10, 20)).apply_to(before.clone(), 0), before);
     }
 }

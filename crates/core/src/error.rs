@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 /// The error that a store returns if it could not do what the caller asked.
 ///
-/// A user who does not exist, or an id that can't be one of this store's, is not an error. The type
-/// is opaque and cheap to clone. Programs decide by [`kind`](Self::kind), `Display` is for people,
-/// and [`source`](Error::source) is the driver's own error.
+/// A user who does not exist is not an error, and neither is an id that can't be an id of this
+/// store. The type is opaque and cheap to clone. [`kind`](Self::kind) is for programs, `Display` is
+/// for people, and [`source`](Error::source) returns the driver's own error.
 ///
 /// ```
 /// use tower_keep_core::{StoreError, StoreErrorKind};
@@ -29,6 +29,9 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct StoreError(Arc<Inner>);
 
+/// The result of a call of a store.
+pub type StoreResult<T> = Result<T, StoreError>;
+
 struct Inner {
     kind: StoreErrorKind,
     store: Cow<'static, str>,
@@ -40,11 +43,11 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
-    /// The store can't be reached or can't serve now. A later try may succeed.
+    /// The store can't be reached, or can't serve the call now. A later try may succeed.
     Unavailable,
     /// The store did not respond in time. It is not known whether a write took effect.
     Timeout,
-    /// The write conflicts with what is stored: an id or a login name is taken.
+    /// The write conflicts with stored data: an id, a login name or a key is taken.
     Conflict,
     /// The stored data does not have the expected form.
     Corrupt,

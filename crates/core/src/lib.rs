@@ -5,9 +5,8 @@
 //! traits to support more features:
 //!
 //! - [`UserLookup`]: sign-in forms find users by login name.
-//! - [`UserDirectory`]: sign-up forms, password changes and tools work on any store.
-//! - [`SessionStore`] and [`LoginStore`]: logins can be listed and ended from outside their
-//!   browser.
+//! - [`UserDirectory`]: sign-up forms and tools insert, change and delete users.
+//! - [`SessionStore`] and [`LoginStore`]: a user's logins can be listed, and ended from any device.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -28,18 +27,20 @@
 //!
 //! | topic | see |
 //! | --- | --- |
-//! | what a user type must provide | [`AuthUser`], [`LoginName`] |
+//! | the requirements of a user type | [`AuthUser`], [`LoginName`] |
 //! | a user id that every database can store | [`UserId`] |
 //! | a ready-made user type | [`Account`] |
-//! | what a store of users must implement | [`UserStore`], [`UserLookup`], [`UserDirectory`] |
+//! | the traits of a store of users | [`UserStore`], [`UserLookup`], [`UserDirectory`] |
 //! | inserting a user who may already exist | [`UserDirectoryExt::insert_if_absent`] |
-//! | changing a stored user | [`UserDirectory::modify`]; inside a store, [`Modified::next`] |
+//! | changing a stored user | [`UserDirectory::modify`]; in the code of a store, [`Modified::next`] |
 //! | changing a password | [`PasswordUser`], [`PasswordStore`]; in an application's own table, [`own_passwords`] |
-//! | what a store of sessions must implement | [`SessionStore`]; together with users, [`LoginStore`] |
-//! | what a session record holds | [`SessionRecord`] |
+//! | the traits of a store of sessions | [`SessionStore`]; together with users, [`LoginStore`] |
+//! | the fields of a session record | [`SessionRecord`] |
 //! | how a call changes a session record | [`Rotation::apply_to`], [`Touch::apply_to`], [`SeenMark::apply_to`], [`End::apply_to`] |
-//! | which sessions end to make room for a login | [`SessionLimit::room`], [`SessionRecord::is_unused`], [`MAX_AT_ONCE`] |
-//! | how all of a user's sessions end with one write | [`Epoch`] |
+//! | sessions that end to make room for a login | [`SessionLimit::room`], [`SessionRecord::is_unused`], [`MAX_AT_ONCE`] |
+//! | the records that a login changes, in a store like a map behind a lock | [`NewLogin::plan`] |
+//! | sorting the sessions of a list | [`most_recently_used`] |
+//! | ending all of a user's sessions with one write | [`Epoch`] |
 //! | users in one store, sessions in another | [`SplitStore`] |
 //! | a closure as a store | [`user_loader`] |
 //! | errors of a store | [`StoreError`], [`StoreErrorKind`] |
@@ -52,6 +53,7 @@ mod changes;
 mod clock;
 mod epoch;
 mod error;
+mod login_plan;
 mod password;
 mod session;
 mod session_store;
@@ -69,7 +71,8 @@ pub use async_trait::async_trait;
 pub use changes::Room;
 pub use clock::{Clock, SystemClock};
 pub use epoch::Epoch;
-pub use error::{StoreError, StoreErrorKind};
+pub use error::{StoreError, StoreErrorKind, StoreResult};
+pub use login_plan::LoginPlan;
 pub use password::{
     OwnPasswords, PasswordChange, PasswordStore, PasswordUser, PasswordWrite, own_passwords,
 };
@@ -79,7 +82,7 @@ pub use session::{
 };
 pub use session_store::{
     CLOCK_SKEW, Creation, End, LoginStore, MAX_AT_ONCE, NewLogin, Rotated, Rotation, SeenMark,
-    SessionLimit, SessionStore, StoredLogin, Touch, WhenFull,
+    SessionLimit, SessionStore, StoredLogin, Touch, WhenFull, most_recently_used,
 };
 pub use split_store::SplitStore;
 pub use store::{ChangeUser, Modified, UserDirectory, UserDirectoryExt, UserLookup, UserStore};

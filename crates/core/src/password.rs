@@ -54,7 +54,7 @@ pub trait PasswordUser: AuthUser {
     /// Returns this user with another hash of the *same* password, made with other parameters. The
     /// [security stamp](AuthUser::security_stamp) stays the same, so no login ends.
     ///
-    /// If the security stamp is made from the hash, it can't stay the same. In that case
+    /// If the security stamp is made from the hash, the stamp can't stay the same. In that case
     /// [`rehash`](PasswordStore::rehash) writes nothing.
     #[must_use]
     fn with_rehash(&self, hash: String) -> Self
@@ -64,22 +64,22 @@ pub trait PasswordUser: AuthUser {
 
 /// Writes password hashes without losing other writes to the user.
 ///
-/// Every [`UserDirectory`] of [`PasswordUser`]s implements it. For an application's own table,
-/// [`own_passwords`] creates one from a closure that runs one statement.
+/// Every [`UserDirectory`] of [`PasswordUser`]s implements this trait. For an application's own
+/// table, [`own_passwords`] creates a password store from a closure that runs one statement.
 #[async_trait]
 pub trait PasswordStore: UserStore<User: PasswordUser> {
     /// Stores the hash of a new password, and a new security stamp.
     ///
     /// The call writes only if the stored user still has the security stamp `seen_security_stamp`.
-    /// Pass the stamp of the user whom the request found logged in, never that of a user who was
-    /// loaded again for this call. So a deactivation, an administrator's reset or another change of
-    /// the password in the meantime is never undone. All other fields of the stored user stay as
-    /// they are.
+    /// Pass the stamp of the user as the request found them logged in, never the stamp of a user
+    /// who was loaded again for this call. So the call never undoes a deactivation, an
+    /// administrator's reset or another new password that was stored in the meantime. All other
+    /// fields of the stored user stay as they are.
     ///
     /// # Errors
     ///
     /// Returns an error only if the store fails. A security stamp that has changed is not an error:
-    /// it returns [`PasswordChange::Stale`].
+    /// the call returns [`PasswordChange::Stale`].
     async fn set_password(
         &self,
         id: &UserId,
@@ -89,9 +89,9 @@ pub trait PasswordStore: UserStore<User: PasswordUser> {
 
     /// Stores another hash of the same password. Returns whether it was written.
     ///
-    /// The call writes only if `seen_hash`, the hash against which the password was verified, is
-    /// still the stored one, and if the security stamp stays the same. Call it before the user is
-    /// logged in.
+    /// `seen_hash` is the hash against which the password was verified. The call writes only if
+    /// `seen_hash` is still the stored hash, and if the security stamp stays the same. Call this
+    /// method before the user is logged in.
     ///
     /// # Errors
     ///
@@ -104,16 +104,16 @@ pub trait PasswordStore: UserStore<User: PasswordUser> {
 pub enum PasswordChange<U> {
     /// The hash is stored, either by this call or by an earlier one with exactly this hash.
     Changed(Arc<U>),
-    /// Nothing was written: this is the stored user, whose security stamp is not the one that the
-    /// caller saw.
+    /// Nothing was written, because the stored user has another security stamp than the one that
+    /// was passed. This is the stored user.
     Stale(Arc<U>),
     /// Nothing was written: there is no user with this id.
     Missing,
 }
 
-/// Returns the result if there is nothing to write: the stored user already has the hash, or has
-/// another security stamp.
-fn settled<U: PasswordUser>(
+/// Returns the result if there is nothing to write, because the stored user already has the hash,
+/// or has another security stamp.
+fn result_without_write<U: PasswordUser>(
     stored: &Arc<U>,
     seen_security_stamp: &[u8],
     hash: &str,
@@ -125,7 +125,8 @@ fn settled<U: PasswordUser>(
         .then(|| PasswordChange::Stale(Arc::clone(stored)))
 }
 
-/// Returns the user with the new hash of the same password, or `None` if it must not be written.
+/// Returns the user with the new hash of the same password, or `None` if the hash must not be
+/// written.
 fn rehashed<U: PasswordUser>(stored: &U, seen_hash: &str, hash: &str) -> Option<U> {
     if stored.password_hash() != seen_hash || hash == seen_hash {
         return None;
@@ -143,15 +144,14 @@ impl<S: UserDirectory<User: PasswordUser> + ?Sized> PasswordStore for S {
         hash: &str,
     ) -> Result<PasswordChange<S::User>, StoreError> {
         let mut change = |stored: &S::User| {
-            let is_due =
+            let must_write =
                 stored.password_hash() != hash && *stored.security_stamp() == *seen_security_stamp;
-            is_due.then(|| stored.with_password_hash(hash.to_owned()))
+            must_write.then(|| stored.with_password_hash(hash.to_owned()))
         };
         Ok(match self.modify(id, &mut change).await? {
             Modified::Changed(user) => PasswordChange::Changed(user),
-            Modified::Unchanged(user) => {
-                settled(&user, seen_security_stamp, hash).unwrap_or(PasswordChange::Stale(user))
-            }
+            Modified::Unchanged(user) => result_without_write(&user, seen_security_stamp, hash)
+                .unwrap_or(PasswordChange::Stale(user)),
             Modified::Missing => PasswordChange::Missing,
         })
     }
@@ -168,27 +168,29 @@ impl<S: UserDirectory<User: PasswordUser> + ?Sized> PasswordStore for S {
 pub struct PasswordWrite {
     /// The id of the user.
     pub id: UserId,
-    /// The hash that must still be stored; otherwise, nothing may be written.
+    /// The statement may write only if this hash is still stored.
     pub expected: String,
     /// The hash to store.
     pub new: String,
-    /// Whether it is a new password. If the security stamp is a separate column, it gets a new
-    /// value for a new password, and keeps its value otherwise.
+    /// Whether the hash is of a new password. If the security stamp is a separate column, the
+    /// column gets a new value for a new password, and keeps its value otherwise.
     pub is_new_password: bool,
 }
 
-/// How often a write is tried while other writes come first.
-const TRIES: usize = 10;
+/// A write is tried this many times if other writes come first.
+const MAX_TRIES: usize = 10;
 
 /// Creates a [`PasswordStore`] from a store whose users are in the application's own table, and a
 /// closure that writes a hash to that table.
 ///
-/// The closure runs one statement, which compares the stored hash with the expected one. It returns
-/// whether it has written. Bind the id as a value of its column's type.
+/// The closure runs one statement, which writes the new hash if the stored hash is the expected
+/// one. The closure returns whether the statement has written. Bind the id as a value of its
+/// column's type.
 ///
-/// If the security stamp is a separate column, as in this example, the statement must change it
-/// with a new password, as [`with_password_hash`](PasswordUser::with_password_hash) does. Otherwise
-/// the earlier logins stay valid.
+/// If the security stamp is a separate column, as in this example, the statement must also change
+/// the stamp if the password is new, as
+/// [`with_password_hash`](PasswordUser::with_password_hash) does. Otherwise the earlier logins stay
+/// valid.
 ///
 /// ```
 /// # #[derive(Clone)] struct Pool;
@@ -216,7 +218,8 @@ const TRIES: usize = 10;
 ///
 /// The returned store is only for writing passwords. Pass a clone of the users' store to this
 /// function, and the users' store itself to the layer and the login form. A struct can hold the
-/// returned store as `Arc<dyn PasswordStore<User = Member>>`; pass it on as `&*passwords`.
+/// returned store as `Arc<dyn PasswordStore<User = Member>>`. If that field is `passwords`, pass
+/// `&*passwords` where a password store is expected.
 pub fn own_passwords<S, W, Fut>(users: S, write: W) -> OwnPasswords<S, W>
 where
     S: UserStore<User: PasswordUser>,
@@ -255,19 +258,22 @@ where
     W: Fn(PasswordWrite) -> Fut + Send + Sync,
     Fut: Future<Output = Result<bool, StoreError>> + Send,
 {
-    /// Writes the hash, unless `leave` returns a value to return instead. Tries again with the user
-    /// as stored now while other writes come first. Returns the user as read before the write.
+    /// Reads the user and writes the hash. Returns `Ok` with the user as read before the write.
+    ///
+    /// If `skip` returns a result for the user who was read, this method writes nothing and returns
+    /// `Err` with that result. If another write comes first, this method reads the user again and
+    /// starts over.
     async fn write<T>(
         &self,
         id: &UserId,
         hash: &str,
         is_new_password: bool,
-        leave: impl Fn(Option<&Arc<S::User>>) -> Option<T> + Send,
+        skip: impl Fn(Option<&Arc<S::User>>) -> Option<T> + Send,
     ) -> Result<Result<Option<Arc<S::User>>, T>, StoreError> {
-        for _ in 0..TRIES {
+        for _ in 0..MAX_TRIES {
             let stored = self.users.by_id(id).await?;
-            if let Some(instead) = leave(stored.as_ref()) {
-                return Ok(Err(instead));
+            if let Some(result) = skip(stored.as_ref()) {
+                return Ok(Err(result));
             }
             let expected = stored.as_ref().map(|user| user.password_hash().to_owned());
             let (id, new) = (id.clone(), hash.to_owned());
@@ -277,7 +283,8 @@ where
             }
         }
         Err(StoreError::new(StoreErrorKind::Unavailable, "own passwords").with_message(
-            "other writes to this user always came first, or the statement writes nothing",
+            "the password was not written: try again later, because other writes to this user came \
+             first, or check the statement, because it writes nothing",
         ))
     }
 }
@@ -297,24 +304,24 @@ where
     ) -> Result<PasswordChange<S::User>, StoreError> {
         let written = self.write(id, hash, true, |stored| match stored {
             None => Some(PasswordChange::Missing),
-            Some(stored) => settled(stored, seen_security_stamp, hash),
+            Some(stored) => result_without_write(stored, seen_security_stamp, hash),
         });
         let before = match written.await? {
-            Err(instead) => return Ok(instead),
+            Err(result) => return Ok(result),
             Ok(before) => before,
         };
         // The hash is written, even if this read fails or a replica returns the earlier user.
-        let now = self.users.by_id(id).await.ok().flatten();
-        let now = now.filter(|user| user.password_hash() == hash);
+        let stored = self.users.by_id(id).await.ok().flatten();
+        let stored = stored.filter(|user| user.password_hash() == hash);
         let as_written = || before.map(|user| Arc::new(user.with_password_hash(hash.to_owned())));
-        Ok(now.or_else(as_written).map_or(PasswordChange::Missing, PasswordChange::Changed))
+        Ok(stored.or_else(as_written).map_or(PasswordChange::Missing, PasswordChange::Changed))
     }
 
     async fn rehash(&self, id: &UserId, seen_hash: &str, hash: &str) -> Result<bool, StoreError> {
         let written = self.write(id, hash, false, |stored| {
-            let is_due =
+            let must_write =
                 stored.is_some_and(|stored| rehashed(&**stored, seen_hash, hash).is_some());
-            (!is_due).then_some(())
+            (!must_write).then_some(())
         });
         Ok(written.await?.is_ok())
     }

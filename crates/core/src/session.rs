@@ -1,4 +1,9 @@
 //! A session record: one login on one device, as a store keeps it.
+//!
+//! When a remember cookie restores a login, the layer replaces the cookies of the login. The record
+//! counts these replacements: the cookies of a login have the *generation* 0 at first, then 1, and
+//! so on. The record also has a *seen mark* ([`seen_at`](SessionRecord::seen_at)), which says that
+//! the browser has received the cookies of the current generation.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +13,7 @@ use crate::{Timestamp, UserId};
 
 /// The key under which a session is stored: the SHA-256 digest of the session's id.
 ///
-/// Only the cookies contain the id itself, so nobody can log in with what is stored. The bytes are
+/// Only the cookies contain the id itself, so nobody can log in with the stored key. The bytes are
 /// evenly distributed, and nobody can choose them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey([u8; 32]);
@@ -56,39 +61,41 @@ pub struct SessionRecord {
     pub key: SessionKey,
     /// The user who logged in.
     pub user: UserId,
-    /// The user who acts as `user`, such as an administrator who sees the application as `user`
-    /// sees it; `None` if it is `user`. This version of the layer never sets it, and logs nobody in
-    /// by such a record of a newer version.
+    /// Another user who acts as `user`, such as an administrator who sees the application as
+    /// `user` sees it; `None` if there is none. This version of the layer never sets this field. If
+    /// a newer version has set it, this version logs nobody in with the record.
     pub acting_user: Option<UserId>,
-    /// How often the cookies of this login were rotated; 0 at first.
+    /// How many times the cookies of this login were rotated, which means replaced by new ones; 0
+    /// at first.
     pub generation: u32,
-    /// When this generation began; `None` for the first.
+    /// When this generation began; `None` for generation 0.
     pub rotated_at: Option<Timestamp>,
-    /// When the browser first showed that it holds this generation.
+    /// When a request first showed that the browser holds the cookies of this generation; `None`
+    /// before such a request.
     pub seen_at: Option<Timestamp>,
-    /// Random input for the verifier that the remember cookie is checked against.
+    /// Random bytes. The layer derives the verifier in the remember cookie from them.
     pub salt: [u8; 16],
     /// When the user logged in.
     pub created: Timestamp,
-    /// When the current session began: at the login, or when the login was last restored or
-    /// confirmed.
+    /// When the current session began: at the login, or when a remember cookie last restored the
+    /// login, or when the user last confirmed it.
     pub session_started: Timestamp,
     /// When the session was last used, accurate to the layer's touch interval.
     pub last_seen: Timestamp,
     /// How long the remember cookie is valid; `None` if the login is not remembered.
     pub remember: Option<RememberPeriod>,
-    /// When the session expires. Nothing can restore it from then on, and the record may be removed
-    /// [`CLOCK_SKEW`](crate::CLOCK_SKEW) later. For an ended session: until when the record is
-    /// kept.
+    /// When the session expires. No cookie can restore an expired session, and a store may remove
+    /// the record [`CLOCK_SKEW`](crate::CLOCK_SKEW) seconds later. If the session has ended, the
+    /// record is kept until this time.
     pub expires: Timestamp,
-    /// What is merely shown about the session, such as its device.
+    /// Facts about the session that are only shown to users, such as its device.
     pub details: SessionDetails,
-    /// When and why the session was ended; `None` if it was not.
+    /// When and why the session was ended; `None` if it was not ended.
     pub ended: Option<Ended>,
 }
 
 impl SessionRecord {
-    /// Creates the record of a login at `created` that is not remembered and has no details.
+    /// Creates the record of a login at `created`. The login is not remembered and has no details.
     pub fn new(
         key: SessionKey,
         user: UserId,
@@ -142,38 +149,39 @@ impl fmt::Debug for SessionRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RememberPeriod {
-    /// Until when the cookie that was issued last is valid.
+    /// When the cookie that was issued last expires.
     pub expires: Timestamp,
     /// How long a cookie is valid after it is issued, in seconds.
     pub seconds: u32,
 }
 
 impl RememberPeriod {
-    /// Creates a period. `seconds` is how long a cookie is valid after it is issued.
+    /// Creates a period. `seconds` is the time from when a cookie is issued until it expires.
     pub const fn new(expires: Timestamp, seconds: u32) -> Self {
         Self { expires, seconds }
     }
 }
 
-/// What is merely shown about a session, such as its device: a text that only the layer reads.
+/// Facts about a session that are only shown to users, such as its device. Only the layer reads
+/// them.
 ///
-/// For a store it is one opaque text of at most [`MAX_BYTES`](Self::MAX_BYTES) bytes without
-/// control characters. A store returns it byte for byte, in a column of type `TEXT` or the like: a
-/// column of type `JSON` may reorder it. So the layer can add facts without a change of any store.
-/// The text is never a reason to reject a login, nor to let one through.
+/// For a store, the details are one opaque text of at most [`MAX_BYTES`](Self::MAX_BYTES) bytes
+/// without control characters. A store returns the text byte for byte. Use a column of type `TEXT`
+/// or the like: a column of type `JSON` may reorder the text. So the layer can add facts without a
+/// change to any store. The text is never a reason to accept or to reject a login.
 #[derive(Clone, Default)]
 pub struct SessionDetails(Option<Arc<str>>);
 
 impl SessionDetails {
-    /// The longest text that the layer writes, in bytes.
+    /// The layer writes texts of at most this many bytes.
     pub const MAX_BYTES: usize = 2_048;
 
-    /// Wraps a text, as it is stored.
+    /// Creates details from the stored text.
     pub fn new(text: impl Into<Arc<str>>) -> Self {
         Self(Some(text.into()))
     }
 
-    /// Returns the text to store. Without any details it is `{}`.
+    /// Returns the text to store. It is `{}` if there are no details.
     pub fn as_str(&self) -> &str {
         self.0.as_deref().unwrap_or("{}")
     }
@@ -201,10 +209,11 @@ pub struct Ended {
     pub at: Timestamp,
     /// Why the session ended.
     pub reason: EndReason,
-    /// The login that replaced the session in the same browser, if any.
+    /// The key of the login that replaced the session in the same browser, if any. If several
+    /// logins replaced the session, this is the key of the last of them.
     pub successor: Option<SessionKey>,
-    /// Whether the user was notified of the end, at their next login. Users are notified only of
-    /// replays.
+    /// Whether the user was notified of the end. Users are notified only of
+    /// [replays](EndReason::Replay), at their next login.
     pub notified: bool,
 }
 
@@ -221,33 +230,37 @@ impl Ended {
 pub enum EndReason {
     /// The user logged out.
     LoggedOut,
-    /// Another login replaced it in the same browser.
+    /// Another login replaced the session in the same browser.
     Replaced,
-    /// The user or an administrator ended it from elsewhere.
+    /// The user or an administrator ended the session from another device.
     Revoked,
-    /// The user had as many sessions as the layer allows, and this one was the oldest.
+    /// The session made room for another login, because the user had as many sessions as the layer
+    /// allows.
     Limit,
-    /// A copy of its remember cookie was used in addition to the original.
+    /// A replay: a request sent a remember cookie that had been replaced earlier. So there may be a
+    /// copy of the cookie.
     Replay,
     /// A request came from another client, and session protection is strong.
     Protection,
     /// The user was no longer active.
     Inactive,
-    /// The store has a reason that this version does not know, because another node runs a newer
-    /// version. The session has ended, and the layer leaves its cookies to the newer nodes.
+    /// Another node runs a newer version, and has stored a reason that this version does not know.
+    /// The session has ended. The layer does not change its cookies, because newer nodes decide
+    /// about them.
     Unknown(UnknownReason),
 }
 
-/// The word of an [`EndReason`] that this version does not know. A store that writes the record
-/// again writes the same word, so nothing is lost for newer nodes.
+/// The word of an [`EndReason`] that this version does not know.
+///
+/// A store that writes the record again writes the same word, so newer nodes can still read it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UnknownReason {
-    bytes: [u8; LONGEST_REASON],
+    bytes: [u8; MAX_REASON_BYTES],
     length: u8,
 }
 
-/// The longest word of a reason that any version writes, in bytes.
-const LONGEST_REASON: usize = 16;
+/// The word of a reason has at most this many bytes, in every version.
+const MAX_REASON_BYTES: usize = 16;
 
 impl UnknownReason {
     /// Returns the word.
@@ -270,7 +283,8 @@ pub struct NotAnEndReason;
 impl fmt::Display for NotAnEndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "the reason of a session's end is not 1 to 16 lower-case letters and underscores",
+            "the stored reason for a session's end is not a word of 1 to 16 lower-case letters and \
+             underscores",
         )
     }
 }
@@ -288,8 +302,8 @@ impl EndReason {
         (Self::Inactive, "inactive"),
     ];
 
-    /// Returns the word to store: at most 10 lowercase letters and underscores. [`FromStr`] parses
-    /// it.
+    /// Returns the word to store: at most 16 lower-case letters and underscores. [`FromStr`] parses
+    /// the word.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Unknown(word) => word.as_str(),
@@ -300,8 +314,8 @@ impl EndReason {
     }
 }
 
-/// Parses a word that [`as_str`](EndReason::as_str) returned. Any other word comes from a newer
-/// version and is parsed as [`Unknown`](EndReason::Unknown).
+/// Parses a word that [`as_str`](EndReason::as_str) has returned in this version or in another one.
+/// A word that this version does not know becomes [`Unknown`](EndReason::Unknown).
 impl FromStr for EndReason {
     type Err = NotAnEndReason;
 
@@ -310,10 +324,10 @@ impl FromStr for EndReason {
             return Ok(*reason);
         }
         let is_word = word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        if !is_word || word.is_empty() || word.len() > LONGEST_REASON {
+        if !is_word || word.is_empty() || word.len() > MAX_REASON_BYTES {
             return Err(NotAnEndReason);
         }
-        let mut bytes = [0; LONGEST_REASON];
+        let mut bytes = [0; MAX_REASON_BYTES];
         bytes[..word.len()].copy_from_slice(word.as_bytes());
         Ok(Self::Unknown(UnknownReason { bytes, length: word.len() as u8 }))
     }
@@ -330,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_has_a_word_of_its_own() {
+    fn every_reason_has_its_own_word() {
         for (reason, word) in EndReason::ALL {
             assert_eq!(reason.as_str(), word);
             assert_eq!(word.parse(), Ok(reason));

@@ -1,5 +1,7 @@
 //! The traits that a store of session records implements.
 
+use std::borrow::Borrow;
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,32 +12,35 @@ use crate::{
 
 /// How far the clocks of servers may differ, in seconds.
 ///
-/// A record is kept for this long after it [expires](SessionRecord::expires). A layer purges a
-/// record only when it expired longer ago than this, and a store that drops expired records by
-/// itself must wait for the same time.
+/// A record is kept for this long after it [expires](SessionRecord::expires). A layer purges only
+/// records that expired longer ago than this. A store that drops expired records by itself must
+/// wait for the same time.
 pub const CLOCK_SKEW: u32 = 300;
 
-/// The most sessions that one call ends or reports one by one.
+/// [`create`](SessionStore::create) ends at most this many of the user's sessions one by one, and
+/// returns at most this many replays.
 ///
-/// If a call has more sessions than this to end or to report, it ends them together or leaves the
-/// rest to the next call. So the work of a call does not grow with the number of a user's sessions.
+/// If a login has to end more sessions, it ends them together. If there are more replays, the next
+/// login returns them. So the work of a call does not grow with the number of sessions.
 pub const MAX_AT_ONCE: usize = 100;
 
-/// Keeps session records, so that a login can be ended from outside its browser.
+/// Keeps session records, so that a login can be ended from any device.
 ///
 /// Every method follows these rules:
 ///
 /// - The caller passes the current time. A store has no clock, and the clocks of two servers may
 ///   differ.
-/// - Only [`create`](Self::create) inserts. All other methods change or remove what is stored, so
-///   nothing brings back a session that was ended or purged.
+/// - Only [`create`](Self::create) inserts. All other methods change or remove stored records, so
+///   no call brings back a session that was ended or purged.
 /// - An ended session stays ended: once `ended` is set, it is never unset. If a session is ended
 ///   several times, the first end counts.
-/// - What a call does to one user's sessions is atomic: another call sees all of it or nothing, and
-///   dropping the future leaves all of it or nothing. For [`mark_seen`](Self::mark_seen) and
-///   [`touch`](Self::touch), this holds only for each single session.
+/// - The changes of one call to one user's sessions are atomic: another call sees all of them or
+///   none, and if the future is dropped, the store keeps all of them or none. For
+///   [`mark_seen`](Self::mark_seen) and [`touch`](Self::touch), this holds only for each single
+///   session.
 /// - A method returns an error only if the store fails, except where its docs name another error.
-///   An unknown key or user is not an error, nor is one that can't be this store's.
+///   An unknown key or user is not an error. A user id that can't be an id of this store is not an
+///   error either.
 /// - After a [`Timeout`](crate::StoreErrorKind::Timeout) it is not known whether the call took
 ///   effect. Every call except `create` can be repeated.
 ///
@@ -45,32 +50,34 @@ pub trait SessionStore: Send + Sync {
     /// Writes a login: inserts the record, ends the sessions that the login replaces, and enforces
     /// the limit, all in one atomic write. The current time is `record.created`.
     ///
-    /// **Replaced sessions.** Each session in `replacing` that has not ended is ended with the
-    /// reason [`Replaced`](EndReason::Replaced) and the new key as its successor, and is kept until
-    /// `keep_ended_until`. If a session in `replacing` already has a successor, the successor is ended
-    /// in its place, and so on along the chain. So of two concurrent logins in one browser, one
-    /// remains. The session in `replacing` then gets the new key as its successor, and is kept at
-    /// least until `keep_ended_until`. So one session remains, however many logins send the same old
-    /// cookie. Unknown keys are ignored.
+    /// **Replaced sessions.** The call ends each session in `replacing` that has not ended, with
+    /// the reason [`Replaced`](EndReason::Replaced). The session gets the new key as its
+    /// *successor*, and is kept until `keep_ended_until`.
     ///
-    /// **The limit.** [`SessionLimit::room`] decides which of the user's live sessions have to make
-    /// room; sessions that are being replaced don't count. Either the call writes nothing and
-    /// returns [`Full`](Creation::Full), or the sessions that have to make room are ended with the
-    /// reason [`Limit`](EndReason::Limit) and kept until `keep_ended_until`. Of sessions that are
-    /// equally old, any may end. Concurrent logins never exceed the limit.
+    /// A session in `replacing` may already have a successor, because another login has replaced
+    /// it. In this case the call follows the successors, and ends the first one that has not ended
+    /// in the same way. The session in `replacing` also gets the new key as its successor, and is
+    /// kept at least until `keep_ended_until`. So if several logins send the same old cookie, even
+    /// concurrently, only one of their sessions remains. Unknown keys are ignored.
+    ///
+    /// **The limit.** [`SessionLimit::room`] decides which of the user's live sessions end to make
+    /// room; sessions that this login replaces don't count. Either the call writes nothing and
+    /// returns [`Full`](Creation::Full), or it ends these sessions with the reason
+    /// [`Limit`](EndReason::Limit) and keeps them until `keep_ended_until`. If sessions are equally
+    /// old, the call may end any of them. Concurrent logins never exceed the limit.
     ///
     /// **Replays.** The call returns the user's sessions that ended with the reason
-    /// [`Replay`](EndReason::Replay) and of which the user was not notified yet, and marks them as
-    /// [notified](crate::Ended::notified). It returns at most [`MAX_AT_ONCE`] of them, and the
-    /// next login returns more. Each of them is returned once.
+    /// [`Replay`](EndReason::Replay) and of whose end the user was not notified yet. It marks them
+    /// as [notified](crate::Ended::notified), so each of them is returned once. It returns at most
+    /// [`MAX_AT_ONCE`] of them, and the next login returns more.
     ///
     /// All records are returned as they were before this call.
     ///
     /// # Errors
     ///
-    /// Returns [`Conflict`](crate::StoreErrorKind::Conflict) if the key is taken, even if the user
-    /// is already at the limit. Nothing was written then. Any other error means that the store
-    /// failed.
+    /// Returns [`Conflict`](crate::StoreErrorKind::Conflict) if there is a record with this key,
+    /// whether it has ended or not, and even if the user is already at the limit. In this case nothing was written. Any other error means that the
+    /// store failed.
     async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError>;
 
     /// Returns the record with this key, whether it has ended or not, or `Ok(None)` if there is
@@ -81,20 +88,22 @@ pub trait SessionStore: Send + Sync {
     /// Returns an error only if the store fails. An unknown key is not an error.
     async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError>;
 
-    /// Begins the next generation of a session, by compare-and-swap.
+    /// Begins the next generation of a session, by compare-and-swap. A generation is what one set
+    /// of cookies of the login belongs to; see [`SessionRecord::generation`].
     ///
-    /// If the record with this key has this generation and has not ended, the call
+    /// If the record with the key `rotation.key` has the generation `rotation.from_generation` and
+    /// has not ended, the call
     ///
     /// - adds 1 to `generation`,
-    /// - sets `rotated_at`, `session_started` and `last_seen` to `at`, even if that is earlier than
-    ///   before,
+    /// - sets `rotated_at`, `session_started` and `last_seen` to `at`, even if the stored time is
+    ///   later,
     /// - sets `seen_at` to `None`,
     /// - sets `remember.expires` to the later of the stored and the given time, if the login is
-    ///   remembered at all,
-    /// - and sets `expires` to the later of the stored and the given time.
+    ///   remembered and a time is given,
+    /// - sets `expires` to the later of the stored and the given time.
     ///
-    /// Of concurrent calls with the same generation, exactly one wins. The caller has already
-    /// checked whether the login may still be restored.
+    /// Of concurrent calls with the same generation, exactly one wins. The store does not check
+    /// whether the login may still be restored: the caller has done that.
     ///
     /// Returns `Ok(None)` if there is no record with this key.
     ///
@@ -103,34 +112,42 @@ pub trait SessionStore: Send + Sync {
     /// Returns an error only if the store fails. A rotation that loses is not an error.
     async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError>;
 
-    /// Notes that browsers have received the cookies of a generation.
+    /// Records that browsers have received the cookies of a generation.
     ///
-    /// For each mark, if the record with this key has this generation, has not ended and has no
-    /// `seen_at`, sets `seen_at` to `at`. Repeating a mark changes nothing. Each mark is a change
-    /// of its own; the call as a whole need not be atomic.
+    /// For each mark, the call sets `seen_at` to `at` if the record with the mark's key has the
+    /// mark's generation, has not ended and has no `seen_at`. Repeating a mark changes nothing.
+    /// Each mark is a separate change; the call as a whole need not be atomic.
     ///
     /// # Errors
     ///
-    /// Returns an error only if the store fails. Any of the marks may have been written then.
+    /// Returns an error only if the store fails. In this case any of the marks may have been
+    /// written.
     async fn mark_seen(&self, marks: &[SeenMark]) -> Result<(), StoreError>;
 
     /// Records that sessions were used.
     ///
-    /// For each touch, if the record with this key has not ended, sets `last_seen` to the later of
-    /// its stored value and `at`. It sets `expires` in the same way, and also `remember.expires`,
-    /// if the login is remembered and the touch has one. Repeating a touch changes nothing. Each
-    /// touch is a change of its own; the call as a whole need not be atomic.
+    /// For each touch, if the record with the touch's key has not ended, the call sets
+    ///
+    /// - `last_seen` to the later of the stored time and `at`,
+    /// - `remember.expires` to the later of the stored and the given time, if the login is
+    ///   remembered and a time is given,
+    /// - `expires` to the later of the stored and the given time.
+    ///
+    /// Repeating a touch changes nothing. Each touch is a separate change; the call as a whole need
+    /// not be atomic.
     ///
     /// # Errors
     ///
-    /// Returns an error only if the store fails. Any of the touches may have been written then.
+    /// Returns an error only if the store fails. In this case any of the touches may have been
+    /// written.
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError>;
 
     /// Ends the sessions with these keys, including expired ones. Returns how many of them were
     /// [live](SessionRecord::is_live) before this call.
     ///
-    /// Each of these sessions is kept as ended until `end.keep_until`. Unknown keys and sessions
-    /// that have already ended are left unchanged.
+    /// A session counts as live if it is live at `end.at`, and counts once if its key occurs twice.
+    /// The records of these sessions are kept until `end.keep_until`. Unknown keys are ignored, and
+    /// sessions that have already ended stay as they are.
     ///
     /// # Errors
     ///
@@ -139,12 +156,12 @@ pub trait SessionStore: Send + Sync {
 
     /// Ends all of a user's sessions, or all except the one with the key `except`.
     ///
-    /// The call ends the sessions that exist now, atomically. The number of writes does not depend
-    /// on how many sessions there are; see [`Epoch`](crate::Epoch).
+    /// The call ends the sessions that exist now, atomically. In a database the number of writes
+    /// does not depend on how many sessions there are; see [`Epoch`](crate::Epoch).
     ///
     /// A session that was ended individually before stays as it is. There is one exception to the
-    /// rule that the first end counts: a session that an earlier `revoke_all` ended may show the
-    /// later end.
+    /// rule that the first end counts: a session that ended with an [`Epoch`](crate::Epoch) may
+    /// show the end of a later epoch.
     ///
     /// # Errors
     ///
@@ -172,17 +189,18 @@ pub trait SessionStore: Send + Sync {
     /// Removes at most `limit` records whose `expires` is not later than `before`. Returns how many
     /// it removed.
     ///
-    /// It makes no difference whether such a session ended individually, together with others, or
-    /// only expired. The call returns 0 only if there are no more such records, except those that
-    /// another call is removing. It must not delay a concurrent login by more than a few
-    /// milliseconds.
+    /// It makes no difference whether the session of such a record was ended individually, was
+    /// ended together with others, or expired. The call returns 0 only if there are no more such
+    /// records, except those that another call is removing. The call must not delay a concurrent
+    /// login by more than a few milliseconds.
     ///
     /// A store that drops expired records by itself, no earlier than [`CLOCK_SKEW`] after they
     /// expired, may always return 0.
     ///
     /// # Errors
     ///
-    /// Returns an error only if the store fails. Any of the records may have been removed then.
+    /// Returns an error only if the store fails. In this case any of the records may have been
+    /// removed.
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
 }
 
@@ -193,12 +211,15 @@ pub trait SessionStore: Send + Sync {
     note = "keep them in another store: `with_sessions_in(records)`, or `SplitStore(users, records)`"
 )]
 pub trait LoginStore: UserStore + SessionStore {
-    /// Returns the record with this key, and the user whom it names, as stored now. Returns
-    /// `Ok(None)` if there is no such record.
+    /// Returns the record with this key, and the user whom the record names, both as stored now.
+    /// Returns `Ok(None)` if there is no such record.
     ///
-    /// `user_hint` is the user whom the record most probably names, so that both can be loaded
-    /// concurrently. Only the record says whose login it is: if it names another user, `user_hint`
-    /// is ignored.
+    /// `user_hint` is the id that the record most probably names. With it, a store can load the
+    /// record and the user concurrently. If the record names another user, the call ignores the
+    /// hint and returns the user whom the record names.
+    ///
+    /// The provided method loads the record first, and then its user. A store that can load both in
+    /// one round trip implements this method itself.
     ///
     /// # Errors
     ///
@@ -207,7 +228,12 @@ pub trait LoginStore: UserStore + SessionStore {
         &self,
         key: &SessionKey,
         user_hint: Option<&UserId>,
-    ) -> Result<Option<StoredLogin<Self::User>>, StoreError>;
+    ) -> Result<Option<StoredLogin<Self::User>>, StoreError> {
+        let _ = user_hint;
+        let Some(record) = self.load(key).await? else { return Ok(None) };
+        let user = self.by_id(&record.user).await?;
+        Ok(Some(StoredLogin::new(record, user)))
+    }
 }
 
 /// A session record and its user.
@@ -242,7 +268,7 @@ pub struct NewLogin<'a> {
     /// The sessions of the same browser that this login replaces: usually one, or two if the
     /// session cookie and the remember cookie belonged to different logins.
     pub replacing: &'a [SessionKey],
-    /// Until when the sessions that this login ends are kept.
+    /// Until when the records of the sessions that this login ends are kept.
     pub keep_ended_until: Timestamp,
     /// How many live sessions the user may have; `None` for any number.
     pub limit: Option<SessionLimit>,
@@ -275,8 +301,8 @@ impl SessionLimit {
 /// What happens to a login when the user has as many sessions as the limit allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WhenFull {
-    /// Sessions that were never used since their login end to make room, because the response to
-    /// such a login may have been lost. If that does not make enough room, the login is refused.
+    /// Sessions that no request has used after their login end to make room, because the response
+    /// to their login may have been lost. If this does not make enough room, the login is refused.
     Refuse,
     /// The oldest session ends.
     EndOldest,
@@ -285,15 +311,15 @@ pub enum WhenFull {
 /// The result of [`SessionStore::create`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Creation {
-    /// The login was written. The records are as they were before the call. A store returns it by
-    /// [`created`](Self::created).
+    /// The login was written. The records are as they were before the call. A store creates this
+    /// variant with [`created`](Self::created).
     #[non_exhaustive]
     Created {
         /// The sessions that ended because of the limit: all of them, or at least [`MAX_AT_ONCE`]
         /// if there are more.
         ended: Vec<Arc<SessionRecord>>,
-        /// The user's sessions that ended because of a replay, and of which the user was not
-        /// notified before.
+        /// The user's sessions that ended because of a replay, and of whose end the user was not
+        /// notified before: all of them, or [`MAX_AT_ONCE`] if there are more.
         replays: Vec<Arc<SessionRecord>>,
     },
     /// Nothing was written: the user is at the limit.
@@ -301,14 +327,14 @@ pub enum Creation {
 }
 
 impl Creation {
-    /// Creates the result of a login that was written. `ended` are the sessions that ended because
-    /// of the limit, and `replays` those of whose replay the user is notified now.
+    /// Creates the result of a login that was written; see [`Created`](Self::Created) for the two
+    /// lists.
     pub const fn created(ended: Vec<Arc<SessionRecord>>, replays: Vec<Arc<SessionRecord>>) -> Self {
         Self::Created { ended, replays }
     }
 }
 
-/// The next generation of a session; see [`SessionStore::rotate`].
+/// A rotation, which begins the next generation of a session; see [`SessionStore::rotate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rotation {
@@ -318,9 +344,9 @@ pub struct Rotation {
     pub from_generation: u32,
     /// When the session is rotated.
     pub at: Timestamp,
-    /// The new expiry of the remember cookie, if it is to be valid for longer.
+    /// When the remember cookie expires from now on, if it is to be valid for longer.
     pub remember_expires: Option<Timestamp>,
-    /// When the session expires if nothing extends it.
+    /// When the session expires if no later call extends it.
     pub expires: Timestamp,
 }
 
@@ -341,7 +367,8 @@ impl Rotation {
 pub enum Rotated {
     /// This call began the next generation.
     Won(Arc<SessionRecord>),
-    /// Nothing was changed: another call was faster, or the session has ended.
+    /// Nothing was changed: the record has another generation, for example because another call
+    /// was faster, or the session has ended.
     Lost(Arc<SessionRecord>),
 }
 
@@ -353,7 +380,7 @@ pub struct SeenMark {
     pub key: SessionKey,
     /// The generation that the browser holds.
     pub generation: u32,
-    /// When the browser showed it.
+    /// When a request showed that the browser holds it.
     pub at: Timestamp,
 }
 
@@ -372,9 +399,9 @@ pub struct Touch {
     pub key: SessionKey,
     /// When the session was used.
     pub at: Timestamp,
-    /// The new expiry of the remember cookie, if it is to be valid for longer.
+    /// When the remember cookie expires from now on, if it is to be valid for longer.
     pub remember_expires: Option<Timestamp>,
-    /// When the session expires if nothing extends it.
+    /// When the session expires if no later call extends it.
     pub expires: Timestamp,
 }
 
@@ -393,8 +420,8 @@ pub struct End {
     pub at: Timestamp,
     /// Why the sessions end.
     pub reason: EndReason,
-    /// Until when the records are kept as ended, so that late requests get the right response. This
-    /// becomes the records' `expires`.
+    /// Until when the records of the ended sessions are kept, so that late requests get the right
+    /// response. This time becomes the `expires` of the records.
     pub keep_until: Timestamp,
 }
 
@@ -403,6 +430,19 @@ impl End {
     pub const fn new(at: Timestamp, reason: EndReason, keep_until: Timestamp) -> Self {
         Self { at, reason, keep_until }
     }
+}
+
+/// Returns the [live](SessionRecord::is_live) ones of these records in the order of
+/// [`list`](SessionStore::list), and at most `limit` of them.
+pub fn most_recently_used<R: Borrow<SessionRecord>>(
+    mut records: Vec<R>,
+    now: Timestamp,
+    limit: usize,
+) -> Vec<R> {
+    records.retain(|record| record.borrow().is_live(now));
+    records.sort_by_key(|record| Reverse((record.borrow().last_seen, record.borrow().created)));
+    records.truncate(limit);
+    records
 }
 
 macro_rules! forward_sessions {

@@ -13,7 +13,7 @@ use crate::{
 
 /// Two stores as one: users in the first, session records in the second.
 ///
-/// For an authenticated request, both stores are asked concurrently.
+/// For an authenticated request, both stores are called concurrently.
 ///
 /// ```
 /// use tower_keep_core::{SplitStore, SessionStore, UserStore};
@@ -42,7 +42,7 @@ impl<A: UserStore, B: SessionStore> LoginStore for SplitStore<A, B> {
             let user = self.0.by_id(&record.user).await?;
             return Ok(Some(StoredLogin { record, user }));
         };
-        let (record, user) = both(self.1.load(key), self.0.by_id(user_hint)).await;
+        let (record, user) = join(self.1.load(key), self.0.by_id(user_hint)).await;
         let Some(record) = record? else { return Ok(None) };
         let user =
             if record.user == *user_hint { user? } else { self.0.by_id(&record.user).await? };
@@ -50,21 +50,21 @@ impl<A: UserStore, B: SessionStore> LoginStore for SplitStore<A, B> {
     }
 }
 
-/// Waits for two futures concurrently.
-async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
+/// Awaits two futures concurrently.
+async fn join<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
     let (mut a, mut b) = (pin!(a), pin!(b));
-    let (mut of_a, mut of_b) = (None, None);
+    let (mut a_output, mut b_output) = (None, None);
     std::future::poll_fn(move |cx| {
-        if of_a.is_none() {
-            of_a = ready(a.as_mut().poll(cx));
+        if a_output.is_none() {
+            a_output = output(a.as_mut().poll(cx));
         }
-        if of_b.is_none() {
-            of_b = ready(b.as_mut().poll(cx));
+        if b_output.is_none() {
+            b_output = output(b.as_mut().poll(cx));
         }
-        match (of_a.take(), of_b.take()) {
+        match (a_output.take(), b_output.take()) {
             (Some(a), Some(b)) => Poll::Ready((a, b)),
-            waiting => {
-                (of_a, of_b) = waiting;
+            incomplete => {
+                (a_output, b_output) = incomplete;
                 Poll::Pending
             }
         }
@@ -72,7 +72,7 @@ async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
     .await
 }
 
-fn ready<T>(poll: Poll<T>) -> Option<T> {
+fn output<T>(poll: Poll<T>) -> Option<T> {
     match poll {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,

@@ -21,7 +21,7 @@ pub trait UserStore: Send + Sync {
     /// An id that can't be one of this store's also returns `Ok(None)`: letters where ids are
     /// numbers, or a NUL where the database does not accept one.
     ///
-    /// The returned user is the one stored now. A cache in front of the store delays the effect of
+    /// The call returns the user as stored now. A cache in front of the store delays the effect of
     /// a deactivation or a new password, and its documentation says by how much.
     ///
     /// Dropping the future leaves the store unchanged.
@@ -61,10 +61,19 @@ pub trait UserDirectory: UserLookup {
     /// An entry is `None` where [`by_id`](UserStore::by_id) would return `Ok(None)`. The same id
     /// may occur more than once.
     ///
+    /// The provided method calls `by_id` for each id, one after the other. A store that can find
+    /// several users in one round trip implements this method itself.
+    ///
     /// # Errors
     ///
     /// Returns an error only if the store fails. An unknown or impossible id is not an error.
-    async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<Self::User>>>, StoreError>;
+    async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<Self::User>>>, StoreError> {
+        let mut users = Vec::with_capacity(ids.len());
+        for id in ids {
+            users.push(self.by_id(id).await?);
+        }
+        Ok(users)
+    }
 
     /// Inserts a user.
     ///
@@ -74,18 +83,19 @@ pub trait UserDirectory: UserLookup {
     /// # Errors
     ///
     /// Returns [`Conflict`](crate::StoreErrorKind::Conflict) if the id or the login name is taken.
-    /// Nothing was written then. Any other error means that the store failed.
+    /// In this case nothing was written. Any other error means that the store failed.
     async fn insert(&self, user: &Self::User) -> Result<(), StoreError>;
 
     /// Changes the stored user with this id.
     ///
     /// The call reads the user, passes the user as stored now to `change`, and writes the user that
-    /// `change` returns. No other write in the meantime is lost.
+    /// `change` returns. If another call writes the user in the meantime, that write is not lost.
     ///
     /// `change` returns the whole user as they should be stored, or `None` to leave the user
-    /// unchanged. It may be called any number of times, each time with a newer user, so its result
-    /// must depend only on its argument. No lock, transaction or connection is held while it runs.
-    /// If the login name changes, the earlier one becomes free. If the future is dropped, the user
+    /// unchanged. The store may call `change` any number of times, each time with the user as
+    /// stored at that time, so its result must depend only on its argument. No lock, transaction or
+    /// connection is held while `change` runs. If the login name changes, the earlier login name
+    /// becomes free. If the future is dropped, the user
     /// is stored either as before or as changed, never as a mixture.
     ///
     /// ```
@@ -103,9 +113,9 @@ pub trait UserDirectory: UserLookup {
     /// # Errors
     ///
     /// - Returns [`Conflict`](crate::StoreErrorKind::Conflict) if the new login name is another
-    ///   user's. Nothing was written then.
+    ///   user's. In this case nothing was written.
     /// - Returns [`Unsupported`](crate::StoreErrorKind::Unsupported) if `change` returned a user
-    ///   with another id. Nothing was written then.
+    ///   with another id. In this case nothing was written.
     /// - Any other error means that the store failed.
     async fn modify(
         &self,
@@ -114,7 +124,7 @@ pub trait UserDirectory: UserLookup {
     ) -> Result<Modified<Self::User>, StoreError>;
 
     /// Deletes the user with this id, and frees the login name. Returns whether there was such a
-    /// user.
+    /// user. The user's session records stay.
     ///
     /// # Errors
     ///
@@ -130,9 +140,9 @@ pub type ChangeUser<'a, U> = dyn FnMut(&U) -> Option<U> + Send + 'a;
 /// The result of [`UserDirectory::modify`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Modified<U> {
-    /// The function returned this user, who is now stored.
+    /// The function returned this user, and the store has written it.
     Changed(Arc<U>),
-    /// The function returned `None`. This is the stored user.
+    /// The function returned `None`, and nothing was written. This is the stored user.
     Unchanged(Arc<U>),
     /// There is no user with this id.
     Missing,
@@ -144,6 +154,34 @@ impl<U: AuthUser> Modified<U> {
     ///
     /// This is a helper for stores. `Continue` holds the user to store in place of `stored`.
     /// `Break` holds the value that `modify` should return. `store` is the store's name in errors.
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// use tower_keep_core::{Account, ChangeUser, Modified, StoreResult};
+    ///
+    /// /// A store of one user.
+    /// fn modify(
+    ///     store: &Mutex<Arc<Account>>,
+    ///     change: &mut ChangeUser<'_, Account>,
+    /// ) -> StoreResult<Modified<Account>> {
+    ///     loop {
+    ///         // No lock is held while the function runs.
+    ///         let stored = store.lock().unwrap().clone();
+    ///         let changed = match Modified::next(&stored, change, "my store")? {
+    ///             ControlFlow::Continue(changed) => changed,
+    ///             ControlFlow::Break(result) => return Ok(result),
+    ///         };
+    ///         let mut now = store.lock().unwrap();
+    ///         // If the user was changed in between, the function gets the newer user.
+    ///         if Arc::ptr_eq(&now, &stored) {
+    ///             *now = changed.clone(); // a store of several users checks the login name first
+    ///             return Ok(Modified::Changed(changed));
+    ///         }
+    ///     }
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
@@ -157,8 +195,10 @@ impl<U: AuthUser> Modified<U> {
         match change(stored) {
             None => Ok(ControlFlow::Break(Self::Unchanged(Arc::clone(stored)))),
             Some(after) if after.id() == stored.id() => Ok(ControlFlow::Continue(Arc::new(after))),
-            Some(_) => Err(StoreError::new(StoreErrorKind::Unsupported, store)
-                .with_message("a user's id never changes: insert another user instead")),
+            Some(_) => Err(StoreError::new(StoreErrorKind::Unsupported, store).with_message(
+                "the change would give the user another id, and ids never change: insert a \
+                     new user instead",
+            )),
         }
     }
 }

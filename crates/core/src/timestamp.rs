@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A point in time, in whole seconds since 1970, until the year 2106.
 ///
-/// It is as small in memory as in a cookie. A time outside of this range becomes the first or the
-/// last point in it. No method overflows.
+/// It has four bytes, in memory as in a cookie. A time before this range becomes the first point in
+/// the range, and a time after the range becomes the last point. No method overflows.
 ///
 /// ```
 /// use tower_keep_core::Timestamp;
@@ -52,8 +52,8 @@ impl Timestamp {
 
 impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
+        let since_1970 = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u32::try_from(since_1970.as_secs()).unwrap_or(u32::MAX))
     }
 }
 

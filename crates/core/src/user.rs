@@ -1,4 +1,4 @@
-//! What a user type must provide.
+//! The traits that a user type implements.
 
 use std::borrow::Cow;
 
@@ -41,7 +41,7 @@ pub trait AuthUser: Send + Sync + 'static {
 
     /// Returns whether this user may be logged in.
     ///
-    /// An inactive user can't log in, and one who becomes inactive is logged out at the next
+    /// An inactive user can't log in. A user who becomes inactive is logged out at the next
     /// request.
     fn is_active(&self) -> bool {
         true
@@ -50,17 +50,17 @@ pub trait AuthUser: Send + Sync + 'static {
     /// Returns bytes that change when every earlier login of this user should end: the password
     /// hash, or a separate security stamp.
     ///
-    /// A keyed digest of these bytes is bound into each cookie. The bytes themselves never leave
-    /// the process. There is no default implementation, because an application without such bytes
-    /// should say so explicitly, with `Cow::Borrowed(b"")`.
+    /// Each cookie of a login contains a keyed digest of these bytes. The bytes themselves never
+    /// leave the process. There is no default implementation, because an application without such
+    /// bytes should say so explicitly, with `Cow::Borrowed(b"")`.
     fn security_stamp(&self) -> Cow<'_, [u8]>;
 }
 
 /// A user who has a login name.
 ///
 /// [`UserLookup::by_login_name`](crate::UserLookup::by_login_name) compares login names byte for
-/// byte. An application whose login names ignore case or Unicode form stores the folded name, and
-/// looks up the folded name.
+/// byte. If the login names of an application ignore case or Unicode form, the application stores
+/// the folded name, such as the name in lower case, and looks up the folded name.
 pub trait LoginName: AuthUser {
     /// Returns the name, email address or number that the user types into the sign-in form.
     fn login_name(&self) -> &str;

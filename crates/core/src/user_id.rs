@@ -23,7 +23,8 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct UserId(Repr);
 
-/// A UUID has 36 bytes. With 38 bytes, `Repr` is no larger than with 36.
+/// An id of at most this many bytes is stored inline. A UUID has 36 bytes, and `Repr` is no larger
+/// with room for 38.
 const INLINE: usize = 38;
 
 #[derive(Clone)]
@@ -35,17 +36,17 @@ enum Repr {
 impl UserId {
     /// Creates an id from the text that `Display` writes, for example that of a UUID.
     pub fn display(id: impl Display) -> Self {
-        let mut text = Text(Self::from(""));
-        // Writing to memory can't fail. If a `Display` returns an error, what it wrote before is
-        // kept.
-        let _ = write!(text, "{id}");
-        text.0
+        let mut writer = IdWriter(Self::from(""));
+        // Writing to memory can't fail. If a `Display` returns an error, the text that it wrote
+        // before the error becomes the id.
+        let _ = write!(writer, "{id}");
+        writer.0
     }
 
     /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            // The bytes were copied from a `str`, so they are always valid.
+            // The bytes were copied from a `str`, so they are always valid UTF-8.
             Repr::Inline { len, bytes } => {
                 std::str::from_utf8(&bytes[..usize::from(*len)]).unwrap_or_default()
             }
@@ -65,24 +66,25 @@ impl UserId {
     /// id.
     ///
     /// Only the canonical text is accepted, which is the text that `T` itself writes. `"007"`,
-    /// `"+7"` and `" 7"` are not the number 7. Otherwise one user would have several ids, and a ban
-    /// or a rate limit that is kept by id could be bypassed.
+    /// `"+7"` and `" 7"` are not the number 7. If they were, one user would have several ids, and
+    /// could bypass a ban or a rate limit that is kept by id.
     pub fn parse<T: FromStr + Display>(&self) -> Option<T> {
         let value: T = self.as_str().parse().ok()?;
-        let mut rest = Remaining(self.as_str());
-        (write!(rest, "{value}").is_ok() && rest.0.is_empty()).then_some(value)
+        let mut expected = ExpectedText(self.as_str());
+        let is_canonical = write!(expected, "{value}").is_ok() && expected.0.is_empty();
+        is_canonical.then_some(value)
     }
 }
 
-/// Collects text into an id, inline as long as it fits.
-struct Text(UserId);
+/// Appends the text that is written to an id. The id is inline as long as the text fits.
+struct IdWriter(UserId);
 
-impl Write for Text {
+impl Write for IdWriter {
     fn write_str(&mut self, more: &str) -> fmt::Result {
         if let Repr::Inline { len, bytes } = &mut self.0.0 {
             let start = usize::from(*len);
-            if let Some(room) = bytes.get_mut(start..start + more.len()) {
-                room.copy_from_slice(more.as_bytes());
+            if let Some(free) = bytes.get_mut(start..start + more.len()) {
+                free.copy_from_slice(more.as_bytes());
                 *len += more.len() as u8;
                 return Ok(());
             }
@@ -92,10 +94,11 @@ impl Write for Text {
     }
 }
 
-/// Removes what is written from the front of the expected text, and fails where the two differ.
-struct Remaining<'a>(&'a str);
+/// The text that is still to be written. A write removes its text from the front, and fails if the
+/// expected text does not begin with it.
+struct ExpectedText<'a>(&'a str);
 
-impl Write for Remaining<'_> {
+impl Write for ExpectedText<'_> {
     fn write_str(&mut self, written: &str) -> fmt::Result {
         self.0 = self.0.strip_prefix(written).ok_or(fmt::Error)?;
         Ok(())
@@ -106,8 +109,8 @@ impl From<&str> for UserId {
     fn from(text: &str) -> Self {
         let mut bytes = [0; INLINE];
         match bytes.get_mut(..text.len()) {
-            Some(room) => {
-                room.copy_from_slice(text.as_bytes());
+            Some(inline) => {
+                inline.copy_from_slice(text.as_bytes());
                 Self(Repr::Inline { len: text.len() as u8, bytes })
             }
             None => Self(Repr::Shared(text.into())),
@@ -219,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_every_length_survives() {
+    fn an_id_keeps_a_text_of_any_length() {
         for len in [0, 1, 36, 37, 38, 39, 40, 1_500, 70_000] {
             let text = "é".repeat(len / 2) + &"x".repeat(len % 2);
             for id in [UserId::from(text.as_str()), text.clone().into(), UserId::display(&text)] {
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_hashes_as_its_text() {
+    fn an_id_has_the_hash_of_its_text() {
         use std::hash::{BuildHasher, RandomState};
         let state = RandomState::new();
         for text in ["", "7", "佐藤", &"x".repeat(38), &"x".repeat(39)] {

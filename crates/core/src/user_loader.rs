@@ -1,4 +1,4 @@
-//! A closure as a store.
+//! A store of users made from a closure.
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ where
     UserLoader(load)
 }
 
-/// A closure as a store; created by [`user_loader`].
+/// A store of users made from a closure; created by [`user_loader`].
 ///
 /// This is a separate type, because an implementation of [`UserStore`] for every closure would
 /// conflict with the implementations for `Box` and `Arc`.

@@ -1,4 +1,4 @@
-//! The client: its address, and what session protection compares.
+//! The client: its address, and the comparison of clients for session protection.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -6,12 +6,14 @@ use http::header::HeaderName;
 use http::{Extensions, HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
-/// The address of the connection's peer, as an extension of the request. Behind proxies, the peer
-/// is the last proxy. If the layer trusts that proxy, it finds the client's address from there.
+/// The address of the connection's peer, as an extension of the request.
+///
+/// Behind proxies, the peer is the last proxy. If the layer trusts that proxy, it reads the
+/// client's address from `X-Forwarded-For`.
 ///
 /// With axum, serve with `into_make_service_with_connect_info::<SocketAddr>()` and enable this
-/// crate's feature `axum`; this extension is then not needed. With other servers, insert it where
-/// the connection is accepted:
+/// crate's feature `axum`; in this case the extension is not needed. With other servers, insert it
+/// where the connection is accepted:
 ///
 /// ```
 /// use tower_keep::client::ClientAddr;
@@ -23,7 +25,7 @@ use ipnet::IpNet;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddr(pub IpAddr);
 
-/// What happens to a session that is used by a different client than at the login.
+/// What happens to a session if another client than at the login uses it.
 ///
 /// A copied cookie usually comes from another address and another browser. The cookie holds a keyed
 /// digest of the client; see [`ClientMatch`] for what goes into it.
@@ -31,8 +33,9 @@ pub struct ClientAddr(pub IpAddr);
 pub enum SessionProtection {
     /// Nothing happens.
     None,
-    /// The login stays but is no longer fresh. This is the default, as in Flask-Login: users change
-    /// networks all day long, and only pages that need a fresh login ask them to confirm it.
+    /// The login stays but is no longer *fresh*: pages that need a fresh login ask the user to
+    /// confirm it. This is the default, as in Flask-Login, because users change networks all day
+    /// long.
     #[default]
     Basic,
     /// The session and its remember cookie end. For a [persistent] session this is the same as
@@ -42,7 +45,7 @@ pub enum SessionProtection {
     Strong,
 }
 
-/// When two requests count as requests of the same client.
+/// Whether two requests count as requests of the same client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientMatch {
     /// The address and the `User-Agent` are the same, byte for byte. This is the default, as in
@@ -50,15 +53,16 @@ pub enum ClientMatch {
     #[default]
     Exact,
     /// The network (/24 for IPv4, /64 for IPv6) and the `User-Agent` without its version numbers
-    /// are the same. So an update of the browser or a new address lease does not count as a change.
+    /// are the same. So a client with an updated browser, or with a new address in the same
+    /// network, is the same client.
     Tolerant,
 }
 
 /// Finds the client's address behind reverse proxies.
 ///
-/// `X-Forwarded-For` counts only if the connection comes from one of these networks. It is read
-/// from its end: the last address that does not belong to a trusted proxy is the client's. Whatever
-/// a client writes into the header comes before that address and has no effect.
+/// `X-Forwarded-For` counts only if the connection comes from one of these networks. The header is
+/// read from its end: the last address that does not belong to a trusted proxy is the client's.
+/// Entries that a client sends come before that address and have no effect.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TrustedProxies(pub(crate) Vec<IpNet>);
 
@@ -77,8 +81,8 @@ impl TrustedProxies {
         }
         for field in headers.get_all(X_FORWARDED_FOR).iter().rev() {
             for entry in field.to_str().unwrap_or_default().rsplit(',') {
-                // An entry that is not an address ends the search: the proxy that wrote it can't be
-                // trusted further.
+                // An entry that is not an address ends the search, because the entries before it
+                // can't be trusted.
                 let Some(address) = forwarded_address(entry) else { return Some(client) };
                 client = address;
                 if !self.trusts(client) {
@@ -90,7 +94,7 @@ impl TrustedProxies {
     }
 }
 
-/// Parses an address as proxies write it: bare, with a port, or in brackets.
+/// Parses an address in the forms that proxies write: bare, with a port, or in brackets.
 fn forwarded_address(entry: &str) -> Option<IpAddr> {
     let entry = entry.trim();
     let bare = || entry.parse::<IpAddr>().ok();
@@ -114,10 +118,11 @@ pub(crate) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     None
 }
 
-/// Calls the closure with what identifies a client, in parts.
+/// Passes the bytes that identify a client to `digest`, in two parts, and returns its result.
 ///
-/// The parts are sixteen bytes of the address, one byte that says whether the address is known, and
-/// the user agent. The fixed lengths keep bytes from moving between the address and the user agent.
+/// The first part is sixteen bytes of the address, and one byte that says whether the address is
+/// known. The second part is the user agent. The first part always has the same length, so two
+/// clients never have the same bytes when the parts are joined.
 pub(crate) fn identify<T>(
     matching: ClientMatch,
     address: Option<IpAddr>,
@@ -126,26 +131,27 @@ pub(crate) fn identify<T>(
 ) -> T {
     let bits = match address.map(|address| address.to_canonical()) {
         None => 0,
-        Some(IpAddr::V4(v4)) => u128::from(v4.to_ipv6_mapped()) & !mask(matching, 8),
-        Some(IpAddr::V6(v6)) => u128::from(v6) & !mask(matching, 64),
+        Some(IpAddr::V4(v4)) => u128::from(v4.to_ipv6_mapped()) & !ignored_bits(matching, 8),
+        Some(IpAddr::V6(v6)) => u128::from(v6) & !ignored_bits(matching, 64),
     };
-    let mut fixed = [0; 17];
-    fixed[..16].copy_from_slice(&bits.to_be_bytes());
-    fixed[16] = address.is_some().into();
+    let mut address_part = [0; 17];
+    address_part[..16].copy_from_slice(&bits.to_be_bytes());
+    address_part[16] = address.is_some().into();
     let user_agent = user_agent.map_or(&b""[..], HeaderValue::as_bytes);
     match matching {
-        ClientMatch::Exact => digest([&fixed, user_agent]),
+        ClientMatch::Exact => digest([&address_part, user_agent]),
         ClientMatch::Tolerant => {
             let is_version = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'_');
-            let family: Vec<u8> =
+            let without_version: Vec<u8> =
                 user_agent.iter().copied().filter(|byte| !is_version(byte)).collect();
-            digest([&fixed, &family])
+            digest([&address_part, &without_version])
         }
     }
 }
 
-/// Returns the low bits of an address that a tolerant match ignores.
-fn mask(matching: ClientMatch, bits: u32) -> u128 {
+/// Returns a mask of the low bits of an address that the match ignores: `bits` bits if the match is
+/// tolerant, and no bits if it is exact.
+fn ignored_bits(matching: ClientMatch, bits: u32) -> u128 {
     match matching {
         ClientMatch::Exact => 0,
         ClientMatch::Tolerant => (1 << bits) - 1,
@@ -161,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_headers_count_from_trusted_peers_only() {
+    fn forwarded_headers_count_only_from_trusted_proxies() {
         let trusted = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap());
         let proxies = TrustedProxies(trusted.to_vec());
         for (peer, forwarded, expected) in [
@@ -189,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_as_the_same_client() {
+    fn clients_are_compared_by_address_and_user_agent() {
         let identity = |matching, address: &str, agent: &'static str| {
             let agent = HeaderValue::from_static(agent);
             identify(matching, address.parse().ok(), Some(&agent), |parts| parts.concat())

@@ -1,10 +1,9 @@
-//! What is shown about a session: a small JSON text in its record, written at the login and read
-//! when sessions are listed.
+//! The details of a session, which are only shown to users: a small JSON text in the session's
+//! record. It is written at the login, and read when sessions are listed.
 //!
-//! Nothing here restricts a session: a text that can't be read shows nothing, and an odd header is
-//! shortened, but neither fails a login. To show another fact, add a member here, a setter where
-//! the fact is known, and a getter on [`SessionInfo`](crate::session::SessionInfo). No store
-//! changes.
+//! Nothing here makes a login fail: a text that can't be read has no facts, and a long header is
+//! cut. To add a fact, add a member to the JSON text, call its setter at the login, and add a
+//! getter to [`SessionInfo`](crate::session::SessionInfo). The stores need no change.
 
 use std::net::IpAddr;
 
@@ -13,17 +12,18 @@ use tower_keep_core::SessionDetails;
 
 use crate::flash::cut;
 
-/// The number of this meaning of the members. A text with another number shows nothing.
+/// The version of the text, in its member `v`. The getters return nothing for a text of another
+/// version.
 const VERSION: u64 = 1;
 
-/// The longest fact, in bytes.
-const MAX_FACT: usize = 256;
+/// A fact has at most this many bytes.
+const MAX_FACT_BYTES: usize = 256;
 
 const ADDRESS: &str = "address";
 const METHOD: &str = "method";
 const USER_AGENT: &str = "user_agent";
 
-/// The members of the text. Those that only a newer version knows are kept.
+/// The members of the JSON text. Members that only a newer version of this crate knows are kept.
 #[derive(Clone, Debug)]
 pub(crate) struct Details(Map<String, Value>);
 
@@ -32,7 +32,7 @@ impl Details {
         Self(Map::from_iter([("v".to_owned(), VERSION.into())]))
     }
 
-    /// Reads the stored text. A text that is no JSON object has no members.
+    /// Reads the stored text. If it is not a JSON object, the result has no members.
     pub(crate) fn read(stored: &SessionDetails) -> Self {
         Self(serde_json::from_str(stored.as_str()).unwrap_or_default())
     }
@@ -44,7 +44,7 @@ impl Details {
 
     fn set(&mut self, name: &str, fact: &str) {
         if !fact.is_empty() {
-            self.0.insert(name.to_owned(), cut(fact, MAX_FACT).into());
+            self.0.insert(name.to_owned(), cut(fact, MAX_FACT_BYTES).into());
         }
     }
 
@@ -70,12 +70,12 @@ impl Details {
 
     /// Sets the `User-Agent`, from the bytes of its header.
     pub(crate) fn set_user_agent(&mut self, bytes: &[u8]) {
-        let bytes = &bytes[..bytes.len().min(MAX_FACT)];
+        let bytes = &bytes[..bytes.len().min(MAX_FACT_BYTES)];
         self.set(USER_AGENT, &String::from_utf8_lossy(bytes));
     }
 
-    /// Returns the text to store. While it is too long, the longest fact is cut to half of its
-    /// length, as escapes can make a short fact long.
+    /// Returns the text to store. JSON escapes can make a short fact long, so while the text is too
+    /// long, its longest fact is cut to half.
     pub(crate) fn write(mut self) -> SessionDetails {
         loop {
             let text = Value::Object(self.0.clone()).to_string();
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn facts_come_back_and_those_of_newer_versions_are_kept() {
+    fn facts_are_read_as_written_and_unknown_members_are_kept() {
         let mut details = Details::new();
         assert_eq!(details.clone().write().as_str(), r#"{"v":1}"#);
         details.set_address([127, 0, 0, 1].into());
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_shows_nothing() {
+    fn an_unreadable_text_has_no_facts() {
         for stored in [
             "",
             "{",
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_odd_header_is_shortened() {
+    fn long_facts_are_cut_until_the_text_fits() {
         for byte in [b'x', b'"', b'\\', 0x01, 0x7F, 0xC3, 0xFF] {
             let mut details = Details::new();
             details.set_address([0xFFFF; 8].into());

@@ -1,15 +1,16 @@
-//! Describes a device in a few words.
+//! A short description of a device, for the list of a user's sessions.
 
 use crate::flash::cut;
 
-/// The longest part of an unknown `User-Agent` that is shown, in bytes.
-const LONGEST: usize = 40;
+/// Of an unknown `User-Agent`, at most this many bytes are shown.
+const MAX_UNKNOWN_BYTES: usize = 40;
 
-/// Returns the browser and the system, as far as the `User-Agent` names them.
+/// Returns the browser and the system that the `User-Agent` names, such as `Firefox on Linux`.
 ///
-/// Users only need them to recognize their own devices, so the common ones are enough. The
-/// `User-Agent` of one browser contains the names of others, so each browser's own word comes
-/// before the words that it borrows.
+/// Users only need to recognize their own devices, so the common browsers and systems are enough.
+/// The `User-Agent` of a browser also contains words of other browsers: Edge also says `Chrome` and
+/// `Safari`. So in the list, the word of each browser comes before the words that this browser
+/// copies.
 pub(crate) fn device_of(user_agent: &str) -> String {
     const BROWSERS: [(&str, &str); 10] = [
         ("Edg", "Edge"),
@@ -33,15 +34,15 @@ pub(crate) fn device_of(user_agent: &str) -> String {
         ("Linux", "Linux"),
         ("X11", "Linux"),
     ];
-    let named = |names: &[(&str, &'static str)]| {
+    let find_name = |names: &[(&str, &'static str)]| {
         names.iter().find(|(word, _)| user_agent.contains(word)).map(|(_, name)| *name)
     };
-    match (named(&BROWSERS), named(&SYSTEMS)) {
+    match (find_name(&BROWSERS), find_name(&SYSTEMS)) {
         (Some(browser), Some(system)) => format!("{browser} on {system}"),
         (Some(one), None) | (None, Some(one)) => one.to_owned(),
         (None, None) => {
             let product = user_agent.split([' ', '/', '(']).find(|word| !word.is_empty());
-            product.map_or("Unknown device", |product| cut(product, LONGEST)).to_owned()
+            product.map_or("Unknown device", |product| cut(product, MAX_UNKNOWN_BYTES)).to_owned()
         }
     }
 }
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn common_devices_have_names_that_people_know() {
+    fn common_devices_are_described_by_browser_and_system() {
         let webkit = "AppleWebKit/537.36 (KHTML, like Gecko)";
         for (user_agent, expected) in [
             (

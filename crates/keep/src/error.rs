@@ -1,4 +1,4 @@
-//! Errors: those at run time, and those in the settings of a layer or a guard.
+//! Errors: errors at run time, and errors in the settings of a layer or a guard.
 
 use std::error::Error;
 use std::fmt;
@@ -11,10 +11,10 @@ use tower_keep_core::StoreError;
 
 use crate::cookie::CookieError;
 
-/// A failure, after which it is not known who is logged in.
+/// A failure after which it is not known which user is logged in.
 ///
-/// Never treat it as "no user is logged in". Respond with [`response`](Self::response), as the
-/// guards and extractors do. With the feature `axum`, this type implements `IntoResponse`.
+/// Never treat this error as "no user is logged in". Respond with [`response`](Self::response), as
+/// the guards and extractors do. With the feature `axum`, this type implements `IntoResponse`.
 #[derive(Clone)]
 pub struct AuthError(Cause);
 
@@ -34,8 +34,8 @@ pub enum AuthErrorKind {
     /// A store failed, or too many requests changed one session at the same time. A later request
     /// may succeed. The response is 503 with `Retry-After`.
     Unavailable,
-    /// A task kept the handle and used it after the head of the response was written, when no
-    /// cookie can be set any more. This is a bug in the application. The response is 500.
+    /// A task kept the handle and used it after the head of the response was written. From then on,
+    /// no cookie can be set. This is a bug in the application. The response is 500.
     TooLate,
     /// The operating system has no random bytes. The response is 500.
     Internal,
@@ -86,12 +86,13 @@ impl AuthError {
     pub fn response(&self) -> Response<Bytes> {
         match self.kind() {
             AuthErrorKind::Unavailable => retry_later(),
-            AuthErrorKind::TooLate | AuthErrorKind::NoSessions => wrong_wiring(&self.to_string()),
-            AuthErrorKind::Internal => plain(self.status()),
+            AuthErrorKind::TooLate | AuthErrorKind::NoSessions => bug_response(&self.to_string()),
+            AuthErrorKind::Internal => plain_response(self.status()),
         }
     }
 
-    /// Logs this error, unless a store failed: that was logged by `From<StoreError>`.
+    /// Logs this error, unless a store failed: `From<StoreError>` has logged a store's error
+    /// already.
     pub(crate) fn log(&self) {
         if self.store().is_none() {
             tracing::error!(
@@ -102,10 +103,10 @@ impl AuthError {
     }
 }
 
-/// Returns a 500 for a bug in the application. In a debug build, the body says what the bug is,
-/// because there may be no log yet.
-pub(crate) fn wrong_wiring(reason: &str) -> Response<Bytes> {
-    let mut response = plain(StatusCode::INTERNAL_SERVER_ERROR);
+/// Returns a 500 for a bug in the application. In a debug build, the body contains the reason,
+/// because the application may have no log yet.
+pub(crate) fn bug_response(reason: &str) -> Response<Bytes> {
+    let mut response = plain_response(StatusCode::INTERNAL_SERVER_ERROR);
     if cfg!(debug_assertions) {
         *response.body_mut() = Bytes::from(format!("tower-keep: {reason}\n"));
     }
@@ -114,23 +115,23 @@ pub(crate) fn wrong_wiring(reason: &str) -> Response<Bytes> {
 
 /// Returns a 503 with `Retry-After`.
 pub(crate) fn retry_later() -> Response<Bytes> {
-    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE);
+    let mut response = plain_response(StatusCode::SERVICE_UNAVAILABLE);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 
 /// Returns a response whose body is the name of its status, in plain text.
-pub(crate) fn plain(status: StatusCode) -> Response<Bytes> {
+pub(crate) fn plain_response(status: StatusCode) -> Response<Bytes> {
     let text = Bytes::from_static(status.canonical_reason().unwrap_or_default().as_bytes());
     let mut response = Response::new(text);
     *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
 }
 
-/// Logs the error with the store and the cause, so that every failure is in the log, whatever a
-/// handler does with it.
+/// Logs the error with the store and the cause. So every failure is in the log, even if a handler
+/// ignores the error.
 impl From<StoreError> for AuthError {
     fn from(error: StoreError) -> Self {
         log_store_error(&error);
@@ -152,14 +153,17 @@ impl fmt::Display for AuthError {
             Cause::Store(error) => {
                 write!(f, "the login could not be looked up or changed: {error}")
             }
-            Cause::Randomness(_) => f.write_str("no random bytes for a login"),
-            Cause::Busy => f.write_str("too many requests change one session at once"),
+            Cause::Randomness(_) => f.write_str("the operating system returned no random bytes"),
+            Cause::Busy => {
+                f.write_str("too many requests change one session at once: try again later")
+            }
             Cause::NoSessions => f.write_str(
                 "this layer has no server-side sessions: build it with `with_sessions` or \
                  `with_sessions_in`",
             ),
             Cause::TooLate => f.write_str(
-                "the login was changed after its response had begun; await it in the handler",
+                "the login was changed after the head of the response was written: await the \
+                 change in the handler",
             ),
         }
     }
@@ -195,16 +199,17 @@ pub enum LoginError {
     Inactive,
     /// The user's id is so long that browsers would drop the cookie. The response is 500.
     #[error(
-        "the cookie would have {size} bytes, and browsers keep at most {limit}: shorten the user's id"
+        "the cookie would have {size} bytes, and browsers keep at most {limit}: shorten the user's \
+         id"
     )]
     CookieTooLarge {
         /// The length of the cookie's name and value, in bytes.
         size: usize,
-        /// The longest cookie that browsers keep, in bytes.
+        /// The greatest length of a cookie that browsers keep, in bytes.
         limit: usize,
     },
     /// The user has as many sessions as the layer allows. The response is 409.
-    #[error("the user has {max} sessions already, as many as are allowed")]
+    #[error("the user already has {max} sessions, and no more are allowed: end a session first")]
     TooManySessions {
         /// How many sessions are allowed.
         max: usize,
@@ -229,7 +234,7 @@ impl LoginError {
     pub fn response(&self) -> Response<Bytes> {
         match self {
             Self::Auth(error) => error.response(),
-            _ => plain(self.status()),
+            _ => plain_response(self.status()),
         }
     }
 }
@@ -254,12 +259,13 @@ pub enum BuildError {
     #[error(transparent)]
     Cookie(#[from] CookieError),
     /// Two cookies would overwrite each other.
-    #[error("two cookies have the name {name:?}: give each its own")]
+    #[error("two cookies have the name {name:?}: give each cookie its own name")]
     SameCookieName { name: String },
-    /// The area contains characters that a cookie's name can't contain, or it ends with a suffix
-    /// that another cookie's name has.
+    /// The area contains characters that a cookie's name can't contain, or ends with a suffix that
+    /// the name of another cookie of the layer has.
     #[error(
-        "the area {area:?} must be letters, digits, `-` and `_`, and not end in `remember` or `flash`"
+        "the area {area:?} must be letters, digits, `-` and `_`, and must not end in `remember` or \
+         `flash`"
     )]
     Area { area: String },
     /// A page is neither a path on this site nor a URL.
@@ -272,7 +278,10 @@ pub enum BuildError {
     #[error("the field that carries `next` needs a name, such as `next`")]
     NextField,
     /// The public origin is not just a scheme and a host.
-    #[error("the public origin {origin:?} must be scheme and host alone: `https://example.org`")]
+    #[error(
+        "the public origin {origin:?} must be only a scheme and a host, such as \
+         `https://example.org`"
+    )]
     PublicOrigin { origin: String },
     /// A time limit is zero, or longer than the timestamps in cookies allow.
     #[error("the {limit} must be at least one second and at most 68 years")]

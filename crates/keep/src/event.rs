@@ -1,23 +1,23 @@
-//! What happened to a login, for audit logs, counters and the like.
+//! Events of logins, for audit logs, counters and the like.
 
 use std::fmt;
 use std::sync::Arc;
 
 use tower_keep_core::{AuthUser, EndReason, SessionRecord};
 
-/// What happened to a login. Events correspond to Flask-Login's signals.
+/// An event of a login. Events correspond to Flask-Login's signals.
 ///
-/// Add listeners with [`LoginLayerBuilder::with_listener`]. They are called in the order in which
-/// they were added, on the request's task, as soon as something happens. They must not block: send
+/// Add listeners with [`LoginLayerBuilder::with_listener`]. Listeners are called in the order in
+/// which they were added, on the request's task, when the event occurs. They must not block: send
 /// work that takes time to a channel. `tracing` logs the same events at debug level, without the
 /// user.
 ///
 /// [`LoginLayerBuilder::with_listener`]: crate::LoginLayerBuilder::with_listener
 #[non_exhaustive]
 pub enum Event<U> {
-    /// A request has asked who is logged in (`user_accessed`). This is raised once per request. It
-    /// is raised again if the caller's future was dropped before it resolved and another caller
-    /// asks.
+    /// A handler, a guard or an extractor has asked which user is logged in (`user_accessed`). This
+    /// is raised once per request. It is raised again if the caller's future was dropped before it
+    /// resolved, and another caller asks.
     Accessed,
     /// A user has logged in (`user_logged_in`).
     LoggedIn {
@@ -56,29 +56,31 @@ pub enum Event<U> {
         /// The user; `None` if a negated guard has rejected a request without a logged-in user.
         user: Option<Arc<U>>,
     },
-    /// A session was used by a different client than at the login (`session_protected`).
+    /// Another client than at the login has used the session (`session_protected`).
     SessionProtected,
     /// A session was ended for a reason that its user may not know: a [replay](EndReason::Replay),
     /// a [limit](EndReason::Limit), strong [protection](EndReason::Protection), a
     /// [deactivation](EndReason::Inactive). This is raised once.
     ///
-    /// After a replay, an attacker may hold a copy of the cookie. It is also possible that the
-    /// browser was set back to an earlier state, for example by restoring its profile from a
-    /// backup.
+    /// A replay means that a request sent a remember cookie that had been replaced earlier. An
+    /// attacker may hold a copy of the cookie. It is also possible that the browser was set back to
+    /// an earlier state, for example because its profile was restored from a backup.
     SessionEnded {
         /// The record as it was before the end.
         record: Arc<SessionRecord>,
         /// The reason.
         reason: EndReason,
     },
-    /// A remember cookie with a valid seal does not fit its record. It counted as absent. Either
-    /// the author of the cookie has the key, or the store holds another record's salt.
+    /// A remember cookie has a valid signature, but its verifier does not fit the record. The
+    /// cookie counted as not sent. Either the author of the cookie has the key, or the store holds
+    /// another record's salt.
     WrongVerifier {
         /// The record.
         record: Arc<SessionRecord>,
     },
-    /// A remember cookie is of a later generation than its record, so the store has been set back:
-    /// to a backup, or by a failover that lost writes. The cookie counted as absent.
+    /// A remember cookie is of a later generation than its record: its login was restored more
+    /// often than the record says. So the store has lost writes, because it was restored from a
+    /// backup or failed over. The cookie counted as not sent.
     StoreRolledBack {
         /// The record.
         record: Arc<SessionRecord>,

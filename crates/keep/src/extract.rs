@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use tower_keep_core::AuthUser;
 
-use crate::guard::{Rejection, Requirement, Responses, error_response, missing_layer, refuse};
+use crate::guard::{Rejection, Requirement, Responses, error_response, missing_layer, reject};
 use crate::login::original_uri;
 use crate::target::LocalTarget;
 use crate::{AuthError, AuthSession, LoginError};
@@ -24,7 +24,8 @@ use crate::{AuthError, AuthSession, LoginError};
 /// [`require_login`](crate::LoginLayer::require_login) does. Extract an `Option<CurrentUser<U>>` to
 /// accept such requests too.
 ///
-/// If a handler is inside the layers of several areas, this extractor and [`AuthSession`] use the
+/// If a handler is inside several layers, each with its own
+/// [area](crate::LoginLayerBuilder::with_area), this extractor and [`AuthSession`] use the
 /// innermost layer. [`LoginLayer::auth_session`](crate::LoginLayer::auth_session) returns the
 /// handle of another layer.
 ///
@@ -43,7 +44,8 @@ use crate::{AuthError, AuthSession, LoginError};
 #[derive(Debug)]
 pub struct CurrentUser<U>(pub Arc<U>);
 
-/// The user who is logged in, if the login is fresh.
+/// The user who is logged in, if the login is *fresh*: in this session, the user has logged in or
+/// confirmed the login.
 ///
 /// Otherwise the extractor rejects the request as
 /// [`require_fresh`](crate::LoginLayer::require_fresh) does.
@@ -84,10 +86,10 @@ impl IntoResponse for LoginError {
         match &self {
             Self::Auth(error) => error.log(),
             Self::CookieTooLarge { .. } => {
-                tracing::error!(error = &self as &dyn std::error::Error, "nobody was logged in");
+                tracing::error!(error = &self as &dyn std::error::Error, "a login failed");
             }
             Self::Inactive | Self::TooManySessions { .. } => {
-                tracing::debug!(error = &self as &dyn std::error::Error, "nobody was logged in");
+                tracing::debug!(error = &self as &dyn std::error::Error, "a login failed");
             }
         }
         AuthRejection::new(self.response()).into_response()
@@ -103,7 +105,7 @@ impl IntoResponse for crate::password::PasswordError {
             Self::Busy | Self::Failed => {
                 tracing::error!(
                     error = &self as &dyn std::error::Error,
-                    "a password was not checked"
+                    "a password was not hashed or checked"
                 );
             }
         }
@@ -111,29 +113,30 @@ impl IntoResponse for crate::password::PasswordError {
     }
 }
 
-fn handle<'a, U: AuthUser>(
+/// Returns the request's handle. `extractor` is named in the error if there is no handle.
+fn auth_session<'a, U: AuthUser>(
     parts: &'a Parts,
-    who: &str,
+    extractor: &str,
 ) -> Result<&'a AuthSession<U>, AuthRejection> {
     let auth = parts.extensions.get::<AuthSession<U>>();
-    auth.ok_or_else(|| AuthRejection::new(missing_layer::<U>(who, false)))
+    auth.ok_or_else(|| AuthRejection::new(missing_layer::<U>(extractor, false)))
 }
 
 impl<U: AuthUser, S: Sync> FromRequestParts<S> for AuthSession<U> {
     type Rejection = AuthRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AuthRejection> {
-        handle(parts, "the extractor `AuthSession`").cloned()
+        auth_session(parts, "the extractor `AuthSession`").cloned()
     }
 }
 
-/// Returns the user who is logged in if the request meets the requirement.
-async fn required<U: AuthUser>(
+/// Returns the user who is logged in, or rejects the request if it does not meet the requirement.
+async fn required_user<U: AuthUser>(
     parts: &Parts,
     requirement: Requirement<U>,
-    who: &str,
+    extractor: &str,
 ) -> Result<Arc<U>, AuthRejection> {
-    let auth = handle::<U>(parts, who)?;
+    let auth = auth_session::<U>(parts, extractor)?;
     auth.ensure_resolved().await.map_err(|error| AuthRejection::new(error_response(&error)))?;
     let now = || auth.config().now();
     let user = auth.with_identity(|identity| {
@@ -143,7 +146,7 @@ async fn required<U: AuthUser>(
     user.map_err(|rejection| {
         let mut head = parts.clone();
         head.uri = original_uri(&parts.uri, &parts.extensions).clone();
-        AuthRejection::new(refuse(rejection, &head, auth, &Responses::default()))
+        AuthRejection::new(reject(rejection, &head, auth, &Responses::default()))
     })
 }
 
@@ -151,7 +154,7 @@ impl<U: AuthUser, S: Sync> FromRequestParts<S> for CurrentUser<U> {
     type Rejection = AuthRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AuthRejection> {
-        required(parts, Requirement::LoggedIn, "the extractor `CurrentUser`").await.map(Self)
+        required_user(parts, Requirement::LoggedIn, "the extractor `CurrentUser`").await.map(Self)
     }
 }
 
@@ -159,7 +162,7 @@ impl<U: AuthUser, S: Sync> OptionalFromRequestParts<S> for CurrentUser<U> {
     type Rejection = AuthRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, AuthRejection> {
-        let auth = handle::<U>(parts, "the extractor `CurrentUser`")?;
+        let auth = auth_session::<U>(parts, "the extractor `CurrentUser`")?;
         let user = auth.user().await.map_err(|error| AuthRejection::new(error_response(&error)))?;
         Ok(user.map(Self))
     }
@@ -170,7 +173,7 @@ impl<U: AuthUser, S: Sync> FromRequestParts<S> for FreshUser<U> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AuthRejection> {
         let fresh = Requirement::Fresh { within: None };
-        required(parts, fresh, "the extractor `FreshUser`").await.map(Self)
+        required_user(parts, fresh, "the extractor `FreshUser`").await.map(Self)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Flash messages, which the sign-in page shows a user who was redirected there.
+//! Flash messages: short texts that the next page shows once, such as "Please log in".
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
-use crate::cookie::TEXT_LIMIT;
+use crate::cookie::MAX_TEXT_BYTES;
 
-/// A flash message. A signed cookie keeps it until the page that shows it reads it, once.
+/// A flash message: a text that the next page shows once. A signed cookie keeps the message until a
+/// page takes it.
 ///
-/// A guard leaves one when it redirects a user to sign in or to confirm. A handler can leave its
-/// own with [`AuthSession::flash`](crate::AuthSession::flash). The message is valid for ten
+/// A guard sets a message when it redirects a user to sign in or to confirm. A handler can set its
+/// own message with [`AuthSession::flash`](crate::AuthSession::flash). A message is valid for ten
 /// minutes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flash {
@@ -28,9 +29,10 @@ pub enum FlashKind {
     LoginRequired,
     /// The requested page needs a fresh login.
     ConfirmRequired,
-    /// The application has left the message.
+    /// The application has set the message.
     Application,
-    /// A copy of a remember cookie was used, and the session has ended.
+    /// A replay has ended one of the user's sessions: a request sent a remember cookie that had
+    /// been replaced earlier, so there may be a copy of the cookie.
     Replayed,
 }
 
@@ -53,11 +55,11 @@ impl FlashKind {
 
 impl Flash {
     pub(crate) fn new(kind: FlashKind, category: String, text: String) -> Self {
-        let fitting = |mut text: String| {
-            text.truncate(cut(&text, TEXT_LIMIT).len());
+        let truncated = |mut text: String| {
+            text.truncate(cut(&text, MAX_TEXT_BYTES).len());
             text
         };
-        Self { kind, category: fitting(category), text: fitting(text) }
+        Self { kind, category: truncated(category), text: truncated(text) }
     }
 
     /// Returns the reason for the message.
@@ -65,8 +67,7 @@ impl Flash {
         self.kind
     }
 
-    /// Returns how to present the message: a word for the page's style sheet, such as `message` or
-    /// `warning`.
+    /// Returns the category: a word for the page's style sheet, such as `message` or `warning`.
     pub fn category(&self) -> &str {
         &self.category
     }
@@ -89,8 +90,8 @@ pub(crate) fn cut(text: &str, limit: usize) -> &str {
     &text[..end.unwrap_or_default()]
 }
 
-/// The text of a guard's flash message: a fixed text, or one made for each request, for example in
-/// its language.
+/// The text of a guard's flash message: a fixed text, or a text made for each request, for example
+/// in the language of the request.
 ///
 /// ```
 /// use tower_keep::flash::Message;
@@ -132,12 +133,12 @@ impl Message {
     const CATEGORY: Cow<'static, str> = Cow::Borrowed("message");
 
     /// Returns the length of a fixed text or a category that is too long for the cookie.
-    pub(crate) fn too_long(&self) -> Option<usize> {
+    pub(crate) fn length_if_too_long(&self) -> Option<usize> {
         let text = match &self.text {
             Text::Fixed(text) => text.len(),
             Text::PerRequest(_) => 0,
         };
-        Some(text.max(self.category.len())).filter(|length| *length > TEXT_LIMIT)
+        Some(text.max(self.category.len())).filter(|length| *length > MAX_TEXT_BYTES)
     }
 
     pub(crate) fn flash(&self, kind: FlashKind, request: &Parts) -> Flash {

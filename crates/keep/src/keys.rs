@@ -1,9 +1,9 @@
-//! The keys that seal cookies, and what is derived from them.
+//! The keys that seal cookies, and the keys that are derived from them.
 //!
 //! Derivation (RFC 5869): `PRK = HKDF-SHA256-Extract("tower-keep/1", key)`, then for each use
 //! `Expand(PRK, LP(purpose) ‖ LP(mode) ‖ LP(area) ‖ LP(cookie name), 32)`. `LP` is a length of two
-//! bytes, big-endian, and then the bytes. So a cookie is never valid for another purpose, in
-//! another area, or under another name.
+//! bytes, big-endian, followed by the bytes. An area is a name for the logins of one layer. So a
+//! cookie is never valid for another purpose, in another area, or under another name.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -16,10 +16,10 @@ use siphasher::sip::SipHasher24;
 use crate::cookie::{Opened, Sealer, ServerRemember, SessionId, Verifier};
 use crate::error::BuildError;
 
-const SHORTEST_KEY: usize = 32;
+const MIN_KEY_BYTES: usize = 32;
 const MAX_KEYS: usize = 8;
 
-/// The secret keys of an application: the current one, and any others whose cookies it accepts.
+/// The secret keys of an application: the current key, and other keys whose cookies it accepts.
 ///
 /// A key has at least 32 random bytes. Keep it out of the source code:
 ///
@@ -43,15 +43,16 @@ const MAX_KEYS: usize = 8;
 /// # let _ = keys;
 /// ```
 ///
-/// **Rotation.** Move the old key to [`with_previous`](Self::with_previous). Its cookies stay valid,
-/// and each is reissued under the current key when a request sends it. If several nodes are updated
-/// one after the other, first give all of them the new key with [`with_next`](Self::with_next), then
-/// make it the current key. So no node reissues a cookie that another node has just made. If a key
-/// has *leaked*, remove it instead of making it a previous key: an attacker who has it could
+/// **Rotation.** Make a new key the current key, and pass the old key to
+/// [`with_previous`](Self::with_previous). The cookies of the old key stay valid, and each is
+/// reissued under the current key when a request sends it. If several nodes are updated one after
+/// the other, first give all nodes the new key with [`with_next`](Self::with_next), then make it
+/// the current key. So no node reissues a cookie that another node has just made. If a key has
+/// *leaked*, remove it instead of making it a previous key: an attacker who has the key could
 /// continue to make cookies.
 ///
 /// Keys are checked when the layer is built. Short keys, placeholders, and more than 8 keys are
-/// errors. Layers that share keys need an area each
+/// errors. If several layers share keys, each of them needs its own area
 /// ([`with_area`](crate::LoginLayerBuilder::with_area)).
 #[derive(Clone)]
 #[must_use]
@@ -62,8 +63,9 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Creates a set of keys from the current key, which seals new cookies. Its bytes are used as
-    /// they are: text in hex or base64 need not be decoded, but it must be long enough.
+    /// Creates a set of keys from the current key, which seals new cookies. The bytes are used as
+    /// they are. So a key in hex or base64 need not be decoded, but its text must have at least 32
+    /// bytes.
     pub fn new(current: impl AsRef<[u8]>) -> Self {
         Self { current: current.as_ref().into(), previous: Vec::new(), next: Vec::new() }
     }
@@ -83,7 +85,8 @@ impl Keys {
         self
     }
 
-    /// Also accepts cookies of a key that other nodes may already use, and does not reissue them.
+    /// Also accepts cookies made under this later key, which other nodes may already use, and does
+    /// not reissue them.
     pub fn with_next(mut self, key: impl AsRef<[u8]>) -> Self {
         self.next.push(key.as_ref().into());
         self
@@ -98,7 +101,7 @@ impl Keys {
             return Err(BuildError::TooManyKeys { count: self.all().count() });
         }
         for key in self.all() {
-            if key.len() < SHORTEST_KEY {
+            if key.len() < MIN_KEY_BYTES {
                 return Err(BuildError::KeyTooShort { length: key.len() });
             }
             if is_placeholder(key) {
@@ -119,10 +122,10 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// Checks whether a key is a placeholder that was meant to be replaced. This does not measure
-/// randomness: it finds the keys of examples and templates.
+/// Checks whether a key is a placeholder that was meant to be replaced. This check finds the keys
+/// of examples and templates; it does not measure randomness.
 fn is_placeholder(key: &[u8]) -> bool {
-    const TELLTALES: [&str; 12] = [
+    const PLACEHOLDER_WORDS: [&str; 12] = [
         "changeme",
         "changethis",
         "changeit",
@@ -136,35 +139,36 @@ fn is_placeholder(key: &[u8]) -> bool {
         "notasecret",
         "0123456789abcdef0123456789abcdef",
     ];
-    let mut seen = [false; 256];
-    key.iter().for_each(|byte| seen[usize::from(*byte)] = true);
+    let mut occurs = [false; 256];
+    key.iter().for_each(|byte| occurs[usize::from(*byte)] = true);
     let letters: String = key
         .iter()
         .filter(|byte| byte.is_ascii_alphanumeric())
         .map(|byte| char::from(byte.to_ascii_lowercase()))
         .collect();
-    seen.iter().filter(|seen| **seen).count() < 8
-        || TELLTALES.iter().any(|telltale| letters.contains(telltale))
+    occurs.iter().filter(|occurs| **occurs).count() < 8
+        || PLACEHOLDER_WORDS.iter().any(|word| letters.contains(word))
 }
 
-/// What a layer derives from its keys, once, when it is built.
+/// The sealers and digests that a layer derives from its keys when it is built.
 pub(crate) struct Keyring {
     pub(crate) session: Sealer,
     pub(crate) remember: Sealer,
     pub(crate) flash: Sealer,
-    /// In the order of the sealers' keys: a digest made under one key is compared under the same
-    /// key.
+    /// The digests of each key, in the order of the sealers' keys. A digest in a cookie is checked
+    /// under the key that sealed the cookie.
     digests: Vec<Digests>,
 }
 
+/// The keyed hash functions of one key, by purpose.
 struct Digests {
     stamp: SipHasher24,
     client: SipHasher24,
     verifier: Hmac<Sha256>,
 }
 
-/// Which key a cookie was made under. The current key comes first, then the previous keys, then the
-/// next keys.
+/// The key that a cookie was sealed under. The current key is the first, followed by the previous
+/// keys and by the next keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeySlot {
     pub(crate) index: usize,
@@ -174,24 +178,24 @@ pub(crate) struct KeySlot {
 impl KeySlot {
     pub(crate) const CURRENT: Self = Self { index: 0, is_previous: false };
 
-    /// Returns the slot of the key at this index. `previous` is the number of previous keys.
-    pub(crate) fn new(index: usize, previous: usize) -> Self {
-        Self { index, is_previous: (1..=previous).contains(&index) }
+    /// Returns the slot of the key at this index.
+    pub(crate) fn new(index: usize, previous_count: usize) -> Self {
+        Self { index, is_previous: (1..=previous_count).contains(&index) }
     }
 
     pub(crate) fn is_current(self) -> bool {
         self == Self::CURRENT
     }
 
-    /// Checks whether a cookie of this key is reissued under the current key. A cookie of a *next*
-    /// key is not: during a rolling deployment other nodes already make such cookies, and would
-    /// reissue the cookies of this node in turn.
+    /// Checks whether this is a previous key, so that its cookies are reissued under the current
+    /// key. The cookies of a next key are not reissued: in a rolling deployment other nodes already
+    /// make such cookies, and would reissue the cookies of this node in turn.
     pub(crate) fn is_previous(self) -> bool {
         self.is_previous
     }
 }
 
-/// What the keys of a layer are bound to.
+/// The mode, the area and the cookie names of a layer. Its keys are derived for them.
 pub(crate) struct Binding<'a> {
     pub(crate) mode: Mode,
     pub(crate) area: &'a str,
@@ -240,14 +244,15 @@ impl Keyring {
         }
     }
 
-    /// Returns the digest of a user's security stamp, as cookies carry it.
+    /// Returns the digest of a user's security stamp, as cookies contain it.
     pub(crate) fn stamp_digest(&self, slot: KeySlot, user: &[u8], stamp: &[u8]) -> u64 {
-        // The length comes first, so that no byte can move between the id and the stamp.
+        // The length of the id comes first. Without it, another id and another stamp could have the
+        // same bytes when joined.
         let length = (user.len() as u16).to_be_bytes();
         digest(&self.digests[slot.index].stamp, [&length, user, stamp])
     }
 
-    /// Returns the verifier that a remember cookie of this generation carries.
+    /// Returns the verifier that a remember cookie of this generation contains.
     pub(crate) fn verifier(
         &self,
         slot: KeySlot,
@@ -256,12 +261,12 @@ impl Keyring {
         generation: u32,
     ) -> Verifier {
         let mut verifier = [0; 16];
-        let whole = self.verifier_mac(slot, salt, id, generation).finalize().into_bytes();
-        verifier.copy_from_slice(&whole[..16]);
+        let mac = self.verifier_mac(slot, salt, id, generation).finalize().into_bytes();
+        verifier.copy_from_slice(&mac[..16]);
         verifier
     }
 
-    /// Checks whether a remember cookie carries the right verifier, in constant time.
+    /// Checks whether a remember cookie contains the right verifier, in constant time.
     pub(crate) fn verifies(&self, opened: &Opened<ServerRemember>, salt: &[u8; 16]) -> bool {
         let ServerRemember { id, generation, verifier, .. } = &opened.cookie;
         let mac = self.verifier_mac(opened.slot, salt, *id, *generation);
@@ -282,41 +287,43 @@ impl Keyring {
         mac
     }
 
-    /// Returns the digest of what identifies a client, given in parts.
-    pub(crate) fn client<const N: usize>(&self, slot: KeySlot, parts: [&[u8]; N]) -> u64 {
+    /// Returns the digest of the parts that identify a client.
+    pub(crate) fn client_digest<const N: usize>(&self, slot: KeySlot, parts: [&[u8]; N]) -> u64 {
         digest(&self.digests[slot.index].client, parts)
     }
 }
 
-/// Parts of at most this many bytes in total are hashed in one piece, which is faster.
-const ONE_PIECE: usize = 128;
+/// Parts of at most this many bytes in total are joined and hashed in one call, which is faster.
+const JOINED_BYTES: usize = 128;
 
 /// Returns the SipHash of the concatenated parts.
 fn digest<const N: usize>(hasher: &SipHasher24, parts: [&[u8]; N]) -> u64 {
     let mut hasher = *hasher;
-    let mut piece = [0; ONE_PIECE];
+    let mut joined = [0; JOINED_BYTES];
     let mut filled = 0;
     for (index, part) in parts.iter().enumerate() {
-        match piece.get_mut(filled..filled + part.len()) {
-            Some(room) => {
-                room.copy_from_slice(part);
+        match joined.get_mut(filled..filled + part.len()) {
+            Some(free) => {
+                free.copy_from_slice(part);
                 filled += part.len();
             }
             None => {
-                hasher.write(&piece[..filled]);
+                hasher.write(&joined[..filled]);
                 parts[index..].iter().for_each(|part| hasher.write(part));
                 return hasher.finish();
             }
         }
     }
-    hasher.write(&piece[..filled]);
+    hasher.write(&joined[..filled]);
     hasher.finish()
 }
 
-/// A key, extracted and ready to be expanded for its uses.
+/// A pseudorandom key (PRK), extracted from one of the secret keys. The key of each use is expanded
+/// from it.
 struct Master {
     prk: Hkdf<Sha256>,
-    /// A fingerprint of the key. An index would point at another key after the second rotation.
+    /// The key id in cookies: a fingerprint of the key. An index would name another key after the
+    /// second rotation.
     id: u8,
 }
 
@@ -351,8 +358,8 @@ fn expand(prk: &Hkdf<Sha256>, words: &[&str], out: &mut [u8]) {
         info.extend((word.len() as u16).to_be_bytes());
         info.extend(word.as_bytes());
     }
-    // This fails only for more than 8,160 bytes (RFC 5869 §2.3), and no caller asks for more than
-    // 32.
+    // Expanding fails only for more than 8,160 bytes (RFC 5869 §2.3), and no caller asks for more
+    // than 32.
     let _ = prk.expand(&info, out);
 }
 
@@ -361,7 +368,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_empty_and_placeholder_keys_are_refused() {
+    fn short_empty_and_placeholder_keys_are_an_error() {
         let short = |length| Err(BuildError::KeyTooShort { length });
         let good = b"\x8f\x1c random enough for every test \x02\x9d".as_slice();
         for (key, expected) in [
@@ -381,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_eight_keys_are_refused() {
+    fn more_than_eight_keys_are_an_error() {
         let key = |n: u8| [b"a key of thirty-two bytes, number".as_slice(), &[n]].concat();
         let keys = (1..8).fold(Keys::new(key(0)), |keys, n| keys.with_previous(key(n)));
         assert_eq!(keys.check(), Ok(()));
@@ -389,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_does_not_depend_on_how_it_is_hashed() {
+    fn a_digest_is_the_same_in_one_call_or_in_several() {
         let hasher = SipHasher24::new_with_key(&[7; 16]);
         for lengths in [[0, 0, 0], [2, 5, 60], [2, 95, 95], [2, 96, 95], [0, 192, 1], [500, 0, 3]] {
             let parts = lengths.map(|length| vec![length as u8; length]);

@@ -36,10 +36,10 @@
 //! The [layer](LoginLayer) puts a handle, [`AuthSession`], into the extensions of each request. The
 //! first [guard](guard::Guard), extractor or handler that asks the handle for the user starts the
 //! lookup. The handle finds the session cookie, verifies it, and loads the user from the
-//! [store](store::UserStore). If the session cookie gives no user, it tries the remember cookie,
-//! and then the [request loaders](loader::RequestLoader). A handler logs in, logs out and confirms
-//! through the same handle, and the layer writes the cookies into the response. If a route never
-//! asks for the user, there is no lookup.
+//! [store](store::UserStore). If the session cookie gives no user, the handle tries the remember
+//! cookie, and then the [request loaders](loader::RequestLoader). A handler logs users in and out,
+//! and confirms logins, through the same handle. The layer writes the cookies into the response. If
+//! a route never asks for the user, there is no lookup.
 //!
 //! | to | use |
 //! | --- | --- |
@@ -65,54 +65,66 @@
 //!
 //! # What it protects against, and what it does not
 //!
-//! - Cookies are signed. Each purpose, area and cookie name has its own key. No byte of a cookie is
-//!   interpreted before its signature is verified, and the expiry time is part of the signed value.
-//! - A login always begins a new session, so an attacker can't plant one.
+//! - Cookies are signed. Each purpose, [area](LoginLayerBuilder::with_area) and cookie name has its
+//!   own key; an area is a name for the logins of one layer, such as those of `/admin`. No byte of
+//!   a cookie is interpreted before its signature is verified. The expiry time is part of the
+//!   signed value.
+//! - A login always begins a new session, so an attacker can't log a user in to a session that the
+//!   attacker knows (session fixation).
 //! - A new password, a deactivation or a deletion of the user ends the user's sessions at the next
 //!   request.
-//! - A session that is used by another client is no longer fresh, or it ends.
-//! - `next` can only lead to this site.
+//! - If another client uses a session, the login is no longer *fresh*, or the session ends. A login
+//!   is fresh if the user has logged in or confirmed the login in the current session. A login that
+//!   a remember cookie has restored is not fresh.
+//! - `next`, the page to return to after a login, can only lead to this site.
 //! - If a store fails, the response is 503, and an error line in the log names the store and the
 //!   cause. A failure is never treated as "no user is logged in", and never as a login.
 //! - A [`PasswordStore`](password::PasswordStore) changes a password only if the user still has the
-//!   security stamp that the request saw. So it never undoes a change that was made in the
+//!   [security stamp](AuthUser::security_stamp) that the request saw. A user gets a new stamp with
+//!   each new password. So a password change never undoes another change that was made in the
 //!   meantime.
-//! - No cache stores a response that was made for a user. Such a response is `no-store`, varies by
-//!   `Cookie`, and has no other header that tells caches to keep it. The same applies if something
-//!   still holds the request's [`AuthSession`] when the response's head is written, such as a
-//!   stream that may ask later who is logged in.
+//! - No cache stores a response that was made for a user. The layer sets `Cache-Control: no-store`
+//!   and `Vary: Cookie`, and removes other headers that tell caches to keep the response, such as
+//!   `Expires` and `CDN-Cache-Control`. The layer does the same if a stream or a task still holds
+//!   the request's [`AuthSession`] when the head of the response is written, because the stream or
+//!   the task may ask later which user is logged in.
 //!
-//! A guard sets a flash message, or keeps `next` in a cookie, only if the request is for a page:
-//! the navigation of a tab or, without Fetch metadata, a GET that prefers HTML. A rejected request
-//! for an image, or a rejected poll, changes neither, unless
-//! [`with_pages_for_every_client`](LoginLayerBuilder::with_pages_for_every_client) is set.
+//! A guard sets a flash message, or keeps `next` in a cookie, only if the request is for a page.
+//! Such a request is the navigation of a tab or, without Fetch metadata, a GET that prefers HTML.
+//! If a guard rejects a request for an image, or a poll, it changes neither the message nor `next`,
+//! unless [`with_pages_for_every_client`](LoginLayerBuilder::with_pages_for_every_client) is set.
 //!
 //! **Without server-side sessions**, a login exists only in its cookies. A client that holds a copy
 //! of a cookie is logged in until the cookie expires, until the user's security stamp changes, or
-//! until session protection detects the copy. Logging out ends the login in this browser only.
-//! A user's logins can't be listed, nor ended from elsewhere. A copied remember cookie works
-//! alongside the original, and the copy is not detected. Each request that asks for the user loads
-//! the user again, so a changed password invalidates all copies immediately.
+//! until session protection detects the copy. Logging out ends the login in this browser only. A
+//! user's logins can't be listed, and can't be ended from another device. A copied remember cookie
+//! works alongside the original, and the copy is not detected. Each request that asks for the user
+//! loads the user again, so a changed password invalidates all copies immediately.
 //!
 //! **With [server-side sessions](LoginLayerBuilder::with_sessions)**, both cookies of a login refer
-//! to a session record. When the record ends, every copy of the cookies is invalid. The store holds
-//! only a hash of the session's id, so nobody can log in with what is stored. A remember cookie
-//! restores a session once, and each restoration begins the session's next *generation*. The
-//! previous generation stays valid until a request has used the next one, and for a grace period of
-//! one minute after that, so parallel requests and lost responses do no harm. A cookie that comes
-//! back later than that is a replay: this session ends, and the user's other sessions don't. Known
-//! limits:
+//! to a session record. When the session ends, every copy of the cookies is invalid. The store
+//! holds only a hash of the session's id, so nobody can log in with a stored record.
 //!
-//! - If a thief restores the session before the user does, both can use it until one of them begins
-//!   a generation that the other does not get.
+//! When a remember cookie restores a session, the layer replaces both cookies, unless it has done
+//! so within the last minute: the new cookies are the session's next *generation*. The cookies of the previous generation stay valid until a
+//! request has sent cookies of the new generation, and for a grace period of one minute after that.
+//! So parallel requests and lost responses do no harm. If a request sends a replaced remember
+//! cookie after the grace period, this is a *replay*, and the cookie may be a copy: the session
+//! ends, but the user's other sessions don't. Known limits:
+//!
+//! - If a thief restores the session with a copied remember cookie before the user's browser does,
+//!   both can use the session for some time. The replay is found when one of them has restored the
+//!   session again, and the other sends the replaced cookie after the grace period.
 //! - A browser profile that was restored from a backup looks like a replay.
-//! - A response that takes longer than half the grace period to arrive may look like a replay too.
+//! - If a response takes longer than half the grace period to reach the browser, the browser's next
+//!   request may look like a replay.
 //!
 //! One write ends all sessions of a user, however many there are. If the response of a login is not
 //! sent, because its future was dropped or failed, the new session ends one second later. A browser
 //! may also never get a response that was sent. So if a
-//! [session limit](LoginLayerBuilder::with_session_limit) is set to refuse logins, sessions that no
-//! request has used yet end first.
+//! [session limit](LoginLayerBuilder::with_session_limit) is set to refuse logins, a login at the
+//! limit first ends sessions that no request has used. The login is refused only if this does not
+//! make enough room.
 //!
 //! This crate does not protect against cross-site request forgery beyond `SameSite=Lax`: put
 //! tower-http's `csrf` layer around the routes. It does not limit how often a client may try
@@ -154,7 +166,8 @@ mod sessions;
 pub mod target;
 mod upkeep;
 
-/// Sessions: what a login begins, what a user can list and end, and why a session ended.
+/// Sessions: the builders that begin and confirm them, and the types that describe them and their
+/// ends.
 pub mod session {
     pub use tower_keep_core::{
         EndReason, Ended, RememberPeriod, SessionDetails, SessionRecord, UnknownReason, WhenFull,
@@ -164,7 +177,7 @@ pub mod session {
     pub use crate::sessions::SessionInfo;
 }
 
-/// The contracts of stores, from `tower-keep-core`, and what applications call on a store.
+/// The traits of stores, from `tower-keep-core`, and the types that applications use with them.
 pub mod store {
     pub use tower_keep_core::{
         ChangeUser, LoginName, LoginStore, Modified, SessionStore, SplitStore, StoreError,
@@ -173,7 +186,7 @@ pub mod store {
     };
 }
 
-/// Passwords: hashed and checked, and stored so that no change is lost.
+/// Hashing, checking and storing passwords, so that no change is lost.
 pub mod password {
     pub use tower_keep_core::{
         OwnPasswords, PasswordChange, PasswordStore, PasswordUser, PasswordWrite, own_passwords,

@@ -1,22 +1,23 @@
 //! Detects requests for a page that a user is about to look at.
 //!
-//! Only such a request leaves a flash message or a `next` in a cookie. An image, a poll, a `fetch`
-//! or a prefetch that a guard rejects at the same time must not replace what the user's own request
-//! has left in the cookie, and must not ask the user later to log in.
+//! Only for such a request does a guard put a flash message or `next` into a cookie. A guard may
+//! reject an image, a poll, a `fetch` or a prefetch at the same time. That must not replace the
+//! message and the `next` of the page, and must not set a message that asks the user to log in.
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method};
 
 const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
-/// The header that browsers sent before `Sec-Purpose`.
+/// The header that browsers sent before `Sec-Purpose` was specified.
 const PURPOSE: HeaderName = HeaderName::from_static("purpose");
 
-/// Checks whether this is the navigation of a browser's tab.
+/// Checks whether the request is the navigation of a browser's tab, so that the response is shown
+/// as a page.
 ///
-/// Browsers say so with Fetch metadata (<https://www.w3.org/TR/fetch-metadata/>). Without it, a GET
-/// counts if its `Accept` names `text/html` and no other type ranks higher. `*/*` alone does not
-/// count, as programs send that.
+/// Browsers send Fetch metadata (<https://www.w3.org/TR/fetch-metadata/>) that tells. Without Fetch
+/// metadata, a GET counts if its `Accept` names `text/html` and no other type with a higher
+/// quality. `*/*` alone does not count, because programs send that.
 pub(crate) fn is_page(method: &Method, headers: &HeaderMap) -> bool {
     if headers.contains_key(SEC_PURPOSE) || headers.contains_key(PURPOSE) {
         return false;
@@ -30,7 +31,7 @@ pub(crate) fn is_page(method: &Method, headers: &HeaderMap) -> bool {
 /// Checks whether `text/html` is named, and no other type is named with a higher quality
 /// (RFC 9110 §12.5.1).
 fn prefers_html<'a>(accept: impl IntoIterator<Item = &'a HeaderValue>) -> bool {
-    let (mut html, mut best) = (0.0, 0.0);
+    let (mut html, mut best_other) = (0.0, 0.0);
     for item in
         accept.into_iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','))
     {
@@ -40,10 +41,10 @@ fn prefers_html<'a>(accept: impl IntoIterator<Item = &'a HeaderValue>) -> bool {
         match range.trim() {
             range if range.eq_ignore_ascii_case("text/html") => html = quality,
             range if range.ends_with("/*") => {}
-            _ => best = f32::max(best, quality),
+            _ => best_other = f32::max(best_other, quality),
         }
     }
-    html > 0.0 && html >= best
+    html > 0.0 && html >= best_other
 }
 
 #[cfg(test)]
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_navigations_of_a_tab_are_pages() {
+    fn only_navigations_of_a_tab_count_as_pages() {
         const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
         for (method, headers, expected) in [
             ("GET", &[("sec-fetch-dest", "document"), ("accept", "*/*")][..], true),

@@ -9,9 +9,10 @@ use crate::target::LocalTarget;
 /// The bytes that are encoded in a query's value: all except RFC 3986's unreserved characters.
 const VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The longest target in a query, percent-encoded, in bytes. All headers of a response have to fit
-/// into a proxy's buffer, which has 4 kB in nginx, and encoding can triple the length of a query.
-const LONGEST_ENCODED: usize = 1_024;
+/// A target in a query has at most this many bytes, percent-encoded. All headers of a response have
+/// to fit into a proxy's buffer, which has 4 kB in nginx, and encoding can triple the length of a
+/// target.
+const MAX_ENCODED_BYTES: usize = 1_024;
 
 /// A page of this site (`/login`, `/login?theme=dark`), or the whole URL of a page on another site.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,29 +24,30 @@ pub(crate) struct Page {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
-    /// On this site, with its path.
-    Here(String),
-    /// On another site, with its origin.
-    Elsewhere(String),
+    /// A page on this site, with its path.
+    Local(String),
+    /// A page on another site, with its origin.
+    External(String),
 }
 
 impl Page {
     /// Parses the URL of a page, as it was configured.
     pub(crate) fn parse(text: String) -> Result<Self, BuildError> {
         let place = match (text.parse::<LocalTarget>(), origin_of(&text)) {
-            (Ok(local), _) => Place::Here(local.path().to_owned()),
-            (Err(_), Some(origin)) => Place::Elsewhere(origin),
+            (Ok(local), _) => Place::Local(local.path().to_owned()),
+            (Err(_), Some(origin)) => Place::External(origin),
             (Err(_), None) => return Err(BuildError::Page { page: text }),
         };
         Ok(Self { url: text, place })
     }
 
-    /// Removes the query field that carries the target: a field of that name in the setting would
-    /// hide the field that is added.
+    /// Removes the query field with this name, which is the name of the field that carries the
+    /// target. Such a field in the setting would hide the field that is added.
     pub(crate) fn without_field(self, field: &str) -> Self {
         let Some((base, query)) = self.url.split_once('?') else { return self };
-        let is_kept = |pair: &&str| !pair.is_empty() && pair.split('=').next() != Some(field);
-        let kept: Vec<&str> = query.split('&').filter(is_kept).collect();
+        let has_other_clones =
+            |pair: &&str| !pair.is_empty() && pair.split('=').next() != Some(field);
+        let kept: Vec<&str> = query.split('&').filter(has_other_clones).collect();
         let url =
             if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) };
         Self { url, ..self }
@@ -54,8 +56,8 @@ impl Page {
     /// Returns the path, if the page is on this site.
     pub(crate) fn local_path(&self) -> Option<&str> {
         match &self.place {
-            Place::Here(path) => Some(path),
-            Place::Elsewhere(_) => None,
+            Place::Local(path) => Some(path),
+            Place::External(_) => None,
         }
     }
 
@@ -64,11 +66,11 @@ impl Page {
         &self.url
     }
 
-    /// Returns the page's URL with the target in the query field, or without it if it would be too
-    /// long.
+    /// Returns the page's URL with the target in the query field. If the target is too long,
+    /// returns the URL without it.
     ///
     /// A page on another site gets the whole URL to return to, if the public origin is known. That
-    /// URL is never made from `Host`, as clients can send any `Host`.
+    /// URL is never made from `Host`, because clients can send any `Host`.
     pub(crate) fn url_with(
         &self,
         field: &str,
@@ -76,13 +78,13 @@ impl Page {
         public_origin: Option<&str>,
     ) -> String {
         let origin = match (&self.place, public_origin) {
-            (Place::Elsewhere(origin), Some(own)) if origin != own => own,
+            (Place::External(origin), Some(own)) if origin != own => own,
             _ => "",
         };
         let separator = if self.url.contains('?') { '&' } else { '?' };
         let target = utf8_percent_encode(target.as_str(), VALUE);
         let target = format!("{}{target}", utf8_percent_encode(origin, VALUE));
-        if target.len() > LONGEST_ENCODED {
+        if target.len() > MAX_ENCODED_BYTES {
             return self.url.clone();
         }
         format!("{}{separator}{}={target}", self.url, utf8_percent_encode(field, VALUE))
@@ -105,18 +107,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_target_joins_whatever_query_the_page_has() {
-        let here = Some("https://here.example");
+    fn the_target_is_added_to_the_query_of_the_page() {
+        let own_origin = Some("https://here.example");
         for (page, origin, expected) in [
             ("/login", None, "/login?next=%2Fa%3Fb%3Dc%26d~e"),
             ("/login?x=1&y", None, "/login?x=1&y&next=%2Fa%3Fb%3Dc%26d~e"),
             ("/login?next=/old&x=1", None, "/login?x=1&next=%2Fa%3Fb%3Dc%26d~e"),
-            ("/login", here, "/login?next=%2Fa%3Fb%3Dc%26d~e"),
-            ("https://here.example/in", here, "https://here.example/in?next=%2Fa%3Fb%3Dc%26d~e"),
+            ("/login", own_origin, "/login?next=%2Fa%3Fb%3Dc%26d~e"),
+            (
+                "https://here.example/in",
+                own_origin,
+                "https://here.example/in?next=%2Fa%3Fb%3Dc%26d~e",
+            ),
             ("https://id.example/in", None, "https://id.example/in?next=%2Fa%3Fb%3Dc%26d~e"),
             (
                 "https://id.example/in",
-                here,
+                own_origin,
                 "https://id.example/in?next=https%3A%2F%2Fhere.example%2Fa%3Fb%3Dc%26d~e",
             ),
         ] {
@@ -127,22 +133,26 @@ mod tests {
     }
 
     #[test]
-    fn a_target_too_long_for_a_proxy_is_left_out() {
+    fn a_target_that_is_too_long_is_left_out() {
         let page = Page::parse("/login?x=1".into()).unwrap();
         let url = |target: String| page.url_with("next", &target.parse().unwrap(), None);
         let fits = format!("/{}", "a".repeat(1_021));
         assert_eq!(url(fits.clone()), format!("/login?x=1&next=%2F{}", &fits[1..]));
         assert_eq!(url(format!("{fits}b")), "/login?x=1");
-        assert_eq!(url(format!("/?{}", "=".repeat(400))), "/login?x=1", "three bytes each");
+        assert_eq!(
+            url(format!("/?{}", "=".repeat(400))),
+            "/login?x=1",
+            "each `=` is encoded in three bytes"
+        );
     }
 
     #[test]
-    fn a_page_that_is_neither_local_nor_a_url_is_refused() {
+    fn a_page_that_is_neither_local_nor_a_url_is_an_error() {
         for page in
             ["", "login", "//evil", "/a b", "ftp://host/", "https://", "https://a@b/", "/a\r\n"]
         {
-            let refused = Err(BuildError::Page { page: page.into() });
-            assert_eq!(Page::parse(page.into()), refused, "{page:?}");
+            let error = Err(BuildError::Page { page: page.into() });
+            assert_eq!(Page::parse(page.into()), error, "{page:?}");
         }
     }
 }

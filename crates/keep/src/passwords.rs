@@ -1,4 +1,5 @@
-//! Password hashes: Argon2id, off the executor's threads, with bounded concurrency.
+//! Hashing and checking passwords with Argon2id, off the executor's threads and with bounded
+//! concurrency.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,15 +13,15 @@ use http::{Response, StatusCode};
 use tokio::sync::Semaphore;
 use tower_keep_core::{AuthUser, PasswordChange, PasswordStore, PasswordUser, StoreError, UserId};
 
-use crate::error::{log_store_error, plain, retry_later};
+use crate::error::{log_store_error, plain_response, retry_later};
 
 /// Creates and checks password hashes with Argon2id.
 ///
 /// A check takes tens of milliseconds of a whole core and 19 MiB of memory, on purpose. So checks
 /// run on tokio's threads for blocking work, and no more of them run at the same time than there
-/// are cores. A limited number of further checks wait. Beyond that, calls return
-/// [`PasswordError::Busy`], so that a flood of logins can't take the server down. An unknown login
-/// name takes as long as a known one whose hash has the parameters below.
+/// are cores. A limited number of further checks wait. If more checks are requested, the calls
+/// return [`PasswordError::Busy`], so that a flood of logins can't take the server down. A check
+/// for an unknown login name takes as long as a check against a hash with the parameters below.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -37,18 +38,20 @@ use crate::error::{log_store_error, plain, retry_later};
 /// ```
 ///
 /// The parameters are m = 19,456 KiB, t = 2, p = 1 (OWASP Password Storage Cheat Sheet). A hash
-/// that was made with other parameters is checked with its own. Passwords are never cut, however
-/// long they are.
+/// that was made with other parameters is checked with these. Passwords are never cut, however long
+/// they are.
 #[derive(Clone)]
 pub struct Passwords {
+    /// A permit for each call, whether it waits or runs.
     queue: Arc<Semaphore>,
+    /// A permit for each call that runs.
     running: Arc<Semaphore>,
 }
 
 /// The reason why a password could not be hashed or checked.
 ///
-/// In this case it is not known whether the password is right. With the feature `axum`, this type
-/// implements `IntoResponse`.
+/// After this error it is not known whether the password is right. With the feature `axum`, this
+/// type implements `IntoResponse`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PasswordError {
@@ -58,8 +61,8 @@ pub enum PasswordError {
     /// The hashing itself failed: no random bytes, no memory, or the runtime is shutting down. The
     /// response is 500.
     #[error(
-        "the password could not be hashed: random bytes or memory ran out, or the runtime is shutting \
-         down"
+        "the password could not be hashed: random bytes or memory ran out, or the runtime is \
+         shutting down"
     )]
     Failed,
     /// The store failed. The response is 503 with `Retry-After`.
@@ -76,7 +79,10 @@ impl From<StoreError> for PasswordError {
 }
 
 /// Checks whether the password matches this hash. Returns an error if the hash is not valid.
-fn is_of(hash: &str, password: &[u8]) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+fn matches_hash(
+    hash: &str,
+    password: &[u8],
+) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
     let hash = PasswordHash::new(hash)?;
     if hash.salt.is_none() || hash.hash.is_none() {
         return Err("the stored hash is cut short".into());
@@ -89,11 +95,11 @@ fn is_of(hash: &str, password: &[u8]) -> Result<bool, Box<dyn std::error::Error 
 }
 
 /// A hash that no password matches, with the parameters of new hashes, for unknown login names.
-const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgc2FsdA$\
+const UNMATCHABLE_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgc2FsdA$\
                       AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-/// How many calls may wait for each one that runs.
-const WAITING: usize = 16;
+/// For each call that may run, this many calls may wait.
+const WAITING_PER_RUNNING: usize = 16;
 
 impl Default for Passwords {
     fn default() -> Self {
@@ -104,18 +110,19 @@ impl Default for Passwords {
 impl Passwords {
     /// Creates a `Passwords` that checks as many passwords at the same time as there are cores.
     pub fn new() -> Self {
-        Self::running(available_parallelism().map_or(1, usize::from))
+        Self::with_permits(available_parallelism().map_or(1, usize::from))
     }
 
     /// Sets how many passwords are checked at the same time, at least one. Up to 16 times as many
-    /// may wait. Set it before the first clone: earlier clones keep their own limit.
+    /// checks may wait. Call this method before the first clone: earlier clones keep their own
+    /// limit.
     pub fn with_concurrency(self, concurrency: usize) -> Self {
-        Self::running(concurrency.clamp(1, 1_024))
+        Self::with_permits(concurrency.clamp(1, 1_024))
     }
 
-    fn running(concurrency: usize) -> Self {
+    fn with_permits(concurrency: usize) -> Self {
         Self {
-            queue: Arc::new(Semaphore::new(concurrency * (1 + WAITING))),
+            queue: Arc::new(Semaphore::new(concurrency * (1 + WAITING_PER_RUNNING))),
             running: Arc::new(Semaphore::new(concurrency)),
         }
     }
@@ -139,7 +146,7 @@ impl Passwords {
     /// For an unknown user, pass `None` as the hash: the call returns `false`, and takes as long as
     /// for a known user. The same applies to a stored text that is not an Argon2 hash in PHC string
     /// format, such as an empty text or `!`. So a client can't distinguish such a user from an
-    /// unknown one. The text is not quoted, but an error is logged.
+    /// unknown user. For such a text, the call logs an error, which does not quote the text.
     ///
     /// # Errors
     ///
@@ -149,11 +156,11 @@ impl Passwords {
         hash: Option<&str>,
         password: impl Into<String>,
     ) -> Result<bool, PasswordError> {
-        self.verify_of(None, hash, password.into()).await
+        self.verify_for(None, hash, password.into()).await
     }
 
     /// Does the same as `verify`. If the hash is not valid, the log names `user`.
-    async fn verify_of(
+    async fn verify_for(
         &self,
         user: Option<UserId>,
         hash: Option<&str>,
@@ -162,10 +169,10 @@ impl Passwords {
         let hash = hash.map(str::to_owned);
         let checked = self.run(move || {
             let password = password.as_bytes();
-            let checked = hash.map(|hash| is_of(&hash, password));
+            let checked = hash.map(|hash| matches_hash(&hash, password));
             if !matches!(checked, Some(Ok(_))) {
-                // Takes as long as for a known user.
-                let _ = is_of(NOBODY, password);
+                // With this check, the call takes as long as for a known user.
+                let _ = matches_hash(UNMATCHABLE_HASH, password);
             }
             Ok(checked.unwrap_or(Ok(false)))
         });
@@ -194,16 +201,16 @@ impl Passwords {
         password: impl Into<String>,
     ) -> Result<Option<Arc<U>>, PasswordError> {
         let (user, hash) = (found.as_deref().map(U::id), found.as_deref().map(hash));
-        let is_right = self.verify_of(user, hash, password.into()).await?;
+        let is_right = self.verify_for(user, hash, password.into()).await?;
         Ok(found.filter(|_| is_right))
     }
 
     /// Stores a new password for the user who is logged in.
     ///
-    /// `user` is the user whom this request found logged in; don't load them again for this call.
-    /// Nothing is written if the stored user has another [security stamp](AuthUser::security_stamp)
-    /// by now, for example after an administrator's reset. If the stored password already is the
-    /// new one, because a form was submitted twice, the call still succeeds.
+    /// `user` is the user as this request found them logged in; don't load the user again for this
+    /// call. Nothing is written if the stored user now has another
+    /// [security stamp](AuthUser::security_stamp), for example after an administrator's reset. If
+    /// the new password is already stored, because a form was submitted twice, the call succeeds.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -243,23 +250,24 @@ impl Passwords {
         let changed = store.set_password(&user.id(), &user.security_stamp(), &hash).await?;
         let PasswordChange::Stale(stored) = changed else { return Ok(changed) };
         let is_stored =
-            self.verify_of(Some(stored.id()), Some(stored.password_hash()), password).await?;
+            self.verify_for(Some(stored.id()), Some(stored.password_hash()), password).await?;
         Ok(match is_stored {
             true => PasswordChange::Changed(stored),
             false => PasswordChange::Stale(stored),
         })
     }
 
+    /// Runs `work` on a thread for blocking work, as soon as a permit is free.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let _place = self.queue.try_acquire().map_err(|_| PasswordError::Busy)?;
-        let turn = Arc::clone(&self.running).acquire_owned().await;
-        let turn = turn.map_err(|_| PasswordError::Failed)?;
-        // The permit moves into the task: if the caller is dropped, the work still runs and counts.
+        let _queue_permit = self.queue.try_acquire().map_err(|_| PasswordError::Busy)?;
+        let run_permit = Arc::clone(&self.running).acquire_owned().await;
+        let run_permit = run_permit.map_err(|_| PasswordError::Failed)?;
+        // The permit moves into the task, because the task still runs if this future is dropped.
         let work = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+            let _run_permit = run_permit;
             work()
         });
         work.await.map_err(|_| PasswordError::Failed)?
@@ -286,7 +294,7 @@ impl PasswordError {
     pub fn response(&self) -> Response<Bytes> {
         match self {
             Self::Busy | Self::Store(_) => retry_later(),
-            Self::Failed => plain(self.status()),
+            Self::Failed => plain_response(self.status()),
         }
     }
 }
@@ -296,13 +304,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_name_costs_what_a_known_one_does() {
-        let nobody = PasswordHash::new(NOBODY).unwrap();
-        let somebody: PasswordHash = Argon2::default().hash_password(b"p").unwrap();
-        assert_eq!(nobody.algorithm, somebody.algorithm);
-        assert_eq!(nobody.version, somebody.version);
-        assert_eq!(nobody.params, somebody.params);
+    fn an_unknown_login_name_is_checked_with_the_parameters_of_new_hashes() {
+        let unmatchable = PasswordHash::new(UNMATCHABLE_HASH).unwrap();
+        let new: PasswordHash = Argon2::default().hash_password(b"p").unwrap();
+        assert_eq!(unmatchable.algorithm, new.algorithm);
+        assert_eq!(unmatchable.version, new.version);
+        assert_eq!(unmatchable.params, new.params);
         let length = |hash: &PasswordHash| hash.hash.as_ref().map(|hash| hash.len());
-        assert_eq!(length(&nobody), length(&somebody));
+        assert_eq!(length(&unmatchable), length(&new));
     }
 }

@@ -15,11 +15,11 @@ use crate::device::device_of;
 use crate::flash::Flash;
 use crate::upkeep::Upkeep;
 
-/// The configuration of a layer that keeps server-side sessions.
+/// The store and the settings of a layer with server-side sessions, and its upkeep.
 pub(crate) struct Sessions<U> {
     pub(crate) store: Arc<dyn LoginStore<User = U>>,
     pub(crate) limit: Option<SessionLimit>,
-    /// The flash message for a user at the next login after a replay.
+    /// The flash message at the next login of a user whose session has ended because of a replay.
     pub(crate) replay_flash: Option<Flash>,
     pub(crate) upkeep: Upkeep,
 }
@@ -50,34 +50,34 @@ impl SessionInfo {
     }
 
     /// Returns the public id of this session for
-    /// [`AuthSession::end_session`](crate::AuthSession::end_session). It has 22 letters, digits,
-    /// `-` and `_`.
+    /// [`AuthSession::end_session`](crate::AuthSession::end_session): 22 characters, which are
+    /// letters, digits, `-` and `_`.
     ///
-    /// It can end a session of the user who is logged in, and has no other use. It is neither the
-    /// session's id nor its key in the store, and reveals neither of them.
+    /// The public id has no other use. Nobody can derive the session's id or its key in the store
+    /// from the public id, so a page may contain it.
     pub fn public_id(&self) -> String {
         public_id_of(&self.record)
     }
 
-    /// Returns whether this is the session of the request.
+    /// Returns whether this is the session of the request that asked for the list.
     pub fn is_current(&self) -> bool {
         self.is_current
     }
 
-    /// Returns the device in a few words, such as `Firefox on Linux`. This is a guess from the
-    /// `User-Agent`, by which people can recognize the device. The text can come from the client:
-    /// escape it for HTML.
+    /// Returns a short description of the device, such as `Firefox on Linux`, by which people can
+    /// recognize the device. This is a guess from the `User-Agent`. The text can come from the
+    /// client: escape it for HTML.
     pub fn device(&self) -> String {
         device_of(self.user_agent().unwrap_or_default())
     }
 
-    /// Returns the start of the device's `User-Agent` at the login, at most 256 bytes, or `None` if
-    /// it sent none. It comes from the client: escape it for HTML.
+    /// Returns the first 256 bytes of the `User-Agent` at the login, or `None` if the client sent
+    /// none. The text comes from the client: escape it for HTML.
     pub fn user_agent(&self) -> Option<&str> {
         self.details.user_agent()
     }
 
-    /// Returns the device's address at the login, if it was known.
+    /// Returns the client's address at the login, or `None` if it was unknown.
     pub fn address(&self) -> Option<IpAddr> {
         self.details.address()
     }
@@ -102,21 +102,22 @@ impl SessionInfo {
         self.record.remember.is_some()
     }
 
-    /// Returns how the user has proved who they are, as set [at the
-    /// login](crate::session::LoginBuilder::with_method), or `None` if nothing was set.
+    /// Returns the text that was set at the login by
+    /// [`with_method`](crate::session::LoginBuilder::with_method), such as `password`, or `None` if
+    /// none was set.
     pub fn method(&self) -> Option<&str> {
         self.details.method()
     }
 }
 
-/// Returns the public id of a session's record, as applications see it.
+/// Returns the public id of a session: a digest of its key in the store.
 pub(crate) fn public_id_of(record: &SessionRecord) -> String {
     let mut digest = Sha256::new_with_prefix(b"tower-keep/1 handle");
     digest.update(record.key.as_bytes());
     URL_SAFE_NO_PAD.encode(&digest.finalize()[..16])
 }
 
-/// Shows what the record's `Debug` shows.
+/// Shows the record and whether it is the current session.
 impl fmt::Debug for SessionInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionInfo")

@@ -1,4 +1,5 @@
-//! Targets on this site. A login never redirects to any other target.
+//! Targets on this site, such as the page to return to after a login. A login never redirects to
+//! any other target.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,14 +7,14 @@ use std::str::FromStr;
 use http::uri::PathAndQuery;
 use percent_encoding::percent_decode_str;
 
-/// The longest target, in bytes.
-const LIMIT: usize = 2_048;
+/// A target has at most this many bytes.
+const MAX_BYTES: usize = 2_048;
 
 /// A path on this site, with or without a query: `/account?tab=2`.
 ///
 /// The only way to create one is to parse it. A text that parses leads to this site in every
-/// browser, so it can be put into `Location` as it is. `next` is parsed as such a target, so an
-/// attacker who sends a user a link with `next=//evil.example` gains nothing.
+/// browser, so the text can be put into `Location` as it is. `next` is parsed as such a target, so
+/// an attacker gains nothing by sending a user a link with `next=//evil.example`.
 ///
 /// ```
 /// use tower_keep::target::LocalTarget;
@@ -26,19 +27,21 @@ const LIMIT: usize = 2_048;
 /// ```
 ///
 /// The grammar is `"/" [segment *("/" segment)] ["?" query]` with RFC 3986's `pchar`. A target has
-/// 1 to 2,048 bytes, and no segment is empty except the last. The path is also decoded once, only
-/// for a check: the decoded path must have no control byte, no backslash, no segment `.` or `..`,
+/// 1 to 2,048 bytes, and only the last segment may be empty. The path is also decoded once, for a
+/// check: the decoded path must have no control byte, no backslash, no segment `.` or `..`,
 /// and no second `/` at the front.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct LocalTarget(Box<str>);
 
 /// The text is not a path on this site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a path on this site: it must begin with one `/` and be plain, encoded ASCII")]
+#[error(
+    "the text is not a path on this site: it must begin with one `/`, and be percent-encoded ASCII"
+)]
 pub struct NotLocal;
 
 impl LocalTarget {
-    /// Creates a target from a text of this crate, which is known to be a path on this site.
+    /// Creates a target from a text in this crate's code, which is always a path on this site.
     pub(crate) fn constant(text: &'static str) -> Self {
         Self(text.into())
     }
@@ -53,7 +56,7 @@ impl LocalTarget {
         self.0.split_once('?').map_or(&self.0, |(path, _)| path)
     }
 
-    /// Checks whether this target leads to the page with this path, however the paths are encoded.
+    /// Checks whether this target leads to the page with this path. Both paths are decoded first.
     pub(crate) fn leads_to(&self, page_path: &str) -> bool {
         percent_decode_str(self.path()).eq(percent_decode_str(page_path))
     }
@@ -93,10 +96,10 @@ impl fmt::Debug for LocalTarget {
     }
 }
 
-/// Checks the rules, the cheapest ones first.
+/// Checks the rules, in the order of their cost.
 fn is_local(text: &str) -> bool {
     let (path, query) = text.split_once('?').unwrap_or((text, ""));
-    text.len() <= LIMIT
+    text.len() <= MAX_BYTES
         && path.starts_with('/')
         && !path.contains("//")
         && is_encoded(path, |byte| is_pchar(byte) || byte == b'/')
@@ -104,17 +107,17 @@ fn is_local(text: &str) -> bool {
         && is_harmless_decoded(path)
 }
 
-/// Checks that there are only bytes of the set, and percent signs with two hex digits.
+/// Checks that the text has only bytes of the set, and percent signs with two hex digits.
 fn is_encoded(text: &str, in_set: impl Fn(u8) -> bool) -> bool {
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
-        let good = if byte == b'%' {
+        let is_valid = if byte == b'%' {
             let mut hex = || bytes.next().is_some_and(|byte| byte.is_ascii_hexdigit());
             hex() && hex()
         } else {
             in_set(byte)
         };
-        if !good {
+        if !is_valid {
             return false;
         }
     }
@@ -126,12 +129,12 @@ fn is_pchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)
 }
 
-/// Checks that the path stays harmless if a proxy or a framework decodes it.
+/// Checks that the path still leads to this site if a proxy or a framework decodes it.
 fn is_harmless_decoded(path: &str) -> bool {
     let decoded: Vec<u8> = percent_decode_str(path).collect();
     let is_dots = |segment: &[u8]| {
-        // Some servers cut parameters off before they resolve dots. There `/..;/` leads to the
-        // parent directory.
+        // Some servers remove parameters before they resolve dots. On such a server, `/..;/` leads
+        // to the parent directory.
         let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
         matches!(name, b"." | b"..")
     };
@@ -140,12 +143,12 @@ fn is_harmless_decoded(path: &str) -> bool {
         && !decoded.split(|byte| *byte == b'/').any(is_dots)
 }
 
-/// Returns a request's own path and query as a target, or `None` if they are not one. Bytes that a
-/// URI must not contain are percent-encoded first.
+/// Returns a request's own path and query as a target, or `None` if they break the rules for
+/// targets. Bytes that a URI must not contain are percent-encoded first.
 pub(crate) fn target_of(target: &PathAndQuery) -> Option<LocalTarget> {
     let text = target.as_str();
     text.parse().ok().or_else(|| {
-        const STRAY: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
+        const NOT_IN_URIS: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
             .add(b' ')
             .add(b'"')
             .add(b'#')
@@ -159,7 +162,7 @@ pub(crate) fn target_of(target: &PathAndQuery) -> Option<LocalTarget> {
             .add(b'{')
             .add(b'|')
             .add(b'}');
-        percent_encoding::utf8_percent_encode(text, STRAY).to_string().parse().ok()
+        percent_encoding::utf8_percent_encode(text, NOT_IN_URIS).to_string().parse().ok()
     })
 }
 
@@ -168,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_leaves_the_site_or_confuses_somebody_is_refused() {
+    fn a_text_that_may_lead_to_another_site_is_not_a_target() {
         let long = format!("/{}", "a".repeat(2_048));
         for text in [
             "",
@@ -234,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_is_emitted_as_it_came() {
+    fn a_target_is_kept_byte_for_byte() {
         let long = format!("/{}", "a".repeat(2_047));
         for text in [
             "/",
@@ -265,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_recognised_however_it_is_encoded() {
+    fn a_target_leads_to_a_page_in_any_encoding_of_the_path() {
         for (target, expected) in [
             ("/login", true),
             ("/login?next=/login", true),
@@ -279,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_target_becomes_local_or_nothing() {
+    fn a_request_target_is_encoded_and_must_follow_the_rules_for_targets() {
         for (uri, expected) in [
             ("/a?b=c", Some("/a?b=c")),
             ("/a?b=[c]", Some("/a?b=%5Bc%5D")),

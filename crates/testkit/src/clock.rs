@@ -1,4 +1,4 @@
-//! A clock that can be moved.
+//! A clock that tests move.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tower_keep_core::Clock;
 
-/// A clock that stands still until it is moved. Clones share the same time.
+/// A clock that shows the same time until a test moves it. Clones share the time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -19,23 +19,26 @@ use tower_keep_core::Clock;
 /// assert_eq!(clock.now().duration_since(before).unwrap().as_secs(), 3600);
 /// ```
 #[derive(Clone, Debug)]
-pub struct TestClock(Arc<AtomicU64>);
+pub struct TestClock {
+    unix_seconds: Arc<AtomicU64>,
+}
 
 impl TestClock {
     /// Creates a clock that shows the current time, in whole seconds.
     pub fn new() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(Arc::new(AtomicU64::new(since.as_secs())))
+        let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { unix_seconds: Arc::new(AtomicU64::new(unix_time.as_secs())) }
     }
 
-    /// Moves the clock forward, in whole seconds.
+    /// Moves the clock forward by this duration, rounded down to whole seconds.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(by.as_secs(), Ordering::SeqCst);
+        self.unix_seconds.fetch_add(by.as_secs(), Ordering::SeqCst);
     }
 
-    /// Moves the clock back, in whole seconds, as when a server's clock is corrected.
+    /// Moves the clock back by this duration, rounded down to whole seconds. Real clocks go back
+    /// when they are corrected.
     pub fn go_back(&self, by: Duration) {
-        self.0.fetch_sub(by.as_secs(), Ordering::SeqCst);
+        self.unix_seconds.fetch_sub(by.as_secs(), Ordering::SeqCst);
     }
 }
 
@@ -47,6 +50,6 @@ impl Default for TestClock {
 
 impl Clock for TestClock {
     fn now(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(self.0.load(Ordering::SeqCst))
+        UNIX_EPOCH + Duration::from_secs(self.unix_seconds.load(Ordering::SeqCst))
     }
 }

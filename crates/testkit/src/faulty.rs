@@ -1,4 +1,4 @@
-//! A store that fails, delays or hangs on demand, and records its calls.
+//! A store whose calls fail, wait or hang on demand, and are recorded.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,9 +11,9 @@ use tower_keep_core::{
     Touch, UserDirectory, UserId, UserLookup, UserStore, async_trait,
 };
 
-/// A call of a store.
+/// A method of a store, whose calls can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "each is the method of its name")]
+#[expect(missing_docs, reason = "each variant is a method of a store trait, with the same name")]
 #[non_exhaustive]
 pub enum Call {
     ById,
@@ -62,19 +62,20 @@ impl Call {
 pub enum Trouble {
     /// The call fails without having done anything.
     Fails(StoreErrorKind),
-    /// The call does its work and then fails, as if the store's reply was lost.
+    /// The call does its work and then fails, as if the store's reply had been lost.
     FailsAfterwards(StoreErrorKind),
-    /// The call waits this long, in the tokio runtime's time, and then does its work.
+    /// The call waits this long and then does its work. It waits with `tokio::time::sleep`, so a
+    /// test can pause this time.
     Delays(Duration),
     /// The call never returns.
     Hangs,
-    /// A [rotation](Call::Rotate) always loses, as if another call was faster. Other calls do their
-    /// work.
+    /// A [rotation](Call::Rotate) always loses, as if another call had been faster. Other calls do
+    /// their work.
     Loses,
 }
 
-/// Wraps any store, and lets its calls fail, delay or hang. Clones share the troubles and the
-/// recorded calls.
+/// Wraps any store, and makes its calls fail, wait or hang on demand. Clones share the troubles and
+/// the recorded calls.
 ///
 /// ```
 /// use tower_keep_core::{Account, StoreErrorKind, UserStore};
@@ -93,19 +94,20 @@ pub enum Trouble {
 /// ```
 pub struct FaultyStore<S> {
     inner: S,
-    shared: Arc<Mutex<Shared>>,
+    state: Arc<Mutex<State>>,
 }
 
+/// The state that clones share.
 #[derive(Default)]
-struct Shared {
+struct State {
     troubles: HashMap<Call, Trouble>,
     calls: Vec<Call>,
 }
 
 impl<S> FaultyStore<S> {
-    /// Wraps this store, at first without troubles.
+    /// Wraps this store. At first, nothing goes wrong with any call.
     pub fn new(inner: S) -> Self {
-        Self { inner, shared: Arc::default() }
+        Self { inner, state: Arc::default() }
     }
 
     /// Returns the wrapped store. Calls to it have no troubles and are not recorded.
@@ -115,7 +117,7 @@ impl<S> FaultyStore<S> {
 
     /// Sets what goes wrong with this call from now on.
     pub fn set(&self, call: Call, trouble: Trouble) {
-        self.shared().troubles.insert(call, trouble);
+        self.lock_state().troubles.insert(call, trouble);
     }
 
     /// Sets what goes wrong with every call from now on.
@@ -125,32 +127,33 @@ impl<S> FaultyStore<S> {
 
     /// Removes the trouble of this call.
     pub fn heal_call(&self, call: Call) {
-        self.shared().troubles.remove(&call);
+        self.lock_state().troubles.remove(&call);
     }
 
     /// Removes all troubles.
     pub fn heal(&self) {
-        self.shared().troubles.clear();
+        self.lock_state().troubles.clear();
     }
 
-    /// Returns the calls since the last `take_calls`, in order, including failed ones.
+    /// Returns the calls since the last `take_calls`, in order, including failed calls.
     pub fn take_calls(&self) -> Vec<Call> {
-        std::mem::take(&mut self.shared().calls)
+        std::mem::take(&mut self.lock_state().calls)
     }
 
-    fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn call<T>(
+    /// Records the call, and then runs `operation`, changed by the trouble of this call, if any.
+    async fn run<T>(
         &self,
         call: Call,
         operation: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let trouble = {
-            let mut shared = self.shared();
-            shared.calls.push(call);
-            shared.troubles.get(&call).copied()
+            let mut state = self.lock_state();
+            state.calls.push(call);
+            state.troubles.get(&call).copied()
         };
         let error = |kind| StoreError::new(kind, "faulty");
         match trouble {
@@ -160,8 +163,8 @@ impl<S> FaultyStore<S> {
                 operation.await?;
                 Err(error(kind))
             }
-            Some(Trouble::Delays(by)) => {
-                tokio::time::sleep(by).await;
+            Some(Trouble::Delays(duration)) => {
+                tokio::time::sleep(duration).await;
                 operation.await
             }
             Some(Trouble::Hangs) => std::future::pending().await,
@@ -171,7 +174,7 @@ impl<S> FaultyStore<S> {
 
 impl<S: Clone> Clone for FaultyStore<S> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared) }
+        Self { inner: self.inner.clone(), state: Arc::clone(&self.state) }
     }
 }
 
@@ -186,7 +189,7 @@ impl<S: UserStore> UserStore for FaultyStore<S> {
     type User = S::User;
 
     async fn by_id(&self, id: &UserId) -> Result<Option<Arc<S::User>>, StoreError> {
-        self.call(Call::ById, self.inner.by_id(id)).await
+        self.run(Call::ById, self.inner.by_id(id)).await
     }
 }
 
@@ -194,7 +197,7 @@ impl<S: UserStore> UserStore for FaultyStore<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: UserLookup> UserLookup for FaultyStore<S> {
     async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<S::User>>, StoreError> {
-        self.call(Call::ByLoginName, self.inner.by_login_name(login_name)).await
+        self.run(Call::ByLoginName, self.inner.by_login_name(login_name)).await
     }
 }
 
@@ -202,11 +205,11 @@ impl<S: UserLookup> UserLookup for FaultyStore<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: UserDirectory> UserDirectory for FaultyStore<S> {
     async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<S::User>>>, StoreError> {
-        self.call(Call::ByIds, self.inner.by_ids(ids)).await
+        self.run(Call::ByIds, self.inner.by_ids(ids)).await
     }
 
     async fn insert(&self, user: &S::User) -> Result<(), StoreError> {
-        self.call(Call::Insert, self.inner.insert(user)).await
+        self.run(Call::Insert, self.inner.insert(user)).await
     }
 
     async fn modify(
@@ -214,11 +217,11 @@ impl<S: UserDirectory> UserDirectory for FaultyStore<S> {
         id: &UserId,
         change: &mut ChangeUser<'_, S::User>,
     ) -> Result<Modified<S::User>, StoreError> {
-        self.call(Call::Modify, self.inner.modify(id, change)).await
+        self.run(Call::Modify, self.inner.modify(id, change)).await
     }
 
     async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {
-        self.call(Call::Delete, self.inner.delete(id)).await
+        self.run(Call::Delete, self.inner.delete(id)).await
     }
 }
 
@@ -226,34 +229,34 @@ impl<S: UserDirectory> UserDirectory for FaultyStore<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: SessionStore> SessionStore for FaultyStore<S> {
     async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError> {
-        self.call(Call::Create, self.inner.create(login)).await
+        self.run(Call::Create, self.inner.create(login)).await
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError> {
-        self.call(Call::Load, self.inner.load(key)).await
+        self.run(Call::Load, self.inner.load(key)).await
     }
 
     async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
-        let loses = self.shared().troubles.get(&Call::Rotate) == Some(&Trouble::Loses);
-        let rotate = async {
+        let loses = self.lock_state().troubles.get(&Call::Rotate) == Some(&Trouble::Loses);
+        let operation = async {
             match loses {
                 true => Ok(self.inner.load(&rotation.key).await?.map(Rotated::Lost)),
                 false => self.inner.rotate(rotation).await,
             }
         };
-        self.call(Call::Rotate, rotate).await
+        self.run(Call::Rotate, operation).await
     }
 
     async fn mark_seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
-        self.call(Call::MarkSeen, self.inner.mark_seen(marks)).await
+        self.run(Call::MarkSeen, self.inner.mark_seen(marks)).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
-        self.call(Call::Touch, self.inner.touch(touches)).await
+        self.run(Call::Touch, self.inner.touch(touches)).await
     }
 
     async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize, StoreError> {
-        self.call(Call::Revoke, self.inner.revoke(keys, end)).await
+        self.run(Call::Revoke, self.inner.revoke(keys, end)).await
     }
 
     async fn revoke_all(
@@ -262,7 +265,7 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
         except: Option<&SessionKey>,
         end: &End,
     ) -> Result<(), StoreError> {
-        self.call(Call::RevokeAll, self.inner.revoke_all(user, except, end)).await
+        self.run(Call::RevokeAll, self.inner.revoke_all(user, except, end)).await
     }
 
     async fn list(
@@ -271,11 +274,11 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
-        self.call(Call::List, self.inner.list(user, now, limit)).await
+        self.run(Call::List, self.inner.list(user, now, limit)).await
     }
 
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.call(Call::Purge, self.inner.purge(before, limit)).await
+        self.run(Call::Purge, self.inner.purge(before, limit)).await
     }
 }
 
@@ -286,6 +289,6 @@ impl<S: LoginStore> LoginStore for FaultyStore<S> {
         key: &SessionKey,
         user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<S::User>>, StoreError> {
-        self.call(Call::LoadLogin, self.inner.load_login(key, user_hint)).await
+        self.run(Call::LoadLogin, self.inner.load_login(key, user_hint)).await
     }
 }

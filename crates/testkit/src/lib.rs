@@ -2,10 +2,10 @@
 //!
 //! | topic | see |
 //! | --- | --- |
-//! | what a store must do, as tests | [`contract`] |
+//! | the contracts of stores, as tests | [`contract`] |
 //! | a store that fails, delays or hangs on demand | [`FaultyStore`] |
-//! | several handles on one store, as several servers have them | [`Several`] |
-//! | a clock that can be moved | [`TestClock`] |
+//! | several handles on the same data, like those of several servers | [`Several`] |
+//! | a clock that tests move | [`TestClock`] |
 //! | a client with a cookie jar, for any service (feature `client`) | [`client`] |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,4 +1,4 @@
-//! A store as several servers use it.
+//! Several handles on the same data, like those of several servers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,15 +9,16 @@ use tower_keep_core::{
     UserDirectory, UserId, UserLookup, UserStore, async_trait,
 };
 
-/// Several handles on the same data, as several servers have them. Each call goes to the next
+/// Several handles on the same data, like those of several servers. Each call goes to the next
 /// handle.
 ///
-/// This is for a store that does more than its database to coordinate the calls of one process.
-/// With this type, the clauses about concurrency test what the database does.
+/// Use it for a store that coordinates the calls of its own process in addition to its database.
+/// The calls of other servers are coordinated only by the database. With several handles, the
+/// clauses about concurrency test this case too.
 #[derive(Debug)]
 pub struct Several<S> {
-    stores: Vec<S>,
-    next: AtomicUsize,
+    handles: Vec<S>,
+    calls: AtomicUsize,
 }
 
 impl<S> Several<S> {
@@ -26,13 +27,13 @@ impl<S> Several<S> {
     /// # Panics
     ///
     /// Panics if there are no handles.
-    pub fn new(stores: Vec<S>) -> Self {
-        assert!(!stores.is_empty(), "`Several::new` needs at least one store");
-        Self { stores, next: AtomicUsize::new(0) }
+    pub fn new(handles: Vec<S>) -> Self {
+        assert!(!handles.is_empty(), "`Several::new` needs at least one handle");
+        Self { handles, calls: AtomicUsize::new(0) }
     }
 
-    fn next(&self) -> &S {
-        &self.stores[self.next.fetch_add(1, Ordering::Relaxed) % self.stores.len()]
+    fn next_handle(&self) -> &S {
+        &self.handles[self.calls.fetch_add(1, Ordering::Relaxed) % self.handles.len()]
     }
 }
 
@@ -42,7 +43,7 @@ impl<S: UserStore> UserStore for Several<S> {
     type User = S::User;
 
     async fn by_id(&self, id: &UserId) -> Result<Option<Arc<S::User>>, StoreError> {
-        self.next().by_id(id).await
+        self.next_handle().by_id(id).await
     }
 }
 
@@ -50,7 +51,7 @@ impl<S: UserStore> UserStore for Several<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: UserLookup> UserLookup for Several<S> {
     async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<S::User>>, StoreError> {
-        self.next().by_login_name(login_name).await
+        self.next_handle().by_login_name(login_name).await
     }
 }
 
@@ -58,11 +59,11 @@ impl<S: UserLookup> UserLookup for Several<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: UserDirectory> UserDirectory for Several<S> {
     async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<S::User>>>, StoreError> {
-        self.next().by_ids(ids).await
+        self.next_handle().by_ids(ids).await
     }
 
     async fn insert(&self, user: &S::User) -> Result<(), StoreError> {
-        self.next().insert(user).await
+        self.next_handle().insert(user).await
     }
 
     async fn modify(
@@ -70,11 +71,11 @@ impl<S: UserDirectory> UserDirectory for Several<S> {
         id: &UserId,
         change: &mut ChangeUser<'_, S::User>,
     ) -> Result<Modified<S::User>, StoreError> {
-        self.next().modify(id, change).await
+        self.next_handle().modify(id, change).await
     }
 
     async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {
-        self.next().delete(id).await
+        self.next_handle().delete(id).await
     }
 }
 
@@ -82,27 +83,27 @@ impl<S: UserDirectory> UserDirectory for Several<S> {
 #[deny(clippy::missing_trait_methods)]
 impl<S: SessionStore> SessionStore for Several<S> {
     async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError> {
-        self.next().create(login).await
+        self.next_handle().create(login).await
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError> {
-        self.next().load(key).await
+        self.next_handle().load(key).await
     }
 
     async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
-        self.next().rotate(rotation).await
+        self.next_handle().rotate(rotation).await
     }
 
     async fn mark_seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
-        self.next().mark_seen(marks).await
+        self.next_handle().mark_seen(marks).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
-        self.next().touch(touches).await
+        self.next_handle().touch(touches).await
     }
 
     async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize, StoreError> {
-        self.next().revoke(keys, end).await
+        self.next_handle().revoke(keys, end).await
     }
 
     async fn revoke_all(
@@ -111,7 +112,7 @@ impl<S: SessionStore> SessionStore for Several<S> {
         except: Option<&SessionKey>,
         end: &End,
     ) -> Result<(), StoreError> {
-        self.next().revoke_all(user, except, end).await
+        self.next_handle().revoke_all(user, except, end).await
     }
 
     async fn list(
@@ -120,11 +121,11 @@ impl<S: SessionStore> SessionStore for Several<S> {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
-        self.next().list(user, now, limit).await
+        self.next_handle().list(user, now, limit).await
     }
 
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.next().purge(before, limit).await
+        self.next_handle().purge(before, limit).await
     }
 }
 
@@ -136,6 +137,6 @@ impl<S: LoginStore> LoginStore for Several<S> {
         key: &SessionKey,
         user_hint: Option<&UserId>,
     ) -> Result<Option<StoredLogin<S::User>>, StoreError> {
-        self.next().load_login(key, user_hint).await
+        self.next_handle().load_login(key, user_hint).await
     }
 }

@@ -1,5 +1,6 @@
-//! Installs, builds or starts everything that the tests need apart from cargo, and counts the
-//! instructions of a request. Nothing is assumed to be there.
+//! The library behind `cargo xtask`. It installs, builds and starts the programs that the tests
+//! need, and counts the CPU instructions that a request takes. Only cargo has to be installed
+//! already.
 
 pub mod instructions;
 pub mod provision;
@@ -10,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Returns the directory of the tools that are built or downloaded.
-pub(crate) fn tools() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.ancestors().nth(2).unwrap_or(own).join("target/tools")
+pub(crate) fn tools_directory() -> PathBuf {
+    let this_crate = Path::new(env!("CARGO_MANIFEST_DIR"));
+    this_crate.ancestors().nth(2).unwrap_or(this_crate).join("target/tools")
 }
 
 /// Runs a command and waits until it ends. Its output is shown.
@@ -21,11 +22,8 @@ pub(crate) fn tools() -> PathBuf {
 ///
 /// Returns an error if the command can't be started or fails.
 pub fn run(command: &mut Command) -> Result<(), String> {
-    let shown = || {
-        let words = command.get_args().map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
-        format!("{} {words}", command.get_program().to_string_lossy())
-    };
-    let shown = shown();
+    let arguments = command.get_args().map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
+    let shown = format!("{} {arguments}", command.get_program().to_string_lossy());
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("`{shown}` ended with {status}")),

@@ -1,5 +1,5 @@
-//! `cargo xtask test` provisions what the tests need, and runs them. `cargo xtask instructions`
-//! notices when a request takes more instructions than before.
+//! `cargo xtask test` installs and starts what the tests need, and runs the tests. `cargo xtask
+//! instructions` fails if a request takes more CPU instructions than before.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -9,28 +9,30 @@ use xtask::servers::{Kind, Server};
 use xtask::{instructions, provision, run};
 
 const USAGE: &str = "\
-cargo xtask test            installs and starts what the tests need, and runs all of them
-cargo xtask test NAME…      only these packages, with only what they need
-cargo xtask servers         starts the databases, prints their URLs, and runs until its input ends
-cargo xtask instructions    counts the instructions of a request, and compares them with the committed
-                            figures; with --accept, writes them to that file
-cargo xtask names           the packages' names";
+cargo xtask test            installs and starts what all tests need, and runs all tests
+cargo xtask test NAME…      does the same for these packages only
+cargo xtask servers         starts the databases, prints their URLs, and runs until its standard
+                            input ends
+cargo xtask instructions    counts the CPU instructions of a request in each case, and compares them
+                            with the committed figures; with --accept, writes them to that file
+cargo xtask names           prints the packages' names";
 
-/// A package of the workspace that has tests, under its short name.
+/// A package of the workspace that has tests.
 struct Package {
+    /// The name in `cargo xtask test NAME`.
     name: &'static str,
-    package: &'static str,
+    cargo_name: &'static str,
     needs: &'static [Need],
 }
 
 /// What a package's tests need apart from cargo.
 #[derive(Clone, Copy, PartialEq)]
 enum Need {
-    /// Python with Flask-Login.
+    /// A Python that has Flask-Login.
     Python,
-    /// A server.
+    /// A running server, whose URL is in an environment variable.
     Server(Kind),
-    /// The program of a server that the tests start themselves.
+    /// An installed server, which the tests start themselves.
     Program(Kind),
 }
 
@@ -46,19 +48,23 @@ const FIRESTORE: Need = Need::Server(Kind::Firestore);
 const NGINX: Need = Need::Program(Kind::Nginx);
 
 const PACKAGES: &[Package] = &[
-    Package { name: "core", package: "tower-keep-core", needs: &[] },
-    Package { name: "keep", package: "tower-keep", needs: &[] },
-    Package { name: "testkit", package: "tower-keep-testkit", needs: &[] },
-    Package { name: "memory", package: "tower-keep-memory", needs: &[] },
-    Package { name: "sql", package: "tower-keep-sql", needs: &[] },
-    Package { name: "sqlite", package: "tower-keep-sqlite", needs: &[] },
-    Package { name: "postgres", package: "tower-keep-postgres", needs: &[POSTGRES, PGBOUNCER] },
-    Package { name: "mysql", package: "tower-keep-mysql", needs: &[MARIADB, MYSQL] },
-    Package { name: "redis", package: "tower-keep-redis", needs: &[REDIS, SENTINEL, CLUSTER] },
-    Package { name: "datastore", package: "tower-keep-datastore", needs: &[DATASTORE, FIRESTORE] },
+    Package { name: "core", cargo_name: "tower-keep-core", needs: &[] },
+    Package { name: "keep", cargo_name: "tower-keep", needs: &[] },
+    Package { name: "testkit", cargo_name: "tower-keep-testkit", needs: &[] },
+    Package { name: "memory", cargo_name: "tower-keep-memory", needs: &[] },
+    Package { name: "sql", cargo_name: "tower-keep-sql", needs: &[] },
+    Package { name: "sqlite", cargo_name: "tower-keep-sqlite", needs: &[] },
+    Package { name: "postgres", cargo_name: "tower-keep-postgres", needs: &[POSTGRES, PGBOUNCER] },
+    Package { name: "mysql", cargo_name: "tower-keep-mysql", needs: &[MARIADB, MYSQL] },
+    Package { name: "redis", cargo_name: "tower-keep-redis", needs: &[REDIS, SENTINEL, CLUSTER] },
+    Package {
+        name: "datastore",
+        cargo_name: "tower-keep-datastore",
+        needs: &[DATASTORE, FIRESTORE],
+    },
     Package {
         name: "tests",
-        package: "tower-keep-tests",
+        cargo_name: "tower-keep-tests",
         needs: &[
             Need::Python,
             NGINX,
@@ -74,16 +80,16 @@ const PACKAGES: &[Package] = &[
     },
     Package {
         name: "quickstart",
-        package: "quickstart",
+        cargo_name: "quickstart",
         needs: &[POSTGRES, MARIADB, MYSQL, REDIS, SENTINEL, CLUSTER, DATASTORE],
     },
-    Package { name: "hyper", package: "hyper-example", needs: &[] },
-    Package { name: "benches", package: "tower-keep-benches", needs: &[] },
+    Package { name: "hyper", cargo_name: "hyper-example", needs: &[] },
+    Package { name: "benches", cargo_name: "tower-keep-benches", needs: &[] },
 ];
 
-/// The tests over HTTP that hold for both kinds of login: with cookies alone and with server-side
-/// sessions. The other tests start sites of both kinds, or don't depend on the kind.
-const OF_EITHER_KIND: &[&str] = &[
+/// The test targets over HTTP whose rules hold both without and with server-side sessions. They run
+/// both ways. The other targets start sites of both kinds, or don't depend on the kind.
+const TARGETS_FOR_BOTH_KINDS: &[&str] = &[
     "cookies_and_headers",
     "flask_login",
     "guards",
@@ -93,10 +99,10 @@ const OF_EITHER_KIND: &[&str] = &[
     "settings",
 ];
 
-/// The tests over HTTP that are about server-side sessions.
-const OF_SERVER_SESSIONS: &[&str] = &["faults", "sessions"];
+/// The test targets over HTTP that are about server-side sessions.
+const TARGETS_FOR_SERVER_SESSIONS: &[&str] = &["faults", "sessions"];
 
-/// The stores, other than memory, that the tests over HTTP run on.
+/// The stores on which these targets run, apart from the store in memory.
 const STORES: &[&str] = &[
     "sqlite",
     "postgres",
@@ -111,10 +117,10 @@ const STORES: &[&str] = &[
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let done = match words.as_slice() {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments.as_slice() {
         ["test", names @ ..] => test(names),
-        ["servers"] => serve(),
+        ["servers"] => run_servers(),
         ["instructions"] => instructions::check(&root()),
         ["instructions", "--accept"] => instructions::accept(&root()),
         ["names"] => {
@@ -123,7 +129,7 @@ fn main() -> ExitCode {
         }
         _ => Err(USAGE.to_owned()),
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("{message}");
@@ -133,11 +139,11 @@ fn main() -> ExitCode {
 }
 
 fn test(names: &[&str]) -> Result<(), String> {
-    let packages = chosen(names)?;
+    let packages = packages_named(names)?;
     let needs: Vec<Need> = packages.iter().flat_map(|package| package.needs).copied().collect();
     for need in &needs {
         if let Need::Program(kind) = need {
-            kind.provide()?;
+            kind.install()?;
         }
     }
     let servers = Servers::start(&needs)?;
@@ -146,22 +152,22 @@ fn test(names: &[&str]) -> Result<(), String> {
         let python = provision::python(&root())?;
         variables.push(("KEEP_PYTHON", python.display().to_string()));
     }
-    // Every call names the same packages, so that nothing is built again. If the whole workspace is
-    // built, all packages share their features. If one package is built, this also shows that it
-    // builds on its own.
+    // Every call of cargo names the same packages, and so builds them with the same features and
+    // never twice. If `names` is a single package, the call also shows that the package builds on
+    // its own.
     let cargo_test = || {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(root()).args(["test", "--all-features"]);
         cargo.envs(variables.iter().map(|(name, value)| (name, value)));
         match names {
             [] => cargo.arg("--workspace"),
-            _ => cargo.args(packages.iter().flat_map(|package| ["--package", package.package])),
+            _ => cargo.args(packages.iter().flat_map(|package| ["--package", package.cargo_name])),
         };
         cargo
     };
     run(&mut cargo_test())?;
     if packages.iter().any(|package| package.name == "tests") {
-        let again = |targets: &[&'static str]| {
+        let with_server_sessions = |targets: &[&'static str]| {
             let mut cargo = cargo_test();
             cargo
                 .args(targets.iter().flat_map(|name| ["--test", name]))
@@ -169,7 +175,7 @@ fn test(names: &[&str]) -> Result<(), String> {
             cargo
         };
         println!("again, with server-side sessions");
-        run(&mut again(OF_EITHER_KIND))?;
+        run(&mut with_server_sessions(TARGETS_FOR_BOTH_KINDS))?;
         let mariadb = variables.iter().find(|(name, _)| *name == Kind::MariaDb.variable());
         if let Some((_, url)) = mariadb {
             println!("the tests of MySQL again, on MariaDB");
@@ -179,14 +185,16 @@ fn test(names: &[&str]) -> Result<(), String> {
         }
         for store in STORES {
             println!("again, on {store}");
-            run(again(&[OF_EITHER_KIND, OF_SERVER_SESSIONS].concat()).env("KEEP_STORE", store))?;
+            let targets = [TARGETS_FOR_BOTH_KINDS, TARGETS_FOR_SERVER_SESSIONS].concat();
+            run(with_server_sessions(&targets).env("KEEP_STORE", store))?;
         }
     }
     Ok(())
 }
 
-/// Starts servers for tests that are run one by one.
-fn serve() -> Result<(), String> {
+/// Starts all servers, prints their environment variables, and runs until standard input ends. So
+/// single tests can be run with these servers.
+fn run_servers() -> Result<(), String> {
     let needs: Vec<Need> = PACKAGES.iter().flat_map(|package| package.needs).copied().collect();
     let servers = Servers::start(&needs)?;
     for (name, value) in servers.variables() {
@@ -196,11 +204,12 @@ fn serve() -> Result<(), String> {
     Ok(())
 }
 
-/// The servers that were started. They end when this is dropped.
+/// The servers that this process started. Dropping this ends them.
 struct Servers(Vec<Server>);
 
 impl Servers {
-    /// Starts the servers that are needed, except for those that the environment names.
+    /// Starts the servers that are needed, except where the environment has the URL of another
+    /// server.
     fn start(needs: &[Need]) -> Result<Self, String> {
         let mut servers: Vec<Server> = Vec::new();
         for kind in Kind::ALL {
@@ -209,41 +218,43 @@ impl Servers {
             }
             let server = match kind {
                 Kind::PgBouncer => {
-                    // A PostgreSQL server that the environment names can't be configured to trust a
-                    // proxy.
+                    // PgBouncer needs a PostgreSQL server that was started here. If the environment
+                    // names another one, that server can't be configured to trust PgBouncer.
                     if !servers.iter().any(|server| server.kind() == Kind::Postgres) {
                         servers.push(Server::start(Kind::Postgres)?);
                     }
                     let postgres = servers.iter().find(|server| server.kind() == Kind::Postgres);
-                    Server::start_proxy(postgres.ok_or("there is no PostgreSQL")?)?
+                    Server::start_pgbouncer(postgres.ok_or("there is no PostgreSQL server")?)?
                 }
                 kind => Server::start(kind)?,
             };
-            server.be_patient()?;
+            server.raise_failover_timeouts()?;
             servers.push(server);
         }
         Ok(Self(servers))
     }
 
-    /// Returns the environment variables that name these servers, each with a URL.
+    /// Returns the environment variable and the URL of each server. A variable that is set already
+    /// is left out.
     fn variables(&self) -> Vec<(&'static str, String)> {
-        let place = |server: &Server| (server.kind().variable(), server.url());
-        let is_ours = |server: &&Server| env::var_os(server.kind().variable()).is_none();
-        self.0.iter().filter(is_ours).map(place).collect()
+        let is_unset = |server: &&Server| env::var_os(server.kind().variable()).is_none();
+        let variable = |server: &Server| (server.kind().variable(), server.url());
+        self.0.iter().filter(is_unset).map(variable).collect()
     }
 }
 
-fn chosen(names: &[&str]) -> Result<Vec<&'static Package>, String> {
+/// Returns the packages with these names, or all packages if there are no names.
+fn packages_named(names: &[&str]) -> Result<Vec<&'static Package>, String> {
     let known = || PACKAGES.iter().map(|package| package.name).collect::<Vec<_>>().join(", ");
     let find = |name: &&str| {
         let found = PACKAGES.iter().find(|package| package.name == *name);
-        found.ok_or_else(|| format!("there is no package `{name}`; there are {}", known()))
+        found.ok_or_else(|| format!("there is no package `{name}`; the packages are {}", known()))
     };
     if names.is_empty() { Ok(PACKAGES.iter().collect()) } else { names.iter().map(find).collect() }
 }
 
 /// Returns the workspace's root. It does not depend on the current directory.
 fn root() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.ancestors().nth(2).unwrap_or(own).to_owned()
+    let this_crate = Path::new(env!("CARGO_MANIFEST_DIR"));
+    this_crate.ancestors().nth(2).unwrap_or(this_crate).to_owned()
 }

@@ -1,4 +1,4 @@
-//! Installs programs, or sets them up below `target/`.
+//! Installs programs into the system, or sets them up below `target/`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,13 +10,13 @@ use crate::run;
 ///
 /// # Errors
 ///
-/// Returns an error if something is missing and can't be installed. The text says how to install
-/// it.
+/// Returns an error if Python or a package is missing and can't be installed. The text says how to
+/// install it.
 pub fn python(root: &Path) -> Result<PathBuf, String> {
     let requirements = root.join("tests/parity/requirements.txt");
     let environment = root.join("target/parity-venv");
     let python = environment.join("bin/python");
-    if !is_complete(&python) {
+    if !has_packages(&python) {
         if run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment)).is_err() {
             // Debian ships Python without the module that creates virtual environments.
             install(&["python3", "python3-venv"])?;
@@ -28,7 +28,8 @@ pub fn python(root: &Path) -> Result<PathBuf, String> {
     Ok(python)
 }
 
-fn is_complete(python: &Path) -> bool {
+/// Checks whether this Python exists and has the packages.
+fn has_packages(python: &Path) -> bool {
     let check = Command::new(python).args(["-c", "import datastore_entity, flask_login"]).output();
     check.is_ok_and(|output| output.status.success())
 }
@@ -39,46 +40,48 @@ fn is_complete(python: &Path) -> bool {
 ///
 /// Returns an error if valgrind can't be installed. The text says how to install it.
 pub fn valgrind() -> Result<PathBuf, String> {
-    let find = || in_path(&["valgrind"]);
+    let find = || find_program(&["valgrind"]);
     if let Some(program) = find() {
         return Ok(program);
     }
     install(&["valgrind"])?;
-    find().ok_or_else(|| "valgrind is installed but is not in the path: add it".to_owned())
+    find().ok_or_else(|| {
+        "valgrind is installed but in no directory of PATH: add its directory to PATH".to_owned()
+    })
 }
 
-/// Returns the first of these programs that exists, in `PATH` or in the usual directories of
-/// servers.
-pub(crate) fn in_path(names: &[&str]) -> Option<PathBuf> {
+/// Returns the path of the first of these programs that exists, in `PATH` or in the usual
+/// directories of servers.
+pub(crate) fn find_program(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories: Vec<_> = std::env::split_paths(&path)
         .chain(["/usr/sbin", "/usr/local/sbin", "/usr/bin"].map(PathBuf::from))
         .collect();
-    let found = |name: &&str| {
+    let find = |name: &&str| {
         directories.iter().map(|directory| directory.join(name)).find(|program| program.is_file())
     };
-    names.iter().find_map(found)
+    names.iter().find_map(find)
 }
 
 /// Installs Debian packages. If that fails, the error says which to install by hand.
 pub(crate) fn install(packages: &[&str]) -> Result<(), String> {
-    let words = packages.join(" ");
-    println!("installing {words}");
-    let by_hand = |error| {
-        format!("{error}\ninstall it by hand, then try again: sudo apt-get install {words}")
-    };
+    let names = packages.join(" ");
+    println!("installing {names}");
+    let with_advice =
+        |error| format!("{error}\ninstall by hand, then try again: sudo apt-get install {names}");
     let apt = |arguments: &[&str]| {
-        let sudo = !is_root();
-        let mut command = Command::new(if sudo { "sudo" } else { "apt-get" });
-        if sudo {
+        let needs_sudo = !is_root();
+        let mut command = Command::new(if needs_sudo { "sudo" } else { "apt-get" });
+        if needs_sudo {
             command.args(["-n", "apt-get"]);
         }
         run(command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments))
     };
-    apt(&["update", "-qq"]).map_err(by_hand)?;
-    apt(&[&["install", "-y", "-qq"], packages].concat()).map_err(by_hand)
+    apt(&["update", "-qq"]).map_err(with_advice)?;
+    apt(&[&["install", "-y", "-qq"], packages].concat()).map_err(with_advice)
 }
 
+/// Checks whether this process runs as root.
 pub(crate) fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output();
     id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")

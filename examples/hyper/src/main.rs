@@ -1,4 +1,5 @@
-//! A login on plain hyper, without a framework. The router is a `match`.
+//! A site with a login on plain hyper, without a framework. A `match` expression routes the
+//! requests.
 //!
 //! Run `cargo run -p hyper-example`, then open the address that it prints. The optional argument is
 //! the address to listen on.
@@ -25,7 +26,7 @@ use tower_keep::{Account, AuthError, Keys, LoginError, LoginLayer};
 use tower_keep_memory::MemoryStore;
 
 type Page = Response<Full<Bytes>>;
-type Handled = Result<Page, Failure>;
+type HandlerResult = Result<Page, Failure>;
 type AuthSession = tower_keep::AuthSession<Account>;
 
 #[tokio::main]
@@ -37,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let auth_layer =
         LoginLayer::builder(users.clone(), Keys::generate()?).with_login_page("/login")?.build()?;
-    // A guard is a layer like any other. Here it guards one service of several.
+    // A guard is a layer like any other. This guard protects only the service `account`.
     let account = auth_layer.require_login().layer(service_fn(account));
     let site = auth_layer.layer(service_fn(move |request: Request<Incoming>| {
         let (users, passwords, account) = (users.clone(), passwords.clone(), account.clone());
@@ -60,11 +61,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("demo login: ada");
     println!("demo password: analytical engine");
     let connections = GracefulShutdown::new();
-    let mut told_to_end = pin!(told_to_end()?);
+    let mut stop_signal = pin!(stop_signal()?);
     loop {
         let (stream, peer) = tokio::select! {
             accepted = listener.accept() => accepted?,
-            () = &mut told_to_end => break,
+            () = &mut stop_signal => break,
         };
         // Session protection compares addresses, so each request needs its client's address.
         let site = site.clone().map_request(move |mut request: Request<Incoming>| {
@@ -80,14 +81,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
         });
     }
-    // Serves the last requests, but does not wait for one that hangs: containers are killed ten
+    // Waits until the running requests are served, at most seven seconds: containers are killed ten
     // seconds after the signal.
     let _ = tokio::time::timeout(Duration::from_secs(7), connections.shutdown()).await;
     Ok(())
 }
 
 /// Returns a future that resolves on Ctrl-C, or on the signal that stops containers and services.
-fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     Ok(async move {
@@ -101,7 +102,7 @@ fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// An error, as the response that reports it.
+/// The response for an error.
 struct Failure(Box<Page>);
 
 macro_rules! failures {
@@ -117,7 +118,8 @@ macro_rules! failures {
 
 failures!(AuthError LoginError PasswordError);
 
-/// Returns the request's handle. It is always there, because the layer is around the whole site.
+/// Returns the handle that the login layer has put into the request. There always is one, because
+/// the layer is around the whole site.
 fn auth_of<B>(request: &Request<B>) -> Result<AuthSession, Failure> {
     let auth = request.extensions().get::<AuthSession>();
     auth.cloned().ok_or_else(|| Failure(Box::new(status(StatusCode::INTERNAL_SERVER_ERROR))))
@@ -127,34 +129,34 @@ async fn sign_in(
     request: Request<Incoming>,
     users: &MemoryStore<Account>,
     passwords: &Passwords,
-) -> Handled {
+) -> HandlerResult {
     let auth = auth_of(&request)?;
-    // Rejects requests that come from other sites, as browsers say with Fetch Metadata. With a
+    // Rejects requests from other sites. Browsers send the header `Sec-Fetch-Site`. With a
     // framework, use tower-http's `csrf` layer for this.
-    let site = request.headers().get("sec-fetch-site").map(|site| site.as_bytes());
-    if !matches!(site, None | Some(b"same-origin" | b"none")) {
+    let fetch_site = request.headers().get("sec-fetch-site").map(|value| value.as_bytes());
+    if !matches!(fetch_site, None | Some(b"same-origin" | b"none")) {
         return Ok(status(StatusCode::FORBIDDEN));
     }
     let Ok(body) = Limited::new(request.into_body(), 16 * 1024).collect().await else {
         return Ok(status(StatusCode::BAD_REQUEST));
     };
     let body = body.to_bytes();
-    let field = |name: &str| {
+    let form_field = |name: &str| {
         let found = form_urlencoded::parse(&body).find(|(key, _)| key == name);
         found.map(|(_, value)| value.into_owned())
     };
-    let (Some(name), Some(password)) = (field("login"), field("password")) else {
+    let (Some(name), Some(password)) = (form_field("login"), form_field("password")) else {
         return Ok(status(StatusCode::UNPROCESSABLE_ENTITY));
     };
     let found = users.by_login_name(&name).await.map_err(AuthError::from)?;
     let checked = passwords.check(found, Account::password_hash, password).await?;
     let Some(user) = checked else { return Ok(see_other("/login")) };
-    auth.log_in(user).with_remember(field("remember").is_some()).await?;
-    let next = auth.next_from_form(field("next").as_deref());
+    auth.log_in(user).with_remember(form_field("remember").is_some()).await?;
+    let next = auth.next_from_form(form_field("next").as_deref());
     Ok(see_other(next.as_ref().map_or("/account", |next| next.as_str())))
 }
 
-async fn sign_out(request: &Request<Incoming>) -> Handled {
+async fn sign_out(request: &Request<Incoming>) -> HandlerResult {
     auth_of(request)?.log_out().await?;
     Ok(see_other("/"))
 }
@@ -163,7 +165,7 @@ async fn account(request: Request<Incoming>) -> Result<Page, Infallible> {
     Ok(greeting(&request).await.unwrap_or_else(|failure| *failure.0))
 }
 
-async fn greeting(request: &Request<Incoming>) -> Handled {
+async fn greeting(request: &Request<Incoming>) -> HandlerResult {
     let user = auth_of(request)?.user().await?;
     let name = user.map(|user| escape(user.login_name())).unwrap_or_default();
     Ok(page(&format!(
@@ -171,7 +173,7 @@ async fn greeting(request: &Request<Incoming>) -> Handled {
     )))
 }
 
-fn login_page(request: &Request<Incoming>) -> Handled {
+fn login_page(request: &Request<Incoming>) -> HandlerResult {
     let auth = auth_of(request)?;
     let flash = auth.take_flash().map(|flash| escape(flash.text())).unwrap_or_default();
     let next = auth.next().map(|next| escape(next.as_str())).unwrap_or_default();
@@ -211,8 +213,8 @@ fn status(status: StatusCode) -> Page {
     response
 }
 
-/// Boxes the body. A guard wraps the body of the service that it guards, so without this the bodies
-/// of the site would have different types.
+/// Boxes the body. A guard wraps the bodies of the service that it protects, so the bodies of the
+/// site have different types before they are boxed.
 fn boxed<B>(response: Response<B>) -> Response<BoxBody<Bytes, Infallible>>
 where
     B: Body<Data = Bytes, Error = Infallible> + Send + Sync + 'static,

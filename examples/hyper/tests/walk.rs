@@ -1,9 +1,10 @@
-//! A newcomer's walk through the site, as in the quickstart's tests, but without a framework.
+//! Uses the site as a new visitor does. The quickstart's tests do the same on a site with a
+//! framework.
 
 use tower_keep_tests::Process;
 
 #[tokio::test]
-async fn from_stranger_to_account_and_out_again() {
+async fn a_visitor_can_log_in_stay_logged_in_and_log_out() {
     let site = Process::start(env!("CARGO_BIN_EXE_hyper-example"), &["127.0.0.1:0"], 3);
     let mut browser = site.browser();
     assert_eq!(browser.get("/account").await.location(), "/login?next=%2Faccount");

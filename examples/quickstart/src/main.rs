@@ -2,7 +2,7 @@
 //!
 //! Run `cargo run` in the root of the workspace, then open the address that it prints. All code for
 //! logging in is in `site.rs`. `store.rs` opens the store of accounts and sessions, `pages.rs` has
-//! the HTML, and this file reads the command line.
+//! the HTML, and this file reads the command line and runs the server.
 
 mod pages;
 mod site;
@@ -23,25 +23,27 @@ use tower_keep::{Account, Keys};
 const USAGE: &str = "\
 usage: cargo run -- [--listen ADDRESS] [--store STORE]
 
-  --listen ADDRESS   where to listen; 127.0.0.1:3000 by default, port 0 for any free one
-  --store STORE      where accounts and sessions are kept; sqlite:quickstart.db by default, and else
-                     memory, sqlite:PATH, postgres://… (with --features postgres), mysql://…
-                     (with --features mysql), redis://…, redis+sentinel://… and
-                     redis+cluster://… (with --features redis), or datastore://PROJECT/NAMESPACE
+  --listen ADDRESS   the address to listen on; the default is 127.0.0.1:3000, and port 0 means any
+                     free port
+  --store STORE      the store of accounts and sessions; the default is sqlite:quickstart.db.
+                     Other stores: memory, sqlite:PATH, postgres://… (with --features postgres),
+                     mysql://… (with --features mysql), redis://…, redis+sentinel://… and
+                     redis+cluster://… (with --features redis), datastore://PROJECT/NAMESPACE
                      (with --features datastore)
 
 environment:
-  KEEP_KEY           the key that cookies are made with, 32 bytes or more; without it one is made and
-                     kept in the file quickstart.key, or for memory until this ends
-  RUST_LOG           what to log, such as tower_keep=debug";
+  KEEP_KEY           the key that signs the cookies, 32 bytes or more. If it is not set, the first
+                     start creates a key and writes it to the file quickstart.key. With
+                     --store memory, each start creates a key and writes no file
+  RUST_LOG           the filter of the log, such as tower_keep=debug";
 
-/// The file with the key, next to the database, in the directory where the program is started.
+/// The file with the key, in the directory where the program is started.
 const KEY_FILE: &str = "quickstart.key";
 
-/// The demo user, who exists when the site starts.
-const ID: i64 = 1;
-const LOGIN: &str = "ada";
-const PASSWORD: &str = "analytical engine";
+/// The id of the demo user. If there is no such user, the program creates one at its start.
+const DEMO_ID: i64 = 1;
+const DEMO_LOGIN: &str = "ada";
+const DEMO_PASSWORD: &str = "analytical engine";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -67,14 +69,15 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let passwords = Passwords::new();
     let keys = keys(store == "memory")?;
     let store = store::open(&store).await?;
-    // Does nothing if she exists from an earlier start.
-    store.insert_if_absent(&Account::new(ID, LOGIN, passwords.hash(PASSWORD).await?)).await?;
-    let ada = store
-        .by_login_name(LOGIN)
+    // Does nothing if the demo user exists from an earlier start.
+    let hash = passwords.hash(DEMO_PASSWORD).await?;
+    store.insert_if_absent(&Account::new(DEMO_ID, DEMO_LOGIN, hash)).await?;
+    let demo_user = store
+        .by_login_name(DEMO_LOGIN)
         .await?
-        .ok_or("the id of the demo user belongs to another user")?;
-    let is_usual = passwords.verify(Some(ada.password_hash()), PASSWORD).await?;
-    let password = if is_usual { PASSWORD } else { "the one that you have given her" };
+        .ok_or("another user in the store has the id of the demo user: use another store")?;
+    let is_unchanged = passwords.verify(Some(demo_user.password_hash()), DEMO_PASSWORD).await?;
+    let password = if is_unchanged { DEMO_PASSWORD } else { "(changed on an earlier run)" };
     let api_key = random_token()?;
     let app = site::App { store, passwords, api_key: api_key.clone() };
     let auth_layer = site::auth_layer(&app, keys)?;
@@ -83,37 +86,39 @@ async fn serve() -> Result<(), Box<dyn Error>> {
 
     let listener = tokio::net::TcpListener::bind(listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    println!("demo login: {LOGIN}");
+    println!("demo login: {DEMO_LOGIN}");
     println!("demo password: {password}");
     println!("demo api key: {api_key}");
     let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(site);
-    let (end, is_ending) = tokio::sync::oneshot::channel();
-    let told = told_to_end()?;
-    let told = async {
-        told.await;
-        let _ = end.send(()); // fails only if the receiver is gone
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let signal = stop_signal()?;
+    let shutdown = async {
+        signal.await;
+        let _ = sender.send(()); // fails only if the receiver is gone
     };
-    let late = async {
-        let _ = is_ending.await; // fails only if the sender is gone
-        tokio::time::sleep(LAST_REQUESTS).await;
+    let shutdown_timeout = async {
+        let _ = receiver.await; // fails only if the sender is gone
+        tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
     };
-    // Serves the last requests and writes what waits to be written, even if something hangs.
+    let server = axum::serve(listener, service).with_graceful_shutdown(shutdown);
+    // After the signal, the running requests are served. Then `flush` stores the uses of sessions
+    // that are not stored yet, even if a request hangs.
     let served = tokio::select! {
-        served = axum::serve(listener, service).with_graceful_shutdown(told).into_future() => served,
-        () = late => Ok(()),
+        served = server.into_future() => served,
+        () = shutdown_timeout => Ok(()),
     };
     upkeep.abort();
-    let _ = upkeep.await; // it was aborted
+    let _ = upkeep.await; // an error, because the task was aborted
     auth_layer.flush().await?;
     Ok(served?)
 }
 
-/// How long requests may still run after the signal to stop. Containers are killed ten seconds
-/// after that signal.
-const LAST_REQUESTS: Duration = Duration::from_secs(7);
+/// The maximum time that requests may still run after the signal to stop. Containers are killed ten
+/// seconds after that signal.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// Returns a future that resolves on Ctrl-C, or on the signal that stops containers and services.
-fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     Ok(async move {
@@ -133,12 +138,13 @@ fn random_token() -> Result<String, getrandom::Error> {
     Ok(format!("{random:032x}"))
 }
 
-/// Returns the key from the environment, or else from the file that the first start has written.
-fn keys(only_now: bool) -> Result<Keys, Box<dyn Error>> {
+/// Returns the key from the environment variable, or else the key in the file, which the first
+/// start creates. With `is_temporary`, a new key takes the place of the file.
+fn keys(is_temporary: bool) -> Result<Keys, Box<dyn Error>> {
     if let Ok(key) = std::env::var("KEEP_KEY") {
         return Ok(Keys::new(key));
     }
-    if only_now {
+    if is_temporary {
         return Ok(Keys::generate()?);
     }
     let key = match std::fs::read_to_string(KEY_FILE) {

@@ -1,4 +1,4 @@
-//! The HTML pages. There is no code for logging in here. maud escapes all values on a page.
+//! The HTML pages. Nothing here logs anybody in. maud escapes all values on a page.
 
 use std::time::SystemTime;
 
@@ -36,7 +36,7 @@ button.plain { background: none; border: 0; color: var(--accent); padding: 0; ma
   text-decoration: underline }
 .flash { border-radius: 8px; padding: .7rem 1rem; margin: 0 0 1.2rem; background: var(--warn); color: inherit }
 .flash.success { background: var(--good) }
-.flash.wrong { background: var(--bad) }
+.flash.error { background: var(--bad) }
 .devices { list-style: none; margin: 1.2rem 0 0; padding: 0 }
 .devices li { display: flex; gap: 1rem; align-items: baseline; justify-content: space-between;
   border-top: 1px solid var(--line); padding: .9rem 0 }
@@ -77,12 +77,12 @@ fn page(title: &str, user: Option<&Account>, content: &Markup) -> String {
     page.into_string()
 }
 
-fn message(flash: Option<&Flash>, wrong: Option<&str>) -> Markup {
+fn messages(flash: Option<&Flash>, error: Option<&str>) -> Markup {
     html! {
         @if let Some(flash) = flash {
             p class={ "flash " (flash.category()) } role="status" { (flash.text()) }
         }
-        @if let Some(wrong) = wrong { p.flash.wrong role="alert" { (wrong) } }
+        @if let Some(error) = error { p.flash.error role="alert" { (error) } }
     }
 }
 
@@ -109,13 +109,13 @@ pub(crate) fn home(user: Option<&Account>) -> String {
 
 pub(crate) fn login(
     flash: Option<&Flash>,
-    wrong: Option<&str>,
+    error: Option<&str>,
     next: Option<&LocalTarget>,
 ) -> String {
     let content = html! {
         section.card.narrow {
             h1 { "Log in" }
-            (message(flash, wrong))
+            (messages(flash, error))
             form method="post" action="/login" {
                 (hidden_next(next))
                 label for="login" { "Login" }
@@ -137,15 +137,15 @@ pub(crate) fn account(
     is_fresh: bool,
     is_remembered: bool,
 ) -> String {
-    let yes = |yes| if yes { "yes" } else { "no" };
+    let yes_or_no = |is_true| if is_true { "yes" } else { "no" };
     let content = html! {
-        (message(flash, None))
+        (messages(flash, None))
         section.card {
             h1 { "Your account" }
             dl {
                 dt { "Login" } dd { (user.login_name()) }
-                dt { "Fresh login" } dd { (yes(is_fresh)) }
-                dt { "Remembered on this device" } dd { (yes(is_remembered)) }
+                dt { "Fresh login" } dd { (yes_or_no(is_fresh)) }
+                dt { "Remembered on this device" } dd { (yes_or_no(is_remembered)) }
             }
             p { a href="/devices" { "Your devices" } }
             a href="/password" { "Change your password" }
@@ -155,17 +155,17 @@ pub(crate) fn account(
 }
 
 pub(crate) fn devices(user: &Account, flash: Option<&Flash>, sessions: &[SessionInfo]) -> String {
-    let others = sessions.iter().any(|session| !session.is_current());
+    let has_others = sessions.iter().any(|session| !session.is_current());
     let content = html! {
-        (message(flash, None))
+        (messages(flash, None))
         section.card {
             h1 { "Your devices" }
-            p { "Wherever you are logged in. What you don't know, end, and change your password." }
+            p { "You are logged in on these devices. If you don't know one of them, end its login and change your password." }
             ul.devices {
                 @for session in sessions { li { (device(session)) } }
             }
-            @if others {
-                form method="post" action="/devices/end-others" { button { "Log out all others" } }
+            @if has_others {
+                form method="post" action="/devices/end-others" { button { "Log out all other devices" } }
             }
         }
     };
@@ -177,7 +177,7 @@ fn device(session: &SessionInfo) -> Markup {
     html! {
         div {
             strong { (session.device()) }
-            @if session.is_current() { span.here { "this one" } }
+            @if session.is_current() { span.here { "this device" } }
             p {
                 @if session.is_current() { "Active now" } @else { "Last active " (ago(session.last_seen())) }
                 ", logged in " (ago(session.created()))
@@ -192,7 +192,7 @@ fn device(session: &SessionInfo) -> Markup {
     }
 }
 
-/// Returns how long ago this time was, as a phrase such as "2 hours ago".
+/// Returns the time since `time` as a phrase, such as "2 hours ago".
 fn ago(time: SystemTime) -> String {
     let seconds = time.elapsed().unwrap_or_default().as_secs();
     let (count, unit) = match seconds {
@@ -208,13 +208,13 @@ fn ago(time: SystemTime) -> String {
 pub(crate) fn confirm(
     user: &Account,
     flash: Option<&Flash>,
-    wrong: Option<&str>,
+    error: Option<&str>,
     next: Option<&LocalTarget>,
 ) -> String {
     let content = html! {
         section.card.narrow {
             h1 { "Is it you, " (user.login_name()) "?" }
-            (message(flash, wrong))
+            (messages(flash, error))
             form method="post" action="/confirm" {
                 (hidden_next(next))
                 label for="password" { "Password" }
@@ -227,12 +227,12 @@ pub(crate) fn confirm(
     page("Confirm", Some(user), &content)
 }
 
-pub(crate) fn password(user: &Account, wrong: Option<&str>) -> String {
+pub(crate) fn password(user: &Account, error: Option<&str>) -> String {
     let content = html! {
         section.card.narrow {
             h1 { "Change your password" }
-            p { "All your other logins end." }
-            (message(None, wrong))
+            p { "Changing your password ends all your other logins." }
+            (messages(None, error))
             form method="post" action="/password" {
                 label for="password" { "New password" }
                 input #password type="password" name="password" autocomplete="new-password"

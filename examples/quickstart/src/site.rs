@@ -23,8 +23,8 @@ use crate::store::Store;
 type AuthSession = tower_keep::AuthSession<Account>;
 type CurrentUser = tower_keep::CurrentUser<Account>;
 
-/// The length of the shortest password, in characters (ASVS 5.0, 6.2.1).
-const SHORTEST_PASSWORD: usize = 8;
+/// The minimum length of a password, in characters (ASVS 5.0, 6.2.1).
+const MIN_PASSWORD_LENGTH: usize = 8;
 
 #[derive(Clone)]
 pub(crate) struct App {
@@ -38,23 +38,25 @@ pub(crate) type AuthLayer = LoginLayer<Account>;
 /// Creates the login layer. Sessions are stored together with the users, so they can be listed and
 /// ended.
 pub(crate) fn auth_layer(app: &App, keys: Keys) -> std::result::Result<AuthLayer, BuildError> {
-    let (users, api_keys) =
-        (Arc::clone(&app.store), HashMap::from([(app.api_key.clone(), crate::ID)]));
+    let users = Arc::clone(&app.store);
+    let user_ids_by_key = HashMap::from([(app.api_key.clone(), crate::DEMO_ID)]);
     LoginLayer::builder(Arc::clone(&app.store), keys)
         .with_sessions()
         .with_login_page("/login")?
         .with_confirm_page("/confirm")?
         .with_home_page("/account")?
         .with_request_loader(Bearer::new(move |key: String| {
-            // The map uses a keyed hash, so the time of the lookup reveals nothing about a key.
-            let (users, id) = (Arc::clone(&users), api_keys.get(&key).copied());
+            // The map uses a keyed hash, so the duration of the lookup reveals nothing about a key.
+            let (users, id) = (Arc::clone(&users), user_ids_by_key.get(&key).copied());
             async move { if let Some(id) = id { users.by_id(&id.into()).await } else { Ok(None) } }
         }))
         .build()
 }
 
+/// Creates the service of the whole site. The sensitive routes need a fresh login, in which the
+/// user entered the password in the current session.
 pub(crate) fn site(app: App, auth_layer: &AuthLayer) -> LoginService<Router, Account> {
-    let members = Router::new()
+    let protected = Router::new()
         .route("/account", get(account))
         .route("/devices", get(devices))
         .route("/devices/end", post(end_device))
@@ -69,7 +71,7 @@ pub(crate) fn site(app: App, auth_layer: &AuthLayer) -> LoginService<Router, Acc
         .route("/login", get(login_page).post(sign_in))
         .route("/logout", post(sign_out))
         .route("/api/me", get(me))
-        .merge(members)
+        .merge(protected)
         .merge(sensitive)
         .layer(CsrfLayer::new())
         .with_state(app);
@@ -77,7 +79,7 @@ pub(crate) fn site(app: App, auth_layer: &AuthLayer) -> LoginService<Router, Acc
 }
 
 #[derive(Deserialize)]
-struct SignIn {
+struct SignInForm {
     login: String,
     password: String,
     remember: Option<String>,
@@ -87,14 +89,14 @@ struct SignIn {
 async fn sign_in(
     State(app): State<App>,
     auth: AuthSession,
-    Form(form): Form<SignIn>,
+    Form(form): Form<SignInForm>,
 ) -> Result<Response> {
     let next = auth.next_from_form(form.next.as_deref());
     let found = app.store.by_login_name(&form.login).await.map_err(AuthError::from)?;
     let checked = app.passwords.check(found, Account::password_hash, form.password).await?;
     let Some(user) = checked else {
-        let wrong = Some("Wrong login name or password.");
-        return Ok(again(pages::login(None, wrong, next.as_ref())));
+        let error = Some("Wrong login name or password.");
+        return Ok(unprocessable(pages::login(None, error, next.as_ref())));
     };
     auth.log_in(user).with_remember(form.remember.is_some()).with_method("password").await?;
     Ok(auth.or_home(next).into_response())
@@ -106,7 +108,7 @@ async fn sign_out(auth: AuthSession) -> Result<Redirect> {
 }
 
 #[derive(Deserialize)]
-struct Password {
+struct PasswordForm {
     password: String,
     next: Option<String>,
 }
@@ -115,11 +117,11 @@ async fn confirm(
     State(app): State<App>,
     user: CurrentUser,
     auth: AuthSession,
-    Form(form): Form<Password>,
+    Form(form): Form<PasswordForm>,
 ) -> Result<Response> {
     let next = auth.next_from_form(form.next.as_deref());
     if !app.passwords.verify(Some(user.password_hash()), form.password).await? {
-        return Ok(again(pages::confirm(
+        return Ok(unprocessable(pages::confirm(
             &user,
             None,
             Some("This is not your password."),
@@ -134,24 +136,23 @@ async fn change_password(
     State(app): State<App>,
     user: CurrentUser,
     auth: AuthSession,
-    Form(form): Form<Password>,
+    Form(form): Form<PasswordForm>,
 ) -> Result<Response> {
-    if form.password.chars().count() < SHORTEST_PASSWORD {
-        let short = format!("A password needs at least {SHORTEST_PASSWORD} characters.");
-        return Ok(again(pages::password(&user, Some(&short))));
+    if form.password.chars().count() < MIN_PASSWORD_LENGTH {
+        let error = format!("A password needs at least {MIN_PASSWORD_LENGTH} characters.");
+        return Ok(unprocessable(pages::password(&user, Some(&error))));
     }
-    // This never undoes a change that an administrator has made since this request began.
-    let kept = match app.passwords.change(&*app.store, &user, form.password).await? {
-        // The new hash ends every login of this user; this call keeps the current one.
+    // If another request has changed the user since this request began, `change` writes nothing.
+    let current_login = match app.passwords.change(&*app.store, &user, form.password).await? {
+        // The new hash ends every login of this user. `keep_logged_in` keeps the current one.
         PasswordChange::Changed(changed) => auth.keep_logged_in(changed).await?,
         PasswordChange::Stale(_) | PasswordChange::Missing => {
-            let late =
-                "Your account was changed elsewhere meanwhile. Log in again, then try once more.";
-            let page = Html(pages::password(&user, Some(late)));
+            let error = "Your account was changed in the meantime. Log in again, then try again.";
+            let page = Html(pages::password(&user, Some(error)));
             return Ok((StatusCode::CONFLICT, page).into_response());
         }
     };
-    if kept.is_none() {
+    if current_login.is_none() {
         // This login has ended in the meantime, but the new password is stored.
         auth.flash("success", "Your password is changed. Log in with it.")?;
         return Ok(Redirect::to("/login").into_response());
@@ -166,12 +167,12 @@ async fn devices(user: CurrentUser, auth: AuthSession) -> Result<Html<String>> {
 }
 
 #[derive(Deserialize)]
-struct Ending {
+struct EndDeviceForm {
     session: String,
 }
 
-/// Ends one session of this user, on any device. If it is the current session, this logs out.
-async fn end_device(auth: AuthSession, Form(form): Form<Ending>) -> Result<Redirect> {
+/// Ends one session of this user, on any device. Ending the current session is a logout.
+async fn end_device(auth: AuthSession, Form(form): Form<EndDeviceForm>) -> Result<Redirect> {
     let is_ended = auth.end_session(&form.session).await?;
     if auth.user().await?.is_none() {
         return Ok(Redirect::to("/"));
@@ -225,7 +226,7 @@ async fn me(auth: AuthSession) -> Result<Response> {
     })
 }
 
-/// Returns the form again, with the error message on it.
-fn again(page: String) -> Response {
+/// Returns the response to a form with wrong values: the page with the form and an error message.
+fn unprocessable(page: String) -> Response {
     (StatusCode::UNPROCESSABLE_ENTITY, Html(page)).into_response()
 }

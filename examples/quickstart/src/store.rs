@@ -1,5 +1,5 @@
-//! Where accounts and sessions are stored. Each store needs one line here, and no handler knows
-//! which store is used.
+//! Opens the store of accounts and sessions. The handlers work with any store: to add one, add a
+//! branch to `open`.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -14,60 +14,57 @@ pub(crate) trait Store: UserDirectory<User = Account> + LoginStore {}
 
 impl<S: UserDirectory<User = Account> + LoginStore> Store for S {}
 
-/// Opens the store with this URL and creates its tables.
+/// Opens the store with this URL. Creates the tables, if it is a store with tables.
 pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>, Box<dyn Error>> {
     Ok(match url.split_once(':').map_or(url, |(scheme, _)| scheme) {
         "memory" => Arc::new(MemoryStore::new()),
-        "sqlite" => Arc::new(SqliteStore::builder(url).migrate().build().await.map_err(why)?),
+        "sqlite" => Arc::new(SqliteStore::builder(url).migrate().build().await.map_err(full_text)?),
         #[cfg(feature = "postgres")]
         "postgres" | "postgresql" => {
             let builder = tower_keep_postgres::PostgresStore::builder(url);
-            Arc::new(builder.migrate().build().await.map_err(why)?)
+            Arc::new(builder.migrate().build().await.map_err(full_text)?)
         }
         #[cfg(feature = "mysql")]
         "mysql" | "mariadb" => {
             let builder = tower_keep_mysql::MySqlStore::builder(url);
-            Arc::new(builder.migrate().build().await.map_err(why)?)
+            Arc::new(builder.migrate().build().await.map_err(full_text)?)
         }
         #[cfg(feature = "redis")]
         scheme if scheme.starts_with("redis") => {
-            Arc::new(tower_keep_redis::RedisStore::builder(url).build().await.map_err(why)?)
+            Arc::new(tower_keep_redis::RedisStore::builder(url).build().await.map_err(full_text)?)
         }
         #[cfg(feature = "datastore")]
-        "datastore" => {
-            Arc::new(tower_keep_datastore::DatastoreStore::builder(url).build().await.map_err(why)?)
-        }
+        "datastore" => Arc::new(
+            tower_keep_datastore::DatastoreStore::builder(url).build().await.map_err(full_text)?,
+        ),
         #[cfg(not(feature = "postgres"))]
-        "postgres" | "postgresql" => return Err(without("postgres")),
+        "postgres" | "postgresql" => return Err(not_enabled("postgres")),
         #[cfg(not(feature = "mysql"))]
-        "mysql" | "mariadb" => return Err(without("mysql")),
+        "mysql" | "mariadb" => return Err(not_enabled("mysql")),
         #[cfg(not(feature = "redis"))]
-        scheme if scheme.starts_with("redis") => return Err(without("redis")),
+        scheme if scheme.starts_with("redis") => return Err(not_enabled("redis")),
         #[cfg(not(feature = "datastore"))]
-        "datastore" => return Err(without("datastore")),
-        // The error does not quote the whole URL, which may contain a password.
-        other => {
+        "datastore" => return Err(not_enabled("datastore")),
+        // The error quotes only the scheme, because the URL may contain a password.
+        scheme => {
             let known = "memory, sqlite:PATH, postgres://…, mysql://…, redis://… or datastore://…";
-            return Err(
-                format!("--store takes {known}, and nothing that begins with {other:?}").into()
-            );
+            return Err(format!("unknown store {scheme:?}: --store takes {known}").into());
         }
     })
 }
 
-/// Returns the error for a store that this quickstart was built without. It says how to build it.
+/// Returns the error for a store whose feature is not enabled. Its text says how to enable it.
 #[cfg(any(
     test,
     not(all(feature = "postgres", feature = "mysql", feature = "redis", feature = "datastore"))
 ))]
-fn without(feature: &str) -> Box<dyn Error> {
-    let words = "this was built without that store: cargo run --features";
-    format!("{words} {feature} -- --store {feature}://…").into()
+fn not_enabled(feature: &str) -> Box<dyn Error> {
+    let problem = format!("the quickstart was built without the feature `{feature}`");
+    format!("{problem}: cargo run --features {feature} -- --store {feature}://…").into()
 }
 
-/// Returns the text of a store's error, which says what to do, and of its source, which says what
-/// happened.
-fn why(error: tower_keep::store::StoreError) -> String {
+/// Returns the text of a store's error, followed by the text of its source, if there is one.
+fn full_text(error: tower_keep::store::StoreError) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
@@ -79,8 +76,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_that_was_left_out_names_its_feature() {
-        let said = without("postgres").to_string();
-        assert!(said.contains("cargo run --features postgres"), "{said}");
+    fn the_error_for_a_store_that_was_not_built_names_the_feature() {
+        let text = not_enabled("postgres").to_string();
+        assert!(text.contains("cargo run --features postgres"), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! A newcomer's walk through the site, as the README describes it.
+//! Uses the site as a new visitor does, in the way that the README describes.
 
 use std::path::Path;
 
@@ -9,12 +9,13 @@ fn start() -> Process {
     start_with(Path::new("."), "memory")
 }
 
-/// Starts the site with this store. The directory may contain files of an earlier start.
+/// Starts the site with this store, in a directory that may contain the files of an earlier start.
 fn start_with(directory: &Path, store: &str) -> Process {
     let arguments = ["--listen", "127.0.0.1:0", "--store", store];
     Process::start_in(directory, env!("CARGO_BIN_EXE_quickstart"), &arguments, 4)
 }
 
+/// Logs in with a form that also has `more` fields. Returns the page to which the site redirects.
 async fn log_in(browser: &mut Browser, site: &Process, more: &[(&str, &str)]) -> String {
     let login =
         [("login", site.printed("demo login: ")), ("password", site.printed("demo password: "))];
@@ -24,16 +25,17 @@ async fn log_in(browser: &mut Browser, site: &Process, more: &[(&str, &str)]) ->
 }
 
 #[tokio::test]
-async fn from_stranger_to_account_and_out_again() {
+async fn a_visitor_can_log_in_see_the_account_and_log_out() {
     let site = start();
     let mut browser = site.browser();
     assert!(browser.get("/").await.text().contains("Hello, stranger"));
-    let turned_away = browser.get("/account?tab=2").await.location();
-    assert_eq!(turned_away, "/login?next=%2Faccount%3Ftab%3D2");
-    let page = browser.get(&turned_away).await.text();
+    let login_page = browser.get("/account?tab=2").await.location();
+    assert_eq!(login_page, "/login?next=%2Faccount%3Ftab%3D2");
+    let page = browser.get(&login_page).await.text();
     assert!(page.contains("Please log in to see this page."), "{page}");
     assert!(page.contains(r#"name="next" value="/account?tab=2""#), "{page}");
-    assert!(!browser.get(&turned_away).await.text().contains("Please log in"), "read once");
+    let page = browser.get(&login_page).await.text();
+    assert!(!page.contains("Please log in"), "the flash message is shown once");
 
     let next = [("next", "/account?tab=2")];
     assert_eq!(log_in(&mut browser, &site, &next).await, "/account?tab=2");
@@ -48,12 +50,12 @@ async fn from_stranger_to_account_and_out_again() {
 
 // No response reveals whether a user exists.
 #[tokio::test]
-async fn a_wrong_password_and_an_unknown_name_are_told_apart_by_nothing() {
+async fn a_wrong_password_and_an_unknown_login_name_get_the_same_response() {
     let site = start();
-    let long = "x".repeat(100);
+    let long_password = "x".repeat(100);
     let mut responses = Vec::new();
     for (login, password) in
-        [("ada", "wrong"), ("nobody", "wrong"), ("ada", &long), ("nobody", &long)]
+        [("ada", "wrong"), ("nobody", "wrong"), ("ada", &long_password), ("nobody", &long_password)]
     {
         let mut browser = site.browser();
         let response = browser.post("/login", &[("login", login), ("password", password)]).await;
@@ -73,13 +75,13 @@ async fn next_never_leaves_the_site() {
 }
 
 #[tokio::test]
-async fn a_new_password_needs_a_fresh_login_and_ends_the_others() {
+async fn changing_a_password_needs_a_fresh_login_and_ends_the_other_logins() {
     let site = start();
     let mut here = site.browser();
     log_in(&mut here, &site, &[("remember", "on")]).await;
     let mut there = site.browser();
     log_in(&mut there, &site, &[("remember", "on")]).await;
-    // Closing the browser leaves a login that is remembered, but not fresh.
+    // After the browser is closed, the login is remembered, but not fresh.
     here.close_browser();
     assert!(here.get("/account").await.text().contains("Fresh login"));
     let confirm = here.get("/password").await.location();
@@ -105,8 +107,8 @@ async fn a_new_password_needs_a_fresh_login_and_ends_the_others() {
     assert_eq!(there.post("/login", &new).await.location(), "/account");
 }
 
-/// Returns the handles on the devices page in their order there: the current session is first.
-fn handles(page: &str) -> Vec<String> {
+/// Returns the public ids of the sessions on the devices page. The current session is the first.
+fn session_ids(page: &str) -> Vec<String> {
     let field = r#"name="session" value=""#;
     page.split(field).skip(1).filter_map(|rest| Some(rest.split('"').next()?.into())).collect()
 }
@@ -123,27 +125,27 @@ async fn devices_are_listed_and_ended() {
         log_in(browser, &site, &[("remember", "on")]).await;
     }
     let page = here.get("/devices").await.text();
-    assert!(page.contains("this one") && page.contains("Safari on iPhone"), "{page}");
-    assert_eq!((handles(&page).len(), page.matches("this one").count()), (3, 1));
+    assert!(page.contains("this device") && page.contains("Safari on iPhone"), "{page}");
+    assert_eq!((session_ids(&page).len(), page.matches("this device").count()), (3, 1));
     assert!(page.contains("Active now") && page.contains("Last active just now"), "{page}");
     assert!(page.contains("from 127.0.0.1, remembered"), "{page}");
 
-    let of_phone = phone.get("/devices").await.text();
-    let ended = here.post("/devices/end", &[("session", &handles(&of_phone)[0])]).await;
+    let phone_page = phone.get("/devices").await.text();
+    let ended = here.post("/devices/end", &[("session", &session_ids(&phone_page)[0])]).await;
     assert_eq!(ended.location(), "/devices");
     assert!(here.get("/devices").await.text().contains("That device is logged out."));
     phone.close_browser();
     assert_eq!(phone.get("/devices").await.location(), "/login?next=%2Fdevices");
-    let again = here.post("/devices/end", &[("session", "nonsense")]).await;
-    assert_eq!(again.location(), "/devices");
+    let unknown = here.post("/devices/end", &[("session", "nonsense")]).await;
+    assert_eq!(unknown.location(), "/devices");
     assert!(here.get("/devices").await.text().contains("has already ended"));
 
     assert_eq!(here.post("/devices/end-others", &[]).await.location(), "/devices");
-    assert_eq!(handles(&here.get("/devices").await.text()).len(), 1);
+    assert_eq!(session_ids(&here.get("/devices").await.text()).len(), 1);
     assert_eq!(tablet.get("/account").await.status, StatusCode::SEE_OTHER);
     // Ending the current session is a logout.
-    let own = handles(&here.get("/devices").await.text()).remove(0);
-    assert_eq!(here.post("/devices/end", &[("session", &own)]).await.location(), "/");
+    let current = session_ids(&here.get("/devices").await.text()).remove(0);
+    assert_eq!(here.post("/devices/end", &[("session", &current)]).await.location(), "/");
     assert_eq!(here.get("/devices").await.location(), "/login?next=%2Fdevices");
     assert_eq!(here.post("/devices/end-others", &[]).await.location(), "/login");
 }
@@ -163,7 +165,7 @@ async fn logging_out_ends_copies_of_the_cookies() {
 }
 
 #[tokio::test]
-async fn an_api_key_is_good_for_the_api_and_never_fresh() {
+async fn an_api_key_authenticates_a_request_but_is_never_fresh() {
     let site = start();
     let mut api = site.browser();
     api.set_header(header::AUTHORIZATION, &format!("Bearer {}", site.printed("demo api key: ")));
@@ -175,7 +177,7 @@ async fn an_api_key_is_good_for_the_api_and_never_fresh() {
 }
 
 #[tokio::test]
-async fn another_sites_form_is_refused() {
+async fn a_form_of_another_site_is_rejected() {
     let site = start();
     let mut browser = site.browser();
     log_in(&mut browser, &site, &[]).await;
@@ -188,7 +190,7 @@ async fn another_sites_form_is_refused() {
 }
 
 #[tokio::test]
-async fn an_unparsable_form_is_the_clients_mistake() {
+async fn an_invalid_form_is_a_client_error() {
     let site = start();
     let mut browser = site.browser();
     for path in ["/login", "/confirm", "/devices/end"] {
@@ -198,13 +200,13 @@ async fn an_unparsable_form_is_the_clients_mistake() {
 }
 
 #[test]
-fn unknown_options_and_bad_addresses_are_refused_with_the_usage() {
+fn an_invalid_command_line_or_key_is_an_error_that_names_it() {
     for (arguments, expected) in [
         (&["--port", "3000"][..], "invalid option '--port'"),
         (&["--listen", "3000"], "--listen takes an address and a port"),
         (&["--listen"], "missing argument for option '--listen'"),
         (&["extra"], "unexpected argument \"extra\""),
-        (&["--store", "mongodb://me:hunter2@host"], "nothing that begins with \"mongodb\""),
+        (&["--store", "mongodb://me:hunter2@host"], "unknown store \"mongodb\""),
         (&["--store", "sqlite:/no/such/directory/keep.db"], "unable to open database file"),
     ] {
         let run = std::process::Command::new(env!("CARGO_BIN_EXE_quickstart"))
@@ -249,20 +251,20 @@ async fn accounts_and_sessions_survive_a_restart() {
         log_in(&mut browser, &site, &[("remember", "on")]).await;
         drop(site);
         let site = start_with(directory.path(), store);
-        let mut again = site.browser();
-        again.jar = browser.jar.clone();
-        assert!(again.get("/account").await.text().contains("ada"), "{store}");
-        again.close_browser();
-        assert!(again.get("/account").await.text().contains("ada"), "{store}");
-        again.post("/logout", &[]).await;
-        assert_eq!(again.get("/account").await.status, StatusCode::SEE_OTHER, "{store}");
+        let mut restarted = site.browser();
+        restarted.jar = browser.jar.clone();
+        assert!(restarted.get("/account").await.text().contains("ada"), "{store}");
+        restarted.close_browser();
+        assert!(restarted.get("/account").await.text().contains("ada"), "{store}");
+        restarted.post("/logout", &[]).await;
+        assert_eq!(restarted.get("/account").await.status, StatusCode::SEE_OTHER, "{store}");
     }
 }
 
 // `Process::terminate` sends the signal with which containers are stopped.
 #[cfg(unix)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn told_to_end_it_serves_its_last_requests_and_writes_what_waits() {
+async fn after_the_signal_to_stop_the_running_requests_are_served_and_their_logins_stored() {
     let directory = tempfile::tempdir().unwrap();
     let store = "sqlite:quickstart.db";
     let mut site = start_with(directory.path(), store);
@@ -288,33 +290,35 @@ async fn told_to_end_it_serves_its_last_requests_and_writes_what_waits() {
         assert_eq!(status, StatusCode::SEE_OTHER);
         browsers.push(browser);
     }
-    assert!(site.ended(), "it ends by itself");
+    assert!(site.wait_for_success(), "the process ends by itself");
     let site = start_with(directory.path(), store);
-    for before in browsers {
+    for earlier in browsers {
         let mut browser = site.browser();
-        browser.jar = before.jar.clone();
+        browser.jar = earlier.jar.clone();
         assert_eq!(browser.get("/account").await.status, StatusCode::OK, "nobody is logged out");
     }
 }
 
-// A form that is submitted twice succeeds twice. A form that another password change has overtaken
-// does not undo that change.
+// If a form is submitted twice, both requests succeed. If another password change comes first, the
+// form does not undo that change.
 #[tokio::test]
-async fn a_password_form_that_comes_too_late_undoes_nothing() {
+async fn a_password_form_does_not_undo_a_change_that_came_first() {
     let site = start();
     let (mut here, mut there) = (site.browser(), site.browser());
     for browser in [&mut here, &mut there] {
         log_in(browser, &site, &[]).await;
     }
-    let mut twice = here.clone();
+    let mut second_tab = here.clone();
     let form = [("password", "a much longer password")];
-    let (one, other) = tokio::join!(here.post("/password", &form), twice.post("/password", &form));
-    for (response, browser) in [(one, &mut here), (other, &mut twice)] {
-        assert_eq!(response.location(), "/account", "the same form twice is no mistake");
+    let (one, other) =
+        tokio::join!(here.post("/password", &form), second_tab.post("/password", &form));
+    for (response, browser) in [(one, &mut here), (other, &mut second_tab)] {
+        assert_eq!(response.location(), "/account", "submitting the same form twice is no error");
         assert_eq!(browser.get("/account").await.status, StatusCode::OK);
     }
     let another = [("password", "a different, later password")];
-    let responses = tokio::join!(here.post("/password", &form), twice.post("/password", &another));
+    let responses =
+        tokio::join!(here.post("/password", &form), second_tab.post("/password", &another));
     let responses = [responses.0.status, responses.1.status];
     assert!(responses.contains(&StatusCode::SEE_OTHER), "{responses:?}");
     assert!(
@@ -322,11 +326,15 @@ async fn a_password_form_that_comes_too_late_undoes_nothing() {
             .iter()
             .all(|status| [StatusCode::SEE_OTHER, StatusCode::CONFLICT].contains(status))
     );
-    assert_eq!(there.get("/account").await.status, StatusCode::SEE_OTHER, "the others have ended");
+    assert_eq!(
+        there.get("/account").await.status,
+        StatusCode::SEE_OTHER,
+        "the other login has ended"
+    );
 }
 
 #[tokio::test]
-async fn without_a_word_it_keeps_a_file_beside_it() {
+async fn without_a_store_option_the_site_stores_its_data_in_the_current_directory() {
     let directory = tempfile::tempdir().unwrap();
     let listen = ["--listen", "127.0.0.1:0"];
     let program = env!("CARGO_BIN_EXE_quickstart");

@@ -1,11 +1,11 @@
-//! Opens the store that its arguments and its environment name, and looks up a user again and
-//! again.
+//! Opens the store that the arguments and the environment name, and looks up a user five times a
+//! second.
 //!
 //! ```text
 //! datastore-client URL [ENDPOINT [SERVICE_ACCOUNT_FILE|SERVICE_ACCOUNT_JSON]]
 //! ```
 //!
-//! It prints the outcome of each lookup, until its input ends.
+//! The program prints the outcome of each lookup, and exits when its input ends.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use tower_keep_core::{StoreError, UserStore};
 use tower_keep_datastore::DatastoreStore;
 
-fn said(error: &StoreError) -> String {
+fn kind_and_text(error: &StoreError) -> String {
     format!("{:?} {error}", error.kind())
 }
 
@@ -33,19 +33,19 @@ async fn main() {
     };
     let store = match builder.with_timeout(Duration::from_secs(15)).build().await {
         Ok(store) => store,
-        Err(error) => return println!("not opened: {}", said(&error)),
+        Err(error) => return println!("not opened: {}", kind_and_text(&error)),
     };
     println!("opened {store:?}");
-    let is_over = Arc::new(AtomicBool::new(false));
-    let end = Arc::clone(&is_over);
+    let has_input_ended = Arc::new(AtomicBool::new(false));
+    let input_end = Arc::clone(&has_input_ended);
     std::thread::spawn(move || {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        end.store(true, Ordering::Relaxed);
+        input_end.store(true, Ordering::Relaxed);
     });
-    while !is_over.load(Ordering::Relaxed) {
+    while !has_input_ended.load(Ordering::Relaxed) {
         match store.by_id(&"7".into()).await {
             Ok(found) => println!("found: {}", found.is_some()),
-            Err(error) => println!("not asked: {}", said(&error)),
+            Err(error) => println!("not looked up: {}", kind_and_text(&error)),
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

@@ -1,6 +1,7 @@
-//! The server that is compared with real Flask-Login, request by request.
+//! The parity server: tests send the same requests to it and to real Flask-Login, and compare the
+//! responses.
 //!
-//! It takes the same options, serves the same routes and prints the same first line as
+//! The server takes the same options, serves the same routes and prints the same first line as
 //! `tests/parity/reference_app.py`. The docstring of that file is the contract.
 
 use std::borrow::Cow;
@@ -52,8 +53,8 @@ impl AuthUser for User {
     }
 }
 
-fn user(test: impl Fn(&User) -> bool) -> Option<Arc<User>> {
-    USERS.iter().find(|user| test(user)).map(|user| Arc::new(*user))
+fn find_user(is_match: impl Fn(&User) -> bool) -> Option<Arc<User>> {
+    USERS.iter().find(|user| is_match(user)).map(|user| Arc::new(*user))
 }
 
 type AuthSession = tower_keep::AuthSession<User>;
@@ -70,10 +71,10 @@ struct LoginQuery {
 
 async fn log_in(auth: AuthSession, Query(query): Query<LoginQuery>) -> Result<Response> {
     let is_one = |field: &Option<String>| field.as_deref() == Some("1");
-    let Some(user) = user(|user| user.name == query.user) else {
+    let Some(user) = find_user(|user| user.name == query.user) else {
         return Ok((StatusCode::NOT_FOUND, "no such user").into_response());
     };
-    let mut log_in = auth
+    let mut builder = auth
         .log_in(user)
         .with_remember(is_one(&query.remember))
         .with_fresh(query.fresh.as_deref() != Some("0"))
@@ -81,17 +82,17 @@ async fn log_in(auth: AuthSession, Query(query): Query<LoginQuery>) -> Result<Re
     let seconds = query.duration.and_then(|text| text.parse::<i64>().ok());
     if let (true, Some(seconds)) = (is_one(&query.remember), seconds) {
         let seconds = u64::try_from(seconds).unwrap_or(0);
-        log_in = log_in.with_remember_duration(Duration::from_secs(seconds));
+        builder = builder.with_remember_duration(Duration::from_secs(seconds));
     }
-    Ok(match log_in.await {
+    Ok(match builder.await {
         Ok(()) => "True".into_response(),
         Err(LoginError::Inactive) => "False".into_response(),
         Err(error) => error.into_response(),
     })
 }
 
-fn python(truth: bool) -> &'static str {
-    if truth { "True" } else { "False" }
+fn python_bool(value: bool) -> &'static str {
+    if value { "True" } else { "False" }
 }
 
 async fn log_out(auth: AuthSession) -> Result<&'static str> {
@@ -108,15 +109,15 @@ async fn username(auth: AuthSession) -> Result<&'static str> {
 }
 
 async fn is_auth(auth: AuthSession) -> Result<&'static str> {
-    Ok(python(auth.user().await?.is_some()))
+    Ok(python_bool(auth.user().await?.is_some()))
 }
 
 async fn is_fresh(auth: AuthSession) -> Result<&'static str> {
-    Ok(python(auth.is_fresh().await?))
+    Ok(python_bool(auth.is_fresh().await?))
 }
 
 async fn is_remembered(auth: AuthSession) -> &'static str {
-    python(auth.is_remembered())
+    python_bool(auth.is_remembered())
 }
 
 async fn secret(user: Option<CurrentUser<User>>) -> String {
@@ -132,17 +133,18 @@ async fn next(auth: AuthSession) -> String {
     auth.next().map(|next| next.to_string()).unwrap_or_default()
 }
 
-/// Loads the user whom `?token=NAME-token` names, on every route.
-struct Token;
+/// Loads the user with the login name `NAME` if a request of any route has the query
+/// `token=NAME-token`.
+struct TokenLoader;
 
 #[async_trait]
-impl RequestLoader<User> for Token {
+impl RequestLoader<User> for TokenLoader {
     async fn load(
         &self,
         request: &LoaderRequest,
     ) -> std::result::Result<Option<Arc<User>>, StoreError> {
         let token = request.query("token").unwrap_or_default();
-        Ok(token.strip_suffix("-token").and_then(|name| user(|user| user.name == name)))
+        Ok(token.strip_suffix("-token").and_then(|name| find_user(|user| user.name == name)))
     }
 }
 
@@ -182,7 +184,7 @@ struct Options {
     remember_refresh: bool,
     remember_cookie_name: String,
     remember_cookie_path: String,
-    /// Uses server-side sessions. The reference application has none.
+    /// Whether to use server-side sessions. The reference application has none.
     server_sessions: bool,
 }
 
@@ -242,9 +244,9 @@ impl Options {
     }
 
     fn layer(self, origin: String) -> std::result::Result<LoginLayer<User>, BuildError> {
-        let find = |id: UserId| async move { Ok(user(|user| user.id == id.as_str())) };
-        // Plain names and no `Secure`: the client of a comparison might not treat loopback as
-        // secure.
+        let find = |id: UserId| async move { Ok(find_user(|user| user.id == id.as_str())) };
+        // The cookies have no name prefix and no `Secure`, because a client that compares responses
+        // may treat loopback as insecure.
         let session = CookieSettings::new().with_name("session").insecure_over_http();
         let remember = CookieSettings::new()
             .with_name(self.remember_cookie_name)
@@ -261,7 +263,7 @@ impl Options {
             .with_remember_refresh(self.remember_refresh)
             .with_public_origin(origin)
             .with_options_exempt(true)
-            .with_request_loader(Token);
+            .with_request_loader(TokenLoader);
         if let Some(page) = self.login_view {
             builder = builder.with_login_page(page)?;
         }

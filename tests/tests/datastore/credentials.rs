@@ -18,27 +18,27 @@ use serde_json::json;
 use tower_keep_tests::proxy::Proxy;
 use tower_keep_tests::{Serving, serve};
 
-use crate::{Client, emulator, project};
+use crate::{ClientProcess, emulator, new_project};
 
-/// A metadata server like that of a machine.
+/// A metadata server like Google's, which gives tokens to the programs of one machine.
 #[derive(Clone, Default)]
 struct Metadata {
-    tokens: Arc<AtomicU32>,
-    asked: Arc<Mutex<Vec<String>>>,
-    /// The status that it responds with instead.
-    refuses: Option<StatusCode>,
+    issued_tokens: Arc<AtomicU32>,
+    requested_paths: Arc<Mutex<Vec<String>>>,
+    /// If set, the server responds to every request with only this status.
+    error_status: Option<StatusCode>,
 }
 
 impl Metadata {
     async fn serve(self) -> Serving {
-        serve(Router::new().fallback(response).with_state(self)).await
+        serve(Router::new().fallback(respond).with_state(self)).await
     }
 }
 
-async fn response(State(metadata): State<Metadata>, request: Request) -> Response {
+async fn respond(State(metadata): State<Metadata>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
-    metadata.asked.lock().expect("no panic").push(path.clone());
-    if let Some(status) = metadata.refuses {
+    metadata.requested_paths.lock().expect("no panic").push(path.clone());
+    if let Some(status) = metadata.error_status {
         return status.into_response();
     }
     if request.headers().get("metadata-flavor").is_none_or(|flavor| flavor != "Google") {
@@ -46,7 +46,7 @@ async fn response(State(metadata): State<Metadata>, request: Request) -> Respons
     }
     let flavor = [("metadata-flavor", "Google")];
     if path.ends_with("/token") {
-        let number = metadata.tokens.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = metadata.issued_tokens.fetch_add(1, Ordering::Relaxed) + 1;
         // The token expires so soon that it has to be renewed while the test waits.
         let token = json!({
             "access_token": format!("token-{number}"),
@@ -69,54 +69,60 @@ async fn a_token_of_the_metadata_server_is_fetched_sent_and_renewed() {
     let host = serving.address.to_string();
     let proxy = Proxy::start(emulator()).await;
     let endpoint = format!("http://{}", proxy.address);
-    let mut client = Client::start(&["datastore://", &endpoint], &[("GCE_METADATA_HOST", &host)]);
-    let opened = client.line();
+    let mut client =
+        ClientProcess::start(&["datastore://", &endpoint], &[("GCE_METADATA_HOST", &host)]);
+    let opened = client.next_line();
     assert!(opened.starts_with("opened") && opened.contains("from-metadata"), "{opened}");
     let begun = Instant::now();
     let mut tokens: Vec<String> = Vec::new();
     while tokens.len() < 2 && begun.elapsed() < Duration::from_secs(40) {
-        assert_eq!(client.line(), "found: false", "a token that is renewed is not noticed");
-        for seen in proxy.take() {
-            let token = seen.authorization.expect("every call has a token");
+        assert_eq!(
+            client.next_line(),
+            "found: false",
+            "lookups succeed while the token is renewed"
+        );
+        for call in proxy.take_calls() {
+            let token = call.authorization.expect("every call has a token");
             if tokens.last() != Some(&token) {
                 tokens.push(token);
             }
         }
     }
     assert_eq!(tokens[..2], ["Bearer token-1", "Bearer token-2"], "{tokens:?}");
-    let asked = metadata.asked.lock().expect("no panic").clone();
+    let paths = metadata.requested_paths.lock().expect("no panic").clone();
     assert!(
-        asked.iter().any(|path| path.ends_with("/service-accounts/default/token")),
-        "{asked:?}"
+        paths.iter().any(|path| path.ends_with("/service-accounts/default/token")),
+        "{paths:?}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn without_a_token_nothing_is_sent_and_it_says_what_to_do() {
+async fn without_a_token_no_call_is_sent_and_the_error_says_what_to_do() {
     let proxy = Proxy::start(emulator()).await;
     let endpoint = format!("http://{}", proxy.address);
-    let url = format!("datastore://{}", project("tokens"));
-    // The first may succeed later, the second won't.
+    let url = format!("datastore://{}", new_project("tokens"));
+    // A later request may succeed after a 503, but not after a 404.
     for (status, kind) in
         [(StatusCode::SERVICE_UNAVAILABLE, "Unavailable"), (StatusCode::NOT_FOUND, "Unsupported")]
     {
-        let metadata = Metadata { refuses: Some(status), ..Metadata::default() }.serve().await;
+        let metadata = Metadata { error_status: Some(status), ..Metadata::default() }.serve().await;
         let host = metadata.address.to_string();
-        let line = Client::start(&[&url, &endpoint], &[("GCE_METADATA_HOST", &host)]).line();
+        let line =
+            ClientProcess::start(&[&url, &endpoint], &[("GCE_METADATA_HOST", &host)]).next_line();
         assert!(line.starts_with(&format!("not opened: {kind}")), "{line}");
     }
     let missing = [("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent/key.json")];
-    let line = Client::start(&[&url, &endpoint], &missing).line();
+    let line = ClientProcess::start(&[&url, &endpoint], &missing).next_line();
     assert!(line.starts_with("not opened: Unsupported"), "{line}");
     assert!(line.contains("gcloud auth application-default login"), "{line}");
-    assert!(proxy.take().is_empty());
+    assert!(proxy.take_calls().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_service_account_signs_its_tokens_itself() {
+async fn the_store_signs_the_tokens_of_a_service_account_itself() {
     let proxy = Proxy::start(emulator()).await;
     let endpoint = format!("http://{}", proxy.address);
-    let url = format!("datastore://{}", project("account"));
+    let url = format!("datastore://{}", new_project("account"));
     let directory = tempfile::tempdir().expect("a directory");
     let write = |name: &str, text: &str| {
         let path = directory.path().join(name);
@@ -126,7 +132,7 @@ async fn a_service_account_signs_its_tokens_itself() {
         path.display().to_string()
     };
     let pair = KeyPair::generate(KeySize::Rsa2048).expect("a key");
-    let der: Pkcs8V1Der = pair.as_der().expect("its bytes");
+    let der: Pkcs8V1Der = pair.as_der().expect("the bytes of the key");
     let pem = STANDARD.encode(der.as_ref());
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{pem}\n-----END PRIVATE KEY-----\n");
     let account = json!({
@@ -140,32 +146,33 @@ async fn a_service_account_signs_its_tokens_itself() {
     });
     let good = write("key.json", &account.to_string());
 
-    // The key in the settings takes precedence over a project of the environment, but not over the
-    // URL.
-    let of_another = [("GOOGLE_CLOUD_PROJECT", "another"), ("DATASTORE_PROJECT_ID", "another")];
+    // The project comes from the URL if the URL names one, else from the service account in the
+    // settings, else from the environment.
+    let other_projects = [("GOOGLE_CLOUD_PROJECT", "another"), ("DATASTORE_PROJECT_ID", "another")];
     let json = account.to_string();
     for key in [&good, &json] {
-        let by_setting = Client::start(&["datastore://", &endpoint, key], &of_another).line();
+        let by_setting =
+            ClientProcess::start(&["datastore://", &endpoint, key], &other_projects).next_line();
         assert!(
             by_setting.starts_with("opened") && by_setting.contains("of-the-file"),
             "{by_setting}"
         );
     }
-    let by_setting = Client::start(&[&url, &endpoint, &good], &[]).line();
+    let by_setting = ClientProcess::start(&[&url, &endpoint, &good], &[]).next_line();
     assert!(
         by_setting.starts_with("opened") && !by_setting.contains("of-the-file"),
         "{by_setting}"
     );
     let variable = [("GOOGLE_APPLICATION_CREDENTIALS", &*good)];
-    let by_variable = Client::start(&["datastore://", &endpoint], &variable).line();
+    let by_variable = ClientProcess::start(&["datastore://", &endpoint], &variable).next_line();
     assert!(
         by_variable.starts_with("opened") && by_variable.contains("of-the-file"),
         "{by_variable}"
     );
-    let seen = proxy.take();
-    assert!(seen.len() >= 2);
-    for seen in seen {
-        let token = seen.authorization.expect("every call has a token");
+    let calls = proxy.take_calls();
+    assert!(calls.len() >= 2);
+    for call in calls {
+        let token = call.authorization.expect("every call has a token");
         assert_eq!(token.strip_prefix("Bearer ").map(|token| token.split('.').count()), Some(3));
     }
 
@@ -179,9 +186,9 @@ async fn a_service_account_signs_its_tokens_itself() {
         (&*write("empty.json", "{}"), "credentials"),
         ("/nonexistent/key.json", "/nonexistent/key.json: No such file"),
     ] {
-        let line = Client::start(&[&url, &endpoint, file], &[]).line();
+        let line = ClientProcess::start(&[&url, &endpoint, file], &[]).next_line();
         assert!(line.starts_with("not opened: Unsupported") && line.contains(words), "{line}");
         assert!(!line.contains("secret"), "{line}");
     }
-    assert!(proxy.take().is_empty());
+    assert!(proxy.take_calls().is_empty());
 }

@@ -1,4 +1,4 @@
-//! Users with every kind of key, beside what other applications write.
+//! Users with every kind of key, in a database that other applications write to as well.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -10,12 +10,12 @@ use tower_keep_core::{
 };
 use tower_keep_datastore::{DatastoreStore, EntityKey, LatLng, PathElement, UserKeys, timestamp};
 
-use crate::{Member, builder, in_project, login, message, project, variable};
+use crate::{Member, builder, builder_in, env_variable, login, message, new_project};
 use tower_keep_testkit::contract::sessions::new_record;
 use tower_keep_testkit::contract::users::replace;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_is_found_by_an_id_a_name_or_a_property() {
+async fn a_user_id_can_be_a_keys_id_or_name_or_a_property() {
     for (keys, ids) in [
         (UserKeys::IdOrName, ["7", "-7", "ada", "0", "佐藤"]),
         (UserKeys::Name, ["7", "-7", "ada", "0", "佐藤"]),
@@ -27,7 +27,7 @@ async fn a_user_is_found_by_an_id_a_name_or_a_property() {
         for (number, id) in ids.into_iter().enumerate() {
             let mut member = Member::new(id, &format!("name{number}"));
             store.insert(&member).await.expect("a new user");
-            let found = store.by_id(&id.into()).await.expect("no error").expect("they are there");
+            let found = store.by_id(&id.into()).await.expect("no error").expect("the user");
             assert_eq!(*found, member, "{keys:?}");
             member.nickname = Some("nick".to_owned());
             member.username = format!("renamed{number}");
@@ -54,7 +54,7 @@ async fn a_user_is_found_by_an_id_a_name_or_a_property() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_id_is_nobodys() {
+async fn new_user_id_returns_ids_that_no_user_has() {
     let store = builder("ids").build().await.expect("a store");
     let (one, other) = (store.new_user_id().await.unwrap(), store.new_user_id().await.unwrap());
     assert_ne!(one, other);
@@ -64,17 +64,17 @@ async fn a_new_id_is_nobodys() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_ancestor_a_namespace_and_a_database_are_worlds_of_their_own() {
-    let project = project("worlds");
+async fn stores_of_other_ancestors_namespaces_databases_or_kinds_are_separate() {
+    let project = new_project("separate");
     let acme = || [PathElement::Name("Tenant".into(), "acme".into())];
     let other =
         || [PathElement::Name("Tenant".into(), "other".into()), PathElement::Id("Site".into(), 7)];
     let at = |place: &str| {
         let builder = DatastoreStore::builder(format!("datastore://{project}{place}"));
-        // Queries of the other emulator also find what is in another database.
-        builder.with_emulator(variable("FIRESTORE_URL")).with_timeout(Duration::from_secs(20))
+        // The Datastore emulator's queries also return entities of other databases.
+        builder.with_emulator(env_variable("FIRESTORE_URL")).with_timeout(Duration::from_secs(20))
     };
-    let worlds = [
+    let stores = [
         at("").build().await.expect("a store"),
         at("").with_ancestors(acme()).build().await.expect("a store"),
         at("").with_ancestors(other()).build().await.expect("a store"),
@@ -83,28 +83,31 @@ async fn an_ancestor_a_namespace_and_a_database_are_worlds_of_their_own() {
         at("/tenant?database=users").build().await.expect("a store"),
         at("").with_kind("Admin").build().await.expect("a store"),
     ];
-    for (number, store) in worlds.iter().enumerate().rev() {
+    for (number, store) in stores.iter().enumerate().rev() {
         let account = Account::new(7, "ada", format!("hash of {number}"));
-        store.insert(&account).await.expect("nobody's here");
+        store.insert(&account).await.expect("the id and the login name are free");
         for found in [store.by_id(&"7".into()).await, store.by_login_name("ada").await] {
-            let found = found.expect("no error").expect("they are there");
+            let found = found.expect("no error").expect("the user");
             assert_eq!(found.password_hash(), account.password_hash());
         }
     }
     let mut keys = Vec::new();
-    for store in &worlds {
+    for store in &stores {
         let record = new_record(&"7".into());
         store.create(&login(&record)).await.expect("a login");
         keys.push(record.key);
     }
-    for (store, key) in worlds.iter().zip(keys) {
+    for (store, key) in stores.iter().zip(keys) {
         let listed = store.list(&"7".into(), new_record(&"7".into()).created, 10).await;
         let listed = listed.expect("no error");
-        assert!(listed.len() == 1 && listed[0].key == key, "each has its own: {listed:?}");
+        assert!(
+            listed.len() == 1 && listed[0].key == key,
+            "each store has its own session: {listed:?}"
+        );
         let end = End::new(listed[0].created, EndReason::Revoked, listed[0].expires);
         store.revoke_all(&"7".into(), None, &end).await.expect("no error");
     }
-    for store in &worlds {
+    for store in &stores {
         assert_eq!(store.index_users(None, 400).await.expect("no error").looked_at, 1);
         assert!(store.delete(&"7".into()).await.expect("no error"));
         assert!(store.by_login_name("ada").await.expect("no error").is_none());
@@ -130,7 +133,7 @@ struct Rich {
     bio: String,
 }
 
-without_stamp!(Rich, id);
+auth_user_without_stamp!(Rich, id);
 
 impl LoginName for Rich {
     fn login_name(&self) -> &str {
@@ -139,7 +142,7 @@ impl LoginName for Rich {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_type_of_property_is_kept_by_the_service_as_it_was() {
+async fn properties_of_every_type_are_read_as_they_were_written() {
     let store = builder("rich")
         .with_kind("member")
         .with_login_property("email")
@@ -173,9 +176,9 @@ async fn every_type_of_property_is_kept_by_the_service_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_read_or_written_says_where_and_what_to_do() {
-    let project = project("bad");
-    let members = in_project(&project).with_users(Member::name).build().await.expect("a store");
+async fn errors_name_the_property_or_the_setting_and_say_what_to_do() {
+    let project = new_project("bad");
+    let members = builder_in(&project).with_users(Member::name).build().await.expect("a store");
     members.insert(&Member::new("secret-id-7", "ada")).await.expect("a new user");
 
     #[derive(Serialize, Deserialize)]
@@ -184,8 +187,8 @@ async fn what_cannot_be_read_or_written_says_where_and_what_to_do() {
         username: String,
         password_hash: i64,
     }
-    without_stamp!(Strict, id);
-    let strict = in_project(&project).with_users(|user: &Strict| &user.username);
+    auth_user_without_stamp!(Strict, id);
+    let strict = builder_in(&project).with_users(|user: &Strict| &user.username);
     let strict = strict.build().await.expect("a store");
     let error = strict.by_login_name("ada").await.map(drop).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
@@ -193,23 +196,23 @@ async fn what_cannot_be_read_or_written_says_where_and_what_to_do() {
         "kind `User`, name \"secret-id-7\": property `password_hash`: found string, expected i64";
     assert_eq!(message(&error), words);
 
-    let other_field = in_project(&project).with_id_field("username").with_users(Member::name);
+    let other_field = builder_in(&project).with_id_field("username").with_users(Member::name);
     let other_field = other_field.build().await.expect("a store");
     let error = other_field.by_id(&"secret-id-7".into()).await.map(drop).unwrap_err();
     assert!(message(&error).contains("missing field `id`"), "{}", message(&error));
 
-    // Errors that can be known without a user show at startup.
-    let at_start = [
-        (in_project(&project).with_login_property("email"), "with_login_property"),
-        (in_project(&project).with_id_field("key"), "with_id_field"),
-        (in_project(&project).add_unindexed(["username"]), "add_unindexed"),
+    // Settings that fit no user are an error at the start.
+    let bad_settings = [
+        (builder_in(&project).with_login_property("email"), "with_login_property"),
+        (builder_in(&project).with_id_field("key"), "with_id_field"),
+        (builder_in(&project).add_unindexed(["username"]), "add_unindexed"),
     ];
-    for (builder, words) in at_start {
+    for (builder, words) in bad_settings {
         let error = builder.with_users(Member::name).build().await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Unsupported);
         assert!(message(&error).contains(words), "{}", message(&error));
     }
-    let other_name = in_project(&project).with_users(|member: &Member| &member.password_hash);
+    let other_name = builder_in(&project).with_users(|member: &Member| &member.password_hash);
     let other_name = other_name.build().await.expect("a store");
     let error = other_name.insert(&Member::new(8, "grace")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unsupported);
@@ -225,9 +228,9 @@ async fn what_cannot_be_read_or_written_says_where_and_what_to_do() {
     assert!(members.by_login_name("grace").await.expect("no error").is_none());
 }
 
-/// Serde does not report what it skips there.
+/// For a flattened type, serde does not report the skipped fields.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_taken_out_of_a_flattened_type_is_taken_out_of_the_entity() {
+async fn a_field_removed_from_a_flattened_type_is_removed_from_the_entity() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct Open {
         id: String,
@@ -237,7 +240,7 @@ async fn what_is_taken_out_of_a_flattened_type_is_taken_out_of_the_entity() {
         #[serde(flatten)]
         rest: BTreeMap<String, serde_json::Value>,
     }
-    without_stamp!(Open, id);
+    auth_user_without_stamp!(Open, id);
     let store = builder("flat").with_users(|user: &Open| &user.username);
     let store = store.build().await.expect("a store");
     let mut open = Open {
@@ -254,7 +257,7 @@ async fn what_is_taken_out_of_a_flattened_type_is_taken_out_of_the_entity() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_written_that_could_not_be_read_again() {
+async fn a_user_that_could_not_be_read_again_is_not_written() {
     /// Python wrote `nickname`.
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct Aliased {
@@ -263,12 +266,12 @@ async fn nothing_is_written_that_could_not_be_read_again() {
         #[serde(default, alias = "nickname")]
         called: Option<String>,
     }
-    without_stamp!(Aliased, id);
-    let project = project("again");
-    let members = in_project(&project).with_users(Member::name).build().await.expect("a store");
+    auth_user_without_stamp!(Aliased, id);
+    let project = new_project("again");
+    let members = builder_in(&project).with_users(Member::name).build().await.expect("a store");
     let member = Member { nickname: Some("countess".to_owned()), ..Member::new(7, "ada") };
     members.insert(&member).await.expect("a new user");
-    let aliased = in_project(&project).with_users(|user: &Aliased| &user.username);
+    let aliased = builder_in(&project).with_users(|user: &Aliased| &user.username);
     let aliased = aliased.build().await.expect("a store");
     let found = aliased.by_login_name("ada").await.expect("no error").expect("there");
     assert_eq!(found.called.as_deref(), Some("countess"));
@@ -277,8 +280,8 @@ async fn nothing_is_written_that_could_not_be_read_again() {
     assert!(message(&error).contains("duplicate field `called`"), "{}", message(&error));
     assert_eq!(aliased.by_login_name("ada").await.expect("no error").as_ref(), Some(&found));
 
-    // The same applies to a new user, whose id would be another when it is read.
-    let doubled = in_project(&project).with_users(|user: &Doubled| &user.username);
+    // The same applies to a new user whose type returns another id than the stored one.
+    let doubled = builder_in(&project).with_users(|user: &Doubled| &user.username);
     let doubled = doubled.build().await.expect("a store");
     let error = doubled.insert(&Doubled { id: 4, username: "grace".into() }).await.unwrap_err();
     assert!(message(&error).contains("with_id_field"), "{}", message(&error));
@@ -308,7 +311,7 @@ async fn a_login_name_may_be_the_id() {
         #[serde(default)]
         visits: i64,
     }
-    without_stamp!(Named, username);
+    auth_user_without_stamp!(Named, username);
     let keys = UserKeys::TextProperty("username".into());
     let store = builder("named").with_user_keys(keys).with_users(|user: &Named| &user.username);
     let store = store.build().await.expect("a store");
@@ -326,25 +329,25 @@ async fn a_login_name_may_be_the_id() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_a_policy_the_store_leaves_what_has_expired_to_it() {
-    let project = project("policy");
-    let by_itself = in_project(&project).build().await.expect("a store");
-    let by_policy = in_project(&project).with_ttl_policy().build().await.expect("a store");
+async fn with_a_ttl_policy_purge_leaves_expired_records_to_the_policy() {
+    let project = new_project("policy");
+    let without_policy = builder_in(&project).build().await.expect("a store");
+    let with_policy = builder_in(&project).with_ttl_policy().build().await.expect("a store");
     let (one, other) = (new_record(&"7".into()), new_record(&"7".into()));
-    by_itself.create(&login(&one)).await.expect("a login");
-    by_policy.create(&login(&other)).await.expect("a login");
+    without_policy.create(&login(&one)).await.expect("a login");
+    with_policy.create(&login(&other)).await.expect("a login");
     let later = one.expires.plus(1_000_000);
-    assert_eq!(by_policy.purge(later, 100).await.expect("no error"), 0);
-    assert!(by_policy.load(&other.key).await.expect("no error").is_some());
-    // What was written for the policy is not indexed, so this purge does not find it.
-    assert_eq!(by_itself.purge(later, 100).await.expect("no error"), 1);
-    assert!(by_itself.load(&one.key).await.expect("no error").is_none());
-    assert!(by_itself.load(&other.key).await.expect("no error").is_some());
+    assert_eq!(with_policy.purge(later, 100).await.expect("no error"), 0);
+    assert!(with_policy.load(&other.key).await.expect("no error").is_some());
+    // The expiry of a record with a policy is not indexed, so this purge does not find the record.
+    assert_eq!(without_policy.purge(later, 100).await.expect("no error"), 1);
+    assert!(without_policy.load(&one.key).await.expect("no error").is_none());
+    assert!(without_policy.load(&other.key).await.expect("no error").is_some());
 }
 
-/// Python wrote the flag or the security stamp of these users.
+/// Python wrote the properties `active` and `security_stamp` of these users.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_account_keeps_the_types_that_others_wrote() {
+async fn an_account_keeps_the_property_types_that_another_application_wrote() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct Raw {
         id: i64,
@@ -353,11 +356,11 @@ async fn an_account_keeps_the_types_that_others_wrote() {
         active: Option<i64>,
         security_stamp: String,
     }
-    without_stamp!(Raw, id);
-    let project = project("flags");
-    let raw = in_project(&project).with_users(|user: &Raw| &user.username);
+    auth_user_without_stamp!(Raw, id);
+    let project = new_project("flags");
+    let raw = builder_in(&project).with_users(|user: &Raw| &user.username);
     let raw = raw.build().await.expect("a store");
-    let accounts = in_project(&project).build().await.expect("a store");
+    let accounts = builder_in(&project).build().await.expect("a store");
     for (id, active) in [(1, Some(1)), (2, Some(0)), (3, None)] {
         let (username, security_stamp) = (format!("name{id}"), "stamp".to_owned());
         let written =
@@ -370,16 +373,19 @@ async fn an_account_keeps_the_types_that_others_wrote() {
         changed.rehash("another");
         assert!(replace(&accounts, &changed).await.expect("no error"));
         if active.is_some() {
-            let found = raw.by_id(&id.into()).await.expect("it is still a number, and text");
+            let found = raw
+                .by_id(&id.into())
+                .await
+                .expect("`active` is still a number, and the stamp a text");
             let expected = Raw { password_hash: "another".to_owned(), ..written };
             assert_eq!(found.as_deref(), Some(&expected));
         }
     }
 }
 
-/// Another application changes the password, and leaves everything else as it was.
+/// The other application changes only the password hash.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_password_that_others_change_ends_the_logins_of_an_account_with_a_stamp() {
+async fn a_password_that_another_application_changes_ends_the_logins_of_an_account() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct Raw {
         id: i64,
@@ -388,30 +394,30 @@ async fn a_password_that_others_change_ends_the_logins_of_an_account_with_a_stam
         password_hash: Vec<u8>,
         active: bool,
     }
-    without_stamp!(Raw, id);
-    let project = project("stamped");
-    let raw = in_project(&project).with_users(|user: &Raw| &user.username);
+    auth_user_without_stamp!(Raw, id);
+    let project = new_project("stamped");
+    let raw = builder_in(&project).with_users(|user: &Raw| &user.username);
     let raw = raw.build().await.expect("a store");
-    let accounts = in_project(&project).build().await.expect("a store");
-    // Hashes that are `bytes` in Python.
-    let hash = |hash: &str| Raw {
+    let accounts = builder_in(&project).build().await.expect("a store");
+    // Python wrote the hashes as `bytes`.
+    let with_hash = |hash: &str| Raw {
         id: 7,
         username: "ada".to_owned(),
         password_hash: hash.into(),
         active: true,
     };
-    raw.insert(&hash("one")).await.expect("a new user");
+    raw.insert(&with_hash("one")).await.expect("a new user");
     let stored = async || accounts.by_login_name("ada").await.expect("no error").expect("there");
     let mut account = Account::clone(&*stored().await);
     assert_eq!((account.password_hash(), &*account.security_stamp()), ("one", &b"one"[..]));
     account.rehash("stronger");
     assert!(replace(&accounts, &account).await.expect("no error"));
     assert_eq!(*stored().await, account);
-    assert_eq!(&*stored().await.security_stamp(), b"one", "who is logged in stays so");
-    let found = raw.by_id(&7.into()).await.expect("it is still a blob");
-    assert_eq!(found.as_deref(), Some(&hash("stronger")));
+    assert_eq!(&*stored().await.security_stamp(), b"one", "the logins stay");
+    let found = raw.by_id(&7.into()).await.expect("the hash is still a blob");
+    assert_eq!(found.as_deref(), Some(&with_hash("stronger")));
 
-    assert!(replace(&raw, &hash("another")).await.expect("no error"));
+    assert!(replace(&raw, &with_hash("another")).await.expect("no error"));
     let changed = stored().await;
     assert_eq!(
         (changed.password_hash(), &*changed.security_stamp()),
@@ -419,16 +425,16 @@ async fn a_password_that_others_change_ends_the_logins_of_an_account_with_a_stam
     );
     assert!(replace(&accounts, &changed).await.expect("no error"));
     assert_eq!(stored().await, changed);
-    assert!(replace(&raw, &hash("stronger")).await.expect("no error"));
+    assert!(replace(&raw, &with_hash("stronger")).await.expect("no error"));
     let again = stored().await;
-    assert_ne!(again.security_stamp(), account.security_stamp(), "what is over does not come back");
+    assert_ne!(again.security_stamp(), account.security_stamp(), "the earlier logins stay ended");
     assert_ne!(again.security_stamp(), changed.security_stamp());
 }
 
-/// A login name that another application wrote as `bytes` is found as text, once it is written
-/// here.
+/// A lookup finds a login name that another application wrote as `bytes` once the store has written
+/// the user.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_login_name_becomes_text() {
+async fn the_store_writes_a_login_name_as_text() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct Raw {
         id: i64,
@@ -436,7 +442,7 @@ async fn a_login_name_becomes_text() {
         #[serde(with = "serde_bytes")]
         username: Vec<u8>,
     }
-    without_stamp!(Raw, id);
+    auth_user_without_stamp!(Raw, id);
     /// A type that reads only text.
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct Text {
@@ -444,28 +450,29 @@ async fn a_login_name_becomes_text() {
         email: String,
         username: serde_json::Value,
     }
-    without_stamp!(Text, id);
-    let project = project("names");
-    let by_email = || in_project(&project).with_login_property("email");
+    auth_user_without_stamp!(Text, id);
+    let project = new_project("names");
+    let by_email = || builder_in(&project).with_login_property("email");
     let raw = by_email().with_users(|user: &Raw| &user.email).build().await.expect("a store");
     let written = Raw { id: 7, email: "ada@example.com".into(), username: b"ada".to_vec() };
     raw.insert(&written).await.expect("a new user");
     let texts = by_email().with_users(|user: &Text| &user.email).build().await.expect("a store");
     let error = texts.by_id(&7.into()).await.unwrap_err();
     assert!(message(&error).contains("property `username`"), "{}", message(&error));
-    let members = in_project(&project).with_users(Member::name).build().await.expect("a store");
+    let members = builder_in(&project).with_users(Member::name).build().await.expect("a store");
     let member = members.by_id(&7.into()).await.expect("no error").expect("there");
     assert!(replace(&members, &member).await.expect("no error"));
     assert_eq!(members.by_login_name("ada").await.expect("no error"), Some(member));
-    let text = texts.by_id(&7.into()).await.expect("it is text").expect("there");
+    let text = texts.by_id(&7.into()).await.expect("the login name is a text").expect("there");
     assert_eq!(text.username, "ada");
     let taken = members.insert(&Member::new(8, "ada")).await.unwrap_err();
     assert_eq!(taken.kind(), StoreErrorKind::Conflict);
 }
 
-/// A property that the key's id hides belongs to other applications.
+/// The type's `id` is the key's id, and hides a property of that name, which belongs to other
+/// applications.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_type_that_is_a_map_leaves_the_property_that_its_id_hides() {
+async fn a_user_type_that_is_a_map_keeps_the_property_that_its_id_hides() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct Document(BTreeMap<String, String>);
     impl AuthUser for Document {
@@ -484,20 +491,20 @@ async fn a_user_type_that_is_a_map_leaves_the_property_that_its_id_hides() {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         theme: Option<String>,
     }
-    without_stamp!(Raw, key);
-    let project = project("maps");
-    let raw = in_project(&project).with_id_field("key").with_users(|user: &Raw| &user.username);
+    auth_user_without_stamp!(Raw, key);
+    let project = new_project("maps");
+    let raw = builder_in(&project).with_id_field("key").with_users(|user: &Raw| &user.username);
     let raw = raw.build().await.expect("a store");
-    let document = in_project(&project).with_users(|user: &Document| &user.0["username"]);
-    let document = document.build().await.expect("a store");
+    let documents = builder_in(&project).with_users(|user: &Document| &user.0["username"]);
+    let documents = documents.build().await.expect("a store");
     let (key, username, theme) = ("ada".to_owned(), "ada".to_owned(), Some("dark".to_owned()));
     let mut written = Raw { key, id: 7, username, theme };
     raw.insert(&written).await.expect("a new user");
-    let found = document.by_id(&"ada".into()).await.expect("no error").expect("there");
+    let found = documents.by_id(&"ada".into()).await.expect("no error").expect("there");
     let mut found = Document::clone(&found);
     assert_eq!(found.0["id"], "ada");
     found.0.remove("theme");
-    assert!(replace(&document, &found).await.expect("no error"));
+    assert!(replace(&documents, &found).await.expect("no error"));
     written.theme = None;
     assert_eq!(raw.by_id(&"ada".into()).await.unwrap().as_deref(), Some(&written));
 }

@@ -1,27 +1,28 @@
-//! Login names stay unique, even beside those that other applications write without a check.
+//! Login names stay unique, even if other applications write users without checking for that.
 
 use serde::{Deserialize, Serialize};
 use tower_keep_core::{StoreErrorKind, UserDirectory, UserLookup, UserStore};
 use tower_keep_datastore::{Cursor, DatastoreStore, UserKeys};
 
-use crate::{Member, in_project, message, project};
+use crate::{Member, builder_in, message, new_project};
 use tower_keep_testkit::contract::users::replace;
 
-/// Opens a store that writes users as another library would. Its prefix is different, so it ignores
-/// the index entities of the store under test.
-async fn others(project: &str, prefix: &str) -> DatastoreStore<Member> {
-    let builder = in_project(project).with_kind_prefix(prefix).with_users(Member::name);
+/// Opens a store that writes users as another application would. The store ignores the index
+/// entities of the store under test, because it has another kind prefix.
+async fn other_application(project: &str, prefix: &str) -> DatastoreStore<Member> {
+    let builder = builder_in(project).with_kind_prefix(prefix).with_users(Member::name);
     builder.build().await.expect("a store")
 }
 
-async fn own(project: &str) -> DatastoreStore<Member> {
-    in_project(project).with_users(Member::name).build().await.expect("a store")
+/// Opens the store under test.
+async fn own_store(project: &str) -> DatastoreStore<Member> {
+    builder_in(project).with_users(Member::name).build().await.expect("a store")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn users_of_others_are_found_and_their_names_are_taken() {
-    let project = project("beside");
-    let (theirs, own) = (others(&project, "Other").await, own(&project).await);
+async fn users_of_other_applications_are_found_and_their_login_names_are_taken() {
+    let project = new_project("beside");
+    let (theirs, own) = (other_application(&project, "Other").await, own_store(&project).await);
     theirs.insert(&Member::new(1, "ada")).await.expect("a new user");
     assert!(own.by_login_name("ada").await.expect("no error").is_some());
     let error = own.insert(&Member::new(2, "ada")).await.unwrap_err();
@@ -29,8 +30,8 @@ async fn users_of_others_are_found_and_their_names_are_taken() {
     own.insert(&Member::new(2, "grace")).await.expect("a new user");
     let error = replace(&own, &Member::new(2, "ada")).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Conflict);
-    // The other application renames its user and deletes one. This store's index entities stay, but
-    // their names are free.
+    // The other application renames one user and deletes another. The index entities of the store
+    // under test remain, but the old login names are free.
     own.index_users(None, 400).await.expect("indexed");
     replace(&theirs, &Member::new(1, "lovelace")).await.expect("renamed");
     own.insert(&Member::new(3, "ada")).await.expect("the name is free");
@@ -40,23 +41,29 @@ async fn users_of_others_are_found_and_their_names_are_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_users_are_indexed_batch_by_batch_and_from_where_it_was_left() {
-    let project = project("index");
-    let (theirs, own) = (others(&project, "Other").await, own(&project).await);
+async fn index_users_works_in_batches_and_continues_from_a_cursor() {
+    let project = new_project("index");
+    let (theirs, own) = (other_application(&project, "Other").await, own_store(&project).await);
     for number in 1..=25 {
         let member = Member::new(number, &format!("name{number}"));
         theirs.insert(&member).await.expect("a new user");
     }
-    // Two users have the same name, because neither store checks the other's index.
-    others(&project, "Elsewhere").await.insert(&Member::new(30, "twice")).await.expect("new");
-    let unseen = in_project(&project).with_kind_prefix("Third").with_login_property("nickname");
-    let unseen =
-        unseen.with_users(|member: &Member| member.nickname.as_deref().unwrap_or_default());
-    let unseen = unseen.build().await.expect("a store");
+    // Two users get the same login name, because their stores don't see each other's index
+    // entities.
+    other_application(&project, "Elsewhere")
+        .await
+        .insert(&Member::new(30, "twice"))
+        .await
+        .expect("new");
+    let by_nickname =
+        builder_in(&project).with_kind_prefix("Third").with_login_property("nickname");
+    let by_nickname =
+        by_nickname.with_users(|member: &Member| member.nickname.as_deref().unwrap_or_default());
+    let by_nickname = by_nickname.build().await.expect("a store");
     let twice = Member { nickname: Some("x".to_owned()), ..Member::new(31, "twice") };
-    unseen.insert(&twice).await.expect("new");
+    by_nickname.insert(&twice).await.expect("new");
 
-    // Nothing says which user has the name, so no user is found by it.
+    // No index entity says which of the two users owns the login name, so the lookup is an error.
     let error = own.by_login_name("twice").await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     assert!(message(&error).contains("index_users"), "{}", message(&error));
@@ -68,7 +75,7 @@ async fn all_users_are_indexed_batch_by_batch_and_from_where_it_was_left() {
         (batches, written) = (batches + 1, written + done.written);
         problems.extend(done.problems);
         let Some(next) = done.next else { break };
-        // After an interruption, only the text of the cursor is left.
+        // An application can store the text of the cursor, and continue after an interruption.
         from = Some(next.to_string().parse::<Cursor>().expect("a cursor"));
     }
     assert_eq!((batches, written), (3, 26));
@@ -78,8 +85,8 @@ async fn all_users_are_indexed_batch_by_batch_and_from_where_it_was_left() {
         "User 30: `username` is the same as that of User 31",
     ];
     assert!(shown.len() == 1 && one_of.contains(&&*shown[0]), "{shown:?}");
-    // Now the index entity says which user has it.
-    let owner = own.by_login_name("twice").await.expect("no error").expect("somebody").id.clone();
+    // An index entity now says which of the two users owns the login name.
+    let owner = own.by_login_name("twice").await.expect("no error").expect("a user").id.clone();
     assert!(shown[0].ends_with(&owner), "{shown:?} {owner}");
     let again = own.index_users(None, 400).await.expect("indexed");
     assert_eq!((again.looked_at, again.written, again.problems.len()), (27, 0, 1));
@@ -87,21 +94,21 @@ async fn all_users_are_indexed_batch_by_batch_and_from_where_it_was_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_whom_nobody_can_look_up_is_a_problem() {
+async fn index_users_reports_a_user_whose_login_name_is_not_a_text() {
     #[derive(Clone, Debug, Serialize, Deserialize)]
     struct Numbered {
         id: i64,
         username: i64,
         login: String,
     }
-    without_stamp!(Numbered, id);
-    let project = project("problems");
-    let numbered = in_project(&project).with_login_property("login");
+    auth_user_without_stamp!(Numbered, id);
+    let project = new_project("problems");
+    let numbered = builder_in(&project).with_login_property("login");
     let numbered = numbered.with_users(|user: &Numbered| &user.login);
     let numbered = numbered.build().await.expect("a store");
     let user = Numbered { id: 7, username: 42, login: "ada".to_owned() };
     numbered.insert(&user).await.expect("a new user");
-    let own = own(&project).await;
+    let own = own_store(&project).await;
     own.insert(&Member::new(8, "42")).await.expect("a new user");
     for _ in 0..2 {
         let done = own.index_users(None, 400).await.expect("indexed");
@@ -111,14 +118,15 @@ async fn a_user_whom_nobody_can_look_up_is_a_problem() {
     }
 }
 
-/// A user who is found by name is the one that their id finds at the next request. Otherwise it is
-/// an error.
+/// The request after a login looks the user up by id. So a lookup by login name is an error if the
+/// user's id finds another user.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_is_taken_for_whom_their_id_also_names() {
-    let project = project("alike");
-    let with = |keys: UserKeys| in_project(&project).with_user_keys(keys).with_users(Member::name);
-    let by_name = with(UserKeys::Name).build().await.expect("a store");
-    let by_either = with(UserKeys::IdOrName).build().await.expect("a store");
+async fn a_lookup_by_login_name_fails_if_the_id_is_also_another_users_key() {
+    let project = new_project("alike");
+    let with_keys =
+        |keys: UserKeys| builder_in(&project).with_user_keys(keys).with_users(Member::name);
+    let by_name = with_keys(UserKeys::Name).build().await.expect("a store");
+    let by_either = with_keys(UserKeys::IdOrName).build().await.expect("a store");
     by_name.insert(&Member::new("42", "named")).await.expect("a new user");
     by_either.insert(&Member::new("42", "numbered")).await.expect("a new user");
     for (store, own, other) in [(&by_name, "named", "numbered"), (&by_either, "numbered", "named")]
@@ -129,8 +137,9 @@ async fn nobody_is_taken_for_whom_their_id_also_names() {
         assert_eq!(error.kind(), StoreErrorKind::Corrupt);
         assert!(message(&error).contains("UserKeys::Name"), "{}", message(&error));
     }
-    let text = with(UserKeys::TextProperty("uid".into())).build().await.expect("a store");
-    let integer = with(UserKeys::IntegerProperty("uid".into())).build().await.expect("a store");
+    let text = with_keys(UserKeys::TextProperty("uid".into())).build().await.expect("a store");
+    let integer =
+        with_keys(UserKeys::IntegerProperty("uid".into())).build().await.expect("a store");
     text.insert(&Member::new("7", "text")).await.expect("a new user");
     integer.insert(&Member::new("7", "integer")).await.expect("a new user");
     for (store, own, other) in [(&text, "text", "integer"), (&integer, "integer", "text")] {
@@ -140,10 +149,9 @@ async fn nobody_is_taken_for_whom_their_id_also_names() {
     }
 }
 
-/// An application may write an id twice, without a check of an index. A user is found by name only
-/// if the id finds the same user.
+/// Another application may give two users the same id, because it does not check an index.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_is_taken_for_another_who_has_the_same_id_property() {
+async fn a_lookup_by_login_name_fails_if_the_id_property_finds_another_user() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct Raw {
         id: i64,
@@ -151,11 +159,11 @@ async fn nobody_is_taken_for_another_who_has_the_same_id_property() {
         username: String,
         password_hash: String,
     }
-    without_stamp!(Raw, id);
-    let project = project("twins");
-    let raw = in_project(&project).with_users(|user: &Raw| &user.username);
+    auth_user_without_stamp!(Raw, id);
+    let project = new_project("twins");
+    let raw = builder_in(&project).with_users(|user: &Raw| &user.username);
     let raw = raw.build().await.expect("a store");
-    let accounts = in_project(&project).with_user_keys(UserKeys::TextProperty("uid".into()));
+    let accounts = builder_in(&project).with_user_keys(UserKeys::TextProperty("uid".into()));
     let accounts = accounts.build().await.expect("a store");
     let twin = |id, username: &str| Raw {
         id,
@@ -173,7 +181,7 @@ async fn nobody_is_taken_for_another_who_has_the_same_id_property() {
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     let words = "`uid` of an entity of kind `User` is also another's";
     assert!(message(&error).contains(words), "{}", message(&error));
-    let unindexed = in_project(&project).add_unindexed(["uid"]);
+    let unindexed = builder_in(&project).add_unindexed(["uid"]);
     let unindexed = unindexed.with_users(|user: &Raw| &user.username);
     let unindexed = unindexed.build().await.expect("a store");
     let grace = Raw { uid: "u-8".to_owned(), ..twin(3, "grace") };

@@ -1,4 +1,5 @@
-//! The emulator dies under load, and comes back with what it had written to the disk.
+//! The emulator dies under load, and is started again with the data that it had written to the
+//! disk.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,15 +9,17 @@ use tower_keep_tests::load::{Clients, Load};
 use xtask::servers::{Kind, Server};
 
 const CLIENTS: usize = 16;
-/// How many of the clients are logged in beforehand, and only read.
+/// This many of the clients are logged in before the load, and only read.
 const READERS: usize = 8;
+/// How long the emulator is down.
 const DOWN: Duration = Duration::from_secs(4);
-/// How soon all clients are served again. The emulator is slow at first, and so is a machine that
-/// is busy with other work.
+/// Every client must be served again this soon after the emulator responds again. A new emulator is
+/// slow, and the machine may be busy with other work.
 const RECOVERY: Duration = Duration::from_secs(8);
+/// How long the load goes on after that.
 const AFTERWARDS: Duration = Duration::from_secs(12);
 
-fn server() -> Server {
+fn start_server() -> Server {
     Server::start(Kind::Datastore).expect("an emulator")
 }
 
@@ -25,57 +28,65 @@ async fn open(server: &Server) -> DatastoreStore {
     builder.with_timeout(Duration::from_secs(5)).build().await.expect("a store")
 }
 
-/// Starts the emulator again. Returns until when it was down, and when it was back.
-async fn back(mut server: Server) -> (Server, Instant, Instant) {
-    let back = tokio::task::spawn_blocking(move || {
-        let until = Instant::now();
-        server.start_again().expect("it comes back");
-        (server, until, Instant::now())
-    });
-    back.await.expect("it comes back")
+/// An emulator that was started again.
+struct Restarted {
+    server: Server,
+    /// When the start was begun.
+    down_until: Instant,
+    /// When the emulator responded again.
+    back: Instant,
 }
 
-/// Clients log in, look and log out, while the emulator shuts down and writes its data to the disk.
+async fn start_again(mut server: Server) -> Restarted {
+    let restarted = tokio::task::spawn_blocking(move || {
+        let down_until = Instant::now();
+        server.start_again().expect("the emulator starts again");
+        Restarted { server, down_until, back: Instant::now() }
+    });
+    restarted.await.expect("no panic")
+}
+
+/// The emulator shuts down, and writes its data to the disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn it_ends_under_load_and_comes_back() {
-    let mut server = server();
+async fn clients_are_served_again_after_the_emulator_was_stopped_under_load() {
+    let mut server = start_server();
     let load = Load::start(Arc::new(open(&server).await), CLIENTS).await;
     tokio::time::sleep(Duration::from_secs(8)).await;
     server.stop();
-    let ended = Instant::now();
+    let stopped = Instant::now();
     tokio::time::sleep(DOWN).await;
-    let (server, until, back) = back(server).await;
+    let Restarted { server, down_until, back } = start_again(server).await;
     tokio::time::sleep(AFTERWARDS).await;
-    let late = load.stop().await.served_but_for(ended..until, back);
-    assert!(late <= RECOVERY, "the last failed {late:?} after the emulator was back");
+    let recovery = load.stop().await.check_outage(stopped..down_until, back);
+    assert!(recovery <= RECOVERY, "requests failed until {recovery:?} after the emulator was back");
     drop(server);
 }
 
-/// The emulator forgets what it stored in the last seconds, so a login or logout that was confirmed
-/// before may be lost. But no client whose session was on the disk is turned away, and no login or
-/// logout that is confirmed afterwards is lost.
+/// The killed emulator loses what it stored in the last seconds, so logins and logouts that the
+/// site acknowledged before the kill may be lost. No session that was on the disk is lost, and no
+/// login or logout that the site acknowledges afterwards.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn it_is_killed_under_load_and_comes_back() {
-    let mut server = server();
+async fn clients_are_served_again_after_the_emulator_was_killed_under_load() {
+    let mut server = start_server();
     let mut clients = Clients::new(Arc::new(open(&server).await), CLIENTS).await;
     clients.log_in(READERS).await;
-    // After it was stopped once, it has users and sessions on its disk.
+    // When the emulator stops, it writes the users and the sessions to the disk.
     server.stop();
-    server.start_again().expect("it comes back");
+    server.start_again().expect("the emulator starts again");
     let load = clients.start();
     tokio::time::sleep(RECOVERY).await;
     server.kill();
     let killed = Instant::now();
     tokio::time::sleep(DOWN).await;
-    let (server, until, back) = back(server).await;
+    let Restarted { server, down_until, back } = start_again(server).await;
     tokio::time::sleep(AFTERWARDS).await;
     let mut outcome = load.stop().await;
-    for (number, seen) in outcome.0.iter_mut().enumerate() {
-        let lost = std::mem::take(&mut seen.contradictions);
+    for (number, log) in outcome.logs.iter_mut().enumerate() {
+        let lost = std::mem::take(&mut log.contradictions);
         assert!(number >= READERS || lost.is_empty(), "{lost:?}");
-        assert!(lost.iter().all(|lost| lost.confirmed < until), "{lost:?}");
+        assert!(lost.iter().all(|lost| lost.acknowledged_at < down_until), "{lost:?}");
     }
-    let late = outcome.served_but_for(killed..until, back);
-    assert!(late <= RECOVERY, "the last failed {late:?} after the emulator was back");
+    let recovery = outcome.check_outage(killed..down_until, back);
+    assert!(recovery <= RECOVERY, "requests failed until {recovery:?} after the emulator was back");
     drop(server);
 }

@@ -1,7 +1,8 @@
 //! Tests of Datastore that go beyond the contracts. `cargo xtask test` starts Google's emulators.
 
-/// Implements `AuthUser` for a type whose id is this field, and whose logins no change ends.
-macro_rules! without_stamp {
+/// Implements `AuthUser` for a type whose id is in the field `$id`. The security stamp is always
+/// empty, so no change of a user ends a login.
+macro_rules! auth_user_without_stamp {
     ($user:ty, $id:ident) => {
         impl tower_keep_core::AuthUser for $user {
             fn id(&self) -> tower_keep_core::UserId {
@@ -36,55 +37,58 @@ use tower_keep_core::{AuthUser, NewLogin, SessionRecord, UserId};
 use tower_keep_datastore::{DatastoreStore, DatastoreStoreBuilder};
 use tower_keep_tests::proxy::Proxy;
 
-fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: use `cargo xtask test`"))
+fn env_variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `cargo xtask test`"))
 }
 
 /// Returns the URL of the Datastore emulator.
 fn emulator() -> String {
-    variable("DATASTORE_URL")
+    env_variable("DATASTORE_URL")
 }
 
 /// Returns the emulator's address, in the form of `DATASTORE_EMULATOR_HOST`.
-fn host() -> String {
+fn emulator_host() -> String {
     emulator().replace("http://", "")
 }
 
-/// Returns a new project. Emulators create a project when it is first named.
-fn project(what: &str) -> String {
+/// Returns the id of a new project, which begins with `name`. An emulator creates a project when a
+/// request first names it.
+fn new_project(name: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{what}-{}-{count}", std::process::id())
+    format!("{name}-{}-{count}", std::process::id())
 }
 
-/// Returns the builder of a store in a project of its own.
-fn builder(what: &str) -> DatastoreStoreBuilder {
-    in_project(&project(what))
+/// Returns the builder of a store in a new project, whose id begins with `name`.
+fn builder(name: &str) -> DatastoreStoreBuilder {
+    builder_in(&new_project(name))
 }
 
-fn in_project(project: &str) -> DatastoreStoreBuilder {
+/// Returns the builder of a store in this project.
+fn builder_in(project: &str) -> DatastoreStoreBuilder {
     let builder = DatastoreStore::builder(format!("datastore://{project}"));
     builder.with_emulator(emulator()).with_timeout(Duration::from_secs(20))
 }
 
-/// Returns the builder of a store in a project of its own, behind a proxy.
-fn through(proxy: &Proxy, what: &str) -> DatastoreStoreBuilder {
-    DatastoreStore::builder(format!("datastore://{}", project(what)))
+/// Returns the builder of a store in a new project, behind a proxy.
+fn builder_through(proxy: &Proxy, name: &str) -> DatastoreStoreBuilder {
+    DatastoreStore::builder(format!("datastore://{}", new_project(name)))
         .with_emulator(proxy.address.to_string())
 }
 
-/// A program with a store. It is killed when this is dropped.
-struct Client {
+/// A running `datastore-client`. Dropping this kills the program.
+struct ClientProcess {
     child: Child,
     _input: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
-impl Client {
-    /// Starts it in this environment, but without the variables that concern Google.
+impl ClientProcess {
+    /// Starts the program with these environment variables, and without inherited variables that
+    /// Google's libraries read.
     fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_datastore-client"));
-        for inherited in [
+        for variable in [
             "DATASTORE_EMULATOR_HOST",
             "DATASTORE_PROJECT_ID",
             "GCP_PROJECT",
@@ -93,24 +97,27 @@ impl Client {
             "GOOGLE_CLOUD_PROJECT",
             "PROJECT_ID",
         ] {
-            command.env_remove(inherited);
+            command.env_remove(variable);
         }
         // Hides the credentials of the user who runs the tests.
         command.env("HOME", "/nonexistent").args(arguments).envs(variables.iter().copied());
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
-        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let input = child.stdin.take().expect("piped");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let lines = BufReader::new(child.stdout.take().expect("the pipe")).lines();
+        let input = child.stdin.take().expect("the pipe");
         Self { child, _input: input, lines }
     }
 
-    /// Returns the next line of its output.
-    fn line(&mut self) -> String {
+    /// Returns the next line of the program's output.
+    fn next_line(&mut self) -> String {
         self.lines.next().map(|line| line.expect("text")).unwrap_or_default()
     }
 }
 
-impl Drop for Client {
+impl Drop for ClientProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -1,14 +1,14 @@
-//! How a store is opened, and which errors it returns if it can't be.
+//! Opening a store: settings, environment variables, and errors.
 
 use std::time::{Duration, Instant};
 
 use tower_keep_core::StoreErrorKind;
 use tower_keep_datastore::{DatastoreStore, PathElement, UserKeys};
 
-use crate::{Client, builder, host, message, project};
+use crate::{ClientProcess, builder, emulator_host, message, new_project};
 
 #[tokio::test]
-async fn settings_that_cannot_be_say_which() {
+async fn the_error_of_a_bad_setting_names_the_setting() {
     let bad = [
         (builder("x").with_kind(""), "with_kind"),
         (builder("x").with_kind("__x__"), "with_kind"),
@@ -35,19 +35,19 @@ async fn settings_that_cannot_be_say_which() {
 }
 
 #[tokio::test]
-async fn an_emulator_that_is_not_there_is_unavailable_at_once() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr());
+async fn without_an_emulator_opening_fails_as_unavailable_before_the_time_out() {
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr());
     let begun = Instant::now();
     let builder =
-        DatastoreStore::builder("datastore://x").with_emulator(nobody.unwrap().to_string());
+        DatastoreStore::builder("datastore://x").with_emulator(unused.unwrap().to_string());
     let error = builder.with_timeout(Duration::from_secs(20)).build().await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
     assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
 #[tokio::test]
-async fn the_environment_is_honoured_as_by_googles_own_libraries() {
-    let (host, project) = (host(), project("environment"));
+async fn a_store_reads_the_environment_variables_of_googles_libraries() {
+    let (host, project) = (emulator_host(), new_project("environment"));
     let emulator = ("DATASTORE_EMULATOR_HOST", host.as_str());
     for (url, variables, expected) in [
         ("datastore://", vec![emulator, ("DATASTORE_PROJECT_ID", &project)], Some(&*project)),
@@ -55,7 +55,7 @@ async fn the_environment_is_honoured_as_by_googles_own_libraries() {
         ("datastore://named", vec![emulator, ("DATASTORE_PROJECT_ID", &project)], Some("named")),
         ("datastore://", vec![emulator], None),
     ] {
-        let line = Client::start(&[url], &variables).line();
+        let line = ClientProcess::start(&[url], &variables).next_line();
         match expected {
             Some(project) => assert!(line.contains(&format!("project: {project:?}")), "{line}"),
             None => assert!(line.contains("DATASTORE_PROJECT_ID"), "{line}"),

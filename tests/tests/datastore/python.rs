@@ -18,16 +18,16 @@ use tower_keep_core::{AuthUser, StoreErrorKind, UserDirectory, UserId, UserLooku
 use tower_keep_datastore::{DatastoreStore, EntityKey, LatLng};
 use tower_keep_tests::{Browser, Http, KEY, Serving, serve};
 
-use crate::{emulator, host, message, project, variable, werkzeug};
+use crate::{emulator, emulator_host, env_variable, message, new_project, werkzeug};
 use tower_keep_testkit::contract::users::replace;
 
-/// What this service knows about a user. Python stores more.
+/// The properties of a user that this application knows. Python stores more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct User {
     id: String,
     username: String,
     password_hash: String,
-    /// Python writes the number 1.
+    /// Python writes `true` as the number 1.
     status: bool,
     #[serde(default, with = "tower_keep_datastore::timestamp")]
     joined: Option<SystemTime>,
@@ -44,7 +44,7 @@ struct User {
     prefs: Option<Prefs>,
 }
 
-/// Python stores more here, too.
+/// Python stores more than this in the embedded entity too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Prefs {
     theme: String,
@@ -70,9 +70,9 @@ struct Python {
 impl Python {
     fn call(&self, command: &str, arguments: &[&str]) -> Value {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/parity/datastore_users.py");
-        let mut python = Command::new(variable("KEEP_PYTHON"));
+        let mut python = Command::new(env_variable("KEEP_PYTHON"));
         python.args([script, command, &self.namespace]).args(arguments);
-        python.env("DATASTORE_EMULATOR_HOST", host());
+        python.env("DATASTORE_EMULATOR_HOST", emulator_host());
         python.env("DATASTORE_PROJECT_ID", &self.project).env("PYTHONIOENCODING", "utf-8");
         let output = python.output().expect("Python runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -82,7 +82,8 @@ impl Python {
 
 /// Returns a hash as Werkzeug writes it.
 fn hash(password: &str) -> String {
-    werkzeug::hash_with("scrypt:32768:8:1", "sixteen letters!", password).expect("such a method")
+    let hash = werkzeug::hash_with("scrypt:32768:8:1", "sixteen letters!", password);
+    hash.expect("the method is supported")
 }
 
 type Store = DatastoreStore<User>;
@@ -97,28 +98,28 @@ struct SignIn {
 async fn sign_in(
     State(store): State<Store>,
     Query(form): Query<SignIn>,
-    login: AuthSession,
+    auth: AuthSession,
 ) -> Result<&'static str, Response> {
     let found = store.by_login_name(&form.user).await.map_err(AuthError::from);
     let found = found.map_err(IntoResponse::into_response)?;
     let user = found.ok_or_else(|| StatusCode::UNPROCESSABLE_ENTITY.into_response())?;
     let hash = user.password_hash.clone();
-    let checked = spawn_blocking(move || werkzeug::is_right(&hash, &form.password)).await;
-    if !checked.expect("no panic") {
+    let is_match = spawn_blocking(move || werkzeug::is_match(&hash, &form.password)).await;
+    if !is_match.expect("no panic") {
         return Err(StatusCode::UNPROCESSABLE_ENTITY.into_response());
     }
-    login.log_in(user).await.map_err(IntoResponse::into_response)?;
+    auth.log_in(user).await.map_err(IntoResponse::into_response)?;
     Ok("in")
 }
 
-async fn account(login: AuthSession) -> Result<String, AuthError> {
-    let user = login.user().await?.expect("the guard let them in");
+async fn account(auth: AuthSession) -> Result<String, AuthError> {
+    let user = auth.user().await?.expect("the guard requires a login");
     Ok(format!("{} {}", user.username, user.id))
 }
 
 async fn site(store: Store) -> Serving {
-    let layer = LoginLayer::builder(store.clone(), Keys::new(KEY)).with_sessions();
-    let auth_layer = layer.build().expect("settings that agree");
+    let builder = LoginLayer::builder(store.clone(), Keys::new(KEY)).with_sessions();
+    let auth_layer = builder.build().expect("settings that agree");
     let router = Router::new()
         .route("/account", get(account))
         .route_layer(auth_layer.require_login())
@@ -139,9 +140,9 @@ async fn log_in(browser: &mut Browser, user: &str, password: &str) -> StatusCode
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
-    let python = Python { project: project("python"), namespace: "shop".to_owned() };
-    let made: BTreeMap<String, String> =
+async fn python_and_rust_log_in_the_same_users_and_keep_each_others_properties() {
+    let python = Python { project: new_project("python"), namespace: "shop".to_owned() };
+    let created: BTreeMap<String, String> =
         serde_json::from_value(python.call("create", &[])).expect("names and ids");
     let url = format!("datastore://{}/{}", python.project, python.namespace);
     let store = DatastoreStore::builder(url)
@@ -152,18 +153,19 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
         .await
         .expect("a store");
 
-    // All users that Python has created, whether their key has an id or a name.
+    // Rust logs in all users that Python has created, whether their keys have ids or names.
     let site = site(store.clone()).await;
-    for (name, id) in &made {
+    for (name, id) in &created {
         let mut browser = Browser::new(Http::to(site.address));
         assert_eq!(log_in(&mut browser, name, "wrong").await, StatusCode::UNPROCESSABLE_ENTITY);
         let password = format!("password of {name}");
         assert_eq!(log_in(&mut browser, name, &password).await, StatusCode::OK, "{name}");
         assert_eq!(browser.get("/account").await.text(), format!("{name} {id}"));
     }
-    assert!(made["ada"].parse::<i64>().is_ok() && made["grace"] == "grace-hopper", "{made:?}");
+    assert!(created["ada"].parse::<i64>().is_ok(), "{created:?}");
+    assert_eq!(created["grace"], "grace-hopper");
 
-    // This side changes the password.
+    // Rust changes the password.
     let mut browser = Browser::new(Http::to(site.address));
     assert_eq!(log_in(&mut browser, "ada", "password of ada").await, StatusCode::OK);
     let before = python.call("show", &["ada"]);
@@ -177,8 +179,8 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
     assert_eq!(browser.get("/account").await.status, StatusCode::UNAUTHORIZED, "logged out");
     assert_eq!(log_in(&mut browser, "ada", "changed").await, StatusCode::OK);
 
-    // Python sees the change, and everything else as it was: types, values, and what is not
-    // indexed.
+    // Python reads the change. All other types and values, and the properties that are not indexed,
+    // are as before.
     let mut expected = before.clone();
     expected["properties"]["password_hash"][1] = ada.password_hash.clone().into();
     expected["properties"]["prefs"][1]["properties"]["theme"][1] = "light".into();
@@ -195,20 +197,21 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
     let unindexed = serde_json::json!(["bio", "nothing", "password_hash", "settings"]);
     assert_eq!(after["unindexed"], unindexed);
     let response = python.call("login", &["ada", "changed"]);
-    assert_eq!(response["text"], format!("ada {}", made["ada"]), "{response}");
+    assert_eq!(response["text"], format!("ada {}", created["ada"]), "{response}");
     assert_eq!(python.call("login", &["ada", "password of ada"])["status"], 401);
 
-    // Names are unique on both sides, and this side notices what Python renames.
+    // Login names are unique in both applications, and Rust finds a user by the new login name
+    // after Python has changed it.
     assert_eq!(store.index_users(None, 400).await.expect("indexed").written, 3);
     python.call("rename", &["佐藤", "sato"]);
     assert!(store.by_login_name("佐藤").await.expect("no error").is_none());
     let sato = store.by_login_name("sato").await.expect("no error").expect("there");
-    assert_eq!(sato.id, made["佐藤"]);
+    assert_eq!(sato.id, created["佐藤"]);
     let fresh = store.new_user_id().await.expect("an id").to_string();
     let new = User { id: fresh.clone(), username: "sato".into(), password_hash: hash("p"), ..ada };
     let error = store.insert(&new).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Conflict, "{}", message(&error));
-    // Python logs in a user that this side has created.
+    // Python logs in a user whom Rust has created.
     let new = User { username: "佐藤".into(), ..new };
     store.insert(&new).await.expect("the name is free");
     let shown = python.call("show", &["佐藤"]);
@@ -224,7 +227,11 @@ async fn both_log_in_the_same_users_and_neither_loses_what_the_other_wrote() {
     ] {
         assert_eq!(shown["properties"][property][0], kind, "{property}");
     }
-    assert_eq!(shown["properties"].as_object().map(serde_json::Map::len), Some(9), "no id");
+    assert_eq!(
+        shown["properties"].as_object().map(serde_json::Map::len),
+        Some(9),
+        "the id is only in the key"
+    );
     assert_eq!(shown["unindexed"], serde_json::json!(["password_hash"]));
     assert_eq!(python.call("login", &["佐藤", "p"])["text"], format!("佐藤 {fresh}"));
     assert!(store.by_id(&fresh.as_str().into()).await.expect("no error").is_some());

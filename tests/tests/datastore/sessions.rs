@@ -4,18 +4,18 @@ use tower_keep_core::{End, EndReason, SessionStore, UserId};
 use tower_keep_datastore::PathElement;
 use tower_keep_testkit::contract::sessions::new_record;
 
-use crate::{in_project, login, project};
+use crate::{builder_in, login, new_project};
 
-/// More sessions than one transaction ends.
+/// More sessions than one transaction can end one by one.
 const MANY: usize = 1_003;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_sessions_than_a_transaction_takes_are_listed_and_ended() {
-    let (project, user) = (project("many"), UserId::from(7));
-    let store = in_project(&project).build().await.expect("a store");
+async fn more_sessions_than_one_transaction_can_write_are_listed_and_ended() {
+    let (project, user) = (new_project("many"), UserId::from(7));
+    let store = builder_in(&project).build().await.expect("a store");
     let tenant = [PathElement::Name("Tenant".into(), "acme".into())];
-    let elsewhere = in_project(&project).with_ancestors(tenant).build().await.expect("a store");
-    // A session of another user with the same id, below another entity.
+    let elsewhere = builder_in(&project).with_ancestors(tenant).build().await.expect("a store");
+    // Another user with the same id has a session below another ancestor.
     let theirs = new_record(&user);
     elsewhere.create(&login(&theirs)).await.expect("a login");
     let mut records = Vec::new();

@@ -1,22 +1,24 @@
 //! Password hashes as Werkzeug writes them, for an application that shares its users with Flask.
 //!
 //! The formats are `scrypt:N:R:P$SALT$HEX`, with 64 bytes, and `pbkdf2:sha256:ROUNDS$SALT$HEX`,
-//! with 32. Hashing is slow on purpose, so call this in `tokio::task::spawn_blocking`.
+//! with 32. Hashing is slow on purpose, so call these functions in
+//! `tokio::task::spawn_blocking`.
 
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 /// Checks whether a hash matches a password. Returns `false` if the hash is not one of Werkzeug's.
-pub(crate) fn is_right(hash: &str, password: &str) -> bool {
+pub(crate) fn is_match(hash: &str, password: &str) -> bool {
     let mut parts = hash.splitn(3, '$');
     let (Some(method), Some(salt), Some(hex)) = (parts.next(), parts.next(), parts.next()) else {
         return false;
     };
-    hash_of(method, salt, password).is_some_and(|own| own.as_bytes().ct_eq(hex.as_bytes()).into())
+    hash_of(method, salt, password)
+        .is_some_and(|computed| computed.as_bytes().ct_eq(hex.as_bytes()).into())
 }
 
-/// Returns a hash that Werkzeug can check, or `None` if there is no such method. The salt is about
-/// 16 random letters or digits.
+/// Returns a hash that Werkzeug can check, or `None` if the method is not one of the two. Use about
+/// 16 random letters or digits as the salt.
 pub(crate) fn hash_with(method: &str, salt: &str, password: &str) -> Option<String> {
     Some(format!("{method}${salt}${}", hash_of(method, salt, password)?))
 }

@@ -1,5 +1,5 @@
-//! Tests of what only Redis has: keys that expire, slots, failovers, and all the ways in which a
-//! server can be unavailable. Each test that breaks a server starts one of its own.
+//! Tests of keys that expire, slots, failovers, and all the ways in which a Redis server can be
+//! unavailable. A test that breaks a server starts a server of its own.
 
 mod faults;
 mod lifetimes;
@@ -20,24 +20,24 @@ use tower_keep_redis::{RedisStore, RedisStoreBuilder};
 use tower_keep_testkit::contract::sessions::new_record;
 use xtask::servers::{Kind, Server, call_redis};
 
-fn env(variable: &str) -> String {
+fn env_variable(variable: &str) -> String {
     std::env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set; `cargo xtask servers` starts a server"))
+        .unwrap_or_else(|_| panic!("{variable} is not set: `cargo xtask servers` starts a server"))
 }
 
 /// Returns a prefix that no other test's keys have.
-fn prefix() -> String {
+fn unused_prefix() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("r{}-{}:", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-async fn open(url: &str) -> RedisStore {
+async fn open_store(url: &str) -> RedisStore {
     let builder = RedisStore::builder(url).with_timeout(Duration::from_secs(20));
     builder.build().await.expect("a store")
 }
 
-/// Opens a store with a short time-out. Opening is tried several times, because the server has only
-/// just started, beside others.
+/// Opens a store with a short time-out. Tries several times, because a server that has just started
+/// may not respond in this time.
 async fn open_with_timeout(
     builder: impl Fn() -> RedisStoreBuilder,
     timeout: Duration,
@@ -51,24 +51,26 @@ async fn open_with_timeout(
             store => return store.expect("a store"),
         }
     }
-    panic!("a server that has begun answers");
+    panic!("the server did not respond in ten attempts");
 }
 
-fn server() -> Server {
+fn start_server() -> Server {
     Server::start(Kind::Redis).expect("a server")
 }
 
-fn ask(port: u16, words: &str) -> String {
-    call_redis(port, words).expect("an answer").trim().to_owned()
+/// Sends a command to the server on this port, and returns the reply.
+fn run_command(port: u16, command: &str) -> String {
+    call_redis(port, command).expect("a reply").trim().to_owned()
 }
 
-fn login(record: &SessionRecord) -> NewLogin<'_> {
+fn new_login(record: &SessionRecord) -> NewLogin<'_> {
     NewLogin::new(record, record.expires)
 }
 
-async fn begin<U: AuthUser>(store: &RedisStore<U>, user: &str) -> SessionRecord {
+/// Creates a session of this user.
+async fn log_in<U: AuthUser>(store: &RedisStore<U>, user: &str) -> SessionRecord {
     let record = new_record(&user.into());
-    store.create(&login(&record)).await.expect("a new session");
+    store.create(&new_login(&record)).await.expect("a new session");
     record
 }
 
@@ -89,7 +91,7 @@ fn rotation(record: &SessionRecord) -> Rotation {
     Rotation::new(record.key, record.generation, at, record.expires)
 }
 
-/// Returns everything that an error says, as a log shows it.
+/// Returns the texts of an error and of its sources, as a log shows them.
 fn error_text(error: &StoreError) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -100,14 +102,14 @@ fn error_text(error: &StoreError) -> String {
     text
 }
 
-/// Returns the text of the error that a store on this URL fails to open with.
+/// Returns the text of the error that `build` returns for this URL.
 async fn build_error(url: &str) -> String {
     let builder = RedisStore::builder(url).with_timeout(Duration::from_secs(5));
-    let error = builder.build().await.expect_err("it can't be opened");
+    let error = builder.build().await.expect_err("the store can't be opened");
     let text = error_text(&error);
-    // An error that waiting does not fix has to be `Unsupported`.
-    let is_wrong = !text.contains("no connection") || text.contains("WRONGPASS");
+    // If waiting can't help, the error has to be `Unsupported`.
+    let is_permanent = !text.contains("no connection") || text.contains("WRONGPASS");
     let is_unsupported = error.kind() == StoreErrorKind::Unsupported;
-    assert!(is_unsupported || !is_wrong, "{error:?}");
+    assert!(is_unsupported || !is_permanent, "{error:?}");
     text
 }

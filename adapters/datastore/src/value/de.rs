@@ -12,38 +12,43 @@ use serde::de::{
 use super::error::{Result, ValueError};
 use super::types::{SYSTEM_TIME, from_key, from_lat_lng, from_timestamp};
 
-/// The id in a user's key, as one more property.
-pub(crate) struct Id<'a> {
+/// The id or name in a user's key, which is read as if it were a property.
+pub(crate) struct KeyId<'a> {
+    /// The name of that property.
     pub(crate) property: &'a str,
+    /// The id, or `None` if the key has a name.
     pub(crate) number: Option<i64>,
+    /// The id or name, as text.
     pub(crate) text: &'a str,
 }
 
-/// Reads an entity. The id takes precedence over a property of the same name.
+/// Reads a user from the properties of an entity. The key's id takes precedence over a property of
+/// the same name.
 pub(crate) fn read<T: DeserializeOwned>(
     properties: HashMap<String, Value>,
-    id: Option<Id<'_>>,
+    id: Option<KeyId<'_>>,
 ) -> Result<T> {
-    T::deserialize(FromEntity { properties, id })
+    T::deserialize(EntityDeserializer { properties, id })
 }
 
-/// Returns the names of a struct's fields, as serde has them; `None` for a type that is not a plain
-/// struct.
+/// Returns serde's names of a struct's fields. Returns `None` for a type that is not a struct, and
+/// for a struct with a flattened field.
 pub(crate) fn fields<T: DeserializeOwned>() -> Option<&'static [&'static str]> {
     let mut fields = None;
-    // This always fails, after it has set `fields`.
-    let _ = T::deserialize(AskForFields(&mut fields));
+    // The deserializer sets `fields` and always returns an error.
+    let _ = T::deserialize(FieldRecorder(&mut fields));
     fields
 }
 
-/// Records the fields of a type, and provides no value.
-struct AskForFields<'a>(&'a mut Option<&'static [&'static str]>);
+/// A deserializer that records the names of a struct's fields, and returns an error instead of a
+/// value.
+struct FieldRecorder<'a>(&'a mut Option<&'static [&'static str]>);
 
-impl<'de> Deserializer<'de> for AskForFields<'_> {
+impl<'de> Deserializer<'de> for FieldRecorder<'_> {
     type Error = ValueError;
 
     fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value> {
-        Err(ValueError::new("there is nothing to read"))
+        Err(ValueError::new("only the names of the fields were asked for"))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -62,16 +67,16 @@ impl<'de> Deserializer<'de> for AskForFields<'_> {
     }
 }
 
-struct FromEntity<'a> {
+struct EntityDeserializer<'a> {
     properties: HashMap<String, Value>,
-    id: Option<Id<'a>>,
+    id: Option<KeyId<'a>>,
 }
 
-impl<'de> Deserializer<'de> for FromEntity<'_> {
+impl<'de> Deserializer<'de> for EntityDeserializer<'_> {
     type Error = ValueError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_map(Properties::new(self.properties, self.id))
+        visitor.visit_map(PropertyAccess::new(self.properties, self.id))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -80,9 +85,9 @@ impl<'de> Deserializer<'de> for FromEntity<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
-        // A type without a field for the id may deny unknown fields.
+        // A type without a field for the id may have `deny_unknown_fields`.
         let id = self.id.filter(|id| fields.contains(&id.property));
-        visitor.visit_map(Properties::new(self.properties, id))
+        visitor.visit_map(PropertyAccess::new(self.properties, id))
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -100,19 +105,20 @@ impl<'de> Deserializer<'de> for FromEntity<'_> {
 }
 
 /// Provides the properties of an entity, one after the other.
-struct Properties<'a> {
-    id: Option<Id<'a>>,
+struct PropertyAccess<'a> {
+    id: Option<KeyId<'a>>,
     rest: std::collections::hash_map::IntoIter<String, Value>,
-    next: Option<(String, Next<'a>)>,
+    /// The property whose name was returned last, and whose value is returned next.
+    next: Option<(String, NextValue<'a>)>,
 }
 
-enum Next<'a> {
-    Id(Id<'a>),
+enum NextValue<'a> {
+    Id(KeyId<'a>),
     Value(Value),
 }
 
-impl<'a> Properties<'a> {
-    fn new(mut properties: HashMap<String, Value>, id: Option<Id<'a>>) -> Self {
+impl<'a> PropertyAccess<'a> {
+    fn new(mut properties: HashMap<String, Value>, id: Option<KeyId<'a>>) -> Self {
         if let Some(id) = &id {
             properties.remove(id.property);
         }
@@ -120,25 +126,25 @@ impl<'a> Properties<'a> {
     }
 }
 
-impl<'de> MapAccess<'de> for Properties<'_> {
+impl<'de> MapAccess<'de> for PropertyAccess<'_> {
     type Error = ValueError;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
         self.next = match self.id.take() {
-            Some(id) => Some((id.property.to_owned(), Next::Id(id))),
-            None => self.rest.next().map(|(name, value)| (name, Next::Value(value))),
+            Some(id) => Some((id.property.to_owned(), NextValue::Id(id))),
+            None => self.rest.next().map(|(name, value)| (name, NextValue::Value(value))),
         };
         let name = self.next.as_ref().map(|(name, _)| name);
-        name.map(|name| seed.deserialize(FromName(name))).transpose()
+        name.map(|name| seed.deserialize(NameDeserializer(name))).transpose()
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
         let Some((name, next)) = self.next.take() else {
-            return Err(ValueError::new("a value was asked for before its name"));
+            return Err(ValueError::new("the user type asked for a value before its name"));
         };
         let read = match next {
-            Next::Id(id) => seed.deserialize(FromId(id)),
-            Next::Value(value) => seed.deserialize(FromValue(value)),
+            NextValue::Id(id) => seed.deserialize(IdDeserializer(id)),
+            NextValue::Value(value) => seed.deserialize(ValueDeserializer(value)),
         };
         read.map_err(|error| error.within(&name))
     }
@@ -148,7 +154,7 @@ impl<'de> MapAccess<'de> for Properties<'_> {
     }
 }
 
-/// Deserializes numbers from text.
+/// Deserializes numbers from text. A text that is not a number is passed on as a string.
 macro_rules! numbers {
     () => {
         numbers! {
@@ -168,16 +174,16 @@ macro_rules! numbers {
     )*};
 }
 
-/// A property's name, as the key of a map or the name of a field.
-struct FromName<'a>(&'a str);
+/// Deserializes a property's name, as the key of a map or the name of a field.
+struct NameDeserializer<'a>(&'a str);
 
-impl FromName<'_> {
+impl NameDeserializer<'_> {
     fn text(&self) -> &str {
         self.0
     }
 }
 
-impl<'de> Deserializer<'de> for FromName<'_> {
+impl<'de> Deserializer<'de> for NameDeserializer<'_> {
     type Error = ValueError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
@@ -210,17 +216,17 @@ impl<'de> Deserializer<'de> for FromName<'_> {
     }
 }
 
-/// A user's id: text for a field that asks for text, and a number for a field that asks for a
-/// number.
-struct FromId<'a>(Id<'a>);
+/// Deserializes the id or name in a user's key: as text if the field is a string, and as a number
+/// if the field is a number.
+struct IdDeserializer<'a>(KeyId<'a>);
 
-impl FromId<'_> {
+impl IdDeserializer<'_> {
     fn text(&self) -> &str {
         self.0.text
     }
 }
 
-impl<'de> Deserializer<'de> for FromId<'_> {
+impl<'de> Deserializer<'de> for IdDeserializer<'_> {
     type Error = ValueError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
@@ -258,26 +264,29 @@ impl<'de> Deserializer<'de> for FromId<'_> {
     }
 }
 
-/// The value of a property.
-struct FromValue(Value);
+/// Deserializes the value of a property.
+struct ValueDeserializer(Value);
 
-impl FromValue {
-    /// Visits the elements of an array, or the bytes of a blob.
+impl ValueDeserializer {
+    /// Visits the elements of an array, or the bytes of a blob as if they were elements.
     fn elements<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         match self.0.value_type {
             Some(ValueType::BlobValue(bytes)) => {
-                let of_byte = |byte: u8| Value {
+                let integer_value = |byte: u8| Value {
                     value_type: Some(ValueType::IntegerValue(byte.into())),
                     ..Value::default()
                 };
-                visitor.visit_seq(Elements { values: bytes.into_iter().map(of_byte), index: 0 })
+                visitor.visit_seq(ElementAccess {
+                    values: bytes.into_iter().map(integer_value),
+                    index: 0,
+                })
             }
             _ => self.deserialize_any(visitor),
         }
     }
 }
 
-impl<'de> Deserializer<'de> for FromValue {
+impl<'de> Deserializer<'de> for ValueDeserializer {
     type Error = ValueError;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
@@ -291,10 +300,10 @@ impl<'de> Deserializer<'de> for FromValue {
             ValueType::StringValue(value) => visitor.visit_string(value),
             ValueType::BlobValue(value) => visitor.visit_byte_buf(value),
             ValueType::ArrayValue(array) => {
-                visitor.visit_seq(Elements { values: array.values.into_iter(), index: 0 })
+                visitor.visit_seq(ElementAccess { values: array.values.into_iter(), index: 0 })
             }
             ValueType::EntityValue(entity) => {
-                visitor.visit_map(Properties::new(entity.properties, None))
+                visitor.visit_map(PropertyAccess::new(entity.properties, None))
             }
             ValueType::KeyValue(key) => Self(from_key(key)).deserialize_any(visitor),
             ValueType::GeoPointValue(place) => {
@@ -310,7 +319,7 @@ impl<'de> Deserializer<'de> for FromValue {
         }
     }
 
-    /// Other languages write flags as numbers.
+    /// Also reads 0 and 1, because other applications write flags as numbers.
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         match self.0.value_type {
             Some(ValueType::IntegerValue(flag @ (0 | 1))) => visitor.visit_bool(flag == 1),
@@ -357,10 +366,10 @@ impl<'de> Deserializer<'de> for FromValue {
         match self.0.value_type {
             Some(ValueType::StringValue(name)) => visitor.visit_enum(name.into_deserializer()),
             Some(ValueType::EntityValue(entity)) if entity.properties.len() == 1 => {
-                visitor.visit_enum(Variant(Properties::new(entity.properties, None)))
+                visitor.visit_enum(VariantAccessor(PropertyAccess::new(entity.properties, None)))
             }
             _ => Err(ValueError::custom(
-                "a variant is a string, or an embedded entity of one property",
+                "expected a variant of an enum: a string, or an embedded entity of one property",
             )),
         }
     }
@@ -372,18 +381,18 @@ impl<'de> Deserializer<'de> for FromValue {
 }
 
 /// Provides the elements of an array, one after the other.
-struct Elements<I> {
+struct ElementAccess<I> {
     values: I,
     index: usize,
 }
 
-impl<'de, I: ExactSizeIterator<Item = Value>> SeqAccess<'de> for Elements<I> {
+impl<'de, I: ExactSizeIterator<Item = Value>> SeqAccess<'de> for ElementAccess<I> {
     type Error = ValueError;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
         let index = self.index;
         self.index += 1;
-        let read = self.values.next().map(|value| seed.deserialize(FromValue(value)));
+        let read = self.values.next().map(|value| seed.deserialize(ValueDeserializer(value)));
         read.transpose().map_err(|error| error.at(index))
     }
 
@@ -392,20 +401,20 @@ impl<'de, I: ExactSizeIterator<Item = Value>> SeqAccess<'de> for Elements<I> {
     }
 }
 
-/// A variant with data.
-struct Variant(Properties<'static>);
+/// Provides the name and the data of an enum's variant, from an embedded entity of one property.
+struct VariantAccessor(PropertyAccess<'static>);
 
-impl<'de> EnumAccess<'de> for Variant {
+impl<'de> EnumAccess<'de> for VariantAccessor {
     type Error = ValueError;
     type Variant = Self;
 
     fn variant_seed<V: DeserializeSeed<'de>>(mut self, seed: V) -> Result<(V::Value, Self)> {
         let name = self.0.next_key_seed(seed)?;
-        Ok((name.ok_or_else(|| ValueError::new("a variant without a name"))?, self))
+        Ok((name.ok_or_else(|| ValueError::new("the variant has no name"))?, self))
     }
 }
 
-impl<'de> VariantAccess<'de> for Variant {
+impl<'de> VariantAccess<'de> for VariantAccessor {
     type Error = ValueError;
 
     fn unit_variant(mut self) -> Result<()> {
@@ -417,7 +426,7 @@ impl<'de> VariantAccess<'de> for Variant {
     }
 
     fn tuple_variant<V: Visitor<'de>>(mut self, _: usize, visitor: V) -> Result<V::Value> {
-        self.0.next_value_seed(AnyWith(visitor))
+        self.0.next_value_seed(DeserializeAny(visitor))
     }
 
     fn struct_variant<V: Visitor<'de>>(
@@ -425,14 +434,14 @@ impl<'de> VariantAccess<'de> for Variant {
         _fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value> {
-        self.0.next_value_seed(AnyWith(visitor))
+        self.0.next_value_seed(DeserializeAny(visitor))
     }
 }
 
-/// Deserializes any value with this visitor.
-struct AnyWith<V>(V);
+/// Calls `deserialize_any` with this visitor.
+struct DeserializeAny<V>(V);
 
-impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for AnyWith<V> {
+impl<'de, V: Visitor<'de>> DeserializeSeed<'de> for DeserializeAny<V> {
     type Value = V::Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {

@@ -5,20 +5,20 @@ use std::fmt::{self, Display};
 use serde::de::{Expected, Unexpected};
 use serde::{de, ser};
 
-/// A property that can't be written or read. The error quotes no value, as values are secrets.
-/// Messages of the user type's own code are passed on.
+/// The error for a property that can't be written or read. Values may be secrets, so the error
+/// quotes none, except if a message of the user type's own code does.
 #[derive(Debug)]
 pub(crate) struct ValueError {
-    /// The path to the value, the innermost step first.
+    /// The names and indexes on the path to the value, in reverse order.
     path: Vec<String>,
-    words: String,
+    message: String,
 }
 
 pub(crate) type Result<T, E = ValueError> = std::result::Result<T, E>;
 
 impl ValueError {
-    pub(crate) fn new(words: impl Into<String>) -> Self {
-        Self { path: Vec::new(), words: words.into() }
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { path: Vec::new(), message: message.into() }
     }
 
     /// Adds the property that the value is part of.
@@ -44,8 +44,8 @@ impl Display for ValueError {
             path.push_str(step);
         }
         match path.as_str() {
-            "" => f.write_str(&self.words),
-            path => write!(f, "property `{path}`: {}", self.words),
+            "" => f.write_str(&self.message),
+            path => write!(f, "property `{path}`: {}", self.message),
         }
     }
 }
@@ -53,31 +53,31 @@ impl Display for ValueError {
 impl std::error::Error for ValueError {}
 
 impl ser::Error for ValueError {
-    fn custom<T: Display>(words: T) -> Self {
-        Self::new(words.to_string())
+    fn custom<T: Display>(message: T) -> Self {
+        Self::new(message.to_string())
     }
 }
 
 impl de::Error for ValueError {
-    fn custom<T: Display>(words: T) -> Self {
-        Self::new(words.to_string())
+    fn custom<T: Display>(message: T) -> Self {
+        Self::new(message.to_string())
     }
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::new(format!("found {}, expected {expected}", kind(&unexpected)))
+        Self::new(format!("found {}, expected {expected}", type_name(&unexpected)))
     }
 
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::new(format!("found another {}, expected {expected}", kind(&unexpected)))
+        Self::new(format!("found a different {}, expected {expected}", type_name(&unexpected)))
     }
 
     fn unknown_variant(_variant: &str, expected: &'static [&'static str]) -> Self {
-        Self::new(format!("none of {}", expected.join(", ")))
+        Self::new(format!("found an unknown variant, expected one of {}", expected.join(", ")))
     }
 }
 
-/// Returns the type of a value, without the value.
-fn kind(unexpected: &Unexpected<'_>) -> &'static str {
+/// Returns the name of a value's type. It does not contain the value.
+fn type_name(unexpected: &Unexpected<'_>) -> &'static str {
     match unexpected {
         Unexpected::Bool(_) => "boolean",
         Unexpected::Unsigned(_) | Unexpected::Signed(_) => "integer",

@@ -1,5 +1,5 @@
-//! Writes a new value over a stored one. Properties that the type does not know are kept, and so
-//! are types and index flags.
+//! Merges the properties to write with the stored ones. Stored properties that the user type does
+//! not have are kept. So are the types of stored properties, and whether they are indexed.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -9,71 +9,73 @@ use gcloud_sdk::google::datastore::v1::value::ValueType;
 use gcloud_sdk::google::datastore::v1::{ArrayValue, Entity, PartitionId, Value};
 use gcloud_sdk::google::r#type;
 
-use super::ser::{Plain, Properties};
+use super::ser::{NewProperties, NewValue};
 use super::types::{to_key, to_lat_lng, to_timestamp};
-use crate::keys::MAX_INDEXED;
+use crate::keys::MAX_INDEXED_BYTES;
 
-/// The limit on comparisons that look for array elements at another index. Each of the user's
-/// properties has a share of it, by its size.
-const MAX_COMPARED: usize = 400_000;
-/// Each integer up to this value is exactly one double.
+/// Limits the comparisons that search an array for an element at another index, in units of
+/// [`comparison_cost`](NewValue::comparison_cost). The limit is for one user. Each property gets a
+/// share of it in proportion to its own cost.
+const MAX_COMPARISON_COST: usize = 400_000;
+/// Every integer up to this value can be converted to a double and back without a loss.
 const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// Returns the properties of an entity after these are written to it. New properties in `unindexed`
-/// are excluded from indexes.
+/// Returns the properties of an entity after `new_properties` are written over `stored`. Properties
+/// in `unindexed` that are not stored yet are excluded from indexes.
 ///
-/// `before` is what the type writes for the stored user. What is in `before` and not in
-/// `properties` is removed. Serde reports the skipped fields of a plain struct, but not those of
-/// flattened fields. Nor does it report the fields of the stored variant, if another variant is
-/// written.
+/// `previous` are the properties that the type writes for the stored user. A property that is in
+/// `previous` and not in `new_properties` is removed. Serde alone does not report all of these: it
+/// reports the skipped fields of a struct, but neither those of a flattened struct, nor the fields
+/// of an enum's stored variant if another variant is written.
 pub(crate) fn merge(
     stored: &HashMap<String, Value>,
-    before: &Properties,
-    properties: Properties,
+    previous: &NewProperties,
+    new_properties: NewProperties,
     unindexed: &[String],
     partition: &PartitionId,
 ) -> HashMap<String, Value> {
-    let before = Names::of(before);
-    let all: usize = properties.written.values().map(Plain::size).sum();
-    let mut merged = kept(stored, &properties, &before);
-    for (name, plain) in properties.written {
-        let share = MAX_COMPARED.saturating_mul(plain.size()) / all;
-        let merge = Merge { partition, left: Cell::new(share) };
-        let own = stored.get(&name);
-        let mut value = merge.value(own, plain, before.within(&name));
-        if own.is_none_or(says_nothing) && unindexed.contains(&name) {
-            exclude(&mut value);
+    let previous = Names::in_properties(previous);
+    let total_cost: usize = new_properties.written.values().map(NewValue::comparison_cost).sum();
+    let mut merged = kept_properties(stored, &new_properties, &previous);
+    for (name, new_value) in new_properties.written {
+        let share = MAX_COMPARISON_COST.saturating_mul(new_value.comparison_cost()) / total_cost;
+        let merge = Merge { partition, budget: Cell::new(share) };
+        let stored_value = stored.get(&name);
+        let mut value = merge.merge_value(stored_value, new_value, previous.within(&name));
+        if stored_value.is_none_or(is_empty_array) && unindexed.contains(&name) {
+            exclude_from_indexes(&mut value);
         }
         merged.insert(name, value);
     }
     merged
 }
 
-/// Returns the stored properties that stay, whatever is written.
-fn kept(
+/// Returns the stored properties that the type does not have, and so neither writes nor removes.
+fn kept_properties(
     stored: &HashMap<String, Value>,
-    properties: &Properties,
-    before: &Names<'_>,
+    new_properties: &NewProperties,
+    previous: &Names<'_>,
 ) -> HashMap<String, Value> {
-    if properties.is_all {
+    if new_properties.removes_others {
         return HashMap::new();
     }
-    let stays = |name: &String| {
-        !before.0.contains_key(name.as_str()) && !properties.skipped.iter().any(|own| own == name)
+    let is_kept = |name: &String| {
+        !previous.0.contains_key(name.as_str())
+            && !new_properties.skipped.iter().any(|skipped| skipped == name)
     };
-    let kept = stored.iter().filter(|(name, _)| stays(name));
+    let kept = stored.iter().filter(|(name, _)| is_kept(name));
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// The names of an entity's properties, and of the properties within them. For an array, they are
-/// the names that any element has.
+/// The names of an entity's properties, each with the names of the properties within it. For an
+/// array, these are the names that at least one element has.
 #[derive(Default)]
 struct Names<'a>(BTreeMap<&'a str, Names<'a>>);
 
 const NONE: &Names = &Names(BTreeMap::new());
 
 impl<'a> Names<'a> {
-    fn of(properties: &'a Properties) -> Self {
+    fn in_properties(properties: &'a NewProperties) -> Self {
         let mut names = Self::default();
         names.add_properties(properties);
         names
@@ -84,157 +86,177 @@ impl<'a> Names<'a> {
         self.0.get(name).unwrap_or(NONE)
     }
 
-    fn add_properties(&mut self, properties: &'a Properties) {
-        for (name, plain) in &properties.written {
-            self.0.entry(name).or_default().add(plain);
+    fn add_properties(&mut self, properties: &'a NewProperties) {
+        for (name, new_value) in &properties.written {
+            self.0.entry(name).or_default().add(new_value);
         }
     }
 
-    fn add(&mut self, plain: &'a Plain) {
-        match plain {
-            Plain::Entity(properties) => self.add_properties(properties),
-            Plain::Array(elements) => elements.iter().for_each(|element| self.add(element)),
+    fn add(&mut self, new_value: &'a NewValue) {
+        match new_value {
+            NewValue::Entity(properties) => self.add_properties(properties),
+            NewValue::Array(elements) => elements.iter().for_each(|element| self.add(element)),
             _ => {}
         }
     }
 }
 
+/// Merges one property of the user.
 struct Merge<'a> {
+    /// The store's own project, database and namespace.
     partition: &'a PartitionId,
-    /// How much may still be compared.
-    left: Cell<usize>,
+    /// The cost of the comparisons that are still allowed.
+    budget: Cell<usize>,
 }
 
 impl Merge<'_> {
-    fn properties(
+    fn merge_properties(
         &self,
         stored: &HashMap<String, Value>,
-        properties: Properties,
-        before: &Names<'_>,
+        new_properties: NewProperties,
+        previous: &Names<'_>,
     ) -> HashMap<String, Value> {
-        let mut merged = kept(stored, &properties, before);
-        for (name, plain) in properties.written {
-            let value = self.value(stored.get(&name), plain, before.within(&name));
+        let mut merged = kept_properties(stored, &new_properties, previous);
+        for (name, new_value) in new_properties.written {
+            let value = self.merge_value(stored.get(&name), new_value, previous.within(&name));
             merged.insert(name, value);
         }
         merged
     }
 
-    fn value(&self, stored: Option<&Value>, plain: Plain, before: &Names<'_>) -> Value {
-        let own = stored.and_then(|stored| stored.value_type.as_ref());
-        let plain = match own {
-            Some(own) => in_type_of(own, plain),
-            None => plain,
+    fn merge_value(
+        &self,
+        stored: Option<&Value>,
+        new_value: NewValue,
+        previous: &Names<'_>,
+    ) -> Value {
+        let stored_type = stored.and_then(|stored| stored.value_type.as_ref());
+        let new_value = match stored_type {
+            Some(stored_type) => convert_to_type_of(stored_type, new_value),
+            None => new_value,
         };
-        let value_type = match plain {
-            Plain::Null => ValueType::NullValue(0),
-            Plain::Boolean(value) => ValueType::BooleanValue(value),
-            Plain::Integer(value) => ValueType::IntegerValue(value),
-            Plain::Double(value) => ValueType::DoubleValue(value),
-            Plain::String(value) => ValueType::StringValue(value),
-            Plain::Blob(value) => ValueType::BlobValue(value),
-            Plain::Timestamp(value) => ValueType::TimestampValue(value),
-            Plain::LatLng(value) => ValueType::GeoPointValue(r#type::LatLng {
+        let value_type = match new_value {
+            NewValue::Null => ValueType::NullValue(0),
+            NewValue::Boolean(value) => ValueType::BooleanValue(value),
+            NewValue::Integer(value) => ValueType::IntegerValue(value),
+            NewValue::Double(value) => ValueType::DoubleValue(value),
+            NewValue::String(value) => ValueType::StringValue(value),
+            NewValue::Blob(value) => ValueType::BlobValue(value),
+            NewValue::Timestamp(value) => ValueType::TimestampValue(value),
+            NewValue::LatLng(value) => ValueType::GeoPointValue(r#type::LatLng {
                 latitude: value.latitude,
                 longitude: value.longitude,
             }),
-            Plain::Key(mut key) => {
+            NewValue::Key(mut key) => {
                 let partition = key.partition_id.get_or_insert_default();
                 if partition.project_id.is_empty() {
                     partition.project_id.clone_from(&self.partition.project_id);
                 }
                 ValueType::KeyValue(key)
             }
-            Plain::Array(elements) => {
-                let stored = match own {
+            NewValue::Array(elements) => {
+                let stored = match stored_type {
                     Some(ValueType::ArrayValue(array)) => array.values.as_slice(),
                     _ => &[],
                 };
-                ValueType::ArrayValue(self.array(stored, elements, before))
+                ValueType::ArrayValue(self.merge_array(stored, elements, previous))
             }
-            Plain::Entity(properties) => ValueType::EntityValue(match own {
+            NewValue::Entity(properties) => ValueType::EntityValue(match stored_type {
                 Some(ValueType::EntityValue(entity)) => Entity {
                     key: entity.key.clone(),
-                    properties: self.properties(&entity.properties, properties, before),
+                    properties: self.merge_properties(&entity.properties, properties, previous),
                 },
                 _ => Entity {
                     key: None,
-                    properties: self.properties(&HashMap::new(), properties, NONE),
+                    properties: self.merge_properties(&HashMap::new(), properties, NONE),
                 },
             }),
         };
-        let is_same_type = own.is_some_and(|own| discriminant(own) == discriminant(&value_type));
+        let is_same_type = stored_type
+            .is_some_and(|stored_type| discriminant(stored_type) == discriminant(&value_type));
         let meaning = stored.filter(|_| is_same_type).map_or(0, |stored| stored.meaning);
         let mut value =
             Value { meaning, exclude_from_indexes: false, value_type: Some(value_type) };
         if stored.is_some_and(is_excluded) {
-            exclude(&mut value);
+            exclude_from_indexes(&mut value);
         }
-        let too_long = match &value.value_type {
-            Some(ValueType::StringValue(text)) => text.len() > MAX_INDEXED,
-            Some(ValueType::BlobValue(bytes)) => bytes.len() > MAX_INDEXED,
+        let is_too_long = match &value.value_type {
+            Some(ValueType::StringValue(text)) => text.len() > MAX_INDEXED_BYTES,
+            Some(ValueType::BlobValue(bytes)) => bytes.len() > MAX_INDEXED_BYTES,
             _ => false,
         };
-        value.exclude_from_indexes |= too_long;
+        value.exclude_from_indexes |= is_too_long;
         value
     }
 
-    /// Merges an array. An element that equals a stored one keeps all that the type does not know
-    /// about it, whatever its index is now. Any other element is written over the stored one at its
-    /// index, unless that one is kept.
-    fn array(&self, stored: &[Value], elements: Vec<Plain>, before: &Names<'_>) -> ArrayValue {
-        let mut is_left = vec![true; stored.len()];
-        let mut kept: Vec<Option<usize>> = Vec::with_capacity(elements.len());
-        // Usually the element is at its own index, or after the last one that was found.
-        let mut next = 0;
-        for (own, plain) in elements.iter().enumerate() {
-            let size = plain.size();
-            let is_it = |index: &usize| {
-                is_left.get(*index) == Some(&true)
-                    && self.may_compare(size)
-                    && self.value(Some(&stored[*index]), plain.clone(), before) == stored[*index]
+    /// Merges an array.
+    ///
+    /// A new element matches a stored element if writing it there would change nothing. The stored
+    /// element then stays as it is, with its other properties, at the index of the new element. Any
+    /// other new element is written over the stored element at the same index, unless another new
+    /// element matches that one.
+    fn merge_array(
+        &self,
+        stored: &[Value],
+        elements: Vec<NewValue>,
+        previous: &Names<'_>,
+    ) -> ArrayValue {
+        let mut is_unmatched = vec![true; stored.len()];
+        let mut matches: Vec<Option<usize>> = Vec::with_capacity(elements.len());
+        // Usually the matching element is at the same index, or directly after the previous match.
+        let mut after_previous = 0;
+        for (new_index, new_value) in elements.iter().enumerate() {
+            let cost = new_value.comparison_cost();
+            let is_match = |index: &usize| {
+                is_unmatched.get(*index) == Some(&true)
+                    && self.spend(cost)
+                    && self.merge_value(Some(&stored[*index]), new_value.clone(), previous)
+                        == stored[*index]
             };
-            let mut found = [own, next].into_iter().find(is_it);
-            // If much has changed, the search ends.
-            if found.is_none() && self.left.get() >= size {
-                let mut others = (0..stored.len()).filter(|index| ![own, next].contains(index));
-                found = others.find(is_it);
+            let likely = [new_index, after_previous];
+            let mut found = likely.into_iter().find(is_match);
+            // If many elements have changed, the budget is used up, and the search is left out.
+            if found.is_none() && self.budget.get() >= cost {
+                let mut others = (0..stored.len()).filter(|index| !likely.contains(index));
+                found = others.find(is_match);
             }
             if let Some(index) = found {
-                is_left[index] = false;
-                next = index + 1;
+                is_unmatched[index] = false;
+                after_previous = index + 1;
             }
-            kept.push(found);
+            matches.push(found);
         }
-        let written = elements.into_iter().zip(kept).enumerate().map(|(own, (plain, kept))| {
-            if let Some(kept) = kept {
-                return stored[kept].clone();
+        let merged = elements.into_iter().zip(matches).enumerate();
+        let merged = merged.map(|(new_index, (new_value, found))| {
+            if let Some(index) = found {
+                return stored[index].clone();
             }
-            let own = stored.get(own).filter(|_| is_left[own]);
-            self.value(own, plain, before)
+            let overwritten = stored.get(new_index).filter(|_| is_unmatched[new_index]);
+            self.merge_value(overwritten, new_value, previous)
         });
-        let mut values: Vec<_> = written.collect();
-        // Google's Python library rejects an array of which only some elements are indexed.
+        let mut values: Vec<_> = merged.collect();
+        // Google's Python library rejects an array if some of its elements are indexed and others
+        // are not.
         if stored.iter().chain(&values).any(is_excluded) {
-            values.iter_mut().for_each(exclude);
+            values.iter_mut().for_each(exclude_from_indexes);
         }
         ArrayValue { values }
     }
 
-    /// Checks whether something of this size may still be compared. If so, it counts as compared.
-    fn may_compare(&self, size: usize) -> bool {
-        let left = self.left.get().checked_sub(size);
-        self.left.set(left.unwrap_or(0));
+    /// Takes the cost of a comparison from the budget. Returns whether the budget was sufficient.
+    fn spend(&self, cost: usize) -> bool {
+        let left = self.budget.get().checked_sub(cost);
+        self.budget.set(left.unwrap_or(0));
         left.is_some()
     }
 }
 
-/// Checks whether a value can't say whether it is indexed. This is so for an empty array.
-fn says_nothing(value: &Value) -> bool {
+/// Checks whether a value is an empty array. Such a value does not show whether it is indexed.
+fn is_empty_array(value: &Value) -> bool {
     matches!(&value.value_type, Some(ValueType::ArrayValue(array)) if array.values.is_empty())
 }
 
-/// Checks whether a value is excluded from indexes. For an array, checks whether an element is.
+/// Checks whether a value is excluded from indexes. An array is if any of its elements is.
 fn is_excluded(value: &Value) -> bool {
     match &value.value_type {
         Some(ValueType::ArrayValue(array)) => array.values.iter().any(is_excluded),
@@ -242,52 +264,57 @@ fn is_excluded(value: &Value) -> bool {
     }
 }
 
-/// Excludes a value from indexes. For an array, excludes the elements, because an array can't be
-/// excluded.
-fn exclude(value: &mut Value) {
+/// Excludes a value from indexes. An array itself can't be excluded, so its elements are.
+fn exclude_from_indexes(value: &mut Value) {
     match &mut value.value_type {
-        Some(ValueType::ArrayValue(array)) => array.values.iter_mut().for_each(exclude),
+        Some(ValueType::ArrayValue(array)) => {
+            array.values.iter_mut().for_each(exclude_from_indexes);
+        }
         _ => value.exclude_from_indexes = true,
     }
 }
 
-/// Converts a value to the type of the stored one, if possible.
-fn in_type_of(stored: &ValueType, plain: Plain) -> Plain {
-    let other = match (stored, &plain) {
-        (ValueType::TimestampValue(_), _) => to_timestamp(&plain).map(Plain::Timestamp),
-        (ValueType::GeoPointValue(_), _) => to_lat_lng(&plain).map(Plain::LatLng),
-        (ValueType::KeyValue(_), _) => to_key(&plain).map(Plain::Key),
-        (ValueType::BlobValue(_), Plain::Array(elements)) => {
-            let byte = |plain: &Plain| match plain {
-                Plain::Integer(number) => u8::try_from(*number).ok(),
+/// Converts a value to the type of the stored value. If this is not possible, returns it unchanged.
+fn convert_to_type_of(stored: &ValueType, new_value: NewValue) -> NewValue {
+    let converted = match (stored, &new_value) {
+        (ValueType::TimestampValue(_), _) => to_timestamp(&new_value).map(NewValue::Timestamp),
+        (ValueType::GeoPointValue(_), _) => to_lat_lng(&new_value).map(NewValue::LatLng),
+        (ValueType::KeyValue(_), _) => to_key(&new_value).map(NewValue::Key),
+        (ValueType::BlobValue(_), NewValue::Array(elements)) => {
+            let byte = |new_value: &NewValue| match new_value {
+                NewValue::Integer(number) => u8::try_from(*number).ok(),
                 _ => None,
             };
-            elements.iter().map(byte).collect::<Option<_>>().map(Plain::Blob)
+            elements.iter().map(byte).collect::<Option<_>>().map(NewValue::Blob)
         }
-        (ValueType::StringValue(_), Plain::Blob(bytes)) => {
-            String::from_utf8(bytes.clone()).ok().map(Plain::String)
+        (ValueType::StringValue(_), NewValue::Blob(bytes)) => {
+            String::from_utf8(bytes.clone()).ok().map(NewValue::String)
         }
-        // These bytes were read as text. Bytes that are not text were read as something else.
-        (ValueType::BlobValue(own), Plain::String(text)) => {
-            str::from_utf8(own).is_ok().then(|| Plain::Blob(text.clone().into_bytes()))
+        // A blob of UTF-8 was probably read as a string, so it stays a blob. Any other blob can't
+        // have been read as a string, so the type has no reason to expect a blob.
+        (ValueType::BlobValue(bytes), NewValue::String(text)) => {
+            str::from_utf8(bytes).is_ok().then(|| NewValue::Blob(text.clone().into_bytes()))
         }
-        // An application that wrote a flag as a number reads it as a number.
-        (ValueType::IntegerValue(0 | 1), Plain::Boolean(flag)) => {
-            Some(Plain::Integer(i64::from(*flag)))
+        // Another application that wrote a flag as a number also reads it as a number.
+        (ValueType::IntegerValue(0 | 1), NewValue::Boolean(flag)) => {
+            Some(NewValue::Integer(i64::from(*flag)))
         }
-        (ValueType::DoubleValue(_), Plain::Integer(number)) => {
+        (ValueType::DoubleValue(_), NewValue::Integer(number)) => {
             let double = *number as f64;
-            (double.abs() < LARGEST_EXACT).then_some(Plain::Double(double))
+            (double.abs() < LARGEST_EXACT).then_some(NewValue::Double(double))
         }
-        // An integer that was read as the nearest double stays as it is.
-        (ValueType::IntegerValue(own), Plain::Double(number)) if *own as f64 == *number => {
-            Some(Plain::Integer(*own))
+        // A large integer is read as the nearest double. If that double is written, the stored
+        // integer stays as it is.
+        (ValueType::IntegerValue(integer), NewValue::Double(number))
+            if *integer as f64 == *number =>
+        {
+            Some(NewValue::Integer(*integer))
         }
-        (ValueType::IntegerValue(_), Plain::Double(number)) => {
+        (ValueType::IntegerValue(_), NewValue::Double(number)) => {
             let is_whole = number.fract() == 0.0 && number.abs() < LARGEST_EXACT;
-            is_whole.then_some(Plain::Integer(*number as i64))
+            is_whole.then_some(NewValue::Integer(*number as i64))
         }
         _ => None,
     };
-    other.unwrap_or(plain)
+    converted.unwrap_or(new_value)
 }

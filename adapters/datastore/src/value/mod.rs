@@ -1,6 +1,6 @@
-//! Converts values to properties, and back.
+//! Converts a user to properties and back, by serde.
 //!
-//! The table of types is in the crate's documentation.
+//! The crate's documentation has a table of the types.
 
 mod de;
 mod error;
@@ -8,10 +8,10 @@ mod merge;
 mod ser;
 mod types;
 
-pub(crate) use de::{Id, fields, read};
+pub(crate) use de::{KeyId, fields, read};
 pub(crate) use error::{Result, ValueError};
 pub(crate) use merge::merge;
-pub(crate) use ser::{Plain, Properties, write};
+pub(crate) use ser::{NewProperties, NewValue, write};
 pub use types::{EntityKey, LatLng, PathElement, null_as_default, timestamp};
 
 #[cfg(test)]

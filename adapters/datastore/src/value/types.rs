@@ -1,4 +1,4 @@
-//! The types of properties that serde does not have.
+//! Datastore's types that serde does not have: timestamps, keys and places.
 
 use std::fmt;
 
@@ -9,19 +9,20 @@ use gcloud_sdk::prost_types::Timestamp;
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
-use super::ser::Plain;
+use super::ser::NewValue;
 
-// The serializer recognizes these types by the names of their newtype structs.
+// These types are serialized as newtype structs with these names. The serializer in `ser.rs`
+// recognizes them by the names.
 pub(super) const TIMESTAMP: &str = "$tower_keep_datastore::timestamp";
 pub(super) const KEY: &str = "$tower_keep_datastore::EntityKey";
 pub(super) const LAT_LNG: &str = "$tower_keep_datastore::LatLng";
 
-/// Times as timestamps, for fields of a user type.
+/// Writes a field of a user type as a timestamp.
 ///
-/// This works for any type that serde writes in RFC 3339 with its time zone (chrono's
-/// `DateTime<Utc>`, jiff's `Timestamp`, or a newtype of your own), for a
-/// [`SystemTime`](std::time::SystemTime) since 1970, and for an `Option` of those. Reading needs no
-/// attribute.
+/// The field can be of any type that serde writes in RFC 3339 with its time zone (chrono's
+/// `DateTime<Utc>`, jiff's `Timestamp`, or a newtype of your own), or a
+/// [`SystemTime`](std::time::SystemTime) since 1970, or an `Option` of these. Without the
+/// attribute, timestamps are read in the same way.
 ///
 /// ```
 /// use std::time::SystemTime;
@@ -34,9 +35,10 @@ pub(super) const LAT_LNG: &str = "$tower_keep_datastore::LatLng";
 /// }
 /// ```
 ///
-/// Without this, a property that is already a timestamp stays one, but a new one becomes a string
+/// Without the attribute, a stored timestamp stays a timestamp, but a new property becomes a string
 /// or an embedded entity. As with every `with` attribute of serde, an `Option` also needs
-/// `#[serde(default)]` if the property may be missing. Datastore keeps microseconds.
+/// `#[serde(default)]` if the property may be missing. Datastore stores microseconds, and drops
+/// smaller units.
 pub mod timestamp {
     use super::{Deserialize, Deserializer, Serialize, Serializer, TIMESTAMP};
 
@@ -66,8 +68,8 @@ pub mod timestamp {
     }
 }
 
-/// Reads null as the default, for fields that are not an `Option`. Python's `None` is written as
-/// null.
+/// Reads null as the field's default, for a field that is not an `Option`. Python writes its `None`
+/// as null.
 ///
 /// ```
 /// #[derive(serde::Serialize, serde::Deserialize)]
@@ -99,7 +101,7 @@ pub struct EntityKey {
     pub database: String,
     /// The namespace; empty for the default one.
     pub namespace: String,
-    /// The path to the entity, its own kind last.
+    /// The path to the entity. The last step is the entity itself.
     pub path: Vec<PathElement>,
 }
 
@@ -183,14 +185,14 @@ impl Serialize for LatLng {
 pub(super) const SYSTEM_TIME: &str = "SystemTime";
 pub(super) const SYSTEM_TIME_FIELDS: [&str; 2] = ["secs_since_epoch", "nanos_since_epoch"];
 
-/// Returns the timestamp that a value is written as, if it is one.
-pub(super) fn to_timestamp(plain: &Plain) -> Option<Timestamp> {
-    match plain {
-        Plain::Timestamp(timestamp) => Some(*timestamp),
-        Plain::String(text) if has_zone(text) => text.parse().ok(),
-        Plain::Entity(fields) if fields.written.len() == 2 => {
+/// Converts a value to a timestamp: a text in RFC 3339 with a time zone, or a `SystemTime`.
+pub(super) fn to_timestamp(new_value: &NewValue) -> Option<Timestamp> {
+    match new_value {
+        NewValue::Timestamp(timestamp) => Some(*timestamp),
+        NewValue::String(text) if has_zone(text) => text.parse().ok(),
+        NewValue::Entity(fields) if fields.written.len() == 2 => {
             let number = |name| match fields.get(name)? {
-                Plain::Integer(number) => Some(*number),
+                NewValue::Integer(number) => Some(*number),
                 _ => None,
             };
             let [seconds, nanos] = SYSTEM_TIME_FIELDS.map(number);
@@ -200,33 +202,33 @@ pub(super) fn to_timestamp(plain: &Plain) -> Option<Timestamp> {
     }
 }
 
-/// Checks whether a text may be a time with a time zone. A date alone is not, nor is a time without
-/// a zone.
+/// Checks whether a text may be a time with a time zone. Returns `false` for a date alone, and for
+/// a time without a zone.
 fn has_zone(text: &str) -> bool {
     let time = text.split_once(['T', 't', ' ']).map(|(_, time)| time);
     time.is_some_and(|time| time.contains(['Z', 'z', '+', '-']))
 }
 
-/// Returns the place that a value is written as, if it is one.
-pub(super) fn to_lat_lng(plain: &Plain) -> Option<LatLng> {
-    let Plain::Entity(fields) = plain else { return None };
+/// Converts a value to a place, if it has the fields of a [`LatLng`].
+pub(super) fn to_lat_lng(new_value: &NewValue) -> Option<LatLng> {
+    let NewValue::Entity(fields) = new_value else { return None };
     let double = |name| match fields.get(name)? {
-        Plain::Double(double) => Some(*double),
-        Plain::Integer(integer) => Some(*integer as f64),
+        NewValue::Double(double) => Some(*double),
+        NewValue::Integer(integer) => Some(*integer as f64),
         _ => None,
     };
     (fields.written.len() == 2)
         .then(|| Some(LatLng { latitude: double("latitude")?, longitude: double("longitude")? }))?
 }
 
-/// Returns the key that a value is written as, if it is one.
-pub(super) fn to_key(plain: &Plain) -> Option<Key> {
-    let Plain::Entity(fields) = plain else { return None };
+/// Converts a value to a key, if it has the fields of an [`EntityKey`].
+pub(super) fn to_key(new_value: &NewValue) -> Option<Key> {
+    let NewValue::Entity(fields) = new_value else { return None };
     let text = |name| match fields.get(name)? {
-        Plain::String(text) => Some(text.clone()),
+        NewValue::String(text) => Some(text.clone()),
         _ => None,
     };
-    let Plain::Array(steps) = fields.get("path")? else { return None };
+    let NewValue::Array(steps) = fields.get("path")? else { return None };
     let path: Option<Vec<_>> = steps.iter().map(to_path_element).collect();
     let partition = PartitionId {
         project_id: text("project")?,
@@ -237,15 +239,17 @@ pub(super) fn to_key(plain: &Plain) -> Option<Key> {
     is_key.then_some(Key { partition_id: Some(partition), path: path? })
 }
 
-fn to_path_element(plain: &Plain) -> Option<key::PathElement> {
-    let Plain::Entity(step) = plain else { return None };
-    let (which, Plain::Array(own)) = step.written.first_key_value()? else { return None };
+fn to_path_element(new_value: &NewValue) -> Option<key::PathElement> {
+    let NewValue::Entity(step) = new_value else { return None };
+    let (variant, NewValue::Array(fields)) = step.written.first_key_value()? else { return None };
     if step.written.len() > 1 {
         return None;
     }
-    let (kind, id) = match (which.as_str(), own.as_slice()) {
-        ("id", [Plain::String(kind), Plain::Integer(id)]) => (kind, IdType::Id(*id)),
-        ("name", [Plain::String(kind), Plain::String(name)]) => (kind, IdType::Name(name.clone())),
+    let (kind, id) = match (variant.as_str(), fields.as_slice()) {
+        ("id", [NewValue::String(kind), NewValue::Integer(id)]) => (kind, IdType::Id(*id)),
+        ("name", [NewValue::String(kind), NewValue::String(name)]) => {
+            (kind, IdType::Name(name.clone()))
+        }
         _ => return None,
     };
     Some(key::PathElement { kind: kind.clone(), id_type: Some(id) })
@@ -255,12 +259,12 @@ fn to_path_element(plain: &Plain) -> Option<key::PathElement> {
 pub(super) fn from_key(key: Key) -> Value {
     let partition = key.partition_id.unwrap_or_default();
     let path = key.path.into_iter().map(|step| {
-        let (which, id) = match step.id_type {
+        let (variant, id) = match step.id_type {
             Some(IdType::Name(name)) => ("name", ValueType::StringValue(name)),
             Some(IdType::Id(id)) => ("id", ValueType::IntegerValue(id)),
             None => ("id", ValueType::IntegerValue(0)),
         };
-        entity([(which, array([ValueType::StringValue(step.kind), id]))])
+        entity([(variant, array([ValueType::StringValue(step.kind), id]))])
     });
     let path = array(path.collect::<Vec<_>>());
     let text = ValueType::StringValue;
@@ -295,6 +299,6 @@ fn array(values: impl IntoIterator<Item = ValueType>) -> ValueType {
 }
 
 fn entity<const N: usize>(properties: [(&str, ValueType); N]) -> ValueType {
-    let own = |(name, value): (&str, ValueType)| (name.to_owned(), to_value(value));
-    ValueType::EntityValue(Entity { key: None, properties: properties.map(own).into() })
+    let property = |(name, value): (&str, ValueType)| (name.to_owned(), to_value(value));
+    ValueType::EntityValue(Entity { key: None, properties: properties.map(property).into() })
 }

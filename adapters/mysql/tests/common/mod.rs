@@ -1,14 +1,14 @@
-//! The URL of a server, and a store with tables that belong to one test.
+//! Returns the URL of a server, and a builder for a store whose tables belong to one test.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tower_keep_mysql::{MySqlStore, MySqlStoreBuilder};
 
-/// Returns the URL of the server from this environment variable.
+/// Returns the URL of a server, from this environment variable.
 fn url(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
-        panic!("{variable} names no server; `cargo xtask test mysql` starts one")
+        panic!("{variable} is not set; `cargo xtask test mysql` starts a server")
     })
 }
 

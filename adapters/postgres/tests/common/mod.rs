@@ -1,4 +1,4 @@
-//! The URL of a server, and a store with tables that belong to one test.
+//! Returns the URL of a server, and a builder for a store whose tables belong to one test.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tower_keep_postgres::{PostgresStore, PostgresStoreBuilder};
 /// Returns the server's URL.
 pub(crate) fn url() -> String {
     std::env::var("POSTGRES_URL")
-        .expect("POSTGRES_URL names no server; `cargo xtask test postgres` starts one")
+        .expect("POSTGRES_URL is not set; `cargo xtask test postgres` starts a server")
 }
 
 /// Returns a prefix that no other test uses.

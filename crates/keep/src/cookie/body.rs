@@ -1,6 +1,6 @@
 //! Reading a body field by field.
 
-/// The rest of a body. Every read returns `None` past the end.
+/// The fields of a body that were not read yet. Every read returns `None` past the end.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -10,14 +10,14 @@ impl<'a> Fields<'a> {
         Some(*head)
     }
 
-    /// Reads the bytes that every body begins with (format, key, flags) and returns the flags.
+    /// Reads the bytes that every body begins with (format, key id, flags) and returns the flags.
     ///
-    /// Returns `None` for another format, and for a flag that is not in `known`. A newer version
-    /// may restrict a login by such a flag, so this version must not accept the cookie as
+    /// Returns `None` for another format, and for a flag that is not in `known_flags`. A newer
+    /// version may restrict a login by a new flag, so this version must not accept the cookie as
     /// unrestricted.
-    pub(super) fn head(&mut self, format: u8, known: u8) -> Option<u8> {
-        let [found, _kid, flags] = self.array()?;
-        (found == format && flags & !known == 0).then_some(flags)
+    pub(super) fn head(&mut self, format: u8, known_flags: u8) -> Option<u8> {
+        let [found_format, _kid, flags] = self.array()?;
+        (found_format == format && flags & !known_flags == 0).then_some(flags)
     }
 
     pub(super) fn u8(&mut self) -> Option<u8> {
@@ -46,7 +46,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-pub(super) fn put_text(body: &mut Vec<u8>, text: &str) {
+/// Appends a length of two bytes, then the text.
+pub(super) fn write_text(body: &mut Vec<u8>, text: &str) {
     body.extend((text.len() as u16).to_be_bytes());
     body.extend(text.as_bytes());
 }

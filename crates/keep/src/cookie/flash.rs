@@ -1,23 +1,25 @@
 //! The flash cookie: a flash message, and the target to return to, for a user who is redirected to
 //! the sign-in page.
 //!
-//! `fmt1 kid1 flags1 issued4 kind1 LP(category) LP(text) LP(next)`. Category and text have at most
-//! 256 bytes each, next at most 512. The cookie is valid for ten minutes.
+//! `fmt1 kid1 flags1 issued4 kind1 LP(category) LP(text) LP(next)`: the digit is the size in bytes,
+//! and `LP(text)` is a length of two bytes, then the text. Category and text have at most 256 bytes
+//! each, `next` has at most 512. The cookie is valid for ten minutes.
 
-use super::body::{Fields, put_text};
+use super::body::{Fields, write_text};
 use super::{ByRecency, Contents};
 use crate::flash::{Flash, FlashKind};
 use crate::target::LocalTarget;
 
 const FORMAT: u8 = 1;
 /// The length of the shortest body: the head, and three empty texts.
-const FIXED: usize = 8 + 3 * 2;
+const MIN_BYTES: usize = 8 + 3 * 2;
 const LIFETIME: u32 = 600;
 
-/// The longest text of a flash message, in bytes.
-pub(crate) const TEXT_LIMIT: usize = 256;
+/// The category and the text of a flash message have at most this many bytes each.
+pub(crate) const MAX_TEXT_BYTES: usize = 256;
 
-/// A flash message that the sign-in page shows once, and the target to go to afterwards.
+/// The contents of a flash cookie: a flash message that a page shows once, and the target to go to
+/// after a login.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct FlashCookie {
     pub(crate) issued: u32,
@@ -28,15 +30,15 @@ pub(crate) struct FlashCookie {
 impl FlashCookie {
     pub(crate) const LIFETIME: u32 = LIFETIME;
 
-    /// The longest target that is kept, in bytes. All headers of a request have to fit into a
-    /// proxy's buffers, which have 8 kB in nginx.
-    pub(crate) const LONGEST_NEXT: usize = 512;
+    /// The cookie keeps a target of at most this many bytes. All headers of a request have to fit
+    /// into a proxy's buffers, which have 8 kB in nginx.
+    pub(crate) const MAX_NEXT_BYTES: usize = 512;
 
     pub(crate) fn is_empty(&self) -> bool {
         self.flash.is_none() && self.next.is_none()
     }
 
-    pub(crate) fn is_over(&self, now: u32) -> bool {
+    pub(crate) fn is_expired(&self, now: u32) -> bool {
         now.saturating_sub(self.issued) >= LIFETIME
     }
 
@@ -55,7 +57,7 @@ impl Contents for FlashCookie {
         body.extend([FORMAT, kid, 0]);
         body.extend(self.issued.to_be_bytes());
         body.push(self.flash.as_ref().map_or(0, |flash| flash.kind().code()));
-        self.texts().iter().for_each(|text| put_text(body, text));
+        self.texts().iter().for_each(|text| write_text(body, text));
     }
 
     fn read(body: &[u8]) -> Option<Self> {
@@ -74,13 +76,13 @@ impl Contents for FlashCookie {
         })
     }
 
-    fn len(&self) -> usize {
-        FIXED + self.texts().iter().map(|text| text.len()).sum::<usize>()
+    fn encoded_len(&self) -> usize {
+        MIN_BYTES + self.texts().iter().map(|text| text.len()).sum::<usize>()
     }
 }
 
 impl ByRecency for FlashCookie {
-    fn same_user(&self, _: &Self) -> bool {
+    fn is_same_user(&self, _: &Self) -> bool {
         true
     }
 

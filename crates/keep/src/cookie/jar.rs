@@ -3,11 +3,12 @@
 use http::HeaderMap;
 use http::header::{self, HeaderValue};
 
-/// The most cookies of one name that count. A browser does not send more for one site by accident,
-/// so more are an attempt to cause work or confusion, and then none of them counts.
-const MOST_OF_ONE_NAME: usize = 4;
+/// A request may send at most this many cookies of one name. No browser sends more by accident, so
+/// more cookies are an attack, and none of them counts.
+const MAX_PER_NAME: usize = 4;
 
-/// The `Cookie` fields of a request. HTTP/2 splits them (RFC 9113 §8.2.3), so there can be several.
+/// The `Cookie` fields of a request. HTTP/2 clients may split the field (RFC 9113 §8.2.3), so there
+/// can be several.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum CookieFields {
     #[default]
@@ -17,7 +18,7 @@ pub(crate) enum CookieFields {
 }
 
 impl CookieFields {
-    /// Returns cheap clones of all fields.
+    /// Returns the `Cookie` fields among these headers, as cheap clones.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut fields = headers.get_all(header::COOKIE).iter();
         match (fields.next(), fields.next()) {
@@ -38,22 +39,26 @@ impl CookieFields {
     }
 
     /// Finds the values of all cookies with these names, in one pass.
-    pub(crate) fn find<const N: usize>(&self, names: [&str; N]) -> [Found<'_>; N] {
-        let mut found = [const { Found::NONE }; N];
+    pub(crate) fn find<const N: usize>(&self, names: [&str; N]) -> [FoundValues<'_>; N] {
+        let mut found = [const { FoundValues::NONE }; N];
         for field in self.as_slice() {
             let mut rest = field.as_bytes();
             while let Some(end) = memchr::memchr(b';', rest) {
-                note(&mut found, names, &rest[..end]);
+                add_pair(&mut found, names, &rest[..end]);
                 rest = &rest[end + 1..];
             }
-            note(&mut found, names, rest);
+            add_pair(&mut found, names, rest);
         }
         found
     }
 }
 
-/// Adds the pair's value to the values that were found under its name.
-fn note<'a, const N: usize>(found: &mut [Found<'a>; N], names: [&str; N], pair: &'a [u8]) {
+/// Adds the value of a `name=value` pair to the values that were found under its name.
+fn add_pair<'a, const N: usize>(
+    found: &mut [FoundValues<'a>; N],
+    names: [&str; N],
+    pair: &'a [u8],
+) {
     let pair = pair.trim_ascii_start();
     for (found, name) in found.iter_mut().zip(names) {
         // Names are compared exactly: `__host-x` is not `__Host-x`, even where a browser treats the
@@ -61,23 +66,23 @@ fn note<'a, const N: usize>(found: &mut [Found<'a>; N], names: [&str; N], pair: 
         if let Some((given, [b'=', value @ ..])) = pair.split_at_checked(name.len())
             && given == name.as_bytes()
         {
-            found.note(value.trim_ascii_end());
+            found.add(value.trim_ascii_end());
         }
     }
 }
 
-/// The values that were sent under one name.
-pub(crate) struct Found<'a> {
-    values: [&'a [u8]; MOST_OF_ONE_NAME],
+/// The values that a request sent under one cookie name.
+pub(crate) struct FoundValues<'a> {
+    values: [&'a [u8]; MAX_PER_NAME],
     count: usize,
 }
 
-impl<'a> Found<'a> {
-    const NONE: Self = Self { values: [&[]; MOST_OF_ONE_NAME], count: 0 };
+impl<'a> FoundValues<'a> {
+    const NONE: Self = Self { values: [&[]; MAX_PER_NAME], count: 0 };
 
-    fn note(&mut self, value: &'a [u8]) {
-        if let Some(place) = self.values.get_mut(self.count) {
-            *place = value;
+    fn add(&mut self, value: &'a [u8]) {
+        if let Some(slot) = self.values.get_mut(self.count) {
+            *slot = value;
         }
         self.count += 1;
     }
@@ -87,9 +92,9 @@ impl<'a> Found<'a> {
         self.count > 0
     }
 
-    /// Returns the values, or none of them if there were suspiciously many.
+    /// Returns the values, or no values if there are more than [`MAX_PER_NAME`].
     pub(crate) fn values(&self) -> impl Iterator<Item = &'a [u8]> {
-        let usable = if self.count > MOST_OF_ONE_NAME { 0 } else { self.count };
+        let usable = if self.count > MAX_PER_NAME { 0 } else { self.count };
         self.values[..usable].iter().copied()
     }
 }
@@ -99,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_by_exact_name_in_all_fields() {
+    fn cookies_are_found_by_exact_name_in_all_fields() {
         let fields = |fields: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for field in fields {

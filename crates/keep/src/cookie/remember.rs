@@ -1,15 +1,17 @@
-//! The remember cookie, which brings a user back after the browser was closed.
+//! The remember cookie, which restores a login after the browser was closed.
 //!
-//! `fmt1 kid1 flags1 nonce8 issued4 expires4 classes1 stamp8 uid`: 28 bytes and the user's id.
+//! `fmt1 kid1 flags1 nonce8 issued4 expires4 classes1 stamp8 uid`: the digit is the size in bytes.
+//! In total, 28 bytes and the user's id.
 
 use tower_keep_core::UserId;
 
 use super::body::Fields;
-use super::origin::{FORCED, Origin};
+use super::login_origin::{FORCED_FLAG, LoginOrigin};
 use super::{ByRecency, Contents, Nonce};
 
 const FORMAT: u8 = 1;
-const FIXED: usize = 28;
+/// The length of the body without the user's id.
+const FIXED_BYTES: usize = 28;
 
 /// The contents of a remember cookie. It restores one user's login until it expires.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,7 +25,7 @@ pub(crate) struct Remember {
 /// The part of a remember cookie that the rules decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RememberTerms {
-    pub(crate) origin: Origin,
+    pub(crate) origin: LoginOrigin,
     pub(crate) nonce: Nonce,
     pub(crate) issued: u32,
     pub(crate) expires: u32,
@@ -43,26 +45,26 @@ impl Contents for Remember {
 
     fn read(body: &[u8]) -> Option<Self> {
         let mut fields = Fields(body);
-        let flags = fields.head(FORMAT, FORCED)?;
+        let flags = fields.head(FORMAT, FORCED_FLAG)?;
         Some(Self {
             terms: RememberTerms {
                 nonce: fields.array()?,
                 issued: fields.u32()?,
                 expires: fields.u32()?,
-                origin: Origin::read(flags, &mut fields)?,
+                origin: LoginOrigin::read(flags, &mut fields)?,
             },
             stamp: fields.u64()?,
             user: fields.rest()?.into(),
         })
     }
 
-    fn len(&self) -> usize {
-        FIXED + self.user.as_bytes().len()
+    fn encoded_len(&self) -> usize {
+        FIXED_BYTES + self.user.as_bytes().len()
     }
 }
 
 impl ByRecency for Remember {
-    fn same_user(&self, other: &Self) -> bool {
+    fn is_same_user(&self, other: &Self) -> bool {
         self.user == other.user
     }
 

@@ -1,57 +1,59 @@
-//! The seal around a cookie's body. No byte of it has a meaning before the MAC is verified.
+//! The seal around a cookie's body: a MAC and base64url. No byte of the body is interpreted before
+//! the MAC is verified.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use super::{Contents, LARGEST_COOKIE, Opened};
+use super::{Contents, MAX_COOKIE_BYTES, Opened};
 use crate::keys::KeySlot;
 
-const TAG: usize = 16;
-/// The length of the format and the key id, which every body has.
-const SHORTEST_BODY: usize = 2;
-/// The length of the buffer on the stack. It is enough to decode a cookie with a user id of up to
-/// 38 bytes. Longer cookies are decoded on the heap.
-const ON_STACK: usize = 96;
+/// The length of the MAC, which is cut to this many bytes.
+const TAG_BYTES: usize = 16;
+/// The length of the two fields that every body begins with: the format and the key id.
+const MIN_BODY_BYTES: usize = 2;
+/// A cookie whose decoded value has at most this many bytes is decoded on the stack. This is enough
+/// for a user id of 38 bytes. Longer cookies are decoded on the heap.
+const STACK_BYTES: usize = 96;
 
 /// Seals and opens the cookies of one purpose and name.
 pub(crate) struct Sealer {
     /// Each key's fingerprint and its keyed state; the current key is the first.
     keys: Vec<(u8, Hmac<Sha256>)>,
-    /// How many of the keys after the first are previous keys.
-    previous: usize,
+    /// How many of the keys after the first are previous keys. The others are next keys.
+    previous_count: usize,
 }
 
 impl Sealer {
-    pub(crate) fn new(keys: Vec<(u8, Hmac<Sha256>)>, previous: usize) -> Self {
-        Self { keys, previous }
+    pub(crate) fn new(keys: Vec<(u8, Hmac<Sha256>)>, previous_count: usize) -> Self {
+        Self { keys, previous_count }
     }
 
     /// Returns the value of a cookie with these contents, sealed under the current key.
     pub(crate) fn seal<T: Contents>(&self, contents: &T) -> String {
         let (kid, mac) = &self.keys[KeySlot::CURRENT.index];
-        let mut sealed = Vec::with_capacity(contents.len() + TAG);
+        let mut sealed = Vec::with_capacity(contents.encoded_len() + TAG_BYTES);
         contents.write(*kid, &mut sealed);
         let tag = mac.clone().chain_update(&sealed).finalize().into_bytes();
-        sealed.extend(&tag[..TAG]);
+        sealed.extend(&tag[..TAG_BYTES]);
         URL_SAFE_NO_PAD.encode(sealed)
     }
 
     /// Returns the length of the value of a cookie with these contents.
     pub(crate) fn sealed_len<T: Contents>(contents: &T) -> usize {
-        (contents.len() + TAG).saturating_mul(4).div_ceil(3)
+        (contents.encoded_len() + TAG_BYTES).saturating_mul(4).div_ceil(3)
     }
 
-    /// Returns the contents of a value, or `None` if it was not sealed under one of the keys.
+    /// Returns the contents of a value, or `None` if none of the keys has sealed the value.
     pub(crate) fn open<T: Contents>(&self, value: &[u8]) -> Option<Opened<T>> {
-        if value.len() > LARGEST_COOKIE {
+        if value.len() > MAX_COOKIE_BYTES {
             return None;
         }
-        // Decoding is strict: it allows no padding and no quotes, and the bits after the last byte
-        // must be zero. So a body has only one encoding.
-        if value.len() <= ON_STACK.div_ceil(3) * 4 {
-            let mut stack = [0; ON_STACK];
+        // Decoding is strict: no padding and no quotes are allowed, and the bits after the last
+        // byte must be zero. So a body has only one encoding.
+        if value.len() <= STACK_BYTES.div_ceil(3) * 4 {
+            let mut stack = [0; STACK_BYTES];
             let length = URL_SAFE_NO_PAD.decode_slice(value, &mut stack).ok()?;
             self.verify(stack.get(..length)?)
         } else {
@@ -60,21 +62,21 @@ impl Sealer {
     }
 
     fn verify<T: Contents>(&self, sealed: &[u8]) -> Option<Opened<T>> {
-        let (body, tag) = sealed.split_last_chunk::<TAG>()?;
-        if body.len() < SHORTEST_BODY {
+        let (body, tag) = sealed.split_last_chunk::<TAG_BYTES>()?;
+        if body.len() < MIN_BODY_BYTES {
             return None;
         }
-        // The key id only selects a key, and the MAC covers the id as well. Fingerprints can
-        // collide, so every key that matches is tried. The comparison takes the same time for every
+        // The key id only selects a key, and the MAC covers the id as well. Two keys can have the
+        // same id, so every key with this id is tried. The comparison takes the same time for every
         // tag.
-        let genuine = |(kid, mac): &(u8, Hmac<Sha256>)| {
+        let seals_body = |(kid, mac): &(u8, Hmac<Sha256>)| {
             *kid == body[1] && {
                 let mut mac = mac.clone();
                 mac.update(body);
                 mac.verify_truncated_left(tag).is_ok()
             }
         };
-        let slot = KeySlot::new(self.keys.iter().position(genuine)?, self.previous);
+        let slot = KeySlot::new(self.keys.iter().position(seals_body)?, self.previous_count);
         Some(Opened { cookie: T::read(body)?, slot })
     }
 }
@@ -82,18 +84,18 @@ impl Sealer {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        FlashCookie, Nonce, Origin, Proofs, Remember, RememberTerms, ServerRemember, ServerSession,
-        ServerTerms, Session, SessionId, SessionTerms,
+        FlashCookie, LoginOrigin, Nonce, Proofs, Remember, RememberTerms, ServerRemember,
+        ServerSession, ServerTerms, Session, SessionId, SessionTerms,
     };
     use super::*;
     use crate::flash::{Flash, FlashKind};
     use crate::keys::{Binding, Keyring, Keys, Mode};
 
-    fn ring(key: &str, area: &str, session: &str) -> Keyring {
-        ring_of(Mode::Stateless, key, area, session)
+    fn keyring(key: &str, area: &str, session_name: &str) -> Keyring {
+        keyring_for(Mode::Stateless, key, area, session_name)
     }
 
-    fn ring_of(mode: Mode, key: &str, area: &str, session: &str) -> Keyring {
+    fn keyring_for(mode: Mode, key: &str, area: &str, session: &str) -> Keyring {
         let binding = Binding { mode, area, session, remember: "remember", flash: "flash" };
         Keyring::derive(&Keys::new(key), &binding)
     }
@@ -104,7 +106,7 @@ mod tests {
     fn session(user: &str) -> Session {
         Session {
             terms: SessionTerms {
-                origin: Origin::PASSWORD,
+                origin: LoginOrigin::PASSWORD,
                 is_remembered: true,
                 nonce: NONCE,
                 started: 10,
@@ -120,7 +122,7 @@ mod tests {
     fn remember(user: &str) -> Remember {
         Remember {
             terms: RememberTerms {
-                origin: Origin::PASSWORD,
+                origin: LoginOrigin::PASSWORD,
                 nonce: NONCE,
                 issued: 10,
                 expires: 40,
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_is_the_specified_one() {
+    fn the_cookies_have_the_documented_layout() {
         let mut body = Vec::new();
         session("ab").write(0xAA, &mut body);
         let expected = [
@@ -163,7 +165,7 @@ mod tests {
         ServerSession {
             id: SessionId([9; 16]),
             terms: ServerTerms {
-                origin: Origin::PASSWORD,
+                origin: LoginOrigin::PASSWORD,
                 is_remembered: true,
                 generation: 5,
                 issued: 10,
@@ -178,7 +180,7 @@ mod tests {
     fn server_remember() -> ServerRemember {
         ServerRemember {
             id: SessionId([9; 16]),
-            origin: Origin { is_forced: true, factor_classes: 1 },
+            origin: LoginOrigin { is_forced: true, factor_classes: 1 },
             generation: 5,
             verifier: [8; 16],
             expires: 40,
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_with_server_side_sessions_is_the_specified_one() {
+    fn the_cookies_of_server_side_sessions_have_the_documented_layout() {
         let mut body = Vec::new();
         server_session("ab").write(0xAA, &mut body);
         let expected = [
@@ -215,8 +217,8 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_that_this_version_does_not_know_refuses_the_cookie() {
-        fn opens<C: Contents>(cookie: &C) -> [bool; 256] {
+    fn a_cookie_with_an_unknown_flag_does_not_open() {
+        fn accepted_flags<C: Contents>(cookie: &C) -> [bool; 256] {
             std::array::from_fn(|flags| {
                 let mut body = Vec::new();
                 cookie.write(0xAA, &mut body);
@@ -224,61 +226,61 @@ mod tests {
                 C::read(&body).is_some()
             })
         }
-        let up_to = |known: usize| std::array::from_fn(|flags| flags <= known);
-        assert_eq!(opens(&session("1")), up_to(3));
-        assert_eq!(opens(&server_session("1")), up_to(3));
-        assert_eq!(opens(&remember("1")), up_to(1));
-        assert_eq!(opens(&server_remember()), up_to(1));
-        assert_eq!(opens(&FlashCookie::default()), up_to(0));
+        let up_to = |highest: usize| std::array::from_fn(|flags| flags <= highest);
+        assert_eq!(accepted_flags(&session("1")), up_to(3));
+        assert_eq!(accepted_flags(&server_session("1")), up_to(3));
+        assert_eq!(accepted_flags(&remember("1")), up_to(1));
+        assert_eq!(accepted_flags(&server_remember()), up_to(1));
+        assert_eq!(accepted_flags(&FlashCookie::default()), up_to(0));
     }
 
     #[test]
-    fn what_was_sealed_for_server_side_sessions_opens() {
-        let ring = ring_of(Mode::ServerSide, KEY, "", "session");
+    fn sealed_cookies_of_server_side_sessions_open() {
+        let keyring = keyring_for(Mode::ServerSide, KEY, "", "session");
         for user in ["", "1", "佐藤", &"y".repeat(1_024), &"y".repeat(1_025)] {
-            let value = ring.session.seal(&server_session(user));
-            let opened = ring.session.open::<ServerSession>(value.as_bytes()).unwrap();
+            let value = keyring.session.seal(&server_session(user));
+            let opened = keyring.session.open::<ServerSession>(value.as_bytes()).unwrap();
             assert_eq!(opened.cookie, server_session(user));
         }
-        let value = ring.remember.seal(&server_remember());
-        let opened = ring.remember.open::<ServerRemember>(value.as_bytes()).unwrap();
+        let value = keyring.remember.seal(&server_remember());
+        let opened = keyring.remember.open::<ServerRemember>(value.as_bytes()).unwrap();
         assert_eq!(opened.cookie, server_remember());
     }
 
     #[test]
-    fn a_verifier_is_of_one_key_salt_session_and_generation() {
-        let ring = ring_of(Mode::ServerSide, KEY, "", "session");
+    fn a_verifier_is_valid_for_one_key_salt_session_and_generation() {
+        let keyring = keyring_for(Mode::ServerSide, KEY, "", "session");
         let other =
-            ring_of(Mode::ServerSide, "another test key of the right length", "", "session");
+            keyring_for(Mode::ServerSide, "another test key of the right length", "", "session");
         let (salt, id) = ([1; 16], SessionId([2; 16]));
-        let verifier = ring.verifier(KeySlot::CURRENT, &salt, id, 3);
+        let verifier = keyring.verifier(KeySlot::CURRENT, &salt, id, 3);
         let opened = |id, generation, verifier| Opened {
             cookie: ServerRemember { id, generation, verifier, ..server_remember() },
             slot: KeySlot::CURRENT,
         };
         let genuine = opened(id, 3, verifier);
-        assert!(ring.verifies(&genuine, &salt));
+        assert!(keyring.verifies(&genuine, &salt));
         assert!(!other.verifies(&genuine, &salt));
-        assert!(!ring.verifies(&genuine, &[0; 16]));
-        assert!(!ring.verifies(&opened(id, 4, verifier), &salt));
-        assert!(!ring.verifies(&opened(SessionId([3; 16]), 3, verifier), &salt));
-        assert!(!ring.verifies(&opened(id, 3, [0; 16]), &salt));
+        assert!(!keyring.verifies(&genuine, &[0; 16]));
+        assert!(!keyring.verifies(&opened(id, 4, verifier), &salt));
+        assert!(!keyring.verifies(&opened(SessionId([3; 16]), 3, verifier), &salt));
+        assert!(!keyring.verifies(&opened(id, 3, [0; 16]), &salt));
     }
 
     #[test]
-    fn what_was_sealed_opens_whatever_the_id() {
-        let ring = ring(KEY, "", "session");
+    fn sealed_cookies_open_for_user_ids_of_any_length() {
+        let keyring = keyring(KEY, "", "session");
         for user in
             ["", "1", "佐藤", "a|b\0c", &"x".repeat(41), &"x".repeat(42), &"y".repeat(2_900)]
         {
-            let value = ring.session.seal(&session(user));
+            let value = keyring.session.seal(&session(user));
             assert_eq!(value.len(), Sealer::sealed_len(&session(user)));
             assert_eq!(
-                ring.session.open::<Session>(value.as_bytes()).unwrap().cookie,
+                keyring.session.open::<Session>(value.as_bytes()).unwrap().cookie,
                 session(user)
             );
-            let value = ring.remember.seal(&remember(user));
-            let opened = ring.remember.open::<Remember>(value.as_bytes()).unwrap();
+            let value = keyring.remember.seal(&remember(user));
+            let opened = keyring.remember.open::<Remember>(value.as_bytes()).unwrap();
             assert_eq!(opened.cookie, remember(user));
         }
         let flash = FlashCookie {
@@ -286,27 +288,27 @@ mod tests {
             flash: Some(Flash::new(FlashKind::LoginRequired, "message".into(), "text".into())),
             next: "/a?b=c".parse().ok(),
         };
-        let value = ring.flash.seal(&flash);
+        let value = keyring.flash.seal(&flash);
         assert_eq!(value.len(), Sealer::sealed_len(&flash));
-        assert_eq!(ring.flash.open::<FlashCookie>(value.as_bytes()).unwrap().cookie, flash);
+        assert_eq!(keyring.flash.open::<FlashCookie>(value.as_bytes()).unwrap().cookie, flash);
     }
 
     #[test]
-    fn no_changed_bit_no_cut_and_no_addition_is_accepted() {
-        let ring = ring(KEY, "", "session");
-        let value = ring.session.seal(&session("1"));
+    fn a_changed_cut_or_extended_cookie_does_not_open() {
+        let keyring = keyring(KEY, "", "session");
+        let value = keyring.session.seal(&session("1"));
         let sealed = URL_SAFE_NO_PAD.decode(&value).unwrap();
         for bit in 0..sealed.len() * 8 {
             let mut forged = sealed.clone();
             forged[bit / 8] ^= 1 << (bit % 8);
             let forged = URL_SAFE_NO_PAD.encode(forged);
-            assert!(ring.session.open::<Session>(forged.as_bytes()).is_none(), "bit {bit}");
+            assert!(keyring.session.open::<Session>(forged.as_bytes()).is_none(), "bit {bit}");
         }
         for length in 0..sealed.len() {
             let cut = URL_SAFE_NO_PAD.encode(&sealed[..length]);
-            assert!(ring.session.open::<Session>(cut.as_bytes()).is_none(), "{length} bytes");
+            assert!(keyring.session.open::<Session>(cut.as_bytes()).is_none(), "{length} bytes");
         }
-        let zeroed = [&sealed[..sealed.len() - TAG], &[0; TAG]].concat();
+        let zeroed = [&sealed[..sealed.len() - TAG_BYTES], &[0; TAG_BYTES]].concat();
         for forged in [
             URL_SAFE_NO_PAD.encode(zeroed),
             format!("\"{value}\""),
@@ -318,21 +320,21 @@ mod tests {
             "A".repeat(4_096),
             "A".repeat(5_000),
         ] {
-            assert!(ring.session.open::<Session>(forged.as_bytes()).is_none(), "{forged}");
+            assert!(keyring.session.open::<Session>(forged.as_bytes()).is_none(), "{forged}");
         }
     }
 
     #[test]
-    fn a_value_has_one_encoding_only() {
-        let ring = ring(KEY, "", "session");
-        // 42 + 2 + 16 = 57 bytes fill whole characters. One more byte leaves four bits that must be
-        // zero.
-        let value = ring.session.seal(&session("abc"));
+    fn a_sealed_cookie_has_only_one_encoding() {
+        let keyring = keyring(KEY, "", "session");
+        // 42 + 2 + 16 = 60 bytes fill 80 characters. One more byte takes two more characters, and
+        // the last four bits of these must be zero.
+        let value = keyring.session.seal(&session("abc"));
         let last = value.chars().last().unwrap();
         let mut accepted = 0;
         for other in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_".chars() {
             let changed = format!("{}{other}", &value[..value.len() - 1]);
-            let opens = ring.session.open::<Session>(changed.as_bytes()).is_some();
+            let opens = keyring.session.open::<Session>(changed.as_bytes()).is_some();
             assert_eq!(opens, other == last);
             accepted += usize::from(opens);
         }
@@ -340,33 +342,33 @@ mod tests {
     }
 
     #[test]
-    fn no_cookie_stands_in_for_another() {
-        let value = ring(KEY, "", "session").session.seal(&session("1"));
-        let opens = |ring: &Keyring| ring.session.open::<Session>(value.as_bytes()).is_some();
-        assert!(opens(&ring(KEY, "", "session")));
-        assert!(!opens(&ring("another test key of the right length", "", "session")));
-        assert!(!opens(&ring(KEY, "admin", "session")));
-        assert!(!opens(&ring(KEY, "", "another-name")));
-        assert!(!opens(&ring_of(Mode::ServerSide, KEY, "", "session")));
-        let ring = ring(KEY, "", "session");
-        assert!(ring.remember.open::<Remember>(value.as_bytes()).is_none());
-        assert!(ring.flash.open::<FlashCookie>(value.as_bytes()).is_none());
+    fn a_cookie_opens_only_with_its_own_key_area_name_mode_and_purpose() {
+        let value = keyring(KEY, "", "session").session.seal(&session("1"));
+        let opens = |keyring: &Keyring| keyring.session.open::<Session>(value.as_bytes()).is_some();
+        assert!(opens(&keyring(KEY, "", "session")));
+        assert!(!opens(&keyring("another test key of the right length", "", "session")));
+        assert!(!opens(&keyring(KEY, "admin", "session")));
+        assert!(!opens(&keyring(KEY, "", "another-name")));
+        assert!(!opens(&keyring_for(Mode::ServerSide, KEY, "", "session")));
+        let keyring = keyring(KEY, "", "session");
+        assert!(keyring.remember.open::<Remember>(value.as_bytes()).is_none());
+        assert!(keyring.flash.open::<FlashCookie>(value.as_bytes()).is_none());
     }
 
     #[test]
-    fn previous_and_next_keys_open_and_only_the_current_one_seals() {
+    fn previous_and_next_keys_open_cookies_and_only_the_current_key_seals() {
         let (mode, area) = (Mode::Stateless, "");
         let binding = Binding { mode, area, session: "session", remember: "r", flash: "f" };
-        let ring = |keys: &Keys| Keyring::derive(keys, &binding);
-        let [old, new, coming] = ["the old key", "the new key", "the coming key"]
+        let keyring = |keys: &Keys| Keyring::derive(keys, &binding);
+        let [previous, current, next] = ["the old key", "the new key", "the coming key"]
             .map(|key| format!("{key}, which is long enough for us"));
-        let made_under = |key: &String| ring(&Keys::new(key)).session.seal(&session("1"));
-        let all = ring(&Keys::new(&new).with_previous(&old).with_next(&coming));
-        for (key, slot) in [(&new, 0), (&old, 1), (&coming, 2)] {
-            let opened = all.session.open::<Session>(made_under(key).as_bytes()).unwrap();
-            assert_eq!(opened.slot, KeySlot::new(slot, 1));
-            assert_eq!(opened.slot.is_previous(), slot == 1, "only those are made anew");
+        let sealed_by = |key: &String| keyring(&Keys::new(key)).session.seal(&session("1"));
+        let all = keyring(&Keys::new(&current).with_previous(&previous).with_next(&next));
+        for (key, index) in [(&current, 0), (&previous, 1), (&next, 2)] {
+            let opened = all.session.open::<Session>(sealed_by(key).as_bytes()).unwrap();
+            assert_eq!(opened.slot, KeySlot::new(index, 1));
+            assert_eq!(opened.slot.is_previous(), index == 1);
         }
-        assert_eq!(all.session.seal(&session("1")), made_under(&new));
+        assert_eq!(all.session.seal(&session("1")), sealed_by(&current));
     }
 }

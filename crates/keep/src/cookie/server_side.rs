@@ -1,9 +1,13 @@
-//! The cookies of a login with a server-side session. Both name the session, and the generation
-//! that they belong to.
+//! The cookies of a login with a server-side session. Both contain the id of the session, and the
+//! *generation*: how many times the cookies of this login were rotated, which means replaced by new
+//! cookies.
 //!
-//! Session: `fmt1 kid1 flags1 sid16 gen4 issued4 classes1 n1 (factor1 time4)×n stamp8 client8 uid`,
-//! 45 bytes, 5 for each proof, and the user's id. Remember: `fmt1 kid1 flags1 sid16 gen4 verifier16
-//! expires4 classes1 stamp8`, 52 bytes.
+//! In these layouts, the digit is the size in bytes:
+//!
+//! - Session cookie: `fmt1 kid1 flags1 sid16 gen4 issued4 classes1 n1 (factor1 time4)×n stamp8
+//!   client8 uid`. In total, 45 bytes, 5 for each proof, and the user's id.
+//! - Remember cookie: `fmt1 kid1 flags1 sid16 gen4 verifier16 expires4 classes1 stamp8`. In total,
+//!   52 bytes.
 
 use std::fmt;
 
@@ -11,14 +15,15 @@ use sha2::{Digest, Sha256};
 use tower_keep_core::{SessionKey, UserId};
 
 use super::body::Fields;
-use super::origin::{FORCED, Origin, Proofs, REMEMBERED};
+use super::login_origin::{FORCED_FLAG, LoginOrigin, Proofs, REMEMBERED_FLAG};
 use super::session::session_flags;
 use super::{ByRecency, Contents};
 
 const FORMAT: u8 = 1;
-/// The length of a session cookie's body without proofs and user id.
-const SESSION: usize = 44;
-const REMEMBER: usize = 52;
+/// The length of a session cookie's body without the proofs, their number `n1`, and the user's id.
+const SESSION_FIXED_BYTES: usize = 44;
+/// The length of a remember cookie's body.
+const REMEMBER_BYTES: usize = 52;
 
 /// A session's id. Only the session's cookies hold it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,7 +43,7 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// The contents of a session cookie. It proves that the browser holds a session.
+/// The contents of a session cookie, which proves that the browser holds the session.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ServerSession {
     pub(crate) id: SessionId,
@@ -48,15 +53,15 @@ pub(crate) struct ServerSession {
     pub(crate) stamp: u64,
     /// The keyed digest of the client that the session was made for.
     pub(crate) client: u64,
-    /// The id of the user whom the record most probably names, or `None` if the id is too long for
-    /// a cookie.
+    /// The user's id, with which the user can be loaded together with the record. `None` if the id
+    /// is empty or too long for a cookie.
     pub(crate) user_hint: Option<UserId>,
 }
 
 /// The part of a session cookie that the rules decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ServerTerms {
-    pub(crate) origin: Origin,
+    pub(crate) origin: LoginOrigin,
     /// Whether the browser also holds a remember cookie of this login.
     pub(crate) is_remembered: bool,
     pub(crate) generation: u32,
@@ -64,13 +69,13 @@ pub(crate) struct ServerTerms {
 }
 
 impl ServerSession {
-    /// The longest id that the cookie holds, in bytes. The record has longer ones.
-    const LONGEST_USER_HINT: usize = 1_024;
+    /// The cookie holds a user id of at most this many bytes. A longer id is only in the record.
+    const MAX_USER_HINT_BYTES: usize = 1_024;
 
-    /// Returns this id as a hint, unless it is too long for the cookie or empty: without bytes, the
-    /// cookie has no hint.
+    /// Returns this id as a hint, or `None` if it is too long for the cookie or empty. In the
+    /// cookie, zero bytes mean that there is no hint.
     pub(crate) fn user_hint(id: &UserId) -> Option<UserId> {
-        (1..=Self::LONGEST_USER_HINT).contains(&id.as_bytes().len()).then(|| id.clone())
+        (1..=Self::MAX_USER_HINT_BYTES).contains(&id.as_bytes().len()).then(|| id.clone())
     }
 
     fn user_hint_bytes(&self) -> &[u8] {
@@ -94,14 +99,14 @@ impl Contents for ServerSession {
 
     fn read(body: &[u8]) -> Option<Self> {
         let mut fields = Fields(body);
-        let flags = fields.head(FORMAT, FORCED | REMEMBERED)?;
+        let flags = fields.head(FORMAT, FORCED_FLAG | REMEMBERED_FLAG)?;
         Some(Self {
             id: SessionId(fields.array()?),
             terms: ServerTerms {
-                is_remembered: flags & REMEMBERED != 0,
+                is_remembered: flags & REMEMBERED_FLAG != 0,
                 generation: fields.u32()?,
                 issued: fields.u32()?,
-                origin: Origin::read(flags, &mut fields)?,
+                origin: LoginOrigin::read(flags, &mut fields)?,
             },
             proofs: Proofs::read(&mut fields)?,
             stamp: fields.u64()?,
@@ -110,15 +115,15 @@ impl Contents for ServerSession {
         })
     }
 
-    fn len(&self) -> usize {
-        SESSION + self.proofs.len() + self.user_hint_bytes().len()
+    fn encoded_len(&self) -> usize {
+        SESSION_FIXED_BYTES + self.proofs.encoded_len() + self.user_hint_bytes().len()
     }
 }
 
 impl ByRecency for ServerSession {
-    fn same_user(&self, other: &Self) -> bool {
-        let is_known = self.user_hint.is_some();
-        self.id == other.id || is_known && self.user_hint == other.user_hint
+    fn is_same_user(&self, other: &Self) -> bool {
+        let has_hint = self.user_hint.is_some();
+        self.id == other.id || has_hint && self.user_hint == other.user_hint
     }
 
     fn recency(&self) -> (u32, u32) {
@@ -126,11 +131,11 @@ impl ByRecency for ServerSession {
     }
 }
 
-/// The contents of a remember cookie. It restores a session after the browser was closed.
+/// The contents of a remember cookie, which restores a session after the browser was closed.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ServerRemember {
     pub(crate) id: SessionId,
-    pub(crate) origin: Origin,
+    pub(crate) origin: LoginOrigin,
     pub(crate) generation: u32,
     pub(crate) verifier: Verifier,
     pub(crate) expires: u32,
@@ -140,8 +145,9 @@ pub(crate) struct ServerRemember {
 
 /// Proves that a remember cookie belongs to its record.
 ///
-/// It is derived from the key, the record's salt, the session and the generation, and is stored
-/// nowhere. So a request that loses a race for the next generation derives the same verifier.
+/// The layer derives it from the key, the record's salt, the session's id and the generation, and
+/// stores it nowhere. So if two requests begin the next generation at the same time, the request
+/// that loses the race derives the same verifier.
 pub(crate) type Verifier = [u8; 16];
 
 impl Contents for ServerRemember {
@@ -157,27 +163,27 @@ impl Contents for ServerRemember {
 
     fn read(body: &[u8]) -> Option<Self> {
         let mut fields = Fields(body);
-        let flags = fields.head(FORMAT, FORCED)?;
+        let flags = fields.head(FORMAT, FORCED_FLAG)?;
         let read = Self {
             id: SessionId(fields.array()?),
             generation: fields.u32()?,
             verifier: fields.array()?,
             expires: fields.u32()?,
-            origin: Origin::read(flags, &mut fields)?,
+            origin: LoginOrigin::read(flags, &mut fields)?,
             stamp: fields.u64()?,
         };
         fields.rest()?.is_empty().then_some(read)
     }
 
-    fn len(&self) -> usize {
-        REMEMBER
+    fn encoded_len(&self) -> usize {
+        REMEMBER_BYTES
     }
 }
 
 impl ByRecency for ServerRemember {
-    /// The cookies don't say whether two sessions belong to one user, so they count as sessions of
-    /// two users.
-    fn same_user(&self, other: &Self) -> bool {
+    /// The cookies don't say whether two sessions belong to one user, so two sessions count as
+    /// sessions of two users.
+    fn is_same_user(&self, other: &Self) -> bool {
         self.id == other.id
     }
 

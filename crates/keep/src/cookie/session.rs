@@ -1,22 +1,22 @@
 //! The session cookie.
 //!
 //! `fmt1 kid1 flags1 nonce8 started4 renewed4 classes1 n1 (factor1 time4)×n stamp8 client8 uid`:
-//! 37 bytes, 5 for each proof, and the user's id.
+//! the digit is the size in bytes. In total, 37 bytes, 5 for each proof, and the user's id.
 
 use tower_keep_core::UserId;
 
 use super::body::Fields;
-use super::origin::{FORCED, Origin, Proofs, REMEMBERED};
+use super::login_origin::{FORCED_FLAG, LoginOrigin, Proofs, REMEMBERED_FLAG};
 use super::{ByRecency, Contents};
 
 const FORMAT: u8 = 1;
-/// The length of the body without proofs and user id.
-const FIXED: usize = 36;
+/// The length of the body without the proofs, their number `n1`, and the user's id.
+const FIXED_BYTES: usize = 36;
 
-/// Makes the cookies of any two logins differ.
+/// Random bytes that make the cookies of any two logins differ.
 pub(crate) type Nonce = [u8; 8];
 
-/// One login of one user in one browser.
+/// The contents of a session cookie: one login of one user in one browser.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Session {
     pub(crate) terms: SessionTerms,
@@ -31,7 +31,7 @@ pub(crate) struct Session {
 /// The part of a session cookie that the rules decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SessionTerms {
-    pub(crate) origin: Origin,
+    pub(crate) origin: LoginOrigin,
     /// Whether the login also set a remember cookie. A logout clears that cookie even if the
     /// request did not send it.
     pub(crate) is_remembered: bool,
@@ -41,8 +41,8 @@ pub(crate) struct SessionTerms {
 }
 
 /// Returns the flags of a session cookie.
-pub(super) fn session_flags(origin: Origin, is_remembered: bool) -> u8 {
-    origin.flags() | if is_remembered { REMEMBERED } else { 0 }
+pub(super) fn session_flags(origin: LoginOrigin, is_remembered: bool) -> u8 {
+    origin.flags() | if is_remembered { REMEMBERED_FLAG } else { 0 }
 }
 
 impl Contents for Session {
@@ -61,14 +61,14 @@ impl Contents for Session {
 
     fn read(body: &[u8]) -> Option<Self> {
         let mut fields = Fields(body);
-        let flags = fields.head(FORMAT, FORCED | REMEMBERED)?;
+        let flags = fields.head(FORMAT, FORCED_FLAG | REMEMBERED_FLAG)?;
         Some(Self {
             terms: SessionTerms {
-                is_remembered: flags & REMEMBERED != 0,
+                is_remembered: flags & REMEMBERED_FLAG != 0,
                 nonce: fields.array()?,
                 started: fields.u32()?,
                 renewed: fields.u32()?,
-                origin: Origin::read(flags, &mut fields)?,
+                origin: LoginOrigin::read(flags, &mut fields)?,
             },
             proofs: Proofs::read(&mut fields)?,
             stamp: fields.u64()?,
@@ -77,13 +77,13 @@ impl Contents for Session {
         })
     }
 
-    fn len(&self) -> usize {
-        FIXED + self.proofs.len() + self.user.as_bytes().len()
+    fn encoded_len(&self) -> usize {
+        FIXED_BYTES + self.proofs.encoded_len() + self.user.as_bytes().len()
     }
 }
 
 impl ByRecency for Session {
-    fn same_user(&self, other: &Self) -> bool {
+    fn is_same_user(&self, other: &Self) -> bool {
         self.user == other.user
     }
 

@@ -33,12 +33,13 @@ pub struct CookieSettings {
     partitioned: bool,
 }
 
-/// When browsers send a cookie with requests that other sites cause (RFC 6265bis §5.6.7).
+/// Whether browsers send a cookie with requests that other sites cause (RFC 6265bis §5.6.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SameSite {
-    /// Never, not even when the user follows a link to this site. The user then arrives logged out.
+    /// Never, not even if the user follows a link to this site. A user who follows a link arrives
+    /// logged out.
     Strict,
-    /// With links that the user follows, but not with forms, images or scripts of other sites.
+    /// Only if the user follows a link, not for forms, images or scripts of other sites.
     #[default]
     Lax,
 }
@@ -64,8 +65,9 @@ impl CookieSettings {
     }
 
     /// Sets the whole name. By default, the name consists of the strongest prefix that the
-    /// attributes allow (`__Host-Http-`, `__Host-`, `__Secure-`, or none), `keep`, the area and the
-    /// purpose: `__Host-Http-keep`, `__Host-Http-keep-remember`.
+    /// attributes allow (`__Host-Http-`, `__Host-`, `__Secure-`, or none), `keep`, the
+    /// [area](crate::LoginLayerBuilder::with_area) and the purpose: `__Host-Http-keep`,
+    /// `__Host-Http-keep-remember`.
     ///
     /// A browser that knows `__Host-Http-` accepts such a cookie only from a response, never from a
     /// script (MDN, `Set-Cookie`, cookie prefixes). Other browsers treat the name as `__Host-`.
@@ -201,14 +203,14 @@ fn is_attribute_byte(byte: u8) -> bool {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the fields hold the settings that the messages quote")]
 pub enum CookieError {
-    /// The name is empty or has characters that no cookie's name can have (RFC 9110 §5.6.2).
+    /// The name is empty or has characters that a cookie's name can't have (RFC 9110 §5.6.2).
     #[error(
         "the cookie name {name:?} is empty or has characters that cookie names can't have: use \
          letters, digits, `-` and `_`"
     )]
     Name { name: String },
-    /// The path does not begin with `/`, or has a `;` or other bytes that would end it.
-    #[error("the cookie path {path:?} must begin with `/` and be visible ASCII without `;`")]
+    /// The path does not begin with `/`, or contains a `;` or bytes that are not printable ASCII.
+    #[error("the cookie path {path:?} must begin with `/` and be printable ASCII without `;`")]
     Path { path: String },
     /// The domain is not a host name.
     #[error("the cookie domain {domain:?} is not a host name: write it as `example.org`")]
@@ -289,8 +291,8 @@ impl CookieTemplate {
         &self.name
     }
 
-    /// Returns the `Set-Cookie` header that sets this value. The cookie lasts `max_age` seconds, or
-    /// until the browser is closed if that is `None`.
+    /// Returns the `Set-Cookie` header that sets this value. The cookie lasts `max_age` seconds. If
+    /// `max_age` is `None`, the cookie lasts until the browser is closed.
     pub(crate) fn set(&self, value: &str, max_age: Option<u32>) -> Option<HeaderValue> {
         let mut header =
             String::with_capacity(self.name.len() + value.len() + self.attributes.len() + 24);
@@ -308,8 +310,8 @@ impl CookieTemplate {
 
     /// Returns the `Set-Cookie` header that makes a browser drop the cookie.
     ///
-    /// It has the attributes that the cookie was set with, as a `__Host-` cookie can't be removed
-    /// without them, and an `Expires` for clients that don't know `Max-Age`.
+    /// The header has the attributes that the cookie was set with, because a `__Host-` cookie can't
+    /// be removed without them. It also has `Expires`, for clients that don't know `Max-Age`.
     pub(crate) fn clear(&self) -> Option<HeaderValue> {
         let Self { name, attributes, .. } = self;
         let expires = "Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
@@ -327,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_the_strictest() {
+    fn a_cookie_is_strict_by_default() {
         let template = CookieSettings::new().resolve("", "").unwrap();
         assert_eq!(
             template.set("v", None).unwrap(),
@@ -336,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_follow_the_settings_and_so_does_the_prefix() {
+    fn the_attributes_and_the_prefix_follow_the_settings() {
         let new = CookieSettings::new;
         for (settings, expected) in [
             (
@@ -371,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_a_prefix_of_whole_segments() {
+    fn a_cookie_path_matches_whole_segments() {
         for (cookie, path, expected) in [
             ("/", "/", true),
             ("/", "/app", true),
@@ -388,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn clearing_uses_the_attributes_of_setting() {
+    fn a_cookie_is_cleared_with_the_attributes_that_it_was_set_with() {
         let template = CookieSettings::new().with_path("/app").resolve("admin", "").unwrap();
         assert_eq!(
             template.clear().unwrap(),
@@ -398,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_disagree_are_refused() {
+    fn invalid_and_contradicting_settings_are_an_error() {
         let named = |name: &str| CookieSettings::new().with_name(name);
         let owned = str::to_owned;
         for (settings, expected) in [

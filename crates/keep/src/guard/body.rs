@@ -10,8 +10,8 @@ use pin_project_lite::pin_project;
 pin_project! {
     /// The inner service's body, or the text of a guard's own response.
     ///
-    /// Because this type wraps the inner body, the inner service may have any body of `Bytes`. A
-    /// bound on `Default` or on `From<Bytes>` would exclude some bodies.
+    /// Because this type wraps the inner body, the inner service may have any body whose data is
+    /// `Bytes`. A bound on `Default` or on `From<Bytes>` would exclude some bodies.
     #[derive(Debug)]
     pub struct GuardBody<B> {
         #[pin]

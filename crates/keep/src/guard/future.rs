@@ -14,15 +14,15 @@ use super::GuardBody;
 use super::gate::{Checked, error_response};
 use crate::login::original_uri;
 
-/// Looks up who is logged in and checks the requirement. This future is boxed because it awaits a
-/// store; the inner service's future is not boxed.
+/// The future that looks up which user is logged in and checks the requirement. It is boxed because
+/// it awaits a store; the inner service's future is not boxed.
 pub(super) type Check<U> = Pin<Box<dyn Future<Output = Checked<U>> + Send>>;
 
 pin_project! {
     /// The future of a guarded request.
     ///
-    /// Waits until it is known who is logged in. Then it passes the request to the inner service,
-    /// or responds itself.
+    /// The future first looks up which user is logged in. Then it passes the request to the inner
+    /// service, or responds itself.
     #[must_use = "futures do nothing unless polled"]
     pub struct GuardFuture<S, U, ReqBody>
     where
@@ -77,18 +77,22 @@ where
                     return inner.poll(cx).map_ok(|response| response.map(GuardBody::inner));
                 }
                 StageProjection::Responded { response } => {
-                    let response = response.take().expect("polled after it was ready");
+                    let response = response
+                        .take()
+                        .expect("`GuardFuture` was polled after it had returned `Ready`");
                     return Poll::Ready(Ok(response.map(GuardBody::text)));
                 }
                 StageProjection::Checking { check, waiting } => {
                     let checked = ready!(check.as_mut().poll(cx));
-                    let (mut service, request) = waiting.take().expect("polled after it was ready");
+                    let (mut service, request) = waiting
+                        .take()
+                        .expect("`GuardFuture` was polled after it had returned `Ready`");
                     match checked.outcome {
                         Ok(Ok(())) => Stage::Inside { inner: service.call(request) },
                         Ok(Err(rejection)) => {
                             let mut head = request.into_parts().0;
                             head.uri = original_uri(&head.uri, &head.extensions).clone();
-                            let response = checked.gate.refuse(rejection, &head, &checked.auth);
+                            let response = checked.gate.reject(rejection, &head, &checked.auth);
                             Stage::Responded { response: Some(response) }
                         }
                         Err(error) => Stage::Responded { response: Some(error_response(&error)) },

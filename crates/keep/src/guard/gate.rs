@@ -1,4 +1,4 @@
-//! The decision about one request: it passes, or the guard responds.
+//! The decision about one request: the request passes, or the guard responds.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use http::{Extensions, Method, Response};
 use tower_keep_core::AuthUser;
 
 use super::{Rejection, RejectionContext, Requirement, Responses};
-use crate::error::wrong_wiring;
+use crate::error::bug_response;
 use crate::event::Event;
 use crate::layer::Config;
 use crate::{AuthError, AuthSession};
@@ -18,6 +18,7 @@ pub(crate) struct Gate<U> {
     pub(crate) config: Arc<Config<U>>,
     pub(crate) requirement: Requirement<U>,
     pub(crate) responses: Responses<U>,
+    /// Whether guards of two layers were joined, so that the guard has no layer of its own.
     pub(crate) is_mixed: bool,
 }
 
@@ -26,35 +27,38 @@ impl<U: AuthUser> Gate<U> {
         self.config.exempts_options_method && method == Method::OPTIONS
     }
 
-    /// Returns the handle of this guard's layer.
+    /// Returns the handle of this guard's layer, or `None` if the request did not pass through the
+    /// layer.
     pub(crate) fn auth_session(&self, extensions: &Extensions) -> Option<AuthSession<U>> {
         if self.is_mixed { None } else { AuthSession::find(extensions, &self.config) }
     }
 
-    /// Returns the response to a request without that layer.
+    /// Logs the error and returns the response to a request without a handle of this guard's layer.
     pub(crate) fn missing_layer(extensions: &Extensions) -> Response<Bytes> {
         missing_layer::<U>("a guard", extensions.get::<AuthSession<U>>().is_some())
     }
 
-    /// Returns the response to a request that did not pass.
-    pub(crate) fn refuse(
+    /// Raises the event and returns the response to a request that did not pass.
+    pub(crate) fn reject(
         &self,
         rejection: Rejection,
         request: &Parts,
         auth: &AuthSession<U>,
     ) -> Response<Bytes> {
-        refuse(rejection, request, auth, &self.responses)
+        reject(rejection, request, auth, &self.responses)
     }
 }
 
-/// The result of a check, and what is needed to respond.
+/// The result of a check, with the gate and the handle that the response needs.
 pub(crate) struct Checked<U> {
     pub(crate) gate: Arc<Gate<U>>,
     pub(crate) auth: AuthSession<U>,
-    /// Whether the request passes. On an error this is not known.
+    /// `Ok(Ok(()))` if the request passes. `Err` if a store failed, so that it is not known whether
+    /// the request passes.
     pub(crate) outcome: Result<Result<(), Rejection>, AuthError>,
 }
 
+/// Looks up which user is logged in, and checks the gate's requirement.
 pub(crate) async fn check<U: AuthUser>(gate: Arc<Gate<U>>, auth: AuthSession<U>) -> Checked<U> {
     let outcome = auth.ensure_resolved().await.map(|()| {
         let now = || gate.config.now();
@@ -63,12 +67,13 @@ pub(crate) async fn check<U: AuthUser>(gate: Arc<Gate<U>>, auth: AuthSession<U>)
     Checked { gate, auth, outcome }
 }
 
-/// Raises the event and builds the response.
-pub(crate) fn refuse<U: AuthUser>(
+/// Raises the event and returns the response to a rejected request. `overrides` are the settings in
+/// which a guard differs from its layer.
+pub(crate) fn reject<U: AuthUser>(
     rejection: Rejection,
     request: &Parts,
     auth: &AuthSession<U>,
-    own: &Responses<U>,
+    overrides: &Responses<U>,
 ) -> Response<Bytes> {
     let user = auth.with_identity(|identity| identity.user().cloned());
     auth.config().raise(match (rejection, user.clone()) {
@@ -76,30 +81,30 @@ pub(crate) fn refuse<U: AuthUser>(
         (Rejection::Forbidden, user) => Event::Forbidden { user },
         (Rejection::Unauthenticated | Rejection::NotFresh, _) => Event::Unauthorized,
     });
-    RejectionContext::new(rejection, request, auth, user, own).response()
+    RejectionContext::new(rejection, request, auth, user, overrides).response()
 }
 
-/// Logs the error and returns its response: 503 or 500.
+/// Logs the error and returns the response for it: 503 or 500.
 pub(crate) fn error_response(error: &AuthError) -> Response<Bytes> {
     error.log();
     error.response()
 }
 
 /// Logs the reason and returns a 500. Without the layer nothing can be checked, so the request must
-/// not pass.
-pub(crate) fn missing_layer<U>(who: &str, other_layer: bool) -> Response<Bytes> {
+/// not pass. `subject` is the guard or the extractor that needs the layer.
+pub(crate) fn missing_layer<U>(subject: &str, has_other_layer: bool) -> Response<Bytes> {
     let user = std::any::type_name::<U>();
-    let reason = if other_layer {
+    let reason = if has_other_layer {
         format!(
-            "{who} for `{user}` is not inside its own `LoginLayer` but inside another one, or it joins \
-             guards of two layers: use the guards of the layer that is around the route"
+            "{subject} for `{user}` is inside another `LoginLayer` than its own, or joins guards of \
+             two layers: use the guards of the layer that is around the route"
         )
     } else {
         format!(
-            "{who} for `{user}` is not inside a `LoginLayer<{user}>`: wrap the router with \
+            "{subject} for `{user}` is not inside a `LoginLayer<{user}>`: wrap the router with \
              `auth_layer.layer(router)`, or add `.layer(auth_layer)` after the guarded routes"
         )
     };
     tracing::error!("{reason}");
-    wrong_wiring(&reason)
+    bug_response(&reason)
 }

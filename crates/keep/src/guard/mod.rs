@@ -1,12 +1,12 @@
 //! Guards: layers that pass a request on or respond themselves.
 //!
-//! [`Guard`] has the settings and an example. [`LoginLayer::require_login`] and its neighbours
-//! create guards.
+//! [`Guard`] has the settings and an example. [`LoginLayer::require_login`] and the methods beside
+//! it create guards.
 //!
 //! [`LoginLayer::require_login`]: crate::LoginLayer::require_login
 
 // To read about …                        open …
-// which requests pass                    requirement.rs
+// the requests that pass                 requirement.rs
 // the response to a rejected request     rejection.rs
 // the decision about one request         gate.rs
 // the layer around a service             service.rs, future.rs
@@ -32,7 +32,7 @@ pub use body::GuardBody;
 pub use future::GuardFuture;
 pub(crate) use gate::Gate;
 #[cfg(feature = "axum")]
-pub(crate) use gate::{error_response, missing_layer, refuse};
+pub(crate) use gate::{error_response, missing_layer, reject};
 pub use rejection::RejectionContext;
 pub(crate) use rejection::Responses;
 pub use requirement::Rejection;
@@ -44,19 +44,22 @@ use crate::flash::Message;
 use crate::layer::Config;
 use crate::page::Page;
 
-/// A layer that passes only some requests to a route or a whole service. It rejects the others.
+/// A layer that passes only some requests to a route or a whole service, and rejects the others.
 ///
 /// With axum, use it as `Router::route_layer` or `Router::layer`.
 ///
-/// A [`LoginLayer`](crate::LoginLayer) creates guards, and it must be around them. If it is not,
-/// the response to every request is 500, and the log says what to do.
+/// A [`LoginLayer`](crate::LoginLayer) creates guards, and must be around them. Otherwise the
+/// response to every request is 500, and the log says what to do.
 ///
 /// | if | the response is |
 /// | --- | --- |
 /// | no user is logged in | 303 to the login page with `next`, or 401 without a login page |
 /// | the login is not fresh enough | 303 to the confirm page with `next`, or 401 without one |
-/// | the user fails the test | 403 |
+/// | the user fails the test of [`require_user`](crate::LoginLayer::require_user) | 403 |
 /// | a store failed | 503 with `Retry-After` |
+///
+/// A login is *fresh* if the user has logged in or confirmed the login in the current session. A
+/// login that a remember cookie has restored is not fresh.
 ///
 /// The extensions of the response to a rejected request contain the reason as a [`Rejection`].
 ///
@@ -80,7 +83,8 @@ pub struct Guard<U> {
     config: Arc<Config<U>>,
     requirement: Requirement<U>,
     responses: Responses<U>,
-    /// Whether this guard was joined with a guard of another layer, which has a different login.
+    /// Whether this guard was joined with a guard of another layer. The two layers have different
+    /// logins.
     is_mixed: bool,
 }
 
@@ -89,18 +93,20 @@ impl<U: AuthUser> Guard<U> {
         Self { config, requirement, responses: Responses::default(), is_mixed: false }
     }
 
-    /// Requires both guards to pass. The responses to rejected requests are this guard's.
+    /// Returns a guard that passes a request only if both guards pass it. The responses to rejected
+    /// requests are those of this guard, not of `other`.
     ///
     /// Both guards must be of the same layer. If they are of two layers, the response to every
-    /// request is 500. Apply such guards one around the other instead.
+    /// request is 500. Wrap the service in one guard and then in the other instead.
     pub fn and(mut self, other: Self) -> Self {
         self.is_mixed |= self.is_mixed_with(&other);
         self.requirement = Requirement::All(vec![self.requirement, other.requirement]);
         self
     }
 
-    /// Requires at least one of the two guards to pass. The responses to rejected requests are this
-    /// guard's. Both guards must be of the same layer.
+    /// Returns a guard that passes a request if at least one of the two guards passes it. The
+    /// responses to rejected requests are those of this guard, not of `other`. Both guards must be
+    /// of the same layer.
     pub fn or(mut self, other: Self) -> Self {
         self.is_mixed |= self.is_mixed_with(&other);
         self.requirement = Requirement::Any(vec![self.requirement, other.requirement]);
@@ -119,7 +125,7 @@ impl<U: AuthUser> Guard<U> {
     ///
     /// Returns an error if the page is neither a path on this site nor a URL.
     pub fn with_login_page(mut self, page: impl Into<String>) -> Result<Self, BuildError> {
-        self.responses.login_page = Some(self.page(page.into())?);
+        self.responses.login_page = Some(self.parse_page(page.into())?);
         Ok(self)
     }
 
@@ -130,23 +136,23 @@ impl<U: AuthUser> Guard<U> {
     ///
     /// Returns an error if the page is neither a path on this site nor a URL.
     pub fn with_confirm_page(mut self, page: impl Into<String>) -> Result<Self, BuildError> {
-        self.responses.confirm_page = Some(self.page(page.into())?);
+        self.responses.confirm_page = Some(self.parse_page(page.into())?);
         Ok(self)
     }
 
-    fn page(&self, page: String) -> Result<Page, BuildError> {
+    fn parse_page(&self, page: String) -> Result<Page, BuildError> {
         Ok(Page::parse(page)?.without_field(&self.config.next_field))
     }
 
-    /// Sets the flash message that this guard leaves when it redirects to the login page. It is cut
-    /// after 256 bytes.
+    /// Sets the flash message for this guard's redirects to the login page. The message is cut after
+    /// 256 bytes.
     pub fn with_login_message(mut self, message: impl Into<Message>) -> Self {
         self.responses.login_message = Some(message.into());
         self
     }
 
-    /// Sets the flash message that this guard leaves when it redirects to the confirm page. It is
-    /// cut after 256 bytes.
+    /// Sets the flash message for this guard's redirects to the confirm page. The message is cut
+    /// after 256 bytes.
     pub fn with_confirm_message(mut self, message: impl Into<Message>) -> Self {
         self.responses.confirm_message = Some(message.into());
         self
@@ -165,8 +171,9 @@ impl<U: AuthUser> Guard<U> {
 
 /// Passes the requests that the guard would reject, and rejects the others with 403.
 ///
-/// If the guard would reject requests without a login, these pass too. So to reject banned users,
-/// write `auth_layer.require_login().and(!auth_layer.require_user(|user| user.is_banned()))`.
+/// The requests that pass include those without a logged-in user, if the guard would reject them.
+/// So to reject banned users, write
+/// `auth_layer.require_login().and(!auth_layer.require_user(|user| user.is_banned()))`.
 impl<U> Not for Guard<U> {
     type Output = Self;
 

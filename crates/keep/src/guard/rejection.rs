@@ -10,14 +10,14 @@ use tower_keep_core::AuthUser;
 
 use super::Rejection;
 use crate::AuthSession;
-use crate::error::{BuildError, plain};
+use crate::error::{BuildError, plain_response};
 use crate::flash::{FlashKind, Message};
 use crate::page::Page;
 
 pub(crate) type Handler<U> = Arc<dyn Fn(&RejectionContext<'_, U>) -> Response<Bytes> + Send + Sync>;
 
-/// The settings for responses to rejected requests: those of a layer, or those in which a guard
-/// differs from its layer.
+/// Settings for the responses to rejected requests: the settings of a layer, or the settings in
+/// which a guard differs from its layer.
 pub(crate) struct Responses<U> {
     pub(crate) login_page: Option<Page>,
     pub(crate) confirm_page: Option<Page>,
@@ -29,7 +29,7 @@ pub(crate) struct Responses<U> {
 impl<U> Responses<U> {
     pub(crate) fn check_messages(&self) -> Result<(), BuildError> {
         let messages = [&self.login_message, &self.confirm_message];
-        match messages.into_iter().flatten().find_map(Message::too_long) {
+        match messages.into_iter().flatten().find_map(Message::length_if_too_long) {
             Some(length) => Err(BuildError::FlashTooLong { length }),
             None => Ok(()),
         }
@@ -65,14 +65,14 @@ impl<U> Clone for Responses<U> {
     }
 }
 
-/// A rejected request, for a rejection handler, which builds the response.
+/// A rejected request, as it is passed to a rejection handler, which builds the response.
 pub struct RejectionContext<'a, U> {
     rejection: Rejection,
     request: &'a Parts,
     auth: &'a AuthSession<U>,
     user: Option<Arc<U>>,
-    /// The guard's own settings. Where it has none, the layer's settings apply.
-    own: &'a Responses<U>,
+    /// The settings in which the guard differs from its layer.
+    overrides: &'a Responses<U>,
 }
 
 impl<'a, U: AuthUser> RejectionContext<'a, U> {
@@ -81,9 +81,9 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
         request: &'a Parts,
         auth: &'a AuthSession<U>,
         user: Option<Arc<U>>,
-        own: &'a Responses<U>,
+        overrides: &'a Responses<U>,
     ) -> Self {
-        Self { rejection, request, auth, user, own }
+        Self { rejection, request, auth, user, overrides }
     }
 
     /// Returns the reason for the rejection.
@@ -91,8 +91,8 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
         self.rejection
     }
 
-    /// Returns the request's head: the method, the headers, the extensions and the URI. The URI is
-    /// what the client requested, even inside a nested router.
+    /// Returns the request's head: the method, the headers, the extensions and the URI. Even inside
+    /// a nested router, this is the URI that the client requested.
     pub fn request(&self) -> &Parts {
         self.request
     }
@@ -107,28 +107,29 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
         self.user.as_ref()
     }
 
-    /// Returns the response that is sent without a rejection handler: a redirect to the login page
-    /// or the confirm page with its flash message, or else 401 or 403.
+    /// Returns the response that is sent if there is no rejection handler: a redirect to the login
+    /// page or the confirm page, with its flash message. If there is no such page, this is a 401,
+    /// and if the user is not allowed, it is a 403.
     pub fn default_response(&self) -> Response<Bytes> {
         let layer = &self.auth.config().responses;
         let (page, message, kind) = match self.rejection {
             Rejection::Unauthenticated => (
-                self.own.login_page.as_ref().or(layer.login_page.as_ref()),
-                self.own.login_message.as_ref().or(layer.login_message.as_ref()),
+                self.overrides.login_page.as_ref().or(layer.login_page.as_ref()),
+                self.overrides.login_message.as_ref().or(layer.login_message.as_ref()),
                 FlashKind::LoginRequired,
             ),
             Rejection::NotFresh => (
-                self.own.confirm_page.as_ref().or(layer.confirm_page.as_ref()),
-                self.own.confirm_message.as_ref().or(layer.confirm_message.as_ref()),
+                self.overrides.confirm_page.as_ref().or(layer.confirm_page.as_ref()),
+                self.overrides.confirm_message.as_ref().or(layer.confirm_message.as_ref()),
                 FlashKind::ConfirmRequired,
             ),
-            Rejection::Forbidden => return plain(StatusCode::FORBIDDEN),
+            Rejection::Forbidden => return plain_response(StatusCode::FORBIDDEN),
         };
         let Some(page) = page else { return self.unauthorized() };
         let Parts { method, headers, .. } = self.request;
         let is_page = self.auth.config().is_page(method, headers);
         if let Some(message) = message.filter(|_| is_page) {
-            self.auth.leave(message.flash(kind, self.request));
+            self.auth.leave_flash(message.flash(kind, self.request));
         }
         see_other(&self.auth.url_of(page, is_page))
     }
@@ -138,9 +139,9 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
     ///
     /// Use it in a rejection handler that redirects people and sends 401 to programs.
     pub fn unauthorized(&self) -> Response<Bytes> {
-        let mut response = plain(StatusCode::UNAUTHORIZED);
+        let mut response = plain_response(StatusCode::UNAUTHORIZED);
         if self.rejection != Rejection::Unauthenticated {
-            // If the login is just not fresh, sending credentials again would not make it fresh.
+            // The login is not fresh, and sending credentials again would not make it fresh.
             return response;
         }
         for loader in &self.auth.config().loaders {
@@ -153,7 +154,7 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
 
     pub(super) fn response(&self) -> Response<Bytes> {
         let layer = &self.auth.config().responses;
-        let mut response = match self.own.handler.as_ref().or(layer.handler.as_ref()) {
+        let mut response = match self.overrides.handler.as_ref().or(layer.handler.as_ref()) {
             Some(handler) => handler(self),
             None => self.default_response(),
         };
@@ -170,10 +171,11 @@ impl<U> std::fmt::Debug for RejectionContext<'_, U> {
     }
 }
 
-/// Returns a 303: the client fetches the page with GET, whatever the method was (RFC 9110 §15.4.4).
+/// Returns a 303, after which the client fetches the page with GET, even if the request had another
+/// method (RFC 9110 §15.4.4).
 fn see_other(url: &str) -> Response<Bytes> {
-    let mut response = plain(StatusCode::SEE_OTHER);
-    // Pages were checked when they were set, and what is added to them is percent-encoded.
+    let mut response = plain_response(StatusCode::SEE_OTHER);
+    // The page was checked when it was set, and the query that was added is percent-encoded.
     if let Ok(location) = HeaderValue::try_from(url) {
         response.headers_mut().insert(header::LOCATION, location);
     }

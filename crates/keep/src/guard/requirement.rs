@@ -1,4 +1,4 @@
-//! What a guard requires of a request: a pure check.
+//! The requirement of a guard: a pure check of a request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,8 +29,9 @@ impl Rejection {
         }
     }
 
-    /// If all of several requirements must hold, the rejection with the highest rank is reported. A
-    /// user should not have to confirm who they are for a page that they may not see anyway.
+    /// Returns the rank of this rejection if all of several requirements must hold: the rejection
+    /// with the highest rank is reported. So no user is asked to confirm the login for a page that
+    /// the user may not see anyway.
     fn rank_in_all(self) -> u8 {
         match self {
             Self::Unauthenticated => 2,
@@ -39,8 +40,8 @@ impl Rejection {
         }
     }
 
-    /// If one of several requirements must hold, the rejection with the lowest rank is reported:
-    /// whichever the user can resolve most easily.
+    /// Returns the rank of this rejection if one of several requirements must hold: the rejection
+    /// with the lowest rank is reported, which is the easiest for the user to resolve.
     fn rank_in_any(self) -> u8 {
         match self {
             Self::NotFresh => 0,
@@ -50,12 +51,16 @@ impl Rejection {
     }
 }
 
-/// What a guard requires.
+/// The requirement of a guard.
 ///
-/// The check takes the time as a function, because most requirements don't need it.
+/// [`check`](Self::check) takes the time as a function, because most requirements don't need the
+/// time.
 pub(crate) enum Requirement<U> {
     LoggedIn,
-    Fresh { within: Option<Duration> },
+    /// The user has logged in or confirmed the login in this session, at most this long ago.
+    Fresh {
+        within: Option<Duration>,
+    },
     User(Arc<dyn Fn(&U) -> bool + Send + Sync>),
     All(Vec<Self>),
     Any(Vec<Self>),
@@ -85,15 +90,15 @@ impl<U> Requirement<U> {
                 }
             }
             Self::All(all) => {
-                let rejections = all.iter().filter_map(|one| one.check(identity, now).err());
+                let rejections = all.iter().filter_map(|each| each.check(identity, now).err());
                 rejections.max_by_key(|rejection| rejection.rank_in_all()).map_or(Ok(()), Err)
             }
             Self::Any(any) => {
-                let refused = |one: &Self| one.check(identity, now).err();
-                if any.iter().any(|one| refused(one).is_none()) {
+                let rejection_by = |each: &Self| each.check(identity, now).err();
+                if any.iter().any(|each| rejection_by(each).is_none()) {
                     return Ok(());
                 }
-                let rejections = any.iter().filter_map(refused);
+                let rejections = any.iter().filter_map(rejection_by);
                 Err(rejections
                     .min_by_key(|rejection| rejection.rank_in_any())
                     .unwrap_or(Rejection::Forbidden))
@@ -142,13 +147,13 @@ mod tests {
     fn session(
         name: &'static str,
         fresh_since: impl Into<Option<u32>>,
-        active: bool,
+        is_active: bool,
     ) -> Identity<&'static str> {
-        Identity::Session { user: Arc::new(name), fresh_since: fresh_since.into(), active }
+        Identity::Session { user: Arc::new(name), fresh_since: fresh_since.into(), is_active }
     }
 
     #[test]
-    fn who_passes_which_guard() {
+    fn each_guard_passes_only_identities_that_meet_its_requirement() {
         use Requirement::{All, Any, Fresh, LoggedIn, Not, User};
         let admin = || User(Arc::new(|user: &&str| *user == "admin"));
         let recent = || Fresh { within: Some(Duration::from_secs(10)) };
@@ -183,9 +188,9 @@ mod tests {
             ("found by a loader", loader,
                 [Ok(()), stale, stale, Ok(()), stale, Ok(()), forbidden, Ok(())]),
         ];
-        for (who, identity, expected) in table {
+        for (name, identity, expected) in table {
             for (guard, expected) in guards.iter().zip(expected) {
-                assert_eq!(guard.check(&identity, &|| NOW), expected, "{who} at {guard:?}");
+                assert_eq!(guard.check(&identity, &|| NOW), expected, "{name} at {guard:?}");
             }
         }
     }

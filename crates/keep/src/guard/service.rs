@@ -50,7 +50,7 @@ where
     }
 }
 
-/// Returns the service that was polled ready, and leaves a clone in its place. The clone may not be
+/// Returns the service that was polled ready, and puts a clone in its place. The clone may not be
 /// ready, so the original must be called.
 fn take_ready<S: Clone>(service: &mut S) -> S {
     let clone = service.clone();

@@ -1,5 +1,5 @@
-//! Building a layer from its settings: checking whether they agree, and deriving the rest from
-//! them.
+//! Building a layer from its settings: checking whether the settings agree, and deriving the
+//! configuration from them.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,7 +12,7 @@ use tower_keep_core::{AuthUser, LoginStore, SessionLimit, UserStore, WhenFull};
 use super::builder::Settings;
 use super::{Config, LoginLayer, LoginLayerBuilder};
 use crate::client::TrustedProxies;
-use crate::cookie::{CookieTemplate, TEXT_LIMIT};
+use crate::cookie::{CookieTemplate, MAX_TEXT_BYTES};
 use crate::error::BuildError;
 use crate::flash::{Flash, FlashKind};
 use crate::keys::{Binding, Keyring, Mode};
@@ -27,54 +27,59 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     ///
     /// # Errors
     ///
-    /// Returns an error for the first setting that is invalid or does not agree with another one.
-    /// The message says how to fix it.
+    /// Returns an error if a setting is invalid or does not agree with another setting. The message
+    /// says how to fix it.
     pub fn build(self) -> Result<LoginLayer<S::User>, BuildError> {
-        let Self { store, erase, settings } = self;
-        settings.check(erase.is_some())?;
-        let (store, sessions): (Arc<dyn UserStore<User = S::User>>, _) = match erase {
+        let Self { store, into_login_store, settings } = self;
+        settings.check(into_login_store.is_some())?;
+        let (store, sessions): (Arc<dyn UserStore<User = S::User>>, _) = match into_login_store {
             None => (Arc::new(store), None),
-            Some(erase) => {
-                let store = erase(store);
-                (Arc::clone(&store) as _, Some(settings.sessions(store)?))
+            Some(into_login_store) => {
+                let store = into_login_store(store);
+                (Arc::clone(&store) as _, Some(settings.build_sessions(store)?))
             }
         };
-        Ok(LoginLayer { config: Arc::new(settings.config(store, sessions)?) })
+        Ok(LoginLayer { config: Arc::new(settings.build_config(store, sessions)?) })
     }
 }
 
 impl<U: AuthUser> Settings<U> {
     fn check(&self, has_sessions: bool) -> Result<(), BuildError> {
         self.keys.check()?;
-        match self.limit {
+        match self.session_limit {
             Some(_) if !has_sessions => Err(BuildError::SessionLimitWithoutSessions),
             Some(SessionLimit { max: 0, .. }) => Err(BuildError::SessionLimit),
             _ => Ok(()),
         }
     }
 
-    fn sessions(&self, store: Arc<dyn LoginStore<User = U>>) -> Result<Sessions<U>, BuildError> {
-        let flash = |text: &String| match text.len() {
-            ..=TEXT_LIMIT => Ok(Flash::new(FlashKind::Replayed, "warning".into(), text.clone())),
+    fn build_sessions(
+        &self,
+        store: Arc<dyn LoginStore<User = U>>,
+    ) -> Result<Sessions<U>, BuildError> {
+        let replay_flash = |text: &String| match text.len() {
+            ..=MAX_TEXT_BYTES => {
+                Ok(Flash::new(FlashKind::Replayed, "warning".into(), text.clone()))
+            }
             length => Err(BuildError::FlashTooLong { length }),
         };
-        let message = self.replay_message.as_ref().filter(|_| self.messages);
-        let replay_flash = message.map(flash).transpose()?;
-        Ok(Sessions { store, limit: self.limit, replay_flash, upkeep: Upkeep::default() })
+        let message = self.replay_message.as_ref().filter(|_| self.leaves_messages);
+        let replay_flash = message.map(replay_flash).transpose()?;
+        Ok(Sessions { store, limit: self.session_limit, replay_flash, upkeep: Upkeep::default() })
     }
 
-    fn config(
+    fn build_config(
         self,
         store: Arc<dyn UserStore<User = U>>,
         sessions: Option<Sessions<U>>,
     ) -> Result<Config<U>, BuildError> {
-        let [session, remember, flash] = self.cookies()?;
-        let policy = self.policy()?;
+        let [session, remember, flash] = self.build_cookies()?;
+        let policy = self.build_policy()?;
         let mut responses = self.responses;
         let without_field = |page: Page| page.without_field(&self.next_field);
         responses.login_page = responses.login_page.map(without_field);
         responses.confirm_page = responses.confirm_page.map(without_field);
-        if !self.messages {
+        if !self.leaves_messages {
             (responses.login_message, responses.confirm_message) = (None, None);
         }
         responses.check_messages()?;
@@ -100,18 +105,18 @@ impl<U: AuthUser> Settings<U> {
             session_cookie: session,
             remember_cookie: remember,
             flash_cookie: flash,
-            remember_duration: seconds(self.remember_duration, "remember duration")?,
+            remember_duration: whole_seconds(self.remember_duration, "remember duration")?,
             client_match: self.client_match,
-            proxies: TrustedProxies(networks(self.proxies)?),
-            loader_headers: declared(&self.loaders),
+            trusted_proxies: TrustedProxies(parse_networks(self.trusted_proxies)?),
+            loader_headers: headers_read_by(&self.loaders),
             loaders: self.loaders,
             listeners: self.listeners,
-            anonymous: self.anonymous,
+            anonymous_user: self.anonymous_user,
             responses,
             next_field: self.next_field,
             next_in_cookie: self.next_in_cookie,
-            public_origin: self.public_origin.map(public_origin).transpose()?,
-            home: self.home,
+            public_origin: self.public_origin.map(check_public_origin).transpose()?,
+            home_page: self.home_page,
             never_next,
             exempts_options_method: self.exempts_options_method,
             all_are_pages: self.all_are_pages,
@@ -121,23 +126,23 @@ impl<U: AuthUser> Settings<U> {
     }
 
     /// Returns the three cookies: session, remember, flash.
-    fn cookies(&self) -> Result<[CookieTemplate; 3], BuildError> {
+    fn build_cookies(&self) -> Result<[CookieTemplate; 3], BuildError> {
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        // With the area `remember`, the session cookie would have the name of the site's remember
-        // cookie.
-        let last = self.area.rsplit('-').next();
-        if !self.area.bytes().all(is_word) || matches!(last, Some("remember" | "flash")) {
+        // With the area `remember`, the session cookie would have the same name as the remember
+        // cookie of the layer without an area.
+        let last_word = self.area.rsplit('-').next();
+        if !self.area.bytes().all(is_word) || matches!(last_word, Some("remember" | "flash")) {
             return Err(BuildError::Area { area: self.area.clone() });
         }
-        let session = self.session.resolve(&self.area, "")?;
-        let remember = self.remember.resolve(&self.area, "remember")?;
+        let session = self.session_cookie.resolve(&self.area, "")?;
+        let remember = self.remember_cookie.resolve(&self.area, "remember")?;
         let flash = self
-            .session
+            .session_cookie
             .clone()
             .with_name(format!("{}-flash", session.name()))
             .resolve(&self.area, "flash")?;
-        refuse_same_names(&[&session, &remember, &flash])?;
-        if !(self.session.is_secure() && self.remember.is_secure()) {
+        check_names_differ(&[&session, &remember, &flash])?;
+        if !(self.session_cookie.is_secure() && self.remember_cookie.is_secure()) {
             tracing::warn!(
                 "login cookies are set without Secure, so browsers also send them over plain \
                  HTTP, where others can read them"
@@ -146,26 +151,35 @@ impl<U: AuthUser> Settings<U> {
         Ok([session, remember, flash])
     }
 
-    fn policy(&self) -> Result<Policy, BuildError> {
-        let idle = self.idle.map(|limit| seconds(limit, "idle limit")).transpose()?;
-        let touch = seconds(self.touch, "touch interval")?;
-        // A slow response may write its cookies within half of the grace, which must not be zero.
-        let grace = seconds(self.grace, "rotation grace")?.max(2);
+    fn build_policy(&self) -> Result<Policy, BuildError> {
+        let idle_limit =
+            self.idle_limit.map(|limit| whole_seconds(limit, "idle limit")).transpose()?;
+        let touch_interval = whole_seconds(self.touch_interval, "touch interval")?;
+        // The cookies of a confirmation are written within half of the grace, which must not be
+        // zero.
+        let grace = whole_seconds(self.grace, "rotation grace")?.max(2);
         Ok(Policy {
             protection: self.protection,
-            persistent: self.persistent,
-            idle,
-            renewal: idle.map(Policy::renewal_of),
-            absolute: self.absolute.map(|limit| seconds(limit, "absolute limit")).transpose()?,
-            refresh_remember: self.refresh_remember,
+            is_persistent: self.is_persistent,
+            idle_limit,
+            renewal_age: idle_limit.map(Policy::renewal_age_for),
+            absolute_limit: self
+                .absolute_limit
+                .map(|limit| whole_seconds(limit, "absolute limit"))
+                .transpose()?,
+            refreshes_remember: self.refreshes_remember,
             grace,
-            touch: idle.map_or(touch, |idle| touch.min(Policy::renewal_of(idle))),
-            notes_first_use: self.limit.is_some_and(|limit| limit.when_full == WhenFull::Refuse),
+            touch_interval: idle_limit
+                .map_or(touch_interval, |limit| touch_interval.min(Policy::renewal_age_for(limit))),
+            marks_first_use: self
+                .session_limit
+                .is_some_and(|limit| limit.when_full == WhenFull::Refuse),
         })
     }
 }
 
-fn refuse_same_names(templates: &[&CookieTemplate]) -> Result<(), BuildError> {
+/// Returns an error if two cookies have the same name.
+fn check_names_differ(templates: &[&CookieTemplate]) -> Result<(), BuildError> {
     for (index, template) in templates.iter().enumerate() {
         if templates[..index].iter().any(|other| other.name() == template.name()) {
             return Err(BuildError::SameCookieName { name: template.name().to_owned() });
@@ -174,16 +188,17 @@ fn refuse_same_names(templates: &[&CookieTemplate]) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// Converts a limit to seconds: at least one second, and at most half of the range of the times in
-/// cookies.
-fn seconds(limit: Duration, name: &'static str) -> Result<u32, BuildError> {
+/// Converts a limit to seconds. Returns an error unless it is at least one second and at most
+/// `i32::MAX` seconds, which is half of the range of the times in cookies.
+fn whole_seconds(limit: Duration, name: &'static str) -> Result<u32, BuildError> {
     match i32::try_from(limit.as_secs()) {
         Ok(seconds @ 1..) => Ok(seconds.unsigned_abs()),
         _ => Err(BuildError::Limit { limit: name }),
     }
 }
 
-fn networks(proxies: Vec<String>) -> Result<Vec<IpNet>, BuildError> {
+/// Parses addresses and ranges.
+fn parse_networks(proxies: Vec<String>) -> Result<Vec<IpNet>, BuildError> {
     let parse = |network: String| {
         let address = || network.parse::<std::net::IpAddr>().map(IpNet::from).ok();
         network.parse().ok().or_else(address).ok_or(BuildError::TrustedProxy { network })
@@ -191,7 +206,9 @@ fn networks(proxies: Vec<String>) -> Result<Vec<IpNet>, BuildError> {
     proxies.into_iter().map(parse).collect()
 }
 
-fn public_origin(origin: String) -> Result<String, BuildError> {
+/// Returns this origin, or an error if it is not the origin of a URL, such as
+/// `https://example.org`.
+fn check_public_origin(origin: String) -> Result<String, BuildError> {
     if origin_of(&origin).as_ref() == Some(&origin) {
         Ok(origin)
     } else {
@@ -199,7 +216,8 @@ fn public_origin(origin: String) -> Result<String, BuildError> {
     }
 }
 
-fn declared<U>(loaders: &[Arc<dyn RequestLoader<U>>]) -> Vec<HeaderName> {
+/// Returns the names of the headers that these loaders read, each once.
+fn headers_read_by<U>(loaders: &[Arc<dyn RequestLoader<U>>]) -> Vec<HeaderName> {
     let mut names: Vec<HeaderName> = Vec::new();
     for name in loaders.iter().flat_map(|loader| loader.headers()) {
         if !names.contains(name) {

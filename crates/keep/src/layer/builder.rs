@@ -1,4 +1,5 @@
-//! The settings of a layer, with each default and its reason. `build` checks whether they agree.
+//! The settings of a layer, each with its default and the reason for it. `build` checks whether the
+//! settings agree.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,65 +21,65 @@ use crate::target::LocalTarget;
 
 const DAY: u64 = 24 * 3_600;
 
-/// The text neither accuses anyone nor speaks of theft: a browser whose profile was restored from a
-/// backup looks the same.
-const REPLAYED: &str = "An old copy of one of your remembered logins was used, so that login \
+/// The message after a replay. It does not mention theft, because the cause may also be a browser
+/// profile that was restored from a backup.
+const REPLAY_MESSAGE: &str = "An old copy of one of your remembered logins was used, so that login \
     was ended. If that was not you, change your password.";
 
 /// The settings of a [`LoginLayer`](crate::LoginLayer).
 ///
 /// | setting | default | because |
 /// | --- | --- | --- |
-/// | session lifetime | until the browser is closed | Flask's default; for longer logins there is the remember cookie |
+/// | session lifetime | until the browser is closed | Flask's default; the remember cookie is for longer logins |
 /// | idle limit | 7 days | a forgotten session ends |
 /// | absolute limit | 30 days | NIST SP 800-63B: reauthenticate within 30 days |
-/// | remember duration | 30 days | as long as the absolute limit; a year, as in Flask-Login, is long for a stolen laptop |
-/// | server-side sessions | off | a store of users is enough to begin with; see [`with_sessions`](Self::with_sessions) |
+/// | remember duration | 30 days | the same as the absolute limit; Flask-Login's default of a year is too long if a laptop is stolen |
+/// | server-side sessions | off | they need a store of sessions; see [`with_sessions`](Self::with_sessions) |
 /// | sessions per user | unlimited | people have many devices |
-/// | rotation grace | 60 s | requests that were in flight have arrived by then |
+/// | rotation grace | 60 s | a request that is in flight arrives within this time |
 /// | touch interval | 5 min | precise enough for people, and few writes |
-/// | remember refresh | off | a remembered login ends at the time that was set when the user logged in |
+/// | remember refresh | off | a remembered login ends when the duration that began at the login is over |
 /// | session protection | basic, exact | Flask-Login's defaults |
-/// | login page, confirm page | none: 401 | an API has none |
-/// | `next` | in the query, field `next` | works without another cookie |
+/// | login page, confirm page | none: the response is 401 | an API has no such pages |
+/// | `next` | in the query, field `next` | needs no other cookie |
 /// | trusted proxies | none | forwarded headers are easy to forge |
 /// | pages for every client | off | a polling request must not leave flash messages, or replace `next` |
-/// | `OPTIONS` exempt from guards | off | a handler that serves any method would run without a login |
+/// | `OPTIONS` exempt from guards | off | if it is on, a handler that serves any method runs without a login |
 #[must_use = "call `build` to get the layer"]
 pub struct LoginLayerBuilder<S: UserStore> {
     pub(super) store: S,
-    /// Set if the layer keeps server-side sessions.
-    pub(super) erase: Option<Erase<S>>,
+    /// `None` if the layer keeps no server-side sessions.
+    pub(super) into_login_store: Option<IntoLoginStore<S>>,
     pub(super) settings: Settings<S::User>,
 }
 
 /// All settings except the store.
 pub(super) struct Settings<U> {
-    pub(super) limit: Option<SessionLimit>,
+    pub(super) session_limit: Option<SessionLimit>,
     pub(super) grace: Duration,
-    pub(super) touch: Duration,
+    pub(super) touch_interval: Duration,
     pub(super) replay_message: Option<String>,
     pub(super) keys: Keys,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) area: String,
-    pub(super) session: CookieSettings,
-    pub(super) remember: CookieSettings,
+    pub(super) session_cookie: CookieSettings,
+    pub(super) remember_cookie: CookieSettings,
     pub(super) remember_duration: Duration,
-    pub(super) refresh_remember: bool,
-    pub(super) persistent: bool,
-    pub(super) idle: Option<Duration>,
-    pub(super) absolute: Option<Duration>,
+    pub(super) refreshes_remember: bool,
+    pub(super) is_persistent: bool,
+    pub(super) idle_limit: Option<Duration>,
+    pub(super) absolute_limit: Option<Duration>,
     pub(super) protection: SessionProtection,
     pub(super) client_match: ClientMatch,
-    pub(super) proxies: Vec<String>,
+    pub(super) trusted_proxies: Vec<String>,
     pub(super) loaders: Vec<Arc<dyn RequestLoader<U>>>,
     pub(super) listeners: Vec<Listener<U>>,
-    pub(super) anonymous: Option<Arc<dyn Fn() -> Arc<U> + Send + Sync>>,
-    pub(super) messages: bool,
+    pub(super) anonymous_user: Option<Arc<dyn Fn() -> Arc<U> + Send + Sync>>,
+    pub(super) leaves_messages: bool,
     pub(super) responses: Responses<U>,
     pub(super) logout_page: LocalTarget,
     pub(super) never_next: Vec<LocalTarget>,
-    pub(super) home: LocalTarget,
+    pub(super) home_page: LocalTarget,
     pub(super) next_field: String,
     pub(super) next_in_cookie: bool,
     pub(super) public_origin: Option<String>,
@@ -86,20 +87,21 @@ pub(super) struct Settings<U> {
     pub(super) all_are_pages: bool,
 }
 
-/// Erases the type of a store that keeps sessions.
-pub(super) type Erase<S> = fn(S) -> Arc<dyn LoginStore<User = <S as UserStore>::User>>;
+/// Erases the type of a store that keeps sessions, so that the layer has no parameter for it.
+pub(super) type IntoLoginStore<S> = fn(S) -> Arc<dyn LoginStore<User = <S as UserStore>::User>>;
 
 impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// Turns on server-side sessions: the layer keeps a record of every login in the store that
     /// holds the users.
     ///
-    /// Then logging out ends all copies of the cookies, sessions can be listed and ended from
-    /// elsewhere ([`AuthSession::sessions`](crate::AuthSession::sessions)), and the use of a stolen
-    /// remember cookie is noticed. An authenticated request is still one call to the store. Spawn
-    /// [`upkeep`](crate::LoginLayer::upkeep) too.
+    /// With server-side sessions, a logout makes all copies of the cookies invalid, sessions can be
+    /// listed and ended from other devices
+    /// ([`AuthSession::sessions`](crate::AuthSession::sessions)), and the use of a stolen remember
+    /// cookie is detected. An authenticated request still makes one call to the store. Also spawn
+    /// [`upkeep`](crate::LoginLayer::upkeep).
     ///
-    /// A layer with server-side sessions rejects the cookies of a layer without them, and the
-    /// reverse: turning this on or off logs out all users.
+    /// A layer with server-side sessions does not accept the cookies of a layer without them, and
+    /// vice versa: turning this on or off logs out all users.
     ///
     /// ```
     /// # use tower_keep::{Account, Keys, LoginLayer};
@@ -113,12 +115,12 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     where
         S: LoginStore,
     {
-        self.erase = Some(|store| Arc::new(store));
+        self.into_login_store = Some(|store| Arc::new(store));
         self
     }
 
-    /// Like [`with_sessions`](Self::with_sessions), but keeps the records in another store than the
-    /// users. An authenticated request calls both stores concurrently.
+    /// Like [`with_sessions`](Self::with_sessions), but `records` is a separate store that keeps
+    /// the session records. An authenticated request calls both stores concurrently.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -138,33 +140,37 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         records: R,
     ) -> LoginLayerBuilder<SplitStore<S, R>> {
         let Self { store, settings, .. } = self;
-        let erase: Erase<SplitStore<S, R>> = |store| Arc::new(store);
-        LoginLayerBuilder { store: SplitStore(store, records), erase: Some(erase), settings }
+        let into_login_store: IntoLoginStore<SplitStore<S, R>> = |store| Arc::new(store);
+        LoginLayerBuilder {
+            store: SplitStore(store, records),
+            into_login_store: Some(into_login_store),
+            settings,
+        }
     }
 
     pub(super) fn new(store: S, keys: Keys) -> Self {
         let settings = Settings {
-            limit: None,
+            session_limit: None,
             grace: Duration::from_secs(60),
-            touch: Duration::from_secs(5 * 60),
-            replay_message: Some(REPLAYED.into()),
+            touch_interval: Duration::from_secs(5 * 60),
+            replay_message: Some(REPLAY_MESSAGE.into()),
             keys,
             clock: Arc::new(SystemClock),
             area: String::new(),
-            session: CookieSettings::new(),
-            remember: CookieSettings::new(),
+            session_cookie: CookieSettings::new(),
+            remember_cookie: CookieSettings::new(),
             remember_duration: Duration::from_secs(30 * DAY),
-            refresh_remember: false,
-            persistent: false,
-            idle: Some(Duration::from_secs(7 * DAY)),
-            absolute: Some(Duration::from_secs(30 * DAY)),
+            refreshes_remember: false,
+            is_persistent: false,
+            idle_limit: Some(Duration::from_secs(7 * DAY)),
+            absolute_limit: Some(Duration::from_secs(30 * DAY)),
             protection: SessionProtection::default(),
             client_match: ClientMatch::default(),
-            proxies: Vec::new(),
+            trusted_proxies: Vec::new(),
             loaders: Vec::new(),
             listeners: Vec::new(),
-            anonymous: None,
-            messages: true,
+            anonymous_user: None,
+            leaves_messages: true,
             responses: Responses {
                 login_message: Some("Please log in to see this page.".into()),
                 confirm_message: Some("Please confirm that it is you.".into()),
@@ -172,32 +178,32 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
             },
             logout_page: LocalTarget::constant("/logout"),
             never_next: Vec::new(),
-            home: LocalTarget::constant("/"),
+            home_page: LocalTarget::constant("/"),
             next_field: "next".into(),
             next_in_cookie: false,
             public_origin: None,
             exempts_options_method: false,
             all_are_pages: false,
         };
-        Self { store, erase: None, settings }
+        Self { store, into_login_store: None, settings }
     }
 
     /// Limits how many sessions a user may have at the same time, and sets what happens when a user
     /// at the limit logs in again. The new session counts, so `max` must be at least 1. Requires
     /// [server-side sessions](Self::with_sessions).
     ///
-    /// A session counts until it ends or expires, even if a new password has made it useless. So
-    /// with [`WhenFull::Refuse`], end the user's sessions where a password is changed
-    /// ([`keep_logged_in`](crate::AuthSession::keep_logged_in) does) or reset
-    /// ([`end_all_sessions_of`](crate::LoginLayer::end_all_sessions_of)). A session that was never
-    /// used since its login makes room, because its cookies may have reached no browser. Give all
-    /// layers that share a store the same limit: a layer without `Refuse` writes the first use of a
-    /// session only later, together with other notes.
+    /// A session counts until it ends or expires, even if its cookies are invalid because of a new
+    /// password. So with [`WhenFull::Refuse`], end the user's sessions when a password is changed
+    /// ([`keep_logged_in`](crate::AuthSession::keep_logged_in) does so) or reset (call
+    /// [`end_all_sessions_of`](crate::LoginLayer::end_all_sessions_of)). With `Refuse`, sessions
+    /// that no request has used since their login end to make room, because their cookies may never
+    /// have reached a browser. Give all layers that share a store the same limit: only a layer with
+    /// `Refuse` writes the first use of a session immediately.
     ///
     /// A refused login returns [`LoginError::TooManySessions`](crate::LoginError::TooManySessions),
-    /// which becomes a 409 response. To offer "end the others and log in here", check the password,
-    /// end all sessions of the user, and log in again. A login in a browser that has a session
-    /// replaces that session, which then does not count against the limit.
+    /// whose response is 409. To let the user end the other sessions and log in, check the
+    /// password, end all sessions of the user, and log in again. A login replaces the session of
+    /// the same browser, which does not count against the limit.
     ///
     /// ```
     /// # use tower_keep::{Account, Keys, LoginLayer};
@@ -212,31 +218,31 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
     pub fn with_session_limit(mut self, max: usize, when_full: WhenFull) -> Self {
-        self.settings.limit = Some(SessionLimit::new(max, when_full));
+        self.settings.session_limit = Some(SessionLimit::new(max, when_full));
         self
     }
 
-    /// Sets how long the superseded cookies of a server-side session are still valid after their
-    /// successors were seen. This is for requests that are in flight.
+    /// Sets the rotation grace: how long the previous cookies of a server-side session stay valid
+    /// after a request has used the new cookies. Requests that are in flight need this time.
     ///
-    /// The grace is at least 2 seconds. Make it longer than the clocks of the servers differ, or a
-    /// request that is in flight may look like a replay. Within the grace, a browser restores its
-    /// session without new cookies, and the use of a copied cookie is not noticed.
+    /// The grace is at least 2 seconds. It must be longer than the difference between the servers'
+    /// clocks, or a request that is in flight may look like a replay. Within the grace, a request
+    /// with the previous remember cookie is logged in but gets no new cookies, and the use of a
+    /// copied cookie is not detected.
     pub fn with_rotation_grace(mut self, grace: Duration) -> Self {
         self.settings.grace = grace;
         self
     }
 
-    /// Sets how precisely a session record says when its session was last used. The interval is
-    /// never more than a tenth of the idle limit. There is at most one write per session and
-    /// interval.
+    /// Sets the touch interval: the time of last use in a session record is written at most once
+    /// per interval. The interval is never more than a tenth of the idle limit.
     pub fn with_touch_interval(mut self, interval: Duration) -> Self {
-        self.settings.touch = interval;
+        self.settings.touch_interval = interval;
         self
     }
 
-    /// Sets the message that users see at their next login after a copy of a remember cookie was
-    /// used; at most 256 bytes. It is a flash message of the kind
+    /// Sets the text, of at most 256 bytes, that a user gets at the next login after a copy of one
+    /// of the user's remember cookies was used. It is a flash message of the kind
     /// [`Replayed`](crate::flash::FlashKind::Replayed) and the category `warning`.
     pub fn with_replay_message(mut self, message: impl Into<String>) -> Self {
         self.settings.replay_message = Some(message.into());
@@ -257,13 +263,13 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// Sets the session cookie's name and attributes. The cookie that carries flash messages gets
     /// the same attributes, and this name followed by `-flash`.
     pub fn with_session_cookie(mut self, cookie: CookieSettings) -> Self {
-        self.settings.session = cookie;
+        self.settings.session_cookie = cookie;
         self
     }
 
     /// Sets the remember cookie's name and attributes.
     pub fn with_remember_cookie(mut self, cookie: CookieSettings) -> Self {
-        self.settings.remember = cookie;
+        self.settings.remember_cookie = cookie;
         self
     }
 
@@ -275,36 +281,42 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         self
     }
 
-    /// Sets whether each request that asks for the login restarts the remember cookie's duration.
-    /// This only renews a genuine cookie of the user who is logged in. It never creates one.
+    /// Sets whether the use of a login restarts the remember cookie's duration. This only reissues
+    /// a valid remember cookie of the user who is logged in. It never creates one.
+    ///
+    /// With server-side sessions, the duration restarts at most once per touch interval, or once
+    /// per tenth of the remember duration if that is shorter. Without them, it restarts with every
+    /// request that asks for the login.
     pub fn with_remember_refresh(mut self, refresh: bool) -> Self {
-        self.settings.refresh_remember = refresh;
+        self.settings.refreshes_remember = refresh;
         self
     }
 
-    /// Sets whether the session continues after the browser is closed. It then also survives strong
-    /// protection, as in Flask-Login; see [`SessionProtection::Strong`].
+    /// Sets whether the session continues after the browser is closed. A persistent session does
+    /// not end because of strong protection, as in Flask-Login; see [`SessionProtection::Strong`].
     pub fn with_persistent_session(mut self, persistent: bool) -> Self {
-        self.settings.persistent = persistent;
+        self.settings.is_persistent = persistent;
         self
     }
 
-    /// Sets after how long without use a session ends; `None` for never. The precision is a tenth
-    /// of the limit: a session is renewed when a tenth of the limit has passed, not with every
-    /// response. If neither this limit nor the absolute limit is set, a session's record stays
-    /// until the session is ended.
+    /// Sets after how long without use a session ends; `None` for no limit. The precision is a
+    /// tenth of the limit: the time of last use is updated when a tenth of the limit has passed,
+    /// not with every response. If neither this limit nor the absolute limit is set, a session's
+    /// record never expires.
     pub fn with_idle_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.settings.idle = limit.into();
+        self.settings.idle_limit = limit.into();
         self
     }
 
-    /// Sets how long after its login a session ends, even if it is in use; `None` for never.
+    /// Sets how long after its start a session ends, even if it is in use; `None` for no limit. The
+    /// session starts at the login. It starts again when the remember cookie restores the login or
+    /// the user confirms it.
     pub fn with_absolute_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
-        self.settings.absolute = limit.into();
+        self.settings.absolute_limit = limit.into();
         self
     }
 
-    /// Sets what happens to a session that comes from another client.
+    /// Sets what happens to a session that another client uses.
     pub fn with_session_protection(mut self, protection: SessionProtection) -> Self {
         self.settings.protection = protection;
         self
@@ -327,17 +339,19 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         mut self,
         networks: impl IntoIterator<Item = T>,
     ) -> Self {
-        self.settings.proxies = networks.into_iter().map(Into::into).collect();
+        self.settings.trusted_proxies = networks.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Adds a [request loader](RequestLoader), which is asked after those of earlier calls.
+    /// Adds a [request loader](RequestLoader), which is asked after the loaders that were added
+    /// before.
     pub fn with_request_loader(mut self, loader: impl RequestLoader<S::User> + 'static) -> Self {
         self.settings.loaders.push(Arc::new(loader));
         self
     }
 
-    /// Adds a closure that is called with every [`Event`], after those of earlier calls.
+    /// Adds a closure that is called with every [`Event`], after the listeners that were added
+    /// before.
     pub fn with_listener(
         mut self,
         listener: impl Fn(&Event<S::User>) + Send + Sync + 'static,
@@ -353,7 +367,7 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         mut self,
         anonymous: impl Fn() -> Arc<S::User> + Send + Sync + 'static,
     ) -> Self {
-        self.settings.anonymous = Some(Arc::new(anonymous));
+        self.settings.anonymous_user = Some(Arc::new(anonymous));
         self
     }
 
@@ -379,42 +393,41 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         Ok(self)
     }
 
-    /// Sets where [`AuthSession::next_or_home`](crate::AuthSession::next_or_home) leads if there is
-    /// no `next`; `/` by default.
+    /// Sets the target that [`AuthSession::next_or_home`](crate::AuthSession::next_or_home) returns
+    /// if the request has no `next`; `/` by default.
     ///
     /// # Errors
     ///
     /// Returns an error if the page is not a path on this site.
     pub fn with_home_page(mut self, page: impl Into<String>) -> Result<Self, BuildError> {
-        self.settings.home = local(page.into())?;
+        self.settings.home_page = parse_local_page(page.into())?;
         Ok(self)
     }
 
-    /// Sets the page that logs out, `/logout` by default. No user is redirected there after signing
-    /// in.
+    /// Sets the page that logs out, `/logout` by default. No user is redirected to this page after
+    /// signing in.
     ///
     /// # Errors
     ///
     /// Returns an error if the page is not a path on this site.
     pub fn with_logout_page(mut self, page: impl Into<String>) -> Result<Self, BuildError> {
-        self.settings.logout_page = local(page.into())?;
+        self.settings.logout_page = parse_local_page(page.into())?;
         Ok(self)
     }
 
-    /// Adds a page to which no user is redirected after signing in, like the pages for login,
-    /// logout and confirming. Examples are the login page of a single guard, or a sign-up page.
-    /// Each call adds one.
+    /// Adds a page to which no user is redirected after signing in, such as a sign-up page, or the
+    /// login page of a single guard. The layer's login, logout and confirm pages need not be added.
     ///
     /// # Errors
     ///
     /// Returns an error if the page is not a path on this site.
     pub fn with_never_next(mut self, page: impl Into<String>) -> Result<Self, BuildError> {
-        self.settings.never_next.push(local(page.into())?);
+        self.settings.never_next.push(parse_local_page(page.into())?);
         Ok(self)
     }
 
     /// Sets the flash message for users who are redirected to the login page: a text, or a
-    /// [`Message`] that is made for each request.
+    /// [`Message`] whose text is made for each request.
     pub fn with_login_message(mut self, message: impl Into<Message>) -> Self {
         self.settings.responses.login_message = Some(message.into());
         self
@@ -426,17 +439,17 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         self
     }
 
-    /// Sets whether users get a flash message when they are redirected to the login page or the
-    /// confirm page, and after a replay; `true` by default. Without messages, no cookie is set for
-    /// them either.
+    /// Sets whether the layer leaves flash messages when a guard redirects a user to the login page
+    /// or the confirm page, and after a replay; `true` by default. If `false`, these messages set
+    /// no cookie either.
     pub fn with_messages(mut self, messages: bool) -> Self {
-        self.settings.messages = messages;
+        self.settings.leaves_messages = messages;
         self
     }
 
     /// Sets a handler that builds the responses to rejected requests, instead of this crate's
-    /// redirects, 401 and 403. The handler may build any response, and may call
-    /// [`RejectionContext::default_response`] for some requests.
+    /// redirects, 401 and 403. For requests that need no special response, the handler can return
+    /// [`RejectionContext::default_response`].
     ///
     /// ```
     /// # use tower_keep::{Account, Keys, LoginLayer};
@@ -481,7 +494,8 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     }
 
     /// Sets this site's own origin, such as `https://example.org`. A login page on another site
-    /// then gets the whole URL to come back to. That URL is never made from the request's `Host`.
+    /// needs it: its `next` is the whole URL of the requested page. That URL is never made from the
+    /// request's `Host`.
     pub fn with_public_origin(mut self, origin: impl Into<String>) -> Self {
         self.settings.public_origin = Some(origin.into());
         self
@@ -499,10 +513,11 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// Sets whether every request counts as a request for a page, as in Flask-Login. The default is
     /// `false`.
     ///
-    /// By default, only the navigation of a browser's tab leaves a flash message, or a `next` in
-    /// a cookie. Browsers mark a navigation with `Sec-Fetch-Dest`. From other clients, a GET
-    /// request counts as one if its `Accept` prefers `text/html`. So a rejected request for an
-    /// image, or a rejected poll, does not replace what the request for the page has left.
+    /// By default, a guard leaves a flash message, or a `next` in a cookie, only if the request is
+    /// the navigation of a browser's tab. Browsers mark a navigation with `Sec-Fetch-Dest`. From
+    /// other clients, a GET request counts as a navigation if its `Accept` prefers `text/html`. So
+    /// a rejected request for an image, or a rejected poll, does not replace the message and the
+    /// `next` of the page.
     pub fn with_pages_for_every_client(mut self, all: bool) -> Self {
         self.settings.all_are_pages = all;
         self
@@ -515,7 +530,7 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     }
 }
 
-fn local(path: String) -> Result<LocalTarget, BuildError> {
+fn parse_local_page(path: String) -> Result<LocalTarget, BuildError> {
     path.parse().map_err(|_| BuildError::Path { path })
 }
 

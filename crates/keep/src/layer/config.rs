@@ -1,4 +1,4 @@
-//! The configuration of a layer, fixed when it is built and shared by all its requests.
+//! The configuration of a layer, which all its requests share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,42 +28,42 @@ pub(crate) struct Config<U> {
     pub(crate) session_cookie: CookieTemplate,
     pub(crate) remember_cookie: CookieTemplate,
     pub(crate) flash_cookie: CookieTemplate,
-    /// In seconds.
+    /// How long a remember cookie is valid, in seconds, unless the login sets another duration.
     pub(crate) remember_duration: u32,
     pub(crate) client_match: ClientMatch,
-    pub(crate) proxies: TrustedProxies,
+    pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) loaders: Vec<Arc<dyn RequestLoader<U>>>,
     /// The headers that the loaders read.
     pub(crate) loader_headers: Vec<HeaderName>,
     pub(crate) listeners: Vec<Listener<U>>,
-    pub(crate) anonymous: Option<Arc<dyn Fn() -> Arc<U> + Send + Sync>>,
+    pub(crate) anonymous_user: Option<Arc<dyn Fn() -> Arc<U> + Send + Sync>>,
     pub(crate) responses: Responses<U>,
     pub(crate) next_field: String,
     pub(crate) next_in_cookie: bool,
     pub(crate) public_origin: Option<String>,
-    pub(crate) home: LocalTarget,
+    pub(crate) home_page: LocalTarget,
     /// The paths to which no user is redirected after signing in, such as login, logout and
     /// confirm.
     pub(crate) never_next: Vec<String>,
     pub(crate) exempts_options_method: bool,
-    /// Whether every request counts as one for a page.
+    /// Whether every request counts as a request for a page.
     pub(crate) all_are_pages: bool,
-    /// Whether it was logged that another layer uses the same cookie.
+    /// Whether it was logged that another layer has a session cookie of the same name.
     pub(crate) warned_of_same_name: AtomicBool,
     /// Whether it was logged that the client's address is unknown.
     pub(crate) warned_of_no_address: AtomicBool,
 }
 
 impl<U> Config<U> {
-    /// Logs once that a layer further out sets a cookie of the same name.
+    /// Logs once if `outer`, a layer that wraps this layer, has a session cookie of the same name.
     pub(crate) fn report_same_cookie_name(&self, outer: &Self) {
         if self.session_cookie.name() == outer.session_cookie.name()
             && !self.warned_of_same_name.swap(true, Ordering::Relaxed)
         {
             tracing::error!(
                 cookie = self.session_cookie.name(),
-                "two login layers around one route set the same cookie: give one of them an area \
-                 with `with_area`"
+                "two login layers around one route set a session cookie of the same name: give \
+                 one of them an area with `with_area`"
             );
         }
     }
@@ -75,9 +75,9 @@ impl<U> Config<U> {
             && !self.warned_of_no_address.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(
-                "the client's address is unknown, so session protection compares the User-Agent alone: \
-                 serve with `into_make_service_with_connect_info::<SocketAddr>()`, or insert a \
-                 `ClientAddr` into each request where the connection is accepted"
+                "the client's address is unknown, so session protection compares only the \
+                 User-Agent: serve with `into_make_service_with_connect_info::<SocketAddr>()`, or \
+                 insert a `ClientAddr` into each request where the connection is accepted"
             );
         }
     }
@@ -87,18 +87,19 @@ impl<U> Config<U> {
         Timestamp::from(self.clock.now()).as_secs()
     }
 
-    /// Returns how a session ends now. The record of a replay is kept for as long as a login is
-    /// remembered, so that a later login can notify the user.
-    pub(crate) fn ending(&self, reason: EndReason) -> End {
+    /// Returns the [`End`] of sessions that end now for this reason. A session that ended because
+    /// of a replay is kept for the remember duration, so that the user's next login can notify the
+    /// user.
+    pub(crate) fn end_for(&self, reason: EndReason) -> End {
         let at = Timestamp::from_secs(self.now());
-        let kept = match reason {
+        let keep_for = match reason {
             EndReason::Replay => self.policy.grace.max(self.remember_duration),
             _ => self.policy.grace,
         };
-        End::new(at, reason, at.plus(kept))
+        End::new(at, reason, at.plus(keep_for))
     }
 
-    /// Logs the event, and calls the listeners with it.
+    /// Logs the event, and calls the listeners.
     pub(crate) fn raise(&self, event: Event<U>) {
         tracing::debug!(target: "tower_keep", event = event.name(), "login event");
         self.listeners.iter().for_each(|listener| listener(&event));

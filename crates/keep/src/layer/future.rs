@@ -10,7 +10,8 @@ use tower_keep_core::AuthUser;
 use crate::login::AuthSession;
 
 pin_project! {
-    /// Waits for the inner service's response, then writes the login's changes into its headers.
+    /// Resolves to the inner service's response, with the cookies that the request changes in its
+    /// headers.
     #[must_use = "futures do nothing unless polled"]
     pub struct LoginFuture<F, U> {
         #[pin]
@@ -18,9 +19,9 @@ pin_project! {
         auth: Option<AuthSession<U>>,
     }
 
-    /// A request that is dropped (by a disconnect, a timeout or a panic) gets no response. Its
-    /// handle must not log in a user any more, and a session that it has begun ends, because no
-    /// browser has its cookies.
+    /// A request whose future is dropped (by a disconnect, a timeout or a panic) gets no response.
+    /// So its handle can no longer log in a user. If the request has begun a session, the session
+    /// ends, because no browser has its cookies.
     impl<F, U> PinnedDrop for LoginFuture<F, U> {
         fn drop(this: Pin<&mut Self>) {
             if let Some(auth) = this.project().auth.take() {

@@ -1,4 +1,4 @@
-//! The layer: it puts an [`AuthSession`] into each request, and writes its
+//! The layer: it puts an [`AuthSession`] into each request, and writes the cookies that the request
 //! changes into the response.
 
 mod build;
@@ -21,28 +21,28 @@ pub(crate) use config::Config;
 pub use future::LoginFuture;
 pub use service::LoginService;
 
-/// A [`Layer`] that knows who is logged in, for every service that it wraps.
+/// A [`Layer`] that provides the login of each request to the service that it wraps.
 ///
-/// The same value also creates the [guards](Guard). A clone is the same layer. See the [crate's
+/// The layer also creates the [guards](Guard). A clone is the same layer. See the [crate's
 /// docs](crate) for an example, and [`LoginLayerBuilder`] for the settings.
 ///
-/// Put it *outside* of everything that asks for the login, guards included. A request that never
-/// asks costs a few cheap clones: no cookie is verified, no user is loaded, and no header is set.
+/// Put the layer *outside* of everything that asks for the login, guards included. If nothing asks
+/// for the login of a request, the layer only makes a few cheap clones: no cookie is verified, no
+/// user is loaded, and no header is set.
 pub struct LoginLayer<U> {
     pub(crate) config: Arc<Config<U>>,
 }
 
 impl<U: AuthUser> LoginLayer<U> {
-    /// Creates a builder for a layer whose users are in this store and whose cookies are made with
-    /// these keys.
+    /// Creates a builder for a layer with these keys, which loads users from this store.
     ///
-    /// The builder knows the store's type, because only some stores [keep
-    /// sessions](LoginLayerBuilder::with_sessions). The layer does not know it.
+    /// The store's type is a parameter of the builder, because only some stores [keep
+    /// sessions](LoginLayerBuilder::with_sessions). It is not a parameter of the layer.
     pub fn builder<S: UserStore<User = U> + 'static>(store: S, keys: Keys) -> LoginLayerBuilder<S> {
         LoginLayerBuilder::new(store, keys)
     }
 
-    /// Wraps a service. This is [`Layer::layer`] without the trait in scope.
+    /// Wraps a service, as [`Layer::layer`] does. Callers need not import the trait.
     pub fn layer<S>(&self, inner: S) -> LoginService<S, U> {
         LoginService::new(inner, Arc::clone(&self.config))
     }
@@ -53,20 +53,21 @@ impl<U: AuthUser> LoginLayer<U> {
     }
 
     /// Returns a guard that requires a fresh login: the user has logged in here by proving who they
-    /// are, and has used the same client since (as far as session protection is on). A login that
-    /// was restored by the remember cookie does not pass, and neither does a user whom a request
-    /// loader found.
+    /// are, and has used the same client since (as far as session protection is on). The guard
+    /// rejects a login that the remember cookie has restored, and a user whom a request loader has
+    /// found.
     pub fn require_fresh(&self) -> Guard<U> {
         self.guard(Requirement::Fresh { within: None })
     }
 
-    /// Returns a guard that requires that the user has proved who they are at most this long ago.
+    /// Returns a guard that requires a login whose user has proved who they are at most this long
+    /// ago.
     pub fn require_fresh_within(&self, age: std::time::Duration) -> Guard<U> {
         self.guard(Requirement::Fresh { within: Some(age) })
     }
 
-    /// Returns a guard that requires a user who is logged in and passes the test. A user who is
-    /// logged in and fails the test gets 403, never a redirect.
+    /// Returns a guard that requires a user who is logged in, and for whom the closure returns
+    /// `true`. If it returns `false`, the response is 403, never a redirect.
     ///
     /// ```
     /// # use tower_keep::{Account, LoginLayer};
@@ -79,8 +80,8 @@ impl<U: AuthUser> LoginLayer<U> {
         self.guard(Requirement::User(Arc::new(test)))
     }
 
-    /// Returns the `AuthSession` that this layer has put into a request. It is the right one even
-    /// if layers of several areas wrap the same handler.
+    /// Returns the `AuthSession` that this layer has put into the extensions of a request, even if
+    /// layers of other areas wrap the same handler.
     pub fn auth_session(&self, extensions: &http::Extensions) -> Option<AuthSession<U>> {
         AuthSession::find(extensions, &self.config)
     }

@@ -1,5 +1,5 @@
 //! The service: it puts an `AuthSession` into the request, and returns the future that writes the
-//! changes into the response.
+//! changed cookies into the response.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,7 +11,8 @@ use tower_service::Service;
 use super::{Config, LoginFuture};
 use crate::login::{AuthSession, Snapshot};
 
-/// A service that knows who is logged in. Created by [`LoginLayer`](crate::LoginLayer).
+/// A service that provides the login of each request to the inner service. Created by
+/// [`LoginLayer`](crate::LoginLayer).
 pub struct LoginService<S, U> {
     inner: S,
     config: Arc<Config<U>>,
@@ -40,7 +41,8 @@ where
         let outer = request.extensions().get::<AuthSession<U>>();
         if let Some(outer) = outer {
             if AuthSession::find(request.extensions(), &self.config).is_some() {
-                // The same layer wraps this handler twice. The outer one does all the work.
+                // This layer wraps the handler twice. The outer service has already created the
+                // handle, and will write the cookies.
                 return LoginFuture::new(self.inner.call(request), None);
             }
             self.config.report_same_cookie_name(outer.config());

@@ -4,7 +4,7 @@
 //! The first user that a loader finds counts. This user is logged in for this request only: no
 //! cookie is set, and the login is never fresh.
 
-mod ready;
+mod builtin;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
 use tower_keep_core::StoreError;
 
-pub use ready::{ApiKey, Basic, Bearer};
+pub use builtin::{ApiKey, Basic, Bearer};
 
-/// Finds the user of a request by what the request itself carries.
+/// Finds the user of a request by a token, a key or a password in the request.
 ///
 /// [`Bearer`], [`Basic`] and [`ApiKey`] are ready to use. Write your own loader for anything else,
 /// such as a signed URL:
@@ -41,28 +41,29 @@ pub use ready::{ApiKey, Basic, Bearer};
 /// ```
 #[async_trait]
 pub trait RequestLoader<U>: Send + Sync {
-    /// Returns the headers that [`load`](Self::load) reads. Only these are kept for it. If the
-    /// loader was asked, they are added to the response's `Vary`.
+    /// Returns the headers that [`load`](Self::load) reads. Only these headers are kept for the
+    /// loader. If the loader was asked, the headers are added to the response's `Vary`.
     fn headers(&self) -> &[HeaderName] {
         &[]
     }
 
-    /// Returns what `WWW-Authenticate` says for this loader when a guard responds with 401
-    /// (RFC 9110 §11.6.1).
+    /// Returns the challenge of this loader, which a guard sends in `WWW-Authenticate` when it
+    /// responds with 401 (RFC 9110 §11.6.1).
     fn challenge(&self) -> Option<HeaderValue> {
         None
     }
 
-    /// Returns the request's user, or `None` if the request carries nothing for this loader, or
-    /// nothing valid. A user who is not [active](tower_keep_core::AuthUser::is_active) counts as no
+    /// Returns the request's user, or `None` if the request has no valid credentials for this
+    /// loader. A user who is not [active](tower_keep_core::AuthUser::is_active) counts as no
     /// user, and no later loader is asked.
     ///
-    /// Dropping the future must leave everything as it was.
+    /// Dropping the future must change nothing.
     ///
     /// # Errors
     ///
     /// Returns an error only if the store fails. The response is then 503, and the request is not
-    /// treated as anonymous. An invalid token or password is not an error: it returns `Ok(None)`.
+    /// treated as anonymous. An invalid token or password is not an error: the call returns
+    /// `Ok(None)`.
     async fn load(&self, request: &LoaderRequest) -> Result<Option<Arc<U>>, StoreError>;
 }
 

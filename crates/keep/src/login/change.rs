@@ -9,22 +9,22 @@ use http::HeaderValue;
 use tower_keep_core::{AuthUser, SessionDetails, SessionRecord};
 
 use super::handle::AuthSession;
-use super::server_side::CookieDeadline;
-use super::state::{Cookies, Identity};
+use super::server_side::WriteDeadline;
+use super::state::{CookieDecision, Identity};
 use super::{server_side, stateless};
-use crate::cookie::{Origin, Proofs};
+use crate::cookie::{LoginOrigin, Proofs};
 use crate::details::Details;
 use crate::event::Event;
 use crate::flash::{Flash, FlashKind};
 use crate::{AuthError, LoginError};
 
 impl<U: AuthUser> AuthSession<U> {
-    /// Logs in this user when the returned [`LoginBuilder`] is awaited. Takes a user or an `Arc` of
-    /// one.
+    /// Logs in this user when the returned [`LoginBuilder`] is awaited. Takes a user, or an `Arc`
+    /// of a user.
     ///
-    /// Check the user's password, or another proof of who they are, before this call. The login
-    /// gets a new session: nothing of an earlier session in this browser survives, and an earlier
-    /// remember cookie is replaced or cleared. With [server-side
+    /// Before this call, check the user's password or another proof of the user's identity. The
+    /// login begins a new session: nothing of an earlier session in this browser is kept, and an
+    /// earlier remember cookie is replaced or cleared. With [server-side
     /// sessions](crate::LoginLayerBuilder::with_sessions) the login is one write, which also ends
     /// the record of the earlier session. After the login, [`user`](Self::user) returns this user.
     ///
@@ -40,61 +40,61 @@ impl<U: AuthUser> AuthSession<U> {
         LoginBuilder {
             auth: self,
             user: user.into(),
-            remember: false,
-            duration: None,
-            fresh: true,
-            forced: false,
+            is_remembered: false,
+            remember_duration: None,
+            is_fresh: true,
+            is_forced: false,
             details: Details::new(),
         }
     }
 
     /// Logs out, and returns the user who was logged in, or `None` if no user was logged in.
     ///
-    /// Ends the session and the remember cookie in this browser. With [server-side
-    /// sessions](crate::LoginLayerBuilder::with_sessions) this also ends all copies of the cookies,
-    /// wherever they are, with one write. Without server-side sessions, copies stay valid, because
-    /// the login exists only in the cookies: change the user's [security
-    /// stamp](AuthUser::security_stamp) to end them all.
+    /// Clears the session cookie and the remember cookie of this browser. With [server-side
+    /// sessions](crate::LoginLayerBuilder::with_sessions), all copies of the cookies become
+    /// invalid, with one write. Without server-side sessions, copies stay valid, because the login
+    /// exists only in the cookies: change the user's [security stamp](AuthUser::security_stamp) to
+    /// make all copies invalid.
     ///
     /// # Errors
     ///
-    /// Returns an error if it could not be determined who was logged in, if the end of the session
-    /// could not be recorded, or if the response's head has already been written. Then the cookies
+    /// Returns an error if it could not be determined which user was logged in, if the store could
+    /// not end the session, or if the response's head has already been written. The cookies then
     /// stay as they are, and the user may still be logged in.
     pub async fn log_out(&self) -> Result<Option<Arc<U>>, AuthError> {
         match &self.config().sessions {
-            Some(sessions) => server_side::end(self, sessions).await,
+            Some(sessions) => server_side::log_out(self, sessions).await,
             None => {
                 self.ensure_resolved().await?;
-                self.leave_session()
+                self.clear_login()
             }
         }
     }
 
-    /// Clears the cookies of this login, and returns its user.
-    pub(super) fn leave_session(&self) -> Result<Option<Arc<U>>, AuthError> {
+    /// Clears the cookies of this browser, and returns the user of the session.
+    pub(super) fn clear_login(&self) -> Result<Option<Arc<U>>, AuthError> {
         let user = {
             let mut state = self.state();
             if state.is_head_written {
                 return Err(AuthError::TOO_LATE);
             }
             let identity = std::mem::replace(&mut state.identity, Identity::Anonymous);
-            state.decide(Identity::Anonymous, Cookies::cleared());
+            state.apply_decision(Identity::Anonymous, CookieDecision::clear_both());
             state.unsent_session = None;
             match identity {
                 Identity::Session { user, .. } => Some(user),
                 Identity::Loader { .. } | Identity::Anonymous => None,
             }
         };
-        self.drop_presented_flash();
+        self.drop_received_flash();
         if let Some(user) = &user {
             self.config().raise(Event::LoggedOut { user: Arc::clone(user) });
         }
         Ok(user)
     }
 
-    /// Makes the login fresh, after the user has proved again who they are. This takes place when
-    /// the returned [`ConfirmBuilder`] is awaited, which then returns the user.
+    /// Makes the login fresh when the returned [`ConfirmBuilder`] is awaited, and returns the user.
+    /// Before this call, check the user's password or another proof of the user's identity.
     ///
     /// ```
     /// # use tower_keep::{Account, AuthError, AuthSession};
@@ -103,45 +103,53 @@ impl<U: AuthUser> AuthSession<U> {
     /// # Ok(()) }
     /// ```
     ///
-    /// The session gets a new cookie. If there is no session to confirm, because no user is logged
-    /// in or because a request loader found the user, this does nothing and returns `Ok(None)`.
+    /// The browser gets a new session cookie. If there is no session to confirm, because no user is
+    /// logged in or because a request loader found the user, this does nothing and returns
+    /// `Ok(None)`.
     ///
     /// # Errors
     ///
-    /// Returns an error if it could not be determined who is logged in, or if the response's head
-    /// has already been written. Then nothing was changed.
+    /// Returns an error if it could not be determined which user is logged in, if the store fails,
+    /// or if the response's head has already been written. The cookies then stay as they are.
     pub fn confirm(&self) -> ConfirmBuilder<'_, U> {
         ConfirmBuilder { auth: self }
     }
 
-    /// Returns the user of the session, if a user is logged in by one and is active.
+    /// Returns the user of the session, or `None` if there is no session or its user is not active.
     async fn session_user(&self) -> Result<Option<Arc<U>>, AuthError> {
         self.ensure_resolved().await?;
         Ok(self.with_identity(|identity| match identity {
-            Identity::Session { user, active: true, .. } => Some(Arc::clone(user)),
+            Identity::Session { user, is_active: true, .. } => Some(Arc::clone(user)),
             _ => None,
         }))
     }
 
-    /// Keeps this browser logged in when the user's [security stamp](AuthUser::security_stamp) was
-    /// changed on purpose. For example, a new password changes the stamp, which ends all *other*
-    /// logins of the user.
+    /// Keeps this browser logged in when the application changes the user's [security
+    /// stamp](AuthUser::security_stamp). For example, a new password changes the stamp, and the
+    /// cookies of all the user's logins become invalid. This method issues new cookies to this
+    /// browser, so only the *other* logins end.
     ///
-    /// Pass the changed user. Call [`user`](Self::user), or put the handler behind a guard,
-    /// *before* the change is stored: afterwards the cookies of this request are no longer valid.
+    /// 1. Before you store the change, call [`user`](Self::user), or put the handler behind a
+    ///    guard. Both look up the user while the cookies of this request are still valid.
+    /// 2. Store the change.
+    /// 3. Call this method with the changed user.
+    ///
     /// The login becomes fresh, as after [`confirm`](Self::confirm), and a remember cookie that the
     /// request sent is reissued with the same expiry time. With server-side sessions, the user's
     /// other sessions end, as with [`end_other_sessions`](Self::end_other_sessions).
     ///
-    /// Does nothing and returns `Ok(None)` unless this same user is logged in here and is active.
+    /// Returns the user. Returns `Ok(None)`, and changes nothing, if this user is not logged in
+    /// here or is not active.
     ///
     /// # Errors
     ///
-    /// Returns an error if it could not be determined who is logged in, or if the response's head
-    /// has already been written. If the store fails after that, and the security stamp has changed,
-    /// this is not an error, because the new stamp is already in force: this login continues, and
-    /// the other logins are rejected because of their old stamp, though they may be listed until
-    /// they expire. The failure is then logged as an error.
+    /// Returns an error if it could not be determined which user is logged in, or if the response's
+    /// head has already been written.
+    ///
+    /// With server-side sessions, a failure of the store is an error only if the security stamp is
+    /// the same as before. If the stamp has changed, the failure is only logged, as an error: this
+    /// browser stays logged in, and the other logins are rejected because of their old stamp,
+    /// though they may be listed until they expire.
     pub async fn keep_logged_in(
         &self,
         user: impl Into<Arc<U>>,
@@ -150,39 +158,36 @@ impl<U: AuthUser> AuthSession<U> {
         let current = self.session_user().await?;
         let current = current.filter(|current| current.id() == user.id() && user.is_active());
         let Some(current) = current else { return Ok(None) };
-        let deadline = match current.security_stamp() == user.security_stamp() {
-            true => CookieDeadline::HalfTheGrace,
-            false => CookieDeadline::None,
-        };
-        let kept = self.reissue(user, deadline).await?;
-        if kept.is_some() && self.config().sessions.is_some() {
+        let is_same_stamp = current.security_stamp() == user.security_stamp();
+        let deadline = if is_same_stamp { WriteDeadline::HalfOfGrace } else { WriteDeadline::None };
+        let kept_user = self.make_fresh(user, deadline).await?;
+        if kept_user.is_some() && self.config().sessions.is_some() {
             let ended = self.end_other_sessions().await;
-            // With a new stamp the other sessions are already invalid, so the change has taken
-            // place.
-            if deadline == CookieDeadline::HalfTheGrace {
+            // If the stamp has changed, the cookies of the other sessions are already invalid.
+            if is_same_stamp {
                 ended?;
             }
         }
-        Ok(kept)
+        Ok(kept_user)
     }
 
-    /// Issues a new, fresh session for the user of the current one, and reissues their remember
-    /// cookie.
-    async fn reissue(
+    /// Makes the session of this browser fresh, and reissues its cookies for this user. Returns
+    /// `None` if the session has ended.
+    async fn make_fresh(
         &self,
         user: Arc<U>,
-        deadline: CookieDeadline,
+        deadline: WriteDeadline,
     ) -> Result<Option<Arc<U>>, AuthError> {
         match &self.config().sessions {
             Some(sessions) => {
-                let _changing = self.change().await?;
-                if !server_side::reissue(self, sessions, &user, deadline).await? {
+                let _lock = self.lock_changes().await?;
+                if !server_side::make_fresh(self, sessions, &user, deadline).await? {
                     return Ok(None);
                 }
             }
-            None => stateless::reissue(self, &user)?,
+            None => stateless::make_fresh(self, &user)?,
         }
-        self.drop_presented_flash_if(asks_for_login);
+        self.drop_received_flash_if(asks_for_login);
         self.config().raise(Event::Confirmed { user: Arc::clone(&user) });
         Ok(Some(user))
     }
@@ -193,59 +198,60 @@ fn asks_for_login(flash: &Flash) -> bool {
     matches!(flash.kind(), FlashKind::LoginRequired | FlashKind::ConfirmRequired)
 }
 
-/// A login that takes place when the builder is awaited. Created by [`AuthSession::log_in`].
-#[must_use = "nobody is logged in until this is awaited, and then the result says whether"]
+/// Logs in a user when it is awaited. Created by [`AuthSession::log_in`].
+#[must_use = "await this to log in the user, and check the result"]
 pub struct LoginBuilder<'a, U> {
     pub(super) auth: &'a AuthSession<U>,
     pub(super) user: Arc<U>,
-    remember: bool,
-    duration: Option<Duration>,
-    fresh: bool,
-    forced: bool,
+    is_remembered: bool,
+    remember_duration: Option<Duration>,
+    is_fresh: bool,
+    is_forced: bool,
     details: Details,
 }
 
 impl<U> LoginBuilder<'_, U> {
-    /// Sets whether to remember the user after the browser is closed. The default is `false`.
+    /// Sets whether the login gets a remember cookie, which keeps the user logged in after the
+    /// browser is closed. The default is `false`.
     pub fn with_remember(mut self, remember: bool) -> Self {
-        self.remember = remember;
+        self.is_remembered = remember;
         self
     }
 
-    /// Sets for how long the user is remembered, in whole seconds, in place of the layer's
-    /// [remember duration](crate::LoginLayerBuilder::with_remember_duration). It has no effect
-    /// unless the user [is remembered](Self::with_remember).
+    /// Sets how long the remember cookie is valid, in whole seconds. The default is the layer's
+    /// [remember duration](crate::LoginLayerBuilder::with_remember_duration). This setting has no
+    /// effect without [`with_remember(true)`](Self::with_remember).
     pub fn with_remember_duration(mut self, duration: Duration) -> Self {
-        self.duration = Some(duration);
+        self.remember_duration = Some(duration);
         self
     }
 
-    /// Sets whether the login counts as fresh. The default is `true`. Set `false` if the user has
-    /// not just proved who they are, as with a link in an old e-mail.
+    /// Sets whether the login is fresh. The default is `true`. Set `false` if the user has not just
+    /// proved who they are, for example if the user has followed a link in an old e-mail.
     pub fn with_fresh(mut self, fresh: bool) -> Self {
-        self.fresh = fresh;
+        self.is_fresh = fresh;
         self
     }
 
-    /// Sets whether to log in the user even if they are [not active](AuthUser::is_active). The
-    /// default is `false`.
+    /// Sets whether to log in the user even if the user is [not active](AuthUser::is_active). The
+    /// default is `false`: the login of an inactive user fails.
     ///
-    /// Guards still reject such a user. [`AuthSession::inactive_user`] returns the user, for a page
-    /// that says how to become active.
+    /// Guards still reject an inactive user. [`AuthSession::inactive_user`] returns the user, for a
+    /// page that says how to become active.
     pub fn with_force(mut self, force: bool) -> Self {
-        self.forced = force;
+        self.is_forced = force;
         self
     }
 
-    /// Sets how the user has proved who they are: `password`, `passkey`, or the name of an identity
-    /// provider. The session's record keeps the first 256 bytes of it, for the list of the user's
-    /// sessions.
+    /// Sets how the user has proved who they are, such as `password`, `passkey`, or the name of an
+    /// identity provider. [`SessionInfo::method`](crate::session::SessionInfo::method) returns the
+    /// first 256 bytes of this text.
     pub fn with_method(mut self, method: impl Into<String>) -> Self {
         self.details.set_method(&method.into());
         self
     }
 
-    /// Returns what is shown about this login.
+    /// Returns the details of the new session: method, client address and user agent.
     pub(super) fn details(&self) -> SessionDetails {
         let snapshot = &self.auth.0.snapshot;
         let mut details = self.details.clone();
@@ -256,15 +262,16 @@ impl<U> LoginBuilder<'_, U> {
         details.write()
     }
 
+    /// Returns the proofs of the new session. They are empty if the login is not fresh.
     pub(super) fn proofs(&self, now: u32) -> Proofs {
-        if self.fresh { Proofs::password(now) } else { Proofs::default() }
+        if self.is_fresh { Proofs::password(now) } else { Proofs::default() }
     }
 
-    /// Returns for how long to remember the user, in seconds; `None` if not at all.
+    /// Returns how long the remember cookie is valid, in seconds, or `None` if the login gets none.
     pub(super) fn remember_seconds(&self) -> Option<u32> {
         let chosen = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
         let default = self.auth.0.config.remember_duration;
-        self.remember.then(|| self.duration.map_or(default, chosen))
+        self.is_remembered.then(|| self.remember_duration.map_or(default, chosen))
     }
 }
 
@@ -273,38 +280,40 @@ impl<'a, U: AuthUser> IntoFuture for LoginBuilder<'a, U> {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.begin())
+        Box::pin(self.log_in())
     }
 }
 
 impl<U: AuthUser> LoginBuilder<'_, U> {
-    pub(super) fn origin(&self) -> Origin {
-        Origin { is_forced: !self.user.is_active(), ..Origin::PASSWORD }
+    pub(super) fn origin(&self) -> LoginOrigin {
+        LoginOrigin { is_forced: !self.user.is_active(), ..LoginOrigin::PASSWORD }
     }
 
-    async fn begin(self) -> Result<(), LoginError> {
+    async fn log_in(self) -> Result<(), LoginError> {
         let Self { auth, user, .. } = &self;
-        if !user.is_active() && !self.forced {
+        if !user.is_active() && !self.is_forced {
             return Err(LoginError::Inactive);
         }
         auth.mark_cookie_dependent();
         match &auth.config().sessions {
-            Some(sessions) => server_side::begin(&self, sessions).await?,
-            None => stateless::begin(&self)?,
+            Some(sessions) => server_side::log_in(&self, sessions).await?,
+            None => stateless::log_in(&self)?,
         }
-        let is_for_another = auth.presented().is_of_another(&**user, &auth.config().keyring);
-        // A user who has just logged in must not be asked to log in.
-        auth.drop_presented_flash_if(|flash| is_for_another || asks_for_login(flash));
+        let replaces_another_user =
+            auth.verified_cookies().is_session_of_another_user(&**user, &auth.config().keyring);
+        // A message that asks the user to log in is no longer true after the login.
+        auth.drop_received_flash_if(|flash| replaces_another_user || asks_for_login(flash));
         auth.config().raise(Event::LoggedIn { user: Arc::clone(user) });
         Ok(())
     }
 
-    /// Leaves a flash message for the next page if a copy of a remember cookie has been used.
+    /// Leaves a flash message for the next page if sessions of the user have ended because of a
+    /// replay (a copy of a remember cookie was used).
     pub(super) fn leave_replay_flash(&self, replays: &[Arc<SessionRecord>]) {
         let sessions = self.auth.config().sessions.as_ref();
         let flash = sessions.and_then(|sessions| sessions.replay_flash.clone());
         if let Some(flash) = flash.filter(|_| !replays.is_empty()) {
-            self.auth.leave(flash);
+            self.auth.leave_flash(flash);
         }
     }
 }
@@ -315,9 +324,8 @@ impl<U> fmt::Debug for LoginBuilder<'_, U> {
     }
 }
 
-/// A confirmation that takes place when the builder is awaited. Created by
-/// [`AuthSession::confirm`].
-#[must_use = "nothing is confirmed until this is awaited"]
+/// Makes a login fresh when it is awaited. Created by [`AuthSession::confirm`].
+#[must_use = "await this to confirm the login"]
 pub struct ConfirmBuilder<'a, U> {
     auth: &'a AuthSession<U>,
 }
@@ -329,7 +337,7 @@ impl<'a, U: AuthUser> IntoFuture for ConfirmBuilder<'a, U> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             match self.auth.session_user().await? {
-                Some(user) => self.auth.reissue(user, CookieDeadline::HalfTheGrace).await,
+                Some(user) => self.auth.make_fresh(user, WriteDeadline::HalfOfGrace).await,
                 None => Ok(None),
             }
         })

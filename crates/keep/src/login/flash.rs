@@ -1,10 +1,11 @@
-//! `next` and flash messages: what is kept for a user on the way to the sign-in page and back.
+//! `next` and flash messages: the target that a user returns to after signing in, and the messages
+//! for the next page.
 
 use http::Method;
 use tower_keep_core::AuthUser;
 
 use super::handle::AuthSession;
-use super::state::{Change, State};
+use super::state::{CookieChange, State};
 use crate::AuthError;
 use crate::cookie::{FlashCookie, choose};
 use crate::flash::{Flash, FlashKind};
@@ -12,9 +13,10 @@ use crate::page::Page;
 use crate::target::{LocalTarget, target_of};
 
 impl<U: AuthUser> AuthSession<U> {
-    /// Returns where to redirect the user after signing in, if this request says so and the target
-    /// is safe. The target comes from the query or, if the layer keeps `next` in a cookie, from
-    /// there. Reading it from the cookie removes it there.
+    /// Returns the target to redirect the user to after signing in, or `None` if the request has no
+    /// `next` or its target is not safe. The target comes from the query or, if the query has none,
+    /// from the cookie in which the layer may keep `next`. Reading it from the cookie removes it
+    /// there.
     ///
     /// The target is always a path on this site, and never the login, logout or confirm page.
     /// Redirect with 303.
@@ -22,28 +24,28 @@ impl<U: AuthUser> AuthSession<U> {
         self.next_from_form(None)
     }
 
-    /// Like [`next`](Self::next), but the form's own field takes precedence. Pass the field's
-    /// value, or `None` if the form has no such field.
+    /// Like [`next`](Self::next), but a field of the form takes precedence. Pass the field's value,
+    /// or `None` if the form has no field for `next`.
     pub fn next_from_form(&self, field: Option<&str>) -> Option<LocalTarget> {
         let config = self.config();
         let in_query = || self.0.snapshot.request.query(&config.next_field);
         let given = field.filter(|next| !next.is_empty()).map(str::to_owned).or_else(in_query);
         let target = match given {
             Some(text) => text.parse().ok(),
-            None => self.change_flash(|kept| kept.next.take()),
+            None => self.change_flash(|contents| contents.next.take()),
         };
         target.filter(|target| config.allows_next(target))
     }
 
-    /// Returns [`next`](Self::next), or the layer's home page if there is none. This does not read
-    /// a form's own field; see [`next_from_form`](Self::next_from_form).
+    /// Returns [`next`](Self::next), or the layer's home page if `next` returns `None`. This does
+    /// not read a field of a form; see [`next_from_form`](Self::next_from_form).
     pub fn next_or_home(&self) -> LocalTarget {
         self.or_home(self.next())
     }
 
-    /// Returns this target, or the layer's home page if there is none.
+    /// Returns this target, or the layer's home page if `next` is `None`.
     ///
-    /// In axum, a [`LocalTarget`] is a redirect to itself:
+    /// With axum, a handler can return a [`LocalTarget`]: the response redirects to it.
     ///
     /// ```
     /// # use tower_keep::target::LocalTarget;
@@ -53,37 +55,36 @@ impl<U: AuthUser> AuthSession<U> {
     /// }
     /// ```
     pub fn or_home(&self, next: Option<LocalTarget>) -> LocalTarget {
-        next.unwrap_or_else(|| self.config().home.clone())
+        next.unwrap_or_else(|| self.config().home_page.clone())
     }
 
     /// Returns the login page's URL with this request's target as `next`, or `None` if the layer
-    /// has no login page. It is for a handler that itself sends users to the login page.
+    /// has no login page. This is for handlers that send users to the login page themselves.
     ///
-    /// A target that is too long for proxies is left out: one of more than 1,024 bytes,
-    /// percent-encoded, or of more than 512 bytes if the layer keeps `next` in a cookie. In the
-    /// session, the target is also left out if the request is not the navigation of a browser's
-    /// tab.
+    /// A target that may be too long for proxies is left out. In the query, it may have 1,024
+    /// bytes, percent-encoded. If the layer keeps `next` in a cookie, it may have 512 bytes, and it
+    /// is also left out if the request is not the navigation of a browser's tab.
     pub fn login_url(&self) -> Option<String> {
         let is_page = self.0.snapshot.is_page;
         self.config().responses.login_page.as_ref().map(|page| self.url_of(page, is_page))
     }
 
-    /// Returns the confirm page's URL, like [`login_url`](Self::login_url) for the login page.
+    /// Returns the confirm page's URL. Otherwise this is like [`login_url`](Self::login_url).
     pub fn confirm_url(&self) -> Option<String> {
         let is_page = self.0.snapshot.is_page;
         self.config().responses.confirm_page.as_ref().map(|page| self.url_of(page, is_page))
     }
 
-    /// Returns the flash message for the user, if there is one, and removes it: each message is
-    /// returned once.
+    /// Returns the flash message for the user, or `None` if there is none. Each message is returned
+    /// once.
     pub fn take_flash(&self) -> Option<Flash> {
-        self.change_flash(|kept| kept.flash.take())
+        self.change_flash(|contents| contents.flash.take())
     }
 
-    /// Leaves a flash message for the next page that reads one. It replaces a message that was not
-    /// read yet.
+    /// Leaves a flash message for the next page that reads one. It replaces a message that no page
+    /// has read yet.
     ///
-    /// Text and category have at most 256 bytes each; what is longer is cut.
+    /// The text and the category are cut to 256 bytes each.
     ///
     /// # Errors
     ///
@@ -96,41 +97,45 @@ impl<U: AuthUser> AuthSession<U> {
         if self.state().is_head_written {
             return Err(AuthError::TOO_LATE);
         }
-        self.leave(Flash::new(FlashKind::Application, category.into(), text.into()));
+        self.leave_flash(Flash::new(FlashKind::Application, category.into(), text.into()));
         Ok(())
     }
 
-    /// Drops the flash message that the request presented, because a message for one user must not
-    /// be shown to the next. A message that this request has left stays.
-    pub(super) fn drop_presented_flash(&self) {
-        self.drop_presented_flash_if(|_| true);
+    /// Drops the flash message that the request sent, because a message for one user must not be
+    /// shown to the next user. A message that this request has left stays.
+    pub(super) fn drop_received_flash(&self) {
+        self.drop_received_flash_if(|_| true);
     }
 
-    pub(super) fn drop_presented_flash_if(&self, is_over: impl Fn(&Flash) -> bool) {
-        self.change_flash(|kept| {
-            let presented = self.0.flash.get().and_then(|presented| presented.flash.as_ref());
-            let is_presented = presented.is_some() && kept.flash.as_ref() == presented;
-            if is_presented && kept.flash.as_ref().is_some_and(is_over) {
-                kept.flash = None;
+    /// Drops the flash message that the request sent, if the closure returns `true` for it.
+    pub(super) fn drop_received_flash_if(&self, is_obsolete: impl Fn(&Flash) -> bool) {
+        self.change_flash(|contents| {
+            let received = self.0.received_flash.get().and_then(|received| received.flash.as_ref());
+            let is_received = received.is_some() && contents.flash.as_ref() == received;
+            if is_received && contents.flash.as_ref().is_some_and(is_obsolete) {
+                contents.flash = None;
             }
         });
     }
 
-    pub(crate) fn leave(&self, flash: Flash) {
-        self.change_flash(|kept| kept.flash = Some(flash));
+    /// Leaves a flash message for the next page that reads one.
+    pub(crate) fn leave_flash(&self, flash: Flash) {
+        self.change_flash(|contents| contents.flash = Some(flash));
     }
 
-    /// Returns the page's URL, with this request's target in the query or in the cookie. The cookie
-    /// gets the target only if this is a request for a page.
+    /// Returns the URL of a login or confirm page. This request's target is put into the URL's
+    /// query or, if the layer keeps `next` in a cookie, into the cookie. The cookie gets the target
+    /// only if this is a request for a page.
     pub(crate) fn url_of(&self, page: &Page, is_page: bool) -> String {
         let config = self.config();
-        let leads_there =
+        let leads_to_page =
             |target: &LocalTarget| page.local_path().is_some_and(|path| target.leads_to(path));
-        let next = self.own_target().filter(|next| config.allows_next(next) && !leads_there(next));
+        let next =
+            self.requested_target().filter(|next| config.allows_next(next) && !leads_to_page(next));
         match next {
             Some(next) if config.next_in_cookie => {
-                if is_page && next.as_str().len() <= FlashCookie::LONGEST_NEXT {
-                    self.change_flash(|kept| kept.next = Some(next));
+                if is_page && next.as_str().len() <= FlashCookie::MAX_NEXT_BYTES {
+                    self.change_flash(|contents| contents.next = Some(next));
                 }
                 page.url().to_owned()
             }
@@ -139,45 +144,51 @@ impl<U: AuthUser> AuthSession<U> {
         }
     }
 
-    /// Returns this request's own target if the user can come back to it, which is so only for
-    /// `GET` and `HEAD`.
-    fn own_target(&self) -> Option<LocalTarget> {
+    /// Returns the target of this request, or `None` if the user can't return to it because its
+    /// method is neither `GET` nor `HEAD`.
+    fn requested_target(&self) -> Option<LocalTarget> {
         let request = &self.0.snapshot.request;
         let is_safe = request.method == Method::GET || request.method == Method::HEAD;
         if is_safe { target_of(request.target.as_ref()?) } else { None }
     }
 
-    /// Changes the contents of the flash cookie. If they differ from before, notes that the cookie
-    /// is to be written or cleared.
+    /// Changes the contents of the flash cookie. If the closure has changed them, the response
+    /// writes or clears the cookie.
     fn change_flash<T>(&self, change: impl FnOnce(&mut FlashCookie) -> T) -> T {
         self.mark_cookie_dependent();
         let mut state = self.state();
-        let before = self.kept(&state);
-        let mut kept = before.clone();
-        let output = change(&mut kept);
-        if kept != before {
-            kept.issued = self.config().now();
-            state.flash = if kept.is_empty() { Change::Clear } else { Change::set(kept) };
+        let before = self.current_flash(&state);
+        let mut contents = before.clone();
+        let output = change(&mut contents);
+        if contents != before {
+            contents.issued = self.config().now();
+            state.flash_cookie =
+                if contents.is_empty() { CookieChange::Clear } else { CookieChange::set(contents) };
         }
         output
     }
 
-    fn kept(&self, state: &State<U>) -> FlashCookie {
-        match &state.flash {
-            Change::Set(kept) => FlashCookie::clone(kept),
-            Change::Clear => FlashCookie::default(),
-            Change::Keep => {
-                self.0.flash.get_or_init(|| Box::new(self.presented_flash())).as_ref().clone()
-            }
+    /// Returns the contents of the flash cookie as this request has changed them so far.
+    fn current_flash(&self, state: &State<U>) -> FlashCookie {
+        match &state.flash_cookie {
+            CookieChange::Set(contents) => FlashCookie::clone(contents),
+            CookieChange::Clear => FlashCookie::default(),
+            CookieChange::Keep => self
+                .0
+                .received_flash
+                .get_or_init(|| Box::new(self.open_flash_cookie()))
+                .as_ref()
+                .clone(),
         }
     }
 
-    fn presented_flash(&self) -> FlashCookie {
+    /// Returns the contents of the flash cookie that the request sent.
+    fn open_flash_cookie(&self) -> FlashCookie {
         let config = self.config();
         let [found] = self.0.snapshot.cookies.find([config.flash_cookie.name()]);
         choose::<FlashCookie>(&found, &config.keyring.flash)
             .map(|opened| opened.cookie)
-            .filter(|kept| !kept.is_over(config.now()))
+            .filter(|contents| !contents.is_expired(config.now()))
             .unwrap_or_default()
     }
 }

@@ -11,7 +11,7 @@ use tower_keep_core::{AuthUser, EndReason, SessionKey};
 
 use super::resolve::Purpose;
 use super::snapshot::{LoginCookies, Snapshot, VerifiedCookies};
-use super::state::{Change, Identity, Progress, Resolved, State};
+use super::state::{CookieChange, Identity, Progress, Resolved, State};
 use super::{server_side, stateless};
 use crate::AuthError;
 use crate::cookie::FlashCookie;
@@ -25,12 +25,12 @@ use crate::layer::Config;
 /// once per request, even if several callers ask at the same time. A clone is the same handle.
 ///
 /// Once [`log_in`](Self::log_in) has returned `Ok`, the user is logged in, whatever the status of
-/// the response is: the cookies are sent with any response. They can't be sent later, so changing
-/// the login after the response's head is written is an error. Asking who is logged in still works
-/// then, for example in a streamed body or in a spawned task. Because of such late calls, an
-/// `AuthSession` that is alive when the head is written makes the response `no-store`: no cache may
-/// give one user's stream to another user. If the response is the same for all users, drop the
-/// `AuthSession` before the head is written.
+/// the response is: every response carries the cookies. After the response's head is written, no
+/// cookie can be sent, so changing the login is an error. A streamed body or a spawned task can
+/// still ask which user is logged in. Because of such late calls, a response is `no-store` if an
+/// `AuthSession` of its request exists when the head is written: no cache may give one user's
+/// stream to another user. If the response is the same for all users, drop the `AuthSession` before
+/// the head is written.
 ///
 /// ```
 /// use tower_keep::{Account, LoginError};
@@ -56,15 +56,15 @@ pub(super) struct Inner<U> {
     pub(super) snapshot: Snapshot,
     /// The handle of another area's layer, which wraps this handle's layer.
     outer: Option<AuthSession<U>>,
-    presented: OnceLock<VerifiedCookies>,
-    pub(super) flash: OnceLock<Box<FlashCookie>>,
+    verified_cookies: OnceLock<VerifiedCookies>,
+    pub(super) received_flash: OnceLock<Box<FlashCookie>>,
     state: Mutex<State<U>>,
-    /// Wakes the callers that wait while another caller resolves the login.
+    /// Wakes the callers that wait until another caller has resolved the login, or has stopped.
     resolved: Notify,
-    /// Locked while the login is changed. Created at the first change.
-    changing: OnceLock<Box<tokio::sync::Mutex<()>>>,
-    /// Whether the response depends on the cookies.
-    cookie_dependent: AtomicBool,
+    /// Locked while a call changes the login. Created when the login is changed for the first time.
+    change_lock: OnceLock<Box<tokio::sync::Mutex<()>>>,
+    /// Whether the response depends on the request's cookies.
+    is_cookie_dependent: AtomicBool,
 }
 
 impl<U> AuthSession<U> {
@@ -73,12 +73,12 @@ impl<U> AuthSession<U> {
             config,
             snapshot,
             outer,
-            presented: OnceLock::new(),
-            flash: OnceLock::new(),
+            verified_cookies: OnceLock::new(),
+            received_flash: OnceLock::new(),
             state: Mutex::new(State::new()),
             resolved: Notify::new(),
-            changing: OnceLock::new(),
-            cookie_dependent: AtomicBool::new(false),
+            change_lock: OnceLock::new(),
+            is_cookie_dependent: AtomicBool::new(false),
         }))
     }
 
@@ -86,42 +86,44 @@ impl<U> AuthSession<U> {
         &self.0.config
     }
 
+    /// Whether the layer with this configuration has created this handle.
     pub(crate) fn belongs_to(&self, config: &Arc<Config<U>>) -> bool {
         Arc::ptr_eq(&self.0.config, config)
     }
 
     /// Locks the state. The lock is never held across an await. A poisoned lock can be used,
-    /// because a panic leaves no half-made state: states are replaced as a whole.
+    /// because no code that runs under the lock panics between two changes of the state.
     pub(super) fn state(&self) -> MutexGuard<'_, State<U>> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn mark_cookie_dependent(&self) {
-        self.0.cookie_dependent.store(true, Ordering::Relaxed);
+        self.0.is_cookie_dependent.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn is_cookie_dependent(&self) -> bool {
-        self.0.cookie_dependent.load(Ordering::Relaxed)
+        self.0.is_cookie_dependent.load(Ordering::Relaxed)
     }
 
     /// Whether the application still holds a clone of this handle when the head is written.
-    pub(super) fn is_kept(&self) -> bool {
+    pub(super) fn has_other_clones(&self) -> bool {
         Arc::strong_count(&self.0) > 1
     }
 
-    /// Whether the request has a login cookie whose signature is valid; `false` if the cookies were
-    /// not verified yet.
-    pub(super) fn holds_login(&self) -> bool {
-        self.0.presented.get().is_some_and(VerifiedCookies::holds_login)
+    /// Whether the request has a login cookie with a valid signature. Returns `false` if no call
+    /// has verified the cookies yet.
+    pub(super) fn has_valid_login_cookie(&self) -> bool {
+        self.0.verified_cookies.get().is_some_and(VerifiedCookies::has_valid_login_cookie)
     }
 
-    pub(super) fn presented(&self) -> &VerifiedCookies {
+    /// Returns the request's login cookies. The first call verifies their signatures.
+    pub(super) fn verified_cookies(&self) -> &VerifiedCookies {
         self.0
-            .presented
+            .verified_cookies
             .get_or_init(|| VerifiedCookies::open(&self.0.snapshot.cookies, &self.0.config))
     }
 
-    /// Wakes the callers that wait for what was just written to the state.
+    /// Unlocks the state, and wakes the callers that wait for its `progress` to change.
     fn wake(&self, mut state: MutexGuard<'_, State<U>>) {
         let is_awaited = std::mem::take(&mut state.is_awaited);
         drop(state);
@@ -130,15 +132,16 @@ impl<U> AuthSession<U> {
         }
     }
 
-    /// Waits until no other change of the login is running. Changes that write to a store take
-    /// several steps, so they take turns.
-    pub(super) async fn change(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, AuthError> {
-        let changing = self.0.changing.get_or_init(Box::default).lock().await;
-        if self.state().is_head_written { Err(AuthError::TOO_LATE) } else { Ok(changing) }
+    /// Waits until no other call changes the login, and locks out other changes until the guard is
+    /// dropped. A change that writes to a store awaits between its steps, and another change must
+    /// not run in between.
+    pub(super) async fn lock_changes(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, AuthError> {
+        let guard = self.0.change_lock.get_or_init(Box::default).lock().await;
+        if self.state().is_head_written { Err(AuthError::TOO_LATE) } else { Ok(guard) }
     }
 
-    /// Seals the handle of a request that gets no response: no cookie can be set any more. If the
-    /// request has begun a login, ends its session, because no browser has its cookies.
+    /// Seals the handle of a request that gets no response: from now on, changing the login fails.
+    /// If the request has begun a login, its session ends, because no browser has its cookies.
     pub(crate) fn abandon(&self) {
         let unsent_session = {
             let mut state = self.state();
@@ -152,19 +155,20 @@ impl<U> AuthSession<U> {
 }
 
 impl<U> AuthSession<U> {
-    /// Ends a session whose cookies have not reached a browser. This happens in the background.
+    /// Ends, in the background, a session whose cookies were not sent.
     pub(super) fn abandon_session(&self, key: SessionKey) {
         let config = self.config();
         if let Some(sessions) = &config.sessions {
-            let end = config.ending(EndReason::LoggedOut);
+            let end = config.end_for(EndReason::LoggedOut);
             sessions.upkeep.abandon(sessions.store.clone(), key, end);
         }
     }
 }
 
 impl<U: AuthUser> AuthSession<U> {
-    /// Returns the handle of this layer: the innermost one, or one that the handle of another
-    /// area's layer has replaced in the extensions.
+    /// Returns the handle that the layer with this configuration has put into the extensions. A
+    /// layer of another area further inside has put its own handle in its place, which refers to
+    /// the outer handle.
     pub(crate) fn find(extensions: &Extensions, config: &Arc<Config<U>>) -> Option<Self> {
         let mut auth = extensions.get::<Self>();
         while let Some(candidate) = auth {
@@ -197,7 +201,7 @@ impl<U: AuthUser> AuthSession<U> {
     /// Returns an error in the cases of [`user`](Self::user).
     pub async fn user_or_anonymous(&self) -> Result<Option<Arc<U>>, AuthError> {
         let user = self.user().await?;
-        Ok(user.or_else(|| self.0.config.anonymous.as_ref().map(|anonymous| anonymous())))
+        Ok(user.or_else(|| self.0.config.anonymous_user.as_ref().map(|anonymous| anonymous())))
     }
 
     /// Returns the user of a login that was forced although the user is [not
@@ -210,15 +214,18 @@ impl<U: AuthUser> AuthSession<U> {
     pub async fn inactive_user(&self) -> Result<Option<Arc<U>>, AuthError> {
         self.ensure_resolved().await?;
         Ok(match &self.state().identity {
-            Identity::Session { user, active: false, .. } => Some(Arc::clone(user)),
+            Identity::Session { user, is_active: false, .. } => Some(Arc::clone(user)),
             _ => None,
         })
     }
 
     /// Checks whether the login is fresh: the user has logged in here by proving who they are, and
-    /// has used the same client since (as far as session protection is on). A login that was
-    /// restored by the remember cookie is not fresh. If a request loader found the user, the login
-    /// is not fresh either.
+    /// has used the same client since (as far as session protection is on).
+    ///
+    /// A login is not fresh if the remember cookie has restored it, if a request loader has found
+    /// the user, or if the application has set [`with_fresh(false)`][with_fresh].
+    ///
+    /// [with_fresh]: crate::session::LoginBuilder::with_fresh
     ///
     /// This is also `true` for a forced login of an inactive user, for whom [`user`](Self::user)
     /// returns `None`: check both, or use a guard.
@@ -245,34 +252,34 @@ impl<U: AuthUser> AuthSession<U> {
         Ok(self.state().identity.fresh_since())
     }
 
-    /// Checks whether the request sent a remember cookie that has a valid signature and has not
-    /// expired, or whether the browser gets one with this response. This does not look up the
-    /// cookie's user, who may no longer exist.
+    /// Checks whether the browser holds a remember cookie: the request sent one that has a valid
+    /// signature and has not expired, or this response sets one. The user of the cookie is not
+    /// looked up, and may no longer exist.
     pub fn is_remembered(&self) -> bool {
         self.mark_cookie_dependent();
-        match self.state().remember {
-            Change::Set(_) => true,
-            Change::Clear => false,
-            Change::Keep => {
-                let expires = self.presented().remember_expires();
+        match self.state().remember_cookie {
+            CookieChange::Set(_) => true,
+            CookieChange::Clear => false,
+            CookieChange::Keep => {
+                let expires = self.verified_cookies().remember_expires();
                 expires.is_some_and(|expires| self.0.config.now() < expires)
             }
         }
     }
 
-    /// Returns the client's address if it is known. Behind trusted proxies it is the address that
-    /// they report.
+    /// Returns the client's address, or `None` if it is unknown. Behind trusted proxies, this is
+    /// the address that the proxies report.
     pub fn client_addr(&self) -> Option<std::net::IpAddr> {
         self.0.snapshot.request.client
     }
 
-    /// Resolves who is logged in, once per request.
+    /// Resolves which user is logged in, once per request.
     ///
-    /// The first caller does it, and the others wait for the result. If the first caller is dropped
-    /// before it has finished, another one takes over.
+    /// The first caller resolves the login, and other callers wait for the result. If the first
+    /// caller's future is dropped before it has finished, another caller resolves the login.
     ///
-    /// This returns the future itself, without another one around it, as every request that asks
-    /// takes this path.
+    /// This is not an `async fn`: its future would wrap the inner future, and every request that
+    /// asks for the user polls it.
     pub(crate) fn ensure_resolved(&self) -> impl Future<Output = Result<(), AuthError>> + Send {
         self.ensure_resolved_for(Purpose::Use)
     }
@@ -280,8 +287,8 @@ impl<U: AuthUser> AuthSession<U> {
     pub(super) async fn ensure_resolved_for(&self, purpose: Purpose) -> Result<(), AuthError> {
         self.mark_cookie_dependent();
         loop {
-            let other = match &mut *self.state() {
-                State { decided: true, .. } => return Ok(()),
+            let notified = match &mut *self.state() {
+                State { is_decided: true, .. } => return Ok(()),
                 State { progress: Progress::Done(outcome), .. } => return outcome.clone(),
                 State { progress: progress @ Progress::NotStarted, .. } => {
                     *progress = Progress::Running;
@@ -292,14 +299,15 @@ impl<U: AuthUser> AuthSession<U> {
                     Some(self.0.resolved.notified())
                 }
             };
-            match other {
-                Some(other) => other.await,
+            match notified {
+                Some(notified) => notified.await,
                 None => {
-                    let turn = Turn { auth: self, is_over: false };
+                    let turn = ResolvingTurn { auth: self, is_finished: false };
                     let (config, snapshot) = (&*self.0.config, &self.0.snapshot);
                     config.raise(Event::Accessed);
-                    // Only one level of futures, because every request that asks takes this path.
-                    let resolved = match (&self.presented().cookies, &config.sessions) {
+                    // The resolvers are awaited here and not in another `async fn`, because every
+                    // request that asks for the user polls this future.
+                    let resolved = match (&self.verified_cookies().cookies, &config.sessions) {
                         (LoginCookies::Stateless { session, remember }, _) => {
                             let cookies = (session.as_ref(), remember.as_ref());
                             stateless::resolve(config, snapshot, cookies.0, cookies.1).await
@@ -308,8 +316,8 @@ impl<U: AuthUser> AuthSession<U> {
                             let resolver = server_side::Resolver { config, sessions, snapshot };
                             resolver.resolve(session.as_ref(), remember.as_ref(), purpose).await
                         }
-                        // Cookies of server-side sessions are opened only by a layer that keeps
-                        // such sessions.
+                        // This never happens: without server-side sessions, the layer reads the
+                        // cookies as stateless cookies.
                         (LoginCookies::ServerSide { .. }, None) => Err(AuthError::NO_SESSIONS),
                     };
                     return turn.finish(resolved);
@@ -318,34 +326,35 @@ impl<U: AuthUser> AuthSession<U> {
         }
     }
 
-    /// Calls the closure with the identity, as far as it is known.
+    /// Calls the closure with the identity. Until the login is resolved, the identity is anonymous.
     pub(crate) fn with_identity<T>(&self, see: impl FnOnce(&Identity<U>) -> T) -> T {
         see(&self.state().identity)
     }
 }
 
-/// The turn of the caller that resolves the login. If it is dropped unfinished, another caller
-/// takes the turn.
-struct Turn<'a, U> {
+/// Held by the caller that resolves the login. If it is dropped before `finish`, another caller
+/// resolves the login.
+struct ResolvingTurn<'a, U> {
     auth: &'a AuthSession<U>,
-    is_over: bool,
+    is_finished: bool,
 }
 
-impl<U: AuthUser> Turn<'_, U> {
+impl<U: AuthUser> ResolvingTurn<'_, U> {
     fn finish(mut self, resolved: Result<Resolved<U>, AuthError>) -> Result<(), AuthError> {
-        self.is_over = true;
+        self.is_finished = true;
         let mut state = self.auth.state();
-        // A login or logout that finished earlier takes precedence.
-        let outcome = resolved.map(|resolved| state.settle(resolved));
+        // If the handler has logged a user in or out in the meantime, `apply_resolved` keeps that
+        // identity.
+        let outcome = resolved.map(|resolved| state.apply_resolved(resolved));
         state.progress = Progress::Done(outcome.clone());
         self.auth.wake(state);
         outcome
     }
 }
 
-impl<U> Drop for Turn<'_, U> {
+impl<U> Drop for ResolvingTurn<'_, U> {
     fn drop(&mut self) {
-        if !self.is_over {
+        if !self.is_finished {
             let mut state = self.auth.state();
             state.progress = Progress::NotStarted;
             self.auth.wake(state);
@@ -353,7 +362,7 @@ impl<U> Drop for Turn<'_, U> {
     }
 }
 
-/// Whether something happened at most this long ago. A time in the future counts as now.
+/// Whether `since` is at most `age` ago. A time in the future counts as now.
 pub(crate) fn is_recent(since: u32, now: u32, age: Duration) -> bool {
     u64::from(now.saturating_sub(since)) <= age.as_secs()
 }

@@ -1,16 +1,15 @@
-//! The login of one request: what is kept of the request, who is logged in, and what the handler
-//! changes.
+//! The login of one request: what the layer keeps of the request, which user is logged in, and what
+//! the handler changes.
 //!
 //! | look for | in |
 //! | --- | --- |
 //! | the handle that handlers use | `handle` |
-//! | what is kept of a request | `snapshot` |
-//! | resolving cookies to a user | `stateless`, `server_side`; the decisions are in `crate::rules` |
-//! | what both have in common | `resolve` |
-//! | logging in, logging out, confirming | `change` |
-//! | how that is done with cookies alone, and with server-side sessions | `stateless`, `server_side::change` |
+//! | what the layer keeps of a request | `snapshot` |
+//! | the state of a login, and the changes of its cookies | `state` |
+//! | resolving cookies to a user | `stateless` without server-side sessions, `server_side` with them, `resolve` for both; the decisions are in `crate::rules` |
+//! | logging in, logging out, confirming | `change`; without server-side sessions `stateless`, with them `server_side::change` |
 //! | listing and ending a user's sessions | `devices` |
-//! | issuing a cookie | `issue` |
+//! | issuing a cookie | `issue`, `server_side::cookies` |
 //! | `next` and flash messages | `flash` |
 //! | the response's headers | `write` |
 

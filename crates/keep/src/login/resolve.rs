@@ -1,4 +1,4 @@
-//! Resolving cookies to a user: what both kinds of login have in common.
+//! Resolving cookies to a user: the steps that are the same with and without server-side sessions.
 
 use std::sync::Arc;
 
@@ -10,44 +10,47 @@ use crate::event::Event;
 use crate::keys::KeySlot;
 use crate::layer::Config;
 use crate::loader::RequestLoader;
-use crate::rules::Facts;
+use crate::rules::UserFacts;
 
-/// Why the login is resolved.
+/// For which call the login is resolved.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Purpose {
-    /// For anything except logging out.
+    /// For any call except a logout.
     Use,
-    /// For logging out: nothing is reissued.
+    /// For a logout: no session is rotated, and no cookie is reissued.
     LogOut,
 }
 
-/// Returns what the rules need to know about a user. For each cookie, the arguments hold the key it
-/// was made under, the id it was made for, and the digest of the security stamp in it.
+/// Returns what the rules need to know about a user. `session` and `remember` stand for the two
+/// cookies: the key that the cookie was made under, the id of its user, and its digest of the
+/// security stamp.
 #[inline]
-pub(super) fn facts<U: AuthUser>(
+pub(super) fn user_facts<U: AuthUser>(
     config: &Config<U>,
     user: &U,
     session: Option<(KeySlot, &UserId, u64)>,
     remember: Option<(KeySlot, &UserId, u64)>,
-) -> Facts {
+) -> UserFacts {
     let stamp = user.security_stamp();
-    let holds = |(slot, id, digest): (KeySlot, &UserId, u64)| {
+    let matches = |(slot, id, digest): (KeySlot, &UserId, u64)| {
         config.keyring.stamp_digest(slot, id.as_bytes(), &stamp) == digest
     };
-    Facts {
-        active: user.is_active(),
-        session_stamp_holds: session.is_some_and(holds),
-        remember_stamp_holds: remember.is_some_and(holds),
+    UserFacts {
+        is_active: user.is_active(),
+        session_stamp_matches: session.is_some_and(matches),
+        remember_stamp_matches: remember.is_some_and(matches),
     }
 }
 
+/// Returns the user whom the first successful loader has found, or `None` if that user is inactive
+/// or no loader has found one.
 pub(super) async fn ask_loaders<U: AuthUser>(
     loaders: &[Arc<dyn RequestLoader<U>>],
     snapshot: &Snapshot,
 ) -> Result<Option<Arc<U>>, AuthError> {
     for loader in loaders {
         if let Some(user) = loader.load(&snapshot.request).await? {
-            // An inactive user is not logged in, and no other loader is asked.
+            // If the user is inactive, no other loader is asked.
             return Ok(Some(user).filter(|user| user.is_active()));
         }
     }
@@ -56,12 +59,12 @@ pub(super) async fn ask_loaders<U: AuthUser>(
 
 pub(super) fn raise_events<U>(
     config: &Config<U>,
-    is_protected: bool,
+    is_other_client: bool,
     is_restored: bool,
     user: Option<&Arc<U>>,
     asked_loaders: bool,
 ) {
-    if is_protected {
+    if is_other_client {
         config.raise(Event::SessionProtected);
     }
     let Some(user) = user.cloned() else { return };

@@ -1,4 +1,5 @@
-//! What is kept of a request. These are cheap clones; nothing is parsed.
+//! The parts of a request that the layer keeps. They are cheap clones; nothing is parsed before a
+//! call needs it.
 
 use http::header::{self, HeaderName};
 use http::{Extensions, HeaderMap, HeaderValue, Request, Uri};
@@ -16,7 +17,7 @@ pub(crate) struct Snapshot {
     pub(super) cookies: CookieFields,
     pub(super) user_agent: Option<HeaderValue>,
     pub(super) request: LoaderRequest,
-    /// Whether this is a request for a page. Always `false` if `next` is not kept in a cookie.
+    /// Whether this is a request for a page. Always `false` unless `next` is kept in a cookie.
     pub(super) is_page: bool,
 }
 
@@ -30,29 +31,29 @@ impl Snapshot {
             request: LoaderRequest {
                 method: request.method().clone(),
                 target: original_uri(request.uri(), request.extensions()).path_and_query().cloned(),
-                headers: declared(&config.loader_headers, headers),
-                client: config.proxies.client(client::peer(request.extensions()), headers),
+                headers: loader_headers(&config.loader_headers, headers),
+                client: config.trusted_proxies.client(client::peer(request.extensions()), headers),
             },
         }
     }
 }
 
-/// Copies the headers that the request loaders read.
-fn declared(names: &[HeaderName], headers: &HeaderMap) -> Option<Box<HeaderMap>> {
+/// Returns a copy of the headers that the request loaders read.
+fn loader_headers(names: &[HeaderName], headers: &HeaderMap) -> Option<Box<HeaderMap>> {
     if names.is_empty() {
         return None;
     }
-    let mut declared = HeaderMap::new();
+    let mut copied = HeaderMap::new();
     for name in names {
         for value in headers.get_all(name) {
-            declared.append(name, value.clone());
+            copied.append(name, value.clone());
         }
     }
-    Some(Box::new(declared))
+    Some(Box::new(copied))
 }
 
-/// Returns the URI that the client asked for. Inside a nested router, the request's own URI lacks
-/// the prefix at which that router is mounted.
+/// Returns the URI that the client has requested. `uri` is the request's own URI: inside a nested
+/// router of axum, it lacks the prefix at which the router is mounted.
 pub(crate) fn original_uri<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a Uri {
     #[cfg(feature = "axum")]
     if let Some(original) = extensions.get::<axum::extract::OriginalUri>() {
@@ -62,14 +63,16 @@ pub(crate) fn original_uri<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a 
     uri
 }
 
-/// The login cookies of a request: which were sent, and which of these have a valid signature.
+/// The login cookies of a request whose signatures are valid, and which cookies were sent.
 pub(super) struct VerifiedCookies {
     pub(super) cookies: LoginCookies,
-    pub(super) session_sent: bool,
-    pub(super) remember_sent: bool,
+    /// Whether a session cookie was sent, with a valid signature or without one.
+    pub(super) is_session_sent: bool,
+    /// Whether a remember cookie was sent, with a valid signature or without one.
+    pub(super) is_remember_sent: bool,
 }
 
-/// The cookies whose signature is valid.
+/// The login cookies whose signatures are valid.
 pub(super) enum LoginCookies {
     Stateless { session: Option<Opened<Session>>, remember: Option<Opened<Remember>> },
     ServerSide { session: Option<Opened<ServerSession>>, remember: Option<Opened<ServerRemember>> },
@@ -80,21 +83,22 @@ impl VerifiedCookies {
     pub(super) fn open<U>(cookies: &CookieFields, config: &Config<U>) -> Self {
         let names = [config.session_cookie.name(), config.remember_cookie.name()];
         let [session, remember] = cookies.find(names);
-        let (of_session, of_remember) = (&config.keyring.session, &config.keyring.remember);
+        let (session_sealer, remember_sealer) = (&config.keyring.session, &config.keyring.remember);
         let cookies = match config.sessions {
             None => LoginCookies::Stateless {
-                session: choose(&session, of_session),
-                remember: choose(&remember, of_remember),
+                session: choose(&session, session_sealer),
+                remember: choose(&remember, remember_sealer),
             },
             Some(_) => LoginCookies::ServerSide {
-                session: choose(&session, of_session),
-                remember: choose(&remember, of_remember),
+                session: choose(&session, session_sealer),
+                remember: choose(&remember, remember_sealer),
             },
         };
-        Self { cookies, session_sent: session.is_sent(), remember_sent: remember.is_sent() }
+        Self { cookies, is_session_sent: session.is_sent(), is_remember_sent: remember.is_sent() }
     }
 
-    pub(super) fn holds_login(&self) -> bool {
+    /// Whether any of the login cookies has a valid signature.
+    pub(super) fn has_valid_login_cookie(&self) -> bool {
         match &self.cookies {
             LoginCookies::Stateless { session, remember } => {
                 session.is_some() || remember.is_some()
@@ -118,7 +122,7 @@ impl VerifiedCookies {
     }
 
     /// Whether the session cookie says that the browser also holds a remember cookie.
-    pub(super) fn says_remembered(&self) -> bool {
+    pub(super) fn session_cookie_says_remembered(&self) -> bool {
         match &self.cookies {
             LoginCookies::Stateless { session, .. } => {
                 session.as_ref().is_some_and(|opened| opened.cookie.terms.is_remembered)
@@ -129,11 +133,16 @@ impl VerifiedCookies {
         }
     }
 
-    /// Whether there is a session cookie, and it is another user's.
+    /// Whether the request sent a session cookie of another user.
     ///
-    /// A cookie of a server-side session leaves out a long id. Then the digest of id and security
-    /// stamp decides, so the cookie also counts as another user's if the stamp has changed.
-    pub(super) fn is_of_another<U: AuthUser>(&self, user: &U, keyring: &Keyring) -> bool {
+    /// The cookie of a server-side session leaves out a long user id. Then the digest of the user's
+    /// id and security stamp is compared. So after a change of the stamp, this returns `true` for
+    /// the same user too.
+    pub(super) fn is_session_of_another_user<U: AuthUser>(
+        &self,
+        user: &U,
+        keyring: &Keyring,
+    ) -> bool {
         let id = user.id();
         match &self.cookies {
             LoginCookies::Stateless { session, .. } => {
@@ -152,8 +161,8 @@ impl VerifiedCookies {
         }
     }
 
-    /// Returns the sessions that the cookies point to: none, one, or two.
-    pub(super) fn sessions(&self) -> impl Iterator<Item = SessionId> {
+    /// Returns the ids of the server-side sessions that the cookies name: none, one, or two.
+    pub(super) fn session_ids(&self) -> impl Iterator<Item = SessionId> {
         let (session, remember) = match &self.cookies {
             LoginCookies::Stateless { .. } => (None, None),
             LoginCookies::ServerSide { session, remember } => (

@@ -1,4 +1,5 @@
-//! What is known about a request's login so far, and what is to be written.
+//! The state of a request's login: what is known so far, and the changes of the cookies that the
+//! response will write.
 
 use std::sync::Arc;
 
@@ -6,19 +7,19 @@ use http::HeaderValue;
 use tower_keep_core::{SessionKey, SessionRecord};
 
 use crate::AuthError;
-use crate::cookie::{FlashCookie, Origin, RememberTerms, SessionId};
+use crate::cookie::{FlashCookie, LoginOrigin, RememberTerms, SessionId};
 
-/// Who is logged in.
+/// The user who is logged in, and how the user was identified.
 pub(crate) enum Identity<U> {
     Anonymous,
     /// The user of the session.
     Session {
         user: Arc<U>,
-        /// When they last proved who they are, in seconds since 1970; `None` if the login is not
-        /// fresh.
+        /// When the user last proved who they are, in seconds since 1970; `None` if the login is
+        /// not fresh.
         fresh_since: Option<u32>,
         /// `false` for an inactive user whose login was forced.
-        active: bool,
+        is_active: bool,
     },
     /// A user whom a request loader has found, for this request only.
     Loader {
@@ -30,12 +31,12 @@ impl<U> Identity<U> {
     /// Returns the user who counts as logged in.
     pub(crate) fn user(&self) -> Option<&Arc<U>> {
         match self {
-            Self::Session { user, active: true, .. } | Self::Loader { user } => Some(user),
-            Self::Session { active: false, .. } | Self::Anonymous => None,
+            Self::Session { user, is_active: true, .. } | Self::Loader { user } => Some(user),
+            Self::Session { is_active: false, .. } | Self::Anonymous => None,
         }
     }
 
-    /// Returns when the user last proved who they are; `None` if the login isn't fresh.
+    /// Returns when the user last proved who they are, or `None` if the login is not fresh.
     pub(crate) fn fresh_since(&self) -> Option<u32> {
         match self {
             Self::Session { fresh_since, .. } => *fresh_since,
@@ -48,46 +49,49 @@ impl<U> Identity<U> {
     }
 }
 
-/// The login of this browser, as its cookies describe it now or after this response. It holds what
-/// is needed to reissue the cookies.
+/// The login of this browser after this response, with what is needed to reissue its cookies.
 #[derive(Default)]
 pub(super) enum BrowserLogin {
+    /// The cookies hold no valid login.
     #[default]
     Nothing,
     Stateless {
-        origin: Origin,
+        origin: LoginOrigin,
+        /// Whether the login has set a remember cookie.
         is_remembered: bool,
+        /// The terms of the remember cookie that the browser has sent or gets with this response.
         remember: Option<Box<RememberTerms>>,
     },
-    ServerSide(ServerSide),
+    ServerSide(BrowserSession),
 }
 
-/// A server-side session, and what the browser holds of it.
+/// A server-side session, and which of its cookies the browser holds.
 #[derive(Clone)]
-pub(super) struct ServerSide {
+pub(super) struct BrowserSession {
     pub(super) id: SessionId,
-    pub(super) origin: Origin,
+    pub(super) origin: LoginOrigin,
     pub(super) record: Arc<SessionRecord>,
-    /// The generation that the browser has shown in this request; `None` for a login that began in
-    /// this request.
-    pub(super) shown: Option<u32>,
+    /// The generation of the cookies that the request sent; `None` for a login that began in this
+    /// request.
+    pub(super) sent_generation: Option<u32>,
     /// Whether the login has set a remember cookie.
     pub(super) is_remembered: bool,
-    /// Whether the browser holds that remember cookie, or gets it with this response.
+    /// Whether the browser holds a remember cookie of this session, or gets one with this response.
     pub(super) holds_remember: bool,
 }
 
-/// What happens to a cookie. Most cookies stay as they are, so the new value is boxed, which keeps
-/// the state small.
+/// What the response does to a cookie. The new value is boxed, which keeps the state small: most
+/// responses set no cookie.
 #[derive(Default)]
-pub(super) enum Change<T> {
+pub(super) enum CookieChange<T> {
+    /// The response does not mention the cookie, so the browser keeps it.
     #[default]
     Keep,
     Set(Box<T>),
     Clear,
 }
 
-impl<T> Change<T> {
+impl<T> CookieChange<T> {
     pub(super) fn set(contents: T) -> Self {
         Self::Set(Box::new(contents))
     }
@@ -96,8 +100,9 @@ impl<T> Change<T> {
         if is_cleared { Self::Clear } else { Self::Keep }
     }
 
-    /// Sets the cookie, or keeps it as it is if the new contents could not be issued.
-    pub(super) fn set_if(contents: Option<T>) -> Self {
+    /// Sets the cookie, or keeps it if there are no contents, because they could not be written as
+    /// a header.
+    pub(super) fn set_or_keep(contents: Option<T>) -> Self {
         contents.map_or(Self::Keep, Self::set)
     }
 }
@@ -106,25 +111,27 @@ pub(super) struct State<U> {
     pub(super) identity: Identity<U>,
     pub(super) browser_login: BrowserLogin,
     /// The `Set-Cookie` value of the session cookie.
-    pub(super) session: Change<HeaderValue>,
+    pub(super) session_cookie: CookieChange<HeaderValue>,
     /// The `Set-Cookie` value of the remember cookie.
-    pub(super) remember: Change<HeaderValue>,
-    pub(super) flash: Change<FlashCookie>,
-    /// After this time, in seconds since 1970, the login's cookies are no longer written: a slow
-    /// response must not replace newer cookies with older ones. `None` if they always are.
-    pub(super) cookies_until: Option<u32>,
+    pub(super) remember_cookie: CookieChange<HeaderValue>,
+    pub(super) flash_cookie: CookieChange<FlashCookie>,
+    /// After this time, in seconds since 1970, the response no longer writes the session cookie and
+    /// the remember cookie: a slow response must not replace newer cookies in the browser. `None`
+    /// if it always writes them.
+    pub(super) write_until: Option<u32>,
     /// The session of a login in this request whose cookies have not been written yet.
     pub(super) unsent_session: Option<SessionKey>,
-    /// Whether the request loaders were asked, so that the response depends on what they read.
+    /// Whether the request loaders were asked. If they were, the response depends on the headers
+    /// that they read.
     pub(super) asked_loaders: bool,
-    /// Whether the handler has logged a user in or out. What is resolved later no longer counts.
-    pub(super) decided: bool,
-    /// Whether the response's head is written, or there is no response: no cookie can be set any
-    /// more.
+    /// Whether the handler has logged a user in or out. A result of resolving the cookies that
+    /// arrives later is ignored.
+    pub(super) is_decided: bool,
+    /// Whether no cookie can be set any more: the response's head is written, or there is no
+    /// response.
     pub(super) is_head_written: bool,
-    /// How far the login is resolved.
     pub(super) progress: Progress,
-    /// Whether a caller waits for that.
+    /// Whether a caller waits for `progress` to change.
     pub(super) is_awaited: bool,
 }
 
@@ -133,77 +140,77 @@ impl<U> State<U> {
         Self {
             identity: Identity::Anonymous,
             browser_login: BrowserLogin::Nothing,
-            session: Change::Keep,
-            remember: Change::Keep,
-            flash: Change::Keep,
-            cookies_until: None,
+            session_cookie: CookieChange::Keep,
+            remember_cookie: CookieChange::Keep,
+            flash_cookie: CookieChange::Keep,
+            write_until: None,
             unsent_session: None,
             asked_loaders: false,
-            decided: false,
+            is_decided: false,
             is_head_written: false,
             progress: Progress::NotStarted,
             is_awaited: false,
         }
     }
 
-    /// Whether it is unknown who is logged in, because of an error, and the handler has not logged
-    /// a user in or out since.
+    /// Whether it is unknown which user is logged in: resolving the login has failed, and the
+    /// handler has not logged a user in or out.
     pub(super) fn is_unknown(&self) -> bool {
-        !self.decided && matches!(self.progress, Progress::Done(Err(_)))
+        !self.is_decided && matches!(self.progress, Progress::Done(Err(_)))
     }
 
-    /// Applies what was resolved, unless the handler has logged a user in or out before.
-    pub(super) fn settle(&mut self, resolved: Resolved<U>) {
+    /// Applies the result of resolving the cookies, unless the handler has logged a user in or out.
+    pub(super) fn apply_resolved(&mut self, resolved: Resolved<U>) {
         self.asked_loaders |= resolved.asked_loaders;
-        if !self.decided {
+        if !self.is_decided {
             self.identity = resolved.identity;
-            self.decide_cookies(resolved.cookies);
+            self.apply_cookies(resolved.cookies);
         }
     }
 
-    /// Applies a login or logout by the handler.
-    pub(super) fn decide(&mut self, identity: Identity<U>, cookies: Cookies) {
+    /// Applies a login or logout that the handler has decided on.
+    pub(super) fn apply_decision(&mut self, identity: Identity<U>, cookies: CookieDecision) {
         self.identity = identity;
-        self.decide_cookies(cookies);
-        self.decided = true;
+        self.apply_cookies(cookies);
+        self.is_decided = true;
     }
 
-    pub(super) fn decide_cookies(&mut self, cookies: Cookies) {
+    pub(super) fn apply_cookies(&mut self, cookies: CookieDecision) {
         self.browser_login = cookies.browser_login;
-        self.session = cookies.session;
-        self.remember = cookies.remember;
-        self.cookies_until = cookies.until;
+        self.session_cookie = cookies.session_cookie;
+        self.remember_cookie = cookies.remember_cookie;
+        self.write_until = cookies.write_until;
     }
 }
 
-/// What was resolved for a request.
+/// The result of resolving the cookies of a request.
 pub(super) struct Resolved<U> {
     pub(super) identity: Identity<U>,
-    pub(super) cookies: Cookies,
+    pub(super) cookies: CookieDecision,
     pub(super) asked_loaders: bool,
 }
 
-/// What happens to the login's cookies.
-pub(super) struct Cookies {
+/// What the response does to the session cookie and the remember cookie.
+pub(super) struct CookieDecision {
     pub(super) browser_login: BrowserLogin,
-    pub(super) session: Change<HeaderValue>,
-    pub(super) remember: Change<HeaderValue>,
-    pub(super) until: Option<u32>,
+    pub(super) session_cookie: CookieChange<HeaderValue>,
+    pub(super) remember_cookie: CookieChange<HeaderValue>,
+    pub(super) write_until: Option<u32>,
 }
 
-impl Cookies {
-    /// Returns what a logout does: it clears both cookies.
-    pub(super) fn cleared() -> Self {
+impl CookieDecision {
+    /// Returns the decision of a logout.
+    pub(super) fn clear_both() -> Self {
         Self {
             browser_login: BrowserLogin::Nothing,
-            session: Change::Clear,
-            remember: Change::Clear,
-            until: None,
+            session_cookie: CookieChange::Clear,
+            remember_cookie: CookieChange::Clear,
+            write_until: None,
         }
     }
 }
 
-/// How far the login is resolved.
+/// Whether the login was resolved.
 pub(super) enum Progress {
     NotStarted,
     Running,

@@ -1,86 +1,93 @@
-//! The response's headers: cookies that changed, and what caches must know.
+//! The response's headers: the cookies that change, and what caches must know.
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use tower_keep_core::AuthUser;
 
 use super::handle::AuthSession;
-use super::state::{Change, State};
+use super::state::{CookieChange, State};
 use crate::cookie::FlashCookie;
 
 impl<U: AuthUser> AuthSession<U> {
-    /// Writes what changed, and seals the handle, so that later changes fail.
+    /// Writes the cookies that change and the headers for caches, and seals the handle: later
+    /// changes of the login fail.
     pub(crate) fn write_to(&self, headers: &mut HeaderMap) {
         let mut state = self.state();
         state.is_head_written = true;
-        // From here on it is unknown whether the cookies arrive, so the session must not be ended.
+        // The browser may get the cookies from now on, so the session must not end as unsent.
         state.unsent_session = None;
-        // A streamed body or a task may ask later who is logged in, when no header can be set.
-        let is_kept = self.is_kept();
-        if !self.is_cookie_dependent() && !is_kept {
+        // A streamed body or a task may use its clone to ask for the user after the headers are
+        // sent.
+        let has_other_clones = self.has_other_clones();
+        if !self.is_cookie_dependent() && !has_other_clones {
             return;
         }
         let sets_cookies = self.write_cookies(&state, headers);
-        self.write_vary(state.asked_loaders || is_kept, headers);
-        if sets_cookies || is_kept || !state.identity.is_anonymous() || self.holds_login() {
+        self.write_vary(state.asked_loaders || has_other_clones, headers);
+        if sets_cookies
+            || has_other_clones
+            || !state.identity.is_anonymous()
+            || self.has_valid_login_cookie()
+        {
             forbid_storing(headers);
         }
     }
 
+    /// Writes the cookies that change. Returns whether there are any.
     fn write_cookies(&self, state: &State<U>, headers: &mut HeaderMap) -> bool {
         let unchanged = matches!(
-            (&state.session, &state.remember, &state.flash),
-            (Change::Keep, Change::Keep, Change::Keep)
+            (&state.session_cookie, &state.remember_cookie, &state.flash_cookie),
+            (CookieChange::Keep, CookieChange::Keep, CookieChange::Keep)
         );
         if unchanged {
             return false;
         }
-        let (config, presented) = (self.config(), self.presented());
-        // An old decision may be out of date: the browser may have newer cookies by now.
-        let in_time = state.cookies_until.is_none_or(|until| config.now() <= until);
-        let timely = |cookie: Option<HeaderValue>| cookie.filter(|_| in_time);
+        let (config, received) = (self.config(), self.verified_cookies());
+        // If the decision is old, the browser may have newer cookies in the meantime.
+        let in_time = state.write_until.is_none_or(|until| config.now() <= until);
+        let if_in_time = |cookie: Option<HeaderValue>| cookie.filter(|_| in_time);
         let cookies = [
-            match &state.session {
-                Change::Keep => None,
-                Change::Clear => {
-                    timely(config.session_cookie.clear().filter(|_| presented.session_sent))
+            match &state.session_cookie {
+                CookieChange::Keep => None,
+                CookieChange::Clear => {
+                    if_in_time(config.session_cookie.clear().filter(|_| received.is_session_sent))
                 }
-                Change::Set(cookie) => timely(Some(HeaderValue::clone(cookie))),
+                CookieChange::Set(cookie) => if_in_time(Some(HeaderValue::clone(cookie))),
             },
-            match &state.remember {
-                Change::Keep => None,
-                Change::Clear => {
-                    timely(config.remember_cookie.clear().filter(|_| self.may_hold_remember()))
+            match &state.remember_cookie {
+                CookieChange::Keep => None,
+                CookieChange::Clear => {
+                    if_in_time(config.remember_cookie.clear().filter(|_| self.may_hold_remember()))
                 }
-                Change::Set(cookie) => timely(Some(HeaderValue::clone(cookie))),
+                CookieChange::Set(cookie) => if_in_time(Some(HeaderValue::clone(cookie))),
             },
-            match &state.flash {
-                // The cookie stays as it is if it is unknown who is logged in.
+            match &state.flash_cookie {
+                // If it is unknown which user is logged in, the flash cookie stays as it is.
                 _ if state.is_unknown() => None,
-                Change::Keep => None,
-                Change::Clear => config.flash_cookie.clear(),
-                Change::Set(flash) => {
+                CookieChange::Keep => None,
+                CookieChange::Clear => config.flash_cookie.clear(),
+                CookieChange::Set(flash) => {
                     let value = config.keyring.flash.seal(&**flash);
-                    let max_age = config.policy.persistent.then_some(FlashCookie::LIFETIME);
+                    let max_age = config.policy.is_persistent.then_some(FlashCookie::LIFETIME);
                     config.flash_cookie.set(&value, max_age)
                 }
             },
         ];
-        let mut any = false;
+        let mut is_any_set = false;
         for cookie in cookies.into_iter().flatten() {
             headers.append(header::SET_COOKIE, cookie);
-            any = true;
+            is_any_set = true;
         }
-        any
+        is_any_set
     }
 
-    /// Whether the browser may hold a remember cookie: it has sent one, or it holds one for another
-    /// path, which the session cookie says.
+    /// Whether the browser may hold a remember cookie: the request sent one, or the session cookie
+    /// says that the browser holds one, which may be for another path.
     fn may_hold_remember(&self) -> bool {
-        let presented = self.presented();
-        presented.remember_sent || presented.says_remembered()
+        let received = self.verified_cookies();
+        received.is_remember_sent || received.session_cookie_says_remembered()
     }
 
-    /// Adds `Cookie`, and the headers of loaders that were asked, to `Vary`.
+    /// Adds `Cookie` to `Vary` and, if the request loaders were asked, the headers that they read.
     fn write_vary(&self, asked_loaders: bool, headers: &mut HeaderMap) {
         let loaders = if asked_loaders { &self.config().loader_headers[..] } else { &[] };
         if loaders.is_empty()
@@ -113,12 +120,12 @@ fn add_vary<'a>(headers: &mut HeaderMap, names: impl Iterator<Item = &'a str>) {
 }
 
 /// Sets `Cache-Control: no-store`, even if the handler has set `public`: a shared cache must never
-/// store a response that was made for one user, or the user's cookies (CVE-2023-30861).
+/// store a response that was made for one user, or the cookies of a user (CVE-2023-30861).
 ///
 /// Also removes the headers that some caches obey before or instead of `Cache-Control`: targeted
 /// fields (RFC 9213), and older fields of nginx, Akamai and Fastly.
 fn forbid_storing(headers: &mut HeaderMap) {
-    // Few responses have such a header, so they are looked for before anything is collected.
+    // Few responses have such a header, so a list is built only if there is one.
     if headers.keys().any(is_targeted) {
         let targeted: Vec<_> = headers.keys().filter(|name| is_targeted(name)).cloned().collect();
         for name in targeted {
@@ -128,6 +135,7 @@ fn forbid_storing(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
+/// Whether caches obey this header before or instead of `Cache-Control`.
 fn is_targeted(name: &HeaderName) -> bool {
     let name = name.as_str();
     name.ends_with("-cache-control")
@@ -160,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn no_cache_is_told_otherwise() {
+    fn headers_that_override_no_store_are_removed() {
         let mut headers = HeaderMap::new();
         for name in [
             "cache-control",

@@ -2,35 +2,40 @@
 
 use stateright::{Checker, Model, Property};
 
-use super::{Holder, Kind, TRANSIT, World};
+use super::{Holder, Kind, MAX_TRANSIT, World};
 
-/// The bounds of the search: how many requests and responses are on their way at the same time, how
-/// many sessions there are, and how far time and generations go.
+/// The bounds of the search.
 #[derive(Clone, Copy)]
 struct Bounds {
-    thief: bool,
-    lazy: bool,
-    /// Every request is a visit, and no session is ended from elsewhere. There are fewer states, so
-    /// the search goes deeper.
-    only_visits: bool,
-    in_flight: usize,
-    sessions: usize,
-    horizon: u32,
+    has_thief: bool,
+    /// Whether seen marks wait for the upkeep.
+    has_upkeep: bool,
+    /// Every request is a visit, and no session is revoked. There are fewer states, so the search
+    /// goes deeper.
+    has_only_visits: bool,
+    /// At most this many requests and responses exist at the same time.
+    max_in_flight: usize,
+    max_sessions: usize,
+    /// The search ends this many seconds after the start.
+    max_seconds: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Action {
     Send(Holder, Kind),
-    /// One call of the store.
+    /// The server makes one call of the store for this request.
     Serve(usize),
+    /// The head of this response is written.
     Write(usize),
     Deliver(usize),
     Lose(usize),
     CloseBrowser,
+    /// The thief copies the browser's cookies.
     Steal,
+    /// The upkeep writes the seen marks.
     Flush,
     Wait(u32),
-    /// The session is ended from elsewhere.
+    /// The latest session is ended from another device.
     Revoke,
 }
 
@@ -39,21 +44,21 @@ impl Model for Bounds {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        vec![World::new(self.lazy)]
+        vec![World::new(self.has_upkeep)]
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
-        let on_its_way = world.requests.len() + world.responses.len();
-        if on_its_way < self.in_flight {
+        let in_flight = world.requests.len() + world.responses.len();
+        if in_flight < self.max_in_flight {
             actions.push(Action::Send(Holder::Browser, Kind::Visit));
-            if !self.only_visits {
+            if !self.has_only_visits {
                 actions.push(Action::Send(Holder::Browser, Kind::Confirm));
                 actions.push(Action::Send(Holder::Browser, Kind::LogOut));
             }
-            if world.records.len() + world.requests.len() < self.sessions {
+            if world.records.len() + world.requests.len() < self.max_sessions {
                 actions.push(Action::Send(Holder::Browser, Kind::LogIn));
             }
-            if self.thief && !world.thief.ids().is_empty() {
+            if self.has_thief && !world.thief.ids().is_empty() {
                 actions.push(Action::Send(Holder::Thief, Kind::Visit));
             }
         }
@@ -67,17 +72,17 @@ impl Model for Bounds {
         if world.browser.session.is_some() {
             actions.push(Action::CloseBrowser);
         }
-        if self.thief && world.thief != world.browser {
+        if self.has_thief && world.thief != world.browser {
             actions.push(Action::Steal);
         }
-        if !world.marks.is_empty() {
+        if !world.seen_marks.is_empty() {
             actions.push(Action::Flush);
         }
-        if !self.only_visits && world.records.iter().any(|record| record.ended.is_none()) {
+        if !self.has_only_visits && world.records.iter().any(|record| record.ended.is_none()) {
             actions.push(Action::Revoke);
         }
-        for time in [TRANSIT, 2 * TRANSIT + 1] {
-            if world.may_pass(time) {
+        for time in [MAX_TRANSIT, 2 * MAX_TRANSIT + 1] {
+            if world.may_wait(time) {
                 actions.push(Action::Wait(time));
             }
         }
@@ -104,49 +109,45 @@ impl Model for Bounds {
     }
 
     fn within_boundary(&self, world: &World) -> bool {
-        world.now <= super::START + self.horizon
+        world.now <= super::START + self.max_seconds
             && world.records.iter().all(|record| record.generation <= 3)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
         let mut properties = vec![
+            Property::always("an ended session logs nobody in", |_: &Self, world: &World| {
+                !world.has_revived_session
+            }),
+            Property::always("at most one session is live", |_: &Self, world: &World| {
+                world.records.iter().filter(|record| record.ended.is_none()).count() <= 1
+            }),
             Property::always(
-                "what has ended is never taken for somebody",
-                |_: &Self, world: &World| !world.revived,
-            ),
-            Property::always(
-                "of one browser's sessions at most one lives",
-                |_: &Self, world: &World| {
-                    world.records.iter().filter(|record| record.ended.is_none()).count() <= 1
-                },
-            ),
-            Property::always(
-                "what was superseded and seen hands out nothing",
-                |_: &Self, world: &World| !world.handed_out,
+                "old cookies get no new cookies once the current generation was seen",
+                |_: &Self, world: &World| !world.has_renewed_old_cookies,
             ),
             Property::sometimes("a generation is seen", |_: &Self, world: &World| {
                 world.records.iter().any(|record| record.seen_at.is_some())
             }),
         ];
-        if self.in_flight > 1 {
+        if self.max_in_flight > 1 {
             properties.push(Property::sometimes("a race is lost", |_: &Self, world: &World| {
-                world.lost_race
+                world.has_lost_race
             }));
         }
-        if self.thief && self.only_visits {
+        if self.has_thief && self.has_only_visits {
             properties.push(Property::sometimes("a replay is found", |_: &Self, world: &World| {
-                world.replayed
+                world.has_found_replay
             }));
         }
-        if !self.thief {
-            properties
-                .push(Property::always("nobody honest replays", |_: &Self, world: &World| {
-                    !world.replayed
-                }));
-            properties
-                .push(Property::always("nobody honest is forgotten", |_: &Self, world: &World| {
-                    !world.forgotten
-                }));
+        if !self.has_thief {
+            properties.push(Property::always(
+                "without a thief, no replay is found",
+                |_: &Self, world: &World| !world.has_found_replay,
+            ));
+            properties.push(Property::always(
+                "without a thief, no login is lost",
+                |_: &Self, world: &World| !world.has_lost_login,
+            ));
         }
         properties
     }
@@ -159,24 +160,33 @@ fn check(bounds: Bounds, depth: usize) {
 }
 
 const WIDE: Bounds = Bounds {
-    thief: false,
-    lazy: false,
-    only_visits: false,
-    in_flight: 2,
-    sessions: 2,
-    horizon: 14,
+    has_thief: false,
+    has_upkeep: false,
+    has_only_visits: false,
+    max_in_flight: 2,
+    max_sessions: 2,
+    max_seconds: 14,
 };
 
 #[test]
-fn an_honest_browser_is_neither_forgotten_nor_suspected() {
+fn without_a_thief_no_login_is_lost_and_no_replay_is_found() {
     check(WIDE, 11);
-    check(Bounds { lazy: true, ..WIDE }, 11);
-    check(Bounds { in_flight: 3, sessions: 1, ..WIDE }, 10);
-    check(Bounds { only_visits: true, sessions: 1, ..WIDE }, 17);
+    check(Bounds { has_upkeep: true, ..WIDE }, 11);
+    check(Bounds { max_in_flight: 3, max_sessions: 1, ..WIDE }, 10);
+    check(Bounds { has_only_visits: true, max_sessions: 1, ..WIDE }, 17);
 }
 
 #[test]
-fn a_thief_is_found_and_never_gets_what_came_after() {
-    check(Bounds { thief: true, sessions: 1, ..WIDE }, 11);
-    check(Bounds { thief: true, only_visits: true, in_flight: 1, sessions: 1, ..WIDE }, 24);
+fn a_replay_is_found_and_a_thief_gets_no_new_cookies() {
+    check(Bounds { has_thief: true, max_sessions: 1, ..WIDE }, 11);
+    check(
+        Bounds {
+            has_thief: true,
+            has_only_visits: true,
+            max_in_flight: 1,
+            max_sessions: 1,
+            ..WIDE
+        },
+        24,
+    );
 }

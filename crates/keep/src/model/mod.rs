@@ -2,14 +2,16 @@
 //! who has copied the browser's cookies, and a network that is slow, loses responses and sends
 //! requests twice.
 //!
-//! The real rules decide who is logged in (in `next`). The store, the browsers and the network are
-//! a few lines here. The model is checked in two ways. [`exhaustive`] visits every state to a
-//! stated depth, with all interleavings of the store's calls. [`replay`] runs random walks through
-//! the real layer and a real store next to the model, and the results must be the same at every
-//! step.
+//! The real rules decide which user is logged in (in `next`). The store, the browsers and the
+//! network are a few lines here. The model is checked in two ways. [`exhaustive`] visits every
+//! state to a stated depth, with all interleavings of the store's calls. [`walks`] runs random
+//! walks through the real layer and a real store next to the model, and the results must be the
+//! same at every step.
 //!
-//! The model assumes that a request reaches the server, and a response the browser, within half the
-//! grace or never. Slower ones look like a replay, whatever a server does.
+//! The grace is the time for which the cookies of the previous generation stay valid after the new
+//! ones were seen. The model assumes that a request reaches the server within half the grace or
+//! never, and a response the browser too. A slower request or response looks like a replay, and no
+//! server can tell the difference.
 
 mod exhaustive;
 mod next;
@@ -19,15 +21,15 @@ use tower_keep_core::EndReason;
 
 use crate::client::SessionProtection;
 use crate::rules::server_side::Verdict;
-use crate::rules::{Policy, Who};
+use crate::rules::{LoggedIn, Policy};
 
 const GRACE: u32 = 4;
-/// Within this time, a request or a response on its way arrives or is lost.
-const TRANSIT: u32 = GRACE / 2;
+/// A request or a response arrives or is lost within this time.
+const MAX_TRANSIT: u32 = GRACE / 2;
 const START: u32 = 1_000;
-const REMEMBERED: u32 = 40;
+const REMEMBER_SECONDS: u32 = 40;
 
-/// What a request is for.
+/// The purpose of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     Visit,
@@ -36,6 +38,7 @@ enum Kind {
     LogIn,
 }
 
+/// A client that holds cookies of the user's login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Holder {
     Browser,
@@ -57,7 +60,7 @@ struct Record {
 struct SessionCookie {
     id: u8,
     generation: u32,
-    fresh: bool,
+    is_fresh: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,8 +85,8 @@ impl Jar {
 }
 
 impl Jar {
-    /// Returns what clears this jar. It clears only cookies that were sent, or that exist according
-    /// to the session.
+    /// Returns the changes that clear the cookies of a request with this jar: the cookies that were
+    /// sent. A session cookie says that there is a remember cookie, so that is cleared too.
     fn cleared(&self) -> SetCookies {
         let session = if self.session.is_some() { Set::Clear } else { Set::Keep };
         let remember = if self.ids().is_empty() { Set::Keep } else { Set::Clear };
@@ -91,7 +94,7 @@ impl Jar {
     }
 }
 
-/// What a response does to a cookie.
+/// The change that a response makes to a cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Set<T> {
     #[default]
@@ -116,11 +119,15 @@ struct SetCookies {
     remember: Set<RememberCookie>,
 }
 
-/// What a call of the store has returned.
+/// The result of a call of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Reply {
     Loaded(Option<Record>),
-    Rotated(bool, Record),
+    /// Whether this call won the compare-and-swap, and the record after the call.
+    Rotated {
+        wins: bool,
+        record: Record,
+    },
     /// Whether the session was live before this call.
     Ended(bool),
     Created(u8),
@@ -132,31 +139,36 @@ struct Request {
     from: Holder,
     kind: Kind,
     jar: Jar,
-    /// When it was sent; once the server handles it, when that began.
+    /// When the request was sent. As soon as the server handles the request: when the server began.
     at: u32,
     replies: Vec<Reply>,
 }
 
-/// A response: first it is created, then its head is written, then it is on its way.
+/// A response that was created. When its head is written, the response is on its way to the client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Response {
     to: Holder,
-    user: bool,
+    is_user: bool,
     cookies: SetCookies,
-    /// After this time it is too late to write the cookies.
-    until: u32,
-    /// When its head was written.
+    /// After this time, the head is written without the cookies.
+    write_cookies_until: u32,
+    /// When the head was written.
     written: Option<u32>,
 }
 
-/// The next call of the store that a request needs, or its result.
+/// The next call of the store that a request needs, or the result of the request.
 enum Next {
     Load(u8),
-    Rotate(u8, u32),
+    Rotate {
+        id: u8,
+        from_generation: u32,
+    },
     End(u8, EndReason),
     /// Ends all sessions of the cookies, for a logout.
     EndAll(Vec<u8>),
+    /// Creates a session that replaces these sessions.
     Create(Vec<u8>),
+    /// The response, and the session that was loaded last with the verdict of the rules.
     Done(Response, Option<(u8, Verdict)>),
 }
 
@@ -169,39 +181,40 @@ struct World {
     thief: Jar,
     requests: Vec<Request>,
     responses: Vec<Response>,
-    /// Notes that a generation was seen, which wait for the upkeep: session, generation, time.
-    marks: Vec<(u8, u32, u32)>,
-    /// Whether notes wait for the upkeep; if not, the request writes them.
-    lazy: bool,
+    /// Seen marks that wait for the upkeep: session, generation, time.
+    seen_marks: Vec<(u8, u32, u32)>,
+    /// Whether seen marks wait for the upkeep. If not, the request writes them.
+    has_upkeep: bool,
     /// A replay was found.
-    replayed: bool,
+    has_found_replay: bool,
     /// A request of the browser was treated as not logged in although its session was live.
-    forgotten: bool,
+    has_lost_login: bool,
     /// A session that had ended before the request loaded it was treated as logged in.
-    revived: bool,
-    /// A request with a superseded generation got cookies after the next generation was seen.
-    handed_out: bool,
+    has_revived_session: bool,
+    /// A request with cookies of an earlier generation got new cookies, although cookies of the
+    /// current generation had been seen.
+    has_renewed_old_cookies: bool,
     /// A compare-and-swap was lost.
-    lost_race: bool,
+    has_lost_race: bool,
 }
 
 fn policy() -> Policy {
     Policy {
         protection: SessionProtection::None,
-        persistent: false,
-        idle: None,
-        renewal: None,
-        absolute: None,
-        refresh_remember: false,
+        is_persistent: false,
+        idle_limit: None,
+        renewal_age: None,
+        absolute_limit: None,
+        refreshes_remember: false,
         grace: GRACE,
-        touch: u32::MAX,
-        notes_first_use: false,
+        touch_interval: u32::MAX,
+        marks_first_use: false,
     }
 }
 
 impl World {
-    /// Creates a state whose browser has just logged in and asked to be remembered.
-    fn new(lazy: bool) -> Self {
+    /// Creates a state in which the browser has just logged in and asked to be remembered.
+    fn new(has_upkeep: bool) -> Self {
         let mut world = Self {
             now: START,
             records: Vec::new(),
@@ -209,13 +222,13 @@ impl World {
             thief: Jar::default(),
             requests: Vec::new(),
             responses: Vec::new(),
-            marks: Vec::new(),
-            lazy,
-            replayed: false,
-            forgotten: false,
-            revived: false,
-            handed_out: false,
-            lost_race: false,
+            seen_marks: Vec::new(),
+            has_upkeep,
+            has_found_replay: false,
+            has_lost_login: false,
+            has_revived_session: false,
+            has_renewed_old_cookies: false,
+            has_lost_race: false,
         };
         world.send(Holder::Browser, Kind::LogIn);
         while !world.requests.is_empty() {
@@ -248,20 +261,20 @@ impl World {
             Next::Load(id) => {
                 request.replies.push(Reply::Loaded(self.records.get(usize::from(id)).cloned()));
             }
-            Next::Rotate(id, from) => {
+            Next::Rotate { id, from_generation } => {
                 let record = &mut self.records[usize::from(id)];
-                let wins = record.generation == from && record.ended.is_none();
+                let wins = record.generation == from_generation && record.ended.is_none();
                 if wins {
                     record.generation += 1;
                     (record.rotated_at, record.seen_at) = (Some(request.at), None);
                 }
-                self.lost_race |= !wins;
-                request.replies.push(Reply::Rotated(wins, record.clone()));
+                self.has_lost_race |= !wins;
+                request.replies.push(Reply::Rotated { wins, record: record.clone() });
             }
             Next::End(id, reason) => {
-                self.replayed |= reason == EndReason::Replay;
-                let lived = self.end(id, request.at, reason, None);
-                request.replies.push(Reply::Ended(lived));
+                self.has_found_replay |= reason == EndReason::Replay;
+                let was_live = self.end(id, request.at, reason, None);
+                request.replies.push(Reply::Ended(was_live));
             }
             Next::EndAll(ids) => {
                 for id in ids {
@@ -275,7 +288,7 @@ impl World {
                     generation: 0,
                     rotated_at: None,
                     seen_at: None,
-                    remember_expires: request.at + REMEMBERED,
+                    remember_expires: request.at + REMEMBER_SECONDS,
                     ended: None,
                     successor: None,
                 });
@@ -299,26 +312,26 @@ impl World {
     /// Ends a session. Returns whether it was live before this call.
     fn end(&mut self, id: u8, at: u32, reason: EndReason, successor: Option<u8>) -> bool {
         let record = &mut self.records[usize::from(id)];
-        let lived = record.ended.is_none();
-        if lived {
+        let was_live = record.ended.is_none();
+        if was_live {
             record.ended = Some((at, reason));
             record.successor = successor;
         }
-        lived
+        was_live
     }
 
     fn finish(&mut self, request: &Request, response: Response, resolved: Option<(u8, Verdict)>) {
         if let Some((id, verdict)) = resolved {
             self.judge(request, &response, id, &verdict);
-            // The generation that was seen is the one that was loaded, even if a confirmation has
-            // begun a newer one since.
+            // The seen mark is for the generation that was loaded, even if a confirmation has begun
+            // the next generation since.
             let loaded = request.replies.iter().rev().find_map(|reply| match reply {
                 Reply::Loaded(record) => record.as_ref(),
                 _ => None,
             });
             if let Some(loaded) = loaded.filter(|_| verdict.is_seen) {
-                self.marks.push((id, loaded.generation, request.at));
-                if !self.lazy {
+                self.seen_marks.push((id, loaded.generation, request.at));
+                if !self.has_upkeep {
                     self.flush();
                 }
             }
@@ -326,41 +339,45 @@ impl World {
         self.responses.push(response);
     }
 
-    /// Sets the flags for what must never happen.
+    /// Sets the flags for results that must never occur.
     fn judge(&mut self, request: &Request, response: &Response, id: u8, verdict: &Verdict) {
         let Some(Reply::Loaded(loaded)) =
             request.replies.iter().rev().find(|reply| matches!(reply, Reply::Loaded(_)))
         else {
             return;
         };
-        let lived = loaded.as_ref().is_some_and(|record| record.ended.is_none());
-        let is_user = matches!(verdict.who, Who::User { .. });
-        self.revived |= is_user && !lived;
+        let was_live = loaded.as_ref().is_some_and(|record| record.ended.is_none());
+        let is_user = matches!(verdict.logged_in, LoggedIn::User { .. });
+        self.has_revived_session |= is_user && !was_live;
         let in_time = |record: &Record| request.at < record.remember_expires;
-        let could = request.jar.remember.is_some_and(|cookie| cookie.id == id)
+        let has_cookie = request.jar.remember.is_some_and(|cookie| cookie.id == id)
             || request.jar.session.is_some();
-        if request.from == Holder::Browser && !response.user && lived && could {
-            let ended_meanwhile = self.records[usize::from(id)].ended.is_some();
+        if request.from == Holder::Browser && !response.is_user && was_live && has_cookie {
+            let has_ended_meanwhile = self.records[usize::from(id)].ended.is_some();
             let is_in_time = loaded.as_ref().is_some_and(in_time);
             // If two confirmations have overtaken the request, the browser has newer cookies.
-            let is_latest = request.jar == self.browser;
-            self.forgotten |=
-                is_in_time && !ended_meanwhile && is_latest && request.kind == Kind::Visit;
+            let has_latest_cookies = request.jar == self.browser;
+            self.has_lost_login |= is_in_time
+                && !has_ended_meanwhile
+                && has_latest_cookies
+                && request.kind == Kind::Visit;
         }
         if let (Some(record), Some(cookie)) = (loaded, request.jar.remember) {
             let is_old = cookie.id == id && cookie.generation < record.generation;
-            let sets = matches!(response.cookies.session, Set::To(_))
+            let sets_cookies = matches!(response.cookies.session, Set::To(_))
                 || matches!(response.cookies.remember, Set::To(_));
-            let by_session = request.jar.session.is_some();
-            // A user who confirms has proved who they are.
-            let proves = request.kind == Kind::Confirm;
+            let has_session_cookie = request.jar.session.is_some();
+            // A user who confirms the login has given the password, so new cookies are right.
+            let is_confirm = request.kind == Kind::Confirm;
             let was_seen = record.seen_at.is_some();
-            self.handed_out |= is_old && was_seen && sets && !by_session && !proves;
+            self.has_renewed_old_cookies |=
+                is_old && was_seen && sets_cookies && !has_session_cookie && !is_confirm;
         }
     }
 
+    /// Writes the seen marks.
     fn flush(&mut self) {
-        for (id, generation, at) in std::mem::take(&mut self.marks) {
+        for (id, generation, at) in std::mem::take(&mut self.seen_marks) {
             let record = &mut self.records[usize::from(id)];
             if record.generation == generation && record.ended.is_none() {
                 record.seen_at.get_or_insert(at);
@@ -372,7 +389,7 @@ impl World {
     fn write(&mut self, index: usize) {
         let now = self.now;
         let response = &mut self.responses[index];
-        if now > response.until {
+        if now > response.write_cookies_until {
             response.cookies = SetCookies::default();
         }
         response.written = Some(now);
@@ -385,14 +402,14 @@ impl World {
         response.cookies.remember.apply(&mut jar.remember);
     }
 
-    /// Checks whether this much time may pass: what is on its way arrives or is lost before it gets
-    /// too old.
-    fn may_pass(&self, time: u32) -> bool {
-        let then = self.now + time;
-        let fresh = |sent: u32| then - sent <= TRANSIT;
-        self.requests.iter().all(|request| !request.replies.is_empty() || fresh(request.at))
-            && self.responses.iter().all(|response| response.written.is_none_or(fresh))
-            // The upkeep writes within a second, which is less than any step of time here.
-            && self.marks.is_empty()
+    /// Checks whether this much time may pass, so that no request and no response on its way
+    /// becomes older than [`MAX_TRANSIT`].
+    fn may_wait(&self, time: u32) -> bool {
+        let later = self.now + time;
+        let is_in_time = |sent: u32| later - sent <= MAX_TRANSIT;
+        self.requests.iter().all(|request| !request.replies.is_empty() || is_in_time(request.at))
+            && self.responses.iter().all(|response| response.written.is_none_or(is_in_time))
+            // The upkeep writes within a second, which is less than any wait in the model.
+            && self.seen_marks.is_empty()
     }
 }

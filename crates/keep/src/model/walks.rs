@@ -11,7 +11,7 @@ use tower::ServiceExt;
 use tower_keep_core::{Account, Clock, EndReason, UserDirectory, UserId};
 use tower_keep_memory::MemoryStore;
 
-use super::{GRACE, Holder, Kind, REMEMBERED, START, Set, TRANSIT, World};
+use super::{GRACE, Holder, Kind, MAX_TRANSIT, REMEMBER_SECONDS, START, Set, World};
 use crate::client::SessionProtection;
 use crate::event::Event;
 use crate::{AuthSession, Keys, LoginLayer};
@@ -39,7 +39,8 @@ struct Real {
     replays: Arc<AtomicUsize>,
     browser: Cookies,
     thief: Cookies,
-    /// The cookies that each response sets: a value, or `None` to clear the cookie.
+    /// The client of each response, and the change of each cookie: `None` keeps the cookie,
+    /// `Some(None)` clears it, `Some(Some(value))` sets it.
     responses: Vec<(Holder, [Option<Option<String>>; 2])>,
 }
 
@@ -47,7 +48,7 @@ impl Real {
     async fn new() -> Self {
         let clock = SharedClock(Arc::new(AtomicU32::new(START)));
         let replays = Arc::new(AtomicUsize::new(0));
-        let heard = Arc::clone(&replays);
+        let replay_counter = Arc::clone(&replays);
         let store = MemoryStore::new();
         store.insert(&Account::new(1, "ada", "")).await.unwrap();
         let auth_layer =
@@ -56,12 +57,12 @@ impl Real {
                 .with_clock(clock.clone())
                 .with_session_protection(SessionProtection::None)
                 .with_rotation_grace(Duration::from_secs(GRACE.into()))
-                .with_remember_duration(Duration::from_secs(REMEMBERED.into()))
+                .with_remember_duration(Duration::from_secs(REMEMBER_SECONDS.into()))
                 .with_idle_limit(None)
                 .with_absolute_limit(None)
                 .with_listener(move |event| {
                     if matches!(event, Event::SessionEnded { reason: EndReason::Replay, .. }) {
-                        heard.fetch_add(1, Ordering::SeqCst);
+                        replay_counter.fetch_add(1, Ordering::SeqCst);
                     }
                 })
                 .build()
@@ -88,20 +89,19 @@ impl Real {
         if !cookies.is_empty() {
             request.headers_mut().insert(header::COOKIE, cookies.join("; ").parse().unwrap());
         }
-        let user = Arc::new(AtomicBool::new(false));
-        let says = Arc::clone(&user);
+        let is_user = Arc::new(AtomicBool::new(false));
+        let result = Arc::clone(&is_user);
         let handler = tower::service_fn(move |request: Request<()>| {
             let auth = request.extensions().get::<AuthSession<Account>>().cloned().unwrap();
-            let says = Arc::clone(&says);
+            let result = Arc::clone(&result);
             async move {
-                let is_user = handle(&auth, kind).await;
-                says.store(is_user, Ordering::SeqCst);
+                result.store(handle(&auth, kind).await, Ordering::SeqCst);
                 Ok::<_, Infallible>(Response::new(()))
             }
         });
         let response = self.auth_layer.layer(handler).oneshot(request).await.unwrap();
         self.responses.push((from, NAMES.map(|name| set_cookie(response.headers(), name))));
-        user.load(Ordering::SeqCst)
+        is_user.load(Ordering::SeqCst)
     }
 
     fn deliver(&mut self, index: usize) {
@@ -114,13 +114,14 @@ impl Real {
     }
 }
 
+/// Handles a request. Returns whether a user was logged in.
 async fn handle(auth: &AuthSession<Account>, kind: Kind) -> bool {
     match kind {
         Kind::Visit => auth.user().await.unwrap().is_some(),
         Kind::Confirm => {
-            let user = auth.user().await.unwrap().is_some();
+            let is_user = auth.user().await.unwrap().is_some();
             auth.confirm().await.unwrap();
-            user
+            is_user
         }
         Kind::LogOut => auth.log_out().await.unwrap().is_some(),
         Kind::LogIn => {
@@ -130,6 +131,7 @@ async fn handle(auth: &AuthSession<Account>, kind: Kind) -> bool {
     }
 }
 
+/// Returns the change of this cookie in the response, as in [`Real::responses`].
 fn set_cookie(headers: &HeaderMap, name: &str) -> Option<Option<String>> {
     let set = headers.get_all(header::SET_COOKIE).iter().find_map(|cookie| {
         cookie.to_str().unwrap().strip_prefix(name)?.strip_prefix('=')?.split(';').next()
@@ -137,7 +139,7 @@ fn set_cookie(headers: &HeaderMap, name: &str) -> Option<Option<String>> {
     Some(Some(set.to_owned()).filter(|value| !value.is_empty()))
 }
 
-/// Returns what happens to a cookie: it is kept, cleared or set.
+/// Returns the change of a cookie in the model as a word.
 fn word<T>(set: Set<T>) -> &'static str {
     match set {
         Set::Keep => "keep",
@@ -146,6 +148,7 @@ fn word<T>(set: Set<T>) -> &'static str {
     }
 }
 
+/// Returns the change of a cookie in the real response as a word.
 fn real_word(set: Option<&Option<String>>) -> &'static str {
     match set {
         None => "keep",
@@ -167,6 +170,7 @@ impl Dice {
     }
 }
 
+/// Walks with this seed. Returns the number of requests, and whether a replay was found.
 async fn walk(seed: u64) -> (usize, bool) {
     let (mut dice, mut model, mut real) = (Dice(seed), World::new(false), Real::new().await);
     assert!(real.send(Holder::Browser, Kind::LogIn).await);
@@ -185,8 +189,8 @@ async fn walk(seed: u64) -> (usize, bool) {
                 real.thief = real.browser.clone();
             }
             2 | 3 => {
-                let time = [TRANSIT, GRACE, GRACE + 1][dice.roll(3)];
-                while !model.may_pass(time) {
+                let time = [MAX_TRANSIT, GRACE, GRACE + 1][dice.roll(3)];
+                while !model.may_wait(time) {
                     trace.push("deliver the first".to_owned());
                     model.deliver(0);
                     real.deliver(0);
@@ -235,35 +239,35 @@ async fn walk(seed: u64) -> (usize, bool) {
                 let expected = &model.responses[index];
                 let is_user = real.send(from, kind).await;
                 let (_, set) = &real.responses[index];
-                let said = [
+                let actual = [
                     if is_user { "user" } else { "nobody" },
                     real_word(set[0].as_ref()),
                     real_word(set[1].as_ref()),
                 ];
                 let words = [
-                    if expected.user { "user" } else { "nobody" },
+                    if expected.is_user { "user" } else { "nobody" },
                     word(expected.cookies.session),
                     word(expected.cookies.remember),
                 ];
-                let at =
+                let context =
                     format!("seed {seed}, holding {held:?}, {:?}, after {trace:?}", model.records);
-                assert_eq!(words, said, "the model, and the layer: {at}");
+                assert_eq!(words, actual, "left: the model, right: the layer; {context}");
                 let replays = real.replays.load(Ordering::SeqCst);
-                assert_eq!(model.replayed, replays > 0, "{at}");
+                assert_eq!(model.has_found_replay, replays > 0, "{context}");
             }
         }
     }
-    (requests, model.replayed)
+    (requests, model.has_found_replay)
 }
 
 #[tokio::test]
-async fn the_layer_and_the_model_say_the_same_at_every_step() {
+async fn the_layer_and_the_model_agree_at_every_step() {
     let (mut requests, mut replays) = (0, 0);
     for seed in 0..WALKS {
-        let (made, replayed) = walk(seed).await;
-        requests += made;
-        replays += usize::from(replayed);
+        let (requests_of_walk, has_found_replay) = walk(seed).await;
+        requests += requests_of_walk;
+        replays += usize::from(has_found_replay);
     }
     println!("{requests} requests in {WALKS} walks, {replays} with a replay");
-    assert!(replays > 10, "walks lead to replays");
+    assert!(replays > 10, "only {replays} walks with a replay");
 }

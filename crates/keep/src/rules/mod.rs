@@ -1,10 +1,9 @@
-//! The rules: they decide who is logged in, from the cookies that a request sent. They do no I/O
-//! and know no clock and no `http` type.
+//! The rules: they decide which user is logged in, from the cookies that a request sent. The rules
+//! do no I/O and use neither a clock nor a type of `http`.
 //!
 //! `Rules` is a state machine that borrows the cookies. `Rules::start` returns the first `Step`.
-//! The service around it carries the step out and passes the result back, which returns the next
-//! step. An error between two steps drops the machine, and with it everything that it would have
-//! changed.
+//! The caller carries the step out and passes the result to `Rules`, which returns the next step.
+//! If a step fails, the caller drops the `Rules`, and nothing that they had decided takes effect.
 //!
 //! | look for | in |
 //! | --- | --- |
@@ -12,7 +11,7 @@
 //! | server-side sessions, their generations and replays | [`server_side`] |
 
 use crate::client::SessionProtection;
-use crate::cookie::Origin;
+use crate::cookie::LoginOrigin;
 
 pub(crate) mod server_side;
 pub(crate) mod stateless;
@@ -21,87 +20,104 @@ pub(crate) mod stateless;
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     pub(crate) protection: SessionProtection,
-    pub(crate) persistent: bool,
-    pub(crate) idle: Option<u32>,
-    /// How old a session cookie may get before it is renewed.
-    pub(crate) renewal: Option<u32>,
-    pub(crate) absolute: Option<u32>,
-    pub(crate) refresh_remember: bool,
-    /// How long a superseded generation, and the tombstone of an ended session, still count.
+    /// Whether the browser keeps the session cookie after it is closed.
+    pub(crate) is_persistent: bool,
+    /// How long a session may be unused; `None` for any time.
+    pub(crate) idle_limit: Option<u32>,
+    /// A session cookie of this age is reissued; `None` if age is no reason to reissue it.
+    pub(crate) renewal_age: Option<u32>,
+    /// How long a session may last, even if it is used; `None` for any time.
+    pub(crate) absolute_limit: Option<u32>,
+    /// Whether use of the login extends the remember cookie's validity.
+    pub(crate) refreshes_remember: bool,
+    /// How long the cookies of the previous generation stay valid after a request has used the
+    /// next one.     /// for at least the same time.
     pub(crate) grace: u32,
-    /// How old a record's time of last use may get before it is written again.
-    pub(crate) touch: u32,
-    /// Whether the first use of a session is recorded. This is needed where a session that was
-    /// never used makes room for another.
-    pub(crate) notes_first_use: bool,
+    /// A record's time of last use is written again when it is this old.
+    pub(crate) touch_interval: u32,
+    /// Whether the first use of a session is recorded. A session limit that refuses logins needs
+    /// this: under such a limit, only sessions that no request has used make room.
+    pub(crate) marks_first_use: bool,
 }
 
 impl Policy {
-    /// Returns how old a session cookie may get before it is renewed: a tenth of the idle limit. So
-    /// the limit is exact to a tenth, and most responses set no cookie.
-    pub(crate) fn renewal_of(idle: u32) -> u32 {
-        (idle / 10).max(1)
+    /// Returns the age at which a session cookie is reissued: a tenth of the idle limit. So the
+    /// limit is exact to a tenth, and most responses set no cookie.
+    pub(crate) fn renewal_age_for(idle_limit: u32) -> u32 {
+        (idle_limit / 10).max(1)
     }
 
-    /// Checks whether a session is past a limit, given when it was last used and when it began.
-    fn is_over(&self, used: u32, started: u32, now: u32) -> bool {
+    /// Checks whether a session that was last used at `used` and began at `started` is past a
+    /// limit.
+    fn is_past_limit(&self, used: u32, started: u32, now: u32) -> bool {
         let past = |limit: Option<u32>, since: u32| {
             limit.is_some_and(|limit| now.saturating_sub(since) >= limit)
         };
-        past(self.idle, used) || past(self.absolute, started)
+        past(self.idle_limit, used) || past(self.absolute_limit, started)
     }
 
     /// Returns how long a browser should keep the session cookie, or `None` if it should keep the
     /// cookie until it is closed.
     pub(crate) fn session_max_age(&self, started: u32, now: u32) -> Option<u32> {
-        let left = self.absolute.map(|limit| limit.saturating_sub(now.saturating_sub(started)));
-        let longest = self.idle.into_iter().chain(left).min();
-        // Without any limit, the cookie lasts as long as browsers keep one: 400 days
+        let left =
+            self.absolute_limit.map(|limit| limit.saturating_sub(now.saturating_sub(started)));
+        let max_age = self.idle_limit.into_iter().chain(left).min();
+        // Without any limit, the cookie lasts as long as browsers keep a cookie: 400 days
         // (RFC 6265bis §5.6.2).
-        self.persistent.then(|| longest.unwrap_or(400 * 24 * 3_600))
+        self.is_persistent.then(|| max_age.unwrap_or(400 * 24 * 3_600))
     }
 
-    /// Returns how old, in seconds, the cookies that the rules decided on may be when the response
-    /// is written. Older ones are not sent: they could replace newer cookies, and the browser's
-    /// earlier cookies still work. A tenth of the grace is too short for a user to confirm the
-    /// login and for the browser to send the cookies of that confirmation.
-    pub(crate) fn cookies_age(&self) -> u32 {
+    /// Returns how many seconds after the rules' decision its cookies may still be written. Later,
+    /// the response sets no cookies: they could replace newer cookies in the browser, and the
+    /// browser's earlier cookies are still valid.
+    ///
+    /// The time is a tenth of the grace. In this time a user can't confirm the login and send
+    /// another request with the cookies of the confirmation.
+    pub(crate) fn max_cookie_age(&self) -> u32 {
         (self.grace / 10).max(1)
     }
 
-    /// Returns until when a session can stay alive, by itself or by the remember cookie, given when
-    /// it was last used and when it began.
-    pub(crate) fn lives_until(&self, used: u32, started: u32, remember: Option<u32>) -> u32 {
+    /// Returns when a session's record expires: when neither the session nor its remember cookie
+    /// can be valid any more. `used` is when the session was last used, and `started` when it
+    /// began.
+    pub(crate) fn record_expires(
+        &self,
+        used: u32,
+        started: u32,
+        remember_expires: Option<u32>,
+    ) -> u32 {
         let after = |since: u32, limit: Option<u32>| limit.map(|limit| since.saturating_add(limit));
-        let session = [after(used, self.idle), after(started, self.absolute)];
+        let session = [after(used, self.idle_limit), after(started, self.absolute_limit)];
         let session = session.into_iter().flatten().min().unwrap_or(u32::MAX);
-        session.max(remember.unwrap_or_default())
+        session.max(remember_expires.unwrap_or_default())
     }
 }
 
-/// What the rules need to know about a user who was looked up.
+/// What the rules need to know about a user who was loaded. A cookie's security stamp matches if
+/// the user still has the stamp that the cookie was issued with.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Facts {
-    pub(crate) active: bool,
-    pub(crate) session_stamp_holds: bool,
-    pub(crate) remember_stamp_holds: bool,
+pub(crate) struct UserFacts {
+    pub(crate) is_active: bool,
+    pub(crate) session_stamp_matches: bool,
+    pub(crate) remember_stamp_matches: bool,
 }
 
-/// The user whom the cookies identify.
+/// Whether the cookies log in a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) enum Who {
+pub(crate) enum LoggedIn {
     #[default]
     Nobody,
     /// The user who was loaded last.
     User {
-        /// When they last proved who they are; `None` if the login is not fresh.
+        /// When the user last proved who they are; `None` if the login is not fresh.
         fresh_since: Option<u32>,
-        active: bool,
+        /// `false` for an inactive user whose login was forced.
+        is_active: bool,
     },
 }
 
-/// Returns the origin of a login, given what is known about its user now. A login of an active user
-/// is no longer forced, so a later deactivation counts again.
-fn origin_now(origin: Origin, facts: Facts) -> Origin {
-    Origin { is_forced: origin.is_forced && !facts.active, ..origin }
+/// Returns the origin of a login for cookies that are issued now. If the user of a forced login has
+/// become active, the login is no longer forced, so it ends if the user becomes inactive again.
+fn current_origin(origin: LoginOrigin, facts: UserFacts) -> LoginOrigin {
+    LoginOrigin { is_forced: origin.is_forced && !facts.is_active, ..origin }
 }

@@ -5,46 +5,52 @@
 //! | sent | condition | who is logged in | cookies |
 //! | --- | --- | --- | --- |
 //! | session | past its idle or absolute limit | try remember | clear session |
-//! | session | another client, strong protection | no user; loaders are not asked | clear both |
-//! | session | another client, basic protection | continue, no longer fresh | reissue session |
-//! | session | user gone | try remember | clear session |
+//! | session | another client, strong protection, session not persistent | no user; loaders are not asked | clear both |
+//! | session | another client, basic protection or a persistent session | continue, no longer fresh | reissue session |
+//! | session | the user no longer exists | try remember | clear session |
 //! | session | security stamp changed | try remember | unchanged |
 //! | session | user inactive, and the login was not forced | no user; loaders are not asked | clear both |
-//! | session | otherwise | the user | reissue when due |
+//! | session | otherwise | the user | reissue, if there is a reason (below) |
 //! | remember | expired | ask the loaders | clear remember |
-//! | remember | user gone | ask the loaders | clear remember |
+//! | remember | the user no longer exists | ask the loaders | clear remember |
 //! | remember | security stamp changed | ask the loaders | unchanged |
 //! | remember | user inactive, and the login was not forced | no user; loaders are not asked | clear both |
-//! | remember | otherwise | the user, not fresh | new session |
+//! | remember | otherwise | the user, not fresh | new session; reissue remember, if there is a reason (below) |
 //! | nothing | | ask the loaders | unchanged |
 //!
-//! A cookie without a valid seal counts as not sent. It is not cleared either: a late rejection
-//! must not undo a login that another request has just made.
+//! "Try remember" applies the table to the remember cookie. If the request sent no remember cookie,
+//! the loaders are asked. A cookie without a valid signature counts as not sent. It is not cleared
+//! either: by the time the response arrives, another request may have set a new cookie.
+//!
+//! The session cookie is reissued if it has reached the renewal age, if its key is a previous one,
+//! or if a forced login's user has become active. A valid remember cookie of the same user is
+//! reissued for the same reasons, except that it has no renewal age: if uses extend its validity,
+//! it is reissued with every use.
 
 use tower_keep_core::UserId;
 
-use super::{Facts, Policy, Who, origin_now};
+use super::{LoggedIn, Policy, UserFacts, current_origin};
 use crate::client::SessionProtection;
-use crate::cookie::{Opened, Origin, Remember, RememberTerms, Session, SessionTerms};
+use crate::cookie::{LoginOrigin, Opened, Remember, RememberTerms, Session, SessionTerms};
 
-/// What a request sent. Only cookies with a valid seal are in it.
+/// The cookies that a request sent, as far as their signatures are valid.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Presented<'a> {
     pub(crate) now: u32,
     pub(crate) session: Option<&'a Opened<Session>>,
     pub(crate) remember: Option<&'a Opened<Remember>>,
-    /// Whether the session was made for this client.
-    pub(crate) same_client: bool,
+    /// Whether the session was issued to the client that sent the request.
+    pub(crate) is_same_client: bool,
 }
 
 /// What the caller does next.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Step<'a> {
-    /// Look this user up, then call [`Rules::loaded`].
+    /// Load the user with this id, then call [`Rules::loaded`].
     Load(&'a UserId),
     /// The cookies identify no user: ask the request loaders, then finish.
     AskLoaders,
-    /// Everything is decided.
+    /// The rules have decided: call [`Rules::finish`].
     Done,
 }
 
@@ -54,13 +60,14 @@ pub(crate) enum SessionChange {
     #[default]
     Keep,
     Clear,
-    /// Reissued for the same session, with these terms. Without proofs it is no longer fresh.
+    /// Reissued for the same session, with these terms. If it does not keep its proofs, the login
+    /// is no longer fresh.
     Reissue {
         terms: SessionTerms,
         keeps_proofs: bool,
     },
-    /// A new cookie, for a login that the remember cookie has restored.
-    Restore(Origin),
+    /// Issued for a new session of a login that the remember cookie has restored.
+    Restore(LoginOrigin),
 }
 
 /// What happens to the remember cookie.
@@ -75,13 +82,13 @@ pub(crate) enum RememberChange {
 /// What the rules have decided.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Verdict {
-    pub(crate) who: Who,
+    pub(crate) logged_in: LoggedIn,
     pub(crate) session: SessionChange,
     pub(crate) remember: RememberChange,
     /// Whether the request sent a remember cookie of this user that is valid and has not expired.
-    pub(crate) remembered: bool,
-    /// Whether session protection has found another client.
-    pub(crate) protected: bool,
+    pub(crate) is_remembered: bool,
+    /// Whether session protection has found that another client sent the request.
+    pub(crate) is_other_client: bool,
 }
 
 /// The state machine.
@@ -89,25 +96,26 @@ pub(crate) struct Verdict {
 pub(crate) struct Rules<'a> {
     policy: &'a Policy,
     presented: Presented<'a>,
-    at: At<'a>,
+    state: State<'a>,
     verdict: Verdict,
 }
 
+/// What the rules are deciding.
 #[derive(Clone, Copy, Debug)]
-enum At<'a> {
-    Session(&'a Opened<Session>),
-    Remember(&'a Opened<Remember>),
-    End,
+enum State<'a> {
+    CheckSession(&'a Opened<Session>),
+    CheckRemember(&'a Opened<Remember>),
+    Finished,
 }
 
 impl<'a> Rules<'a> {
     pub(crate) fn new(policy: &'a Policy, presented: Presented<'a>) -> Self {
-        Self { policy, presented, at: At::End, verdict: Verdict::default() }
+        Self { policy, presented, state: State::Finished, verdict: Verdict::default() }
     }
 
     pub(crate) fn start(&mut self) -> Step<'a> {
         let Some(opened) = self.presented.session else { return self.try_remember() };
-        if self.policy.is_over(
+        if self.policy.is_past_limit(
             opened.cookie.terms.renewed,
             opened.cookie.terms.started,
             self.presented.now,
@@ -115,22 +123,22 @@ impl<'a> Rules<'a> {
             self.verdict.session = SessionChange::Clear;
             return self.try_remember();
         }
-        if !self.presented.same_client && self.policy.protection != SessionProtection::None {
-            self.verdict.protected = true;
-            if self.policy.protection == SessionProtection::Strong && !self.policy.persistent {
-                return self.end_login();
+        if !self.presented.is_same_client && self.policy.protection != SessionProtection::None {
+            self.verdict.is_other_client = true;
+            if self.policy.protection == SessionProtection::Strong && !self.policy.is_persistent {
+                return self.clear_both();
             }
         }
-        self.at = At::Session(opened);
+        self.state = State::CheckSession(opened);
         Step::Load(&opened.cookie.user)
     }
 
-    /// Takes the result of [`Step::Load`]: `None` if there is no such user.
-    pub(crate) fn loaded(&mut self, facts: Option<Facts>) -> Step<'a> {
-        match self.at {
-            At::Session(opened) => self.session_user(opened, facts),
-            At::Remember(opened) => self.remembered_user(opened, facts),
-            At::End => Step::Done,
+    /// Takes the result of [`Step::Load`]: `None` if the user no longer exists.
+    pub(crate) fn loaded(&mut self, facts: Option<UserFacts>) -> Step<'a> {
+        match self.state {
+            State::CheckSession(opened) => self.check_session(opened, facts),
+            State::CheckRemember(opened) => self.check_remember(opened, facts),
+            State::Finished => Step::Done,
         }
     }
 
@@ -138,22 +146,22 @@ impl<'a> Rules<'a> {
         self.verdict
     }
 
-    fn session_user(&mut self, opened: &'a Opened<Session>, facts: Option<Facts>) -> Step<'a> {
+    fn check_session(&mut self, opened: &'a Opened<Session>, facts: Option<UserFacts>) -> Step<'a> {
         let Some(facts) = facts else {
             self.verdict.session = SessionChange::Clear;
             return self.try_remember();
         };
-        if !facts.session_stamp_holds {
+        if !facts.session_stamp_matches {
             return self.try_remember();
         }
         let terms = opened.cookie.terms;
-        if !facts.active && !terms.origin.is_forced {
-            return self.end_login();
+        if !facts.is_active && !terms.origin.is_forced {
+            return self.clear_both();
         }
-        let keeps_proofs = !self.verdict.protected;
-        let origin = origin_now(terms.origin, facts);
+        let keeps_proofs = !self.verdict.is_other_client;
+        let origin = current_origin(terms.origin, facts);
         let age = self.presented.now.saturating_sub(terms.renewed);
-        let is_due = self.policy.renewal.is_some_and(|after| age >= after);
+        let is_due = self.policy.renewal_age.is_some_and(|after| age >= after);
         let loses_proofs = !keeps_proofs && !opened.cookie.proofs.is_empty();
         let is_changed = loses_proofs || origin != terms.origin;
         if is_due || is_changed || opened.slot.is_previous() {
@@ -163,49 +171,53 @@ impl<'a> Rules<'a> {
                 keeps_proofs,
             };
         }
-        self.verdict.who = Who::User {
+        self.verdict.logged_in = LoggedIn::User {
             fresh_since: opened.cookie.proofs.newest().filter(|_| keeps_proofs),
-            active: facts.active,
+            is_active: facts.is_active,
         };
         let same_user = |opened: &&Opened<Remember>| {
             self.presented.session.is_some_and(|session| session.cookie.user == opened.cookie.user)
         };
         if let Some(opened) = self.presented.remember.filter(same_user)
-            && facts.remember_stamp_holds
+            && facts.remember_stamp_matches
             && !self.is_expired(opened)
         {
-            self.keep_remember(opened, facts);
+            self.accept_remember(opened, facts);
         }
         Step::Done
     }
 
-    fn remembered_user(&mut self, opened: &'a Opened<Remember>, facts: Option<Facts>) -> Step<'a> {
-        self.at = At::End;
+    fn check_remember(
+        &mut self,
+        opened: &'a Opened<Remember>,
+        facts: Option<UserFacts>,
+    ) -> Step<'a> {
+        self.state = State::Finished;
         let Some(facts) = facts else {
             self.verdict.remember = RememberChange::Clear;
             return Step::AskLoaders;
         };
-        if !facts.remember_stamp_holds {
+        if !facts.remember_stamp_matches {
             return Step::AskLoaders;
         }
-        if !facts.active && !opened.cookie.terms.origin.is_forced {
-            return self.end_login();
+        if !facts.is_active && !opened.cookie.terms.origin.is_forced {
+            return self.clear_both();
         }
-        let origin = origin_now(opened.cookie.terms.origin, facts);
-        self.verdict.who = Who::User { fresh_since: None, active: facts.active };
+        let origin = current_origin(opened.cookie.terms.origin, facts);
+        self.verdict.logged_in = LoggedIn::User { fresh_since: None, is_active: facts.is_active };
         self.verdict.session = SessionChange::Restore(origin);
-        self.keep_remember(opened, facts);
+        self.accept_remember(opened, facts);
         Step::Done
     }
 
     fn try_remember(&mut self) -> Step<'a> {
-        self.at = At::End;
+        self.state = State::Finished;
         let Some(opened) = self.presented.remember else { return Step::AskLoaders };
         if self.is_expired(opened) {
             self.verdict.remember = RememberChange::Clear;
             return Step::AskLoaders;
         }
-        self.at = At::Remember(opened);
+        self.state = State::CheckRemember(opened);
         Step::Load(&opened.cookie.user)
     }
 
@@ -213,26 +225,26 @@ impl<'a> Rules<'a> {
         self.presented.now >= opened.cookie.terms.expires
     }
 
-    /// Reissues a valid remember cookie of this user if its time is renewed or its key is old.
-    fn keep_remember(&mut self, opened: &Opened<Remember>, facts: Facts) {
-        self.verdict.remembered = true;
+    /// Accepts a valid remember cookie of the user, and reissues it if there is a reason.
+    fn accept_remember(&mut self, opened: &Opened<Remember>, facts: UserFacts) {
+        self.verdict.is_remembered = true;
         let presented = opened.cookie.terms;
-        let terms = RememberTerms { origin: origin_now(presented.origin, facts), ..presented };
-        let kept = if self.policy.refresh_remember {
+        let terms = RememberTerms { origin: current_origin(presented.origin, facts), ..presented };
+        let new_terms = if self.policy.refreshes_remember {
             let duration = terms.expires.saturating_sub(terms.issued);
             let now = self.presented.now;
             RememberTerms { issued: now, expires: now.saturating_add(duration), ..terms }
         } else {
             terms
         };
-        if kept != presented || opened.slot.is_previous() {
-            self.verdict.remember = RememberChange::Reissue(kept);
+        if new_terms != presented || opened.slot.is_previous() {
+            self.verdict.remember = RememberChange::Reissue(new_terms);
         }
     }
 
-    fn end_login(&mut self) -> Step<'a> {
-        self.at = At::End;
-        self.verdict.who = Who::Nobody;
+    fn clear_both(&mut self) -> Step<'a> {
+        self.state = State::Finished;
+        self.verdict.logged_in = LoggedIn::Nobody;
         self.verdict.session = SessionChange::Clear;
         self.verdict.remember = RememberChange::Clear;
         Step::Done

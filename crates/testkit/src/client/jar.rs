@@ -8,8 +8,11 @@ use http::HeaderValue;
 /// A browser's cookies for one host, by name and path (RFC 6265bis §5.7).
 ///
 /// `Domain` and `Secure` are ignored, because there is only one host, and it may use plain HTTP.
+/// `Expires` is ignored too: a cookie expires by its `Max-Age`.
 #[derive(Clone, Debug, Default)]
-pub struct Jar(Vec<Entry>);
+pub struct Jar {
+    entries: Vec<Entry>,
+}
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -21,20 +24,21 @@ struct Entry {
 }
 
 impl Jar {
-    /// Returns the value of the cookie with this name.
+    /// Returns the value of the cookie with this name. If there are several with different paths,
+    /// returns the value of the first.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|entry| entry.name == name).map(|entry| entry.value.as_str())
+        self.entries.iter().find(|entry| entry.name == name).map(|entry| entry.value.as_str())
     }
 
     /// Returns the names of all cookies, in the order in which they were received.
     pub fn names(&self) -> Vec<&str> {
-        self.0.iter().map(|entry| entry.name.as_str()).collect()
+        self.entries.iter().map(|entry| entry.name.as_str()).collect()
     }
 
     /// Inserts a cookie that is sent for every path and lives until the browser is closed.
     pub fn insert(&mut self, name: &str, value: &str) {
         self.remove(name);
-        self.0.push(Entry {
+        self.entries.push(Entry {
             name: name.to_owned(),
             value: value.to_owned(),
             path: "/".to_owned(),
@@ -44,21 +48,24 @@ impl Jar {
 
     /// Removes the cookies with this name.
     pub fn remove(&mut self, name: &str) {
-        self.0.retain(|entry| entry.name != name);
+        self.entries.retain(|entry| entry.name != name);
     }
 
-    /// Keeps the current cookies after they have expired, as a thief would who copied them.
+    /// Makes the current cookies live until the browser is closed, whatever their `Max-Age` was. A
+    /// thief can send copied cookies even after they have expired.
     pub fn ignore_expiry(&mut self) {
-        self.0.iter_mut().for_each(|entry| entry.expires = None);
+        self.entries.iter_mut().for_each(|entry| entry.expires = None);
     }
 
+    /// Removes the cookies that live until the browser is closed.
     pub(super) fn close_browser(&mut self) {
-        self.0.retain(|entry| entry.expires.is_some());
+        self.entries.retain(|entry| entry.expires.is_some());
     }
 
-    pub(super) fn header(&self, path: &str, now: SystemTime) -> Option<HeaderValue> {
+    /// Returns the `Cookie` header of a request for this path, or `None` if no cookie matches.
+    pub(super) fn cookie_header(&self, path: &str, now: SystemTime) -> Option<HeaderValue> {
         let pairs: Vec<String> = self
-            .0
+            .entries
             .iter()
             .filter(|entry| entry.expires.is_none_or(|expires| now < expires))
             .filter(|entry| matches_path(path, &entry.path))
@@ -67,16 +74,18 @@ impl Jar {
         if pairs.is_empty() { None } else { HeaderValue::try_from(pairs.join("; ")).ok() }
     }
 
-    pub(super) fn keep(&mut self, set_cookie: &HeaderValue, path: &str, now: SystemTime) {
+    /// Stores the cookie of a `Set-Cookie` header, or removes it if `Max-Age` is not positive.
+    /// `path` is the path of the request.
+    pub(super) fn receive(&mut self, set_cookie: &HeaderValue, path: &str, now: SystemTime) {
         let Some(cookie) = set_cookie.to_str().ok().and_then(|text| Cookie::parse(text).ok())
         else {
             return;
         };
-        let default = path.rsplit_once('/').map_or("/", |(folder, _)| folder);
-        let path = cookie.path().unwrap_or(default);
+        let default_path = path.rsplit_once('/').map_or("/", |(folder, _)| folder);
+        let path = cookie.path().unwrap_or(default_path);
         let path = if path.starts_with('/') { path } else { "/" };
-        let known =
-            self.0.iter().position(|entry| entry.name == cookie.name() && entry.path == path);
+        let position =
+            self.entries.iter().position(|entry| entry.name == cookie.name() && entry.path == path);
         let max_age = cookie.max_age().map(|age| u64::try_from(age.whole_seconds()).unwrap_or(0));
         let expires = max_age.map(|seconds| now + Duration::from_secs(seconds));
         let entry = Entry {
@@ -85,19 +94,19 @@ impl Jar {
             path: path.to_owned(),
             expires,
         };
-        match (known, max_age) {
-            (Some(index), Some(0)) => drop(self.0.remove(index)),
-            (Some(index), _) => self.0[index] = entry,
+        match (position, max_age) {
+            (Some(index), Some(0)) => drop(self.entries.remove(index)),
+            (Some(index), _) => self.entries[index] = entry,
             (None, Some(0)) => {}
-            (None, _) => self.0.push(entry),
+            (None, _) => self.entries.push(entry),
         }
     }
 }
 
 /// Checks whether a request's path matches a cookie's path (RFC 6265bis §5.1.4).
-fn matches_path(request: &str, cookie: &str) -> bool {
-    match request.strip_prefix(cookie) {
-        Some(rest) => rest.is_empty() || cookie.ends_with('/') || rest.starts_with('/'),
+fn matches_path(request_path: &str, cookie_path: &str) -> bool {
+    match request_path.strip_prefix(cookie_path) {
+        Some(rest) => rest.is_empty() || cookie_path.ends_with('/') || rest.starts_with('/'),
         None => false,
     }
 }
@@ -111,16 +120,16 @@ mod tests {
         let now = SystemTime::now();
         let mut jar = Jar::default();
         for set_cookie in ["a=1; Path=/", "b=2; Path=/app; Max-Age=60", "c=3", "a=4; Path=/"] {
-            jar.keep(&HeaderValue::from_static(set_cookie), "/app/page", now);
+            jar.receive(&HeaderValue::from_static(set_cookie), "/app/page", now);
         }
-        let sent = |jar: &Jar, path, now| {
-            jar.header(path, now).map(|value| value.to_str().unwrap().to_owned())
+        let cookies_sent = |jar: &Jar, path, now| {
+            jar.cookie_header(path, now).map(|value| value.to_str().unwrap().to_owned())
         };
-        assert_eq!(sent(&jar, "/app/page", now).as_deref(), Some("a=4; b=2; c=3"));
-        assert_eq!(sent(&jar, "/apps", now).as_deref(), Some("a=4"));
+        assert_eq!(cookies_sent(&jar, "/app/page", now).as_deref(), Some("a=4; b=2; c=3"));
+        assert_eq!(cookies_sent(&jar, "/apps", now).as_deref(), Some("a=4"));
         let later = now + Duration::from_secs(60);
-        assert_eq!(sent(&jar, "/app", later).as_deref(), Some("a=4; c=3"));
-        jar.keep(&HeaderValue::from_static("a=; Path=/; Max-Age=0"), "/", now);
+        assert_eq!(cookies_sent(&jar, "/app", later).as_deref(), Some("a=4; c=3"));
+        jar.receive(&HeaderValue::from_static("a=; Path=/; Max-Age=0"), "/", now);
         assert_eq!(jar.names(), ["b", "c"]);
         jar.close_browser();
         assert_eq!(jar.names(), ["b"]);

@@ -7,8 +7,7 @@
 //!
 //! Requests have a `String` as their body, which axum's routers accept. For a service that takes
 //! another body type, use `tower::ServiceExt::map_request`. The layer and the client each have a
-//! clock. Give both the same one, so that the server's limits and the browser's cookies follow the
-//! same time.
+//! clock. Give both the same clock, so that sessions and cookies expire at the same time.
 //!
 //! ```
 //! use std::time::Duration;
@@ -66,10 +65,11 @@ use tower_keep_core::{Clock, SystemClock};
 pub use jar::Jar;
 pub use response::TestResponse;
 
-/// A browser, as far as logins are concerned. It keeps cookies, has one address, sends one
+/// A simple browser for testing logins. It keeps cookies, has one address, sends one
 /// `User-Agent`, and requests pages with `Accept: text/html`. It does not follow redirects.
 ///
-/// Its methods panic if the service fails or a request can't be built, because it is for tests.
+/// Because this type is for tests, its methods panic if the service fails or if a request can't be
+/// built.
 #[derive(Clone)]
 pub struct Client<S> {
     service: S,
@@ -85,8 +85,8 @@ impl<S> Client<S> {
     pub fn new(service: S) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(header::USER_AGENT, HeaderValue::from_static("Test/1.0"));
-        let pages = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
-        headers.insert(header::ACCEPT, HeaderValue::from_static(pages));
+        let accepts_pages = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        headers.insert(header::ACCEPT, HeaderValue::from_static(accepts_pages));
         Self {
             service,
             jar: Jar::default(),
@@ -103,9 +103,9 @@ impl<S> Client<S> {
         self
     }
 
-    /// Sends this header with every request from now on, and replaces an earlier value.
+    /// Sends this header with every request from now on, in place of an earlier value.
     pub fn set_header(&mut self, name: HeaderName, value: &str) {
-        let value = HeaderValue::try_from(value).expect("a header's value");
+        let value = HeaderValue::try_from(value).expect("`value` is a valid header value");
         self.headers.insert(name, value);
     }
 
@@ -114,8 +114,8 @@ impl<S> Client<S> {
         self.headers.remove(name);
     }
 
-    /// Sets the client's address from now on. This works if the service takes the address from the
-    /// request's extensions.
+    /// Sets the client's address from now on. It has an effect only if the service reads the
+    /// address from the request's extensions.
     pub fn set_address(&mut self, address: IpAddr) {
         self.address = address;
     }
@@ -126,7 +126,7 @@ impl<S> Client<S> {
     }
 
     /// Logs this user in through the layer, without the application's sign-in page. The login is
-    /// fresh and not remembered.
+    /// fresh, as after the user has entered a password, and is not remembered.
     ///
     /// # Errors
     ///
@@ -157,13 +157,14 @@ impl<S> Client<S> {
         &mut self,
         layer: &LoginLayer<U>,
         user: Arc<U>,
-        fresh: bool,
+        is_fresh: bool,
     ) -> Result<(), LoginError> {
         let sign_in = service_fn(|request: Request<String>| {
-            let auth = layer.auth_session(request.extensions()).expect("the layer is around this");
+            let auth =
+                layer.auth_session(request.extensions()).expect("the layer wraps this service");
             let user = Arc::clone(&user);
             async move {
-                auth.log_in(user).with_fresh(fresh).await?;
+                auth.log_in(user).with_fresh(is_fresh).await?;
                 Ok::<_, LoginError>(Response::new(String::new()))
             }
         });
@@ -176,9 +177,9 @@ impl<S> Client<S> {
     fn request<B>(&self, method: Method, target: &str, body: B) -> Request<B> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        *request.uri_mut() = target.parse().expect("a request target");
+        *request.uri_mut() = target.parse().expect("`target` is a valid request target");
         *request.headers_mut() = self.headers.clone();
-        if let Some(cookies) = self.jar.header(request.uri().path(), self.clock.now()) {
+        if let Some(cookies) = self.jar.cookie_header(request.uri().path(), self.clock.now()) {
             request.headers_mut().append(header::COOKIE, cookies);
         }
         request.extensions_mut().insert(ClientAddr(self.address));
@@ -187,7 +188,7 @@ impl<S> Client<S> {
 
     fn keep_cookies(&mut self, uri: &Uri, headers: &HeaderMap) {
         for set_cookie in headers.get_all(header::SET_COOKIE) {
-            self.jar.keep(set_cookie, uri.path(), self.clock.now());
+            self.jar.receive(set_cookie, uri.path(), self.clock.now());
         }
     }
 
@@ -202,7 +203,7 @@ impl<S> Client<S> {
         self.send(Method::GET, target, String::new()).await
     }
 
-    /// Sends a POST request with a form.
+    /// Sends a POST request with these form fields.
     pub async fn post<R>(&mut self, target: &str, form: &[(&str, &str)]) -> TestResponse
     where
         S: Service<Request<String>, Response = Response<R>> + Clone,
@@ -211,8 +212,8 @@ impl<S> Client<S> {
         R::Error: Debug,
     {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        let form = HeaderValue::from_static("application/x-www-form-urlencoded");
-        let before = self.headers.insert(header::CONTENT_TYPE, form);
+        let content_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        let before = self.headers.insert(header::CONTENT_TYPE, content_type);
         let response = self.send(Method::POST, target, body).await;
         match before {
             Some(before) => self.headers.insert(header::CONTENT_TYPE, before),
@@ -231,10 +232,11 @@ impl<S> Client<S> {
     {
         let request = self.request(method, target, body);
         let uri = request.uri().clone();
-        let response = self.service.clone().oneshot(request).await.expect("the service responds");
+        let response =
+            self.service.clone().oneshot(request).await.expect("the service returns a response");
         let (head, body) = response.into_parts();
         self.keep_cookies(&uri, &head.headers);
-        let body = body.collect().await.expect("the body arrives").to_bytes();
+        let body = body.collect().await.expect("the body can be read to its end").to_bytes();
         TestResponse {
             status: head.status,
             headers: head.headers,

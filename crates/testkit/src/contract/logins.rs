@@ -8,27 +8,28 @@ use tower_keep_core::{
 };
 
 use super::sessions::{
-    begin, begin_with, end, mark_seen, revoke, revoke_all, rotate, rotation, stored, touch,
+    create_session, create_session_with, mark_seen, new_end, new_rotation, revoke, revoke_all,
+    rotate, stored_record, touch,
 };
 use super::users::replace;
-use super::{now, odd_details, unique};
+use super::{now, unique_text, unusual_details};
 
 clauses! {
     UserDirectory<User = Account>, LoginStore;
-    a_login_is_its_record_and_its_user
-    a_login_has_every_field_of_its_record
-    the_record_says_whose_login_it_is
-    a_login_of_a_deleted_user_has_no_user
-    an_unknown_key_is_no_login
+    load_login_returns_the_record_and_its_user_as_stored_now
+    load_login_returns_every_field_of_the_record
+    load_login_ignores_a_wrong_user_hint
+    load_login_returns_no_user_if_the_user_was_deleted
+    load_login_returns_none_for_an_unknown_key
 }
 
-async fn new_user<S: UserDirectory<User = Account>>(store: &S) -> Account {
-    let account = Account::new(unique("id"), unique("name"), "hash");
-    store.insert(&account).await.expect("a new account is inserted");
+async fn insert_new_account<S: UserDirectory<User = Account>>(store: &S) -> Account {
+    let account = Account::new(unique_text("id"), unique_text("name"), "hash");
+    store.insert(&account).await.expect("an account with a new id and a new name is inserted");
     account
 }
 
-async fn load<S: LoginStore<User = Account>>(
+async fn load_login<S: LoginStore<User = Account>>(
     store: &S,
     key: &SessionKey,
     user_hint: Option<&UserId>,
@@ -36,94 +37,98 @@ async fn load<S: LoginStore<User = Account>>(
     store.load_login(key, user_hint).await.expect("load_login fails only if the store fails")
 }
 
-/// Checks that a login has its record as [`load`](tower_keep_core::SessionStore::load) returns it.
-async fn assert_same_record<S: LoginStore<User = Account>>(store: &S, key: &SessionKey) {
-    let login = load(store, key, None).await.expect("a login");
-    assert_eq!(*login.record, stored(store, key).await);
+/// Checks that `load_login` returns the same record as `load`.
+async fn assert_loads_same_record<S: LoginStore<User = Account>>(store: &S, key: &SessionKey) {
+    let login = load_login(store, key, None).await.expect("the login is found");
+    assert_eq!(*login.record, stored_record(store, key).await);
 }
 
-/// A login is loaded as its record and its user, both as they are stored now.
-pub async fn a_login_is_its_record_and_its_user<S>(store: Arc<S>)
+/// `load_login` returns the record and its user, both as they are stored now.
+pub async fn load_login_returns_the_record_and_its_user_as_stored_now<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account> + LoginStore,
 {
-    let mut account = new_user(&*store).await;
-    let record = begin(&*store, account.id()).await;
+    let mut account = insert_new_account(&*store).await;
+    let record = create_session(&*store, account.id()).await;
     for user_hint in [None, Some(account.id())] {
-        let found = load(&*store, &record.key, user_hint).await.expect("a login");
+        let found = load_login(&*store, &record.key, user_hint).await.expect("the login is found");
         assert_eq!(*found.record, record);
         assert_eq!(found.user.as_deref(), Some(&account));
     }
     account.set_password_hash("another hash");
-    assert!(replace(&*store, &account).await.expect("no error"));
-    let found = load(&*store, &record.key, Some(account.id())).await.expect("a login");
-    assert_eq!(found.user.as_deref(), Some(&account), "as stored now");
+    assert!(replace(&*store, &account).await.expect("the call fails only if the store fails"));
+    let found =
+        load_login(&*store, &record.key, Some(account.id())).await.expect("the login is found");
+    assert_eq!(found.user.as_deref(), Some(&account), "the user is returned as stored now");
 }
 
-/// A login has every field of its record, however the session was used and ended.
-pub async fn a_login_has_every_field_of_its_record<S>(store: Arc<S>)
+/// `load_login` returns every field of the record, also after the session was used or ended.
+pub async fn load_login_returns_every_field_of_the_record<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account> + LoginStore,
 {
-    let (account, other) = (new_user(&*store).await, new_user(&*store).await);
-    let unknown = end("of_a_newer_node".parse().expect("a reason may have this word"));
-    for details in odd_details() {
-        let record = begin_with(&*store, account.id(), |record| {
-            record.acting_user = Some(other.id().clone());
+    let (account, other_account) =
+        (insert_new_account(&*store).await, insert_new_account(&*store).await);
+    let end = new_end("of_a_newer_node".parse().expect("this text is a valid end reason"));
+    for details in unusual_details() {
+        let record = create_session_with(&*store, account.id(), |record| {
+            record.acting_user = Some(other_account.id().clone());
             record.remember = None;
             record.details = SessionDetails::new(details);
         })
         .await;
         let key = record.key;
-        assert_same_record(&*store, &key).await;
-        rotate(&*store, &rotation(&record, now())).await;
+        assert_loads_same_record(&*store, &key).await;
+        rotate(&*store, &new_rotation(&record, now())).await;
         mark_seen(&*store, &[SeenMark::new(key, 1, now())]).await;
         touch(&*store, &[Touch::new(key, now().plus(9), now().plus(1_000_000))]).await;
-        assert_same_record(&*store, &key).await;
-        revoke(&*store, &key, &unknown).await;
-        assert_same_record(&*store, &key).await;
+        assert_loads_same_record(&*store, &key).await;
+        revoke(&*store, &key, &end).await;
+        assert_loads_same_record(&*store, &key).await;
     }
-    let key = begin(&*store, account.id()).await.key;
-    revoke_all(&*store, account.id(), None, &unknown).await;
-    assert_same_record(&*store, &key).await;
+    let key = create_session(&*store, account.id()).await.key;
+    revoke_all(&*store, account.id(), None, &end).await;
+    assert_loads_same_record(&*store, &key).await;
 }
 
-/// A wrong `user_hint` changes nothing.
-pub async fn the_record_says_whose_login_it_is<S>(store: Arc<S>)
+/// If `user_hint` is not the user of the record, `load_login` ignores it.
+pub async fn load_login_ignores_a_wrong_user_hint<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account> + LoginStore,
 {
-    let (account, other) = (new_user(&*store).await, new_user(&*store).await);
-    let record = begin(&*store, account.id()).await;
-    let unknown = UserId::from(unique("id"));
-    for user_hint in [other.id(), &unknown, &"a\0b".into(), &"".into()] {
-        let found = load(&*store, &record.key, Some(user_hint)).await.expect("a login");
+    let (account, other_account) =
+        (insert_new_account(&*store).await, insert_new_account(&*store).await);
+    let record = create_session(&*store, account.id()).await;
+    let unknown_id = UserId::from(unique_text("id"));
+    for user_hint in [other_account.id(), &unknown_id, &"a\0b".into(), &"".into()] {
+        let found =
+            load_login(&*store, &record.key, Some(user_hint)).await.expect("the login is found");
         assert_eq!(*found.record, record);
         assert_eq!(found.user.as_deref(), Some(&account), "user_hint {user_hint:?}");
     }
 }
 
-/// The record stays, but it has no user.
-pub async fn a_login_of_a_deleted_user_has_no_user<S>(store: Arc<S>)
+/// If the user of a record was deleted, `load_login` returns the record without a user.
+pub async fn load_login_returns_no_user_if_the_user_was_deleted<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account> + LoginStore,
 {
-    let account = new_user(&*store).await;
-    let record = begin(&*store, account.id()).await;
-    assert!(store.delete(account.id()).await.expect("no error"));
+    let account = insert_new_account(&*store).await;
+    let record = create_session(&*store, account.id()).await;
+    assert!(store.delete(account.id()).await.expect("the call fails only if the store fails"));
     for user_hint in [None, Some(account.id())] {
-        let found = load(&*store, &record.key, user_hint).await.expect("the record");
+        let found = load_login(&*store, &record.key, user_hint).await.expect("the record is found");
         assert_eq!((&*found.record, found.user), (&record, None));
     }
 }
 
-/// A key without a record is no login, whatever the `user_hint` is.
-pub async fn an_unknown_key_is_no_login<S>(store: Arc<S>)
+/// `load_login` returns `None` for an unknown key, with or without a `user_hint`.
+pub async fn load_login_returns_none_for_an_unknown_key<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account> + LoginStore,
 {
-    let account = new_user(&*store).await;
+    let account = insert_new_account(&*store).await;
     for user_hint in [None, Some(account.id())] {
-        assert!(load(&*store, &SessionKey::new([7; 32]), user_hint).await.is_none());
+        assert!(load_login(&*store, &SessionKey::new([7; 32]), user_hint).await.is_none());
     }
 }

@@ -1,6 +1,7 @@
-//! The store contracts as tests: one function per clause.
+//! The store contracts as tests. Each rule of a contract is a *clause*: a function that checks the
+//! rule on a store.
 //!
-//! An adapter runs all of them against a real database:
+//! An adapter runs all clauses against a real database:
 //!
 //! ```
 //! use tower_keep_memory::MemoryStore;
@@ -14,15 +15,16 @@
 //! # }
 //! ```
 //!
-//! The store that the factory returns may already hold data, including that of earlier clauses,
-//! because every clause uses its own ids and names. The factory is called once for each clause, and
-//! should return a clone of one connection pool. A clause panics if the store breaks it. Clauses
-//! spawn tasks, so they need a tokio runtime. They find more errors with more than one thread.
+//! The closure is called once for each clause, and should return a clone of the same store, which
+//! shares its connections. Wrap a store that is not `Clone` in an `Arc`. The store may already hold data, including the data of earlier clauses,
+//! because every clause uses its own ids and names. A clause panics if the store breaks the rule.
+//! Clauses spawn tasks, so they need a tokio runtime. With several threads
+//! (`#[tokio::test(flavor = "multi_thread")]`), the clauses about concurrency find more errors.
 //!
 //! A store that has only users, or only sessions, uses [`users::run_all`] or [`sessions::run_all`].
 //! To run a single clause, call it by name, as in
-//! `contract::sessions::touch_only_moves_forward(store)`, or pass its name to [`users::run`],
-//! [`sessions::run`] or [`logins::run`].
+//! `contract::sessions::an_expired_session_can_be_ended(store)`, or pass its name to
+//! [`users::run`], [`sessions::run`] or [`logins::run`].
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -45,7 +47,7 @@ where
     logins::run_all(&factory).await;
 }
 
-/// Lists the clauses of a contract, and defines functions that run them.
+/// Lists the clauses of a contract in `CLAUSES`, and defines `run` and `run_all`.
 macro_rules! clauses {
     ($($bound:path),+; $($clause:ident)*) => {
         /// The names of the clauses.
@@ -70,7 +72,7 @@ macro_rules! clauses {
         ///
         /// # Panics
         ///
-        /// Panics if the store breaks a clause. The output names the clause.
+        /// Panics if the store breaks a clause. The output names each clause before it runs.
         pub async fn run_all<S, F, Fut>(factory: F)
         where
             S: $($bound +)+ 'static,
@@ -89,16 +91,19 @@ pub mod logins;
 pub mod sessions;
 pub mod users;
 
-/// How many tasks compete in the clauses about concurrency.
-const TASKS: usize = 50;
+/// How many tasks run concurrently in most clauses about concurrency.
+const COMPETING_TASKS: usize = 50;
 
 tokio::task_local! {
+    /// The limit that [`with_contention_of`] sets.
     static MAX_TASKS: usize;
 }
 
-/// Runs clauses with at most `max` tasks that compete, but at least two.
+/// Runs clauses so that no clause runs more than `max` tasks concurrently. If `max` is less than 2,
+/// it counts as 2.
 ///
-/// This is for a store that makes writers of the same data wait for seconds, as an emulator may do:
+/// Use it for a store in which concurrent writes of the same data wait for seconds, such as some
+/// emulators:
 ///
 /// ```
 /// # use tower_keep_memory::MemoryStore;
@@ -112,35 +117,37 @@ pub async fn with_contention_of<F: Future>(max: usize, clauses: F) -> F::Output 
     MAX_TASKS.scope(max.max(2), clauses).await
 }
 
-/// Returns `wanted`, limited to the number of tasks that are allowed.
-fn tasks(wanted: usize) -> usize {
+/// Returns `wanted`, or the limit of [`with_contention_of`] if that is smaller.
+fn allowed_tasks(wanted: usize) -> usize {
     MAX_TASKS.try_with(|max| wanted.min(*max)).unwrap_or(wanted)
 }
 
-/// Returns a text that no other clause uses, in this process or another.
-fn unique(what: &str) -> String {
+/// Returns a text that begins with `prefix`, and that no other clause uses, in this process or
+/// another.
+fn unique_text(prefix: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let random = RandomState::new().hash_one(count);
-    format!("{what}-{random:016x}{count}")
+    format!("{prefix}-{random:016x}{count}")
 }
 
-/// Returns unusual texts that stores may handle wrongly, each made unique.
-fn odd_texts() -> Vec<String> {
+/// Returns texts that stores may handle wrongly as ids or names. Each has a unique prefix.
+fn unusual_texts() -> Vec<String> {
     let long = "long".repeat(375);
     ["", " ", "a\0b", "🦀🦀", "'; DROP TABLE users; --", "%_\\", "佐藤", "{}[]:*?", &long]
         .into_iter()
-        .map(|odd| {
-            let unique = unique("");
-            // The longest text has 1,500 bytes in total.
-            format!("{unique}{}", &odd[..odd.len().min(1_500 - unique.len())])
+        .map(|text| {
+            let prefix = unique_text("");
+            // The longest text has 1,500 bytes, including the prefix.
+            format!("{prefix}{}", &text[..text.len().min(1_500 - prefix.len())])
         })
         .collect()
 }
 
-/// Returns texts of session details that stores may handle wrongly, up to the longest.
-fn odd_details() -> Vec<String> {
-    // Eight bytes around characters of four bytes.
+/// Returns texts of session details that stores may handle wrongly. The last of them has the
+/// greatest length that is allowed.
+fn unusual_details() -> Vec<String> {
+    // `{"a":""}` has eight bytes, and each crab has four.
     let longest = format!(r#"{{"a":"{}"}}"#, "🦀".repeat((SessionDetails::MAX_BYTES - 8) / 4));
     let mut texts = [
         "{}",
@@ -155,40 +162,43 @@ fn odd_details() -> Vec<String> {
     texts
 }
 
-/// Returns the current time, so that stores that expire records by themselves don't drop them.
+/// Returns the current time. With any other time, the records could look expired to a store that
+/// drops expired records by itself.
 fn now() -> Timestamp {
     SystemClock.now().into()
 }
 
-/// Starts this many [`tasks`] concurrently, waits for them, and returns all results.
-async fn compete<T, Fut>(tasks: usize, task: impl Fn(usize) -> Fut) -> Vec<T>
+/// Runs `wanted` tasks concurrently, or as many as [`with_contention_of`] allows, and returns all
+/// results.
+async fn run_concurrently<T, Fut>(wanted: usize, task: impl Fn(usize) -> Fut) -> Vec<T>
 where
     T: Send + 'static,
     Fut: Future<Output = T> + Send + 'static,
 {
-    let tasks = self::tasks(tasks);
-    let start = Arc::new(tokio::sync::Barrier::new(tasks));
-    let started: Vec<_> = (0..tasks)
+    let tasks = allowed_tasks(wanted);
+    let barrier = Arc::new(tokio::sync::Barrier::new(tasks));
+    let handles: Vec<_> = (0..tasks)
         .map(|index| {
-            let (start, task) = (Arc::clone(&start), task(index));
+            let (barrier, task) = (Arc::clone(&barrier), task(index));
             tokio::spawn(async move {
-                start.wait().await;
+                barrier.wait().await;
                 task.await
             })
         })
         .collect();
     let mut results = Vec::new();
-    for task in started {
-        results.push(task.await.expect("a call of the store does not panic"));
+    for handle in handles {
+        results.push(handle.await.expect("no task panics"));
     }
     results
 }
 
-/// Polls a call for a while and then drops it. The time is longer with each step, until it is
-/// enough for the call to finish.
-async fn interrupted<T, Fut: Future<Output = T>>(step: u32, call: Fut) {
+/// Polls the future of a call for a while, and then drops the future. Each step polls for longer
+/// than the step before. The last steps usually give the call enough time to finish.
+async fn poll_then_drop<T, Fut: Future<Output = T>>(step: u32, call: Fut) {
     let mut call = Box::pin(call);
-    // The first steps count polls, which also interrupts stores that never wait for long.
+    // The first steps limit the number of polls instead of the time, because some stores finish a
+    // call faster than the shortest time limit.
     if step < 4 {
         let mut polls = 0;
         std::future::poll_fn(|cx| {
@@ -208,21 +218,22 @@ async fn interrupted<T, Fut: Future<Output = T>>(step: u32, call: Fut) {
     }
 }
 
-/// The number of steps of [`interrupted`].
-const STEPS: u32 = 12;
+/// A clause calls [`poll_then_drop`] with each step below this number.
+const DROP_STEPS: u32 = 12;
 
-/// How many reads in a row must return the same. They take longer than a disk takes for one write.
+/// How many reads in a row must return the same result. Together, these reads take longer than one
+/// write to a disk.
 const EQUAL_READS: u32 = 10;
 
-/// Waits until the result of `read` stays the same, because what an interrupted call wrote may
-/// arrive a moment later.
-async fn settled<T: PartialEq, Fut: Future<Output = T>>(read: impl Fn() -> Fut) -> T {
+/// Repeats `read` until its result stays the same, and returns that result. The store may finish a
+/// write a moment after the future of the call was dropped.
+async fn wait_until_settled<T: PartialEq, Fut: Future<Output = T>>(read: impl Fn() -> Fut) -> T {
     let mut before = read().await;
-    let mut same = 0;
-    while same < EQUAL_READS {
+    let mut equal_reads = 0;
+    while equal_reads < EQUAL_READS {
         tokio::time::sleep(Duration::from_millis(3)).await;
         let after = read().await;
-        same = if before == after { same + 1 } else { 0 };
+        equal_reads = if before == after { equal_reads + 1 } else { 0 };
         before = after;
     }
     before

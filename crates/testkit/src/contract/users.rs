@@ -1,4 +1,5 @@
-//! The contracts of [`UserStore`](tower_keep_core::UserStore) and [`UserDirectory`].
+//! The contracts of [`UserStore`](tower_keep_core::UserStore),
+//! [`UserLookup`](tower_keep_core::UserLookup) and [`UserDirectory`].
 
 use std::sync::Arc;
 
@@ -7,40 +8,43 @@ use tower_keep_core::{
     UserDirectory, UserDirectoryExt, UserId,
 };
 
-use super::{STEPS, TASKS, compete, interrupted, odd_texts, settled, tasks, unique};
+use super::{
+    COMPETING_TASKS, DROP_STEPS, allowed_tasks, poll_then_drop, run_concurrently, unique_text,
+    unusual_texts, wait_until_settled,
+};
 
 clauses! {
     UserDirectory<User = Account>;
-    a_user_is_found_by_id_as_stored
-    a_user_is_found_by_login_name_byte_for_byte
-    unknown_and_odd_ids_and_names_find_nobody
-    odd_ids_and_names_are_kept_or_refused
+    by_id_returns_the_user_as_stored
+    by_login_name_compares_names_byte_for_byte
+    unknown_and_unusual_ids_and_names_find_no_user
+    users_with_unusual_ids_or_names_are_stored_as_given_or_rejected
     by_ids_returns_one_entry_for_each_id_in_order
-    a_taken_id_or_name_conflicts_and_nothing_is_written
-    of_concurrent_inserts_one_succeeds
+    insert_with_a_taken_id_or_name_conflicts_and_writes_nothing
+    exactly_one_concurrent_insert_succeeds
     insert_if_absent_can_be_repeated
-    a_change_replaces_the_user_and_frees_the_name
-    a_change_sees_the_stored_user_and_may_leave_it
-    a_change_of_the_id_is_refused
-    a_change_to_a_taken_name_conflicts_and_nothing_is_written
-    of_concurrent_renames_to_one_name_one_succeeds
-    a_change_of_nobody_inserts_nothing
-    no_change_is_lost
-    a_password_is_set_only_over_the_stamp_that_was_seen
-    a_rehash_is_written_only_over_the_hash_that_was_seen
-    a_deleted_user_is_gone_and_the_name_is_free
-    an_interrupted_insert_leaves_all_or_nothing
-    an_interrupted_change_leaves_the_old_or_the_new
-    an_interrupted_delete_leaves_all_or_nothing
+    modify_replaces_the_user_and_frees_the_old_name
+    modify_passes_the_stored_user_and_writes_nothing_if_the_change_returns_none
+    modify_rejects_a_change_of_the_id
+    modify_to_a_taken_name_conflicts_and_writes_nothing
+    exactly_one_concurrent_rename_to_the_same_name_succeeds
+    modify_of_an_unknown_id_inserts_nothing
+    no_concurrent_change_is_lost
+    set_password_writes_only_if_the_seen_security_stamp_is_still_stored
+    rehash_writes_only_if_the_seen_hash_is_still_stored
+    delete_removes_the_user_and_frees_the_name
+    dropping_the_future_of_insert_leaves_all_or_nothing
+    dropping_the_future_of_modify_leaves_the_old_or_the_new_user
+    dropping_the_future_of_delete_leaves_all_or_nothing
 }
 
-/// Creates an account with an id and a login name of its own.
+/// Creates an account with a new id and a new login name.
 fn new_account() -> Account {
-    Account::new(unique("id"), unique("name"), "a password's hash")
+    Account::new(unique_text("id"), unique_text("name"), "a password's hash")
 }
 
 async fn insert<S: UserDirectory<User = Account>>(store: &S, account: &Account) {
-    store.insert(account).await.expect("a new account is inserted");
+    store.insert(account).await.expect("an account with a new id and a new name is inserted");
 }
 
 async fn by_id<S: UserDirectory<User = Account>>(store: &S, id: &UserId) -> Option<Account> {
@@ -50,10 +54,10 @@ async fn by_id<S: UserDirectory<User = Account>>(store: &S, id: &UserId) -> Opti
 
 async fn by_login_name<S: UserDirectory<User = Account>>(
     store: &S,
-    login: &str,
+    login_name: &str,
 ) -> Option<Account> {
     let found =
-        store.by_login_name(login).await.expect("by_login_name fails only if the store fails");
+        store.by_login_name(login_name).await.expect("by_login_name fails only if the store fails");
     found.map(|account| Account::clone(&account))
 }
 
@@ -61,35 +65,40 @@ fn is_conflict<T>(result: &Result<T, StoreError>) -> bool {
     result.as_ref().is_err_and(|error| error.kind() == StoreErrorKind::Conflict)
 }
 
-/// What is stored for an account, found by its id and by its login name.
-type Found = (Option<Account>, Option<Account>);
+/// The account that `by_id` finds, and the account that `by_login_name` finds.
+type FoundByIdAndName = (Option<Account>, Option<Account>);
 
-async fn by_id_and_name<S: UserDirectory<User = Account>>(store: &S, account: &Account) -> Found {
+/// Looks up the id and the login name of this account.
+async fn by_id_and_name<S: UserDirectory<User = Account>>(
+    store: &S,
+    account: &Account,
+) -> FoundByIdAndName {
     (by_id(store, account.id()).await, by_login_name(store, account.login_name()).await)
 }
 
-/// An inserted user is found by id, with every field as it was stored.
-pub async fn a_user_is_found_by_id_as_stored<S>(store: Arc<S>)
+/// `by_id` returns an inserted user, with every field as it was inserted.
+pub async fn by_id_returns_the_user_as_stored<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
-    let stamped = new_account().with_security_stamp([0, 0xFF, b'\n']);
-    for account in [new_account(), new_account().with_active(false), stamped] {
+    let with_stamp = new_account().with_security_stamp([0, 0xFF, b'\n']);
+    for account in [new_account(), new_account().with_active(false), with_stamp] {
         insert(&*store, &account).await;
         assert_eq!(by_id(&*store, account.id()).await, Some(account));
     }
 }
 
-/// A login name is compared byte for byte: case, spaces and Unicode forms count.
-pub async fn a_user_is_found_by_login_name_byte_for_byte<S>(store: Arc<S>)
+/// Login names are compared byte for byte: names that differ in case, spaces or Unicode
+/// normalization are different names.
+pub async fn by_login_name_compares_names_byte_for_byte<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
-    let name = unique("Ada\u{e9}");
-    let account = Account::new(unique("id"), name.clone(), "hash");
+    let name = unique_text("Ada\u{e9}");
+    let account = Account::new(unique_text("id"), name.clone(), "hash");
     insert(&*store, &account).await;
     assert_eq!(by_login_name(&*store, &name).await, Some(account));
-    let others = [
+    let similar_names = [
         name.to_lowercase(),
         name.to_uppercase(),
         format!("{name} "),
@@ -98,38 +107,44 @@ where
         name.replace('\u{e9}', "e"),
         name[..name.len() - 1].to_owned(),
     ];
-    for other in others {
-        assert_eq!(by_login_name(&*store, &other).await, None, "{other:?}");
+    for similar in similar_names {
+        assert_eq!(by_login_name(&*store, &similar).await, None, "{similar:?}");
     }
 }
 
-/// An id or name that is unknown, or can't be one of this store's, finds no user. It is not an
+/// If an id or a name is unknown, or can't exist in this store, no user is found. This is not an
 /// error.
-pub async fn unknown_and_odd_ids_and_names_find_nobody<S>(store: Arc<S>)
+pub async fn unknown_and_unusual_ids_and_names_find_no_user<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
-    for odd in odd_texts().into_iter().chain([String::new(), "x".repeat(70_000)]) {
-        let id = UserId::from(odd.as_str());
-        assert_eq!(by_id(&*store, &id).await, None, "{odd:?}");
-        assert_eq!(by_login_name(&*store, &odd).await, None, "{odd:?}");
-        let many = store.by_ids(&[id.clone(), id]).await.expect("odd ids are not an error");
-        assert!(many.len() == 2 && many.iter().all(Option::is_none), "{odd:?}");
+    for text in unusual_texts().into_iter().chain([String::new(), "x".repeat(70_000)]) {
+        let id = UserId::from(text.as_str());
+        assert_eq!(by_id(&*store, &id).await, None, "{text:?}");
+        assert_eq!(by_login_name(&*store, &text).await, None, "{text:?}");
+        let found = store.by_ids(&[id.clone(), id]).await.expect("unusual ids are not an error");
+        assert!(found.len() == 2 && found.iter().all(Option::is_none), "{text:?}");
     }
 }
 
-/// A user with an odd id or name is either stored exactly as given, or rejected and not written.
-pub async fn odd_ids_and_names_are_kept_or_refused<S>(store: Arc<S>)
+/// A user with an unusual id or name is either stored exactly as given, or `insert` returns
+/// an error and writes nothing.
+pub async fn users_with_unusual_ids_or_names_are_stored_as_given_or_rejected<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
-    for odd in odd_texts() {
-        for account in
-            [Account::new(odd.as_str(), unique("name"), ""), Account::new(unique("id"), &*odd, "")]
-        {
-            let is_kept = store.insert(&account).await.is_ok();
-            let kept = is_kept.then_some(account.clone());
-            assert_eq!(by_id_and_name(&*store, &account).await, (kept.clone(), kept), "{odd:?}");
+    for text in unusual_texts() {
+        for account in [
+            Account::new(text.as_str(), unique_text("name"), ""),
+            Account::new(unique_text("id"), &*text, ""),
+        ] {
+            let is_stored = store.insert(&account).await.is_ok();
+            let expected = is_stored.then_some(account.clone());
+            assert_eq!(
+                by_id_and_name(&*store, &account).await,
+                (expected.clone(), expected),
+                "{text:?}"
+            );
         }
     }
 }
@@ -139,46 +154,47 @@ pub async fn by_ids_returns_one_entry_for_each_id_in_order<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
-    let (one, other) = (new_account(), new_account());
-    insert(&*store, &one).await;
-    insert(&*store, &other).await;
-    let unknown = UserId::from(unique("id"));
-    let ids = [other.id(), &unknown, one.id(), other.id(), one.id()];
+    let (first, second) = (new_account(), new_account());
+    insert(&*store, &first).await;
+    insert(&*store, &second).await;
+    let unknown = UserId::from(unique_text("id"));
+    let ids = [second.id(), &unknown, first.id(), second.id(), first.id()];
     let ids = ids.map(UserId::from);
-    let found = store.by_ids(&ids).await.expect("no error");
+    let found = store.by_ids(&ids).await.expect("the call fails only if the store fails");
     let found: Vec<_> = found.iter().map(Option::as_deref).collect();
-    assert_eq!(found, [Some(&other), None, Some(&one), Some(&other), Some(&one)]);
-    assert!(store.by_ids(&[]).await.expect("no error").is_empty());
+    assert_eq!(found, [Some(&second), None, Some(&first), Some(&second), Some(&first)]);
+    assert!(store.by_ids(&[]).await.expect("the call fails only if the store fails").is_empty());
 }
 
-/// Ids and login names are unique. Inserting a taken one is a conflict and writes nothing.
-pub async fn a_taken_id_or_name_conflicts_and_nothing_is_written<S>(store: Arc<S>)
+/// Ids and login names are unique. Inserting a user whose id or name is taken returns a conflict
+/// and writes nothing.
+pub async fn insert_with_a_taken_id_or_name_conflicts_and_writes_nothing<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
     let account = new_account();
     insert(&*store, &account).await;
-    let same_id = Account::new(account.id(), unique("name"), "other");
+    let same_id = Account::new(account.id(), unique_text("name"), "other");
     assert!(is_conflict(&store.insert(&same_id).await), "the id is taken");
     assert_eq!(by_id_and_name(&*store, &same_id).await, (Some(account.clone()), None));
-    let same_name = Account::new(unique("id"), account.login_name(), "other");
+    let same_name = Account::new(unique_text("id"), account.login_name(), "other");
     assert!(is_conflict(&store.insert(&same_name).await), "the name is taken");
     assert_eq!(by_id_and_name(&*store, &same_name).await, (None, Some(account.clone())));
     assert!(is_conflict(&store.insert(&account).await), "both are taken");
 }
 
-/// If many tasks insert one login name or one id concurrently, one succeeds and the others
-/// conflict.
-pub async fn of_concurrent_inserts_one_succeeds<S>(store: Arc<S>)
+/// If many tasks concurrently insert users with the same login name or the same id, exactly one
+/// insert succeeds. The others return a conflict.
+pub async fn exactly_one_concurrent_insert_succeeds<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account> + 'static,
 {
-    let (id, name) = (unique("id"), unique("name"));
-    for same_id in [false, true] {
-        let results = compete(TASKS, |_| {
+    let (id, name) = (unique_text("id"), unique_text("name"));
+    for with_same_id in [false, true] {
+        let results = run_concurrently(COMPETING_TASKS, |_| {
             let store = Arc::clone(&store);
-            let (other_id, other_name) = (unique("id"), unique("name"));
-            let account = if same_id {
+            let (other_id, other_name) = (unique_text("id"), unique_text("name"));
+            let account = if with_same_id {
                 Account::new(id.as_str(), other_name, "")
             } else {
                 Account::new(other_id, name.as_str(), "")
@@ -186,15 +202,21 @@ where
             async move { store.insert(&account).await }
         })
         .await;
-        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "one is inserted");
+        assert_eq!(
+            results.iter().filter(|result| result.is_ok()).count(),
+            1,
+            "one insert succeeds"
+        );
         assert_eq!(results.iter().filter(|result| is_conflict(result)).count(), results.len() - 1);
     }
 }
 
-/// Replaces the stored user by this one. Returns whether there was a stored user.
+/// Replaces the stored user that has the id of `user` with `user`. Returns whether such a user was
+/// stored.
 ///
-/// This is for tests that know everything about the user. An application would lose what others
-/// wrote in the meantime, so it should change the user that it reads instead.
+/// This is for tests, where nobody else writes the user. An application that replaced the whole
+/// user would undo concurrent changes. It should pass a change of the stored user to
+/// [`modify`](UserDirectory::modify).
 ///
 /// # Errors
 ///
@@ -207,145 +229,162 @@ where
     Ok(matches!(modified, Modified::Changed(_)))
 }
 
-/// A user who has to exist at every start is inserted once, and a taken id or name is not an error.
+/// `insert_if_absent` inserts a user only once. A taken id or name is not an error.
 pub async fn insert_if_absent_can_be_repeated<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
     let account = new_account();
-    assert!(store.insert_if_absent(&account).await.expect("no error"), "it was not there");
+    assert!(
+        store.insert_if_absent(&account).await.expect("the call fails only if the store fails"),
+        "the user was not stored before"
+    );
     let later = Account::new(account.id(), account.login_name(), "another hash");
-    assert!(!store.insert_if_absent(&later).await.expect("no error"), "it is there");
-    let namesake = Account::new(unique("id"), account.login_name(), "");
-    assert!(!store.insert_if_absent(&namesake).await.expect("no error"), "the name is taken");
+    assert!(
+        !store.insert_if_absent(&later).await.expect("the call fails only if the store fails"),
+        "the id is taken"
+    );
+    let namesake = Account::new(unique_text("id"), account.login_name(), "");
+    assert!(
+        !store.insert_if_absent(&namesake).await.expect("the call fails only if the store fails"),
+        "the name is taken"
+    );
     assert_eq!(by_id_and_name(&*store, &account).await, (Some(account.clone()), Some(account)));
 }
 
-/// A change replaces the whole user, and the earlier login name becomes free for others.
-pub async fn a_change_replaces_the_user_and_frees_the_name<S>(store: Arc<S>)
+/// `modify` replaces the whole user. If the login name changes, the old name becomes free.
+pub async fn modify_replaces_the_user_and_frees_the_old_name<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
     let before = new_account();
     insert(&*store, &before).await;
-    let after = Account::new(before.id(), unique("name"), "another hash").with_active(false);
-    let changed = store.modify(before.id(), &mut |_| Some(after.clone())).await;
-    assert_eq!(changed.expect("no error"), Modified::Changed(Arc::new(after.clone())));
-    assert_eq!(by_id_and_name(&*store, &after).await, (Some(after.clone()), Some(after.clone())));
+    let after = Account::new(before.id(), unique_text("name"), "another hash").with_active(false);
+    let modified = store.modify(before.id(), &mut |_| Some(after.clone())).await;
     assert_eq!(
-        by_login_name(&*store, before.login_name()).await,
-        None,
-        "no user has the earlier name"
+        modified.expect("the call fails only if the store fails"),
+        Modified::Changed(Arc::new(after.clone()))
     );
-    let new_owner = Account::new(unique("id"), before.login_name(), "");
+    assert_eq!(by_id_and_name(&*store, &after).await, (Some(after.clone()), Some(after.clone())));
+    assert_eq!(by_login_name(&*store, before.login_name()).await, None, "no user has the old name");
+    let new_owner = Account::new(unique_text("id"), before.login_name(), "");
     insert(&*store, &new_owner).await;
     assert_eq!(by_login_name(&*store, before.login_name()).await, Some(new_owner));
     assert!(
-        replace(&*store, &after).await.expect("no error"),
-        "the same once more is a change too"
+        replace(&*store, &after).await.expect("the call fails only if the store fails"),
+        "writing the stored user again counts as a change"
     );
 }
 
-/// The change function gets the user as stored now, and may decide to write nothing.
-pub async fn a_change_sees_the_stored_user_and_may_leave_it<S>(store: Arc<S>)
-where
+/// `modify` passes the user as stored now to the change function. If the function returns `None`,
+/// nothing is written.
+pub async fn modify_passes_the_stored_user_and_writes_nothing_if_the_change_returns_none<S>(
+    store: Arc<S>,
+) where
     S: UserDirectory<User = Account>,
 {
     let account = new_account().with_security_stamp([0, 0xFF]);
     insert(&*store, &account).await;
-    let mut seen = Vec::new();
+    let mut passed = Vec::new();
     let result = store
         .modify(account.id(), &mut |stored| {
-            seen.push(stored.clone());
+            passed.push(stored.clone());
             None
         })
         .await;
-    assert_eq!(result.expect("no error"), Modified::Unchanged(Arc::new(account.clone())));
-    assert!(!seen.is_empty() && seen.iter().all(|seen| *seen == account), "{seen:?}");
+    assert_eq!(
+        result.expect("the call fails only if the store fails"),
+        Modified::Unchanged(Arc::new(account.clone()))
+    );
+    assert!(!passed.is_empty() && passed.iter().all(|user| *user == account), "{passed:?}");
     assert_eq!(by_id_and_name(&*store, &account).await, (Some(account.clone()), Some(account)));
 }
 
-/// An id never changes: a change that returns another id is an error.
-pub async fn a_change_of_the_id_is_refused<S>(store: Arc<S>)
+/// If the change function returns a user with another id, `modify` returns an error and writes
+/// nothing.
+pub async fn modify_rejects_a_change_of_the_id<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
     let account = new_account();
     insert(&*store, &account).await;
-    let other = Account::new(unique("id"), account.login_name(), "");
-    let refused = store.modify(account.id(), &mut |_| Some(other.clone())).await;
-    let kind = refused.map_err(|error| error.kind());
-    assert_eq!(kind, Err(StoreErrorKind::Unsupported));
+    let other = Account::new(unique_text("id"), account.login_name(), "");
+    let result = store.modify(account.id(), &mut |_| Some(other.clone())).await;
+    assert_eq!(result.map_err(|error| error.kind()), Err(StoreErrorKind::Unsupported));
     assert_eq!(by_id_and_name(&*store, &account).await, (Some(account.clone()), Some(account)));
     assert_eq!(by_id(&*store, other.id()).await, None);
 }
 
-/// A user can't take another user's login name.
-pub async fn a_change_to_a_taken_name_conflicts_and_nothing_is_written<S>(store: Arc<S>)
+/// If the new login name is another user's, `modify` returns a conflict and writes nothing.
+pub async fn modify_to_a_taken_name_conflicts_and_writes_nothing<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
-    let (one, other) = (new_account(), new_account());
-    insert(&*store, &one).await;
-    insert(&*store, &other).await;
-    let renamed = Account::new(one.id(), other.login_name(), "changed");
-    assert!(is_conflict(&replace(&*store, &renamed).await), "the name is the other's");
-    assert_eq!(by_id_and_name(&*store, &one).await, (Some(one.clone()), Some(one)));
-    assert_eq!(by_id_and_name(&*store, &other).await, (Some(other.clone()), Some(other)));
+    let (first, second) = (new_account(), new_account());
+    insert(&*store, &first).await;
+    insert(&*store, &second).await;
+    let renamed = Account::new(first.id(), second.login_name(), "changed");
+    assert!(is_conflict(&replace(&*store, &renamed).await), "the name is taken");
+    assert_eq!(by_id_and_name(&*store, &first).await, (Some(first.clone()), Some(first)));
+    assert_eq!(by_id_and_name(&*store, &second).await, (Some(second.clone()), Some(second)));
 }
 
-/// If many users take one free name concurrently, one gets it.
-pub async fn of_concurrent_renames_to_one_name_one_succeeds<S>(store: Arc<S>)
+/// If many users are renamed to the same free name concurrently, exactly one of them gets the name.
+pub async fn exactly_one_concurrent_rename_to_the_same_name_succeeds<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account> + 'static,
 {
-    let (wanted, tasks) = (unique("name"), tasks(10));
+    let (new_name, tasks) = (unique_text("name"), allowed_tasks(10));
     let mut accounts = Vec::new();
     for _ in 0..tasks {
         let account = new_account();
         insert(&*store, &account).await;
         accounts.push(account);
     }
-    let results = compete(tasks, |index| {
+    let results = run_concurrently(tasks, |index| {
         let store = Arc::clone(&store);
-        let account = Account::new(accounts[index].id(), wanted.as_str(), "");
+        let account = Account::new(accounts[index].id(), new_name.as_str(), "");
         async move { replace(&*store, &account).await }
     })
     .await;
     assert_eq!(results.iter().filter(|result| matches!(result, Ok(true))).count(), 1);
     assert_eq!(results.iter().filter(|result| is_conflict(result)).count(), tasks - 1);
-    let winner = by_login_name(&*store, &wanted).await.expect("one has the name");
+    let winner = by_login_name(&*store, &new_name).await.expect("one user has the name");
     assert_eq!(by_id(&*store, winner.id()).await, Some(winner));
 }
 
-/// If there is no such user, the change function is not called and nothing is written.
-pub async fn a_change_of_nobody_inserts_nothing<S>(store: Arc<S>)
+/// If no user has the id, `modify` inserts nothing. An unusual id is not an error.
+pub async fn modify_of_an_unknown_id_inserts_nothing<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
     let account = new_account();
-    assert!(!replace(&*store, &account).await.expect("no error"));
+    assert!(!replace(&*store, &account).await.expect("the call fails only if the store fails"));
     assert_eq!(by_id_and_name(&*store, &account).await, (None, None));
-    for odd in odd_texts() {
-        let nobody = Account::new(odd.as_str(), unique("name"), "");
-        assert!(!replace(&*store, &nobody).await.expect("odd ids are not an error"), "{odd:?}");
+    for text in unusual_texts() {
+        let unknown = Account::new(text.as_str(), unique_text("name"), "");
+        assert!(
+            !replace(&*store, &unknown).await.expect("unusual ids are not an error"),
+            "{text:?}"
+        );
     }
 }
 
-/// If many tasks change one user concurrently, each starts from what the others wrote.
-pub async fn no_change_is_lost<S>(store: Arc<S>)
+/// If many tasks change the same user concurrently, no change is lost: each task changes the user
+/// that the earlier tasks have written.
+pub async fn no_concurrent_change_is_lost<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account> + 'static,
 {
     let account = new_account();
     insert(&*store, &account).await;
-    let results = compete(TASKS, |index| {
+    let results = run_concurrently(COMPETING_TASKS, |index| {
         let (store, id) = (Arc::clone(&store), account.id().clone());
         async move {
             let mut append = |stored: &Account| {
-                let mut marked = stored.clone();
-                marked.set_login_name(format!("{}.{index}", stored.login_name()));
-                Some(marked)
+                let mut after = stored.clone();
+                after.set_login_name(format!("{}.{index}", stored.login_name()));
+                Some(after)
             };
             store.modify(&id, &mut append).await
         }
@@ -354,124 +393,143 @@ where
     for result in &results {
         assert!(matches!(result, Ok(Modified::Changed(_))), "{result:?}");
     }
-    let name = by_id(&*store, account.id()).await.expect("it is there").login_name().to_owned();
-    let marks = name.strip_prefix(account.login_name()).expect("the name begins as it did");
-    let mut marks: Vec<usize> =
-        marks.split('.').skip(1).map(|mark| mark.parse().expect("a mark")).collect();
-    marks.sort_unstable();
-    assert_eq!(marks, Vec::from_iter(0..results.len()), "all marks are there");
+    let after = by_id(&*store, account.id()).await.expect("the user is stored");
+    let suffix = after.login_name().strip_prefix(account.login_name());
+    let appended = suffix.expect("the tasks only append to the name").split('.').skip(1);
+    let mut appended: Vec<usize> =
+        appended.map(|index| index.parse().expect("each task appends its index")).collect();
+    appended.sort_unstable();
+    assert_eq!(appended, Vec::from_iter(0..results.len()), "the name has the index of every task");
 }
 
-/// A new password never undoes what others have written since the request began.
-pub async fn a_password_is_set_only_over_the_stamp_that_was_seen<S>(store: Arc<S>)
+/// `set_password` writes only if the user still has the security stamp that the caller saw. It
+/// keeps what others have written to the other fields since then.
+pub async fn set_password_writes_only_if_the_seen_security_stamp_is_still_stored<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
     let account = new_account();
     let id = account.id();
-    let set = async |seen: &Account, hash: &str| {
-        store.set_password(id, &seen.security_stamp(), hash).await.expect("no error")
+    let set_password = async |seen: &Account, hash: &str| {
+        store
+            .set_password(id, &seen.security_stamp(), hash)
+            .await
+            .expect("the call fails only if the store fails")
     };
-    assert_eq!(set(&account, "too early").await, PasswordChange::Missing);
+    assert_eq!(set_password(&account, "before the insert").await, PasswordChange::Missing);
     insert(&*store, &account).await;
-    // The user was deactivated in the meantime. They stay inactive, and the password changes.
-    replace(&*store, &account.clone().with_active(false)).await.expect("no error");
-    let PasswordChange::Changed(first) = set(&account, "first").await else {
-        panic!("the stamp is the one that was seen")
+    // The user was deactivated in the meantime. The password changes, and the user stays inactive.
+    replace(&*store, &account.clone().with_active(false))
+        .await
+        .expect("the call fails only if the store fails");
+    let PasswordChange::Changed(first) = set_password(&account, "first").await else {
+        panic!("the security stamp is unchanged")
     };
     assert_eq!((first.password_hash(), first.is_active()), ("first", false));
-    assert_ne!(first.security_stamp(), account.security_stamp(), "earlier logins end");
+    assert_ne!(first.security_stamp(), account.security_stamp(), "a new stamp ends earlier logins");
     assert_eq!(by_id(&*store, id).await.as_ref(), Some(&*first));
-    // The same call again finds its hash stored. A call with another hash came too late.
-    assert_eq!(set(&account, "first").await, PasswordChange::Changed(Arc::clone(&first)));
-    assert_eq!(set(&account, "second").await, PasswordChange::Stale(Arc::clone(&first)));
+    // The hash of a repeated call is already stored. A call with another hash and the old security
+    // stamp is stale.
+    assert_eq!(set_password(&account, "first").await, PasswordChange::Changed(Arc::clone(&first)));
+    assert_eq!(set_password(&account, "second").await, PasswordChange::Stale(Arc::clone(&first)));
     assert_eq!(by_id(&*store, id).await.as_ref(), Some(&*first), "nothing was written");
 }
 
-/// A rehash replaces only the hash that was verified, and never changes the security stamp.
-pub async fn a_rehash_is_written_only_over_the_hash_that_was_seen<S>(store: Arc<S>)
+/// `rehash` replaces the stored hash only if it is the hash that the caller saw. It never changes
+/// the security stamp.
+pub async fn rehash_writes_only_if_the_seen_hash_is_still_stored<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
     let account = new_account();
     let id = account.id();
-    let rehash =
-        async |seen: &str, hash: &str| store.rehash(id, seen, hash).await.expect("no error");
-    assert!(!rehash(account.password_hash(), "stronger").await, "nobody is there");
+    let rehash = async |seen_hash: &str, hash: &str| {
+        store.rehash(id, seen_hash, hash).await.expect("the call fails only if the store fails")
+    };
+    assert!(!rehash(account.password_hash(), "stronger").await, "the user is not stored yet");
     insert(&*store, &account).await;
-    assert!(!rehash("another hash", "stronger").await, "it is not the stored one");
+    assert!(!rehash("another hash", "stronger").await, "the stored hash is another one");
     assert!(rehash(account.password_hash(), "stronger").await);
-    let after = by_id(&*store, id).await.expect("it is there");
+    let after = by_id(&*store, id).await.expect("the user is stored");
     assert_eq!(
         (after.password_hash(), after.security_stamp()),
         ("stronger", account.security_stamp())
     );
-    assert!(!rehash(account.password_hash(), "weaker").await, "that one is not stored any more");
+    assert!(!rehash(account.password_hash(), "weaker").await, "the seen hash is no longer stored");
     assert_eq!(by_id(&*store, id).await, Some(after));
 }
 
-/// Deleting a user frees the login name, and can be repeated.
-pub async fn a_deleted_user_is_gone_and_the_name_is_free<S>(store: Arc<S>)
+/// `delete` removes the user and frees the login name. It can be repeated.
+pub async fn delete_removes_the_user_and_frees_the_name<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
     let account = new_account();
     insert(&*store, &account).await;
-    assert!(store.delete(account.id()).await.expect("no error"), "there was one");
+    assert!(
+        store.delete(account.id()).await.expect("the call fails only if the store fails"),
+        "the user was stored"
+    );
     assert_eq!(by_id_and_name(&*store, &account).await, (None, None));
-    assert!(!store.delete(account.id()).await.expect("no error"), "there is none any more");
-    let new_owner = Account::new(unique("id"), account.login_name(), "");
+    assert!(
+        !store.delete(account.id()).await.expect("the call fails only if the store fails"),
+        "the user is already deleted"
+    );
+    let new_owner = Account::new(unique_text("id"), account.login_name(), "");
     insert(&*store, &new_owner).await;
-    for odd in odd_texts() {
-        assert!(!store.delete(&UserId::from(odd)).await.expect("odd ids are not an error"));
+    for text in unusual_texts() {
+        assert!(!store.delete(&UserId::from(text)).await.expect("unusual ids are not an error"));
     }
 }
 
-/// A dropped insert has inserted the user under both the id and the login name, or not at all.
-pub async fn an_interrupted_insert_leaves_all_or_nothing<S>(store: Arc<S>)
+/// If the future of `insert` is dropped, the user is found by both the id and the login name, or by
+/// neither.
+pub async fn dropping_the_future_of_insert_leaves_all_or_nothing<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
-    for step in 0..STEPS {
+    for step in 0..DROP_STEPS {
         let account = new_account();
-        interrupted(step, store.insert(&account)).await;
-        let (id, login) = settled(|| by_id_and_name(&*store, &account)).await;
-        assert_eq!(id, login, "found by id and by name, or by neither");
-        assert!(id.is_none_or(|found| found == account));
+        poll_then_drop(step, store.insert(&account)).await;
+        let (by_id, by_name) = wait_until_settled(|| by_id_and_name(&*store, &account)).await;
+        assert_eq!(by_id, by_name, "found by both id and name, or by neither");
+        assert!(by_id.is_none_or(|found| found == account));
     }
 }
 
-/// A dropped change leaves the user either as before or as changed, never a mixture.
-pub async fn an_interrupted_change_leaves_the_old_or_the_new<S>(store: Arc<S>)
+/// If the future of `modify` is dropped, the user is stored either as before or as changed, never
+/// as a mixture.
+pub async fn dropping_the_future_of_modify_leaves_the_old_or_the_new_user<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
-    for step in 0..STEPS {
+    for step in 0..DROP_STEPS {
         let before = new_account();
         insert(&*store, &before).await;
-        let after = Account::new(before.id(), unique("name"), "another hash");
-        interrupted(step, replace(&*store, &after)).await;
+        let after = Account::new(before.id(), unique_text("name"), "another hash");
+        poll_then_drop(step, replace(&*store, &after)).await;
         let read = || async {
             let by_old_name = by_login_name(&*store, before.login_name()).await;
             (by_id_and_name(&*store, &after).await, by_old_name)
         };
-        let found = settled(read).await;
+        let found = wait_until_settled(read).await;
         let as_before = ((Some(before.clone()), None), Some(before.clone()));
         let as_after = ((Some(after.clone()), Some(after.clone())), None);
         assert!(found == as_before || found == as_after, "{found:?}");
     }
 }
 
-/// A dropped delete has removed the user under both the id and the login name, or not at all.
-pub async fn an_interrupted_delete_leaves_all_or_nothing<S>(store: Arc<S>)
+/// If the future of `delete` is dropped, the user is found by both the id and the login name, or by
+/// neither.
+pub async fn dropping_the_future_of_delete_leaves_all_or_nothing<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,
 {
-    for step in 0..STEPS {
+    for step in 0..DROP_STEPS {
         let account = new_account();
         insert(&*store, &account).await;
-        interrupted(step, store.delete(account.id())).await;
-        let (id, login) = settled(|| by_id_and_name(&*store, &account)).await;
-        assert_eq!(id, login, "found by id and by name, or by neither");
+        poll_then_drop(step, store.delete(account.id())).await;
+        let (by_id, by_name) = wait_until_settled(|| by_id_and_name(&*store, &account)).await;
+        assert_eq!(by_id, by_name, "found by both id and name, or by neither");
     }
 }

@@ -1,29 +1,31 @@
-//! The figures, as a file and in a comparison.
+//! The figures: reading and writing their file, and comparing measured with committed figures.
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
-use super::FILE;
+use super::FIGURES_FILE;
 
-/// A case may take this many percent more than committed. Less than that is not worth a commit.
-const TOLERANCE: u64 = 3;
+/// A change of at most this many percent is neither an error nor reported as better.
+const TOLERANCE_PERCENT: u64 = 3;
 
-pub(super) const ACCEPT: &str = "cargo xtask instructions --accept";
-const MADE_WITH: &str = "# Made with ";
+/// The command that writes the measured figures to the file.
+pub(super) const ACCEPT_COMMAND: &str = "cargo xtask instructions --accept";
+/// Begins the line of the file that holds [`Figures::made_with`].
+const MADE_WITH_PREFIX: &str = "# Made with ";
 
-/// What a request takes in each case.
+/// The figures of all cases.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Figures {
-    /// The compiler and whatever else changes the figures.
+    /// The versions of the programs that the figures depend on, such as the compiler.
     pub(super) made_with: String,
     pub(super) cases: Vec<Case>,
 }
 
-/// What a request takes in one case.
+/// The figures of one case: the work of one request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Case {
     pub(super) name: String,
-    /// The number of instructions, without those of SHA-256.
+    /// The number of CPU instructions, without those of SHA-256.
     pub(super) instructions: u64,
     /// The number of blocks that SHA-256 hashes.
     pub(super) blocks: u64,
@@ -37,8 +39,9 @@ impl Figures {
 
 impl Display for Figures {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "# Instructions and SHA-256 blocks per request, as `{ACCEPT}` wrote them.")?;
-        writeln!(f, "{MADE_WITH}{}.", self.made_with)?;
+        writeln!(f, "# CPU instructions and SHA-256 blocks of one request in each case.")?;
+        writeln!(f, "# Written by `{ACCEPT_COMMAND}`.")?;
+        writeln!(f, "{MADE_WITH_PREFIX}{}.", self.made_with)?;
         for Case { name, instructions, blocks } in &self.cases {
             writeln!(f, "{name:<28} {instructions:>6} {blocks:>2}")?;
         }
@@ -52,13 +55,13 @@ impl FromStr for Figures {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut figures = Self { made_with: String::new(), cases: Vec::new() };
         for line in text.lines() {
-            if let Some(made_with) = line.strip_prefix(MADE_WITH) {
+            if let Some(made_with) = line.strip_prefix(MADE_WITH_PREFIX) {
                 figures.made_with = made_with.trim_end_matches('.').to_owned();
             } else if !line.starts_with('#') {
-                let case = parse_case(line);
-                figures.cases.push(case.ok_or_else(|| {
-                    format!("`{line}` is not a case with two numbers; to write the file: {ACCEPT}")
-                })?);
+                let error = || {
+                    format!("`{line}` is not a name with two numbers; to rewrite: {ACCEPT_COMMAND}")
+                };
+                figures.cases.push(parse_case(line).ok_or_else(error)?);
             }
         }
         Ok(figures)
@@ -72,97 +75,103 @@ fn parse_case(line: &str) -> Option<Case> {
     Some(Case { name, instructions, blocks: words.next()?.parse().ok()? })
 }
 
-/// What a comparison found.
+/// The result of [`compare`].
 #[derive(Debug)]
 pub(super) struct Comparison {
-    /// A line for each case, and one more if cases got better.
+    /// One line for each case, and a last line that names the cases that got better, if any did.
     pub(super) table: String,
-    /// The cases that got worse, and what to do.
+    /// The cases that got worse, are new or are missing, and what to do.
     pub(super) error: Option<String>,
 }
 
-/// Compares what was measured with what is committed.
+/// Compares the measured figures with the committed figures.
 pub(super) fn compare(committed: &Figures, measured: &Figures) -> Comparison {
     let mut table = format!(
         "{:<28} {:>12} {:>9} {:>8} {:>6} {:>9}\n",
         "case", "instructions", "committed", "change", "blocks", "committed"
     );
-    let (mut worse, mut better) = (Vec::new(), Vec::new());
+    let (mut complaints, mut better) = (Vec::new(), Vec::new());
     for case in &measured.cases {
-        let before = committed.case(&case.name);
-        table += &row(case, before);
-        worse.extend(complaints(case, before));
-        if before.is_some_and(|before| is_better(case, before)) {
+        let committed = committed.case(&case.name);
+        table += &table_row(case, committed);
+        complaints.extend(complaints_about(case, committed));
+        if committed.is_some_and(|committed| is_better(case, committed)) {
             better.push(case.name.as_str());
         }
     }
     let missing = committed.cases.iter().filter(|case| measured.case(&case.name).is_none());
-    worse.extend(missing.map(|Case { name, instructions, blocks }| {
-        format!("{name} is in {FILE} ({instructions}, {blocks}), but the bench has no such case")
+    complaints.extend(missing.map(|Case { name, instructions, blocks }| {
+        format!(
+            "{name} is in {FIGURES_FILE} ({instructions} instructions, {blocks} blocks), but the \
+             bench has no such case"
+        )
     }));
     if !better.is_empty() {
-        table += &format!("better: {}; to lock in the gain: {ACCEPT}\n", better.join(", "));
+        table +=
+            &format!("better: {}; to keep the gain, run {ACCEPT_COMMAND}\n", better.join(", "));
     }
-    Comparison { table, error: (!worse.is_empty()).then(|| error(worse, committed, measured)) }
+    let error = (!complaints.is_empty()).then(|| error_text(complaints, committed, measured));
+    Comparison { table, error }
 }
 
-fn row(case: &Case, before: Option<&Case>) -> String {
-    let Case { name, instructions, blocks } = case;
-    let (was, change, hashed) = match before {
+fn table_row(measured: &Case, committed: Option<&Case>) -> String {
+    let Case { name, instructions, blocks } = measured;
+    let (old_count, change, old_blocks) = match committed {
         None => ("-".to_owned(), "-".to_owned(), "-".to_owned()),
-        Some(before) => (
-            before.instructions.to_string(),
-            change(before.instructions, *instructions),
-            before.blocks.to_string(),
+        Some(committed) => (
+            committed.instructions.to_string(),
+            change_in_percent(committed.instructions, *instructions),
+            committed.blocks.to_string(),
         ),
     };
-    format!("{name:<28} {instructions:>12} {was:>9} {change:>8} {blocks:>6} {hashed:>9}\n")
+    format!(
+        "{name:<28} {instructions:>12} {old_count:>9} {change:>8} {blocks:>6} {old_blocks:>9}\n"
+    )
 }
 
-/// Returns what is wrong with a case, if anything is.
-fn complaints(case: &Case, before: Option<&Case>) -> Vec<String> {
-    let Case { name, instructions, blocks } = case;
-    let Some(before) = before else {
+/// Returns one text for each figure of this case that got worse, or one text if the case is new.
+fn complaints_about(measured: &Case, committed: Option<&Case>) -> Vec<String> {
+    let Case { name, instructions, blocks } = measured;
+    let Some(committed) = committed else {
         return vec![format!(
-            "{name} is not in {FILE}: {instructions} instructions, {blocks} blocks"
+            "{name} is not in {FIGURES_FILE}: {instructions} instructions, {blocks} blocks"
         )];
     };
     let mut complaints = Vec::new();
-    if instructions * 100 > before.instructions * (100 + TOLERANCE) {
+    if instructions * 100 > committed.instructions * (100 + TOLERANCE_PERCENT) {
         complaints.push(format!(
-            "{name} takes {instructions} instructions, {} over the committed {}",
-            change(before.instructions, *instructions),
-            before.instructions
+            "{name} takes {instructions} instructions instead of the committed {} ({})",
+            committed.instructions,
+            change_in_percent(committed.instructions, *instructions)
         ));
     }
-    if *blocks > before.blocks {
+    if *blocks > committed.blocks {
         complaints.push(format!(
             "{name} hashes {blocks} blocks of SHA-256, more than the committed {}",
-            before.blocks
+            committed.blocks
         ));
     }
     complaints
 }
 
-fn is_better(case: &Case, before: &Case) -> bool {
-    let is_shorter = case.instructions * 100 < before.instructions * (100 - TOLERANCE);
-    is_shorter || case.blocks < before.blocks
+fn is_better(measured: &Case, committed: &Case) -> bool {
+    let limit = committed.instructions * (100 - TOLERANCE_PERCENT);
+    measured.instructions * 100 < limit || measured.blocks < committed.blocks
 }
 
-/// Returns how many percent more this is.
-fn change(before: u64, now: u64) -> String {
-    format!("{:+.1} %", (now as f64 / before as f64 - 1.0) * 100.0)
+fn change_in_percent(committed: u64, measured: u64) -> String {
+    format!("{:+.1} %", (measured as f64 / committed as f64 - 1.0) * 100.0)
 }
 
-fn error(mut lines: Vec<String>, committed: &Figures, measured: &Figures) -> String {
+fn error_text(mut lines: Vec<String>, committed: &Figures, measured: &Figures) -> String {
     if committed.made_with != measured.made_with {
         lines.push(format!(
-            "the committed figures were made with {}\nand these with {}\nwhich may be the reason: \
-             measure the previous commit on this machine, and compare with that",
+            "the committed figures were made with {}\nthe measured figures with {}\nthis difference may \
+             be the reason: measure the previous commit on this machine, and compare with its figures",
             committed.made_with, measured.made_with
         ));
     }
-    lines.push(format!("if this is intended, accept the new figures: {ACCEPT}"));
+    lines.push(format!("if the change is intended, accept the new figures: {ACCEPT_COMMAND}"));
     lines.join("\n")
 }
 
@@ -180,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_read_as_it_was_written() {
+    fn parsing_the_written_file_returns_the_same_figures() {
         let written =
             figures("rustc 1.2.3, glibc 2", &[("bare", 4_661, 0), ("guarded", 11_543, 2)]);
         assert_eq!(written.to_string().parse(), Ok(written));
@@ -188,15 +197,15 @@ mod tests {
     }
 
     #[test]
-    fn only_what_got_worse_is_an_error() {
+    fn a_case_that_got_worse_is_new_or_is_missing_is_an_error() {
         let committed = [("guarded", 1_000, 2)];
-        // What is measured, a part of the error if there is one, and a part of the table.
-        let rules: [(&[_], _, _); 9] = [
+        // The measured cases, a part of the error if there must be one, and a part of the table.
+        let comparisons: [(&[_], _, _); 9] = [
             (&[("guarded", 1_000, 2)], None, "+0.0 %"),
             (&[("guarded", 1_030, 2)], None, "+3.0 %"),
             (
                 &[("guarded", 1_031, 2)],
-                Some("1031 instructions, +3.1 % over the committed 1000"),
+                Some("1031 instructions instead of the committed 1000 (+3.1 %)"),
                 "",
             ),
             (&[("guarded", 1_000, 3)], Some("guarded hashes 3 blocks of SHA-256, more"), ""),
@@ -206,23 +215,23 @@ mod tests {
             (&[("guarded", 1_000, 2), ("new", 9, 1)], Some("new is not in"), "new"),
             (&[], Some("guarded is in"), ""),
         ];
-        for (measured, error, table) in rules {
+        for (measured, error, table) in comparisons {
             let comparison = compare(&figures("a", &committed), &figures("a", measured));
             assert_eq!(comparison.error.is_some(), error.is_some(), "{measured:?}");
-            let said = comparison.error.unwrap_or_default();
-            assert!(said.contains(error.unwrap_or_default()), "{measured:?}: {said}");
+            let text = comparison.error.unwrap_or_default();
+            assert!(text.contains(error.unwrap_or_default()), "{measured:?}: {text}");
             assert!(comparison.table.contains(table), "{measured:?}: {}", comparison.table);
-            assert_eq!(said.contains("cargo xtask instructions --accept"), error.is_some());
+            assert_eq!(text.contains("cargo xtask instructions --accept"), error.is_some());
         }
     }
 
     #[test]
-    fn an_error_says_that_the_compiler_is_another() {
-        let compared = |made_with| {
+    fn the_error_names_both_compilers_if_they_differ() {
+        let error_with = |made_with| {
             let measured = figures(made_with, &[("guarded", 2_000, 2)]);
             compare(&figures("rustc 1", &[("guarded", 1_000, 2)]), &measured).error
         };
-        assert!(compared("rustc 2").is_some_and(|error| error.contains("and these with rustc 2")));
-        assert!(compared("rustc 1").is_some_and(|error| !error.contains("made with")));
+        assert!(error_with("rustc 2").is_some_and(|error| error.contains("figures with rustc 2")));
+        assert!(error_with("rustc 1").is_some_and(|error| !error.contains("made with")));
     }
 }

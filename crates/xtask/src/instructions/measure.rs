@@ -1,4 +1,4 @@
-//! Runs the bench in valgrind.
+//! Runs the bench `instructions` in valgrind, and reads the counts.
 
 use std::env;
 use std::fs;
@@ -9,110 +9,128 @@ use super::figures::{Case, Figures};
 use super::profile::Profile;
 use crate::provision;
 
-/// Callgrind counts inside the first of these functions of the bench, and writes a file before the
-/// second. These are patterns, because with some compilers the names end in a hash.
-const COUNTED: &str = "--toggle-collect=instructions::counted*";
-const FINISHED: &str = "--dump-before=instructions::finished*";
+/// Callgrind, valgrind's tool for counting instructions, counts only during calls of the bench's
+/// function `run_counted`. The name is a pattern, because with some compilers it ends in a hash.
+const COUNT_DURING: &str = "--toggle-collect=instructions::run_counted*";
+/// Callgrind writes a profile, which is a file with the counts, before each call of the bench's
+/// function `finish_case`.
+const WRITE_PROFILE_BEFORE: &str = "--dump-before=instructions::finish_case*";
 
-/// Returns what each case takes.
+/// Returns the figures of all cases.
 pub(super) fn measure(root: &Path) -> Result<Figures, String> {
     let valgrind = provision::valgrind()?;
-    // The profiles stay there, for `callgrind_annotate`.
+    // The profiles stay in this directory, so that `callgrind_annotate` can show them.
     let directory = root.join("target/instructions");
-    let said = |error| format!("{}: {error}", directory.display());
+    let with_path = |error| format!("{}: {error}", directory.display());
     if directory.exists() {
-        fs::remove_dir_all(&directory).map_err(said)?;
+        fs::remove_dir_all(&directory).map_err(with_path)?;
     }
-    fs::create_dir_all(&directory).map_err(said)?;
-    let profile = directory.join("profile");
-    let lines = run_bench(root, &valgrind, &profile)?;
-    // Callgrind numbers the profiles from 1.
-    let counts = lines
-        .lines()
-        .zip(1_u32..)
-        .map(|(line, number)| Count::read(line, &profile.with_extension(number.to_string())));
-    let counts = counts.collect::<Result<Vec<_>, String>>()?;
-    let (block, counts) = counts.split_first().ok_or("the bench has no cases")?;
-    if block.profile.sha256 == 0 {
-        return Err("valgrind has counted nothing in SHA-256: check that `counted`, in \
-                    benches/cases/instructions.rs, and `compress256` are not inlined"
+    fs::create_dir_all(&directory).map_err(with_path)?;
+    let profiles = directory.join("profile");
+    let output = run_bench(root, &valgrind, &profiles)?;
+    // Callgrind numbers the profiles from 1, and each line of the output belongs to one profile.
+    let measurements = output.lines().zip(1_u32..).map(|(line, number)| {
+        Measurement::read(line, &profiles.with_extension(number.to_string()))
+    });
+    let measurements = measurements.collect::<Result<Vec<_>, String>>()?;
+    // The bench first hashes single SHA-256 blocks. This calibration is not a case.
+    let Some((calibration, measured_cases)) = measurements.split_first() else {
+        return Err("the bench printed nothing: check that `main`, in \
+                    benches/cases/instructions.rs, calls `calibrate` and `run_cases`"
+            .to_owned());
+    };
+    if measured_cases.is_empty() {
+        return Err("the bench printed its calibration but no case: check that `main`, in \
+                    benches/cases/instructions.rs, calls `run_cases`"
             .to_owned());
     }
-    let cases = counts.iter().map(|count| count.case(block)).collect();
+    if calibration.profile.sha256_instructions == 0 {
+        return Err("valgrind counted no instructions of SHA-256: check that `run_counted`, in \
+                    benches/cases/instructions.rs, and `compress256`, in sha2, are not inlined"
+            .to_owned());
+    }
+    let cases = measured_cases.iter().map(|case| case.figures(calibration)).collect();
     Ok(Figures { made_with: made_with(&valgrind)?, cases })
 }
 
-/// Runs the bench in valgrind, and returns what it prints: a line for each profile.
-fn run_bench(root: &Path, valgrind: &Path, profile: &Path) -> Result<String, String> {
-    let runner = [
+/// Runs the bench in valgrind, and returns its output: one line for each profile that callgrind
+/// wrote. The paths of the profiles are `profiles` with their number as the extension.
+fn run_bench(root: &Path, valgrind: &Path, profiles: &Path) -> Result<String, String> {
+    let valgrind_command = [
         &valgrind.display().to_string(),
         "--quiet",
         "--tool=callgrind",
         "--collect-atstart=no",
-        COUNTED,
-        FINISHED,
+        COUNT_DURING,
+        WRITE_PROFILE_BEFORE,
         "--dump-line=no",
         "--compress-strings=no",
-        &format!("--callgrind-out-file={}", profile.display()),
+        &format!("--callgrind-out-file={}", profiles.display()),
     ];
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root);
     cargo.args(["bench", "--package", "tower-keep-bench-cases", "--bench", "instructions"]);
-    // Every target fulfils the condition `all()`.
-    cargo.arg("--config").arg(format!("target.'cfg(all())'.runner={runner:?}"));
-    output(&mut cargo)
+    // The condition `all()` holds on every target.
+    cargo.arg("--config").arg(format!("target.'cfg(all())'.runner={valgrind_command:?}"));
+    stdout_of(&mut cargo)
 }
 
-/// What was counted for this many requests, or for this many blocks of SHA-256.
-struct Count {
+/// The counts of one case, or of the calibration.
+struct Measurement {
     name: String,
-    times: f64,
+    /// How many requests were counted; in the calibration, how many SHA-256 blocks.
+    repetitions: f64,
+    /// The counts of all repetitions together.
     profile: Profile,
 }
 
-impl Count {
-    /// Takes the name and the number from a line of the bench, and the rest from its profile.
+impl Measurement {
+    /// Reads the name and the repetitions from a line of the bench's output, and the counts from
+    /// this file.
     fn read(line: &str, file: &Path) -> Result<Self, String> {
-        let count = || {
-            let (name, times) = line.split_once(' ')?;
-            Some((name.to_owned(), times.parse().ok()?))
+        let parse = || {
+            let (name, repetitions) = line.split_once(' ')?;
+            Some((name.to_owned(), repetitions.parse().ok()?))
         };
-        let (name, times) =
-            count().ok_or_else(|| format!("the bench printed an unexpected line: {line}"))?;
+        let (name, repetitions) =
+            parse().ok_or_else(|| format!("the bench printed an unexpected line: {line}"))?;
         let profile = fs::read_to_string(file).map_err(|error| {
             format!(
-                "{}: {error}\nvalgrind wrote no profile for {name}: check that `finished`, in \
+                "{}: {error}\nvalgrind wrote no profile for {name}: check that `finish_case`, in \
                  benches/cases/instructions.rs, is not inlined",
                 file.display()
             )
         })?;
-        Ok(Self { name, times, profile: Profile::parse(&profile) })
+        Ok(Self { name, repetitions, profile: Profile::parse(&profile) })
     }
 
-    fn case(&self, block: &Self) -> Case {
-        let sha256 = |count: &Self| count.profile.sha256 as f64 / count.times;
+    /// Returns the figures of one request. The calibration says how many instructions one SHA-256
+    /// block takes.
+    fn figures(&self, calibration: &Self) -> Case {
+        let each = |count: u64| count as f64 / self.repetitions;
+        let sha256_block = calibration.profile.sha256_instructions as f64 / calibration.repetitions;
         Case {
             name: self.name.clone(),
-            instructions: (self.profile.others as f64 / self.times).round() as u64,
-            blocks: (sha256(self) / sha256(block)).round() as u64,
+            instructions: each(self.profile.other_instructions).round() as u64,
+            blocks: (each(self.profile.sha256_instructions) / sha256_block).round() as u64,
         }
     }
 }
 
-/// Returns what the figures depend on apart from the code.
+/// Returns the versions of the programs that the figures depend on, and the target.
 fn made_with(valgrind: &Path) -> Result<String, String> {
-    let rustc = output(Command::new("rustc").arg("-vV"))?;
+    let rustc = stdout_of(Command::new("rustc").arg("-vV"))?;
     let compiler = rustc.lines().next().unwrap_or_default();
     let target = rustc.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
-    // Its allocator is a part of every request.
-    let libc = output(Command::new("getconf").arg("GNU_LIBC_VERSION"));
-    let libc = libc.unwrap_or_else(|_| "a C library without a version".to_owned());
-    let valgrind = output(Command::new(valgrind).arg("--version"))?;
+    // The C library's allocator runs in every request.
+    let libc = stdout_of(Command::new("getconf").arg("GNU_LIBC_VERSION"));
+    let libc = libc.unwrap_or_else(|_| "a C library of unknown version".to_owned());
+    let valgrind = stdout_of(Command::new(valgrind).arg("--version"))?;
     Ok([compiler, target, libc.trim(), valgrind.trim()].join(", "))
 }
 
-/// Runs a command and returns what it prints. Its errors are shown.
-fn output(command: &mut Command) -> Result<String, String> {
+/// Runs a command and returns its standard output. Its standard error is shown.
+fn stdout_of(command: &mut Command) -> Result<String, String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("`{program}` could not be started: {error}"))?;

@@ -1,8 +1,9 @@
-//! Counts the instructions of a request in valgrind, and compares them with the figures that are
-//! committed beside the bench.
+//! Runs a bench in valgrind, which counts the CPU instructions that a request takes in each case.
+//! Compares these figures with the committed figures beside the bench.
 //!
-//! SHA-256 is not counted with the rest, but in blocks. Valgrind doesn't know the processor's
-//! instructions for it, and in software it would be a third of a request.
+//! The instructions of SHA-256 are not part of the count. Instead, each case has the number of
+//! blocks that SHA-256 hashes. Valgrind does not know the processor's instructions for SHA-256, and
+//! hashing in software would be a third of a request.
 
 mod figures;
 mod measure;
@@ -11,23 +12,23 @@ mod profile;
 use std::fs;
 use std::path::Path;
 
-use self::figures::{ACCEPT, Figures, compare};
+use self::figures::{ACCEPT_COMMAND, Figures, compare};
 
-/// The committed figures.
-const FILE: &str = "benches/cases/instructions.txt";
+/// The file with the committed figures.
+const FIGURES_FILE: &str = "benches/cases/instructions.txt";
 
-/// Measures, and compares with the committed figures.
+/// Measures every case, and compares the figures with the committed figures.
 ///
 /// # Errors
 ///
-/// Returns an error if a case takes noticeably more instructions than its committed figure, if it
-/// hashes more blocks, or if the cases are not those of the file. Returns an error if the bench
-/// can't be built or run.
+/// Returns an error if a case takes over 3 % more instructions than committed, if it hashes more
+/// blocks, or if the bench and the file don't have the same cases. Also returns an error if the
+/// bench can't be built or run.
 pub fn check(root: &Path) -> Result<(), String> {
     let measured = measure::measure(root)?;
-    let text = fs::read_to_string(root.join(FILE))
-        .map_err(|error| format!("{FILE}: {error}\nto write it: {ACCEPT}"))?;
-    let committed: Figures = text.parse().map_err(|error| format!("{FILE}: {error}"))?;
+    let text = fs::read_to_string(root.join(FIGURES_FILE))
+        .map_err(|error| format!("{FIGURES_FILE}: {error}\nto write it, run {ACCEPT_COMMAND}"))?;
+    let committed: Figures = text.parse().map_err(|error| format!("{FIGURES_FILE}: {error}"))?;
     let comparison = compare(&committed, &measured);
     print!("{}", comparison.table);
     match comparison.error {
@@ -36,7 +37,7 @@ pub fn check(root: &Path) -> Result<(), String> {
     }
 }
 
-/// Measures, and writes the figures to the file that is to be committed.
+/// Measures every case, and writes the figures to the file, which the caller then commits.
 ///
 /// # Errors
 ///
@@ -44,5 +45,6 @@ pub fn check(root: &Path) -> Result<(), String> {
 pub fn accept(root: &Path) -> Result<(), String> {
     let measured = measure::measure(root)?;
     print!("{measured}");
-    fs::write(root.join(FILE), measured.to_string()).map_err(|error| format!("{FILE}: {error}"))
+    fs::write(root.join(FIGURES_FILE), measured.to_string())
+        .map_err(|error| format!("{FIGURES_FILE}: {error}"))
 }

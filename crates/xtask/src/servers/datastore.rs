@@ -1,5 +1,5 @@
-//! Google's emulators of Datastore. Where they can't be installed, another emulator is used instead
-//! of both.
+//! Google's two emulators of Datastore. Where they can't be installed, the fallback emulator is
+//! used instead of both: the crate `datastore-emulator`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,26 +7,26 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Kind, Server, in_path};
+use super::{Kind, Server, find_program};
 use crate::provision::install;
-use crate::{run, tools};
+use crate::{run, tools_directory};
 
 /// The crate of the fallback emulator, and its version.
-const OTHER: [&str; 2] = ["datastore-emulator", "0.1.14"];
+const FALLBACK: [&str; 2] = ["datastore-emulator", "0.1.14"];
 
-/// Returns the emulator: a Java archive, or the program of the fallback emulator.
+/// Returns the path of the emulator: a Java archive, or the program of the fallback emulator.
 pub(super) fn program(kind: Kind) -> Result<PathBuf, String> {
-    let found = archive(kind).or_else(|| {
-        // The emulators are installed only where Debian's package manager knows Google's packages.
-        // A machine that has the fallback emulator already keeps using it.
-        if other().is_file() || !knows_packages() {
+    let found = find_archive(kind).or_else(|| {
+        // Google's emulators are installed only where Debian's package manager knows Google's
+        // packages. A machine that has built the fallback emulator keeps using it.
+        if fallback_path().is_file() || !apt_knows_packages() {
             return None;
         }
         install(&[package(kind)]).ok()?;
-        archive(kind)
+        find_archive(kind)
     });
-    let Some(found) = found else { return built(kind) };
-    if in_path(&["java"]).is_none() {
+    let Some(found) = found else { return build_fallback(kind) };
+    if find_program(&["java"]).is_none() {
         install(&["default-jre-headless"])?;
     }
     Ok(found)
@@ -39,53 +39,54 @@ fn package(kind: Kind) -> &'static str {
     }
 }
 
-fn knows_packages() -> bool {
+/// Checks whether Debian's package manager knows Google's packages.
+fn apt_knows_packages() -> bool {
     let known = Command::new("apt-cache").args(["show", package(Kind::Datastore)]).output();
     known.is_ok_and(|known| known.status.success())
 }
 
 /// Returns the emulator's archive from an installed Google Cloud CLI.
-fn archive(kind: Kind) -> Option<PathBuf> {
+fn find_archive(kind: Kind) -> Option<PathBuf> {
     let name = match kind {
         Kind::Firestore => "platform/cloud-firestore-emulator/cloud-firestore-emulator.jar",
         _ => "platform/cloud-datastore-emulator/CloudDatastore.jar",
     };
-    let gcloud = in_path(&["gcloud"]).and_then(|gcloud| gcloud.canonicalize().ok());
-    let beside = gcloud.and_then(|gcloud| gcloud.ancestors().nth(2).map(Path::to_owned));
+    let gcloud = find_program(&["gcloud"]).and_then(|gcloud| gcloud.canonicalize().ok());
+    let gcloud_root = gcloud.and_then(|gcloud| gcloud.ancestors().nth(2).map(Path::to_owned));
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join("google-cloud-sdk"));
     let roots =
         ["/usr/lib/google-cloud-sdk", "/usr/share/google-cloud-sdk", "/opt/google-cloud-sdk"];
-    let roots = roots.map(PathBuf::from).into_iter().chain(beside).chain(home);
+    let roots = roots.map(PathBuf::from).into_iter().chain(gcloud_root).chain(home);
     roots.map(|root| root.join(name)).find(|archive| archive.is_file())
 }
 
 /// Returns the path of the fallback emulator.
-fn other() -> PathBuf {
-    tools().join("bin").join(OTHER[0])
+fn fallback_path() -> PathBuf {
+    tools_directory().join("bin").join(FALLBACK[0])
 }
 
-/// Returns the fallback emulator, which is built on first use.
-fn built(kind: Kind) -> Result<PathBuf, String> {
-    let (program, [name, version]) = (other(), OTHER);
+/// Returns the path of the fallback emulator, which is built on first use.
+fn build_fallback(kind: Kind) -> Result<PathBuf, String> {
+    let (program, [name, version]) = (fallback_path(), FALLBACK);
     if program.is_file() {
         return Ok(program);
     }
     println!("Google's emulators are not installed; building {name} instead");
-    let built = (|| {
-        if in_path(&["protoc"]).is_none() {
+    let result = (|| {
+        if find_program(&["protoc"]).is_none() {
             install(&["protobuf-compiler"])?;
         }
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["install", "--quiet", "--locked", "--version", version, "--root"]);
-        run(cargo.arg(tools()).arg(name))
+        run(cargo.arg(tools_directory()).arg(name))
     })();
     let instead = format!(
         "install {} from Google's packages (https://cloud.google.com/sdk/docs/install#deb), or set {} to \
-         an emulator of yours",
+         the URL of an emulator of yours",
         package(kind),
         kind.variable(),
     );
-    built.map_err(|error| format!("no emulator of Datastore: {error}\n{instead}"))?;
+    result.map_err(|error| format!("no emulator of Datastore: {error}\n{instead}"))?;
     Ok(program)
 }
 
@@ -94,23 +95,24 @@ fn is_archive(program: &Path) -> bool {
 }
 
 /// Returns the words that precede the program in its command line.
-pub(super) fn before(program: &Path) -> Vec<String> {
+pub(super) fn command_prefix(program: &Path) -> Vec<String> {
     let java: &[&str] = &["java", "-Xmx512m", "-Duser.language=en", "-cp"];
     let words = if is_archive(program) { java } else { &[] };
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 /// Returns the signal that makes the emulator write all its data to disk and exit.
-pub(super) fn end(program: &Path) -> &'static str {
+pub(super) fn stop_signal(program: &Path) -> &'static str {
     if is_archive(program) { "-TERM" } else { "-INT" }
 }
 
-/// Returns the emulator's arguments. The Firestore emulator loses its data when it exits. The
-/// others write theirs to disk then, and the Datastore emulator does so from time to time as well.
+/// Returns the emulator's arguments. The Firestore emulator loses its data when it exits. The other
+/// emulators write their data to disk when they exit, and the Datastore emulator also from time to
+/// time.
 pub(super) fn arguments(server: &Server) -> Vec<String> {
     let (host, port) = ("127.0.0.1", server.port);
-    let own = server.directory.display();
-    let place = [format!("--host={host}"), format!("--port={port}")];
+    let directory = server.directory.display();
+    let address = [format!("--host={host}"), format!("--port={port}")];
     match server.kind {
         _ if !is_archive(&server.program) => {
             vec!["--host-port".to_owned(), format!("{host}:{port}")]
@@ -118,32 +120,32 @@ pub(super) fn arguments(server: &Server) -> Vec<String> {
         Kind::Firestore => {
             let class = "com.google.cloud.datastore.emulator.firestore.CloudFirestore";
             let mode = "--database-mode=datastore-mode";
-            [class, mode].map(str::to_owned).into_iter().chain(place).collect()
+            [class, mode].map(str::to_owned).into_iter().chain(address).collect()
         }
         _ => {
             let class = "com.google.cloud.datastore.emulator.CloudDatastore";
-            let file = format!("--storage_file={own}/data.bin");
+            let file = format!("--storage_file={directory}/data.bin");
             let settings = [
                 "--store_index_configuration_on_disk=false",
                 "--firestore_in_datastore_mode",
                 &file,
-                &own.to_string(),
+                &directory.to_string(),
             ];
             let settings = settings.map(str::to_owned);
-            [class, "start"].map(str::to_owned).into_iter().chain(place).chain(settings).collect()
+            [class, "start"].map(str::to_owned).into_iter().chain(address).chain(settings).collect()
         }
     }
 }
 
-/// Checks whether the emulator on this port responds that it is up.
+/// Checks whether the emulator on this port responds with status 200.
 pub(super) fn is_ready(port: u16) -> bool {
-    let ask = || {
+    let read_status = || {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer)?;
-        Ok::<_, std::io::Error>(answer)
+        let mut status_line = [0; 12];
+        stream.read_exact(&mut status_line)?;
+        Ok::<_, std::io::Error>(status_line)
     };
-    ask().is_ok_and(|answer| answer.ends_with(b" 200"))
+    read_status().is_ok_and(|status_line| status_line.ends_with(b" 200"))
 }

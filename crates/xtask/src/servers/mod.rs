@@ -1,4 +1,5 @@
-//! Private database servers on free loopback ports. They end with the test.
+//! Starts servers for the tests: databases and proxies, each on a free loopback port and with a
+//! directory of its own. They end at the latest when the process that started them ends.
 
 mod datastore;
 mod mysql;
@@ -17,16 +18,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use self::process::{call, children, is_alive, is_stopped, signal, unprivileged};
-use crate::provision::{in_path, install, is_root};
+use self::process::{
+    children, is_alive, is_stopped, run_quietly, send_signal, unprivileged_command,
+};
+use crate::provision::{find_program, install, is_root};
 pub use redis::call as call_redis;
 
-/// How long a server may take until it responds.
-const PATIENCE: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(50);
+/// How long a server may take to respond, to stop or to end.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long to wait between two checks.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Kills the server when it reads a line. It also does so when the test ends, for whatever reason,
-/// because the pipe is closed then; in that case it removes the server's directory as well.
+/// A shell script that starts the server and prints the server's process id. The script kills the
+/// server when it reads a line, or when its standard input is closed, which happens when this
+/// process ends for whatever reason. If the input was closed, the script also removes the server's
+/// directory.
 const GUARDIAN: &str = r#"exec 3<&0; directory=$1; shift; "$@" </dev/null >&2 & echo $!
     read _ <&3; told=$?; kill -KILL $!; wait; test $told = 0 && exit
     for n in 1 2 3 4 5 6 7 8 9; do rm -rf "$directory" && exit; sleep 0.2; done"#;
@@ -48,8 +54,7 @@ pub enum Kind {
     RedisSentinel,
     /// A Redis Cluster of three masters with a replica each.
     RedisCluster,
-    /// Google's Datastore emulator. Its transactions find out at the commit that another was
-    /// faster.
+    /// Google's Datastore emulator. If two of its transactions conflict, the commit of one fails.
     Datastore,
     /// Google's Firestore emulator in Datastore mode. Its transactions wait for each other.
     Firestore,
@@ -58,7 +63,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All databases, each after the database that it needs.
+    /// All kinds except nginx, each after the kind that it needs.
     pub const ALL: [Self; 9] = [
         Self::Postgres,
         Self::MariaDb,
@@ -71,7 +76,7 @@ impl Kind {
         Self::Firestore,
     ];
 
-    /// Returns the name of its adapter's tests.
+    /// Returns a name for error messages and for the server's directory.
     fn name(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
@@ -85,8 +90,8 @@ impl Kind {
         }
     }
 
-    /// Returns the name of the environment variable with the URL of a server to use instead. No
-    /// test uses another nginx.
+    /// Returns the name of an environment variable. If it holds the URL of a server of this kind,
+    /// the tests use that server. No test does so for nginx.
     #[must_use]
     pub fn variable(self) -> &'static str {
         match self {
@@ -107,51 +112,61 @@ impl Kind {
     ///
     /// # Errors
     ///
-    /// Returns an error if the program can't be installed. The text says what helps.
-    pub fn provide(self) -> Result<(), String> {
+    /// Returns an error if the program can't be installed. The text says what to do.
+    pub fn install(self) -> Result<(), String> {
         self.program().map(drop)
     }
 
-    /// Returns the server's program, and installs it if it is missing.
+    /// Returns the path of the server's program, which is installed if it is missing.
     fn program(self) -> Result<PathBuf, String> {
         let (package, find): (_, fn() -> Option<PathBuf>) = match self {
             Self::Postgres => ("postgresql", sql::newest_postgres),
-            Self::MariaDb => ("mariadb-server", || in_path(&["mariadbd"])),
+            Self::MariaDb => ("mariadb-server", || find_program(&["mariadbd"])),
             Self::MySql => return mysql::program(),
-            Self::PgBouncer => ("pgbouncer", || in_path(&["pgbouncer"])),
+            Self::PgBouncer => ("pgbouncer", || find_program(&["pgbouncer"])),
             Self::Redis | Self::RedisSentinel | Self::RedisCluster => {
-                ("redis-server", || in_path(&["redis-server", "valkey-server"]))
+                ("redis-server", || find_program(&["redis-server", "valkey-server"]))
             }
             Self::Datastore | Self::Firestore => return datastore::program(self),
-            Self::Nginx => ("nginx", || in_path(&["nginx"])),
+            Self::Nginx => ("nginx", || find_program(&["nginx"])),
         };
         if let Some(program) = find() {
             return Ok(program);
         }
         let name = self.name();
         let instead = match self {
-            Self::Nginx => "or have it in the path".to_owned(),
-            _ => format!("or set {} to a server of yours", self.variable()),
+            Self::Nginx => "put it into a directory of PATH".to_owned(),
+            _ => format!("set {} to the URL of a server of yours", self.variable()),
         };
-        install(&[package]).map_err(|error| format!("no server for {name}: {error}\n{instead}"))?;
+        install(&[package])
+            .map_err(|error| format!("no server for {name}: {error}\nor {instead}"))?;
         find().ok_or_else(|| {
-            format!("{package} is installed but contains no server program; {instead}")
+            format!("{package} is installed but contains no server program: {instead}")
         })
     }
 }
 
-/// A running server. Its directory is removed and its processes end when this is dropped.
+/// A server. Dropping this ends its processes and removes its directory.
 #[derive(Debug)]
 pub struct Server {
     kind: Kind,
     directory: PathBuf,
     port: u16,
-    guardian: Option<(Child, u32)>,
+    /// The processes, while the server runs.
+    processes: Option<Processes>,
     program: PathBuf,
-    /// Additional arguments of its command line.
+    /// The additional arguments of its command line.
     arguments: Vec<String>,
-    /// The servers that belong to it, and end with it.
+    /// The other servers of its group, such as its replica. They end with this server.
     members: Vec<Server>,
+}
+
+#[derive(Debug)]
+struct Processes {
+    /// The shell that runs [`GUARDIAN`].
+    guardian: Child,
+    /// The id of the server's own process.
+    server: u32,
 }
 
 impl Server {
@@ -160,19 +175,22 @@ impl Server {
     /// # Errors
     ///
     /// Returns an error if the server can't be installed, set up or started. The text says what
-    /// helps.
+    /// to do.
     pub fn start(kind: Kind) -> Result<Self, String> {
-        let mut server = Self::prepared(kind)?;
+        let mut server = Self::prepare(kind)?;
         match kind {
             Kind::Postgres => sql::set_up_postgres(&server)?,
             Kind::MariaDb => sql::set_up_mariadb(&server)?,
             Kind::MySql => mysql::set_up(&server)?,
             Kind::PgBouncer | Kind::Nginx => {
-                return Err("a proxy needs a server behind it".to_owned());
+                return Err(
+                    "a proxy needs a server behind it: call `start_pgbouncer` or `start_nginx`"
+                        .to_owned(),
+                );
             }
             Kind::Redis | Kind::Datastore | Kind::Firestore => {}
-            Kind::RedisSentinel => return redis::sentinels(),
-            Kind::RedisCluster => return redis::cluster(),
+            Kind::RedisSentinel => return redis::start_sentinels(),
+            Kind::RedisCluster => return redis::start_cluster(),
         }
         server.start_again()?;
         Ok(server)
@@ -184,34 +202,36 @@ impl Server {
     ///
     /// Returns an error in the same cases as [`start`](Self::start).
     pub fn start_redis(arguments: &[&str]) -> Result<Self, String> {
-        let mut server = Self::prepared(Kind::Redis)?;
+        let mut server = Self::prepare(Kind::Redis)?;
         server.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         server.start_again()?;
         Ok(server)
     }
 
-    /// Makes servers that watch each other more patient, for tests that kill none of them.
+    /// Makes sentinels and the nodes of a cluster wait longer before they consider a silent server
+    /// dead, for tests that kill no server. Does nothing for servers of other kinds.
     ///
     /// # Errors
     ///
-    /// Returns an error if one of them does not reply, or rejects the setting.
-    pub fn be_patient(&self) -> Result<(), String> {
-        redis::be_patient(self)
+    /// Returns an error if a server does not reply, or rejects the setting.
+    pub fn raise_failover_timeouts(&self) -> Result<(), String> {
+        redis::raise_failover_timeouts(self)
     }
 
-    /// Returns the servers that belong to it. Of sentinels, these are the master, its replica and
-    /// the other sentinels. Of a cluster, these are the other nodes, beginning with two masters.
+    /// Returns the other servers of its group. For sentinels, these are the master, its replica and
+    /// the other sentinels, in this order. For a cluster, these are the other nodes, and the first
+    /// two of them are masters.
     pub fn members(&mut self) -> &mut [Self] {
         &mut self.members
     }
 
-    /// Returns the directory that the server may write to. It is removed when this is dropped.
+    /// Returns the directory that the server may write to. Dropping the server removes it.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Returns its port.
+    /// Returns the port where the server listens.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
@@ -222,26 +242,26 @@ impl Server {
     /// # Errors
     ///
     /// Returns an error in the same cases as [`start`](Self::start).
-    pub fn start_proxy(server: &Self) -> Result<Self, String> {
-        sql::proxy(server)
+    pub fn start_pgbouncer(postgres: &Self) -> Result<Self, String> {
+        sql::start_pgbouncer(postgres)
     }
 
-    /// Starts nginx in front of a site. It caches every response that it may.
+    /// Starts nginx in front of a site. It caches every response that a shared cache may store.
     ///
     /// # Errors
     ///
     /// Returns an error in the same cases as [`start`](Self::start).
     pub fn start_nginx(site: SocketAddr) -> Result<Self, String> {
-        nginx::in_front_of(site)
+        nginx::start_in_front_of(site)
     }
 
-    /// Returns its kind.
+    /// Returns the server's kind.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Returns its URL, with the name and the password of a user who has all rights.
+    /// Returns the server's URL, with the name and the password of a user who has all rights.
     #[must_use]
     pub fn url(&self) -> String {
         match self.kind {
@@ -255,93 +275,97 @@ impl Server {
 
     /// Kills the server as a crash would: without a shutdown, and without flushing anything.
     pub fn kill(&mut self) {
-        if let Some((mut guardian, process)) = self.guardian.take() {
-            let children = children(process);
+        if let Some(Processes { mut guardian, server }) = self.processes.take() {
+            let children = children(server);
             if let Some(mut pipe) = guardian.stdin.take() {
                 let _ = pipe.write_all(b"kill\n");
             }
             let _ = guardian.wait();
-            // The child processes would notice only later, and respond until then.
-            signal("-KILL", &children);
+            // The server's child processes would respond for a while longer before they notice that
+            // the server has ended.
+            send_signal("-KILL", &children);
             let begun = Instant::now();
-            while children.iter().any(|child| is_alive(*child)) && begun.elapsed() < PATIENCE {
-                sleep(PAUSE);
+            while children.iter().any(|child| is_alive(*child)) && begun.elapsed() < TIMEOUT {
+                sleep(POLL_INTERVAL);
             }
         }
     }
 
     /// Shuts the server down, so that it first writes all its data to disk.
     pub fn stop(&mut self) {
-        if let Some((_, process)) = &self.guardian {
-            let how = match self.kind {
-                Kind::Datastore | Kind::Firestore => datastore::end(&self.program),
+        if let Some(Processes { server, .. }) = &self.processes {
+            let signal = match self.kind {
+                Kind::Datastore | Kind::Firestore => datastore::stop_signal(&self.program),
                 _ => "-TERM",
             };
-            signal(how, &[*process]);
+            send_signal(signal, &[*server]);
         }
         let begun = Instant::now();
-        while self.is_running() && begun.elapsed() < PATIENCE {
-            sleep(PAUSE);
+        while self.is_running() && begun.elapsed() < TIMEOUT {
+            sleep(POLL_INTERVAL);
         }
         self.kill();
     }
 
     /// Suspends the server's processes, so that they don't respond.
     pub fn suspend(&self) {
-        let processes = self.processes();
-        signal("-STOP", &processes);
-        // On a busy machine a running thread stops a little later, and responds until then.
+        let pids = self.pids();
+        send_signal("-STOP", &pids);
+        // On a busy machine, a thread may run and respond for a while after the signal.
         let begun = Instant::now();
-        let is_running = |process: &u32| is_alive(*process) && !is_stopped(*process);
-        while processes.iter().any(is_running) && begun.elapsed() < PATIENCE {
-            sleep(PAUSE);
+        let is_running = |pid: &u32| is_alive(*pid) && !is_stopped(*pid);
+        while pids.iter().any(is_running) && begun.elapsed() < TIMEOUT {
+            sleep(POLL_INTERVAL);
         }
     }
 
     /// Resumes the server's processes.
     pub fn resume(&self) {
-        signal("-CONT", &self.processes());
+        send_signal("-CONT", &self.pids());
     }
 
-    fn processes(&self) -> Vec<u32> {
-        let Some((_, process)) = &self.guardian else { return Vec::new() };
-        let mut processes = children(*process);
-        processes.push(*process);
-        processes
+    /// Returns the ids of the server's process and of its child processes.
+    fn pids(&self) -> Vec<u32> {
+        let Some(Processes { server, .. }) = &self.processes else { return Vec::new() };
+        let mut pids = children(*server);
+        pids.push(*server);
+        pids
     }
 
-    /// Starts the server again with the data that it wrote, and waits until it responds.
+    /// Starts the server, with the data that it wrote before, and waits until it responds.
     ///
     /// # Errors
     ///
     /// Returns an error if the server does not respond.
     pub fn start_again(&mut self) -> Result<(), String> {
         let begun = Instant::now();
-        // Right after a crash, the remains of the old processes can be in the way.
-        while begun.elapsed() < PATIENCE {
+        // Right after a crash the server may fail to start, for example because the port or a file
+        // is still in use. So this tries again.
+        while begun.elapsed() < TIMEOUT {
             self.spawn()?;
             while self.is_running() {
                 if self.is_ready() {
                     return Ok(());
                 }
-                sleep(PAUSE);
-                if begun.elapsed() > PATIENCE {
+                sleep(POLL_INTERVAL);
+                if begun.elapsed() > TIMEOUT {
                     break;
                 }
             }
             self.kill();
-            sleep(PAUSE);
+            sleep(POLL_INTERVAL);
         }
         let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
         Err(format!("{} does not respond:\n{log}", self.program.display()))
     }
 
-    /// Adds arguments, which apply from the next start on.
+    /// Adds arguments to the command line, from the next start on.
     pub fn add_arguments(&mut self, arguments: &[&str]) {
         self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
     }
 
-    fn prepared(kind: Kind) -> Result<Self, String> {
+    /// Installs the program and creates the directory, but does not start the server.
+    fn prepare(kind: Kind) -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let program = kind.program()?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -350,10 +374,10 @@ impl Server {
         let port = free_port(kind)?;
         fs::create_dir(&directory).map_err(|error| error.to_string())?;
         let (arguments, members) = (Vec::new(), Vec::new());
-        let server = Self { kind, directory, port, guardian: None, program, arguments, members };
+        let server = Self { kind, directory, port, processes: None, program, arguments, members };
         if is_root() {
             let owner = server.directory.display().to_string();
-            call(Command::new("chown").args(["nobody", &owner]))?;
+            run_quietly(Command::new("chown").args(["nobody", &owner]))?;
         }
         Ok(server)
     }
@@ -366,32 +390,31 @@ impl Server {
     /// Lets the server write to a file.
     fn make_writable(&self, name: &str) -> Result<(), String> {
         let path = self.directory.join(name).display().to_string();
-        if is_root() { call(Command::new("chown").args(["nobody", &path])) } else { Ok(()) }
+        if is_root() { run_quietly(Command::new("chown").args(["nobody", &path])) } else { Ok(()) }
     }
 
-    /// Returns the command that starts the server. Data that was not flushed to disk is held by the
-    /// operating system and not by the process, so a crash of the process loses nothing.
+    /// Returns the command that runs [`GUARDIAN`], which starts the server.
     fn command(&self) -> Result<Command, String> {
         let mut command = match self.kind {
-            // The program may be in a directory that other users can't read.
+            // The program may be in a directory that an unprivileged user can't read.
             Kind::Datastore | Kind::Firestore | Kind::MySql => Command::new("/bin/sh"),
-            _ => unprivileged(Path::new("/bin/sh"))?,
+            _ => unprivileged_command(Path::new("/bin/sh"))?,
         };
         command.args(["-c", GUARDIAN, "guardian"]).arg(&self.directory);
-        let own = match self.kind {
+        let arguments = match self.kind {
             Kind::Postgres | Kind::MariaDb | Kind::PgBouncer => sql::arguments(self),
             Kind::MySql => {
-                command.args(mysql::before(&self.program));
+                command.args(mysql::command_prefix(&self.program));
                 mysql::arguments(self)
             }
             Kind::Redis | Kind::RedisSentinel | Kind::RedisCluster => redis::arguments(self),
             Kind::Datastore | Kind::Firestore => {
-                command.args(datastore::before(&self.program));
+                command.args(datastore::command_prefix(&self.program));
                 datastore::arguments(self)
             }
             Kind::Nginx => nginx::arguments(self),
         };
-        command.arg(&self.program).args(own).args(&self.arguments);
+        command.arg(&self.program).args(arguments).args(&self.arguments);
         Ok(command)
     }
 
@@ -405,24 +428,23 @@ impl Server {
             fs::File::create(self.directory.join("log")).map_err(|error| error.to_string())?;
         let mut command = self.command()?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
-        // Ctrl-C must reach the tests only; the server ends with them.
+        // Ctrl-C must reach only the tests, not the server. The server ends with the tests.
         command.process_group(0).current_dir(&self.directory);
         let mut guardian = command.spawn().map_err(|error| error.to_string())?;
-        let mut process = String::new();
+        let mut pid = String::new();
         if let Some(stdout) = guardian.stdout.take() {
-            let _ = BufReader::new(stdout).read_line(&mut process);
+            let _ = BufReader::new(stdout).read_line(&mut pid);
         }
-        let process = process.trim().parse().map_err(|_| "the server did not start".to_owned())?;
-        self.guardian = Some((guardian, process));
+        let server = pid.trim().parse().map_err(|_| "the server did not start".to_owned())?;
+        self.processes = Some(Processes { guardian, server });
         Ok(())
     }
 
     fn is_running(&self) -> bool {
-        self.guardian.as_ref().is_some_and(|(_, process)| is_alive(*process))
+        self.processes.as_ref().is_some_and(|processes| is_alive(processes.server))
     }
 
-    /// Checks whether the server responds to requests, which it does only some time after it starts
-    /// to listen.
+    /// Checks whether the server responds to requests. It may listen for a while before it does.
     fn is_ready(&self) -> bool {
         match self.kind {
             Kind::Postgres | Kind::MariaDb | Kind::PgBouncer => sql::is_ready(self),
@@ -440,7 +462,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         // A suspended process can't notice that its parent has ended.
         self.resume();
-        if let Some((mut guardian, _)) = self.guardian.take() {
+        if let Some(Processes { mut guardian, .. }) = self.processes.take() {
             drop(guardian.stdin.take());
             let _ = guardian.wait();
         }
@@ -448,17 +470,18 @@ impl Drop for Server {
     }
 }
 
-/// Returns a free port. A node of a cluster also needs the port 10,000 above it.
+/// Returns a free port. For a node of a Redis Cluster, the port 10,000 above it is free as well,
+/// because the node listens on both.
 fn free_port(kind: Kind) -> Result<u16, String> {
     for _ in 0..1_000 {
         let socket = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
         let port = socket.local_addr().map_err(|error| error.to_string())?.port();
-        let other = port.checked_add(10_000);
+        let bus_port = port.checked_add(10_000);
         if kind != Kind::RedisCluster
-            || other.is_some_and(|other| TcpListener::bind(("127.0.0.1", other)).is_ok())
+            || bus_port.is_some_and(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
         {
             return Ok(port);
         }
     }
-    Err("no free port".to_owned())
+    Err("found no free port in 1,000 attempts".to_owned())
 }

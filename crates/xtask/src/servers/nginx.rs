@@ -4,12 +4,12 @@ use std::net::{SocketAddr, TcpStream};
 
 use super::{Kind, Server};
 
-/// Starts nginx in front of a site. It caches every response that it may, says in `X-Cache` whether
-/// a response came from the cache, and passes everything else on.
-pub(super) fn in_front_of(site: SocketAddr) -> Result<Server, String> {
-    let mut server = Server::prepared(Kind::Nginx)?;
+/// Starts nginx in front of a site. It caches every response that a shared cache may store, and
+/// says in the header `X-Cache` whether a response came from the cache.
+pub(super) fn start_in_front_of(site: SocketAddr) -> Result<Server, String> {
+    let mut server = Server::prepare(Kind::Nginx)?;
     let (port, directory) = (server.port, server.directory.display());
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+    let temporary_paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|what| format!("    {what}_temp_path {directory}/{what};\n"))
         .concat();
     let settings = format!(
@@ -19,7 +19,7 @@ error_log stderr;
 events {{}}
 http {{
     access_log off;
-{temporary}    proxy_cache_path {directory}/cache keys_zone=shared:1m;
+{temporary_paths}    proxy_cache_path {directory}/cache keys_zone=shared:1m;
     server {{
         listen 127.0.0.1:{port};
         location / {{
@@ -38,7 +38,8 @@ http {{
 
 pub(super) fn arguments(server: &Server) -> Vec<String> {
     let directory = server.directory.display();
-    // Without these arguments it would write elsewhere until it has read its settings.
+    // Without `-e` and `-p`, nginx would write to the system's directories until it has read its
+    // settings.
     ["-e", "stderr", "-p", &directory.to_string(), "-c", &format!("{directory}/nginx.conf")]
         .map(str::to_owned)
         .to_vec()

@@ -5,34 +5,36 @@ use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::{Kind, PATIENCE, PAUSE, Server};
+use super::{Kind, POLL_INTERVAL, Server, TIMEOUT};
 
 /// The sentinels' name for their master.
 const MASTER: &str = "keep";
 const SENTINELS: usize = 3;
 
 const MASTERS: usize = 3;
+/// The masters of a cluster, and one replica for each of them.
 const NODES: usize = 6;
+/// The number of a cluster's hash slots.
 const SLOTS: usize = 16_384;
 
-/// After how many milliseconds of silence the other servers consider a server dead.
-const DEAD_AFTER: &str = "1500";
-/// The same for servers that no test kills: on a busy machine, a server is silent at times.
-const DEAD_AFTER_ALL: &str = "20000";
+/// The other servers consider a server dead after this many milliseconds of silence.
+const DEAD_AFTER_MILLIS: &str = "1500";
+/// The same for tests that kill no server. On a busy machine, a live server is silent at times.
+const LONG_DEAD_AFTER_MILLIS: &str = "20000";
 
 pub(super) fn url(server: &Server) -> String {
     let servers = std::iter::once(server).chain(&server.members);
-    let places = |kind| {
-        let same = servers.clone().filter(move |server: &&Server| server.kind == kind);
-        same.map(|server| format!("127.0.0.1:{}", server.port)).collect::<Vec<_>>().join(",")
+    let addresses = |kind| {
+        let of_kind = servers.clone().filter(move |server: &&Server| server.kind == kind);
+        of_kind.map(|server| format!("127.0.0.1:{}", server.port)).collect::<Vec<_>>().join(",")
     };
     match server.kind {
         Kind::RedisSentinel => {
-            format!("redis+sentinel://:secret@{}/{MASTER}", places(Kind::RedisSentinel))
+            format!("redis+sentinel://:secret@{}/{MASTER}", addresses(Kind::RedisSentinel))
         }
-        // Two of the nodes are enough to find the others.
+        // With two of the nodes, a client finds the others.
         Kind::RedisCluster if !server.members.is_empty() => {
-            let all = places(Kind::RedisCluster);
+            let all = addresses(Kind::RedisCluster);
             let two: Vec<_> = all.split(',').take(2).collect();
             format!("redis+cluster://:secret@{}", two.join(","))
         }
@@ -40,8 +42,8 @@ pub(super) fn url(server: &Server) -> String {
     }
 }
 
-/// Returns the server's arguments. Data that was written before a reply survives a crash of the
-/// process.
+/// Returns the server's arguments. With them, the server writes its data to a file before it
+/// replies, so a crash of its process loses nothing.
 pub(super) fn arguments(server: &Server) -> Vec<String> {
     let (port, directory) = (server.port.to_string(), server.directory.display().to_string());
     let mut arguments = Vec::new();
@@ -72,7 +74,7 @@ pub(super) fn arguments(server: &Server) -> Vec<String> {
     if server.kind == Kind::RedisCluster {
         let settings = [
             ["--cluster-enabled", "yes"],
-            ["--cluster-node-timeout", DEAD_AFTER],
+            ["--cluster-node-timeout", DEAD_AFTER_MILLIS],
             ["--cluster-require-full-coverage", "no"],
             ["--cluster-replica-validity-factor", "0"],
         ];
@@ -81,19 +83,20 @@ pub(super) fn arguments(server: &Server) -> Vec<String> {
     arguments
 }
 
-pub(super) fn sentinels() -> Result<Server, String> {
+/// Starts a master, its replica and the sentinels, and waits until they know each other.
+pub(super) fn start_sentinels() -> Result<Server, String> {
     let master = Server::start_redis(&[])?;
     let port = master.port.to_string();
     let replica = Server::start_redis(&["--replicaof", "127.0.0.1", &port])?;
-    until("the replica is in step", || {
+    wait_until("the replica is up to date", || {
         Ok(call(master.port, "INFO replication")?.contains("state=online"))
     })?;
     let mut sentinels = Vec::new();
     for _ in 0..SENTINELS {
-        let mut sentinel = Server::prepared(Kind::RedisSentinel)?;
+        let mut sentinel = Server::prepare(Kind::RedisSentinel)?;
         let text = format!(
             "sentinel monitor {MASTER} 127.0.0.1 {port} 2\nsentinel auth-pass {MASTER} secret\n\
-             sentinel down-after-milliseconds {MASTER} {DEAD_AFTER}\n\
+             sentinel down-after-milliseconds {MASTER} {DEAD_AFTER_MILLIS}\n\
              sentinel failover-timeout {MASTER} 5000\n"
         );
         sentinel.write("sentinel.conf", &text)?;
@@ -102,12 +105,12 @@ pub(super) fn sentinels() -> Result<Server, String> {
         sentinels.push(sentinel);
     }
     for sentinel in &sentinels {
-        let question = format!("SENTINEL CKQUORUM {MASTER}");
-        until("the sentinels know each other", || {
-            let others = format!("SENTINEL SENTINELS {MASTER}");
-            let known = call(sentinel.port, &others)?.matches("runid").count();
+        let check_quorum = format!("SENTINEL CKQUORUM {MASTER}");
+        wait_until("the sentinels know each other", || {
+            let list_others = format!("SENTINEL SENTINELS {MASTER}");
+            let known = call(sentinel.port, &list_others)?.matches("runid").count();
             let replicas = call(sentinel.port, &format!("SENTINEL REPLICAS {MASTER}"))?;
-            let is_quorum = call(sentinel.port, &question)?.contains("OK");
+            let is_quorum = call(sentinel.port, &check_quorum)?.contains("OK");
             Ok(known + 1 == SENTINELS && replicas.contains("runid") && is_quorum)
         })?;
     }
@@ -116,28 +119,32 @@ pub(super) fn sentinels() -> Result<Server, String> {
     Ok(first)
 }
 
-/// Raises the time-outs, so that no server is considered dead only because the machine is busy.
-pub(super) fn be_patient(server: &Server) -> Result<(), String> {
+/// Raises the time of silence after which a server is considered dead, so that no failover happens
+/// only because the machine is busy.
+pub(super) fn raise_failover_timeouts(server: &Server) -> Result<(), String> {
     for server in std::iter::once(server).chain(&server.members) {
-        let words = match server.kind {
+        let command = match server.kind {
             Kind::RedisSentinel => {
-                format!("SENTINEL SET {MASTER} down-after-milliseconds {DEAD_AFTER_ALL}")
+                format!("SENTINEL SET {MASTER} down-after-milliseconds {LONG_DEAD_AFTER_MILLIS}")
             }
-            Kind::RedisCluster => format!("CONFIG SET cluster-node-timeout {DEAD_AFTER_ALL}"),
+            Kind::RedisCluster => {
+                format!("CONFIG SET cluster-node-timeout {LONG_DEAD_AFTER_MILLIS}")
+            }
             _ => continue,
         };
-        let reply = call(server.port, &words)?;
+        let reply = call(server.port, &command)?;
         if !reply.contains("OK") {
-            return Err(format!("{words}: {reply}"));
+            return Err(format!("{command}: {reply}"));
         }
     }
     Ok(())
 }
 
-pub(super) fn cluster() -> Result<Server, String> {
+/// Starts the nodes of a cluster, and waits until the cluster is complete.
+pub(super) fn start_cluster() -> Result<Server, String> {
     let mut nodes = Vec::new();
     for _ in 0..NODES {
-        let mut node = Server::prepared(Kind::RedisCluster)?;
+        let mut node = Server::prepare(Kind::RedisCluster)?;
         node.start_again()?;
         nodes.push(node);
     }
@@ -153,7 +160,7 @@ pub(super) fn cluster() -> Result<Server, String> {
         }
     }
     for port in &ports {
-        until("the nodes know each other", || {
+        wait_until("the nodes know each other", || {
             let nodes = call(*port, "CLUSTER NODES")?;
             let known = nodes.lines().filter(|line| line.contains("connected")).count();
             Ok(known == NODES && !nodes.contains("handshake"))
@@ -161,19 +168,19 @@ pub(super) fn cluster() -> Result<Server, String> {
     }
     for number in MASTERS..NODES {
         let master = call(ports[number - MASTERS], "CLUSTER MYID")?;
-        until("the replicas know their masters", || {
+        wait_until("the replicas know their masters", || {
             call(ports[number], &format!("CLUSTER REPLICATE {}", master.trim()))
                 .map(|reply| reply.contains("OK"))
         })?;
     }
     for port in &ports {
-        until("the cluster is complete", || {
+        wait_until("the cluster is complete", || {
             let is_ok = call(*port, "CLUSTER INFO")?.contains("cluster_state:ok");
-            let replicas = call(*port, "CLUSTER SLOTS")?.matches("127.0.0.1").count();
-            let in_step = call(*port, "INFO replication")?;
-            let is_in_step =
-                in_step.contains("state=online") || in_step.contains("master_link_status:up");
-            Ok(is_ok && replicas == NODES && is_in_step)
+            let nodes = call(*port, "CLUSTER SLOTS")?.matches("127.0.0.1").count();
+            let replication = call(*port, "INFO replication")?;
+            let is_up_to_date = replication.contains("state=online")
+                || replication.contains("master_link_status:up");
+            Ok(is_ok && nodes == NODES && is_up_to_date)
         })?;
     }
     let mut first = nodes.remove(0);
@@ -181,17 +188,20 @@ pub(super) fn cluster() -> Result<Server, String> {
     Ok(first)
 }
 
-fn until(what: &str, mut is_so: impl FnMut() -> Result<bool, String>) -> Result<(), String> {
+fn wait_until(
+    condition: &str,
+    mut is_met: impl FnMut() -> Result<bool, String>,
+) -> Result<(), String> {
     let begun = Instant::now();
     loop {
-        let found = is_so();
-        if found == Ok(true) {
+        let result = is_met();
+        if result == Ok(true) {
             return Ok(());
         }
-        if begun.elapsed() > PATIENCE {
-            return Err(format!("Redis: not so that {what}: {found:?}"));
+        if begun.elapsed() > TIMEOUT {
+            return Err(format!("Redis: gave up waiting until {condition}: {result:?}"));
         }
-        sleep(PAUSE);
+        sleep(POLL_INTERVAL);
     }
 }
 
@@ -201,22 +211,21 @@ fn until(what: &str, mut is_so: impl FnMut() -> Result<bool, String>) -> Result<
 ///
 /// Returns an error if the server can't be reached, or does not reply. An error that Redis reports
 /// is a reply.
-pub fn call(port: u16, words: &str) -> Result<String, String> {
-    let said = |error: std::io::Error| format!("Redis on port {port}: {error}");
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(said)?;
-    let patience = Some(Duration::from_secs(5));
-    stream.set_read_timeout(patience).map_err(said)?;
-    // A sentinel has no password, and reports that as an error, which is ignored.
-    stream.write_all(format!("AUTH secret\r\n{words}\r\n").as_bytes()).map_err(said)?;
+pub fn call(port: u16, command: &str) -> Result<String, String> {
+    let with_port = |error: std::io::Error| format!("Redis on port {port}: {error}");
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(with_port)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).map_err(with_port)?;
+    // A sentinel has no password and replies to `AUTH` with an error, which is ignored.
+    stream.write_all(format!("AUTH secret\r\n{command}\r\n").as_bytes()).map_err(with_port)?;
     let mut reader = BufReader::new(stream);
-    let mut first = String::new();
-    reader.read_line(&mut first).map_err(said)?;
+    let mut reply_to_auth = String::new();
+    reader.read_line(&mut reply_to_auth).map_err(with_port)?;
     let mut reply = String::new();
-    read_answer(&mut reader, &mut reply).map_err(said)?;
+    read_reply(&mut reader, &mut reply).map_err(with_port)?;
     Ok(reply)
 }
 
-fn read_answer(reader: &mut impl BufRead, text: &mut String) -> std::io::Result<()> {
+fn read_reply(reader: &mut impl BufRead, text: &mut String) -> std::io::Result<()> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let (kind, rest) = line.trim_end().split_at_checked(1).unwrap_or_default();
@@ -231,7 +240,7 @@ fn read_answer(reader: &mut impl BufRead, text: &mut String) -> std::io::Result<
         }
         "*" => {
             for _ in 0..count.max(0) {
-                read_answer(reader, text)?;
+                read_reply(reader, text)?;
             }
         }
         _ => {

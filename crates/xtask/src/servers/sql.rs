@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use super::{Kind, Server, call, in_path, unprivileged};
+use super::{Kind, Server, find_program, run_quietly, unprivileged_command};
 
 pub(super) fn url(server: &Server) -> String {
     let (scheme, database) = match server.kind {
@@ -15,47 +15,49 @@ pub(super) fn url(server: &Server) -> String {
     format!("{scheme}://keep:secret@127.0.0.1:{}/{database}", server.port)
 }
 
-fn data(server: &Server) -> String {
+fn data_directory(server: &Server) -> String {
     server.directory.join("data").display().to_string()
 }
 
 pub(super) fn set_up_postgres(server: &Server) -> Result<(), String> {
     server.write("password", "secret")?;
-    let mut set_up = unprivileged(&server.program.with_file_name("initdb"))?;
-    set_up.args(["--pgdata", &data(server)]);
+    let mut set_up = unprivileged_command(&server.program.with_file_name("initdb"))?;
+    set_up.args(["--pgdata", &data_directory(server)]);
     set_up.arg("--pwfile").arg(server.directory.join("password"));
     set_up.args(["--username=keep", "--auth=password", "--encoding=UTF8", "--locale=C"]);
-    call(&mut set_up)
+    run_quietly(&mut set_up)
 }
 
-/// Creates the database and its user, at each start of MariaDB or MySQL.
-pub(super) const CREATE_USERS: &str = "CREATE DATABASE IF NOT EXISTS keep;\n\
+/// The statements that MariaDB and MySQL run at each start. They create the database and its user,
+/// if these are missing.
+pub(super) const CREATE_DATABASE: &str = "CREATE DATABASE IF NOT EXISTS keep;\n\
     CREATE USER IF NOT EXISTS keep@'%' IDENTIFIED BY 'secret';\n\
     GRANT ALL ON *.* TO keep@'%' WITH GRANT OPTION;\n";
 
 pub(super) fn set_up_mariadb(server: &Server) -> Result<(), String> {
-    server.write("users.sql", CREATE_USERS)?;
+    server.write("users.sql", CREATE_DATABASE)?;
     let names = ["mariadb-install-db", "mysql_install_db"];
-    let program = in_path(&names).ok_or("mariadb-install-db is missing: reinstall MariaDB")?;
-    let mut set_up = unprivileged(&program)?;
-    set_up.arg("--no-defaults").arg(format!("--datadir={}", data(server)));
+    let program = find_program(&names).ok_or("mariadb-install-db is missing: reinstall MariaDB")?;
+    let mut set_up = unprivileged_command(&program)?;
+    set_up.arg("--no-defaults").arg(format!("--datadir={}", data_directory(server)));
     set_up.args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
-    // Several servers that are set up at the same time would use each other's temporary tables.
-    let own = &server.directory;
-    set_up.env("TMPDIR", own).arg(format!("--tmpdir={}", own.display()));
-    call(&mut set_up)
+    // Without its own directory for temporary files, a server would use the temporary tables of
+    // another server that is set up at the same time.
+    let directory = &server.directory;
+    set_up.env("TMPDIR", directory).arg(format!("--tmpdir={}", directory.display()));
+    run_quietly(&mut set_up)
 }
 
-pub(super) fn proxy(database: &Server) -> Result<Server, String> {
-    let mut server = Server::prepared(Kind::PgBouncer)?;
-    let at = |name: &str| server.directory.join(name).display().to_string();
+pub(super) fn start_pgbouncer(database: &Server) -> Result<Server, String> {
+    let mut server = Server::prepare(Kind::PgBouncer)?;
+    let path = |name: &str| server.directory.join(name).display().to_string();
     let text = format!(
         "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
          listen_port = {}\nunix_socket_dir =\nauth_type = md5\nauth_file = {}\n\
          pool_mode = transaction\nmax_client_conn = 200\ndefault_pool_size = 5\n",
         database.port,
         server.port,
-        at("users"),
+        path("users"),
     );
     server.write("users", "\"keep\" \"secret\"\n")?;
     server.write("proxy.ini", &text)?;
@@ -63,10 +65,10 @@ pub(super) fn proxy(database: &Server) -> Result<Server, String> {
     Ok(server)
 }
 
-/// Returns the server's arguments. Data that was not flushed to disk is held by the operating
-/// system and not by the process, so a crash of the process loses nothing.
+/// Returns the server's arguments. With them, the server does not flush its data to disk at each
+/// commit. The operating system holds the unflushed data, so a crash of the process loses nothing.
 pub(super) fn arguments(server: &Server) -> Vec<String> {
-    let (port, data) = (server.port, data(server));
+    let (port, data) = (server.port, data_directory(server));
     let directory = server.directory.display();
     match server.kind {
         Kind::Postgres => {
@@ -101,7 +103,7 @@ pub(super) fn arguments(server: &Server) -> Vec<String> {
 
 pub(super) fn is_ready(server: &Server) -> bool {
     let port = server.port.to_string();
-    let mut question = match server.kind {
+    let mut check = match server.kind {
         Kind::Postgres => {
             let mut command = Command::new(server.program.with_file_name("pg_isready"));
             command.args(["-q", "-h", "127.0.0.1", "-p", &port]);
@@ -109,19 +111,19 @@ pub(super) fn is_ready(server: &Server) -> bool {
         }
         Kind::MariaDb => {
             let names = ["mariadb-admin", "mysqladmin"];
-            let mut command = Command::new(in_path(&names).unwrap_or_else(|| names[0].into()));
+            let mut command = Command::new(find_program(&names).unwrap_or_else(|| names[0].into()));
             command.args(["--no-defaults", "-h", "127.0.0.1", "-u", "keep", "-psecret"]);
             command.args(["-P", &port, "ping"]);
             command
         }
         _ => return TcpStream::connect(("127.0.0.1", server.port)).is_ok(),
     };
-    let asked = question.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    asked.is_ok_and(|status| status.success())
+    let status = check.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }
 
-/// Returns the newest PostgreSQL. Debian keeps its programs outside of `PATH`, each version in its
-/// own directory.
+/// Returns the path of the newest PostgreSQL. Debian keeps each version in a directory of its own,
+/// outside of `PATH`.
 pub(super) fn newest_postgres() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok();
     let newest = versions.into_iter().flatten().filter_map(Result::ok).filter_map(|entry| {
@@ -130,5 +132,5 @@ pub(super) fn newest_postgres() -> Option<PathBuf> {
         program.exists().then_some((version, program))
     });
     let newest = newest.max_by_key(|(version, _)| *version).map(|(_, program)| program);
-    newest.or_else(|| in_path(&["postgres"]))
+    newest.or_else(|| find_program(&["postgres"]))
 }

@@ -14,57 +14,57 @@ use super::*;
 mod merged;
 mod read;
 
-type Stored = HashMap<String, Value>;
+type StoredProperties = HashMap<String, Value>;
 
-fn of(value_type: ValueType) -> Value {
+fn value_of(value_type: ValueType) -> Value {
     Value { value_type: Some(value_type), ..Value::default() }
 }
 
 fn text(text: &str) -> Value {
-    of(ValueType::StringValue(text.to_owned()))
+    value_of(ValueType::StringValue(text.to_owned()))
 }
 
 fn integer(number: i64) -> Value {
-    of(ValueType::IntegerValue(number))
+    value_of(ValueType::IntegerValue(number))
 }
 
 fn double(number: f64) -> Value {
-    of(ValueType::DoubleValue(number))
+    value_of(ValueType::DoubleValue(number))
 }
 
 fn null() -> Value {
-    of(ValueType::NullValue(0))
+    value_of(ValueType::NullValue(0))
 }
 
 fn blob(bytes: &[u8]) -> Value {
-    of(ValueType::BlobValue(bytes.to_vec()))
+    value_of(ValueType::BlobValue(bytes.to_vec()))
 }
 
 fn array(values: impl Into<Vec<Value>>) -> Value {
-    of(ValueType::ArrayValue(ArrayValue { values: values.into() }))
+    value_of(ValueType::ArrayValue(ArrayValue { values: values.into() }))
 }
 
-fn entity<const N: usize>(properties: [(&str, Value); N]) -> Value {
-    of(ValueType::EntityValue(Entity { key: None, properties: stored(properties) }))
+fn entity<const N: usize>(entries: [(&str, Value); N]) -> Value {
+    value_of(ValueType::EntityValue(Entity { key: None, properties: properties(entries) }))
 }
 
-fn at(seconds: i64, nanos: i32) -> Value {
-    of(ValueType::TimestampValue(Timestamp { seconds, nanos }))
+fn time(seconds: i64, nanos: i32) -> Value {
+    value_of(ValueType::TimestampValue(Timestamp { seconds, nanos }))
 }
 
 fn place(latitude: f64, longitude: f64) -> Value {
-    of(ValueType::GeoPointValue(r#type::LatLng { latitude, longitude }))
+    value_of(ValueType::GeoPointValue(r#type::LatLng { latitude, longitude }))
 }
 
-fn key(project: &str) -> Value {
-    let element = |kind: &str, id| key::PathElement { kind: kind.to_owned(), id_type: Some(id) };
-    of(ValueType::KeyValue(Key {
+fn key_in_project(project: &str) -> Value {
+    let step = |kind: &str, id| key::PathElement { kind: kind.to_owned(), id_type: Some(id) };
+    value_of(ValueType::KeyValue(Key {
         partition_id: Some(PartitionId {
             project_id: project.to_owned(),
             database_id: String::new(),
             namespace_id: "ns".to_owned(),
         }),
-        path: vec![element("Tenant", IdType::Name("acme".into())), element("User", IdType::Id(7))],
+        path: vec![step("Tenant", IdType::Name("acme".into())), step("User", IdType::Id(7))],
     }))
 }
 
@@ -73,36 +73,45 @@ fn unindexed(mut value: Value) -> Value {
     value
 }
 
-fn stored<const N: usize>(properties: [(&str, Value); N]) -> Stored {
-    properties.map(|(name, value)| (name.to_owned(), value)).into()
+fn properties<const N: usize>(entries: [(&str, Value); N]) -> StoredProperties {
+    entries.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 fn partition() -> PartitionId {
     PartitionId { project_id: "own".to_owned(), ..PartitionId::default() }
 }
 
-/// Returns what is stored after `value` is written over `before`.
-fn after<T: Serialize>(before: &Stored, value: &T) -> Stored {
-    with_unindexed(before, value, &[])
+/// Returns the stored properties after `value` is written over `stored`.
+fn write_over<T: Serialize>(stored: &StoredProperties, value: &T) -> StoredProperties {
+    write_over_unindexed(stored, value, &[])
 }
 
-/// Returns the same, if new properties in `unindexed` are excluded from indexes.
-fn with_unindexed<T: Serialize>(before: &Stored, value: &T, unindexed: &[String]) -> Stored {
-    merge(before, &Properties::default(), write(value).unwrap(), unindexed, &partition())
+/// Like `write_over`, with properties that are excluded from indexes when they are first written.
+fn write_over_unindexed<T: Serialize>(
+    stored: &StoredProperties,
+    value: &T,
+    unindexed: &[String],
+) -> StoredProperties {
+    merge(stored, &NewProperties::default(), write(value).unwrap(), unindexed, &partition())
 }
 
-/// Returns what is stored after `value` is written over `before`, if the same type wrote `was`
-/// there.
-fn changed<T: Serialize>(before: &Stored, was: &T, value: &T) -> Stored {
-    merge(before, &write(was).unwrap(), write(value).unwrap(), &[], &partition())
+/// Returns the stored properties after `value` is written over `stored`. `previous` is the value of
+/// the same type that is stored.
+fn write_over_previous<T: Serialize>(
+    stored: &StoredProperties,
+    previous: &T,
+    value: &T,
+) -> StoredProperties {
+    merge(stored, &write(previous).unwrap(), write(value).unwrap(), &[], &partition())
 }
 
-fn read_back<T: DeserializeOwned>(properties: &Stored) -> T {
+fn read_back<T: DeserializeOwned>(properties: &StoredProperties) -> T {
     read(properties.clone(), None).unwrap()
 }
 
+/// A user type with a field of every supported type.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Everything {
+struct EveryType {
     nothing: Option<String>,
     something: Option<String>,
     unit: (),
@@ -153,9 +162,9 @@ enum Kind {
     Named { value: bool },
 }
 
-fn everything() -> Everything {
+fn every_type() -> EveryType {
     let here = LatLng { latitude: 52.5, longitude: -13.25 };
-    Everything {
+    EveryType {
         nothing: None,
         something: Some("é".to_owned()),
         unit: (),
@@ -196,23 +205,24 @@ fn everything() -> Everything {
     }
 }
 
+/// A type that has none of the other properties that the tests store.
 #[derive(Serialize)]
-struct Known {
+struct OnlyName {
     name: String,
 }
 
-fn known(name: &str) -> Known {
-    Known { name: name.to_owned() }
+fn only_name(name: &str) -> OnlyName {
+    OnlyName { name: name.to_owned() }
 }
 
 #[test]
 fn every_type_is_written_as_its_property_and_read_back() {
-    let written = after(&Stored::new(), &everything());
-    let expected = stored([
+    let written = write_over(&StoredProperties::new(), &every_type());
+    let expected = properties([
         ("nothing", null()),
         ("something", text("é")),
         ("unit", null()),
-        ("flag", of(ValueType::BooleanValue(true))),
+        ("flag", value_of(ValueType::BooleanValue(true))),
         ("small", integer(-7)),
         ("large", integer(4_294_967_295)),
         ("long", integer(i64::MIN)),
@@ -232,10 +242,13 @@ fn every_type_is_written_as_its_property_and_read_back() {
         ("plain", text("Plain")),
         ("one", entity([("One", integer(1))])),
         ("two", entity([("Two", array([integer(2), text("b")]))])),
-        ("named", entity([("Named", entity([("value", of(ValueType::BooleanValue(true)))]))])),
-        ("time", at(1_800_000_000, 123_456_000)),
+        (
+            "named",
+            entity([("Named", entity([("value", value_of(ValueType::BooleanValue(true)))]))]),
+        ),
+        ("time", time(1_800_000_000, 123_456_000)),
         ("maybe", null()),
-        ("key", key("p")),
+        ("key", key_in_project("p")),
         ("place", place(52.5, -13.25)),
         ("listed", array([place(52.5, -13.25), place(52.5, -13.25)])),
     ]);
@@ -243,39 +256,39 @@ fn every_type_is_written_as_its_property_and_read_back() {
         assert_eq!(written.get(name), Some(value), "{name}");
     }
     assert_eq!(written.len(), expected.len());
-    assert_eq!(read_back::<Everything>(&written), everything());
-    assert_eq!(after(&written, &everything()), written, "once more changes nothing");
+    assert_eq!(read_back::<EveryType>(&written), every_type());
+    assert_eq!(write_over(&written, &every_type()), written, "a second write changes nothing");
 }
 
 #[test]
-fn what_datastore_cannot_hold_is_refused_with_its_place() {
+fn the_error_for_a_value_that_datastore_cannot_store_names_its_path() {
     #[derive(Serialize)]
-    struct One<T> {
+    struct OneField<T> {
         field: T,
     }
-    fn refused<T: Serialize>(field: T) -> String {
-        write(&One { field }).map(drop).unwrap_err().to_string()
+    fn error<T: Serialize>(field: T) -> String {
+        write(&OneField { field }).map(drop).unwrap_err().to_string()
     }
-    assert_eq!(refused(u64::MAX), "property `field`: an integer has 64 bits, with a sign");
     assert_eq!(
-        refused(vec![vec![1]]),
-        "property `field[0]`: Datastore has no arrays within arrays"
+        error(u64::MAX),
+        "property `field`: the integer does not fit in 64 bits with a sign (i64)"
     );
-    for (name, says) in
-        [("", "empty"), ("__key__", "Datastore's own"), (&"a".repeat(1_501), "1,500")]
+    assert!(error(vec![vec![1]]).starts_with("property `field[0]`: an array is an element"));
+    for (name, problem) in
+        [("", "empty"), ("__key__", "Datastore reserves"), (&"a".repeat(1_501), "1,500")]
     {
-        let message = refused(BTreeMap::from([(name, 1)]));
-        assert!(message.starts_with("property `field.") && message.contains(says), "{message}");
+        let message = error(BTreeMap::from([(name, 1)]));
+        assert!(message.starts_with("property `field.") && message.contains(problem), "{message}");
     }
-    assert!(refused(BTreeMap::from([(vec![1], 1)])).contains("strings, integers or"));
+    assert!(error(BTreeMap::from([(vec![1], 1)])).contains("not a string, an integer or"));
     #[derive(Serialize)]
     struct Timed(#[serde(with = "timestamp")] String);
     for no_time in ["soon", "2027-01-15", "2027-01-15T08:00:00", "2027-01-15 08:00:00"] {
-        let message = refused(Timed(no_time.to_owned()));
+        let message = error(Timed(no_time.to_owned()));
         assert!(message.contains("RFC 3339 text with its zone"), "{no_time}: {message}");
     }
     for time in ["2027-01-15T08:00:00Z", "2027-01-15T08:00:00+01:00", "2027-01-15T08:00:00-01:00"] {
-        assert!(write(&One { field: Timed(time.to_owned()) }).is_ok(), "{time}");
+        assert!(write(&OneField { field: Timed(time.to_owned()) }).is_ok(), "{time}");
     }
     for no_entity in [write(&7), write("text"), write(&[1])] {
         assert!(no_entity.is_err());
@@ -283,8 +296,8 @@ fn what_datastore_cannot_hold_is_refused_with_its_place() {
 }
 
 #[test]
-fn a_key_without_a_project_is_of_the_stores_own() {
-    let own = EntityKey { project: String::new(), ..everything().key };
-    let written = after(&Stored::new(), &BTreeMap::from([("key", own)]));
-    assert_eq!(written["key"], key("own"));
+fn a_key_without_a_project_gets_the_project_of_the_store() {
+    let key = EntityKey { project: String::new(), ..every_type().key };
+    let written = write_over(&StoredProperties::new(), &BTreeMap::from([("key", key)]));
+    assert_eq!(written["key"], key_in_project("own"));
 }

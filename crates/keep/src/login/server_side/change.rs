@@ -1,4 +1,4 @@
-//! Beginning, confirming and ending a login with a server-side session.
+//! Logging in, confirming and logging out with server-side sessions.
 
 use std::sync::Arc;
 
@@ -8,34 +8,34 @@ use tower_keep_core::{
 };
 
 use super::cookies::CookieIssuer;
-use super::rotation;
+use super::next_rotation;
 use crate::cookie::{Proofs, SessionId};
 use crate::event::Event;
 use crate::login::change::LoginBuilder;
 use crate::login::handle::AuthSession;
 use crate::login::resolve::Purpose;
-use crate::login::state::{BrowserLogin, Change, Identity, ServerSide};
+use crate::login::state::{BrowserLogin, BrowserSession, CookieChange, Identity};
 use crate::rules::server_side::confirming_rotates;
 use crate::sessions::Sessions;
 use crate::{AuthError, LoginError, random};
 
-/// How many times a confirmation retries a lost compare-and-swap.
-const RETRIES: u8 = 2;
+/// A confirmation retries a rotation that another request has overtaken at most this many times.
+const MAX_RETRIES: u8 = 2;
 
 impl<U: AuthUser> AuthSession<U> {
-    fn server_side(&self) -> Option<ServerSide> {
+    fn browser_session(&self) -> Option<BrowserSession> {
         match &self.state().browser_login {
-            BrowserLogin::ServerSide(server_side) => Some(server_side.clone()),
+            BrowserLogin::ServerSide(browser_session) => Some(browser_session.clone()),
             BrowserLogin::Nothing | BrowserLogin::Stateless { .. } => None,
         }
     }
 
-    /// Returns the sessions of this browser: the one that this request has begun or found, and
-    /// those that its cookies point to.
-    fn own_sessions(&self) -> Vec<SessionKey> {
+    /// Returns the keys of this browser's sessions: the session that this request has begun or
+    /// resolved, and the sessions that the request's cookies name.
+    fn session_keys_of_browser(&self) -> Vec<SessionKey> {
         let mut keys: Vec<_> =
-            self.server_side().map(|server_side| server_side.record.key).into_iter().collect();
-        for key in self.presented().sessions().map(SessionId::key) {
+            self.browser_session().map(|session| session.record.key).into_iter().collect();
+        for key in self.verified_cookies().session_ids().map(SessionId::key) {
             if !keys.contains(&key) {
                 keys.push(key);
             }
@@ -44,36 +44,36 @@ impl<U: AuthUser> AuthSession<U> {
     }
 }
 
-/// Begins the login with one write.
-pub(in crate::login) async fn begin<U: AuthUser>(
-    log_in: &LoginBuilder<'_, U>,
+/// Logs in the user: the store writes the new session and ends the replaced ones in one call.
+pub(in crate::login) async fn log_in<U: AuthUser>(
+    login: &LoginBuilder<'_, U>,
     sessions: &Sessions<U>,
 ) -> Result<(), LoginError> {
-    let LoginBuilder { auth, user, .. } = log_in;
-    let _changing = auth.change().await?;
+    let LoginBuilder { auth, user, .. } = login;
+    let _lock = auth.lock_changes().await?;
     let (config, snapshot, now) = (auth.config(), &auth.0.snapshot, auth.config().now());
     let (id, at) = (SessionId(random::bytes()?), Timestamp::from_secs(now));
     let remember =
-        log_in.remember_seconds().map(|seconds| RememberPeriod::new(at.plus(seconds), seconds));
+        login.remember_seconds().map(|seconds| RememberPeriod::new(at.plus(seconds), seconds));
     let remember_expires = remember.map(|remember| remember.expires.as_secs());
-    let expires = Timestamp::from_secs(config.policy.lives_until(now, now, remember_expires));
+    let expires = Timestamp::from_secs(config.policy.record_expires(now, now, remember_expires));
     let mut record = SessionRecord::new(id.key(), user.id(), random::bytes()?, at, expires);
     record.remember = remember;
-    record.details = log_in.details();
-    let replacing = auth.own_sessions();
-    let mut new = NewLogin::new(&record, at.plus(config.policy.grace));
-    (new.replacing, new.limit) = (&replacing, sessions.limit);
-    let end = config.ending(EndReason::LoggedOut);
-    // If this fails or is dropped before the cookies are decided, the record, which may have been
-    // written, is ended.
+    record.details = login.details();
+    let replacing = auth.session_keys_of_browser();
+    let mut new_login = NewLogin::new(&record, at.plus(config.policy.grace));
+    (new_login.replacing, new_login.limit) = (&replacing, sessions.limit);
+    let end = config.end_for(EndReason::LoggedOut);
+    // If this future fails or is dropped before the state has the cookies, no browser gets them.
+    // The record may have been written, so `unsent` ends the session when it is dropped.
     let mut unsent = UnsentLogin { auth, key: Some(record.key) };
-    let creation = match sessions.store.create(&new).await {
+    let creation = match sessions.store.create(&new_login).await {
         Ok(creation) => creation,
         Err(error) => {
             if error.kind() == StoreErrorKind::Timeout {
-                // The record may have been written, and would count against the user's limit
-                // although no browser has its cookies. It may also be written only later, so
-                // `unsent` keeps its key.
+                // The record may have been written. It would count against the user's session
+                // limit, although no browser has its cookies. The store may also write the record
+                // after this `revoke`, so `unsent` keeps the key and ends the session later.
                 let _ = sessions.store.revoke(&[record.key], &end).await;
             } else {
                 unsent.key = None;
@@ -89,48 +89,49 @@ pub(in crate::login) async fn begin<U: AuthUser>(
     for record in ended {
         config.raise(Event::SessionEnded { record, reason: EndReason::Limit });
     }
-    let (key, is_remembered, origin) = (record.key, remember.is_some(), log_in.origin());
-    let server_side = ServerSide {
+    let (key, is_remembered, origin) = (record.key, remember.is_some(), login.origin());
+    let browser_session = BrowserSession {
         id,
         origin,
         record: record.into(),
-        shown: None,
+        sent_generation: None,
         is_remembered,
         holds_remember: is_remembered,
     };
     let issuer = CookieIssuer { config, snapshot, user: &**user, now };
-    let proofs = log_in.proofs(now);
+    let proofs = login.proofs(now);
     let fresh_since = proofs.newest();
-    let mut cookies = issuer.issue(server_side, proofs);
-    if matches!(cookies.remember, Change::Keep) {
-        // The latest choice counts: an older remember cookie must not restore a login later.
-        cookies.remember = Change::Clear;
+    let mut cookies = issuer.issue_cookies(browser_session, proofs);
+    if matches!(cookies.remember_cookie, CookieChange::Keep) {
+        // This login is not remembered, so an older remember cookie must not restore a login later.
+        cookies.remember_cookie = CookieChange::Clear;
     }
-    let active = user.is_active();
-    let identity = Identity::Session { user: Arc::clone(user), fresh_since, active };
+    let is_active = user.is_active();
+    let identity = Identity::Session { user: Arc::clone(user), fresh_since, is_active };
     let is_too_late = {
         let mut state = auth.state();
         if !state.is_head_written {
-            state.decide(identity, cookies);
+            state.apply_decision(identity, cookies);
             state.unsent_session = Some(key);
         }
         state.is_head_written
     };
     if is_too_late {
-        // The response's head was written while the store wrote the record. No cookie can be set
+        // The response's head was written while the store wrote the record, so no cookie can be set
         // any more.
         sessions.store.revoke(&[key], &end).await.map_err(AuthError::from)?;
         unsent.key = None;
         return Err(AuthError::TOO_LATE.into());
     }
     unsent.key = None;
-    log_in.leave_replay_flash(&replays);
+    login.leave_replay_flash(&replays);
     Ok(())
 }
 
-/// A login whose record is being written. Its session ends on drop, unless `key` is `None`.
+/// A login whose cookies may never be sent. On drop, its session ends.
 struct UnsentLogin<'a, U> {
     auth: &'a AuthSession<U>,
+    /// `None` if there is no session to end.
     key: Option<SessionKey>,
 }
 
@@ -142,102 +143,105 @@ impl<U> Drop for UnsentLogin<'_, U> {
     }
 }
 
-/// Ends all sessions of the user who is logged in here with one write, and then those of this
-/// browser. If only the second step fails, this is not an error.
-pub(in crate::login) async fn end_all<U: AuthUser>(
+/// Ends all sessions of the user who is logged in here with one write, and then the sessions of
+/// this browser, which may be another user's. Returns no error if only the second write fails.
+pub(in crate::login) async fn log_out_everywhere<U: AuthUser>(
     auth: &AuthSession<U>,
     sessions: &Sessions<U>,
 ) -> Result<Option<Arc<U>>, AuthError> {
-    let _changing = auth.change().await?;
+    let _lock = auth.lock_changes().await?;
     auth.ensure_resolved_for(Purpose::LogOut).await?;
-    let end = auth.config().ending(EndReason::Revoked);
+    let end = auth.config().end_for(EndReason::Revoked);
     let user = auth.with_identity(|identity| identity.user().map(|user| user.id()));
     if let Some(user) = user {
         sessions.store.revoke_all(&user, None, &end).await?;
     }
-    let keys = auth.own_sessions();
+    let keys = auth.session_keys_of_browser();
     if !keys.is_empty() {
-        let end = auth.config().ending(EndReason::LoggedOut);
-        // The conversion to `AuthError` logs the error. What the caller asked for has been done.
+        let end = auth.config().end_for(EndReason::LoggedOut);
+        // The user's sessions have ended, so an error is only logged, by the conversion to
+        // `AuthError`.
         let _ = sessions.store.revoke(&keys, &end).await.map_err(AuthError::from);
     }
-    auth.leave_session()
+    auth.clear_login()
 }
 
-/// Ends the sessions of this browser. If the store can't record the end, the cookies stay as they
-/// are.
-pub(in crate::login) async fn end<U: AuthUser>(
+/// Ends the sessions of this browser, and clears the cookies. If the store fails, the cookies stay
+/// as they are.
+pub(in crate::login) async fn log_out<U: AuthUser>(
     auth: &AuthSession<U>,
     sessions: &Sessions<U>,
 ) -> Result<Option<Arc<U>>, AuthError> {
-    let _changing = auth.change().await?;
+    let _lock = auth.lock_changes().await?;
     auth.ensure_resolved_for(Purpose::LogOut).await?;
-    let keys = auth.own_sessions();
+    let keys = auth.session_keys_of_browser();
     if !keys.is_empty() {
-        let end = auth.config().ending(EndReason::LoggedOut);
+        let end = auth.config().end_for(EndReason::LoggedOut);
         sessions.store.revoke(&keys, &end).await?;
     }
-    auth.leave_session()
+    auth.clear_login()
 }
 
-/// How late a confirmation's cookies may be written.
+/// How late the cookies of a confirmation, or of a changed security stamp, may be written.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::login) enum CookieDeadline {
-    /// For half of the grace: the earlier cookies still work.
-    HalfTheGrace,
-    /// At any time: the earlier cookies are no longer valid.
+pub(in crate::login) enum WriteDeadline {
+    /// Within half of the grace. Later, the browser keeps its earlier cookies, which are still
+    /// valid.
+    HalfOfGrace,
+    /// At any time: the security stamp has changed, so the earlier cookies are no longer valid.
     None,
 }
 
-/// Makes the current session fresh, in its next generation. Returns whether it was still live.
-pub(in crate::login) async fn reissue<U: AuthUser>(
+/// Makes the session of this browser fresh, and begins its next generation. Returns `false` if the
+/// session has ended, or belongs to another user.
+pub(in crate::login) async fn make_fresh<U: AuthUser>(
     auth: &AuthSession<U>,
     sessions: &Sessions<U>,
     user: &Arc<U>,
-    deadline: CookieDeadline,
+    deadline: WriteDeadline,
 ) -> Result<bool, AuthError> {
     let (config, snapshot, now) = (auth.config(), &auth.0.snapshot, auth.config().now());
-    // Another user may have logged in meanwhile.
-    let server_side = auth.server_side().filter(|server_side| server_side.record.user == user.id());
-    let Some(mut server_side) = server_side else { return Ok(false) };
-    let mut lost = 0;
-    while confirming_rotates(&server_side.record, server_side.shown) {
-        let rotation = rotation(config, &server_side.record, None, now);
+    // While this call waited for the lock, another user may have logged in.
+    let browser_session = auth.browser_session().filter(|session| session.record.user == user.id());
+    let Some(mut browser_session) = browser_session else { return Ok(false) };
+    let mut lost_rotations = 0;
+    while confirming_rotates(&browser_session.record, browser_session.sent_generation) {
+        let rotation = next_rotation(config, &browser_session.record, None, now);
         let rotated = match sessions.store.rotate(&rotation).await.map_err(AuthError::from) {
-            // The old security stamp makes all earlier cookies invalid, so cookies of the present
-            // generation will do.
-            Err(_) if deadline == CookieDeadline::None => break,
+            // The security stamp has changed, so all earlier cookies are invalid. New cookies of
+            // the same generation are enough.
+            Err(_) if deadline == WriteDeadline::None => break,
             rotated => rotated?,
         };
         match rotated {
             Some(Rotated::Won(next)) => {
-                server_side.record = next;
+                browser_session.record = next;
                 break;
             }
-            Some(Rotated::Lost(other)) if other.ended.is_none() => server_side.record = other,
+            Some(Rotated::Lost(other)) if other.ended.is_none() => browser_session.record = other,
             Some(Rotated::Lost(_)) | None => return Ok(false),
         }
-        lost += 1;
-        if lost > RETRIES {
+        lost_rotations += 1;
+        if lost_rotations > MAX_RETRIES {
             match deadline {
-                CookieDeadline::None => break,
-                CookieDeadline::HalfTheGrace => return Err(AuthError::BUSY),
+                WriteDeadline::None => break,
+                WriteDeadline::HalfOfGrace => return Err(AuthError::BUSY),
             }
         }
     }
-    server_side.origin.is_forced = false;
+    browser_session.origin.is_forced = false;
     let issuer = CookieIssuer { config, snapshot, user: &**user, now };
     let proofs = Proofs::password(now);
     let fresh_since = proofs.newest();
-    let mut cookies = issuer.issue(server_side, proofs);
-    if deadline == CookieDeadline::HalfTheGrace {
-        cookies.until = Some(now.saturating_add(config.policy.grace / 2));
+    let mut cookies = issuer.issue_cookies(browser_session, proofs);
+    if deadline == WriteDeadline::HalfOfGrace {
+        cookies.write_until = Some(now.saturating_add(config.policy.grace / 2));
     }
     let mut state = auth.state();
     if state.is_head_written {
         return Err(AuthError::TOO_LATE);
     }
-    state.identity = Identity::Session { user: Arc::clone(user), fresh_since, active: true };
-    state.decide_cookies(cookies);
+    state.identity = Identity::Session { user: Arc::clone(user), fresh_since, is_active: true };
+    state.apply_cookies(cookies);
     Ok(true)
 }

@@ -3,12 +3,12 @@
 use http::HeaderValue;
 use tower_keep_core::{AuthUser, SessionRecord};
 
-use crate::cookie::{Opened, Origin, Proofs, ServerRemember, ServerSession, ServerTerms};
+use crate::cookie::{LoginOrigin, Opened, Proofs, ServerRemember, ServerSession, ServerTerms};
 use crate::keys::KeySlot;
 use crate::layer::Config;
-use crate::login::issue::{client_digest, remember_cookie, session_cookie};
+use crate::login::issue::{client_digest, issue_remember_cookie, issue_session_cookie};
 use crate::login::snapshot::Snapshot;
-use crate::login::state::{BrowserLogin, Change, Cookies, ServerSide};
+use crate::login::state::{BrowserLogin, BrowserSession, CookieChange, CookieDecision};
 use crate::rules::server_side::{RememberChange, SessionChange, Verdict};
 
 /// Issues cookies for a user.
@@ -20,42 +20,51 @@ pub(super) struct CookieIssuer<'a, U> {
 }
 
 impl<U: AuthUser> CookieIssuer<'_, U> {
-    /// Returns the changes of the cookies that the rules have decided.
-    pub(super) fn follow(
+    /// Issues the cookies that the rules have decided on. `session` is the session cookie that the
+    /// request sent.
+    pub(super) fn follow_verdict(
         &self,
         verdict: &Verdict,
-        mut server_side: ServerSide,
+        mut browser_session: BrowserSession,
         session: Option<&Opened<ServerSession>>,
-    ) -> Cookies {
-        let mut cookies = cookies_of_nobody(self.config, verdict, self.now);
+    ) -> CookieDecision {
+        let mut cookies = decision_without_user(self.config, verdict, self.now);
         match verdict.session {
             SessionChange::Keep | SessionChange::Clear => {}
             SessionChange::Restore(terms) => {
-                (server_side.origin, server_side.is_remembered) =
+                (browser_session.origin, browser_session.is_remembered) =
                     (terms.origin, terms.is_remembered);
-                cookies.session = self.session(&server_side, terms, Proofs::default(), self.here());
+                cookies.session_cookie = self.set_session(
+                    &browser_session,
+                    terms,
+                    Proofs::default(),
+                    self.client_digest(),
+                );
             }
-            SessionChange::Issue { terms, keeps_proofs } => {
-                // As with cookies alone, the session stays bound to the client that logged in, if
-                // that client's digest was made under the current key.
-                let bound = session.filter(|opened| opened.slot.is_current());
-                let client = bound.map_or_else(|| self.here(), |opened| opened.cookie.client);
-                (server_side.origin, server_side.is_remembered) =
+            SessionChange::Reissue { terms, keeps_proofs } => {
+                // The session stays bound to the client that logged in, if that client's digest was
+                // made under the current key (see the same step in `stateless.rs`).
+                let reusable = session.filter(|opened| opened.slot.is_current());
+                let client =
+                    reusable.map_or_else(|| self.client_digest(), |opened| opened.cookie.client);
+                (browser_session.origin, browser_session.is_remembered) =
                     (terms.origin, terms.is_remembered);
                 let proofs =
                     session.filter(|_| keeps_proofs).map(|opened| opened.cookie.proofs.clone());
-                cookies.session =
-                    self.session(&server_side, terms, proofs.unwrap_or_default(), client);
+                cookies.session_cookie =
+                    self.set_session(&browser_session, terms, proofs.unwrap_or_default(), client);
             }
         }
-        if let RememberChange::Issue { origin, generation, expires } = verdict.remember {
-            cookies.remember = self.remember(&server_side, origin, generation, expires);
+        if let RememberChange::Reissue { origin, generation, expires } = verdict.remember {
+            cookies.remember_cookie =
+                self.set_remember(&browser_session, origin, generation, expires);
         }
-        cookies.browser_login = BrowserLogin::ServerSide(server_side);
+        cookies.browser_login = BrowserLogin::ServerSide(browser_session);
         cookies
     }
 
-    fn here(&self) -> u64 {
+    /// Returns the digest of the client that sent this request, under the current key.
+    fn client_digest(&self) -> u64 {
         client_digest(self.config, self.snapshot, KeySlot::CURRENT)
     }
 
@@ -64,14 +73,14 @@ impl<U: AuthUser> CookieIssuer<'_, U> {
         self.config.keyring.stamp_digest(KeySlot::CURRENT, id, &self.user.security_stamp())
     }
 
-    fn session(
+    fn set_session(
         &self,
-        server_side: &ServerSide,
+        browser_session: &BrowserSession,
         terms: ServerTerms,
         proofs: Proofs,
         client: u64,
-    ) -> Change<HeaderValue> {
-        let ServerSide { id, record, .. } = server_side;
+    ) -> CookieChange<HeaderValue> {
+        let BrowserSession { id, record, .. } = browser_session;
         let user_hint = ServerSession::user_hint(&record.user);
         let session = ServerSession {
             id: *id,
@@ -81,47 +90,58 @@ impl<U: AuthUser> CookieIssuer<'_, U> {
             client,
             user_hint,
         };
-        session_cookie(self.config, &session, record.session_started.as_secs(), self.now)
+        issue_session_cookie(self.config, &session, record.session_started.as_secs(), self.now)
     }
 
-    fn remember(
+    fn set_remember(
         &self,
-        server_side: &ServerSide,
-        origin: Origin,
+        browser_session: &BrowserSession,
+        origin: LoginOrigin,
         generation: u32,
         expires: u32,
-    ) -> Change<HeaderValue> {
-        let ServerSide { id, record, .. } = server_side;
+    ) -> CookieChange<HeaderValue> {
+        let BrowserSession { id, record, .. } = browser_session;
         let keyring = &self.config.keyring;
         let verifier = keyring.verifier(KeySlot::CURRENT, &record.salt, *id, generation);
         let stamp = self.stamp_digest(record);
         let remember = ServerRemember { id: *id, origin, generation, verifier, expires, stamp };
-        remember_cookie(self.config, &remember, expires, self.now)
+        issue_remember_cookie(self.config, &remember, expires, self.now)
     }
 
-    /// Issues both cookies of the record's generation, or the session cookie alone.
-    pub(super) fn issue(&self, server_side: ServerSide, proofs: Proofs) -> Cookies {
-        let ServerSide { origin, is_remembered, holds_remember, .. } = server_side;
-        let (record, issued) = (&server_side.record, self.now);
+    /// Issues the session cookie of the record's generation and, if the browser is to hold one, the
+    /// remember cookie.
+    pub(super) fn issue_cookies(
+        &self,
+        browser_session: BrowserSession,
+        proofs: Proofs,
+    ) -> CookieDecision {
+        let BrowserSession { origin, is_remembered, holds_remember, .. } = browser_session;
+        let (record, issued) = (&browser_session.record, self.now);
         let generation = record.generation;
         let terms = ServerTerms { origin, is_remembered, generation, issued };
-        let session = self.session(&server_side, terms, proofs, self.here());
+        let session_cookie =
+            self.set_session(&browser_session, terms, proofs, self.client_digest());
         let expires = record.remember.map(|remember| remember.expires.as_secs());
         let expires = expires.filter(|expires| holds_remember && self.now < *expires);
-        let remember = expires.map_or(Change::Keep, |expires| {
-            self.remember(&server_side, origin, generation, expires)
+        let remember_cookie = expires.map_or(CookieChange::Keep, |expires| {
+            self.set_remember(&browser_session, origin, generation, expires)
         });
-        let browser_login = BrowserLogin::ServerSide(server_side);
-        Cookies { browser_login, session, remember, until: None }
+        let browser_login = BrowserLogin::ServerSide(browser_session);
+        CookieDecision { browser_login, session_cookie, remember_cookie, write_until: None }
     }
 }
 
-/// Returns the changes of the cookies if they identify no user: at most, they are cleared.
-pub(super) fn cookies_of_nobody<U>(config: &Config<U>, verdict: &Verdict, now: u32) -> Cookies {
-    Cookies {
+/// Returns the decision about the cookies if they log in no user: they are cleared or stay as they
+/// are.
+pub(super) fn decision_without_user<U>(
+    config: &Config<U>,
+    verdict: &Verdict,
+    now: u32,
+) -> CookieDecision {
+    CookieDecision {
         browser_login: BrowserLogin::Nothing,
-        session: Change::clear_if(verdict.session == SessionChange::Clear),
-        remember: Change::clear_if(verdict.remember == RememberChange::Clear),
-        until: Some(now.saturating_add(config.policy.cookies_age())),
+        session_cookie: CookieChange::clear_if(verdict.session == SessionChange::Clear),
+        remember_cookie: CookieChange::clear_if(verdict.remember == RememberChange::Clear),
+        write_until: Some(now.saturating_add(config.policy.max_cookie_age())),
     }
 }

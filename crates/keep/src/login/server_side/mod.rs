@@ -1,9 +1,9 @@
-//! Logins with a server-side session: resolving cookies to a user.
+//! Logins with a server-side session: which user the cookies log in.
 //!
 //! | look for | in |
 //! | --- | --- |
-//! | beginning a login, confirming it, ending it | `change` |
-//! | issuing its cookies | `cookies` |
+//! | logging in, confirming and logging out | `change` |
+//! | issuing the cookies | `cookies` |
 
 mod change;
 mod cookies;
@@ -14,24 +14,24 @@ use tower_keep_core::{
     AuthUser, EndReason, Rotated, Rotation, SeenMark, SessionRecord, Timestamp, Touch,
 };
 
-use self::cookies::{CookieIssuer, cookies_of_nobody};
+use self::cookies::{CookieIssuer, decision_without_user};
 use super::issue::client_digest;
-use super::resolve::{Purpose, ask_loaders, facts, raise_events};
+use super::resolve::{Purpose, ask_loaders, raise_events, user_facts};
 use super::snapshot::Snapshot;
-use super::state::{Identity, Resolved, ServerSide};
+use super::state::{BrowserSession, Identity, Resolved};
 use crate::AuthError;
 use crate::client::SessionProtection;
 use crate::cookie::{Opened, ServerRemember, ServerSession, SessionId};
 use crate::event::Event;
 use crate::layer::Config;
-use crate::rules::Who;
-use crate::rules::server_side::{Alarm, Presented, Rules, Step, Stored, Verdict};
+use crate::rules::LoggedIn;
+use crate::rules::server_side::{Alarm, Presented, Rules, Step, StoredSession, Verdict};
 use crate::sessions::Sessions;
-use crate::upkeep::Marks;
+use crate::upkeep::Notes;
 
-pub(super) use self::change::{CookieDeadline, begin, end, end_all, reissue};
+pub(super) use self::change::{WriteDeadline, log_in, log_out, log_out_everywhere, make_fresh};
 
-/// Does the I/O that the rules ask for.
+/// Carries out the steps of the rules.
 pub(in crate::login) struct Resolver<'a, U> {
     pub(in crate::login) config: &'a Config<U>,
     pub(in crate::login) sessions: &'a Sessions<U>,
@@ -39,6 +39,7 @@ pub(in crate::login) struct Resolver<'a, U> {
 }
 
 impl<U: AuthUser> Resolver<'_, U> {
+    /// Resolves the verified cookies of a request to a user.
     pub(in crate::login) async fn resolve(
         &self,
         session: Option<&Opened<ServerSession>>,
@@ -50,19 +51,19 @@ impl<U: AuthUser> Resolver<'_, U> {
             client_digest(config, self.snapshot, opened.slot) == opened.cookie.client
         };
         let protects = config.policy.protection != SessionProtection::None;
-        let same_client = !protects || session.is_none_or(is_same);
+        let is_same_client = !protects || session.is_none_or(is_same);
         let is_logout = purpose == Purpose::LogOut;
-        let seen = Presented { now, session, remember, same_client, is_logout };
-        let mut rules = Rules::new(&config.policy, seen);
+        let presented = Presented { now, session, remember, is_same_client, is_logout };
+        let mut rules = Rules::new(&config.policy, presented);
 
         let mut step = rules.start();
-        let mut at = None;
+        let mut loaded_id = None;
         let mut user: Option<Arc<U>> = None;
         let mut asked_loaders = false;
         loop {
             step = match step {
-                Step::Load(id, user_hint) => {
-                    at = Some(id);
+                Step::Load { id, user_hint } => {
+                    loaded_id = Some(id);
                     let stored = store.load_login(&id.key(), user_hint).await?;
                     user = stored.as_ref().and_then(|stored| stored.user.clone());
                     rules.loaded(stored.map(|stored| {
@@ -70,25 +71,26 @@ impl<U: AuthUser> Resolver<'_, U> {
                         let session = session.map(|opened| (opened.slot, id, opened.cookie.stamp));
                         let remember =
                             remember.map(|opened| (opened.slot, id, opened.cookie.stamp));
-                        let facts = |user: Arc<U>| facts(config, &*user, session, remember);
-                        Stored { user: stored.user.map(facts), record: stored.record }
+                        let facts = |user: Arc<U>| user_facts(config, &*user, session, remember);
+                        StoredSession { user: stored.user.map(facts), record: stored.record }
                     }))
                 }
                 Step::Verify => {
                     let salt = rules.record().map(|record| record.salt);
-                    let fits = remember.zip(salt);
-                    rules.verified(
-                        fits.is_some_and(|(opened, salt)| config.keyring.verifies(opened, &salt)),
-                    )
+                    let verifies = |(opened, salt): (&Opened<ServerRemember>, [u8; 16])| {
+                        config.keyring.verifies(opened, &salt)
+                    };
+                    rules.verified(remember.zip(salt).is_some_and(verifies))
                 }
-                // Rare steps are boxed, so that the future of every request is small.
+                // The futures of rare steps are boxed, so that the future of every request stays
+                // small.
                 Step::Rotate => {
                     let rotated = Box::pin(self.rotate(&rules, now)).await?;
                     rules.rotated(rotated)
                 }
                 Step::End(reason) => {
-                    let by_this = Box::pin(self.end(&rules, reason)).await?;
-                    rules.ended(reason, by_this)
+                    let is_ended_by_this = Box::pin(self.end(&rules, reason)).await?;
+                    rules.ended(reason, is_ended_by_this)
                 }
                 Step::AskLoaders => {
                     asked_loaders = true;
@@ -104,89 +106,95 @@ impl<U: AuthUser> Resolver<'_, U> {
         }
         let (verdict, record) = rules.finish();
         if let Some(record) = &record {
-            self.alarm(&verdict, record);
+            self.raise_alarm(&verdict, record);
             if verdict.is_seen || verdict.is_touched {
-                Box::pin(self.mark(&verdict, record, now)).await?;
+                Box::pin(self.note_use(&verdict, record, now)).await?;
             }
         }
-        raise_events(config, verdict.protected, verdict.is_restored, user.as_ref(), asked_loaders);
-        let server_side = match (&record, at, verdict.who) {
-            (Some(record), Some(id), Who::User { .. }) => {
-                let by_session = session.filter(|_| !verdict.is_restored);
-                self.server_side(id, record, by_session, remember)
+        raise_events(
+            config,
+            verdict.is_other_client,
+            verdict.is_restored,
+            user.as_ref(),
+            asked_loaders,
+        );
+        let browser_session = match (&record, loaded_id, verdict.logged_in) {
+            (Some(record), Some(id), LoggedIn::User { .. }) => {
+                let valid_session = session.filter(|_| !verdict.is_restored);
+                self.browser_session(id, record, valid_session, remember)
             }
             _ => None,
         };
-        let cookies = match (&user, server_side) {
-            (Some(user), Some(server_side)) => {
+        let cookies = match (&user, browser_session) {
+            (Some(user), Some(browser_session)) => {
                 let issuer = CookieIssuer { config, snapshot: self.snapshot, user: &**user, now };
-                issuer.follow(&verdict, server_side, session)
+                issuer.follow_verdict(&verdict, browser_session, session)
             }
-            _ => cookies_of_nobody(config, &verdict, now),
+            _ => decision_without_user(config, &verdict, now),
         };
-        let identity = match (verdict.who, user) {
-            (Who::User { fresh_since, active }, Some(user)) => {
-                Identity::Session { user, fresh_since, active }
+        let identity = match (verdict.logged_in, user) {
+            (LoggedIn::User { fresh_since, is_active }, Some(user)) => {
+                Identity::Session { user, fresh_since, is_active }
             }
-            (Who::Nobody, Some(user)) if asked_loaders => Identity::Loader { user },
+            (LoggedIn::Nobody, Some(user)) if asked_loaders => Identity::Loader { user },
             _ => Identity::Anonymous,
         };
         Ok(Resolved { identity, cookies, asked_loaders })
     }
 
-    /// Returns what the browser holds of this session, or `None` if it has sent neither of the
-    /// session's cookies.
-    fn server_side(
+    /// Returns this session and which of its cookies the browser holds, or `None` if the browser
+    /// has sent neither of them.
+    fn browser_session(
         &self,
         id: SessionId,
         record: &Arc<SessionRecord>,
         session: Option<&Opened<ServerSession>>,
         remember: Option<&Opened<ServerRemember>>,
-    ) -> Option<ServerSide> {
+    ) -> Option<BrowserSession> {
         let path = self.snapshot.request.target.as_ref().map_or("/", |target| target.path());
         let remember =
             remember.filter(|opened| opened.cookie.id == id).map(|opened| &opened.cookie);
         let terms = session.map(|opened| opened.cookie.terms);
-        let shown = terms.map(|terms| (terms.generation, terms.origin));
+        let of_session = terms.map(|terms| (terms.generation, terms.origin));
         let (generation, origin) =
-            shown.or(remember.map(|remember| (remember.generation, remember.origin)))?;
-        // A remember cookie for another path is not sent with this request. The session
-        // cookie says that the browser holds it.
-        let is_hidden = terms.is_some_and(|terms| terms.is_remembered)
+            of_session.or(remember.map(|remember| (remember.generation, remember.origin)))?;
+        // If the remember cookie has another path, browsers don't send it with this request. The
+        // session cookie says whether the browser holds it.
+        let is_held_for_other_path = terms.is_some_and(|terms| terms.is_remembered)
             && !self.config.remember_cookie.is_sent_to(path);
-        Some(ServerSide {
+        Some(BrowserSession {
             id,
             origin,
             record: Arc::clone(record),
-            shown: Some(generation),
+            sent_generation: Some(generation),
             is_remembered: remember.is_some() || terms.is_some_and(|terms| terms.is_remembered),
-            holds_remember: remember.is_some() || is_hidden,
+            holds_remember: remember.is_some() || is_held_for_other_path,
         })
     }
 
     async fn rotate(&self, rules: &Rules<'_>, now: u32) -> Result<Option<Rotated>, AuthError> {
         let Some(record) = rules.record() else { return Ok(None) };
-        let rotation = rotation(self.config, record, rules.next_remember_expires(), now);
+        let rotation = next_rotation(self.config, record, rules.next_remember_expires(), now);
         Ok(self.sessions.store.rotate(&rotation).await?)
     }
 
-    /// Ends the session. Returns whether this request has ended it: of several concurrent requests
-    /// only one has, and only that one raises the event.
+    /// Ends the session. Returns whether this request has ended it. Of several concurrent requests,
+    /// only one ends the session, and only this request raises the event.
     async fn end(&self, rules: &Rules<'_>, reason: EndReason) -> Result<bool, AuthError> {
         let Some(record) = rules.record() else { return Ok(false) };
-        let end = self.config.ending(reason);
-        let by_this = self.sessions.store.revoke(&[record.key], &end).await? > 0;
-        if by_this {
+        let end = self.config.end_for(reason);
+        let is_ended_by_this = self.sessions.store.revoke(&[record.key], &end).await? > 0;
+        if is_ended_by_this {
             let record = Arc::clone(record);
             self.config.raise(Event::SessionEnded { record, reason });
         }
-        Ok(by_this)
+        Ok(is_ended_by_this)
     }
 
-    fn alarm(&self, verdict: &Verdict, record: &Arc<SessionRecord>) {
+    fn raise_alarm(&self, verdict: &Verdict, record: &Arc<SessionRecord>) {
         let record = || Arc::clone(record);
         match verdict.alarm {
-            // The end of the session has already raised an event.
+            // `end` has already raised an event.
             Some(Alarm::Replay) | None => {}
             Some(Alarm::WrongVerifier) => {
                 self.config.raise(Event::WrongVerifier { record: record() });
@@ -197,8 +205,9 @@ impl<U: AuthUser> Resolver<'_, U> {
         }
     }
 
-    /// Notes that the browser holds this generation, and that the session was used.
-    async fn mark(
+    /// Writes, or leaves to the upkeep, that a request has used the session: its seen mark and its
+    /// time of last use, as far as the verdict says so.
+    async fn note_use(
         &self,
         verdict: &Verdict,
         record: &SessionRecord,
@@ -208,31 +217,31 @@ impl<U: AuthUser> Resolver<'_, U> {
         let remember_expires = verdict.remember_expires.map(Timestamp::from_secs);
         let stored = record.remember.map(|remember| remember.expires);
         let remember = remember_expires.max(stored).map(Timestamp::as_secs);
-        let expires = policy.lives_until(now, record.session_started.as_secs(), remember);
+        let expires = policy.record_expires(now, record.session_started.as_secs(), remember);
         let expires = Timestamp::from_secs(expires);
         let generation = record.generation;
         let seen = verdict.is_seen.then_some(SeenMark::new(key, generation, at));
-        // The first use decides whether the session makes room for another one, so it is written
-        // now.
+        // A session that no request has used makes room for other logins, so the first use is
+        // written immediately.
         let seen = match seen {
             Some(first_use) if record.rotated_at.is_none() => {
-                // If this write fails, the user stays logged in. The conversion to `AuthError` logs
-                // it.
-                let noted =
+                // If this write fails, the user stays logged in, and the mark is noted below. The
+                // conversion to `AuthError` logs the error.
+                let written =
                     self.sessions.store.mark_seen(&[first_use]).await.map_err(AuthError::from);
-                noted.is_err().then_some(first_use)
+                written.is_err().then_some(first_use)
             }
             seen => seen,
         };
         let mut touch = Touch::new(key, at, expires);
         touch.remember_expires = remember_expires;
-        let marks = Marks { seen, touch: verdict.is_touched.then_some(touch) };
-        self.sessions.upkeep.note(&*self.sessions.store, marks).await.map_err(AuthError::from)
+        let notes = Notes { seen, touch: verdict.is_touched.then_some(touch) };
+        self.sessions.upkeep.note(&*self.sessions.store, notes).await.map_err(AuthError::from)
     }
 }
 
 /// Returns the rotation that begins the next generation of this record.
-fn rotation<U>(
+fn next_rotation<U>(
     config: &Config<U>,
     record: &SessionRecord,
     remember_expires: Option<u32>,
@@ -241,7 +250,7 @@ fn rotation<U>(
     let remember_expires = remember_expires.map(Timestamp::from_secs);
     let stored = record.remember.map(|remember| remember.expires);
     let remember = remember_expires.max(stored).map(Timestamp::as_secs);
-    let expires = Timestamp::from_secs(config.policy.lives_until(now, now, remember));
+    let expires = Timestamp::from_secs(config.policy.record_expires(now, now, remember));
     let at = Timestamp::from_secs(now);
     let mut rotation = Rotation::new(record.key, record.generation, at, expires);
     rotation.remember_expires = remember_expires;

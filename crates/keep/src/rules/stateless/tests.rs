@@ -1,4 +1,4 @@
-//! Tests the table at the top of the module, row by row.
+//! Tests the table at the top of `stateless.rs`, row by row.
 
 use super::*;
 use crate::cookie::Proofs;
@@ -7,25 +7,25 @@ use crate::keys::KeySlot;
 const NOW: u32 = 100_000;
 const IDLE: u32 = 1_000;
 const ABSOLUTE: u32 = 10_000;
-const OLD_KEY: fn() -> KeySlot = || KeySlot::new(1, 1);
+const PREVIOUS_KEY: fn() -> KeySlot = || KeySlot::new(1, 1);
 
 fn policy() -> Policy {
     Policy {
         protection: SessionProtection::Basic,
-        persistent: false,
-        idle: Some(IDLE),
-        renewal: Some(Policy::renewal_of(IDLE)),
-        absolute: Some(ABSOLUTE),
-        refresh_remember: false,
+        is_persistent: false,
+        idle_limit: Some(IDLE),
+        renewal_age: Some(Policy::renewal_age_for(IDLE)),
+        absolute_limit: Some(ABSOLUTE),
+        refreshes_remember: false,
         grace: 60,
-        touch: 100,
-        notes_first_use: false,
+        touch_interval: 100,
+        marks_first_use: false,
     }
 }
 
 fn session(user: &str) -> Opened<Session> {
     let terms = SessionTerms {
-        origin: Origin::PASSWORD,
+        origin: LoginOrigin::PASSWORD,
         is_remembered: false,
         nonce: [1; 8],
         started: NOW - 10,
@@ -44,7 +44,7 @@ fn session(user: &str) -> Opened<Session> {
 }
 
 fn remember(user: &str) -> Opened<Remember> {
-    let (origin, nonce) = (Origin::PASSWORD, [2; 8]);
+    let (origin, nonce) = (LoginOrigin::PASSWORD, [2; 8]);
     let terms = RememberTerms { origin, nonce, issued: NOW - 100, expires: NOW + 100 };
     Opened { cookie: Remember { terms, stamp: 1, user: user.into() }, slot: KeySlot::CURRENT }
 }
@@ -63,15 +63,16 @@ struct Case {
     policy: Policy,
     session: Option<Opened<Session>>,
     remember: Option<Opened<Remember>>,
-    same_client: bool,
+    is_same_client: bool,
     user: User,
 }
 
-/// The outcome of a case: the verdict, whether the loaders were asked, and how often the store was.
+/// The outcome of a case: the verdict, whether the loaders were asked, and how many users were
+/// loaded.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     verdict: Verdict,
-    loaders: bool,
+    asks_loaders: bool,
     loads: usize,
 }
 
@@ -81,63 +82,69 @@ impl Case {
         remember: Option<Opened<Remember>>,
         user: User,
     ) -> Self {
-        Self { policy: policy(), session, remember, same_client: true, user }
+        Self { policy: policy(), session, remember, is_same_client: true, user }
     }
 
-    fn elsewhere(self) -> Self {
-        Self { same_client: false, ..self }
+    fn on_another_client(self) -> Self {
+        Self { is_same_client: false, ..self }
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Policy)) -> Self {
+    fn with_policy(mut self, change: impl FnOnce(&mut Policy)) -> Self {
         change(&mut self.policy);
         self
     }
 
     fn run(&self) -> Outcome {
-        let seen = Presented {
+        let presented = Presented {
             now: NOW,
             session: self.session.as_ref(),
             remember: self.remember.as_ref(),
-            same_client: self.same_client,
+            is_same_client: self.is_same_client,
         };
-        let mut rules = Rules::new(&self.policy, seen);
+        let mut rules = Rules::new(&self.policy, presented);
         let mut step = rules.start();
         let mut loads = 0;
         loop {
             match step {
                 Step::Load(_) => {
                     loads += 1;
-                    let holds = !matches!(self.user, User::StampChanged);
-                    let facts = Facts {
-                        active: !matches!(self.user, User::Inactive),
-                        session_stamp_holds: holds,
-                        remember_stamp_holds: holds,
+                    let matches = !matches!(self.user, User::StampChanged);
+                    let facts = UserFacts {
+                        is_active: !matches!(self.user, User::Inactive),
+                        session_stamp_matches: matches,
+                        remember_stamp_matches: matches,
                     };
                     step = rules.loaded((!matches!(self.user, User::Gone)).then_some(facts));
                 }
                 Step::AskLoaders => {
-                    return Outcome { verdict: rules.finish(), loaders: true, loads };
+                    return Outcome { verdict: rules.finish(), asks_loaders: true, loads };
                 }
-                Step::Done => return Outcome { verdict: rules.finish(), loaders: false, loads },
+                Step::Done => {
+                    return Outcome { verdict: rules.finish(), asks_loaders: false, loads };
+                }
             }
         }
     }
 }
 
-fn nobody(session: SessionChange, remember: RememberChange) -> Verdict {
+fn no_user(session: SessionChange, remember: RememberChange) -> Verdict {
     Verdict { session, remember, ..Verdict::default() }
 }
 
 /// The login of an inactive user.
-const FORCED: Origin = Origin { is_forced: true, ..Origin::PASSWORD };
+const FORCED: LoginOrigin = LoginOrigin { is_forced: true, ..LoginOrigin::PASSWORD };
 
 fn user(fresh_since: impl Into<Option<u32>>) -> Verdict {
     let fresh_since = fresh_since.into();
-    Verdict { who: Who::User { fresh_since, active: true }, ..Verdict::default() }
+    Verdict { logged_in: LoggedIn::User { fresh_since, is_active: true }, ..Verdict::default() }
 }
 
 fn restored() -> Verdict {
-    Verdict { session: SessionChange::Restore(Origin::PASSWORD), remembered: true, ..user(None) }
+    Verdict {
+        session: SessionChange::Restore(LoginOrigin::PASSWORD),
+        is_remembered: true,
+        ..user(None)
+    }
 }
 
 fn edit<T>(mut opened: Opened<T>, change: impl FnOnce(&mut Opened<T>)) -> Option<Opened<T>> {
@@ -146,66 +153,66 @@ fn edit<T>(mut opened: Opened<T>, change: impl FnOnce(&mut Opened<T>)) -> Option
 }
 
 #[test]
-fn every_row_of_the_table() {
+fn the_rules_follow_every_row_of_the_table() {
     use RememberChange as R;
     use SessionChange as S;
     use SessionProtection::{None as Off, Strong};
     let session = || session("1");
     let remember = || remember("1");
     let idle = || edit(session(), |opened| opened.cookie.terms.renewed = NOW - IDLE);
-    let old = || edit(session(), |opened| opened.cookie.terms.started = NOW - ABSOLUTE);
+    let too_old = || edit(session(), |opened| opened.cookie.terms.started = NOW - ABSOLUTE);
     let expired = || edit(remember(), |opened| opened.cookie.terms.expires = NOW);
-    let cleared = || nobody(S::Clear, R::Clear);
-    let stale = || S::Reissue { terms: session().cookie.terms, keeps_proofs: false };
-    let asks = |verdict, loads| Outcome { verdict, loaders: true, loads };
-    let done = |verdict, loads| Outcome { verdict, loaders: false, loads };
+    let cleared = || no_user(S::Clear, R::Clear);
+    let no_longer_fresh = || S::Reissue { terms: session().cookie.terms, keeps_proofs: false };
+    let asks_loaders = |verdict, loads| Outcome { verdict, asks_loaders: true, loads };
+    let done = |verdict, loads| Outcome { verdict, asks_loaders: false, loads };
     let case = Case::of;
     #[rustfmt::skip]
     let table = [
-        ("idle for too long", case(idle(), None, User::Fine), asks(nobody(S::Clear, R::Keep), 0)),
+        ("idle for too long", case(idle(), None, User::Fine), asks_loaders(no_user(S::Clear, R::Keep), 0)),
         ("idle, remembered", case(idle(), Some(remember()), User::Fine), done(restored(), 1)),
-        ("too old", case(old(), None, User::Fine), asks(nobody(S::Clear, R::Keep), 0)),
+        ("too old", case(too_old(), None, User::Fine), asks_loaders(no_user(S::Clear, R::Keep), 0)),
         ("another client, protection off",
-            case(Some(session()), None, User::Fine).with(|policy| policy.protection = Off).elsewhere(),
+            case(Some(session()), None, User::Fine).with_policy(|policy| policy.protection = Off).on_another_client(),
             done(user(NOW - 10), 1)),
-        ("another client, basic", case(Some(session()), None, User::Fine).elsewhere(),
-            done(Verdict { session: stale(), protected: true, ..user(None) }, 1)),
+        ("another client, basic", case(Some(session()), None, User::Fine).on_another_client(),
+            done(Verdict { session: no_longer_fresh(), is_other_client: true, ..user(None) }, 1)),
         ("another client, strong",
-            case(Some(session()), Some(remember()), User::Fine).with(|policy| policy.protection = Strong).elsewhere(),
-            done(Verdict { protected: true, ..cleared() }, 0)),
+            case(Some(session()), Some(remember()), User::Fine).with_policy(|policy| policy.protection = Strong).on_another_client(),
+            done(Verdict { is_other_client: true, ..cleared() }, 0)),
         ("another client, strong, persistent",
-            case(Some(session()), None, User::Fine).elsewhere()
-                .with(|policy| { policy.protection = Strong; policy.persistent = true }),
-            done(Verdict { session: stale(), protected: true, ..user(None) }, 1)),
-        ("user gone", case(Some(session()), None, User::Gone), asks(nobody(S::Clear, R::Keep), 1)),
+            case(Some(session()), None, User::Fine).on_another_client()
+                .with_policy(|policy| { policy.protection = Strong; policy.is_persistent = true }),
+            done(Verdict { session: no_longer_fresh(), is_other_client: true, ..user(None) }, 1)),
+        ("user gone", case(Some(session()), None, User::Gone), asks_loaders(no_user(S::Clear, R::Keep), 1)),
         ("user gone, remembered", case(Some(session()), Some(remember()), User::Gone),
-            asks(cleared(), 2)),
+            asks_loaders(cleared(), 2)),
         ("stamp changed", case(Some(session()), None, User::StampChanged),
-            asks(nobody(S::Keep, R::Keep), 1)),
+            asks_loaders(no_user(S::Keep, R::Keep), 1)),
         ("stamp changed, remembered", case(Some(session()), Some(remember()), User::StampChanged),
-            asks(nobody(S::Keep, R::Keep), 2)),
+            asks_loaders(no_user(S::Keep, R::Keep), 2)),
         ("inactive", case(Some(session()), Some(remember()), User::Inactive), done(cleared(), 1)),
         ("inactive, forced",
             case(edit(session(), |opened| opened.cookie.terms.origin = FORCED), None, User::Inactive),
-            done(Verdict { who: Who::User { fresh_since: Some(NOW - 10), active: false }, ..Verdict::default() }, 1)),
-        ("fine", case(Some(session()), None, User::Fine), done(user(NOW - 10), 1)),
-        ("fine and remembered", case(Some(session()), Some(remember()), User::Fine),
-            done(Verdict { remembered: true, ..user(NOW - 10) }, 1)),
-        ("remember expired", case(None, expired(), User::Fine), asks(nobody(S::Keep, R::Clear), 0)),
+            done(Verdict { logged_in: LoggedIn::User { fresh_since: Some(NOW - 10), is_active: false }, ..Verdict::default() }, 1)),
+        ("valid session", case(Some(session()), None, User::Fine), done(user(NOW - 10), 1)),
+        ("valid session, remembered", case(Some(session()), Some(remember()), User::Fine),
+            done(Verdict { is_remembered: true, ..user(NOW - 10) }, 1)),
+        ("remember expired", case(None, expired(), User::Fine), asks_loaders(no_user(S::Keep, R::Clear), 0)),
         ("remembered user gone", case(None, Some(remember()), User::Gone),
-            asks(nobody(S::Keep, R::Clear), 1)),
+            asks_loaders(no_user(S::Keep, R::Clear), 1)),
         ("remembered stamp changed", case(None, Some(remember()), User::StampChanged),
-            asks(nobody(S::Keep, R::Keep), 1)),
+            asks_loaders(no_user(S::Keep, R::Keep), 1)),
         ("remembered user inactive", case(None, Some(remember()), User::Inactive), done(cleared(), 1)),
         ("remembered, forced, inactive",
             case(None, edit(remember(), |opened| opened.cookie.terms.origin = FORCED), User::Inactive),
             done(Verdict {
-                who: Who::User { fresh_since: None, active: false },
+                logged_in: LoggedIn::User { fresh_since: None, is_active: false },
                 session: S::Restore(FORCED),
                 ..restored()
             }, 1)),
         ("restored", case(None, Some(remember()), User::Fine), done(restored(), 1)),
-        ("nothing", case(None, None, User::Fine), asks(nobody(S::Keep, R::Keep), 0)),
+        ("nothing", case(None, None, User::Fine), asks_loaders(no_user(S::Keep, R::Keep), 0)),
     ];
     for (name, case, expected) in table {
         assert_eq!(case.run(), expected, "{name}");
@@ -213,7 +220,7 @@ fn every_row_of_the_table() {
 }
 
 #[test]
-fn a_session_is_renewed_when_a_tenth_of_the_idle_limit_has_passed() {
+fn a_session_is_renewed_after_a_tenth_of_the_idle_limit() {
     let renewed = |ago: u32| {
         let opened = edit(session("1"), |opened| opened.cookie.terms.renewed = NOW - ago);
         match Case::of(opened, None, User::Fine).run().verdict.session {
@@ -227,7 +234,7 @@ fn a_session_is_renewed_when_a_tenth_of_the_idle_limit_has_passed() {
 }
 
 #[test]
-fn renewal_keeps_when_the_session_began_and_how_fresh_it_is() {
+fn renewal_keeps_the_start_and_the_proofs_of_the_session() {
     let opened = edit(session("1"), |opened| opened.cookie.terms.renewed = NOW - IDLE / 2);
     let before = opened.as_ref().unwrap().cookie.terms;
     let after = Case::of(opened, None, User::Fine).run().verdict.session;
@@ -236,7 +243,7 @@ fn renewal_keeps_when_the_session_began_and_how_fresh_it_is() {
 }
 
 #[test]
-fn cookies_of_a_next_key_are_left_as_they_are() {
+fn cookies_of_a_next_key_are_not_reissued() {
     let next = KeySlot::new(1, 0);
     let next_session = edit(session("1"), |opened| opened.slot = next);
     let next_remember = edit(remember("1"), |opened| opened.slot = next);
@@ -246,22 +253,22 @@ fn cookies_of_a_next_key_are_left_as_they_are() {
 }
 
 #[test]
-fn cookies_of_an_old_key_are_reissued_with_the_same_terms() {
-    let old_session = edit(session("1"), |opened| opened.slot = OLD_KEY());
-    let old_remember = edit(remember("1"), |opened| opened.slot = OLD_KEY());
-    let verdict = Case::of(old_session, old_remember.clone(), User::Fine).run().verdict;
+fn cookies_of_a_previous_key_are_reissued_with_the_same_terms() {
+    let previous_session = edit(session("1"), |opened| opened.slot = PREVIOUS_KEY());
+    let previous_remember = edit(remember("1"), |opened| opened.slot = PREVIOUS_KEY());
+    let verdict = Case::of(previous_session, previous_remember.clone(), User::Fine).run().verdict;
     let terms = session("1").cookie.terms;
     assert_eq!(verdict.session, SessionChange::Reissue { terms, keeps_proofs: true });
     assert_eq!(verdict.remember, RememberChange::Reissue(remember("1").cookie.terms));
-    let verdict = Case::of(None, old_remember, User::Fine).run().verdict;
+    let verdict = Case::of(None, previous_remember, User::Fine).run().verdict;
     assert_eq!(verdict.remember, RememberChange::Reissue(remember("1").cookie.terms));
 }
 
 #[test]
-fn refresh_renews_only_a_genuine_remember_cookie_of_the_same_user_in_time() {
+fn refresh_extends_only_an_unexpired_remember_cookie_of_the_same_user() {
     let refreshed = |remember: Option<Opened<Remember>>, user| {
         let case = Case::of(Some(session("1")), remember, user);
-        case.with(|policy| policy.refresh_remember = true).run().verdict.remember
+        case.with_policy(|policy| policy.refreshes_remember = true).run().verdict.remember
     };
     let renewed = RememberTerms { issued: NOW, expires: NOW + 200, ..remember("1").cookie.terms };
     let expired = edit(remember("1"), |opened| opened.cookie.terms.expires = NOW);
@@ -272,7 +279,7 @@ fn refresh_renews_only_a_genuine_remember_cookie_of_the_same_user_in_time() {
 }
 
 #[test]
-fn clocks_that_went_back_make_nothing_expire_and_nothing_panic() {
+fn a_clock_that_was_set_back_expires_no_session_and_causes_no_panic() {
     let opened = edit(session("1"), |opened| {
         opened.cookie.terms.started = u32::MAX;
         opened.cookie.terms.renewed = u32::MAX;
@@ -281,9 +288,14 @@ fn clocks_that_went_back_make_nothing_expire_and_nothing_panic() {
 }
 
 #[test]
-fn a_browser_keeps_a_persistent_session_as_long_as_the_server_would() {
+fn max_age_of_a_persistent_session_is_the_time_until_its_first_limit() {
     let terms = session("1").cookie.terms;
-    let persistent = |idle, absolute| Policy { persistent: true, idle, absolute, ..policy() };
+    let persistent = |idle, absolute| Policy {
+        is_persistent: true,
+        idle_limit: idle,
+        absolute_limit: absolute,
+        ..policy()
+    };
     assert_eq!(policy().session_max_age(terms.started, NOW), None);
     for (idle, absolute, expected) in [
         (Some(IDLE), Some(ABSOLUTE), IDLE),

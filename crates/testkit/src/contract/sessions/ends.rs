@@ -2,312 +2,345 @@
 
 use super::*;
 
-/// Ending is idempotent: the time, the reason and the successor of the first end stay.
-pub async fn of_several_ends_the_first_counts<S: SessionStore>(store: Arc<S>) {
-    let user = new_user();
-    let record = begin(&*store, &user).await;
-    let first = end(EndReason::LoggedOut);
-    assert_eq!(revoke(&*store, &record.key, &first).await, 1, "it was live before");
-    let before = stored(&*store, &record.key).await;
+/// If a session is ended several times, the record keeps the time, the reason and the successor of
+/// the first end.
+pub async fn the_first_of_several_ends_counts<S: SessionStore>(store: Arc<S>) {
+    let user = new_user_id();
+    let record = create_session(&*store, &user).await;
+    let first = new_end(EndReason::LoggedOut);
+    assert_eq!(revoke(&*store, &record.key, &first).await, 1, "live before the call");
+    let before = stored_record(&*store, &record.key).await;
     let later = End::new(now().plus(30), EndReason::Replay, Timestamp::MAX);
-    assert_eq!(revoke(&*store, &record.key, &later).await, 0, "it is not live any more");
+    assert_eq!(revoke(&*store, &record.key, &later).await, 0, "no longer live");
     revoke_all(&*store, &user, None, &later).await;
-    create(&*store, &login(&new_record(&user), &[record.key])).await;
-    assert_eq!(stored(&*store, &record.key).await, before);
+    create(&*store, &new_login(&new_record(&user), &[record.key])).await;
+    assert_eq!(stored_record(&*store, &record.key).await, before);
 }
 
-/// A reason that this version does not know comes from a newer node. Its word stays, whichever
-/// calls write the record again.
-pub async fn an_unknown_reason_keeps_its_word<S: SessionStore>(store: Arc<S>) {
+/// A newer node may have stored an end reason that this version does not know. Calls of this
+/// version keep the word of that reason.
+pub async fn every_call_keeps_an_unknown_end_reason<S: SessionStore>(store: Arc<S>) {
     for word in ["of_a_newer_node", "_sixteen_letters", "x"] {
-        let user = new_user();
-        let (one, other) = (begin(&*store, &user).await, begin(&*store, &user).await);
-        let unknown = end(word.parse().expect("a reason may have this word"));
-        assert_eq!(revoke(&*store, &one.key, &unknown).await, 1, "it was live before");
+        let user = new_user_id();
+        let (ended_alone, ended_with_all) =
+            (create_session(&*store, &user).await, create_session(&*store, &user).await);
+        let unknown = new_end(word.parse().expect("this word is a valid end reason"));
+        assert_eq!(revoke(&*store, &ended_alone.key, &unknown).await, 1, "live before the call");
         revoke_all(&*store, &user, None, &unknown).await;
-        for record in [&one, &other] {
-            let before = stored(&*store, &record.key).await;
+        for record in [&ended_alone, &ended_with_all] {
+            let before = stored_record(&*store, &record.key).await;
             let reason = before.ended.as_ref().map(|ended| ended.reason.to_string());
             assert_eq!(reason.as_deref(), Some(word));
-            assert_eq!(revoke(&*store, &record.key, &end(EndReason::Replay)).await, 0);
+            assert_eq!(revoke(&*store, &record.key, &new_end(EndReason::Replay)).await, 0);
             for new in [new_record(&user), new_record(&user)] {
-                create(&*store, &login(&new, &[record.key])).await;
+                create(&*store, &new_login(&new, &[record.key])).await;
             }
-            let lost = rotate(&*store, &rotation(record, now())).await;
+            let lost = rotate(&*store, &new_rotation(record, now())).await;
             assert_eq!(lost, Some(Rotated::Lost(Arc::new(before.clone()))));
-            assert_eq!(stored(&*store, &record.key).await, before);
+            assert_eq!(stored_record(&*store, &record.key).await, before);
         }
-        // The other session ended together with all, so it may show the later end.
-        let before = stored(&*store, &one.key).await;
-        revoke_all(&*store, &user, None, &end(EndReason::Revoked)).await;
-        assert_eq!(stored(&*store, &one.key).await, before);
+        // `ended_with_all` may show the later end, so only `ended_alone` is checked.
+        let before = stored_record(&*store, &ended_alone.key).await;
+        revoke_all(&*store, &user, None, &new_end(EndReason::Revoked)).await;
+        assert_eq!(stored_record(&*store, &ended_alone.key).await, before);
     }
 }
 
-/// An ended session holds when and why it ended. It is kept as long as requested, whether that is
-/// longer or shorter than before.
-pub async fn an_ended_session_is_kept_as_requested<S: SessionStore>(store: Arc<S>) {
+/// `revoke` stores when and why the session ended, and sets `expires` to `keep_until`, whether that
+/// is earlier or later than the stored value.
+pub async fn a_revoked_session_is_kept_until_keep_until<S: SessionStore>(store: Arc<S>) {
     for (reason, hours) in [(EndReason::LoggedOut, 1), (EndReason::Replay, 99)] {
-        let record = begin(&*store, &new_user()).await;
+        let record = create_session(&*store, &new_user_id()).await;
         let end = End::new(now(), reason, record.created.plus(hours * HOUR));
         assert_eq!(revoke(&*store, &record.key, &end).await, 1);
-        let after = stored(&*store, &record.key).await;
-        let ended = after.ended.clone().expect("it was ended");
+        let after = stored_record(&*store, &record.key).await;
+        let ended = after.ended.clone().expect("the session was revoked");
         assert_eq!((ended.at, ended.reason), (end.at, reason));
         assert_eq!((ended.successor, ended.notified), (None, false));
         assert_eq!(after.expires, end.keep_until);
         let mut expected = record;
         (expected.ended, expected.expires) = (after.ended.clone(), after.expires);
-        assert_eq!(after, expected, "and nothing else changes");
+        assert_eq!(after, expected, "only `ended` and `expires` change");
     }
 }
 
-/// Another server's clock may be behind, so a session that has expired by this clock can still be
-/// ended.
+/// An expired session can be ended, because it may still be live by the clock of another server.
 pub async fn an_expired_session_can_be_ended<S: SessionStore>(store: Arc<S>) {
-    let user = new_user();
-    for all in [false, true] {
-        let record = begin_with(&*store, &user, |record| record.expires = now().plus(2)).await;
+    let user = new_user_id();
+    for with_revoke_all in [false, true] {
+        let record =
+            create_session_with(&*store, &user, |record| record.expires = now().plus(2)).await;
         let end = End::new(now().plus(10), EndReason::Revoked, now().plus(HOUR));
-        if all {
+        if with_revoke_all {
             revoke_all(&*store, &user, None, &end).await;
         } else {
             let ended = revoke(&*store, &record.key, &end).await;
-            assert_eq!(ended, 0, "it was not live any more");
+            assert_eq!(ended, 0, "the session was no longer live");
         }
         assert_eq!(end_reason(&*store, &record.key).await, Some(EndReason::Revoked));
     }
 }
 
-/// All of a user's sessions end, except the given one. Other users' sessions don't.
-pub async fn all_sessions_of_a_user_end_except_one<S: SessionStore>(store: Arc<S>) {
-    let (user, stranger) = (new_user(), new_user());
-    let mut keys = Vec::new();
-    for _ in 0..5 {
-        keys.push(begin(&*store, &user).await.key);
-    }
-    let elsewhere = begin(&*store, &stranger).await;
-    let end = end(EndReason::Revoked);
-    revoke_all(&*store, &user, Some(&keys[2]), &end).await;
-    assert_eq!(live(&*store, &user).await, [keys[2]]);
-    assert_eq!(end_reason(&*store, &keys[0]).await, Some(EndReason::Revoked));
-    // Another user's session as the exception has no effect.
-    revoke_all(&*store, &user, Some(&elsewhere.key), &end).await;
-    assert_eq!(live(&*store, &user).await, []);
-    assert_eq!(stored(&*store, &elsewhere.key).await, elsewhere);
-}
-
-/// A session that ended together with all others has ended for every call. Its record holds when
-/// and why.
-pub async fn an_end_of_all_holds_for_every_call<S: SessionStore>(store: Arc<S>) {
-    let user = new_user();
-    let (record, stays) = (begin(&*store, &user).await, begin(&*store, &user).await);
-    let gone = begin(&*store, &user).await;
-    revoke(&*store, &gone.key, &end(EndReason::LoggedOut)).await;
-    let gone = stored(&*store, &gone.key).await;
-    let all = End::new(now(), EndReason::Revoked, now().plus(2 * HOUR));
-    revoke_all(&*store, &user, Some(&stays.key), &all).await;
-    let after = stored(&*store, &record.key).await;
-    let ended = after.ended.clone().expect("it has ended");
-    assert_eq!((ended.at, ended.reason), (all.at, EndReason::Revoked));
-    assert_eq!((ended.successor, ended.notified, after.expires), (None, false, all.keep_until));
-    let mut expected = record.clone();
-    (expected.ended, expected.expires) = (after.ended.clone(), after.expires);
-    assert_eq!(after, expected, "and nothing else changes");
-    let (key, at, expires) = (record.key, now().plus(5), now().plus(99 * HOUR));
-    touch(&*store, &[remembered_touch(key, at, expires, expires)]).await;
-    mark_seen(&*store, &[SeenMark::new(key, 0, at)]).await;
-    let lost = rotate(&*store, &rotation(&record, at)).await;
-    assert_eq!(lost, Some(Rotated::Lost(Arc::new(after.clone()))));
-    assert_eq!(revoke(&*store, &key, &end(EndReason::Replay)).await, 0);
-    let new = new_record(&user);
-    let creation = create(&*store, &login(&new, &[key])).await;
-    assert_eq!(creation, Creation::created(vec![], vec![]));
-    assert_eq!(stored(&*store, &key).await, after);
-    assert_eq!(stored(&*store, &gone.key).await, gone, "of several ends the first counts");
-    assert_eq!(stored(&*store, &stays.key).await, stays);
-    let mut live_keys = live(&*store, &user).await;
-    live_keys.sort();
-    let mut expected = [stays.key, new.key];
-    expected.sort();
-    assert_eq!(live_keys, expected, "a login after it is live");
-    // An ended session does not count towards a limit either.
-    let limit = SessionLimit::new(3, WhenFull::Refuse);
-    let creation = create(&*store, &login_with_limit(&new_record(&user), &[], limit)).await;
-    assert_eq!(creation, Creation::created(vec![], vec![]));
-}
-
-/// What a store keeps about a user lasts as long as the user's sessions are used, even if that is
-/// longer than was known when they logged in.
-pub async fn a_session_that_outlives_its_login_by_use_ends_with_all<S: SessionStore>(
+/// `revoke_all` ends all of a user's sessions except the given session, and no session of another
+/// user.
+pub async fn revoke_all_ends_all_sessions_of_a_user_except_the_given_session<S: SessionStore>(
     store: Arc<S>,
 ) {
-    let user = new_user();
+    let (user, other_user) = (new_user_id(), new_user_id());
+    let mut keys = Vec::new();
+    for _ in 0..5 {
+        keys.push(create_session(&*store, &user).await.key);
+    }
+    let other = create_session(&*store, &other_user).await;
+    let end = new_end(EndReason::Revoked);
+    revoke_all(&*store, &user, Some(&keys[2]), &end).await;
+    assert_eq!(live_keys(&*store, &user).await, [keys[2]]);
+    assert_eq!(end_reason(&*store, &keys[0]).await, Some(EndReason::Revoked));
+    // If `except` is a session of another user, all of the user's sessions end.
+    revoke_all(&*store, &user, Some(&other.key), &end).await;
+    assert_eq!(live_keys(&*store, &user).await, []);
+    assert_eq!(stored_record(&*store, &other.key).await, other);
+}
+
+/// Every call treats a session that `revoke_all` ended as ended. The record holds when and why the
+/// session ended.
+pub async fn every_call_treats_a_session_that_revoke_all_ended_as_ended<S: SessionStore>(
+    store: Arc<S>,
+) {
+    let user = new_user_id();
+    let (record, except) =
+        (create_session(&*store, &user).await, create_session(&*store, &user).await);
+    let logged_out = create_session(&*store, &user).await;
+    revoke(&*store, &logged_out.key, &new_end(EndReason::LoggedOut)).await;
+    let logged_out = stored_record(&*store, &logged_out.key).await;
+    let end = End::new(now(), EndReason::Revoked, now().plus(2 * HOUR));
+    revoke_all(&*store, &user, Some(&except.key), &end).await;
+    let after = stored_record(&*store, &record.key).await;
+    let ended = after.ended.clone().expect("the session has ended");
+    assert_eq!((ended.at, ended.reason), (end.at, EndReason::Revoked));
+    assert_eq!((ended.successor, ended.notified, after.expires), (None, false, end.keep_until));
+    let mut expected = record.clone();
+    (expected.ended, expected.expires) = (after.ended.clone(), after.expires);
+    assert_eq!(after, expected, "only `ended` and `expires` change");
+    let (key, at, expires) = (record.key, now().plus(5), now().plus(99 * HOUR));
+    touch(&*store, &[new_touch_with_remember(key, at, expires, expires)]).await;
+    mark_seen(&*store, &[SeenMark::new(key, 0, at)]).await;
+    let lost = rotate(&*store, &new_rotation(&record, at)).await;
+    assert_eq!(lost, Some(Rotated::Lost(Arc::new(after.clone()))));
+    assert_eq!(revoke(&*store, &key, &new_end(EndReason::Replay)).await, 0);
+    let new = new_record(&user);
+    let creation = create(&*store, &new_login(&new, &[key])).await;
+    assert_eq!(creation, Creation::created(vec![], vec![]));
+    assert_eq!(stored_record(&*store, &key).await, after);
+    assert_eq!(stored_record(&*store, &logged_out.key).await, logged_out, "the first end counts");
+    assert_eq!(stored_record(&*store, &except.key).await, except);
+    let mut live_keys = live_keys(&*store, &user).await;
+    live_keys.sort();
+    let mut expected = [except.key, new.key];
+    expected.sort();
+    assert_eq!(live_keys, expected, "the session of a later login is live");
+    // A limit does not count a session that `revoke_all` ended.
+    let limit = SessionLimit::new(3, WhenFull::Refuse);
+    let creation = create(&*store, &new_login_with_limit(&new_record(&user), &[], limit)).await;
+    assert_eq!(creation, Creation::created(vec![], vec![]));
+}
+
+/// A store may keep data about a user, such as the user's epoch: the number that `revoke_all`
+/// raises. A purge must not remove this data while the user has a live session, even if a touch has
+/// extended the session beyond the expiry that the login wrote.
+pub async fn revoke_all_ends_a_session_whose_expiry_a_touch_extended<S: SessionStore>(
+    store: Arc<S>,
+) {
+    let user = new_user_id();
     let ago = |hours: u32| now().minus(hours * HOUR);
-    let short = |record: &mut SessionRecord| {
+    let expired_unless_touched = |record: &mut SessionRecord| {
         (record.created, record.expires) = (ago(10), ago(5));
         (record.session_started, record.last_seen) = (record.created, record.created);
     };
-    let key = begin_with(&*store, &user, short).await.key;
+    let key = create_session_with(&*store, &user, expired_unless_touched).await.key;
     touch(&*store, &[Touch::new(key, ago(6), now().plus(48 * HOUR))]).await;
     purge_all(&*store, ago(2)).await;
-    assert_eq!(live(&*store, &user).await, [key]);
-    revoke_all(&*store, &user, None, &end(EndReason::Revoked)).await;
-    assert_eq!(live(&*store, &user).await, []);
+    assert_eq!(live_keys(&*store, &user).await, [key]);
+    revoke_all(&*store, &user, None, &new_end(EndReason::Revoked)).await;
+    assert_eq!(live_keys(&*store, &user).await, []);
     assert_eq!(end_reason(&*store, &key).await, Some(EndReason::Revoked));
 }
 
-/// A session that stays when all others end will end the next time, like the others. A session that
-/// has ended stays ended.
-pub async fn what_stays_at_one_end_of_all_ends_at_the_next<S: SessionStore>(store: Arc<S>) {
-    let user = new_user();
-    let (one, two) = (begin(&*store, &user).await, begin(&*store, &user).await);
-    let end = end(EndReason::Revoked);
-    revoke_all(&*store, &user, Some(&one.key), &end).await;
-    let three = begin(&*store, &user).await;
-    // The session continues as before.
-    assert!(matches!(rotate(&*store, &rotation(&one, now())).await, Some(Rotated::Won(_))));
-    revoke_all(&*store, &user, Some(&three.key), &end).await;
-    assert_eq!(live(&*store, &user).await, [three.key]);
-    for ended in [&one, &two] {
+/// A session that a `revoke_all` kept as `except` ends with the next `revoke_all`. A session that
+/// has ended stays ended, even if a later `revoke_all` names it as `except`.
+pub async fn a_session_kept_by_one_revoke_all_ends_with_the_next<S: SessionStore>(store: Arc<S>) {
+    let user = new_user_id();
+    let (first, second) =
+        (create_session(&*store, &user).await, create_session(&*store, &user).await);
+    let end = new_end(EndReason::Revoked);
+    revoke_all(&*store, &user, Some(&first.key), &end).await;
+    let third = create_session(&*store, &user).await;
+    // The first session was not ended, so it can be rotated.
+    assert!(matches!(rotate(&*store, &new_rotation(&first, now())).await, Some(Rotated::Won(_))));
+    revoke_all(&*store, &user, Some(&third.key), &end).await;
+    assert_eq!(live_keys(&*store, &user).await, [third.key]);
+    for ended in [&first, &second] {
         revoke_all(&*store, &user, Some(&ended.key), &end).await;
-        assert_eq!(live(&*store, &user).await, [], "nothing brings it back");
+        assert_eq!(
+            live_keys(&*store, &user).await,
+            [],
+            "`except` does not bring back an ended session"
+        );
         assert_eq!(end_reason(&*store, &ended.key).await, Some(EndReason::Revoked));
     }
-    assert_eq!(end_reason(&*store, &three.key).await, Some(EndReason::Revoked));
-    let four = begin(&*store, &user).await;
-    assert_eq!(live(&*store, &user).await, [four.key]);
+    assert_eq!(end_reason(&*store, &third.key).await, Some(EndReason::Revoked));
+    let fourth = create_session(&*store, &user).await;
+    assert_eq!(live_keys(&*store, &user).await, [fourth.key]);
 }
 
-/// A list holds live sessions, the most recently used first, and at most as many as requested.
-pub async fn a_list_is_of_live_sessions_the_last_used_first<S: SessionStore>(store: Arc<S>) {
-    let user = new_user();
+/// `list` returns live sessions, the most recently used first, and at most `limit` of them.
+pub async fn list_returns_live_sessions_most_recently_used_first<S: SessionStore>(store: Arc<S>) {
+    let user = new_user_id();
     let mut records = Vec::new();
-    for used in [20, 40, 10, 30] {
-        let change = |record: &mut SessionRecord| record.last_seen = now().plus(used);
-        records.push(begin_with(&*store, &user, change).await);
+    for seconds in [20, 40, 10, 30] {
+        let change = |record: &mut SessionRecord| record.last_seen = now().plus(seconds);
+        records.push(create_session_with(&*store, &user, change).await);
     }
-    let ended = begin(&*store, &user).await;
-    revoke(&*store, &ended.key, &end(EndReason::Revoked)).await;
-    let short = begin_with(&*store, &user, |record| record.expires = now().plus(HOUR)).await;
-    begin(&*store, &new_user()).await;
-    let (at, order) = (now().plus(HOUR + 10), [1, 3, 0, 2]);
-    let listed = list(&*store, &user, at, 1_000).await;
+    let ended = create_session(&*store, &user).await;
+    revoke(&*store, &ended.key, &new_end(EndReason::Revoked)).await;
+    let expires_first =
+        create_session_with(&*store, &user, |record| record.expires = now().plus(HOUR)).await;
+    create_session(&*store, &new_user_id()).await;
+    let (later, order) = (now().plus(HOUR + 10), [1, 3, 0, 2]);
+    let listed = list(&*store, &user, later, 1_000).await;
     assert_eq!(listed, order.map(|index| records[index].clone()));
-    let two = list(&*store, &user, at, 2).await;
-    assert_eq!(two, [records[1].clone(), records[3].clone()]);
-    assert!(live(&*store, &user).await.contains(&short.key), "it was live an hour ago");
+    let first_two = list(&*store, &user, later, 2).await;
+    assert_eq!(first_two, [records[1].clone(), records[3].clone()]);
+    assert!(
+        live_keys(&*store, &user).await.contains(&expires_first.key),
+        "the session is live now"
+    );
 }
 
-/// Purges two records at a time.
+/// Purges all records that expired at `before` or earlier, at most two records with each call.
 async fn purge_in_pairs<S: SessionStore>(store: &S, before: Timestamp) {
     loop {
         let purged = purge(store, before, 2).await;
-        assert!(purged <= 2, "{purged} are more than the limit of 2");
+        assert!(purged <= 2, "the call removed {purged} records, more than the limit of 2");
         if purged == 0 {
             break;
         }
     }
 }
 
-/// A purge removes records that have expired, including ended ones, and at most as many as
-/// requested in one call. Other records stay.
-pub async fn a_purge_removes_what_expired_in_batches<S: SessionStore>(store: Arc<S>) {
-    let user = new_user();
+/// A purge removes expired records, including those of ended sessions, and at most `limit` of them
+/// in one call. Other records stay.
+pub async fn a_purge_removes_expired_records_in_batches<S: SessionStore>(store: Arc<S>) {
+    let user = new_user_id();
     let before = now().minus(HOUR);
     purge_all(&*store, before).await;
     let mut expired = Vec::new();
     for ago in [0, 1, 10, HOUR, 24 * HOUR] {
         let change = |record: &mut SessionRecord| record.expires = before.minus(ago);
-        expired.push(begin_with(&*store, &user, change).await.key);
+        expired.push(create_session_with(&*store, &user, change).await.key);
     }
-    let ended = begin(&*store, &user).await;
+    let ended = create_session(&*store, &user).await;
     let end = End::new(now(), EndReason::LoggedOut, before);
     revoke(&*store, &ended.key, &end).await;
     expired.push(ended.key);
-    let other = begin(&*store, &user).await;
+    let other = create_session(&*store, &user).await;
     purge_in_pairs(&*store, before).await;
     for key in expired {
-        assert_eq!(load(&*store, &key).await, None, "it has expired");
+        assert_eq!(load(&*store, &key).await, None, "the record has expired");
     }
-    assert_eq!(stored(&*store, &other.key).await, other);
-    assert_eq!(live(&*store, &user).await, [other.key]);
+    assert_eq!(stored_record(&*store, &other.key).await, other);
+    assert_eq!(live_keys(&*store, &user).await, [other.key]);
 }
 
-/// A purge removes sessions that ended together once they need not be kept any longer, in batches.
-/// A session that ended individually is removed when its own time has come.
-pub async fn a_purge_removes_what_ended_together<S: SessionStore>(store: Arc<S>) {
-    let user = new_user();
+/// If `revoke_all` ended sessions, a purge removes them in batches, once the `keep_until` of that
+/// call has passed. A session that ended individually is kept until its own `keep_until`.
+pub async fn a_purge_removes_sessions_that_revoke_all_ended<S: SessionStore>(store: Arc<S>) {
+    let user = new_user_id();
     let before = now().minus(HOUR);
     purge_all(&*store, before).await;
     let mut ended = Vec::new();
     for _ in 0..5 {
-        ended.push(begin(&*store, &user).await.key);
+        ended.push(create_session(&*store, &user).await.key);
     }
-    let (stays, replayed) = (begin(&*store, &user).await, begin(&*store, &user).await);
-    revoke(&*store, &replayed.key, &end(EndReason::Replay)).await;
-    let all = End::new(now(), EndReason::Revoked, before);
-    revoke_all(&*store, &user, Some(&stays.key), &all).await;
+    let (except, replayed) =
+        (create_session(&*store, &user).await, create_session(&*store, &user).await);
+    revoke(&*store, &replayed.key, &new_end(EndReason::Replay)).await;
+    let end = End::new(now(), EndReason::Revoked, before);
+    revoke_all(&*store, &user, Some(&except.key), &end).await;
     purge_in_pairs(&*store, before).await;
     for key in ended {
-        assert_eq!(load(&*store, &key).await, None, "it need not be kept any longer");
+        assert_eq!(load(&*store, &key).await, None, "`keep_until` has passed");
     }
-    assert_eq!(stored(&*store, &stays.key).await, stays);
+    assert_eq!(stored_record(&*store, &except.key).await, except);
     assert_eq!(end_reason(&*store, &replayed.key).await, Some(EndReason::Replay));
-    let creation = create(&*store, &login(&new_record(&user), &[])).await;
+    let creation = create(&*store, &new_login(&new_record(&user), &[])).await;
     let Creation::Created { replays, .. } = creation else { panic!("there is no limit") };
-    assert_eq!(replays.len(), 1, "the user was not notified of it");
+    assert_eq!(replays.len(), 1, "the replay is stored, and the user was not notified of it yet");
 }
 
-/// Late calls for a purged session do not bring it back.
-pub async fn what_was_purged_never_comes_back<S: SessionStore>(store: Arc<S>) {
-    let user = new_user();
+/// Calls with the key of a purged session don't insert its record again.
+pub async fn no_call_brings_back_a_purged_session<S: SessionStore>(store: Arc<S>) {
+    let user = new_user_id();
     let before = now().minus(HOUR);
-    let record = begin_with(&*store, &user, |record| record.expires = before.minus(1)).await;
+    let record =
+        create_session_with(&*store, &user, |record| record.expires = before.minus(1)).await;
     purge_all(&*store, before).await;
     let (key, at, expires) = (record.key, now(), now().plus(HOUR));
-    touch(&*store, &[remembered_touch(key, at, expires, expires)]).await;
+    touch(&*store, &[new_touch_with_remember(key, at, expires, expires)]).await;
     mark_seen(&*store, &[SeenMark::new(key, 0, at)]).await;
-    assert_eq!(rotate(&*store, &rotation(&record, at)).await, None);
-    assert_eq!(revoke(&*store, &key, &end(EndReason::Revoked)).await, 0);
+    assert_eq!(rotate(&*store, &new_rotation(&record, at)).await, None);
+    assert_eq!(revoke(&*store, &key, &new_end(EndReason::Revoked)).await, 0);
     assert_eq!(load(&*store, &key).await, None);
-    assert_eq!(live(&*store, &user).await, []);
+    assert_eq!(live_keys(&*store, &user).await, []);
 }
 
-/// A dropped end has ended all of the sessions or none. A dropped touch or mark is written
-/// completely or not at all.
-pub async fn interrupted_ends_leave_all_or_nothing<S: SessionStore>(store: Arc<S>) {
-    for step in 0..STEPS {
-        let user = new_user();
-        let (one, two) = (begin(&*store, &user).await, begin(&*store, &user).await);
-        let (keys, end) = ([one.key, two.key], end(EndReason::Revoked));
+/// If the future of `revoke` or `revoke_all` is dropped, all of the sessions have ended, or none.
+/// If the future of `touch` or `mark_seen` is dropped, a session has either the whole change or
+/// nothing.
+pub async fn dropping_the_future_of_revoke_touch_or_mark_seen_leaves_all_or_nothing<
+    S: SessionStore,
+>(
+    store: Arc<S>,
+) {
+    for step in 0..DROP_STEPS {
+        let user = new_user_id();
+        let first = create_session(&*store, &user).await;
+        let second = create_session(&*store, &user).await;
+        let (keys, end) = ([first.key, second.key], new_end(EndReason::Revoked));
         match step % 2 {
-            0 => interrupted(step, store.revoke(&keys, &end)).await,
-            _ => interrupted(step, store.revoke_all(&user, None, &end)).await,
+            0 => poll_then_drop(step, store.revoke(&keys, &end)).await,
+            _ => poll_then_drop(step, store.revoke_all(&user, None, &end)).await,
         }
-        let read = || async { (load(&*store, &one.key).await, load(&*store, &two.key).await) };
-        let (Some(first), Some(second)) = settled(read).await else { panic!("both are kept") };
-        assert_eq!(first.ended.is_some(), second.ended.is_some(), "both have ended, or neither");
-        for (record, before) in [(first, one), (second, two)] {
-            let expected = end.apply_to(&before, None).filter(|_| record.ended.is_some());
-            assert_eq!(record, expected.unwrap_or(before));
+        let read = || async { (load(&*store, &first.key).await, load(&*store, &second.key).await) };
+        let (Some(first_after), Some(second_after)) = wait_until_settled(read).await else {
+            panic!("both records are kept")
+        };
+        assert_eq!(
+            first_after.ended.is_some(),
+            second_after.ended.is_some(),
+            "both have ended, or neither"
+        );
+        for (after, before) in [(first_after, first), (second_after, second)] {
+            let expected = end.apply_to(&before, None).filter(|_| after.ended.is_some());
+            assert_eq!(after, expected.unwrap_or(before));
         }
-        let record = begin(&*store, &user).await;
-        let (at, until, expires) = (now().plus(9), now().plus(72 * HOUR), now().plus(99 * HOUR));
-        let touches = [remembered_touch(record.key, at, until, expires)];
-        interrupted(step, store.touch(&touches)).await;
-        let found = settled(|| stored(&*store, &record.key)).await;
-        let after = changed(&record, |record| {
+        let record = create_session(&*store, &user).await;
+        let (at, remember_expires, expires) =
+            (now().plus(9), now().plus(72 * HOUR), now().plus(99 * HOUR));
+        let touches = [new_touch_with_remember(record.key, at, remember_expires, expires)];
+        poll_then_drop(step, store.touch(&touches)).await;
+        let found = wait_until_settled(|| stored_record(&*store, &record.key)).await;
+        let after = with_change(&record, |record| {
             (record.last_seen, record.expires) = (at, expires);
-            record.remember = Some(RememberPeriod::new(until, 24 * HOUR));
+            record.remember = Some(RememberPeriod::new(remember_expires, 24 * HOUR));
         });
         assert!(found == record || found == after, "{found:?}");
-        // This uses another session, because the touch may be slow.
-        let record = begin(&*store, &user).await;
+        // The store may still be writing the touch, so the mark is for another session.
+        let record = create_session(&*store, &user).await;
         let marks = [SeenMark::new(record.key, 0, at)];
-        interrupted(step, store.mark_seen(&marks)).await;
-        let marked = settled(|| stored(&*store, &record.key)).await;
-        let after = changed(&record, |record| record.seen_at = Some(at));
+        poll_then_drop(step, store.mark_seen(&marks)).await;
+        let marked = wait_until_settled(|| stored_record(&*store, &record.key)).await;
+        let after = with_change(&record, |record| record.seen_at = Some(at));
         assert!(marked == record || marked == after, "{marked:?}");
     }
 }

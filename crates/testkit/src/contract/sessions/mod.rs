@@ -9,73 +9,75 @@ use tower_keep_core::{
 };
 
 use super::{
-    STEPS, TASKS, compete, interrupted, now, odd_details, odd_texts, settled, tasks, unique,
+    COMPETING_TASKS, DROP_STEPS, allowed_tasks, now, poll_then_drop, run_concurrently, unique_text,
+    unusual_details, unusual_texts, wait_until_settled,
 };
 
+mod create;
 mod ends;
 mod fields;
 mod limits;
-mod logins;
 mod rotations;
 mod usage;
 
+pub use create::*;
 pub use ends::*;
 pub use fields::*;
 pub use limits::*;
-pub use logins::*;
 pub use rotations::*;
 pub use usage::*;
 
 clauses! {
     SessionStore;
-    a_created_session_is_loaded_as_it_was
-    the_details_come_back_byte_for_byte
-    the_acting_user_comes_back
-    a_remember_period_comes_back_with_both_parts
-    unknown_keys_are_nothing_and_insert_nothing
-    a_taken_key_conflicts_and_nothing_is_written
-    odd_users_are_kept_or_refused
-    a_new_login_ends_those_that_it_replaces
-    of_two_logins_in_one_session_one_remains
-    of_many_logins_in_one_session_one_remains
-    however_many_logins_send_one_old_cookie_one_session_remains
-    a_full_limit_refuses_and_writes_nothing
-    a_session_that_was_never_used_keeps_nobody_out
-    a_full_limit_ends_the_oldest
-    a_limit_counts_what_is_live_and_not_replaced
-    a_limit_looks_past_what_has_expired
-    far_too_many_sessions_end_at_once_except_the_newest
-    concurrent_logins_keep_to_the_limit
+    load_returns_every_field_as_create_wrote_it
+    every_call_keeps_the_details_byte_for_byte
+    every_call_keeps_the_acting_user
+    every_call_keeps_both_fields_of_the_remember_period
+    unknown_keys_are_not_an_error_and_insert_nothing
+    create_with_a_taken_key_conflicts_and_writes_nothing
+    sessions_of_unusual_user_ids_are_stored_as_given_or_rejected
+    a_login_ends_the_sessions_that_it_replaces
+    a_login_that_replaces_a_replaced_session_ends_its_successor
+    concurrent_logins_that_replace_the_same_session_leave_one_live_session
+    very_many_logins_that_replace_the_same_session_leave_one_live_session
+    create_beyond_a_limit_that_refuses_returns_full_and_writes_nothing
+    an_unused_session_ends_to_make_room_for_a_login
+    create_beyond_the_limit_ends_only_the_oldest_sessions
+    a_limit_counts_only_live_sessions_that_are_not_being_replaced
+    a_limit_never_counts_expired_sessions_however_many_there_are
+    create_far_beyond_the_limit_ends_all_sessions_except_the_newest
+    concurrent_logins_never_exceed_the_limit
     a_user_is_notified_of_a_replay_once
     many_replays_are_returned_in_batches
     a_rotation_begins_the_next_generation
     a_rotation_from_another_generation_loses
     a_rotation_of_an_ended_session_loses
-    of_many_rotations_one_wins_each_generation
-    a_rotation_extends_and_never_shortens
-    a_revocation_beats_every_rotation
+    exactly_one_concurrent_rotation_from_each_generation_wins
+    a_rotation_extends_and_never_shortens_the_expiry
+    a_revoked_session_stays_ended_during_concurrent_rotations
     a_generation_is_marked_as_seen_once
-    touch_only_moves_forward
-    touch_extends_remembering_only_of_the_remembered
-    ended_sessions_are_neither_touched_nor_marked
-    of_several_ends_the_first_counts
-    an_unknown_reason_keeps_its_word
-    an_ended_session_is_kept_as_requested
+    touch_only_moves_last_seen_and_expires_forward
+    touch_extends_the_remember_period_only_of_remembered_logins
+    touch_and_mark_seen_do_not_change_ended_sessions
+    the_first_of_several_ends_counts
+    every_call_keeps_an_unknown_end_reason
+    a_revoked_session_is_kept_until_keep_until
     an_expired_session_can_be_ended
-    all_sessions_of_a_user_end_except_one
-    an_end_of_all_holds_for_every_call
-    what_stays_at_one_end_of_all_ends_at_the_next
-    a_session_that_outlives_its_login_by_use_ends_with_all
-    a_list_is_of_live_sessions_the_last_used_first
-    a_purge_removes_what_expired_in_batches
-    a_purge_removes_what_ended_together
-    what_was_purged_never_comes_back
-    a_server_whose_clock_is_behind_sets_nothing_back
-    an_interrupted_login_leaves_all_or_nothing
-    an_interrupted_rotation_leaves_all_or_nothing
-    interrupted_ends_leave_all_or_nothing
+    revoke_all_ends_all_sessions_of_a_user_except_the_given_session
+    every_call_treats_a_session_that_revoke_all_ended_as_ended
+    a_session_kept_by_one_revoke_all_ends_with_the_next
+    revoke_all_ends_a_session_whose_expiry_a_touch_extended
+    list_returns_live_sessions_most_recently_used_first
+    a_purge_removes_expired_records_in_batches
+    a_purge_removes_sessions_that_revoke_all_ended
+    no_call_brings_back_a_purged_session
+    a_clock_that_is_behind_moves_no_time_back_except_by_a_rotation
+    dropping_the_future_of_create_leaves_all_or_nothing
+    dropping_the_future_of_rotate_leaves_all_or_nothing
+    dropping_the_future_of_revoke_touch_or_mark_seen_leaves_all_or_nothing
 }
 
+/// One hour, in seconds.
 const HOUR: u32 = 3_600;
 
 /// Creates a key that no other clause uses.
@@ -83,13 +85,13 @@ fn new_key() -> SessionKey {
     use std::hash::{BuildHasher, RandomState};
     let mut bytes = [0; 32];
     for chunk in bytes.chunks_mut(8) {
-        chunk.copy_from_slice(&RandomState::new().hash_one(unique("key")).to_ne_bytes());
+        chunk.copy_from_slice(&RandomState::new().hash_one(unique_text("key")).to_ne_bytes());
     }
     SessionKey::new(bytes)
 }
 
-/// Creates the record of a session of this user that begins now. It has a key of its own, is
-/// remembered for a day and expires after two days.
+/// Creates the record of a session of this user that begins now. The record has a new key. The
+/// session is remembered for a day and expires after two days.
 pub fn new_record(user: &UserId) -> SessionRecord {
     let now = now();
     let salt = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 254, 255];
@@ -100,50 +102,53 @@ pub fn new_record(user: &UserId) -> SessionRecord {
     record
 }
 
-/// Returns a copy of the record with this change.
-fn changed(record: &SessionRecord, change: impl FnOnce(&mut SessionRecord)) -> SessionRecord {
+/// Returns a copy of the record with `change` applied.
+fn with_change(record: &SessionRecord, change: impl FnOnce(&mut SessionRecord)) -> SessionRecord {
     let mut record = record.clone();
     change(&mut record);
     record
 }
 
-fn new_user() -> UserId {
-    unique("user").into()
+fn new_user_id() -> UserId {
+    unique_text("user").into()
 }
 
-fn login<'a>(record: &'a SessionRecord, replacing: &'a [SessionKey]) -> NewLogin<'a> {
+/// Creates a login with this record that replaces these sessions. Sessions that the login ends are
+/// kept for an hour.
+fn new_login<'a>(record: &'a SessionRecord, replacing: &'a [SessionKey]) -> NewLogin<'a> {
     let mut login = NewLogin::new(record, record.created.plus(HOUR));
     login.replacing = replacing;
     login
 }
 
-fn login_with_limit<'a>(
+fn new_login_with_limit<'a>(
     record: &'a SessionRecord,
     replacing: &'a [SessionKey],
     limit: SessionLimit,
 ) -> NewLogin<'a> {
-    let mut login = login(record, replacing);
+    let mut login = new_login(record, replacing);
     login.limit = Some(limit);
     login
 }
 
 async fn create<S: SessionStore>(store: &S, login: &NewLogin<'_>) -> Creation {
-    store.create(login).await.expect("a new login is written")
+    store.create(login).await.expect("create fails only for a taken key or if the store fails")
 }
 
 /// Creates a session of this user in the store, and returns its record.
-pub(super) async fn begin<S: SessionStore>(store: &S, user: &UserId) -> SessionRecord {
-    begin_with(store, user, |_| {}).await
+pub(super) async fn create_session<S: SessionStore>(store: &S, user: &UserId) -> SessionRecord {
+    create_session_with(store, user, |_| {}).await
 }
 
-/// Creates a session of this user with changes to its [`new_record`], and returns its record.
-pub(super) async fn begin_with<S: SessionStore>(
+/// Applies `change` to a [`new_record`] of this user, creates the session in the store, and returns
+/// the record.
+pub(super) async fn create_session_with<S: SessionStore>(
     store: &S,
     user: &UserId,
     change: impl FnOnce(&mut SessionRecord),
 ) -> SessionRecord {
-    let record = changed(&new_record(user), change);
-    create(store, &login(&record, &[])).await;
+    let record = with_change(&new_record(user), change);
+    create(store, &new_login(&record, &[])).await;
     record
 }
 
@@ -152,12 +157,14 @@ async fn load<S: SessionStore>(store: &S, key: &SessionKey) -> Option<SessionRec
     found.map(|record| SessionRecord::clone(&record))
 }
 
-pub(super) async fn stored<S: SessionStore>(store: &S, key: &SessionKey) -> SessionRecord {
-    load(store, key).await.expect("the session is there")
+/// Returns the stored record with this key.
+pub(super) async fn stored_record<S: SessionStore>(store: &S, key: &SessionKey) -> SessionRecord {
+    load(store, key).await.expect("the record is stored")
 }
 
+/// Returns why the stored session ended, or `None` if it has not ended.
 async fn end_reason<S: SessionStore>(store: &S, key: &SessionKey) -> Option<EndReason> {
-    stored(store, key).await.ended.map(|ended| ended.reason)
+    stored_record(store, key).await.ended.map(|ended| ended.reason)
 }
 
 /// Returns at most `limit` of the user's sessions that are live at `now`.
@@ -172,11 +179,13 @@ async fn list<S: SessionStore>(
 }
 
 /// Returns the keys of the user's live sessions.
-async fn live<S: SessionStore>(store: &S, user: &UserId) -> Vec<SessionKey> {
+async fn live_keys<S: SessionStore>(store: &S, user: &UserId) -> Vec<SessionKey> {
     list(store, user, now(), 1_000).await.iter().map(|record| record.key).collect()
 }
 
-pub(super) fn rotation(record: &SessionRecord, at: Timestamp) -> Rotation {
+/// Creates a rotation from the generation of `record`. The session then expires an hour after `at`,
+/// or later if its stored expiry is later.
+pub(super) fn new_rotation(record: &SessionRecord, at: Timestamp) -> Rotation {
     Rotation::new(record.key, record.generation, at, at.plus(HOUR))
 }
 
@@ -184,7 +193,8 @@ pub(super) async fn rotate<S: SessionStore>(store: &S, rotation: &Rotation) -> O
     store.rotate(rotation).await.expect("rotate fails only if the store fails")
 }
 
-pub(super) fn end(reason: EndReason) -> End {
+/// Creates an end at the current time. The ended sessions are kept for an hour.
+pub(super) fn new_end(reason: EndReason) -> End {
     End::new(now(), reason, now().plus(HOUR))
 }
 
@@ -199,12 +209,12 @@ pub(super) async fn revoke_all<S: SessionStore>(
     except: Option<&SessionKey>,
     end: &End,
 ) {
-    let done = store.revoke_all(user, except, end).await;
-    done.expect("revoke_all fails only if the store fails");
+    let result = store.revoke_all(user, except, end).await;
+    result.expect("revoke_all fails only if the store fails");
 }
 
 /// Creates a touch that also extends the expiry of the remember cookie.
-fn remembered_touch(
+fn new_touch_with_remember(
     key: SessionKey,
     at: Timestamp,
     remember_expires: Timestamp,
@@ -227,7 +237,7 @@ async fn purge<S: SessionStore>(store: &S, before: Timestamp, limit: usize) -> u
     store.purge(before, limit).await.expect("purge fails only if the store fails")
 }
 
-/// Purges all records that expired until `before`, including those of other clauses.
+/// Purges all records that expired at `before` or earlier, including records of other clauses.
 async fn purge_all<S: SessionStore>(store: &S, before: Timestamp) {
     while purge(store, before, 1_000).await > 0 {}
 }

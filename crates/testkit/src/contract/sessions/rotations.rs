@@ -1,147 +1,169 @@
-//! Beginning the next generation: clauses of `rotate`.
+//! Rotations, which begin the next generation of a session: clauses of `rotate`.
 
 use super::*;
 
-fn rotation_from(record: &SessionRecord, from_generation: u32, at: Timestamp) -> Rotation {
-    let mut rotation = rotation(record, at);
+/// Creates a rotation from the given generation, which may not be the generation of `record`.
+fn new_rotation_from(record: &SessionRecord, from_generation: u32, at: Timestamp) -> Rotation {
+    let mut rotation = new_rotation(record, at);
     rotation.from_generation = from_generation;
     rotation
 }
 
-/// Sets what a rotation at this time sets in a record of the first generation.
-fn begin_generation(record: &mut SessionRecord, at: Timestamp) {
+/// Changes a record of generation 0 in the same way as a rotation at this time.
+fn begin_generation_1(record: &mut SessionRecord, at: Timestamp) {
     (record.generation, record.rotated_at, record.seen_at) = (1, Some(at), None);
     (record.session_started, record.last_seen) = (at, at);
 }
 
 /// A rotation that wins sets the fields that the contract names, and nothing else.
 pub async fn a_rotation_begins_the_next_generation<S: SessionStore>(store: Arc<S>) {
-    let user = new_user();
-    let record = begin_with(&*store, &user, |record| record.seen_at = Some(now())).await;
-    let bystander = begin(&*store, &user).await;
+    let user = new_user_id();
+    let record = create_session_with(&*store, &user, |record| record.seen_at = Some(now())).await;
+    let other = create_session(&*store, &user).await;
     let at = now().plus(60);
-    let expected = changed(&record, |record| begin_generation(record, at));
-    let rotated = rotate(&*store, &rotation(&record, at)).await;
+    let expected = with_change(&record, |record| begin_generation_1(record, at));
+    let rotated = rotate(&*store, &new_rotation(&record, at)).await;
     assert_eq!(rotated, Some(Rotated::Won(Arc::new(expected.clone()))));
-    assert_eq!(stored(&*store, &record.key).await, expected);
-    assert_eq!(stored(&*store, &bystander.key).await, bystander);
-    // A login that is not remembered can be confirmed, too.
-    let plain = begin_with(&*store, &user, |record| record.remember = None).await;
-    let mut longer = rotation(&plain, at);
+    assert_eq!(stored_record(&*store, &record.key).await, expected);
+    assert_eq!(stored_record(&*store, &other.key).await, other);
+    // A session that is not remembered is rotated when the user confirms the login. It stays not
+    // remembered.
+    let not_remembered = create_session_with(&*store, &user, |record| record.remember = None).await;
+    let mut longer = new_rotation(&not_remembered, at);
     longer.remember_expires = Some(at.plus(HOUR));
     let rotated = rotate(&*store, &longer).await;
-    let Some(Rotated::Won(rotated)) = rotated else { panic!("nobody else rotates it") };
+    let Some(Rotated::Won(rotated)) = rotated else { panic!("no other call rotates the session") };
     assert_eq!((rotated.generation, rotated.remember), (1, None));
 }
 
 /// Compare-and-swap: a rotation from an earlier or a later generation changes nothing.
 pub async fn a_rotation_from_another_generation_loses<S: SessionStore>(store: Arc<S>) {
-    let record = begin(&*store, &new_user()).await;
-    rotate(&*store, &rotation(&record, now())).await;
-    let before = stored(&*store, &record.key).await;
+    let record = create_session(&*store, &new_user_id()).await;
+    rotate(&*store, &new_rotation(&record, now())).await;
+    let before = stored_record(&*store, &record.key).await;
     for from in [0, 2, 7, u32::MAX] {
-        let late = rotation_from(&record, from, now().plus(100));
-        let lost = rotate(&*store, &late).await;
+        let rotation = new_rotation_from(&record, from, now().plus(100));
+        let lost = rotate(&*store, &rotation).await;
         assert_eq!(lost, Some(Rotated::Lost(Arc::new(before.clone()))), "from {from}");
     }
-    assert_eq!(stored(&*store, &record.key).await, before);
+    assert_eq!(stored_record(&*store, &record.key).await, before);
 }
 
-/// An ended session has no next generation.
+/// A rotation of an ended session changes nothing.
 pub async fn a_rotation_of_an_ended_session_loses<S: SessionStore>(store: Arc<S>) {
-    let record = begin(&*store, &new_user()).await;
-    revoke(&*store, &record.key, &end(EndReason::LoggedOut)).await;
-    let before = stored(&*store, &record.key).await;
-    let lost = rotate(&*store, &rotation(&record, now())).await;
+    let record = create_session(&*store, &new_user_id()).await;
+    revoke(&*store, &record.key, &new_end(EndReason::LoggedOut)).await;
+    let before = stored_record(&*store, &record.key).await;
+    let lost = rotate(&*store, &new_rotation(&record, now())).await;
     assert_eq!(lost, Some(Rotated::Lost(Arc::new(before.clone()))));
-    assert_eq!(stored(&*store, &record.key).await, before);
+    assert_eq!(stored_record(&*store, &record.key).await, before);
 }
 
-/// Fifty tasks rotate one session through five generations. Each generation has one winner, and a
-/// loser gets a record that is at least as far.
-pub async fn of_many_rotations_one_wins_each_generation<S: SessionStore + 'static>(store: Arc<S>) {
+/// Many tasks rotate the same session, each task once from every generation. From each generation,
+/// exactly one rotation wins. A rotation that loses returns a record of a later generation.
+pub async fn exactly_one_concurrent_rotation_from_each_generation_wins<
+    S: SessionStore + 'static,
+>(
+    store: Arc<S>,
+) {
     const GENERATIONS: u32 = 5;
-    let record = begin(&*store, &new_user()).await;
-    let wins = compete(TASKS, |_| {
+    let record = create_session(&*store, &new_user_id()).await;
+    let wins = run_concurrently(COMPETING_TASKS, |_| {
         let (store, record) = (Arc::clone(&store), record.clone());
         async move {
-            let mut won = Vec::new();
+            let mut won_from = Vec::new();
             for from in 0..GENERATIONS {
-                let rotation = rotation_from(&record, from, now());
+                let rotation = new_rotation_from(&record, from, now());
                 match store.rotate(&rotation).await {
                     Ok(Some(Rotated::Won(next))) => {
                         assert_eq!(next.generation, from + 1);
-                        won.push(from);
+                        won_from.push(from);
                     }
                     Ok(Some(Rotated::Lost(other))) => assert!(other.generation > from),
-                    Ok(None) => panic!("the session is there"),
+                    Ok(None) => panic!("the session is stored"),
                     Err(error) => panic!("losing is not an error: {error:?}"),
                 }
             }
-            won
+            won_from
         }
     })
     .await;
     let mut wins: Vec<_> = wins.into_iter().flatten().collect();
     wins.sort_unstable();
-    assert_eq!(wins, Vec::from_iter(0..GENERATIONS), "one winner for each generation");
-    assert_eq!(stored(&*store, &record.key).await.generation, GENERATIONS);
+    assert_eq!(
+        wins,
+        Vec::from_iter(0..GENERATIONS),
+        "exactly one rotation from each generation wins"
+    );
+    assert_eq!(stored_record(&*store, &record.key).await.generation, GENERATIONS);
 }
 
-/// The next generation expires when requested, or when the earlier one would have, whichever is
-/// later.
-pub async fn a_rotation_extends_and_never_shortens<S: SessionStore>(store: Arc<S>) {
-    let record = begin(&*store, &new_user()).await;
+/// A rotation sets `expires` and `remember.expires` to the later of the stored and the given time.
+pub async fn a_rotation_extends_and_never_shortens_the_expiry<S: SessionStore>(store: Arc<S>) {
+    let record = create_session(&*store, &new_user_id()).await;
     let (remember, expires) = (now().plus(72 * HOUR), now().plus(96 * HOUR));
-    let mut longer = rotation(&record, now());
+    let mut longer = new_rotation(&record, now());
     (longer.remember_expires, longer.expires) = (Some(remember), expires);
     rotate(&*store, &longer).await;
-    let extended = stored(&*store, &record.key).await;
+    let extended = stored_record(&*store, &record.key).await;
     assert_eq!(extended.remember, Some(RememberPeriod::new(remember, 24 * HOUR)));
     assert_eq!(extended.expires, expires);
-    let mut shorter = rotation(&extended, now());
+    let mut shorter = new_rotation(&extended, now());
     (shorter.remember_expires, shorter.expires) = (Some(now().plus(HOUR)), now().plus(HOUR));
     rotate(&*store, &shorter).await;
-    let kept = stored(&*store, &record.key).await;
+    let kept = stored_record(&*store, &record.key).await;
     assert_eq!((kept.remember, kept.expires), (extended.remember, expires));
 }
 
-/// If a session is ended while many tasks rotate it, it stays ended and no later rotation wins.
-pub async fn a_revocation_beats_every_rotation<S: SessionStore + 'static>(store: Arc<S>) {
+/// If one task ends a session while others rotate the session, the session stays ended, and no
+/// later rotation wins.
+pub async fn a_revoked_session_stays_ended_during_concurrent_rotations<
+    S: SessionStore + 'static,
+>(
+    store: Arc<S>,
+) {
     for _ in 0..10 {
-        let record = begin(&*store, &new_user()).await;
-        let end = end(EndReason::Revoked);
-        let last = tasks(8) - 1;
-        compete(8, |index| {
+        let record = create_session(&*store, &new_user_id()).await;
+        let end = new_end(EndReason::Revoked);
+        let revoking_task = allowed_tasks(8) - 1;
+        run_concurrently(8, |index| {
             let (store, record) = (Arc::clone(&store), record.clone());
             async move {
                 for from in 0..4 {
-                    if index == last {
-                        let ended = store.revoke(&[record.key], &end).await.expect("no error");
-                        assert_eq!(ended, usize::from(from == 0), "ended once");
+                    if index == revoking_task {
+                        let ended = store
+                            .revoke(&[record.key], &end)
+                            .await
+                            .expect("the call fails only if the store fails");
+                        assert_eq!(
+                            ended,
+                            usize::from(from == 0),
+                            "only the first call ends the session"
+                        );
                     } else {
-                        let rotation = rotation_from(&record, from, now());
+                        let rotation = new_rotation_from(&record, from, now());
                         store.rotate(&rotation).await.expect("losing is not an error");
                     }
                 }
             }
         })
         .await;
-        let after = stored(&*store, &record.key).await;
+        let after = stored_record(&*store, &record.key).await;
         assert_eq!(after.ended.as_ref().map(|ended| ended.reason), Some(EndReason::Revoked));
-        let lost = rotate(&*store, &rotation(&after, now())).await;
+        let lost = rotate(&*store, &new_rotation(&after, now())).await;
         assert_eq!(lost, Some(Rotated::Lost(Arc::new(after))));
     }
 }
 
-/// A dropped rotation has written the next generation completely, or not at all.
-pub async fn an_interrupted_rotation_leaves_all_or_nothing<S: SessionStore>(store: Arc<S>) {
-    for step in 0..STEPS {
-        let record = begin(&*store, &new_user()).await;
+/// If the future of `rotate` is dropped, the store has written either the whole next generation or
+/// nothing.
+pub async fn dropping_the_future_of_rotate_leaves_all_or_nothing<S: SessionStore>(store: Arc<S>) {
+    for step in 0..DROP_STEPS {
+        let record = create_session(&*store, &new_user_id()).await;
         let at = now().plus(60);
-        interrupted(step, store.rotate(&rotation(&record, at))).await;
-        let found = settled(|| stored(&*store, &record.key)).await;
-        let next = changed(&record, |record| begin_generation(record, at));
-        assert!(found == record || found == next, "{found:?}");
+        poll_then_drop(step, store.rotate(&new_rotation(&record, at))).await;
+        let found = wait_until_settled(|| stored_record(&*store, &record.key)).await;
+        let rotated = with_change(&record, |record| begin_generation_1(record, at));
+        assert!(found == record || found == rotated, "{found:?}");
     }
 }

@@ -1,11 +1,11 @@
-//! Parses URLs: where the servers are, and how they are reached.
+//! Parses the URL of a store: the servers, and the settings of the connections to them.
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
 use crate::error::Error;
 
 /// The servers that a URL names.
-pub(crate) enum Address {
+pub(crate) enum UrlServers {
     /// `redis://`, `rediss://`, `redis+unix://`
     One(ConnectionInfo),
     /// `redis+sentinel://host,host/name`
@@ -17,14 +17,14 @@ pub(crate) enum Address {
 /// The default port of sentinels.
 const SENTINEL_PORT: u16 = 26_379;
 
-/// Parses a URL. Errors don't quote it, because it may hold a password.
-pub(crate) fn read(url: &str) -> Result<Address, Error> {
-    let (scheme, rest) = url.split_once("://").ok_or_else(unknown)?;
-    let (plain, topology) = match scheme.split_once('+') {
-        Some((plain @ ("redis" | "rediss"), topology @ ("cluster" | "sentinel"))) => {
-            (plain, topology)
+/// Parses a URL. Errors don't quote the URL, because it may hold a password.
+pub(crate) fn parse(url: &str) -> Result<UrlServers, Error> {
+    let (scheme, rest) = url.split_once("://").ok_or_else(unsupported_url)?;
+    let (scheme, topology) = match scheme.split_once('+') {
+        Some((scheme @ ("redis" | "rediss"), topology @ ("cluster" | "sentinel"))) => {
+            (scheme, topology)
         }
-        _ => return one(url).map(Address::One),
+        _ => return parse_server(url).map(UrlServers::One),
     };
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (user, hosts) = match authority.rsplit_once('@') {
@@ -33,50 +33,55 @@ pub(crate) fn read(url: &str) -> Result<Address, Error> {
     };
     let hosts = hosts.split(',').filter(|host| !host.is_empty());
     if topology == "cluster" {
-        let nodes = hosts.map(|host| one(&format!("{plain}://{user}{host}")));
+        let nodes = hosts.map(|host| parse_server(&format!("{scheme}://{user}{host}")));
         let nodes: Vec<_> = nodes.collect::<Result<_, _>>()?;
         return match nodes.as_slice() {
-            [] => Err(Error::unsupported("the URL names no node: redis+cluster://host:port,…")),
-            _ if !matches!(path, "" | "0") => {
-                Err(Error::unsupported("a cluster has no databases but 0: leave the path away"))
+            [] => {
+                Err(Error::unsupported("the URL names no node: write redis+cluster://host:port,…"))
             }
-            _ => Ok(Address::Cluster(nodes)),
+            _ if !matches!(path, "" | "0") => Err(Error::unsupported(
+                "a cluster has only the database 0: remove the path from the URL",
+            )),
+            _ => Ok(UrlServers::Cluster(nodes)),
         };
     }
     let (name, database) = path.split_once('/').unwrap_or((path, ""));
     let sentinel = |host: &str| {
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         let port = if has_port { String::new() } else { format!(":{SENTINEL_PORT}") };
-        one(&format!("{plain}://{user}{host}{port}/{database}"))
+        parse_server(&format!("{scheme}://{user}{host}{port}/{database}"))
     };
     let sentinels: Vec<_> = hosts.map(sentinel).collect::<Result<_, _>>()?;
     if sentinels.is_empty() || name.is_empty() {
-        let message = "the URL names sentinels and what they call the master: \
+        let message = "the URL lacks the sentinels or their name for the master: write \
                      redis+sentinel://host:port,…/mymaster";
         return Err(Error::unsupported(message));
     }
-    Ok(Address::Sentinel { sentinels, name: name.to_owned() })
+    Ok(UrlServers::Sentinel { sentinels, name: name.to_owned() })
 }
 
-fn one(url: &str) -> Result<ConnectionInfo, Error> {
-    let info = url.into_connection_info().map_err(|_| unknown())?;
+fn parse_server(url: &str) -> Result<ConnectionInfo, Error> {
+    let info = url.into_connection_info().map_err(|_| unsupported_url())?;
     if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) && cfg!(not(feature = "tls")) {
-        let message = "TLS needs the feature `tls` of tower-keep-redis";
+        let message = "the URL asks for TLS: turn on the feature `tls` of tower-keep-redis";
         return Err(Error::unsupported(message));
     }
     if !info.addr().is_supported() {
-        return Err(Error::unsupported("this system has no such connections"));
+        return Err(Error::unsupported(
+            "this operating system has no Unix sockets: use a redis:// URL",
+        ));
     }
-    // Connections with RESP3 report when they are lost.
+    // With RESP3, the driver reports when a connection is lost.
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
     let tcp = info.tcp_settings().clone().set_nodelay(true);
     Ok(info.set_redis_settings(settings).set_tcp_settings(tcp))
 }
 
-fn unknown() -> Error {
+fn unsupported_url() -> Error {
     Error::unsupported(
-        "unsupported or malformed URL: it has to begin with redis://, rediss://, redis+unix://, \
-         redis+sentinel:// or redis+cluster://; write special characters of a password as %XX",
+        "the URL is malformed or has an unknown scheme: begin it with redis://, rediss://, \
+         redis+unix://, redis+sentinel:// or redis+cluster://, and write special characters of a \
+         password as %XX",
     )
 }
 
@@ -84,26 +89,29 @@ fn unknown() -> Error {
 mod tests {
     use super::*;
 
-    fn described(url: &str) -> String {
-        let places = |infos: &[ConnectionInfo]| {
-            let place = |info: &ConnectionInfo| {
+    /// Describes the servers of a URL, or the error.
+    fn describe(url: &str) -> String {
+        let servers = |infos: &[ConnectionInfo]| {
+            let server = |info: &ConnectionInfo| {
                 let settings = info.redis_settings();
                 let user = settings.username().unwrap_or_default();
                 let password = settings.password().unwrap_or_default();
                 format!("{user}:{password}@{}/{}", info.addr(), settings.db())
             };
-            infos.iter().map(place).collect::<Vec<_>>().join(" ")
+            infos.iter().map(server).collect::<Vec<_>>().join(" ")
         };
-        match read(url) {
-            Ok(Address::One(info)) => places(&[info]),
-            Ok(Address::Sentinel { sentinels, name }) => format!("{name}: {}", places(&sentinels)),
-            Ok(Address::Cluster(nodes)) => format!("cluster: {}", places(&nodes)),
+        match parse(url) {
+            Ok(UrlServers::One(info)) => servers(&[info]),
+            Ok(UrlServers::Sentinel { sentinels, name }) => {
+                format!("{name}: {}", servers(&sentinels))
+            }
+            Ok(UrlServers::Cluster(nodes)) => format!("cluster: {}", servers(&nodes)),
             Err(error) => format!("{error:?}"),
         }
     }
 
     #[test]
-    fn a_url_says_where_the_servers_are() {
+    fn a_url_names_the_servers_and_the_login() {
         for (url, expected) in [
             ("redis://localhost", ":@localhost:6379/0"),
             ("redis://u:p%40ss@[::1]:7000/3", "u:p@ss@::1:7000/3"),
@@ -113,12 +121,12 @@ mod tests {
             ("redis+sentinel://a,b:7/mymaster/4", "mymaster: :@a:26379/4 :@b:7/4"),
             ("redis+sentinel://u:p@a/m", "m: u:p@a:26379/0"),
         ] {
-            assert_eq!(described(url), expected, "{url}");
+            assert_eq!(describe(url), expected, "{url}");
         }
     }
 
     #[test]
-    fn what_cannot_be_read_is_not_quoted() {
+    fn the_error_for_a_malformed_url_does_not_quote_it() {
         for bad in [
             "",
             "localhost",
@@ -130,9 +138,9 @@ mod tests {
             "redis+sentinel:///name",
             "redis+other://:secret@host",
         ] {
-            let said = described(bad);
-            assert!(said.contains("URL") || said.contains("cluster"), "{bad}: {said}");
-            assert!(!said.contains("secret"), "{said}");
+            let error_text = describe(bad);
+            assert!(error_text.contains("URL"), "{bad}: {error_text}");
+            assert!(!error_text.contains("secret"), "{error_text}");
         }
     }
 }

@@ -1,50 +1,54 @@
-//! What the cookies of a login say about how the user logged in, and what they have proved since.
+//! The fields of a cookie that say how the user logged in, and which factors (such as the password)
+//! the user has proved in this session, and when.
 //!
-//! In the session cookie: `classes1 n1 (factor1 time4)×n`, n ≤ 8. In the remember cookie:
-//! `classes1`, as a restored login has no fresh proof.
+//! In the session cookie, the fields are `classes1 n1 (factor1 time4)×n`, with n ≤ 8: the digit is
+//! the size in bytes. The remember cookie has only `classes1`, because a restored login is not
+//! fresh: in the restored session, the user has proved no factor.
 
 use super::body::Fields;
 
 /// The flag of a login of an inactive user.
-pub(super) const FORCED: u8 = 1;
+pub(super) const FORCED_FLAG: u8 = 1;
 /// The flag of a session cookie that was set together with a remember cookie.
-pub(super) const REMEMBERED: u8 = 2;
+pub(super) const REMEMBERED_FLAG: u8 = 2;
 
-/// The most proofs that a cookie holds.
+/// A cookie holds at most this many proofs.
 const MAX_PROOFS: u8 = 8;
 
 /// The code of the password, the only factor that this version knows.
-const PASSWORD: u8 = 1;
+const PASSWORD_FACTOR: u8 = 1;
 
-/// How the user logged in. Both cookies of a login say so, and it outlives a restoration.
+/// How the user logged in. Both cookies of a login contain it, so a restored login keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Origin {
-    /// Whether the application has logged the user in although the user is inactive.
+pub(crate) struct LoginOrigin {
+    /// Whether the application has logged the user in although the user was inactive.
     pub(crate) is_forced: bool,
-    /// How many classes of factors the user proved: knowledge, possession, inherence.
+    /// How many classes of factors the user has proved. The classes are knowledge, possession and
+    /// inherence.
     pub(crate) factor_classes: u8,
 }
 
-impl Origin {
+impl LoginOrigin {
     /// The login of an active user with a password.
     pub(crate) const PASSWORD: Self = Self { is_forced: false, factor_classes: 1 };
 
     pub(super) fn flags(self) -> u8 {
-        if self.is_forced { FORCED } else { 0 }
+        if self.is_forced { FORCED_FLAG } else { 0 }
     }
 
-    /// Reads the number of classes. `flags` were read before.
+    /// Reads the number of classes. `flags` are the flags of the cookie, which come before it.
     pub(super) fn read(flags: u8, fields: &mut Fields<'_>) -> Option<Self> {
-        Some(Self { is_forced: flags & FORCED != 0, factor_classes: fields.u8()? })
+        Some(Self { is_forced: flags & FORCED_FLAG != 0, factor_classes: fields.u8()? })
     }
 }
 
-/// When the user last proved each factor, in seconds since 1970. Empty if the remember cookie has
-/// restored the login.
+/// When the user last proved each factor in this session, in seconds since 1970. There are no
+/// proofs if the remember cookie has restored the login.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Proofs {
     password: Option<u32>,
-    /// The factors that only a newer version knows. Hardly any cookie has them, so they are boxed.
+    /// The factors that only a newer version knows. Hardly any cookie has such factors, so they are
+    /// boxed.
     others: Option<Box<OtherProofs>>,
 }
 
@@ -53,7 +57,7 @@ pub(crate) struct Proofs {
 struct OtherProofs(Vec<(u8, u32)>);
 
 impl Proofs {
-    /// Returns the proof of a password at this time.
+    /// Returns the proofs of a user who has given the password at this time.
     pub(crate) fn password(at: u32) -> Self {
         Self { password: Some(at), others: None }
     }
@@ -62,7 +66,7 @@ impl Proofs {
         self.others.as_ref().map_or(&[], |others| others.0.as_slice())
     }
 
-    /// Returns when the user last proved any factor, or `None` if the login is not fresh.
+    /// Returns when the user last proved any factor. If this is `None`, the login is not fresh.
     pub(crate) fn newest(&self) -> Option<u32> {
         match &self.others {
             None => self.password,
@@ -78,25 +82,25 @@ impl Proofs {
         usize::from(self.password.is_some()) + self.others().len()
     }
 
-    /// Returns how many bytes the proofs have in a cookie.
-    pub(super) fn len(&self) -> usize {
+    /// Returns how many bytes the proofs and their number have in a cookie.
+    pub(super) fn encoded_len(&self) -> usize {
         1 + 5 * self.count()
     }
 
     pub(super) fn write(&self, body: &mut Vec<u8>) {
         body.push(self.count() as u8);
-        let password = self.password.map(|time| (PASSWORD, time));
+        let password = self.password.map(|time| (PASSWORD_FACTOR, time));
         for (factor, time) in password.iter().chain(self.others()) {
             body.push(*factor);
             body.extend(time.to_be_bytes());
         }
     }
 
-    /// Reads the proofs. Most cookies have that of the password alone.
+    /// Reads the proofs. Most cookies have only one, of the password, so this case is read first.
     #[inline(always)]
     pub(super) fn read(fields: &mut Fields<'_>) -> Option<Self> {
         match fields.0.split_first_chunk::<6>() {
-            Some(([1, PASSWORD, time @ ..], rest)) => {
+            Some(([1, PASSWORD_FACTOR, time @ ..], rest)) => {
                 fields.0 = rest;
                 Some(Self::password(u32::from_be_bytes(*time)))
             }
@@ -113,7 +117,7 @@ impl Proofs {
         }
         for _ in 0..count {
             match (fields.u8()?, fields.u32()?) {
-                (PASSWORD, time) => proofs.password = Some(time),
+                (PASSWORD_FACTOR, time) => proofs.password = Some(time),
                 other => others.push(other),
             }
         }
@@ -127,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn proofs_of_other_factors_survive_and_the_newest_counts() {
+    fn proofs_of_unknown_factors_are_kept_and_the_newest_proof_counts() {
         let eight: Vec<u8> = (1..=8).flat_map(|factor| [factor, 0, 0, 1, factor]).collect();
         for (body, newest) in [
             (vec![0], None),
@@ -137,7 +141,7 @@ mod tests {
             ([&[8][..], &eight].concat(), Some(264)),
         ] {
             let proofs = Proofs::read(&mut Fields(&body)).unwrap();
-            assert_eq!((proofs.newest(), proofs.len()), (newest, body.len()));
+            assert_eq!((proofs.newest(), proofs.encoded_len()), (newest, body.len()));
             let mut written = Vec::new();
             proofs.write(&mut written);
             assert_eq!(written, body);

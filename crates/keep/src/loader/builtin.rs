@@ -13,8 +13,8 @@ use super::{LoaderRequest, RequestLoader};
 
 /// A loader for `Authorization: Bearer TOKEN` (RFC 6750). A closure looks the token up.
 ///
-/// Store only a hash of each token, and look the token up by its hash. Then neither a leaked table
-/// nor the time of the look-up reveals a token.
+/// Store only a hash of each token, and look the token up by its hash. So neither a leaked table
+/// nor the duration of the look-up reveals a token.
 ///
 /// If a layer has a login page, guards redirect programs there too. A
 /// [rejection handler](crate::LoginLayerBuilder::with_rejection_handler) can tell programs from
@@ -40,15 +40,16 @@ pub struct Bearer<F> {
 
 /// A loader for `Authorization: Basic …` (RFC 7617). A closure checks the name and the password.
 ///
-/// The password is checked at every request, so hash it with an algorithm that is fast enough, or
-/// prefer tokens.
+/// The closure checks the password at every request, so hash passwords with an algorithm that is
+/// fast enough, or prefer tokens.
 #[derive(Clone)]
 pub struct Basic<F> {
     load: F,
     challenge: HeaderValue,
 }
 
-/// A loader for a header of the API's own, such as `X-API-Key`. A closure looks the key up.
+/// A loader for a header that the API defines itself, such as `X-API-Key`. A closure looks the key
+/// up.
 #[derive(Clone)]
 pub struct ApiKey<F> {
     load: F,
@@ -58,7 +59,7 @@ pub struct ApiKey<F> {
 const AUTHORIZATION: &[HeaderName] = &[header::AUTHORIZATION];
 
 impl<F> Bearer<F> {
-    /// Creates a loader that looks tokens up with this closure.
+    /// Creates a loader that looks up tokens with this closure.
     pub fn new(load: F) -> Self {
         Self { load }
     }
@@ -70,8 +71,8 @@ impl<F> Basic<F> {
         Self { load, challenge: HeaderValue::from_static(r#"Basic realm="", charset="UTF-8""#) }
     }
 
-    /// Sets the realm that browsers show when they ask for the password. It must be visible ASCII.
-    /// Quotes and backslashes in it are left out.
+    /// Sets the realm that browsers show when they ask for the password. The realm must be visible
+    /// ASCII. Quotes and backslashes are removed.
     #[must_use]
     pub fn with_realm(mut self, realm: impl Into<String>) -> Self {
         let realm = realm.into().replace(['"', '\\'], "");
@@ -84,7 +85,7 @@ impl<F> Basic<F> {
 }
 
 impl<F> ApiKey<F> {
-    /// Creates a loader that looks the keys in this header up with the closure.
+    /// Creates a loader that looks up the keys in this header with this closure.
     pub fn new(header: HeaderName, load: F) -> Self {
         Self { load, header }
     }
@@ -155,7 +156,8 @@ where
     }
 }
 
-/// Returns what follows the scheme in `Authorization`. Schemes are compared without regard to case.
+/// Returns the credentials in `Authorization`, which follow the scheme. Schemes are compared
+/// without regard to case.
 fn credentials<'a>(request: &'a LoaderRequest, scheme: &str) -> Option<&'a str> {
     let value = request.header(header::AUTHORIZATION)?.to_str().ok()?;
     let (given, credentials) = value.split_once(' ')?;
@@ -169,7 +171,7 @@ fn name_and_password(credentials: &str) -> Option<(String, String)> {
     Some((name.to_owned(), password.to_owned()))
 }
 
-macro_rules! opaque {
+macro_rules! opaque_debug {
     ($($name:ident)*) => {$(
         impl<F> fmt::Debug for $name<F> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -179,7 +181,7 @@ macro_rules! opaque {
     )*};
 }
 
-opaque!(Bearer Basic ApiKey);
+opaque_debug!(Bearer Basic ApiKey);
 
 #[cfg(test)]
 mod tests {
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_realm_cannot_break_out_of_its_quotes() {
+    fn quotes_and_backslashes_in_a_realm_are_removed() {
         let basic = Basic::new(()).with_realm("a \"b\\");
         assert_eq!(basic.challenge, r#"Basic realm="a b", charset="UTF-8""#);
     }

@@ -1,4 +1,4 @@
-//! Tables that are filled by SQL statements, which is the fastest way.
+//! Fills a store's tables with SQL statements, which is faster than calls of the store.
 
 use std::fmt::Write;
 
@@ -9,19 +9,19 @@ use tower_keep_postgres::PostgresDialect;
 use tower_keep_sql::{Dialect, SqlStore};
 use tower_keep_sqlite::SqliteDialect;
 
-/// The statements and literals of the benches that depend on the database.
-pub trait Loaded: Dialect {
+/// The parts of the benches that differ between the databases.
+pub trait BenchDialect: Dialect {
     /// Runs a statement.
-    fn run(store: &SqlStore<Self>, sql: &str) -> impl Future<Output = ()> + Send;
+    fn run_sql(store: &SqlStore<Self>, sql: &str) -> impl Future<Output = ()> + Send;
 
     /// Returns the database's plan for the statement, as text.
     fn plan(store: &SqlStore<Self>, sql: &str) -> impl Future<Output = String> + Send;
 
-    /// Returns a literal of these bytes.
-    fn bytes(bytes: &[u8]) -> String;
+    /// Returns an SQL literal for these bytes.
+    fn bytes_literal(bytes: &[u8]) -> String;
 
-    /// The texts that a plan contains if it reads a whole table.
-    const SCANS: &'static [&'static str];
+    /// A plan that reads a whole table contains one of these texts.
+    const FULL_SCANS: &'static [&'static str];
     /// The statement that makes the database collect statistics about its tables.
     const ANALYZE: &'static str;
 }
@@ -33,12 +33,12 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-macro_rules! loaded {
-    ($dialect:ty, $explain:literal, $column:expr, $bytes:expr, $scans:expr, $analyze:literal) => {
-        impl Loaded for $dialect {
-            async fn run(store: &SqlStore<Self>, sql: &str) {
-                let run = sqlx::raw_sql(AssertSqlSafe(sql)).execute(store.pool());
-                run.await.expect("a statement that runs");
+macro_rules! bench_dialect {
+    ($dialect:ty, $explain:literal, $column:expr, $literal:expr, $scans:expr, $analyze:literal) => {
+        impl BenchDialect for $dialect {
+            async fn run_sql(store: &SqlStore<Self>, sql: &str) {
+                let result = sqlx::raw_sql(AssertSqlSafe(sql)).execute(store.pool());
+                result.await.expect("a valid statement");
             }
 
             async fn plan(store: &SqlStore<Self>, sql: &str) -> String {
@@ -48,19 +48,26 @@ macro_rules! loaded {
                 rows.iter().map(line).collect::<Vec<_>>().join("\n")
             }
 
-            fn bytes(bytes: &[u8]) -> String {
-                let write: fn(String) -> String = $bytes;
-                write(hex(bytes))
+            fn bytes_literal(bytes: &[u8]) -> String {
+                let literal: fn(String) -> String = $literal;
+                literal(hex(bytes))
             }
 
-            const SCANS: &'static [&'static str] = $scans;
+            const FULL_SCANS: &'static [&'static str] = $scans;
             const ANALYZE: &'static str = $analyze;
         }
     };
 }
 
-loaded!(PostgresDialect, "EXPLAIN", 0, |hex| format!("'\\x{hex}'"), &["Seq Scan"], "ANALYZE");
-loaded!(
+bench_dialect!(
+    PostgresDialect,
+    "EXPLAIN",
+    0,
+    |hex| format!("'\\x{hex}'"),
+    &["Seq Scan"],
+    "ANALYZE"
+);
+bench_dialect!(
     MySqlDialect,
     "EXPLAIN FORMAT=JSON",
     0,
@@ -68,7 +75,7 @@ loaded!(
     &[r#""access_type": "ALL""#, r#""access_type": "index""#],
     "ANALYZE TABLE {users}, {sessions}, {epochs}"
 );
-loaded!(
+bench_dialect!(
     SqliteDialect,
     "EXPLAIN QUERY PLAN",
     "detail",
@@ -77,11 +84,11 @@ loaded!(
     "ANALYZE"
 );
 
-/// Returns the statement that inserts sessions, each given by its own number and its user's.
-pub fn insert_sessions<D: Loaded>(numbers: impl Iterator<Item = (u64, u64)>) -> String {
+/// Returns the statement that inserts sessions. Each is given by its number and its user's number.
+pub fn insert_sessions<D: BenchDialect>(numbers: impl Iterator<Item = (u64, u64)>) -> String {
     let row = |(number, user): (u64, u64)| {
         let record = earlier_record(number, user);
-        let (key, salt) = (D::bytes(record.key.as_bytes()), D::bytes(&record.salt));
+        let (key, salt) = (D::bytes_literal(record.key.as_bytes()), D::bytes_literal(&record.salt));
         let (began, expires) = (record.created.as_secs(), record.expires.as_secs());
         format!(
             "({key}, '{user}', {salt}, {began}, {expires}, 0, {began}, {began}, {expires}, 2592000, \
@@ -95,8 +102,8 @@ pub fn insert_sessions<D: Loaded>(numbers: impl Iterator<Item = (u64, u64)>) -> 
     format!("INSERT INTO {{sessions}} ({columns}) VALUES {}", rows.join(", "))
 }
 
-/// Returns the statement that inserts the epochs of other users, given by these numbers, who have
-/// ended all their sessions.
+/// Returns the statement that inserts epochs: the marks that end all sessions of a user. They
+/// belong to other users, given by their numbers.
 pub fn insert_epochs(numbers: impl Iterator<Item = u64>) -> String {
     let at = NOW.as_secs();
     let row = |number| format!("('other{number}', {at}, {at}, 'revoked', {at}, TRUE)");
