@@ -1,5 +1,5 @@
-//! `cargo xtask instructions` runs this bench in valgrind, which counts the CPU instructions of a
-//! request in every case of tower-keep. Without valgrind the bench counts nothing.
+//! `cargo xtask instructions` runs this bench in valgrind. For each case that `run_cases` passes,
+//! valgrind counts the CPU instructions of one request. Without valgrind the bench counts nothing.
 //!
 //! The time of a request varies with the machine and its load. The number of instructions hardly
 //! varies, so even a small increase is noticed.

@@ -24,7 +24,7 @@ pub(crate) fn run_cases(runner: &mut impl CaseRunner) {
         .with_sessions()
         .build()
         .expect("settings that agree");
-    let server_side_login =
+    let logged_in_server_side =
         RequestTemplate::with_cookie(&session_cookie(&server_side_layer, user.clone()));
     let logged_in = RequestTemplate::with_cookie(&session_cookie(&auth_layer, user));
     let anonymous = RequestTemplate::without_cookie();
@@ -53,20 +53,20 @@ pub(crate) fn run_cases(runner: &mut impl CaseRunner) {
     runner.run_case(
         "keep-untouched-server-side",
         server_side_layer.layer(hello()),
-        &server_side_login,
+        &logged_in_server_side,
         200,
     );
-    runner.run_case("keep-guarded-server-side", guarded, &server_side_login, 200);
+    runner.run_case("keep-guarded-server-side", guarded, &logged_in_server_side, 200);
     runner.run_case(
         "keep-route-layer-server-side",
         server_side_layer.layer(guarded_route),
-        &server_side_login,
+        &logged_in_server_side,
         200,
     );
     runner.run_case(
         "keep-extractor-server-side",
         server_side_layer.layer(extractor),
-        &server_side_login,
+        &logged_in_server_side,
         200,
     );
 }

@@ -37,7 +37,7 @@ pub fn run_cases(runner: &mut impl CaseRunner) {
 }
 
 /// Creates the same request many times. The requests share the buffers of the URI and of the header
-/// values, as with hyper, so creating one allocates little.
+/// values, as with hyper, so creating a request allocates little.
 #[derive(Clone, Debug)]
 pub struct RequestTemplate {
     uri: Uri,
@@ -45,12 +45,12 @@ pub struct RequestTemplate {
 }
 
 impl RequestTemplate {
-    /// Creates `GET /` without a cookie.
+    /// Returns the template of `GET /` without a cookie.
     pub fn without_cookie() -> Self {
         Self { uri: Uri::from_static("/"), cookie: None }
     }
 
-    /// Creates `GET /` with this `Cookie` header.
+    /// Returns the template of `GET /` with this `Cookie` header.
     pub fn with_cookie(cookie: &str) -> Self {
         let cookie = HeaderValue::from_str(cookie).expect("a cookie");
         // The first clone converts the buffer into a shared one, which allocates.
@@ -95,12 +95,12 @@ where
     }
 }
 
-/// The number of requests that [`time_batch`] sends. It is small, so that the allocator serves them
-/// from its fastest lists, as in a server that handles one request after the other.
+/// The number of requests that [`time_batch`] sends. It is small, so that the allocator takes their
+/// memory from its fastest lists, as in a server that handles one request after the other.
 pub const BATCH: u32 = 4;
 
-/// Returns how long [`BATCH`] requests take, one after the other. Each response is dropped within
-/// this time, as a server drops it.
+/// Returns how long [`BATCH`] requests take, one after the other. This time includes dropping each
+/// response, as a server does.
 pub fn time_batch<S, B>(service: &S, template: &RequestTemplate) -> Duration
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone,

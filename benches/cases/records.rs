@@ -26,8 +26,8 @@ pub fn key(number: u64) -> SessionKey {
     SessionKey::new(key)
 }
 
-/// Returns a session of this user that began before [`NOW`]. The start depends on the number,
-/// because users don't all log in at once.
+/// Returns the record of a session of this user that began before [`NOW`]. The start depends on the
+/// number, because users don't all log in at once.
 #[must_use]
 pub fn earlier_record(number: u64, user: u64) -> SessionRecord {
     let mut record = record(number, user);
@@ -37,7 +37,7 @@ pub fn earlier_record(number: u64, user: u64) -> SessionRecord {
     record
 }
 
-/// Returns a session of this user as a login at [`NOW`] creates it.
+/// Returns the record that a login of this user at [`NOW`] creates.
 #[must_use]
 pub fn record(number: u64, user: u64) -> SessionRecord {
     let month = 30 * 24 * 3_600;

@@ -1,4 +1,4 @@
-//! The databases of the benches: servers that a bench starts, or those that `POSTGRES_URL`,
+//! The databases of the benches: servers that a bench starts, or the servers that `POSTGRES_URL`,
 //! `MARIADB_URL` and `MYSQL_URL` name.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use xtask::servers::{Kind, Server};
 /// The number of connections that a store and its bare driver use.
 pub const CONNECTIONS: u32 = 10;
 
-/// A database server, which ends with this value if the bench started it.
+/// A database server. If the bench started the server, dropping this value ends the server.
 #[derive(Debug)]
 pub struct DatabaseServer {
     /// The URL of the database.
@@ -23,7 +23,7 @@ pub struct DatabaseServer {
 ///
 /// Panics if the server can't be started.
 #[must_use]
-pub fn server(kind: Kind) -> DatabaseServer {
+pub fn find_or_start_server(kind: Kind) -> DatabaseServer {
     if let Ok(url) = std::env::var(kind.variable()) {
         return DatabaseServer { url, _server: None };
     }

@@ -1,7 +1,7 @@
 //! `cargo bench -p tower-keep-store-benches --bench million-redis` compares a Redis server with
-//! 1,000 users, of one session each, with a server that has 1,000,000 of them. It measures how much
-//! memory each user and session takes, and asserts that `load_login`, `list` and `revoke_all` take
-//! at most 1.5 times as long.
+//! 1,000 users, of one session each, with a server that has 1,000,000 such users. It measures how
+//! much memory each user and session takes. It asserts that `load_login`, `list` and `revoke_all`
+//! take at most 1.5 times as long on the large server as on the small server.
 
 use std::time::{Duration, Instant};
 
@@ -59,7 +59,8 @@ async fn start_filled(count: u64) -> FilledServer {
     let store = RedisStore::builder(server.url()).build().await.expect("a store");
     let client = redis::Client::open(server.url()).expect("a URL");
     let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
-    // The store writes one user and one session. All others are copies of them.
+    // The store writes one user and one session. All other users and sessions are copies of these
+    // two.
     let id = UserId::from(MODEL_USER);
     let account = Account::new(&id, format!("user{MODEL_USER}@example.com"), HASH);
     store.insert(&account).await.expect("an account");
@@ -71,10 +72,11 @@ async fn start_filled(count: u64) -> FilledServer {
         redis::cmd("KEYS").arg("keep:{*}:session:*").query_async(&mut connection).await;
     let [session_key] =
         <[String; 1]>::try_from(session_keys.unwrap_or(Vec::new())).expect("one session");
-    let model_member = session_key.rsplit(':').next().expect("a key").to_owned();
+    let model_encoded_key = session_key.rsplit(':').next().expect("a key").to_owned();
     let user_value = query_text(&mut connection, redis::cmd("GET").arg(&user_key)).await;
-    let login_key = format!("keep:login:user{MODEL_USER}@example.com");
-    let login_value = query_text(&mut connection, redis::cmd("GET").arg(&login_key)).await;
+    let login_name_key = format!("keep:login:user{MODEL_USER}@example.com");
+    let login_name_value =
+        query_text(&mut connection, redis::cmd("GET").arg(&login_name_key)).await;
     let session_value = query_text(&mut connection, redis::cmd("GET").arg(&session_key)).await;
     let ttl_millis: u64 =
         redis::cmd("PTTL").arg(&session_key).query_async(&mut connection).await.expect("a time");
@@ -89,20 +91,20 @@ async fn start_filled(count: u64) -> FilledServer {
                 let copy = copy_for(number);
                 if !is_session {
                     writes.set(copy(&user_key), copy(&user_value)).ignore();
-                    writes.set(copy(&login_key), copy(&login_value)).ignore();
+                    writes.set(copy(&login_name_key), copy(&login_name_value)).ignore();
                     continue;
                 }
-                let member = session_member(number);
-                let name = copy(&session_key).replace(&model_member, &member);
+                let encoded_key = encode_key(number);
+                let name = copy(&session_key).replace(&model_encoded_key, &encoded_key);
                 writes.pset_ex(name, &session_value, ttl_millis).ignore();
-                let live = copy(&format!("keep:{{{MODEL_USER}}}:live"));
-                writes.zadd(&live, &member, model.expires.as_secs()).ignore();
-                writes.pexpire(&live, ttl_millis as i64).ignore();
-                let begun = copy(&format!("keep:{{{MODEL_USER}}}:begun"));
-                writes.zadd(&begun, &member, model.created.as_secs()).ignore();
-                writes.pexpire(&begun, ttl_millis as i64).ignore();
+                let live_index = copy(&format!("keep:{{{MODEL_USER}}}:live"));
+                writes.zadd(&live_index, &encoded_key, model.expires.as_secs()).ignore();
+                writes.pexpire(&live_index, ttl_millis as i64).ignore();
+                let begun_index = copy(&format!("keep:{{{MODEL_USER}}}:begun"));
+                writes.zadd(&begun_index, &encoded_key, model.created.as_secs()).ignore();
+                writes.pexpire(&begun_index, ttl_millis as i64).ignore();
                 writes
-                    .pset_ex(format!("keep:session:{member}"), number, ttl_millis + 60_000)
+                    .pset_ex(format!("keep:session:{encoded_key}"), number, ttl_millis + 60_000)
                     .ignore();
             }
             let () = writes.query_async(&mut connection).await.expect("written");
@@ -116,7 +118,7 @@ async fn start_filled(count: u64) -> FilledServer {
     FilledServer { store, connection, count, _server: server }
 }
 
-fn session_member(number: u64) -> String {
+fn encode_key(number: u64) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key(number).as_bytes())
 }
@@ -130,11 +132,11 @@ enum Call {
 }
 
 impl FilledServer {
-    /// Returns the median time of some calls, each for another user.
+    /// Returns the median time of some calls, each for a different user.
     async fn median_time(&self, call: Call, round: u64) -> Duration {
         let mut times = Vec::new();
         for index in 0..CALLS {
-            // The factor and the count have no common divisor, so each call is for another user.
+            // The factor and the count have no common divisor, so each call is for a different user.
             let number = (round * CALLS + index).wrapping_mul(7_919) % self.count;
             let user = UserId::from(number);
             let begun = Instant::now();

@@ -1,8 +1,8 @@
 //! `cargo bench -p tower-keep-store-benches --bench one-user` measures a user with 1,000,000 live
-//! sessions (20,000 in Datastore's emulator). It asserts that a login takes at most 1.5 times as
-//! long as with one session. It asserts that a login with a session limit and `revoke_all` succeed
-//! within the store's own time-out, and prints how long the logins of other users take meanwhile.
-//! `KEEP_STORE` limits the run to one store.
+//! sessions (20,000 in Datastore's emulator). It asserts that this user's login takes at most 1.5
+//! times as long as the login of a user with one session. It asserts that `revoke_all`, and a login
+//! with a session limit, succeed within the store's default time-out. It prints how long the logins
+//! of other users take during these calls. `KEEP_STORE` limits the run to one store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,18 +23,18 @@ use tower_keep_postgres::PostgresDialect;
 use tower_keep_redis::RedisStore;
 use tower_keep_sql::SqlStore;
 use tower_keep_sqlite::SqliteDialect;
-use tower_keep_store_benches::databases::server;
+use tower_keep_store_benches::databases::find_or_start_server;
 use tower_keep_store_benches::tables::{BenchDialect, insert_sessions};
 use xtask::servers::{Kind, Server};
 
 /// The number of sessions of a crowded user.
 const MANY: u64 = 1_000_000;
-/// The same for Datastore, whose emulator is slow.
+/// The number of sessions of a crowded user in Datastore, whose emulator is slow.
 const MANY_IN_DATASTORE: u64 = 20_000;
 /// The number of the first crowded user. The second crowded user has the next number.
 const CROWDED_USER: u64 = 5_000_000;
 /// The number of users with one session each. They are the users 0 to 999.
-const OTHERS: u64 = 1_000;
+const USERS_WITH_ONE_SESSION: u64 = 1_000;
 const ROUNDS: u64 = 20;
 /// The number of logins in a round, for each kind of user.
 const CALLS: u64 = 20;
@@ -56,7 +56,7 @@ trait FillableStore: Clone + Send + Sync + 'static {
 
     fn store(&self) -> &Self::Store;
 
-    /// Inserts these sessions. Each is given by its number and its user's number.
+    /// Inserts these sessions. Each pair has a session's number and its user's number.
     fn fill(&self, sessions: Vec<(u64, u64)>) -> impl Future<Output = ()> + Send;
 }
 
@@ -73,31 +73,36 @@ async fn log_in(
     (begun.elapsed(), creation)
 }
 
-/// Logs other users in, one after the other, while something else is measured.
+/// Logs other users in, one after the other, while a call for a crowded user is measured.
 struct OtherLogins {
-    is_stopped: Arc<AtomicBool>,
-    logins: tokio::task::JoinHandle<(Duration, u64)>,
+    must_stop: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<(Duration, u64)>,
 }
 
 impl OtherLogins {
     fn start<F: FillableStore>(filled: &F) -> Self {
-        let is_stopped = Arc::new(AtomicBool::new(false));
-        let (filled, must_stop) = (filled.clone(), Arc::clone(&is_stopped));
-        let logins = tokio::spawn(async move {
+        let must_stop = Arc::new(AtomicBool::new(false));
+        let (filled, must_stop_of_task) = (filled.clone(), Arc::clone(&must_stop));
+        let task = tokio::spawn(async move {
             let (mut slowest, mut count) = (Duration::ZERO, 0);
-            while !must_stop.load(Ordering::Relaxed) || count == 0 {
-                let (took, _) = log_in(filled.store(), OTHERS + count % OTHERS, None).await;
+            while !must_stop_of_task.load(Ordering::Relaxed) || count == 0 {
+                let (took, _) = log_in(
+                    filled.store(),
+                    USERS_WITH_ONE_SESSION + count % USERS_WITH_ONE_SESSION,
+                    None,
+                )
+                .await;
                 (slowest, count) = (slowest.max(took), count + 1);
             }
             (slowest, count)
         });
-        Self { is_stopped, logins }
+        Self { must_stop, task }
     }
 
     /// Stops the logins, and returns a text that says how long the slowest took.
     async fn stop(self) -> String {
-        self.is_stopped.store(true, Ordering::Relaxed);
-        let (slowest, count) = self.logins.await.expect("no panic");
+        self.must_stop.store(true, Ordering::Relaxed);
+        let (slowest, count) = self.task.await.expect("no panic");
         format!("the slowest of {count} logins of other users meanwhile took {}", millis(slowest))
     }
 }
@@ -118,9 +123,10 @@ fn median(mut times: Vec<Duration>) -> Duration {
 async fn measure<F: FillableStore>(name: &str, filled: F, many: u64) {
     let store = filled.store();
     let begun = Instant::now();
-    let crowded_sessions =
-        |user: u64| (0..many).map(move |number| (OTHERS + user % 2 * many + number, user));
-    filled.fill((0..OTHERS).map(|number| (number, number)).collect()).await;
+    let crowded_sessions = |user: u64| {
+        (0..many).map(move |number| (USERS_WITH_ONE_SESSION + user % 2 * many + number, user))
+    };
+    filled.fill((0..USERS_WITH_ONE_SESSION).map(|number| (number, number)).collect()).await;
     let sessions = crowded_sessions(CROWDED_USER).chain(crowded_sessions(CROWDED_USER + 1));
     filled.fill(sessions.collect()).await;
     println!(
@@ -159,11 +165,11 @@ async fn measure<F: FillableStore>(name: &str, filled: F, many: u64) {
     let begun = Instant::now();
     store.revoke_all(&user, None, &revoked()).await.expect("an end within the time-out");
     let took = begun.elapsed();
-    let (after, _) = log_in(store, CROWDED_USER + 1, None).await;
+    let (login_time, _) = log_in(store, CROWDED_USER + 1, None).await;
     println!(
         "{name}: revoke_all takes {}, and a login right after it {}; {}",
         millis(took),
-        millis(after),
+        millis(login_time),
         other_logins.stop().await
     );
     assert_eq!(store.list(&user, NOW, 100).await.expect("a list").len(), 1);
@@ -307,8 +313,8 @@ impl FillableStore for Redis {
         let model = record(unused_number(), 0);
         let login = NewLogin::new(&model, model.expires);
         self.store.create(&login).await.expect("a session");
-        let member = |key: &tower_keep_core::SessionKey| URL_SAFE_NO_PAD.encode(key.as_bytes());
-        let name = format!("keep:{{0}}:session:{}", member(&model.key));
+        let encode_key = |key: &tower_keep_core::SessionKey| URL_SAFE_NO_PAD.encode(key.as_bytes());
+        let name = format!("keep:{{0}}:session:{}", encode_key(&model.key));
         let mut get = redis::cmd("GET");
         let value: String =
             get.arg(&name).query_async(&mut connection).await.expect("the session's value");
@@ -316,15 +322,15 @@ impl FillableStore for Redis {
         for chunk in sessions.chunks(1_000) {
             let mut writes = Pipeline::new();
             for (number, user) in chunk {
-                let own_member = member(&key(*number));
+                let encoded_key = encode_key(&key(*number));
                 let user_key = |suffix: &str| format!("keep:{{{user}}}:{suffix}");
                 writes
-                    .pset_ex(user_key(&format!("session:{own_member}")), &value, ttl_millis)
+                    .pset_ex(user_key(&format!("session:{encoded_key}")), &value, ttl_millis)
                     .ignore();
-                writes.zadd(user_key("live"), &own_member, model.expires.as_secs()).ignore();
-                writes.zadd(user_key("begun"), &own_member, model.created.as_secs()).ignore();
+                writes.zadd(user_key("live"), &encoded_key, model.expires.as_secs()).ignore();
+                writes.zadd(user_key("begun"), &encoded_key, model.created.as_secs()).ignore();
                 writes
-                    .pset_ex(format!("keep:session:{own_member}"), *user, ttl_millis + 60_000)
+                    .pset_ex(format!("keep:session:{encoded_key}"), *user, ttl_millis + 60_000)
                     .ignore();
             }
             let () = writes.query_async(&mut connection).await.expect("written");
@@ -349,20 +355,21 @@ fn main() {
             measure("sqlite", Sql::<SqliteDialect>::open(&file).await, MANY).await;
         }
         if is_selected("postgres") {
-            let server = server(Kind::Postgres);
+            let server = find_or_start_server(Kind::Postgres);
             measure("postgres", Sql::<PostgresDialect>::open(&server.url).await, MANY).await;
         }
         if is_selected("mariadb") {
-            let server = server(Kind::MariaDb);
+            let server = find_or_start_server(Kind::MariaDb);
             measure("mariadb", Sql::<MySqlDialect>::open(&server.url).await, MANY).await;
         }
         if is_selected("mysql") {
-            let server = server(Kind::MySql);
+            let server = find_or_start_server(Kind::MySql);
             measure("mysql", Sql::<MySqlDialect>::open(&server.url).await, MANY).await;
         }
         if is_selected("datastore") {
-            // The Datastore emulator has no indexes, so each of its queries takes ten seconds.
-            let server = server(Kind::Firestore);
+            // Uses the Firestore emulator. The Datastore emulator has no indexes, so each query
+            // would take ten seconds.
+            let server = find_or_start_server(Kind::Firestore);
             let project = format!("datastore://one-user-{}", std::process::id());
             let builder = DatastoreStore::builder(project).with_emulator(&server.url);
             measure("datastore", builder.build().await.expect("a store"), MANY_IN_DATASTORE).await;

@@ -45,7 +45,7 @@ impl Service<Request<String>> for Http {
             .authority(self.server.to_string())
             .path_and_query(target)
             .build();
-        *request.uri_mut() = uri.expect("a URI of the request's own path and query");
+        *request.uri_mut() = uri.expect("the path and the query of a request are valid in a URI");
         Box::pin(self.client.request(request.map(Body::from)))
     }
 }

@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_millis(20);
 /// If two readings of the clock are further apart than this, the machine stood still.
 const STALL: Duration = Duration::from_millis(500);
-/// A stall can make a request fail that began at most this long before the stall.
+/// If a request was begun at most this long before a stall, the stall may be why it failed.
 const MAX_BEFORE_STALL: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
@@ -83,10 +83,10 @@ pub struct ClientLog {
     pub served: Vec<Range<Instant>>,
     /// How many logins and logouts the site acknowledged.
     pub acknowledged: usize,
-    /// The responses that contradict earlier ones.
+    /// The responses that contradict earlier responses.
     pub contradictions: Vec<Contradiction>,
-    /// How long the slowest request for the secret took that got it. Requests while the machine
-    /// stood still do not count.
+    /// The longest time that a request in `served` took, except requests while the machine stood
+    /// still.
     pub slowest: Duration,
 }
 
@@ -140,8 +140,8 @@ async fn run(client: Client, stop: Arc<AtomicBool>) -> ClientLog {
                 log.store_failures.push((begun, page));
                 assert!(!response.headers.contains_key(header::SET_COOKIE), "{name}: {path}");
                 assert!(response.headers.contains_key(header::RETRY_AFTER), "{name}: {path}");
-                // A failed logout may have taken effect. So may a failed login: it ends the
-                // browser's earlier session, and the cookies of the new session did not arrive.
+                // A failed logout may have taken effect. A failed login may have ended the earlier
+                // session of the browser, and the cookies of the new session did not arrive.
                 is_state_known &= page == "/secret";
                 is_unchecked &= page == "/secret";
                 tokio::time::sleep(PAUSE).await;
@@ -281,7 +281,9 @@ impl Load {
         }
         if !stalls.is_empty() {
             let lengths: Vec<_> = stalls.iter().map(|stall| stall.end - stall.start).collect();
-            println!("the machine stood still for {lengths:?}: requests then do not count");
+            println!(
+                "the machine stood still for {lengths:?}: requests during these times do not count"
+            );
         }
         Outcome { logs }
     }
@@ -298,9 +300,9 @@ impl Outcome {
     /// Checks that every client was served before the outage, and again after it; that no client
     /// was served while the server was down; and that no client was ever wrongly logged in or out.
     ///
-    /// `down` lasts from when the server no longer responded until its start was begun, and `back`
-    /// is when the server responded again. Returns how long after `back` the last request was begun
-    /// that failed.
+    /// `down` begins when the server no longer responds, and ends when a test begins to start the
+    /// server again. `back` is when the server responds again. Returns the time from `back` until
+    /// the start of the last failed request.
     ///
     /// # Panics
     ///

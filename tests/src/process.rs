@@ -17,15 +17,20 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts the program, and reads the first `lines` lines of its output. The first line says
-    /// where the program listens.
-    pub fn start(program: &str, arguments: &[&str], lines: usize) -> Self {
-        Self::start_in(Path::new("."), program, arguments, lines)
+    /// Starts the program, and reads the first `line_count` lines of its output. The first line
+    /// says where the program listens.
+    pub fn start(program: &str, arguments: &[&str], line_count: usize) -> Self {
+        Self::start_in(Path::new("."), program, arguments, line_count)
     }
 
     /// Does the same as [`start`](Self::start), in this directory. If the program uses Datastore,
     /// it uses the emulator of `DATASTORE_URL`.
-    pub fn start_in(directory: &Path, program: &str, arguments: &[&str], lines: usize) -> Self {
+    pub fn start_in(
+        directory: &Path,
+        program: &str,
+        arguments: &[&str],
+        line_count: usize,
+    ) -> Self {
         let mut command = Command::new(program);
         let command = command.args(arguments).current_dir(directory).stdout(Stdio::piped());
         if let Ok(emulator) = std::env::var("DATASTORE_URL") {
@@ -34,7 +39,7 @@ impl Process {
         let mut child = command.spawn().expect("the program starts");
         let output = BufReader::new(child.stdout.take().expect("the output is piped"));
         let lines: Vec<String> =
-            output.lines().take(lines).map(|line| line.expect("UTF-8")).collect();
+            output.lines().take(line_count).map(|line| line.expect("UTF-8")).collect();
         let address = lines[0].strip_prefix("listening on http://");
         let address = address.expect("the first line says where the program listens");
         Self { child, address: address.parse().expect("an address"), lines }

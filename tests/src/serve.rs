@@ -1,4 +1,4 @@
-//! The services of the tests, each on its own port.
+//! Serves a service on a free loopback port.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

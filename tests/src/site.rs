@@ -1,4 +1,4 @@
-//! A site whose routes call the methods of the login handle, or are behind guards.
+//! A site whose routes call the methods of `AuthSession`, or are behind guards.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -53,7 +53,7 @@ pub struct Site {
     _serving: Serving,
 }
 
-/// Stops each request for a slow page after its handler has used the login handle, until a test
+/// Stops each request for a slow page after its handler has used its `AuthSession`, until a test
 /// lets the request pass.
 #[derive(Clone, Debug)]
 pub struct Gate {
@@ -129,8 +129,8 @@ pub fn account(login_name: &str) -> Account {
         .with_active(active)
 }
 
-/// Returns whether all sites use server-side sessions, because the variable `KEEP_SERVER_SESSIONS`
-/// is set. `cargo xtask test` runs the same tests with and without that variable.
+/// Returns whether the variable `KEEP_SERVER_SESSIONS` is set. If it is set, all sites use
+/// server-side sessions. `cargo xtask test` runs the same tests with and without this variable.
 pub fn has_server_sessions() -> bool {
     std::env::var_os("KEEP_SERVER_SESSIONS").is_some()
 }
@@ -497,7 +497,7 @@ async fn extracted(user: CurrentUser<Account>) -> String {
     user.login_name().to_owned()
 }
 
-/// The page behind every guard, for any method.
+/// The page that the guards protect, for any method.
 async fn secret(auth: AuthSession) -> Result<String> {
     Ok(format!("secret of {}", username(auth).await?))
 }

@@ -20,7 +20,7 @@ pub trait AnyStore: UserDirectory<User = Account> + LoginStore {}
 
 impl<S: UserDirectory<User = Account> + LoginStore> AnyStore for S {}
 
-/// A store that records its calls, and whose calls can be made to fail. Calls of its
+/// A store that records its calls, and whose calls can be made to fail. Calls to its
 /// [`inner`](FaultyStore::inner) store are not recorded, and do not fail.
 pub type WatchedStore = FaultyStore<Arc<dyn AnyStore>>;
 
@@ -31,7 +31,7 @@ pub type WatchedStore = FaultyStore<Arc<dyn AnyStore>>;
 ///
 /// # Panics
 ///
-/// Panics if `KEEP_STORE` names another kind, or if the store can't be opened.
+/// Panics if `KEEP_STORE` has another value, or if the store can't be opened.
 pub async fn new_store() -> WatchedStore {
     let kind = std::env::var("KEEP_STORE");
     FaultyStore::new(match kind.as_deref().unwrap_or("memory") {
@@ -97,16 +97,16 @@ async fn open_sql<D: Dialect>(builder: SqlStoreBuilder<D>) -> Arc<dyn AnyStore> 
     Arc::new(store.expect("the store opens"))
 }
 
-/// What tests do with a store besides calling it.
+/// Helpers of tests for a [`WatchedStore`].
 pub trait WatchedStoreExt {
-    /// Returns how many calls since the last `take_calls` looked up a user or a login by id or key,
-    /// and removes all recorded calls.
+    /// Returns the number of recorded `by_id` and `load_login` calls, and removes all recorded
+    /// calls.
     fn take_load_count(&self) -> usize;
 
-    /// Waits until this call was made, and removes all recorded calls.
+    /// Waits until this call is recorded, and removes all recorded calls.
     fn wait_for(&self, call: Call) -> impl Future<Output = ()> + Send;
 
-    /// Makes every call fail, or work again.
+    /// If `is_down`, makes every call fail. Otherwise, makes all calls work again.
     fn set_down(&self, is_down: bool);
 
     /// Changes the stored account with this id.

@@ -102,18 +102,18 @@ fn database_url(variable: &str) -> String {
 /// arguments are the column's type, a value as an SQL literal, and the login name that finds the
 /// value.
 macro_rules! check_column {
-    ($on:ident, $column:literal, $value:literal, $login:literal, $($rust:ty)*) => {$(
-        $on.check::<String, String, $rust>("other", $column, $value, "ada").await;
-        $on.check::<String, String, Option<$rust>>("other", $column, $value, "ada").await;
-        $on.check::<String, $rust, String>("login", $column, $value, $login).await;
+    ($db:ident, $column:literal, $value:literal, $login:literal, $($rust:ty)*) => {$(
+        $db.check::<String, String, $rust>("other", $column, $value, "ada").await;
+        $db.check::<String, String, Option<$rust>>("other", $column, $value, "ada").await;
+        $db.check::<String, $rust, String>("login", $column, $value, $login).await;
     )*};
 }
 
-/// Checks a column as above, and also as the id.
+/// Checks a column as `check_column` does, and also as the id.
 macro_rules! check_id_column {
-    ($on:ident, $column:literal, $value:literal, $login:literal, $($rust:ty)*) => {
-        check_column!($on, $column, $value, $login, $($rust)*);
-        $($on.check::<$rust, String, String>("id", $column, $value, "ada").await;)*
+    ($db:ident, $column:literal, $value:literal, $login:literal, $($rust:ty)*) => {
+        check_column!($db, $column, $value, $login, $($rust)*);
+        $($db.check::<$rust, String, String>("id", $column, $value, "ada").await;)*
     };
 }
 
@@ -193,18 +193,19 @@ macro_rules! database {
                 };
                 let all = format!("SELECT id, login, other FROM {table}");
                 let plain = sqlx::query_as::<_, AppUser<I, L, O>>(AssertSqlSafe(all));
-                let mut plain =
-                    plain.fetch_one(&self.pool).await.map(|owner| owner.id().to_string());
+                let mut id_by_sqlx =
+                    plain.fetch_one(&self.pool).await.map(|user| user.id().to_string());
                 // The login name must also find the user.
-                if role == "login" && plain.is_ok() {
+                if role == "login" && id_by_sqlx.is_ok() {
                     let named =
                         sqlx::query_as::<_, AppUser<I, L, O>>(AssertSqlSafe(select_by("login")));
                     let named = named.bind(login.to_owned()).fetch_one(&self.pool).await;
-                    plain = named.map(|owner| owner.id().to_string());
+                    id_by_sqlx = named.map(|user| user.id().to_string());
                 }
                 // `build` rejects a column that pads ids with spaces.
-                let is_padded = role == "id" && plain.as_ref().is_ok_and(|id| id.ends_with(' '));
-                let expected = match &plain {
+                let is_padded =
+                    role == "id" && id_by_sqlx.as_ref().is_ok_and(|id| id.ends_with(' '));
+                let expected = match &id_by_sqlx {
                     Ok(_) if !is_padded => Outcome::Works,
                     Err(sqlx::Error::RowNotFound) => Outcome::FindsNoUser,
                     _ => Outcome::BuildFails,
@@ -214,7 +215,7 @@ macro_rules! database {
                     store.with_users::<AppUser<I, L, O>, I>(select_by("id"), select_by("login"));
                 let store = store.build().await;
                 let combination = format!(
-                    "{role} {column} as ({}, {}, {}): {plain:?}, {:?}",
+                    "{role} {column} as ({}, {}, {}): {id_by_sqlx:?}, {:?}",
                     std::any::type_name::<I>(),
                     std::any::type_name::<L>(),
                     std::any::type_name::<O>(),
@@ -239,73 +240,74 @@ database!(OnSqlite, sqlx::Sqlite, SqliteStore, "?1", "TEXT");
 
 #[tokio::test]
 async fn postgres_reads_each_column_as_sqlx_does_or_build_fails() {
-    let on = OnPostgres::open(&database_url("POSTGRES_URL")).await;
-    on.run(
+    let db = OnPostgres::open(&database_url("POSTGRES_URL")).await;
+    db.run(
         "DROP TYPE IF EXISTS keep_role; CREATE TYPE keep_role AS ENUM ('admin', 'user')".to_owned(),
     )
     .await;
-    check_id_column!(on, "TEXT", "'x'", "x", String i64 i32 Uuid);
-    check_id_column!(on, "VARCHAR(20)", "'x'", "x", String i64 Uuid);
-    check_id_column!(on, "TEXT COLLATE \"C\"", "'x'", "x", String i64);
-    check_id_column!(on, "CHAR(8)", "'x'", "x", String i64);
-    check_id_column!(on, "SMALLINT", "7", "7", String i64 i32 bool);
-    check_id_column!(on, "INTEGER", "7", "7", String i64 i32 bool);
-    check_id_column!(on, "BIGINT", "7", "7", String i64 i32 f64);
-    check_id_column!(on, "UUID", "'00000000-0000-0000-0000-000000000007'", "7", String i64 Uuid);
-    check_column!(on, "BOOLEAN", "TRUE", "true", String i64 bool);
-    check_column!(on, "DOUBLE PRECISION", "1.5", "1.5", String i64 f64);
-    check_column!(on, "NUMERIC(9, 2)", "1.5", "1.5", String i64 f64);
-    check_column!(on, "BYTEA", "'\\x00'", "x", String Vec<u8> i64);
-    check_column!(on, "JSON", "'{}'", "{}", String serde_json::Value i64);
-    check_column!(on, "JSONB", "'{}'", "{}", String serde_json::Value i64);
-    check_column!(on, "DATE", "'2020-01-01'", "2020-01-01", String i64);
-    check_column!(on, "TIMESTAMP", "'2020-01-01'", "2020-01-01", String i64);
-    check_column!(on, "TIMESTAMPTZ", "'2020-01-01'", "2020-01-01", String i64);
-    check_column!(on, "TIME", "'00:00:00'", "00:00:00", String i64);
-    check_column!(on, "INET", "'127.0.0.1'", "127.0.0.1", String i64);
-    check_column!(on, "keep_role", "'admin'", "admin", String i64);
-    check_column!(on, "TEXT[]", "'{a}'", "a", String Vec<String> i64);
-    let (works, fails) = on.counts.get();
+    check_id_column!(db, "TEXT", "'x'", "x", String i64 i32 Uuid);
+    check_id_column!(db, "VARCHAR(20)", "'x'", "x", String i64 Uuid);
+    check_id_column!(db, "TEXT COLLATE \"C\"", "'x'", "x", String i64);
+    check_id_column!(db, "CHAR(8)", "'x'", "x", String i64);
+    check_id_column!(db, "SMALLINT", "7", "7", String i64 i32 bool);
+    check_id_column!(db, "INTEGER", "7", "7", String i64 i32 bool);
+    check_id_column!(db, "BIGINT", "7", "7", String i64 i32 f64);
+    check_id_column!(db, "UUID", "'00000000-0000-0000-0000-000000000007'", "7", String i64 Uuid);
+    check_column!(db, "BOOLEAN", "TRUE", "true", String i64 bool);
+    check_column!(db, "DOUBLE PRECISION", "1.5", "1.5", String i64 f64);
+    check_column!(db, "NUMERIC(9, 2)", "1.5", "1.5", String i64 f64);
+    check_column!(db, "BYTEA", "'\\x00'", "x", String Vec<u8> i64);
+    check_column!(db, "JSON", "'{}'", "{}", String serde_json::Value i64);
+    check_column!(db, "JSONB", "'{}'", "{}", String serde_json::Value i64);
+    check_column!(db, "DATE", "'2020-01-01'", "2020-01-01", String i64);
+    check_column!(db, "TIMESTAMP", "'2020-01-01'", "2020-01-01", String i64);
+    check_column!(db, "TIMESTAMPTZ", "'2020-01-01'", "2020-01-01", String i64);
+    check_column!(db, "TIME", "'00:00:00'", "00:00:00", String i64);
+    check_column!(db, "INET", "'127.0.0.1'", "127.0.0.1", String i64);
+    check_column!(db, "keep_role", "'admin'", "admin", String i64);
+    check_column!(db, "TEXT[]", "'{a}'", "a", String Vec<String> i64);
+    let (works, fails) = db.counts.get();
     assert!(works > 30 && fails > 30, "{works} {fails}");
 }
 
-async fn mysql_columns(on: &OnMySql) {
-    check_id_column!(on, "VARCHAR(20)", "'x'", "x", String i64 Uuid);
-    check_id_column!(on, "VARCHAR(20) COLLATE utf8mb4_bin", "'x'", "x", String i64 Uuid);
-    check_id_column!(on, "VARCHAR(20) COLLATE utf8mb4_general_ci", "'x'", "x", String i64);
-    check_id_column!(on, "VARCHAR(20) CHARACTER SET latin1", "'x'", "x", String i64);
-    check_id_column!(on, "VARCHAR(20) CHARACTER SET ascii COLLATE ascii_bin", "'x'", "x",
+async fn mysql_columns(db: &OnMySql) {
+    check_id_column!(db, "VARCHAR(20)", "'x'", "x", String i64 Uuid);
+    check_id_column!(db, "VARCHAR(20) COLLATE utf8mb4_bin", "'x'", "x", String i64 Uuid);
+    check_id_column!(db, "VARCHAR(20) COLLATE utf8mb4_general_ci", "'x'", "x", String i64);
+    check_id_column!(db, "VARCHAR(20) CHARACTER SET latin1", "'x'", "x", String i64);
+    check_id_column!(db, "VARCHAR(20) CHARACTER SET ascii COLLATE ascii_bin", "'x'", "x",
         String i64);
-    check_id_column!(on, "CHAR(20)", "'x'", "x", String i64);
-    check_id_column!(on, "CHAR(20) COLLATE utf8mb4_bin", "'x'", "x", String i64);
-    check_id_column!(on, "TEXT", "'x'", "x", String i64);
-    check_id_column!(on, "TEXT COLLATE utf8mb4_bin", "'x'", "x", String i64);
-    check_column!(on, "TINYTEXT COLLATE utf8mb4_bin", "'x'", "x", String i64);
-    check_column!(on, "LONGTEXT COLLATE utf8mb4_bin", "'x'", "x", String i64);
-    check_id_column!(on, "SMALLINT", "7", "7", String i64 i32 u64);
-    check_id_column!(on, "INT", "7", "7", String i64 i32 u64);
-    check_id_column!(on, "INT UNSIGNED", "7", "7", String i64 i32 u64);
-    check_id_column!(on, "BIGINT", "7", "7", String i64 i32 u64);
-    check_id_column!(on, "BIGINT UNSIGNED", "7", "7", String i64 i32 u64);
-    check_id_column!(on, "BINARY(16)", "x'00000000000000000000000000000007'", "x", i64 Uuid);
-    check_column!(on, "BINARY(16)", "'0123456789abcdef'", "0123456789abcdef", String Vec<u8>);
-    check_column!(on, "VARBINARY(20)", "'x'", "x", String Vec<u8> i64);
-    check_column!(on, "BLOB", "'x'", "x", String Vec<u8> i64);
-    check_column!(on, "BOOLEAN", "TRUE", "1", String i64 bool);
-    check_column!(on, "DOUBLE", "1.5", "1.5", String i64 f64);
-    check_column!(on, "DECIMAL(9, 2)", "1.5", "1.5", String i64);
-    check_column!(on, "JSON", "'{}'", "{}", serde_json::Value i64);
-    check_column!(on, "DATE", "'2020-01-01'", "2020-01-01", String i64);
-    check_column!(on, "DATETIME", "'2020-01-01'", "2020-01-01", String i64);
-    check_column!(on, "TIMESTAMP", "'2020-01-01'", "2020-01-01", String i64);
-    check_column!(on, "TIME", "'00:00:00'", "00:00:00", String i64);
-    check_column!(on, "YEAR", "2020", "2020", String);
-    check_column!(on, "BIT(1)", "1", "1", String bool u64);
-    check_column!(on, "ENUM('admin', 'user')", "'admin'", "admin", String i64);
-    check_column!(on, "SET('admin', 'user')", "'admin'", "admin", String i64);
-    // This type is checked only as another column, because MySQL does not compare JSON with text.
-    on.check::<String, String, String>("other", "JSON", "'{}'", "ada").await;
-    let (works, fails) = on.counts.get();
+    check_id_column!(db, "CHAR(20)", "'x'", "x", String i64);
+    check_id_column!(db, "CHAR(20) COLLATE utf8mb4_bin", "'x'", "x", String i64);
+    check_id_column!(db, "TEXT", "'x'", "x", String i64);
+    check_id_column!(db, "TEXT COLLATE utf8mb4_bin", "'x'", "x", String i64);
+    check_column!(db, "TINYTEXT COLLATE utf8mb4_bin", "'x'", "x", String i64);
+    check_column!(db, "LONGTEXT COLLATE utf8mb4_bin", "'x'", "x", String i64);
+    check_id_column!(db, "SMALLINT", "7", "7", String i64 i32 u64);
+    check_id_column!(db, "INT", "7", "7", String i64 i32 u64);
+    check_id_column!(db, "INT UNSIGNED", "7", "7", String i64 i32 u64);
+    check_id_column!(db, "BIGINT", "7", "7", String i64 i32 u64);
+    check_id_column!(db, "BIGINT UNSIGNED", "7", "7", String i64 i32 u64);
+    check_id_column!(db, "BINARY(16)", "x'00000000000000000000000000000007'", "x", i64 Uuid);
+    check_column!(db, "BINARY(16)", "'0123456789abcdef'", "0123456789abcdef", String Vec<u8>);
+    check_column!(db, "VARBINARY(20)", "'x'", "x", String Vec<u8> i64);
+    check_column!(db, "BLOB", "'x'", "x", String Vec<u8> i64);
+    check_column!(db, "BOOLEAN", "TRUE", "1", String i64 bool);
+    check_column!(db, "DOUBLE", "1.5", "1.5", String i64 f64);
+    check_column!(db, "DECIMAL(9, 2)", "1.5", "1.5", String i64);
+    check_column!(db, "JSON", "'{}'", "{}", serde_json::Value i64);
+    check_column!(db, "DATE", "'2020-01-01'", "2020-01-01", String i64);
+    check_column!(db, "DATETIME", "'2020-01-01'", "2020-01-01", String i64);
+    check_column!(db, "TIMESTAMP", "'2020-01-01'", "2020-01-01", String i64);
+    check_column!(db, "TIME", "'00:00:00'", "00:00:00", String i64);
+    check_column!(db, "YEAR", "2020", "2020", String);
+    check_column!(db, "BIT(1)", "1", "1", String bool u64);
+    check_column!(db, "ENUM('admin', 'user')", "'admin'", "admin", String i64);
+    check_column!(db, "SET('admin', 'user')", "'admin'", "admin", String i64);
+    // A JSON column that is read as a `String` is not checked as the login name, because MySQL does
+    // not compare JSON with text.
+    db.check::<String, String, String>("other", "JSON", "'{}'", "ada").await;
+    let (works, fails) = db.counts.get();
     assert!(works > 30 && fails > 30, "{works} {fails}");
 }
 
@@ -316,13 +318,13 @@ async fn mysql_reads_each_column_as_sqlx_does_or_build_fails() {
 
 #[tokio::test]
 async fn mariadb_reads_each_column_as_sqlx_does_or_build_fails() {
-    let on = OnMySql::open(&database_url("MARIADB_URL")).await;
-    mysql_columns(&on).await;
+    let db = OnMySql::open(&database_url("MARIADB_URL")).await;
+    mysql_columns(&db).await;
     let seven = "'00000000-0000-0000-0000-000000000007'";
-    on.check::<String, String, String>("id", "UUID", seven, "ada").await;
-    on.check::<Uuid, String, String>("id", "UUID", seven, "ada").await;
-    on.check::<String, String, Uuid>("other", "UUID", seven, "ada").await;
-    check_column!(on, "UUID", "'00000000-0000-0000-0000-000000000007'",
+    db.check::<String, String, String>("id", "UUID", seven, "ada").await;
+    db.check::<Uuid, String, String>("id", "UUID", seven, "ada").await;
+    db.check::<String, String, Uuid>("other", "UUID", seven, "ada").await;
+    check_column!(db, "UUID", "'00000000-0000-0000-0000-000000000007'",
         "00000000-0000-0000-0000-000000000007", String i64);
 }
 
@@ -330,20 +332,20 @@ async fn mariadb_reads_each_column_as_sqlx_does_or_build_fails() {
 async fn sqlite_reads_each_column_as_sqlx_does_or_build_fails() {
     let file = format!("{}/columns{}.db", env!("CARGO_TARGET_TMPDIR"), std::process::id());
     let _ = std::fs::remove_file(&file);
-    let on = OnSqlite::open(&format!("sqlite:{file}?mode=rwc")).await;
-    check_id_column!(on, "TEXT", "'x'", "x", String i64 Uuid);
-    check_id_column!(on, "TEXT COLLATE NOCASE", "'x'", "x", String i64);
-    check_id_column!(on, "VARCHAR(20)", "'x'", "x", String i64);
-    check_id_column!(on, "CHAR(20)", "'x'", "x", String i64);
-    check_id_column!(on, "INTEGER", "7", "7", String i64 i32);
-    check_id_column!(on, "INT", "7", "7", String i64 i32);
-    check_id_column!(on, "BIGINT", "7", "7", String i64 i32);
-    check_id_column!(on, "BLOB", "x'00000000000000000000000000000007'", "x", i64 Uuid);
-    check_column!(on, "BLOB", "x'00'", "x", Vec<u8> i64);
-    check_column!(on, "BOOLEAN", "TRUE", "1", String i64 bool);
-    check_column!(on, "REAL", "1.5", "1.5", String i64 f64);
-    check_column!(on, "DATETIME", "'2020-01-01 00:00:00'", "2020-01-01 00:00:00", String i64);
-    let (works, fails) = on.counts.get();
+    let db = OnSqlite::open(&format!("sqlite:{file}?mode=rwc")).await;
+    check_id_column!(db, "TEXT", "'x'", "x", String i64 Uuid);
+    check_id_column!(db, "TEXT COLLATE NOCASE", "'x'", "x", String i64);
+    check_id_column!(db, "VARCHAR(20)", "'x'", "x", String i64);
+    check_id_column!(db, "CHAR(20)", "'x'", "x", String i64);
+    check_id_column!(db, "INTEGER", "7", "7", String i64 i32);
+    check_id_column!(db, "INT", "7", "7", String i64 i32);
+    check_id_column!(db, "BIGINT", "7", "7", String i64 i32);
+    check_id_column!(db, "BLOB", "x'00000000000000000000000000000007'", "x", i64 Uuid);
+    check_column!(db, "BLOB", "x'00'", "x", Vec<u8> i64);
+    check_column!(db, "BOOLEAN", "TRUE", "1", String i64 bool);
+    check_column!(db, "REAL", "1.5", "1.5", String i64 f64);
+    check_column!(db, "DATETIME", "'2020-01-01 00:00:00'", "2020-01-01 00:00:00", String i64);
+    let (works, fails) = db.counts.get();
     assert!(works > 20 && fails > 20, "{works} {fails}");
     let _ = std::fs::remove_file(&file);
 }

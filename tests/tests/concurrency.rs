@@ -1,5 +1,5 @@
-//! A request looks the user up once, however many tasks ask for the user. If the task that looks up
-//! is aborted, another task looks up again.
+//! A request looks the user up once, however many tasks ask for the user. If the task that looks
+//! the user up is aborted, another task does it.
 
 use std::convert::Infallible;
 use std::sync::Arc;

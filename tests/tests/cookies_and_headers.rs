@@ -82,7 +82,7 @@ async fn the_order_of_two_cookies_with_the_same_name_makes_no_difference() {
         assert_eq!(text_of("/username", one, other, SESSION).await, user);
         assert_eq!(text_of("/username", other, one, SESSION).await, user);
     }
-    // Of two cookies from the same second, one counts, and it is the same in both orders.
+    // Of two cookies from the same second, the same one counts in both orders.
     let stale = session_of(&site.logged_in("user=notch&fresh=0").await.jar);
     let fresh = session_of(&site.logged_in("user=notch").await.jar);
     let is_fresh = text_of("/is-fresh", &stale, &fresh, SESSION).await;
@@ -145,7 +145,7 @@ async fn a_response_that_depends_on_the_login_varies_and_is_not_cached_for_users
         ("/is-remembered", ("Cookie", ""), ("Cookie", "no-store")),
         ("/streamed", ("Cookie", ""), ("Cookie", "no-store")),
         ("/broken", ("Cookie", ""), ("Cookie", "no-store")),
-        // The body may ask who is logged in when the headers were sent already.
+        // The body may ask for the user after the headers were sent.
         ("/asked-late", ("Cookie", "no-store"), ("Cookie", "no-store")),
         ("/cacheable", ("Cookie", "public, max-age=600"), ("Cookie", "no-store")),
         ("/secret", ("Cookie", "no-store"), ("Cookie", "no-store")),

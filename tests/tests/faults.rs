@@ -52,9 +52,9 @@ const MATRIX: [(Call, &str); 10] = [
     (Call::Purge,     "o        o        o              o      o       o        o     o"),
 ];
 
-/// Returns a site and a logged-in browser. Their next request makes every call that it can make: no
-/// request has used the session's generation yet, so the request marks it as seen. The session was
-/// last used 400 seconds ago, so the request touches it.
+/// Returns a site and a logged-in browser. The browser's next request also marks the session's
+/// generation as seen and touches the session, because no request has used the generation yet, and
+/// the session was last used 400 seconds ago.
 async fn prepared() -> (Site, Browser) {
     let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
@@ -76,7 +76,7 @@ async fn a_request_whose_store_call_fails_gets_503_and_changes_no_cookie() {
     for trouble in troubles {
         for (call, row) in MATRIX {
             for (request, cell) in REQUESTS.iter().zip(row.split_whitespace()) {
-                let at = format!("{call:?} {trouble:?}, {}", request.name);
+                let case = format!("{call:?} {trouble:?}, {}", request.name);
                 let (site, mut browser) = prepared().await;
                 if request.is_after_closing {
                     browser.close_browser();
@@ -85,18 +85,18 @@ async fn a_request_whose_store_call_fails_gets_503_and_changes_no_cookie() {
                 site.store.set(call, trouble);
                 let response = browser.get(request.path).await;
                 let was_made = site.store.take_calls().contains(&call);
-                assert_eq!(was_made, cell == "x", "{at}");
+                assert_eq!(was_made, cell == "x", "{case}");
                 if cell == "o" {
-                    assert_eq!(response.status, StatusCode::OK, "{at}");
+                    assert_eq!(response.status, StatusCode::OK, "{case}");
                     continue;
                 }
-                assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE, "{at}");
-                assert_eq!(response.header(header::RETRY_AFTER), "1", "{at}");
-                assert_eq!(response.set_cookies(), [] as [String; 0], "{at}");
-                assert_eq!(cookies(&browser), before, "{at}");
+                assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE, "{case}");
+                assert_eq!(response.header(header::RETRY_AFTER), "1", "{case}");
+                assert_eq!(response.set_cookies(), [] as [String; 0], "{case}");
+                assert_eq!(cookies(&browser), before, "{case}");
                 // No event says that a user was logged out.
                 let events = site.events.take();
-                assert!(!events.contains(&"logged_out notch".to_owned()), "{at}: {events:?}");
+                assert!(!events.contains(&"logged_out notch".to_owned()), "{case}: {events:?}");
 
                 site.store.heal();
                 let next = browser.get("/secret").await;
@@ -105,15 +105,15 @@ async fn a_request_whose_store_call_fails_gets_503_and_changes_no_cookie() {
                     // The store carried out the call and then returned an error. So the login
                     // replaced the old session, and the browser has only the old cookies.
                     "login" if was_carried_out => {
-                        assert_eq!(next.status, StatusCode::UNAUTHORIZED, "{at}");
-                        assert!(next.set_cookies().is_empty(), "{at}");
+                        assert_eq!(next.status, StatusCode::UNAUTHORIZED, "{case}");
+                        assert!(next.set_cookies().is_empty(), "{case}");
                         assert_eq!(browser.get(request.path).await.status, StatusCode::OK);
-                        assert_eq!(browser.get("/secret").await.status, StatusCode::OK, "{at}");
+                        assert_eq!(browser.get("/secret").await.status, StatusCode::OK, "{case}");
                     }
                     "logout" if was_carried_out && call == Call::Revoke => {
-                        assert_eq!(next.status, StatusCode::UNAUTHORIZED, "{at}");
+                        assert_eq!(next.status, StatusCode::UNAUTHORIZED, "{case}");
                     }
-                    _ => assert_eq!(next.text(), "secret of notch", "{at}"),
+                    _ => assert_eq!(next.text(), "secret of notch", "{case}"),
                 }
             }
         }
@@ -124,7 +124,7 @@ async fn a_request_whose_store_call_fails_gets_503_and_changes_no_cookie() {
 async fn a_client_that_gives_up_during_a_store_call_is_still_logged_in() {
     for (call, row) in MATRIX {
         for (request, cell) in REQUESTS.iter().zip(row.split_whitespace()) {
-            let at = format!("{call:?} hangs, {}", request.name);
+            let case = format!("{call:?} hangs, {}", request.name);
             let (site, mut browser) = prepared().await;
             if request.is_after_closing {
                 browser.close_browser();
@@ -134,16 +134,16 @@ async fn a_client_that_gives_up_during_a_store_call_is_still_logged_in() {
             if cell == "o" {
                 let response =
                     tokio::time::timeout(RESPONSE_TIMEOUT, browser.get(request.path)).await;
-                assert!(response.is_ok(), "{at}");
+                assert!(response.is_ok(), "{case}");
                 continue;
             }
             tokio::select! {
                 () = site.store.wait_for(call) => {}
-                response = browser.get(request.path) => panic!("{at}: {response:?}"),
+                response = browser.get(request.path) => panic!("{case}: {response:?}"),
             }
-            assert_eq!(cookies(&browser), before, "{at}");
+            assert_eq!(cookies(&browser), before, "{case}");
             site.store.heal();
-            assert_eq!(browser.get("/secret").await.text(), "secret of notch", "{at}");
+            assert_eq!(browser.get("/secret").await.text(), "secret of notch", "{case}");
         }
     }
 }
@@ -155,11 +155,11 @@ async fn a_client_that_gives_up_during_a_store_call_is_still_logged_in() {
 async fn requests_get_503_until_the_end_of_the_session_is_stored() {
     for reason in ["replay", "protection", "inactive"] {
         let site = Site::start_with(|builder| {
-            let strong = match reason {
+            let protection = match reason {
                 "protection" => SessionProtection::Strong,
                 _ => SessionProtection::Basic,
             };
-            builder.with_sessions().with_session_protection(strong)
+            builder.with_sessions().with_session_protection(protection)
         })
         .await;
         let mut browser = site.logged_in("user=notch&remember=1").await;
@@ -196,7 +196,7 @@ async fn requests_get_503_until_the_end_of_the_session_is_stored() {
 }
 
 #[tokio::test]
-async fn a_request_that_loses_its_rotation_three_times_gets_503() {
+async fn a_request_whose_rotation_loses_to_another_request_three_times_gets_503() {
     for (path, is_after_closing) in [("/secret", true), ("/confirm", false)] {
         let site = Site::with_server_sessions().await;
         let mut browser = site.logged_in("user=notch&remember=1").await;

@@ -1,5 +1,5 @@
-//! Counterparts of Flask-Login's own tests, as far as they are in no other file. For each of
-//! Flask-Login's 107 tests, `tests/flask_login.md` names the counterpart, or says why the test has
+//! The counterparts of Flask-Login's tests that are in no other file. For each of Flask-Login's 107
+//! tests, `tests/flask_login.md` names the counterpart, or says why the test has
 //! no meaning here.
 
 use http::{StatusCode, header};

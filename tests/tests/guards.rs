@@ -370,7 +370,7 @@ async fn the_layer_waits_until_the_inner_service_is_ready_and_calls_that_instanc
 }
 
 #[tokio::test]
-async fn an_error_of_the_inner_service_is_returned_and_the_handle_ends() {
+async fn an_auth_session_cannot_log_in_after_the_inner_service_returned_an_error() {
     let auth_layer = layer("");
     let kept: Arc<Mutex<Option<AuthSession<Account>>>> = Arc::default();
     let keeper = Arc::clone(&kept);
@@ -385,7 +385,7 @@ async fn an_error_of_the_inner_service_is_returned_and_the_handle_ends() {
 }
 
 #[tokio::test]
-async fn a_handle_ends_when_the_future_of_its_request_is_dropped() {
+async fn an_auth_session_cannot_log_in_after_the_future_of_its_request_is_dropped() {
     let auth_layer = layer("");
     let kept: Arc<Mutex<Option<AuthSession<Account>>>> = Arc::default();
     let keeper = Arc::clone(&kept);
@@ -495,9 +495,9 @@ async fn a_store_error_uses_up_neither_the_flash_message_nor_next() {
     .unwrap();
     let service = auth_layer.layer(service_fn(|request: Request<String>| async move {
         let auth = request.extensions().get::<AuthSession<Account>>().cloned().unwrap();
-        if request.uri().path() == "/leave" {
+        if request.uri().path() == "/flash" {
             auth.flash("message", "kept").unwrap();
-            return Ok::<_, Infallible>(Response::new(Full::from("left")));
+            return Ok::<_, Infallible>(Response::new(Full::from("set")));
         }
         let flash = auth.take_flash().map(|flash| flash.to_string()).unwrap_or_default();
         let user = auth.user().await;
@@ -507,7 +507,7 @@ async fn a_store_error_uses_up_neither_the_flash_message_nor_next() {
         ))
     }));
     let mut client = Client::new(service);
-    client.get("/leave").await;
+    client.get("/flash").await;
     let anonymous = client.jar.clone();
     client.log_in(&auth_layer, account("notch")).await.unwrap();
     let response = client.get("/").await;

@@ -20,16 +20,16 @@ proptest! {
     }
 }
 
-/// Checks the text if it parses as a target: the target is the same text, and neither a browser nor
-/// a proxy can read another host or a header in it.
+/// If the text parses as a target, checks that the target is the same text, and that neither a
+/// browser nor a proxy can read another host or a header in the target.
 fn check_target(text: &str) {
     let Ok(target) = text.parse::<LocalTarget>() else { return };
     let target = target.as_str();
     assert_eq!(target, text);
     assert!(target.starts_with('/') && !target.starts_with("//") && !target.starts_with("/\\"));
     assert!(target.bytes().all(|byte| matches!(byte, 0x21..=0x7E)), "{target:?}");
-    let base: http::Uri = format!("https://here.example{target}").parse().expect("a URI");
-    assert_eq!(base.host(), Some("here.example"));
+    let uri: http::Uri = format!("https://here.example{target}").parse().expect("a URI");
+    assert_eq!(uri.host(), Some("here.example"));
 }
 
 #[tokio::test]

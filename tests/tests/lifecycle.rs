@@ -385,7 +385,7 @@ async fn confirm_changes_the_cookie_and_an_old_copy_is_not_fresh() {
 }
 
 #[tokio::test]
-async fn a_handle_cannot_log_in_after_the_response() {
+async fn an_auth_session_cannot_log_in_after_the_response() {
     let site = Site::start().await;
     let mut browser = site.browser();
     assert_eq!(browser.get("/log-in-late").await.text(), "later");
@@ -445,7 +445,7 @@ async fn an_inactive_user_logs_in_only_with_force_and_passes_no_guard() {
         assert_eq!(browser.get("/secret").await.status, StatusCode::UNAUTHORIZED);
         browser.close_browser();
     }
-    // Once the user is active, a forced login is like any other login.
+    // Once the user is active, a forced login is like a login without force.
     site.store.change("3", |creeper| creeper.set_active(true)).await;
     assert_eq!(browser.get("/secret").await.text(), "secret of creeper");
 }
@@ -456,7 +456,7 @@ async fn a_login_fails_if_its_cookie_is_too_large_for_browsers() {
     let site = Site::start().await;
     // Browsers drop a cookie whose name and value are longer than 4,096 bytes. The value is the
     // user's id and some more bytes, in base64. With server-side sessions no cookie has to contain
-    // the id, and only the store limits its length.
+    // the id, and only the store limits the length of an id.
     let lengths = if has_server_sessions() {
         [(39, StatusCode::OK), (1_500, StatusCode::OK)]
     } else {
@@ -514,10 +514,9 @@ async fn a_body_that_asks_for_the_user_while_it_is_sent_gets_the_user() {
     assert_eq!(site.browser().get("/asked-late").await.text(), "Anonymous");
 }
 
-// Once a request has seen the user active, the force is used up: a new deactivation logs the user
-// out.
+// Once a request has seen the user active, a new deactivation logs the user out.
 #[tokio::test]
-async fn a_forced_login_is_like_any_other_once_the_user_was_active() {
+async fn a_forced_login_loses_its_force_once_a_request_has_seen_the_user_active() {
     let site = Site::start().await;
     for is_closed in [false, true] {
         let mut browser = site.logged_in("user=creeper&force=1&remember=1").await;

@@ -86,7 +86,7 @@ async fn the_log_says_how_to_fix_wrong_wiring() {
     }
 }
 
-/// Needs server-side sessions.
+/// A handler that needs server-side sessions.
 async fn devices(auth: tower_keep::AuthSession<Account>) -> Result<String, tower_keep::AuthError> {
     Ok(auth.sessions().await?.len().to_string())
 }
@@ -148,8 +148,8 @@ type Faulty = FaultyStore<MemoryStore<Account>>;
 async fn a_malformed_stored_hash_is_one_error_line_without_the_hash() {
     let passwords = Passwords::new();
     let hash = passwords.hash("p").await.expect("a hash");
-    let without_output = &hash[..hash.rfind('$').expect("its parts")];
-    let without_salt = &without_output[..without_output.rfind('$').expect("its parts")];
+    let without_output = &hash[..hash.rfind('$').expect("a hash has parts")];
+    let without_salt = &without_output[..without_output.rfind('$').expect("a hash has parts")];
     let (log, _guard) = Log::start();
     for stored in ["", "!", "plain text", "$2b$12$abc", without_output, without_salt] {
         assert!(!passwords.verify(Some(stored), "p").await.expect("no error"), "{stored}");
@@ -171,13 +171,13 @@ async fn an_unknown_client_address_is_logged_once() {
             .with_session_protection(protection)
             .build()
             .unwrap();
-        let sign_in = auth_layer.layer(service_fn(async |request: Request<String>| {
+        let service = auth_layer.layer(service_fn(async |request: Request<String>| {
             let auth = request.extensions().get::<tower_keep::AuthSession<Account>>().unwrap();
             auth.log_in(account("notch")).await.unwrap();
             Ok::<_, Infallible>(Response::new(Full::<bytes::Bytes>::from("in")))
         }));
         for _ in 0..2 {
-            sign_in.clone().oneshot(Request::new(String::new())).await.unwrap();
+            service.clone().oneshot(Request::new(String::new())).await.unwrap();
         }
         assert_eq!(log.take().matches("the client's address is unknown").count(), expected);
     }

@@ -54,7 +54,8 @@ async fn a_shared_cache_shows_no_response_that_was_made_for_another_user() {
     let mut notch = proxied.logged_in("notch").await;
     let mut steve = proxied.logged_in("steve").await;
     let mut anonymous = proxied.browser();
-    // Each browser is the first once, so the others would get a response that nginx caches.
+    // In each round, another browser requests the pages first. If nginx cached a user's response,
+    // the browsers that request the page later would get it.
     for round in 0..3 {
         for path in ["/username", "/cacheable", "/for-caches", "/streamed", "/asked-late"] {
             let path = format!("{path}?round={round}");
@@ -87,10 +88,10 @@ async fn every_redirect_fits_into_the_default_buffers_of_nginx() {
         [(visitor, "/secret", "/login"), (user, "/sensitive", "/confirm")]
     {
         for length in [0, 300, 1_010, 1_900, 3_000, 6_000] {
-            for byte in ["a", "=", "%C3%A4"] {
-                let query = byte.repeat(length / byte.len());
+            for piece in ["a", "=", "%C3%A4"] {
+                let query = piece.repeat(length / piece.len());
                 let response = browser.get(&format!("{path}?{query}")).await;
-                assert_eq!(response.status, StatusCode::SEE_OTHER, "{length} of {byte}");
+                assert_eq!(response.status, StatusCode::SEE_OTHER, "{length} of {piece}");
                 assert!(response.location().starts_with(page), "{}", response.location());
             }
         }

@@ -233,7 +233,7 @@ async fn a_call_that_waits_for_a_lock_fails_in_time() {
     other.execute(lock).await.expect("a lock");
     check_rotation_fails(&store, &record).await;
     other.execute("ROLLBACK").await.expect("the lock is released");
-    // PostgreSQL has ended the statement as well: it writes nothing after the call has returned.
+    // PostgreSQL has ended the statement too, so the statement writes nothing after the call.
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(store.load(&record.key).await.expect("no error").as_deref(), Some(&record));
 
@@ -263,14 +263,14 @@ async fn the_store_retries_a_transaction_that_a_deadlock_ended() {
     let timeout = Duration::from_secs(20);
     let postgres = start_server(Kind::Postgres);
     let mut other = PgConnection::connect(&postgres.url()).await.expect("a connection");
-    // Each transaction looks for a deadlock once, after it has waited this long. By then, the test
-    // must have made the deadlock.
+    // A transaction looks for a deadlock once, after it has waited for `deadlock_timeout`. By then,
+    // the test must have made the deadlock.
     for setting in ["ALTER SYSTEM SET deadlock_timeout = '4s'", "SELECT pg_reload_conf()"] {
         other.execute(setting).await.expect("a setting");
     }
     let store = open::<PostgresDialect>(&postgres, timeout).await;
-    // This transaction waits too long to look for a deadlock. So the store's transaction looks for
-    // it and is ended.
+    // With this setting, the transaction of `other` never looks for a deadlock. So the store's
+    // transaction finds the deadlock, and PostgreSQL ends that transaction.
     other.execute("SET deadlock_timeout = '1h'; BEGIN").await.expect("a transaction");
     check_deadlock_is_retried(&store, &postgres, "'\\x", async |sql| {
         other.execute(AssertSqlSafe(sql)).await.expect("the store's transaction ends");
@@ -281,7 +281,7 @@ async fn the_store_retries_a_transaction_that_a_deadlock_ended() {
         let store = open::<MySqlDialect>(&mysql, timeout).await;
         let mut other = MySqlConnection::connect(&mysql.url()).await.expect("a connection");
         other.execute("CREATE TABLE heavy (n INT)").await.expect("a table");
-        // The database ends the transaction that wrote fewer rows, so this one writes many.
+        // The database ends the transaction that wrote fewer rows, so `other` writes many.
         let rows = "START TRANSACTION; \
             INSERT INTO heavy SELECT 1 FROM information_schema.columns LIMIT 300";
         other.execute(rows).await.expect("many rows");
@@ -292,9 +292,9 @@ async fn the_store_retries_a_transaction_that_a_deadlock_ended() {
     }
 }
 
-/// Makes a deadlock: the store locks one session and then another, while a transaction of the
-/// application, through `run`, locks them in the opposite order. `quote` begins a literal of bytes
-/// in a statement.
+/// Makes a deadlock: the store locks two sessions, and at the same time, a transaction of the
+/// application locks them in the opposite order. `run` executes a statement of that transaction,
+/// and `quote` begins a literal of bytes in a statement.
 async fn check_deadlock_is_retried<D: Dialect + LockWaits>(
     store: &SqlStore<D>,
     server: &Server,
@@ -362,16 +362,16 @@ async fn a_read_only_database_is_unavailable_for_writes_and_still_read() {
         let url = server.url().replace("keep:secret@", "site:secret@");
         let replica = MySqlStore::builder(url).build().await.expect("a store");
         check_only_reads(&replica, &record).await;
-
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("keep.db");
-        let url = format!("sqlite:{}", path.display());
-        let store = SqliteStore::builder(url.clone()).migrate().build().await.expect("a store");
-        let record = create_session(&store).await;
-        let pool = sqlx::SqlitePool::connect(&format!("{url}?mode=ro")).await.expect("a pool");
-        let replica = SqliteStore::builder_on(pool).build().await.expect("a store");
-        check_only_reads(&replica, &record).await;
     }
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("keep.db");
+    let url = format!("sqlite:{}", path.display());
+    let store = SqliteStore::builder(url.clone()).migrate().build().await.expect("a store");
+    let record = create_session(&store).await;
+    let pool = sqlx::SqlitePool::connect(&format!("{url}?mode=ro")).await.expect("a pool");
+    let replica = SqliteStore::builder_on(pool).build().await.expect("a store");
+    check_only_reads(&replica, &record).await;
 }
 
 /// Checks that the store reads, and that each write is an error that leaves the record unchanged.

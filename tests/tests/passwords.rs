@@ -46,7 +46,7 @@ async fn every_byte_of_a_long_password_counts() {
     assert!(!passwords.verify(Some(&hash), &long[..72]).await.unwrap());
 }
 
-// An application may store such a text for an account without a password.
+// An application may store a text like `!` as the hash of an account without a password.
 #[tokio::test]
 async fn a_stored_text_that_is_no_argon2_hash_matches_no_password() {
     let passwords = Passwords::new();
@@ -87,8 +87,8 @@ async fn own_passwords_writes_a_hash_only_over_the_expected_hash() {
         let table = table.clone();
         async move {
             let mut update = |row: &Account| {
-                let is_due = row.password_hash() == write.expected;
-                is_due.then(|| match write.is_new_password {
+                let has_expected_hash = row.password_hash() == write.expected;
+                has_expected_hash.then(|| match write.is_new_password {
                     true => row.with_password_hash(write.new.clone()),
                     false => row.with_rehash(write.new.clone()),
                 })

@@ -123,7 +123,7 @@ async fn a_foreign_host_in_the_request_never_gets_into_the_location_header() {
 }
 
 #[tokio::test]
-async fn a_rejected_request_with_another_method_is_redirected_with_303_and_without_next() {
+async fn a_rejected_request_that_is_not_get_or_head_is_redirected_with_303_and_without_next() {
     let site = site().await;
     let mut browser = site.browser();
     for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH] {
@@ -193,7 +193,7 @@ async fn only_the_navigation_of_a_tab_sets_a_next_and_a_flash_message() {
     let mut browser = site.browser();
     assert_eq!(browser.get("/secret?tab=2").await.location(), "/login");
     let kept = browser.jar.get("__Host-Http-keep-flash").map(str::to_owned);
-    let metadata = |name: &'static str| name.parse::<header::HeaderName>().unwrap();
+    let header_name = |name: &'static str| name.parse::<header::HeaderName>().unwrap();
     for (name, value) in [
         ("sec-fetch-dest", "image"),
         ("sec-fetch-dest", "empty"),
@@ -202,7 +202,7 @@ async fn only_the_navigation_of_a_tab_sets_a_next_and_a_flash_message() {
         ("accept", "application/json"),
     ] {
         let mut other = browser.clone();
-        other.set_header(metadata(name), value);
+        other.set_header(header_name(name), value);
         let response = other.get("/secret?other=1").await;
         assert_eq!(
             (response.location().as_str(), response.set_cookies().len()),
@@ -214,7 +214,8 @@ async fn only_the_navigation_of_a_tab_sets_a_next_and_a_flash_message() {
     assert!(response.set_cookies().is_empty());
     assert_eq!(browser.jar.get("__Host-Http-keep-flash").map(str::to_owned), kept);
     assert_eq!(browser.get("/next").await.text(), "/secret?tab=2");
-    // With `with_pages_for_every_client`, every client gets both, as in Flask-Login.
+    // With `with_pages_for_every_client`, every client gets a `next` and a flash message, as in
+    // Flask-Login.
     let site = Site::start_with(|builder| {
         builder
             .with_login_page("/login")
@@ -223,10 +224,10 @@ async fn only_the_navigation_of_a_tab_sets_a_next_and_a_flash_message() {
             .with_pages_for_every_client(true)
     })
     .await;
-    let mut program = site.browser();
-    program.set_header(header::ACCEPT, "*/*");
-    program.get("/secret?other=1").await;
-    assert_eq!(program.get("/next").await.text(), "/secret?other=1");
+    let mut api_client = site.browser();
+    api_client.set_header(header::ACCEPT, "*/*");
+    api_client.get("/secret?other=1").await;
+    assert_eq!(api_client.get("/next").await.text(), "/secret?other=1");
 }
 
 #[tokio::test]
@@ -302,8 +303,8 @@ async fn a_redirect_with_its_cookies_fits_into_the_buffers_of_a_proxy() {
                 }
             }
         }
-        let next = site.browser().get(&format!("/secret?{}", "=".repeat(1_900))).await;
-        assert_eq!(next.location(), "/login", "a `next` that is too long is left out");
+        let response = site.browser().get(&format!("/secret?{}", "=".repeat(1_900))).await;
+        assert_eq!(response.location(), "/login", "a `next` that is too long is left out");
     }
 }
 

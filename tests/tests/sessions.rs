@@ -1,5 +1,6 @@
-//! Server-side sessions: ends, generations, replays and lists. A session begins with its first
-//! generation of cookies, and a restoration or a confirmation begins the next generation.
+//! How server-side sessions end and are listed, generations of cookies, and replays. A session
+//! begins with its first generation of cookies, and a restoration or a confirmation begins the next
+//! generation.
 
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ async fn username(browser: &mut Browser) -> String {
     response.text()
 }
 
-/// Returns a browser with the cookies of another one.
+/// Returns a new browser with the cookies of this browser.
 fn copy_of(site: &Site, browser: &Browser) -> Browser {
     let mut copy = site.browser();
     copy.jar = browser.jar.clone();
@@ -127,13 +128,13 @@ async fn fifty_requests_with_one_remember_cookie_all_succeed() {
         let cookies = |tab: &Browser| (cookie(tab, SESSION), cookie(tab, REMEMBER));
         assert!(tabs.iter().all(|tab| cookies(tab) == cookies(&tabs[0])));
         assert_ne!(cookie(&tabs[0], REMEMBER), cookie(&browser, REMEMBER));
-        let mut jar = tabs.swap_remove(7);
-        assert_eq!(username(&mut jar).await, "notch");
+        let mut tab = tabs.swap_remove(7);
+        assert_eq!(username(&mut tab).await, "notch");
         for _ in 0..3 {
             site.advance(GRACE + 1);
-            jar.close_browser();
-            assert_eq!(username(&mut jar).await, "notch");
-            assert_eq!(username(&mut jar).await, "notch");
+            tab.close_browser();
+            assert_eq!(username(&mut tab).await, "notch");
+            assert_eq!(username(&mut tab).await, "notch");
         }
         assert!(!site.events.take().iter().any(|event| event.contains("replay")));
     }
@@ -191,7 +192,7 @@ async fn an_earlier_remember_cookie_is_a_replay_after_the_grace_period() {
     assert_eq!(site.events.take(), ["session_ended of 1: replay", "unauthorized"]);
     assert_eq!(username(&mut copy_of(&site, &thief)).await, "Anonymous");
     assert_eq!(username(&mut browser).await, "Anonymous");
-    assert_eq!(site.events.take(), Vec::<String>::new(), "the end was one event");
+    assert_eq!(site.events.take(), Vec::<String>::new(), "the end of the session raised one event");
     assert_eq!(username(&mut phone).await, "notch");
 
     // The next login on any device notifies the user of the replay, once.
@@ -275,8 +276,8 @@ async fn confirming_rotates_the_cookies_and_a_copy_of_the_old_ones_is_never_fres
     assert_eq!(username(&mut browser).await, "notch");
 }
 
-// The model found this case: if one confirmation began two generations, a browser that misses the
-// response would be two generations behind.
+// The model in `crates/keep/src/model` found this case: if one confirmation began two generations,
+// a browser that misses the response would be two generations behind.
 #[tokio::test]
 async fn a_browsers_cookies_work_however_many_responses_to_confirmations_are_lost() {
     let site = Site::with_server_sessions().await;
@@ -319,7 +320,8 @@ async fn cookies_of_a_replaced_session_are_cleared_only_after_the_grace_period()
 #[tokio::test]
 async fn a_response_that_is_too_slow_sets_no_rotated_cookies() {
     // A response may take a tenth of the grace period. Within half of the period, another request
-    // could have begun the next generation by a confirmation, and a third could have used it.
+    // could have begun the next generation by a confirmation, and a third request could have used
+    // it.
     for (wait, cookies) in [(GRACE / 10, 2), (GRACE / 10 + 1, 0), (GRACE / 2 + 1, 0)] {
         let site = Site::with_server_sessions().await;
         let browser = remembered(&site).await;
@@ -560,7 +562,7 @@ async fn a_login_after_the_response_has_begun_is_an_error_and_leaves_no_record()
     }
     assert_eq!(outcome, b"refused");
     assert!(site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap().is_empty());
-    // The same holds if the head is sent while the record is written.
+    // The same holds if the response's head is sent while the record is written.
     site.store.set(Call::Create, Trouble::Delays(Duration::from_secs(2)));
     let request = http::Request::new(String::new());
     let service = tower::service_fn({
@@ -665,7 +667,7 @@ async fn a_login_whose_client_hangs_up_leaves_no_session() {
     }
 }
 
-// The layer can't know that such a response was lost.
+// The layer can't know whether the cookies of a response reached the browser.
 #[tokio::test]
 async fn an_unused_session_of_a_lost_response_never_makes_the_limit_refuse_a_login() {
     let site = Site::start_with(limit_to_one_session).await;
@@ -679,7 +681,8 @@ async fn an_unused_session_of_a_lost_response_never_makes_the_limit_refuse_a_log
     }
     let mut here = site.logged_in("user=notch").await;
     assert_eq!(site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap().len(), 1);
-    // Once a request has used a session, the session counts towards the limit, restored or not.
+    // Once a request has used a session, the session counts towards the limit, whether it was
+    // restored or not.
     assert_eq!(username(&mut here).await, "notch");
     assert_eq!(site.browser().get("/login?user=notch").await.status, StatusCode::CONFLICT);
     assert_eq!(username(&mut here).await, "notch");
@@ -721,7 +724,7 @@ async fn a_login_whose_request_is_dropped_or_panics_leaves_no_session() {
 }
 
 #[tokio::test]
-async fn a_new_password_keeps_this_login_even_if_the_others_cannot_be_ended() {
+async fn a_new_password_keeps_this_login_even_if_the_other_sessions_cannot_be_ended() {
     let site = Site::with_server_sessions().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     let mut other = site.logged_in("user=notch&remember=1").await;
@@ -843,7 +846,7 @@ async fn a_session_is_touched_once_per_touch_interval() {
     let seen = site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap()[0].last_seen();
     assert_eq!(seen, site.clock.now());
 
-    // While the upkeep runs, it writes the touches, and no request waits for that.
+    // While the upkeep runs, it writes the touches, and no request waits for a touch.
     let upkeep = tokio::spawn(site.auth_layer.upkeep());
     tokio::task::yield_now().await;
     site.advance(100);
@@ -870,8 +873,8 @@ async fn a_session_is_touched_once_per_touch_interval() {
         }
     }
     assert_eq!(seen, Some(site.clock.now()));
-    // If the upkeep can't write touches, requests write their own and fail. Otherwise a session in
-    // use would expire while the store takes no writes, and nobody would notice.
+    // If the upkeep can't write touches, requests write their own touches and fail. Otherwise a
+    // session in use would expire while the store takes no writes, and nobody would notice.
     site.store.set(Call::Touch, Trouble::Fails(StoreErrorKind::Unavailable));
     site.advance(100);
     assert_eq!(touches(&mut browser).await, 0);
@@ -926,7 +929,7 @@ async fn users_and_sessions_can_be_in_two_stores() {
 }
 
 #[tokio::test]
-async fn without_server_side_sessions_lists_and_ends_are_errors_that_say_what_to_do() {
+async fn without_server_side_sessions_listing_and_ending_are_errors_that_say_what_to_do() {
     let site = Site::start().await.start_another_without_server_sessions().await;
     let mut browser = site.logged_in("user=notch").await;
     for path in ["/sessions", "/end-session?session=x", "/end-others", "/end-all"] {
@@ -948,7 +951,8 @@ async fn a_store_restored_from_a_backup_raises_an_event_and_ends_no_session() {
     let before = site.store.inner().list(&UserId::from(1), now(&site), 1).await.unwrap();
     browser.close_browser();
     assert_eq!(username(&mut browser).await, "notch");
-    // Another site has the key and the clock of this one, and the record as it was before.
+    // Another site has the key and the clock of this site, and the record from before the last
+    // restoration.
     let store = new_store().await;
     let login = NewLogin::new(&before[0], before[0].expires);
     store.inner().create(&login).await.unwrap();
@@ -977,7 +981,7 @@ async fn a_cookie_whose_verifier_does_not_fit_the_record_logs_nobody_in() {
 }
 
 #[tokio::test]
-async fn settings_of_server_side_sessions_can_follow_with_sessions() {
+async fn settings_of_server_side_sessions_can_be_set_after_with_sessions() {
     let settings = |builder: Builder| {
         builder
             .with_sessions()

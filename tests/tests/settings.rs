@@ -30,17 +30,17 @@ fn a_layer_with_a_bad_key_is_not_built() {
 
 #[test]
 fn time_limits_under_one_second_or_over_68_years_are_errors() {
-    let limit = |limit| BuildError::Limit { limit };
+    let limit_error = |limit| BuildError::Limit { limit };
     let (zero, century) = (Duration::ZERO, Duration::from_secs(100 * 366 * 24 * 3600));
     for bad in [zero, Duration::from_millis(999), century] {
-        assert_eq!(build_error(|builder| builder.with_idle_limit(bad)), limit("idle limit"));
+        assert_eq!(build_error(|builder| builder.with_idle_limit(bad)), limit_error("idle limit"));
         assert_eq!(
             build_error(|builder| builder.with_absolute_limit(bad)),
-            limit("absolute limit")
+            limit_error("absolute limit")
         );
         assert_eq!(
             build_error(|builder| builder.with_remember_duration(bad)),
-            limit("remember duration")
+            limit_error("remember duration")
         );
     }
 }

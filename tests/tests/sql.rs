@@ -101,7 +101,7 @@ tested!(MySqlDialect, server_url("MYSQL_URL"), "BINARY(16)", "VARCHAR(200)", |id
 tested!(SqliteDialect, new_file_url(), "BLOB", "TEXT", |id| format!("x'{}'", id.simple()));
 
 fn new_file_url() -> String {
-    let file = format!("{}/{}.db", env!("CARGO_TARGET_TMPDIR"), prefix());
+    let file = format!("{}/{}.db", env!("CARGO_TARGET_TMPDIR"), new_prefix());
     // An earlier process with the same id may have left these files.
     for file in [file.clone(), format!("{file}-wal"), format!("{file}-shm")] {
         let _ = std::fs::remove_file(file);
@@ -115,20 +115,21 @@ fn next_number() -> u32 {
     COUNT.fetch_add(1, Ordering::Relaxed)
 }
 
-fn prefix() -> String {
+/// Returns a table prefix that no other test uses.
+fn new_prefix() -> String {
     format!("s{}_{}_", std::process::id(), next_number())
 }
 
 fn builder<D: Tested>() -> SqlStoreBuilder<D> {
     let builder = SqlStore::builder(D::url()).with_timeout(Duration::from_secs(20));
-    builder.with_table_prefix(prefix()).migrate()
+    builder.with_table_prefix(new_prefix()).migrate()
 }
 
 /// Returns the builder of a store with other tables in the same database. The caller adds the
 /// users.
 fn builder_beside<D: Tested>(store: &SqlStore<D>) -> SqlStoreBuilder<D> {
     let builder = SqlStore::builder_on(store.pool().clone()).with_timeout(Duration::from_secs(20));
-    builder.with_table_prefix(prefix()).migrate()
+    builder.with_table_prefix(new_prefix()).migrate()
 }
 
 /// Runs a test on each database, as three tests.
@@ -228,6 +229,7 @@ async fn create_members<D: Tested>(
 fn selects<D: Tested>(table: &str) -> [String; 2] {
     ["id", "email"].map(|column| {
         let parameter = D::placeholder(1);
+        // The store must accept a comment at the end of a statement.
         format!("SELECT id, email, created FROM {table} WHERE {column} = {parameter} -- one;")
     })
 }
@@ -394,7 +396,7 @@ where
 }
 
 async fn missing_older_or_newer_tables_are_an_error_that_says_what_to_do<D: Tested>() {
-    let (url, prefix) = (D::url(), prefix());
+    let (url, prefix) = (D::url(), new_prefix());
     let builder = || SqlStore::<D>::builder(url.clone()).with_table_prefix(prefix.clone());
     let error = builder().build().await.expect_err("there are no tables");
     assert!(full_text(&error).contains("migrate()"), "{error:?}");
@@ -414,7 +416,7 @@ async fn missing_older_or_newer_tables_are_an_error_that_says_what_to_do<D: Test
 }
 
 async fn several_nodes_can_migrate_at_the_same_time<D: Tested>() {
-    let (url, prefix) = (D::url(), prefix());
+    let (url, prefix) = (D::url(), new_prefix());
     let mut nodes = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let builder = SqlStore::<D>::builder(url.clone()).with_table_prefix(prefix.clone());
@@ -430,7 +432,7 @@ async fn several_nodes_can_migrate_at_the_same_time<D: Tested>() {
 }
 
 async fn tables_of_the_first_version_are_migrated_and_the_logins_stay<D: Tested>() {
-    let prefix = prefix();
+    let prefix = new_prefix();
     let pool = builder::<D>().build().await.expect("a database").pool().clone();
     D::run(&pool, &D::MIGRATIONS[0].replace("keep_", &prefix)).await;
     let insert = format!(
@@ -475,7 +477,8 @@ async fn the_application_chooses_the_table_prefix<D: Tested>() {
         let builder = SqlStore::<D>::builder(url.clone()).with_table_prefix(prefix);
         builder.with_max_connections(2).migrate().build()
     };
-    let (one, other) = (open(prefix()).await.expect("one"), open(prefix()).await.expect("other"));
+    let (one, other) =
+        (open(new_prefix()).await.expect("one"), open(new_prefix()).await.expect("other"));
     let ada = Account::new(1, "ada", "");
     one.insert(&ada).await.expect("a new account");
     assert_eq!(other.by_id(ada.id()).await.expect("no error"), None);
@@ -584,17 +587,17 @@ where
     }
 }
 
-/// This holds for any number of connections that have prepared their statements for the old type.
+/// Calls succeed on each connection, although it has prepared its statements for the old type.
 async fn calls_succeed_after_a_column_got_another_type<D: Tested>()
 where
     i64: OwnId<D>,
 {
     const CONNECTIONS: u32 = 12;
     let url = D::url();
-    let plain = SqlStore::<D>::builder(url.clone()).with_table_prefix(prefix()).migrate();
+    let plain = SqlStore::<D>::builder(url.clone()).with_table_prefix(new_prefix()).migrate();
     let plain = plain.build().await.expect("a database");
     let table = create_members::<D>(plain.pool(), "BIGINT", ["1", "2"]).await;
-    let own = SqlStore::builder(url).with_table_prefix(prefix()).migrate();
+    let own = SqlStore::builder(url).with_table_prefix(new_prefix()).migrate();
     let own = own.with_timeout(Duration::from_secs(20)).with_max_connections(CONNECTIONS);
     let store = i64::store(own, selects::<D>(&table)).await.expect("statements that fit");
     let record = create_session(&store, &1.into()).await;
@@ -614,7 +617,7 @@ where
 }
 
 async fn rows_that_cannot_be_read_are_corrupt<D: Tested>() {
-    let prefix = prefix();
+    let prefix = new_prefix();
     let builder = SqlStore::<D>::builder(D::url()).with_table_prefix(prefix.clone()).migrate();
     let store = builder.build().await.expect("a database");
     let broken = [
@@ -655,7 +658,7 @@ async fn an_acting_user_is_stored_as_given_or_is_an_error<D: Tested>() {
 }
 
 async fn a_dropped_call_leaves_its_connection_usable<D: Tested>() {
-    let (url, prefix) = (D::url(), prefix());
+    let (url, prefix) = (D::url(), new_prefix());
     let open = || SqlStore::<D>::builder(url.clone()).with_table_prefix(prefix.clone()).migrate();
     let store = open().with_max_connections(1).build().await.expect("a database");
     let witness = open().build().await.expect("a database");

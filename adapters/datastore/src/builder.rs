@@ -30,8 +30,8 @@ use crate::{DatastoreStore, PathElement, UserKeys};
 const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_WAITING: usize = 4_096;
-/// The longest kind, prefix or property name in a setting. The kinds of this store's own entities
-/// are made of several of these, and have at most 1,500 bytes.
+/// The longest kind, prefix or property name in a setting. This store's own kinds contain several
+/// of these names, and Datastore limits a kind to 1,500 bytes.
 const MAX_SETTING_BYTES: usize = 250;
 /// The largest response that is accepted. Google's responses have at most about 10 MiB.
 const MAX_RESPONSE_BYTES: usize = 64 << 20;
@@ -140,8 +140,8 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     /// `i64`, a `String` or the like. It is not written as a property. The login name is the
     /// property [`username`](Self::with_login_property). Login names are compared byte for byte.
     ///
-    /// [`modify`](tower_keep_core::UserDirectory::modify) writes only if the entity is still the
-    /// one that it read, so no concurrent change is lost.
+    /// [`modify`](tower_keep_core::UserDirectory::modify) writes only if the entity has not
+    /// changed since it was read, so no concurrent change is lost.
     ///
     /// ```no_run
     /// use std::borrow::Cow;
@@ -234,7 +234,7 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     ///
     /// By default these are `password_hash`, and for an [`Account`] also `security_stamp` and
     /// `stamped_hash`. If the property of the password hash has another name, add it. A property
-    /// that is already stored stays indexed or excluded as it is.
+    /// that is already stored stays indexed, or stays excluded.
     ///
     /// An index costs storage and makes each write more expensive. Any application with access to
     /// the database can query by an indexed property. An embedded entity is excluded as a whole.
@@ -247,8 +247,8 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
         self
     }
 
-    /// Sets the prefix of this store's own kinds; `Keep` by default: `KeepSession_User`,
-    /// `KeepLogins_User`, and `KeepIndex_User.username`.
+    /// Sets the prefix of this store's own kinds; `Keep` by default. With the defaults, the kinds
+    /// are `KeepSession_User`, `KeepLogins_User` and `KeepIndex_User.username`.
     pub fn with_kind_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.settings.prefix = prefix.into();
         self
@@ -266,8 +266,8 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     /// [kind](Self::with_kind) of users.
     ///
     /// With this setting, the property `deletable_at` is not indexed. This makes writes cheaper and
-    /// avoids a [hotspot](https://cloud.google.com/datastore/docs/best-practices). `purge` only
-    /// deletes sessions that were ended together.
+    /// avoids a [hotspot](https://cloud.google.com/datastore/docs/best-practices). `purge` deletes
+    /// only the sessions that were ended together.
     ///
     /// Switch the policies on before you use this setting. Without policies, as on an emulator,
     /// expired sessions are never deleted. If the setting is removed again, `purge` does not find

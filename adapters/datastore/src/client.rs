@@ -28,7 +28,7 @@ use crate::error::{Cause, Error};
 
 /// If the service is unavailable, a call that changes no entity is tried this many times in total.
 const MAX_TRIES: u32 = 3;
-/// Twice this is the longest pause after the first try. It doubles with each further try.
+/// The longest pause is twice this after the first try, and doubles with each further try.
 const BASE_PAUSE: Duration = Duration::from_millis(20);
 /// No pause is longer than this.
 const MAX_PAUSE: Duration = Duration::from_secs(1);

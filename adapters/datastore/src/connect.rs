@@ -16,8 +16,8 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// A connection on which the response to a ping takes longer than this is closed.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The application's settings for the connection. For those that are `None`, the environment
-/// decides.
+/// The application's settings for the connection. In place of a setting that is `None`, the store
+/// uses the environment.
 #[derive(Clone, Default)]
 pub(crate) struct Access {
     pub(crate) endpoint: Option<String>,
@@ -95,8 +95,8 @@ impl Access {
 }
 
 impl Endpoint {
-    /// Returns the project. The first of these that names one is used: the URL, the service
-    /// account's key, the environment, the metadata server of the machine.
+    /// Returns the project that the first of these names: the URL, the service account's key, the
+    /// environment, the metadata server of the machine. Some of them may name no project.
     pub(crate) async fn project(&self, from_url: Option<String>) -> Result<String, Error> {
         let variables = ["DATASTORE_PROJECT_ID", "GOOGLE_CLOUD_PROJECT"];
         let from_environment = || variables.into_iter().find_map(variable);
@@ -123,7 +123,8 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Creates a connection. The first call opens it, and the next call after a loss opens it again.
+/// Creates a connection that is not open yet. The first request to the service opens the
+/// connection. If the connection is lost, the next request opens it again.
 pub(crate) fn channel(url: &str, timeout: Duration) -> Result<Channel, Error> {
     let invalid = |_| {
         Error::unsupported(

@@ -62,8 +62,8 @@ impl<U: AuthUser> DatastoreStore<U> {
         let NewLogin { record, replacing, keep_ended_until: keep_until, .. } = *login;
         let now = record.created;
         let keys = self.keys();
-        // Most logins replace no session, or one without a successor. Such logins need no further
-        // read than this.
+        // Most logins replace no session, or one without a successor. For such logins, this one
+        // lookup reads all replaced sessions.
         let (session_entity_key, login_state_key) =
             (keys.session(&record.key), keys.login_state(&record.user));
         let mut lookup_keys = vec![session_entity_key.clone(), login_state_key.clone()];
@@ -99,8 +99,8 @@ impl<U: AuthUser> DatastoreStore<U> {
         let replaced_end = End::new(now, EndReason::Replaced, keep_until);
         let replace = |old: &SessionRecord| replaced_end.apply_to(old, Some(record.key));
         changed.extend(changed_by(&replaced.to_end, replace));
-        let follow = |old: &SessionRecord| old.with_successor(record.key, keep_until);
-        changed.extend(changed_by(&replaced.already_replaced, follow));
+        let set_successor = |old: &SessionRecord| old.with_successor(record.key, keep_until);
+        changed.extend(changed_by(&replaced.already_replaced, set_successor));
         changed.extend(changed_by(&replays, SessionRecord::with_notified_end));
         let mut mutations: Vec<_> =
             changed.iter().map(|stored| upsert(self.session_entity(stored))).collect();
@@ -151,7 +151,7 @@ impl<U: AuthUser> DatastoreStore<U> {
     }
 
     /// Decides which sessions have to end to make room for the login. `replaced` are the sessions
-    /// that the login replaces, which do not count.
+    /// that the login replaces, which do not count towards the limit.
     async fn plan_room(
         &self,
         transaction: &Transaction<'_>,
@@ -165,13 +165,14 @@ impl<U: AuthUser> DatastoreStore<U> {
         else {
             return Ok(Room::EndEach(Vec::new()));
         };
-        let counts = |stored: &StoredRecord| {
+        let is_counted = |stored: &StoredRecord| {
             let is_replaced =
                 replaced.iter().any(|replaced| replaced.record.key == stored.record.key);
             stored.record.is_live(record.created) && !is_replaced
         };
         let open = ordered_by_highest(open, SORT_KEY);
-        // The newest sessions that count. `room` needs at most `records_to_read` of them.
+        // The newest sessions that count towards the limit. `room` needs at most `records_to_read`
+        // of them.
         let (mut newest, mut start_cursor) = (Vec::new(), Vec::new());
         let mut query_limit = limit.records_to_read().min(MAX_QUERIED);
         while newest.len() < limit.records_to_read() {
@@ -179,7 +180,7 @@ impl<U: AuthUser> DatastoreStore<U> {
             let (found, end_cursor) = transaction.query_from(query).await?;
             let is_all = found.len() < query_limit;
             for entity in self.with_store_ancestors(found) {
-                newest.extend(Some(record::read(entity)?).filter(counts));
+                newest.extend(Some(record::read(entity)?).filter(is_counted));
             }
             if is_all {
                 break;
@@ -194,7 +195,7 @@ impl<U: AuthUser> DatastoreStore<U> {
         let reread = async |stored: Vec<StoredRecord>| {
             let keys: Vec<_> = stored.iter().map(|stored| stored.record.key).collect();
             let (stored, _) = self.read_with_login_states(transaction, &keys).await?;
-            Ok::<_, Error>(stored.into_iter().filter(counts).collect::<Vec<_>>())
+            Ok::<_, Error>(stored.into_iter().filter(is_counted).collect::<Vec<_>>())
         };
         Ok(match limit.room(newest) {
             Room::None => Room::None,

@@ -96,8 +96,9 @@ impl Error {
             | Code::NotFound
             | Code::OutOfRange
             | Code::Unimplemented => Cause::Kind(StoreErrorKind::Unsupported),
-            // Any other code may also report a broken connection.
-            _ => match are_credentials_transient(status) {
+            // Any other code may mean that no credentials were obtained, or that the connection is
+            // broken.
+            _ => match is_credentials_failure_transient(status) {
                 Some(true) => Cause::Unavailable,
                 Some(false) => Cause::Kind(StoreErrorKind::Unsupported),
                 None => Cause::OutcomeUnknown,
@@ -163,9 +164,9 @@ fn is_unconnected(status: &Status) -> bool {
     sources(status).any(|error| error.is::<ConnectError>())
 }
 
-/// Returns whether a later call may get credentials, if this call failed because it got none.
+/// If the call failed because it got no credentials, returns whether a later call may get them.
 /// Returns `None` if the call failed for another reason.
-fn are_credentials_transient(status: &Status) -> Option<bool> {
+fn is_credentials_failure_transient(status: &Status) -> Option<bool> {
     sources(status).find_map(|error| {
         let boxed = || error.downcast_ref::<Box<SdkError>>().map(Box::as_ref);
         match error.downcast_ref::<SdkError>().or_else(boxed)?.kind() {

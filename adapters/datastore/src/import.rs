@@ -56,7 +56,8 @@ pub struct Indexed {
     pub next: Option<Cursor>,
 }
 
-/// A user who can't be indexed. An administrator has to change the user or the other user.
+/// A user who can't be indexed. An administrator has to change this user, or the user who has
+/// the same value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IndexProblem {
@@ -64,8 +65,8 @@ pub struct IndexProblem {
     pub user: EntityKey,
     /// The property that can't be indexed.
     pub property: String,
-    /// The user who has the same value. `None` if there is no such user: then the property is
-    /// missing, of another type, or not indexed.
+    /// The user who has the same value, or `None` if the property is missing, of another type, or
+    /// not indexed.
     pub taken_by: Option<EntityKey>,
 }
 
@@ -89,8 +90,8 @@ impl<U: AuthUser> DatastoreStore<U> {
     /// index entity names. Call this for all users once, and again whenever another application has
     /// written users.
     ///
-    /// Only one batch is held in memory. If the call fails, the batches before stay written. A
-    /// repeated batch changes nothing.
+    /// Only one batch is held in memory. If the call fails, the batches of earlier calls stay
+    /// written. A repeated batch changes nothing.
     ///
     /// ```no_run
     /// # use tower_keep_datastore::DatastoreStore;
@@ -112,7 +113,7 @@ impl<U: AuthUser> DatastoreStore<U> {
     /// # Errors
     ///
     /// Returns an error only if the store fails; after a timeout the batch may have been written. A
-    /// user who can't be indexed is not an error: the result lists them.
+    /// user who can't be indexed is not an error: the result lists such users.
     pub async fn index_users(
         &self,
         from: Option<&Cursor>,
@@ -168,8 +169,8 @@ impl<U: AuthUser> DatastoreStore<U> {
                 claims.iter().map(|(unique, _)| self.index_key(unique)).collect();
             let found = transaction.lookup(distinct(index_keys.clone())).await?;
             let owner_of = |index_key: &Key| found.get(index_key).and_then(indexed_owner);
-            let owners = distinct(index_keys.iter().filter_map(owner_of));
-            let owners = transaction.lookup(owners).await?;
+            let owner_keys = distinct(index_keys.iter().filter_map(owner_of));
+            let owners = transaction.lookup(owner_keys).await?;
             let (mut mutations, mut conflicts) = (Vec::new(), Vec::new());
             // The index entities that this batch writes, and their users.
             let mut new_owners: Vec<(&Key, &Key)> = Vec::new();

@@ -188,7 +188,7 @@ impl EntityKeys {
         format!("{}:{epoch:016x}", self.sort_key_prefix(user))
     }
 
-    /// Returns the sort key of a session. `epoch` is the user's epoch when it was created.
+    /// Returns the sort key of a session. `epoch` is the user's epoch when the session was created.
     pub(crate) fn sort_key(&self, user: &UserId, epoch: u64, created: Timestamp) -> String {
         format!("{}:{:08x}", self.lowest_sort_key(user, epoch), created.as_secs())
     }

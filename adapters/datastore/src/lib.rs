@@ -41,29 +41,33 @@
 //! 1970.
 //!
 //! A missing property is an error, unless the field is an `Option` or has `#[serde(default)]`. An
-//! `Option` with an attribute `with` also needs the default. Null is not the same as missing: null
-//! is read as `None`, or as the default by [`null_as_default`]. Properties that the type does not
-//! have are ignored. Errors name the kind, the key and the property, and quote no value.
+//! `Option` with serde's attribute `with` needs `#[serde(default)]` too. Null is not the same as
+//! missing: null is read as `None`, or as the default by [`null_as_default`]. Properties that the
+//! type does not have are ignored. Errors name the kind, the key and the property, and quote no
+//! value.
 //!
-//! A write keeps the stored properties that the type does not have, also in embedded entities. It
-//! does not change whether a stored property is indexed. It also keeps the type of a stored
+//! A write keeps the stored properties that the type does not have, including those in embedded
+//! entities. It does not change whether a stored property is indexed. It keeps the type of a stored
 //! property if the new value fits that type. So a timestamp stays a timestamp if the new value is a
 //! string in RFC 3339, a number stays an integer or a double, and bytes stay a blob or a string.
 //! Only the login name always becomes a string.
 //!
-//! A write removes the properties that `skip_serializing_if` skips, and those of an enum's previous
-//! variant. Properties that `skip_serializing` never writes stay as they are. A map is replaced as
-//! a whole. An array element that is equal to a stored element keeps the stored element's other
-//! properties, even at another index. (If thousands of elements have changed, not all of them are
-//! compared with each other.) Any other element is written over the stored element at its index.
+//! A write removes the stored properties of fields that `skip_serializing_if` skips. If an enum has
+//! another variant than the stored one, a write removes the properties of the stored variant.
+//! Properties that `skip_serializing` never writes stay as they are. A map is replaced as a whole.
 //!
-//! A write that could not be read again returns an error, and nothing is written. For example, a
-//! property may be stored under an `alias` of its field. After a write, the entity would also have
-//! the property under the field's own name, and serde rejects both together.
+//! If a new array element equals a stored element in all fields of the type, the stored element
+//! moves to the new index, with its properties that the type does not have. A new element that
+//! equals no stored element is written over the stored element at the same index. (If thousands of
+//! elements have changed, a new element is not compared with every stored element.)
 //!
-//! Inside `#[serde(flatten)]`, serde reads values before it knows the types of the fields. So an id
-//! in the key is not read as a string if it is a number, an integer is not read as a `bool`, and a
-//! blob is not read as a `Vec<u8>`.
+//! If the user could not be read again after a write, the call returns an error, and nothing is
+//! written. For example, a stored property may have the name of a field's serde `alias`. The write
+//! would add a second property with the field's own name, and serde rejects an entity with both.
+//!
+//! Inside `#[serde(flatten)]`, serde reads values before it knows the types of the fields. So
+//! inside it, a number in the key can't be read into a `String`, an integer can't be read into a
+//! `bool`, and a blob can't be read into a `Vec<u8>`.
 //!
 //! The ready-made [`Account`](tower_keep_core::Account) has the properties `username`,
 //! `password_hash` and `active`. If its security stamp is not the hash, it also has the properties
@@ -77,7 +81,7 @@
 //!
 //! | kind | the key's name | content |
 //! | --- | --- | --- |
-//! | `KeepSession_User` | the session's key, in hexadecimal | a session record. The facts that are merely shown about a session are one text, `details`. A property without a value is absent. Two properties are indexed: `deletable_at`, and `sort_key` until the session is ended individually. `sort_key` is one text of the user (hashed), the epoch and the time of the login |
+//! | `KeepSession_User` | the session's key, in hexadecimal | a session record. The facts that are merely shown about a session are one text, `details`. A property without a value is absent. Two properties are indexed: `deletable_at` and `sort_key`. `sort_key` is removed when the session is ended individually. It is one text of the user (hashed), the epoch and the time of the login |
 //! | `KeepLogins_User` | the user's id | the user's epoch, and the sessions that ended because of a replay and of which the user has not been notified. Each call that creates a session of the user, or ends all of them, writes this entity, so two such calls conflict |
 //! | `KeepIndex_User.username` | the login name | the key of the user who has this login name. If that user is deleted or has another login name by now, the login name is free |
 //!
@@ -88,20 +92,21 @@
 //! The epoch is a number of the user. A session record holds the epoch in which it was created. One
 //! write ends all of a user's sessions: it raises the user's epoch. Every call then treats the
 //! records of earlier epochs as ended. So the work does not depend on how many sessions there are.
-//! The same happens if a login would have to end more than 100 sessions to make room within the
-//! limit. `upkeep` (`purge`) deletes the ended records in batches. The user's `KeepLogins_User`
-//! entity is never deleted after that, because only its epoch shows that these sessions have ended.
+//! A login also raises the epoch if it would have to end more than 100 sessions to make room within
+//! the limit. `upkeep` calls `purge`, which deletes the ended records in batches. Once a user's
+//! epoch has been raised, the user's `KeepLogins_User` entity is never deleted, because only the
+//! epoch in it shows that the sessions of earlier epochs have ended.
 //!
 //! Expired sessions are deleted by `upkeep`, or by the database itself:
 //! [`with_ttl_policy`](DatastoreStoreBuilder::with_ttl_policy).
 //!
 //! A login name is looked up by a query, so users that other applications write are found as well.
-//! Two things keep it unique: the index entity, which is written in one transaction with the user,
-//! and a query in that transaction for users without an index entity. Other applications neither
-//! read nor write index entities. [`index_users`](DatastoreStore::index_users) writes the missing
-//! ones, and reports users who have the same login name. If several users have the same login name,
-//! a look-up returns the user whom the index entity names. Without an index entity, the look-up
-//! returns an error ([corrupt]), and no user is logged in.
+//! Two things keep a login name unique: the index entity, which is written in one transaction with
+//! the user, and a query in that transaction for users without an index entity. Other applications
+//! neither read nor write index entities. [`index_users`](DatastoreStore::index_users) writes the
+//! missing ones, and reports users who have the same login name. If several users have the same
+//! login name, a look-up returns the user whom the index entity names. Without an index entity, the
+//! look-up returns an error ([corrupt]), and no user is logged in.
 //!
 //! # Calls
 //!
@@ -111,8 +116,8 @@
 //! | a look-up by login name | one `RunQuery`; two if the user's id is a property |
 //! | a login | `BeginTransaction`, `Lookup`, `Commit` |
 //! | … with a session limit | also a `RunQuery` of the newest sessions, 100 more than the limit; for more than 500 sessions, several `RunQuery`. Also two `Lookup` if sessions have to make room |
-//! | … after a replay | also two `Lookup`, of at most 100 session records of which the user is notified |
-//! | … that replaces a session which another login has replaced already | also a `Lookup` for each successor that it follows |
+//! | … after a replay | also two `Lookup`: of at most 100 session records that ended because of a replay, and of the `KeepLogins_User` entity |
+//! | … that replaces a session which another login has replaced already | also a `Lookup` for each successor that it follows. The successor of a session is the login that replaced it |
 //! | … that replaces another user's session | also two `Lookup` |
 //! | a logout | `BeginTransaction`, two `Lookup`, `Commit` |
 //! | the next generation of a session; touching up to 50 sessions | the same as a logout. The second `Lookup`, of the users' `KeepLogins_User` entities, is not part of the transaction |
@@ -127,9 +132,10 @@
 //! Each transaction begins with a call of its own. A transaction without changes ends with
 //! `Rollback` instead of `Commit`. It is also rolled back on any failure, and when a future is
 //! dropped. If the service aborted a transaction in favour of another one, or no longer knows it,
-//! the store tries again after a pause, up to 20 times in total. No other call that writes is tried
-//! again. Before they begin a transaction, calls of one process wait for each other if they write
-//! the same user, the same login name, or the same single session.
+//! the store tries again after a pause, up to 20 times in total. A `Commit` that fails for another
+//! reason is not tried again. Calls of one process that write the same user, the same login name or
+//! the same session wait for each other before they begin a transaction. A `revoke`, `touch` or
+//! `mark_seen` of several sessions does not wait.
 //!
 //! # Errors
 //!
@@ -154,16 +160,16 @@
 //! # What it does not do
 //!
 //! - A `revoke` of more than 1,000 keys needs several commits, so it is not atomic. A list between
-//!   two commits still shows the other sessions. After a time-out, some sessions may have ended and
-//!   others not.
+//!   two commits still shows the sessions of the later commit. After a time-out, some of the
+//!   sessions may have ended and others not.
 //! - An old database may have the concurrency mode "optimistic with entity groups", which does not
 //!   support queries in transactions (`gcloud firestore databases describe` shows the mode). Such a
 //!   database has to be switched to "pessimistic" or "optimistic".
-//! - A login replaces the sessions whose cookies the browser sends. If such a session was already
-//!   replaced by another login, and that login by a third one, the new login replaces the last of
-//!   them. It follows at most 1,000 of these successors, with a `Lookup` each. If there are more,
-//!   the last session stays open beside the new one. Each login shortens the chain of successors
-//!   for the next login with the same cookie.
+//! - A login replaces the sessions whose cookies the browser sends. If another login has already
+//!   replaced such a session, that login is the session's successor, and may have a successor
+//!   itself. The new login replaces the last successor. It follows at most 1,000 successors, with a
+//!   `Lookup` each. If there are more, the last successor stays open beside the new session. Each
+//!   login shortens the chain of successors for the next login with the same cookie.
 //! - If the name in a user's key looks like a number, the user is found only with
 //!   [`UserKeys::Name`].
 //!
@@ -172,6 +178,8 @@
 //! [conflict]: tower_keep_core::StoreErrorKind::Conflict
 //! [corrupt]: tower_keep_core::StoreErrorKind::Corrupt
 //! [unsupported]: tower_keep_core::StoreErrorKind::Unsupported
+//!
+//! # Source files
 //!
 //! | topic | source file |
 //! | --- | --- |

@@ -51,7 +51,8 @@ impl<U: AuthUser> DatastoreStore<U> {
             (user?, login_state?.remove(&key))
         };
         let epoch = LoginState::read(login_state)?.epoch;
-        // With a wrong hint, the record was read before the epoch.
+        // Without a right hint, the record was read before the epoch, and may have changed since
+        // that read.
         let stored = match stored.is_ended_by_epoch(&epoch) && !is_hint_right {
             true => self.read_again_with_epoch(&stored, deadline).await?,
             false => Some(stored.apply_epoch(&epoch)),

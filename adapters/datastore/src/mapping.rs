@@ -23,7 +23,7 @@ pub(crate) struct UserType<U> {
     pub(crate) login_property: String,
     /// The id or name in the key is read into this field of the user.
     pub(crate) id_field: String,
-    /// NewProperties that are excluded from indexes when they are first written.
+    /// Properties that are excluded from indexes when they are first written.
     pub(crate) unindexed: Vec<String>,
 }
 
@@ -117,7 +117,7 @@ impl Mapping<Account> for AccountMapping {
         _key: Option<KeyId<'_>>,
     ) -> value::Result<Account> {
         let mut take = |name: &str| properties.remove(name).and_then(|value| value.value_type);
-        let login =
+        let login_name =
             text(take(&self.login_property)).map_err(|error| error.within(&self.login_property))?;
         let hash = text(take(PASSWORD_HASH)).map_err(|error| error.within(PASSWORD_HASH))?;
         let is_active = match take(ACTIVE) {
@@ -133,7 +133,8 @@ impl Mapping<Account> for AccountMapping {
             }
         };
         let is_password_changed = match take(STAMPED_HASH) {
-            // Another application writes the security stamp itself, so it also changes the stamp.
+            // There is no security stamp, or another application writes it, and changes it with the
+            // password.
             None => false,
             Some(ValueType::NullValue(_)) => true,
             stamped => text(stamped).map_err(|error| error.within(STAMPED_HASH))? != hash,
@@ -152,7 +153,7 @@ impl Mapping<Account> for AccountMapping {
             Some(stamp) if is_password_changed => Some([hash.as_bytes(), &stamp].concat()),
             stamp => stamp,
         };
-        let account = Account::new(id, login, hash).with_active(is_active);
+        let account = Account::new(id, login_name, hash).with_active(is_active);
         Ok(match stamp {
             Some(stamp) => account.with_security_stamp(stamp),
             None => account,
@@ -212,8 +213,8 @@ impl<U: AuthUser> UserType<U> {
             UserKeys::IdOrName | UserKeys::Name => {
                 let id = user_id_in(&key)
                     .ok_or_else(|| corrupt("the key has no id and no name".to_owned()))?;
-                // The next request looks for this id. If the id becomes another key, that request
-                // would find another user.
+                // The next request looks the user up by this id. If the id led to another key, that
+                // request would find another user.
                 if keys.user(&id).is_none_or(|expected| !is_same_entity(&expected, &key)) {
                     let message = "the user can't be found by this id: if the key has a name that \
                                    looks like a number, set UserKeys::Name; if the key has an id, \
@@ -228,8 +229,8 @@ impl<U: AuthUser> UserType<U> {
             }
             UserKeys::TextProperty(property) | UserKeys::IntegerProperty(property) => {
                 let stored = entity.properties.get(property);
-                // The next request looks for the id as a value of the type in the settings. A value
-                // of another type would not be found, or another user would be.
+                // The next request looks for the id as a value of the type in the settings. For a
+                // value of another type, that request would find no user, or another user.
                 let value = stored.and_then(UniqueValue::from_stored);
                 let id = value.as_ref().map(|value| UserId::from(value.to_string()));
                 let id = id.filter(|id| keys.id_property(id).map(|(_, queried)| queried) == value);
@@ -305,7 +306,7 @@ impl<U: AuthUser> UserType<U> {
         let previous = previous.and_then(|user| self.write(keys, &user).ok()).unwrap_or_default();
         let stored = &stored.properties;
         let mut merged = merge(stored, &previous, properties, &self.unindexed, &keys.partition);
-        // The key's id is read in place of a property with the same name, so that property is never
+        // The id field holds the key's id, so a property with the same name is neither read nor
         // written. It is kept, even if the user type is a map and so replaces all properties.
         if keys.user_keys.id_property().is_none()
             && let Some(hidden) = stored.get(&self.id_field)
@@ -313,12 +314,12 @@ impl<U: AuthUser> UserType<U> {
             merged.insert(self.id_field.clone(), hidden.clone());
         }
         // Queries look for a login name as a string, so a blob becomes a string.
-        if let Some(login) = merged.get_mut(&self.login_property)
-            && let Some(ValueType::BlobValue(bytes)) = &login.value_type
+        if let Some(login_value) = merged.get_mut(&self.login_property)
+            && let Some(ValueType::BlobValue(bytes)) = &login_value.value_type
             && let Ok(text) = String::from_utf8(bytes.clone())
         {
-            login.value_type = Some(ValueType::StringValue(text));
-            login.meaning = 0;
+            login_value.value_type = Some(ValueType::StringValue(text));
+            login_value.meaning = 0;
         }
         merged
     }

@@ -33,7 +33,8 @@ pub(crate) struct UniqueProperty {
 }
 
 impl UniqueProperty {
-    /// Returns the value of this property of a user, or `None` if no query finds the user by it.
+    /// Returns this property of a user's entity and its value. Returns `None` if no query finds the
+    /// user by the property, because it is missing, not indexed, or of another type.
     pub(crate) fn stored(entity: &Entity, property: &str) -> Option<Self> {
         let stored = entity.properties.get(property);
         let value =
@@ -121,7 +122,8 @@ impl<U: AuthUser> DatastoreStore<U> {
     }
 
     /// Returns the user among the found entities who has a value. Other applications do not check
-    /// whether a value is unique, so there may be several. Then the index entity decides.
+    /// whether a value is unique, so several users may have it. In that case, returns the user whom
+    /// the index entity names.
     pub(crate) async fn pick_owner(
         &self,
         unique: &UniqueProperty,

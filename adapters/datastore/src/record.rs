@@ -21,7 +21,7 @@
 //! | `details` | a text that only the layer reads |
 //! | `ended_at`, `end_reason`, `notified` | when and why the record was ended individually, and whether the user was notified. Absent if it was not ended individually |
 //! | `successor` | the key of the session that replaced this one. Absent if none did |
-//! | all others | the fields of `SessionRecord` with the same names. `rotated_at` and `seen_at` are absent if they are `None` |
+//! | all other properties | the fields of `SessionRecord` with the same names. `rotated_at` and `seen_at` are absent if they are `None` |
 //!
 //! A user's login state is an entity of the kind `KeepLogins_User`. The name in its key contains
 //! the user's id:
@@ -216,8 +216,8 @@ pub(crate) struct LoginState {
     pub(crate) has_earlier_sessions: bool,
     /// The sessions that ended because of a replay, and of which the user has not been notified.
     pub(crate) to_notify: Vec<SessionKey>,
-    /// When this entity expires. This is not earlier than the expiry that each login gave its
-    /// session, or than the sessions in `to_notify` are kept. [`Timestamp::MAX`] means never.
+    /// When this entity expires. No session of the user that is unused since its login expires
+    /// later, and no session in `to_notify` is kept longer. [`Timestamp::MAX`] means never.
     pub(crate) expires: Timestamp,
 }
 
@@ -338,8 +338,8 @@ mod tests {
         "user",
     ];
 
-    /// Each change sets optional fields of a record. Without it, the properties beside it are
-    /// absent.
+    /// Each change sets optional fields of a record. It stands with the properties that are absent
+    /// without the change.
     const OPTIONAL: [(Change, &[&str]); 6] = [
         (|record| record.acting_user = Some("admin\0🦀".into()), &["acting_user"]),
         (|record| record.rotated_at = Some(AT), &["rotated_at"]),

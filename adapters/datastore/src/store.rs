@@ -30,8 +30,8 @@ pub(crate) struct Shared<U> {
     pub(crate) timeout: Duration,
     /// Calls that write the same user or the same session wait for each other here.
     pub(crate) write_queues: WriteQueues,
-    /// Calls that write the same login name wait for each other here. A call that needs both waits
-    /// in `write_queues` first.
+    /// Calls that write the same login name wait for each other here. A call that needs both
+    /// queues waits in `write_queues` first.
     pub(crate) login_name_queues: WriteQueues,
 }
 

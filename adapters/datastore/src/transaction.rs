@@ -1,5 +1,5 @@
 //! Transactions. Each begins with a call of its own, and is rolled back on any failure. If the
-//! service aborts a transaction in favour of another one, it is tried again.
+//! service aborts a transaction in favour of another one, the aborted transaction is tried again.
 
 use std::sync::Arc;
 
@@ -119,7 +119,8 @@ pub(crate) fn collect_into(all: &mut Vec<Entity>) -> impl FnMut(Vec<Entity>) -> 
 }
 
 /// Passes all entities that a query finds to `for_each_page`, one page after the other. If there is
-/// more than one page, all pages are read in one read-only transaction, so as of the same moment.
+/// more than one page, all pages are read in one read-only transaction, which shows the data of one
+/// moment.
 pub(crate) async fn read_all(
     client: &Arc<Client>,
     query: Query,

@@ -99,7 +99,9 @@ impl<U: AuthUser> DatastoreStore<U> {
         };
         match self.find_by_unique(&unique_id, deadline).await? {
             Some(by_id) if by_id.key == key => Ok(Some(user)),
-            Some(_) => error("is also another's: call index_users, which reports both users"),
+            Some(_) => {
+                error("is also the id of another user: call index_users, which reports both users")
+            }
             // The user was deleted between the two queries.
             None => Ok(None),
         }
@@ -228,7 +230,7 @@ impl<U: AuthUser> DatastoreStore<U> {
     }
 
     /// Writes the user `after` over the entity `before`, if that entity is still stored unchanged.
-    /// Returns whether it was.
+    /// Returns whether the user was written.
     async fn replace_if_unchanged(
         &self,
         id: &UserId,
@@ -288,7 +290,7 @@ impl<U: AuthUser> DatastoreStore<U> {
 
 /// Checks whether a stored entity has the same properties as when it was read before.
 fn is_unchanged(stored: &Entity, before: &Entity) -> bool {
-    // A value that contains NaN is not equal to itself. Its debug text is.
+    // A value that contains NaN is not equal to itself, but its debug text is equal to itself.
     let is_same_value =
         |one: &Value, other: &Value| one == other || format!("{one:?}") == format!("{other:?}");
     let (stored, before) = (&stored.properties, &before.properties);

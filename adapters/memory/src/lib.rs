@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn of_many_inserts_of_one_login_name_exactly_one_succeeds() {
+    async fn only_one_of_many_inserts_of_the_same_login_name_succeeds() {
         let store = MemoryStore::new();
         let inserts: Vec<_> = (0..50)
             .map(|id| {

@@ -35,8 +35,8 @@ struct Shared {
     record_shards: Box<[RwLock<RecordShard>]>,
     user_shards: Box<[Mutex<UserShard>]>,
     hasher: RandomState,
-    /// Held by a login that replaces sessions, because it follows the successors that other such
-    /// logins write. A login locks it before all other locks.
+    /// Held by a login that replaces sessions, because such a login follows the successors that
+    /// other logins write. The login locks this mutex before all other locks.
     replacing: Mutex<()>,
     /// The shard at which the next purge continues.
     next_to_purge: AtomicUsize,
@@ -60,7 +60,7 @@ struct UserSessions {
     /// The sessions of this epoch that have not ended, by creation time. A session that was
     /// replaced by a login of another user may still be in the set.
     not_ended: SessionSet,
-    /// The sessions that ended because of a replay of which the user has not been notified yet.
+    /// The sessions that ended because of a replay and are not marked as notified yet.
     to_notify: BTreeSet<SessionKey>,
     /// The number of the user's records.
     record_count: usize,
@@ -90,7 +90,8 @@ impl SharedEpoch {
     }
 }
 
-/// A record, the number of the epoch in which it was created, and its user's current epoch.
+/// A record, the number of the epoch in which it was created or to which it was moved, and its
+/// user's current epoch.
 #[derive(Clone)]
 struct StoredRecord {
     record: Arc<SessionRecord>,
@@ -296,9 +297,9 @@ impl MemorySessions {
         self.write_shard(key).end(key, end, successor)
     }
 
-    /// Takes at most [`MAX_AT_ONCE`] sessions that ended because of a replay (a late use of an old
-    /// remember cookie) of which the user has not been notified. Marks these sessions as notified,
-    /// and returns their records from before.
+    /// Marks the sessions in `to_notify`, at most [`MAX_AT_ONCE`] of them, as notified. Returns
+    /// their records from before. These sessions ended because of a replay (a late use of an old
+    /// remember cookie).
     fn take_replays(&self, user_sessions: &mut UserSessions) -> Vec<Arc<SessionRecord>> {
         let mut notified = Vec::new();
         while notified.len() < MAX_AT_ONCE {
@@ -319,8 +320,8 @@ impl MemorySessions {
             let mut shard = self.write_shard(key);
             let Some(stored) = shard.records.get_mut(key) else { continue };
             if ending.remove(&(stored.record.created, *key)) {
-                // The session moves to the new epoch before that is set, so no other call sees the
-                // session as ended.
+                // Moves the session to the new epoch before the user's epoch is set, so no other
+                // call sees the session as ended.
                 stored.created_in = next.number;
                 user_sessions.not_ended.insert((stored.record.created, *key));
             }

@@ -139,8 +139,8 @@ impl Dialect for MySqlDialect {
     }
 
     /// `user_lock` selects a row in the table of locks. The row stays locked until the transaction
-    /// ends. With `READ COMMITTED`, the transaction sees the rows that others wrote while it waited
-    /// for the lock, and locks no gaps between rows.
+    /// ends. With `READ COMMITTED`, the transaction sees the rows that other transactions wrote
+    /// while it waited for the lock, and it locks no gaps between rows.
     fn begin(user_lock: Option<u16>, names: &Names, _patience: Duration) -> String {
         let lock = user_lock.map(|user_lock| {
             let slot = user_lock % 256;

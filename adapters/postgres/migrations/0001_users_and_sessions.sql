@@ -19,7 +19,7 @@ CREATE TABLE keep_sessions (
     user_id TEXT COLLATE "C" NOT NULL,
     -- The user who acts as user_id, such as an administrator. Null if user_id acts for itself.
     acting_user TEXT COLLATE "C",
-    -- If this is lower than the user's epoch, the session has ended, together with all others.
+    -- If this is lower than the user's epoch in keep_epochs, the session has ended.
     epoch BIGINT NOT NULL DEFAULT 0,
     -- How often the session's cookies were rotated (replaced).
     generation BIGINT NOT NULL,
@@ -41,7 +41,7 @@ CREATE TABLE keep_sessions (
     remember_seconds BIGINT,
     -- When the session expires. For an ended session: until when the row is kept.
     expires BIGINT NOT NULL,
-    -- JSON with what is merely shown about the session, such as its device. The type is TEXT,
+    -- JSON with details that are only shown to the user, such as the device. The type is TEXT,
     -- because the text has to be returned byte for byte.
     details TEXT NOT NULL,
     -- When and why the session ended. Null if it has not ended, or ended only with its epoch.
@@ -50,7 +50,8 @@ CREATE TABLE keep_sessions (
     -- The session_key of the login that replaced the session in the same browser. Null if no login
     -- replaced it.
     successor BYTEA,
-    -- Whether the user was notified of the end, which happens only after a replay.
+    -- Whether the user was notified of the end. A user is notified only of an end after a replay (a
+    -- late use of an old remember cookie).
     notified BOOLEAN NOT NULL
 );
 

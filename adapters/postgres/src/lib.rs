@@ -83,7 +83,7 @@ pub trait PostgresSettings {
 
     /// Makes the store work through a proxy that gives each transaction another connection, such as
     /// PgBouncer in transaction mode. No statement is kept prepared, and each statement is sent
-    /// within a transaction. A pool of the application's own also needs
+    /// within a transaction. If the application passes its own pool, the pool needs
     /// `statement_cache_capacity(0)` and `extra_float_digits(None)`.
     #[must_use]
     fn with_transaction_pooling(self) -> Self;
@@ -256,8 +256,9 @@ impl Dialect for PostgresDialect {
     }
 }
 
-/// Checks whether the statement was prepared before its tables were changed. The server may
-/// translate the error's message, but not the name of the routine in the server's source code.
+/// Checks whether the statement was prepared before a migration changed the columns of a table. The
+/// server may translate the error's message, but not the name of the routine in the server's source
+/// code.
 fn is_stale(error: &dyn DatabaseError) -> bool {
     let error = error.try_downcast_ref::<PgDatabaseError>();
     error.and_then(PgDatabaseError::routine) == Some("RevalidateCachedQuery")

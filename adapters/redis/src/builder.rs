@@ -177,8 +177,8 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
 
     /// Sets how long a call to the store may take, including the wait for a connection: 3 s by
     /// default, an hour at most. A call that gets no reply in this time returns a
-    /// [timeout](tower_keep_core::StoreErrorKind::Timeout) error. An attempt to connect may take
-    /// the same time, but at least a second.
+    /// [timeout](tower_keep_core::StoreErrorKind::Timeout) error. An attempt to connect has the
+    /// same time-out, but never less than a second.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.clamp(Duration::from_millis(1), MAX_TIMEOUT);
         self
@@ -246,8 +246,8 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         self
     }
 
-    /// Opens the store. One server has to respond; in a cluster, one node that knows the other
-    /// nodes. A warning is logged for each master that does not respond.
+    /// Opens the store. The server has to respond, or in a cluster at least one node that knows the
+    /// other nodes. A warning is logged for each master that does not respond.
     ///
     /// # Errors
     ///
@@ -323,7 +323,7 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
         target: impl Fn() -> Result<Target, Error>,
         replica: Option<Target>,
     ) -> Result<Links, Error> {
-        let link = |target, kind| Arc::new(Link::new(target, kind, &self.settings()));
+        let link = |target, role| Arc::new(Link::new(target, role, &self.settings()));
         let master = link(target()?, Role::Master);
         let writes = match self.replicas_to_wait_for {
             0 => Arc::clone(&master),

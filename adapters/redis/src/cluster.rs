@@ -245,9 +245,9 @@ impl Cluster {
         let info = self.first_seed.clone().set_addr(addr);
         let client =
             Client::open(info).map_err(|error| Error::while_connecting("a node", &error))?;
-        let link = |kind| {
+        let link = |role| {
             let target = Target::Server(client.clone());
-            Arc::new(Link::new(target, kind, &self.settings))
+            Arc::new(Link::new(target, role, &self.settings))
         };
         let master = link(Role::Master);
         let writes = match self.settings.has_write_connections {

@@ -52,7 +52,7 @@ struct SuccessorChain {
     already_replaced: Option<StoredRecord>,
 }
 
-/// The first sessions of one of a user's indexes, from the highest score down. A login with a limit
+/// The first sessions of an index of the user, from the highest score down. A login with a limit
 /// reads them to find the sessions that may have to end.
 struct TopSessions {
     stored_epoch: StoredEpoch,
@@ -97,8 +97,8 @@ impl Draft {
     /// is unchanged.
     fn new(key: &SessionKey, keys: &UserKeyNames, stored_epoch: &StoredEpoch) -> Self {
         let mut commit = Commit::default();
-        // This condition is the first, so its index is 0 if it fails. Only this failure is an
-        // error; after any other, the call starts again.
+        // This condition is the first, so its index is 0. If it fails, the call returns an error.
+        // If one of the later conditions fails, the call starts again.
         commit.require_absent(keys.session(key));
         stored_epoch.require_unchanged(&mut commit, keys);
         let created_in = stored_epoch.epoch.number;
@@ -111,8 +111,8 @@ impl Draft {
         }
     }
 
-    /// Adds a change of a record, if `after` is the record with a change.
-    fn change_record(&mut self, stored: StoredRecord, after: Option<SessionRecord>) {
+    /// Adds the change from a stored record to `after`, unless `after` is `None`.
+    fn add_change(&mut self, stored: StoredRecord, after: Option<SessionRecord>) {
         self.changes.extend(after.map(|after| (stored, after)));
     }
 
@@ -135,11 +135,11 @@ impl Draft {
                 );
             }
             let after = end.apply_to(&stored.record, Some(record.key));
-            self.change_record(stored, after);
+            self.add_change(stored, after);
         }
         for stored in sessions.already_replaced {
             let after = stored.record.with_successor(record.key, keep_ended_until);
-            self.change_record(stored, after);
+            self.add_change(stored, after);
         }
     }
 
@@ -468,12 +468,12 @@ impl<U: AuthUser> RedisStore<U> {
             let after = end.apply_to(&stored.record, Some(record.key))?;
             Some((stored, after))
         });
-        let followed = already_replaced.and_then(|stored| {
+        let with_new_successor = already_replaced.and_then(|stored| {
             let after = stored.record.with_successor(record.key, keep_ended_until)?;
             Some((stored, after))
         });
         let mut is_done = true;
-        for (stored, after) in ended.into_iter().chain(followed) {
+        for (stored, after) in ended.into_iter().chain(with_new_successor) {
             let change = std::iter::once((&stored.record, &after));
             self.extend_owner_keys(change, record.created, deadline).await?;
             let (mut commit, keys) = (Commit::default(), self.keys().of(&after.user));

@@ -5,8 +5,8 @@
 //! 3 1800000000 revoked 1800000060
 //! ```
 //!
-//! The fields are the number, the time at which all sessions ended last, the reason, and the time
-//! until which these sessions are kept.
+//! The fields are the number, the time at which the last such write ended all sessions, the reason,
+//! and the time until which these sessions are kept.
 //!
 //! When a new epoch begins, the sessions that it ends move to an index of their own
 //! ([`UserKeyNames::ended_by_epoch`]). The new epoch is also added to the purge queue
@@ -42,8 +42,9 @@ impl StoredEpoch {
         let text = std::str::from_utf8(bytes).ok();
         let corrupt = || {
             Error::corrupt(
-                "the key of a user's epoch (`epoch`) holds a value that this store has not \
-                 written: restore the key, or delete it together with the user's session records",
+                "the key of a user's epoch, which ends in `:epoch`, holds a value that this store \
+                 has not written: restore the key, or delete it together with the user's session \
+                 records",
             )
         };
         let epoch = text.and_then(parse_epoch).ok_or_else(corrupt)?;
@@ -157,8 +158,8 @@ impl<U: AuthUser> RedisStore<U> {
         let _ = self.servers().call(&queue, Access::UNCONFIRMED_WRITE, &add, deadline).await;
     }
 
-    /// Removes at most `limit` sessions that ended because a new epoch began and that are kept
-    /// until `before` or a shorter time. Returns how many were removed.
+    /// Removes at most `limit` sessions that ended because a new epoch began and whose `keep_until`
+    /// is at most `before`. Returns how many were removed.
     pub(crate) async fn purge_ended_by_epochs(
         &self,
         before: Timestamp,
@@ -198,8 +199,8 @@ impl<U: AuthUser> RedisStore<U> {
 fn parse_queue_entry(entry: &[u8]) -> Result<(u64, UserId), Error> {
     let corrupt = || {
         Error::corrupt(
-            "the sorted set of ended sessions (`past`) has a member that this store has not \
-             written: remove this member",
+            "the sorted set of the epochs to purge, whose key is the prefix and `past`, has a \
+             member that this store has not written: remove this member",
         )
     };
     let text = std::str::from_utf8(entry).map_err(|_| corrupt())?;

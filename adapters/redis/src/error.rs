@@ -25,7 +25,7 @@ pub(crate) enum Cause {
     NoScript,
     /// The command writes, but the server is a replica now.
     ReadOnly,
-    /// Any other error, of this kind. The command was not executed.
+    /// An error of this kind that has no variant of its own. The command was not executed.
     Kind(StoreErrorKind),
 }
 

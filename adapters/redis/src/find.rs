@@ -19,7 +19,7 @@ use crate::store::{bytes, contended};
 
 /// A stored record.
 pub(crate) struct StoredRecord {
-    /// The record in the user's current epoch. If it was created in an earlier epoch, it has ended.
+    /// The record. If it was created before the user's current epoch, it is shown as ended.
     pub(crate) record: SessionRecord,
     /// The value that the record was read from.
     pub(crate) value: Vec<u8>,
@@ -107,15 +107,17 @@ impl<U: AuthUser> RedisStore<U> {
         let text = String::from_utf8(value);
         let corrupt = |_| {
             Error::corrupt(
-                "the key that names the user of a session (`session:…`) holds a value that this \
-                 store has not written: delete the key, and the user logs in again",
+                "the key that names the user of a session, which is the prefix and `session:…`, \
+                 holds a value that this store has not written: delete the key, and the user logs \
+                 in again",
             )
         };
         text.map(UserId::from).map(Some).map_err(corrupt)
     }
 
     /// Returns the record with this key, and the epoch of the record's user, for a caller that does
-    /// not know the user. `record_life` is that of [`session_owner`](Self::session_owner).
+    /// not know the user. `record_life` means the same as in
+    /// [`session_owner`](Self::session_owner).
     pub(crate) async fn find_record(
         &self,
         key: &SessionKey,

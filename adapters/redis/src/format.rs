@@ -53,7 +53,7 @@ const VERSION: &str = "1";
 /// }
 /// ```
 ///
-/// First release a version of your application that reads both formats and still writes the old
+/// First, release a version of your application that reads both formats and still writes the old
 /// format. Then release a version that writes the new format. If a user can't be read, the call
 /// returns an error ([`Corrupt`](tower_keep_core::StoreErrorKind::Corrupt)), and no user is logged
 /// out.
@@ -183,8 +183,8 @@ impl<'a> UserValue<'a> {
 
 fn unreadable() -> Error {
     Error::corrupt(
-        "the key of a user (`user`) holds a value that this store has not written: restore the \
-         key, or delete it and insert the user again",
+        "the key of a user, which ends in `:user`, holds a value that this store has not written: \
+         restore the key, or delete it and insert the user again",
     )
 }
 

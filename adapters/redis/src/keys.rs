@@ -91,7 +91,8 @@ impl UserKeyNames {
         [&self.prefix, "live"].concat()
     }
 
-    /// The index of the same sessions. The scores are the times of the logins.
+    /// The index of the same sessions as in [`sessions_by_expiry`](Self::sessions_by_expiry). The
+    /// scores are the times of the logins.
     pub(crate) fn sessions_by_login_time(&self) -> String {
         [&self.prefix, "begun"].concat()
     }
@@ -137,8 +138,9 @@ pub(crate) fn decode_session_key(member: &[u8]) -> Result<SessionKey, Error> {
     let bytes = URL_SAFE_NO_PAD.decode(member).ok().and_then(|bytes| bytes.try_into().ok());
     let corrupt = || {
         Error::corrupt(
-            "a sorted set of a user's sessions (`live`, `begun`, `past:…` or `to_notify`) has a \
-             member that is not a session's key: remove this member",
+            "a sorted set of a user's sessions has a member that is not a session's key: remove \
+             this member from the key that ends in `:live`, `:begun` or `:to_notify`, or contains \
+             `:past:`",
         )
     };
     bytes.map(SessionKey::new).ok_or_else(corrupt)

@@ -52,16 +52,16 @@
 //!
 //! One script ends all of a user's sessions: it raises the epoch, renames `begun` to `past:…` and
 //! unlinks `live`. Its work does not depend on the number of sessions. Every call that reads a
-//! record also reads the epoch. A login over the limit ends up to 100 sessions one by one. If more
-//! sessions have to end, the login raises the epoch. `upkeep` (`purge`) finds the records that
+//! record also reads the epoch. A login over the limit ends at most 100 sessions one by one. If
+//! more sessions have to end, the login raises the epoch. `upkeep` (`purge`) finds the records that
 //! ended because of a new epoch in `keep:past`, and removes them in batches. Without the upkeep
 //! they expire by themselves.
 //!
 //! `live` and `begun` still list a session for a day after it has expired, so that an application
 //! server with a wrong clock removes no live session. A list, and a login with a limit, read `live`
 //! from the latest expiry down to the current time, so they do not read expired sessions. If a user
-//! has many more sessions than the limit allows, the newest logins stay. Only if too few of the
-//! user's 2,000 newest logins are still live, the sessions that expire last stay instead.
+//! has many more sessions than the limit allows, the newest logins stay. If too few of the user's
+//! 2,000 newest logins are still live, the sessions that expire last stay instead.
 //!
 //! A call reads, decides in Rust, and then runs one short script, which compares and writes: if a
 //! value that the call has read was changed in the meantime, the script writes nothing, and the
@@ -72,8 +72,9 @@
 //! # What a failover loses
 //!
 //! Redis confirms a write before its replicas have it. If a master dies, the writes that no replica
-//! has are lost. If a server crashes and restarts, the writes that are not on its disk are lost: by
-//! default of `appendfsync`, those of the last second. The consequences are:
+//! has are lost. If a server crashes and restarts, the writes that are not on its disk are lost:
+//! with the default of `appendfsync`, these are the writes of the last second. The consequences
+//! are:
 //!
 //! - A login is lost: the user has to log in again.
 //! - A logout, or the end of one or all of a user's sessions, is lost: the sessions are valid
@@ -86,15 +87,15 @@
 //!
 //! A healthy replica is milliseconds behind its master. With 64 clients that logged in and out all
 //! the time, killing a master of a local cluster lost none of some 5,000 confirmed logins and
-//! logouts. A replica that hangs or has a slow network can be behind by any time; a test shows the
-//! losses in this case.
+//! logouts. A replica that hangs or has a slow network can be any length of time behind; a test
+//! shows the losses in this case.
 //!
 //! With [`with_replicas_to_wait_for(1)`](RedisStoreBuilder::with_replicas_to_wait_for), a call
 //! confirms a write only when a replica has it. If no replica has it in time, the write is not
 //! undone and the client gets a 503, because it is not known whether the write will last.
 //!
 //! - With one replica per master, no confirmed write is lost with the master. But while the master
-//!   has no replica, for example after a failover, no user can log in or out in its slots.
+//!   has no replica, for example after a failover, no user in its slots can log in or out.
 //! - With two replicas per master, users can still log in and out if one of them is lost. A
 //!   confirmed write is lost only if the replica without the write becomes the master. Redis avoids
 //!   this if it can.

@@ -20,8 +20,8 @@ use tower_keep_core::StoreErrorKind;
 use crate::error::{Cause, Error};
 use crate::servers::Settings;
 
-/// A call that finds an attempt to connect which began longer ago than this does not wait for it,
-/// and fails immediately.
+/// If an attempt to connect began longer ago than this, further calls don't wait for it, and fail
+/// immediately.
 const MAX_CONNECT_WAIT: Duration = Duration::from_secs(1);
 
 /// The pause after a failed attempt to connect. After each further failure the pause is twice as

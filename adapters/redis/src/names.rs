@@ -7,8 +7,8 @@
 //!
 //! A call claims a name in three steps:
 //!
-//! 1. `begin_claim` writes the pending key, which is in the user's slot
-//!    and says that the claim is pending.
+//! 1. `begin_claim` writes the pending key, which is in the user's slot and says that the claim is
+//!    pending.
 //! 2. `claim_name` writes the claim to the name's key.
 //! 3. The caller writes the user with the claim's token, on condition that the pending key still
 //!    exists, and deletes the pending key (`complete_claim`).
@@ -33,9 +33,9 @@ use crate::store::{contended, millis};
 /// The key of a pending claim expires after this time.
 const PENDING_TTL: Duration = Duration::from_secs(60);
 
-/// If a name has a pending claim of another call, a call waits at most this many times, each time
-/// for [`PAUSE`]. After that it cancels the other call's claim. The other call normally needs only
-/// one more round trip to complete its claim.
+/// A call that finds another call's pending claim to the name waits at most this many times, each
+/// time for [`PAUSE`], and then cancels that claim. The other call normally needs only one more
+/// round trip to complete its claim.
 const MAX_WAITS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -84,8 +84,9 @@ impl Claim {
     pub(crate) fn read(value: &[u8]) -> Result<Self, Error> {
         let corrupt = || {
             Error::corrupt(
-                "the key of a login name (`login:…`) holds a value that this store has not \
-                 written: delete the key, and write its user again with `modify`",
+                "the key of a login name, which is the prefix and `login:…`, holds a value that \
+                 this store has not written: delete the key, and write its user again with \
+                 `modify`",
             )
         };
         let text = std::str::from_utf8(value).map_err(|_| corrupt())?;

@@ -201,8 +201,8 @@ fn unreadable(text: &str) -> Error {
         return Error::of_later_version("a session record", version, VERSION);
     }
     Error::corrupt(
-        "the key of a session record (`session:…` of a user) holds a value that this store has not \
-         written: delete its key, and the user logs in again",
+        "the key of a session record, which contains `}:session:`, holds a value that this store \
+         has not written: delete the key, and the user logs in again",
     )
 }
 
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{line}");
         assert!(error_text.contains("a session record"), "{line}: {error_text}");
         let says_what_to_do =
-            error_text.contains("delete its key") || error_text.contains("update");
+            error_text.contains("delete the key") || error_text.contains("update");
         assert!(says_what_to_do, "{line}: {error_text}");
         assert!(!error_text.contains("secret"), "{error_text}");
     }

@@ -155,8 +155,8 @@ impl Commit {
     }
 
     /// Adds the condition that the first `count` members of the index, the highest score first, are
-    /// these members. If the index has fewer than `count` members, they have to be all of them.
-    /// With `above`, only the members with a higher score than `above` count.
+    /// these members. If the index has fewer than `count` members, `members` has to list all of
+    /// them. With `above`, members whose score is not higher than `above` are ignored.
     pub(crate) fn require_highest(
         &mut self,
         key: String,
@@ -223,9 +223,9 @@ impl Commit {
         self.add_freeing("remove", index, [member, Vec::new()]);
     }
 
-    /// Removes members from both indexes, at most 100: those that have a score of at most
-    /// `max_score` in the first index. Also deletes the records of these members. The name of a
-    /// record is the prefix and the member.
+    /// Removes at most 100 members from `index` and from `other`: members with a score of at most
+    /// `max_score` in `index`. Also deletes the records of these members. The name of a record is
+    /// the prefix, followed by the member.
     pub(crate) fn prune(&mut self, index: String, other: String, max_score: u32, prefix: &str) {
         let other = self.key_number(other) + 1;
         let operands =

@@ -36,14 +36,14 @@ impl Access {
     pub(crate) const UNCONFIRMED_WRITE: Self = Self::ReadLatest;
 }
 
-/// The connections to one server.
+/// The connections to a master, and behind Sentinel also to a replica.
 #[derive(Clone)]
 pub(crate) struct Links {
     pub(crate) master: Arc<Link>,
     /// For writes. This is a separate connection to the master if writes wait for replicas, because
     /// other commands on the same connection would wait as well. Otherwise it is `master`.
     pub(crate) writes: Arc<Link>,
-    /// For reads from a replica, if they are allowed.
+    /// For reads from a replica, if they are allowed. Always `None` in a cluster.
     pub(crate) replica: Option<Arc<Link>>,
 }
 
@@ -135,7 +135,7 @@ impl Servers {
     }
 
     /// Returns whether replicas may serve reads.
-    pub(crate) fn has_replicas(&self) -> bool {
+    pub(crate) fn reads_from_replicas(&self) -> bool {
         match &self.topology {
             Topology::One(links) => links.replica.is_some(),
             Topology::Cluster(cluster) => cluster.reads_from_replicas(),
@@ -209,7 +209,7 @@ impl Servers {
         }
     }
 
-    /// Learns the slots of the cluster again, if this error may come from an outdated map.
+    /// Learns the slots of the cluster again, if this error may come from outdated slots.
     fn learn_after(&self, error: &Error) {
         if let Topology::Cluster(cluster) = &self.topology
             && !matches!(error.cause, Cause::Ask(..) | Cause::TryAgain | Cause::NoScript)

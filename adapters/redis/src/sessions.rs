@@ -93,15 +93,15 @@ pub(crate) fn set_record(
 }
 
 impl<U: AuthUser> RedisStore<U> {
-    /// Makes the owner keys of these records, each before and after a change, live longer than the
-    /// record after the change.
+    /// Makes the owner key of each changed record live longer than the record. Each of `changes` is
+    /// the record before the change, and the record after it.
     pub(crate) async fn extend_owner_keys(
         &self,
-        records: impl Iterator<Item = (&SessionRecord, &SessionRecord)>,
+        changes: impl Iterator<Item = (&SessionRecord, &SessionRecord)>,
         now: Timestamp,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let extended = records.filter(|(before, after)| before.expires < after.expires);
+        let extended = changes.filter(|(before, after)| before.expires < after.expires);
         let keys: Vec<_> =
             extended.map(|(_, after)| (after.key, life_millis(after.expires, now))).collect();
         stream::iter(keys)
@@ -116,7 +116,8 @@ impl<U: AuthUser> RedisStore<U> {
     /// Replaces a record by the record that `change` returns, if the record exists and `change`
     /// returns one. Returns the record as it is after this call, and whether this call changed it.
     ///
-    /// `expires` is the expiry that the call asks for, if any. The owner key is kept for longer.
+    /// `expires` is the expiry that the call asks for, if any. The owner key is kept for longer
+    /// than that.
     async fn change_record(
         &self,
         key: &SessionKey,
@@ -212,7 +213,7 @@ impl<U: AuthUser> RedisStore<U> {
         let mut live: Vec<SessionRecord> = Vec::new();
         let (mut first, mut epoch) = (0, None);
         while Instant::now() < deadline {
-            // This reads the sessions that expire last first, and does not read expired sessions.
+            // The order is from the latest expiry down to `now`, so expired sessions are not read.
             let (order, count) = (Order::HighestFirstAbove(now), LISTED_AT_ONCE);
             let range = IndexRange { index: &index, order, first, count };
             let (listed, stored_epoch) = self.list_records(user, range, deadline).await?;

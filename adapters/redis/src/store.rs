@@ -76,14 +76,14 @@ impl<U: AuthUser> UserSettings<U> {
         let user = self.format.read(user);
         let user = user.map_err(|error| {
             Error::corrupt(format!(
-                "the format can't read a user (`user`): {error}; restore the key, or delete it \
-                     and insert the user again"
+                "the format can't read a user: {error}; restore the user's key, which ends in \
+                 `:user`, or delete it and insert the user again"
             ))
         })?;
         if user.id() != *id {
             return Err(Error::corrupt(
-                "the key of a user (`user`) names another id than the stored user has: rename the \
-                 key",
+                "a key that ends in `:user` names another id than the user in its value has: \
+                 rename the key",
             ));
         }
         Ok(StoredUser { user, claim_token: claim_token.to_owned() })
@@ -119,7 +119,7 @@ impl<U> RedisStore<U> {
         let mut command = redis::cmd("GET");
         command.arg(key);
         let value = bytes(self.servers().call(key, access, &command, deadline).await?)?;
-        if value.is_none() && access == Access::Read && self.servers().has_replicas() {
+        if value.is_none() && access == Access::Read && self.servers().reads_from_replicas() {
             // The replica may not have the key yet.
             return bytes(self.servers().call(key, Access::ReadLatest, &command, deadline).await?);
         }
@@ -127,11 +127,11 @@ impl<U> RedisStore<U> {
     }
 
     /// Reads the values of these keys, which are in one slot, in one round trip. If one of the
-    /// first `expected` keys seems to have no value, reads that key again from the master.
+    /// first `expected_count` keys seems to have no value, reads that key again from the master.
     pub(crate) async fn get_all<const N: usize>(
         &self,
         keys: [&str; N],
-        expected: usize,
+        expected_count: usize,
         access: Access,
         deadline: Instant,
     ) -> Result<[Option<Vec<u8>>; N], Error> {
@@ -139,19 +139,19 @@ impl<U> RedisStore<U> {
         let mut command = Cmd::with_capacity(1 + N, 4 + length);
         command.arg("MGET").arg(&keys);
         let mut all = [const { None }; N];
-        let expected = match self.servers().call(keys[0], access, &command, deadline).await {
+        let expected_count = match self.servers().call(keys[0], access, &command, deadline).await {
             Ok(Value::Array(values)) if values.len() == N => {
                 for (value, reply) in all.iter_mut().zip(values) {
                     *value = bytes(reply)?;
                 }
-                expected
+                expected_count
             }
             Ok(_) => return Err(Error::unexpected_reply()),
             // While their slot moves, the keys are on two nodes. Each key is read separately.
             Err(error) if error.cause == Cause::TryAgain => N,
             Err(error) => return Err(error),
         };
-        for (value, key) in all.iter_mut().zip(keys).take(expected) {
+        for (value, key) in all.iter_mut().zip(keys).take(expected_count) {
             // `MGET` also returns nil if the key holds a value of another type; `GET` returns an
             // error. A replica returns nil if it does not have the key yet.
             if value.is_none() {

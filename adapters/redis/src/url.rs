@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_names_the_servers_and_the_login() {
+    fn a_url_names_the_servers_the_user_and_the_password() {
         for (url, expected) in [
             ("redis://localhost", ":@localhost:6379/0"),
             ("redis://u:p%40ss@[::1]:7000/3", "u:p@ss@::1:7000/3"),

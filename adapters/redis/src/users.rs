@@ -139,8 +139,8 @@ impl<U: AuthUser> RedisStore<U> {
         self.complete_claim(&mut commit, &new_claim);
         let is_written = commit.run(self.servers(), deadline).await?.is_ok();
         if is_written {
-            // If the old name's key is not deleted, it holds a claim that no user has. So an error
-            // is ignored.
+            // If the old name's key is not deleted, it holds a claim that no user has, and has no
+            // effect. So an error is ignored.
             let _ = self.release_name(claim, old_name, deadline).await;
         } else {
             self.release_name(&new_claim, new_name, deadline).await?;

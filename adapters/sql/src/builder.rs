@@ -17,9 +17,9 @@ use crate::store::{IntoStoreResult, Shared};
 use crate::users::Users;
 use crate::{Dialect, Names, Pools, Settings, SqlStore};
 
-const TIMEOUT: Duration = Duration::from_secs(3);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_TIMEOUT: Duration = Duration::from_secs(3_600);
-const CONNECTIONS: u32 = 10;
+const DEFAULT_CONNECTIONS: u32 = 10;
 
 /// Creates the statements for users once the tables' names are known.
 type MakeUsers<D, U> = Box<dyn FnOnce(&Names) -> Users<D, U> + Send>;
@@ -69,9 +69,9 @@ impl<D: Dialect> SqlStore<D> {
     /// call gets a dead connection, the store repeats the call only if nothing can have been
     /// written. A write that is a single statement is not repeated.
     ///
-    /// How long the database waits before it aborts a statement depends on the connections' own
-    /// settings (`statement_timeout`, `innodb_lock_wait_timeout`, `busy_timeout`). The store does
-    /// not change them.
+    /// The database aborts a statement after the time that is set on the pool's connections
+    /// (`statement_timeout`, `innodb_lock_wait_timeout`, `busy_timeout`). The store does not change
+    /// these settings.
     pub fn builder_on(pool: Pool<D::Database>) -> SqlStoreBuilder<D> {
         SqlStoreBuilder::new(Source::Pool(pool))
     }
@@ -79,8 +79,11 @@ impl<D: Dialect> SqlStore<D> {
 
 impl<D: Dialect> SqlStoreBuilder<D> {
     fn new(source: Source<D>) -> Self {
-        let settings =
-            Settings { timeout: TIMEOUT, max_connections: CONNECTIONS, transaction_pooling: false };
+        let settings = Settings {
+            timeout: DEFAULT_TIMEOUT,
+            max_connections: DEFAULT_CONNECTIONS,
+            transaction_pooling: false,
+        };
         let make_users = Box::new(|names: &Names| Users::of_accounts(names));
         Self { source, settings, names: Names::default(), migrates: false, make_users }
     }
@@ -134,9 +137,9 @@ impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
     ///
     /// If no connection is free in time, the call returns an error of the kind
     /// [unavailable](tower_keep_core::StoreErrorKind::Unavailable). If the database does not
-    /// respond in time, the kind is [timeout](tower_keep_core::StoreErrorKind::Timeout). If the
-    /// database has a timeout of its own for statements, it is a little shorter. Migrations have no
-    /// timeout.
+    /// respond in time, the kind is [timeout](tower_keep_core::StoreErrorKind::Timeout). On
+    /// connections that the store opens, the database aborts its statements a little earlier, if it
+    /// has a setting for that. Migrations have no timeout.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = timeout.clamp(Duration::from_millis(1), MAX_TIMEOUT);
         self
@@ -171,9 +174,10 @@ impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
     ///
     /// # Errors
     ///
-    /// Returns an error if the database can't be reached, if the tables are missing or have another
-    /// version, or if a statement for the application's users can't be run or does not return the
-    /// columns that the user type reads. The error's text says what to do.
+    /// Returns an error if the database can't be reached, if the tables are missing or don't have
+    /// the version that this release needs, or if a statement for the application's users can't be
+    /// run or does not return the columns that the user type reads. The error's text says what to
+    /// do.
     pub async fn build(self) -> Result<SqlStore<D, U>, StoreError> {
         self.open().await.into_store_result::<D>()
     }

@@ -160,7 +160,8 @@ impl<D: Dialect, U: AuthUser> Users<D, U> {
         Ok(())
     }
 
-    /// Reads a user from a row with these columns and values.
+    /// Reads a user from a row with these columns and values. The outer result is an error if the
+    /// database can't return the row, and the inner one if the user type can't read it.
     async fn read_made_up_row(
         &self,
         lease: &mut Lease<D>,

@@ -72,11 +72,12 @@ pub trait Dialect: Send + Sync + Sized + 'static {
     /// Returns the SQL that begins a transaction in which each statement sees what was committed
     /// before the statement began. Transactions with the same `user_lock` wait for each other; it
     /// is a number that the store derives from a user's id. The server aborts a statement that
-    /// takes longer than `patience`, if it has a setting for that.
+    /// takes longer than `patience`, if the server has a setting for that.
     fn begin(user_lock: Option<u16>, names: &Names, patience: Duration) -> String;
 
-    /// Returns the SQL that begins the migrations and makes other nodes that begin theirs wait. If
-    /// `names` has a schema, the SQL selects it, because migrations name their tables without one.
+    /// Returns the SQL that begins the migrations. If another node is running migrations, the SQL
+    /// waits until that node has finished. If `names` has a schema, the SQL selects it, because
+    /// migrations name their tables without one.
     fn migrations_begin(names: &Names) -> String;
 
     /// Returns the SQL that ends the migrations.
@@ -170,7 +171,8 @@ impl Settings {
 pub struct Pools<DB: Database> {
     /// The pool for calls that only read.
     pub reads: Pool<DB>,
-    /// The pool for calls that write. It is the same pool if the database allows many writers.
+    /// The pool for calls that write. It is the same pool as `reads` if the database allows many
+    /// writers.
     pub writes: Pool<DB>,
     /// A value that is dropped together with the store.
     pub keeper: Option<Arc<dyn Any + Send + Sync>>,

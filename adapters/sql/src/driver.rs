@@ -1,4 +1,4 @@
-//! The part of sqlx that the adapters need, for any of its databases.
+//! The part of sqlx that the adapters need, for any database that sqlx supports.
 
 use futures_core::future::BoxFuture;
 use sqlx::database::HasStatementCache;

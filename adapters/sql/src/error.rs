@@ -17,7 +17,7 @@ pub enum Cause {
     /// The connection can't be used any more, for example because the server has become a read-only
     /// replica. The statement was not run.
     NotRun,
-    /// The connection prepared the statement before the statement's tables were changed. The
+    /// The connection prepared the statement before a migration changed the columns of a table. The
     /// statement was not run.
     Stale,
     /// Any other error. The store returns an error of this kind.
@@ -82,8 +82,8 @@ impl Error {
         matches!(self.cause, Cause::Lost | Cause::NotRun | Cause::Stale)
     }
 
-    /// Checks whether the connection prepared the statement before the statement's tables were
-    /// changed.
+    /// Checks whether the connection prepared the statement before a migration changed the columns
+    /// of a table.
     pub(crate) fn is_stale(&self) -> bool {
         self.cause == Cause::Stale
     }

@@ -85,7 +85,7 @@ impl<D: Dialect> Lease<D> {
         Err(error)
     }
 
-    /// Closes the connection without telling the server. The pool may then open another one.
+    /// Closes the connection without telling the server. The pool may then open another connection.
     fn close(&mut self) {
         self.in_transaction = false;
         drop(self.connection.take().map(PoolConnection::detach));
@@ -117,7 +117,7 @@ impl<D: Dialect> Lease<D> {
         .await
     }
 
-    /// Runs a statement that changes rows, and returns how many it changed.
+    /// Runs a statement that changes rows, and returns the number of changed rows.
     pub(crate) async fn run(
         &mut self,
         statement: &Statement<D>,

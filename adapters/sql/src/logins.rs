@@ -52,8 +52,9 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         row.map(|row| users.read_user(&row)).transpose()
     }
 
-    /// Loads a session and its user: with one statement if `user_hint`, the user to whom the
-    /// session probably belongs, is right, otherwise with two.
+    /// Loads a session and its user. `user_hint` is the user to whom the session probably belongs.
+    /// An `Account` always needs one statement. A user of the application's own type needs one
+    /// statement if the hint is right, otherwise two.
     async fn find_login(
         &self,
         key: &SessionKey,

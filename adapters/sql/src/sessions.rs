@@ -29,15 +29,15 @@ fn read_session<D: Dialect>(row: RowOf<D>) -> Result<Arc<SessionRecord>, Error> 
     Columns::<D::Database>::of(&row).session().map(Arc::new).map_err(Error::of::<D>)
 }
 
-/// Returns the first parameters of every statement that ends sessions: when, why, and until when
-/// the rows are kept.
+/// Returns the first parameters of every statement that ends sessions: the time and the reason of
+/// the end, the time until which the rows are kept, and the successor.
 fn end_values<'a>(end: &'a End, successor: Option<&'a SessionKey>) -> [Value<'a>; 4] {
     let successor = Value::Bytes(successor.map(|key| &key.as_bytes()[..]));
     [end.at.into(), end.reason.as_str().into(), end.keep_until.into(), successor]
 }
 
 impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
-    /// Runs a statement that ends sessions. `selection` are its other parameters, which select the
+    /// Runs a statement that ends sessions. `selection` has the parameters that select the
     /// sessions. Returns the number of sessions that this call ended.
     async fn run_end(
         &self,
@@ -117,14 +117,15 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
                 }
             }
         }
-        // So the chain of successors is short when a client sends this key again.
+        // Points a replaced session directly to the new one, so the chain of successors is short
+        // when a client sends its key again.
         let values = [new_key.into(), keep_until.into(), key.into()];
         lease.run(set_successor, set_successor.arguments(&values)).await?;
         Ok(())
     }
 
-    /// Ends the sessions that have to make room, and returns them. Returns `None` if there is no
-    /// room.
+    /// Ends the sessions that the limit does not allow besides the new one, and returns the ended
+    /// sessions. Returns `None` if the limit does not allow the new session.
     async fn make_room(
         &self,
         lease: &mut Lease<D>,
@@ -170,8 +171,8 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         // No other transaction can change the epoch in the meantime, because transactions for one
         // user wait for each other.
         let rows = lease.rows(epoch, epoch.arguments(&[user])).await?;
-        let number = |row| Columns::<D::Database>::of(row).int().map_err(Error::of::<D>);
-        let before = rows.first().map(number).transpose()?.flatten();
+        let read_number = |row| Columns::<D::Database>::of(row).int().map_err(Error::of::<D>);
+        let before = rows.first().map(read_number).transpose()?.flatten();
         let write_epoch = if before.is_some() { raise_epoch } else { insert_epoch };
         if before.is_none()
             && lease.rows(any_session_of, any_session_of.arguments(&[user])).await?.is_empty()
@@ -194,7 +195,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
     }
 
     /// Returns the user's sessions that ended because of a replay (a late use of an old remember
-    /// cookie) of which the user has not been notified, and marks these sessions as notified.
+    /// cookie), except those that are marked as notified. Marks the returned sessions as notified.
     async fn take_replays(
         &self,
         lease: &mut Lease<D>,
@@ -203,8 +204,8 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         let Statements { to_notify, mark_notified, .. } = self.statements();
         let rows = lease.rows(to_notify, to_notify.arguments(&[user.as_str().into()])).await?;
         let replays: Vec<_> = rows.into_iter().map(read_session::<D>).collect::<Result<_, _>>()?;
-        // Only the returned sessions are marked: another one may have ended because of a replay
-        // since the `SELECT`.
+        // Marks each returned session by its key, because another session may have ended because of
+        // a replay since the `SELECT`.
         for replay in &replays {
             lease.run(mark_notified, mark_notified.arguments(&[(&replay.key).into()])).await?;
         }
@@ -276,8 +277,9 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         lease.finish().await
     }
 
-    /// Runs the statement once for each session to update. An update is a session's key, and the
-    /// statement's parameters.
+    /// Runs the statement once for each session to update, with at most [`UPDATES_AT_ONCE`]
+    /// sessions in one transaction. Each update has a session's key, and the statement's parameters
+    /// for this session.
     async fn update_in_chunks(
         &self,
         statement: &Statement<D>,

@@ -87,7 +87,9 @@ macro_rules! statements {
     };
 }
 
-/// The condition that a session did not end with its epoch.
+/// The condition that a session did not end with its epoch. A user's epoch is a number; raising it
+/// ends all sessions of lower epochs. In the statements, `keep` is an alias of the table of
+/// sessions, and `past` is an alias of the table of epochs.
 const NOT_ENDED_WITH_EPOCH: &str = "NOT EXISTS (SELECT 1 FROM {epochs} AS past \
     WHERE past.user_id = keep.user_id AND past.epoch > keep.epoch)";
 
@@ -109,8 +111,7 @@ fn end_sessions_where() -> String {
     )
 }
 
-/// Returns the columns of a session. In the statements, `keep` is an alias of the table of
-/// sessions.
+/// Returns the columns of a session.
 fn session_columns() -> String {
     SESSION_COLUMNS.map(|column| format!("keep.{column}")).join(", ")
 }
@@ -168,8 +169,8 @@ statements! {
         D::FOR_UPDATE,
     );
     epoch: "SELECT epoch FROM {epochs} WHERE user_id = $1";
-    // Run for a user without a row in `{epochs}`, so the sessions have epoch 0. The order is that
-    // of an index, so the database reads no other sessions.
+    // The store runs this statement only for a user without a row in `{epochs}`, whose sessions all
+    // have epoch 0. The order is that of an index, so the database reads only one session.
     any_session_of: "SELECT 1 FROM {sessions} WHERE user_id = $1 AND epoch = 0 \
         AND ended_at IS NULL ORDER BY created LIMIT 1";
     raise_epoch: "UPDATE {epochs} SET epoch = $5, ended_at = $1, end_reason = $2, \

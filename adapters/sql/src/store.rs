@@ -41,7 +41,7 @@ pub struct Measured<D: Dialect> {
     pub writes: Pool<D::Database>,
     pub names: Names,
     pub by_id: SqlStr,
-    pub login: SqlStr,
+    pub session_with_user: SqlStr,
     pub list: SqlStr,
     pub purge: SqlStr,
     pub insert: SqlStr,
@@ -82,7 +82,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
             writes: pools.writes.clone(),
             names: names.clone(),
             by_id: users.by_id.sql(),
-            login: users.session_with_user.sql(),
+            session_with_user: users.session_with_user.sql(),
             list: statements.list.sql(),
             purge: statements.purge.sql(),
             insert: statements.insert.sql(),
@@ -152,8 +152,8 @@ impl<D: Dialect, U> SqlStore<D, U> {
     }
 
     /// Runs a statement that reads. If the connection turns out to have died while it was idle,
-    /// tries once more. If the connection prepared the statement before its tables were changed,
-    /// tries again too, at most once for each connection of the pool.
+    /// tries once more. If the connection prepared the statement before a migration changed the
+    /// columns of a table, tries again, at most once for each connection of the pool.
     async fn read(
         &self,
         deadline: Instant,
@@ -203,7 +203,7 @@ impl<D: Dialect, U> SqlStore<D, U> {
         lease.finish().await
     }
 
-    /// Runs one statement that changes rows, and returns how many it changed.
+    /// Runs one statement that changes rows, and returns the number of changed rows.
     pub(crate) async fn run(
         &self,
         deadline: Instant,
@@ -240,9 +240,9 @@ impl<D: Dialect, U> SqlStore<D, U> {
     /// Runs a write, and tries again if nothing can have been written:
     ///
     /// - if the transaction conflicts with others, with at most [`MAX_ATTEMPTS`] attempts in total,
-    /// - once if the connection was lost and nothing was written,
-    /// - once for each connection of the pool, because each may have prepared the statement before
-    ///   its tables were changed.
+    /// - if the connection was lost and nothing was written, once,
+    /// - if the connection prepared the statement before a migration changed the columns of a
+    ///   table, at most once for each connection of the pool.
     pub(crate) async fn write<'a, T>(
         &'a self,
         deadline: Instant,

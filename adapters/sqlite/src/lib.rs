@@ -85,8 +85,7 @@ pub type SqliteStoreBuilder<U = Account> = SqlStoreBuilder<SqliteDialect, U>;
 #[derive(Debug)]
 pub enum SqliteDialect {}
 
-/// The maximum number of times that opening a file is tried again while another connection opens
-/// it.
+/// If another connection is opening the same file, the store tries again at most this many times.
 const MAX_RETRIES: u32 = 50;
 /// The pause before opening a file is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);

@@ -124,6 +124,7 @@ async fn the_applications_own_users_can_be_in_a_database_in_memory() {
     .unwrap();
     let [by_id, by_email] =
         ["id", "email"].map(|column| format!("SELECT * FROM member WHERE {column} = ?"));
+    // The second store uses the tables that the first one created.
     for _ in 0..2 {
         let store = SqliteStore::builder_on(pool.clone()).migrate();
         let store = store.with_users::<Member, i64>(&by_id, &by_email).build().await.unwrap();

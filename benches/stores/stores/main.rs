@@ -6,7 +6,7 @@
 //! Redis and Datastore, the store and the bare driver have one connection each. All times are for
 //! one call. First, the bench runs rounds that alternate between store and driver, and prints how
 //! many times as long the store takes: with 64 tasks, and for Redis and Datastore also with one
-//! task. After that, criterion measures one case after the other, unless `KEEP_RATIOS` is set.
+//! task. After that, criterion measures one case after the other, unless `KEEP_RATIOS_ONLY` is set.
 //! `KEEP_STORE` limits the run to one store.
 
 mod datastore;
@@ -27,12 +27,11 @@ use tower_keep_mysql::MySqlDialect;
 use tower_keep_postgres::PostgresDialect;
 use tower_keep_sql::{Dialect, Driver, Measured, SqlStore};
 use tower_keep_sqlite::SqliteDialect;
-use tower_keep_store_benches::databases::{open, server};
+use tower_keep_store_benches::databases::{find_or_start_server, open};
 use xtask::servers::Kind;
 
 const USERS: u64 = 1_000;
-/// The number of sessions of each user.
-const SESSIONS: u64 = 3;
+const SESSIONS_PER_USER: u64 = 3;
 /// The numbers of concurrent tasks.
 const TASKS: [u64; 2] = [1, 64];
 
@@ -44,7 +43,7 @@ fn unused_number() -> u64 {
 }
 
 /// Returns the user of a new session: one of many users whom the other calls don't read.
-fn new_user(session: u64) -> u64 {
+fn user_of_new_session(session: u64) -> u64 {
     USERS + session % 100_000
 }
 
@@ -77,7 +76,7 @@ impl<S: UserDirectory<User = Account> + LoginStore + 'static> Subject for KeepSt
     }
 
     async fn create(&self, session: u64) {
-        let record = record(session, new_user(session));
+        let record = record(session, user_of_new_session(session));
         let keep_ended_until = record.expires;
         let login = NewLogin::new(&record, keep_ended_until);
         black_box(self.0.create(&login).await.expect("a session"));
@@ -93,7 +92,7 @@ impl<S: UserDirectory<User = Account> + LoginStore + 'static> Subject for KeepSt
 
     async fn list(&self, user: u64) {
         let list = self.0.list(&user.into(), NOW, 100).await.expect("a list");
-        assert_eq!(black_box(list).len() as u64, SESSIONS);
+        assert_eq!(black_box(list).len() as u64, SESSIONS_PER_USER);
     }
 }
 
@@ -115,10 +114,10 @@ enum Column {
 
 use Column::{Bytes, Flag, Int, Text};
 
-const ACCOUNT: [Column; 5] = [Text, Text, Text, Flag, Bytes];
-/// The last three columns belong to the user's epoch. They say how all of the user's sessions ended
-/// together, if they did.
-const SESSION: [Column; 21] = [
+const ACCOUNT_COLUMNS: [Column; 5] = [Text, Text, Text, Flag, Bytes];
+/// The last three columns belong to the user's epoch. They are `NULL` unless the session ended
+/// together with all sessions of the user.
+const SESSION_COLUMNS: [Column; 21] = [
     Bytes, Text, Bytes, Int, Int, Text, Int, Int, Int, Int, Int, Int, Int, Text, Int, Text, Bytes,
     Flag, Int, Text, Int,
 ];
@@ -141,21 +140,21 @@ macro_rules! bare_driver {
             async fn by_id(&self, user: u64) {
                 let query = sqlx::query(self.measured.by_id.clone()).bind(user.to_string());
                 let row = query.fetch_optional(&self.measured.reads).await.expect("a user");
-                read_columns::<$database>(&row.expect("a user"), ACCOUNT);
+                read_columns::<$database>(&row.expect("a user"), ACCOUNT_COLUMNS);
             }
 
             async fn load_login(&self, session: u64) {
-                let query =
-                    sqlx::query(self.measured.login.clone()).bind(key(session).as_bytes().to_vec());
+                let query = sqlx::query(self.measured.session_with_user.clone())
+                    .bind(key(session).as_bytes().to_vec());
                 let row = query.fetch_optional(&self.measured.reads).await.expect("a login");
                 read_columns::<$database>(
                     &row.expect("a login"),
-                    ACCOUNT.into_iter().chain(SESSION),
+                    ACCOUNT_COLUMNS.into_iter().chain(SESSION_COLUMNS),
                 );
             }
 
             async fn create(&self, session: u64) {
-                let new = record(session, new_user(session));
+                let new = record(session, user_of_new_session(session));
                 let mut connection = self.measured.writes.acquire().await.expect("a connection");
                 let begin = AssertSqlSafe(self.store.measured_begin(&new.user));
                 let mut write = connection.begin_with(begin).await.expect("a transaction");
@@ -198,8 +197,8 @@ macro_rules! bare_driver {
                 let query = if $binds_user_twice { query.bind(user.to_string()) } else { query };
                 let query = query.bind(i64::from(NOW.as_secs())).bind(100_i64);
                 let rows = query.fetch_all(&self.measured.reads).await.expect("a list");
-                assert_eq!(rows.len() as u64, SESSIONS);
-                rows.iter().for_each(|row| read_columns::<$database>(row, SESSION));
+                assert_eq!(rows.len() as u64, SESSIONS_PER_USER);
+                rows.iter().for_each(|row| read_columns::<$database>(row, SESSION_COLUMNS));
             }
         }
     };
@@ -221,7 +220,10 @@ macro_rules! rotate_returning {
                 // Fetches all rows, though there is only one: SQLite has completed the write only
                 // once all rows are fetched.
                 let rows = query.fetch_all(&pool).await.expect("a session");
-                read_columns::<$database>(rows.first().expect("a rotation that won"), SESSION);
+                read_columns::<$database>(
+                    rows.first().expect("a rotation that won"),
+                    SESSION_COLUMNS,
+                );
             }
         }
     };
@@ -248,7 +250,7 @@ bare_driver!(MySqlDialect, MySql, true, |bare, session, from| {
         let mut write = connection.begin_with(begin).await.expect("a transaction");
         query.execute(&mut *write).await.expect("a session");
         let row = load.fetch_optional(&mut *write).await.expect("a session");
-        read_columns::<MySql>(&row.expect("a session"), SESSION);
+        read_columns::<MySql>(&row.expect("a session"), SESSION_COLUMNS);
         write.commit().await.expect("a session");
     }
 });
@@ -265,17 +267,17 @@ enum Call {
 
 const CALLS: [(Call, &str); 5] = [
     (Call::ById, "by id"),
-    (Call::LoadLogin, "login"),
+    (Call::LoadLogin, "load login"),
     (Call::List, "list"),
     (Call::Rotate, "rotate"),
     (Call::Create, "create"),
 ];
 
-/// The current generation of each session, by the session's number.
+/// The generation from which the next rotation of each session starts, by the session's number.
 type Generations = &'static [AtomicU32];
 
-fn generations() -> Generations {
-    Vec::leak((0..USERS * SESSIONS).map(|_| AtomicU32::new(0)).collect())
+fn new_generations() -> Generations {
+    Vec::leak((0..USERS * SESSIONS_PER_USER).map(|_| AtomicU32::new(0)).collect())
 }
 
 impl Call {
@@ -283,10 +285,10 @@ impl Call {
     async fn make(self, subject: &impl Subject, task: u64, number: u64, generations: Generations) {
         match self {
             Self::ById => subject.by_id(number % USERS).await,
-            Self::LoadLogin => subject.load_login(number % (USERS * SESSIONS)).await,
+            Self::LoadLogin => subject.load_login(number % (USERS * SESSIONS_PER_USER)).await,
             Self::List => subject.list(number % USERS).await,
             Self::Rotate => {
-                // Each task has sessions of its own, so that every rotation wins.
+                // No two tasks rotate the same session, so every rotation wins.
                 let session = task * 40 + number % 40;
                 let from = generations[session as usize].fetch_add(1, Ordering::Relaxed);
                 subject.rotate(session, from).await;
@@ -311,6 +313,7 @@ async fn time_calls<S: Subject>(
     generations: Generations,
 ) -> Duration {
     let calls_per_task = calls.div_ceil(tasks);
+    // Each call of this function starts elsewhere, so that it reads other users and sessions.
     let first = unused_number() * 7_919;
     let begun = Instant::now();
     let mut running = tokio::task::JoinSet::new();
@@ -355,11 +358,11 @@ fn measure<S: Subject>(
 const ROUNDS: usize = 30;
 /// The number of calls in a round, for the store and for the bare driver.
 const CALLS_PER_ROUND: u64 = 64 * 20;
-/// The same for Datastore's emulator, whose calls are slow.
+/// The number of calls in a round for Datastore's emulator, whose calls are slow.
 const SLOW_CALLS_PER_ROUND: u64 = 64 * 2;
 
-/// Measures the store and the bare driver in turn. In each round, the store takes some times as
-/// long as the bare driver. The median of these ratios shows what the adapter adds.
+/// Measures the store and the bare driver in turn. Each round gives the ratio of the store's time to
+/// the bare driver's time. The median of these ratios shows what the adapter adds.
 async fn compare<S: Subject, B: Subject>(
     database: &str,
     work: Work,
@@ -397,7 +400,7 @@ async fn fill<S: UserDirectory<User = Account> + LoginStore>(store: S) -> S {
         let account = Account::new(user, format!("user{user}"), "$argon2id$v=19$m=19456,t=2,p=1$…");
         store.insert(&account).await.expect("an account");
     }
-    for session in 0..USERS * SESSIONS {
+    for session in 0..USERS * SESSIONS_PER_USER {
         let record = record(session, session % USERS);
         let keep_ended_until = record.expires;
         let login = NewLogin::new(&record, keep_ended_until);
@@ -412,8 +415,10 @@ where
     BareDriver<D>: Subject,
 {
     let store = runtime.block_on(async { fill(open::<D>(url).await).await });
-    let (bare, generations) =
-        (Arc::new(BareDriver { measured: store.measured(), store: store.clone() }), generations());
+    let (bare, generations) = (
+        Arc::new(BareDriver { measured: store.measured(), store: store.clone() }),
+        new_generations(),
+    );
     let keep = Arc::new(KeepStore(store));
     runtime.block_on(compare(
         D::NAME,
@@ -421,13 +426,13 @@ where
         (&keep, generations),
         (&bare, generations),
     ));
-    if std::env::var_os("KEEP_RATIOS").is_none() {
+    if std::env::var_os("KEEP_RATIOS_ONLY").is_none() {
         measure(criterion, runtime, [D::NAME, "bare driver"], &bare, generations);
         measure(criterion, runtime, [D::NAME, "keep"], &keep, generations);
     }
 }
 
-fn stores(criterion: &mut Criterion) {
+fn bench_stores(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let is_selected = |name| std::env::var("KEEP_STORE").map_or(true, |only| only == name);
@@ -437,27 +442,31 @@ fn stores(criterion: &mut Criterion) {
         bench_sql::<SqliteDialect>(criterion, &runtime, &file);
     }
     if is_selected("postgres") {
-        bench_sql::<PostgresDialect>(criterion, &runtime, &server(Kind::Postgres).url);
+        bench_sql::<PostgresDialect>(
+            criterion,
+            &runtime,
+            &find_or_start_server(Kind::Postgres).url,
+        );
     }
     if is_selected("mariadb") {
         println!("on MariaDB:");
-        bench_sql::<MySqlDialect>(criterion, &runtime, &server(Kind::MariaDb).url);
+        bench_sql::<MySqlDialect>(criterion, &runtime, &find_or_start_server(Kind::MariaDb).url);
     }
     if is_selected("mysql") {
         println!("on MySQL:");
-        bench_sql::<MySqlDialect>(criterion, &runtime, &server(Kind::MySql).url);
+        bench_sql::<MySqlDialect>(criterion, &runtime, &find_or_start_server(Kind::MySql).url);
     }
     if is_selected("redis") {
-        redis::bench(criterion, &runtime, &server(Kind::Redis).url);
+        redis::bench(criterion, &runtime, &find_or_start_server(Kind::Redis).url);
     }
     if is_selected("datastore") {
-        datastore::bench(criterion, &runtime, &server(Kind::Datastore).url);
+        datastore::bench(criterion, &runtime, &find_or_start_server(Kind::Datastore).url);
     }
     if is_selected("memory") {
         let memory = Arc::new(KeepStore(runtime.block_on(fill(MemoryStore::new()))));
-        measure(criterion, &runtime, ["memory", "keep"], &memory, generations());
+        measure(criterion, &runtime, ["memory", "keep"], &memory, new_generations());
     }
 }
 
-criterion_group!(benches, stores);
+criterion_group!(benches, bench_stores);
 criterion_main!(benches);

@@ -54,6 +54,41 @@ impl Touch {
 impl crate::End {
     /// Returns the record as ended, or `None` if it had already ended. `successor` is the login
     /// that replaces it in the same browser.
+    ///
+    /// A store that keeps its records in a map uses this method, and those of [`Rotation`],
+    /// [`SeenMark`] and [`Touch`], like this:
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use std::sync::Arc;
+    ///
+    /// use tower_keep_core::{End, SessionKey, SessionRecord};
+    ///
+    /// type Records = HashMap<SessionKey, Arc<SessionRecord>>;
+    ///
+    /// /// Changes a record, and returns it as it was before.
+    /// fn change(
+    ///     records: &mut Records,
+    ///     key: &SessionKey,
+    ///     apply: impl FnOnce(&SessionRecord) -> Option<SessionRecord>,
+    /// ) -> Option<Arc<SessionRecord>> {
+    ///     let stored = records.get_mut(key)?;
+    ///     let changed = apply(stored)?;
+    ///     Some(std::mem::replace(stored, changed.into()))
+    /// }
+    ///
+    /// fn revoke(records: &mut Records, keys: &[SessionKey], end: &End) -> usize {
+    ///     let ended = keys.iter().filter_map(|key| {
+    ///         change(records, key, |record| end.apply_to(record, None))
+    ///     });
+    ///     ended.filter(|record| record.is_live(end.at)).count()
+    /// }
+    /// # use tower_keep_core::{EndReason, Timestamp};
+    /// # let (key, now) = (SessionKey::new([1; 32]), Timestamp::from_secs(1));
+    /// # let record = SessionRecord::new(key, "7".into(), [0; 16], now, now.plus(9));
+    /// # let mut records = HashMap::from([(key, Arc::new(record))]);
+    /// # assert_eq!(revoke(&mut records, &[key, key], &End::new(now, EndReason::Revoked, now)), 1);
+    /// ```
     pub fn apply_to(
         &self,
         record: &SessionRecord,
@@ -90,9 +125,9 @@ impl SessionRecord {
         self.generation == 0 && self.seen_at.is_none() && self.last_seen == self.created
     }
 
-    /// Returns this record of a replaced session with a later login as its new successor, to be
-    /// kept at least until `keep_until`. Returns `None` if the session has no successor, or already has
-    /// this one.
+    /// Makes a later login the successor of this replaced session. Returns the changed record,
+    /// which is kept at least until `keep_until`. Returns `None` if the session has no successor
+    /// yet, or already has this one.
     pub fn with_successor(&self, successor: SessionKey, keep_until: Timestamp) -> Option<Self> {
         let ended = self.ended.as_ref()?;
         ended.successor.filter(|stored| *stored != successor)?;
@@ -102,18 +137,17 @@ impl SessionRecord {
 }
 
 /// How to make room for one more session; see [`SessionLimit::room`].
-///
-/// A store that passed *all* live sessions may also end each session in `ended` of
-/// [`EndAllExcept`](Self::EndAllExcept).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Room<R> {
     /// There is no room: the store writes nothing and returns [`Full`](crate::Creation::Full).
     None,
-    /// The store ends these sessions one by one. The oldest is the first, and the list may be empty.
+    /// The store ends these sessions one by one. The oldest is the first, and the list may be
+    /// empty.
     EndEach(Vec<R>),
     /// There are too many sessions to end one by one. The store raises the user's
     /// [`Epoch`](crate::Epoch), which ends all of the user's sessions, and moves the records in
-    /// `stay` to the new epoch.
+    /// `stay` to the new epoch. Instead of raising the epoch, a store that passed *all* live
+    /// sessions to [`room`](SessionLimit::room) may end the sessions in `ended` one by one.
     EndAllExcept {
         /// The sessions that don't end.
         stay: Vec<R>,
@@ -131,36 +165,36 @@ impl SessionLimit {
 
     /// Decides how to make room for one more session. Every store uses this method to plan a login.
     ///
-    /// `live` are the user's live sessions in any order, without those that the login replaces. If
-    /// there are more than [`records_to_read`](Self::records_to_read) returns, `live` are that many
-    /// of the newest.
+    /// `live` holds the user's live sessions in any order, without the sessions that the login
+    /// replaces. If the user has more than [`records_to_read()`](Self::records_to_read) of them,
+    /// `live` holds only the newest `records_to_read()` sessions.
     pub fn room<R: AsRef<SessionRecord>>(&self, live: Vec<R>) -> Room<R> {
-        let is_all = live.len() < self.records_to_read();
+        let is_complete = live.len() < self.records_to_read();
         let surplus = (live.len() + 1).saturating_sub(self.max);
-        let mut oldest = live;
-        oldest.sort_by_key(|record| record.as_ref().created);
+        let mut oldest_first = live;
+        oldest_first.sort_by_key(|record| record.as_ref().created);
         match self.when_full {
             WhenFull::Refuse => {
                 let (unused, used): (Vec<_>, Vec<_>) =
-                    oldest.into_iter().partition(|record| record.as_ref().is_unused());
-                if used.len() >= self.max || !is_all {
+                    oldest_first.into_iter().partition(|record| record.as_ref().is_unused());
+                if used.len() >= self.max || !is_complete {
                     return Room::None;
                 }
                 Room::EndEach(unused.into_iter().take(surplus).collect())
             }
-            WhenFull::EndOldest if is_all => {
-                oldest.truncate(surplus);
-                Room::EndEach(oldest)
+            WhenFull::EndOldest if is_complete => {
+                oldest_first.truncate(surplus);
+                Room::EndEach(oldest_first)
             }
             WhenFull::EndOldest => {
-                let stay = oldest.split_off(surplus);
-                Room::EndAllExcept { stay, ended: oldest }
+                let stay = oldest_first.split_off(surplus);
+                Room::EndAllExcept { stay, ended: oldest_first }
             }
         }
     }
 }
 
-/// Returns the period with the later one of its own expiry and `expires`, or `None` if there is no
+/// Returns the period with the later of the stored expiry and `expires`, or `None` if there is no
 /// period because the login is not remembered.
 fn extended(period: Option<RememberPeriod>, expires: Option<Timestamp>) -> Option<RememberPeriod> {
     let RememberPeriod { expires: stored, seconds } = period?;
@@ -252,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_end_counts_and_a_replay_is_notified_once() {
+    fn the_first_end_is_kept_and_the_user_is_notified_of_a_replay_once() {
         let successor = Some(SessionKey::new([2; 32]));
         let replaced = end(EndReason::Replaced).apply_to(&record(), successor).unwrap();
         let first_end = replaced.ended.clone().unwrap();
@@ -286,10 +320,10 @@ mod tests {
         let live: Vec<_> = [30, 10, 20].map(used).into();
         for (max, oldest) in [(1, &[10, 20, 30][..]), (2, &[10, 20]), (3, &[10]), (4, &[])] {
             let room = |when_full| SessionLimit { max, when_full }.room(live.clone());
-            let Room::EndEach(ends) = room(WhenFull::EndOldest) else {
+            let Room::EndEach(ended) = room(WhenFull::EndOldest) else {
                 panic!("not ended one by one")
             };
-            assert_eq!(created_after(&ends), oldest);
+            assert_eq!(created_after(&ended), oldest);
             let is_refused = room(WhenFull::Refuse) == Room::None;
             assert_eq!(is_refused, !oldest.is_empty(), "{max}");
         }
@@ -310,7 +344,7 @@ mod tests {
         let ended = |max, live: Vec<_>| {
             let limit = SessionLimit { max, when_full: WhenFull::Refuse };
             match limit.room(live) {
-                Room::EndEach(ends) => Some(created_after(&ends)),
+                Room::EndEach(ended) => Some(created_after(&ended)),
                 _ => None,
             }
         };

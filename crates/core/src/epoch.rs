@@ -53,17 +53,18 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// Creates an epoch as it is stored. If no epoch is stored for a user, the user's epoch is the
-    /// [default](Self::default).
+    /// Creates an epoch from the stored number and end. If no epoch is stored for a user, the
+    /// user's epoch is the [default](Self::default).
     pub const fn new(number: u64, end: Option<End>) -> Self {
         Self { number, end }
     }
 
     /// Returns the next epoch, which ends all sessions of this epoch and of earlier ones.
     ///
-    /// Sessions that ended together earlier, and whose records were not purged yet, show the new
-    /// end. The new number is at least the time of the end in seconds. So even if a store has lost
-    /// a user's epoch, the next epoch is later than those in which existing records were created.
+    /// The new end replaces the end of this epoch. So a session that had ended with this epoch
+    /// shows the new end from now on, if its record was not purged yet. The new number is at least
+    /// the time of the new end in seconds. So even if a store has lost a user's epoch, the next
+    /// epoch is later than the epochs in which existing records were created.
     #[must_use]
     pub fn raised(&self, end: &End) -> Self {
         let keep_earlier = self.end.map_or(end.keep_until, |earlier| earlier.keep_until);
@@ -72,17 +73,17 @@ impl Epoch {
         Self { number, end: Some(end) }
     }
 
-    /// Checks whether a session whose record was created in the epoch `created_in` has ended with
-    /// that epoch.
+    /// Checks whether the epoch `created_in` is earlier than this one, so that the sessions whose
+    /// records were created in it have ended.
     pub fn is_past(&self, created_in: u64) -> bool {
         created_in < self.number
     }
 
-    /// Returns a record that was created in the epoch `created_in` as it is in this epoch: ended if
-    /// `created_in` is an earlier epoch.
+    /// Applies this epoch to a record that was created in the epoch `created_in`. If `created_in`
+    /// is an earlier epoch, the returned record has ended. Otherwise the record is returned
+    /// unchanged.
     ///
-    /// If a session is ended several times, the first end counts: a record that was ended
-    /// individually stays as it is.
+    /// A record that was ended individually keeps that end, and is returned unchanged.
     #[must_use]
     pub fn apply_to(&self, record: SessionRecord, created_in: u64) -> SessionRecord {
         match self.end {
@@ -134,9 +135,9 @@ mod tests {
         );
         let (old, new) = (second.number, third.number);
         assert_eq!((third.is_past(old), third.is_past(new)), (true, false));
-        // The second of two ends in the same second.
+        // All sessions are ended again in the same second.
         assert!(third.raised(&end(15, 18)).number > new);
-        // An end after the store has lost the earlier epochs.
+        // All sessions are ended after the store has lost the user's epoch.
         assert!(first.raised(&end(16, 20)).is_past(new));
     }
 

@@ -38,7 +38,7 @@
 //! | the fields of a session record | [`SessionRecord`] |
 //! | how a call changes a session record | [`Rotation::apply_to`], [`Touch::apply_to`], [`SeenMark::apply_to`], [`End::apply_to`] |
 //! | sessions that end to make room for a login | [`SessionLimit::room`], [`SessionRecord::is_unused`], [`MAX_AT_ONCE`] |
-//! | the records that a login changes, in a store like a map behind a lock | [`NewLogin::plan`] |
+//! | planning a login, in a store that can read all records, such as a map behind a lock | [`NewLogin::plan`] |
 //! | sorting the sessions of a list | [`most_recently_used`] |
 //! | ending all of a user's sessions with one write | [`Epoch`] |
 //! | users in one store, sessions in another | [`SplitStore`] |

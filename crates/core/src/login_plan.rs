@@ -1,4 +1,4 @@
-//! What a login writes, for a store that reads, decides in Rust, and writes.
+//! Decides which records a login writes, for a store that reads all records of the user first.
 
 use std::sync::Arc;
 
@@ -7,24 +7,26 @@ use crate::{
     StoreErrorKind, StoreResult,
 };
 
-/// What a store writes for a login, and then returns; see [`NewLogin::plan`].
+/// The records that a store writes for a login, and the result that it then returns; see
+/// [`NewLogin::plan`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoginPlan {
-    /// The records to write: the new one, and changed ones in place of the stored ones. Empty if
-    /// the login is refused. Each key occurs once.
+    /// The records to write: the new record, and changed records in place of the stored ones. Empty
+    /// if the login is refused. Each key occurs once.
     pub writes: Vec<SessionRecord>,
     /// The result of [`create`](crate::SessionStore::create).
     pub creation: Creation,
 }
 
 impl NewLogin<'_> {
-    /// Decides what this login writes, by the rules of [`create`](crate::SessionStore::create).
+    /// Decides which records this login writes, by the rules of
+    /// [`create`](crate::SessionStore::create).
     ///
     /// This is for a store that can read every record while it decides, such as a map behind a
     /// lock. `of_user` holds all records of the user who logs in. `load` returns the record with a
-    /// key, of any user. `store` is the store's name in errors. The store must let no other call
-    /// change a record between these reads and its writes.
+    /// key, even if it is another user's. `store` is the store's name in errors. Between these
+    /// reads and the writes, the store must let no other call change a record.
     ///
     /// ```
     /// use std::collections::HashMap;
@@ -53,7 +55,8 @@ impl NewLogin<'_> {
     ///
     /// # Errors
     ///
-    /// Returns [`Conflict`](StoreErrorKind::Conflict) if there is a record with the new key.
+    /// Returns [`Conflict`](StoreErrorKind::Conflict) if there is already a record with the new
+    /// record's key.
     pub fn plan(
         &self,
         store: &'static str,
@@ -93,8 +96,8 @@ impl NewLogin<'_> {
     }
 }
 
-/// Returns the last session of the chain of successors that begins with this record. A chain ends
-/// where a successor was purged, or after [`MAX_AT_ONCE`] successors.
+/// Follows the successors of this record, and returns the last of them, or the record itself if it
+/// has none. The search stops at a successor that was purged, and after [`MAX_AT_ONCE`] successors.
 fn latest_successor(
     record: Arc<SessionRecord>,
     load: impl Fn(&SessionKey) -> Option<Arc<SessionRecord>>,
@@ -112,6 +115,7 @@ impl Writes {
         self.0.iter().any(|record| record.key == *key)
     }
 
+    /// Adds a record, unless a record with the same key was added before.
     fn add(&mut self, record: Option<SessionRecord>) {
         self.0.extend(record.filter(|record| !self.has(&record.key)));
     }
@@ -141,8 +145,8 @@ mod tests {
     /// A record that ended: its key, the reason, and its successor.
     type EndedRecord = (u8, EndReason, Option<u8>);
 
-    /// Plans a login with the key 9. Returns the records to write after the new one, and the keys of
-    /// the result: the sessions that end because of the limit, and the replays.
+    /// Plans a login with the key 9. Returns the records to write after the new one, and the keys
+    /// of the result: the sessions that end because of the limit, and the replays.
     fn plan(
         stored: &[SessionRecord],
         replacing: &[u8],
@@ -162,7 +166,9 @@ mod tests {
             let end = record.ended.as_ref().unwrap();
             (number(record.key), end.reason, end.successor.map(number))
         });
-        let Creation::Created { ended, replays } = plan.creation else { panic!("it is not full") };
+        let Creation::Created { ended, replays } = plan.creation else {
+            panic!("the login was refused")
+        };
         let numbers = |records: Vec<Arc<SessionRecord>>| {
             records.iter().map(|record| number(record.key)).collect()
         };
@@ -170,10 +176,10 @@ mod tests {
     }
 
     #[test]
-    fn a_login_replaces_ends_and_reports() {
+    fn a_plan_ends_replaced_and_surplus_sessions_and_returns_replays() {
         use EndReason::{Limit, LoggedOut, Replaced, Replay};
         let chain = [ended(1, Replaced, Some(2)), ended(2, Replaced, Some(3)), record(3)];
-        let gone = [ended(1, Replaced, Some(8))];
+        let purged_successor = [ended(1, Replaced, Some(8))];
         let replay = [ended(1, Replay, None), record(2)];
         for (stored, replacing, max, writes, [limit, replays]) in [
             (&[][..], &[][..], None, vec![], [vec![], vec![]]),
@@ -187,7 +193,7 @@ mod tests {
                 vec![(1, Replaced, Some(9)), (3, Replaced, Some(9))],
                 [vec![], vec![]],
             ),
-            (&gone, &[1], None, vec![(1, Replaced, Some(9))], [vec![], vec![]]),
+            (&purged_successor, &[1], None, vec![(1, Replaced, Some(9))], [vec![], vec![]]),
             (&[record(2), record(1)], &[], Some(2), vec![(1, Limit, None)], [vec![1], vec![]]),
             (
                 &[record(1), record(2)],

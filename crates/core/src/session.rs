@@ -149,7 +149,7 @@ impl fmt::Debug for SessionRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RememberPeriod {
-    /// When the cookie that was issued last expires.
+    /// When the most recently issued cookie expires.
     pub expires: Timestamp,
     /// How long a cookie is valid after it is issued, in seconds.
     pub seconds: u32,
@@ -167,8 +167,9 @@ impl RememberPeriod {
 ///
 /// For a store, the details are one opaque text of at most [`MAX_BYTES`](Self::MAX_BYTES) bytes
 /// without control characters. A store returns the text byte for byte. Use a column of type `TEXT`
-/// or the like: a column of type `JSON` may reorder the text. So the layer can add facts without a
-/// change to any store. The text is never a reason to accept or to reject a login.
+/// or the like: a column of type `JSON` may reorder the text. Because a store never interprets the
+/// text, the layer can add facts without a change to any store. The text is never a reason to
+/// accept or to reject a login.
 #[derive(Clone, Default)]
 pub struct SessionDetails(Option<Arc<str>>);
 
@@ -245,8 +246,8 @@ pub enum EndReason {
     /// The user was no longer active.
     Inactive,
     /// Another node runs a newer version, and has stored a reason that this version does not know.
-    /// The session has ended. The layer does not change its cookies, because newer nodes decide
-    /// about them.
+    /// The session has ended. The layer does not change the session's cookies, because newer
+    /// nodes decide about them.
     Unknown(UnknownReason),
 }
 

@@ -33,7 +33,7 @@ pub const MAX_AT_ONCE: usize = 100;
 /// - Only [`create`](Self::create) inserts. All other methods change or remove stored records, so
 ///   no call brings back a session that was ended or purged.
 /// - An ended session stays ended: once `ended` is set, it is never unset. If a session is ended
-///   several times, the first end counts.
+///   several times, the first end is kept.
 /// - The changes of one call to one user's sessions are atomic: another call sees all of them or
 ///   none, and if the future is dropped, the store keeps all of them or none. For
 ///   [`mark_seen`](Self::mark_seen) and [`touch`](Self::touch), this holds only for each single
@@ -50,15 +50,20 @@ pub trait SessionStore: Send + Sync {
     /// Writes a login: inserts the record, ends the sessions that the login replaces, and enforces
     /// the limit, all in one atomic write. The current time is `record.created`.
     ///
+    /// A store that can read every record while it decides, such as a map behind a lock, calls
+    /// [`NewLogin::plan`], which implements all of the following, and needs no
+    /// [`Epoch`](crate::Epoch).
+    ///
     /// **Replaced sessions.** The call ends each session in `replacing` that has not ended, with
     /// the reason [`Replaced`](EndReason::Replaced). The session gets the new key as its
     /// *successor*, and is kept until `keep_ended_until`.
     ///
     /// A session in `replacing` may already have a successor, because another login has replaced
-    /// it. In this case the call follows the successors, and ends the first one that has not ended
-    /// in the same way. The session in `replacing` also gets the new key as its successor, and is
-    /// kept at least until `keep_ended_until`. So if several logins send the same old cookie, even
-    /// concurrently, only one of their sessions remains. Unknown keys are ignored.
+    /// it. In this case the call follows the successors to the first session that has not ended,
+    /// and ends that session as described above. In addition, the session in `replacing` gets the
+    /// new key as its successor, and is kept at least until `keep_ended_until`. So if several
+    /// logins send the same old cookie, even concurrently, only one of their sessions remains.
+    /// Unknown keys are ignored.
     ///
     /// **The limit.** [`SessionLimit::room`] decides which of the user's live sessions end to make
     /// room; sessions that this login replaces don't count. Either the call writes nothing and
@@ -66,18 +71,18 @@ pub trait SessionStore: Send + Sync {
     /// [`Limit`](EndReason::Limit) and keeps them until `keep_ended_until`. If sessions are equally
     /// old, the call may end any of them. Concurrent logins never exceed the limit.
     ///
-    /// **Replays.** The call returns the user's sessions that ended with the reason
-    /// [`Replay`](EndReason::Replay) and of whose end the user was not notified yet. It marks them
-    /// as [notified](crate::Ended::notified), so each of them is returned once. It returns at most
-    /// [`MAX_AT_ONCE`] of them, and the next login returns more.
+    /// **Replays.** If a session of the user ended with the reason [`Replay`](EndReason::Replay),
+    /// and the user was not notified of the end yet, the call returns the session and marks it as
+    /// [notified](crate::Ended::notified). So each of these sessions is returned once. One call
+    /// returns at most [`MAX_AT_ONCE`] of them, and the next login returns more.
     ///
     /// All records are returned as they were before this call.
     ///
     /// # Errors
     ///
     /// Returns [`Conflict`](crate::StoreErrorKind::Conflict) if there is a record with this key,
-    /// whether it has ended or not, and even if the user is already at the limit. In this case nothing was written. Any other error means that the
-    /// store failed.
+    /// whether it has ended or not, and even if the user is already at the limit. In this case
+    /// nothing was written. Any other error means that the store failed.
     async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError>;
 
     /// Returns the record with this key, whether it has ended or not, or `Ok(None)` if there is
@@ -88,8 +93,8 @@ pub trait SessionStore: Send + Sync {
     /// Returns an error only if the store fails. An unknown key is not an error.
     async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError>;
 
-    /// Begins the next generation of a session, by compare-and-swap. A generation is what one set
-    /// of cookies of the login belongs to; see [`SessionRecord::generation`].
+    /// Begins the next generation of a session, by compare-and-swap. The generation says how many
+    /// times the cookies of the login were replaced; see [`SessionRecord::generation`].
     ///
     /// If the record with the key `rotation.key` has the generation `rotation.from_generation` and
     /// has not ended, the call
@@ -103,7 +108,7 @@ pub trait SessionStore: Send + Sync {
     /// - sets `expires` to the later of the stored and the given time.
     ///
     /// Of concurrent calls with the same generation, exactly one wins. The store does not check
-    /// whether the login may still be restored: the caller has done that.
+    /// whether the login may still be restored: the caller has checked that.
     ///
     /// Returns `Ok(None)` if there is no record with this key.
     ///
@@ -160,7 +165,7 @@ pub trait SessionStore: Send + Sync {
     /// does not depend on how many sessions there are; see [`Epoch`](crate::Epoch).
     ///
     /// A session that was ended individually before stays as it is. There is one exception to the
-    /// rule that the first end counts: a session that ended with an [`Epoch`](crate::Epoch) may
+    /// rule that the first end is kept: a session that ended with an [`Epoch`](crate::Epoch) may
     /// show the end of a later epoch.
     ///
     /// # Errors
@@ -218,8 +223,8 @@ pub trait LoginStore: UserStore + SessionStore {
     /// record and the user concurrently. If the record names another user, the call ignores the
     /// hint and returns the user whom the record names.
     ///
-    /// The provided method loads the record first, and then its user. A store that can load both in
-    /// one round trip implements this method itself.
+    /// The provided method loads the record first, and then its user: the two need not be read at
+    /// the same moment. A store that can load both in one round trip implements this method itself.
     ///
     /// # Errors
     ///
@@ -340,11 +345,11 @@ impl Creation {
 pub struct Rotation {
     /// The key of the session.
     pub key: SessionKey,
-    /// The generation that the session must have now.
+    /// The generation that the record must have before the call.
     pub from_generation: u32,
     /// When the session is rotated.
     pub at: Timestamp,
-    /// When the remember cookie expires from now on, if it is to be valid for longer.
+    /// The new expiry of the remember cookie; `None` leaves the stored expiry as it is.
     pub remember_expires: Option<Timestamp>,
     /// When the session expires if no later call extends it.
     pub expires: Timestamp,
@@ -378,9 +383,9 @@ pub enum Rotated {
 pub struct SeenMark {
     /// The key of the session.
     pub key: SessionKey,
-    /// The generation that the browser holds.
+    /// The generation of the cookies that the browser holds.
     pub generation: u32,
-    /// When a request showed that the browser holds it.
+    /// When a request showed that the browser holds these cookies.
     pub at: Timestamp,
 }
 
@@ -399,7 +404,7 @@ pub struct Touch {
     pub key: SessionKey,
     /// When the session was used.
     pub at: Timestamp,
-    /// When the remember cookie expires from now on, if it is to be valid for longer.
+    /// The new expiry of the remember cookie; `None` leaves the stored expiry as it is.
     pub remember_expires: Option<Timestamp>,
     /// When the session expires if no later call extends it.
     pub expires: Timestamp,
@@ -432,8 +437,8 @@ impl End {
     }
 }
 
-/// Returns the [live](SessionRecord::is_live) ones of these records in the order of
-/// [`list`](SessionStore::list), and at most `limit` of them.
+/// Returns at most `limit` of these records: only [live](SessionRecord::is_live) ones, in the order
+/// of [`list`](SessionStore::list).
 pub fn most_recently_used<R: Borrow<SessionRecord>>(
     mut records: Vec<R>,
     now: Timestamp,

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::{AuthUser, StoreError, StoreErrorKind, UserId};
 
-/// Finds the users who are logged in.
+/// Loads users by id. The layer does so for each request of a user who is logged in.
 ///
 /// The layer itself needs only this trait. The trait is dyn-compatible: a store is held as
 /// `Arc<dyn UserStore<User = U>>`.
@@ -18,8 +18,8 @@ pub trait UserStore: Send + Sync {
 
     /// Returns the user with this id, or `Ok(None)` if there is none.
     ///
-    /// An id that can't be one of this store's also returns `Ok(None)`: letters where ids are
-    /// numbers, or a NUL where the database does not accept one.
+    /// The call also returns `Ok(None)` for an id that can't be an id of this store: letters where
+    /// ids are numbers, or a NUL where the database does not accept one.
     ///
     /// The call returns the user as stored now. A cache in front of the store delays the effect of
     /// a deactivation or a new password, and its documentation says by how much.
@@ -95,8 +95,8 @@ pub trait UserDirectory: UserLookup {
     /// unchanged. The store may call `change` any number of times, each time with the user as
     /// stored at that time, so its result must depend only on its argument. No lock, transaction or
     /// connection is held while `change` runs. If the login name changes, the earlier login name
-    /// becomes free. If the future is dropped, the user
-    /// is stored either as before or as changed, never as a mixture.
+    /// becomes free. If the future is dropped, the user is stored either as before or as changed,
+    /// never as a mixture.
     ///
     /// ```
     /// use tower_keep_core::{Account, Modified, StoreError, UserDirectory, UserId};
@@ -157,7 +157,7 @@ impl<U: AuthUser> Modified<U> {
     ///
     /// ```
     /// use std::ops::ControlFlow;
-    /// use std::sync::{Arc, Mutex};
+    /// use std::sync::{Arc, Mutex, PoisonError};
     ///
     /// use tower_keep_core::{Account, ChangeUser, Modified, StoreResult};
     ///
@@ -168,15 +168,17 @@ impl<U: AuthUser> Modified<U> {
     /// ) -> StoreResult<Modified<Account>> {
     ///     loop {
     ///         // No lock is held while the function runs.
-    ///         let stored = store.lock().unwrap().clone();
+    ///         let stored = store.lock().unwrap_or_else(PoisonError::into_inner).clone();
     ///         let changed = match Modified::next(&stored, change, "my store")? {
     ///             ControlFlow::Continue(changed) => changed,
     ///             ControlFlow::Break(result) => return Ok(result),
     ///         };
-    ///         let mut now = store.lock().unwrap();
+    ///         let mut current = store.lock().unwrap_or_else(PoisonError::into_inner);
     ///         // If the user was changed in between, the function gets the newer user.
-    ///         if Arc::ptr_eq(&now, &stored) {
-    ///             *now = changed.clone(); // a store of several users checks the login name first
+    ///         if Arc::ptr_eq(&current, &stored) {
+    ///             // A store of several users first compares the login name with those of the
+    ///             // other users, under the same lock.
+    ///             *current = changed.clone();
     ///             return Ok(Modified::Changed(changed));
     ///         }
     ///     }

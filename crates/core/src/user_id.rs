@@ -76,7 +76,7 @@ impl UserId {
     }
 }
 
-/// Appends the text that is written to an id. The id is inline as long as the text fits.
+/// Appends each written text to an id. The id is inline as long as the text fits.
 struct IdWriter(UserId);
 
 impl Write for IdWriter {

@@ -25,7 +25,7 @@ use ipnet::IpNet;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddr(pub IpAddr);
 
-/// What happens to a session if another client than at the login uses it.
+/// What happens to a session if it is used by a client other than the client that logged in.
 ///
 /// A copied cookie usually comes from another address and another browser. The cookie holds a keyed
 /// digest of the client; see [`ClientMatch`] for what goes into it.

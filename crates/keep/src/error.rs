@@ -269,7 +269,9 @@ pub enum BuildError {
     )]
     Area { area: String },
     /// A page is neither a path on this site nor a URL.
-    #[error("the page {page:?} must be a path on this site (`/login`) or an http(s) URL")]
+    #[error(
+        "the page {page:?} must be a path on this site, such as `/login`, or an http or https URL"
+    )]
     Page { page: String },
     /// The home page, or the path of logout, is not a path on this site.
     #[error("the path {path:?} must be a path on this site, such as `/`")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tower_keep_core::{AuthUser, EndReason, SessionRecord};
 
-/// An event of a login. Events correspond to Flask-Login's signals.
+/// An event of a login. A name in parentheses is the corresponding signal of Flask-Login.
 ///
 /// Add listeners with [`LoginLayerBuilder::with_listener`]. Listeners are called in the order in
 /// which they were added, on the request's task, when the event occurs. They must not block: send
@@ -56,7 +56,7 @@ pub enum Event<U> {
         /// The user; `None` if a negated guard has rejected a request without a logged-in user.
         user: Option<Arc<U>>,
     },
-    /// Another client than at the login has used the session (`session_protected`).
+    /// A client other than the client that logged in has used the session (`session_protected`).
     SessionProtected,
     /// A session was ended for a reason that its user may not know: a [replay](EndReason::Replay),
     /// a [limit](EndReason::Limit), strong [protection](EndReason::Protection), a
@@ -71,9 +71,9 @@ pub enum Event<U> {
         /// The reason.
         reason: EndReason,
     },
-    /// A remember cookie has a valid signature, but its verifier does not fit the record. The
-    /// cookie counted as not sent. Either the author of the cookie has the key, or the store holds
-    /// another record's salt.
+    /// A remember cookie has a valid signature, but its verifier is not the one that the layer
+    /// derives from the record's salt. The cookie counted as not sent. Either the author of the
+    /// cookie has the key, or the store holds another record's salt.
     WrongVerifier {
         /// The record.
         record: Arc<SessionRecord>,

@@ -150,18 +150,18 @@ fn is_placeholder(key: &[u8]) -> bool {
         || PLACEHOLDER_WORDS.iter().any(|word| letters.contains(word))
 }
 
-/// The sealers and digests that a layer derives from its keys when it is built.
+/// The sealers and keyed hash functions that a layer derives from its keys when it is built.
 pub(crate) struct Keyring {
     pub(crate) session: Sealer,
     pub(crate) remember: Sealer,
     pub(crate) flash: Sealer,
-    /// The digests of each key, in the order of the sealers' keys. A digest in a cookie is checked
-    /// under the key that sealed the cookie.
-    digests: Vec<Digests>,
+    /// The hash functions of each key, in the order of the sealers' keys. A digest in a cookie is
+    /// checked under the key that sealed the cookie.
+    hashers: Vec<Hashers>,
 }
 
 /// The keyed hash functions of one key, by purpose.
-struct Digests {
+struct Hashers {
     stamp: SipHasher24,
     client: SipHasher24,
     verifier: Hmac<Sha256>,
@@ -233,9 +233,9 @@ impl Keyring {
             session: sealer("session", binding.session),
             remember: sealer("remember", binding.remember),
             flash: sealer("flash", binding.flash),
-            digests: masters
+            hashers: masters
                 .iter()
-                .map(|master| Digests {
+                .map(|master| Hashers {
                     stamp: master.siphash("stamp", binding),
                     client: master.siphash("client", binding),
                     verifier: master.hmac("verifier", binding, binding.remember),
@@ -249,7 +249,7 @@ impl Keyring {
         // The length of the id comes first. Without it, another id and another stamp could have the
         // same bytes when joined.
         let length = (user.len() as u16).to_be_bytes();
-        digest(&self.digests[slot.index].stamp, [&length, user, stamp])
+        digest(&self.hashers[slot.index].stamp, [&length, user, stamp])
     }
 
     /// Returns the verifier that a remember cookie of this generation contains.
@@ -280,7 +280,7 @@ impl Keyring {
         id: SessionId,
         generation: u32,
     ) -> Hmac<Sha256> {
-        let mut mac = self.digests[slot.index].verifier.clone();
+        let mut mac = self.hashers[slot.index].verifier.clone();
         mac.update(salt);
         mac.update(&id.0);
         mac.update(&generation.to_be_bytes());
@@ -289,7 +289,7 @@ impl Keyring {
 
     /// Returns the digest of the parts that identify a client.
     pub(crate) fn client_digest<const N: usize>(&self, slot: KeySlot, parts: [&[u8]; N]) -> u64 {
-        digest(&self.digests[slot.index].client, parts)
+        digest(&self.hashers[slot.index].client, parts)
     }
 }
 
@@ -322,8 +322,8 @@ fn digest<const N: usize>(hasher: &SipHasher24, parts: [&[u8]; N]) -> u64 {
 /// from it.
 struct Master {
     prk: Hkdf<Sha256>,
-    /// The key id in cookies: a fingerprint of the key. An index would name another key after the
-    /// second rotation.
+    /// The key id in cookies: a fingerprint of the key. The key's index would not do, because it
+    /// changes when keys are rotated.
     id: u8,
 }
 

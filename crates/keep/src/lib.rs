@@ -73,9 +73,10 @@
 //!   attacker knows (session fixation).
 //! - A new password, a deactivation or a deletion of the user ends the user's sessions at the next
 //!   request.
-//! - If another client uses a session, the login is no longer *fresh*, or the session ends. A login
-//!   is fresh if the user has logged in or confirmed the login in the current session. A login that
-//!   a remember cookie has restored is not fresh.
+//! - [Session protection](client::SessionProtection): if a client with another address or user
+//!   agent uses a session, the login is no longer *fresh*, or the session ends. A login is fresh if
+//!   the user has logged in or confirmed the login in the current session. A login that a remember
+//!   cookie has restored is not fresh.
 //! - `next`, the page to return to after a login, can only lead to this site.
 //! - If a store fails, the response is 503, and an error line in the log names the store and the
 //!   cause. A failure is never treated as "no user is logged in", and never as a login.
@@ -91,7 +92,7 @@
 //!
 //! A guard sets a flash message, or keeps `next` in a cookie, only if the request is for a page.
 //! Such a request is the navigation of a tab or, without Fetch metadata, a GET that prefers HTML.
-//! If a guard rejects a request for an image, or a poll, it changes neither the message nor `next`,
+//! If a guard rejects a request for an image or a poll, it changes neither the message nor `next`,
 //! unless [`with_pages_for_every_client`](LoginLayerBuilder::with_pages_for_every_client) is set.
 //!
 //! **Without server-side sessions**, a login exists only in its cookies. A client that holds a copy
@@ -105,18 +106,21 @@
 //! to a session record. When the session ends, every copy of the cookies is invalid. The store
 //! holds only a hash of the session's id, so nobody can log in with a stored record.
 //!
-//! When a remember cookie restores a session, the layer replaces both cookies, unless it has done
-//! so within the last minute: the new cookies are the session's next *generation*. The cookies of the previous generation stay valid until a
-//! request has sent cookies of the new generation, and for a grace period of one minute after that.
-//! So parallel requests and lost responses do no harm. If a request sends a replaced remember
-//! cookie after the grace period, this is a *replay*, and the cookie may be a copy: the session
-//! ends, but the user's other sessions don't. Known limits:
+//! When a remember cookie restores a session, the layer replaces both cookies. The new cookies are
+//! the session's next *generation*. If the layer has already replaced the session's cookies within
+//! the last minute, it does not begin another generation. The cookies of the previous generation
+//! stay valid until a request has sent cookies of the new generation, and for a grace period of one
+//! minute after that request. So parallel requests and lost responses do no harm. If a request
+//! sends a replaced remember cookie after the grace period, this is a *replay*, and the cookie may
+//! be a copy: the session ends, but the user's other sessions don't. Known limits:
 //!
 //! - If a thief restores the session with a copied remember cookie before the user's browser does,
 //!   both can use the session for some time. The replay is found when one of them has restored the
 //!   session again, and the other sends the replaced cookie after the grace period.
 //! - A browser profile that was restored from a backup looks like a replay.
-//! - If a response takes longer than half the grace period to reach the browser, the browser's next
+//! - The grace period allows half of its time for a request to reach the server, and half for the
+//!   response to reach the browser. A slower request may itself look like a replay. The cookies of
+//!   a slower response may replace newer cookies in the browser, and then the browser's next
 //!   request may look like a replay.
 //!
 //! One write ends all sessions of a user, however many there are. If the response of a login is not

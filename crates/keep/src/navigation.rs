@@ -1,8 +1,9 @@
 //! Detects requests for a page that a user is about to look at.
 //!
 //! Only for such a request does a guard put a flash message or `next` into a cookie. A guard may
-//! reject an image, a poll, a `fetch` or a prefetch at the same time. That must not replace the
-//! message and the `next` of the page, and must not set a message that asks the user to log in.
+//! reject an image, a poll, a `fetch` or a prefetch at the same time. Such a rejection must not
+//! replace the message and the `next` of the page, and must not set a message that asks the user to
+//! log in.
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method};
@@ -15,9 +16,9 @@ const PURPOSE: HeaderName = HeaderName::from_static("purpose");
 /// Checks whether the request is the navigation of a browser's tab, so that the response is shown
 /// as a page.
 ///
-/// Browsers send Fetch metadata (<https://www.w3.org/TR/fetch-metadata/>) that tells. Without Fetch
-/// metadata, a GET counts if its `Accept` names `text/html` and no other type with a higher
-/// quality. `*/*` alone does not count, because programs send that.
+/// Browsers say so in Fetch metadata (<https://www.w3.org/TR/fetch-metadata/>). Without Fetch
+/// metadata, a GET counts as a navigation if its `Accept` names `text/html` and no other type with
+/// a higher quality. `*/*` alone is not enough, because programs send it too.
 pub(crate) fn is_page(method: &Method, headers: &HeaderMap) -> bool {
     if headers.contains_key(SEC_PURPOSE) || headers.contains_key(PURPOSE) {
         return false;

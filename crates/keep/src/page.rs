@@ -45,9 +45,9 @@ impl Page {
     /// target. Such a field in the setting would hide the field that is added.
     pub(crate) fn without_field(self, field: &str) -> Self {
         let Some((base, query)) = self.url.split_once('?') else { return self };
-        let has_other_clones =
+        let has_other_name =
             |pair: &&str| !pair.is_empty() && pair.split('=').next() != Some(field);
-        let kept: Vec<&str> = query.split('&').filter(has_other_clones).collect();
+        let kept: Vec<&str> = query.split('&').filter(has_other_name).collect();
         let url =
             if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) };
         Self { url, ..self }

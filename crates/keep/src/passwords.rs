@@ -38,8 +38,8 @@ use crate::error::{log_store_error, plain_response, retry_later};
 /// ```
 ///
 /// The parameters are m = 19,456 KiB, t = 2, p = 1 (OWASP Password Storage Cheat Sheet). A hash
-/// that was made with other parameters is checked with these. Passwords are never cut, however long
-/// they are.
+/// that was made with other parameters is checked with the parameters that it names. Passwords are
+/// never cut, however long they are.
 #[derive(Clone)]
 pub struct Passwords {
     /// A permit for each call, whether it waits or runs.

@@ -65,7 +65,7 @@ pub enum Trouble {
     /// The call does its work and then fails, as if the store's reply had been lost.
     FailsAfterwards(StoreErrorKind),
     /// The call waits this long and then does its work. It waits with `tokio::time::sleep`, so a
-    /// test can pause this time.
+    /// test can skip the wait with `tokio::time::pause`.
     Delays(Duration),
     /// The call never returns.
     Hangs,
@@ -144,7 +144,8 @@ impl<S> FaultyStore<S> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records the call, and then runs `operation`, changed by the trouble of this call, if any.
+    /// Records the call, and then runs `operation` with the trouble that is set for this call, if
+    /// any.
     async fn run<T>(
         &self,
         call: Call,

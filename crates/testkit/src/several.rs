@@ -12,9 +12,9 @@ use tower_keep_core::{
 /// Several handles on the same data, like those of several servers. Each call goes to the next
 /// handle.
 ///
-/// Use it for a store that coordinates the calls of its own process in addition to its database.
-/// The calls of other servers are coordinated only by the database. With several handles, the
-/// clauses about concurrency test this case too.
+/// Use it for a store that coordinates the calls of one process with a lock or a queue in this
+/// process. The calls of different servers are coordinated only by the database. With several
+/// handles, the clauses about concurrency test both cases.
 #[derive(Debug)]
 pub struct Several<S> {
     handles: Vec<S>,

@@ -46,8 +46,8 @@ struct BrokenStore {
     clause: &'static str,
     /// Records that `load` returns in place of the stored records.
     altered_records: Mutex<HashMap<SessionKey, SessionRecord>>,
-    /// Users as they were when they were inserted or first loaded. Some clauses are broken by using
-    /// these in place of the stored users.
+    /// Users as they were when they were inserted or first loaded. To break some clauses, calls use
+    /// these users in place of the stored users.
     outdated_users: Mutex<HashMap<UserId, Arc<Account>>>,
     /// How often `create` was called. Only the clause that needs this number counts the calls.
     create_calls: AtomicUsize,
@@ -412,8 +412,8 @@ impl SessionStore for BrokenStore {
                 }
                 "touch_only_moves_last_seen_and_expires_forward" => return Ok(()),
                 "touch_extends_the_remember_period_only_of_remembered_logins" => {
-                    let day = |expires| RememberPeriod::new(expires, 24 * 3_600);
-                    let remember = touch.remember_expires.map(day);
+                    let remembered_for_a_day = |expires| RememberPeriod::new(expires, 24 * 3_600);
+                    let remember = touch.remember_expires.map(remembered_for_a_day);
                     self.alter(&touch.key, |record| record.remember = remember).await;
                 }
                 _ => {}
@@ -426,7 +426,7 @@ impl SessionStore for BrokenStore {
         match self.clause {
             "unknown_keys_are_not_an_error_and_insert_nothing" => return Ok(keys.len()),
             "a_revoked_session_stays_ended_during_concurrent_rotations" => return Ok(1),
-            "the_first_of_several_ends_counts" => {
+            "only_the_first_end_of_a_session_is_kept" => {
                 let ended = Ended::new(end.at, end.reason);
                 for key in keys {
                     self.alter(key, |record| record.ended = Some(ended.clone())).await;

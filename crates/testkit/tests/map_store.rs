@@ -31,7 +31,7 @@ impl MapStore {
 }
 
 impl Maps {
-    /// Stores a user, unless another one has the login name.
+    /// Stores a user, unless another user has the login name.
     fn put(&mut self, user: Arc<Account>) -> StoreResult<()> {
         let mut others = self.users.values().filter(|other| other.id() != user.id());
         if others.any(|other| other.login_name() == user.login_name()) {
@@ -45,7 +45,8 @@ impl Maps {
         self.sessions.values().filter(|record| record.user == *user).cloned().collect()
     }
 
-    /// Changes a record, unless `change` returns `None`.
+    /// Changes a record, and returns the changed record as `Won`. If `change` returns `None`, this
+    /// function returns the stored record as `Lost`.
     fn update(
         &mut self,
         key: &SessionKey,
@@ -96,7 +97,7 @@ impl UserDirectory for MapStore {
                 ControlFlow::Break(result) => return Ok(result),
             };
             let mut maps = self.lock();
-            if maps.users.get(id).is_some_and(|now| Arc::ptr_eq(now, &stored)) {
+            if maps.users.get(id).is_some_and(|current| Arc::ptr_eq(current, &stored)) {
                 return maps.put(changed.clone()).map(|()| Modified::Changed(changed));
             }
         }

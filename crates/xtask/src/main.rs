@@ -14,7 +14,8 @@ cargo xtask test NAME…      does the same for these packages only
 cargo xtask servers         starts the databases, prints their URLs, and runs until its standard
                             input ends
 cargo xtask instructions    counts the CPU instructions of a request in each case, and compares them
-                            with the committed figures; with --accept, writes them to that file
+                            with the committed figures in benches/cases/instructions.txt;
+                            with --accept, writes the new figures to this file
 cargo xtask names           prints the packages' names";
 
 /// A package of the workspace that has tests.
@@ -87,8 +88,9 @@ const PACKAGES: &[Package] = &[
     Package { name: "benches", cargo_name: "tower-keep-benches", needs: &[] },
 ];
 
-/// The test targets over HTTP whose rules hold both without and with server-side sessions. They run
-/// both ways. The other targets start sites of both kinds, or don't depend on the kind.
+/// The test targets over HTTP that run twice: once with sites that have no server-side sessions, and
+/// once with sites that have them. A target that is neither in this list nor in
+/// [`TARGETS_FOR_SERVER_SESSIONS`] starts sites of both kinds, or does not depend on the kind.
 const TARGETS_FOR_BOTH_KINDS: &[&str] = &[
     "cookies_and_headers",
     "flask_login",
@@ -102,7 +104,7 @@ const TARGETS_FOR_BOTH_KINDS: &[&str] = &[
 /// The test targets over HTTP that are about server-side sessions.
 const TARGETS_FOR_SERVER_SESSIONS: &[&str] = &["faults", "sessions"];
 
-/// The stores on which these targets run, apart from the store in memory.
+/// The stores on which the targets of both lists run, apart from the store in memory.
 const STORES: &[&str] = &[
     "sqlite",
     "postgres",
@@ -149,12 +151,12 @@ fn test(names: &[&str]) -> Result<(), String> {
     let servers = Servers::start(&needs)?;
     let mut variables = servers.variables();
     if needs.contains(&Need::Python) {
-        let python = provision::python(&root())?;
+        let python = provision::set_up_python(&root())?;
         variables.push(("KEEP_PYTHON", python.display().to_string()));
     }
-    // Every call of cargo names the same packages, and so builds them with the same features and
-    // never twice. If `names` is a single package, the call also shows that the package builds on
-    // its own.
+    // Every call of cargo names the same packages. So cargo builds them with the same features, and
+    // only once. If `names` has one package, the call also shows that this package builds without
+    // the features that other packages enable in common dependencies.
     let cargo_test = || {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(root()).args(["test", "--all-features"]);
@@ -192,8 +194,8 @@ fn test(names: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// Starts all servers, prints their environment variables, and runs until standard input ends. So
-/// single tests can be run with these servers.
+/// Starts all servers, prints their environment variables, and runs until standard input ends.
+/// With these variables, `cargo test` can run single tests on these servers.
 fn run_servers() -> Result<(), String> {
     let needs: Vec<Need> = PACKAGES.iter().flat_map(|package| package.needs).copied().collect();
     let servers = Servers::start(&needs)?;
@@ -208,8 +210,8 @@ fn run_servers() -> Result<(), String> {
 struct Servers(Vec<Server>);
 
 impl Servers {
-    /// Starts the servers that are needed, except where the environment has the URL of another
-    /// server.
+    /// Starts a server of each kind that is needed, unless the environment variable of this kind
+    /// already holds the URL of a server.
     fn start(needs: &[Need]) -> Result<Self, String> {
         let mut servers: Vec<Server> = Vec::new();
         for kind in Kind::ALL {

@@ -12,7 +12,7 @@ use crate::run;
 ///
 /// Returns an error if Python or a package is missing and can't be installed. The text says how to
 /// install it.
-pub fn python(root: &Path) -> Result<PathBuf, String> {
+pub fn set_up_python(root: &Path) -> Result<PathBuf, String> {
     let requirements = root.join("tests/parity/requirements.txt");
     let environment = root.join("target/parity-venv");
     let python = environment.join("bin/python");
@@ -39,7 +39,7 @@ fn has_packages(python: &Path) -> bool {
 /// # Errors
 ///
 /// Returns an error if valgrind can't be installed. The text says how to install it.
-pub fn valgrind() -> Result<PathBuf, String> {
+pub fn find_or_install_valgrind() -> Result<PathBuf, String> {
     let find = || find_program(&["valgrind"]);
     if let Some(program) = find() {
         return Ok(program);

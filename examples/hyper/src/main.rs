@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let auth_layer =
         LoginLayer::builder(users.clone(), Keys::generate()?).with_login_page("/login")?.build()?;
-    // A guard is a layer like any other. This guard protects only the service `account`.
+    // A guard is a layer. This guard protects only the service `account`.
     let account = auth_layer.require_login().layer(service_fn(account));
     let site = auth_layer.layer(service_fn(move |request: Request<Incoming>| {
         let (users, passwords, account) = (users.clone(), passwords.clone(), account.clone());
@@ -118,8 +118,8 @@ macro_rules! failures {
 
 failures!(AuthError LoginError PasswordError);
 
-/// Returns the handle that the login layer has put into the request. There always is one, because
-/// the layer is around the whole site.
+/// Returns the handle that the login layer has put into the request. Every request has a handle,
+/// because the layer is around the whole site.
 fn auth_of<B>(request: &Request<B>) -> Result<AuthSession, Failure> {
     let auth = request.extensions().get::<AuthSession>();
     auth.cloned().ok_or_else(|| Failure(Box::new(status(StatusCode::INTERNAL_SERVER_ERROR))))

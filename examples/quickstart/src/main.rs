@@ -76,8 +76,9 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         .by_login_name(DEMO_LOGIN)
         .await?
         .ok_or("another user in the store has the id of the demo user: use another store")?;
-    let is_unchanged = passwords.verify(Some(demo_user.password_hash()), DEMO_PASSWORD).await?;
-    let password = if is_unchanged { DEMO_PASSWORD } else { "(changed on an earlier run)" };
+    let has_demo_password =
+        passwords.verify(Some(demo_user.password_hash()), DEMO_PASSWORD).await?;
+    let password = if has_demo_password { DEMO_PASSWORD } else { "(changed on an earlier run)" };
     let api_key = random_token()?;
     let app = site::App { store, passwords, api_key: api_key.clone() };
     let auth_layer = site::auth_layer(&app, keys)?;
@@ -101,8 +102,8 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
     };
     let server = axum::serve(listener, service).with_graceful_shutdown(shutdown);
-    // After the signal, the running requests are served. Then `flush` stores the uses of sessions
-    // that are not stored yet, even if a request hangs.
+    // After the signal, the running requests are served. Then `flush` writes the notes about used
+    // sessions that wait for the upkeep, even if a request hangs.
     let served = tokio::select! {
         served = server.into_future() => served,
         () = shutdown_timeout => Ok(()),
@@ -139,7 +140,7 @@ fn random_token() -> Result<String, getrandom::Error> {
 }
 
 /// Returns the key from the environment variable, or else the key in the file, which the first
-/// start creates. With `is_temporary`, a new key takes the place of the file.
+/// start creates. If `is_temporary` is true, returns a new key instead of the key in the file.
 fn keys(is_temporary: bool) -> Result<Keys, Box<dyn Error>> {
     if let Ok(key) = std::env::var("KEEP_KEY") {
         return Ok(Keys::new(key));

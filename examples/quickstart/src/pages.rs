@@ -1,4 +1,4 @@
-//! The HTML pages. Nothing here logs anybody in. maud escapes all values on a page.
+//! The HTML pages, without any code for logging in. maud escapes all values on a page.
 
 use std::time::SystemTime;
 

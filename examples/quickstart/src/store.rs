@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_error_for_a_store_that_was_not_built_names_the_feature() {
+    fn the_error_for_a_store_that_is_not_enabled_names_the_feature() {
         let text = not_enabled("postgres").to_string();
         assert!(text.contains("cargo run --features postgres"), "{text}");
     }

@@ -15,7 +15,8 @@ fn start_with(directory: &Path, store: &str) -> Process {
     Process::start_in(directory, env!("CARGO_BIN_EXE_quickstart"), &arguments, 4)
 }
 
-/// Logs in with a form that also has `more` fields. Returns the page to which the site redirects.
+/// Logs in as the demo user, with `more` form fields besides the login name and the password.
+/// Returns the page to which the site redirects.
 async fn log_in(browser: &mut Browser, site: &Process, more: &[(&str, &str)]) -> String {
     let login =
         [("login", site.printed("demo login: ")), ("password", site.printed("demo password: "))];
@@ -200,7 +201,7 @@ async fn an_invalid_form_is_a_client_error() {
 }
 
 #[test]
-fn an_invalid_command_line_or_key_is_an_error_that_names_it() {
+fn the_error_for_an_invalid_argument_or_key_says_what_is_wrong() {
     for (arguments, expected) in [
         (&["--port", "3000"][..], "invalid option '--port'"),
         (&["--listen", "3000"], "--listen takes an address and a port"),
@@ -227,12 +228,12 @@ fn an_invalid_command_line_or_key_is_an_error_that_names_it() {
 #[tokio::test]
 async fn accounts_and_sessions_survive_a_restart() {
     let directory = tempfile::tempdir().unwrap();
-    let server = |variable: &str| {
+    let url_from = |variable: &str| {
         std::env::var(variable).unwrap_or_else(|_| {
             panic!("{variable} is not set; `cargo xtask test quickstart` starts a server")
         })
     };
-    let servers = [
+    let variables = [
         "POSTGRES_URL",
         "MARIADB_URL",
         "MYSQL_URL",
@@ -240,12 +241,13 @@ async fn accounts_and_sessions_survive_a_restart() {
         "REDIS_SENTINEL_URL",
         "REDIS_CLUSTER_URL",
     ];
-    server("DATASTORE_URL");
-    let others = [
+    // `start_with` passes the emulator of `DATASTORE_URL` to the site.
+    url_from("DATASTORE_URL");
+    let other_stores = [
         "sqlite:quickstart.db".to_owned(),
         format!("datastore://walk-{}/shop", std::process::id()),
     ];
-    for store in servers.map(server).iter().chain(&others) {
+    for store in variables.map(url_from).iter().chain(&other_stores) {
         let site = start_with(directory.path(), store);
         let mut browser = site.browser();
         log_in(&mut browser, &site, &[("remember", "on")]).await;

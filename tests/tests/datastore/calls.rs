@@ -1,4 +1,4 @@
-//! Which calls of Datastore a request or a call of the store makes.
+//! The calls of Datastore that a request to a site makes, or that a call of the store makes.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use tower_keep_testkit::contract::sessions::new_record;
 use tower_keep_tests::proxy::{Proxy, RecordedCall};
 use tower_keep_tests::{Browser, Http, load};
 
-use crate::{builder_through, emulator, login};
+use crate::{builder_through, emulator_url, login};
 
-/// Returns a proxy that records calls, and a store of one user behind the proxy.
+/// Returns a proxy that records calls, and a store with one user behind the proxy.
 async fn store_behind_proxy() -> (Proxy, DatastoreStore) {
-    let proxy = Proxy::start(emulator()).await;
+    let proxy = Proxy::start(emulator_url()).await;
     let store = builder_through(&proxy, "calls").build().await.expect("a store");
     store.insert(&Account::new(7, "ada", "hash")).await.expect("a new account");
     proxy.take_calls();
@@ -33,8 +33,8 @@ async fn an_authenticated_request_makes_one_call_and_a_login_makes_one_commit() 
 
     assert_eq!(browser.get("/login?user=ada").await.status, StatusCode::OK);
     // The handler queries the user, and the layer makes the other calls to write the login.
-    let login = ["RunQuery", "BeginTransaction", "Lookup", "Commit"];
-    assert_eq!(proxy.take_methods(), login);
+    let login_calls = ["RunQuery", "BeginTransaction", "Lookup", "Commit"];
+    assert_eq!(proxy.take_methods(), login_calls);
 
     for _ in 0..3 {
         assert_eq!(browser.get("/secret?user=ada").await.text(), "ada");
@@ -46,13 +46,13 @@ async fn an_authenticated_request_makes_one_call_and_a_login_makes_one_commit() 
     assert_eq!(again.iter().filter(|method| *method == "Commit").count(), 1, "{again:?}");
 
     assert_eq!(browser.get("/logout").await.status, StatusCode::OK);
-    let logout = ["Lookup", "BeginTransaction", "Lookup", "Lookup", "Commit"];
-    assert_eq!(proxy.take_methods(), logout);
+    let logout_calls = ["Lookup", "BeginTransaction", "Lookup", "Lookup", "Commit"];
+    assert_eq!(proxy.take_methods(), logout_calls);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn load_login_looks_up_the_record_and_queries_the_user_by_a_property() {
-    let proxy = Proxy::start(emulator()).await;
+    let proxy = Proxy::start(emulator_url()).await;
     let keys = UserKeys::TextProperty("uid".to_owned());
     let store =
         builder_through(&proxy, "calls").with_user_keys(keys).build().await.expect("a store");
@@ -93,7 +93,8 @@ async fn a_hundred_touches_take_two_transactions() {
     }
 }
 
-/// The requests of one page make such calls if no upkeep is running.
+/// If no upkeep is running, a browser that loads one page with several requests causes such equal
+/// calls of the store.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn equal_touches_or_seen_marks_at_the_same_time_make_one_commit() {
     let (proxy, store) = store_behind_proxy().await;
@@ -128,7 +129,7 @@ async fn equal_touches_or_seen_marks_at_the_same_time_make_one_commit() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_has_a_routing_header_and_a_time_out() {
-    let proxy = Proxy::start(emulator()).await;
+    let proxy = Proxy::start(emulator_url()).await;
     for (url, routing) in [
         ("datastore://a-b", "project_id=a%2Db"),
         (
@@ -151,7 +152,8 @@ async fn every_call_has_a_routing_header_and_a_time_out() {
             assert!(calls.iter().any(|call| is_of_method(&call)), "{method}");
             for call in calls.iter().filter(is_of_method) {
                 assert_eq!(call.routing.as_deref(), Some(routing), "{method}");
-                // The time-out is in microseconds: the 5 s of the call and half a second more.
+                // The header's time-out is in microseconds: at most the 5 s of the store's call and
+                // half a second more.
                 let timeout = call.timeout.as_deref().and_then(|text| text.strip_suffix('u'));
                 let timeout = timeout.and_then(|number| number.parse::<u64>().ok());
                 assert!(timeout.is_some_and(|micros| micros <= 5_500_000), "{method}: {call:?}");

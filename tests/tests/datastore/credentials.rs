@@ -18,7 +18,7 @@ use serde_json::json;
 use tower_keep_tests::proxy::Proxy;
 use tower_keep_tests::{Serving, serve};
 
-use crate::{ClientProcess, emulator, new_project};
+use crate::{ClientProcess, emulator_url, new_project};
 
 /// A metadata server like Google's, which gives tokens to the programs of one machine.
 #[derive(Clone, Default)]
@@ -67,7 +67,7 @@ async fn a_token_of_the_metadata_server_is_fetched_sent_and_renewed() {
     let metadata = Metadata::default();
     let serving = metadata.clone().serve().await;
     let host = serving.address.to_string();
-    let proxy = Proxy::start(emulator()).await;
+    let proxy = Proxy::start(emulator_url()).await;
     let endpoint = format!("http://{}", proxy.address);
     let mut client =
         ClientProcess::start(&["datastore://", &endpoint], &[("GCE_METADATA_HOST", &host)]);
@@ -98,7 +98,7 @@ async fn a_token_of_the_metadata_server_is_fetched_sent_and_renewed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn without_a_token_no_call_is_sent_and_the_error_says_what_to_do() {
-    let proxy = Proxy::start(emulator()).await;
+    let proxy = Proxy::start(emulator_url()).await;
     let endpoint = format!("http://{}", proxy.address);
     let url = format!("datastore://{}", new_project("tokens"));
     // A later request may succeed after a 503, but not after a 404.
@@ -120,7 +120,7 @@ async fn without_a_token_no_call_is_sent_and_the_error_says_what_to_do() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_store_signs_the_tokens_of_a_service_account_itself() {
-    let proxy = Proxy::start(emulator()).await;
+    let proxy = Proxy::start(emulator_url()).await;
     let endpoint = format!("http://{}", proxy.address);
     let url = format!("datastore://{}", new_project("account"));
     let directory = tempfile::tempdir().expect("a directory");
@@ -158,11 +158,8 @@ async fn the_store_signs_the_tokens_of_a_service_account_itself() {
             "{by_setting}"
         );
     }
-    let by_setting = ClientProcess::start(&[&url, &endpoint, &good], &[]).next_line();
-    assert!(
-        by_setting.starts_with("opened") && !by_setting.contains("of-the-file"),
-        "{by_setting}"
-    );
+    let by_url = ClientProcess::start(&[&url, &endpoint, &good], &[]).next_line();
+    assert!(by_url.starts_with("opened") && !by_url.contains("of-the-file"), "{by_url}");
     let variable = [("GOOGLE_APPLICATION_CREDENTIALS", &*good)];
     let by_variable = ClientProcess::start(&["datastore://", &endpoint], &variable).next_line();
     assert!(

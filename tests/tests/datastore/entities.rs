@@ -64,7 +64,7 @@ async fn new_user_id_returns_ids_that_no_user_has() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn stores_of_other_ancestors_namespaces_databases_or_kinds_are_separate() {
+async fn stores_with_different_ancestors_namespaces_databases_or_kinds_are_separate() {
     let project = new_project("separate");
     let acme = || [PathElement::Name("Tenant".into(), "acme".into())];
     let other =
@@ -258,7 +258,7 @@ async fn a_field_removed_from_a_flattened_type_is_removed_from_the_entity() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_that_could_not_be_read_again_is_not_written() {
-    /// Python wrote `nickname`.
+    /// A type that reads the property `nickname` into the field `called`.
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct Aliased {
         id: i64,
@@ -280,7 +280,7 @@ async fn a_user_that_could_not_be_read_again_is_not_written() {
     assert!(message(&error).contains("duplicate field `called`"), "{}", message(&error));
     assert_eq!(aliased.by_login_name("ada").await.expect("no error").as_ref(), Some(&found));
 
-    // The same applies to a new user whose type returns another id than the stored one.
+    // A new user is not written either, if its type returns another id than the stored one.
     let doubled = builder_in(&project).with_users(|user: &Doubled| &user.username);
     let doubled = doubled.build().await.expect("a store");
     let error = doubled.insert(&Doubled { id: 4, username: "grace".into() }).await.unwrap_err();
@@ -419,6 +419,7 @@ async fn a_password_that_another_application_changes_ends_the_logins_of_an_accou
 
     assert!(replace(&raw, &with_hash("another")).await.expect("no error"));
     let changed = stored().await;
+    // The new security stamp is the new hash, followed by the earlier stamp.
     assert_eq!(
         (changed.password_hash(), &*changed.security_stamp()),
         ("another", &b"anotherone"[..])
@@ -431,8 +432,8 @@ async fn a_password_that_another_application_changes_ends_the_logins_of_an_accou
     assert_ne!(again.security_stamp(), changed.security_stamp());
 }
 
-/// A lookup finds a login name that another application wrote as `bytes` once the store has written
-/// the user.
+/// Another application wrote the login name as `bytes`. A lookup finds the name only after the
+/// store has written the user.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_store_writes_a_login_name_as_text() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -469,8 +470,8 @@ async fn the_store_writes_a_login_name_as_text() {
     assert_eq!(taken.kind(), StoreErrorKind::Conflict);
 }
 
-/// The type's `id` is the key's id, and hides a property of that name, which belongs to other
-/// applications.
+/// The map's `id` is the user's id, from the entity's key. It hides the property `id`, which
+/// belongs to other applications.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_type_that_is_a_map_keeps_the_property_that_its_id_hides() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

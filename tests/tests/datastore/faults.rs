@@ -14,7 +14,7 @@ use tower_keep_testkit::contract::sessions::new_record;
 use tower_keep_tests::proxy::{Proxy, Trouble};
 use tower_keep_tests::{Browser, Http, load};
 
-use crate::{builder_in, builder_through, emulator, login, message, new_project};
+use crate::{builder_in, builder_through, emulator_url, login, message, new_project};
 
 // Status codes of gRPC.
 const PERMISSION_DENIED: u16 = 7;
@@ -22,12 +22,12 @@ const RESOURCE_EXHAUSTED: u16 = 8;
 const ABORTED: u16 = 10;
 const UNAVAILABLE: u16 = 14;
 
-/// Returns a proxy in front of the emulator, and a store of one user behind the proxy.
+/// Returns a proxy in front of the emulator, and a store with one user behind the proxy.
 async fn store_behind_proxy(timeout: Duration) -> (Proxy, DatastoreStore) {
     let project = new_project("faults");
     let direct = builder_in(&project).build().await.expect("a store");
     direct.insert(&Account::new(7, "ada", "hash")).await.expect("a new account");
-    let proxy = Proxy::start(emulator()).await;
+    let proxy = Proxy::start(emulator_url()).await;
     let builder = builder_in(&project).with_emulator(proxy.address.to_string());
     let store = builder.with_timeout(timeout).build().await.expect("a store");
     proxy.take_calls();
@@ -156,16 +156,16 @@ async fn a_transaction_that_fails_or_is_dropped_is_rolled_back() {
     }
     proxy.take_calls();
     // A transaction that changes nothing is rolled back too.
-    let mut other = rotation(&record);
-    other.from_generation = 9;
-    store.rotate(&other).await.expect("no error");
-    let rolled_back = ["BeginTransaction", "Lookup", "Lookup", "Rollback"];
-    assert_eq!(proxy.take_methods(), rolled_back);
+    let mut wrong_rotation = rotation(&record);
+    wrong_rotation.from_generation = 9;
+    store.rotate(&wrong_rotation).await.expect("no error");
+    let rolled_back_calls = ["BeginTransaction", "Lookup", "Lookup", "Rollback"];
+    assert_eq!(proxy.take_methods(), rolled_back_calls);
     // The store retries a failed rollback in the background.
     proxy.set_next(1, "Rollback", Trouble::Fails(RESOURCE_EXHAUSTED));
-    store.rotate(&other).await.expect("no error");
+    store.rotate(&wrong_rotation).await.expect("no error");
     let methods = proxy.take_methods();
-    assert_eq!(methods[..4], rolled_back);
+    assert_eq!(methods[..4], rolled_back_calls);
     assert!(methods.len() > 4 || wait_for_call(&proxy, "Rollback").await);
     assert_eq!(store.load(&record.key).await.expect("no error").as_deref(), Some(&record));
 }
@@ -209,7 +209,7 @@ async fn a_commit_whose_response_is_lost_is_a_timeout_although_it_took_effect() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_beyond_max_waiting_fail_at_once() {
-    let proxy = Proxy::start(emulator()).await;
+    let proxy = Proxy::start(emulator_url()).await;
     let builder = builder_through(&proxy, "waiting").with_max_waiting(4);
     let store = builder.with_timeout(Duration::from_secs(5)).build().await.expect("a store");
     proxy.set("Lookup", Trouble::Hangs);
@@ -239,7 +239,7 @@ async fn calls_beyond_max_waiting_fail_at_once() {
 
 #[tokio::test]
 async fn a_rollback_is_sent_although_max_waiting_calls_are_in_progress() {
-    let proxy = Proxy::start(emulator()).await;
+    let proxy = Proxy::start(emulator_url()).await;
     let builder = builder_through(&proxy, "rollback").with_max_waiting(1);
     let store = builder.with_timeout(Duration::from_secs(3)).build().await.expect("a store");
     proxy.take_calls();

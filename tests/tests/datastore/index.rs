@@ -1,4 +1,5 @@
-//! Login names stay unique, even if other applications write users without checking for that.
+//! Login names stay unique, even if other applications write users without checking whether a
+//! login name is taken.
 
 use serde::{Deserialize, Serialize};
 use tower_keep_core::{StoreErrorKind, UserDirectory, UserLookup, UserStore};
@@ -125,15 +126,16 @@ async fn a_lookup_by_login_name_fails_if_the_id_is_also_another_users_key() {
     let project = new_project("alike");
     let with_keys =
         |keys: UserKeys| builder_in(&project).with_user_keys(keys).with_users(Member::name);
-    let by_name = with_keys(UserKeys::Name).build().await.expect("a store");
-    let by_either = with_keys(UserKeys::IdOrName).build().await.expect("a store");
-    by_name.insert(&Member::new("42", "named")).await.expect("a new user");
-    by_either.insert(&Member::new("42", "numbered")).await.expect("a new user");
-    for (store, own, other) in [(&by_name, "named", "numbered"), (&by_either, "numbered", "named")]
+    let keyed_by_name = with_keys(UserKeys::Name).build().await.expect("a store");
+    let keyed_by_id_or_name = with_keys(UserKeys::IdOrName).build().await.expect("a store");
+    keyed_by_name.insert(&Member::new("42", "named")).await.expect("a new user");
+    keyed_by_id_or_name.insert(&Member::new("42", "numbered")).await.expect("a new user");
+    for (store, own_name, other_name) in
+        [(&keyed_by_name, "named", "numbered"), (&keyed_by_id_or_name, "numbered", "named")]
     {
-        assert_eq!(store.by_id(&"42".into()).await.unwrap().unwrap().username, own);
-        assert_eq!(store.by_login_name(own).await.unwrap().unwrap().username, own);
-        let error = store.by_login_name(other).await.unwrap_err();
+        assert_eq!(store.by_id(&"42".into()).await.unwrap().unwrap().username, own_name);
+        assert_eq!(store.by_login_name(own_name).await.unwrap().unwrap().username, own_name);
+        let error = store.by_login_name(other_name).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Corrupt);
         assert!(message(&error).contains("UserKeys::Name"), "{}", message(&error));
     }
@@ -142,9 +144,10 @@ async fn a_lookup_by_login_name_fails_if_the_id_is_also_another_users_key() {
         with_keys(UserKeys::IntegerProperty("uid".into())).build().await.expect("a store");
     text.insert(&Member::new("7", "text")).await.expect("a new user");
     integer.insert(&Member::new("7", "integer")).await.expect("a new user");
-    for (store, own, other) in [(&text, "text", "integer"), (&integer, "integer", "text")] {
-        assert_eq!(store.by_id(&"7".into()).await.unwrap().unwrap().username, own);
-        let error = store.by_login_name(other).await.unwrap_err();
+    for (store, own_name, other_name) in [(&text, "text", "integer"), (&integer, "integer", "text")]
+    {
+        assert_eq!(store.by_id(&"7".into()).await.unwrap().unwrap().username, own_name);
+        let error = store.by_login_name(other_name).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Corrupt);
     }
 }
@@ -179,7 +182,7 @@ async fn a_lookup_by_login_name_fails_if_the_id_property_finds_another_user() {
     }
     let error = accounts.by_login_name("bob").await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Corrupt);
-    let words = "`uid` of an entity of kind `User` is also another's";
+    let words = "`uid` of an entity of kind `User` is also the id of another user";
     assert!(message(&error).contains(words), "{}", message(&error));
     let unindexed = builder_in(&project).add_unindexed(["uid"]);
     let unindexed = unindexed.with_users(|user: &Raw| &user.username);

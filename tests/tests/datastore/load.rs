@@ -16,7 +16,7 @@ const DOWN: Duration = Duration::from_secs(4);
 /// Every client must be served again this soon after the emulator responds again. A new emulator is
 /// slow, and the machine may be busy with other work.
 const RECOVERY: Duration = Duration::from_secs(8);
-/// How long the load goes on after that.
+/// How long the load goes on after the emulator responds again.
 const AFTERWARDS: Duration = Duration::from_secs(12);
 
 fn start_server() -> Server {
@@ -31,7 +31,7 @@ async fn open(server: &Server) -> DatastoreStore {
 /// An emulator that was started again.
 struct Restarted {
     server: Server,
-    /// When the start was begun.
+    /// When the test began to start the emulator again. Until then, the emulator was down.
     down_until: Instant,
     /// When the emulator responded again.
     back: Instant,
@@ -63,8 +63,8 @@ async fn clients_are_served_again_after_the_emulator_was_stopped_under_load() {
 }
 
 /// The killed emulator loses what it stored in the last seconds, so logins and logouts that the
-/// site acknowledged before the kill may be lost. No session that was on the disk is lost, and no
-/// login or logout that the site acknowledges afterwards.
+/// site acknowledged before the kill may be lost. A session that was on the disk is not lost, and
+/// neither is a login or logout that the site acknowledges after the emulator was started again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn clients_are_served_again_after_the_emulator_was_killed_under_load() {
     let mut server = start_server();

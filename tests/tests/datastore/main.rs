@@ -42,16 +42,16 @@ fn env_variable(name: &str) -> String {
 }
 
 /// Returns the URL of the Datastore emulator.
-fn emulator() -> String {
+fn emulator_url() -> String {
     env_variable("DATASTORE_URL")
 }
 
 /// Returns the emulator's address, in the form of `DATASTORE_EMULATOR_HOST`.
 fn emulator_host() -> String {
-    emulator().replace("http://", "")
+    emulator_url().replace("http://", "")
 }
 
-/// Returns the id of a new project, which begins with `name`. An emulator creates a project when a
+/// Returns an id that begins with `name`, for a new project. An emulator creates a project when a
 /// request first names it.
 fn new_project(name: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -67,7 +67,7 @@ fn builder(name: &str) -> DatastoreStoreBuilder {
 /// Returns the builder of a store in this project.
 fn builder_in(project: &str) -> DatastoreStoreBuilder {
     let builder = DatastoreStore::builder(format!("datastore://{project}"));
-    builder.with_emulator(emulator()).with_timeout(Duration::from_secs(20))
+    builder.with_emulator(emulator_url()).with_timeout(Duration::from_secs(20))
 }
 
 /// Returns the builder of a store in a new project, behind a proxy.

@@ -36,10 +36,11 @@ async fn the_error_of_a_bad_setting_names_the_setting() {
 
 #[tokio::test]
 async fn without_an_emulator_opening_fails_as_unavailable_before_the_time_out() {
-    let unused = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr());
+    let unused_address =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr());
     let begun = Instant::now();
     let builder =
-        DatastoreStore::builder("datastore://x").with_emulator(unused.unwrap().to_string());
+        DatastoreStore::builder("datastore://x").with_emulator(unused_address.unwrap().to_string());
     let error = builder.with_timeout(Duration::from_secs(20)).build().await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error:?}");
     assert!(begun.elapsed() < Duration::from_secs(10));

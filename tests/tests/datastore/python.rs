@@ -18,7 +18,7 @@ use tower_keep_core::{AuthUser, StoreErrorKind, UserDirectory, UserId, UserLooku
 use tower_keep_datastore::{DatastoreStore, EntityKey, LatLng};
 use tower_keep_tests::{Browser, Http, KEY, Serving, serve};
 
-use crate::{emulator, emulator_host, env_variable, message, new_project, werkzeug};
+use crate::{emulator_host, emulator_url, env_variable, message, new_project, werkzeug};
 use tower_keep_testkit::contract::users::replace;
 
 /// The properties of a user that this application knows. Python stores more.
@@ -44,7 +44,7 @@ struct User {
     prefs: Option<Prefs>,
 }
 
-/// Python stores more than this in the embedded entity too.
+/// The properties of the embedded entity that this application knows. Python stores more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Prefs {
     theme: String,
@@ -142,11 +142,11 @@ async fn log_in(browser: &mut Browser, user: &str, password: &str) -> StatusCode
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn python_and_rust_log_in_the_same_users_and_keep_each_others_properties() {
     let python = Python { project: new_project("python"), namespace: "shop".to_owned() };
-    let created: BTreeMap<String, String> =
+    let created_ids: BTreeMap<String, String> =
         serde_json::from_value(python.call("create", &[])).expect("names and ids");
     let url = format!("datastore://{}/{}", python.project, python.namespace);
     let store = DatastoreStore::builder(url)
-        .with_emulator(emulator())
+        .with_emulator(emulator_url())
         .with_kind("user")
         .with_users(|user: &User| &user.username)
         .build()
@@ -155,15 +155,15 @@ async fn python_and_rust_log_in_the_same_users_and_keep_each_others_properties()
 
     // Rust logs in all users that Python has created, whether their keys have ids or names.
     let site = site(store.clone()).await;
-    for (name, id) in &created {
+    for (name, id) in &created_ids {
         let mut browser = Browser::new(Http::to(site.address));
         assert_eq!(log_in(&mut browser, name, "wrong").await, StatusCode::UNPROCESSABLE_ENTITY);
         let password = format!("password of {name}");
         assert_eq!(log_in(&mut browser, name, &password).await, StatusCode::OK, "{name}");
         assert_eq!(browser.get("/account").await.text(), format!("{name} {id}"));
     }
-    assert!(created["ada"].parse::<i64>().is_ok(), "{created:?}");
-    assert_eq!(created["grace"], "grace-hopper");
+    assert!(created_ids["ada"].parse::<i64>().is_ok(), "{created_ids:?}");
+    assert_eq!(created_ids["grace"], "grace-hopper");
 
     // Rust changes the password.
     let mut browser = Browser::new(Http::to(site.address));
@@ -197,7 +197,7 @@ async fn python_and_rust_log_in_the_same_users_and_keep_each_others_properties()
     let unindexed = serde_json::json!(["bio", "nothing", "password_hash", "settings"]);
     assert_eq!(after["unindexed"], unindexed);
     let response = python.call("login", &["ada", "changed"]);
-    assert_eq!(response["text"], format!("ada {}", created["ada"]), "{response}");
+    assert_eq!(response["text"], format!("ada {}", created_ids["ada"]), "{response}");
     assert_eq!(python.call("login", &["ada", "password of ada"])["status"], 401);
 
     // Login names are unique in both applications, and Rust finds a user by the new login name
@@ -206,14 +206,15 @@ async fn python_and_rust_log_in_the_same_users_and_keep_each_others_properties()
     python.call("rename", &["佐藤", "sato"]);
     assert!(store.by_login_name("佐藤").await.expect("no error").is_none());
     let sato = store.by_login_name("sato").await.expect("no error").expect("there");
-    assert_eq!(sato.id, created["佐藤"]);
-    let fresh = store.new_user_id().await.expect("an id").to_string();
-    let new = User { id: fresh.clone(), username: "sato".into(), password_hash: hash("p"), ..ada };
-    let error = store.insert(&new).await.unwrap_err();
+    assert_eq!(sato.id, created_ids["佐藤"]);
+    let new_id = store.new_user_id().await.expect("an id").to_string();
+    let new_user =
+        User { id: new_id.clone(), username: "sato".into(), password_hash: hash("p"), ..ada };
+    let error = store.insert(&new_user).await.unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Conflict, "{}", message(&error));
     // Python logs in a user whom Rust has created.
-    let new = User { username: "佐藤".into(), ..new };
-    store.insert(&new).await.expect("the name is free");
+    let new_user = User { username: "佐藤".into(), ..new_user };
+    store.insert(&new_user).await.expect("the name is free");
     let shown = python.call("show", &["佐藤"]);
     for (property, kind) in [
         ("username", "str"),
@@ -233,6 +234,6 @@ async fn python_and_rust_log_in_the_same_users_and_keep_each_others_properties()
         "the id is only in the key"
     );
     assert_eq!(shown["unindexed"], serde_json::json!(["password_hash"]));
-    assert_eq!(python.call("login", &["佐藤", "p"])["text"], format!("佐藤 {fresh}"));
-    assert!(store.by_id(&fresh.as_str().into()).await.expect("no error").is_some());
+    assert_eq!(python.call("login", &["佐藤", "p"])["text"], format!("佐藤 {new_id}"));
+    assert!(store.by_id(&new_id.as_str().into()).await.expect("no error").is_some());
 }

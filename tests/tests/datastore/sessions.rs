@@ -6,7 +6,7 @@ use tower_keep_testkit::contract::sessions::new_record;
 
 use crate::{builder_in, login, new_project};
 
-/// More sessions than one transaction can end one by one.
+/// One transaction cannot write this many sessions.
 const MANY: usize = 1_003;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,8 +17,8 @@ pub(crate) fn is_match(hash: &str, password: &str) -> bool {
         .is_some_and(|computed| computed.as_bytes().ct_eq(hex.as_bytes()).into())
 }
 
-/// Returns a hash that Werkzeug can check, or `None` if the method is not one of the two. Use about
-/// 16 random letters or digits as the salt.
+/// Returns a hash that Werkzeug can check, or `None` if the method is neither scrypt nor PBKDF2
+/// with SHA-256. Use about 16 random letters or digits as the salt.
 pub(crate) fn hash_with(method: &str, salt: &str, password: &str) -> Option<String> {
     Some(format!("{method}${salt}${}", hash_of(method, salt, password)?))
 }

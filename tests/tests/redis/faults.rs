@@ -27,7 +27,7 @@ async fn the_next_call_succeeds_after_the_server_has_restarted() {
         server.kill();
         server.start_again().expect("a restart");
         match round {
-            // The restarted server no longer knows the scripts, either.
+            // The restarted server no longer knows the scripts.
             0 => drop(log_in(&store, "1").await),
             1 => assert!(store.load(&record.key).await.expect("the store retries").is_some()),
             _ => assert_eq!(
@@ -183,7 +183,7 @@ async fn a_read_only_server_is_unavailable_for_writes_and_serves_reads() {
     let (server, other) = (start_server(), start_server());
     let store = open_store(&server.url()).await;
     let record = log_in(&store, "1").await;
-    // The server can't replicate from the other one, so it keeps its data.
+    // Replication from the other server fails, so this server keeps its data.
     assert_eq!(run_command(server.port(), "CONFIG SET masterauth wrong"), "OK");
     assert_eq!(run_command(server.port(), &format!("REPLICAOF 127.0.0.1 {}", other.port())), "OK");
     for result in write_results(&store, &record, &new_record(&"1".into())).await {
@@ -304,7 +304,7 @@ async fn a_write_times_out_if_too_few_replicas_confirm_it() {
     let alone = start_server();
     let builder = |url: String| RedisStore::builder(url).with_replicas_to_wait_for(1);
     // The wait for replicas takes only a part of the time-out. The first login loads the scripts,
-    // so the rest of the time is enough for the second one.
+    // so the rest of the time is enough for the second login.
     log_in(&open_store(&alone.url()).await, "2").await;
     let store = open_with_timeout(|| builder(alone.url()), Duration::from_secs(8)).await;
     let record = new_record(&"1".into());
@@ -319,7 +319,7 @@ async fn a_write_times_out_if_too_few_replicas_confirm_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_write_that_no_replica_had_was_not_confirmed_if_it_waited_for_a_replica() {
+async fn a_failover_loses_only_unconfirmed_writes_if_writes_wait_for_a_replica() {
     for replicas in [0, 1] {
         let mut cluster = Server::start(Kind::RedisCluster).expect("a cluster");
         let builder = || RedisStore::builder(cluster.url()).with_replicas_to_wait_for(replicas);

@@ -65,8 +65,8 @@ async fn clients_are_served_soon_after_a_hanging_server_resumes() {
 #[derive(Debug)]
 struct LostWrites {
     count: usize,
-    /// The time between the acknowledgement of the earliest of them and the failure of the server.
-    longest_before: Duration,
+    /// How long before the failure of the server the earliest of these writes was acknowledged.
+    earliest_before_failure: Duration,
 }
 
 /// Makes the second master of a cluster fail under load, and checks that its replica takes over and
@@ -88,8 +88,9 @@ async fn check_failover_under_load(
     tokio::time::sleep(Duration::from_secs(12)).await;
     let near_the_end = Instant::now() - Duration::from_secs(3);
     let outcome = load.stop().await;
-    let mut lost = LostWrites { count: 0, longest_before: Duration::ZERO };
-    // The last failure of a request after `failed_at`, by whether the user's slot is affected.
+    let mut lost = LostWrites { count: 0, earliest_before_failure: Duration::ZERO };
+    // The time from `failed_at` to the last failed request: of clients in affected slots (`true`),
+    // and of clients in other slots (`false`).
     let mut last_failures: HashMap<bool, Duration> = HashMap::new();
     for (number, log) in outcome.logs.iter().enumerate() {
         let slot: usize =
@@ -118,8 +119,8 @@ async fn check_failover_under_load(
                 "{contradiction:?}"
             );
             lost.count += 1;
-            lost.longest_before = lost
-                .longest_before
+            lost.earliest_before_failure = lost
+                .earliest_before_failure
                 .max(failed_at.saturating_duration_since(contradiction.acknowledged_at));
         }
     }
@@ -140,7 +141,7 @@ async fn a_replica_takes_over_under_load_when_a_master_of_the_cluster_is_killed(
         Instant::now()
     })
     .await;
-    assert!(lost.longest_before < Duration::from_secs(1), "{lost:?}");
+    assert!(lost.earliest_before_failure < Duration::from_secs(1), "{lost:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -169,7 +170,7 @@ async fn a_replica_takes_over_under_load_when_a_master_of_the_cluster_hangs() {
         frozen
     })
     .await;
-    assert!(lost.longest_before < Duration::from_secs(1), "{lost:?}");
+    assert!(lost.earliest_before_failure < Duration::from_secs(1), "{lost:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -182,7 +183,8 @@ async fn a_replica_takes_over_under_load_when_the_master_of_the_sentinels_is_kil
     sentinels.suspend();
     sentinels.members()[0].kill();
     let killed = Instant::now();
-    // A sentinel whose own process was delayed pauses for half a minute, so this may take longer.
+    // A sentinel whose own process was delayed pauses for half a minute, so a failover may take
+    // longer.
     let (replica, second_sentinel) = (sentinels.members()[1].port(), sentinels.members()[2].port());
     let give_up_at = Instant::now() + Duration::from_secs(90);
     let command = "SENTINEL GET-MASTER-ADDR-BY-NAME keep";

@@ -14,8 +14,8 @@ use tower_keep_testkit::contract::users::replace;
 async fn an_interrupted_insert_leaves_the_login_name_free() {
     let server = start_server();
     let store = open_store(&server.url()).await;
-    // Two inserts were interrupted. The claim to "ada" is no longer pending, and the claim to
-    // "grace" is still pending.
+    // Two inserts were interrupted. The claim to "ada" has expired: it has no pending key. The
+    // claim to "grace" is still pending.
     run_command(server.port(), "SET keep:login:ada \"00000000000000aa 1\"");
     run_command(server.port(), "SET keep:login:grace \"00000000000000bb 2\"");
     run_command(server.port(), "SET keep:{2}:pending:00000000000000bb 1 EX 60");
@@ -47,14 +47,18 @@ async fn exactly_one_of_two_concurrent_inserts_gets_the_login_name() {
         run_command(server.port(), "FLUSHALL");
         run_command(server.port(), "SET keep:login:ada \"00000000000000aa 1\"");
         run_command(server.port(), "SET keep:{1}:pending:00000000000000aa 1 EX 60");
-        // The first insert, of user 1, has a pending claim. The second one, of user 2, waits.
+        // The two keys are what the first insert, of user 1, has written before its last step. The
+        // second insert, of user 2, waits for this pending claim.
         let store_of_task = store.clone();
         let second =
             tokio::spawn(async move { store_of_task.insert(&Account::new(2, "ada", "")).await });
-        // At about this time the second insert cancels the claim of the first one.
+        // The second insert waits for about 200 ms, and then cancels the claim of the first insert.
+        // The last step of the first insert follows shortly before or after that, depending on
+        // the round.
         tokio::time::sleep(Duration::from_millis(195 + round * 5)).await;
         let port = server.port();
-        // The same as the last step of the first insert. The reply is 1 if the claim was pending.
+        // This script does the last step of the first insert. It returns 1 if the claim was still
+        // pending.
         let reply_to_first = run_command(
             port,
             "EVAL \"if redis.call('DEL', KEYS[1]) == 1 then redis.call('SET', KEYS[2], ARGV[1]) \

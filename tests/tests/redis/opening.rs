@@ -70,15 +70,16 @@ async fn a_store_connects_over_tls_with_a_certificate_authority_of_its_own() {
     let authority_key = rcgen::KeyPair::generate().expect("a key");
     let root = authority.self_signed(&authority_key).expect("a certificate").pem();
     let key = rcgen::KeyPair::generate().expect("a key");
-    let server = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("parameters");
+    let server_cert = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("parameters");
     let issuer = rcgen::Issuer::new(authority, authority_key);
-    let server = server.signed_by(&key, &issuer).expect("a certificate");
+    let server_cert = server_cert.signed_by(&key, &issuer).expect("a certificate");
     let directory = tempfile::tempdir().expect("a directory");
-    // The server runs as another user of the system, so that user has to be able to read the files.
+    // The server runs as another operating-system user, who has to be able to read the files.
     let path = |name: &str| directory.path().join(name).display().to_string();
     std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .expect("a directory");
-    let files = [("root", root.clone()), ("server", server.pem()), ("key", key.serialize_pem())];
+    let files =
+        [("root", root.clone()), ("server", server_cert.pem()), ("key", key.serialize_pem())];
     for (name, text) in files {
         std::fs::write(path(name), text).expect("a file");
     }
@@ -152,7 +153,8 @@ impl std::io::Write for Log {
 const PERMISSIONS: &str = "ACL SETUSER site on >site-secret ~keep:* +get +mget +set +del +exists +pttl \
                       +pexpire +zadd +zrem +zcard +zrange +zrevrange +zrangebyscore +zrevrangebyscore +rename +unlink +eval +evalsha +info";
 
-/// Returns the URL with the login of the user `site`, who has only these permissions.
+/// Returns the URL with the name and the password of the user `site`, who has only these
+/// permissions.
 fn url_of_site(url: &str) -> String {
     url.replace(":secret@", "site:site-secret@")
 }

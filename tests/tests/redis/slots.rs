@@ -79,23 +79,26 @@ async fn a_user_can_be_read_and_written_while_their_slot_moves() {
         let words = format!("MIGRATE 127.0.0.1 {to} {key} 0 4000 AUTH secret");
         assert!(["OK", "NOKEY"].contains(&run_command(from, &words).as_str()), "{key}");
     };
-    // The index of the user's sessions is on the new node, and the record on the old node. A read
-    // finds both.
-    let (index, rest): (Vec<_>, Vec<_>) = keys.iter().partition(|key| key.ends_with(":live"));
-    assert_eq!(index.len(), 1);
-    migrate(index[0]);
+    // Move only the index of the user's sessions. Calls that read have to find the index on the new
+    // node, and the records on the old node.
+    let (index_keys, other_keys): (Vec<_>, Vec<_>) =
+        keys.iter().partition(|key| key.ends_with(":live"));
+    assert_eq!(index_keys.len(), 1);
+    migrate(index_keys[0]);
     check_reads("only the index has moved").await;
-    // A write waits until all its keys are on one node.
-    let other = log_in(&store, &format!("{id}-elsewhere")).await;
-    let (store_of_task, end_of_record) = (store.clone(), end(record));
-    let keys = [record.key, other.key];
-    let revoke = tokio::spawn(async move { store_of_task.revoke(&keys, &end_of_record).await });
+    // End a session of this user and a session of another user. The call waits until all keys of
+    // this user are on one node.
+    let record_of_other_user = log_in(&store, &format!("{id}-other")).await;
+    let (store_of_task, end_of_both) = (store.clone(), end(record));
+    let session_keys = [record.key, record_of_other_user.key];
+    let revoke =
+        tokio::spawn(async move { store_of_task.revoke(&session_keys, &end_of_both).await });
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!revoke.is_finished());
-    rest.iter().for_each(|key| migrate(key));
+    other_keys.iter().for_each(|key| migrate(key));
     assert_eq!(revoke.await.expect("no panic").expect("no error"), 2);
     assert_eq!(store.list(&id.into(), record.created, 10).await.expect("no error").len(), 1);
-    check_reads("all keys have moved, and the slot not yet").await;
+    check_reads("all keys have moved, but the slot has not").await;
     for port in [to, from] {
         assert_eq!(run_command(port, &format!("CLUSTER SETSLOT {moving} NODE {to_id}")), "OK");
     }
@@ -112,9 +115,9 @@ async fn the_store_computes_the_same_slots_as_the_cluster() {
     let store =
         RedisStore::builder(&url).with_key_prefix(unused_prefix()).build().await.expect("a store");
     for odd in ["", "{", "}", "{}", "}{", "{a}b", "a}b{c}", "%", "%7D", "佐藤", "a b"] {
-        let (id, login) = (format!("{odd}id"), format!("{odd}login"));
-        store.insert(&Account::new(id.as_str(), login.as_str(), "")).await.expect("new");
-        assert!(store.by_login_name(&login).await.expect("no error").is_some(), "{odd:?}");
+        let (id, login_name) = (format!("{odd}id"), format!("{odd}login"));
+        store.insert(&Account::new(id.as_str(), login_name.as_str(), "")).await.expect("new");
+        assert!(store.by_login_name(&login_name).await.expect("no error").is_some(), "{odd:?}");
         let record = log_in(&store, &id).await;
         let user = UserId::from(id);
         let found = store.load_login(&record.key, Some(&user)).await.expect("no error");
@@ -133,7 +136,7 @@ async fn replicas_serve_reads_and_the_master_serves_keys_that_a_replica_lacks() 
             store.insert(&account).await.expect("new");
             assert!(store.by_id(account.id()).await.expect("no error").is_some(), "{variable}");
             let record = log_in(&store, &id.to_string()).await;
-            // This is sooner than any replica can have the keys.
+            // The replicas may not have these keys yet.
             for user_hint in [None, Some(account.id())] {
                 let found = store.load_login(&record.key, user_hint).await.expect("no error");
                 assert!(found.expect("a record").user.is_some(), "{variable}");

@@ -5,8 +5,8 @@ use std::fmt::{self, Display};
 use serde::de::{Expected, Unexpected};
 use serde::{de, ser};
 
-/// The error for a property that can't be written or read. Values may be secrets, so the error
-/// quotes none, except if a message of the user type's own code does.
+/// The error for a property that can't be written or read. The error quotes no value, because
+/// values may be secrets. Only a message from the user type's own code may quote one.
 #[derive(Debug)]
 pub(crate) struct ValueError {
     /// The names and indexes on the path to the value, in reverse order.
@@ -68,7 +68,7 @@ impl de::Error for ValueError {
     }
 
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::new(format!("found a different {}, expected {expected}", type_name(&unexpected)))
+        Self::new(format!("found an invalid {}, expected {expected}", type_name(&unexpected)))
     }
 
     fn unknown_variant(_variant: &str, expected: &'static [&'static str]) -> Self {

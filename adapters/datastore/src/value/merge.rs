@@ -1,5 +1,5 @@
 //! Merges the properties to write with the stored ones. Stored properties that the user type does
-//! not have are kept. So are the types of stored properties, and whether they are indexed.
+//! not have are kept. Written properties keep their stored types, and stay indexed or excluded.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -72,7 +72,7 @@ fn kept_properties(
 #[derive(Default)]
 struct Names<'a>(BTreeMap<&'a str, Names<'a>>);
 
-const NONE: &Names = &Names(BTreeMap::new());
+const NO_NAMES: &Names = &Names(BTreeMap::new());
 
 impl<'a> Names<'a> {
     fn in_properties(properties: &'a NewProperties) -> Self {
@@ -83,7 +83,7 @@ impl<'a> Names<'a> {
 
     /// Returns the names within the property of this name.
     fn within(&self, name: &str) -> &Self {
-        self.0.get(name).unwrap_or(NONE)
+        self.0.get(name).unwrap_or(NO_NAMES)
     }
 
     fn add_properties(&mut self, properties: &'a NewProperties) {
@@ -168,7 +168,7 @@ impl Merge<'_> {
                 },
                 _ => Entity {
                     key: None,
-                    properties: self.merge_properties(&HashMap::new(), properties, NONE),
+                    properties: self.merge_properties(&HashMap::new(), properties, NO_NAMES),
                 },
             }),
         };
@@ -192,9 +192,9 @@ impl Merge<'_> {
     /// Merges an array.
     ///
     /// A new element matches a stored element if writing it there would change nothing. The stored
-    /// element then stays as it is, with its other properties, at the index of the new element. Any
-    /// other new element is written over the stored element at the same index, unless another new
-    /// element matches that one.
+    /// element then stays as it is, with its other properties, at the index of the new element. A
+    /// new element that matches no stored element is written over the stored element at the same
+    /// index, unless that stored element matches another new element.
     fn merge_array(
         &self,
         stored: &[Value],
@@ -256,7 +256,8 @@ fn is_empty_array(value: &Value) -> bool {
     matches!(&value.value_type, Some(ValueType::ArrayValue(array)) if array.values.is_empty())
 }
 
-/// Checks whether a value is excluded from indexes. An array is if any of its elements is.
+/// Checks whether a value is excluded from indexes. An array counts as excluded if any of its
+/// elements is excluded.
 fn is_excluded(value: &Value) -> bool {
     match &value.value_type {
         Some(ValueType::ArrayValue(array)) => array.values.iter().any(is_excluded),
@@ -290,8 +291,8 @@ fn convert_to_type_of(stored: &ValueType, new_value: NewValue) -> NewValue {
         (ValueType::StringValue(_), NewValue::Blob(bytes)) => {
             String::from_utf8(bytes.clone()).ok().map(NewValue::String)
         }
-        // A blob of UTF-8 was probably read as a string, so it stays a blob. Any other blob can't
-        // have been read as a string, so the type has no reason to expect a blob.
+        // A blob of UTF-8 was probably read as a string, so it stays a blob. A blob that is not
+        // UTF-8 can't have been read as a string, so it becomes a string.
         (ValueType::BlobValue(bytes), NewValue::String(text)) => {
             str::from_utf8(bytes).is_ok().then(|| NewValue::Blob(text.clone().into_bytes()))
         }

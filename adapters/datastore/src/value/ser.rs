@@ -56,7 +56,7 @@ pub(crate) struct NewProperties {
     pub(crate) written: BTreeMap<String, NewValue>,
     /// Properties to remove: fields of the type that `skip_serializing_if` has skipped.
     pub(crate) skipped: Vec<Cow<'static, str>>,
-    /// Whether all other stored properties have to be removed. This is so for a map.
+    /// Whether all stored properties that are not in `written` have to be removed, as for a map.
     pub(crate) removes_others: bool,
 }
 
@@ -285,7 +285,7 @@ impl Serializer for ValueSerializer {
 
     fn serialize_map(self, length: Option<usize>) -> Result<Entries> {
         // Serde also writes a struct with a flattened field as a map, but without a length. Such a
-        // struct does not name all properties, so the others stay.
+        // struct does not name all properties, so the properties that it does not name stay.
         let removes_others = length.is_some();
         let properties = NewProperties { removes_others, ..NewProperties::default() };
         Ok(Entries { properties, key: String::new() })

@@ -19,10 +19,9 @@ pub(super) const LAT_LNG: &str = "$tower_keep_datastore::LatLng";
 
 /// Writes a field of a user type as a timestamp.
 ///
-/// The field can be of any type that serde writes in RFC 3339 with its time zone (chrono's
-/// `DateTime<Utc>`, jiff's `Timestamp`, or a newtype of your own), or a
-/// [`SystemTime`](std::time::SystemTime) since 1970, or an `Option` of these. Without the
-/// attribute, timestamps are read in the same way.
+/// The field can be of any type that serde writes as RFC 3339 text with a time zone: chrono's
+/// `DateTime<Utc>`, jiff's `Timestamp`, or a newtype of your own. It can also be a
+/// [`SystemTime`](std::time::SystemTime) since 1970, or an `Option` of any of these types.
 ///
 /// ```
 /// use std::time::SystemTime;
@@ -35,10 +34,10 @@ pub(super) const LAT_LNG: &str = "$tower_keep_datastore::LatLng";
 /// }
 /// ```
 ///
-/// Without the attribute, a stored timestamp stays a timestamp, but a new property becomes a string
-/// or an embedded entity. As with every `with` attribute of serde, an `Option` also needs
-/// `#[serde(default)]` if the property may be missing. Datastore stores microseconds, and drops
-/// smaller units.
+/// The attribute matters only for new properties: without it, they become strings or embedded
+/// entities. A stored timestamp is read, and stays a timestamp, even without the attribute. As with
+/// every `with` attribute of serde, an `Option` needs `#[serde(default)]` too if the property may
+/// be missing. Datastore stores microseconds, and drops smaller units.
 pub mod timestamp {
     use super::{Deserialize, Deserializer, Serialize, Serializer, TIMESTAMP};
 
@@ -95,7 +94,7 @@ where
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, serde::Deserialize)]
 #[serde(default)]
 pub struct EntityKey {
-    /// The project; empty for the store's own.
+    /// The project; empty for the store's own project.
     pub project: String,
     /// The database; empty for the default one.
     pub database: String,
@@ -185,7 +184,8 @@ impl Serialize for LatLng {
 pub(super) const SYSTEM_TIME: &str = "SystemTime";
 pub(super) const SYSTEM_TIME_FIELDS: [&str; 2] = ["secs_since_epoch", "nanos_since_epoch"];
 
-/// Converts a value to a timestamp: a text in RFC 3339 with a time zone, or a `SystemTime`.
+/// Converts a value to a timestamp. Returns `None` unless the value is RFC 3339 text with a time
+/// zone, or has the fields of a `SystemTime`.
 pub(super) fn to_timestamp(new_value: &NewValue) -> Option<Timestamp> {
     match new_value {
         NewValue::Timestamp(timestamp) => Some(*timestamp),

@@ -1,9 +1,9 @@
 //! The flash cookie: a flash message, and the target to return to, for a user who is redirected to
 //! the sign-in page.
 //!
-//! `fmt1 kid1 flags1 issued4 kind1 LP(category) LP(text) LP(next)`: the digit is the size in bytes,
-//! and `LP(text)` is a length of two bytes, then the text. Category and text have at most 256 bytes
-//! each, `next` has at most 512. The cookie is valid for ten minutes.
+//! Layout: `fmt: u8, kid: u8, flags: u8, issued: u32, kind: u8, LP(category), LP(text), LP(next)`.
+//! `LP(text)` is a length of two bytes, then the text. Category and text have at most 256 bytes
+//! each, and `next` has at most 512. The cookie is valid for ten minutes.
 
 use super::body::{Fields, write_text};
 use super::{ByRecency, Contents};

@@ -1,9 +1,9 @@
 //! The fields of a cookie that say how the user logged in, and which factors (such as the password)
 //! the user has proved in this session, and when.
 //!
-//! In the session cookie, the fields are `classes1 n1 (factor1 time4)×n`, with n ≤ 8: the digit is
-//! the size in bytes. The remember cookie has only `classes1`, because a restored login is not
-//! fresh: in the restored session, the user has proved no factor.
+//! In the session cookie, the fields are `classes: u8, n: u8, (factor: u8, time: u32)×n`, and n is
+//! at most 8. The remember cookie has only `classes: u8`, because a restored login is not fresh: in
+//! the restored session, the user has proved no factor.
 
 use super::body::Fields;
 

@@ -5,10 +5,10 @@
 //! HMAC-SHA256(key, body)[..16]`. Integers in the body are big-endian. Times are seconds since
 //! 1970, in four bytes.
 
-// Each module shows the layout of its bodies, such as `fmt1 kid1 flags1 issued4`: the names of the
-// fields in order, and the digit is the size in bytes. `fmt` is the version of the layout, and
-// `kid` the fingerprint of the key. `uid`, at the end, is the user's id. `LP(text)` is the length
-// of the text in two bytes, then the text. `(…)×n` occurs n times.
+// Each module shows the layout of its bodies, such as `fmt: u8, kid: u8, flags: u8, issued: u32`:
+// the fields in order, with their types. `fmt` is the version of the layout, and `kid` the
+// fingerprint of the key. `uid`, at the end, is the user's id without a length. `LP(text)` is the
+// length of the text in two bytes, then the text. `(…)×n` occurs n times.
 //
 // To read about …                                     open …
 // the bytes of a cookie                               session.rs, remember.rs, flash.rs

@@ -1,7 +1,7 @@
 //! The remember cookie, which restores a login after the browser was closed.
 //!
-//! `fmt1 kid1 flags1 nonce8 issued4 expires4 classes1 stamp8 uid`: the digit is the size in bytes.
-//! In total, 28 bytes and the user's id.
+//! Layout: `fmt: u8, kid: u8, flags: u8, nonce: [u8; 8], issued: u32, expires: u32, classes: u8,
+//! stamp: u64, uid`. In total, 28 bytes and the user's id.
 
 use tower_keep_core::UserId;
 

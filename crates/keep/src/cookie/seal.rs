@@ -11,7 +11,7 @@ use crate::keys::KeySlot;
 
 /// The length of the MAC, which is cut to this many bytes.
 const TAG_BYTES: usize = 16;
-/// The length of the two fields that every body begins with: the format and the key id.
+/// The length of the first two fields of every body: the format and the key id.
 const MIN_BODY_BYTES: usize = 2;
 /// A cookie whose decoded value has at most this many bytes is decoded on the stack. This is enough
 /// for a user id of 38 bytes. Longer cookies are decoded on the heap.

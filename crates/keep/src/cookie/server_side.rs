@@ -2,12 +2,13 @@
 //! *generation*: how many times the cookies of this login were rotated, which means replaced by new
 //! cookies.
 //!
-//! In these layouts, the digit is the size in bytes:
+//! Layouts:
 //!
-//! - Session cookie: `fmt1 kid1 flags1 sid16 gen4 issued4 classes1 n1 (factor1 time4)×n stamp8
-//!   client8 uid`. In total, 45 bytes, 5 for each proof, and the user's id.
-//! - Remember cookie: `fmt1 kid1 flags1 sid16 gen4 verifier16 expires4 classes1 stamp8`. In total,
-//!   52 bytes.
+//! - Session cookie: `fmt: u8, kid: u8, flags: u8, sid: [u8; 16], gen: u32, issued: u32, classes:
+//!   u8, n: u8, (factor: u8, time: u32)×n, stamp: u64, client: u64, uid`. In total, 45 bytes, 5 for
+//!   each of the n proofs, and the user's id.
+//! - Remember cookie: `fmt: u8, kid: u8, flags: u8, sid: [u8; 16], gen: u32, verifier: [u8; 16],
+//!   expires: u32, classes: u8, stamp: u64`. In total, 52 bytes.
 
 use std::fmt;
 
@@ -20,7 +21,7 @@ use super::session::session_flags;
 use super::{ByRecency, Contents};
 
 const FORMAT: u8 = 1;
-/// The length of a session cookie's body without the proofs, their number `n1`, and the user's id.
+/// The length of a session cookie's body without the proofs, their number `n`, and the user's id.
 const SESSION_FIXED_BYTES: usize = 44;
 /// The length of a remember cookie's body.
 const REMEMBER_BYTES: usize = 52;

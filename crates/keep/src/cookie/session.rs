@@ -1,7 +1,8 @@
 //! The session cookie.
 //!
-//! `fmt1 kid1 flags1 nonce8 started4 renewed4 classes1 n1 (factor1 time4)×n stamp8 client8 uid`:
-//! the digit is the size in bytes. In total, 37 bytes, 5 for each proof, and the user's id.
+//! Layout: `fmt: u8, kid: u8, flags: u8, nonce: [u8; 8], started: u32, renewed: u32, classes: u8,
+//! n: u8, (factor: u8, time: u32)×n, stamp: u64, client: u64, uid`. In total, 37 bytes, 5 for each
+//! of the n proofs, and the user's id.
 
 use tower_keep_core::UserId;
 
@@ -10,7 +11,7 @@ use super::login_origin::{FORCED_FLAG, LoginOrigin, Proofs, REMEMBERED_FLAG};
 use super::{ByRecency, Contents};
 
 const FORMAT: u8 = 1;
-/// The length of the body without the proofs, their number `n1`, and the user's id.
+/// The length of the body without the proofs, their number `n`, and the user's id.
 const FIXED_BYTES: usize = 36;
 
 /// Random bytes that make the cookies of any two logins differ.

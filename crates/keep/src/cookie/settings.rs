@@ -76,8 +76,9 @@ impl CookieSettings {
         self
     }
 
-    /// Sets the path below which browsers send the cookie; `/` by default. Any other path excludes
-    /// the `__Host-` prefix. A path does not protect applications on one host from each other.
+    /// Sets the path below which browsers send the cookie; `/` by default. A path other than `/`
+    /// excludes the `__Host-` prefix. A path does not protect applications on one host from each
+    /// other.
     pub fn with_path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self
@@ -132,7 +133,7 @@ impl CookieSettings {
         }
     }
 
-    /// Checks whether browsers send the cookie to the whole host that set it, and to no other.
+    /// Checks whether browsers send the cookie to the whole host that set it, and to no other host.
     fn is_host_only(&self) -> bool {
         self.domain.is_none() && self.path == "/"
     }

@@ -41,7 +41,7 @@ const REPLAY_MESSAGE: &str = "An old copy of one of your remembered logins was u
 /// | remember refresh | off | a remembered login ends when the duration that began at the login is over |
 /// | session protection | basic, exact | Flask-Login's defaults |
 /// | login page, confirm page | none: the response is 401 | an API has no such pages |
-/// | `next` | in the query, field `next` | needs no other cookie |
+/// | `next` | in the query, field `next` | needs no additional cookie |
 /// | trusted proxies | none | forwarded headers are easy to forge |
 /// | pages for every client | off | a polling request must not leave flash messages, or replace `next` |
 /// | `OPTIONS` exempt from guards | off | if it is on, a handler that serves any method runs without a login |
@@ -202,8 +202,8 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     ///
     /// A refused login returns [`LoginError::TooManySessions`](crate::LoginError::TooManySessions),
     /// whose response is 409. To let the user end the other sessions and log in, check the
-    /// password, end all sessions of the user, and log in again. A login replaces the session of
-    /// the same browser, which does not count against the limit.
+    /// password, end all sessions of the user, and log in again. A login replaces an earlier
+    /// session of the same browser, and that session does not count against the limit.
     ///
     /// ```
     /// # use tower_keep::{Account, Keys, LoginLayer};
@@ -299,8 +299,8 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         self
     }
 
-    /// Sets after how long without use a session ends; `None` for no limit. The precision is a
-    /// tenth of the limit: the time of last use is updated when a tenth of the limit has passed,
+    /// Sets how long a session may be unused before it ends; `None` for no limit. The precision is
+    /// a tenth of the limit: the time of last use is updated when a tenth of the limit has passed,
     /// not with every response. If neither this limit nor the absolute limit is set, a session's
     /// record never expires.
     pub fn with_idle_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
@@ -308,9 +308,9 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         self
     }
 
-    /// Sets how long after its start a session ends, even if it is in use; `None` for no limit. The
-    /// session starts at the login. It starts again when the remember cookie restores the login or
-    /// the user confirms it.
+    /// Sets how long a session may last, even if it is in use; `None` for no limit. The session
+    /// starts at the login. It starts again when the remember cookie restores the login or the user
+    /// confirms it.
     pub fn with_absolute_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.settings.absolute_limit = limit.into();
         self
@@ -440,8 +440,8 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     }
 
     /// Sets whether the layer leaves flash messages when a guard redirects a user to the login page
-    /// or the confirm page, and after a replay; `true` by default. If `false`, these messages set
-    /// no cookie either.
+    /// or the confirm page, and after a replay; `true` by default. If `false`, no cookie is set for
+    /// these messages.
     pub fn with_messages(mut self, messages: bool) -> Self {
         self.settings.leaves_messages = messages;
         self

@@ -10,8 +10,7 @@ use tower_keep_core::AuthUser;
 use crate::login::AuthSession;
 
 pin_project! {
-    /// Resolves to the inner service's response, with the cookies that the request changes in its
-    /// headers.
+    /// Resolves to the inner service's response, after adding the changed cookies to its headers.
     #[must_use = "futures do nothing unless polled"]
     pub struct LoginFuture<F, U> {
         #[pin]

@@ -1,8 +1,8 @@
 //! Request loaders: they find a user by a token, a key or a password in the request itself.
 //!
-//! If the cookies identify no user, the loaders are asked, in the order in which they were added.
-//! The first user that a loader finds counts. This user is logged in for this request only: no
-//! cookie is set, and the login is never fresh.
+//! If the cookies identify no user, the layer calls the loaders in the order in which they were
+//! added, until a loader finds a user. This user is logged in for this request only: no cookie is
+//! set, and the login never passes [`require_fresh`](crate::LoginLayer::require_fresh).
 
 mod builtin;
 

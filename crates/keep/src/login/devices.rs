@@ -29,7 +29,8 @@ impl<U: AuthUser> AuthSession<U> {
         let Some((user, current)) = self.user_and_session().await? else { return Ok(Vec::new()) };
         let mut infos = config.list_sessions(sessions, &user, current.as_deref()).await?;
         infos.sort_by_key(|info| !info.is_current());
-        // If `MAX_LISTED` others were used more recently, the current session is not in the list.
+        // If `MAX_LISTED` other sessions were used more recently, the current session is not in the
+        // list.
         if let Some(current) =
             current.filter(|_| infos.first().is_none_or(|info| !info.is_current()))
         {

@@ -61,9 +61,9 @@ impl<U: AuthUser> AuthSession<U> {
     /// Returns the login page's URL with this request's target as `next`, or `None` if the layer
     /// has no login page. This is for handlers that send users to the login page themselves.
     ///
-    /// A target that may be too long for proxies is left out. In the query, it may have 1,024
-    /// bytes, percent-encoded. If the layer keeps `next` in a cookie, it may have 512 bytes, and it
-    /// is also left out if the request is not the navigation of a browser's tab.
+    /// A target that may be too long for proxies is left out. In the query, a target may have at
+    /// most 1,024 bytes, percent-encoded. If the layer keeps `next` in a cookie, a target may have
+    /// at most 512 bytes, and is kept only if the request is the navigation of a browser's tab.
     pub fn login_url(&self) -> Option<String> {
         let is_page = self.0.snapshot.is_page;
         self.config().responses.login_page.as_ref().map(|page| self.url_of(page, is_page))

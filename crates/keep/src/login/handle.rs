@@ -166,9 +166,9 @@ impl<U> AuthSession<U> {
 }
 
 impl<U: AuthUser> AuthSession<U> {
-    /// Returns the handle that the layer with this configuration has put into the extensions. A
-    /// layer of another area further inside has put its own handle in its place, which refers to
-    /// the outer handle.
+    /// Returns the handle that the layer with this configuration has put into the extensions. The
+    /// extensions hold only the innermost layer's handle. Each handle refers to the handle of the
+    /// layer around it.
     pub(crate) fn find(extensions: &Extensions, config: &Arc<Config<U>>) -> Option<Self> {
         let mut auth = extensions.get::<Self>();
         while let Some(candidate) = auth {
@@ -327,8 +327,8 @@ impl<U: AuthUser> AuthSession<U> {
     }
 
     /// Calls the closure with the identity. Until the login is resolved, the identity is anonymous.
-    pub(crate) fn with_identity<T>(&self, see: impl FnOnce(&Identity<U>) -> T) -> T {
-        see(&self.state().identity)
+    pub(crate) fn with_identity<T>(&self, read: impl FnOnce(&Identity<U>) -> T) -> T {
+        read(&self.state().identity)
     }
 }
 

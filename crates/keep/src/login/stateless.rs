@@ -73,7 +73,7 @@ pub(super) async fn resolve<U: AuthUser>(
     let cookies = match &user {
         Some(user) => CookieIssuer { config, snapshot, user: &**user, now }
             .follow_verdict(&verdict, session, remember)?,
-        None => decision_without_user(&verdict),
+        None => decision_without_new_cookies(&verdict),
     };
     let identity = match (verdict.logged_in, user) {
         (LoggedIn::User { fresh_since, is_active }, Some(user)) => {
@@ -85,9 +85,9 @@ pub(super) async fn resolve<U: AuthUser>(
     Ok(Resolved { identity, cookies, asked_loaders })
 }
 
-/// Returns the decision about the cookies if they log in no user: they are cleared or stay as they
-/// are.
-fn decision_without_user(verdict: &Verdict) -> CookieDecision {
+/// Returns the decision that clears the cookies that the verdict clears, and keeps all others. It
+/// issues no cookie: the cookies that the verdict issues are added by `follow_verdict`.
+fn decision_without_new_cookies(verdict: &Verdict) -> CookieDecision {
     CookieDecision {
         browser_login: BrowserLogin::Nothing,
         session_cookie: CookieChange::clear_if(verdict.session == SessionChange::Clear),
@@ -113,7 +113,7 @@ impl<U: AuthUser> CookieIssuer<'_, U> {
         session: Option<&Opened<Session>>,
         remember: Option<&Opened<Remember>>,
     ) -> Result<CookieDecision, AuthError> {
-        let mut cookies = decision_without_user(verdict);
+        let mut cookies = decision_without_new_cookies(verdict);
         let session_terms = session.map(|opened| opened.cookie.terms);
         let mut origin = session_terms.map(|terms| terms.origin);
         let mut is_remembered = session_terms.is_some_and(|terms| terms.is_remembered);

@@ -2,16 +2,16 @@
 //! who has copied the browser's cookies, and a network that is slow, loses responses and sends
 //! requests twice.
 //!
-//! The real rules decide which user is logged in (in `next`). The store, the browsers and the
-//! network are a few lines here. The model is checked in two ways. [`exhaustive`] visits every
-//! state to a stated depth, with all interleavings of the store's calls. [`walks`] runs random
-//! walks through the real layer and a real store next to the model, and the results must be the
-//! same at every step.
+//! The real rules decide which user is logged in; the module [`next`] calls these rules. The store,
+//! the browsers and the network are a few lines here. The model is checked in two ways.
+//! [`exhaustive`] visits every state to a stated depth, with all interleavings of the store's
+//! calls. [`walks`] runs random walks through the real layer and a real store next to the model,
+//! and the results must be the same at every step.
 //!
 //! The grace is the time for which the cookies of the previous generation stay valid after the new
 //! ones were seen. The model assumes that a request reaches the server within half the grace or
-//! never, and a response the browser too. A slower request or response looks like a replay, and no
-//! server can tell the difference.
+//! never, and that a response reaches the browser within half the grace or never. A slower request
+//! or response can look like a replay, and no server can tell the difference.
 
 mod exhaustive;
 mod next;
@@ -85,8 +85,9 @@ impl Jar {
 }
 
 impl Jar {
-    /// Returns the changes that clear the cookies of a request with this jar: the cookies that were
-    /// sent. A session cookie says that there is a remember cookie, so that is cleared too.
+    /// Returns the changes that clear the cookies of a request with this jar. A session cookie says
+    /// that the login has a remember cookie, so the remember cookie is cleared even if the request
+    /// sent only the session cookie.
     fn cleared(&self) -> SetCookies {
         let session = if self.session.is_some() { Set::Clear } else { Set::Keep };
         let remember = if self.ids().is_empty() { Set::Keep } else { Set::Clear };
@@ -139,7 +140,8 @@ struct Request {
     from: Holder,
     kind: Kind,
     jar: Jar,
-    /// When the request was sent. As soon as the server handles the request: when the server began.
+    /// When the request was sent or, after the server has begun to handle it, when the server
+    /// began.
     at: u32,
     replies: Vec<Reply>,
 }
@@ -168,7 +170,7 @@ enum Next {
     EndAll(Vec<u8>),
     /// Creates a session that replaces these sessions.
     Create(Vec<u8>),
-    /// The response, and the session that was loaded last with the verdict of the rules.
+    /// The response and, if a session was loaded, the last such session and the rules' verdict.
     Done(Response, Option<(u8, Verdict)>),
 }
 
@@ -329,7 +331,7 @@ impl World {
                 Reply::Loaded(record) => record.as_ref(),
                 _ => None,
             });
-            if let Some(loaded) = loaded.filter(|_| verdict.is_seen) {
+            if let Some(loaded) = loaded.filter(|_| verdict.marks_seen) {
                 self.seen_marks.push((id, loaded.generation, request.at));
                 if !self.has_upkeep {
                     self.flush();

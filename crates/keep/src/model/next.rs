@@ -18,8 +18,8 @@ use crate::rules::server_side::{
 use crate::rules::{LoggedIn, UserFacts};
 
 impl World {
-    /// Passes the store's replies to a request to the rules, and returns the next call that the
-    /// rules need, or the result.
+    /// Passes the replies that the store has returned for this request to the rules. Returns the
+    /// next call that the rules need, or the result.
     pub(super) fn next(&self, request: &Request) -> Next {
         if request.kind == Kind::LogIn {
             return self.log_in(request);
@@ -89,14 +89,14 @@ impl World {
             }
             (Kind::Confirm, Some(id), Some(record)) if is_user => {
                 let remember = request.jar.remember.filter(|cookie| cookie.id == id);
-                let shown = match resolved.as_ref().is_some_and(|(_, verdict)| verdict.is_restored)
-                {
-                    true => remember.map(|cookie| cookie.generation),
-                    false => request.jar.session.map(|cookie| cookie.generation),
-                };
+                let sent_generation =
+                    match resolved.as_ref().is_some_and(|(_, verdict)| verdict.is_restored) {
+                        true => remember.map(|cookie| cookie.generation),
+                        false => request.jar.session.map(|cookie| cookie.generation),
+                    };
                 let mut latest = SessionRecord::clone(&record);
                 let confirmed = loop {
-                    if !confirming_rotates(&latest, shown) {
+                    if !confirming_rotates(&latest, sent_generation) {
                         break Some(latest.generation);
                     }
                     match replies.next() {
@@ -170,7 +170,7 @@ fn id_of(id: u8) -> SessionId {
     SessionId([id; 16])
 }
 
-/// Returns the model's session cookie as the layer's.
+/// Converts the model's session cookie to the layer's session cookie.
 fn held_session(cookie: SessionCookie) -> Opened<ServerSession> {
     let terms = ServerTerms {
         origin: LoginOrigin::PASSWORD,
@@ -184,7 +184,7 @@ fn held_session(cookie: SessionCookie) -> Opened<ServerSession> {
     Opened { cookie, slot: KeySlot::CURRENT }
 }
 
-/// Returns the model's remember cookie as the layer's.
+/// Converts the model's remember cookie to the layer's remember cookie.
 fn held_remember(cookie: RememberCookie, records: &[Record]) -> Opened<ServerRemember> {
     let cookie = ServerRemember {
         id: id_of(cookie.id),
@@ -197,7 +197,7 @@ fn held_remember(cookie: RememberCookie, records: &[Record]) -> Opened<ServerRem
     Opened { cookie, slot: KeySlot::CURRENT }
 }
 
-/// Returns the model's record as a store returns it.
+/// Converts the model's record to a record and a user as a store returns them.
 fn stored(record: &Record) -> StoredSession {
     let (key, start) = (SessionKey::new([0; 32]), Timestamp::from_secs(START));
     let mut stored = SessionRecord::new(key, "1".into(), [0; 16], start, Timestamp::MAX);

@@ -170,7 +170,7 @@ impl Dice {
     }
 }
 
-/// Walks with this seed. Returns the number of requests, and whether a replay was found.
+/// Makes one random walk. Returns the number of requests, and whether a replay was found.
 async fn walk(seed: u64) -> (usize, bool) {
     let (mut dice, mut model, mut real) = (Dice(seed), World::new(false), Real::new().await);
     assert!(real.send(Holder::Browser, Kind::LogIn).await);

@@ -3,7 +3,8 @@
 //!
 //! `Rules` is a state machine that borrows the cookies. `Rules::start` returns the first `Step`.
 //! The caller carries the step out and passes the result to `Rules`, which returns the next step.
-//! If a step fails, the caller drops the `Rules`, and nothing that they had decided takes effect.
+//! If a step fails, the caller drops the `Rules`, and nothing that the rules had decided takes
+//! effect.
 //!
 //! | look for | in |
 //! | --- | --- |
@@ -22,16 +23,16 @@ pub(crate) struct Policy {
     pub(crate) protection: SessionProtection,
     /// Whether the browser keeps the session cookie after it is closed.
     pub(crate) is_persistent: bool,
-    /// How long a session may be unused; `None` for any time.
+    /// How long a session may be unused; `None` for no limit.
     pub(crate) idle_limit: Option<u32>,
     /// A session cookie of this age is reissued; `None` if age is no reason to reissue it.
     pub(crate) renewal_age: Option<u32>,
-    /// How long a session may last, even if it is used; `None` for any time.
+    /// How long a session may last, even if it is used; `None` for no limit.
     pub(crate) absolute_limit: Option<u32>,
     /// Whether use of the login extends the remember cookie's validity.
     pub(crate) refreshes_remember: bool,
-    /// How long the cookies of the previous generation stay valid after a request has used the
-    /// next one.     /// for at least the same time.
+    /// How long the cookies of a generation stay valid after a request has used the cookies of the
+    /// next generation. The record of an ended session is kept for at least this time.
     pub(crate) grace: u32,
     /// A record's time of last use is written again when it is this old.
     pub(crate) touch_interval: u32,
@@ -71,15 +72,15 @@ impl Policy {
     /// the response sets no cookies: they could replace newer cookies in the browser, and the
     /// browser's earlier cookies are still valid.
     ///
-    /// The time is a tenth of the grace. In this time a user can't confirm the login and send
-    /// another request with the cookies of the confirmation.
+    /// The time is a tenth of the grace. It is too short for a user to confirm the login and then
+    /// to send a request with the new cookies.
     pub(crate) fn max_cookie_age(&self) -> u32 {
         (self.grace / 10).max(1)
     }
 
-    /// Returns when a session's record expires: when neither the session nor its remember cookie
-    /// can be valid any more. `used` is when the session was last used, and `started` when it
-    /// began.
+    /// Returns when a session's record expires: the time from which neither the session nor its
+    /// remember cookie can be valid. `used` is when the session was last used, and `started` is
+    /// when it began.
     pub(crate) fn record_expires(
         &self,
         used: u32,

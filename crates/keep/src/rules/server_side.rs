@@ -9,15 +9,15 @@
 //! | remember | the cookie has expired | ask the loaders | | clear |
 //! | any | no record | try remember | | clear |
 //! | any | ended | try remember | | clear; unchanged if replaced at most G ago, or if ended for a reason that only a newer version knows |
-//! | any | another user acts as this one, which only a newer version allows | ask the loaders | | unchanged |
+//! | any | another user acts as this user, which only a newer version allows | ask the loaders | | unchanged |
 //! | any | the user no longer exists | try remember | | clear |
 //! | any | security stamp changed | try remember | | unchanged |
 //! | any | user inactive, and the login was not forced | no user; loaders are not asked | end | clear both |
 //! | session | past its idle or absolute limit | try remember | | clear |
 //! | session | not (c=n, or c=n-1 and n unseen or seen at most G ago) | try remember | | unchanged |
 //! | session | another client, strong protection, session not persistent | no user; loaders are not asked | end | clear both |
-//! | session | another client, basic protection or a persistent session | continue, no longer fresh | | session n, if c=n |
-//! | session | otherwise | the user | record that n is seen, and the use | reissue, if there is a reason (below) |
+//! | session | another client, basic protection or a persistent session | continue, no longer fresh | | session n, if c=n and it was fresh |
+//! | session | otherwise | the user | record the time of use and, if c=n, that n is seen | reissue, if there is a reason (below) |
 //! | remember | its period in the record has expired | ask the loaders | | clear |
 //! | remember | wrong verifier | ask the loaders | | unchanged; event |
 //! | remember | p=n, never rotated or rotated at least G ago | the user | rotate; if another request was faster, try again | session n+1, remember n+1 |
@@ -38,8 +38,8 @@
 //! cookie of the same session is reissued if p=n and its key is a previous one, or if uses extend
 //! its validity and the use is recorded.
 //!
-//! If the request logs out, nothing is rotated, recorded or reissued. Confirming rotates regardless
-//! of how long ago the last rotation was, if [`confirming_rotates`] returns `true`.
+//! If the request logs out, nothing is rotated, recorded or reissued. Confirming a login rotates if
+//! [`confirming_rotates`] returns `true`, regardless of how long ago the last rotation was.
 
 use std::sync::Arc;
 
@@ -137,7 +137,7 @@ pub(crate) struct Verdict {
     pub(crate) alarm: Option<Alarm>,
     /// Whether to set the seen mark of the record's generation: no earlier request has sent cookies
     /// of this generation.
-    pub(crate) is_seen: bool,
+    pub(crate) marks_seen: bool,
     /// Whether to write the record's time of last use.
     pub(crate) is_touched: bool,
     /// When the remember cookie expires, if this request extends its validity.
@@ -255,8 +255,8 @@ impl<'a> Rules<'a> {
 
     /// Takes the result of [`Step::End`]: the session has ended, through this request or through
     /// another request that was faster. The other request may have been a login that replaced the
-    /// session. The cookies of that login must stay, so they are cleared only if this request has
-    /// ended the session.
+    /// session. The cookies of that login must stay, so the response clears cookies only if this
+    /// request has ended the session.
     pub(crate) fn ended(&mut self, reason: EndReason, is_ended_by_this: bool) -> Step<'a> {
         if is_ended_by_this {
             self.verdict.session = SessionChange::Clear;
@@ -360,7 +360,7 @@ impl<'a> Rules<'a> {
         }
         let unused_for = self.presented.now.saturating_sub(record.last_seen.as_secs());
         self.verdict.is_touched = unused_for >= self.touch_interval_of(record);
-        self.verdict.is_seen = is_current && self.needs_seen_mark(record);
+        self.verdict.marks_seen = is_current && self.needs_seen_mark(record);
         let loses_proofs = !keeps_proofs && !opened.cookie.proofs.is_empty();
         let is_changed = loses_proofs || origin != terms.origin;
         let is_renewed = self.policy.is_persistent && self.verdict.is_touched;
@@ -466,7 +466,7 @@ impl<'a> Rules<'a> {
             if is_due && !self.presented.is_logout {
                 return Step::Rotate;
             }
-            self.verdict.is_seen = self.needs_seen_mark(&record) && !self.presented.is_logout;
+            self.verdict.marks_seen = self.needs_seen_mark(&record) && !self.presented.is_logout;
             return self.restore(opened, opened.slot.is_previous());
         }
         if is_previous(p, &record) {
@@ -546,9 +546,9 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// Checks whether a use of the record's generation has to set its seen mark. The mark ends the
-    /// validity of the previous generation. The first generation has none, so its mark is set only
-    /// if the policy says so.
+    /// Checks whether a use of the record's generation has to set its seen mark. When the mark is
+    /// older than the grace, the previous generation is no longer valid. Before the first
+    /// generation there is no other, so its mark is set only if the policy says so.
     fn needs_seen_mark(&self, record: &SessionRecord) -> bool {
         record.seen_at.is_none() && (record.rotated_at.is_some() || self.policy.marks_first_use)
     }

@@ -6,7 +6,7 @@
 //! | --- | --- | --- | --- |
 //! | session | past its idle or absolute limit | try remember | clear session |
 //! | session | another client, strong protection, session not persistent | no user; loaders are not asked | clear both |
-//! | session | another client, basic protection or a persistent session | continue, no longer fresh | reissue session |
+//! | session | another client, basic protection or a persistent session | continue, no longer fresh | reissue session, if it was fresh |
 //! | session | the user no longer exists | try remember | clear session |
 //! | session | security stamp changed | try remember | unchanged |
 //! | session | user inactive, and the login was not forced | no user; loaders are not asked | clear both |
@@ -24,8 +24,8 @@
 //!
 //! The session cookie is reissued if it has reached the renewal age, if its key is a previous one,
 //! or if a forced login's user has become active. A valid remember cookie of the same user is
-//! reissued for the same reasons, except that it has no renewal age: if uses extend its validity,
-//! it is reissued with every use.
+//! reissued if its key is a previous one, or if a forced login's user has become active. If uses
+//! extend its validity, it is reissued with every use.
 
 use tower_keep_core::UserId;
 
@@ -228,8 +228,9 @@ impl<'a> Rules<'a> {
     /// Accepts a valid remember cookie of the user, and reissues it if there is a reason.
     fn accept_remember(&mut self, opened: &Opened<Remember>, facts: UserFacts) {
         self.verdict.is_remembered = true;
-        let presented = opened.cookie.terms;
-        let terms = RememberTerms { origin: current_origin(presented.origin, facts), ..presented };
+        let sent_terms = opened.cookie.terms;
+        let origin = current_origin(sent_terms.origin, facts);
+        let terms = RememberTerms { origin, ..sent_terms };
         let new_terms = if self.policy.refreshes_remember {
             let duration = terms.expires.saturating_sub(terms.issued);
             let now = self.presented.now;
@@ -237,7 +238,7 @@ impl<'a> Rules<'a> {
         } else {
             terms
         };
-        if new_terms != presented || opened.slot.is_previous() {
+        if new_terms != sent_terms || opened.slot.is_previous() {
             self.verdict.remember = RememberChange::Reissue(new_terms);
         }
     }

@@ -62,7 +62,7 @@ where
     assert_eq!(found.user.as_deref(), Some(&account), "the user is returned as stored now");
 }
 
-/// `load_login` returns every field of the record, also after the session was used or ended.
+/// `load_login` returns every field of the record, even after the session was used or ended.
 pub async fn load_login_returns_every_field_of_the_record<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account> + LoginStore,

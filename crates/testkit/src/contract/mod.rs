@@ -7,19 +7,21 @@
 //! use tower_keep_memory::MemoryStore;
 //! use tower_keep_testkit::contract;
 //!
-//! # async fn example() {
-//! let store = MemoryStore::new(); // connect to the database here
-//! contract::run_all(|| async { store.clone() }).await;
-//! // Or run only one of the contracts:
-//! contract::sessions::run_all(|| async { store.clone() }).await;
-//! # }
+//! # const _: &str = stringify!(
+//! #[tokio::test(flavor = "multi_thread")]
+//! # );
+//! async fn my_store_keeps_every_clause() {
+//!     let store = MemoryStore::new(); // connect to the database here
+//!     contract::run_all(|| async { store.clone() }).await;
+//! }
 //! ```
 //!
-//! The closure is called once for each clause, and should return a clone of the same store, which
-//! shares its connections. Wrap a store that is not `Clone` in an `Arc`. The store may already hold data, including the data of earlier clauses,
-//! because every clause uses its own ids and names. A clause panics if the store breaks the rule.
-//! Clauses spawn tasks, so they need a tokio runtime. With several threads
-//! (`#[tokio::test(flavor = "multi_thread")]`), the clauses about concurrency find more errors.
+//! The closure is called once for each clause. It should return a clone of the same store, so that
+//! all clauses share the connections of the store. Wrap a store that is not `Clone` in an `Arc`.
+//! The store may already hold data, including the data of earlier clauses, because every clause
+//! uses new ids and names. A clause panics if the store breaks the rule. Clauses spawn tasks, so
+//! they need a tokio runtime. With several threads (`#[tokio::test(flavor = "multi_thread")]`), the
+//! clauses about concurrency find more errors.
 //!
 //! A store that has only users, or only sessions, uses [`users::run_all`] or [`sessions::run_all`].
 //! To run a single clause, call it by name, as in
@@ -100,7 +102,7 @@ tokio::task_local! {
 }
 
 /// Runs clauses so that no clause runs more than `max` tasks concurrently. If `max` is less than 2,
-/// it counts as 2.
+/// the limit is 2.
 ///
 /// Use it for a store in which concurrent writes of the same data wait for seconds, such as some
 /// emulators:
@@ -122,8 +124,8 @@ fn allowed_tasks(wanted: usize) -> usize {
     MAX_TASKS.try_with(|max| wanted.min(*max)).unwrap_or(wanted)
 }
 
-/// Returns a text that begins with `prefix`, and that no other clause uses, in this process or
-/// another.
+/// Returns a new unique text that begins with `prefix`. It is unique even if several processes test
+/// the same database.
 fn unique_text(prefix: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -131,7 +133,7 @@ fn unique_text(prefix: &str) -> String {
     format!("{prefix}-{random:016x}{count}")
 }
 
-/// Returns texts that stores may handle wrongly as ids or names. Each has a unique prefix.
+/// Returns ids or names that stores may handle wrongly. Each of them begins with a [`unique_text`].
 fn unusual_texts() -> Vec<String> {
     let long = "long".repeat(375);
     ["", " ", "a\0b", "🦀🦀", "'; DROP TABLE users; --", "%_\\", "佐藤", "{}[]:*?", &long]
@@ -144,8 +146,8 @@ fn unusual_texts() -> Vec<String> {
         .collect()
 }
 
-/// Returns texts of session details that stores may handle wrongly. The last of them has the
-/// greatest length that is allowed.
+/// Returns texts of session details that stores may handle wrongly. The last text has the greatest
+/// allowed length.
 fn unusual_details() -> Vec<String> {
     // `{"a":""}` has eight bytes, and each crab has four.
     let longest = format!(r#"{{"a":"{}"}}"#, "🦀".repeat((SessionDetails::MAX_BYTES - 8) / 4));
@@ -162,8 +164,8 @@ fn unusual_details() -> Vec<String> {
     texts
 }
 
-/// Returns the current time. With any other time, the records could look expired to a store that
-/// drops expired records by itself.
+/// Returns the current time. Clauses derive all times from it instead of from a fixed time, because
+/// a store that drops expired records by itself would drop records from the past.
 fn now() -> Timestamp {
     SystemClock.now().into()
 }

@@ -214,8 +214,8 @@ where
 /// Replaces the stored user that has the id of `user` with `user`. Returns whether such a user was
 /// stored.
 ///
-/// This is for tests, where nobody else writes the user. An application that replaced the whole
-/// user would undo concurrent changes. It should pass a change of the stored user to
+/// This is for tests, in which no other task writes the user. An application that replaced the
+/// whole user would undo concurrent changes. It should pass a change of the stored user to
 /// [`modify`](UserDirectory::modify).
 ///
 /// # Errors
@@ -276,8 +276,8 @@ where
     );
 }
 
-/// `modify` passes the user as stored now to the change function. If the function returns `None`,
-/// nothing is written.
+/// `modify` passes the stored user to the change function. If the function returns `None`, nothing
+/// is written.
 pub async fn modify_passes_the_stored_user_and_writes_nothing_if_the_change_returns_none<S>(
     store: Arc<S>,
 ) where
@@ -403,7 +403,7 @@ where
 }
 
 /// `set_password` writes only if the user still has the security stamp that the caller saw. It
-/// keeps what others have written to the other fields since then.
+/// keeps changes that other calls have made to the other fields in the meantime.
 pub async fn set_password_writes_only_if_the_seen_security_stamp_is_still_stored<S>(store: Arc<S>)
 where
     S: UserDirectory<User = Account>,

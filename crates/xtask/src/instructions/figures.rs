@@ -1,4 +1,5 @@
-//! The figures: reading and writing their file, and comparing measured with committed figures.
+//! The figures, which are the measured numbers of each case: reading and writing their file, and
+//! comparing measured with committed figures.
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
@@ -10,7 +11,7 @@ const TOLERANCE_PERCENT: u64 = 3;
 
 /// The command that writes the measured figures to the file.
 pub(super) const ACCEPT_COMMAND: &str = "cargo xtask instructions --accept";
-/// Begins the line of the file that holds [`Figures::made_with`].
+/// The file's line that holds [`Figures::made_with`] begins with this.
 const MADE_WITH_PREFIX: &str = "# Made with ";
 
 /// The figures of all cases.
@@ -59,7 +60,10 @@ impl FromStr for Figures {
                 figures.made_with = made_with.trim_end_matches('.').to_owned();
             } else if !line.starts_with('#') {
                 let error = || {
-                    format!("`{line}` is not a name with two numbers; to rewrite: {ACCEPT_COMMAND}")
+                    format!(
+                        "the line `{line}` does not have a name and two numbers; to write the file \
+                         again, run {ACCEPT_COMMAND}"
+                    )
                 };
                 figures.cases.push(parse_case(line).ok_or_else(error)?);
             }
@@ -197,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_case_that_got_worse_is_new_or_is_missing_is_an_error() {
+    fn the_comparison_fails_if_a_case_got_worse_or_is_new_or_is_missing() {
         let committed = [("guarded", 1_000, 2)];
         // The measured cases, a part of the error if there must be one, and a part of the table.
         let comparisons: [(&[_], _, _); 9] = [

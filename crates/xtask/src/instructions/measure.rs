@@ -18,7 +18,7 @@ const WRITE_PROFILE_BEFORE: &str = "--dump-before=instructions::finish_case*";
 
 /// Returns the figures of all cases.
 pub(super) fn measure(root: &Path) -> Result<Figures, String> {
-    let valgrind = provision::valgrind()?;
+    let valgrind = provision::find_or_install_valgrind()?;
     // The profiles stay in this directory, so that `callgrind_annotate` can show them.
     let directory = root.join("target/instructions");
     let with_path = |error| format!("{}: {error}", directory.display());

@@ -2,8 +2,9 @@
 //! Compares these figures with the committed figures beside the bench.
 //!
 //! The instructions of SHA-256 are not part of the count. Instead, each case has the number of
-//! blocks that SHA-256 hashes. Valgrind does not know the processor's instructions for SHA-256, and
-//! hashing in software would be a third of a request.
+//! blocks that SHA-256 hashes. The reason is that valgrind does not know the processor's
+//! instructions for SHA-256. So in valgrind SHA-256 runs in software, and would be a third of the
+//! count.
 
 mod figures;
 mod measure;

@@ -14,8 +14,9 @@ use crate::{run, tools_directory};
 /// The crate of the fallback emulator, and its version.
 const FALLBACK: [&str; 2] = ["datastore-emulator", "0.1.14"];
 
-/// Returns the path of the emulator: a Java archive, or the program of the fallback emulator.
-pub(super) fn program(kind: Kind) -> Result<PathBuf, String> {
+/// Returns the path of the emulator: a Java archive, or the program of the fallback emulator. If
+/// there is neither, installs one of the two.
+pub(super) fn find_or_install(kind: Kind) -> Result<PathBuf, String> {
     let found = find_archive(kind).or_else(|| {
         // Google's emulators are installed only where Debian's package manager knows Google's
         // packages. A machine that has built the fallback emulator keeps using it.
@@ -25,7 +26,7 @@ pub(super) fn program(kind: Kind) -> Result<PathBuf, String> {
         install(&[package(kind)]).ok()?;
         find_archive(kind)
     });
-    let Some(found) = found else { return build_fallback(kind) };
+    let Some(found) = found else { return find_or_build_fallback(kind) };
     if find_program(&["java"]).is_none() {
         install(&["default-jre-headless"])?;
     }
@@ -66,7 +67,7 @@ fn fallback_path() -> PathBuf {
 }
 
 /// Returns the path of the fallback emulator, which is built on first use.
-fn build_fallback(kind: Kind) -> Result<PathBuf, String> {
+fn find_or_build_fallback(kind: Kind) -> Result<PathBuf, String> {
     let (program, [name, version]) = (fallback_path(), FALLBACK);
     if program.is_file() {
         return Ok(program);
@@ -101,14 +102,15 @@ pub(super) fn command_prefix(program: &Path) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// Returns the signal that makes the emulator write all its data to disk and exit.
+/// Returns the signal that makes the emulator exit in order. Before this, the emulator writes its
+/// data to disk, unless it is the Firestore emulator.
 pub(super) fn stop_signal(program: &Path) -> &'static str {
     if is_archive(program) { "-TERM" } else { "-INT" }
 }
 
-/// Returns the emulator's arguments. The Firestore emulator loses its data when it exits. The other
-/// emulators write their data to disk when they exit, and the Datastore emulator also from time to
-/// time.
+/// Returns the emulator's arguments. The Firestore emulator has its data only in memory, and loses
+/// the data when it exits. The Datastore emulator and the fallback emulator write their data to disk
+/// when they exit. The Datastore emulator also writes them from time to time while it runs.
 pub(super) fn arguments(server: &Server) -> Vec<String> {
     let (host, port) = ("127.0.0.1", server.port);
     let directory = server.directory.display();

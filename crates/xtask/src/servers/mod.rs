@@ -30,11 +30,11 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A shell script that starts the server and prints the server's process id. The script kills the
-/// server when it reads a line, or when its standard input is closed, which happens when this
-/// process ends for whatever reason. If the input was closed, the script also removes the server's
-/// directory.
+/// server when the script reads a line, or when its standard input is closed, which happens when
+/// this process ends for whatever reason. If the input was closed, the script also removes the
+/// server's directory.
 const GUARDIAN: &str = r#"exec 3<&0; directory=$1; shift; "$@" </dev/null >&2 & echo $!
-    read _ <&3; told=$?; kill -KILL $!; wait; test $told = 0 && exit
+    read _ <&3; read_status=$?; kill -KILL $!; wait; test $read_status = 0 && exit
     for n in 1 2 3 4 5 6 7 8 9; do rm -rf "$directory" && exit; sleep 0.2; done"#;
 
 /// The kinds of servers that can be started.
@@ -114,20 +114,20 @@ impl Kind {
     ///
     /// Returns an error if the program can't be installed. The text says what to do.
     pub fn install(self) -> Result<(), String> {
-        self.program().map(drop)
+        self.find_or_install().map(drop)
     }
 
     /// Returns the path of the server's program, which is installed if it is missing.
-    fn program(self) -> Result<PathBuf, String> {
+    fn find_or_install(self) -> Result<PathBuf, String> {
         let (package, find): (_, fn() -> Option<PathBuf>) = match self {
             Self::Postgres => ("postgresql", sql::newest_postgres),
             Self::MariaDb => ("mariadb-server", || find_program(&["mariadbd"])),
-            Self::MySql => return mysql::program(),
+            Self::MySql => return mysql::find_or_download(),
             Self::PgBouncer => ("pgbouncer", || find_program(&["pgbouncer"])),
             Self::Redis | Self::RedisSentinel | Self::RedisCluster => {
                 ("redis-server", || find_program(&["redis-server", "valkey-server"]))
             }
-            Self::Datastore | Self::Firestore => return datastore::program(self),
+            Self::Datastore | Self::Firestore => return datastore::find_or_install(self),
             Self::Nginx => ("nginx", || find_program(&["nginx"])),
         };
         if let Some(program) = find() {
@@ -157,7 +157,7 @@ pub struct Server {
     program: PathBuf,
     /// The additional arguments of its command line.
     arguments: Vec<String>,
-    /// The other servers of its group, such as its replica. They end with this server.
+    /// The other servers of this server's group, such as its replica. They end with this server.
     members: Vec<Server>,
 }
 
@@ -218,9 +218,9 @@ impl Server {
         redis::raise_failover_timeouts(self)
     }
 
-    /// Returns the other servers of its group. For sentinels, these are the master, its replica and
-    /// the other sentinels, in this order. For a cluster, these are the other nodes, and the first
-    /// two of them are masters.
+    /// Returns the other servers of this server's group. For sentinels, these are the master, its
+    /// replica and the other sentinels, in this order. For a cluster, these are the other nodes,
+    /// and the first two of them are masters.
     pub fn members(&mut self) -> &mut [Self] {
         &mut self.members
     }
@@ -291,7 +291,8 @@ impl Server {
         }
     }
 
-    /// Shuts the server down, so that it first writes all its data to disk.
+    /// Shuts the server down, so that it first writes all its data to disk. The Firestore emulator
+    /// loses its data.
     pub fn stop(&mut self) {
         if let Some(Processes { server, .. }) = &self.processes {
             let signal = match self.kind {
@@ -332,7 +333,8 @@ impl Server {
         pids
     }
 
-    /// Starts the server, with the data that it wrote before, and waits until it responds.
+    /// Starts the server and waits until it responds. The server has the data that its previous run
+    /// wrote to disk, if there was one.
     ///
     /// # Errors
     ///
@@ -367,7 +369,7 @@ impl Server {
     /// Installs the program and creates the directory, but does not start the server.
     fn prepare(kind: Kind) -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let program = kind.program()?;
+        let program = kind.find_or_install()?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tower-keep-{}-{}-{number}", kind.name(), std::process::id());
         let directory = std::env::temp_dir().join(name);
@@ -444,7 +446,8 @@ impl Server {
         self.processes.as_ref().is_some_and(|processes| is_alive(processes.server))
     }
 
-    /// Checks whether the server responds to requests. It may listen for a while before it does.
+    /// Checks whether the server responds to requests. A server may accept connections for a while
+    /// before it responds.
     fn is_ready(&self) -> bool {
         match self.kind {
             Kind::Postgres | Kind::MariaDb | Kind::PgBouncer => sql::is_ready(self),

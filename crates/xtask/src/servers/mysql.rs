@@ -13,8 +13,9 @@ use super::{Server, find_program, run_quietly};
 use crate::provision::is_root;
 use crate::{run, tools_directory};
 
-/// Returns the server's program: an installed `mysqld` that is not MariaDB, or the downloaded one.
-pub(super) fn program() -> Result<PathBuf, String> {
+/// Returns the path of an installed `mysqld` that is not MariaDB. If there is none, returns the path
+/// of a downloaded `mysqld`, which is downloaded on first use.
+pub(super) fn find_or_download() -> Result<PathBuf, String> {
     if let Some(installed) = find_program(&["mysqld"]).filter(|program| is_mysql(program)) {
         return Ok(installed);
     }
@@ -40,8 +41,8 @@ fn mysql_directory() -> PathBuf {
     tools_directory().join("mysql")
 }
 
-/// Downloads the package and everything that it needs, independently of what this system has, and
-/// unpacks them.
+/// Downloads the server's package and all packages that it needs, even those that this system has
+/// installed, and unpacks them.
 fn download() -> Result<(), String> {
     let work_directory = tools_directory().join("mysql.new");
     let _ = fs::remove_dir_all(&work_directory);
@@ -174,7 +175,7 @@ pub(super) fn arguments(server: &Server) -> Vec<String> {
     common_arguments(server).into_iter().chain(start_arguments).collect()
 }
 
-/// Checks whether the server sends its greeting. It does so once its users exist.
+/// Checks whether the server sends its greeting. The server does so only once its users exist.
 pub(super) fn is_ready(port: u16) -> bool {
     let greeting = || {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;

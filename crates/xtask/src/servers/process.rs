@@ -45,8 +45,8 @@ pub(super) fn children(parent: u32) -> Vec<u32> {
     pids.filter(is_child).collect()
 }
 
-/// Returns a command that does not run as root, because the servers refuse to. If this process runs
-/// as root, the command runs as the user `nobody`.
+/// Returns a command that does not run as root, because the servers refuse to run as
+/// root. If this process runs as root, the command runs as the user `nobody`.
 pub(super) fn unprivileged_command(program: &Path) -> Result<Command, String> {
     let mut command = Command::new(program);
     if is_root() {

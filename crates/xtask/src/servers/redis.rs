@@ -9,17 +9,20 @@ use super::{Kind, POLL_INTERVAL, Server, TIMEOUT};
 
 /// The sentinels' name for their master.
 const MASTER: &str = "keep";
+/// The number of sentinels.
 const SENTINELS: usize = 3;
 
+/// The number of a cluster's masters.
 const MASTERS: usize = 3;
-/// The masters of a cluster, and one replica for each of them.
+/// The number of a cluster's nodes, which are the masters and one replica for each master.
 const NODES: usize = 6;
 /// The number of a cluster's hash slots.
 const SLOTS: usize = 16_384;
 
 /// The other servers consider a server dead after this many milliseconds of silence.
 const DEAD_AFTER_MILLIS: &str = "1500";
-/// The same for tests that kill no server. On a busy machine, a live server is silent at times.
+/// The time of silence for tests that kill no server. On a busy machine, a live server is silent
+/// at times.
 const LONG_DEAD_AFTER_MILLIS: &str = "20000";
 
 pub(super) fn url(server: &Server) -> String {
@@ -32,7 +35,7 @@ pub(super) fn url(server: &Server) -> String {
         Kind::RedisSentinel => {
             format!("redis+sentinel://:secret@{}/{MASTER}", addresses(Kind::RedisSentinel))
         }
-        // With two of the nodes, a client finds the others.
+        // With two of the nodes, a client finds the other nodes.
         Kind::RedisCluster if !server.members.is_empty() => {
             let all = addresses(Kind::RedisCluster);
             let two: Vec<_> = all.split(',').take(2).collect();
@@ -209,8 +212,8 @@ fn wait_until(
 ///
 /// # Errors
 ///
-/// Returns an error if the server can't be reached, or does not reply. An error that Redis reports
-/// is a reply.
+/// Returns an error if the server can't be reached, or does not reply. A reply that reports an
+/// error is returned as `Ok`.
 pub fn call(port: u16, command: &str) -> Result<String, String> {
     let with_port = |error: std::io::Error| format!("Redis on port {port}: {error}");
     let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(with_port)?;

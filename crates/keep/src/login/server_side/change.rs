@@ -143,8 +143,9 @@ impl<U> Drop for UnsentLogin<'_, U> {
     }
 }
 
-/// Ends all sessions of the user who is logged in here with one write, and then the sessions of
-/// this browser, which may be another user's. Returns no error if only the second write fails.
+/// Ends all sessions of the user who is logged in here, with one write. A second write ends the
+/// sessions of this browser, which may belong to another user. Returns no error if only the second
+/// write fails.
 pub(in crate::login) async fn log_out_everywhere<U: AuthUser>(
     auth: &AuthSession<U>,
     sessions: &Sessions<U>,

@@ -28,7 +28,7 @@ impl<U: AuthUser> CookieIssuer<'_, U> {
         mut browser_session: BrowserSession,
         session: Option<&Opened<ServerSession>>,
     ) -> CookieDecision {
-        let mut cookies = decision_without_user(self.config, verdict, self.now);
+        let mut cookies = decision_without_new_cookies(self.config, verdict, self.now);
         match verdict.session {
             SessionChange::Keep | SessionChange::Clear => {}
             SessionChange::Restore(terms) => {
@@ -108,8 +108,8 @@ impl<U: AuthUser> CookieIssuer<'_, U> {
         issue_remember_cookie(self.config, &remember, expires, self.now)
     }
 
-    /// Issues the session cookie of the record's generation and, if the browser is to hold one, the
-    /// remember cookie.
+    /// Issues the session cookie of the record's generation. If `holds_remember` is `true` and the
+    /// remember period has not expired, issues the remember cookie too.
     pub(super) fn issue_cookies(
         &self,
         browser_session: BrowserSession,
@@ -131,9 +131,9 @@ impl<U: AuthUser> CookieIssuer<'_, U> {
     }
 }
 
-/// Returns the decision about the cookies if they log in no user: they are cleared or stay as they
-/// are.
-pub(super) fn decision_without_user<U>(
+/// Returns the decision that clears the cookies that the verdict clears, and keeps all others. It
+/// issues no cookie: the cookies that the verdict issues are added by `follow_verdict`.
+pub(super) fn decision_without_new_cookies<U>(
     config: &Config<U>,
     verdict: &Verdict,
     now: u32,

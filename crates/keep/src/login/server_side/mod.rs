@@ -14,7 +14,7 @@ use tower_keep_core::{
     AuthUser, EndReason, Rotated, Rotation, SeenMark, SessionRecord, Timestamp, Touch,
 };
 
-use self::cookies::{CookieIssuer, decision_without_user};
+use self::cookies::{CookieIssuer, decision_without_new_cookies};
 use super::issue::client_digest;
 use super::resolve::{Purpose, ask_loaders, raise_events, user_facts};
 use super::snapshot::Snapshot;
@@ -107,7 +107,7 @@ impl<U: AuthUser> Resolver<'_, U> {
         let (verdict, record) = rules.finish();
         if let Some(record) = &record {
             self.raise_alarm(&verdict, record);
-            if verdict.is_seen || verdict.is_touched {
+            if verdict.marks_seen || verdict.is_touched {
                 Box::pin(self.note_use(&verdict, record, now)).await?;
             }
         }
@@ -130,7 +130,7 @@ impl<U: AuthUser> Resolver<'_, U> {
                 let issuer = CookieIssuer { config, snapshot: self.snapshot, user: &**user, now };
                 issuer.follow_verdict(&verdict, browser_session, session)
             }
-            _ => decision_without_user(config, &verdict, now),
+            _ => decision_without_new_cookies(config, &verdict, now),
         };
         let identity = match (verdict.logged_in, user) {
             (LoggedIn::User { fresh_since, is_active }, Some(user)) => {
@@ -142,8 +142,8 @@ impl<U: AuthUser> Resolver<'_, U> {
         Ok(Resolved { identity, cookies, asked_loaders })
     }
 
-    /// Returns this session and which of its cookies the browser holds, or `None` if the browser
-    /// has sent neither of them.
+    /// Returns this session, and which of its cookies the browser holds. Returns `None` if the
+    /// request sent neither the session cookie nor the remember cookie of this session.
     fn browser_session(
         &self,
         id: SessionId,
@@ -205,8 +205,8 @@ impl<U: AuthUser> Resolver<'_, U> {
         }
     }
 
-    /// Writes, or leaves to the upkeep, that a request has used the session: its seen mark and its
-    /// time of last use, as far as the verdict says so.
+    /// Records that a request has used the session: writes the seen mark and the time of last use,
+    /// if the verdict says so, or leaves these writes to the upkeep.
     async fn note_use(
         &self,
         verdict: &Verdict,
@@ -220,9 +220,9 @@ impl<U: AuthUser> Resolver<'_, U> {
         let expires = policy.record_expires(now, record.session_started.as_secs(), remember);
         let expires = Timestamp::from_secs(expires);
         let generation = record.generation;
-        let seen = verdict.is_seen.then_some(SeenMark::new(key, generation, at));
-        // A session that no request has used makes room for other logins, so the first use is
-        // written immediately.
+        let seen = verdict.marks_seen.then_some(SeenMark::new(key, generation, at));
+        // If the session limit refuses logins, a session that no request has used makes room for
+        // other logins, so the first use is written immediately.
         let seen = match seen {
             Some(first_use) if record.rotated_at.is_none() => {
                 // If this write fails, the user stays logged in, and the mark is noted below. The

@@ -304,7 +304,7 @@ fn the_rules_follow_every_row_of_the_table() {
     let clear_session = || no_user(S::Clear, R::Keep);
     let clear_remember = || no_user(S::Keep, R::Clear);
     let other_client = |verdict| Verdict { is_other_client: true, ..verdict };
-    let marking_seen = |verdict| Verdict { is_seen: true, ..verdict };
+    let marking_seen = |verdict| Verdict { marks_seen: true, ..verdict };
     let touching = |verdict| Verdict { is_touched: true, ..verdict };
     let reissuing_session =
         |keeps_proofs| Verdict { session: S::Reissue { terms: TERMS, keeps_proofs }, ..user() };
@@ -354,7 +354,7 @@ fn the_rules_follow_every_row_of_the_table() {
         ("ended for a reason of a newer version, remember alone", remember_only(N, ended_ago(0, unknown_reason)), keep_both(), &["load", "loaders"]),
         ("ended, remember alone", remember_only(N, ended_ago(0, LoggedOut)), clear_remember(), &["load", "loaders"]),
         ("replaced, remember alone", remember_only(N, ended_ago(5, Replaced)), keep_both(), &["load", "loaders"]),
-        // Another user acts as this one.
+        // Another user acts as this user.
         ("another user acts", both(N, N, acted_for()), keep_both(), &["load", "loaders"]),
         ("another user acts, session alone", session_only(N, acted_for()), keep_both(), &["load", "loaders"]),
         ("another user acts, remember alone", remember_only(N, acted_for()), keep_both(), &["load", "loaders"]),
@@ -514,7 +514,7 @@ fn confirming_rotates_unless_the_record_is_ahead_of_the_cookies() {
 }
 
 #[test]
-fn a_record_expires_when_neither_the_session_nor_remember_can_be_valid() {
+fn a_record_expires_when_neither_its_session_nor_its_remember_cookie_can_be_valid() {
     let policy = policy();
     assert_eq!(policy.record_expires(NOW, NOW - 9_500, None), NOW + 500);
     assert_eq!(policy.record_expires(NOW, NOW, None), NOW + IDLE);

@@ -7,7 +7,10 @@ use crate::keys::KeySlot;
 const NOW: u32 = 100_000;
 const IDLE: u32 = 1_000;
 const ABSOLUTE: u32 = 10_000;
-const PREVIOUS_KEY: fn() -> KeySlot = || KeySlot::new(1, 1);
+
+fn previous_key() -> KeySlot {
+    KeySlot::new(1, 1)
+}
 
 fn policy() -> Policy {
     Policy {
@@ -73,7 +76,7 @@ struct Case {
 struct Outcome {
     verdict: Verdict,
     asks_loaders: bool,
-    loads: usize,
+    load_count: usize,
 }
 
 impl Case {
@@ -103,11 +106,11 @@ impl Case {
         };
         let mut rules = Rules::new(&self.policy, presented);
         let mut step = rules.start();
-        let mut loads = 0;
+        let mut load_count = 0;
         loop {
             match step {
                 Step::Load(_) => {
-                    loads += 1;
+                    load_count += 1;
                     let matches = !matches!(self.user, User::StampChanged);
                     let facts = UserFacts {
                         is_active: !matches!(self.user, User::Inactive),
@@ -117,10 +120,10 @@ impl Case {
                     step = rules.loaded((!matches!(self.user, User::Gone)).then_some(facts));
                 }
                 Step::AskLoaders => {
-                    return Outcome { verdict: rules.finish(), asks_loaders: true, loads };
+                    return Outcome { verdict: rules.finish(), asks_loaders: true, load_count };
                 }
                 Step::Done => {
-                    return Outcome { verdict: rules.finish(), asks_loaders: false, loads };
+                    return Outcome { verdict: rules.finish(), asks_loaders: false, load_count };
                 }
             }
         }
@@ -164,8 +167,8 @@ fn the_rules_follow_every_row_of_the_table() {
     let expired = || edit(remember(), |opened| opened.cookie.terms.expires = NOW);
     let cleared = || no_user(S::Clear, R::Clear);
     let no_longer_fresh = || S::Reissue { terms: session().cookie.terms, keeps_proofs: false };
-    let asks_loaders = |verdict, loads| Outcome { verdict, asks_loaders: true, loads };
-    let done = |verdict, loads| Outcome { verdict, asks_loaders: false, loads };
+    let asks_loaders = |verdict, load_count| Outcome { verdict, asks_loaders: true, load_count };
+    let done = |verdict, load_count| Outcome { verdict, asks_loaders: false, load_count };
     let case = Case::of;
     #[rustfmt::skip]
     let table = [
@@ -254,8 +257,8 @@ fn cookies_of_a_next_key_are_not_reissued() {
 
 #[test]
 fn cookies_of_a_previous_key_are_reissued_with_the_same_terms() {
-    let previous_session = edit(session("1"), |opened| opened.slot = PREVIOUS_KEY());
-    let previous_remember = edit(remember("1"), |opened| opened.slot = PREVIOUS_KEY());
+    let previous_session = edit(session("1"), |opened| opened.slot = previous_key());
+    let previous_remember = edit(remember("1"), |opened| opened.slot = previous_key());
     let verdict = Case::of(previous_session, previous_remember.clone(), User::Fine).run().verdict;
     let terms = session("1").cookie.terms;
     assert_eq!(verdict.session, SessionChange::Reissue { terms, keeps_proofs: true });

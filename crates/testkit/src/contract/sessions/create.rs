@@ -100,7 +100,7 @@ pub async fn a_login_that_replaces_a_replaced_session_ends_its_successor<S: Sess
     }
     assert_eq!(live_keys(&*store, &user).await, [fourth.key]);
     let ended = stored_record(&*store, &first.key).await.ended.expect("the session was replaced");
-    assert_eq!(ended.at, second.created, "the first end counts");
+    assert_eq!(ended.at, second.created, "the first end is kept");
     assert_eq!(ended.successor, Some(fourth.key), "the latest login is the successor");
     for replaced in [second, third] {
         assert_eq!(end_reason(&*store, &replaced.key).await, Some(EndReason::Replaced));
@@ -112,7 +112,7 @@ pub async fn a_login_that_replaces_a_replaced_session_ends_its_successor<S: Sess
 }
 
 /// A script may log in repeatedly and send the cookie of its first login each time. However often
-/// it does, only the session of its latest login is live.
+/// the script logs in, only the session of its latest login is live.
 pub async fn very_many_logins_that_replace_the_same_session_leave_one_live_session<
     S: SessionStore,
 >(
@@ -134,7 +134,7 @@ pub async fn very_many_logins_that_replace_the_same_session_leave_one_live_sessi
     assert_eq!(
         ended.expires,
         first.created.plus(LOGINS - 1 + HOUR),
-        "each login that replaces the session keeps its record for longer"
+        "each login extends the time for which the replaced record is kept"
     );
 }
 
@@ -159,7 +159,8 @@ pub async fn concurrent_logins_that_replace_the_same_session_leave_one_live_sess
     assert_eq!(live_keys(&*store, &user).await.len(), 1);
 }
 
-/// The user's next login returns the replay. Later logins and other users' logins don't.
+/// If a session ended because of a replay, the next login of the user returns its record. Later
+/// logins of the user, and logins of other users, don't.
 pub async fn a_user_is_notified_of_a_replay_once<S: SessionStore>(store: Arc<S>) {
     let user = new_user_id();
     let (replayed, revoked) =
@@ -168,11 +169,11 @@ pub async fn a_user_is_notified_of_a_replay_once<S: SessionStore>(store: Arc<S>)
     revoke(&*store, &revoked.key, &new_end(EndReason::Revoked)).await;
     let replayed_keys = |creation: Creation| match creation {
         Creation::Created { replays, .. } => {
-            let must_notify = |record: &Arc<SessionRecord>| {
+            let is_not_notified = |record: &Arc<SessionRecord>| {
                 record.ended.as_ref().is_some_and(|ended| !ended.notified)
             };
             assert!(
-                replays.iter().all(must_notify),
+                replays.iter().all(is_not_notified),
                 "the records are returned as they were before the call"
             );
             replays.iter().map(|record| record.key).collect::<Vec<_>>()

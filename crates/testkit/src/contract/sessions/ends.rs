@@ -4,7 +4,7 @@ use super::*;
 
 /// If a session is ended several times, the record keeps the time, the reason and the successor of
 /// the first end.
-pub async fn the_first_of_several_ends_counts<S: SessionStore>(store: Arc<S>) {
+pub async fn only_the_first_end_of_a_session_is_kept<S: SessionStore>(store: Arc<S>) {
     let user = new_user_id();
     let record = create_session(&*store, &user).await;
     let first = new_end(EndReason::LoggedOut);
@@ -39,7 +39,8 @@ pub async fn every_call_keeps_an_unknown_end_reason<S: SessionStore>(store: Arc<
             assert_eq!(lost, Some(Rotated::Lost(Arc::new(before.clone()))));
             assert_eq!(stored_record(&*store, &record.key).await, before);
         }
-        // `ended_with_all` may show the later end, so only `ended_alone` is checked.
+        // For `ended_with_all`, the store may return the end of the latest `revoke_all`, so only
+        // `ended_alone` is checked.
         let before = stored_record(&*store, &ended_alone.key).await;
         revoke_all(&*store, &user, None, &new_end(EndReason::Revoked)).await;
         assert_eq!(stored_record(&*store, &ended_alone.key).await, before);
@@ -132,7 +133,7 @@ pub async fn every_call_treats_a_session_that_revoke_all_ended_as_ended<S: Sessi
     let creation = create(&*store, &new_login(&new, &[key])).await;
     assert_eq!(creation, Creation::created(vec![], vec![]));
     assert_eq!(stored_record(&*store, &key).await, after);
-    assert_eq!(stored_record(&*store, &logged_out.key).await, logged_out, "the first end counts");
+    assert_eq!(stored_record(&*store, &logged_out.key).await, logged_out, "the first end is kept");
     assert_eq!(stored_record(&*store, &except.key).await, except);
     let mut live_keys = live_keys(&*store, &user).await;
     live_keys.sort();
@@ -203,7 +204,7 @@ pub async fn list_returns_live_sessions_most_recently_used_first<S: SessionStore
     }
     let ended = create_session(&*store, &user).await;
     revoke(&*store, &ended.key, &new_end(EndReason::Revoked)).await;
-    let expires_first =
+    let expiring_soon =
         create_session_with(&*store, &user, |record| record.expires = now().plus(HOUR)).await;
     create_session(&*store, &new_user_id()).await;
     let (later, order) = (now().plus(HOUR + 10), [1, 3, 0, 2]);
@@ -212,7 +213,7 @@ pub async fn list_returns_live_sessions_most_recently_used_first<S: SessionStore
     let first_two = list(&*store, &user, later, 2).await;
     assert_eq!(first_two, [records[1].clone(), records[3].clone()]);
     assert!(
-        live_keys(&*store, &user).await.contains(&expires_first.key),
+        live_keys(&*store, &user).await.contains(&expiring_soon.key),
         "the session is live now"
     );
 }
@@ -252,8 +253,9 @@ pub async fn a_purge_removes_expired_records_in_batches<S: SessionStore>(store: 
     assert_eq!(live_keys(&*store, &user).await, [other.key]);
 }
 
-/// If `revoke_all` ended sessions, a purge removes them in batches, once the `keep_until` of that
-/// call has passed. A session that ended individually is kept until its own `keep_until`.
+/// A purge removes the sessions that `revoke_all` ended, in batches, once the `keep_until` of
+/// `revoke_all` has passed. A session that `revoke` ended is kept until the `keep_until` of
+/// `revoke`.
 pub async fn a_purge_removes_sessions_that_revoke_all_ended<S: SessionStore>(store: Arc<S>) {
     let user = new_user_id();
     let before = now().minus(HOUR);
@@ -294,9 +296,9 @@ pub async fn no_call_brings_back_a_purged_session<S: SessionStore>(store: Arc<S>
     assert_eq!(live_keys(&*store, &user).await, []);
 }
 
-/// If the future of `revoke` or `revoke_all` is dropped, all of the sessions have ended, or none.
-/// If the future of `touch` or `mark_seen` is dropped, a session has either the whole change or
-/// nothing.
+/// If the future of `revoke` or `revoke_all` is dropped, either all of the sessions have ended, or
+/// none has. If the future of `touch` or `mark_seen` is dropped, the store has written either the
+/// whole change of a session or nothing.
 pub async fn dropping_the_future_of_revoke_touch_or_mark_seen_leaves_all_or_nothing<
     S: SessionStore,
 >(

@@ -43,8 +43,9 @@ pub async fn an_unused_session_ends_to_make_room_for_a_login<S: SessionStore>(st
     assert_eq!(creation, Creation::Full, "both sessions are used");
 }
 
-/// A user may have far more sessions than a limit that was just introduced. The next login ends all
-/// of these except the newest, and reports at least [`MAX_AT_ONCE`] of them.
+/// If a limit is introduced later, a user may already have far more sessions. The next login ends
+/// all of the user's sessions except the newest, and returns at least [`MAX_AT_ONCE`] of the ended
+/// sessions.
 pub async fn create_far_beyond_the_limit_ends_all_sessions_except_the_newest<S: SessionStore>(
     store: Arc<S>,
 ) {
@@ -61,7 +62,7 @@ pub async fn create_far_beyond_the_limit_ends_all_sessions_except_the_newest<S: 
     let record = new_record(&user);
     let creation = create(&*store, &new_login_with_limit(&record, &replacing, limit)).await;
     let Creation::Created { ended, .. } = creation else { panic!("the oldest sessions make room") };
-    assert!(ended.len() >= MAX_AT_ONCE, "only {} ended sessions are reported", ended.len());
+    assert!(ended.len() >= MAX_AT_ONCE, "only {} ended sessions are returned", ended.len());
     let mut live_keys = live_keys(&*store, &user).await;
     live_keys.sort();
     let mut expected: Vec<_> = keys[keys.len() - 3..].to_vec();
@@ -132,10 +133,12 @@ pub async fn a_limit_counts_only_live_sessions_that_are_not_being_replaced<S: Se
 pub async fn a_limit_never_counts_expired_sessions_however_many_there_are<S: SessionStore>(
     store: Arc<S>,
 ) {
-    let (few_user, many_user) = (new_user_id(), new_user_id());
+    let (user_with_few, user_with_many) = (new_user_id(), new_user_id());
     let many = (MAX_AT_ONCE + 10) as u32;
     let (mut few_keys, mut many_keys) = (Vec::new(), Vec::new());
-    for (user, keys, count) in [(&few_user, &mut few_keys, 3), (&many_user, &mut many_keys, many)] {
+    for (user, keys, count) in
+        [(&user_with_few, &mut few_keys, 3), (&user_with_many, &mut many_keys, many)]
+    {
         for age in (1..=count).rev() {
             let used = |record: &mut SessionRecord| {
                 record.created = now().minus(1_000 + 10 * age);
@@ -151,10 +154,10 @@ pub async fn a_limit_never_counts_expired_sessions_however_many_there_are<S: Ses
             create_session_with(&*store, user, expired).await;
         }
     }
-    let record = new_record(&few_user);
+    let record = new_record(&user_with_few);
     let login = new_login_with_limit(&record, &[], SessionLimit::new(3, WhenFull::Refuse));
     assert_eq!(create(&*store, &login).await, Creation::Full);
-    for (user, keys) in [(few_user, few_keys), (many_user, many_keys)] {
+    for (user, keys) in [(user_with_few, few_keys), (user_with_many, many_keys)] {
         let record = new_record(&user);
         let limit = SessionLimit::new(3, WhenFull::EndOldest);
         let creation = create(&*store, &new_login_with_limit(&record, &[], limit)).await;

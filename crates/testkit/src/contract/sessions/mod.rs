@@ -59,7 +59,7 @@ clauses! {
     touch_only_moves_last_seen_and_expires_forward
     touch_extends_the_remember_period_only_of_remembered_logins
     touch_and_mark_seen_do_not_change_ended_sessions
-    the_first_of_several_ends_counts
+    only_the_first_end_of_a_session_is_kept
     every_call_keeps_an_unknown_end_reason
     a_revoked_session_is_kept_until_keep_until
     an_expired_session_can_be_ended

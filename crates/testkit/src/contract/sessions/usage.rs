@@ -71,7 +71,7 @@ pub async fn touch_extends_the_remember_period_only_of_remembered_logins<S: Sess
     }
 }
 
-/// Marks and touches that arrive after a session has ended don't change it.
+/// A mark or a touch that arrives after the session has ended changes nothing.
 pub async fn touch_and_mark_seen_do_not_change_ended_sessions<S: SessionStore>(store: Arc<S>) {
     let record = create_session(&*store, &new_user_id()).await;
     revoke(&*store, &record.key, &new_end(EndReason::LoggedOut)).await;
@@ -82,9 +82,9 @@ pub async fn touch_and_mark_seen_do_not_change_ended_sessions<S: SessionStore>(s
     assert_eq!(stored_record(&*store, &key).await, before);
 }
 
-/// Two servers with clocks that differ by five minutes write the same session. Of the calls of the
-/// server with the earlier clock, only a rotation may move times back, because the contract of
-/// `rotate` requires it.
+/// Two servers with clocks that differ by five minutes write the same session. A call of the server
+/// with the earlier clock moves no time of the session back, unless the call is a rotation: the
+/// contract of `rotate` requires that a rotation sets times even if the stored times are later.
 pub async fn a_clock_that_is_behind_moves_no_time_back_except_by_a_rotation<S: SessionStore>(
     store: Arc<S>,
 ) {
