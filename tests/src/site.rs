@@ -282,7 +282,6 @@ struct LoginQuery {
     fresh: Option<u8>,
     force: Option<u8>,
     method: Option<String>,
-    device_name: Option<String>,
 }
 
 async fn log_in(
@@ -297,8 +296,7 @@ async fn log_in(
         .with_remember(query.remember == Some(1))
         .with_fresh(query.fresh != Some(0))
         .with_force(query.force == Some(1))
-        .with_method(query.method.unwrap_or_default())
-        .with_device_name(query.device_name.unwrap_or_default());
+        .with_method(query.method.unwrap_or_default());
     if let Some(seconds) = query.duration {
         builder = builder.with_remember(true).with_remember_duration(Duration::from_secs(seconds));
     }

@@ -999,11 +999,3 @@ async fn settings_of_server_side_sessions_can_be_set_after_with_sessions() {
     let flash = browser.get("/take-flash").await.text();
     assert_eq!(flash, "Replayed warning Somebody used an old cookie.");
 }
-
-#[tokio::test]
-async fn the_name_that_a_user_gave_a_device_is_listed() {
-    let site = Site::with_server_sessions().await;
-    site.logged_in("user=notch&device_name=laptop").await;
-    let listed = site.auth_layer.sessions_of(&UserId::from(1)).await.unwrap();
-    assert_eq!(listed[0].device_name(), Some("laptop"));
-}

@@ -20,7 +20,6 @@ const VERSION: u64 = 1;
 const MAX_FACT_BYTES: usize = 256;
 
 const ADDRESS: &str = "address";
-const DEVICE_NAME: &str = "device_name";
 const METHOD: &str = "method";
 const USER_AGENT: &str = "user_agent";
 
@@ -55,14 +54,6 @@ impl Details {
 
     pub(crate) fn set_address(&mut self, address: IpAddr) {
         self.set(ADDRESS, &address.to_string());
-    }
-
-    pub(crate) fn device_name(&self) -> Option<&str> {
-        self.get(DEVICE_NAME)
-    }
-
-    pub(crate) fn set_device_name(&mut self, name: &str) {
-        self.set(DEVICE_NAME, name);
     }
 
     pub(crate) fn method(&self) -> Option<&str> {

@@ -102,13 +102,6 @@ impl SessionInfo {
         self.record.remember.is_some()
     }
 
-    /// Returns the name that the user gave this device, as set by
-    /// [`with_device_name`](crate::session::LoginBuilder::with_device_name), or `None` if the user
-    /// gave none. It comes from the client: escape it for HTML.
-    pub fn device_name(&self) -> Option<&str> {
-        self.details.device_name()
-    }
-
     /// Returns the text that was set at the login by
     /// [`with_method`](crate::session::LoginBuilder::with_method), such as `password`, or `None` if
     /// none was set.

@@ -243,13 +243,6 @@ impl<U> LoginBuilder<'_, U> {
         self
     }
 
-    /// Sets the name that the user gave this device, for the list of the user's sessions. The
-    /// session's record keeps the first 256 bytes of it.
-    pub fn with_device_name(mut self, name: impl Into<String>) -> Self {
-        self.details.set_device_name(&name.into());
-        self
-    }
-
     /// Sets how the user has proved who they are, such as `password`, `passkey`, or the name of an
     /// identity provider. [`SessionInfo::method`](crate::session::SessionInfo::method) returns the
     /// first 256 bytes of this text.
