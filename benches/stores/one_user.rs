@@ -120,15 +120,15 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-async fn measure<F: FillableStore>(name: &str, filled: F, many: u64) {
-    let store = filled.store();
+async fn measure<F: FillableStore>(name: &str, fillable: F, many: u64) {
+    let store = fillable.store();
     let begun = Instant::now();
     let crowded_sessions = |user: u64| {
         (0..many).map(move |number| (USERS_WITH_ONE_SESSION + user % 2 * many + number, user))
     };
-    filled.fill((0..USERS_WITH_ONE_SESSION).map(|number| (number, number)).collect()).await;
+    fillable.fill((0..USERS_WITH_ONE_SESSION).map(|number| (number, number)).collect()).await;
     let sessions = crowded_sessions(CROWDED_USER).chain(crowded_sessions(CROWDED_USER + 1));
-    filled.fill(sessions.collect()).await;
+    fillable.fill(sessions.collect()).await;
     println!(
         "{name}: two users with {many} sessions each, inserted in {:.0} s",
         begun.elapsed().as_secs_f64()
@@ -153,7 +153,7 @@ async fn measure<F: FillableStore>(name: &str, filled: F, many: u64) {
     );
 
     let limit = SessionLimit::new(LIMIT, WhenFull::EndOldest);
-    let other_logins = OtherLogins::start(&filled);
+    let other_logins = OtherLogins::start(&fillable);
     let (took, creation) = log_in(store, CROWDED_USER, Some(limit)).await;
     assert!(matches!(creation, Creation::Created { ended, .. } if !ended.is_empty()));
     println!("{name}: a login with a limit takes {}; {}", millis(took), other_logins.stop().await);
@@ -161,7 +161,7 @@ async fn measure<F: FillableStore>(name: &str, filled: F, many: u64) {
     assert_eq!(store.list(&user, NOW, 100).await.expect("a list").len(), LIMIT);
 
     let user = UserId::from(CROWDED_USER + 1);
-    let other_logins = OtherLogins::start(&filled);
+    let other_logins = OtherLogins::start(&fillable);
     let begun = Instant::now();
     store.revoke_all(&user, None, &revoked()).await.expect("an end within the time-out");
     let took = begun.elapsed();
@@ -174,7 +174,7 @@ async fn measure<F: FillableStore>(name: &str, filled: F, many: u64) {
     );
     assert_eq!(store.list(&user, NOW, 100).await.expect("a list").len(), 1);
 
-    let other_logins = OtherLogins::start(&filled);
+    let other_logins = OtherLogins::start(&fillable);
     let begun = Instant::now();
     let (mut removed, mut slowest) = (0, Duration::ZERO);
     loop {
@@ -285,7 +285,7 @@ async fn fill_by_logins(store: &impl SessionStore, sessions: Vec<(u64, u64)>) {
 struct Redis {
     store: RedisStore,
     connection: MultiplexedConnection,
-    #[expect(dead_code, reason = "the server ends with this value")]
+    #[expect(dead_code, reason = "dropping this value stops the server")]
     server: Arc<Server>,
 }
 

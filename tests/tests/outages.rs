@@ -82,7 +82,7 @@ async fn kill_under_load<D: Dialect>(kind: Kind) {
     tokio::time::sleep(DOWN).await;
     let (server, down, back) = tokio::task::spawn_blocking(move || {
         let down = killed..Instant::now();
-        server.start_again().expect("the server starts again");
+        server.start_and_wait().expect("the server starts again");
         (server, down, Instant::now())
     })
     .await
@@ -112,7 +112,7 @@ async fn kill_idle_connections<D: Dialect>(kind: Kind) {
         drop(held);
         tokio::time::sleep(Duration::from_millis(50)).await;
         server.kill();
-        server.start_again().expect("the server starts again");
+        server.start_and_wait().expect("the server starts again");
         match round {
             0 => assert!(store.load(&record.key).await.expect("retried").is_some()),
             1 => drop(create_session(&store).await),
@@ -215,7 +215,7 @@ async fn a_single_write_that_is_cut_off_is_a_timeout_because_it_may_have_taken_e
     // time-out.
     let undone = revoke.await.expect("no panic").expect_err("there is no server");
     assert_eq!(undone.kind(), StoreErrorKind::Unavailable, "{undone:?}");
-    server.start_again().expect("the server starts again");
+    server.start_and_wait().expect("the server starts again");
     let found = store.load(&record.key).await.expect("the server responds again");
     assert_eq!(found.as_deref(), Some(&record));
 }

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use sqlx::{FromRow, Pool};
 use tower_keep_core::{
-    Account, AuthUser, Creation, LoginStore, MAX_AT_ONCE, NewLogin, RememberPeriod, SessionDetails,
-    SessionKey, SessionLimit, SessionRecord, SessionStore, StoreError, StoreErrorKind, Timestamp,
-    UserDirectory, UserId, UserLookup, UserStore, WhenFull,
+    Account, AuthUser, Creation, LoginStore, MAX_PER_CALL, NewLogin, RememberPeriod,
+    SessionDetails, SessionKey, SessionLimit, SessionRecord, SessionStore, StoreError,
+    StoreErrorKind, Timestamp, UserDirectory, UserId, UserLookup, UserStore, WhenFull,
 };
 use tower_keep_mysql::MySqlDialect;
 use tower_keep_postgres::PostgresDialect;
@@ -560,7 +560,7 @@ async fn a_new_limit_ends_all_sessions_beyond_it<D: Tested>() {
     let Creation::Created { ended, .. } = limited(WhenFull::EndOldest).await else {
         panic!("the login was refused");
     };
-    assert!(ended.len() >= MAX_AT_ONCE, "at least this many are reported");
+    assert!(ended.len() >= MAX_PER_CALL, "at least this many are reported");
     let now = new_record(&user).created;
     assert_eq!(store.list(&user, now, 2_000).await.expect("no error").len(), 2);
 }

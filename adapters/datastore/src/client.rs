@@ -28,9 +28,10 @@ use crate::error::{Cause, Error};
 
 /// If the service is unavailable, a call that changes no entity is tried this many times in total.
 const MAX_TRIES: u32 = 3;
-/// The longest pause is twice this after the first try, and doubles with each further try.
+/// A pause is random. Its maximum is twice this after the first try, and doubles with each further
+/// try, up to [`MAX_PAUSE`].
 const BASE_PAUSE: Duration = Duration::from_millis(20);
-/// No pause is longer than this.
+/// The maximum of the longest pauses.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// The deadline that the service gets is later than the caller's by this much.
 const EXTRA_SERVICE_TIME: Duration = Duration::from_millis(500);
@@ -89,7 +90,8 @@ pub(crate) struct Client {
     service: DatastoreClient<GoogleAuthMiddleware>,
     partition: PartitionId,
     routing: MetadataValue<Ascii>,
-    /// Each call that is in progress or waits holds one permit.
+    /// Each call holds one permit until its response, also while it waits for its turn on the
+    /// connection. Without a permit, a call fails immediately.
     permits: Semaphore,
 }
 
@@ -332,8 +334,8 @@ impl Client {
         reply.map(drop).map_err(|status| Error::from_status(&status))
     }
 
-    /// Ends a transaction without changes. The call needs no permit, because it ends work for which
-    /// other calls may wait.
+    /// Ends a transaction without changes. The call needs no permit: it releases the
+    /// transaction's locks, for which other calls may be waiting.
     pub(crate) async fn rollback(&self, transaction: TransactionId) -> Result<(), Error> {
         let (project_id, database_id) = self.project_and_database();
         let request =

@@ -95,8 +95,8 @@ impl Access {
 }
 
 impl Endpoint {
-    /// Returns the project that the first of these names: the URL, the service account's key, the
-    /// environment, the metadata server of the machine. Some of them may name no project.
+    /// Returns the project. It comes from the first of these sources that has one: the URL, the
+    /// service account's key, the environment, the metadata server of the machine.
     pub(crate) async fn project(&self, from_url: Option<String>) -> Result<String, Error> {
         let variables = ["DATASTORE_PROJECT_ID", "GOOGLE_CLOUD_PROJECT"];
         let from_environment = || variables.into_iter().find_map(variable);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gcloud_sdk::google::datastore::v1::Query;
 use tower_keep_core::{
-    AuthUser, Creation, End, EndReason, Ended, Epoch, MAX_AT_ONCE, NewLogin, Room, SessionKey,
+    AuthUser, Creation, End, EndReason, Ended, Epoch, MAX_PER_CALL, NewLogin, Room, SessionKey,
     SessionRecord,
 };
 
@@ -93,7 +93,7 @@ impl<U: AuthUser> DatastoreStore<U> {
             }
         };
         let to_notify: Vec<_> =
-            login_state.to_notify.drain(..login_state.to_notify.len().min(MAX_AT_ONCE)).collect();
+            login_state.to_notify.drain(..login_state.to_notify.len().min(MAX_PER_CALL)).collect();
         let (replays, _) = self.read_with_login_states(transaction, &to_notify).await?;
 
         let replaced_end = End::new(now, EndReason::Replaced, keep_until);

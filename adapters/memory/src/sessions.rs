@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tower_keep_core::{
-    Creation, End, EndReason, Epoch, MAX_AT_ONCE, NewLogin, Room, Rotated, Rotation, SeenMark,
+    Creation, End, EndReason, Epoch, MAX_PER_CALL, NewLogin, Room, Rotated, Rotation, SeenMark,
     SessionKey, SessionRecord, SessionStore, StoreError, StoreErrorKind, Timestamp, Touch, UserId,
     async_trait, most_recently_used,
 };
@@ -297,12 +297,12 @@ impl MemorySessions {
         self.write_shard(key).end(key, end, successor)
     }
 
-    /// Marks the sessions in `to_notify`, at most [`MAX_AT_ONCE`] of them, as notified. Returns
+    /// Marks the sessions in `to_notify`, at most [`MAX_PER_CALL`] of them, as notified. Returns
     /// their records from before. These sessions ended because of a replay (a late use of an old
     /// remember cookie).
     fn take_replays(&self, user_sessions: &mut UserSessions) -> Vec<Arc<SessionRecord>> {
         let mut notified = Vec::new();
-        while notified.len() < MAX_AT_ONCE {
+        while notified.len() < MAX_PER_CALL {
             let Some(key) = user_sessions.to_notify.pop_first() else { break };
             let mut shard = self.write_shard(&key);
             let Some(stored) = shard.records.get_mut(&key) else { continue };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::{join, try_join3};
 use tokio::time::Instant;
 use tower_keep_core::{
-    AuthUser, Creation, End, EndReason, Ended, MAX_AT_ONCE, NewLogin, Room, SessionKey,
+    AuthUser, Creation, End, EndReason, Ended, MAX_PER_CALL, NewLogin, Room, SessionKey,
     SessionLimit, SessionRecord, StoreErrorKind,
 };
 
@@ -314,7 +314,7 @@ impl<U: AuthUser> RedisStore<U> {
         let keys = self.keys().of(user);
         let index = keys.unnotified_replays();
         let range =
-            IndexRange { index: &index, order: Order::LowestFirst, first: 0, count: MAX_AT_ONCE };
+            IndexRange { index: &index, order: Order::LowestFirst, first: 0, count: MAX_PER_CALL };
         // One write and two reads, concurrently. The commit below fails if a value that was read
         // here has changed.
         let (owner_written, to_replace, (unnotified, stored_epoch)) = try_join3(

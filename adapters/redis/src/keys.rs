@@ -61,7 +61,8 @@ impl KeyNames {
         [&self.prefix, "login:", login_name].concat()
     }
 
-    /// The sorted set of the epochs of all users whose ended sessions are still to be purged.
+    /// One sorted set for all users. A member is an epoch of a user whose start ended sessions that
+    /// are still to be purged.
     pub(crate) fn purge_queue(&self) -> String {
         [&self.prefix, "past"].concat()
     }

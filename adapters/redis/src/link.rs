@@ -22,7 +22,7 @@ use crate::servers::Settings;
 
 /// If an attempt to connect began longer ago than this, further calls don't wait for it, and fail
 /// immediately.
-const MAX_CONNECT_WAIT: Duration = Duration::from_secs(1);
+const MAX_AGE_TO_JOIN: Duration = Duration::from_secs(1);
 
 /// The pause after a failed attempt to connect. After each further failure the pause is twice as
 /// long, up to [`MAX_PAUSE`].
@@ -83,7 +83,7 @@ pub(crate) struct Link {
 pub(crate) enum Role {
     Master,
     Replica,
-    /// A replica of a cluster. It serves reads only on a connection on which `READONLY` was sent.
+    /// A replica of a cluster. It refuses reads until `READONLY` is sent on the connection.
     ClusterReplica,
 }
 
@@ -124,7 +124,8 @@ impl Link {
             target,
             role,
             permits: Semaphore::new(settings.max_waiting),
-            timeout: settings.timeout.max(MAX_CONNECT_WAIT),
+            // Calls join an attempt until it has this age, so an attempt lasts at least as long.
+            timeout: settings.timeout.max(MAX_AGE_TO_JOIN),
             state: Mutex::default(),
         }
     }
@@ -252,7 +253,7 @@ impl Link {
         let mut outcome = {
             let mut state = self.state();
             match &state.attempt {
-                Some(attempt) if attempt.begun.elapsed() > MAX_CONNECT_WAIT => return Err(late()),
+                Some(attempt) if attempt.begun.elapsed() > MAX_AGE_TO_JOIN => return Err(late()),
                 Some(attempt) => attempt.outcome.clone(),
                 None => {
                     let (sender, outcome) = watch::channel(None);

@@ -60,9 +60,10 @@ pub trait Dialect: Send + Sync + Sized + 'static {
     /// type reads such rows, to check whether it can read the columns.
     fn sample(column_type: &<Self::Database as Database>::TypeInfo) -> Sample;
 
-    /// Returns two different values of this column type if the database pads the values in such a
-    /// column with spaces, otherwise `None`. A user would not be found by an id that is read from
-    /// such a column.
+    /// Returns two different values of this column type, as SQL expressions, if the database pads
+    /// the values in such a column with spaces, otherwise `None`. With them, the store checks
+    /// whether the user's id is read from such a column. This is an error, because no user is found
+    /// by a padded id.
     fn samples_if_padded(
         _column_type: &<Self::Database as Database>::TypeInfo,
     ) -> Option<[String; 2]> {
@@ -114,8 +115,9 @@ pub(crate) type RowOf<D> = <<D as Dialect>::Database as Database>::Row;
 pub enum Sample {
     /// An SQL expression of the column's type.
     Of(String),
-    /// SQL expressions of other types, because no expression without a table has the column's type.
-    /// A field that can read one of these values can't read the column.
+    /// SQL expressions of other types, which a correct field rejects. They are used if no expression
+    /// without a table has the column's type. If a field can read one of them, it can't read the
+    /// column.
     OfOtherTypes(&'static [&'static str]),
 }
 
@@ -141,7 +143,7 @@ impl Settings {
     /// Returns the options of a pool. A connection that was idle for a second is tested before it
     /// is used.
     pub fn pool<DB: Driver>(&self) -> PoolOptions<DB> {
-        let patience = self.timeout / 4;
+        let ping_timeout = self.timeout / 4;
         PoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(self.timeout)
@@ -153,7 +155,7 @@ impl Settings {
                     }
                     // If the connection never responds, for example over a broken network, there
                     // must be time left to try another connection.
-                    let result = tokio::time::timeout(patience, connection.ping()).await;
+                    let result = tokio::time::timeout(ping_timeout, connection.ping()).await;
                     Ok(result.is_ok_and(|result| result.is_ok()))
                 })
             })

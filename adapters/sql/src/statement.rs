@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
-use tower_keep_core::MAX_AT_ONCE;
+use tower_keep_core::MAX_PER_CALL;
 
 use crate::dialect::ArgumentsOf;
 use crate::row::{ACCOUNT_COLUMNS, EPOCH_END_COLUMNS, SESSION_COLUMNS};
@@ -179,7 +179,7 @@ statements! {
         VALUES ($1, $2, $3, $4, $5, FALSE)";
     to_notify: format!(
         "SELECT {} FROM {{sessions}} AS keep WHERE keep.user_id = $1 AND keep.end_reason = 'replay' \
-         AND keep.notified = FALSE LIMIT {MAX_AT_ONCE}",
+         AND keep.notified = FALSE LIMIT {MAX_PER_CALL}",
         columns_without_epoch_end(),
     );
     mark_notified: "UPDATE {sessions} SET notified = TRUE WHERE session_key = $1";

@@ -5,7 +5,7 @@
 //! store whose database makes the decision expresses the same rules in the database's own language.
 
 use crate::{
-    EndReason, Ended, MAX_AT_ONCE, RememberPeriod, Rotation, SeenMark, SessionKey, SessionLimit,
+    EndReason, Ended, MAX_PER_CALL, RememberPeriod, Rotation, SeenMark, SessionKey, SessionLimit,
     SessionRecord, Timestamp, Touch, WhenFull,
 };
 
@@ -160,7 +160,7 @@ impl SessionLimit {
     /// Returns how many of a user's live sessions a store has to read for [`room`](Self::room), the
     /// newest by `created` first. The number does not depend on how many sessions there are.
     pub fn records_to_read(&self) -> usize {
-        self.max.saturating_add(MAX_AT_ONCE)
+        self.max.saturating_add(MAX_PER_CALL)
     }
 
     /// Decides how to make room for one more session. Every store uses this method to plan a login.

@@ -37,7 +37,7 @@
 //! | the traits of a store of sessions | [`SessionStore`]; together with users, [`LoginStore`] |
 //! | the fields of a session record | [`SessionRecord`] |
 //! | how a call changes a session record | [`Rotation::apply_to`], [`Touch::apply_to`], [`SeenMark::apply_to`], [`End::apply_to`] |
-//! | sessions that end to make room for a login | [`SessionLimit::room`], [`SessionRecord::is_unused`], [`MAX_AT_ONCE`] |
+//! | sessions that end to make room for a login | [`SessionLimit::room`], [`SessionRecord::is_unused`], [`MAX_PER_CALL`] |
 //! | planning a login, in a store that can read all records, such as a map behind a lock | [`NewLogin::plan`] |
 //! | sorting the sessions of a list | [`most_recently_used`] |
 //! | ending all of a user's sessions with one write | [`Epoch`] |
@@ -81,7 +81,7 @@ pub use session::{
     UnknownReason,
 };
 pub use session_store::{
-    CLOCK_SKEW, Creation, End, LoginStore, MAX_AT_ONCE, NewLogin, Rotated, Rotation, SeenMark,
+    CLOCK_SKEW, Creation, End, LoginStore, MAX_PER_CALL, NewLogin, Rotated, Rotation, SeenMark,
     SessionLimit, SessionStore, StoredLogin, Touch, WhenFull, most_recently_used,
 };
 pub use split_store::SplitStore;

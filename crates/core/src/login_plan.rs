@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Creation, End, EndReason, MAX_AT_ONCE, NewLogin, Room, SessionKey, SessionRecord, StoreError,
+    Creation, End, EndReason, MAX_PER_CALL, NewLogin, Room, SessionKey, SessionRecord, StoreError,
     StoreErrorKind, StoreResult,
 };
 
@@ -88,7 +88,7 @@ impl NewLogin<'_> {
             writes.add(end(EndReason::Limit).apply_to(record, None));
         }
         let replays = of_user.into_iter().filter(|record| record.must_notify());
-        let replays: Vec<_> = replays.take(MAX_AT_ONCE).collect();
+        let replays: Vec<_> = replays.take(MAX_PER_CALL).collect();
         for record in &replays {
             writes.add(record.with_notified_end());
         }
@@ -97,14 +97,14 @@ impl NewLogin<'_> {
 }
 
 /// Follows the successors of this record, and returns the last of them, or the record itself if it
-/// has none. The search stops at a successor that was purged, and after [`MAX_AT_ONCE`] successors.
+/// has none. The search stops at a successor that was purged, and after [`MAX_PER_CALL`] successors.
 fn latest_successor(
     record: Arc<SessionRecord>,
     load: impl Fn(&SessionKey) -> Option<Arc<SessionRecord>>,
 ) -> Arc<SessionRecord> {
     let next = |record: &Arc<SessionRecord>| load(&record.ended.as_ref()?.successor?);
     let chain = std::iter::successors(Some(record.clone()), next);
-    chain.take(MAX_AT_ONCE + 1).last().unwrap_or(record)
+    chain.take(MAX_PER_CALL + 1).last().unwrap_or(record)
 }
 
 /// The records to write, each key once.

@@ -271,6 +271,12 @@ impl UnknownReason {
     }
 }
 
+impl fmt::Display for UnknownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 impl fmt::Debug for UnknownReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -331,6 +337,12 @@ impl FromStr for EndReason {
         let mut bytes = [0; MAX_REASON_BYTES];
         bytes[..word.len()].copy_from_slice(word.as_bytes());
         Ok(Self::Unknown(UnknownReason { bytes, length: word.len() as u8 }))
+    }
+}
+
+impl AsRef<str> for EndReason {
+    fn as_ref(&self) -> &str {
+        self.as_str()
     }
 }
 

@@ -22,7 +22,7 @@ pub const CLOCK_SKEW: u32 = 300;
 ///
 /// If a login has to end more sessions, it ends them together. If there are more replays, the next
 /// login returns them. So the work of a call does not grow with the number of sessions.
-pub const MAX_AT_ONCE: usize = 100;
+pub const MAX_PER_CALL: usize = 100;
 
 /// Keeps session records, so that a login can be ended from any device.
 ///
@@ -74,7 +74,7 @@ pub trait SessionStore: Send + Sync {
     /// **Replays.** If a session of the user ended with the reason [`Replay`](EndReason::Replay),
     /// and the user was not notified of the end yet, the call returns the session and marks it as
     /// [notified](crate::Ended::notified). So each of these sessions is returned once. One call
-    /// returns at most [`MAX_AT_ONCE`] of them, and the next login returns more.
+    /// returns at most [`MAX_PER_CALL`] of them, and the next login returns more.
     ///
     /// All records are returned as they were before this call.
     ///
@@ -320,11 +320,11 @@ pub enum Creation {
     /// variant with [`created`](Self::created).
     #[non_exhaustive]
     Created {
-        /// The sessions that ended because of the limit: all of them, or at least [`MAX_AT_ONCE`]
+        /// The sessions that ended because of the limit: all of them, or at least [`MAX_PER_CALL`]
         /// if there are more.
         ended: Vec<Arc<SessionRecord>>,
         /// The user's sessions that ended because of a replay, and of whose end the user was not
-        /// notified before: all of them, or [`MAX_AT_ONCE`] if there are more.
+        /// notified before: all of them, or [`MAX_PER_CALL`] if there are more.
         replays: Vec<Arc<SessionRecord>>,
     },
     /// Nothing was written: the user is at the limit.

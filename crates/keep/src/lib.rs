@@ -118,9 +118,9 @@
 //!   both can use the session for some time. The replay is found when one of them has restored the
 //!   session again, and the other sends the replaced cookie after the grace period.
 //! - A browser profile that was restored from a backup looks like a replay.
-//! - The grace period allows half of its time for a request to reach the server, and half for the
-//!   response to reach the browser. A slower request may itself look like a replay. The cookies of
-//!   a slower response may replace newer cookies in the browser, and then the browser's next
+//! - The grace period is long enough if each request reaches the server within half of it, and each
+//!   response reaches the browser within the other half. A slower request may look like a replay.
+//!   A slower response may replace newer cookies in the browser, and then the browser's next
 //!   request may look like a replay.
 //!
 //! One write ends all sessions of a user, however many there are. If the response of a login is not

@@ -1,4 +1,5 @@
-//! The calls of Datastore that a request to a site makes, or that a call of the store makes.
+//! Which calls of Datastore a request to a site causes, and which ones a method of the store
+//! causes.
 
 use std::sync::Arc;
 

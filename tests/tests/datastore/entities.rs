@@ -71,7 +71,8 @@ async fn stores_with_different_ancestors_namespaces_databases_or_kinds_are_separ
         || [PathElement::Name("Tenant".into(), "other".into()), PathElement::Id("Site".into(), 7)];
     let at = |place: &str| {
         let builder = DatastoreStore::builder(format!("datastore://{project}{place}"));
-        // The Datastore emulator's queries also return entities of other databases.
+        // Queries in the Datastore emulator also return entities of other databases, so this is the
+        // Firestore emulator.
         builder.with_emulator(env_variable("FIRESTORE_URL")).with_timeout(Duration::from_secs(20))
     };
     let stores = [
@@ -230,7 +231,7 @@ async fn errors_name_the_property_or_the_setting_and_say_what_to_do() {
 
 /// For a flattened type, serde does not report the skipped fields.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_field_removed_from_a_flattened_type_is_removed_from_the_entity() {
+async fn a_field_that_a_value_of_a_flattening_type_lacks_is_removed_from_the_entity() {
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct Open {
         id: String,
@@ -280,7 +281,8 @@ async fn a_user_that_could_not_be_read_again_is_not_written() {
     assert!(message(&error).contains("duplicate field `called`"), "{}", message(&error));
     assert_eq!(aliased.by_login_name("ada").await.expect("no error").as_ref(), Some(&found));
 
-    // A new user is not written either, if its type returns another id than the stored one.
+    // A new user is not written either, if `AuthUser::id` returns another id than the field `id`
+    // holds.
     let doubled = builder_in(&project).with_users(|user: &Doubled| &user.username);
     let doubled = doubled.build().await.expect("a store");
     let error = doubled.insert(&Doubled { id: 4, username: "grace".into() }).await.unwrap_err();
@@ -339,7 +341,8 @@ async fn with_a_ttl_policy_purge_leaves_expired_records_to_the_policy() {
     let later = one.expires.plus(1_000_000);
     assert_eq!(with_policy.purge(later, 100).await.expect("no error"), 0);
     assert!(with_policy.load(&other.key).await.expect("no error").is_some());
-    // The expiry of a record with a policy is not indexed, so this purge does not find the record.
+    // A store with a policy does not index when its records may be deleted, so this purge finds
+    // `one`, but not `other`.
     assert_eq!(without_policy.purge(later, 100).await.expect("no error"), 1);
     assert!(without_policy.load(&one.key).await.expect("no error").is_none());
     assert!(without_policy.load(&other.key).await.expect("no error").is_some());

@@ -8,8 +8,9 @@ use tower_keep_datastore::{Cursor, DatastoreStore, UserKeys};
 use crate::{Member, builder_in, message, new_project};
 use tower_keep_testkit::contract::users::replace;
 
-/// Opens a store that writes users as another application would. The store ignores the index
-/// entities of the store under test, because it has another kind prefix.
+/// Opens a store that writes users as another application would. Both stores share the users. The
+/// prefix changes only the kinds of the index entities and the sessions, so neither store sees the
+/// other's index entities.
 async fn other_application(project: &str, prefix: &str) -> DatastoreStore<Member> {
     let builder = builder_in(project).with_kind_prefix(prefix).with_users(Member::name);
     builder.build().await.expect("a store")
@@ -49,8 +50,8 @@ async fn index_users_works_in_batches_and_continues_from_a_cursor() {
         let member = Member::new(number, &format!("name{number}"));
         theirs.insert(&member).await.expect("a new user");
     }
-    // Two users get the same login name, because their stores don't see each other's index
-    // entities.
+    // Two users get the same `username`: the store that inserts the second user compares only
+    // `nickname`, its own login property.
     other_application(&project, "Elsewhere")
         .await
         .insert(&Member::new(30, "twice"))

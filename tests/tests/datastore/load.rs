@@ -37,10 +37,10 @@ struct Restarted {
     back: Instant,
 }
 
-async fn start_again(mut server: Server) -> Restarted {
+async fn start_and_wait(mut server: Server) -> Restarted {
     let restarted = tokio::task::spawn_blocking(move || {
         let down_until = Instant::now();
-        server.start_again().expect("the emulator starts again");
+        server.start_and_wait().expect("the emulator starts again");
         Restarted { server, down_until, back: Instant::now() }
     });
     restarted.await.expect("no panic")
@@ -55,7 +55,7 @@ async fn clients_are_served_again_after_the_emulator_was_stopped_under_load() {
     server.stop();
     let stopped = Instant::now();
     tokio::time::sleep(DOWN).await;
-    let Restarted { server, down_until, back } = start_again(server).await;
+    let Restarted { server, down_until, back } = start_and_wait(server).await;
     tokio::time::sleep(AFTERWARDS).await;
     let recovery = load.stop().await.check_outage(stopped..down_until, back);
     assert!(recovery <= RECOVERY, "requests failed until {recovery:?} after the emulator was back");
@@ -72,13 +72,13 @@ async fn clients_are_served_again_after_the_emulator_was_killed_under_load() {
     clients.log_in(READERS).await;
     // When the emulator stops, it writes the users and the sessions to the disk.
     server.stop();
-    server.start_again().expect("the emulator starts again");
+    server.start_and_wait().expect("the emulator starts again");
     let load = clients.start();
     tokio::time::sleep(RECOVERY).await;
     server.kill();
     let killed = Instant::now();
     tokio::time::sleep(DOWN).await;
-    let Restarted { server, down_until, back } = start_again(server).await;
+    let Restarted { server, down_until, back } = start_and_wait(server).await;
     tokio::time::sleep(AFTERWARDS).await;
     let mut outcome = load.stop().await;
     for (number, log) in outcome.logs.iter_mut().enumerate() {

@@ -25,7 +25,7 @@ async fn the_next_call_succeeds_after_the_server_has_restarted() {
     let record = log_in(&store, "1").await;
     for round in 0..3 {
         server.kill();
-        server.start_again().expect("a restart");
+        server.start_and_wait().expect("a restart");
         match round {
             // The restarted server no longer knows the scripts.
             0 => drop(log_in(&store, "1").await),
@@ -45,7 +45,7 @@ async fn a_server_that_restarts_empty_has_no_users_and_accepts_new_ones() {
     store.insert(&Account::new(1, "ada", "")).await.expect("new");
     let record = log_in(&store, "1").await;
     server.kill();
-    server.start_again().expect("a restart");
+    server.start_and_wait().expect("a restart");
     let user_hint = UserId::from("1");
     assert!(store.load_login(&record.key, Some(&user_hint)).await.expect("no error").is_none());
     assert!(store.by_login_name("ada").await.expect("no error").is_none());
@@ -96,7 +96,7 @@ async fn calls_fail_fast_while_the_server_is_down() {
     let begun = Instant::now();
     check_all_calls_fail(&store, &record, &[StoreErrorKind::Unavailable]).await;
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
-    server.start_again().expect("a restart");
+    server.start_and_wait().expect("a restart");
     let give_up_at = Instant::now() + Duration::from_secs(20);
     while store.load(&record.key).await.is_err() {
         assert!(Instant::now() < give_up_at, "the store recovers by itself");

@@ -33,7 +33,7 @@ async fn clients_are_served_soon_after_a_killed_server_restarts() {
     tokio::time::sleep(Duration::from_secs(4)).await;
     let (server, down, back) = in_background(move || {
         let down = killed..Instant::now();
-        server.start_again().expect("a restart");
+        server.start_and_wait().expect("a restart");
         (server, down, Instant::now())
     })
     .await;
@@ -152,7 +152,7 @@ async fn a_write_that_waited_for_a_replica_is_not_lost_with_the_master() {
         master.kill();
         let killed = Instant::now();
         std::thread::sleep(Duration::from_secs(5));
-        master.start_again().expect("a restart");
+        master.start_and_wait().expect("a restart");
         killed
     })
     .await;

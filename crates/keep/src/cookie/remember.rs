@@ -25,7 +25,7 @@ pub(crate) struct Remember {
 /// The part of a remember cookie that the rules decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RememberTerms {
-    pub(crate) origin: LoginOrigin,
+    pub(crate) login_origin: LoginOrigin,
     pub(crate) nonce: Nonce,
     pub(crate) issued: u32,
     pub(crate) expires: u32,
@@ -34,11 +34,11 @@ pub(crate) struct RememberTerms {
 impl Contents for Remember {
     fn write(&self, kid: u8, body: &mut Vec<u8>) {
         let terms = &self.terms;
-        body.extend([FORMAT, kid, terms.origin.flags()]);
+        body.extend([FORMAT, kid, terms.login_origin.flags()]);
         body.extend(terms.nonce);
         body.extend(terms.issued.to_be_bytes());
         body.extend(terms.expires.to_be_bytes());
-        body.push(terms.origin.factor_classes);
+        body.push(terms.login_origin.factor_classes);
         body.extend(self.stamp.to_be_bytes());
         body.extend(self.user.as_bytes());
     }
@@ -51,7 +51,7 @@ impl Contents for Remember {
                 nonce: fields.array()?,
                 issued: fields.u32()?,
                 expires: fields.u32()?,
-                origin: LoginOrigin::read(flags, &mut fields)?,
+                login_origin: LoginOrigin::read(flags, &mut fields)?,
             },
             stamp: fields.u64()?,
             user: fields.rest()?.into(),

@@ -106,7 +106,7 @@ mod tests {
     fn session(user: &str) -> Session {
         Session {
             terms: SessionTerms {
-                origin: LoginOrigin::PASSWORD,
+                login_origin: LoginOrigin::PASSWORD,
                 is_remembered: true,
                 nonce: NONCE,
                 started: 10,
@@ -122,7 +122,7 @@ mod tests {
     fn remember(user: &str) -> Remember {
         Remember {
             terms: RememberTerms {
-                origin: LoginOrigin::PASSWORD,
+                login_origin: LoginOrigin::PASSWORD,
                 nonce: NONCE,
                 issued: 10,
                 expires: 40,
@@ -165,7 +165,7 @@ mod tests {
         ServerSession {
             id: SessionId([9; 16]),
             terms: ServerTerms {
-                origin: LoginOrigin::PASSWORD,
+                login_origin: LoginOrigin::PASSWORD,
                 is_remembered: true,
                 generation: 5,
                 issued: 10,
@@ -180,7 +180,7 @@ mod tests {
     fn server_remember() -> ServerRemember {
         ServerRemember {
             id: SessionId([9; 16]),
-            origin: LoginOrigin { is_forced: true, factor_classes: 1 },
+            login_origin: LoginOrigin { is_forced: true, factor_classes: 1 },
             generation: 5,
             verifier: [8; 16],
             expires: 40,

@@ -62,7 +62,7 @@ pub(crate) struct ServerSession {
 /// The part of a session cookie that the rules decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ServerTerms {
-    pub(crate) origin: LoginOrigin,
+    pub(crate) login_origin: LoginOrigin,
     /// Whether the browser also holds a remember cookie of this login.
     pub(crate) is_remembered: bool,
     pub(crate) generation: u32,
@@ -87,11 +87,11 @@ impl ServerSession {
 impl Contents for ServerSession {
     fn write(&self, kid: u8, body: &mut Vec<u8>) {
         let terms = &self.terms;
-        body.extend([FORMAT, kid, session_flags(terms.origin, terms.is_remembered)]);
+        body.extend([FORMAT, kid, session_flags(terms.login_origin, terms.is_remembered)]);
         body.extend(self.id.0);
         body.extend(terms.generation.to_be_bytes());
         body.extend(terms.issued.to_be_bytes());
-        body.push(terms.origin.factor_classes);
+        body.push(terms.login_origin.factor_classes);
         self.proofs.write(body);
         body.extend(self.stamp.to_be_bytes());
         body.extend(self.client.to_be_bytes());
@@ -107,7 +107,7 @@ impl Contents for ServerSession {
                 is_remembered: flags & REMEMBERED_FLAG != 0,
                 generation: fields.u32()?,
                 issued: fields.u32()?,
-                origin: LoginOrigin::read(flags, &mut fields)?,
+                login_origin: LoginOrigin::read(flags, &mut fields)?,
             },
             proofs: Proofs::read(&mut fields)?,
             stamp: fields.u64()?,
@@ -136,7 +136,7 @@ impl ByRecency for ServerSession {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ServerRemember {
     pub(crate) id: SessionId,
-    pub(crate) origin: LoginOrigin,
+    pub(crate) login_origin: LoginOrigin,
     pub(crate) generation: u32,
     pub(crate) verifier: Verifier,
     pub(crate) expires: u32,
@@ -153,12 +153,12 @@ pub(crate) type Verifier = [u8; 16];
 
 impl Contents for ServerRemember {
     fn write(&self, kid: u8, body: &mut Vec<u8>) {
-        body.extend([FORMAT, kid, self.origin.flags()]);
+        body.extend([FORMAT, kid, self.login_origin.flags()]);
         body.extend(self.id.0);
         body.extend(self.generation.to_be_bytes());
         body.extend(self.verifier);
         body.extend(self.expires.to_be_bytes());
-        body.push(self.origin.factor_classes);
+        body.push(self.login_origin.factor_classes);
         body.extend(self.stamp.to_be_bytes());
     }
 
@@ -170,7 +170,7 @@ impl Contents for ServerRemember {
             generation: fields.u32()?,
             verifier: fields.array()?,
             expires: fields.u32()?,
-            origin: LoginOrigin::read(flags, &mut fields)?,
+            login_origin: LoginOrigin::read(flags, &mut fields)?,
             stamp: fields.u64()?,
         };
         fields.rest()?.is_empty().then_some(read)

@@ -32,7 +32,7 @@ pub(crate) struct Session {
 /// The part of a session cookie that the rules decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SessionTerms {
-    pub(crate) origin: LoginOrigin,
+    pub(crate) login_origin: LoginOrigin,
     /// Whether the login also set a remember cookie. A logout clears that cookie even if the
     /// request did not send it.
     pub(crate) is_remembered: bool,
@@ -42,18 +42,18 @@ pub(crate) struct SessionTerms {
 }
 
 /// Returns the flags of a session cookie.
-pub(super) fn session_flags(origin: LoginOrigin, is_remembered: bool) -> u8 {
-    origin.flags() | if is_remembered { REMEMBERED_FLAG } else { 0 }
+pub(super) fn session_flags(login_origin: LoginOrigin, is_remembered: bool) -> u8 {
+    login_origin.flags() | if is_remembered { REMEMBERED_FLAG } else { 0 }
 }
 
 impl Contents for Session {
     fn write(&self, kid: u8, body: &mut Vec<u8>) {
         let terms = &self.terms;
-        body.extend([FORMAT, kid, session_flags(terms.origin, terms.is_remembered)]);
+        body.extend([FORMAT, kid, session_flags(terms.login_origin, terms.is_remembered)]);
         body.extend(terms.nonce);
         body.extend(terms.started.to_be_bytes());
         body.extend(terms.renewed.to_be_bytes());
-        body.push(terms.origin.factor_classes);
+        body.push(terms.login_origin.factor_classes);
         self.proofs.write(body);
         body.extend(self.stamp.to_be_bytes());
         body.extend(self.client.to_be_bytes());
@@ -69,7 +69,7 @@ impl Contents for Session {
                 nonce: fields.array()?,
                 started: fields.u32()?,
                 renewed: fields.u32()?,
-                origin: LoginOrigin::read(flags, &mut fields)?,
+                login_origin: LoginOrigin::read(flags, &mut fields)?,
             },
             proofs: Proofs::read(&mut fields)?,
             stamp: fields.u64()?,

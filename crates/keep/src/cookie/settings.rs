@@ -125,7 +125,7 @@ impl CookieSettings {
     }
 
     fn prefix(&self) -> &'static str {
-        match (self.secure, self.is_host_only(), self.http_only) {
+        match (self.secure, self.allows_host_prefix(), self.http_only) {
             (true, true, true) => "__Host-Http-",
             (true, true, false) => "__Host-",
             (true, false, _) => "__Secure-",
@@ -134,7 +134,7 @@ impl CookieSettings {
     }
 
     /// Checks whether browsers send the cookie to the whole host that set it, and to no other host.
-    fn is_host_only(&self) -> bool {
+    fn allows_host_prefix(&self) -> bool {
         self.domain.is_none() && self.path == "/"
     }
 
@@ -167,7 +167,7 @@ impl CookieSettings {
         }
         // Browsers compare the prefixes without regard to case (RFC 6265bis §4.1.3).
         let lower = name.to_ascii_lowercase();
-        if lower.starts_with("__host-") && !(self.secure && self.is_host_only()) {
+        if lower.starts_with("__host-") && !(self.secure && self.allows_host_prefix()) {
             return Err(CookieError::HostPrefix { name });
         }
         let is_http = lower.starts_with("__host-http-") || lower.starts_with("__http-");

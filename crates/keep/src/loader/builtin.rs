@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_read_strictly() {
+    fn malformed_credentials_count_as_none() {
         for (value, bearer, basic) in [
             ("Bearer abc", Some("abc"), None),
             ("bearer  abc ", Some("abc"), None),

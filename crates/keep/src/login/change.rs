@@ -285,7 +285,7 @@ impl<'a, U: AuthUser> IntoFuture for LoginBuilder<'a, U> {
 }
 
 impl<U: AuthUser> LoginBuilder<'_, U> {
-    pub(super) fn origin(&self) -> LoginOrigin {
+    pub(super) fn login_origin(&self) -> LoginOrigin {
         LoginOrigin { is_forced: !self.user.is_active(), ..LoginOrigin::PASSWORD }
     }
 

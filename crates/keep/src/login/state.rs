@@ -56,7 +56,7 @@ pub(super) enum BrowserLogin {
     #[default]
     Nothing,
     Stateless {
-        origin: LoginOrigin,
+        login_origin: LoginOrigin,
         /// Whether the login has set a remember cookie.
         is_remembered: bool,
         /// The terms of the remember cookie that the browser has sent or gets with this response.
@@ -69,7 +69,7 @@ pub(super) enum BrowserLogin {
 #[derive(Clone)]
 pub(super) struct BrowserSession {
     pub(super) id: SessionId,
-    pub(super) origin: LoginOrigin,
+    pub(super) login_origin: LoginOrigin,
     pub(super) record: Arc<SessionRecord>,
     /// The generation of the cookies that the request sent; `None` for a login that began in this
     /// request.

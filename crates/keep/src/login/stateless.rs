@@ -115,12 +115,12 @@ impl<U: AuthUser> CookieIssuer<'_, U> {
     ) -> Result<CookieDecision, AuthError> {
         let mut cookies = decision_without_new_cookies(verdict);
         let session_terms = session.map(|opened| opened.cookie.terms);
-        let mut origin = session_terms.map(|terms| terms.origin);
+        let mut login_origin = session_terms.map(|terms| terms.login_origin);
         let mut is_remembered = session_terms.is_some_and(|terms| terms.is_remembered);
         match verdict.session {
             SessionChange::Keep | SessionChange::Clear => {}
             SessionChange::Restore(restored) => {
-                (origin, is_remembered) = (Some(restored), true);
+                (login_origin, is_remembered) = (Some(restored), true);
                 let terms = terms_of_new_session(self.now, restored, true)?;
                 let session = self.session(terms, Proofs::default(), self.client_digest());
                 cookies.session_cookie = self.set_session(&session);
@@ -133,7 +133,7 @@ impl<U: AuthUser> CookieIssuer<'_, U> {
                 let reusable = session.filter(|opened| opened.slot.is_current());
                 let client =
                     reusable.map_or_else(|| self.client_digest(), |opened| opened.cookie.client);
-                origin = Some(terms.origin);
+                login_origin = Some(terms.login_origin);
                 let proofs =
                     session.filter(|_| keeps_proofs).map(|opened| opened.cookie.proofs.clone());
                 let session = self.session(terms, proofs.unwrap_or_default(), client);
@@ -146,9 +146,10 @@ impl<U: AuthUser> CookieIssuer<'_, U> {
             remember_terms = Some(new_terms);
             cookies.remember_cookie = self.set_remember(&self.remember(new_terms));
         }
-        if let Some(origin) = origin {
+        if let Some(login_origin) = login_origin {
             let remember = remember_terms.map(Box::new);
-            cookies.browser_login = BrowserLogin::Stateless { origin, is_remembered, remember };
+            cookies.browser_login =
+                BrowserLogin::Stateless { login_origin, is_remembered, remember };
         }
         Ok(cookies)
     }
@@ -188,11 +189,11 @@ impl<U: AuthUser> CookieIssuer<'_, U> {
 /// Returns the terms of a session that begins now. They contain nothing of an earlier session.
 fn terms_of_new_session(
     now: u32,
-    origin: LoginOrigin,
+    login_origin: LoginOrigin,
     is_remembered: bool,
 ) -> Result<SessionTerms, AuthError> {
     let nonce = random::bytes()?;
-    Ok(SessionTerms { origin, is_remembered, nonce, started: now, renewed: now })
+    Ok(SessionTerms { login_origin, is_remembered, nonce, started: now, renewed: now })
 }
 
 /// Logs in the user: decides on new cookies.
@@ -200,8 +201,8 @@ pub(super) fn log_in<U: AuthUser>(login: &LoginBuilder<'_, U>) -> Result<(), Log
     let LoginBuilder { auth, user, .. } = login;
     let (config, snapshot, now) = (auth.config(), &auth.0.snapshot, auth.config().now());
     let issuer = CookieIssuer { config, snapshot, user: &**user, now };
-    let (origin, is_remembered) = (login.origin(), login.remember_seconds().is_some());
-    let terms = terms_of_new_session(now, origin, is_remembered)?;
+    let (login_origin, is_remembered) = (login.login_origin(), login.remember_seconds().is_some());
+    let terms = terms_of_new_session(now, login_origin, is_remembered)?;
     let session = issuer.session(terms, login.proofs(now), issuer.client_digest());
     check_size(&config.session_cookie, &session)?;
     let mut cookies = CookieDecision {
@@ -211,15 +212,22 @@ pub(super) fn log_in<U: AuthUser>(login: &LoginBuilder<'_, U>) -> Result<(), Log
     let mut remember_terms = None;
     if let Some(seconds) = login.remember_seconds() {
         let nonce = random::bytes()?;
-        let new_terms =
-            RememberTerms { origin, nonce, issued: now, expires: now.saturating_add(seconds) };
+        let new_terms = RememberTerms {
+            login_origin,
+            nonce,
+            issued: now,
+            expires: now.saturating_add(seconds),
+        };
         let remember = issuer.remember(new_terms);
         check_size(&config.remember_cookie, &remember)?;
         cookies.remember_cookie = issuer.set_remember(&remember);
         remember_terms = Some(new_terms);
     }
-    cookies.browser_login =
-        BrowserLogin::Stateless { origin, is_remembered, remember: remember_terms.map(Box::new) };
+    cookies.browser_login = BrowserLogin::Stateless {
+        login_origin,
+        is_remembered,
+        remember: remember_terms.map(Box::new),
+    };
     let (fresh_since, is_active) = (session.proofs.newest(), user.is_active());
     let identity = Identity::Session { user: Arc::clone(user), fresh_since, is_active };
     let mut state = auth.state();
@@ -242,18 +250,19 @@ pub(super) fn make_fresh<U: AuthUser>(
     if state.is_head_written {
         return Err(AuthError::TOO_LATE);
     }
-    let BrowserLogin::Stateless { origin, is_remembered, remember } = &state.browser_login else {
+    let BrowserLogin::Stateless { login_origin, is_remembered, remember } = &state.browser_login
+    else {
         return Ok(());
     };
-    let origin = LoginOrigin { is_forced: false, ..*origin };
+    let login_origin = LoginOrigin { is_forced: false, ..*login_origin };
     let (is_remembered, remember) = (*is_remembered, remember.clone());
-    let terms = terms_of_new_session(now, origin, is_remembered)?;
+    let terms = terms_of_new_session(now, login_origin, is_remembered)?;
     let session = issuer.session(terms, Proofs::password(now), issuer.client_digest());
     if let Some(terms) = &remember {
         state.remember_cookie = issuer.set_remember(&issuer.remember(**terms));
     }
     state.session_cookie = issuer.set_session(&session);
-    state.browser_login = BrowserLogin::Stateless { origin, is_remembered, remember };
+    state.browser_login = BrowserLogin::Stateless { login_origin, is_remembered, remember };
     let fresh_since = session.proofs.newest();
     state.identity = Identity::Session { user: Arc::clone(user), fresh_since, is_active: true };
     Ok(())

@@ -42,7 +42,8 @@ impl<U: AuthUser> AuthSession<U> {
             return false;
         }
         let (config, received) = (self.config(), self.verified_cookies());
-        // If the decision is old, the browser may have newer cookies in the meantime.
+        // A slow response must not replace newer cookies: another response may have set them since
+        // these were issued.
         let in_time = state.write_until.is_none_or(|until| config.now() <= until);
         let if_in_time = |cookie: Option<HeaderValue>| cookie.filter(|_| in_time);
         let cookies = [

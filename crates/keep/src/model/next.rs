@@ -48,7 +48,7 @@ impl World {
                         Some(other) => panic!("{other:?} is not the reply to a load"),
                     }
                 }
-                Step::Verify => rules.verified(true),
+                Step::CheckVerifier => rules.verifier_checked(true),
                 Step::Rotate => match replies.next() {
                     None => {
                         let id = loaded_id.unwrap_or_default();
@@ -173,7 +173,7 @@ fn id_of(id: u8) -> SessionId {
 /// Converts the model's session cookie to the layer's session cookie.
 fn held_session(cookie: SessionCookie) -> Opened<ServerSession> {
     let terms = ServerTerms {
-        origin: LoginOrigin::PASSWORD,
+        login_origin: LoginOrigin::PASSWORD,
         is_remembered: false,
         generation: cookie.generation,
         issued: START,
@@ -188,7 +188,7 @@ fn held_session(cookie: SessionCookie) -> Opened<ServerSession> {
 fn held_remember(cookie: RememberCookie, records: &[Record]) -> Opened<ServerRemember> {
     let cookie = ServerRemember {
         id: id_of(cookie.id),
-        origin: LoginOrigin::PASSWORD,
+        login_origin: LoginOrigin::PASSWORD,
         generation: cookie.generation,
         verifier: [0; 16],
         expires: records[usize::from(cookie.id)].remember_expires,

@@ -119,6 +119,6 @@ pub(crate) enum LoggedIn {
 
 /// Returns the origin of a login for cookies that are issued now. If the user of a forced login has
 /// become active, the login is no longer forced, so it ends if the user becomes inactive again.
-fn current_origin(origin: LoginOrigin, facts: UserFacts) -> LoginOrigin {
-    LoginOrigin { is_forced: origin.is_forced && !facts.is_active, ..origin }
+fn current_origin(login_origin: LoginOrigin, facts: UserFacts) -> LoginOrigin {
+    LoginOrigin { is_forced: login_origin.is_forced && !facts.is_active, ..login_origin }
 }

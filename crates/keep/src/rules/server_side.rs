@@ -70,8 +70,8 @@ pub(crate) enum Step<'a> {
     /// Load this session and its user, then call [`Rules::loaded`].
     Load { id: SessionId, user_hint: Option<&'a UserId> },
     /// Check the remember cookie's verifier against [`Rules::record`], then call
-    /// [`Rules::verified`].
-    Verify,
+    /// [`Rules::verifier_checked`].
+    CheckVerifier,
     /// Begin the record's next generation, by compare-and-swap, then call [`Rules::rotated`].
     Rotate,
     /// End the session of [`Rules::record`], then call [`Rules::ended`].
@@ -107,7 +107,7 @@ pub(crate) enum RememberChange {
     Clear,
     /// Reissued for this generation.
     Reissue {
-        origin: LoginOrigin,
+        login_origin: LoginOrigin,
         generation: u32,
         expires: u32,
     },
@@ -216,8 +216,8 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// Takes the result of [`Step::Verify`].
-    pub(crate) fn verified(&mut self, verifier_matches: bool) -> Step<'a> {
+    /// Takes the result of [`Step::CheckVerifier`].
+    pub(crate) fn verifier_checked(&mut self, verifier_matches: bool) -> Step<'a> {
         match (self.state, verifier_matches) {
             (State::CheckRemember(opened), true) => self.check_generation(opened),
             (State::ReissueRemember(opened), true) => self.reissue_remember(opened),
@@ -257,8 +257,8 @@ impl<'a> Rules<'a> {
     /// another request that was faster. The other request may have been a login that replaced the
     /// session. The cookies of that login must stay, so the response clears cookies only if this
     /// request has ended the session.
-    pub(crate) fn ended(&mut self, reason: EndReason, is_ended_by_this: bool) -> Step<'a> {
-        if is_ended_by_this {
+    pub(crate) fn ended(&mut self, reason: EndReason, ended_by_this_request: bool) -> Step<'a> {
+        if ended_by_this_request {
             self.verdict.session = SessionChange::Clear;
             self.verdict.remember = RememberChange::Clear;
         }
@@ -316,7 +316,7 @@ impl<'a> Rules<'a> {
             return self.try_remember();
         }
         let terms = opened.cookie.terms;
-        if !facts.is_active && !terms.origin.is_forced {
+        if !facts.is_active && !terms.login_origin.is_forced {
             return Step::End(EndReason::Inactive);
         }
         let (used, started) = (record.last_seen.as_secs(), record.session_started.as_secs());
@@ -349,7 +349,7 @@ impl<'a> Rules<'a> {
     ) -> Step<'a> {
         let terms = opened.cookie.terms;
         let keeps_proofs = !self.verdict.is_other_client;
-        let origin = current_origin(terms.origin, facts);
+        let login_origin = current_origin(terms.login_origin, facts);
         self.verdict.logged_in = LoggedIn::User {
             fresh_since: opened.cookie.proofs.newest().filter(|_| keeps_proofs),
             is_active: facts.is_active,
@@ -362,13 +362,15 @@ impl<'a> Rules<'a> {
         self.verdict.is_touched = unused_for >= self.touch_interval_of(record);
         self.verdict.marks_seen = is_current && self.needs_seen_mark(record);
         let loses_proofs = !keeps_proofs && !opened.cookie.proofs.is_empty();
-        let is_changed = loses_proofs || origin != terms.origin;
+        let is_changed = loses_proofs || login_origin != terms.login_origin;
         let is_renewed = self.policy.is_persistent && self.verdict.is_touched;
         // Only a cookie of the current generation is reissued: a cookie of the previous generation
         // would replace the current one in the browser.
         if is_current && (is_changed || is_renewed || opened.slot.is_previous()) {
-            self.verdict.session =
-                SessionChange::Reissue { terms: ServerTerms { origin, ..terms }, keeps_proofs };
+            self.verdict.session = SessionChange::Reissue {
+                terms: ServerTerms { login_origin, ..terms },
+                keeps_proofs,
+            };
         }
         match self.presented.remember {
             Some(remember)
@@ -380,7 +382,7 @@ impl<'a> Rules<'a> {
                         || self.policy.refreshes_remember && self.verdict.is_touched) =>
             {
                 self.state = State::ReissueRemember(remember);
-                Step::Verify
+                Step::CheckVerifier
             }
             _ => Step::Done,
         }
@@ -432,21 +434,21 @@ impl<'a> Rules<'a> {
         if !facts.remember_stamp_matches {
             return self.ask_loaders();
         }
-        if !facts.is_active && !opened.cookie.origin.is_forced {
+        if !facts.is_active && !opened.cookie.login_origin.is_forced {
             return Step::End(EndReason::Inactive);
         }
         if self.is_expired(opened, &record) {
             self.verdict.remember = RememberChange::Clear;
             return self.ask_loaders();
         }
-        Step::Verify
+        Step::CheckVerifier
     }
 
     /// Continues with the new record after another request has rotated it or ended the session. The
     /// remember cookie's verifier was checked before, so it is not checked again.
     fn retry_remember(&mut self, opened: &'a Opened<ServerRemember>) -> Step<'a> {
         match self.check_remember(opened) {
-            Step::Verify => self.check_generation(opened),
+            Step::CheckVerifier => self.check_generation(opened),
             step => step,
         }
     }
@@ -493,17 +495,17 @@ impl<'a> Rules<'a> {
         if self.presented.is_logout {
             return Step::Done;
         }
-        let origin = current_origin(opened.cookie.origin, facts);
+        let login_origin = current_origin(opened.cookie.login_origin, facts);
         let generation = record.generation;
         self.verdict.session = SessionChange::Restore(ServerTerms {
-            origin,
+            login_origin,
             is_remembered: true,
             generation,
             issued: self.presented.now,
         });
         if with_remember {
             let expires = remember_expires_of(&record).unwrap_or(opened.cookie.expires);
-            self.verdict.remember = RememberChange::Reissue { origin, generation, expires };
+            self.verdict.remember = RememberChange::Reissue { login_origin, generation, expires };
         }
         Step::Done
     }
@@ -526,12 +528,12 @@ impl<'a> Rules<'a> {
         let Some(StoredSession { record, user: Some(facts) }) = self.stored() else {
             return Step::Done;
         };
-        let origin = current_origin(opened.cookie.origin, *facts);
+        let login_origin = current_origin(opened.cookie.login_origin, *facts);
         let generation = record.generation;
         let extended = self.next_remember_expires().filter(|_| self.verdict.is_touched);
         let expires = extended.unwrap_or(opened.cookie.expires);
         self.verdict.remember_expires = extended;
-        self.verdict.remember = RememberChange::Reissue { origin, generation, expires };
+        self.verdict.remember = RememberChange::Reissue { login_origin, generation, expires };
         Step::Done
     }
 

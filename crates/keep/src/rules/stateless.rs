@@ -155,19 +155,19 @@ impl<'a> Rules<'a> {
             return self.try_remember();
         }
         let terms = opened.cookie.terms;
-        if !facts.is_active && !terms.origin.is_forced {
+        if !facts.is_active && !terms.login_origin.is_forced {
             return self.clear_both();
         }
         let keeps_proofs = !self.verdict.is_other_client;
-        let origin = current_origin(terms.origin, facts);
+        let login_origin = current_origin(terms.login_origin, facts);
         let age = self.presented.now.saturating_sub(terms.renewed);
         let is_due = self.policy.renewal_age.is_some_and(|after| age >= after);
         let loses_proofs = !keeps_proofs && !opened.cookie.proofs.is_empty();
-        let is_changed = loses_proofs || origin != terms.origin;
+        let is_changed = loses_proofs || login_origin != terms.login_origin;
         if is_due || is_changed || opened.slot.is_previous() {
             let renewed = if is_due { self.presented.now } else { terms.renewed };
             self.verdict.session = SessionChange::Reissue {
-                terms: SessionTerms { origin, renewed, ..terms },
+                terms: SessionTerms { login_origin, renewed, ..terms },
                 keeps_proofs,
             };
         }
@@ -200,12 +200,12 @@ impl<'a> Rules<'a> {
         if !facts.remember_stamp_matches {
             return Step::AskLoaders;
         }
-        if !facts.is_active && !opened.cookie.terms.origin.is_forced {
+        if !facts.is_active && !opened.cookie.terms.login_origin.is_forced {
             return self.clear_both();
         }
-        let origin = current_origin(opened.cookie.terms.origin, facts);
+        let login_origin = current_origin(opened.cookie.terms.login_origin, facts);
         self.verdict.logged_in = LoggedIn::User { fresh_since: None, is_active: facts.is_active };
-        self.verdict.session = SessionChange::Restore(origin);
+        self.verdict.session = SessionChange::Restore(login_origin);
         self.accept_remember(opened, facts);
         Step::Done
     }
@@ -229,8 +229,8 @@ impl<'a> Rules<'a> {
     fn accept_remember(&mut self, opened: &Opened<Remember>, facts: UserFacts) {
         self.verdict.is_remembered = true;
         let sent_terms = opened.cookie.terms;
-        let origin = current_origin(sent_terms.origin, facts);
-        let terms = RememberTerms { origin, ..sent_terms };
+        let login_origin = current_origin(sent_terms.login_origin, facts);
+        let terms = RememberTerms { login_origin, ..sent_terms };
         let new_terms = if self.policy.refreshes_remember {
             let duration = terms.expires.saturating_sub(terms.issued);
             let now = self.presented.now;

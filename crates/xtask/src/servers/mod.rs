@@ -192,7 +192,7 @@ impl Server {
             Kind::RedisSentinel => return redis::start_sentinels(),
             Kind::RedisCluster => return redis::start_cluster(),
         }
-        server.start_again()?;
+        server.start_and_wait()?;
         Ok(server)
     }
 
@@ -204,7 +204,7 @@ impl Server {
     pub fn start_redis(arguments: &[&str]) -> Result<Self, String> {
         let mut server = Self::prepare(Kind::Redis)?;
         server.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        server.start_again()?;
+        server.start_and_wait()?;
         Ok(server)
     }
 
@@ -339,7 +339,7 @@ impl Server {
     /// # Errors
     ///
     /// Returns an error if the server does not respond.
-    pub fn start_again(&mut self) -> Result<(), String> {
+    pub fn start_and_wait(&mut self) -> Result<(), String> {
         let begun = Instant::now();
         // Right after a crash the server may fail to start, for example because the port or a file
         // is still in use. So this tries again.

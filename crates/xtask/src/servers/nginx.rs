@@ -32,7 +32,7 @@ http {{
 "
     );
     server.write("nginx.conf", &settings)?;
-    server.start_again()?;
+    server.start_and_wait()?;
     Ok(server)
 }
 

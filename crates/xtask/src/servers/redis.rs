@@ -104,7 +104,7 @@ pub(super) fn start_sentinels() -> Result<Server, String> {
         );
         sentinel.write("sentinel.conf", &text)?;
         sentinel.make_writable("sentinel.conf")?;
-        sentinel.start_again()?;
+        sentinel.start_and_wait()?;
         sentinels.push(sentinel);
     }
     for sentinel in &sentinels {
@@ -148,7 +148,7 @@ pub(super) fn start_cluster() -> Result<Server, String> {
     let mut nodes = Vec::new();
     for _ in 0..NODES {
         let mut node = Server::prepare(Kind::RedisCluster)?;
-        node.start_again()?;
+        node.start_and_wait()?;
         nodes.push(node);
     }
     let ports: Vec<u16> = nodes.iter().map(|node| node.port).collect();
@@ -165,7 +165,7 @@ pub(super) fn start_cluster() -> Result<Server, String> {
     for port in &ports {
         wait_until("the nodes know each other", || {
             let nodes = call(*port, "CLUSTER NODES")?;
-            let known = nodes.lines().filter(|line| line.contains("connected")).count();
+            let known = nodes.lines().filter(|line| line.contains(" connected")).count();
             Ok(known == NODES && !nodes.contains("handshake"))
         })?;
     }

@@ -61,7 +61,7 @@ pub(super) fn start_pgbouncer(database: &Server) -> Result<Server, String> {
     );
     server.write("users", "\"keep\" \"secret\"\n")?;
     server.write("proxy.ini", &text)?;
-    server.start_again()?;
+    server.start_and_wait()?;
     Ok(server)
 }
 

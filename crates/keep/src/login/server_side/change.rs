@@ -89,10 +89,10 @@ pub(in crate::login) async fn log_in<U: AuthUser>(
     for record in ended {
         config.raise(Event::SessionEnded { record, reason: EndReason::Limit });
     }
-    let (key, is_remembered, origin) = (record.key, remember.is_some(), login.origin());
+    let (key, is_remembered, login_origin) = (record.key, remember.is_some(), login.login_origin());
     let browser_session = BrowserSession {
         id,
-        origin,
+        login_origin,
         record: record.into(),
         sent_generation: None,
         is_remembered,
@@ -230,7 +230,7 @@ pub(in crate::login) async fn make_fresh<U: AuthUser>(
             }
         }
     }
-    browser_session.origin.is_forced = false;
+    browser_session.login_origin.is_forced = false;
     let issuer = CookieIssuer { config, snapshot, user: &**user, now };
     let proofs = Proofs::password(now);
     let fresh_since = proofs.newest();

@@ -32,8 +32,8 @@ impl<U: AuthUser> CookieIssuer<'_, U> {
         match verdict.session {
             SessionChange::Keep | SessionChange::Clear => {}
             SessionChange::Restore(terms) => {
-                (browser_session.origin, browser_session.is_remembered) =
-                    (terms.origin, terms.is_remembered);
+                (browser_session.login_origin, browser_session.is_remembered) =
+                    (terms.login_origin, terms.is_remembered);
                 cookies.session_cookie = self.set_session(
                     &browser_session,
                     terms,
@@ -47,17 +47,17 @@ impl<U: AuthUser> CookieIssuer<'_, U> {
                 let reusable = session.filter(|opened| opened.slot.is_current());
                 let client =
                     reusable.map_or_else(|| self.client_digest(), |opened| opened.cookie.client);
-                (browser_session.origin, browser_session.is_remembered) =
-                    (terms.origin, terms.is_remembered);
+                (browser_session.login_origin, browser_session.is_remembered) =
+                    (terms.login_origin, terms.is_remembered);
                 let proofs =
                     session.filter(|_| keeps_proofs).map(|opened| opened.cookie.proofs.clone());
                 cookies.session_cookie =
                     self.set_session(&browser_session, terms, proofs.unwrap_or_default(), client);
             }
         }
-        if let RememberChange::Reissue { origin, generation, expires } = verdict.remember {
+        if let RememberChange::Reissue { login_origin, generation, expires } = verdict.remember {
             cookies.remember_cookie =
-                self.set_remember(&browser_session, origin, generation, expires);
+                self.set_remember(&browser_session, login_origin, generation, expires);
         }
         cookies.browser_login = BrowserLogin::ServerSide(browser_session);
         cookies
@@ -96,7 +96,7 @@ impl<U: AuthUser> CookieIssuer<'_, U> {
     fn set_remember(
         &self,
         browser_session: &BrowserSession,
-        origin: LoginOrigin,
+        login_origin: LoginOrigin,
         generation: u32,
         expires: u32,
     ) -> CookieChange<HeaderValue> {
@@ -104,7 +104,8 @@ impl<U: AuthUser> CookieIssuer<'_, U> {
         let keyring = &self.config.keyring;
         let verifier = keyring.verifier(KeySlot::CURRENT, &record.salt, *id, generation);
         let stamp = self.stamp_digest(record);
-        let remember = ServerRemember { id: *id, origin, generation, verifier, expires, stamp };
+        let remember =
+            ServerRemember { id: *id, login_origin, generation, verifier, expires, stamp };
         issue_remember_cookie(self.config, &remember, expires, self.now)
     }
 
@@ -115,16 +116,16 @@ impl<U: AuthUser> CookieIssuer<'_, U> {
         browser_session: BrowserSession,
         proofs: Proofs,
     ) -> CookieDecision {
-        let BrowserSession { origin, is_remembered, holds_remember, .. } = browser_session;
+        let BrowserSession { login_origin, is_remembered, holds_remember, .. } = browser_session;
         let (record, issued) = (&browser_session.record, self.now);
         let generation = record.generation;
-        let terms = ServerTerms { origin, is_remembered, generation, issued };
+        let terms = ServerTerms { login_origin, is_remembered, generation, issued };
         let session_cookie =
             self.set_session(&browser_session, terms, proofs, self.client_digest());
         let expires = record.remember.map(|remember| remember.expires.as_secs());
         let expires = expires.filter(|expires| holds_remember && self.now < *expires);
         let remember_cookie = expires.map_or(CookieChange::Keep, |expires| {
-            self.set_remember(&browser_session, origin, generation, expires)
+            self.set_remember(&browser_session, login_origin, generation, expires)
         });
         let browser_login = BrowserLogin::ServerSide(browser_session);
         CookieDecision { browser_login, session_cookie, remember_cookie, write_until: None }

@@ -75,12 +75,12 @@ impl<U: AuthUser> Resolver<'_, U> {
                         StoredSession { user: stored.user.map(facts), record: stored.record }
                     }))
                 }
-                Step::Verify => {
+                Step::CheckVerifier => {
                     let salt = rules.record().map(|record| record.salt);
                     let verifies = |(opened, salt): (&Opened<ServerRemember>, [u8; 16])| {
                         config.keyring.verifies(opened, &salt)
                     };
-                    rules.verified(remember.zip(salt).is_some_and(verifies))
+                    rules.verifier_checked(remember.zip(salt).is_some_and(verifies))
                 }
                 // The futures of rare steps are boxed, so that the future of every request stays
                 // small.
@@ -89,8 +89,8 @@ impl<U: AuthUser> Resolver<'_, U> {
                     rules.rotated(rotated)
                 }
                 Step::End(reason) => {
-                    let is_ended_by_this = Box::pin(self.end(&rules, reason)).await?;
-                    rules.ended(reason, is_ended_by_this)
+                    let ended_by_this_request = Box::pin(self.end(&rules, reason)).await?;
+                    rules.ended(reason, ended_by_this_request)
                 }
                 Step::AskLoaders => {
                     asked_loaders = true;
@@ -155,16 +155,16 @@ impl<U: AuthUser> Resolver<'_, U> {
         let remember =
             remember.filter(|opened| opened.cookie.id == id).map(|opened| &opened.cookie);
         let terms = session.map(|opened| opened.cookie.terms);
-        let of_session = terms.map(|terms| (terms.generation, terms.origin));
-        let (generation, origin) =
-            of_session.or(remember.map(|remember| (remember.generation, remember.origin)))?;
+        let of_session = terms.map(|terms| (terms.generation, terms.login_origin));
+        let (generation, login_origin) =
+            of_session.or(remember.map(|remember| (remember.generation, remember.login_origin)))?;
         // If the remember cookie has another path, browsers don't send it with this request. The
         // session cookie says whether the browser holds it.
         let is_held_for_other_path = terms.is_some_and(|terms| terms.is_remembered)
             && !self.config.remember_cookie.is_sent_to(path);
         Some(BrowserSession {
             id,
-            origin,
+            login_origin,
             record: Arc::clone(record),
             sent_generation: Some(generation),
             is_remembered: remember.is_some() || terms.is_some_and(|terms| terms.is_remembered),
@@ -183,12 +183,12 @@ impl<U: AuthUser> Resolver<'_, U> {
     async fn end(&self, rules: &Rules<'_>, reason: EndReason) -> Result<bool, AuthError> {
         let Some(record) = rules.record() else { return Ok(false) };
         let end = self.config.end_for(reason);
-        let is_ended_by_this = self.sessions.store.revoke(&[record.key], &end).await? > 0;
-        if is_ended_by_this {
+        let ended_by_this_request = self.sessions.store.revoke(&[record.key], &end).await? > 0;
+        if ended_by_this_request {
             let record = Arc::clone(record);
             self.config.raise(Event::SessionEnded { record, reason });
         }
-        Ok(is_ended_by_this)
+        Ok(ended_by_this_request)
     }
 
     fn raise_alarm(&self, verdict: &Verdict, record: &Arc<SessionRecord>) {
@@ -205,8 +205,9 @@ impl<U: AuthUser> Resolver<'_, U> {
         }
     }
 
-    /// Records that a request has used the session: writes the seen mark and the time of last use,
-    /// if the verdict says so, or leaves these writes to the upkeep.
+    /// Records that a request has used the session. The verdict says whether this needs the seen
+    /// mark, the time of last use, or both. The first use of a session is written immediately, and
+    /// the upkeep writes the rest.
     async fn note_use(
         &self,
         verdict: &Verdict,

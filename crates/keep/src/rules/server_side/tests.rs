@@ -67,7 +67,7 @@ fn ended_ago(seconds: u32, reason: EndReason) -> SessionRecord {
 const PROVED_AT: u32 = NOW - 400;
 
 const TERMS: ServerTerms = ServerTerms {
-    origin: LoginOrigin::PASSWORD,
+    login_origin: LoginOrigin::PASSWORD,
     is_remembered: true,
     generation: N,
     issued: NOW - 400,
@@ -92,7 +92,7 @@ fn session(generation: u32) -> Opened<ServerSession> {
 fn remember(generation: u32) -> Opened<ServerRemember> {
     let cookie = ServerRemember {
         id: ID,
-        origin: LoginOrigin::PASSWORD,
+        login_origin: LoginOrigin::PASSWORD,
         generation,
         verifier: [0; 16],
         expires: NOW + 1_000,
@@ -222,9 +222,9 @@ impl Case {
                     let record = self.record.clone().filter(|_| id == ID);
                     rules.loaded(record.map(|record| StoredSession { record: record.into(), user }))
                 }
-                Step::Verify => {
+                Step::CheckVerifier => {
                     steps.push("verify".to_owned());
-                    rules.verified(self.verifier_matches)
+                    rules.verifier_checked(self.verifier_matches)
                 }
                 Step::Rotate => {
                     steps.push("rotate".to_owned());
@@ -286,8 +286,11 @@ fn restored(generation: u32) -> Verdict {
 }
 
 fn issuing_remember(verdict: Verdict, generation: u32) -> Verdict {
-    let remember =
-        RememberChange::Reissue { origin: LoginOrigin::PASSWORD, generation, expires: NOW + 1_000 };
+    let remember = RememberChange::Reissue {
+        login_origin: LoginOrigin::PASSWORD,
+        generation,
+        expires: NOW + 1_000,
+    };
     Verdict { remember, ..verdict }
 }
 
@@ -456,7 +459,11 @@ fn a_recorded_use_extends_the_remember_cookie_if_refresh_is_on() {
     let due_for_touch = record_with(|record| record.last_seen = ago(TOUCH));
     let expires = NOW + 6_000;
     let renewed = Verdict {
-        remember: RememberChange::Reissue { origin: LoginOrigin::PASSWORD, generation: N, expires },
+        remember: RememberChange::Reissue {
+            login_origin: LoginOrigin::PASSWORD,
+            generation: N,
+            expires,
+        },
         remember_expires: Some(expires),
         is_touched: true,
         ..user()
@@ -481,7 +488,7 @@ fn a_recorded_use_extends_the_remember_cookie_if_refresh_is_on() {
 #[test]
 fn a_forced_login_of_an_inactive_user_stays_valid() {
     let mut forced = session(N);
-    forced.cookie.terms.origin = FORCED;
+    forced.cookie.terms.login_origin = FORCED;
     let case = |user| Case::of(Some(forced.clone()), None, Some(record())).with_user(user);
     let verdict = case(User::Inactive).run().verdict;
     assert_eq!(

@@ -28,7 +28,7 @@ fn policy() -> Policy {
 
 fn session(user: &str) -> Opened<Session> {
     let terms = SessionTerms {
-        origin: LoginOrigin::PASSWORD,
+        login_origin: LoginOrigin::PASSWORD,
         is_remembered: false,
         nonce: [1; 8],
         started: NOW - 10,
@@ -47,8 +47,8 @@ fn session(user: &str) -> Opened<Session> {
 }
 
 fn remember(user: &str) -> Opened<Remember> {
-    let (origin, nonce) = (LoginOrigin::PASSWORD, [2; 8]);
-    let terms = RememberTerms { origin, nonce, issued: NOW - 100, expires: NOW + 100 };
+    let (login_origin, nonce) = (LoginOrigin::PASSWORD, [2; 8]);
+    let terms = RememberTerms { login_origin, nonce, issued: NOW - 100, expires: NOW + 100 };
     Opened { cookie: Remember { terms, stamp: 1, user: user.into() }, slot: KeySlot::CURRENT }
 }
 
@@ -196,7 +196,7 @@ fn the_rules_follow_every_row_of_the_table() {
             asks_loaders(no_user(S::Keep, R::Keep), 2)),
         ("inactive", case(Some(session()), Some(remember()), User::Inactive), done(cleared(), 1)),
         ("inactive, forced",
-            case(edit(session(), |opened| opened.cookie.terms.origin = FORCED), None, User::Inactive),
+            case(edit(session(), |opened| opened.cookie.terms.login_origin = FORCED), None, User::Inactive),
             done(Verdict { logged_in: LoggedIn::User { fresh_since: Some(NOW - 10), is_active: false }, ..Verdict::default() }, 1)),
         ("valid session", case(Some(session()), None, User::Fine), done(user(NOW - 10), 1)),
         ("valid session, remembered", case(Some(session()), Some(remember()), User::Fine),
@@ -208,7 +208,7 @@ fn the_rules_follow_every_row_of_the_table() {
             asks_loaders(no_user(S::Keep, R::Keep), 1)),
         ("remembered user inactive", case(None, Some(remember()), User::Inactive), done(cleared(), 1)),
         ("remembered, forced, inactive",
-            case(None, edit(remember(), |opened| opened.cookie.terms.origin = FORCED), User::Inactive),
+            case(None, edit(remember(), |opened| opened.cookie.terms.login_origin = FORCED), User::Inactive),
             done(Verdict {
                 logged_in: LoggedIn::User { fresh_since: None, is_active: false },
                 session: S::Restore(FORCED),

@@ -193,11 +193,11 @@ pub async fn a_user_is_notified_of_a_replay_once<S: SessionStore>(store: Arc<S>)
     );
 }
 
-/// A login returns at most [`MAX_AT_ONCE`] replays. The next logins return the rest.
+/// A login returns at most [`MAX_PER_CALL`] replays. The next logins return the rest.
 pub async fn many_replays_are_returned_in_batches<S: SessionStore>(store: Arc<S>) {
     let user = new_user_id();
     let mut keys = Vec::new();
-    for _ in 0..MAX_AT_ONCE + 10 {
+    for _ in 0..MAX_PER_CALL + 10 {
         keys.push(create_session(&*store, &user).await.key);
     }
     for chunk in keys.chunks(50) {
@@ -207,7 +207,7 @@ pub async fn many_replays_are_returned_in_batches<S: SessionStore>(store: Arc<S>
             .expect("the call fails only if the store fails");
     }
     let mut notified = Vec::new();
-    for expected in [MAX_AT_ONCE, 10, 0] {
+    for expected in [MAX_PER_CALL, 10, 0] {
         let creation = create(&*store, &new_login(&new_record(&user), &[])).await;
         let Creation::Created { replays, .. } = creation else { panic!("there is no limit") };
         assert_eq!(replays.len(), expected);

@@ -44,13 +44,13 @@ pub async fn an_unused_session_ends_to_make_room_for_a_login<S: SessionStore>(st
 }
 
 /// If a limit is introduced later, a user may already have far more sessions. The next login ends
-/// all of the user's sessions except the newest, and returns at least [`MAX_AT_ONCE`] of the ended
+/// all of the user's sessions except the newest, and returns at least [`MAX_PER_CALL`] of the ended
 /// sessions.
 pub async fn create_far_beyond_the_limit_ends_all_sessions_except_the_newest<S: SessionStore>(
     store: Arc<S>,
 ) {
     let user = new_user_id();
-    let many = (MAX_AT_ONCE + 5) as u32;
+    let many = (MAX_PER_CALL + 5) as u32;
     let mut keys = Vec::new();
     for age in (1..=many).rev() {
         let change = |record: &mut SessionRecord| record.created = now().minus(10 * age);
@@ -62,7 +62,7 @@ pub async fn create_far_beyond_the_limit_ends_all_sessions_except_the_newest<S: 
     let record = new_record(&user);
     let creation = create(&*store, &new_login_with_limit(&record, &replacing, limit)).await;
     let Creation::Created { ended, .. } = creation else { panic!("the oldest sessions make room") };
-    assert!(ended.len() >= MAX_AT_ONCE, "only {} ended sessions are returned", ended.len());
+    assert!(ended.len() >= MAX_PER_CALL, "only {} ended sessions are returned", ended.len());
     let mut live_keys = live_keys(&*store, &user).await;
     live_keys.sort();
     let mut expected: Vec<_> = keys[keys.len() - 3..].to_vec();
@@ -134,7 +134,7 @@ pub async fn a_limit_never_counts_expired_sessions_however_many_there_are<S: Ses
     store: Arc<S>,
 ) {
     let (user_with_few, user_with_many) = (new_user_id(), new_user_id());
-    let many = (MAX_AT_ONCE + 10) as u32;
+    let many = (MAX_PER_CALL + 10) as u32;
     let (mut few_keys, mut many_keys) = (Vec::new(), Vec::new());
     for (user, keys, count) in
         [(&user_with_few, &mut few_keys, 3), (&user_with_many, &mut many_keys, many)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tower_keep_core::{
-    Creation, End, EndReason, MAX_AT_ONCE, NewLogin, RememberPeriod, Rotated, Rotation, SeenMark,
+    Creation, End, EndReason, MAX_PER_CALL, NewLogin, RememberPeriod, Rotated, Rotation, SeenMark,
     SessionDetails, SessionKey, SessionLimit, SessionRecord, SessionStore, StoreErrorKind,
     Timestamp, Touch, UserId, WhenFull,
 };
