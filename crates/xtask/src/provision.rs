@@ -22,6 +22,11 @@ pub fn set_up_python(root: &Path) -> Result<PathBuf, String> {
             install(&["python3", "python3-venv"])?;
             run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))?;
         }
+        println!(
+            "installing Python packages below {}: pip install -r {}",
+            environment.display(),
+            requirements.display()
+        );
         let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
         run(Command::new(&python).args(pip).arg(&requirements))?;
     }
@@ -66,7 +71,8 @@ pub(crate) fn find_program(names: &[&str]) -> Option<PathBuf> {
 /// Installs Debian packages. If that fails, the error says which to install by hand.
 pub(crate) fn install(packages: &[&str]) -> Result<(), String> {
     let names = packages.join(" ");
-    println!("installing {names}");
+    let sudo = if is_root() { "" } else { "sudo -n " };
+    println!("installing Debian packages into the system: {sudo}apt-get install -y {names}");
     let with_advice =
         |error| format!("{error}\ninstall by hand, then try again: sudo apt-get install {names}");
     let apt = |arguments: &[&str]| {
