@@ -57,6 +57,63 @@ async fn a_cookie_is_valid_only_for_its_own_purpose_and_under_its_own_name() {
     assert_eq!(thief.get("/username").await.text(), "Anonymous");
 }
 
+// One user's cookie must not become another user's by an exchange of bytes (CVE-2019-10911).
+#[tokio::test]
+async fn a_cookie_made_of_parts_of_two_cookies_is_rejected() {
+    use base64::Engine;
+    let base64 = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let site = Site::start().await;
+    let notch = site.logged_in("user=notch&remember=1").await.jar;
+    let steve = site.logged_in("user=steve&remember=1").await.jar;
+    for name in [SESSION, REMEMBER] {
+        let [ours, theirs] =
+            [&notch, &steve].map(|jar| base64.decode(jar.get(name).unwrap()).unwrap());
+        assert_eq!(ours.len(), theirs.len());
+        // The first bytes are from one cookie, and the others are from the other cookie. This
+        // includes the body of one cookie with the tag of the other.
+        for cut in 1..ours.len() {
+            let joined = [&ours[..cut], &theirs[cut..]].concat();
+            if joined == ours || joined == theirs {
+                continue;
+            }
+            let mut browser = site.browser();
+            browser.jar.insert(name, &base64.encode(&joined));
+            assert_eq!(browser.get("/username").await.text(), "Anonymous", "{name} at {cut}");
+        }
+        // A byte moves across the border of two fields.
+        for position in 1..ours.len() {
+            let mut moved = ours.clone();
+            moved.swap(position - 1, position);
+            if moved == ours {
+                continue;
+            }
+            let mut browser = site.browser();
+            browser.jar.insert(name, &base64.encode(&moved));
+            assert_eq!(browser.get("/username").await.text(), "Anonymous", "{name} at {position}");
+        }
+    }
+}
+
+// If the texts were joined without their lengths, both sites would derive the same key
+// (CVE-2026-6873).
+#[tokio::test]
+async fn a_cookie_is_rejected_if_only_the_joined_area_and_name_are_equal() {
+    let site = Site::start().await;
+    let site_named = |area: &str, name: &str| {
+        let (area, cookie) = (area.to_owned(), CookieSettings::new().with_name(name.to_owned()));
+        site.start_another(Keys::new(KEY), |builder| {
+            builder.with_area(area).with_session_cookie(cookie)
+        })
+    };
+    let (one, other) = (site_named("shop", "admin").await, site_named("shopad", "min").await);
+    let value = one.logged_in("user=notch").await.jar.get("admin").unwrap().to_owned();
+    for (site, name, user) in [(&one, "admin", "notch"), (&other, "min", "Anonymous")] {
+        let mut browser = site.browser();
+        browser.jar.insert(name, &value);
+        assert_eq!(browser.get("/username").await.text(), user, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn the_order_of_two_cookies_with_the_same_name_makes_no_difference() {
     let site = Site::start().await;

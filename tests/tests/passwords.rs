@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use axum::Router;
+use axum::routing::get;
+use http::StatusCode;
+use tokio::task::JoinSet;
 use tower_keep::password::{
     PasswordChange, PasswordError, PasswordStore, PasswordUser, PasswordWrite, Passwords,
     own_passwords,
@@ -9,6 +13,7 @@ use tower_keep::password::{
 use tower_keep::store::{Modified, StoreErrorKind, UserDirectory, UserStore};
 use tower_keep::{Account, AuthUser};
 use tower_keep_memory::MemoryStore;
+use tower_keep_tests::{Browser, Http, serve};
 
 // This test checks the results. A unit test of `Passwords` checks that known and unknown login
 // names take the same work.
@@ -135,4 +140,43 @@ async fn calls_beyond_the_bound_are_busy_errors_and_later_calls_succeed() {
     assert_eq!(busy, 40 - 17);
     assert_eq!(PasswordError::Busy.response().headers()["retry-after"], "1");
     assert!(!passwords.verify(None, "p").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_flood_of_password_checks_gets_503_and_delays_no_other_page() {
+    let passwords = Passwords::new().with_concurrency(1);
+    let check = move || {
+        let passwords = passwords.clone();
+        async move { passwords.verify(None, "p").await.map(|is_right| is_right.to_string()) }
+    };
+    let router =
+        Router::new().route("/check", get(check)).route("/hello", get(|| async { "hello" }));
+    let serving = serve(router).await;
+    let address = serving.address;
+    let mut flood = JoinSet::new();
+    for _ in 0..100 {
+        flood.spawn(async move { Browser::new(Http::to(address)).get("/check").await });
+    }
+    let mut responses = Vec::new();
+    while let Some(response) = flood.join_next().await {
+        responses.push(response.unwrap());
+        if responses.last().unwrap().status == StatusCode::SERVICE_UNAVAILABLE {
+            break;
+        }
+    }
+    assert_eq!(Browser::new(Http::to(address)).get("/hello").await.text(), "hello");
+    while let Some(response) = flood.try_join_next() {
+        responses.push(response.unwrap());
+    }
+    assert!(!flood.is_empty(), "the page was served only after all checks");
+    while let Some(response) = flood.join_next().await {
+        responses.push(response.unwrap());
+    }
+    let (busy, checked): (Vec<_>, Vec<_>) =
+        responses.iter().partition(|response| response.status == StatusCode::SERVICE_UNAVAILABLE);
+    assert!(!busy.is_empty());
+    assert!(busy.iter().all(|response| response.header("retry-after") == "1"));
+    // With a concurrency of 1, 17 checks run or wait.
+    assert!(checked.len() >= 17, "{}", checked.len());
+    assert!(checked.iter().all(|response| response.text() == "false"));
 }

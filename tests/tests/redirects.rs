@@ -1,9 +1,13 @@
 //! The targets of redirects, the values of `next`, and the flash messages of guards.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use axum::{Form, Router};
 use http::{Method, StatusCode, header};
-use tower_keep_tests::{Browser, Site, send_raw};
+use tower_keep::{Account, AuthSession, Keys, LoginLayer};
+use tower_keep_memory::MemoryStore;
+use tower_keep_tests::{Browser, Http, KEY, Serving, Site, send_raw, serve};
 
 async fn site() -> Site {
     Site::start_with(|builder| {
@@ -119,6 +123,56 @@ async fn a_foreign_host_in_the_request_never_gets_into_the_location_header() {
             );
         }
         assert!(!response.starts_with("HTTP/1.1 5"), "{response}");
+    }
+}
+
+/// Serves a router with a layer that has a login page. The layer is also given to `router`.
+async fn serve_with_layer(router: impl FnOnce(&LoginLayer<Account>) -> Router) -> Serving {
+    let auth_layer = LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY))
+        .with_login_page("/login")
+        .expect("a page")
+        .build()
+        .expect("settings that agree");
+    let router = router(&auth_layer);
+    serve(auth_layer.layer(router)).await
+}
+
+// The guard is around the whole router, so it rejects these targets although no route has them.
+#[tokio::test]
+async fn a_request_target_that_names_another_host_makes_no_next_that_leaves_the_site() {
+    let serving = serve_with_layer(|auth_layer| {
+        Router::new().fallback(|| async { "secret" }).layer(auth_layer.require_login())
+    })
+    .await;
+    for (target, expected) in [
+        ("/p", "/login?next=%2Fp"),
+        ("http://evil.example/p", "/login?next=%2Fp"),
+        ("//evil.example/p", "/login"),
+        ("///evil.example/p", "/login"),
+        ("http://evil.example//p", "/login"),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let response = send_raw(serving.address, request.as_bytes()).await;
+        let location = response.lines().find_map(|line| line.strip_prefix("location: "));
+        assert_eq!(location, Some(expected), "{target}");
+    }
+}
+
+#[tokio::test]
+async fn a_next_in_the_form_takes_precedence_over_one_in_the_query() {
+    let next = async |auth: AuthSession<Account>, Form(form): Form<HashMap<String, String>>| {
+        let next = auth.next_from_form(form.get("next").map(String::as_str));
+        next.map(|target| target.to_string()).unwrap_or_default()
+    };
+    let serving = serve_with_layer(|_| Router::new().route("/", axum::routing::post(next))).await;
+    let mut browser = Browser::new(Http::to(serving.address));
+    for (query, form, expected) in [
+        ("/?next=/query", &[("next", "/form")][..], "/form"),
+        ("/?next=/query", &[("next", "//evil")], ""),
+        ("/?next=/query", &[], "/query"),
+        ("/?next=//evil", &[("next", "/form")], "/form"),
+    ] {
+        assert_eq!(browser.post(query, form).await.text(), expected, "{query} {form:?}");
     }
 }
 

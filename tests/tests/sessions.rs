@@ -890,6 +890,23 @@ async fn a_session_is_touched_once_per_touch_interval() {
     assert_eq!(touches(&mut browser).await, 1);
 }
 
+// The layer touches a session at least once per tenth of the idle limit.
+#[tokio::test]
+async fn a_touch_interval_above_the_idle_limit_expires_no_session_in_use() {
+    let site = Site::start_with(|builder| {
+        builder
+            .with_sessions()
+            .with_idle_limit(Duration::from_secs(1_000))
+            .with_touch_interval(Duration::from_secs(5_000))
+    })
+    .await;
+    let mut browser = site.logged_in("user=notch").await;
+    for _ in 0..3 {
+        site.advance(999);
+        assert_eq!(username(&mut browser).await, "notch");
+    }
+}
+
 #[tokio::test]
 async fn expired_sessions_are_purged_after_the_clock_skew() {
     let site = Site::start_with(|builder| {
