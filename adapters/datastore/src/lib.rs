@@ -179,6 +179,27 @@
 //! [corrupt]: tower_keep_core::StoreErrorKind::Corrupt
 //! [unsupported]: tower_keep_core::StoreErrorKind::Unsupported
 //!
+//! # Design
+//!
+//! - Emulators differ in whether a query in a transaction notices concurrent inserts. So each call
+//!   that begins a session, or ends all of a user's sessions, writes the user's `KeepLogins_User`
+//!   entity.
+//! - A session's place is one indexed text, `sort_key`. So one query finds the user's open sessions
+//!   of the current epoch, the newest first, and another finds those of earlier epochs for `purge`.
+//! - Transactions are a macro around a block, because a function that takes an async closure can't
+//!   promise that its future is `Send`. A transaction that is dropped is rolled back by a task.
+//!   Otherwise the entities that it has read could stay locked for a minute.
+//! - Calls of one process that write the same entity take turns. When their transactions waited for
+//!   each other instead, fifty requests with one remember cookie took minutes. Now one call writes,
+//!   and the others read the result.
+//! - For a write, serde reports which fields the type has left out on purpose (`skip_field`), and
+//!   whether a value is a map or a struct. It reports nothing about flattened fields and variants.
+//!   So the stored user is serialized as well: a property that the stored user would have written
+//!   and the new user does not is removed.
+//! - If the id is a property, two entities may have it. A look-up by login name fails unless the id
+//!   of the user that it found leads to the same entity. Otherwise the next request would be
+//!   another user's.
+//!
 //! # Source files
 //!
 //! | topic | source file |

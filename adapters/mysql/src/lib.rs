@@ -51,6 +51,21 @@
 //! `build` returns an error. Text with a binary collation counts as text, and so do MariaDB's
 //! `JSON` and `UUID`. With the feature `uuid`, an id can be a `Uuid` in a `BINARY(16)` column.
 //!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! | --- | --- | --- |
+//! | `tls-rustls` | off | encrypted connections, with rustls; MySQL's default authentication needs them; for the system's TLS library instead, enable sqlx's feature `tls-native-tls` |
+//! | `uuid` | off | ids of users from `BINARY(16)` columns, as `Uuid` |
+//!
+//! # Design
+//!
+//! If a call is dropped before it finishes, its connection is closed. sqlx's driver would return
+//! the rest of the last reply to the next call.
+//!
+//! The adapter serves MySQL and MariaDB, which differ in functions, types and error numbers. Its
+//! statements use only functions that all supported releases of both have.
+//!
 //! [tower-keep]: https://crates.io/crates/tower-keep
 
 use std::time::Duration;

@@ -51,6 +51,13 @@
 //! `build` returns an error. An id in a `CHAR(n)` column is an error, too, because PostgreSQL pads
 //! the value with spaces. Cast the id to `text` in both statements, or change the column's type.
 //!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! | --- | --- | --- |
+//! | `tls-rustls` | off | encrypted connections, with rustls; for the system's TLS library instead, enable sqlx's feature `tls-native-tls` |
+//! | `uuid` | off | ids of users from `UUID` columns, as `Uuid` |
+//!
 //! [tower-keep]: https://crates.io/crates/tower-keep
 
 use std::time::Duration;

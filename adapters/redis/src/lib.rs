@@ -69,6 +69,19 @@
 //! the hash, for example after a restart. A script declares all keys that it uses, except the
 //! records that a sorted set lists. They are in the same slot.
 //!
+//! # Design
+//!
+//! - The rules stay in one language, Rust, where they are typed and tested. The script that writes
+//!   only compares and writes.
+//! - The adapter keeps track of a cluster's slots itself, on the connections of the redis crate.
+//!   That crate's cluster client sends a write again although its outcome is unknown, and serves no
+//!   slot while it learns the nodes.
+//! - If replicas serve reads
+//!   ([`with_reads_from_replicas`](RedisStoreBuilder::with_reads_from_replicas)), a call that finds
+//!   no key on a replica asks the master. A session that has just begun must not look absent.
+//! - Times to live are computed from the time that the caller passes, so the clock of the Redis
+//!   server makes no difference.
+//!
 //! # What a failover loses
 //!
 //! Redis confirms a write before its replicas have it. If a master dies, the writes that no replica
@@ -134,6 +147,12 @@
 //! keys are on one node, at most until the time-out.
 //!
 //! A server that restarts without its data has no users: accounts and sessions are lost.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! | --- | --- | --- |
+//! | `tls` | off | connections over TLS, with rustls: the URLs that begin with `rediss`, and `with_certificates` |
 //!
 //! [unavailable]: tower_keep_core::StoreErrorKind::Unavailable
 //! [timeout]: tower_keep_core::StoreErrorKind::Timeout

@@ -56,6 +56,12 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! | --- | --- | --- |
+//! | `uuid` | off | ids of users from `BLOB` columns of 16 bytes, as `Uuid` |
+//!
 //! [tower-keep]: https://crates.io/crates/tower-keep
 
 use std::sync::{Arc, Mutex};

@@ -90,3 +90,7 @@ pub use timestamp::Timestamp;
 pub use user::{AuthUser, LoginName};
 pub use user_id::UserId;
 pub use user_loader::{UserLoader, user_loader};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -137,9 +137,10 @@
 //!
 //! # Features
 //!
-//! - `axum`: extractors for axum 0.8, and the client's address from its `ConnectInfo`.
-//! - `password`: hashing, checking and changing passwords with Argon2id, off the executor's threads
-//!   and with bounded concurrency (needs tokio).
+//! | feature | default | what it adds |
+//! | --- | --- | --- |
+//! | `axum` | off | extractors for axum 0.8, and the client's address from its `ConnectInfo` |
+//! | `password` | off | passwords with Argon2id, off the executor's threads and with bounded concurrency; needs tokio |
 //!
 //! Features only add to the API. No feature changes a default.
 #![cfg_attr(docsrs, feature(doc_cfg))]
