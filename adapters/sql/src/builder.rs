@@ -71,7 +71,8 @@ impl<D: Dialect> SqlStore<D> {
     ///
     /// The database aborts a statement after the time that is set on the pool's connections
     /// (`statement_timeout`, `innodb_lock_wait_timeout`, `busy_timeout`). The store does not change
-    /// these settings.
+    /// these settings of the connections. In PostgreSQL it sets `statement_timeout` for each of its
+    /// own transactions, which ends with the transaction.
     pub fn builder_on(pool: Pool<D::Database>) -> SqlStoreBuilder<D> {
         SqlStoreBuilder::new(Source::Pool(pool))
     }
