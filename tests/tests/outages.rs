@@ -433,7 +433,7 @@ async fn a_login_fails_in_time_while_another_process_writes_to_sqlite() {
     let timeout = Duration::from_secs(2);
     let store = open_sqlite(&path, timeout).await.expect("a store");
     let record = create_session(&store).await;
-    // A second store stands for another process.
+    // To the database, a second store is like another process.
     let other = open_sqlite(&path, timeout).await.expect("a store");
     let mut writer = other.pool().acquire().await.expect("a connection");
     writer.execute("BEGIN IMMEDIATE").await.expect("a transaction");

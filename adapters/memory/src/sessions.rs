@@ -169,8 +169,8 @@ impl RecordShard {
         (is_changed && before.is_live(end.at)).then_some(before)
     }
 
-    /// Replaces a record with the one that `apply` returns, if any. Returns the current record, and
-    /// whether this call changed it. Returns `None` if there is no such record.
+    /// Replaces a record with the result of `apply`, unless `apply` returns `None`. Returns the
+    /// current record, and whether this call changed it. Returns `None` if there is no such record.
     fn change(
         &mut self,
         key: &SessionKey,

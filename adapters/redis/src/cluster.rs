@@ -113,8 +113,8 @@ impl Cluster {
         Ok(Arc::clone(range.master.for_access(access)))
     }
 
-    /// Returns the connection to the node at this address, which another node has named. An empty
-    /// host stands for the host of that other node.
+    /// Returns the connection to the node at this address, which a reply of another node contained.
+    /// If the host in the reply is empty, it is the host of the node that sent the reply.
     pub(crate) fn link_to(
         &self,
         named_by: &Link,

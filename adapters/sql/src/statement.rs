@@ -214,7 +214,7 @@ statements! {
         format!("SELECT {ACCOUNT_COLUMNS} FROM {{users}} WHERE login_name = $1");
     insert_account:
         format!("INSERT INTO {{users}} ({ACCOUNT_COLUMNS}) VALUES ($1, $2, $3, $4, $5)");
-    // Writes only if the stored user is still the one that was read.
+    // Writes only if the stored user has not changed since it was read.
     update_account: "UPDATE {users} SET login_name = $2, password_hash = $3, active = $4, security_stamp = $5 \
         WHERE id = $1 AND login_name = $6 AND password_hash = $7 AND active = $8 AND security_stamp = $9";
     delete_account: "DELETE FROM {users} WHERE id = $1";

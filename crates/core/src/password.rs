@@ -104,8 +104,8 @@ pub trait PasswordStore: UserStore<User: PasswordUser> {
 pub enum PasswordChange<U> {
     /// The hash is stored, either by this call or by an earlier one with exactly this hash.
     Changed(Arc<U>),
-    /// Nothing was written, because the stored user has another security stamp than the one that
-    /// was passed. This is the stored user.
+    /// Nothing was written, because the stored user's security stamp differs from the security
+    /// stamp that the caller passed. This is the stored user.
     Stale(Arc<U>),
     /// Nothing was written: there is no user with this id.
     Missing,

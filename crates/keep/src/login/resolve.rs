@@ -21,9 +21,9 @@ pub(super) enum Purpose {
     LogOut,
 }
 
-/// Returns what the rules need to know about a user. `session` and `remember` stand for the two
-/// cookies: the key that the cookie was made under, the id of its user, and its digest of the
-/// security stamp.
+/// Returns what the rules need to know about a user. `session` and `remember` describe the
+/// two cookies: the key that sealed the cookie, the id of its user, and its digest of the security
+/// stamp.
 #[inline]
 pub(super) fn user_facts<U: AuthUser>(
     config: &Config<U>,
