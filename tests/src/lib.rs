@@ -3,7 +3,6 @@
 mod http_client;
 pub mod load;
 mod process;
-pub mod proxy;
 mod serve;
 mod site;
 mod store;

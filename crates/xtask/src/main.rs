@@ -64,6 +64,21 @@ const PACKAGES: &[Package] = &[
         needs: &[DATASTORE, FIRESTORE],
     },
     Package {
+        name: "sql-server-tests",
+        cargo_name: "tower-keep-sql-server-tests",
+        needs: &[POSTGRES, MARIADB, MYSQL],
+    },
+    Package {
+        name: "redis-server-tests",
+        cargo_name: "tower-keep-redis-server-tests",
+        needs: &[REDIS, SENTINEL, CLUSTER],
+    },
+    Package {
+        name: "datastore-server-tests",
+        cargo_name: "tower-keep-datastore-server-tests",
+        needs: &[Need::Python, DATASTORE, FIRESTORE],
+    },
+    Package {
         name: "tests",
         cargo_name: "tower-keep-tests",
         needs: &[
@@ -168,7 +183,17 @@ fn test(names: &[&str]) -> Result<(), String> {
         cargo
     };
     run(&mut cargo_test())?;
-    if packages.iter().any(|package| package.name == "tests") {
+    let has_package = |name| packages.iter().any(|package| package.name == name);
+    if has_package("sql-server-tests") {
+        let mariadb = variables.iter().find(|(name, _)| *name == Kind::MariaDb.variable());
+        if let Some((_, url)) = mariadb {
+            println!("the tests of MySQL again, on MariaDB");
+            let mut cargo = cargo_test();
+            cargo.args(["--test", "sql", "mysql"]).env(Kind::MySql.variable(), url);
+            run(&mut cargo)?;
+        }
+    }
+    if has_package("tests") {
         let with_server_sessions = |targets: &[&'static str]| {
             let mut cargo = cargo_test();
             cargo
@@ -178,13 +203,6 @@ fn test(names: &[&str]) -> Result<(), String> {
         };
         println!("again, with server-side sessions");
         run(&mut with_server_sessions(TARGETS_FOR_BOTH_KINDS))?;
-        let mariadb = variables.iter().find(|(name, _)| *name == Kind::MariaDb.variable());
-        if let Some((_, url)) = mariadb {
-            println!("the tests of MySQL again, on MariaDB");
-            let mut cargo = cargo_test();
-            cargo.args(["--test", "sql", "mysql"]).env(Kind::MySql.variable(), url);
-            run(&mut cargo)?;
-        }
         for store in STORES {
             println!("again, on {store}");
             let targets = [TARGETS_FOR_BOTH_KINDS, TARGETS_FOR_SERVER_SESSIONS].concat();

@@ -69,7 +69,7 @@ struct Python {
 
 impl Python {
     fn call(&self, command: &str, arguments: &[&str]) -> Value {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/parity/datastore_users.py");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/datastore_users.py");
         let mut python = Command::new(env_variable("KEEP_PYTHON"));
         python.args([script, command, &self.namespace]).args(arguments);
         python.env("DATASTORE_EMULATOR_HOST", emulator_host());

@@ -10,9 +10,9 @@ use tower_keep_core::{
 };
 use tower_keep_datastore::{DatastoreStore, UserKeys};
 use tower_keep_testkit::contract::sessions::new_record;
-use tower_keep_tests::proxy::{Proxy, RecordedCall};
 use tower_keep_tests::{Browser, Http, load};
 
+use crate::proxy::{Proxy, RecordedCall};
 use crate::{builder_through, emulator_url, login};
 
 /// Returns a proxy that records calls, and a store with one user behind the proxy.

@@ -12,12 +12,11 @@ use http::{StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-
-use crate::{Serving, serve};
+use tower_keep_tests::{Serving, serve};
 
 /// What goes wrong with a call. The numbers are gRPC status codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub(crate) enum Trouble {
     /// The proxy responds with this status. The service does not receive the call.
     Fails(u16),
     /// The service carries out the call, and the proxy responds with this status.
@@ -28,15 +27,15 @@ pub enum Trouble {
 
 /// A call that reached the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecordedCall {
+pub(crate) struct RecordedCall {
     /// The method, such as `Lookup`.
-    pub method: String,
+    pub(crate) method: String,
     /// The header `authorization`.
-    pub authorization: Option<String>,
+    pub(crate) authorization: Option<String>,
     /// The header `x-goog-request-params`, by which Google's front end routes the call.
-    pub routing: Option<String>,
+    pub(crate) routing: Option<String>,
     /// The header `grpc-timeout`: how long the service may work on the call.
-    pub timeout: Option<String>,
+    pub(crate) timeout: Option<String>,
 }
 
 #[derive(Default)]
@@ -54,9 +53,9 @@ struct MethodTrouble {
 }
 
 /// A running proxy. Dropping this stops the proxy.
-pub struct Proxy {
+pub(crate) struct Proxy {
     /// The address where the proxy listens.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     shared: Arc<Mutex<Shared>>,
     _serving: Serving,
 }
@@ -75,7 +74,7 @@ impl Proxy {
     /// # Panics
     ///
     /// Panics if there is no free port.
-    pub async fn start(service: impl Into<String>) -> Self {
+    pub(crate) async fn start(service: impl Into<String>) -> Self {
         let shared = Arc::<Mutex<Shared>>::default();
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
         let forwarder = Forwarder { shared: shared.clone(), client, service: service.into() };
@@ -85,29 +84,29 @@ impl Proxy {
     }
 
     /// Sets what goes wrong with every call of this method from now on. All other methods work.
-    pub fn set(&self, method: &str, trouble: Trouble) {
+    pub(crate) fn set(&self, method: &str, trouble: Trouble) {
         self.set_next(usize::MAX, method, trouble);
     }
 
     /// Sets what goes wrong with the next `count` calls of this method. All other methods work.
-    pub fn set_next(&self, count: usize, method: &str, trouble: Trouble) {
+    pub(crate) fn set_next(&self, count: usize, method: &str, trouble: Trouble) {
         let method = method.to_owned();
         lock(&self.shared).trouble = Some(MethodTrouble { method, trouble, remaining: count });
     }
 
     /// Lets all calls pass from now on.
-    pub fn heal(&self) {
+    pub(crate) fn heal(&self) {
         lock(&self.shared).trouble = None;
     }
 
     /// Returns the calls since the last `take_calls` or `take_methods`, in order, including failed
     /// ones.
-    pub fn take_calls(&self) -> Vec<RecordedCall> {
+    pub(crate) fn take_calls(&self) -> Vec<RecordedCall> {
         std::mem::take(&mut lock(&self.shared).calls)
     }
 
     /// Returns the methods of the calls that [`take_calls`](Self::take_calls) would return.
-    pub fn take_methods(&self) -> Vec<String> {
+    pub(crate) fn take_methods(&self) -> Vec<String> {
         self.take_calls().into_iter().map(|call| call.method).collect()
     }
 }

@@ -15,9 +15,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use serde_json::json;
-use tower_keep_tests::proxy::Proxy;
 use tower_keep_tests::{Serving, serve};
 
+use crate::proxy::Proxy;
 use crate::{ClientProcess, emulator_url, new_project};
 
 /// A metadata server like Google's, which gives tokens to the programs of one machine.

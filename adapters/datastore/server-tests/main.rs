@@ -22,6 +22,7 @@ mod faults;
 mod index;
 mod load;
 mod opening;
+mod proxy;
 mod python;
 mod sessions;
 mod werkzeug;
@@ -35,7 +36,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tower_keep_core::{AuthUser, NewLogin, SessionRecord, UserId};
 use tower_keep_datastore::{DatastoreStore, DatastoreStoreBuilder};
-use tower_keep_tests::proxy::Proxy;
+
+use crate::proxy::Proxy;
 
 fn env_variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `cargo xtask test`"))

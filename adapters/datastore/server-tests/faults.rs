@@ -11,9 +11,9 @@ use tower_keep_core::{
 };
 use tower_keep_datastore::DatastoreStore;
 use tower_keep_testkit::contract::sessions::new_record;
-use tower_keep_tests::proxy::{Proxy, Trouble};
 use tower_keep_tests::{Browser, Http, load};
 
+use crate::proxy::{Proxy, Trouble};
 use crate::{builder_in, builder_through, emulator_url, login, message, new_project};
 
 // Status codes of gRPC.
