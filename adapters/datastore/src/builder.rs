@@ -14,18 +14,18 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tower_keep_core::{Account, AuthUser, StoreError, UserId};
+use tower_keep_core::{Account, AuthUser, StoreResult, UserId};
 
 use crate::client::Client;
 use crate::connect::{Access, ServiceAccountKey, channel, unknown_project};
 use crate::error::Error;
-use crate::keys::{EntityKeys, is_valid_name};
+use crate::keys::{EntityKeys, UserKeys, is_valid_name};
 use crate::mapping::{AccountMapping, Mapping, SerdeMapping, UserType};
 use crate::record::DeleteExpired;
-use crate::store::Shared;
+use crate::store::{DatastoreStore, Shared};
 use crate::url::StoreUrl;
+use crate::value::types::PathElement;
 use crate::write_queues::WriteQueues;
-use crate::{DatastoreStore, PathElement, UserKeys};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
@@ -331,7 +331,7 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     /// invalid, the credentials are missing or not sufficient, or the database does not exist.
     /// Returns [`Unavailable`](tower_keep_core::StoreErrorKind::Unavailable) or
     /// [`Timeout`](tower_keep_core::StoreErrorKind::Timeout) if the service can't be reached.
-    pub async fn build(self) -> Result<DatastoreStore<U>, StoreError> {
+    pub async fn build(self) -> StoreResult<DatastoreStore<U>> {
         let Self { settings, mapping, login_name } = self;
         let url = settings.check()?;
         let endpoint = settings.access.open().await?;

@@ -9,12 +9,12 @@ use tower_keep_core::{
     SessionRecord,
 };
 
-use crate::DatastoreStore;
 use crate::client::Found;
 use crate::error::{Cause, Error};
+use crate::find::indexable;
 use crate::query::{ordered_by_highest, with_limit};
 use crate::record::{self, LoginState, SORT_KEY, StoredRecord};
-use crate::sessions::indexable;
+use crate::store::DatastoreStore;
 use crate::transaction::{Change, Transaction, insert, transact, unchanged, upsert};
 
 /// A login follows at most this many successors of a session. The successor of a session is the

@@ -7,14 +7,15 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gcloud_sdk::google::datastore::v1::Key;
-use tower_keep_core::{AuthUser, StoreError};
+use tower_keep_core::{AuthUser, StoreError, StoreResult};
 
 use crate::error::Error;
 use crate::keys::{UserKeys, distinct, is_same_entity};
 use crate::names::{UniqueProperty, index_entity, indexed_owner};
 use crate::query::{has_ancestor, ordered_by_key, query_of_kind, with_limit};
+use crate::store::DatastoreStore;
 use crate::transaction::{Change, collect_into, transact, upsert};
-use crate::{DatastoreStore, EntityKey};
+use crate::value::types::EntityKey;
 
 /// The maximum number of users in one batch.
 const MAX_BATCH: usize = 400;
@@ -114,11 +115,7 @@ impl<U: AuthUser> DatastoreStore<U> {
     ///
     /// Returns an error only if the store fails; after a timeout the batch may have been written. A
     /// user who can't be indexed is not an error: the result lists such users.
-    pub async fn index_users(
-        &self,
-        from: Option<&Cursor>,
-        limit: usize,
-    ) -> Result<Indexed, StoreError> {
+    pub async fn index_users(&self, from: Option<&Cursor>, limit: usize) -> StoreResult<Indexed> {
         Ok(self.index_batch(from, limit.clamp(1, MAX_BATCH)).await?)
     }
 

@@ -209,22 +209,26 @@
 //! | values as properties | `value/`: writing: `ser.rs`, reading: `de.rs`, writing over a stored entity: `merge.rs` |
 //! | entities as users | `mapping.rs`; finding and writing users: `users.rs` |
 //! | unique login names | `names.rs`; for users that other applications write: `import.rs` |
-//! | a session's entity, property by property | `record.rs`; the types of the properties: `properties.rs`; finding, changing and ending sessions: `sessions.rs` |
+//! | a session's entity, property by property | `record.rs`; the types of the properties: `properties.rs` |
+//! | finding, changing, ending and purging sessions | `find.rs`, `change.rs`, `sessions.rs`, `purge.rs` |
 //! | what a login writes, and what a request reads | `create.rs`, `load.rs` |
 //! | calls, time-outs and retries | `client.rs`, `transaction.rs`, `write_queues.rs`; queries: `query.rs` |
 //! | the meaning of each error | `error.rs` |
 
 mod builder;
+mod change;
 mod client;
 mod connect;
 mod create;
 mod error;
+mod find;
 mod import;
 mod keys;
 mod load;
 mod mapping;
 mod names;
 mod properties;
+mod purge;
 mod query;
 mod record;
 mod sessions;
@@ -239,4 +243,4 @@ pub use builder::DatastoreStoreBuilder;
 pub use import::{Cursor, IndexProblem, Indexed};
 pub use keys::UserKeys;
 pub use store::DatastoreStore;
-pub use value::{EntityKey, LatLng, PathElement, null_as_default, timestamp};
+pub use value::types::{EntityKey, LatLng, PathElement, null_as_default, timestamp};

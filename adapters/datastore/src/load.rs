@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use futures_util::future::join;
 use tower_keep_core::{
-    AuthUser, LoginStore, SessionKey, StoreError, StoredLogin, UserId, async_trait,
+    AuthUser, LoginStore, SessionKey, StoreResult, StoredLogin, UserId, async_trait,
 };
 
-use crate::DatastoreStore;
-use crate::error::Error;
 use crate::record::{self, LoginState, StoredRecord};
+use crate::store::DatastoreStore;
 
-impl<U: AuthUser> DatastoreStore<U> {
-    async fn load_session_and_user(
+#[async_trait]
+impl<U: AuthUser> LoginStore for DatastoreStore<U> {
+    async fn load_login(
         &self,
         key: &SessionKey,
         user_hint: Option<&UserId>,
-    ) -> Result<Option<StoredLogin<U>>, Error> {
+    ) -> StoreResult<Option<StoredLogin<U>>> {
         let deadline = self.deadline();
         let session_entity_key = self.keys().session(key);
         let user_key = user_hint.and_then(|user_hint| self.keys().user(user_hint));
@@ -58,16 +58,5 @@ impl<U: AuthUser> DatastoreStore<U> {
             false => Some(stored.apply_epoch(&epoch)),
         };
         Ok(stored.map(|StoredRecord { record, .. }| StoredLogin::new(Arc::new(record), user)))
-    }
-}
-
-#[async_trait]
-impl<U: AuthUser> LoginStore for DatastoreStore<U> {
-    async fn load_login(
-        &self,
-        key: &SessionKey,
-        user_hint: Option<&UserId>,
-    ) -> Result<Option<StoredLogin<U>>, StoreError> {
-        Ok(self.load_session_and_user(key, user_hint).await?)
     }
 }

@@ -12,7 +12,10 @@ use tower_keep_core::{Account, AuthUser, UserId};
 
 use crate::error::Error;
 use crate::keys::{EntityKeys, UniqueValue, UserKeys, is_same_entity, user_id_in};
-use crate::value::{self, KeyId, NewProperties, NewValue, ValueError, merge};
+use crate::value::de::{self, KeyId};
+use crate::value::error::{Result as ValueResult, ValueError};
+use crate::value::merge::merge;
+use crate::value::ser::{self, NewProperties, NewValue};
 
 /// The application's user type: its fields, its properties, and how one becomes the other.
 pub(crate) struct UserType<U> {
@@ -29,7 +32,7 @@ pub(crate) struct UserType<U> {
 
 /// Converts a user to properties, and properties to a user.
 pub(crate) trait Mapping<U>: Send + Sync + 'static {
-    fn write(&self, user: &U) -> value::Result<NewProperties>;
+    fn write(&self, user: &U) -> ValueResult<NewProperties>;
 
     /// Returns the names of the type's fields, or `None` if they are not known.
     fn fields(&self) -> Option<&'static [&'static str]> {
@@ -48,7 +51,7 @@ pub(crate) trait Mapping<U>: Send + Sync + 'static {
         properties: HashMap<String, Value>,
         id: &str,
         key: Option<KeyId<'_>>,
-    ) -> value::Result<U>;
+    ) -> ValueResult<U>;
 }
 
 /// The mapping of a user type with serde's traits.
@@ -61,12 +64,12 @@ impl<U> SerdeMapping<U> {
 }
 
 impl<U: Serialize + DeserializeOwned + 'static> Mapping<U> for SerdeMapping<U> {
-    fn write(&self, user: &U) -> value::Result<NewProperties> {
-        value::write(user)
+    fn write(&self, user: &U) -> ValueResult<NewProperties> {
+        ser::write(user)
     }
 
     fn fields(&self) -> Option<&'static [&'static str]> {
-        value::fields::<U>()
+        de::fields::<U>()
     }
 
     fn read(
@@ -74,8 +77,8 @@ impl<U: Serialize + DeserializeOwned + 'static> Mapping<U> for SerdeMapping<U> {
         properties: HashMap<String, Value>,
         _id: &str,
         key: Option<KeyId<'_>>,
-    ) -> value::Result<U> {
-        value::read(properties, key)
+    ) -> ValueResult<U> {
+        de::read(properties, key)
     }
 }
 
@@ -94,7 +97,7 @@ const SECURITY_STAMP: &str = "security_stamp";
 const STAMPED_HASH: &str = "stamped_hash";
 
 impl Mapping<Account> for AccountMapping {
-    fn write(&self, account: &Account) -> value::Result<NewProperties> {
+    fn write(&self, account: &Account) -> ValueResult<NewProperties> {
         let stamp = account.security_stamp();
         let is_hash = *stamp == *account.password_hash().as_bytes();
         let mut properties = NewProperties::default();
@@ -115,7 +118,7 @@ impl Mapping<Account> for AccountMapping {
         mut properties: HashMap<String, Value>,
         id: &str,
         _key: Option<KeyId<'_>>,
-    ) -> value::Result<Account> {
+    ) -> ValueResult<Account> {
         let mut take = |name: &str| properties.remove(name).and_then(|value| value.value_type);
         let login_name =
             text(take(&self.login_property)).map_err(|error| error.within(&self.login_property))?;
@@ -165,7 +168,7 @@ impl Mapping<Account> for AccountMapping {
     }
 }
 
-fn text(value: Option<ValueType>) -> value::Result<String> {
+fn text(value: Option<ValueType>) -> ValueResult<String> {
     match value {
         Some(ValueType::StringValue(text)) => Ok(text),
         // Python writes `bytes` as a blob.

@@ -12,10 +12,10 @@ use gcloud_sdk::google::datastore::v1::{Entity, Key, Mutation, Query, Value};
 use tokio::time::Instant;
 use tower_keep_core::AuthUser;
 
-use crate::DatastoreStore;
 use crate::error::Error;
 use crate::keys::{UniqueValue, is_same_entity};
 use crate::query::{has_ancestor, property_is, query_of_kind, with_limit};
+use crate::store::DatastoreStore;
 use crate::transaction::{Transaction, delete, insert, upsert};
 
 /// The property of an index entity that holds the user's key.

@@ -318,7 +318,7 @@ mod tests {
     use tower_keep_core::StoreErrorKind;
 
     use super::*;
-    use crate::UserKeys;
+    use crate::keys::UserKeys;
 
     /// Sets fields of a record.
     type Change = fn(&mut SessionRecord);

@@ -15,6 +15,11 @@ use crate::error::{Cause, Error};
 /// A transaction is tried at most this many times, if the service aborts it each time.
 const MAX_TRIES: u32 = 20;
 
+/// One transaction ends or deletes at most this many sessions. A transaction is limited to 10 MiB.
+/// Each session takes about 2 KB of it, including its index entries, and more with long details or
+/// a long user id.
+pub(crate) const MAX_ENDED: usize = 1_000;
+
 /// The result of a transaction's body: the changes to write, and the value for the caller.
 pub(crate) struct Change<T> {
     pub(crate) mutations: Vec<Mutation>,

@@ -8,18 +8,17 @@ use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType}
 use redis::{Client, ConnectionAddr, ConnectionInfo, TlsMode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tower_keep_core::{Account, AuthUser, StoreError};
+use tower_keep_core::{Account, AuthUser, StoreResult};
 
 use crate::check::check_servers;
 use crate::cluster::Cluster;
 use crate::error::Error;
-use crate::format::AccountJson;
+use crate::format::{AccountJson, Json, UserFormat};
 use crate::keys::KeyNames;
-use crate::link::{Link, Role, Target};
-use crate::servers::{Links, Servers, Settings, Topology};
-use crate::store::{Shared, UserSettings};
+use crate::link::{Link, Links, Role, Settings, Target};
+use crate::servers::{Servers, Topology};
+use crate::store::{RedisStore, Shared, UserSettings};
 use crate::url::{self, UrlServers};
-use crate::{Json, RedisStore, UserFormat};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_TIMEOUT: Duration = Duration::from_secs(3_600);
@@ -254,7 +253,7 @@ impl<U: AuthUser> RedisStoreBuilder<U> {
     /// Returns an error if a setting is invalid, or if the server can't be reached, rejects the
     /// user or the password, is of another kind than the URL says, or is older than Redis 6.0. The
     /// error's text says what to do.
-    pub async fn build(self) -> Result<RedisStore<U>, StoreError> {
+    pub async fn build(self) -> StoreResult<RedisStore<U>> {
         Ok(self.open().await?)
     }
 

@@ -16,9 +16,9 @@ use tokio::time::{Instant, sleep};
 use tower_keep_core::StoreErrorKind;
 use tracing::debug;
 
+use crate::access::Access;
 use crate::error::Error;
-use crate::link::{Link, Role, Target};
-use crate::servers::{Access, Links, Settings};
+use crate::link::{Link, Links, Role, Settings, Target};
 
 /// How long the nodes may take to report which slots they have.
 const LEARN_TIMEOUT: Duration = Duration::from_secs(1);

@@ -9,15 +9,15 @@ use tower_keep_core::{
     SessionLimit, SessionRecord, StoreErrorKind,
 };
 
-use crate::RedisStore;
+use crate::access::Access;
 use crate::epoch::{StoredEpoch, raise_epoch};
 use crate::error::Error;
-use crate::find::{IndexRange, ListedRecords, Order, StoredRecord};
+use crate::find::{IndexRange, ListedRecords, Order};
 use crate::keys::{UserKeyNames, encode_session_key};
-use crate::script::{Commit, FailedCondition, Life};
-use crate::servers::Access;
-use crate::sessions::{OWNER_MARGIN, life_millis, set_record};
-use crate::store::contended;
+use crate::life::{Life, OWNER_MARGIN, life_millis};
+use crate::script::{Commit, FailedCondition};
+use crate::store::RedisStore;
+use crate::stored::{StoredRecord, set_record};
 
 /// A login follows at most this many successors of a session.
 const MAX_SUCCESSORS: usize = 10_000;
@@ -225,7 +225,7 @@ impl<U: AuthUser> RedisStore<U> {
                 return replaced.map(|()| creation).map_err(Error::after_writing);
             }
         }
-        Err(contended())
+        Err(Error::contended())
     }
 
     /// Removes the user's sessions that expired more than [`PRUNED_AFTER`] seconds ago. An error is

@@ -16,18 +16,13 @@
 //! [`KeyNames::purge_queue`]: crate::keys::KeyNames::purge_queue
 //! [`purge`]: tower_keep_core::SessionStore::purge
 
-use redis::Value;
-use tokio::time::Instant;
-use tower_keep_core::{AuthUser, End, Epoch, SessionKey, Timestamp, UserId};
+use tower_keep_core::{End, Epoch, Timestamp};
 
-use crate::RedisStore;
 use crate::error::Error;
-use crate::find::StoredRecord;
 use crate::keys::{UserKeyNames, encode_session_key};
-use crate::script::{Commit, Life};
-use crate::servers::Access;
-use crate::sessions::{MAX_CONCURRENT, set_record};
-use crate::store::{bytes, contended};
+use crate::life::Life;
+use crate::script::Commit;
+use crate::stored::{StoredRecord, set_record};
 
 /// A user's epoch, and the value that it was read from.
 #[derive(Clone, Debug, Default)]
@@ -98,116 +93,6 @@ pub(crate) fn raise_epoch<'a>(
     number
 }
 
-impl<U: AuthUser> RedisStore<U> {
-    pub(crate) async fn read_epoch(
-        &self,
-        keys: &UserKeyNames,
-        access: Access,
-        deadline: Instant,
-    ) -> Result<StoredEpoch, Error> {
-        StoredEpoch::read(self.get(&keys.epoch(), access, deadline).await?)
-    }
-
-    /// Ends all of a user's sessions, or all except one.
-    pub(crate) async fn end_all_sessions(
-        &self,
-        user: &UserId,
-        except: Option<&SessionKey>,
-        end: &End,
-        deadline: Instant,
-    ) -> Result<(), Error> {
-        let keys = self.keys().of(user);
-        while Instant::now() < deadline {
-            let stored_epoch = self.read_epoch(&keys, Access::ReadLatest, deadline).await?;
-            let mut count = redis::cmd("ZCARD");
-            count.arg(keys.sessions_by_login_time());
-            let count = self
-                .servers()
-                .call(&keys.sessions_by_login_time(), Access::ReadLatest, &count, deadline)
-                .await?;
-            if count == Value::Int(0) {
-                return Ok(());
-            }
-            let except = except.map_or(&[][..], std::slice::from_ref);
-            let stay = self.read_records(user, except, &stored_epoch.epoch, deadline).await?;
-            let stay: Vec<_> = stay.into_iter().filter_map(|(_, stored)| stored).collect();
-            let stay = stay.iter().filter(|stored| stored.record.ended.is_none());
-            let mut commit = Commit::default();
-            stored_epoch.require_unchanged(&mut commit, &keys);
-            let number = raise_epoch(&mut commit, &keys, &stored_epoch, end, stay);
-            if commit.run(self.servers(), deadline).await?.is_ok() {
-                self.queue_for_purge(user, number, end.keep_until, deadline).await;
-                return Ok(());
-            }
-        }
-        Err(contended())
-    }
-
-    /// Adds an epoch of a user to the purge queue: the sessions that it ended can be removed after
-    /// `keep_until`. If this fails, Redis removes these sessions when they expire.
-    pub(crate) async fn queue_for_purge(
-        &self,
-        user: &UserId,
-        number: u64,
-        keep_until: Timestamp,
-        deadline: Instant,
-    ) {
-        let queue = self.keys().purge_queue();
-        let mut add = redis::cmd("ZADD");
-        add.arg(&queue).arg(keep_until.as_secs()).arg(format!("{number} {user}"));
-        let _ = self.servers().call(&queue, Access::UNCONFIRMED_WRITE, &add, deadline).await;
-    }
-
-    /// Removes at most `limit` sessions that ended because a new epoch began and whose `keep_until`
-    /// is at most `before`. Returns how many were removed.
-    pub(crate) async fn purge_ended_by_epochs(
-        &self,
-        before: Timestamp,
-        limit: usize,
-    ) -> Result<usize, Error> {
-        let queue = self.keys().purge_queue();
-        let mut removed = 0;
-        while removed < limit {
-            let deadline = self.deadline();
-            let mut first = redis::cmd("ZRANGEBYSCORE");
-            first.arg(&queue).arg("-inf").arg(before.as_secs()).arg("LIMIT").arg(0).arg(1);
-            let found = self.servers().call(&queue, Access::ReadLatest, &first, deadline).await?;
-            let Value::Array(found) = found else { return Err(Error::unexpected_reply()) };
-            let Some(entry) = found.into_iter().next() else { break };
-            let entry = bytes(entry)?.ok_or_else(Error::unexpected_reply)?;
-            let (number, user) = parse_queue_entry(&entry)?;
-            let keys = self.keys().of(&user);
-            let index = keys.ended_by_epoch(number);
-            let count = MAX_CONCURRENT.min(limit - removed);
-            let ended = self.lowest_members(&index, count, deadline).await?;
-            let mut commit = Commit::default();
-            if ended.is_empty() {
-                commit.remove_member_bytes(queue.clone(), entry);
-            }
-            for key in &ended {
-                commit.unlink(keys.session(key));
-                commit.remove_member(index.clone(), encode_session_key(key));
-            }
-            commit.run_unconfirmed(self.servers(), deadline).await?.ok();
-            removed += ended.len();
-        }
-        Ok(removed)
-    }
-}
-
-/// Returns the number of the epoch and the user that a member of the purge queue names.
-fn parse_queue_entry(entry: &[u8]) -> Result<(u64, UserId), Error> {
-    let corrupt = || {
-        Error::corrupt(
-            "the sorted set of the epochs to purge, whose key is the prefix and `past`, has a \
-             member that this store has not written: remove this member",
-        )
-    };
-    let text = std::str::from_utf8(entry).map_err(|_| corrupt())?;
-    let (number, user) = text.split_once(' ').ok_or_else(corrupt)?;
-    Ok((number.parse().map_err(|_| corrupt())?, user.into()))
-}
-
 #[cfg(test)]
 mod tests {
     use tower_keep_core::EndReason;
@@ -232,7 +117,5 @@ mod tests {
             let error = StoredEpoch::read(Some(bad.into())).unwrap_err();
             assert!(!format!("{error:?}").to_lowercase().contains("secret"), "{bad}");
         }
-        assert_eq!(parse_queue_entry(b"3 a b").unwrap(), (3, "a b".into()));
-        assert!(parse_queue_entry(b"3").is_err() && parse_queue_entry(b"x a").is_err());
     }
 }

@@ -59,6 +59,20 @@ impl Error {
         Self::new(StoreErrorKind::Unsupported, message)
     }
 
+    /// Creates the error for an id, a login name or a session's key that is taken.
+    pub(crate) fn taken(what: &str) -> Self {
+        Self::new(StoreErrorKind::Conflict, format!("the {what} is taken"))
+    }
+
+    /// Creates the error for a call that was never able to write before the time-out, because each
+    /// time another call had changed the same data in the meantime.
+    pub(crate) fn contended() -> Self {
+        Self::new(
+            StoreErrorKind::Unavailable,
+            "other calls changed the same data again and again until the time-out: try again later",
+        )
+    }
+
     pub(crate) fn not_sent(message: impl Into<String>) -> Self {
         Self { cause: Cause::NotSent, message: message.into() }
     }

@@ -5,40 +5,16 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::Value;
 use tokio::time::Instant;
-use tower_keep_core::{AuthUser, Epoch, SessionKey, SessionRecord, Timestamp, UserId};
+use tower_keep_core::{AuthUser, Epoch, SessionKey, Timestamp, UserId};
 
-use crate::RedisStore;
+use crate::access::Access;
 use crate::epoch::StoredEpoch;
 use crate::error::{Cause, Error};
-use crate::keys::decode_session_key;
-use crate::record::read_record;
+use crate::keys::{UserKeyNames, decode_session_key};
+use crate::life::OWNER_MARGIN;
 use crate::script::{OWNER, RECORDS};
-use crate::servers::Access;
-use crate::sessions::{MAX_CONCURRENT, OWNER_MARGIN};
-use crate::store::{bytes, contended};
-
-/// A stored record.
-pub(crate) struct StoredRecord {
-    /// The record. If it was created before the user's current epoch, it is shown as ended.
-    pub(crate) record: SessionRecord,
-    /// The value that the record was read from.
-    pub(crate) value: Vec<u8>,
-    /// The epoch in which the record was created.
-    pub(crate) created_in: u64,
-}
-
-impl StoredRecord {
-    fn read(key: SessionKey, user: &UserId, value: Vec<u8>, epoch: &Epoch) -> Result<Self, Error> {
-        let (record, created_in) = read_record(key, user.clone(), &value)?;
-        Ok(Self { record: epoch.apply_to(record, created_in), value, created_in })
-    }
-}
-
-impl AsRef<SessionRecord> for StoredRecord {
-    fn as_ref(&self) -> &SessionRecord {
-        &self.record
-    }
-}
+use crate::store::{MAX_CONCURRENT, RedisStore, bytes};
+use crate::stored::StoredRecord;
 
 /// A range of the members of an index, by rank.
 #[derive(Clone, Copy)]
@@ -113,6 +89,15 @@ impl<U: AuthUser> RedisStore<U> {
             )
         };
         text.map(UserId::from).map(Some).map_err(corrupt)
+    }
+
+    pub(crate) async fn read_epoch(
+        &self,
+        keys: &UserKeyNames,
+        access: Access,
+        deadline: Instant,
+    ) -> Result<StoredEpoch, Error> {
+        StoredEpoch::read(self.get(&keys.epoch(), access, deadline).await?)
     }
 
     /// Returns the record with this key, and the epoch of the record's user, for a caller that does
@@ -205,7 +190,7 @@ impl<U: AuthUser> RedisStore<U> {
             }
             before = after;
         }
-        Err(contended())
+        Err(Error::contended())
     }
 
     /// Returns the first `count` members of an index, the lowest score first.

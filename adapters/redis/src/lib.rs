@@ -165,12 +165,16 @@
 //! | the scripts | `commit.lua`, `records.lua`, `owner.lua`; `script.rs` sends them |
 //! | finding and writing users | `users.rs`; claiming a login name: `names.rs` |
 //! | writing a login; reading the session and the user of a request | `create.rs`; `logins.rs` |
-//! | ending all of a user's sessions with one write | `epoch.rs` |
+//! | ending all of a user's sessions with one write | `epoch.rs`; removing their records: `purge.rs` |
+//! | a record as a value | `record.rs`; writing it, together with the user's indexes: `stored.rs` |
 //! | finding, changing and ending records | `find.rs`, `sessions.rs` |
-//! | choosing the server for a command, and retrying it | `servers.rs`, `cluster.rs` |
+//! | how long keys live | `life.rs` |
+//! | choosing the server for a command, and retrying it | `access.rs`, `servers.rs`, `cluster.rs` |
 //! | one connection | `link.rs` |
 //! | converting errors | `error.rs` |
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod access;
 mod builder;
 mod check;
 mod cluster;
@@ -180,14 +184,17 @@ mod error;
 mod find;
 mod format;
 mod keys;
+mod life;
 mod link;
 mod logins;
 mod names;
+mod purge;
 mod record;
 mod script;
 mod servers;
 mod sessions;
 mod store;
+mod stored;
 mod url;
 mod users;
 

@@ -17,8 +17,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tower_keep_core::StoreErrorKind;
 
+use crate::access::Access;
 use crate::error::{Cause, Error};
-use crate::servers::Settings;
 
 /// If an attempt to connect began longer ago than this, further calls don't wait for it, and fail
 /// immediately.
@@ -28,6 +28,17 @@ const MAX_AGE_TO_JOIN: Duration = Duration::from_secs(1);
 /// long, up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
+
+/// The settings of all connections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) timeout: Duration,
+    /// How many calls may wait for one server.
+    pub(crate) max_waiting: usize,
+    /// Whether writes have connections of their own.
+    pub(crate) has_write_connections: bool,
+    pub(crate) reads_from_replicas: bool,
+}
 
 /// The server to connect to.
 pub(crate) enum Target {
@@ -291,6 +302,27 @@ impl Link {
             reply.and_then(Value::extract_error).map_err(while_connecting)?;
         }
         Ok(Connection { connection, is_lost })
+    }
+}
+
+/// The connections to a master, and behind Sentinel also to a replica.
+#[derive(Clone)]
+pub(crate) struct Links {
+    pub(crate) master: Arc<Link>,
+    /// For writes. This is a separate connection to the master if writes wait for replicas, because
+    /// other commands on the same connection would wait as well. Otherwise it is `master`.
+    pub(crate) writes: Arc<Link>,
+    /// For reads from a replica, if they are allowed. Always `None` in a cluster.
+    pub(crate) replica: Option<Arc<Link>>,
+}
+
+impl Links {
+    pub(crate) fn for_access(&self, access: Access) -> &Arc<Link> {
+        match access {
+            Access::Read => self.replica.as_ref().unwrap_or(&self.master),
+            Access::ReadLatest => &self.master,
+            Access::Write => &self.writes,
+        }
     }
 }
 

@@ -3,21 +3,21 @@
 use std::sync::Arc;
 
 use tower_keep_core::{
-    AuthUser, LoginStore, SessionKey, StoreError, StoredLogin, UserId, async_trait,
+    AuthUser, LoginStore, SessionKey, StoreResult, StoredLogin, UserId, async_trait,
 };
 
-use crate::RedisStore;
+use crate::access::Access;
 use crate::epoch::StoredEpoch;
-use crate::error::Error;
 use crate::record::read_record;
-use crate::servers::Access;
+use crate::store::RedisStore;
 
-impl<U: AuthUser> RedisStore<U> {
-    async fn find_login(
+#[async_trait]
+impl<U: AuthUser> LoginStore for RedisStore<U> {
+    async fn load_login(
         &self,
         key: &SessionKey,
         user_hint: Option<&UserId>,
-    ) -> Result<Option<StoredLogin<U>>, Error> {
+    ) -> StoreResult<Option<StoredLogin<U>>> {
         let deadline = self.deadline();
         let mut candidate = user_hint.cloned();
         let mut is_owner = false;
@@ -48,16 +48,5 @@ impl<U: AuthUser> RedisStore<U> {
             }
             is_owner = true;
         }
-    }
-}
-
-#[async_trait]
-impl<U: AuthUser> LoginStore for RedisStore<U> {
-    async fn load_login(
-        &self,
-        key: &SessionKey,
-        user_hint: Option<&UserId>,
-    ) -> Result<Option<StoredLogin<U>>, StoreError> {
-        Ok(self.find_login(key, user_hint).await?)
     }
 }

@@ -23,12 +23,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tower_keep_core::{AuthUser, StoreErrorKind, UserId};
 
-use crate::RedisStore;
+use crate::access::Access;
 use crate::error::Error;
 use crate::format::UserValue;
-use crate::script::{Commit, FailedCondition, Life};
-use crate::servers::Access;
-use crate::store::{contended, millis};
+use crate::life::{Life, millis};
+use crate::script::{Commit, FailedCondition};
+use crate::store::RedisStore;
 
 /// The key of a pending claim expires after this time.
 const PENDING_TTL: Duration = Duration::from_secs(60);
@@ -60,11 +60,6 @@ enum ClaimState {
     Pending,
     /// No user's value holds the claim's token, and no call can write it any more.
     Stale,
-}
-
-/// Creates the error for an id or a login name that another user has.
-pub(crate) fn conflict(what: &str) -> Error {
-    Error::new(StoreErrorKind::Conflict, format!("the {what} is taken"))
 }
 
 impl Claim {
@@ -144,7 +139,7 @@ impl<U: AuthUser> RedisStore<U> {
                     ClaimState::Completed if stored_claim.id == claim.id => return Ok(()),
                     ClaimState::Completed => {
                         self.cancel_claim(claim, deadline).await?;
-                        return Err(conflict("login name"));
+                        return Err(Error::taken("login name"));
                     }
                     ClaimState::Pending if waits < MAX_WAITS => {
                         waits += 1;
@@ -170,7 +165,7 @@ impl<U: AuthUser> RedisStore<U> {
                 return Ok(());
             }
         }
-        Err(contended())
+        Err(Error::contended())
     }
 
     async fn claim_state(&self, claim: &Claim, deadline: Instant) -> Result<ClaimState, Error> {

@@ -10,8 +10,10 @@ use std::sync::LazyLock;
 use redis::{Cmd, Value};
 use tokio::time::Instant;
 
+use crate::access::Access;
 use crate::error::{Cause, Error};
-use crate::servers::{Access, Servers};
+use crate::life::Life;
+use crate::servers::Servers;
 
 /// A script. A call sends only its hash. If the server does not know the hash, the call sends the
 /// whole script.
@@ -58,27 +60,6 @@ impl Script {
                 servers.call(first, access, &command("EVAL", self.code), deadline).await
             }
             reply => reply,
-        }
-    }
-}
-
-/// The time until a key expires.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Life {
-    /// The key never expires.
-    Forever,
-    /// The expiry does not change.
-    AsBefore,
-    /// The key expires after this many milliseconds.
-    Millis(u64),
-}
-
-impl Life {
-    fn argument(self) -> Vec<u8> {
-        match self {
-            Self::Forever => Vec::new(),
-            Self::AsBefore => b"as before".to_vec(),
-            Self::Millis(millis) => millis.to_string().into_bytes(),
         }
     }
 }

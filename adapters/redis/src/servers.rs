@@ -7,66 +7,18 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::{Instant, sleep};
 
+use crate::access::Access;
 use crate::cluster::Cluster;
 use crate::error::{Cause, Error};
 use crate::keys::slot;
-use crate::link::Link;
-use crate::store::millis;
+use crate::life::millis;
+use crate::link::{Link, Links};
 
 /// A command is redirected to another server at most this many times.
 const MAX_REDIRECTS: u32 = 5;
 
 /// How long to wait before a retry while the keys of a slot are moving.
 const PAUSE: Duration = Duration::from_millis(25);
-
-/// Whether a command reads or writes, and so which servers may run it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// The command reads. A replica may serve it, if reads from replicas are allowed.
-    Read,
-    /// The command reads, and only the master may serve it.
-    ReadLatest,
-    /// The command writes.
-    Write,
-}
-
-impl Access {
-    /// For a write that may be lost or repeated, because no caller depends on it. Like a read from
-    /// the master, it does not wait for replicas, and is retried if the connection is lost.
-    pub(crate) const UNCONFIRMED_WRITE: Self = Self::ReadLatest;
-}
-
-/// The connections to a master, and behind Sentinel also to a replica.
-#[derive(Clone)]
-pub(crate) struct Links {
-    pub(crate) master: Arc<Link>,
-    /// For writes. This is a separate connection to the master if writes wait for replicas, because
-    /// other commands on the same connection would wait as well. Otherwise it is `master`.
-    pub(crate) writes: Arc<Link>,
-    /// For reads from a replica, if they are allowed. Always `None` in a cluster.
-    pub(crate) replica: Option<Arc<Link>>,
-}
-
-impl Links {
-    pub(crate) fn for_access(&self, access: Access) -> &Arc<Link> {
-        match access {
-            Access::Read => self.replica.as_ref().unwrap_or(&self.master),
-            Access::ReadLatest => &self.master,
-            Access::Write => &self.writes,
-        }
-    }
-}
-
-/// The settings of all connections.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
-    pub(crate) timeout: Duration,
-    /// How many calls may wait for one server.
-    pub(crate) max_waiting: usize,
-    /// Whether writes have connections of their own.
-    pub(crate) has_write_connections: bool,
-    pub(crate) reads_from_replicas: bool,
-}
 
 /// The servers of a store.
 pub(crate) struct Servers {

@@ -9,86 +9,160 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use redis::Value;
 use tokio::time::Instant;
 use tower_keep_core::{
-    AuthUser, CLOCK_SKEW, Creation, End, NewLogin, Rotated, Rotation, SeenMark, SessionKey,
-    SessionRecord, SessionStore, StoreError, Timestamp, Touch, UserId, async_trait,
+    AuthUser, Creation, End, NewLogin, Rotated, Rotation, SeenMark, SessionKey, SessionRecord,
+    SessionStore, StoreResult, Timestamp, Touch, UserId, async_trait, most_recently_used,
 };
 
-use crate::RedisStore;
+use crate::access::Access;
+use crate::epoch::raise_epoch;
 use crate::error::Error;
-use crate::find::{IndexRange, Order, StoredRecord};
-use crate::keys::{UserKeyNames, encode_session_key};
-use crate::record::write_record;
-use crate::script::{Commit, Life};
-use crate::servers::Access;
-use crate::store::contended;
-
-/// How many sessions are read or written concurrently, each by a command of its own.
-pub(crate) const MAX_CONCURRENT: usize = 64;
+use crate::find::{IndexRange, Order};
+use crate::life::life_millis;
+use crate::script::Commit;
+use crate::store::{MAX_CONCURRENT, RedisStore};
+use crate::stored::set_record;
 
 /// One command lists at most this many sessions, which takes the server about a millisecond.
 const LISTED_AT_ONCE: usize = 1_000;
 
-/// The owner key of a session (`KeyNames::session_owner`) lives this many milliseconds longer than
-/// the record.
-pub(crate) const OWNER_MARGIN: u64 = 60_000;
-
-/// Returns how long a record with this expiry is kept from now on, in milliseconds: until
-/// [`CLOCK_SKEW`] seconds after it expires. Returns 0 if that time has passed.
-pub(crate) fn life_millis(expires: Timestamp, now: Timestamp) -> u64 {
-    u64::from(expires.plus(CLOCK_SKEW).since(now)) * 1_000
-}
-
-/// Adds the write of a record to a commit, and updates the user's indexes to match.
-///
-/// With `before`, the commit has the condition that the stored record is still `before`; otherwise
-/// it has the condition that there is no such record. `created_in` is the epoch in which the record
-/// is or was created.
-pub(crate) fn set_record(
-    commit: &mut Commit,
-    keys: &UserKeyNames,
-    before: Option<&StoredRecord>,
-    record: &SessionRecord,
-    created_in: u64,
-    now: Timestamp,
-) {
-    let (name, member, millis) = (
-        keys.session(&record.key),
-        encode_session_key(&record.key),
-        life_millis(record.expires, now),
-    );
-    match before {
-        None => commit.require_absent(name.clone()),
-        Some(before) => commit.require_value(name.clone(), before.value.clone()),
+#[async_trait]
+impl<U: AuthUser> SessionStore for RedisStore<U> {
+    async fn create(&self, login: &NewLogin<'_>) -> StoreResult<Creation> {
+        Ok(self.create_login(login).await?)
     }
-    let before = before.map(|before| &before.record);
-    let was_listed = before.is_some_and(|before| before.ended.is_none());
-    let was_unnotified = before.is_some_and(SessionRecord::must_notify);
-    let is_kept = millis > 0;
-    let (expires, is_listed) = (record.expires.as_secs(), is_kept && record.ended.is_none());
-    for (index, score, was_in, is_in) in [
-        (keys.sessions_by_expiry(), expires, was_listed, is_listed),
-        (keys.sessions_by_login_time(), record.created.as_secs(), was_listed, is_listed),
-        (keys.unnotified_replays(), expires, was_unnotified, is_kept && record.must_notify()),
-    ] {
-        match (was_in, is_in) {
-            (_, true) => commit.add_member(index, member.clone(), score, millis),
-            (true, false) => commit.remove_member(index, member.clone()),
-            (false, false) => {}
+
+    async fn load(&self, key: &SessionKey) -> StoreResult<Option<Arc<SessionRecord>>> {
+        let found = self.find_record(key, None, Access::Read, self.deadline()).await?;
+        Ok(found.map(|(stored, _)| Arc::new(stored.record)))
+    }
+
+    async fn rotate(&self, rotation: &Rotation) -> StoreResult<Option<Rotated>> {
+        let Rotation { key, at, expires, .. } = *rotation;
+        let change = |record: &SessionRecord| rotation.apply_to(record);
+        let after = self.change_record(&key, at, Some(expires), self.deadline(), change).await?;
+        Ok(after.map(|(record, is_changed)| match is_changed {
+            true => Rotated::Won(Arc::new(record)),
+            false => Rotated::Lost(Arc::new(record)),
+        }))
+    }
+
+    async fn mark_seen(&self, marks: &[SeenMark]) -> StoreResult<()> {
+        let deadline = self.deadline();
+        let marked = stream::iter(marks.to_vec()).map(|mark| async move {
+            let change = |record: &SessionRecord| mark.apply_to(record);
+            self.change_record(&mark.key, mark.at, None, deadline, change).await.map(drop)
+        });
+        Ok(marked.buffer_unordered(MAX_CONCURRENT).try_collect::<()>().await?)
+    }
+
+    async fn touch(&self, touches: &[Touch]) -> StoreResult<()> {
+        let deadline = self.deadline();
+        let touched = stream::iter(touches.to_vec()).map(|touch| async move {
+            let Touch { key, at, expires, .. } = touch;
+            let change = |record: &SessionRecord| touch.apply_to(record);
+            self.change_record(&key, at, Some(expires), deadline, change).await.map(drop)
+        });
+        Ok(touched.buffer_unordered(MAX_CONCURRENT).try_collect::<()>().await?)
+    }
+
+    async fn revoke(&self, keys: &[SessionKey], end: &End) -> StoreResult<usize> {
+        let deadline = self.deadline();
+        let owners = stream::iter(keys.to_vec()).map(|key| async move {
+            let owner = self.session_owner(&key, None, Access::ReadLatest, deadline).await?;
+            Ok::<_, Error>(owner.map(|owner| (owner, key)))
+        });
+        let owners: Vec<_> = owners.buffered(MAX_CONCURRENT).try_collect().await?;
+        let mut by_user: HashMap<UserId, Vec<SessionKey>> = HashMap::new();
+        for (owner, key) in owners.into_iter().flatten() {
+            let keys = by_user.entry(owner).or_default();
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
         }
+        let ended = stream::iter(by_user).map(|(user, keys)| async move {
+            self.end_sessions_of(&user, &keys, end, deadline).await
+        });
+        let ended: Vec<usize> = ended.buffer_unordered(MAX_CONCURRENT).try_collect().await?;
+        Ok(ended.into_iter().sum())
     }
-    if is_kept && created_in > 0 {
-        // The epoch has to live longer than the record. If the epoch expired first, the user's next
-        // epoch could be lower than the record's, and would not end the record.
-        commit.extend_life(keys.epoch(), millis + OWNER_MARGIN);
+
+    async fn revoke_all(
+        &self,
+        user: &UserId,
+        except: Option<&SessionKey>,
+        end: &End,
+    ) -> StoreResult<()> {
+        let (keys, deadline) = (self.keys().of(user), self.deadline());
+        while Instant::now() < deadline {
+            let stored_epoch = self.read_epoch(&keys, Access::ReadLatest, deadline).await?;
+            let mut count = redis::cmd("ZCARD");
+            count.arg(keys.sessions_by_login_time());
+            let count = self
+                .servers()
+                .call(&keys.sessions_by_login_time(), Access::ReadLatest, &count, deadline)
+                .await?;
+            if count == Value::Int(0) {
+                return Ok(());
+            }
+            let except = except.map_or(&[][..], std::slice::from_ref);
+            let stay = self.read_records(user, except, &stored_epoch.epoch, deadline).await?;
+            let stay: Vec<_> = stay.into_iter().filter_map(|(_, stored)| stored).collect();
+            let stay = stay.iter().filter(|stored| stored.record.ended.is_none());
+            let mut commit = Commit::default();
+            stored_epoch.require_unchanged(&mut commit, &keys);
+            let number = raise_epoch(&mut commit, &keys, &stored_epoch, end, stay);
+            if commit.run(self.servers(), deadline).await?.is_ok() {
+                self.queue_for_purge(user, number, end.keep_until, deadline).await;
+                return Ok(());
+            }
+        }
+        Err(Error::contended().into())
     }
-    if is_kept {
-        let is_same_expiry = before.is_some_and(|before| before.expires == record.expires);
-        let life = if is_same_expiry { Life::AsBefore } else { Life::Millis(millis) };
-        commit.set(name, write_record(record, created_in), life);
-    } else {
-        commit.delete(name);
+
+    async fn list(
+        &self,
+        user: &UserId,
+        now: Timestamp,
+        limit: usize,
+    ) -> StoreResult<Vec<Arc<SessionRecord>>> {
+        let (index, deadline) = (self.keys().of(user).sessions_by_expiry(), self.deadline());
+        let mut live: Vec<Arc<SessionRecord>> = Vec::new();
+        let (mut first, mut epoch) = (0, None);
+        while Instant::now() < deadline {
+            // The order is from the latest expiry down to `now`, so expired sessions are not read.
+            let (order, count) = (Order::HighestFirstAbove(now), LISTED_AT_ONCE);
+            let range = IndexRange { index: &index, order, first, count };
+            let (listed, stored_epoch) = self.list_records(user, range, deadline).await?;
+            if epoch.get_or_insert_with(|| stored_epoch.epoch.clone()) != &stored_epoch.epoch {
+                // Between two commands, another call has ended all sessions. Start again.
+                (first, epoch) = (0, None);
+                live.clear();
+                continue;
+            }
+            let is_last = listed.len() < count;
+            let listed = listed.into_iter().filter_map(|(_, stored)| Some(stored?.record));
+            let listed: Vec<_> = listed.map(Arc::new).collect();
+            // If a session is used between two commands, the order changes, and a session may be
+            // listed twice. The later of its records stays.
+            let keys: HashSet<_> = listed.iter().map(|record| record.key).collect();
+            live.retain(|record| !keys.contains(&record.key));
+            live.extend(listed);
+            live = most_recently_used(live, now, limit);
+            if is_last {
+                return Ok(live);
+            }
+            first += count;
+        }
+        Err(Error::contended().into())
+    }
+
+    /// Removes records that ended because a new epoch began. Redis removes all other records when
+    /// they expire.
+    async fn purge(&self, before: Timestamp, limit: usize) -> StoreResult<usize> {
+        Ok(self.purge_ended_by_epochs(before, limit).await?)
     }
 }
 
@@ -140,7 +214,7 @@ impl<U: AuthUser> RedisStore<U> {
                 return Ok(Some((after, true)));
             }
         }
-        Err(contended())
+        Err(Error::contended())
     }
 
     /// Ends these sessions of a user, and returns how many of them were live before this call.
@@ -176,136 +250,6 @@ impl<U: AuthUser> RedisStore<U> {
                 return Ok(live.count());
             }
         }
-        Err(contended())
-    }
-
-    /// Ends these sessions, which may belong to several users, and returns how many of them were
-    /// live before this call.
-    async fn end_sessions(&self, keys: &[SessionKey], end: &End) -> Result<usize, Error> {
-        let deadline = self.deadline();
-        let owners = stream::iter(keys.to_vec()).map(|key| async move {
-            let owner = self.session_owner(&key, None, Access::ReadLatest, deadline).await?;
-            Ok::<_, Error>(owner.map(|owner| (owner, key)))
-        });
-        let owners: Vec<_> = owners.buffered(MAX_CONCURRENT).try_collect().await?;
-        let mut by_user: HashMap<UserId, Vec<SessionKey>> = HashMap::new();
-        for (owner, key) in owners.into_iter().flatten() {
-            let keys = by_user.entry(owner).or_default();
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
-        }
-        let ended = stream::iter(by_user).map(|(user, keys)| async move {
-            self.end_sessions_of(&user, &keys, end, deadline).await
-        });
-        let ended: Vec<usize> = ended.buffer_unordered(MAX_CONCURRENT).try_collect().await?;
-        Ok(ended.into_iter().sum())
-    }
-
-    /// Returns at most `limit` of the user's live sessions, the most recently used first.
-    async fn live_sessions(
-        &self,
-        user: &UserId,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Arc<SessionRecord>>, Error> {
-        let (index, deadline) = (self.keys().of(user).sessions_by_expiry(), self.deadline());
-        let mut live: Vec<SessionRecord> = Vec::new();
-        let (mut first, mut epoch) = (0, None);
-        while Instant::now() < deadline {
-            // The order is from the latest expiry down to `now`, so expired sessions are not read.
-            let (order, count) = (Order::HighestFirstAbove(now), LISTED_AT_ONCE);
-            let range = IndexRange { index: &index, order, first, count };
-            let (listed, stored_epoch) = self.list_records(user, range, deadline).await?;
-            if epoch.get_or_insert_with(|| stored_epoch.epoch.clone()) != &stored_epoch.epoch {
-                // Between two commands, another call has ended all sessions. Start again.
-                (first, epoch) = (0, None);
-                live.clear();
-                continue;
-            }
-            let is_last = listed.len() < count;
-            let listed = listed.into_iter().filter_map(|(_, stored)| Some(stored?.record));
-            live.extend(listed.filter(|record| record.is_live(now)));
-            live.sort_by_key(|record| std::cmp::Reverse((record.last_seen, record.created)));
-            // If a session is used between two commands, the order changes, and a session may be
-            // listed twice.
-            let mut known = HashSet::new();
-            live.retain(|record| known.insert(record.key));
-            live.truncate(limit);
-            if is_last {
-                return Ok(live.into_iter().map(Arc::new).collect());
-            }
-            first += count;
-        }
-        Err(contended())
-    }
-}
-
-#[async_trait]
-impl<U: AuthUser> SessionStore for RedisStore<U> {
-    async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError> {
-        Ok(self.create_login(login).await?)
-    }
-
-    async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError> {
-        let found = self.find_record(key, None, Access::Read, self.deadline()).await?;
-        Ok(found.map(|(stored, _)| Arc::new(stored.record)))
-    }
-
-    async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
-        let Rotation { key, at, expires, .. } = *rotation;
-        let change = |record: &SessionRecord| rotation.apply_to(record);
-        let after = self.change_record(&key, at, Some(expires), self.deadline(), change).await?;
-        Ok(after.map(|(record, is_changed)| match is_changed {
-            true => Rotated::Won(Arc::new(record)),
-            false => Rotated::Lost(Arc::new(record)),
-        }))
-    }
-
-    async fn mark_seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
-        let deadline = self.deadline();
-        let marked = stream::iter(marks.to_vec()).map(|mark| async move {
-            let change = |record: &SessionRecord| mark.apply_to(record);
-            self.change_record(&mark.key, mark.at, None, deadline, change).await.map(drop)
-        });
-        Ok(marked.buffer_unordered(MAX_CONCURRENT).try_collect::<()>().await?)
-    }
-
-    async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
-        let deadline = self.deadline();
-        let touched = stream::iter(touches.to_vec()).map(|touch| async move {
-            let Touch { key, at, expires, .. } = touch;
-            let change = |record: &SessionRecord| touch.apply_to(record);
-            self.change_record(&key, at, Some(expires), deadline, change).await.map(drop)
-        });
-        Ok(touched.buffer_unordered(MAX_CONCURRENT).try_collect::<()>().await?)
-    }
-
-    async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize, StoreError> {
-        Ok(self.end_sessions(keys, end).await?)
-    }
-
-    async fn revoke_all(
-        &self,
-        user: &UserId,
-        except: Option<&SessionKey>,
-        end: &End,
-    ) -> Result<(), StoreError> {
-        Ok(self.end_all_sessions(user, except, end, self.deadline()).await?)
-    }
-
-    async fn list(
-        &self,
-        user: &UserId,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
-        Ok(self.live_sessions(user, now, limit).await?)
-    }
-
-    /// Removes records that ended because a new epoch began. Redis removes all other records when
-    /// they expire.
-    async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        Ok(self.purge_ended_by_epochs(before, limit).await?)
+        Err(Error::contended())
     }
 }

@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use redis::{Cmd, Value};
 use tokio::time::Instant;
-use tower_keep_core::{Account, AuthUser, StoreErrorKind, UserId};
+use tower_keep_core::{Account, AuthUser, UserId};
 
+use crate::access::Access;
 use crate::error::{Cause, Error};
 use crate::format::{UserFormat, UserValue};
 use crate::keys::KeyNames;
-use crate::script::Life;
-use crate::servers::{Access, Servers};
+use crate::life::{Life, millis};
+use crate::servers::Servers;
+
+/// A call reads or writes at most this many keys concurrently, each by a command of its own.
+pub(crate) const MAX_CONCURRENT: usize = 64;
 
 /// Users and server-side sessions in Redis.
 ///
@@ -62,10 +66,7 @@ impl<U: AuthUser> UserSettings<U> {
     pub(crate) fn write(&self, claim_token: &str, user: &U) -> Result<Vec<u8>, Error> {
         let written = self.format.write(user);
         let written = written.map_err(|error| {
-            Error::new(
-                StoreErrorKind::Unsupported,
-                format!("the format can't write this user: {error}"),
-            )
+            Error::unsupported(format!("the format can't write this user: {error}"))
         })?;
         Ok(UserValue { claim_token, user: &written }.write())
     }
@@ -170,18 +171,4 @@ pub(crate) fn bytes(reply: Value) -> Result<Option<Vec<u8>>, Error> {
         Value::SimpleString(text) => Ok(Some(text.into_bytes())),
         _ => Err(Error::unexpected_reply()),
     }
-}
-
-/// Creates the error for a call that was never able to write before the time-out, because each time
-/// another call had changed the same data in the meantime.
-pub(crate) fn contended() -> Error {
-    let message = "other calls changed the same data again and again until the time-out: try again \
-                   later";
-    Error::new(StoreErrorKind::Unavailable, message)
-}
-
-/// Returns a time in milliseconds, at least 1. With 0, an expiry is invalid and `WAIT` has no
-/// limit.
-pub(crate) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }

@@ -6,19 +6,15 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tower_keep_core::{
-    AuthUser, ChangeUser, Modified, StoreError, UserDirectory, UserId, UserLookup, UserStore,
+    AuthUser, ChangeUser, Modified, StoreResult, UserDirectory, UserId, UserLookup, UserStore,
     async_trait,
 };
 
-use crate::RedisStore;
+use crate::access::Access;
 use crate::error::{Error, STORE_NAME};
-use crate::names::{Claim, conflict};
+use crate::names::Claim;
 use crate::script::Commit;
-use crate::servers::Access;
-use crate::store::{StoredUser, contended};
-
-/// How many users are read concurrently.
-const MAX_CONCURRENT: usize = 64;
+use crate::store::{MAX_CONCURRENT, RedisStore, StoredUser};
 
 impl<U: AuthUser> RedisStore<U> {
     async fn find_user(
@@ -56,63 +52,6 @@ impl<U: AuthUser> RedisStore<U> {
         }
     }
 
-    async fn insert_user(&self, user: &U) -> Result<(), Error> {
-        let deadline = self.deadline();
-        let (id, users) = (user.id(), &self.shared.users);
-        let login_name = (users.login_name)(user);
-        let keys = self.keys().of(&id);
-        while Instant::now() < deadline {
-            let claim = Claim::new(&id)?;
-            let value = users.write(&claim.token, user)?;
-            let mut begin = Commit::default();
-            begin.require_absent(keys.user());
-            if self.begin_claim(begin, &claim, deadline).await?.is_err() {
-                return Err(conflict("id"));
-            }
-            self.claim_name(&claim, login_name, deadline).await?;
-            let mut complete = Commit::default();
-            // The index of this condition is 0. It fails if the id is taken.
-            complete.require_absent(keys.user());
-            self.complete_claim(&mut complete, &claim);
-            complete.set(keys.user(), value, users.life());
-            match complete.run(self.servers(), deadline).await? {
-                Ok(()) => return Ok(()),
-                Err(failed) => {
-                    self.release_name(&claim, login_name, deadline).await?;
-                    if failed.index == 0 {
-                        return Err(conflict("id"));
-                    }
-                }
-            }
-        }
-        Err(contended())
-    }
-
-    async fn modify_user(
-        &self,
-        id: &UserId,
-        change: &mut ChangeUser<'_, U>,
-    ) -> Result<Modified<U>, StoreError> {
-        let deadline = self.deadline();
-        let key = self.keys().of(id).user();
-        while Instant::now() < deadline {
-            let Some(value) = self.get(&key, Access::ReadLatest, deadline).await? else {
-                return Ok(Modified::Missing);
-            };
-            let StoredUser { user, claim_token } = self.shared.users.read(id, &value)?;
-            let before = Arc::new(user);
-            let after = match Modified::next(&before, change, STORE_NAME)? {
-                ControlFlow::Continue(after) => after,
-                ControlFlow::Break(done) => return Ok(done),
-            };
-            let claim = Claim { id: id.clone(), token: claim_token };
-            if self.replace_user((&before, value), &after, &claim, deadline).await? {
-                return Ok(Modified::Changed(after));
-            }
-        }
-        Err(contended().into())
-    }
-
     /// Replaces the user `before`, who was read from `value`, by `after`. `claim` is the user's
     /// claim to the login name of `before`. Returns `false` if the stored value has changed since
     /// it was read.
@@ -147,8 +86,94 @@ impl<U: AuthUser> RedisStore<U> {
         }
         Ok(is_written)
     }
+}
 
-    async fn delete_user(&self, id: &UserId) -> Result<bool, Error> {
+#[async_trait]
+impl<U: AuthUser> UserStore for RedisStore<U> {
+    type User = U;
+
+    async fn by_id(&self, id: &UserId) -> StoreResult<Option<Arc<U>>> {
+        let found = self.find_user(id, Access::Read, self.deadline()).await?;
+        Ok(found.map(|found| Arc::new(found.user)))
+    }
+}
+
+#[async_trait]
+impl<U: AuthUser> UserLookup for RedisStore<U> {
+    async fn by_login_name(&self, login_name: &str) -> StoreResult<Option<Arc<U>>> {
+        let found = self.find_by_login_name(login_name, self.deadline()).await?;
+        Ok(found.map(|found| Arc::new(found.user)))
+    }
+}
+
+#[async_trait]
+impl<U: AuthUser> UserDirectory for RedisStore<U> {
+    async fn by_ids(&self, ids: &[UserId]) -> StoreResult<Vec<Option<Arc<U>>>> {
+        let deadline = self.deadline();
+        let found = stream::iter(ids.to_vec())
+            .map(|id| async move { self.find_user(&id, Access::Read, deadline).await });
+        let found: Vec<_> = found.buffered(MAX_CONCURRENT).try_collect().await?;
+        Ok(found.into_iter().map(|found| found.map(|found| Arc::new(found.user))).collect())
+    }
+
+    async fn insert(&self, user: &U) -> StoreResult<()> {
+        let deadline = self.deadline();
+        let (id, users) = (user.id(), &self.shared.users);
+        let login_name = (users.login_name)(user);
+        let keys = self.keys().of(&id);
+        while Instant::now() < deadline {
+            let claim = Claim::new(&id)?;
+            let value = users.write(&claim.token, user)?;
+            let mut begin = Commit::default();
+            begin.require_absent(keys.user());
+            if self.begin_claim(begin, &claim, deadline).await?.is_err() {
+                return Err(Error::taken("id").into());
+            }
+            self.claim_name(&claim, login_name, deadline).await?;
+            let mut complete = Commit::default();
+            // The index of this condition is 0. It fails if the id is taken.
+            complete.require_absent(keys.user());
+            self.complete_claim(&mut complete, &claim);
+            complete.set(keys.user(), value, users.life());
+            match complete.run(self.servers(), deadline).await? {
+                Ok(()) => return Ok(()),
+                Err(failed) => {
+                    self.release_name(&claim, login_name, deadline).await?;
+                    if failed.index == 0 {
+                        return Err(Error::taken("id").into());
+                    }
+                }
+            }
+        }
+        Err(Error::contended().into())
+    }
+
+    async fn modify(
+        &self,
+        id: &UserId,
+        change: &mut ChangeUser<'_, U>,
+    ) -> StoreResult<Modified<U>> {
+        let deadline = self.deadline();
+        let key = self.keys().of(id).user();
+        while Instant::now() < deadline {
+            let Some(value) = self.get(&key, Access::ReadLatest, deadline).await? else {
+                return Ok(Modified::Missing);
+            };
+            let StoredUser { user, claim_token } = self.shared.users.read(id, &value)?;
+            let before = Arc::new(user);
+            let after = match Modified::next(&before, change, STORE_NAME)? {
+                ControlFlow::Continue(after) => after,
+                ControlFlow::Break(done) => return Ok(done),
+            };
+            let claim = Claim { id: id.clone(), token: claim_token };
+            if self.replace_user((&before, value), &after, &claim, deadline).await? {
+                return Ok(Modified::Changed(after));
+            }
+        }
+        Err(Error::contended().into())
+    }
+
+    async fn delete(&self, id: &UserId) -> StoreResult<bool> {
         let deadline = self.deadline();
         let key = self.keys().of(id).user();
         while Instant::now() < deadline {
@@ -170,51 +195,6 @@ impl<U: AuthUser> RedisStore<U> {
                 return Ok(true);
             }
         }
-        Err(contended())
-    }
-}
-
-#[async_trait]
-impl<U: AuthUser> UserStore for RedisStore<U> {
-    type User = U;
-
-    async fn by_id(&self, id: &UserId) -> Result<Option<Arc<U>>, StoreError> {
-        let found = self.find_user(id, Access::Read, self.deadline()).await?;
-        Ok(found.map(|found| Arc::new(found.user)))
-    }
-}
-
-#[async_trait]
-impl<U: AuthUser> UserLookup for RedisStore<U> {
-    async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<U>>, StoreError> {
-        let found = self.find_by_login_name(login_name, self.deadline()).await?;
-        Ok(found.map(|found| Arc::new(found.user)))
-    }
-}
-
-#[async_trait]
-impl<U: AuthUser> UserDirectory for RedisStore<U> {
-    async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<U>>>, StoreError> {
-        let deadline = self.deadline();
-        let found = stream::iter(ids.to_vec())
-            .map(|id| async move { self.find_user(&id, Access::Read, deadline).await });
-        let found: Vec<_> = found.buffered(MAX_CONCURRENT).try_collect().await?;
-        Ok(found.into_iter().map(|found| found.map(|found| Arc::new(found.user))).collect())
-    }
-
-    async fn insert(&self, user: &U) -> Result<(), StoreError> {
-        Ok(self.insert_user(user).await?)
-    }
-
-    async fn modify(
-        &self,
-        id: &UserId,
-        change: &mut ChangeUser<'_, U>,
-    ) -> Result<Modified<U>, StoreError> {
-        self.modify_user(id, change).await
-    }
-
-    async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {
-        Ok(self.delete_user(id).await?)
+        Err(Error::contended().into())
     }
 }

@@ -9,7 +9,10 @@ use gcloud_sdk::prost_types::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::*;
+use super::de::{KeyId, fields, read};
+use super::merge::merge;
+use super::ser::{NewProperties, write};
+use super::types::{EntityKey, LatLng, PathElement, null_as_default, timestamp};
 
 mod merged;
 mod read;
