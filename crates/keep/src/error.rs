@@ -9,7 +9,7 @@ use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use tower_keep_core::StoreError;
 
-use crate::cookie::CookieError;
+use crate::cookie::settings::CookieError;
 
 /// A failure after which it is not known which user is logged in.
 ///

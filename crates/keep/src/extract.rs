@@ -13,10 +13,11 @@ use bytes::Bytes;
 use http::request::Parts;
 use tower_keep_core::AuthUser;
 
+use crate::error::{AuthError, LoginError};
 use crate::guard::{Rejection, Requirement, Responses, error_response, missing_layer, reject};
+use crate::login::handle::AuthSession;
 use crate::login::original_uri;
 use crate::target::LocalTarget;
-use crate::{AuthError, AuthSession, LoginError};
 
 /// The user who is logged in.
 ///

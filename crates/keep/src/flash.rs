@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
-use crate::cookie::MAX_TEXT_BYTES;
+use crate::cookie::flash::MAX_TEXT_BYTES;
 
 /// A flash message: a text that the next page shows once. A signed cookie keeps the message until a
 /// page takes it.

@@ -155,6 +155,7 @@ pub mod event;
 pub mod extract;
 pub mod flash;
 pub mod guard;
+mod keyring;
 mod keys;
 pub mod layer;
 pub mod loader;

@@ -1,6 +1,6 @@
 //! Random bytes from the operating system.
 
-use crate::AuthError;
+use crate::error::AuthError;
 
 /// Returns `N` random bytes.
 pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], AuthError> {

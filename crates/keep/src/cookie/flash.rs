@@ -6,7 +6,8 @@
 //! each, and `next` has at most 512. The cookie is valid for ten minutes.
 
 use super::body::{Fields, write_text};
-use super::{ByRecency, Contents};
+use super::choose::ByRecency;
+use super::contents::Contents;
 use crate::flash::{Flash, FlashKind};
 use crate::target::LocalTarget;
 

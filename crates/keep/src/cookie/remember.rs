@@ -6,8 +6,10 @@
 use tower_keep_core::UserId;
 
 use super::body::Fields;
+use super::choose::ByRecency;
+use super::contents::Contents;
 use super::login_origin::{FORCED_FLAG, LoginOrigin};
-use super::{ByRecency, Contents, Nonce};
+use super::session::Nonce;
 
 const FORMAT: u8 = 1;
 /// The length of the body without the user's id.

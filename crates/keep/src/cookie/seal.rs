@@ -6,8 +6,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use super::{Contents, MAX_COOKIE_BYTES, Opened};
-use crate::keys::KeySlot;
+use super::contents::{Contents, MAX_COOKIE_BYTES, Opened};
+use super::key_slot::KeySlot;
 
 /// The length of the MAC, which is cut to this many bytes.
 const TAG_BYTES: usize = 16;
@@ -83,13 +83,15 @@ impl Sealer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{
-        FlashCookie, LoginOrigin, Nonce, Proofs, Remember, RememberTerms, ServerRemember,
-        ServerSession, ServerTerms, Session, SessionId, SessionTerms,
-    };
     use super::*;
+    use crate::cookie::flash::FlashCookie;
+    use crate::cookie::login_origin::{LoginOrigin, Proofs};
+    use crate::cookie::remember::{Remember, RememberTerms};
+    use crate::cookie::server_side::{ServerRemember, ServerSession, ServerTerms, SessionId};
+    use crate::cookie::session::{Nonce, Session, SessionTerms};
     use crate::flash::{Flash, FlashKind};
-    use crate::keys::{Binding, Keyring, Keys, Mode};
+    use crate::keyring::{Binding, Keyring, Mode};
+    use crate::keys::Keys;
 
     fn keyring(key: &str, area: &str, session_name: &str) -> Keyring {
         keyring_for(Mode::Stateless, key, area, session_name)

@@ -16,9 +16,10 @@ use sha2::{Digest, Sha256};
 use tower_keep_core::{SessionKey, UserId};
 
 use super::body::Fields;
+use super::choose::ByRecency;
+use super::contents::Contents;
 use super::login_origin::{FORCED_FLAG, LoginOrigin, Proofs, REMEMBERED_FLAG};
 use super::session::session_flags;
-use super::{ByRecency, Contents};
 
 const FORMAT: u8 = 1;
 /// The length of a session cookie's body without the proofs, their number `n`, and the user's id.

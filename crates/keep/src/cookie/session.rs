@@ -7,8 +7,9 @@
 use tower_keep_core::UserId;
 
 use super::body::Fields;
+use super::choose::ByRecency;
+use super::contents::Contents;
 use super::login_origin::{FORCED_FLAG, LoginOrigin, Proofs, REMEMBERED_FLAG};
-use super::{ByRecency, Contents};
 
 const FORMAT: u8 = 1;
 /// The length of the body without the proofs, their number `n`, and the user's id.

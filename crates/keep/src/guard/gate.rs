@@ -8,10 +8,11 @@ use http::{Extensions, Method, Response};
 use tower_keep_core::AuthUser;
 
 use super::{Rejection, RejectionContext, Requirement, Responses};
+use crate::error::AuthError;
 use crate::error::bug_response;
 use crate::event::Event;
 use crate::layer::Config;
-use crate::{AuthError, AuthSession};
+use crate::login::handle::AuthSession;
 
 /// A guard's settings, shared by its services.
 pub(crate) struct Gate<U> {

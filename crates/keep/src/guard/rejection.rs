@@ -9,9 +9,9 @@ use http::{Response, StatusCode};
 use tower_keep_core::AuthUser;
 
 use super::Rejection;
-use crate::AuthSession;
 use crate::error::{BuildError, plain_response};
 use crate::flash::{FlashKind, Message};
+use crate::login::handle::AuthSession;
 use crate::page::Page;
 
 pub(crate) type Handler<U> = Arc<dyn Fn(&RejectionContext<'_, U>) -> Response<Bytes> + Send + Sync>;

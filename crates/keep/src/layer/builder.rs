@@ -8,13 +8,13 @@ use tower_keep_core::{
     Clock, LoginStore, SessionLimit, SessionStore, SplitStore, SystemClock, UserStore, WhenFull,
 };
 
-use crate::Keys;
 use crate::client::{ClientMatch, SessionProtection};
-use crate::cookie::CookieSettings;
+use crate::cookie::settings::CookieSettings;
 use crate::error::BuildError;
 use crate::event::{Event, Listener};
 use crate::flash::Message;
 use crate::guard::{RejectionContext, Responses};
+use crate::keys::Keys;
 use crate::loader::RequestLoader;
 use crate::page::Page;
 use crate::target::LocalTarget;

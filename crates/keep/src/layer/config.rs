@@ -8,10 +8,10 @@ use http::{HeaderMap, Method};
 use tower_keep_core::{Clock, End, EndReason, Timestamp, UserStore};
 
 use crate::client::{ClientMatch, SessionProtection, TrustedProxies};
-use crate::cookie::CookieTemplate;
+use crate::cookie::settings::CookieTemplate;
 use crate::event::{Event, Listener};
 use crate::guard::Responses;
-use crate::keys::Keyring;
+use crate::keyring::Keyring;
 use crate::loader::RequestLoader;
 use crate::navigation::is_page;
 use crate::rules::Policy;

@@ -2,7 +2,7 @@
 //! changes into the response.
 
 mod build;
-mod builder;
+pub(crate) mod builder;
 mod config;
 mod future;
 mod service;
@@ -14,7 +14,8 @@ use tower_keep_core::{AuthUser, UserStore};
 use tower_layer::Layer;
 
 use crate::guard::{Guard, Requirement};
-use crate::{AuthSession, Keys};
+use crate::keys::Keys;
+use crate::login::handle::AuthSession;
 
 pub use builder::LoginLayerBuilder;
 pub(crate) use config::Config;

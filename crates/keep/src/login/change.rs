@@ -12,11 +12,11 @@ use super::handle::AuthSession;
 use super::server_side::WriteDeadline;
 use super::state::{CookieDecision, Identity};
 use super::{server_side, stateless};
-use crate::cookie::{LoginOrigin, Proofs};
+use crate::cookie::login_origin::{LoginOrigin, Proofs};
 use crate::details::Details;
+use crate::error::{AuthError, LoginError};
 use crate::event::Event;
 use crate::flash::{Flash, FlashKind};
-use crate::{AuthError, LoginError};
 
 impl<U: AuthUser> AuthSession<U> {
     /// Logs in this user when the returned [`LoginBuilder`] is awaited. Takes a user, or an `Arc`

@@ -7,9 +7,10 @@ use tower_keep_core::{AuthUser, EndReason, SessionRecord, Timestamp, UserId};
 use super::handle::AuthSession;
 use super::server_side;
 use super::state::{BrowserLogin, Identity};
+use crate::error::AuthError;
 use crate::layer::Config;
+use crate::layer::LoginLayer;
 use crate::sessions::{SessionInfo, Sessions, public_id_of};
-use crate::{AuthError, LoginLayer};
 
 /// A list has at most this many sessions, the most recently used first.
 const MAX_LISTED: usize = 1_000;

@@ -6,8 +6,9 @@ use tower_keep_core::AuthUser;
 
 use super::handle::AuthSession;
 use super::state::{CookieChange, State};
-use crate::AuthError;
-use crate::cookie::{FlashCookie, choose};
+use crate::cookie::choose::choose;
+use crate::cookie::flash::FlashCookie;
+use crate::error::AuthError;
 use crate::flash::{Flash, FlashKind};
 use crate::page::Page;
 use crate::target::{LocalTarget, target_of};

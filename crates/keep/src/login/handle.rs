@@ -13,8 +13,8 @@ use super::resolve::Purpose;
 use super::snapshot::{LoginCookies, Snapshot, VerifiedCookies};
 use super::state::{CookieChange, Identity, Progress, Resolved, State};
 use super::{server_side, stateless};
-use crate::AuthError;
-use crate::cookie::FlashCookie;
+use crate::cookie::flash::FlashCookie;
+use crate::error::AuthError;
 use crate::event::Event;
 use crate::layer::Config;
 

@@ -4,10 +4,12 @@ use http::HeaderValue;
 
 use super::snapshot::Snapshot;
 use super::state::CookieChange;
-use crate::LoginError;
 use crate::client;
-use crate::cookie::{Contents, CookieTemplate, MAX_COOKIE_BYTES, Sealer};
-use crate::keys::KeySlot;
+use crate::cookie::contents::{Contents, MAX_COOKIE_BYTES};
+use crate::cookie::key_slot::KeySlot;
+use crate::cookie::seal::Sealer;
+use crate::cookie::settings::CookieTemplate;
+use crate::error::LoginError;
 use crate::layer::Config;
 
 /// Returns the digest of the client that sent this request, under the key in this slot.

@@ -16,7 +16,7 @@
 mod change;
 mod devices;
 mod flash;
-mod handle;
+pub(crate) mod handle;
 mod issue;
 mod resolve;
 mod server_side;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tower_keep_core::{AuthUser, UserId};
 
 use super::snapshot::Snapshot;
-use crate::AuthError;
+use crate::cookie::key_slot::KeySlot;
+use crate::error::AuthError;
 use crate::event::Event;
-use crate::keys::KeySlot;
 use crate::layer::Config;
 use crate::loader::RequestLoader;
 use crate::rules::UserFacts;

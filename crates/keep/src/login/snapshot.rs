@@ -6,10 +6,13 @@ use http::{Extensions, HeaderMap, HeaderValue, Request, Uri};
 use tower_keep_core::AuthUser;
 
 use crate::client;
-use crate::cookie::{
-    CookieFields, Opened, Remember, ServerRemember, ServerSession, Session, SessionId, choose,
-};
-use crate::keys::Keyring;
+use crate::cookie::choose::choose;
+use crate::cookie::contents::Opened;
+use crate::cookie::jar::CookieFields;
+use crate::cookie::remember::Remember;
+use crate::cookie::server_side::{ServerRemember, ServerSession, SessionId};
+use crate::cookie::session::Session;
+use crate::keyring::Keyring;
 use crate::layer::Config;
 use crate::loader::LoaderRequest;
 

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use http::HeaderValue;
 use tower_keep_core::{SessionKey, SessionRecord};
 
-use crate::AuthError;
-use crate::cookie::{FlashCookie, LoginOrigin, RememberTerms, SessionId};
+use crate::cookie::flash::FlashCookie;
+use crate::cookie::login_origin::LoginOrigin;
+use crate::cookie::remember::RememberTerms;
+use crate::cookie::server_side::SessionId;
+use crate::error::AuthError;
 
 /// The user who is logged in, and how the user was identified.
 pub(crate) enum Identity<U> {

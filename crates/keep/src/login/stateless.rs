@@ -12,12 +12,16 @@ use super::resolve::{ask_loaders, raise_events, user_facts};
 use super::snapshot::Snapshot;
 use super::state::{BrowserLogin, CookieChange, CookieDecision, Identity, Resolved};
 use crate::client::SessionProtection;
-use crate::cookie::{LoginOrigin, Opened, Proofs, Remember, RememberTerms, Session, SessionTerms};
-use crate::keys::KeySlot;
+use crate::cookie::contents::Opened;
+use crate::cookie::key_slot::KeySlot;
+use crate::cookie::login_origin::{LoginOrigin, Proofs};
+use crate::cookie::remember::{Remember, RememberTerms};
+use crate::cookie::session::{Session, SessionTerms};
+use crate::error::{AuthError, LoginError};
 use crate::layer::Config;
+use crate::random;
 use crate::rules::LoggedIn;
 use crate::rules::stateless::{Presented, RememberChange, Rules, SessionChange, Step, Verdict};
-use crate::{AuthError, LoginError, random};
 
 /// Resolves the verified cookies of a request to a user.
 pub(super) async fn resolve<U: AuthUser>(

@@ -5,7 +5,7 @@ use tower_keep_core::AuthUser;
 
 use super::handle::AuthSession;
 use super::state::{CookieChange, State};
-use crate::cookie::FlashCookie;
+use crate::cookie::flash::FlashCookie;
 
 impl<U: AuthUser> AuthSession<U> {
     /// Writes the cookies that change and the headers for caches, and seals the handle: later

@@ -7,10 +7,10 @@ use super::{
     Kind, Next, REMEMBER_SECONDS, Record, RememberCookie, Reply, Request, Response, START,
     SessionCookie, Set, SetCookies, World, policy,
 };
-use crate::cookie::{
-    LoginOrigin, Opened, Proofs, ServerRemember, ServerSession, ServerTerms, SessionId,
-};
-use crate::keys::KeySlot;
+use crate::cookie::contents::Opened;
+use crate::cookie::key_slot::KeySlot;
+use crate::cookie::login_origin::{LoginOrigin, Proofs};
+use crate::cookie::server_side::{ServerRemember, ServerSession, ServerTerms, SessionId};
 use crate::rules::server_side::{
     Presented, RememberChange, Rules, SessionChange, Step, StoredSession, Verdict,
     confirming_rotates,

@@ -14,7 +14,9 @@ use tower_keep_memory::MemoryStore;
 use super::{GRACE, Holder, Kind, MAX_TRANSIT, REMEMBER_SECONDS, START, Set, World};
 use crate::client::SessionProtection;
 use crate::event::Event;
-use crate::{AuthSession, Keys, LoginLayer};
+use crate::keys::Keys;
+use crate::layer::LoginLayer;
+use crate::login::handle::AuthSession;
 
 const WALKS: u64 = 1_000;
 const STEPS: usize = 60;

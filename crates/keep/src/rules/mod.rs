@@ -12,7 +12,7 @@
 //! | server-side sessions, their generations and replays | [`server_side`] |
 
 use crate::client::SessionProtection;
-use crate::cookie::LoginOrigin;
+use crate::cookie::login_origin::LoginOrigin;
 
 pub(crate) mod server_side;
 pub(crate) mod stateless;

@@ -47,7 +47,9 @@ use tower_keep_core::{EndReason, Ended, Rotated, SessionRecord, UserId};
 
 use super::{LoggedIn, Policy, UserFacts, current_origin};
 use crate::client::SessionProtection;
-use crate::cookie::{LoginOrigin, Opened, ServerRemember, ServerSession, ServerTerms, SessionId};
+use crate::cookie::contents::Opened;
+use crate::cookie::login_origin::LoginOrigin;
+use crate::cookie::server_side::{ServerRemember, ServerSession, ServerTerms, SessionId};
 
 /// A rotation that another request has overtaken is tried again at most this many times.
 const MAX_RETRIES: u8 = 2;

@@ -31,7 +31,10 @@ use tower_keep_core::UserId;
 
 use super::{LoggedIn, Policy, UserFacts, current_origin};
 use crate::client::SessionProtection;
-use crate::cookie::{LoginOrigin, Opened, Remember, RememberTerms, Session, SessionTerms};
+use crate::cookie::contents::Opened;
+use crate::cookie::login_origin::LoginOrigin;
+use crate::cookie::remember::{Remember, RememberTerms};
+use crate::cookie::session::{Session, SessionTerms};
 
 /// The cookies that a request sent, as far as their signatures are valid.
 #[derive(Clone, Copy, Debug)]

@@ -9,15 +9,17 @@ use tower_keep_core::{
 
 use super::cookies::CookieIssuer;
 use super::next_rotation;
-use crate::cookie::{Proofs, SessionId};
+use crate::cookie::login_origin::Proofs;
+use crate::cookie::server_side::SessionId;
+use crate::error::{AuthError, LoginError};
 use crate::event::Event;
 use crate::login::change::LoginBuilder;
 use crate::login::handle::AuthSession;
 use crate::login::resolve::Purpose;
 use crate::login::state::{BrowserLogin, BrowserSession, CookieChange, Identity};
+use crate::random;
 use crate::rules::server_side::confirming_rotates;
 use crate::sessions::Sessions;
-use crate::{AuthError, LoginError, random};
 
 /// A confirmation retries a rotation that another request has overtaken at most this many times.
 const MAX_RETRIES: u8 = 2;

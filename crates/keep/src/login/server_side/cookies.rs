@@ -3,8 +3,10 @@
 use http::HeaderValue;
 use tower_keep_core::{AuthUser, SessionRecord};
 
-use crate::cookie::{LoginOrigin, Opened, Proofs, ServerRemember, ServerSession, ServerTerms};
-use crate::keys::KeySlot;
+use crate::cookie::contents::Opened;
+use crate::cookie::key_slot::KeySlot;
+use crate::cookie::login_origin::{LoginOrigin, Proofs};
+use crate::cookie::server_side::{ServerRemember, ServerSession, ServerTerms};
 use crate::layer::Config;
 use crate::login::issue::{client_digest, issue_remember_cookie, issue_session_cookie};
 use crate::login::snapshot::Snapshot;

@@ -3,8 +3,8 @@
 use tower_keep_core::{RememberPeriod, SessionKey, Timestamp};
 
 use super::*;
-use crate::cookie::Proofs;
-use crate::keys::KeySlot;
+use crate::cookie::key_slot::KeySlot;
+use crate::cookie::login_origin::Proofs;
 
 const NOW: u32 = 100_000;
 const GRACE: u32 = 60;

@@ -1,8 +1,8 @@
 //! Tests the table at the top of `stateless.rs`, row by row.
 
 use super::*;
-use crate::cookie::Proofs;
-use crate::keys::KeySlot;
+use crate::cookie::key_slot::KeySlot;
+use crate::cookie::login_origin::Proofs;
 
 const NOW: u32 = 100_000;
 const IDLE: u32 = 1_000;
