@@ -232,7 +232,7 @@ impl<D: BenchDialect> FillableStore for Sql<D> {
     }
 
     async fn fill(&self, sessions: Vec<(u64, u64)>) {
-        let names = self.store.measured().names;
+        let names = self.store.names();
         let mut sessions = sessions;
         // InnoDB stores rows in the order of their keys, so inserting them in this order is faster.
         sessions.sort_by_cached_key(|(number, _)| key(*number));

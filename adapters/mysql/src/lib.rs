@@ -104,12 +104,9 @@ impl Dialect for MySqlDialect {
     const NAME: &'static str = "mysql";
     const MIGRATIONS: &'static [&'static str] =
         &[include_str!("../migrations/0001_users_and_sessions.sql")];
-    const GREATEST: &'static str = "GREATEST";
     const RETURNING: bool = false;
-    const FOR_UPDATE: &'static str = " FOR UPDATE";
     /// sqlx's driver has to read each reply to its end.
     const RECOVERS: bool = false;
-    const FORGET: &'static str = "";
     const PURGE: &'static str =
         "DELETE FROM {sessions} WHERE expires <= $1 ORDER BY expires LIMIT $2";
     const PURGE_EARLIER_EPOCHS: &'static str =
@@ -153,27 +150,13 @@ impl Dialect for MySqlDialect {
         Sample::of(sample)
     }
 
-    /// `user_lock` selects a row in the table of locks. The row stays locked until the transaction
-    /// ends. With `READ COMMITTED`, the transaction sees the rows that other transactions wrote
-    /// while it waited for the lock, and it locks no gaps between rows.
-    fn begin(user_lock: Option<u16>, names: &Names, _patience: Duration) -> String {
-        let lock = user_lock.map(|user_lock| {
-            let slot = user_lock % 256;
-            names.fill(&format!("; SELECT slot FROM {{locks}} WHERE slot = {slot} FOR UPDATE"))
-        });
-        let begin = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION";
-        format!("{begin}{}", lock.unwrap_or_default())
+    /// A server that is not in strict mode would truncate longer texts.
+    fn can_store(text: &str) -> bool {
+        text.len() <= 2_000
     }
 
-    /// A statement that creates or alters a table commits by itself, so a migration that fails
-    /// halfway is not rolled back. Each migration is written so that it can be run again from its
-    /// beginning.
-    fn migrations_begin(names: &Names) -> String {
-        names.fill(&format!("SELECT GET_LOCK({MIGRATION_LOCK}, 3600)"))
-    }
-
-    fn migrations_end(names: &Names) -> String {
-        names.fill(&format!("SELECT RELEASE_LOCK({MIGRATION_LOCK})"))
+    fn changed(result: &MySqlQueryResult) -> u64 {
+        result.rows_affected()
     }
 
     /// Maps error numbers to causes:
@@ -216,13 +199,27 @@ impl Dialect for MySqlDialect {
         }
     }
 
-    /// A server that is not in strict mode would truncate longer texts.
-    fn can_store(text: &str) -> bool {
-        text.len() <= 2_000
+    /// `user_lock` selects a row in the table of locks. The row stays locked until the transaction
+    /// ends. With `READ COMMITTED`, the transaction sees the rows that other transactions wrote
+    /// while it waited for the lock, and it locks no gaps between rows.
+    fn begin(user_lock: Option<u16>, names: &Names, _patience: Duration) -> String {
+        let lock = user_lock.map(|user_lock| {
+            let slot = user_lock % 256;
+            names.fill(&format!("; SELECT slot FROM {{locks}} WHERE slot = {slot} FOR UPDATE"))
+        });
+        let begin = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION";
+        format!("{begin}{}", lock.unwrap_or_default())
     }
 
-    fn changed(result: &MySqlQueryResult) -> u64 {
-        result.rows_affected()
+    /// Takes a lock of the connection instead of beginning a transaction, because a statement that
+    /// creates or alters a table commits by itself. So a migration that fails halfway is not rolled
+    /// back. Each migration is written so that it can be run again from its beginning.
+    fn migrations_begin(names: &Names) -> String {
+        names.fill(&format!("SELECT GET_LOCK({MIGRATION_LOCK}, 3600)"))
+    }
+
+    fn migrations_end(names: &Names) -> String {
+        names.fill(&format!("SELECT RELEASE_LOCK({MIGRATION_LOCK})"))
     }
 
     async fn open(url: &str, settings: &Settings) -> Result<Pools<MySql>, sqlx::Error> {

@@ -69,7 +69,10 @@ use sqlx::postgres::{
 };
 use sqlx::{AssertSqlSafe, Executor, TypeInfo as _};
 use tower_keep_core::{Account, StoreErrorKind};
-use tower_keep_sql::{Cause, Dialect, Names, Pools, Sample, Settings, SqlStore, SqlStoreBuilder};
+use tower_keep_sql::{
+    Cause, Dialect, Names, Pools, Sample, Schemas, Settings, SqlStore, SqlStoreBuilder,
+    TransactionPooling,
+};
 
 /// A store of users and session records in one PostgreSQL database. It needs PostgreSQL 13 or
 /// later.
@@ -79,32 +82,14 @@ use tower_keep_sql::{Cause, Dialect, Names, Pools, Sample, Settings, SqlStore, S
 pub type PostgresStore<U = Account> = SqlStore<PostgresDialect, U>;
 
 /// Opens a [`PostgresStore`].
+///
+/// The default schema of the tables is the first schema in the connection's `search_path`.
+/// [`with_schema`](SqlStoreBuilder::with_schema) sets another.
+///
+/// With [`with_transaction_pooling`](SqlStoreBuilder::with_transaction_pooling), the store works
+/// through PgBouncer in transaction mode. A pool of the application's own then needs
+/// `statement_cache_capacity(0)` and `extra_float_digits(None)`.
 pub type PostgresStoreBuilder<U = Account> = SqlStoreBuilder<PostgresDialect, U>;
-
-/// Settings that only PostgreSQL has.
-pub trait PostgresSettings {
-    /// Sets the schema of the tables. The default is the first schema in the connection's
-    /// `search_path`. The schema must exist already: create it with `CREATE SCHEMA`.
-    #[must_use]
-    fn with_schema(self, schema: impl Into<String>) -> Self;
-
-    /// Makes the store work through a proxy that gives each transaction another connection, such as
-    /// PgBouncer in transaction mode. No statement is kept prepared, and each statement is sent
-    /// within a transaction. If the application passes its own pool, the pool needs
-    /// `statement_cache_capacity(0)` and `extra_float_digits(None)`.
-    #[must_use]
-    fn with_transaction_pooling(self) -> Self;
-}
-
-impl<U: tower_keep_core::AuthUser> PostgresSettings for PostgresStoreBuilder<U> {
-    fn with_schema(self, schema: impl Into<String>) -> Self {
-        self.set_schema(schema.into())
-    }
-
-    fn with_transaction_pooling(self) -> Self {
-        self.set_transaction_pooling()
-    }
-}
 
 /// Converts a time to milliseconds, within the range that PostgreSQL accepts.
 fn milliseconds(time: Duration) -> u128 {
@@ -121,11 +106,8 @@ impl Dialect for PostgresDialect {
     const NAME: &'static str = "postgres";
     const MIGRATIONS: &'static [&'static str] =
         &[include_str!("../migrations/0001_users_and_sessions.sql")];
-    const GREATEST: &'static str = "GREATEST";
     const RETURNING: bool = true;
-    const FOR_UPDATE: &'static str = " FOR UPDATE";
     const RECOVERS: bool = true;
-    const FORGET: &'static str = "DEALLOCATE ALL";
     const PURGE: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
         (SELECT session_key FROM {sessions} WHERE expires <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
     const PURGE_EARLIER_EPOCHS: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
@@ -136,16 +118,15 @@ impl Dialect for PostgresDialect {
         format!("${number}")
     }
 
-    fn quoted(name: &str) -> String {
-        format!("\"{}\"", name.replace('"', "\"\""))
-    }
-
     fn sample(column_type: &PgTypeInfo) -> Sample {
         let type_name = column_type.name();
         let sample = match type_name {
             "INT2" | "INT4" | "INT8" | "OID" | "NUMERIC" | "FLOAT4" | "FLOAT8" | "INTERVAL" => "0",
             "BOOL" => "false",
-            "TEXT" | "VARCHAR" | "NAME" | "CHAR" | "citext" | "BYTEA" => "",
+            "TEXT" | "VARCHAR" | "NAME" | "citext" | "BYTEA" => "",
+            // A value of type `CHAR(n)` is read with the spaces that pad it. When such a value is
+            // compared as text, the spaces count.
+            "CHAR" => return Sample::Padded(["CAST('a' AS BPCHAR)", "CAST('b' AS BPCHAR)"]),
             "UUID" => "00000000-0000-0000-0000-000000000000",
             "DATE" | "TIMESTAMP" | "TIMESTAMPTZ" => "epoch",
             "TIME" | "TIMETZ" => "00:00",
@@ -162,38 +143,14 @@ impl Dialect for PostgresDialect {
         Sample::of(format!("CAST('{sample}' AS {type_name})"))
     }
 
-    /// A value of type `CHAR(n)` is read with the spaces that pad it. When such a value is compared
-    /// as text, the spaces count.
-    fn samples_if_padded(column_type: &PgTypeInfo) -> Option<[String; 2]> {
-        let sample = |value| format!("CAST('{value}' AS BPCHAR)");
-        (column_type.name() == "CHAR").then(|| [sample('a'), sample('b')])
+    /// A text in PostgreSQL can't contain NUL, and an entry of an index can't be much longer than
+    /// 2,000 bytes.
+    fn can_store(text: &str) -> bool {
+        !text.contains('\0') && text.len() <= 2_000
     }
 
-    /// `user_lock` is the second key of an advisory lock, which is released when the transaction
-    /// ends. The first key is "keep" in ASCII, so these locks differ from the application's.
-    fn begin(user_lock: Option<u16>, _names: &Names, patience: Duration) -> String {
-        let lock =
-            user_lock.map(|key| format!("; SELECT pg_advisory_xact_lock(1801807216, {key})"));
-        format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {}{}",
-            milliseconds(patience),
-            lock.unwrap_or_default()
-        )
-    }
-
-    fn migrations_begin(names: &Names) -> String {
-        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; \
-            SELECT pg_advisory_xact_lock(1801807216, -1)";
-        match names.schema() {
-            Some(schema) => {
-                format!("{begin}; SET LOCAL search_path TO {}", Self::quoted(schema))
-            }
-            None => begin.to_owned(),
-        }
-    }
-
-    fn migrations_end(_names: &Names) -> String {
-        "COMMIT".to_owned()
+    fn changed(result: &PgQueryResult) -> u64 {
+        result.rows_affected()
     }
 
     /// Maps error codes to causes:
@@ -234,21 +191,34 @@ impl Dialect for PostgresDialect {
         format!("{} (code {code})", error.message())
     }
 
-    /// A text in PostgreSQL can't contain NUL, and an entry of an index can't be much longer than
-    /// 2,000 bytes.
-    fn can_store(text: &str) -> bool {
-        !text.contains('\0') && text.len() <= 2_000
+    /// `user_lock` is the second key of an advisory lock, which is released when the transaction
+    /// ends. The first key is "keep" in ASCII, so these locks differ from the application's.
+    fn begin(user_lock: Option<u16>, _names: &Names, patience: Duration) -> String {
+        let lock =
+            user_lock.map(|key| format!("; SELECT pg_advisory_xact_lock(1801807216, {key})"));
+        format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {}{}",
+            milliseconds(patience),
+            lock.unwrap_or_default()
+        )
     }
 
-    fn changed(result: &PgQueryResult) -> u64 {
-        result.rows_affected()
+    fn migrations_begin(names: &Names) -> String {
+        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0; \
+            SELECT pg_advisory_xact_lock(1801807216, -1)";
+        match names.schema() {
+            Some(schema) => {
+                format!("{begin}; SET LOCAL search_path TO {}", Self::quoted(schema))
+            }
+            None => begin.to_owned(),
+        }
     }
 
     async fn open(url: &str, settings: &Settings) -> Result<Pools<Postgres>, sqlx::Error> {
         let options: PgConnectOptions = url.parse()?;
         // sqlx sends this parameter by default. A proxy rejects parameters that it does not know.
         let options = options.extra_float_digits(None);
-        if settings.transaction_pooling {
+        if settings.has_transaction_pooling() {
             let options = options.statement_cache_capacity(0);
             return settings.pool().connect_with(options).await.map(Pools::one);
         }
@@ -261,6 +231,12 @@ impl Dialect for PostgresDialect {
         });
         pool.connect_with(options).await.map(Pools::one)
     }
+}
+
+impl Schemas for PostgresDialect {}
+
+impl TransactionPooling for PostgresDialect {
+    const FORGET: &'static str = "DEALLOCATE ALL";
 }
 
 /// Checks whether the statement was prepared before a migration changed the columns of a table. The

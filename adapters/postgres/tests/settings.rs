@@ -5,7 +5,7 @@ mod common;
 
 use sqlx::{Executor, PgPool};
 use tower_keep_core::{Account, UserDirectory, UserStore};
-use tower_keep_postgres::{PostgresSettings, PostgresStore};
+use tower_keep_postgres::PostgresStore;
 use tower_keep_testkit::contract;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use tower_keep_core::{
-    Account, AuthUser, ChangeUser, Modified, StoreError, UserDirectory, UserId, async_trait,
+    Account, AuthUser, ChangeUser, Modified, StoreError, StoreErrorKind, UserDirectory, UserId,
+    async_trait,
 };
 
-use crate::error::Error;
+use crate::dialect::Dialect;
+use crate::error::{Error, IntoStoreResult};
 use crate::statement::select_accounts;
-use crate::store::{IntoStoreResult, contended, unstorable};
-use crate::{Dialect, SqlStore, Value};
+use crate::store::SqlStore;
+use crate::value::Value;
 
 /// The maximum number of users that one statement reads.
 const IDS_AT_ONCE: usize = 1_000;
@@ -20,12 +22,21 @@ const IDS_AT_ONCE: usize = 1_000;
 /// Returns an error if the database can't store this user.
 fn check_storable<D: Dialect>(user: &Account) -> Result<(), Error> {
     if !D::can_store(user.id().as_str()) {
-        return Err(unstorable("user id"));
+        return Err(Error::unstorable("user id"));
     }
     if !D::can_store(user.login_name()) {
-        return Err(unstorable("login name"));
+        return Err(Error::unstorable("login name"));
     }
     Ok(())
+}
+
+/// Returns the error of a call that could not change a user before its deadline, because other
+/// calls changed the same user before each attempt.
+fn contended() -> Error {
+    Error::new(
+        StoreErrorKind::Unavailable,
+        "other calls changed the same user before each attempt; try again later",
+    )
 }
 
 /// Returns the values of this user's columns, without the id.

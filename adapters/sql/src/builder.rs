@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Encode, FromRow, Pool, Type};
-use tower_keep_core::{Account, AuthUser, StoreError};
+use tower_keep_core::{Account, AuthUser, StoreError, StoreErrorKind};
 
 use crate::check::{check_version, tables_version};
-use crate::dialect::RowOf;
-use crate::error::Error;
+use crate::dialect::{Dialect, RowOf, Schemas, TransactionPooling};
+use crate::error::{Error, IntoStoreResult};
 use crate::migrate::{migrate, newest_version};
+use crate::names::Names;
+use crate::pools::{Pools, Settings};
 use crate::statement::Statements;
-use crate::store::{IntoStoreResult, Shared};
+use crate::store::{Shared, SqlStore};
 use crate::users::Users;
-use crate::{Dialect, Names, Pools, Settings, SqlStore};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_TIMEOUT: Duration = Duration::from_secs(3_600);
@@ -83,7 +84,7 @@ impl<D: Dialect> SqlStoreBuilder<D> {
         let settings = Settings {
             timeout: DEFAULT_TIMEOUT,
             max_connections: DEFAULT_CONNECTIONS,
-            transaction_pooling: false,
+            forget: None,
         };
         let make_users = Box::new(|names: &Names| Users::of_accounts(names));
         Self { source, settings, names: Names::default(), migrates: false, make_users }
@@ -159,18 +160,6 @@ impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
         self
     }
 
-    #[doc(hidden)]
-    pub fn set_schema(mut self, schema: String) -> Self {
-        self.names.set_schema(schema);
-        self
-    }
-
-    #[doc(hidden)]
-    pub fn set_transaction_pooling(mut self) -> Self {
-        self.settings.transaction_pooling = true;
-        self
-    }
-
     /// Opens the store.
     ///
     /// # Errors
@@ -185,7 +174,7 @@ impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
 
     async fn open(self) -> Result<SqlStore<D, U>, Error> {
         let Self { source, settings, names, migrates, make_users } = self;
-        names.check()?;
+        names.check().map_err(|message| Error::new(StoreErrorKind::Unsupported, message))?;
         let pools = match source {
             Source::Url(url) => D::open(&url, &settings).await.map_err(Error::of::<D>)?,
             Source::Pool(pool) => Pools::one(pool),
@@ -207,5 +196,27 @@ impl<D: Dialect, U: AuthUser> SqlStoreBuilder<D, U> {
         }
         store.finish_check(lease).await?;
         Ok(store)
+    }
+}
+
+/// Only for databases whose tables can be in a schema.
+impl<D: Schemas, U: AuthUser> SqlStoreBuilder<D, U> {
+    /// Sets the schema of the tables. The default is the connection's default schema. The schema
+    /// must exist already: create it with `CREATE SCHEMA`.
+    pub fn with_schema(mut self, schema: impl Into<String>) -> Self {
+        self.names.set_schema(schema.into());
+        self
+    }
+}
+
+/// Only for databases that work behind a proxy that pools transactions.
+impl<D: TransactionPooling, U: AuthUser> SqlStoreBuilder<D, U> {
+    /// Makes the store work through a proxy that gives each transaction another connection, such as
+    /// PgBouncer in transaction mode. No statement is kept prepared, and each statement is sent
+    /// within a transaction. If the application passes its own pool, the adapter's docs say which
+    /// settings the pool needs.
+    pub fn with_transaction_pooling(mut self) -> Self {
+        self.settings.forget = Some(D::FORGET);
+        self
     }
 }

@@ -4,15 +4,17 @@
 use sqlx::TypeInfo as _;
 use tower_keep_core::{AuthUser, StoreErrorKind};
 
-use crate::dialect::{ArgumentsOf, Sample, TypeOf};
-use crate::driver::Shape;
-use crate::error::{Cause, Error};
+use crate::cause::Cause;
+use crate::dialect::{ArgumentsOf, Dialect, Sample, TypeOf};
+use crate::driver::{Operations, Shape};
+use crate::error::Error;
 use crate::lease::Lease;
 use crate::migrate::newest_version;
+use crate::names::Names;
 use crate::row::Columns;
 use crate::statement::{Statement, select_columns, select_session_with_user};
+use crate::store::SqlStore;
 use crate::users::Users;
-use crate::{Dialect, Driver, Names, SqlStore};
 
 /// Returns the version of the tables, or 0 if they have none.
 pub(crate) async fn tables_version<D: Dialect, U>(store: &SqlStore<D, U>) -> Result<i64, Error> {
@@ -111,6 +113,7 @@ impl<D: Dialect, U: AuthUser> Users<D, U> {
     ) -> Result<(), Error> {
         let sample_or_null = |column_type| match D::sample(column_type) {
             Sample::Of(value) => value,
+            Sample::Padded([value, _]) => value.to_owned(),
             Sample::OfOtherTypes(_) => "NULL".to_owned(),
         };
         let samples: Vec<_> =
@@ -125,37 +128,37 @@ impl<D: Dialect, U: AuthUser> Users<D, U> {
             )));
         }
         for (index, (name, column_type)) in columns.iter().enumerate() {
-            let samples_with =
-                |value| [&samples[..index], &[value], &samples[index + 1..]].concat();
-            if let Sample::OfOtherTypes(values) = D::sample(column_type) {
-                for value in values {
-                    let values = samples_with((*value).to_owned());
-                    if self.read_made_up_row(lease, columns, &values).await?.is_ok() {
-                        let message = format!(
-                            "{statement_name} returns the column `{name}` of the type {}, which the \
-                             user type can't read: cast the column in the SELECT, or give the field \
-                             another type",
-                            column_type.name()
-                        );
-                        return Err(Error::new(StoreErrorKind::Unsupported, message));
-                    }
-                }
-            }
-            let Some(values) = D::samples_if_padded(column_type) else { continue };
-            let mut ids = Vec::new();
+            let sample = D::sample(column_type);
+            let values = match &sample {
+                Sample::Of(_) => continue,
+                Sample::Padded(values) => &values[..],
+                Sample::OfOtherTypes(values) => values,
+            };
+            let mut users = Vec::new();
             for value in values {
-                let user = self.read_made_up_row(lease, columns, &samples_with(value)).await?;
-                ids.extend(user.map(|user| user.id()));
+                let row =
+                    [&samples[..index], &[(*value).to_owned()], &samples[index + 1..]].concat();
+                users.extend(self.read_made_up_row(lease, columns, &row).await?);
             }
-            // The id differs between the two rows, so it is read from this column.
-            if ids.first() != ids.last() {
-                let message = format!(
-                    "{statement_name} returns the user's id in the column `{name}`, which the database \
-                     pads with spaces, so no user would be found by this id: cast the column to text \
-                     in the SELECT, or change its type in the table"
-                );
-                return Err(Error::new(StoreErrorKind::Unsupported, message));
-            }
+            let message = match sample {
+                // The id differs between the two rows, so it is read from this column.
+                Sample::Padded(_)
+                    if users.first().map(AuthUser::id) != users.last().map(AuthUser::id) =>
+                {
+                    format!(
+                        "{statement_name} returns the user's id in the column `{name}`, which the \
+                         database pads with spaces, so no user would be found by this id: cast the \
+                         column to text in the SELECT, or change its type in the table"
+                    )
+                }
+                Sample::OfOtherTypes(_) if !users.is_empty() => format!(
+                    "{statement_name} returns the column `{name}` of the type {}, which the user \
+                     type can't read: cast the column in the SELECT, or give the field another type",
+                    column_type.name()
+                ),
+                _ => continue,
+            };
+            return Err(Error::new(StoreErrorKind::Unsupported, message));
         }
         Ok(())
     }

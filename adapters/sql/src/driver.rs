@@ -1,4 +1,4 @@
-//! The part of sqlx that the adapters need, for any database that sqlx supports.
+//! The part of sqlx that this crate needs, for any database that sqlx supports.
 
 use futures_core::future::BoxFuture;
 use sqlx::database::HasStatementCache;
@@ -6,70 +6,60 @@ use sqlx::{
     Arguments as _, AssertSqlSafe, Column as _, ColumnIndex, Database, Decode, Either, Encode,
     Executor, IntoArguments, Row as _, SqlStr, Statement as _, Type, ValueRef as _,
 };
-use tower_keep_core::{SessionKey, Timestamp};
 
-/// A database of sqlx, without the trait bounds that generic code over sqlx repeats everywhere.
+use crate::value::Value;
+
+/// A database of sqlx.
 ///
-/// This crate implements it for every database whose rows can hold the types that these methods
-/// read. Don't implement it yourself.
-pub trait Driver: Database {
+/// This crate implements it for every database of sqlx whose rows can hold texts, bytes, booleans
+/// and `i64` numbers. It can't be implemented elsewhere.
+pub trait Driver: Operations {}
+
+impl<DB: Operations> Driver for DB {}
+
+/// What this crate does with a database of sqlx. Generic code would otherwise have to repeat many
+/// trait bounds.
+pub trait Operations: Database {
     /// Adds a parameter to the arguments of a statement.
-    #[doc(hidden)]
     fn bind(arguments: &mut Self::Arguments, value: Value<'_>) -> Result<(), sqlx::Error>;
 
     /// Returns the number in a column, or `None` if it is null.
-    #[doc(hidden)]
     fn int(row: &Self::Row, column: usize) -> Result<Option<i64>, sqlx::Error>;
 
     /// Returns the text in a column, even if the column's type is binary, or `None` if it is null.
-    #[doc(hidden)]
     fn text(row: &Self::Row, column: usize) -> Result<Option<String>, sqlx::Error>;
 
     /// Returns the bytes in a column, or `None` if it is null.
-    #[doc(hidden)]
     fn bytes(row: &Self::Row, column: usize) -> Result<Option<Vec<u8>>, sqlx::Error>;
 
     /// Returns the boolean in a column, or `None` if it is null.
-    #[doc(hidden)]
     fn flag(row: &Self::Row, column: usize) -> Result<Option<bool>, sqlx::Error>;
 
     /// Checks whether a column is null.
-    #[doc(hidden)]
     fn is_null(row: &Self::Row, column: usize) -> Result<bool, sqlx::Error>;
 
     /// Returns the number of columns in a row.
-    #[doc(hidden)]
     fn width(row: &Self::Row) -> usize;
 
     /// Runs a statement that returns rows.
-    #[doc(hidden)]
     fn rows(
         connection: &mut Self::Connection,
-        sql: SqlStr,
-        arguments: Self::Arguments,
-        persistent: bool,
+        query: Query<Self>,
     ) -> BoxFuture<'_, Result<Vec<Self::Row>, sqlx::Error>>;
 
     /// Runs a statement that returns one row or none.
-    #[doc(hidden)]
     fn row(
         connection: &mut Self::Connection,
-        sql: SqlStr,
-        arguments: Self::Arguments,
-        persistent: bool,
+        query: Query<Self>,
     ) -> BoxFuture<'_, Result<Option<Self::Row>, sqlx::Error>>;
 
     /// Runs a statement that changes data.
-    #[doc(hidden)]
     fn run(
         connection: &mut Self::Connection,
-        sql: SqlStr,
-        arguments: Self::Arguments,
-        persistent: bool,
+        query: Query<Self>,
     ) -> BoxFuture<'_, Result<Self::QueryResult, sqlx::Error>>;
 
     /// Runs statements that have no parameters, without preparing them.
-    #[doc(hidden)]
     fn script(
         connection: &mut Self::Connection,
         sql: String,
@@ -77,7 +67,6 @@ pub trait Driver: Database {
 
     /// Prepares a statement with parameters of these types. Returns its columns and its number of
     /// parameters.
-    #[doc(hidden)]
     fn describe(
         connection: &mut Self::Connection,
         sql: SqlStr,
@@ -85,12 +74,29 @@ pub trait Driver: Database {
     ) -> BoxFuture<'_, Result<Shape<Self>, sqlx::Error>>;
 
     /// Returns the type of a text column.
-    #[doc(hidden)]
     fn text_type() -> Self::TypeInfo;
 }
 
+/// A statement with its arguments.
+pub struct Query<DB: Database> {
+    /// The statement.
+    pub sql: SqlStr,
+    /// The values of the statement's parameters.
+    pub arguments: DB::Arguments,
+    /// Whether the connection keeps the statement prepared.
+    pub is_persistent: bool,
+}
+
+impl<DB: Database + HasStatementCache> Query<DB>
+where
+    DB::Arguments: IntoArguments<DB>,
+{
+    fn into_sqlx(self) -> sqlx::query::Query<'static, DB, DB::Arguments> {
+        sqlx::query_with(self.sql, self.arguments).persistent(self.is_persistent)
+    }
+}
+
 /// The number of a statement's parameters and the columns that it returns.
-#[doc(hidden)]
 pub struct Shape<DB: Database> {
     /// The columns' names and types.
     pub columns: Vec<(String, DB::TypeInfo)>,
@@ -98,64 +104,7 @@ pub struct Shape<DB: Database> {
     pub parameters: usize,
 }
 
-/// The value of a statement's parameter.
-#[derive(Clone, Copy)]
-pub enum Value<'a> {
-    /// A number, or a time in seconds.
-    Int(Option<i64>),
-    /// A text.
-    Text(Option<&'a str>),
-    /// Bytes.
-    Bytes(Option<&'a [u8]>),
-    /// A boolean.
-    Flag(bool),
-}
-
-impl From<u32> for Value<'_> {
-    fn from(number: u32) -> Self {
-        Self::Int(Some(number.into()))
-    }
-}
-
-/// Converts a maximum number of rows. Databases count in `i64`, so a greater number becomes
-/// `i64::MAX`.
-impl From<usize> for Value<'_> {
-    fn from(number: usize) -> Self {
-        Self::Int(Some(i64::try_from(number).unwrap_or(i64::MAX)))
-    }
-}
-
-impl From<Timestamp> for Value<'_> {
-    fn from(time: Timestamp) -> Self {
-        time.as_secs().into()
-    }
-}
-
-impl From<Option<Timestamp>> for Value<'_> {
-    fn from(time: Option<Timestamp>) -> Self {
-        Self::Int(time.map(|time| time.as_secs().into()))
-    }
-}
-
-impl<'a> From<&'a str> for Value<'a> {
-    fn from(text: &'a str) -> Self {
-        Self::Text(Some(text))
-    }
-}
-
-impl<'a> From<&'a [u8]> for Value<'a> {
-    fn from(bytes: &'a [u8]) -> Self {
-        Self::Bytes(Some(bytes))
-    }
-}
-
-impl<'a> From<&'a SessionKey> for Value<'a> {
-    fn from(key: &'a SessionKey) -> Self {
-        key.as_bytes()[..].into()
-    }
-}
-
-impl<DB> Driver for DB
+impl<DB> Operations for DB
 where
     DB: Database + HasStatementCache,
     DB::Arguments: IntoArguments<DB>,
@@ -207,29 +156,23 @@ where
 
     fn rows(
         connection: &mut DB::Connection,
-        sql: SqlStr,
-        arguments: DB::Arguments,
-        persistent: bool,
+        query: Query<DB>,
     ) -> BoxFuture<'_, Result<Vec<DB::Row>, sqlx::Error>> {
-        connection.fetch_all(sqlx::query_with(sql, arguments).persistent(persistent))
+        connection.fetch_all(query.into_sqlx())
     }
 
     fn row(
         connection: &mut DB::Connection,
-        sql: SqlStr,
-        arguments: DB::Arguments,
-        persistent: bool,
+        query: Query<DB>,
     ) -> BoxFuture<'_, Result<Option<DB::Row>, sqlx::Error>> {
-        connection.fetch_optional(sqlx::query_with(sql, arguments).persistent(persistent))
+        connection.fetch_optional(query.into_sqlx())
     }
 
     fn run(
         connection: &mut DB::Connection,
-        sql: SqlStr,
-        arguments: DB::Arguments,
-        persistent: bool,
+        query: Query<DB>,
     ) -> BoxFuture<'_, Result<DB::QueryResult, sqlx::Error>> {
-        connection.execute(sqlx::query_with(sql, arguments).persistent(persistent))
+        connection.execute(query.into_sqlx())
     }
 
     fn script(

@@ -1,28 +1,12 @@
-//! The meaning of a database error for a call to the store.
+//! The errors of calls to the store.
 
 use std::fmt;
 
 use sqlx::error::ErrorKind;
 use tower_keep_core::{StoreError, StoreErrorKind};
 
-use crate::Dialect;
-
-/// The meaning of a database error for the statement and its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// The transaction conflicted with another one and was rolled back. It can be run again.
-    Contended,
-    /// The connection can't be used any more. It is not known whether the statement was run.
-    Lost,
-    /// The connection can't be used any more, for example because the server has become a read-only
-    /// replica. The statement was not run.
-    NotRun,
-    /// The connection prepared the statement before a migration changed the columns of a table. The
-    /// statement was not run.
-    Stale,
-    /// Any other error. The store returns an error of this kind.
-    Kind(StoreErrorKind),
-}
+use crate::cause::Cause;
+use crate::dialect::Dialect;
 
 /// A database error, and its meaning.
 #[derive(Debug)]
@@ -55,6 +39,14 @@ impl Error {
     pub(crate) fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
         let source = Source::Message(message.into());
         Self { cause: Cause::Kind(kind), may_have_written: false, source }
+    }
+
+    /// Creates the error for a text that the database can't store.
+    pub(crate) fn unstorable(value_name: &str) -> Self {
+        let message = format!(
+            "the database can't store this {value_name}: it is too long, or contains a NUL character"
+        );
+        Self::new(StoreErrorKind::Unsupported, message)
     }
 
     /// Marks this as the error of a statement that writes. If the connection was lost, the
@@ -130,5 +122,16 @@ fn cause<D: Dialect>(error: &sqlx::Error) -> Cause {
             Cause::Kind(StoreErrorKind::Unavailable)
         }
         _ => Cause::Lost,
+    }
+}
+
+/// Converts a result of this crate into that of a store's method.
+pub(crate) trait IntoStoreResult<T> {
+    fn into_store_result<D: Dialect>(self) -> Result<T, StoreError>;
+}
+
+impl<T> IntoStoreResult<T> for Result<T, Error> {
+    fn into_store_result<D: Dialect>(self) -> Result<T, StoreError> {
+        self.map_err(Error::into_store_error::<D>)
     }
 }

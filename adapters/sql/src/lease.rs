@@ -4,16 +4,15 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use sqlx::pool::PoolConnection;
-use sqlx::{Connection, Pool, SqlStr};
+use sqlx::{Connection, Pool};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tower_keep_core::StoreErrorKind;
 
-use crate::dialect::{ArgumentsOf, ConnectionOf, RowOf, TypeOf};
-use crate::driver::Shape;
+use crate::dialect::{ArgumentsOf, ConnectionOf, Dialect, RowOf, TypeOf};
+use crate::driver::{Operations, Query, Shape};
 use crate::error::Error;
 use crate::statement::Statement;
-use crate::{Dialect, Driver};
 
 /// The maximum duration of making a connection usable again after a call on it was dropped.
 const RESET_TIMEOUT: Duration = Duration::from_secs(5);
@@ -97,11 +96,8 @@ impl<D: Dialect> Lease<D> {
         statement: &Statement<D>,
         arguments: Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<Vec<RowOf<D>>, Error> {
-        let (sql, arguments, persistent) = self.query(statement, arguments)?;
-        self.run_until_deadline(|connection| {
-            D::Database::rows(connection, sql, arguments, persistent)
-        })
-        .await
+        let query = self.query(statement, arguments)?;
+        self.run_until_deadline(|connection| D::Database::rows(connection, query)).await
     }
 
     /// Runs a statement that returns one row or none.
@@ -110,11 +106,8 @@ impl<D: Dialect> Lease<D> {
         statement: &Statement<D>,
         arguments: Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<Option<RowOf<D>>, Error> {
-        let (sql, arguments, persistent) = self.query(statement, arguments)?;
-        self.run_until_deadline(|connection| {
-            D::Database::row(connection, sql, arguments, persistent)
-        })
-        .await
+        let query = self.query(statement, arguments)?;
+        self.run_until_deadline(|connection| D::Database::row(connection, query)).await
     }
 
     /// Runs a statement that changes rows, and returns the number of changed rows.
@@ -123,21 +116,20 @@ impl<D: Dialect> Lease<D> {
         statement: &Statement<D>,
         arguments: Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<u64, Error> {
-        let (sql, arguments, persistent) = self.query(statement, arguments)?;
-        let done = self.run_until_deadline(|connection| {
-            D::Database::run(connection, sql, arguments, persistent)
-        });
+        let query = self.query(statement, arguments)?;
+        let done = self.run_until_deadline(|connection| D::Database::run(connection, query));
         done.await.map(|result| D::changed(&result))
     }
 
-    /// Returns the statement's text, its parameters, and whether to keep it prepared.
+    /// Joins a statement and its arguments.
     fn query(
         &self,
         statement: &Statement<D>,
         arguments: Result<ArgumentsOf<D>, sqlx::Error>,
-    ) -> Result<(SqlStr, ArgumentsOf<D>, bool), Error> {
+    ) -> Result<Query<D::Database>, Error> {
         let arguments = arguments.map_err(Error::of::<D>)?;
-        Ok((statement.sql(), arguments, self.persistent && statement.is_persistent()))
+        let is_persistent = self.persistent && statement.is_persistent();
+        Ok(Query { sql: statement.sql(), arguments, is_persistent })
     }
 
     /// Runs statements that have no parameters, without preparing them.

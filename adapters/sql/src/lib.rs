@@ -9,7 +9,9 @@
 //! | opening a store | [`SqlStoreBuilder`] |
 //! | the application's own users | [`SqlStoreBuilder::with_users`] |
 //! | the differences between databases | [`Dialect`] |
-//! | every SQL statement | `statement.rs` |
+//! | settings that not every database has | [`Schemas`], [`TransactionPooling`] |
+//! | every SQL statement | `statement.rs`, [`SqlStore::queries`] |
+//! | the columns of a row | `row.rs` |
 //! | the checks of `build` | `check.rs` |
 //! | timeouts, retries, dropped futures | `store.rs`, `lease.rs` |
 //! | the meaning of a database error | [`Cause`] |
@@ -17,8 +19,8 @@
 //! # Design
 //!
 //! **One store, three dialects.** [`SqlStore`] has the statements, the time-outs and the retries
-//! once. `PostgresStore`, `MySqlStore` and `SqliteStore` are type aliases of it. The blanket trait
-//! [`Driver`] hides the bounds of sqlx.
+//! once. `PostgresStore`, `MySqlStore` and `SqliteStore` are type aliases of it. The trait
+//! [`Driver`] stands for the bounds of sqlx. Every database that meets them implements it.
 //!
 //! **The application's own users are read within the statement of a request.** The application's
 //! SELECT becomes a subquery, with the user's id from the cookie. The record decides whether it was
@@ -57,6 +59,7 @@
 
 mod accounts;
 mod builder;
+mod cause;
 mod check;
 mod dialect;
 mod driver;
@@ -65,17 +68,22 @@ mod lease;
 mod logins;
 mod migrate;
 mod names;
+mod pools;
 mod row;
 mod sessions;
 mod statement;
 mod store;
 mod users;
+mod value;
 
 pub use builder::SqlStoreBuilder;
-pub use dialect::{Dialect, Pools, Sample, Settings};
-pub use driver::{Driver, Value};
-pub use error::Cause;
+pub use cause::Cause;
+pub use dialect::{Dialect, Sample, Schemas, TransactionPooling};
+pub use driver::Driver;
 pub use names::Names;
-#[doc(hidden)]
-pub use store::Measured;
+pub use pools::{Pools, Settings};
 pub use store::SqlStore;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -8,11 +8,11 @@ use tower_keep_core::{
     async_trait,
 };
 
-use crate::dialect::ArgumentsOf;
-use crate::error::Error;
+use crate::dialect::{ArgumentsOf, Dialect};
+use crate::driver::Operations;
+use crate::error::{Error, IntoStoreResult};
 use crate::row::{Columns, SESSION_WIDTH};
-use crate::store::IntoStoreResult;
-use crate::{Dialect, Driver, SqlStore};
+use crate::store::SqlStore;
 
 /// Returns the arguments of an id for which [`Users::arguments`](crate::users::Users::arguments)
 /// has returned `Some` before.

@@ -2,10 +2,11 @@
 
 use sqlx::pool::PoolConnection;
 
-use crate::dialect::{ArgumentsOf, ConnectionOf};
+use crate::dialect::{ArgumentsOf, ConnectionOf, Dialect};
+use crate::driver::{Operations, Query};
 use crate::error::Error;
 use crate::row::Columns;
-use crate::{Dialect, Driver, SqlStore};
+use crate::store::SqlStore;
 
 /// Returns the newest version of the tables that this crate knows.
 pub(crate) fn newest_version<D: Dialect>() -> i64 {
@@ -47,9 +48,10 @@ async fn run_migrations<D: Dialect, U>(
     let create_versions =
         "CREATE TABLE IF NOT EXISTS keep_versions (version BIGINT NOT NULL PRIMARY KEY)";
     run_script(connection, names.in_migration(create_versions)).await?;
-    let (sql, no_arguments) = (store.statements().version.sql(), ArgumentsOf::<D>::default());
-    let row =
-        D::Database::row(connection, sql, no_arguments, false).await.map_err(Error::of::<D>)?;
+    let sql = store.statements().version.sql();
+    let arguments = ArgumentsOf::<D>::default();
+    let query = Query { sql, arguments, is_persistent: false };
+    let row = D::Database::row(connection, query).await.map_err(Error::of::<D>)?;
     let applied = row.map(|row| Columns::<D::Database>::of(&row).int()).transpose();
     let applied = applied.map_err(Error::of::<D>)?.flatten().unwrap_or(0);
     let applied = usize::try_from(applied).unwrap_or(usize::MAX);

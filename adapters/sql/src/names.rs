@@ -1,9 +1,5 @@
 //! The names of the tables.
 
-use tower_keep_core::StoreErrorKind;
-
-use crate::error::Error;
-
 /// The maximum length of a prefix or schema, in bytes. A name in PostgreSQL has at most 63 bytes,
 /// and the names in the migrations have at most 20 without the prefix.
 const MAX_LENGTH: usize = 40;
@@ -31,8 +27,8 @@ impl Names {
     }
 
     /// Checks that the names have only plain characters, because they are inserted into statements
-    /// without escaping.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    /// without escaping. Otherwise returns the text of the error.
+    pub(crate) fn check(&self) -> Result<(), String> {
         let is_plain = |name: &str| {
             let mut bytes = name.bytes();
             bytes.next().is_some_and(|first| first.is_ascii_lowercase() || first == b'_')
@@ -41,11 +37,10 @@ impl Names {
         };
         for (what, name) in [("schema", self.schema.as_ref()), ("prefix", Some(&self.prefix))] {
             if let Some(name) = name.filter(|name| !is_plain(name)) {
-                let message = format!(
+                return Err(format!(
                     "the {what} {name:?} is not allowed: use 1 to {MAX_LENGTH} of the characters a to z, \
                      0 to 9 and _, and no digit at the start"
-                );
-                return Err(Error::new(StoreErrorKind::Unsupported, message));
+                ));
             }
         }
         Ok(())

@@ -7,9 +7,8 @@ use tower_keep_core::{
     Timestamp, UserId,
 };
 
-use crate::dialect::ArgumentsOf;
-use crate::statement::Statement;
-use crate::{Dialect, Driver};
+use crate::driver::Driver;
+use crate::value::Value::{self, Bytes, Flag, Int, Text};
 
 /// The columns of a session, in the order in which they are read and written: first the arguments
 /// of [`SessionRecord::new`], then the other fields.
@@ -189,16 +188,11 @@ impl<'r, DB: Driver> Columns<'r, DB> {
     }
 }
 
-/// Returns the parameters of the statement that inserts a record, in the order of
-/// [`SESSION_COLUMNS`].
-pub(crate) fn session_arguments<D: Dialect>(
-    insert: &Statement<D>,
-    record: &SessionRecord,
-) -> Result<ArgumentsOf<D>, sqlx::Error> {
-    use crate::Value::{Bytes, Flag, Int, Text};
+/// Returns the values of a session's [`SESSION_COLUMNS`], in their order.
+pub(crate) fn session_values(record: &SessionRecord) -> [Value<'_>; SESSION_COLUMNS.len()] {
     let ended = record.ended.as_ref();
     let successor = ended.and_then(|ended| ended.successor.as_ref());
-    let values = [
+    [
         (&record.key).into(),
         record.user.as_str().into(),
         Bytes(Some(&record.salt)),
@@ -217,6 +211,5 @@ pub(crate) fn session_arguments<D: Dialect>(
         Text(ended.map(|ended| ended.reason.as_str())),
         Bytes(successor.map(|key| &key.as_bytes()[..])),
         Flag(ended.is_some_and(|ended| ended.notified)),
-    ];
-    insert.arguments(&values)
+    ]
 }

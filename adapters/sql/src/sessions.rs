@@ -9,13 +9,13 @@ use tower_keep_core::{
     async_trait,
 };
 
-use crate::dialect::RowOf;
-use crate::error::Error;
+use crate::dialect::{Dialect, RowOf};
+use crate::error::{Error, IntoStoreResult};
 use crate::lease::Lease;
-use crate::row::{Columns, session_arguments};
+use crate::row::{Columns, session_values};
 use crate::statement::{Statement, Statements, carry_over, end_sessions};
-use crate::store::{IntoStoreResult, Write, unstorable};
-use crate::{Dialect, SqlStore, Value};
+use crate::store::{SqlStore, Write};
+use crate::value::Value;
 
 /// The maximum number of sessions that `touch` or `mark_seen` updates in one transaction. It is
 /// small, because the rows stay locked until the transaction ends.
@@ -58,7 +58,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
     ) -> Result<Creation, Error> {
         let record = login.record;
         let insert = &self.statements().insert;
-        lease.run(insert, session_arguments(insert, record)).await?;
+        lease.run(insert, insert.arguments(&session_values(record))).await?;
         for key in login.replacing {
             self.end_replaced(&mut lease, key, login).await?;
         }
@@ -224,7 +224,6 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
 
     async fn rotate_session(&self, rotation: &Rotation) -> Result<Option<Rotated>, Error> {
         let deadline = self.deadline();
-        let rotate = &self.statements().rotate;
         let values = [
             rotation.at.into(),
             rotation.remember_expires.into(),
@@ -232,34 +231,32 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
             (&rotation.key).into(),
             rotation.from_generation.into(),
         ];
-        let rotated_row = if D::RETURNING {
-            self.changed_row(deadline, rotate, || rotate.arguments(&values)).await?
-        } else {
-            let values = &values;
-            self.write(deadline, Write::Transaction, |lease| {
-                Box::pin(self.rotate_in_transaction(lease, &rotation.key, values))
-            })
-            .await?
-        };
-        match rotated_row {
+        let write = if D::RETURNING { Write::Statement } else { Write::Transaction };
+        let rotated_row = self.write(deadline, write, |lease| {
+            Box::pin(self.rotate_on_lease(lease, &rotation.key, &values))
+        });
+        match rotated_row.await? {
             Some(row) => read_session::<D>(row).map(Rotated::Won).map(Some),
             None => Ok(self.find_session(deadline, &rotation.key).await?.map(Rotated::Lost)),
         }
     }
 
-    /// Rotates a session on a database whose `UPDATE` can't return rows. Reads the row in the same
-    /// transaction, before other transactions can change it.
-    async fn rotate_in_transaction(
+    /// Rotates a session and returns its row. If an `UPDATE` can't return rows, reads the row in
+    /// the same transaction, before other transactions can change it.
+    async fn rotate_on_lease(
         &self,
         mut lease: Lease<D>,
         key: &SessionKey,
         values: &[Value<'_>],
     ) -> Result<Option<RowOf<D>>, Error> {
         let Statements { rotate, load, .. } = self.statements();
-        if lease.run(rotate, rotate.arguments(values)).await? == 0 {
+        let rows = if D::RETURNING {
+            lease.rows(rotate, rotate.arguments(values)).await?
+        } else if lease.run(rotate, rotate.arguments(values)).await? > 0 {
+            lease.rows(load, load.arguments(&[key.into()])).await?
+        } else {
             return Ok(None);
-        }
-        let rows = lease.rows(load, load.arguments(&[key.into()])).await?;
+        };
         lease.finish().await?;
         Ok(rows.into_iter().next())
     }
@@ -339,13 +336,8 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
     ) -> Result<usize, StoreError> {
         // Even this single statement needs a transaction, because the isolation level of
         // `Dialect::begin` locks no gaps between rows. The database's default level may lock gaps.
-        let removed = self.write(self.deadline(), Write::Transaction, |mut lease| {
-            let arguments = delete.arguments(values);
-            Box::pin(async move {
-                let removed = lease.run(delete, arguments).await?;
-                lease.finish().await.map(|()| removed)
-            })
-        });
+        let arguments = || delete.arguments(values);
+        let removed = self.run_as(Write::Transaction, self.deadline(), delete, arguments);
         let removed = removed.await.into_store_result::<D>()?;
         Ok(usize::try_from(removed).unwrap_or(usize::MAX))
     }
@@ -387,7 +379,7 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
         let user = &login.record.user;
         for id in [Some(user), login.record.acting_user.as_ref()].into_iter().flatten() {
             if !D::can_store(id.as_str()) {
-                return Err(unstorable("user id").into_store_error::<D>());
+                return Err(Error::unstorable("user id").into_store_error::<D>());
             }
         }
         let create = self.write(self.deadline(), Write::UserTransaction(user), |lease| {

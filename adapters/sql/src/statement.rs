@@ -6,9 +6,11 @@ use std::sync::Arc;
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 use tower_keep_core::MAX_PER_CALL;
 
-use crate::dialect::ArgumentsOf;
+use crate::dialect::{ArgumentsOf, Dialect};
+use crate::driver::Operations;
+use crate::names::Names;
 use crate::row::{ACCOUNT_COLUMNS, EPOCH_END_COLUMNS, SESSION_COLUMNS};
-use crate::{Dialect, Driver, Names, Value};
+use crate::value::Value;
 
 /// A statement in the syntax of its database.
 pub(crate) struct Statement<D> {
@@ -66,7 +68,7 @@ impl<D: Dialect> Statement<D> {
     pub(crate) fn arguments(&self, values: &[Value<'_>]) -> Result<ArgumentsOf<D>, sqlx::Error> {
         let mut arguments = ArgumentsOf::<D>::default();
         for value in self.order.iter().filter_map(|index| values.get(*index)) {
-            <D::Database as Driver>::bind(&mut arguments, *value)?;
+            D::Database::bind(&mut arguments, *value)?;
         }
         Ok(arguments)
     }
@@ -82,6 +84,11 @@ macro_rules! statements {
         impl<D: Dialect> Statements<D> {
             pub(crate) fn new(names: &Names) -> Self {
                 Self { $($name: Statement::from_template(&$sql, names),)* }
+            }
+
+            /// Returns each statement with its name.
+            pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, &Statement<D>)> {
+                [$((stringify!($name), &self.$name)),*].into_iter()
             }
         }
     };
@@ -209,26 +216,12 @@ statements! {
         ORDER BY kept_until LIMIT 1";
     purge_earlier_epochs: D::PURGE_EARLIER_EPOCHS;
     mark_purged: "UPDATE {epochs} SET purged = TRUE WHERE user_id = $1 AND epoch = $2";
-    account_by_id: format!("SELECT {ACCOUNT_COLUMNS} FROM {{users}} WHERE id = $1");
-    account_by_login_name:
-        format!("SELECT {ACCOUNT_COLUMNS} FROM {{users}} WHERE login_name = $1");
     insert_account:
         format!("INSERT INTO {{users}} ({ACCOUNT_COLUMNS}) VALUES ($1, $2, $3, $4, $5)");
     // Writes only if the stored user has not changed since it was read.
     update_account: "UPDATE {users} SET login_name = $2, password_hash = $3, active = $4, security_stamp = $5 \
         WHERE id = $1 AND login_name = $6 AND password_hash = $7 AND active = $8 AND security_stamp = $9";
     delete_account: "DELETE FROM {users} WHERE id = $1";
-    // The user's columns come first, then the session's.
-    session_with_account: format!(
-        "SELECT {}, {} FROM {{sessions}} AS keep {JOIN_EPOCH_END} \
-         LEFT JOIN {{users}} AS owner ON owner.id = keep.user_id WHERE keep.session_key = $1",
-        ACCOUNT_COLUMNS
-            .split(", ")
-            .map(|column| format!("owner.{column}"))
-            .collect::<Vec<_>>()
-            .join(", "),
-        aliased_session_columns(),
-    );
     version: "SELECT MAX(version) FROM {versions}";
 }
 
@@ -238,6 +231,26 @@ fn aliased_session_columns() -> String {
     let session = SESSION_COLUMNS.map(|column| format!("keep.{column} AS keep_{column}"));
     let past = EPOCH_END_COLUMNS.map(|column| format!("past.{column} AS past_{column}"));
     [&session[..], &past].concat().join(", ")
+}
+
+/// Creates the statement that selects the `Account` whose `column` has the value `$1`.
+pub(crate) fn select_account_by<D: Dialect>(column: &str, names: &Names) -> Statement<D> {
+    let template = format!("SELECT {ACCOUNT_COLUMNS} FROM {{users}} WHERE {column} = $1");
+    Statement::from_template(&template, names)
+}
+
+/// Creates the statement that selects the session with the key `$1` together with its `Account`.
+/// The user's columns come first, then the session's.
+pub(crate) fn select_session_with_account<D: Dialect>(names: &Names) -> Statement<D> {
+    let owner: Vec<_> =
+        ACCOUNT_COLUMNS.split(", ").map(|column| format!("owner.{column}")).collect();
+    let template = format!(
+        "SELECT {}, {} FROM {{sessions}} AS keep {JOIN_EPOCH_END} \
+         LEFT JOIN {{users}} AS owner ON owner.id = keep.user_id WHERE keep.session_key = $1",
+        owner.join(", "),
+        aliased_session_columns(),
+    );
+    Statement::from_template(&template, names)
 }
 
 /// Creates the statement that selects a session together with a user. `by_id` is the application's

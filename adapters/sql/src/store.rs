@@ -1,19 +1,21 @@
 //! The store. It runs each statement with a deadline, and tries again if that is safe.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
-use sqlx::{Database, Pool, SqlStr};
+use sqlx::{Database, Pool};
 use tokio::time::Instant;
-use tower_keep_core::{Account, StoreError, StoreErrorKind, UserId};
+use tower_keep_core::{Account, UserId};
 
-use crate::dialect::{ArgumentsOf, RowOf, Settings};
+use crate::dialect::{ArgumentsOf, Dialect, RowOf};
 use crate::error::Error;
 use crate::lease::Lease;
+use crate::names::Names;
+use crate::pools::{Pools, Settings};
 use crate::statement::{Statement, Statements};
 use crate::users::Users;
-use crate::{Dialect, Names, Pools};
 
 /// The maximum number of attempts to run a transaction that conflicts with others.
 const MAX_ATTEMPTS: usize = 10;
@@ -32,22 +34,6 @@ pub(crate) struct Shared<D: Dialect, U> {
     pub(crate) names: Names,
     pub(crate) statements: Statements<D>,
     pub(crate) users: Users<D, U>,
-}
-
-/// The pools and statements of a store, for benchmarks; see [`SqlStore::measured`].
-#[doc(hidden)]
-pub struct Measured<D: Dialect> {
-    pub reads: Pool<D::Database>,
-    pub writes: Pool<D::Database>,
-    pub names: Names,
-    pub by_id: SqlStr,
-    pub session_with_user: SqlStr,
-    pub list: SqlStr,
-    pub purge: SqlStr,
-    pub insert: SqlStr,
-    pub to_notify: SqlStr,
-    pub rotate: SqlStr,
-    pub load: SqlStr,
 }
 
 impl<D: Dialect, U> Clone for SqlStore<D, U> {
@@ -72,30 +58,27 @@ impl<D: Dialect, U> SqlStore<D, U> {
         &self.shared.pools.writes
     }
 
-    /// Returns the pools and statements of this store, for benchmarks and for looking at query
-    /// plans.
-    #[doc(hidden)]
-    pub fn measured(&self) -> Measured<D> {
-        let Shared { pools, users, statements, names, .. } = &*self.shared;
-        Measured {
-            reads: pools.reads.clone(),
-            writes: pools.writes.clone(),
-            names: names.clone(),
-            by_id: users.by_id.sql(),
-            session_with_user: users.session_with_user.sql(),
-            list: statements.list.sql(),
-            purge: statements.purge.sql(),
-            insert: statements.insert.sql(),
-            to_notify: statements.to_notify.sql(),
-            rotate: statements.rotate.sql(),
-            load: statements.load.sql(),
-        }
+    /// Returns the pool of connections that only read, for the application's own `SELECT`s.
+    ///
+    /// It is the same pool as [`pool`](Self::pool) if the database allows many writers. In SQLite,
+    /// reads on this pool delay no login.
+    pub fn read_pool(&self) -> &Pool<D::Database> {
+        &self.shared.pools.reads
     }
 
-    /// Returns the SQL with which this store begins a login's transaction.
-    #[doc(hidden)]
-    pub fn measured_begin(&self, user: &UserId) -> String {
-        self.begin_sql(Some(lock_number(user)))
+    /// Returns the names of the store's tables.
+    pub fn names(&self) -> &Names {
+        &self.shared.names
+    }
+
+    /// Returns the SQL of the store's statements, by name, to look at the database's plans for
+    /// them. Three of the names are `user_by_id`, `session_with_user` and `list`.
+    ///
+    /// Statements whose number of parameters varies are left out. The names and the statements can
+    /// change in any release.
+    pub fn queries(&self) -> BTreeMap<&'static str, &str> {
+        let Shared { users, statements, .. } = &*self.shared;
+        users.named().chain(statements.named()).map(|(name, sql)| (name, sql.as_str())).collect()
     }
 
     pub(crate) fn statements(&self) -> &Statements<D> {
@@ -111,24 +94,15 @@ impl<D: Dialect, U> SqlStore<D, U> {
         D::begin(user_lock, &self.shared.names, self.shared.settings.patience())
     }
 
-    async fn lease_reader(&self, deadline: Instant, with_ping: bool) -> Result<Lease<D>, Error> {
-        Lease::take(
-            &self.shared.pools.reads,
-            deadline,
-            !self.shared.settings.transaction_pooling,
-            with_ping,
-        )
-        .await
-    }
-
-    async fn lease_writer(&self, deadline: Instant, with_ping: bool) -> Result<Lease<D>, Error> {
-        Lease::take(
-            &self.shared.pools.writes,
-            deadline,
-            !self.shared.settings.transaction_pooling,
-            with_ping,
-        )
-        .await
+    /// Takes a connection from one of this store's pools.
+    async fn lease(
+        &self,
+        pool: &Pool<D::Database>,
+        deadline: Instant,
+        with_ping: bool,
+    ) -> Result<Lease<D>, Error> {
+        let persistent = !self.shared.settings.has_transaction_pooling();
+        Lease::take(pool, deadline, persistent, with_ping).await
     }
 
     /// Runs a statement and returns all its rows.
@@ -161,12 +135,13 @@ impl<D: Dialect, U> SqlStore<D, U> {
         statement: &Statement<D>,
         arguments: impl Fn() -> Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<Vec<RowOf<D>>, Error> {
+        let Shared { pools, settings, .. } = &*self.shared;
         let mut with_ping = false;
-        let mut stale_retries_left = max_connections(&self.shared.pools.reads);
+        let mut stale_retries_left = max_connections(&pools.reads);
         loop {
             let attempt = async {
-                let mut lease = self.lease_reader(deadline, with_ping).await?;
-                if self.shared.settings.transaction_pooling {
+                let mut lease = self.lease(&pools.reads, deadline, with_ping).await?;
+                if settings.has_transaction_pooling() {
                     lease.begin(self.begin_sql(None)).await?;
                 }
                 let rows = match fetch {
@@ -185,20 +160,20 @@ impl<D: Dialect, U> SqlStore<D, U> {
 
     /// Takes a connection for [`Users::check_and_name_columns`].
     pub(crate) async fn begin_check(&self) -> Result<Lease<D>, Error> {
-        let mut lease = self.lease_reader(self.deadline(), false).await?;
-        if self.shared.settings.transaction_pooling {
+        let mut lease = self.lease(self.read_pool(), self.deadline(), false).await?;
+        if let Some(forget) = self.shared.settings.forget {
             lease.begin(self.begin_sql(None)).await?;
             // Preparing a statement gives it a name, which another client's statement may already
             // have on the proxy's connection.
-            lease.script(D::FORGET.to_owned()).await?;
+            lease.script(forget.to_owned()).await?;
         }
         Ok(lease)
     }
 
     /// Returns the connection of [`begin_check`](Self::begin_check) to the pool.
     pub(crate) async fn finish_check(&self, mut lease: Lease<D>) -> Result<(), Error> {
-        if self.shared.settings.transaction_pooling {
-            lease.script(D::FORGET.to_owned()).await?;
+        if let Some(forget) = self.shared.settings.forget {
+            lease.script(forget.to_owned()).await?;
         }
         lease.finish().await
     }
@@ -210,28 +185,22 @@ impl<D: Dialect, U> SqlStore<D, U> {
         statement: &Statement<D>,
         arguments: impl Fn() -> Result<ArgumentsOf<D>, sqlx::Error>,
     ) -> Result<u64, Error> {
-        self.write(deadline, Write::Statement, |mut lease| {
+        self.run_as(Write::Statement, deadline, statement, arguments).await
+    }
+
+    /// Runs one statement as this kind of write, and returns the number of changed rows.
+    pub(crate) async fn run_as(
+        &self,
+        write: Write<'_>,
+        deadline: Instant,
+        statement: &Statement<D>,
+        arguments: impl Fn() -> Result<ArgumentsOf<D>, sqlx::Error>,
+    ) -> Result<u64, Error> {
+        self.write(deadline, write, |mut lease| {
             let arguments = arguments();
             Box::pin(async move {
                 let changed = lease.run(statement, arguments).await?;
                 lease.finish().await.map(|()| changed)
-            })
-        })
-        .await
-    }
-
-    /// Runs one statement that changes a row, and returns that row.
-    pub(crate) async fn changed_row(
-        &self,
-        deadline: Instant,
-        statement: &Statement<D>,
-        arguments: impl Fn() -> Result<ArgumentsOf<D>, sqlx::Error>,
-    ) -> Result<Option<RowOf<D>>, Error> {
-        self.write(deadline, Write::Statement, |mut lease| {
-            let arguments = arguments();
-            Box::pin(async move {
-                let rows = lease.rows(statement, arguments).await?;
-                lease.finish().await.map(|()| rows.into_iter().next())
             })
         })
         .await
@@ -254,12 +223,12 @@ impl<D: Dialect, U> SqlStore<D, U> {
             Write::Statement | Write::Transaction => None,
         };
         let needs_transaction =
-            self.shared.settings.transaction_pooling || !matches!(write, Write::Statement);
+            self.shared.settings.has_transaction_pooling() || !matches!(write, Write::Statement);
         let (mut attempts, mut with_ping) = (1, false);
-        let mut stale_retries_left = max_connections(&self.shared.pools.writes);
+        let mut stale_retries_left = max_connections(self.pool());
         loop {
             let attempt = async {
-                let mut lease = self.lease_writer(deadline, with_ping).await?;
+                let mut lease = self.lease(self.pool(), deadline, with_ping).await?;
                 if needs_transaction {
                     lease.begin(self.begin_sql(user_lock)).await?;
                     return work(lease).await;
@@ -309,34 +278,4 @@ fn lock_number(user: &UserId) -> u16 {
         .fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     // Both halves of the hash are used.
     ((hash >> 16) ^ (hash & 0xFFFF)) as u16
-}
-
-/// Returns the error for a text that the database can't store.
-pub(crate) fn unstorable(value_name: &str) -> Error {
-    Error::new(
-        StoreErrorKind::Unsupported,
-        format!(
-            "the database can't store this {value_name}: it is too long, or contains a NUL character"
-        ),
-    )
-}
-
-/// Returns the error of a call that could not change a user before its deadline, because other
-/// calls changed the same user before each attempt.
-pub(crate) fn contended() -> Error {
-    Error::new(
-        StoreErrorKind::Unavailable,
-        "other calls changed the same user before each attempt; try again later",
-    )
-}
-
-/// Converts a result of this crate into that of a store's method.
-pub(crate) trait IntoStoreResult<T> {
-    fn into_store_result<D: Dialect>(self) -> Result<T, StoreError>;
-}
-
-impl<T> IntoStoreResult<T> for Result<T, Error> {
-    fn into_store_result<D: Dialect>(self) -> Result<T, StoreError> {
-        self.map_err(Error::into_store_error::<D>)
-    }
 }

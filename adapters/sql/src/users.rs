@@ -8,11 +8,14 @@ use std::sync::Arc;
 use sqlx::{Arguments as _, Encode, FromRow, Type};
 use tower_keep_core::{Account, UserId};
 
-use crate::dialect::{ArgumentsOf, RowOf, TypeOf};
+use crate::dialect::{ArgumentsOf, Dialect, RowOf, TypeOf};
+use crate::driver::Operations;
 use crate::error::Error;
+use crate::names::Names;
 use crate::row::Columns;
-use crate::statement::{Statement, Statements, select_session_with_user};
-use crate::{Dialect, Driver, Names};
+use crate::statement::{
+    Statement, select_account_by, select_session_with_account, select_session_with_user,
+};
 
 /// The statements that select users, and the function that reads a user from a row.
 pub(crate) struct Users<D: Dialect, U> {
@@ -58,12 +61,10 @@ where
 impl<D: Dialect> Users<D, Account> {
     /// Creates the statements for `Account` users.
     pub(crate) fn of_accounts(names: &Names) -> Self {
-        let Statements { account_by_id, account_by_login_name, session_with_account, .. } =
-            Statements::new(names);
         Self {
-            by_id: account_by_id,
-            by_login_name: account_by_login_name,
-            session_with_user: session_with_account,
+            by_id: select_account_by("id", names),
+            by_login_name: select_account_by("login_name", names),
+            session_with_user: select_session_with_account(names),
             is_custom: false,
             bind_id: bind_text_id::<D>,
             id_type: D::Database::text_type,
@@ -91,6 +92,17 @@ impl<D: Dialect, U> Users<D, U> {
             id_type: I::type_info,
             read: |row| U::from_row(row),
         }
+    }
+
+    /// Returns each statement with its name.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, &Statement<D>)> {
+        let Self { by_id, by_login_name, session_with_user, .. } = self;
+        [
+            ("user_by_id", by_id),
+            ("user_by_login_name", by_login_name),
+            ("session_with_user", session_with_user),
+        ]
+        .into_iter()
     }
 
     /// Returns the arguments for an id, or `None` if the text can't be an id of this type.

@@ -102,11 +102,10 @@ impl Dialect for SqliteDialect {
     const NAME: &'static str = "sqlite";
     const MIGRATIONS: &'static [&'static str] =
         &[include_str!("../migrations/0001_users_and_sessions.sql")];
-    const GREATEST: &'static str = "MAX";
     const RETURNING: bool = true;
-    const FOR_UPDATE: &'static str = "";
     const RECOVERS: bool = true;
-    const FORGET: &'static str = "";
+    const GREATEST: &'static str = "MAX";
+    const FOR_UPDATE: &'static str = "";
     const PURGE: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
         (SELECT session_key FROM {sessions} WHERE expires <= $1 LIMIT $2)";
     const PURGE_EARLIER_EPOCHS: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
@@ -115,10 +114,6 @@ impl Dialect for SqliteDialect {
 
     fn placeholder(number: usize) -> String {
         format!("?{number}")
-    }
-
-    fn quoted(name: &str) -> String {
-        format!("\"{}\"", name.replace('"', "\"\""))
     }
 
     /// A column can hold values of any type. Its declared type only shows which type is likely.
@@ -137,18 +132,12 @@ impl Dialect for SqliteDialect {
         Sample::of(sample)
     }
 
-    /// SQLite has one writer at a time. `IMMEDIATE` makes the transaction the writer from its
-    /// beginning, so no other connection changes the data that the transaction reads.
-    fn begin(_user_lock: Option<u16>, _names: &Names, _patience: Duration) -> String {
-        "BEGIN IMMEDIATE".to_owned()
+    fn can_store(_text: &str) -> bool {
+        true
     }
 
-    fn migrations_begin(_names: &Names) -> String {
-        "BEGIN IMMEDIATE".to_owned()
-    }
-
-    fn migrations_end(_names: &Names) -> String {
-        "COMMIT".to_owned()
+    fn changed(result: &SqliteQueryResult) -> u64 {
+        result.rows_affected()
     }
 
     /// Maps result codes (<https://sqlite.org/rescode.html>) to causes. The low byte is the primary
@@ -172,12 +161,14 @@ impl Dialect for SqliteDialect {
         format!("{} (code {})", error.message(), error.code().unwrap_or_default())
     }
 
-    fn can_store(_text: &str) -> bool {
-        true
+    /// SQLite has one writer at a time. `IMMEDIATE` makes the transaction the writer from its
+    /// beginning, so no other connection changes the data that the transaction reads.
+    fn begin(_user_lock: Option<u16>, _names: &Names, _patience: Duration) -> String {
+        "BEGIN IMMEDIATE".to_owned()
     }
 
-    fn changed(result: &SqliteQueryResult) -> u64 {
-        result.rows_affected()
+    fn migrations_begin(_names: &Names) -> String {
+        "BEGIN IMMEDIATE".to_owned()
     }
 
     async fn open(url: &str, settings: &Settings) -> Result<Pools<Sqlite>, sqlx::Error> {

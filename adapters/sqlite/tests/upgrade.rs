@@ -25,11 +25,10 @@ impl Dialect for LaterDialect {
          CREATE INDEX keep_sessions_by_place ON keep_sessions (place); \
          INSERT INTO keep_versions (version) VALUES (2);",
     ];
-    const GREATEST: &'static str = SqliteDialect::GREATEST;
     const RETURNING: bool = SqliteDialect::RETURNING;
-    const FOR_UPDATE: &'static str = SqliteDialect::FOR_UPDATE;
     const RECOVERS: bool = SqliteDialect::RECOVERS;
-    const FORGET: &'static str = SqliteDialect::FORGET;
+    const GREATEST: &'static str = SqliteDialect::GREATEST;
+    const FOR_UPDATE: &'static str = SqliteDialect::FOR_UPDATE;
     const PURGE: &'static str = SqliteDialect::PURGE;
     const PURGE_EARLIER_EPOCHS: &'static str = SqliteDialect::PURGE_EARLIER_EPOCHS;
 
@@ -37,24 +36,16 @@ impl Dialect for LaterDialect {
         SqliteDialect::placeholder(number)
     }
 
-    fn quoted(name: &str) -> String {
-        SqliteDialect::quoted(name)
-    }
-
     fn sample(column_type: &SqliteTypeInfo) -> Sample {
         SqliteDialect::sample(column_type)
     }
 
-    fn begin(user_lock: Option<u16>, names: &Names, patience: Duration) -> String {
-        SqliteDialect::begin(user_lock, names, patience)
+    fn can_store(text: &str) -> bool {
+        SqliteDialect::can_store(text)
     }
 
-    fn migrations_begin(names: &Names) -> String {
-        SqliteDialect::migrations_begin(names)
-    }
-
-    fn migrations_end(names: &Names) -> String {
-        SqliteDialect::migrations_end(names)
+    fn changed(result: &SqliteQueryResult) -> u64 {
+        SqliteDialect::changed(result)
     }
 
     fn cause(error: &dyn DatabaseError) -> Option<Cause> {
@@ -65,12 +56,12 @@ impl Dialect for LaterDialect {
         SqliteDialect::safe_message(error)
     }
 
-    fn can_store(text: &str) -> bool {
-        SqliteDialect::can_store(text)
+    fn begin(user_lock: Option<u16>, names: &Names, patience: Duration) -> String {
+        SqliteDialect::begin(user_lock, names, patience)
     }
 
-    fn changed(result: &SqliteQueryResult) -> u64 {
-        SqliteDialect::changed(result)
+    fn migrations_begin(names: &Names) -> String {
+        SqliteDialect::migrations_begin(names)
     }
 
     async fn open(url: &str, settings: &Settings) -> Result<Pools<Sqlite>, sqlx::Error> {

@@ -18,20 +18,22 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use sqlx::{AssertSqlSafe, Connection, MySql, Postgres, Sqlite};
+use sqlx::{AssertSqlSafe, ColumnIndex, Connection, Decode, Row, SqlSafeStr, SqlStr, Type};
 use tokio::runtime::Runtime;
 use tower_keep_bench_cases::records::{NOW, key, record};
 use tower_keep_core::{Account, LoginStore, NewLogin, Rotated, Rotation, UserDirectory, UserId};
 use tower_keep_memory::MemoryStore;
 use tower_keep_mysql::MySqlDialect;
 use tower_keep_postgres::PostgresDialect;
-use tower_keep_sql::{Dialect, Driver, Measured, SqlStore};
+use tower_keep_sql::{Dialect, SqlStore};
 use tower_keep_sqlite::SqliteDialect;
 use tower_keep_store_benches::databases::{find_or_start_server, open};
 use xtask::servers::Kind;
 
 const USERS: u64 = 1_000;
 const SESSIONS_PER_USER: u64 = 3;
+/// The time after which a server aborts a statement.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(45);
 /// The numbers of concurrent tasks.
 const TASKS: [u64; 2] = [1, 64];
 
@@ -98,9 +100,39 @@ impl<S: UserDirectory<User = Account> + LoginStore + 'static> Subject for KeepSt
 
 /// The bare driver, which runs the statements of the store and nothing else.
 struct BareDriver<D: Dialect> {
-    /// The store's statements and pools.
-    measured: Measured<D>,
+    /// The store whose pools the bare driver uses.
     store: SqlStore<D>,
+    user_by_id: SqlStr,
+    session_with_user: SqlStr,
+    insert: SqlStr,
+    to_notify: SqlStr,
+    list: SqlStr,
+    rotate: SqlStr,
+    load: SqlStr,
+}
+
+impl<D: Dialect> BareDriver<D> {
+    fn new(store: SqlStore<D>) -> Self {
+        let queries = store.queries();
+        let query = |name| AssertSqlSafe(Arc::<str>::from(queries[name])).into_sql_str();
+        Self {
+            user_by_id: query("user_by_id"),
+            session_with_user: query("session_with_user"),
+            insert: query("insert"),
+            to_notify: query("to_notify"),
+            list: query("list"),
+            rotate: query("rotate"),
+            load: query("load"),
+            store,
+        }
+    }
+}
+
+/// Returns the SQL that begins the transaction of a login.
+fn begin_login<D: Dialect>(store: &SqlStore<D>, user: u64) -> SqlStr {
+    // Like the store's own numbers, these differ for almost all pairs of users.
+    let user_lock = (user % 0x1_0000) as u16;
+    AssertSqlSafe(D::begin(Some(user_lock), store.names(), STATEMENT_TIMEOUT)).into_sql_str()
 }
 
 /// The type of a column.
@@ -123,31 +155,40 @@ const SESSION_COLUMNS: [Column; 21] = [
 ];
 
 /// Reads every column of a row.
-fn read_columns<DB: Driver>(row: &DB::Row, columns: impl IntoIterator<Item = Column>) {
+fn read_columns<R>(row: &R, columns: impl IntoIterator<Item = Column>)
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    i64: Type<R::Database> + for<'r> Decode<'r, R::Database>,
+    String: Type<R::Database> + for<'r> Decode<'r, R::Database>,
+    Vec<u8>: Type<R::Database> + for<'r> Decode<'r, R::Database>,
+    bool: Type<R::Database> + for<'r> Decode<'r, R::Database>,
+{
     for (index, column) in columns.into_iter().enumerate() {
         match column {
-            Int => drop(black_box(DB::int(row, index).expect("a number"))),
-            Text => drop(black_box(DB::text(row, index).expect("a text"))),
-            Bytes => drop(black_box(DB::bytes(row, index).expect("bytes"))),
-            Flag => drop(black_box(DB::flag(row, index).expect("yes or no"))),
+            Int => drop(black_box(row.get::<Option<i64>, _>(index))),
+            // On MySQL, text that is compared byte by byte has a binary type.
+            Text => drop(black_box(row.get_unchecked::<Option<String>, _>(index))),
+            Bytes => drop(black_box(row.get::<Option<Vec<u8>>, _>(index))),
+            Flag => drop(black_box(row.get::<Option<bool>, _>(index))),
         }
     }
 }
 
 macro_rules! bare_driver {
-    ($dialect:ty, $database:ty, $binds_user_twice:literal, $rotate:expr) => {
+    ($dialect:ty, $binds_user_twice:literal, $rotate:expr) => {
         impl Subject for BareDriver<$dialect> {
             async fn by_id(&self, user: u64) {
-                let query = sqlx::query(self.measured.by_id.clone()).bind(user.to_string());
-                let row = query.fetch_optional(&self.measured.reads).await.expect("a user");
-                read_columns::<$database>(&row.expect("a user"), ACCOUNT_COLUMNS);
+                let query = sqlx::query(self.user_by_id.clone()).bind(user.to_string());
+                let row = query.fetch_optional(self.store.read_pool()).await.expect("a user");
+                read_columns(&row.expect("a user"), ACCOUNT_COLUMNS);
             }
 
             async fn load_login(&self, session: u64) {
-                let query = sqlx::query(self.measured.session_with_user.clone())
+                let query = sqlx::query(self.session_with_user.clone())
                     .bind(key(session).as_bytes().to_vec());
-                let row = query.fetch_optional(&self.measured.reads).await.expect("a login");
-                read_columns::<$database>(
+                let row = query.fetch_optional(self.store.read_pool()).await.expect("a login");
+                read_columns(
                     &row.expect("a login"),
                     ACCOUNT_COLUMNS.into_iter().chain(SESSION_COLUMNS),
                 );
@@ -155,11 +196,11 @@ macro_rules! bare_driver {
 
             async fn create(&self, session: u64) {
                 let new = record(session, user_of_new_session(session));
-                let mut connection = self.measured.writes.acquire().await.expect("a connection");
-                let begin = AssertSqlSafe(self.store.measured_begin(&new.user));
+                let mut connection = self.store.pool().acquire().await.expect("a connection");
+                let begin = begin_login(&self.store, user_of_new_session(session));
                 let mut write = connection.begin_with(begin).await.expect("a transaction");
                 let seconds = |time: tower_keep_core::Timestamp| i64::from(time.as_secs());
-                let query = sqlx::query(self.measured.insert.clone())
+                let query = sqlx::query(self.insert.clone())
                     .bind(new.key.as_bytes().to_vec())
                     .bind(new.user.as_str().to_owned())
                     .bind(new.salt.to_vec())
@@ -181,8 +222,7 @@ macro_rules! bare_driver {
                 let user = new.user.as_str().to_owned();
                 let query = if $binds_user_twice { query.bind(user) } else { query };
                 query.execute(&mut *write).await.expect("a session");
-                let query =
-                    sqlx::query(self.measured.to_notify.clone()).bind(new.user.as_str().to_owned());
+                let query = sqlx::query(self.to_notify.clone()).bind(new.user.as_str().to_owned());
                 black_box(query.fetch_all(&mut *write).await.expect("no replays"));
                 write.commit().await.expect("a session");
             }
@@ -193,12 +233,12 @@ macro_rules! bare_driver {
             }
 
             async fn list(&self, user: u64) {
-                let query = sqlx::query(self.measured.list.clone()).bind(user.to_string());
+                let query = sqlx::query(self.list.clone()).bind(user.to_string());
                 let query = if $binds_user_twice { query.bind(user.to_string()) } else { query };
                 let query = query.bind(i64::from(NOW.as_secs())).bind(100_i64);
-                let rows = query.fetch_all(&self.measured.reads).await.expect("a list");
+                let rows = query.fetch_all(self.store.read_pool()).await.expect("a list");
                 assert_eq!(rows.len() as u64, SESSIONS_PER_USER);
-                rows.iter().for_each(|row| read_columns::<$database>(row, SESSION_COLUMNS));
+                rows.iter().for_each(|row| read_columns(row, SESSION_COLUMNS));
             }
         }
     };
@@ -206,35 +246,32 @@ macro_rules! bare_driver {
 
 /// The rotation for databases whose `UPDATE` returns the changed row.
 macro_rules! rotate_returning {
-    ($database:ty) => {
+    () => {
         |bare, session, from| {
             let at = i64::from(NOW.as_secs());
-            let query = sqlx::query(bare.measured.rotate.clone())
+            let query = sqlx::query(bare.rotate.clone())
                 .bind(at)
                 .bind(None::<i64>)
                 .bind(at + 9_999)
                 .bind(key(session).as_bytes().to_vec())
                 .bind(i64::from(from));
-            let pool = bare.measured.writes.clone();
+            let pool = bare.store.pool().clone();
             async move {
                 // Fetches all rows, though there is only one: SQLite has completed the write only
                 // once all rows are fetched.
                 let rows = query.fetch_all(&pool).await.expect("a session");
-                read_columns::<$database>(
-                    rows.first().expect("a rotation that won"),
-                    SESSION_COLUMNS,
-                );
+                read_columns(rows.first().expect("a rotation that won"), SESSION_COLUMNS);
             }
         }
     };
 }
 
-bare_driver!(PostgresDialect, Postgres, false, rotate_returning!(Postgres));
-bare_driver!(SqliteDialect, Sqlite, false, rotate_returning!(Sqlite));
+bare_driver!(PostgresDialect, false, rotate_returning!());
+bare_driver!(SqliteDialect, false, rotate_returning!());
 // MySQL's parameters have no numbers, so a value that is used several times is bound several times.
-bare_driver!(MySqlDialect, MySql, true, |bare, session, from| {
+bare_driver!(MySqlDialect, true, |bare, session, from| {
     let at = i64::from(NOW.as_secs());
-    let query = sqlx::query(bare.measured.rotate.clone())
+    let query = sqlx::query(bare.rotate.clone())
         .bind(at)
         .bind(at)
         .bind(at)
@@ -242,15 +279,15 @@ bare_driver!(MySqlDialect, MySql, true, |bare, session, from| {
         .bind(at + 9_999)
         .bind(key(session).as_bytes().to_vec())
         .bind(i64::from(from));
-    let load = sqlx::query(bare.measured.load.clone()).bind(key(session).as_bytes().to_vec());
-    let pool = bare.measured.writes.clone();
+    let load = sqlx::query(bare.load.clone()).bind(key(session).as_bytes().to_vec());
+    let pool = bare.store.pool().clone();
     async move {
         let begin = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION";
         let mut connection = pool.acquire().await.expect("a connection");
         let mut write = connection.begin_with(begin).await.expect("a transaction");
         query.execute(&mut *write).await.expect("a session");
         let row = load.fetch_optional(&mut *write).await.expect("a session");
-        read_columns::<MySql>(&row.expect("a session"), SESSION_COLUMNS);
+        read_columns(&row.expect("a session"), SESSION_COLUMNS);
         write.commit().await.expect("a session");
     }
 });
@@ -415,10 +452,7 @@ where
     BareDriver<D>: Subject,
 {
     let store = runtime.block_on(async { fill(open::<D>(url).await).await });
-    let (bare, generations) = (
-        Arc::new(BareDriver { measured: store.measured(), store: store.clone() }),
-        new_generations(),
-    );
+    let (bare, generations) = (Arc::new(BareDriver::new(store.clone())), new_generations());
     let keep = Arc::new(KeepStore(store));
     runtime.block_on(compare(
         D::NAME,
