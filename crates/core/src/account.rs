@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::{AuthUser, LoginName, PasswordUser, UserId};
+use crate::password::PasswordUser;
+use crate::user::{AuthUser, LoginName};
+use crate::user_id::UserId;
 
 /// A user with an id, a login name, a password hash and nothing else.
 ///

@@ -1,15 +1,43 @@
-//! How the calls of a store change a record: the rules of [`SessionStore`](crate::SessionStore)
-//! that need no store.
+//! The changes of a stored record: what a call says, and how it changes the record. These are the
+//! rules of [`SessionStore`](crate::SessionStore) that need no store.
 //!
 //! A store that reads a record, decides in Rust and writes the record back uses these functions. A
 //! store whose database makes the decision expresses the same rules in the database's own language.
 
-use crate::{
-    EndReason, Ended, MAX_PER_CALL, RememberPeriod, Rotation, SeenMark, SessionKey, SessionLimit,
-    SessionRecord, Timestamp, Touch, WhenFull,
-};
+use std::sync::Arc;
+
+use crate::end_reason::EndReason;
+use crate::session::{Ended, RememberPeriod, SessionKey, SessionRecord};
+use crate::timestamp::Timestamp;
+
+/// A rotation, which begins the next generation of a session; see
+/// [`SessionStore::rotate`](crate::SessionStore::rotate).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rotation {
+    /// The key of the session.
+    pub key: SessionKey,
+    /// The generation that the record must have before the call.
+    pub from_generation: u32,
+    /// When the session is rotated.
+    pub at: Timestamp,
+    /// The new expiry of the remember cookie; `None` leaves the stored expiry as it is.
+    pub remember_expires: Option<Timestamp>,
+    /// When the session expires if no later call extends it.
+    pub expires: Timestamp,
+}
 
 impl Rotation {
+    /// Creates a rotation that leaves the expiry of the remember cookie as it is.
+    pub const fn new(
+        key: SessionKey,
+        from_generation: u32,
+        at: Timestamp,
+        expires: Timestamp,
+    ) -> Self {
+        Self { key, from_generation, at, remember_expires: None, expires }
+    }
+
     /// Returns the record in its next generation, or `None` if the record has another generation
     /// than `self.from_generation` or has ended.
     pub fn apply_to(&self, record: &SessionRecord) -> Option<SessionRecord> {
@@ -27,7 +55,36 @@ impl Rotation {
     }
 }
 
+/// The result of [`SessionStore::rotate`](crate::SessionStore::rotate). Both variants hold the
+/// record as it is after the call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rotated {
+    /// This call began the next generation.
+    Won(Arc<SessionRecord>),
+    /// Nothing was changed: the record has another generation, for example because another call
+    /// was faster, or the session has ended.
+    Lost(Arc<SessionRecord>),
+}
+
+/// A note that a browser has received the cookies of a generation; see
+/// [`SessionStore::mark_seen`](crate::SessionStore::mark_seen).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SeenMark {
+    /// The key of the session.
+    pub key: SessionKey,
+    /// The generation of the cookies that the browser holds.
+    pub generation: u32,
+    /// When a request showed that the browser holds these cookies.
+    pub at: Timestamp,
+}
+
 impl SeenMark {
+    /// Creates a mark.
+    pub const fn new(key: SessionKey, generation: u32, at: Timestamp) -> Self {
+        Self { key, generation, at }
+    }
+
     /// Returns the record with this mark, or `None` if the record has another generation, already
     /// has a mark, or has ended.
     pub fn apply_to(&self, record: &SessionRecord) -> Option<SessionRecord> {
@@ -38,7 +95,26 @@ impl SeenMark {
     }
 }
 
+/// Records that a session was used; see [`SessionStore::touch`](crate::SessionStore::touch).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Touch {
+    /// The key of the session.
+    pub key: SessionKey,
+    /// When the session was used.
+    pub at: Timestamp,
+    /// The new expiry of the remember cookie; `None` leaves the stored expiry as it is.
+    pub remember_expires: Option<Timestamp>,
+    /// When the session expires if no later call extends it.
+    pub expires: Timestamp,
+}
+
 impl Touch {
+    /// Creates a touch that leaves the expiry of the remember cookie as it is.
+    pub const fn new(key: SessionKey, at: Timestamp, expires: Timestamp) -> Self {
+        Self { key, at, remember_expires: None, expires }
+    }
+
     /// Returns the record after this use, or `None` if nothing changes or the record has ended.
     pub fn apply_to(&self, record: &SessionRecord) -> Option<SessionRecord> {
         let after = SessionRecord {
@@ -51,7 +127,25 @@ impl Touch {
     }
 }
 
-impl crate::End {
+/// When and why sessions end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct End {
+    /// When the sessions end.
+    pub at: Timestamp,
+    /// Why the sessions end.
+    pub reason: EndReason,
+    /// Until when the records of the ended sessions are kept, so that late requests get the right
+    /// response. This time becomes the `expires` of the records.
+    pub keep_until: Timestamp,
+}
+
+impl End {
+    /// Creates an end.
+    pub const fn new(at: Timestamp, reason: EndReason, keep_until: Timestamp) -> Self {
+        Self { at, reason, keep_until }
+    }
+
     /// Returns the record as ended, or `None` if it had already ended. `successor` is the login
     /// that replaces it in the same browser.
     ///
@@ -115,15 +209,6 @@ impl SessionRecord {
         let ended = self.ended.clone().filter(|_| self.must_notify())?;
         Some(Self { ended: Some(Ended { notified: true, ..ended }), ..self.clone() })
     }
-}
-
-impl SessionRecord {
-    /// Checks whether the session has not been used since the login, as far as the record shows.
-    /// The response to the login may have been lost, so it is possible that no client has the
-    /// cookies.
-    pub fn is_unused(&self) -> bool {
-        self.generation == 0 && self.seen_at.is_none() && self.last_seen == self.created
-    }
 
     /// Makes a later login the successor of this replaced session. Returns the changed record,
     /// which is kept at least until `keep_until`. Returns `None` if the session has no successor
@@ -136,64 +221,6 @@ impl SessionRecord {
     }
 }
 
-/// How to make room for one more session; see [`SessionLimit::room`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Room<R> {
-    /// There is no room: the store writes nothing and returns [`Full`](crate::Creation::Full).
-    None,
-    /// The store ends these sessions one by one. The oldest is the first, and the list may be
-    /// empty.
-    EndEach(Vec<R>),
-    /// There are too many sessions to end one by one. The store raises the user's
-    /// [`Epoch`](crate::Epoch), which ends all of the user's sessions, and moves the records in
-    /// `stay` to the new epoch. Instead of raising the epoch, a store that passed *all* live
-    /// sessions to [`room`](SessionLimit::room) may end the sessions in `ended` one by one.
-    EndAllExcept {
-        /// The sessions that don't end.
-        stay: Vec<R>,
-        /// The sessions that end, of those that were passed to [`room`](SessionLimit::room).
-        ended: Vec<R>,
-    },
-}
-
-impl SessionLimit {
-    /// Returns how many of a user's live sessions a store has to read for [`room`](Self::room), the
-    /// newest by `created` first. The number does not depend on how many sessions there are.
-    pub fn records_to_read(&self) -> usize {
-        self.max.saturating_add(MAX_PER_CALL)
-    }
-
-    /// Decides how to make room for one more session. Every store uses this method to plan a login.
-    ///
-    /// `live` holds the user's live sessions in any order, without the sessions that the login
-    /// replaces. If the user has more than [`records_to_read()`](Self::records_to_read) of them,
-    /// `live` holds only the newest `records_to_read()` sessions.
-    pub fn room<R: AsRef<SessionRecord>>(&self, live: Vec<R>) -> Room<R> {
-        let is_complete = live.len() < self.records_to_read();
-        let surplus = (live.len() + 1).saturating_sub(self.max);
-        let mut oldest_first = live;
-        oldest_first.sort_by_key(|record| record.as_ref().created);
-        match self.when_full {
-            WhenFull::Refuse => {
-                let (unused, used): (Vec<_>, Vec<_>) =
-                    oldest_first.into_iter().partition(|record| record.as_ref().is_unused());
-                if used.len() >= self.max || !is_complete {
-                    return Room::None;
-                }
-                Room::EndEach(unused.into_iter().take(surplus).collect())
-            }
-            WhenFull::EndOldest if is_complete => {
-                oldest_first.truncate(surplus);
-                Room::EndEach(oldest_first)
-            }
-            WhenFull::EndOldest => {
-                let stay = oldest_first.split_off(surplus);
-                Room::EndAllExcept { stay, ended: oldest_first }
-            }
-        }
-    }
-}
-
 /// Returns the period with the later of the stored expiry and `expires`, or `None` if there is no
 /// period because the login is not remembered.
 fn extended(period: Option<RememberPeriod>, expires: Option<Timestamp>) -> Option<RememberPeriod> {
@@ -203,10 +230,7 @@ fn extended(period: Option<RememberPeriod>, expires: Option<Timestamp>) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::End;
 
     const NOW: Timestamp = Timestamp::from_secs(1_000);
 
@@ -303,76 +327,6 @@ mod tests {
         assert!(replay.must_notify());
         let notified = replay.with_notified_end().unwrap();
         assert!(!notified.must_notify() && notified.with_notified_end().is_none());
-    }
-
-    fn used(created_after: u32) -> Arc<SessionRecord> {
-        let created = NOW.plus(created_after);
-        Arc::new(SessionRecord { created, last_seen: created, seen_at: Some(created), ..record() })
-    }
-
-    /// Returns how many seconds after `NOW` the records were created.
-    fn created_after(records: &[Arc<SessionRecord>]) -> Vec<u32> {
-        records.iter().map(|record| record.created.since(NOW)).collect()
-    }
-
-    #[test]
-    fn a_login_at_the_limit_ends_the_oldest_sessions_or_is_refused() {
-        let live: Vec<_> = [30, 10, 20].map(used).into();
-        for (max, oldest) in [(1, &[10, 20, 30][..]), (2, &[10, 20]), (3, &[10]), (4, &[])] {
-            let room = |when_full| SessionLimit { max, when_full }.room(live.clone());
-            let Room::EndEach(ended) = room(WhenFull::EndOldest) else {
-                panic!("not ended one by one")
-            };
-            assert_eq!(created_after(&ended), oldest);
-            let is_refused = room(WhenFull::Refuse) == Room::None;
-            assert_eq!(is_refused, !oldest.is_empty(), "{max}");
-        }
-    }
-
-    #[test]
-    fn unused_sessions_end_before_a_login_is_refused() {
-        let unused = |created_after: u32| {
-            let created = NOW.plus(created_after);
-            Arc::new(SessionRecord {
-                created,
-                last_seen: created,
-                generation: 0,
-                seen_at: None,
-                ..record()
-            })
-        };
-        let ended = |max, live: Vec<_>| {
-            let limit = SessionLimit { max, when_full: WhenFull::Refuse };
-            match limit.room(live) {
-                Room::EndEach(ended) => Some(created_after(&ended)),
-                _ => None,
-            }
-        };
-        assert_eq!(ended(1, vec![unused(1)]), Some(vec![1]));
-        assert_eq!(ended(2, vec![used(1), unused(3), unused(2)]), Some(vec![2, 3]));
-        assert_eq!(
-            ended(3, vec![used(1), unused(3), unused(2)]),
-            Some(vec![2]),
-            "only as many as necessary"
-        );
-        assert_eq!(ended(1, vec![used(1), unused(2)]), None, "the used session fills the limit");
-        assert!(!used(1).is_unused());
-        let touched = SessionRecord { last_seen: NOW.plus(9), ..(*unused(1)).clone() };
-        let rotated = SessionRecord { generation: 1, ..(*unused(1)).clone() };
-        assert!(!touched.is_unused() && !rotated.is_unused() && unused(1).is_unused());
-    }
-
-    #[test]
-    fn too_many_sessions_end_together_except_the_newest() {
-        let limit = SessionLimit { max: 3, when_full: WhenFull::EndOldest };
-        let read: Vec<_> = (0..limit.records_to_read() as u32).rev().map(used).collect();
-        let Room::EndAllExcept { stay, ended } = limit.room(read.clone()) else {
-            panic!("ended one by one")
-        };
-        assert_eq!(created_after(&stay), [101, 102], "the third place is for the login");
-        assert_eq!((ended.len(), created_after(&ended[..1])), (101, vec![0]));
-        let refuse = SessionLimit { when_full: WhenFull::Refuse, ..limit };
-        assert_eq!(refuse.room(read), Room::None);
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! work does not grow with the number of sessions, and all of them end at the same moment.
 //! [`purge`](crate::SessionStore::purge) removes their records later, in batches.
 
-use crate::{End, Ended, SessionRecord};
+use crate::changes::End;
+use crate::session::{Ended, SessionRecord};
 
 /// A user's epoch, and how the sessions of earlier epochs ended.
 ///
@@ -101,7 +102,9 @@ impl Epoch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{EndReason, SessionKey, Timestamp};
+    use crate::end_reason::EndReason;
+    use crate::session::SessionKey;
+    use crate::timestamp::Timestamp;
 
     const NOW: Timestamp = Timestamp::from_secs(1_000);
 

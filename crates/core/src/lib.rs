@@ -10,7 +10,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use tower_keep_core::{Account, StoreError, UserId, UserStore, async_trait};
+//! use tower_keep_core::{Account, StoreResult, UserId, UserStore, async_trait};
 //!
 //! /// A store of one user.
 //! struct Single(Arc<Account>);
@@ -19,7 +19,7 @@
 //! impl UserStore for Single {
 //!     type User = Account;
 //!
-//!     async fn by_id(&self, id: &UserId) -> Result<Option<Arc<Account>>, StoreError> {
+//!     async fn by_id(&self, id: &UserId) -> StoreResult<Option<Arc<Account>>> {
 //!         Ok((self.0.id() == id).then(|| self.0.clone()))
 //!     }
 //! }
@@ -51,45 +51,52 @@
 mod account;
 mod changes;
 mod clock;
+mod end_reason;
 mod epoch;
 mod error;
+mod forward;
 mod login_plan;
+mod login_store;
+mod modify;
+mod new_login;
+mod own_passwords;
 mod password;
 mod session;
+mod session_limit;
 mod session_store;
 mod split_store;
-mod store;
 mod timestamp;
 mod user;
 mod user_id;
 mod user_loader;
+mod user_store;
 
 pub use account::Account;
 /// The attribute macro that the store traits use. It is re-exported so that an adapter uses the
 /// same version.
 pub use async_trait::async_trait;
-pub use changes::Room;
+pub use changes::{End, Rotated, Rotation, SeenMark, Touch};
 pub use clock::{Clock, SystemClock};
+pub use end_reason::{EndReason, NotAnEndReason, UnknownReason};
 pub use epoch::Epoch;
 pub use error::{StoreError, StoreErrorKind, StoreResult};
 pub use login_plan::LoginPlan;
-pub use password::{
-    OwnPasswords, PasswordChange, PasswordStore, PasswordUser, PasswordWrite, own_passwords,
-};
+pub use login_store::{LoginStore, StoredLogin};
+pub use modify::{ChangeUser, Modified};
+pub use new_login::{Creation, NewLogin};
+pub use own_passwords::{OwnPasswords, PasswordWrite, own_passwords};
+pub use password::{PasswordChange, PasswordStore, PasswordUser};
 pub use session::{
-    EndReason, Ended, NotAnEndReason, RememberPeriod, SessionDetails, SessionKey, SessionRecord,
-    UnknownReason,
+    Ended, RememberPeriod, SessionDetails, SessionKey, SessionRecord, most_recently_used,
 };
-pub use session_store::{
-    CLOCK_SKEW, Creation, End, LoginStore, MAX_PER_CALL, NewLogin, Rotated, Rotation, SeenMark,
-    SessionLimit, SessionStore, StoredLogin, Touch, WhenFull, most_recently_used,
-};
+pub use session_limit::{MAX_PER_CALL, Room, SessionLimit, WhenFull};
+pub use session_store::{CLOCK_SKEW, SessionStore};
 pub use split_store::SplitStore;
-pub use store::{ChangeUser, Modified, UserDirectory, UserDirectoryExt, UserLookup, UserStore};
 pub use timestamp::Timestamp;
 pub use user::{AuthUser, LoginName};
 pub use user_id::UserId;
 pub use user_loader::{UserLoader, user_loader};
+pub use user_store::{UserDirectory, UserDirectoryExt, UserLookup, UserStore};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

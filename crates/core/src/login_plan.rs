@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::{
-    Creation, End, EndReason, MAX_PER_CALL, NewLogin, Room, SessionKey, SessionRecord, StoreError,
-    StoreErrorKind, StoreResult,
-};
+use crate::changes::End;
+use crate::end_reason::EndReason;
+use crate::error::{StoreError, StoreErrorKind, StoreResult};
+use crate::new_login::{Creation, NewLogin};
+use crate::session::{SessionKey, SessionRecord};
+use crate::session_limit::{MAX_PER_CALL, Room};
 
 /// The records that a store writes for a login, and the result that it then returns; see
 /// [`NewLogin::plan`].
@@ -97,7 +99,8 @@ impl NewLogin<'_> {
 }
 
 /// Follows the successors of this record, and returns the last of them, or the record itself if it
-/// has none. The search stops at a successor that was purged, and after [`MAX_PER_CALL`] successors.
+/// has none. The search stops at a successor that was purged, and after [`MAX_PER_CALL`]
+/// successors.
 fn latest_successor(
     record: Arc<SessionRecord>,
     load: impl Fn(&SessionKey) -> Option<Arc<SessionRecord>>,
@@ -124,7 +127,9 @@ impl Writes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Ended, SessionLimit, Timestamp, WhenFull};
+    use crate::session::Ended;
+    use crate::session_limit::{SessionLimit, WhenFull};
+    use crate::timestamp::Timestamp;
 
     const NOW: Timestamp = Timestamp::from_secs(1_000);
 

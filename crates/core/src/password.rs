@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{AuthUser, Modified, StoreError, StoreErrorKind, UserDirectory, UserId, UserStore};
+use crate::error::StoreResult;
+use crate::modify::Modified;
+use crate::user::AuthUser;
+use crate::user_id::UserId;
+use crate::user_store::{UserDirectory, UserStore};
 
 /// A user who logs in with a password.
 ///
@@ -65,7 +69,8 @@ pub trait PasswordUser: AuthUser {
 /// Writes password hashes without losing other writes to the user.
 ///
 /// Every [`UserDirectory`] of [`PasswordUser`]s implements this trait. For an application's own
-/// table, [`own_passwords`] creates a password store from a closure that runs one statement.
+/// table, [`own_passwords`](crate::own_passwords) creates a password store from a closure that runs
+/// one statement.
 #[async_trait]
 pub trait PasswordStore: UserStore<User: PasswordUser> {
     /// Stores the hash of a new password, and a new security stamp.
@@ -85,7 +90,7 @@ pub trait PasswordStore: UserStore<User: PasswordUser> {
         id: &UserId,
         seen_security_stamp: &[u8],
         hash: &str,
-    ) -> Result<PasswordChange<Self::User>, StoreError>;
+    ) -> StoreResult<PasswordChange<Self::User>>;
 
     /// Stores another hash of the same password. Returns whether it was written.
     ///
@@ -96,7 +101,7 @@ pub trait PasswordStore: UserStore<User: PasswordUser> {
     /// # Errors
     ///
     /// Returns an error only if the store fails.
-    async fn rehash(&self, id: &UserId, seen_hash: &str, hash: &str) -> Result<bool, StoreError>;
+    async fn rehash(&self, id: &UserId, seen_hash: &str, hash: &str) -> StoreResult<bool>;
 }
 
 /// The result of [`PasswordStore::set_password`].
@@ -111,23 +116,32 @@ pub enum PasswordChange<U> {
     Missing,
 }
 
-/// Returns the result if there is nothing to write, because the stored user already has the hash,
-/// or has another security stamp.
-fn result_without_write<U: PasswordUser>(
-    stored: &Arc<U>,
+/// Checks whether the hash of a new password must be written. This is not so if the hash is stored
+/// already, or if the user has another security stamp.
+pub(crate) fn must_set_password<U: PasswordUser>(
+    stored: &U,
     seen_security_stamp: &[u8],
     hash: &str,
-) -> Option<PasswordChange<U>> {
+) -> bool {
+    stored.password_hash() != hash && *stored.security_stamp() == *seen_security_stamp
+}
+
+/// Returns the result of a call that wrote no new password, because [`must_set_password`] returned
+/// `false` for this user.
+pub(crate) fn result_without_write<U: PasswordUser>(
+    stored: Arc<U>,
+    hash: &str,
+) -> PasswordChange<U> {
     if stored.password_hash() == hash {
-        return Some(PasswordChange::Changed(Arc::clone(stored)));
+        PasswordChange::Changed(stored)
+    } else {
+        PasswordChange::Stale(stored)
     }
-    (*stored.security_stamp() != *seen_security_stamp)
-        .then(|| PasswordChange::Stale(Arc::clone(stored)))
 }
 
 /// Returns the user with the new hash of the same password, or `None` if the hash must not be
 /// written.
-fn rehashed<U: PasswordUser>(stored: &U, seen_hash: &str, hash: &str) -> Option<U> {
+pub(crate) fn rehashed<U: PasswordUser>(stored: &U, seen_hash: &str, hash: &str) -> Option<U> {
     if stored.password_hash() != seen_hash || hash == seen_hash {
         return None;
     }
@@ -142,187 +156,20 @@ impl<S: UserDirectory<User: PasswordUser> + ?Sized> PasswordStore for S {
         id: &UserId,
         seen_security_stamp: &[u8],
         hash: &str,
-    ) -> Result<PasswordChange<S::User>, StoreError> {
+    ) -> StoreResult<PasswordChange<S::User>> {
         let mut change = |stored: &S::User| {
-            let must_write =
-                stored.password_hash() != hash && *stored.security_stamp() == *seen_security_stamp;
-            must_write.then(|| stored.with_password_hash(hash.to_owned()))
+            must_set_password(stored, seen_security_stamp, hash)
+                .then(|| stored.with_password_hash(hash.to_owned()))
         };
         Ok(match self.modify(id, &mut change).await? {
             Modified::Changed(user) => PasswordChange::Changed(user),
-            Modified::Unchanged(user) => result_without_write(&user, seen_security_stamp, hash)
-                .unwrap_or(PasswordChange::Stale(user)),
+            Modified::Unchanged(user) => result_without_write(user, hash),
             Modified::Missing => PasswordChange::Missing,
         })
     }
 
-    async fn rehash(&self, id: &UserId, seen_hash: &str, hash: &str) -> Result<bool, StoreError> {
+    async fn rehash(&self, id: &UserId, seen_hash: &str, hash: &str) -> StoreResult<bool> {
         let mut change = |stored: &S::User| rehashed(stored, seen_hash, hash);
         Ok(matches!(self.modify(id, &mut change).await?, Modified::Changed(_)))
-    }
-}
-
-/// A write to the password column of an application's own table; see [`own_passwords`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PasswordWrite {
-    /// The id of the user.
-    pub id: UserId,
-    /// The statement may write only if this hash is still stored.
-    pub expected: String,
-    /// The hash to store.
-    pub new: String,
-    /// Whether the hash is of a new password. If the security stamp is a separate column, the
-    /// column gets a new value for a new password, and keeps its value otherwise.
-    pub is_new_password: bool,
-}
-
-/// A write is tried this many times if other writes come first.
-const MAX_TRIES: usize = 10;
-
-/// Creates a [`PasswordStore`] from a store whose users are in the application's own table, and a
-/// closure that writes a hash to that table.
-///
-/// The closure runs one statement, which writes the new hash if the stored hash is the expected
-/// one. The closure returns whether the statement has written. Bind the id as a value of its
-/// column's type.
-///
-/// If the security stamp is a separate column, as in this example, the statement must also change
-/// the stamp if the password is new, as
-/// [`with_password_hash`](PasswordUser::with_password_hash) does. Otherwise the earlier logins stay
-/// valid.
-///
-/// ```
-/// # #[derive(Clone)] struct Pool;
-/// # impl Pool {
-/// #     async fn run(&self, _: &str, _: (i64, &str, &str, i64)) -> Result<u64, StoreError> { Ok(1) }
-/// # }
-/// use tower_keep_core::{PasswordStore, PasswordUser, PasswordWrite, StoreError, UserStore, own_passwords};
-///
-/// fn passwords<S>(users: S, pool: Pool) -> impl PasswordStore<User = S::User>
-/// where
-///     S: UserStore<User: PasswordUser>,
-/// {
-///     own_passwords(users, move |write: PasswordWrite| {
-///         let pool = pool.clone();
-///         async move {
-///             let Some(id) = write.id.parse::<i64>() else { return Ok(false) };
-///             let sql = "UPDATE member SET password_hash = $3, stamp = stamp + $4 \
-///                 WHERE id = $1 AND password_hash = $2";
-///             let raise = i64::from(write.is_new_password);
-///             Ok(pool.run(sql, (id, &write.expected, &write.new, raise)).await? == 1)
-///         }
-///     })
-/// }
-/// ```
-///
-/// The returned store is only for writing passwords. Pass a clone of the users' store to this
-/// function, and the users' store itself to the layer and the login form. A struct can hold the
-/// returned store as `Arc<dyn PasswordStore<User = Member>>`. If that field is `passwords`, pass
-/// `&*passwords` where a password store is expected.
-pub fn own_passwords<S, W, Fut>(users: S, write: W) -> OwnPasswords<S, W>
-where
-    S: UserStore<User: PasswordUser>,
-    W: Fn(PasswordWrite) -> Fut + Send + Sync,
-    Fut: Future<Output = Result<bool, StoreError>> + Send,
-{
-    OwnPasswords { users, write }
-}
-
-/// Users in the application's own table, with a closure that writes their passwords; created by
-/// [`own_passwords`].
-#[derive(Clone)]
-pub struct OwnPasswords<S, W> {
-    users: S,
-    write: W,
-}
-
-impl<S, W> std::fmt::Debug for OwnPasswords<S, W> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("OwnPasswords(…)")
-    }
-}
-
-#[async_trait]
-impl<S: UserStore, W: Send + Sync> UserStore for OwnPasswords<S, W> {
-    type User = S::User;
-
-    async fn by_id(&self, id: &UserId) -> Result<Option<Arc<S::User>>, StoreError> {
-        self.users.by_id(id).await
-    }
-}
-
-impl<S, W, Fut> OwnPasswords<S, W>
-where
-    S: UserStore<User: PasswordUser>,
-    W: Fn(PasswordWrite) -> Fut + Send + Sync,
-    Fut: Future<Output = Result<bool, StoreError>> + Send,
-{
-    /// Reads the user and writes the hash. Returns `Ok` with the user as read before the write.
-    ///
-    /// If `skip` returns a result for the user who was read, this method writes nothing and returns
-    /// `Err` with that result. If another write comes first, this method reads the user again and
-    /// starts over.
-    async fn write<T>(
-        &self,
-        id: &UserId,
-        hash: &str,
-        is_new_password: bool,
-        skip: impl Fn(Option<&Arc<S::User>>) -> Option<T> + Send,
-    ) -> Result<Result<Option<Arc<S::User>>, T>, StoreError> {
-        for _ in 0..MAX_TRIES {
-            let stored = self.users.by_id(id).await?;
-            if let Some(result) = skip(stored.as_ref()) {
-                return Ok(Err(result));
-            }
-            let expected = stored.as_ref().map(|user| user.password_hash().to_owned());
-            let (id, new) = (id.clone(), hash.to_owned());
-            let expected = expected.unwrap_or_default();
-            if (self.write)(PasswordWrite { id, expected, new, is_new_password }).await? {
-                return Ok(Ok(stored));
-            }
-        }
-        Err(StoreError::new(StoreErrorKind::Unavailable, "own passwords").with_message(
-            "the password was not written: try again later, because other writes to this user came \
-             first, or check the statement, because it writes nothing",
-        ))
-    }
-}
-
-#[async_trait]
-impl<S, W, Fut> PasswordStore for OwnPasswords<S, W>
-where
-    S: UserStore<User: PasswordUser>,
-    W: Fn(PasswordWrite) -> Fut + Send + Sync,
-    Fut: Future<Output = Result<bool, StoreError>> + Send,
-{
-    async fn set_password(
-        &self,
-        id: &UserId,
-        seen_security_stamp: &[u8],
-        hash: &str,
-    ) -> Result<PasswordChange<S::User>, StoreError> {
-        let written = self.write(id, hash, true, |stored| match stored {
-            None => Some(PasswordChange::Missing),
-            Some(stored) => result_without_write(stored, seen_security_stamp, hash),
-        });
-        let before = match written.await? {
-            Err(result) => return Ok(result),
-            Ok(before) => before,
-        };
-        // The hash is written, even if this read fails or a replica returns the earlier user.
-        let stored = self.users.by_id(id).await.ok().flatten();
-        let stored = stored.filter(|user| user.password_hash() == hash);
-        let as_written = || before.map(|user| Arc::new(user.with_password_hash(hash.to_owned())));
-        Ok(stored.or_else(as_written).map_or(PasswordChange::Missing, PasswordChange::Changed))
-    }
-
-    async fn rehash(&self, id: &UserId, seen_hash: &str, hash: &str) -> Result<bool, StoreError> {
-        let written = self.write(id, hash, false, |stored| {
-            let must_write =
-                stored.is_some_and(|stored| rehashed(&**stored, seen_hash, hash).is_some());
-            (!must_write).then_some(())
-        });
-        Ok(written.await?.is_ok())
     }
 }

@@ -1,15 +1,16 @@
 //! Users in one store, session records in another.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
 
 use async_trait::async_trait;
 
-use crate::{
-    ChangeUser, LoginStore, Modified, SessionKey, SessionStore, StoreError, StoredLogin,
-    UserDirectory, UserId, UserLookup, UserStore,
-};
+use crate::error::StoreResult;
+use crate::login_store::{LoginStore, StoredLogin};
+use crate::session::SessionKey;
+use crate::session_store::SessionStore;
+use crate::user_id::UserId;
+use crate::user_store::UserStore;
 
 /// Two stores as one: users in the first, session records in the second.
 ///
@@ -36,7 +37,7 @@ impl<A: UserStore, B: SessionStore> LoginStore for SplitStore<A, B> {
         &self,
         key: &SessionKey,
         user_hint: Option<&UserId>,
-    ) -> Result<Option<StoredLogin<A::User>>, StoreError> {
+    ) -> StoreResult<Option<StoredLogin<A::User>>> {
         let Some(user_hint) = user_hint else {
             let Some(record) = self.1.load(key).await? else { return Ok(None) };
             let user = self.0.by_id(&record.user).await?;
@@ -76,46 +77,5 @@ fn output<T>(poll: Poll<T>) -> Option<T> {
     match poll {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,
-    }
-}
-
-#[async_trait]
-impl<A: UserStore, B: SessionStore> UserStore for SplitStore<A, B> {
-    type User = A::User;
-
-    async fn by_id(&self, id: &UserId) -> Result<Option<Arc<A::User>>, StoreError> {
-        self.0.by_id(id).await
-    }
-}
-
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<A: UserLookup, B: SessionStore> UserLookup for SplitStore<A, B> {
-    async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<A::User>>, StoreError> {
-        self.0.by_login_name(login_name).await
-    }
-}
-
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<A: UserDirectory, B: SessionStore> UserDirectory for SplitStore<A, B> {
-    async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<A::User>>>, StoreError> {
-        self.0.by_ids(ids).await
-    }
-
-    async fn insert(&self, user: &A::User) -> Result<(), StoreError> {
-        self.0.insert(user).await
-    }
-
-    async fn modify(
-        &self,
-        id: &UserId,
-        change: &mut ChangeUser<'_, A::User>,
-    ) -> Result<Modified<A::User>, StoreError> {
-        self.0.modify(id, change).await
-    }
-
-    async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {
-        self.0.delete(id).await
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::UserId;
+use crate::user_id::UserId;
 
 /// A user who can be logged in.
 ///

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{AuthUser, StoreError, UserId, UserStore};
+use crate::error::StoreResult;
+use crate::user::AuthUser;
+use crate::user_id::UserId;
+use crate::user_store::UserStore;
 
 /// Creates a [`UserStore`] from a closure that finds a user by id.
 ///
@@ -34,7 +37,7 @@ use crate::{AuthUser, StoreError, UserId, UserStore};
 pub fn user_loader<F, Fut, U>(load: F) -> UserLoader<F>
 where
     F: Fn(UserId) -> Fut + Send + Sync,
-    Fut: Future<Output = Result<Option<Arc<U>>, StoreError>> + Send,
+    Fut: Future<Output = StoreResult<Option<Arc<U>>>> + Send,
     U: AuthUser,
 {
     UserLoader(load)
@@ -57,12 +60,12 @@ impl<F> fmt::Debug for UserLoader<F> {
 impl<F, Fut, U> UserStore for UserLoader<F>
 where
     F: Fn(UserId) -> Fut + Send + Sync,
-    Fut: Future<Output = Result<Option<Arc<U>>, StoreError>> + Send,
+    Fut: Future<Output = StoreResult<Option<Arc<U>>>> + Send,
     U: AuthUser,
 {
     type User = U;
 
-    async fn by_id(&self, id: &UserId) -> Result<Option<Arc<U>>, StoreError> {
+    async fn by_id(&self, id: &UserId) -> StoreResult<Option<Arc<U>>> {
         (self.0)(id.clone()).await
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tower_keep_core::{
     ChangeUser, Creation, End, LoginStore, Modified, NewLogin, Rotated, Rotation, SeenMark,
-    SessionKey, SessionRecord, SessionStore, StoreError, StoreErrorKind, StoredLogin, Timestamp,
-    Touch, UserDirectory, UserId, UserLookup, UserStore, async_trait,
+    SessionKey, SessionRecord, SessionStore, StoreError, StoreErrorKind, StoreResult, StoredLogin,
+    Timestamp, Touch, UserDirectory, UserId, UserLookup, UserStore, async_trait,
 };
 
 /// A method of a store, whose calls can fail.
@@ -149,8 +149,8 @@ impl<S> FaultyStore<S> {
     async fn run<T>(
         &self,
         call: Call,
-        operation: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
+        operation: impl Future<Output = StoreResult<T>>,
+    ) -> StoreResult<T> {
         let trouble = {
             let mut state = self.lock_state();
             state.calls.push(call);
@@ -189,7 +189,7 @@ impl<S> fmt::Debug for FaultyStore<S> {
 impl<S: UserStore> UserStore for FaultyStore<S> {
     type User = S::User;
 
-    async fn by_id(&self, id: &UserId) -> Result<Option<Arc<S::User>>, StoreError> {
+    async fn by_id(&self, id: &UserId) -> StoreResult<Option<Arc<S::User>>> {
         self.run(Call::ById, self.inner.by_id(id)).await
     }
 }
@@ -197,7 +197,7 @@ impl<S: UserStore> UserStore for FaultyStore<S> {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<S: UserLookup> UserLookup for FaultyStore<S> {
-    async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<S::User>>, StoreError> {
+    async fn by_login_name(&self, login_name: &str) -> StoreResult<Option<Arc<S::User>>> {
         self.run(Call::ByLoginName, self.inner.by_login_name(login_name)).await
     }
 }
@@ -205,11 +205,11 @@ impl<S: UserLookup> UserLookup for FaultyStore<S> {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<S: UserDirectory> UserDirectory for FaultyStore<S> {
-    async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<S::User>>>, StoreError> {
+    async fn by_ids(&self, ids: &[UserId]) -> StoreResult<Vec<Option<Arc<S::User>>>> {
         self.run(Call::ByIds, self.inner.by_ids(ids)).await
     }
 
-    async fn insert(&self, user: &S::User) -> Result<(), StoreError> {
+    async fn insert(&self, user: &S::User) -> StoreResult<()> {
         self.run(Call::Insert, self.inner.insert(user)).await
     }
 
@@ -217,11 +217,11 @@ impl<S: UserDirectory> UserDirectory for FaultyStore<S> {
         &self,
         id: &UserId,
         change: &mut ChangeUser<'_, S::User>,
-    ) -> Result<Modified<S::User>, StoreError> {
+    ) -> StoreResult<Modified<S::User>> {
         self.run(Call::Modify, self.inner.modify(id, change)).await
     }
 
-    async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {
+    async fn delete(&self, id: &UserId) -> StoreResult<bool> {
         self.run(Call::Delete, self.inner.delete(id)).await
     }
 }
@@ -229,15 +229,15 @@ impl<S: UserDirectory> UserDirectory for FaultyStore<S> {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<S: SessionStore> SessionStore for FaultyStore<S> {
-    async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError> {
+    async fn create(&self, login: &NewLogin<'_>) -> StoreResult<Creation> {
         self.run(Call::Create, self.inner.create(login)).await
     }
 
-    async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError> {
+    async fn load(&self, key: &SessionKey) -> StoreResult<Option<Arc<SessionRecord>>> {
         self.run(Call::Load, self.inner.load(key)).await
     }
 
-    async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
+    async fn rotate(&self, rotation: &Rotation) -> StoreResult<Option<Rotated>> {
         let loses = self.lock_state().troubles.get(&Call::Rotate) == Some(&Trouble::Loses);
         let operation = async {
             match loses {
@@ -248,15 +248,15 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
         self.run(Call::Rotate, operation).await
     }
 
-    async fn mark_seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
+    async fn mark_seen(&self, marks: &[SeenMark]) -> StoreResult<()> {
         self.run(Call::MarkSeen, self.inner.mark_seen(marks)).await
     }
 
-    async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
+    async fn touch(&self, touches: &[Touch]) -> StoreResult<()> {
         self.run(Call::Touch, self.inner.touch(touches)).await
     }
 
-    async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize, StoreError> {
+    async fn revoke(&self, keys: &[SessionKey], end: &End) -> StoreResult<usize> {
         self.run(Call::Revoke, self.inner.revoke(keys, end)).await
     }
 
@@ -265,7 +265,7 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
         user: &UserId,
         except: Option<&SessionKey>,
         end: &End,
-    ) -> Result<(), StoreError> {
+    ) -> StoreResult<()> {
         self.run(Call::RevokeAll, self.inner.revoke_all(user, except, end)).await
     }
 
@@ -274,11 +274,11 @@ impl<S: SessionStore> SessionStore for FaultyStore<S> {
         user: &UserId,
         now: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
+    ) -> StoreResult<Vec<Arc<SessionRecord>>> {
         self.run(Call::List, self.inner.list(user, now, limit)).await
     }
 
-    async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+    async fn purge(&self, before: Timestamp, limit: usize) -> StoreResult<usize> {
         self.run(Call::Purge, self.inner.purge(before, limit)).await
     }
 }
@@ -289,7 +289,7 @@ impl<S: LoginStore> LoginStore for FaultyStore<S> {
         &self,
         key: &SessionKey,
         user_hint: Option<&UserId>,
-    ) -> Result<Option<StoredLogin<S::User>>, StoreError> {
+    ) -> StoreResult<Option<StoredLogin<S::User>>> {
         self.run(Call::LoadLogin, self.inner.load_login(key, user_hint)).await
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tower_keep_core::{
     ChangeUser, Creation, End, LoginStore, Modified, NewLogin, Rotated, Rotation, SeenMark,
-    SessionKey, SessionRecord, SessionStore, StoreError, StoredLogin, Timestamp, Touch,
+    SessionKey, SessionRecord, SessionStore, StoreResult, StoredLogin, Timestamp, Touch,
     UserDirectory, UserId, UserLookup, UserStore, async_trait,
 };
 
@@ -42,7 +42,7 @@ impl<S> Several<S> {
 impl<S: UserStore> UserStore for Several<S> {
     type User = S::User;
 
-    async fn by_id(&self, id: &UserId) -> Result<Option<Arc<S::User>>, StoreError> {
+    async fn by_id(&self, id: &UserId) -> StoreResult<Option<Arc<S::User>>> {
         self.next_handle().by_id(id).await
     }
 }
@@ -50,7 +50,7 @@ impl<S: UserStore> UserStore for Several<S> {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<S: UserLookup> UserLookup for Several<S> {
-    async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<S::User>>, StoreError> {
+    async fn by_login_name(&self, login_name: &str) -> StoreResult<Option<Arc<S::User>>> {
         self.next_handle().by_login_name(login_name).await
     }
 }
@@ -58,11 +58,11 @@ impl<S: UserLookup> UserLookup for Several<S> {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<S: UserDirectory> UserDirectory for Several<S> {
-    async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<S::User>>>, StoreError> {
+    async fn by_ids(&self, ids: &[UserId]) -> StoreResult<Vec<Option<Arc<S::User>>>> {
         self.next_handle().by_ids(ids).await
     }
 
-    async fn insert(&self, user: &S::User) -> Result<(), StoreError> {
+    async fn insert(&self, user: &S::User) -> StoreResult<()> {
         self.next_handle().insert(user).await
     }
 
@@ -70,11 +70,11 @@ impl<S: UserDirectory> UserDirectory for Several<S> {
         &self,
         id: &UserId,
         change: &mut ChangeUser<'_, S::User>,
-    ) -> Result<Modified<S::User>, StoreError> {
+    ) -> StoreResult<Modified<S::User>> {
         self.next_handle().modify(id, change).await
     }
 
-    async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {
+    async fn delete(&self, id: &UserId) -> StoreResult<bool> {
         self.next_handle().delete(id).await
     }
 }
@@ -82,27 +82,27 @@ impl<S: UserDirectory> UserDirectory for Several<S> {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<S: SessionStore> SessionStore for Several<S> {
-    async fn create(&self, login: &NewLogin<'_>) -> Result<Creation, StoreError> {
+    async fn create(&self, login: &NewLogin<'_>) -> StoreResult<Creation> {
         self.next_handle().create(login).await
     }
 
-    async fn load(&self, key: &SessionKey) -> Result<Option<Arc<SessionRecord>>, StoreError> {
+    async fn load(&self, key: &SessionKey) -> StoreResult<Option<Arc<SessionRecord>>> {
         self.next_handle().load(key).await
     }
 
-    async fn rotate(&self, rotation: &Rotation) -> Result<Option<Rotated>, StoreError> {
+    async fn rotate(&self, rotation: &Rotation) -> StoreResult<Option<Rotated>> {
         self.next_handle().rotate(rotation).await
     }
 
-    async fn mark_seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
+    async fn mark_seen(&self, marks: &[SeenMark]) -> StoreResult<()> {
         self.next_handle().mark_seen(marks).await
     }
 
-    async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
+    async fn touch(&self, touches: &[Touch]) -> StoreResult<()> {
         self.next_handle().touch(touches).await
     }
 
-    async fn revoke(&self, keys: &[SessionKey], end: &End) -> Result<usize, StoreError> {
+    async fn revoke(&self, keys: &[SessionKey], end: &End) -> StoreResult<usize> {
         self.next_handle().revoke(keys, end).await
     }
 
@@ -111,7 +111,7 @@ impl<S: SessionStore> SessionStore for Several<S> {
         user: &UserId,
         except: Option<&SessionKey>,
         end: &End,
-    ) -> Result<(), StoreError> {
+    ) -> StoreResult<()> {
         self.next_handle().revoke_all(user, except, end).await
     }
 
@@ -120,11 +120,11 @@ impl<S: SessionStore> SessionStore for Several<S> {
         user: &UserId,
         now: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Arc<SessionRecord>>, StoreError> {
+    ) -> StoreResult<Vec<Arc<SessionRecord>>> {
         self.next_handle().list(user, now, limit).await
     }
 
-    async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+    async fn purge(&self, before: Timestamp, limit: usize) -> StoreResult<usize> {
         self.next_handle().purge(before, limit).await
     }
 }
@@ -136,7 +136,7 @@ impl<S: LoginStore> LoginStore for Several<S> {
         &self,
         key: &SessionKey,
         user_hint: Option<&UserId>,
-    ) -> Result<Option<StoredLogin<S::User>>, StoreError> {
+    ) -> StoreResult<Option<StoredLogin<S::User>>> {
         self.next_handle().load_login(key, user_hint).await
     }
 }

@@ -7,12 +7,13 @@ use tower_keep_core::{
     UserId,
 };
 
-use super::sessions::{
+use super::clauses::clauses;
+use super::sessions::calls::{
     create_session, create_session_with, mark_seen, new_end, new_rotation, revoke, revoke_all,
     rotate, stored_record, touch,
 };
-use super::users::replace;
-use super::{now, unique_text, unusual_details};
+use super::users::calls::{insert_new_account, replace};
+use super::values::{now, unique_text, unusual_details};
 
 clauses! {
     UserDirectory<User = Account>, LoginStore;
@@ -21,12 +22,6 @@ clauses! {
     load_login_ignores_a_wrong_user_hint
     load_login_returns_no_user_if_the_user_was_deleted
     load_login_returns_none_for_an_unknown_key
-}
-
-async fn insert_new_account<S: UserDirectory<User = Account>>(store: &S) -> Account {
-    let account = Account::new(unique_text("id"), unique_text("name"), "hash");
-    store.insert(&account).await.expect("an account with a new id and a new name is inserted");
-    account
 }
 
 async fn load_login<S: LoginStore<User = Account>>(

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Kind, Server, find_program};
-use crate::provision::install;
+use super::instance::Instance;
+use super::kind::Kind;
+use crate::provision::{find_program, install};
 use crate::{run, tools_directory};
 
 /// The crate of the fallback emulator, and its version.
@@ -111,12 +112,12 @@ pub(super) fn stop_signal(program: &Path) -> &'static str {
 /// Returns the emulator's arguments. The Firestore emulator has its data only in memory, and loses
 /// the data when it exits. The Datastore emulator and the fallback emulator write their data to disk
 /// when they exit. The Datastore emulator also writes them from time to time while it runs.
-pub(super) fn arguments(server: &Server) -> Vec<String> {
-    let (host, port) = ("127.0.0.1", server.port);
-    let directory = server.directory.display();
+pub(super) fn arguments(instance: &Instance) -> Vec<String> {
+    let (host, port) = ("127.0.0.1", instance.port);
+    let directory = instance.directory.display();
     let address = [format!("--host={host}"), format!("--port={port}")];
-    match server.kind {
-        _ if !is_archive(&server.program) => {
+    match instance.kind {
+        _ if !is_archive(&instance.program) => {
             vec!["--host-port".to_owned(), format!("{host}:{port}")]
         }
         Kind::Firestore => {

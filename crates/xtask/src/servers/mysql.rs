@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Server, find_program, run_quietly};
-use crate::provision::is_root;
+use super::instance::Instance;
+use super::process::run_quietly;
+use super::sql::CREATE_DATABASE;
+use crate::provision::{find_program, is_root};
 use crate::{run, tools_directory};
 
 /// Returns the path of an installed `mysqld` that is not MariaDB. If there is none, returns the path
@@ -124,10 +126,12 @@ pub(super) fn command_prefix(program: &Path) -> Vec<String> {
 }
 
 /// Returns the arguments that both the set-up and every start need.
-fn common_arguments(server: &Server) -> Vec<String> {
-    let mut arguments =
-        vec!["--no-defaults".to_owned(), format!("--datadir={}/data", server.directory.display())];
-    if server.program.starts_with(mysql_directory()) {
+fn common_arguments(instance: &Instance) -> Vec<String> {
+    let mut arguments = vec![
+        "--no-defaults".to_owned(),
+        format!("--datadir={}/data", instance.directory.display()),
+    ];
+    if instance.program.starts_with(mysql_directory()) {
         let messages = mysql_directory().join("usr/share/mysql");
         arguments.push(format!("--lc-messages-dir={}", messages.display()));
     }
@@ -138,25 +142,25 @@ fn common_arguments(server: &Server) -> Vec<String> {
     arguments
 }
 
-pub(super) fn set_up(server: &Server) -> Result<(), String> {
-    server.write("users.sql", super::sql::CREATE_DATABASE)?;
-    let prefix = command_prefix(&server.program);
+pub(super) fn set_up(instance: &Instance) -> Result<(), String> {
+    instance.write("users.sql", CREATE_DATABASE)?;
+    let prefix = command_prefix(&instance.program);
     let mut set_up = match prefix.split_first() {
         Some((loader, rest)) => {
             let mut command = Command::new(loader);
-            command.args(rest).arg(&server.program);
+            command.args(rest).arg(&instance.program);
             command
         }
-        None => Command::new(&server.program),
+        None => Command::new(&instance.program),
     };
-    set_up.args(common_arguments(server)).arg("--initialize-insecure");
-    run_quietly(set_up.current_dir(&server.directory))
+    set_up.args(common_arguments(instance)).arg("--initialize-insecure");
+    run_quietly(set_up.current_dir(&instance.directory))
 }
 
 /// Returns the server's arguments. With them, the server does not flush its data to disk at each
 /// commit. The operating system holds the unflushed data, so a crash of the process loses nothing.
-pub(super) fn arguments(server: &Server) -> Vec<String> {
-    let (port, directory) = (server.port, server.directory.display());
+pub(super) fn arguments(instance: &Instance) -> Vec<String> {
+    let (port, directory) = (instance.port, instance.directory.display());
     let start_arguments = [
         format!("--port={port}"),
         format!("--socket={directory}/socket"),
@@ -172,7 +176,7 @@ pub(super) fn arguments(server: &Server) -> Vec<String> {
         "--innodb-flush-method=nosync".to_owned(),
         "--max-connections=300".to_owned(),
     ];
-    common_arguments(server).into_iter().chain(start_arguments).collect()
+    common_arguments(instance).into_iter().chain(start_arguments).collect()
 }
 
 /// Checks whether the server sends its greeting. The server does so only once its users exist.

@@ -2,13 +2,12 @@
 
 use std::net::{SocketAddr, TcpStream};
 
-use super::{Kind, Server};
+use super::instance::Instance;
 
-/// Starts nginx in front of a site. It caches every response that a shared cache may store, and
-/// says in the header `X-Cache` whether a response came from the cache.
-pub(super) fn start_in_front_of(site: SocketAddr) -> Result<Server, String> {
-    let mut server = Server::prepare(Kind::Nginx)?;
-    let (port, directory) = (server.port, server.directory.display());
+/// Writes the settings of an nginx in front of a site. It caches every response that a shared cache
+/// may store, and says in the header `X-Cache` whether a response came from the cache.
+pub(super) fn set_up(instance: &Instance, site: SocketAddr) -> Result<(), String> {
+    let (port, directory) = (instance.port, instance.directory.display());
     let temporary_paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|what| format!("    {what}_temp_path {directory}/{what};\n"))
         .concat();
@@ -31,13 +30,11 @@ http {{
 }}
 "
     );
-    server.write("nginx.conf", &settings)?;
-    server.start_and_wait()?;
-    Ok(server)
+    instance.write("nginx.conf", &settings)
 }
 
-pub(super) fn arguments(server: &Server) -> Vec<String> {
-    let directory = server.directory.display();
+pub(super) fn arguments(instance: &Instance) -> Vec<String> {
+    let directory = instance.directory.display();
     // Without `-e` and `-p`, nginx would write to the system's directories until it has read its
     // settings.
     ["-e", "stderr", "-p", &directory.to_string(), "-c", &format!("{directory}/nginx.conf")]

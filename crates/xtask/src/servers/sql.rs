@@ -5,25 +5,28 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use super::{Kind, Server, find_program, run_quietly, unprivileged_command};
+use super::instance::Instance;
+use super::kind::Kind;
+use super::process::{run_quietly, unprivileged_command};
+use crate::provision::find_program;
 
-pub(super) fn url(server: &Server) -> String {
-    let (scheme, database) = match server.kind {
+pub(super) fn url(instance: &Instance) -> String {
+    let (scheme, database) = match instance.kind {
         Kind::MariaDb | Kind::MySql => ("mysql", "keep"),
         _ => ("postgres", "postgres"),
     };
-    format!("{scheme}://keep:secret@127.0.0.1:{}/{database}", server.port)
+    format!("{scheme}://keep:secret@127.0.0.1:{}/{database}", instance.port)
 }
 
-fn data_directory(server: &Server) -> String {
-    server.directory.join("data").display().to_string()
+fn data_directory(instance: &Instance) -> String {
+    instance.directory.join("data").display().to_string()
 }
 
-pub(super) fn set_up_postgres(server: &Server) -> Result<(), String> {
-    server.write("password", "secret")?;
-    let mut set_up = unprivileged_command(&server.program.with_file_name("initdb"))?;
-    set_up.args(["--pgdata", &data_directory(server)]);
-    set_up.arg("--pwfile").arg(server.directory.join("password"));
+pub(super) fn set_up_postgres(instance: &Instance) -> Result<(), String> {
+    instance.write("password", "secret")?;
+    let mut set_up = unprivileged_command(&instance.program.with_file_name("initdb"))?;
+    set_up.args(["--pgdata", &data_directory(instance)]);
+    set_up.arg("--pwfile").arg(instance.directory.join("password"));
     set_up.args(["--username=keep", "--auth=password", "--encoding=UTF8", "--locale=C"]);
     run_quietly(&mut set_up)
 }
@@ -34,43 +37,41 @@ pub(super) const CREATE_DATABASE: &str = "CREATE DATABASE IF NOT EXISTS keep;\n\
     CREATE USER IF NOT EXISTS keep@'%' IDENTIFIED BY 'secret';\n\
     GRANT ALL ON *.* TO keep@'%' WITH GRANT OPTION;\n";
 
-pub(super) fn set_up_mariadb(server: &Server) -> Result<(), String> {
-    server.write("users.sql", CREATE_DATABASE)?;
+pub(super) fn set_up_mariadb(instance: &Instance) -> Result<(), String> {
+    instance.write("users.sql", CREATE_DATABASE)?;
     let names = ["mariadb-install-db", "mysql_install_db"];
     let program = find_program(&names).ok_or("mariadb-install-db is missing: reinstall MariaDB")?;
     let mut set_up = unprivileged_command(&program)?;
-    set_up.arg("--no-defaults").arg(format!("--datadir={}", data_directory(server)));
+    set_up.arg("--no-defaults").arg(format!("--datadir={}", data_directory(instance)));
     set_up.args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
     // Without its own directory for temporary files, a server would use the temporary tables of
     // another server that is set up at the same time.
-    let directory = &server.directory;
+    let directory = &instance.directory;
     set_up.env("TMPDIR", directory).arg(format!("--tmpdir={}", directory.display()));
     run_quietly(&mut set_up)
 }
 
-pub(super) fn start_pgbouncer(database: &Server) -> Result<Server, String> {
-    let mut server = Server::prepare(Kind::PgBouncer)?;
-    let path = |name: &str| server.directory.join(name).display().to_string();
+/// Writes the settings of a PgBouncer in front of the PostgreSQL server on this port.
+pub(super) fn set_up_pgbouncer(instance: &Instance, postgres_port: u16) -> Result<(), String> {
+    let path = |name: &str| instance.directory.join(name).display().to_string();
     let text = format!(
         "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
          listen_port = {}\nunix_socket_dir =\nauth_type = md5\nauth_file = {}\n\
          pool_mode = transaction\nmax_client_conn = 200\ndefault_pool_size = 5\n",
-        database.port,
-        server.port,
+        postgres_port,
+        instance.port,
         path("users"),
     );
-    server.write("users", "\"keep\" \"secret\"\n")?;
-    server.write("proxy.ini", &text)?;
-    server.start_and_wait()?;
-    Ok(server)
+    instance.write("users", "\"keep\" \"secret\"\n")?;
+    instance.write("proxy.ini", &text)
 }
 
 /// Returns the server's arguments. With them, the server does not flush its data to disk at each
 /// commit. The operating system holds the unflushed data, so a crash of the process loses nothing.
-pub(super) fn arguments(server: &Server) -> Vec<String> {
-    let (port, data) = (server.port, data_directory(server));
-    let directory = server.directory.display();
-    match server.kind {
+pub(super) fn arguments(instance: &Instance) -> Vec<String> {
+    let (port, data) = (instance.port, data_directory(instance));
+    let directory = instance.directory.display();
+    match instance.kind {
         Kind::Postgres => {
             let mut arguments = vec!["-D".to_owned(), data, "-p".to_owned(), port.to_string()];
             for setting in [
@@ -101,11 +102,11 @@ pub(super) fn arguments(server: &Server) -> Vec<String> {
     }
 }
 
-pub(super) fn is_ready(server: &Server) -> bool {
-    let port = server.port.to_string();
-    let mut check = match server.kind {
+pub(super) fn is_ready(instance: &Instance) -> bool {
+    let port = instance.port.to_string();
+    let mut check = match instance.kind {
         Kind::Postgres => {
-            let mut command = Command::new(server.program.with_file_name("pg_isready"));
+            let mut command = Command::new(instance.program.with_file_name("pg_isready"));
             command.args(["-q", "-h", "127.0.0.1", "-p", &port]);
             command
         }
@@ -116,7 +117,7 @@ pub(super) fn is_ready(server: &Server) -> bool {
             command.args(["-P", &port, "ping"]);
             command
         }
-        _ => return TcpStream::connect(("127.0.0.1", server.port)).is_ok(),
+        _ => return TcpStream::connect(("127.0.0.1", instance.port)).is_ok(),
     };
     let status = check.stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())

@@ -1,6 +1,20 @@
 //! Writing logins: clauses of `create` and `load`.
 
-use super::*;
+use std::sync::Arc;
+
+use tower_keep_core::{
+    Creation, EndReason, MAX_PER_CALL, SeenMark, SessionRecord, SessionStore, StoreErrorKind,
+    UserId,
+};
+
+use super::calls::{
+    HOUR, create, create_session, end_reason, live_keys, load, mark_seen, new_end, new_login,
+    new_record, new_rotation, new_touch_with_remember, new_user_id, revoke, revoke_all, rotate,
+    sorted, stored_record, touch, with_change,
+};
+use crate::contract::drops::{DROP_STEPS, poll_then_drop, wait_until_settled};
+use crate::contract::tasks::run_concurrently;
+use crate::contract::values::{now, unusual_texts};
 
 /// Only `create` inserts records. Unknown keys and users are not an error.
 pub async fn unknown_keys_are_not_an_error_and_insert_nothing<S: SessionStore>(store: Arc<S>) {
@@ -213,9 +227,7 @@ pub async fn many_replays_are_returned_in_batches<S: SessionStore>(store: Arc<S>
         assert_eq!(replays.len(), expected);
         notified.extend(replays.iter().map(|record| record.key));
     }
-    notified.sort();
-    keys.sort();
-    assert_eq!(notified, keys, "each replay is returned once");
+    assert_eq!(sorted(notified), sorted(keys), "each replay is returned once");
 }
 
 /// If the future of `create` is dropped, the store has either inserted the record and ended the
@@ -227,8 +239,7 @@ pub async fn dropping_the_future_of_create_leaves_all_or_nothing<S: SessionStore
         let (new, replacing) = (new_record(&user), [old.key]);
         poll_then_drop(step, store.create(&new_login(&new, &replacing))).await;
         let read = || async {
-            let mut keys = live_keys(&*store, &user).await;
-            keys.sort();
+            let keys = live_keys(&*store, &user).await;
             let ended = stored_record(&*store, &old.key).await.ended.is_some();
             (keys, load(&*store, &new.key).await.is_some(), ended)
         };

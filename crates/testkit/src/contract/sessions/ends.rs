@@ -1,6 +1,27 @@
-//! Ending and removing sessions: clauses of `revoke`, `revoke_all`, `list` and `purge`.
+//! Ending sessions: clauses of `revoke` and `revoke_all`.
 
-use super::*;
+use std::sync::Arc;
+
+use tower_keep_core::{
+    Creation, End, EndReason, Ended, RememberPeriod, Rotated, SeenMark, SessionLimit,
+    SessionRecord, SessionStore, Timestamp, Touch, WhenFull,
+};
+
+use super::calls::{
+    HOUR, create, create_session, create_session_with, end_reason, live_keys, load, mark_seen,
+    new_end, new_login, new_login_with_limit, new_record, new_rotation, new_touch_with_remember,
+    new_user_id, purge_all, revoke, revoke_all, rotate, sorted, stored_record, touch, with_change,
+};
+use crate::contract::drops::{DROP_STEPS, poll_then_drop, wait_until_settled};
+use crate::contract::values::now;
+
+/// Returns the record of a live session as it is stored after this end. Only `ended` and `expires`
+/// change.
+fn as_ended(record: &SessionRecord, end: &End) -> SessionRecord {
+    with_change(record, |record| {
+        (record.ended, record.expires) = (Some(Ended::new(end.at, end.reason)), end.keep_until);
+    })
+}
 
 /// If a session is ended several times, the record keeps the time, the reason and the successor of
 /// the first end.
@@ -54,14 +75,7 @@ pub async fn a_revoked_session_is_kept_until_keep_until<S: SessionStore>(store: 
         let record = create_session(&*store, &new_user_id()).await;
         let end = End::new(now(), reason, record.created.plus(hours * HOUR));
         assert_eq!(revoke(&*store, &record.key, &end).await, 1);
-        let after = stored_record(&*store, &record.key).await;
-        let ended = after.ended.clone().expect("the session was revoked");
-        assert_eq!((ended.at, ended.reason), (end.at, reason));
-        assert_eq!((ended.successor, ended.notified), (None, false));
-        assert_eq!(after.expires, end.keep_until);
-        let mut expected = record;
-        (expected.ended, expected.expires) = (after.ended.clone(), after.expires);
-        assert_eq!(after, expected, "only `ended` and `expires` change");
+        assert_eq!(stored_record(&*store, &record.key).await, as_ended(&record, &end));
     }
 }
 
@@ -117,12 +131,7 @@ pub async fn every_call_treats_a_session_that_revoke_all_ended_as_ended<S: Sessi
     let end = End::new(now(), EndReason::Revoked, now().plus(2 * HOUR));
     revoke_all(&*store, &user, Some(&except.key), &end).await;
     let after = stored_record(&*store, &record.key).await;
-    let ended = after.ended.clone().expect("the session has ended");
-    assert_eq!((ended.at, ended.reason), (end.at, EndReason::Revoked));
-    assert_eq!((ended.successor, ended.notified, after.expires), (None, false, end.keep_until));
-    let mut expected = record.clone();
-    (expected.ended, expected.expires) = (after.ended.clone(), after.expires);
-    assert_eq!(after, expected, "only `ended` and `expires` change");
+    assert_eq!(after, as_ended(&record, &end));
     let (key, at, expires) = (record.key, now().plus(5), now().plus(99 * HOUR));
     touch(&*store, &[new_touch_with_remember(key, at, expires, expires)]).await;
     mark_seen(&*store, &[SeenMark::new(key, 0, at)]).await;
@@ -135,11 +144,11 @@ pub async fn every_call_treats_a_session_that_revoke_all_ended_as_ended<S: Sessi
     assert_eq!(stored_record(&*store, &key).await, after);
     assert_eq!(stored_record(&*store, &logged_out.key).await, logged_out, "the first end is kept");
     assert_eq!(stored_record(&*store, &except.key).await, except);
-    let mut live_keys = live_keys(&*store, &user).await;
-    live_keys.sort();
-    let mut expected = [except.key, new.key];
-    expected.sort();
-    assert_eq!(live_keys, expected, "the session of a later login is live");
+    assert_eq!(
+        live_keys(&*store, &user).await,
+        sorted([except.key, new.key]),
+        "the session of a later login is live"
+    );
     // A limit does not count a session that `revoke_all` ended.
     let limit = SessionLimit::new(3, WhenFull::Refuse);
     let creation = create(&*store, &new_login_with_limit(&new_record(&user), &[], limit)).await;
@@ -194,108 +203,6 @@ pub async fn a_session_kept_by_one_revoke_all_ends_with_the_next<S: SessionStore
     assert_eq!(live_keys(&*store, &user).await, [fourth.key]);
 }
 
-/// `list` returns live sessions, the most recently used first, and at most `limit` of them.
-pub async fn list_returns_live_sessions_most_recently_used_first<S: SessionStore>(store: Arc<S>) {
-    let user = new_user_id();
-    let mut records = Vec::new();
-    for seconds in [20, 40, 10, 30] {
-        let change = |record: &mut SessionRecord| record.last_seen = now().plus(seconds);
-        records.push(create_session_with(&*store, &user, change).await);
-    }
-    let ended = create_session(&*store, &user).await;
-    revoke(&*store, &ended.key, &new_end(EndReason::Revoked)).await;
-    let expiring_soon =
-        create_session_with(&*store, &user, |record| record.expires = now().plus(HOUR)).await;
-    create_session(&*store, &new_user_id()).await;
-    let (later, order) = (now().plus(HOUR + 10), [1, 3, 0, 2]);
-    let listed = list(&*store, &user, later, 1_000).await;
-    assert_eq!(listed, order.map(|index| records[index].clone()));
-    let first_two = list(&*store, &user, later, 2).await;
-    assert_eq!(first_two, [records[1].clone(), records[3].clone()]);
-    assert!(
-        live_keys(&*store, &user).await.contains(&expiring_soon.key),
-        "the session is live now"
-    );
-}
-
-/// Purges all records that expired at `before` or earlier, at most two records with each call.
-async fn purge_in_pairs<S: SessionStore>(store: &S, before: Timestamp) {
-    loop {
-        let purged = purge(store, before, 2).await;
-        assert!(purged <= 2, "the call removed {purged} records, more than the limit of 2");
-        if purged == 0 {
-            break;
-        }
-    }
-}
-
-/// A purge removes expired records, including those of ended sessions, and at most `limit` of them
-/// in one call. Other records stay.
-pub async fn a_purge_removes_expired_records_in_batches<S: SessionStore>(store: Arc<S>) {
-    let user = new_user_id();
-    let before = now().minus(HOUR);
-    purge_all(&*store, before).await;
-    let mut expired = Vec::new();
-    for ago in [0, 1, 10, HOUR, 24 * HOUR] {
-        let change = |record: &mut SessionRecord| record.expires = before.minus(ago);
-        expired.push(create_session_with(&*store, &user, change).await.key);
-    }
-    let ended = create_session(&*store, &user).await;
-    let end = End::new(now(), EndReason::LoggedOut, before);
-    revoke(&*store, &ended.key, &end).await;
-    expired.push(ended.key);
-    let other = create_session(&*store, &user).await;
-    purge_in_pairs(&*store, before).await;
-    for key in expired {
-        assert_eq!(load(&*store, &key).await, None, "the record has expired");
-    }
-    assert_eq!(stored_record(&*store, &other.key).await, other);
-    assert_eq!(live_keys(&*store, &user).await, [other.key]);
-}
-
-/// A purge removes the sessions that `revoke_all` ended, in batches, once the `keep_until` of
-/// `revoke_all` has passed. A session that `revoke` ended is kept until the `keep_until` of
-/// `revoke`.
-pub async fn a_purge_removes_sessions_that_revoke_all_ended<S: SessionStore>(store: Arc<S>) {
-    let user = new_user_id();
-    let before = now().minus(HOUR);
-    purge_all(&*store, before).await;
-    let mut ended = Vec::new();
-    for _ in 0..5 {
-        ended.push(create_session(&*store, &user).await.key);
-    }
-    let (except, replayed) =
-        (create_session(&*store, &user).await, create_session(&*store, &user).await);
-    revoke(&*store, &replayed.key, &new_end(EndReason::Replay)).await;
-    let end = End::new(now(), EndReason::Revoked, before);
-    revoke_all(&*store, &user, Some(&except.key), &end).await;
-    purge_in_pairs(&*store, before).await;
-    for key in ended {
-        assert_eq!(load(&*store, &key).await, None, "`keep_until` has passed");
-    }
-    assert_eq!(stored_record(&*store, &except.key).await, except);
-    assert_eq!(end_reason(&*store, &replayed.key).await, Some(EndReason::Replay));
-    let creation = create(&*store, &new_login(&new_record(&user), &[])).await;
-    let Creation::Created { replays, .. } = creation else { panic!("there is no limit") };
-    assert_eq!(replays.len(), 1, "the replay is stored, and the user was not notified of it yet");
-}
-
-/// Calls with the key of a purged session don't insert its record again.
-pub async fn no_call_brings_back_a_purged_session<S: SessionStore>(store: Arc<S>) {
-    let user = new_user_id();
-    let before = now().minus(HOUR);
-    let record =
-        create_session_with(&*store, &user, |record| record.expires = before.minus(1)).await;
-    purge_all(&*store, before).await;
-    let (key, at, expires) = (record.key, now(), now().plus(HOUR));
-    touch(&*store, &[new_touch_with_remember(key, at, expires, expires)]).await;
-    mark_seen(&*store, &[SeenMark::new(key, 0, at)]).await;
-    assert_eq!(rotate(&*store, &new_rotation(&record, at)).await, None);
-    assert_eq!(revoke(&*store, &key, &new_end(EndReason::Revoked)).await, 0);
-    assert_eq!(load(&*store, &key).await, None);
-    assert_eq!(live_keys(&*store, &user).await, []);
-}
-
 /// If the future of `revoke` or `revoke_all` is dropped, either all of the sessions have ended, or
 /// none has. If the future of `touch` or `mark_seen` is dropped, the store has written either the
 /// whole change of a session or nothing.
@@ -323,8 +230,8 @@ pub async fn dropping_the_future_of_revoke_touch_or_mark_seen_leaves_all_or_noth
             "both have ended, or neither"
         );
         for (after, before) in [(first_after, first), (second_after, second)] {
-            let expected = end.apply_to(&before, None).filter(|_| after.ended.is_some());
-            assert_eq!(after, expected.unwrap_or(before));
+            let expected = if after.ended.is_some() { as_ended(&before, &end) } else { before };
+            assert_eq!(after, expected);
         }
         let record = create_session(&*store, &user).await;
         let (at, remember_expires, expires) =

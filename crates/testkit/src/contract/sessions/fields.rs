@@ -1,6 +1,18 @@
 //! The fields of a record: clauses about values that a store returns as they were written.
 
-use super::*;
+use std::sync::Arc;
+
+use tower_keep_core::{
+    Creation, EndReason, RememberPeriod, Rotated, SeenMark, SessionDetails, SessionLimit,
+    SessionRecord, SessionStore, Timestamp, Touch, WhenFull,
+};
+
+use super::calls::{
+    HOUR, create, create_session_with, list, mark_seen, new_end, new_login, new_login_with_limit,
+    new_record, new_rotation, new_user_id, revoke, revoke_all, rotate, stored_record, touch,
+    with_change,
+};
+use crate::contract::values::{now, unusual_details};
 
 /// `load` returns every field as `create` wrote it, including empty and extreme values.
 pub async fn load_returns_every_field_as_create_wrote_it<S: SessionStore>(store: Arc<S>) {

@@ -1,6 +1,17 @@
 //! Limits on a user's sessions: clauses of `create` with a limit.
 
-use super::*;
+use std::sync::Arc;
+
+use tower_keep_core::{
+    Creation, EndReason, MAX_PER_CALL, SessionLimit, SessionRecord, SessionStore, UserId, WhenFull,
+};
+
+use super::calls::{
+    HOUR, create, create_session, create_session_with, end_reason, live_keys, load, new_end,
+    new_login_with_limit, new_record, new_user_id, revoke, sorted, stored_record, with_change,
+};
+use crate::contract::tasks::run_concurrently;
+use crate::contract::values::now;
 
 /// Creates a session that a request has already used, so it does not end to make room.
 async fn create_used_session<S: SessionStore>(store: &S, user: &UserId) -> SessionRecord {
@@ -63,12 +74,8 @@ pub async fn create_far_beyond_the_limit_ends_all_sessions_except_the_newest<S: 
     let creation = create(&*store, &new_login_with_limit(&record, &replacing, limit)).await;
     let Creation::Created { ended, .. } = creation else { panic!("the oldest sessions make room") };
     assert!(ended.len() >= MAX_PER_CALL, "only {} ended sessions are returned", ended.len());
-    let mut live_keys = live_keys(&*store, &user).await;
-    live_keys.sort();
-    let mut expected: Vec<_> = keys[keys.len() - 3..].to_vec();
-    expected.push(record.key);
-    expected.sort();
-    assert_eq!(live_keys, expected);
+    let newest = keys[keys.len() - 3..].iter().copied();
+    assert_eq!(live_keys(&*store, &user).await, sorted(newest.chain([record.key])));
     assert_eq!(end_reason(&*store, &keys[0]).await, Some(EndReason::Replaced));
     for key in &keys[1..keys.len() - 3] {
         assert_eq!(end_reason(&*store, key).await, Some(EndReason::Limit));
@@ -91,11 +98,9 @@ pub async fn create_beyond_the_limit_ends_only_the_oldest_sessions<S: SessionSto
         ended.iter().all(|record| record.ended.is_none()),
         "the records are returned as they were before the call"
     );
-    let mut ended: Vec<_> = ended.iter().map(|record| record.key).collect();
-    ended.sort();
-    let mut oldest = [records[1].key, records[3].key];
-    oldest.sort();
-    assert_eq!(ended, oldest, "the oldest sessions by `created` end and are returned");
+    let ended = sorted(ended.iter().map(|record| record.key));
+    let oldest = [records[1].key, records[3].key];
+    assert_eq!(ended, sorted(oldest), "the oldest sessions by `created` end and are returned");
     for key in oldest {
         let after = stored_record(&*store, &key).await;
         let ended = after.ended.expect("the session has ended");
@@ -162,12 +167,12 @@ pub async fn a_limit_never_counts_expired_sessions_however_many_there_are<S: Ses
         let limit = SessionLimit::new(3, WhenFull::EndOldest);
         let creation = create(&*store, &new_login_with_limit(&record, &[], limit)).await;
         assert!(matches!(creation, Creation::Created { .. }), "the oldest sessions make room");
-        let mut live_keys = live_keys(&*store, &user).await;
-        live_keys.sort();
-        let mut expected = keys[keys.len() - 2..].to_vec();
-        expected.push(record.key);
-        expected.sort();
-        assert_eq!(live_keys, expected, "the newest live sessions stay");
+        let newest = keys[keys.len() - 2..].iter().copied();
+        assert_eq!(
+            live_keys(&*store, &user).await,
+            sorted(newest.chain([record.key])),
+            "the newest live sessions stay"
+        );
     }
 }
 

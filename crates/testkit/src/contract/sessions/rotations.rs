@@ -1,6 +1,18 @@
 //! Rotations, which begin the next generation of a session: clauses of `rotate`.
 
-use super::*;
+use std::sync::Arc;
+
+use tower_keep_core::{
+    EndReason, RememberPeriod, Rotated, Rotation, SessionRecord, SessionStore, Timestamp,
+};
+
+use super::calls::{
+    HOUR, create_session, create_session_with, new_end, new_rotation, new_user_id, revoke, rotate,
+    stored_record, with_change,
+};
+use crate::contract::drops::{DROP_STEPS, poll_then_drop, wait_until_settled};
+use crate::contract::tasks::{COMPETING_TASKS, allowed_tasks, run_concurrently};
+use crate::contract::values::now;
 
 /// Creates a rotation from the given generation, which may not be the generation of `record`.
 fn new_rotation_from(record: &SessionRecord, from_generation: u32, at: Timestamp) -> Rotation {

@@ -1,6 +1,17 @@
-//! Recording the use of sessions: clauses of `mark_seen` and `touch`.
+//! The use of sessions: clauses of `mark_seen`, `touch` and `list`.
 
-use super::*;
+use std::sync::Arc;
+
+use tower_keep_core::{
+    End, EndReason, RememberPeriod, Rotated, SeenMark, SessionRecord, SessionStore, Touch,
+};
+
+use super::calls::{
+    HOUR, create_session, create_session_with, list, live_keys, mark_seen, new_end, new_key,
+    new_rotation, new_touch_with_remember, new_user_id, revoke, rotate, stored_record, touch,
+    with_change,
+};
+use crate::contract::values::now;
 
 /// The first mark of the current generation sets `seen_at`. Later marks, and marks of other
 /// generations, change nothing.
@@ -80,6 +91,30 @@ pub async fn touch_and_mark_seen_do_not_change_ended_sessions<S: SessionStore>(s
     mark_seen(&*store, &[SeenMark::new(key, 0, at)]).await;
     touch(&*store, &[new_touch_with_remember(key, at, expires, expires)]).await;
     assert_eq!(stored_record(&*store, &key).await, before);
+}
+
+/// `list` returns live sessions, the most recently used first, and at most `limit` of them.
+pub async fn list_returns_live_sessions_most_recently_used_first<S: SessionStore>(store: Arc<S>) {
+    let user = new_user_id();
+    let mut records = Vec::new();
+    for seconds in [20, 40, 10, 30] {
+        let change = |record: &mut SessionRecord| record.last_seen = now().plus(seconds);
+        records.push(create_session_with(&*store, &user, change).await);
+    }
+    let ended = create_session(&*store, &user).await;
+    revoke(&*store, &ended.key, &new_end(EndReason::Revoked)).await;
+    let expiring_soon =
+        create_session_with(&*store, &user, |record| record.expires = now().plus(HOUR)).await;
+    create_session(&*store, &new_user_id()).await;
+    let (later, order) = (now().plus(HOUR + 10), [1, 3, 0, 2]);
+    let listed = list(&*store, &user, later, 1_000).await;
+    assert_eq!(listed, order.map(|index| records[index].clone()));
+    let first_two = list(&*store, &user, later, 2).await;
+    assert_eq!(first_two, [records[1].clone(), records[3].clone()]);
+    assert!(
+        live_keys(&*store, &user).await.contains(&expiring_soon.key),
+        "the session is live now"
+    );
 }
 
 /// Two servers with clocks that differ by five minutes write the same session. A call of the server

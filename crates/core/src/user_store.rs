@@ -1,11 +1,13 @@
-//! The traits that a store of users implements.
+//! The traits of a store of users: what a store of users must do.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{AuthUser, StoreError, StoreErrorKind, UserId};
+use crate::error::{StoreErrorKind, StoreResult};
+use crate::modify::{ChangeUser, Modified};
+use crate::user::AuthUser;
+use crate::user_id::UserId;
 
 /// Loads users by id. The layer does so for each request of a user who is logged in.
 ///
@@ -30,7 +32,7 @@ pub trait UserStore: Send + Sync {
     ///
     /// Returns an error only if the store fails: it can't be reached, does not respond in time, or
     /// holds data that can't be read. An unknown or impossible id is not an error.
-    async fn by_id(&self, id: &UserId) -> Result<Option<Arc<Self::User>>, StoreError>;
+    async fn by_id(&self, id: &UserId) -> StoreResult<Option<Arc<Self::User>>>;
 }
 
 /// Finds users by login name, for sign-in forms.
@@ -47,7 +49,7 @@ pub trait UserLookup: UserStore {
     ///
     /// Returns an error only if the store fails. An unknown or impossible login name is not an
     /// error: it returns `Ok(None)`.
-    async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<Self::User>>, StoreError>;
+    async fn by_login_name(&self, login_name: &str) -> StoreResult<Option<Arc<Self::User>>>;
 }
 
 /// Inserts, changes and deletes users, for sign-up forms and tools.
@@ -67,7 +69,7 @@ pub trait UserDirectory: UserLookup {
     /// # Errors
     ///
     /// Returns an error only if the store fails. An unknown or impossible id is not an error.
-    async fn by_ids(&self, ids: &[UserId]) -> Result<Vec<Option<Arc<Self::User>>>, StoreError> {
+    async fn by_ids(&self, ids: &[UserId]) -> StoreResult<Vec<Option<Arc<Self::User>>>> {
         let mut users = Vec::with_capacity(ids.len());
         for id in ids {
             users.push(self.by_id(id).await?);
@@ -84,7 +86,7 @@ pub trait UserDirectory: UserLookup {
     ///
     /// Returns [`Conflict`](crate::StoreErrorKind::Conflict) if the id or the login name is taken.
     /// In this case nothing was written. Any other error means that the store failed.
-    async fn insert(&self, user: &Self::User) -> Result<(), StoreError>;
+    async fn insert(&self, user: &Self::User) -> StoreResult<()>;
 
     /// Changes the stored user with this id.
     ///
@@ -99,9 +101,9 @@ pub trait UserDirectory: UserLookup {
     /// never as a mixture.
     ///
     /// ```
-    /// use tower_keep_core::{Account, Modified, StoreError, UserDirectory, UserId};
+    /// use tower_keep_core::{Account, Modified, StoreResult, UserDirectory, UserId};
     ///
-    /// async fn deactivate<S>(store: &S, id: &UserId) -> Result<bool, StoreError>
+    /// async fn deactivate<S>(store: &S, id: &UserId) -> StoreResult<bool>
     /// where
     ///     S: UserDirectory<User = Account>,
     /// {
@@ -121,7 +123,7 @@ pub trait UserDirectory: UserLookup {
         &self,
         id: &UserId,
         change: &mut ChangeUser<'_, Self::User>,
-    ) -> Result<Modified<Self::User>, StoreError>;
+    ) -> StoreResult<Modified<Self::User>>;
 
     /// Deletes the user with this id, and frees the login name. Returns whether there was such a
     /// user. The user's session records stay.
@@ -130,79 +132,7 @@ pub trait UserDirectory: UserLookup {
     ///
     /// Returns an error only if the store fails. An unknown id is not an error: it returns
     /// `Ok(false)`, so the call can be repeated safely.
-    async fn delete(&self, id: &UserId) -> Result<bool, StoreError>;
-}
-
-/// A function that changes a user: it returns the whole user as they should be stored, or `None` to
-/// leave the user unchanged. See [`UserDirectory::modify`].
-pub type ChangeUser<'a, U> = dyn FnMut(&U) -> Option<U> + Send + 'a;
-
-/// The result of [`UserDirectory::modify`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Modified<U> {
-    /// The function returned this user, and the store has written it.
-    Changed(Arc<U>),
-    /// The function returned `None`, and nothing was written. This is the stored user.
-    Unchanged(Arc<U>),
-    /// There is no user with this id.
-    Missing,
-}
-
-impl<U: AuthUser> Modified<U> {
-    /// Calls the function that was passed to [`modify`](UserDirectory::modify), and decides what
-    /// the store does next.
-    ///
-    /// This is a helper for stores. `Continue` holds the user to store in place of `stored`.
-    /// `Break` holds the value that `modify` should return. `store` is the store's name in errors.
-    ///
-    /// ```
-    /// use std::ops::ControlFlow;
-    /// use std::sync::{Arc, Mutex, PoisonError};
-    ///
-    /// use tower_keep_core::{Account, ChangeUser, Modified, StoreResult};
-    ///
-    /// /// A store of one user.
-    /// fn modify(
-    ///     store: &Mutex<Arc<Account>>,
-    ///     change: &mut ChangeUser<'_, Account>,
-    /// ) -> StoreResult<Modified<Account>> {
-    ///     loop {
-    ///         // No lock is held while the function runs.
-    ///         let stored = store.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    ///         let changed = match Modified::next(&stored, change, "my store")? {
-    ///             ControlFlow::Continue(changed) => changed,
-    ///             ControlFlow::Break(result) => return Ok(result),
-    ///         };
-    ///         let mut current = store.lock().unwrap_or_else(PoisonError::into_inner);
-    ///         // If the user was changed in between, the function gets the newer user.
-    ///         if Arc::ptr_eq(&current, &stored) {
-    ///             // A store of several users first compares the login name with those of the
-    ///             // other users, under the same lock.
-    ///             *current = changed.clone();
-    ///             return Ok(Modified::Changed(changed));
-    ///         }
-    ///     }
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// Returns [`Unsupported`](StoreErrorKind::Unsupported) if `change` returned a user with
-    /// another id.
-    pub fn next(
-        stored: &Arc<U>,
-        change: &mut ChangeUser<'_, U>,
-        store: &'static str,
-    ) -> Result<ControlFlow<Self, Arc<U>>, StoreError> {
-        match change(stored) {
-            None => Ok(ControlFlow::Break(Self::Unchanged(Arc::clone(stored)))),
-            Some(after) if after.id() == stored.id() => Ok(ControlFlow::Continue(Arc::new(after))),
-            Some(_) => Err(StoreError::new(StoreErrorKind::Unsupported, store).with_message(
-                "the change would give the user another id, and ids never change: insert a \
-                     new user instead",
-            )),
-        }
-    }
+    async fn delete(&self, id: &UserId) -> StoreResult<bool>;
 }
 
 /// Extension methods for every [`UserDirectory`].
@@ -214,9 +144,9 @@ pub trait UserDirectoryExt: UserDirectory {
     /// Use it for users who have to exist at every start, such as the first administrator:
     ///
     /// ```
-    /// use tower_keep_core::{Account, StoreError, UserDirectory, UserDirectoryExt};
+    /// use tower_keep_core::{Account, StoreResult, UserDirectory, UserDirectoryExt};
     ///
-    /// async fn seed<S>(store: &S, password_hash: &str) -> Result<(), StoreError>
+    /// async fn seed<S>(store: &S, password_hash: &str) -> StoreResult<()>
     /// where
     ///     S: UserDirectory<User = Account>,
     /// {
@@ -229,7 +159,7 @@ pub trait UserDirectoryExt: UserDirectory {
     ///
     /// Returns an error only if the store fails. A taken id or login name is not an error: it
     /// returns `Ok(false)`.
-    async fn insert_if_absent(&self, user: &Self::User) -> Result<bool, StoreError> {
+    async fn insert_if_absent(&self, user: &Self::User) -> StoreResult<bool> {
         match self.insert(user).await {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == StoreErrorKind::Conflict => Ok(false),
@@ -239,54 +169,3 @@ pub trait UserDirectoryExt: UserDirectory {
 }
 
 impl<S: UserDirectory + ?Sized> UserDirectoryExt for S {}
-
-macro_rules! forward {
-    ($($pointer:ident)*) => {$(
-        #[async_trait]
-        #[deny(clippy::missing_trait_methods)]
-        impl<S: UserStore + ?Sized> UserStore for $pointer<S> {
-            type User = S::User;
-
-            async fn by_id(&self, id: &UserId) -> Result<Option<Arc<S::User>>, StoreError> {
-                (**self).by_id(id).await
-            }
-        }
-
-        #[async_trait]
-        #[deny(clippy::missing_trait_methods)]
-        impl<S: UserLookup + ?Sized> UserLookup for $pointer<S> {
-            async fn by_login_name(&self, login_name: &str) -> Result<Option<Arc<S::User>>, StoreError> {
-                (**self).by_login_name(login_name).await
-            }
-        }
-
-        #[async_trait]
-        #[deny(clippy::missing_trait_methods)]
-        impl<S: UserDirectory + ?Sized> UserDirectory for $pointer<S> {
-            async fn by_ids(
-                &self,
-                ids: &[UserId],
-            ) -> Result<Vec<Option<Arc<S::User>>>, StoreError> {
-                (**self).by_ids(ids).await
-            }
-
-            async fn insert(&self, user: &S::User) -> Result<(), StoreError> {
-                (**self).insert(user).await
-            }
-
-            async fn modify(
-                &self,
-                id: &UserId,
-                change: &mut ChangeUser<'_, S::User>,
-            ) -> Result<Modified<S::User>, StoreError> {
-                (**self).modify(id, change).await
-            }
-
-            async fn delete(&self, id: &UserId) -> Result<bool, StoreError> {
-                (**self).delete(id).await
-            }
-        }
-    )*};
-}
-
-forward!(Arc Box);
