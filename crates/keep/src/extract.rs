@@ -14,9 +14,12 @@ use http::request::Parts;
 use tower_keep_core::AuthUser;
 
 use crate::error::{AuthError, LoginError};
-use crate::guard::{Rejection, Requirement, Responses, error_response, missing_layer, reject};
+use crate::guard::gate::{error_response, missing_layer, reject};
+use crate::guard::reason::Rejection;
+use crate::guard::requirement::Requirement;
+use crate::layer::config::Responses;
 use crate::login::handle::AuthSession;
-use crate::login::original_uri;
+use crate::login::snapshot::original_uri;
 use crate::target::LocalTarget;
 
 /// The user who is logged in.

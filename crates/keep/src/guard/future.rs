@@ -10,9 +10,9 @@ use pin_project_lite::pin_project;
 use tower_keep_core::AuthUser;
 use tower_service::Service;
 
-use super::GuardBody;
+use super::body::GuardBody;
 use super::gate::{Checked, error_response};
-use crate::login::original_uri;
+use crate::login::snapshot::original_uri;
 
 /// The future that looks up which user is logged in and checks the requirement. It is boxed because
 /// it awaits a store; the inner service's future is not boxed.

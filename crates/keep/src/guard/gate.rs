@@ -7,11 +7,12 @@ use http::request::Parts;
 use http::{Extensions, Method, Response};
 use tower_keep_core::AuthUser;
 
-use super::{Rejection, RejectionContext, Requirement, Responses};
-use crate::error::AuthError;
-use crate::error::bug_response;
+use super::reason::Rejection;
+use super::rejection::respond;
+use super::requirement::Requirement;
+use crate::error::{AuthError, bug_response};
 use crate::event::Event;
-use crate::layer::Config;
+use crate::layer::config::{Config, Rejected, Responses};
 use crate::login::handle::AuthSession;
 
 /// A guard's settings, shared by its services.
@@ -82,7 +83,8 @@ pub(crate) fn reject<U: AuthUser>(
         (Rejection::Forbidden, user) => Event::Forbidden { user },
         (Rejection::Unauthenticated | Rejection::NotFresh, _) => Event::Unauthorized,
     });
-    RejectionContext::new(rejection, request, auth, user, overrides).response()
+    let config = auth.config();
+    respond(Rejected { config, reason: rejection, request, user, overrides }, auth)
 }
 
 /// Logs the error and returns the response for it: 503 or 500.

@@ -6,7 +6,7 @@
 //! [`LoginLayer::require_login`]: crate::LoginLayer::require_login
 
 // To read about …                        open …
-// the requests that pass                 requirement.rs
+// the requests that pass                 requirement.rs; why others don't: reason.rs
 // the response to a rejected request     rejection.rs
 // the decision about one request         gate.rs
 // the layer around a service             service.rs, future.rs
@@ -14,9 +14,10 @@
 
 mod body;
 mod future;
-mod gate;
-mod rejection;
-mod requirement;
+pub(crate) mod gate;
+pub(crate) mod reason;
+pub(crate) mod rejection;
+pub(crate) mod requirement;
 mod service;
 
 use std::fmt;
@@ -30,18 +31,16 @@ use tower_layer::Layer;
 
 pub use body::GuardBody;
 pub use future::GuardFuture;
-pub(crate) use gate::Gate;
-#[cfg(feature = "axum")]
-pub(crate) use gate::{error_response, missing_layer, reject};
+pub use reason::Rejection;
 pub use rejection::RejectionContext;
-pub(crate) use rejection::Responses;
-pub use requirement::Rejection;
-pub(crate) use requirement::Requirement;
 pub use service::GuardService;
 
+use self::gate::Gate;
+use self::rejection::handler_from;
+use self::requirement::Requirement;
 use crate::error::BuildError;
 use crate::flash::Message;
-use crate::layer::Config;
+use crate::layer::config::{Config, Responses};
 use crate::page::Page;
 
 /// A layer that passes only some requests to a route or a whole service, and rejects the others.
@@ -164,7 +163,7 @@ impl<U: AuthUser> Guard<U> {
         mut self,
         handler: impl Fn(&RejectionContext<'_, U>) -> Response<Bytes> + Send + Sync + 'static,
     ) -> Self {
-        self.responses.handler = Some(Arc::new(handler));
+        self.responses.handler = Some(handler_from(handler));
         self
     }
 }

@@ -8,128 +8,64 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 use tower_keep_core::AuthUser;
 
-use super::Rejection;
-use crate::error::{BuildError, plain_response};
-use crate::flash::{FlashKind, Message};
+use super::reason::Rejection;
+use crate::error::{bug_response, plain_response};
+use crate::flash::FlashKind;
+use crate::layer::config::{Handler, Rejected};
 use crate::login::handle::AuthSession;
-use crate::page::Page;
-
-pub(crate) type Handler<U> = Arc<dyn Fn(&RejectionContext<'_, U>) -> Response<Bytes> + Send + Sync>;
-
-/// Settings for the responses to rejected requests: the settings of a layer, or the settings in
-/// which a guard differs from its layer.
-pub(crate) struct Responses<U> {
-    pub(crate) login_page: Option<Page>,
-    pub(crate) confirm_page: Option<Page>,
-    pub(crate) login_message: Option<Message>,
-    pub(crate) confirm_message: Option<Message>,
-    pub(crate) handler: Option<Handler<U>>,
-}
-
-impl<U> Responses<U> {
-    pub(crate) fn check_messages(&self) -> Result<(), BuildError> {
-        let messages = [&self.login_message, &self.confirm_message];
-        match messages.into_iter().flatten().find_map(Message::length_if_too_long) {
-            Some(length) => Err(BuildError::FlashTooLong { length }),
-            None => Ok(()),
-        }
-    }
-
-    /// Returns the paths of the pages that are on this site.
-    pub(crate) fn local_paths(&self) -> impl Iterator<Item = &str> {
-        [&self.login_page, &self.confirm_page].into_iter().flatten().filter_map(Page::local_path)
-    }
-}
-
-impl<U> Default for Responses<U> {
-    fn default() -> Self {
-        Self {
-            login_page: None,
-            confirm_page: None,
-            login_message: None,
-            confirm_message: None,
-            handler: None,
-        }
-    }
-}
-
-impl<U> Clone for Responses<U> {
-    fn clone(&self) -> Self {
-        Self {
-            login_page: self.login_page.clone(),
-            confirm_page: self.confirm_page.clone(),
-            login_message: self.login_message.clone(),
-            confirm_message: self.confirm_message.clone(),
-            handler: self.handler.clone(),
-        }
-    }
-}
 
 /// A rejected request, as it is passed to a rejection handler, which builds the response.
 pub struct RejectionContext<'a, U> {
-    rejection: Rejection,
-    request: &'a Parts,
-    auth: &'a AuthSession<U>,
-    user: Option<Arc<U>>,
-    /// The settings in which the guard differs from its layer.
-    overrides: &'a Responses<U>,
+    rejected: Rejected<'a, U>,
+    auth: AuthSession<U>,
 }
 
 impl<'a, U: AuthUser> RejectionContext<'a, U> {
-    pub(super) fn new(
-        rejection: Rejection,
-        request: &'a Parts,
-        auth: &'a AuthSession<U>,
-        user: Option<Arc<U>>,
-        overrides: &'a Responses<U>,
-    ) -> Self {
-        Self { rejection, request, auth, user, overrides }
-    }
-
     /// Returns the reason for the rejection.
     pub fn rejection(&self) -> Rejection {
-        self.rejection
+        self.rejected.reason
     }
 
     /// Returns the request's head: the method, the headers, the extensions and the URI. Even inside
     /// a nested router, this is the URI that the client requested.
     pub fn request(&self) -> &Parts {
-        self.request
+        self.rejected.request
     }
 
     /// Returns the handle, for example to set a flash message or to build a login URL.
     pub fn auth_session(&self) -> &AuthSession<U> {
-        self.auth
+        &self.auth
     }
 
     /// Returns the user whose request was rejected, or `None` if no user is logged in.
     pub fn user(&self) -> Option<&Arc<U>> {
-        self.user.as_ref()
+        self.rejected.user.as_ref()
     }
 
     /// Returns the response that is sent if there is no rejection handler: a redirect to the login
     /// page or the confirm page, with its flash message. If there is no such page, this is a 401,
     /// and if the user is not allowed, it is a 403.
     pub fn default_response(&self) -> Response<Bytes> {
-        let layer = &self.auth.config().responses;
-        let (page, message, kind) = match self.rejection {
+        let Rejected { config, reason, request, overrides, .. } = self.rejected;
+        let layer = &config.responses;
+        let (page, message, kind) = match reason {
             Rejection::Unauthenticated => (
-                self.overrides.login_page.as_ref().or(layer.login_page.as_ref()),
-                self.overrides.login_message.as_ref().or(layer.login_message.as_ref()),
+                overrides.login_page.as_ref().or(layer.login_page.as_ref()),
+                overrides.login_message.as_ref().or(layer.login_message.as_ref()),
                 FlashKind::LoginRequired,
             ),
             Rejection::NotFresh => (
-                self.overrides.confirm_page.as_ref().or(layer.confirm_page.as_ref()),
-                self.overrides.confirm_message.as_ref().or(layer.confirm_message.as_ref()),
+                overrides.confirm_page.as_ref().or(layer.confirm_page.as_ref()),
+                overrides.confirm_message.as_ref().or(layer.confirm_message.as_ref()),
                 FlashKind::ConfirmRequired,
             ),
             Rejection::Forbidden => return plain_response(StatusCode::FORBIDDEN),
         };
         let Some(page) = page else { return self.unauthorized() };
-        let Parts { method, headers, .. } = self.request;
-        let is_page = self.auth.config().is_page(method, headers);
+        let Parts { method, headers, .. } = request;
+        let is_page = config.is_page(method, headers);
         if let Some(message) = message.filter(|_| is_page) {
-            self.auth.leave_flash(message.flash(kind, self.request));
+            self.auth.leave_flash(message.flash(kind, request));
         }
         see_other(&self.auth.url_of(page, is_page))
     }
@@ -140,33 +76,52 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
     /// Use it in a rejection handler that redirects people and sends 401 to programs.
     pub fn unauthorized(&self) -> Response<Bytes> {
         let mut response = plain_response(StatusCode::UNAUTHORIZED);
-        if self.rejection != Rejection::Unauthenticated {
+        if self.rejected.reason != Rejection::Unauthenticated {
             // The login is not fresh, and sending credentials again would not make it fresh.
             return response;
         }
-        for loader in &self.auth.config().loaders {
+        for loader in &self.rejected.config.loaders {
             if let Some(challenge) = loader.challenge() {
                 response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
             }
         }
         response
     }
+}
 
-    pub(super) fn response(&self) -> Response<Bytes> {
-        let layer = &self.auth.config().responses;
-        let mut response = match self.overrides.handler.as_ref().or(layer.handler.as_ref()) {
-            Some(handler) => handler(self),
-            None => self.default_response(),
-        };
-        response.extensions_mut().insert(self.rejection);
-        response
-    }
+/// Returns the response to a rejected request: of the guard's handler, of the layer's handler, or
+/// the default response.
+pub(super) fn respond<U: AuthUser>(
+    rejected: Rejected<'_, U>,
+    auth: &AuthSession<U>,
+) -> Response<Bytes> {
+    let reason = rejected.reason;
+    let layer = &rejected.config.responses;
+    let mut response = match rejected.overrides.handler.as_ref().or(layer.handler.as_ref()) {
+        Some(handler) => handler(rejected),
+        None => RejectionContext { rejected, auth: auth.clone() }.default_response(),
+    };
+    response.extensions_mut().insert(reason);
+    response
+}
+
+/// Converts an application's rejection handler to the form in which the settings hold it.
+pub(crate) fn handler_from<U: AuthUser>(
+    handler: impl Fn(&RejectionContext<'_, U>) -> Response<Bytes> + Send + Sync + 'static,
+) -> Handler<U> {
+    Arc::new(move |rejected| {
+        match AuthSession::find(&rejected.request.extensions, rejected.config) {
+            Some(auth) => handler(&RejectionContext { rejected, auth }),
+            // This never happens: the handle of a rejected request is in its extensions.
+            None => bug_response("a rejected request has no handle"),
+        }
+    })
 }
 
 impl<U> std::fmt::Debug for RejectionContext<'_, U> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RejectionContext")
-            .field("rejection", &self.rejection)
+            .field("rejection", &self.rejected.reason)
             .finish_non_exhaustive()
     }
 }

@@ -8,8 +8,9 @@ use http::{Request, Response};
 use tower_keep_core::AuthUser;
 use tower_service::Service;
 
-use super::gate::check;
-use super::{Gate, GuardBody, GuardFuture};
+use super::body::GuardBody;
+use super::future::GuardFuture;
+use super::gate::{Gate, check};
 
 /// A guarded service, created by a [`Guard`](super::Guard).
 pub struct GuardService<S, U> {

@@ -9,8 +9,9 @@ use http::HeaderName;
 use ipnet::IpNet;
 use tower_keep_core::{AuthUser, LoginStore, SessionLimit, UserStore, WhenFull};
 
-use super::builder::Settings;
-use super::{Config, LoginLayer, LoginLayerBuilder};
+use super::LoginLayer;
+use super::builder::{LoginLayerBuilder, Settings};
+use super::config::Config;
 use crate::client::TrustedProxies;
 use crate::cookie::flash::MAX_TEXT_BYTES;
 use crate::cookie::settings::CookieTemplate;

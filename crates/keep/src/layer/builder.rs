@@ -13,8 +13,9 @@ use crate::cookie::settings::CookieSettings;
 use crate::error::BuildError;
 use crate::event::{Event, Listener};
 use crate::flash::Message;
-use crate::guard::{RejectionContext, Responses};
+use crate::guard::rejection::{RejectionContext, handler_from};
 use crate::keys::Keys;
+use crate::layer::config::Responses;
 use crate::loader::RequestLoader;
 use crate::page::Page;
 use crate::target::LocalTarget;
@@ -477,7 +478,7 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         + Sync
         + 'static,
     ) -> Self {
-        self.settings.responses.handler = Some(Arc::new(handler));
+        self.settings.responses.handler = Some(handler_from(handler));
         self
     }
 

@@ -3,17 +3,22 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use http::header::HeaderName;
-use http::{HeaderMap, Method};
+use http::request::Parts;
+use http::{HeaderMap, Method, Response};
 use tower_keep_core::{Clock, End, EndReason, Timestamp, UserStore};
 
 use crate::client::{ClientMatch, SessionProtection, TrustedProxies};
 use crate::cookie::settings::CookieTemplate;
+use crate::error::BuildError;
 use crate::event::{Event, Listener};
-use crate::guard::Responses;
+use crate::flash::Message;
+use crate::guard::reason::Rejection;
 use crate::keyring::Keyring;
 use crate::loader::RequestLoader;
 use crate::navigation::is_page;
+use crate::page::Page;
 use crate::rules::Policy;
 use crate::sessions::Sessions;
 use crate::target::LocalTarget;
@@ -113,5 +118,68 @@ impl<U> Config<U> {
     /// Whether a user may be redirected to this target after signing in.
     pub(crate) fn allows_next(&self, target: &LocalTarget) -> bool {
         !self.never_next.iter().any(|path| target.leads_to(path))
+    }
+}
+
+/// Builds the response to a rejected request.
+pub(crate) type Handler<U> = Arc<dyn Fn(Rejected<'_, U>) -> Response<Bytes> + Send + Sync>;
+
+/// A rejected request, without the handle: the handle holds the configuration.
+pub(crate) struct Rejected<'a, U> {
+    pub(crate) config: &'a Arc<Config<U>>,
+    pub(crate) reason: Rejection,
+    pub(crate) request: &'a Parts,
+    /// The user whose request was rejected, or `None` if no user is logged in.
+    pub(crate) user: Option<Arc<U>>,
+    /// The settings in which the guard differs from its layer.
+    pub(crate) overrides: &'a Responses<U>,
+}
+
+/// Settings for the responses to rejected requests: the settings of a layer, or the settings in
+/// which a guard differs from its layer.
+pub(crate) struct Responses<U> {
+    pub(crate) login_page: Option<Page>,
+    pub(crate) confirm_page: Option<Page>,
+    pub(crate) login_message: Option<Message>,
+    pub(crate) confirm_message: Option<Message>,
+    pub(crate) handler: Option<Handler<U>>,
+}
+
+impl<U> Responses<U> {
+    pub(crate) fn check_messages(&self) -> Result<(), BuildError> {
+        let messages = [&self.login_message, &self.confirm_message];
+        match messages.into_iter().flatten().find_map(Message::length_if_too_long) {
+            Some(length) => Err(BuildError::FlashTooLong { length }),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the paths of the pages that are on this site.
+    pub(crate) fn local_paths(&self) -> impl Iterator<Item = &str> {
+        [&self.login_page, &self.confirm_page].into_iter().flatten().filter_map(Page::local_path)
+    }
+}
+
+impl<U> Default for Responses<U> {
+    fn default() -> Self {
+        Self {
+            login_page: None,
+            confirm_page: None,
+            login_message: None,
+            confirm_message: None,
+            handler: None,
+        }
+    }
+}
+
+impl<U> Clone for Responses<U> {
+    fn clone(&self) -> Self {
+        Self {
+            login_page: self.login_page.clone(),
+            confirm_page: self.confirm_page.clone(),
+            login_message: self.login_message.clone(),
+            confirm_message: self.confirm_message.clone(),
+            handler: self.handler.clone(),
+        }
     }
 }

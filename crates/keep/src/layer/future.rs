@@ -7,7 +7,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 use tower_keep_core::AuthUser;
 
-use crate::login::AuthSession;
+use crate::login::handle::AuthSession;
 
 pin_project! {
     /// Resolves to the inner service's response, after adding the changed cookies to its headers.

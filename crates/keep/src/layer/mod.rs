@@ -3,7 +3,7 @@
 
 mod build;
 pub(crate) mod builder;
-mod config;
+pub(crate) mod config;
 mod future;
 mod service;
 
@@ -13,12 +13,13 @@ use std::sync::Arc;
 use tower_keep_core::{AuthUser, UserStore};
 use tower_layer::Layer;
 
-use crate::guard::{Guard, Requirement};
+use self::config::Config;
+use crate::guard::Guard;
+use crate::guard::requirement::Requirement;
 use crate::keys::Keys;
 use crate::login::handle::AuthSession;
 
 pub use builder::LoginLayerBuilder;
-pub(crate) use config::Config;
 pub use future::LoginFuture;
 pub use service::LoginService;
 

@@ -8,8 +8,10 @@ use http::{Request, Response};
 use tower_keep_core::AuthUser;
 use tower_service::Service;
 
-use super::{Config, LoginFuture};
-use crate::login::{AuthSession, Snapshot};
+use super::config::Config;
+use super::future::LoginFuture;
+use crate::login::handle::AuthSession;
+use crate::login::snapshot::Snapshot;
 
 /// A service that provides the login of each request to the inner service. Created by
 /// [`LoginLayer`](crate::LoginLayer).

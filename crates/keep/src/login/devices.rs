@@ -8,8 +8,8 @@ use super::handle::AuthSession;
 use super::server_side;
 use super::state::{BrowserLogin, Identity};
 use crate::error::AuthError;
-use crate::layer::Config;
 use crate::layer::LoginLayer;
+use crate::layer::config::Config;
 use crate::sessions::{SessionInfo, Sessions, public_id_of};
 
 /// A list has at most this many sessions, the most recently used first.

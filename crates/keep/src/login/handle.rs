@@ -16,7 +16,7 @@ use super::{server_side, stateless};
 use crate::cookie::flash::FlashCookie;
 use crate::error::AuthError;
 use crate::event::Event;
-use crate::layer::Config;
+use crate::layer::config::Config;
 
 /// A handle to the login of one request: it returns who is logged in, and logs in and out.
 ///

@@ -10,7 +10,7 @@ use crate::cookie::key_slot::KeySlot;
 use crate::cookie::seal::Sealer;
 use crate::cookie::settings::CookieTemplate;
 use crate::error::LoginError;
-use crate::layer::Config;
+use crate::layer::config::Config;
 
 /// Returns the digest of the client that sent this request, under the key in this slot.
 #[inline]

@@ -20,13 +20,10 @@ pub(crate) mod handle;
 mod issue;
 mod resolve;
 mod server_side;
-mod snapshot;
-mod state;
+pub(crate) mod snapshot;
+pub(crate) mod state;
 mod stateless;
 mod write;
 
 pub use change::{ConfirmBuilder, LoginBuilder};
 pub use handle::AuthSession;
-pub(crate) use handle::is_recent;
-pub(crate) use snapshot::{Snapshot, original_uri};
-pub(crate) use state::Identity;

@@ -8,7 +8,7 @@ use super::snapshot::Snapshot;
 use crate::cookie::key_slot::KeySlot;
 use crate::error::AuthError;
 use crate::event::Event;
-use crate::layer::Config;
+use crate::layer::config::Config;
 use crate::loader::RequestLoader;
 use crate::rules::UserFacts;
 

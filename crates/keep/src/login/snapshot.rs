@@ -13,7 +13,7 @@ use crate::cookie::remember::Remember;
 use crate::cookie::server_side::{ServerRemember, ServerSession, SessionId};
 use crate::cookie::session::Session;
 use crate::keyring::Keyring;
-use crate::layer::Config;
+use crate::layer::config::Config;
 use crate::loader::LoaderRequest;
 
 pub(crate) struct Snapshot {

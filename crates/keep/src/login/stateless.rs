@@ -18,7 +18,7 @@ use crate::cookie::login_origin::{LoginOrigin, Proofs};
 use crate::cookie::remember::{Remember, RememberTerms};
 use crate::cookie::session::{Session, SessionTerms};
 use crate::error::{AuthError, LoginError};
-use crate::layer::Config;
+use crate::layer::config::Config;
 use crate::random;
 use crate::rules::LoggedIn;
 use crate::rules::stateless::{Presented, RememberChange, Rules, SessionChange, Step, Verdict};

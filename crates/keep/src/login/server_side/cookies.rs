@@ -7,7 +7,7 @@ use crate::cookie::contents::Opened;
 use crate::cookie::key_slot::KeySlot;
 use crate::cookie::login_origin::{LoginOrigin, Proofs};
 use crate::cookie::server_side::{ServerRemember, ServerSession, ServerTerms};
-use crate::layer::Config;
+use crate::layer::config::Config;
 use crate::login::issue::{client_digest, issue_remember_cookie, issue_session_cookie};
 use crate::login::snapshot::Snapshot;
 use crate::login::state::{BrowserLogin, BrowserSession, CookieChange, CookieDecision};

@@ -24,7 +24,7 @@ use crate::cookie::contents::Opened;
 use crate::cookie::server_side::{ServerRemember, ServerSession, SessionId};
 use crate::error::AuthError;
 use crate::event::Event;
-use crate::layer::Config;
+use crate::layer::config::Config;
 use crate::rules::LoggedIn;
 use crate::rules::server_side::{Alarm, Presented, Rules, Step, StoredSession, Verdict};
 use crate::sessions::Sessions;
