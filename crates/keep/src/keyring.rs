@@ -12,10 +12,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use siphasher::sip::SipHasher24;
 
-use crate::cookie::contents::Opened;
 use crate::cookie::key_slot::KeySlot;
 use crate::cookie::seal::Sealer;
-use crate::cookie::server_side::{ServerRemember, SessionId, Verifier};
 use crate::keys::Keys;
 
 /// The sealers and keyed hash functions that a layer derives from its keys when it is built.
@@ -92,37 +90,43 @@ impl Keyring {
         digest(&self.hashers[slot.index].stamp, [&length, user, stamp])
     }
 
-    /// Returns the verifier that a remember cookie of this generation contains.
+    /// Returns the verifier of a remember cookie: 16 bytes that are derived from the key, the salt of
+    /// the session's record, the session's id and the cookie's generation.
     pub(crate) fn verifier(
         &self,
         slot: KeySlot,
         salt: &[u8; 16],
-        id: SessionId,
+        id: &[u8; 16],
         generation: u32,
-    ) -> Verifier {
+    ) -> [u8; 16] {
         let mut verifier = [0; 16];
         let mac = self.verifier_mac(slot, salt, id, generation).finalize().into_bytes();
         verifier.copy_from_slice(&mac[..16]);
         verifier
     }
 
-    /// Checks whether a remember cookie contains the right verifier, in constant time.
-    pub(crate) fn verifies(&self, opened: &Opened<ServerRemember>, salt: &[u8; 16]) -> bool {
-        let ServerRemember { id, generation, verifier, .. } = &opened.cookie;
-        let mac = self.verifier_mac(opened.slot, salt, *id, *generation);
-        mac.verify_truncated_left(verifier).is_ok()
+    /// Checks in constant time whether this is the [`verifier`](Self::verifier).
+    pub(crate) fn verifies(
+        &self,
+        verifier: &[u8; 16],
+        slot: KeySlot,
+        salt: &[u8; 16],
+        id: &[u8; 16],
+        generation: u32,
+    ) -> bool {
+        self.verifier_mac(slot, salt, id, generation).verify_truncated_left(verifier).is_ok()
     }
 
     fn verifier_mac(
         &self,
         slot: KeySlot,
         salt: &[u8; 16],
-        id: SessionId,
+        id: &[u8; 16],
         generation: u32,
     ) -> Hmac<Sha256> {
         let mut mac = self.hashers[slot.index].verifier.clone();
         mac.update(salt);
-        mac.update(&id.0);
+        mac.update(id);
         mac.update(&generation.to_be_bytes());
         mac
     }
@@ -217,5 +221,23 @@ mod tests {
             let [a, b, c] = &parts;
             assert_eq!(digest(&hasher, [a, b, c]), whole.finish(), "{lengths:?}");
         }
+    }
+
+    #[test]
+    fn a_verifier_is_valid_for_one_key_salt_session_and_generation() {
+        let keyring = |key| {
+            let (mode, area) = (Mode::ServerSide, "");
+            let (session, remember, flash) = ("session", "remember", "flash");
+            Keyring::derive(&Keys::new(key), &Binding { mode, area, session, remember, flash })
+        };
+        let (genuine, other) = (keyring("a test key of the right length"), keyring("another key"));
+        let (salt, id, slot) = ([1; 16], [2; 16], KeySlot::CURRENT);
+        let verifier = genuine.verifier(slot, &salt, &id, 3);
+        assert!(genuine.verifies(&verifier, slot, &salt, &id, 3));
+        assert!(!other.verifies(&verifier, slot, &salt, &id, 3));
+        assert!(!genuine.verifies(&verifier, slot, &[0; 16], &id, 3));
+        assert!(!genuine.verifies(&verifier, slot, &salt, &id, 4));
+        assert!(!genuine.verifies(&verifier, slot, &salt, &[3; 16], 3));
+        assert!(!genuine.verifies(&[0; 16], slot, &salt, &id, 3));
     }
 }

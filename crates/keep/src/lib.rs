@@ -167,7 +167,7 @@ mod page;
 #[cfg(feature = "password")]
 mod passwords;
 mod random;
-mod rules;
+mod session_info;
 mod sessions;
 pub mod target;
 mod upkeep;
@@ -179,8 +179,8 @@ pub mod session {
         EndReason, Ended, RememberPeriod, SessionDetails, SessionRecord, UnknownReason, WhenFull,
     };
 
-    pub use crate::login::{ConfirmBuilder, LoginBuilder};
-    pub use crate::sessions::SessionInfo;
+    pub use crate::login::change::{ConfirmBuilder, LoginBuilder};
+    pub use crate::session_info::SessionInfo;
 }
 
 /// The traits of stores, from `tower-keep-core`, and the types that applications use with them.
@@ -215,5 +215,5 @@ pub use extract::{CurrentUser, FreshUser};
 pub use keys::Keys;
 #[doc(inline)]
 pub use layer::{LoginLayer, LoginLayerBuilder};
-pub use login::AuthSession;
+pub use login::handle::AuthSession;
 pub use tower_keep_core::{Account, AuthUser, UserId, user_loader};

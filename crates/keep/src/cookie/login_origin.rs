@@ -8,9 +8,9 @@
 use super::body::Fields;
 
 /// The flag of a login of an inactive user.
-pub(super) const FORCED_FLAG: u8 = 1;
+pub(crate) const FORCED_FLAG: u8 = 1;
 /// The flag of a session cookie that was set together with a remember cookie.
-pub(super) const REMEMBERED_FLAG: u8 = 2;
+pub(crate) const REMEMBERED_FLAG: u8 = 2;
 
 /// A cookie holds at most this many proofs.
 const MAX_PROOFS: u8 = 8;
@@ -32,14 +32,19 @@ impl LoginOrigin {
     /// The login of an active user with a password.
     pub(crate) const PASSWORD: Self = Self { is_forced: false, factor_classes: 1 };
 
-    pub(super) fn flags(self) -> u8 {
+    pub(crate) fn flags(self) -> u8 {
         if self.is_forced { FORCED_FLAG } else { 0 }
     }
 
     /// Reads the number of classes. `flags` are the flags of the cookie, which come before it.
-    pub(super) fn read(flags: u8, fields: &mut Fields<'_>) -> Option<Self> {
+    pub(crate) fn read(flags: u8, fields: &mut Fields<'_>) -> Option<Self> {
         Some(Self { is_forced: flags & FORCED_FLAG != 0, factor_classes: fields.u8()? })
     }
+}
+
+/// Returns the flags of a session cookie.
+pub(crate) fn session_flags(login_origin: LoginOrigin, is_remembered: bool) -> u8 {
+    login_origin.flags() | if is_remembered { REMEMBERED_FLAG } else { 0 }
 }
 
 /// When the user last proved each factor in this session, in seconds since 1970. There are no
@@ -83,11 +88,11 @@ impl Proofs {
     }
 
     /// Returns how many bytes the proofs and their number have in a cookie.
-    pub(super) fn encoded_len(&self) -> usize {
+    pub(crate) fn encoded_len(&self) -> usize {
         1 + 5 * self.count()
     }
 
-    pub(super) fn write(&self, body: &mut Vec<u8>) {
+    pub(crate) fn write(&self, body: &mut Vec<u8>) {
         body.push(self.count() as u8);
         let password = self.password.map(|time| (PASSWORD_FACTOR, time));
         for (factor, time) in password.iter().chain(self.others()) {
@@ -98,7 +103,7 @@ impl Proofs {
 
     /// Reads the proofs. Most cookies have only one, of the password, so this case is read first.
     #[inline(always)]
-    pub(super) fn read(fields: &mut Fields<'_>) -> Option<Self> {
+    pub(crate) fn read(fields: &mut Fields<'_>) -> Option<Self> {
         match fields.0.split_first_chunk::<6>() {
             Some(([1, PASSWORD_FACTOR, time @ ..], rest)) => {
                 fields.0 = rest;

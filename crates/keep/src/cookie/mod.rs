@@ -11,25 +11,22 @@
 // length of the text in two bytes, then the text. `(…)×n` occurs n times.
 //
 // To read about …                                     open …
-// the bytes of a cookie                               session.rs, remember.rs, flash.rs
-// the same, for server-side sessions                  server_side.rs
+// the bytes of a login's cookies                      crate::login::stateless, server_side
+// the bytes of the flash cookie                       flash.rs; what all bodies have: body.rs
 // the bytes that say how the user logged in           login_origin.rs
 // base64url and the MAC around them                   seal.rs; the key of the MAC: key_slot.rs
 // finding a cookie in a request                       jar.rs
 // which of several cookies of one name counts         choose.rs
 // `Set-Cookie`, its attributes and their consistency  settings.rs
 
-mod body;
+pub(crate) mod body;
 pub(crate) mod choose;
 pub(crate) mod contents;
 pub(crate) mod flash;
 pub(crate) mod jar;
 pub(crate) mod key_slot;
 pub(crate) mod login_origin;
-pub(crate) mod remember;
 pub(crate) mod seal;
-pub(crate) mod server_side;
-pub(crate) mod session;
 pub(crate) mod settings;
 
 pub use settings::{CookieError, CookieSettings, SameSite};

@@ -86,12 +86,14 @@ mod tests {
     use super::*;
     use crate::cookie::flash::FlashCookie;
     use crate::cookie::login_origin::{LoginOrigin, Proofs};
-    use crate::cookie::remember::{Remember, RememberTerms};
-    use crate::cookie::server_side::{ServerRemember, ServerSession, ServerTerms, SessionId};
-    use crate::cookie::session::{Nonce, Session, SessionTerms};
     use crate::flash::{Flash, FlashKind};
     use crate::keyring::{Binding, Keyring, Mode};
     use crate::keys::Keys;
+    use crate::login::server_side::cookies::{
+        ServerRemember, ServerSession, ServerTerms, SessionId,
+    };
+    use crate::login::stateless::remember_cookie::{Remember, RememberTerms};
+    use crate::login::stateless::session_cookie::{Nonce, Session, SessionTerms};
 
     fn keyring(key: &str, area: &str, session_name: &str) -> Keyring {
         keyring_for(Mode::Stateless, key, area, session_name)
@@ -247,26 +249,6 @@ mod tests {
         let value = keyring.remember.seal(&server_remember());
         let opened = keyring.remember.open::<ServerRemember>(value.as_bytes()).unwrap();
         assert_eq!(opened.cookie, server_remember());
-    }
-
-    #[test]
-    fn a_verifier_is_valid_for_one_key_salt_session_and_generation() {
-        let keyring = keyring_for(Mode::ServerSide, KEY, "", "session");
-        let other =
-            keyring_for(Mode::ServerSide, "another test key of the right length", "", "session");
-        let (salt, id) = ([1; 16], SessionId([2; 16]));
-        let verifier = keyring.verifier(KeySlot::CURRENT, &salt, id, 3);
-        let opened = |id, generation, verifier| Opened {
-            cookie: ServerRemember { id, generation, verifier, ..server_remember() },
-            slot: KeySlot::CURRENT,
-        };
-        let genuine = opened(id, 3, verifier);
-        assert!(keyring.verifies(&genuine, &salt));
-        assert!(!other.verifies(&genuine, &salt));
-        assert!(!keyring.verifies(&genuine, &[0; 16]));
-        assert!(!keyring.verifies(&opened(id, 4, verifier), &salt));
-        assert!(!keyring.verifies(&opened(SessionId([3; 16]), 3, verifier), &salt));
-        assert!(!keyring.verifies(&opened(id, 3, [0; 16]), &salt));
     }
 
     #[test]

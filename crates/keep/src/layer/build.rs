@@ -19,8 +19,8 @@ use crate::error::BuildError;
 use crate::flash::{Flash, FlashKind};
 use crate::keyring::{Binding, Keyring, Mode};
 use crate::loader::RequestLoader;
+use crate::login::policy::Policy;
 use crate::page::{Page, origin_of};
-use crate::rules::Policy;
 use crate::sessions::Sessions;
 use crate::upkeep::Upkeep;
 

@@ -17,9 +17,9 @@ use crate::flash::Message;
 use crate::guard::reason::Rejection;
 use crate::keyring::Keyring;
 use crate::loader::RequestLoader;
+use crate::login::policy::Policy;
 use crate::navigation::is_page;
 use crate::page::Page;
-use crate::rules::Policy;
 use crate::sessions::Sessions;
 use crate::target::LocalTarget;
 

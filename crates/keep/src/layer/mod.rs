@@ -6,6 +6,8 @@ pub(crate) mod builder;
 pub(crate) mod config;
 mod future;
 mod service;
+mod sessions;
+mod upkeep;
 
 use std::fmt;
 use std::sync::Arc;

@@ -6,17 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use tower_keep_core::{AuthUser, SessionDetails, SessionRecord};
+use tower_keep_core::{AuthUser, EndReason, SessionDetails, SessionKey, SessionRecord};
 
 use super::handle::AuthSession;
-use super::server_side::WriteDeadline;
-use super::state::{CookieDecision, Identity};
+use super::issue::Issuer;
+use super::requested::RequestedLogin;
+use super::resolve::Purpose;
+use super::server_side::change::{Begun, WriteDeadline};
+use super::server_side::cookies::SessionId;
+use super::state::{BrowserLogin, BrowserSession, CookieChange, CookieDecision, Identity};
 use super::{server_side, stateless};
 use crate::cookie::login_origin::{LoginOrigin, Proofs};
 use crate::details::Details;
 use crate::error::{AuthError, LoginError};
 use crate::event::Event;
 use crate::flash::{Flash, FlashKind};
+use crate::sessions::Sessions;
 
 impl<U: AuthUser> AuthSession<U> {
     /// Logs in this user when the returned [`LoginBuilder`] is awaited. Takes a user, or an `Arc`
@@ -63,12 +68,79 @@ impl<U: AuthUser> AuthSession<U> {
     /// stay as they are, and the user may still be logged in.
     pub async fn log_out(&self) -> Result<Option<Arc<U>>, AuthError> {
         match &self.config().sessions {
-            Some(sessions) => server_side::log_out(self, sessions).await,
+            Some(sessions) => self.log_out_server_side(sessions).await,
             None => {
                 self.ensure_resolved().await?;
                 self.clear_login()
             }
         }
+    }
+
+    /// Ends the sessions of this browser, and clears the cookies. If the store fails, the cookies
+    /// stay as they are.
+    async fn log_out_server_side(
+        &self,
+        sessions: &Sessions<U>,
+    ) -> Result<Option<Arc<U>>, AuthError> {
+        let _lock = self.lock_changes().await?;
+        self.ensure_resolved_for(Purpose::LogOut).await?;
+        self.end_browser_sessions(sessions).await?;
+        self.clear_login()
+    }
+
+    /// Ends all sessions of the user who is logged in here, with one write. A second write ends the
+    /// sessions of this browser, which may belong to another user. Returns no error if only the
+    /// second write fails.
+    pub(super) async fn log_out_everywhere(
+        &self,
+        sessions: &Sessions<U>,
+    ) -> Result<Option<Arc<U>>, AuthError> {
+        let _lock = self.lock_changes().await?;
+        self.ensure_resolved_for(Purpose::LogOut).await?;
+        let end = self.config().end_for(EndReason::Revoked);
+        let user = self.with_identity(|identity| identity.user().map(|user| user.id()));
+        if let Some(user) = user {
+            sessions.store.revoke_all(&user, None, &end).await?;
+        }
+        // The user's sessions have ended, so an error is only logged, by the conversion to
+        // `AuthError`.
+        let _ = self.end_browser_sessions(sessions).await;
+        self.clear_login()
+    }
+
+    async fn end_browser_sessions(&self, sessions: &Sessions<U>) -> Result<(), AuthError> {
+        let keys = self.session_keys_of_browser();
+        if !keys.is_empty() {
+            let end = self.config().end_for(EndReason::LoggedOut);
+            sessions.store.revoke(&keys, &end).await?;
+        }
+        Ok(())
+    }
+
+    fn browser_session(&self) -> Option<BrowserSession> {
+        match &self.state().browser_login {
+            BrowserLogin::ServerSide(browser_session) => Some(browser_session.clone()),
+            BrowserLogin::Nothing | BrowserLogin::Stateless { .. } => None,
+        }
+    }
+
+    /// Returns the keys of this browser's sessions: the session that this request has begun or
+    /// resolved, and the sessions that the request's cookies name.
+    fn session_keys_of_browser(&self) -> Vec<SessionKey> {
+        let mut keys: Vec<_> =
+            self.browser_session().map(|session| session.record.key).into_iter().collect();
+        for key in self.verified_cookies().session_ids().map(SessionId::key) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
+    /// Returns what issues cookies for this user to the client of this request.
+    fn issuer<'a>(&'a self, user: &'a U) -> Issuer<'a, U> {
+        let config = self.config();
+        Issuer { config, snapshot: &self.0.snapshot, user, now: config.now() }
     }
 
     /// Clears the cookies of this browser, and returns the user of the session.
@@ -178,19 +250,70 @@ impl<U: AuthUser> AuthSession<U> {
         user: Arc<U>,
         deadline: WriteDeadline,
     ) -> Result<Option<Arc<U>>, AuthError> {
-        match &self.config().sessions {
-            Some(sessions) => {
-                let _lock = self.lock_changes().await?;
-                if !server_side::make_fresh(self, sessions, &user, deadline).await? {
-                    return Ok(None);
-                }
-            }
-            None => stateless::make_fresh(self, &user)?,
+        let is_fresh = match &self.config().sessions {
+            Some(sessions) => self.make_fresh_server_side(sessions, &user, deadline).await?,
+            None => self.make_fresh_stateless(&user)?,
+        };
+        if !is_fresh {
+            return Ok(None);
         }
         self.drop_received_flash_if(asks_for_login);
         self.config().raise(Event::Confirmed { user: Arc::clone(&user) });
         Ok(Some(user))
     }
+
+    async fn make_fresh_server_side(
+        &self,
+        sessions: &Sessions<U>,
+        user: &Arc<U>,
+        deadline: WriteDeadline,
+    ) -> Result<bool, AuthError> {
+        let _lock = self.lock_changes().await?;
+        // While this call waited for the lock, another user may have logged in.
+        let session = self.browser_session().filter(|session| session.record.user == user.id());
+        let Some(session) = session else { return Ok(false) };
+        let issuer = self.issuer(user);
+        let proofs = Proofs::password(issuer.now);
+        let identity = fresh_identity(user, &proofs);
+        let fresh =
+            server_side::change::make_fresh(&issuer, sessions, session, proofs, deadline).await?;
+        let Some(cookies) = fresh else { return Ok(false) };
+        let mut state = self.state();
+        if state.is_head_written {
+            return Err(AuthError::TOO_LATE);
+        }
+        state.identity = identity;
+        state.apply_cookies(cookies);
+        Ok(true)
+    }
+
+    fn make_fresh_stateless(&self, user: &Arc<U>) -> Result<bool, AuthError> {
+        let issuer = self.issuer(user);
+        let mut state = self.state();
+        if state.is_head_written {
+            return Err(AuthError::TOO_LATE);
+        }
+        let BrowserLogin::Stateless { login_origin, is_remembered, remember } =
+            &state.browser_login
+        else {
+            return Ok(true);
+        };
+        let current = (*login_origin, *is_remembered, remember.clone());
+        let proofs = Proofs::password(issuer.now);
+        let identity = fresh_identity(user, &proofs);
+        let mut cookies = stateless::change::make_fresh(&issuer, proofs, current)?;
+        if matches!(cookies.remember_cookie, CookieChange::Keep) {
+            cookies.remember_cookie = std::mem::take(&mut state.remember_cookie);
+        }
+        state.identity = identity;
+        state.apply_cookies(cookies);
+        Ok(true)
+    }
+}
+
+fn fresh_identity<U>(user: &Arc<U>, proofs: &Proofs) -> Identity<U> {
+    let fresh_since = proofs.newest();
+    Identity::Session { user: Arc::clone(user), fresh_since, is_active: true }
 }
 
 /// Whether a flash message asks the user to log in or to confirm.
@@ -201,8 +324,8 @@ fn asks_for_login(flash: &Flash) -> bool {
 /// Logs in a user when it is awaited. Created by [`AuthSession::log_in`].
 #[must_use = "await this to log in the user, and check the result"]
 pub struct LoginBuilder<'a, U> {
-    pub(super) auth: &'a AuthSession<U>,
-    pub(super) user: Arc<U>,
+    auth: &'a AuthSession<U>,
+    user: Arc<U>,
     is_remembered: bool,
     remember_duration: Option<Duration>,
     is_fresh: bool,
@@ -252,7 +375,7 @@ impl<U> LoginBuilder<'_, U> {
     }
 
     /// Returns the details of the new session: method, client address and user agent.
-    pub(super) fn details(&self) -> SessionDetails {
+    fn details(&self) -> SessionDetails {
         let snapshot = &self.auth.0.snapshot;
         let mut details = self.details.clone();
         if let Some(address) = snapshot.request.client {
@@ -263,12 +386,12 @@ impl<U> LoginBuilder<'_, U> {
     }
 
     /// Returns the proofs of the new session. They are empty if the login is not fresh.
-    pub(super) fn proofs(&self, now: u32) -> Proofs {
+    fn proofs(&self, now: u32) -> Proofs {
         if self.is_fresh { Proofs::password(now) } else { Proofs::default() }
     }
 
     /// Returns how long the remember cookie is valid, in seconds, or `None` if the login gets none.
-    pub(super) fn remember_seconds(&self) -> Option<u32> {
+    fn remember_seconds(&self) -> Option<u32> {
         let chosen = |duration: Duration| u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
         let default = self.auth.0.config.remember_duration;
         self.is_remembered.then(|| self.remember_duration.map_or(default, chosen))
@@ -285,7 +408,7 @@ impl<'a, U: AuthUser> IntoFuture for LoginBuilder<'a, U> {
 }
 
 impl<U: AuthUser> LoginBuilder<'_, U> {
-    pub(super) fn login_origin(&self) -> LoginOrigin {
+    fn login_origin(&self) -> LoginOrigin {
         LoginOrigin { is_forced: !self.user.is_active(), ..LoginOrigin::PASSWORD }
     }
 
@@ -296,8 +419,8 @@ impl<U: AuthUser> LoginBuilder<'_, U> {
         }
         auth.mark_cookie_dependent();
         match &auth.config().sessions {
-            Some(sessions) => server_side::log_in(&self, sessions).await?,
-            None => stateless::log_in(&self)?,
+            Some(sessions) => self.log_in_server_side(sessions).await?,
+            None => self.log_in_stateless()?,
         }
         let replaces_another_user =
             auth.verified_cookies().is_session_of_another_user(&**user, &auth.config().keyring);
@@ -307,9 +430,58 @@ impl<U: AuthUser> LoginBuilder<'_, U> {
         Ok(())
     }
 
+    fn requested(&self, now: u32) -> RequestedLogin<U> {
+        RequestedLogin {
+            user: Arc::clone(&self.user),
+            login_origin: self.login_origin(),
+            proofs: self.proofs(now),
+            remember_seconds: self.remember_seconds(),
+        }
+    }
+
+    fn log_in_stateless(&self) -> Result<(), LoginError> {
+        let issuer = self.auth.issuer(&self.user);
+        let login = self.requested(issuer.now);
+        let cookies = stateless::change::log_in(&issuer, &login)?;
+        let mut state = self.auth.state();
+        if state.is_head_written {
+            return Err(AuthError::TOO_LATE.into());
+        }
+        state.apply_decision(login.identity(), cookies);
+        Ok(())
+    }
+
+    async fn log_in_server_side(&self, sessions: &Sessions<U>) -> Result<(), LoginError> {
+        let auth = self.auth;
+        let _lock = auth.lock_changes().await?;
+        let issuer = auth.issuer(&self.user);
+        let login = self.requested(issuer.now);
+        let replacing = auth.session_keys_of_browser();
+        let begun =
+            server_side::change::log_in(&issuer, sessions, &login, self.details(), &replacing);
+        let Begun { cookies, replays, unsent } = begun.await?;
+        let too_late = {
+            let mut state = auth.state();
+            if state.is_head_written {
+                Some(unsent)
+            } else {
+                state.apply_decision(login.identity(), cookies);
+                state.unsent_session = unsent.hand_on();
+                None
+            }
+        };
+        if let Some(unsent) = too_late {
+            // The response's head was written while the store wrote the record.
+            unsent.end().await?;
+            return Err(AuthError::TOO_LATE.into());
+        }
+        self.leave_replay_flash(&replays);
+        Ok(())
+    }
+
     /// Leaves a flash message for the next page if sessions of the user have ended because of a
     /// replay (a copy of a remember cookie was used).
-    pub(super) fn leave_replay_flash(&self, replays: &[Arc<SessionRecord>]) {
+    fn leave_replay_flash(&self, replays: &[Arc<SessionRecord>]) {
         let sessions = self.auth.config().sessions.as_ref();
         let flash = sessions.and_then(|sessions| sessions.replay_flash.clone());
         if let Some(flash) = flash.filter(|_| !replays.is_empty()) {

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use http::Extensions;
 use tokio::sync::Notify;
-use tower_keep_core::{AuthUser, EndReason, SessionKey};
+use tower_keep_core::{AuthUser, SessionKey};
 
 use super::resolve::Purpose;
+use super::server_side::change::abandon_session;
+use super::server_side::resolve::Resolver;
 use super::snapshot::{LoginCookies, Snapshot, VerifiedCookies};
 use super::state::{CookieChange, Identity, Progress, Resolved, State};
-use super::{server_side, stateless};
+use super::stateless;
 use crate::cookie::flash::FlashCookie;
 use crate::error::AuthError;
 use crate::event::Event;
@@ -159,8 +161,7 @@ impl<U> AuthSession<U> {
     pub(super) fn abandon_session(&self, key: SessionKey) {
         let config = self.config();
         if let Some(sessions) = &config.sessions {
-            let end = config.end_for(EndReason::LoggedOut);
-            sessions.upkeep.abandon(sessions.store.clone(), key, end);
+            abandon_session(config, sessions, key);
         }
     }
 }
@@ -310,10 +311,11 @@ impl<U: AuthUser> AuthSession<U> {
                     let resolved = match (&self.verified_cookies().cookies, &config.sessions) {
                         (LoginCookies::Stateless { session, remember }, _) => {
                             let cookies = (session.as_ref(), remember.as_ref());
-                            stateless::resolve(config, snapshot, cookies.0, cookies.1).await
+                            stateless::resolve::resolve(config, snapshot, cookies.0, cookies.1)
+                                .await
                         }
                         (LoginCookies::ServerSide { session, remember }, Some(sessions)) => {
-                            let resolver = server_side::Resolver { config, sessions, snapshot };
+                            let resolver = Resolver { config, sessions, snapshot };
                             resolver.resolve(session.as_ref(), remember.as_ref(), purpose).await
                         }
                         // This never happens: without server-side sessions, the layer reads the

@@ -6,24 +6,27 @@
 //! | the handle that handlers use | `handle` |
 //! | what the layer keeps of a request | `snapshot` |
 //! | the state of a login, and the changes of its cookies | `state` |
-//! | resolving cookies to a user | `stateless` without server-side sessions, `server_side` with them, `resolve` for both; the decisions are in `crate::rules` |
-//! | logging in, logging out, confirming | `change`; without server-side sessions `stateless`, with them `server_side::change` |
-//! | listing and ending a user's sessions | `devices` |
-//! | issuing a cookie | `issue`, `server_side::cookies` |
+//! | resolving cookies to a user | `stateless` without server-side sessions, `server_side` with them, `resolve` for both |
+//! | the rules of both | `decisions`, `policy` |
+//! | logging in, logging out, confirming | `change`; the login that is asked for: `requested` |
+//! | listing and ending the user's sessions | `devices` |
+//! | issuing a cookie | `issue` |
 //! | `next` and flash messages | `flash` |
 //! | the response's headers | `write` |
 
-mod change;
+pub(crate) mod change;
+pub(crate) mod decisions;
 mod devices;
 mod flash;
 pub(crate) mod handle;
 mod issue;
+pub(crate) mod policy;
+mod requested;
 mod resolve;
-mod server_side;
+#[cfg(test)]
+mod rules_cases;
+pub(crate) mod server_side;
 pub(crate) mod snapshot;
 pub(crate) mod state;
-mod stateless;
+pub(crate) mod stateless;
 mod write;
-
-pub use change::{ConfirmBuilder, LoginBuilder};
-pub use handle::AuthSession;

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use tower_keep_core::{AuthUser, UserId};
 
+use super::decisions::UserFacts;
+use super::issue::client_digest;
 use super::snapshot::Snapshot;
+use crate::client::SessionProtection;
 use crate::cookie::key_slot::KeySlot;
 use crate::error::AuthError;
 use crate::event::Event;
 use crate::layer::config::Config;
 use crate::loader::RequestLoader;
-use crate::rules::UserFacts;
 
 /// For which call the login is resolved.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,6 +21,18 @@ pub(super) enum Purpose {
     Use,
     /// For a logout: no session is rotated, and no cookie is reissued.
     LogOut,
+}
+
+/// Checks whether the session cookie was issued to the client that sent the request. `session` are
+/// the key that sealed the cookie, and its digest of the client. Without session protection or
+/// without a session cookie, returns `true`.
+pub(super) fn is_same_client<U>(
+    config: &Config<U>,
+    snapshot: &Snapshot,
+    session: Option<(KeySlot, u64)>,
+) -> bool {
+    config.policy.protection == SessionProtection::None
+        || session.is_none_or(|(slot, client)| client_digest(config, snapshot, slot) == client)
 }
 
 /// Returns what the rules need to know about a user. `session` and `remember` describe the

@@ -9,12 +9,12 @@ use crate::client;
 use crate::cookie::choose::choose;
 use crate::cookie::contents::Opened;
 use crate::cookie::jar::CookieFields;
-use crate::cookie::remember::Remember;
-use crate::cookie::server_side::{ServerRemember, ServerSession, SessionId};
-use crate::cookie::session::Session;
 use crate::keyring::Keyring;
 use crate::layer::config::Config;
 use crate::loader::LoaderRequest;
+use crate::login::server_side::cookies::{ServerRemember, ServerSession, SessionId};
+use crate::login::stateless::remember_cookie::Remember;
+use crate::login::stateless::session_cookie::Session;
 
 pub(crate) struct Snapshot {
     pub(super) cookies: CookieFields,

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use http::HeaderValue;
 use tower_keep_core::{SessionKey, SessionRecord};
 
+use super::decisions::LoggedIn;
+use super::server_side::cookies::SessionId;
+use super::stateless::remember_cookie::RememberTerms;
 use crate::cookie::flash::FlashCookie;
 use crate::cookie::login_origin::LoginOrigin;
-use crate::cookie::remember::RememberTerms;
-use crate::cookie::server_side::SessionId;
 use crate::error::AuthError;
 
 /// The user who is logged in, and how the user was identified.
@@ -44,6 +45,18 @@ impl<U> Identity<U> {
         match self {
             Self::Session { fresh_since, .. } => *fresh_since,
             Self::Loader { .. } | Self::Anonymous => None,
+        }
+    }
+
+    /// Returns the identity after the cookies were resolved. `user` is the user of the session or,
+    /// if the cookies log in nobody and the loaders were asked, the user whom a loader has found.
+    pub(super) fn resolved(logged_in: LoggedIn, user: Option<Arc<U>>, asked_loaders: bool) -> Self {
+        match (logged_in, user) {
+            (LoggedIn::User { fresh_since, is_active }, Some(user)) => {
+                Self::Session { user, fresh_since, is_active }
+            }
+            (LoggedIn::Nobody, Some(user)) if asked_loaders => Self::Loader { user },
+            _ => Self::Anonymous,
         }
     }
 
@@ -202,14 +215,19 @@ pub(super) struct CookieDecision {
 }
 
 impl CookieDecision {
-    /// Returns the decision of a logout.
-    pub(super) fn clear_both() -> Self {
+    /// Returns the decision that clears these cookies, and keeps the others.
+    pub(super) fn clear(session: bool, remember: bool, write_until: Option<u32>) -> Self {
         Self {
             browser_login: BrowserLogin::Nothing,
-            session_cookie: CookieChange::Clear,
-            remember_cookie: CookieChange::Clear,
-            write_until: None,
+            session_cookie: CookieChange::clear_if(session),
+            remember_cookie: CookieChange::clear_if(remember),
+            write_until,
         }
+    }
+
+    /// Returns the decision of a logout.
+    pub(super) fn clear_both() -> Self {
+        Self::clear(true, true, None)
     }
 }
 

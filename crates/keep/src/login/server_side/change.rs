@@ -1,74 +1,59 @@
-//! Logging in, confirming and logging out with server-side sessions.
+//! Logging in and confirming with server-side sessions.
 
 use std::sync::Arc;
 
 use tower_keep_core::{
-    AuthUser, Creation, EndReason, NewLogin, RememberPeriod, Rotated, SessionKey, SessionRecord,
-    StoreErrorKind, Timestamp,
+    AuthUser, Creation, EndReason, NewLogin, RememberPeriod, Rotated, SessionDetails, SessionKey,
+    SessionRecord, StoreErrorKind, Timestamp,
 };
 
-use super::cookies::CookieIssuer;
-use super::next_rotation;
+use super::cookies::SessionId;
+use super::issue::issue_cookies;
+use super::resolve::next_rotation;
+use super::rules::confirming_rotates;
 use crate::cookie::login_origin::Proofs;
-use crate::cookie::server_side::SessionId;
 use crate::error::{AuthError, LoginError};
 use crate::event::Event;
-use crate::login::change::LoginBuilder;
-use crate::login::handle::AuthSession;
-use crate::login::resolve::Purpose;
-use crate::login::state::{BrowserLogin, BrowserSession, CookieChange, Identity};
+use crate::layer::config::Config;
+use crate::login::issue::Issuer;
+use crate::login::requested::RequestedLogin;
+use crate::login::state::{BrowserSession, CookieChange, CookieDecision};
 use crate::random;
-use crate::rules::server_side::confirming_rotates;
 use crate::sessions::Sessions;
 
 /// A confirmation retries a rotation that another request has overtaken at most this many times.
 const MAX_RETRIES: u8 = 2;
 
-impl<U: AuthUser> AuthSession<U> {
-    fn browser_session(&self) -> Option<BrowserSession> {
-        match &self.state().browser_login {
-            BrowserLogin::ServerSide(browser_session) => Some(browser_session.clone()),
-            BrowserLogin::Nothing | BrowserLogin::Stateless { .. } => None,
-        }
-    }
-
-    /// Returns the keys of this browser's sessions: the session that this request has begun or
-    /// resolved, and the sessions that the request's cookies name.
-    fn session_keys_of_browser(&self) -> Vec<SessionKey> {
-        let mut keys: Vec<_> =
-            self.browser_session().map(|session| session.record.key).into_iter().collect();
-        for key in self.verified_cookies().session_ids().map(SessionId::key) {
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
-        }
-        keys
-    }
+/// A login whose session the store has created.
+pub(in crate::login) struct Begun<'a, U> {
+    pub(in crate::login) cookies: CookieDecision,
+    /// The user's sessions that have ended because of a replay since the last login.
+    pub(in crate::login) replays: Vec<Arc<SessionRecord>>,
+    pub(in crate::login) unsent: UnsentLogin<'a, U>,
 }
 
-/// Logs in the user: the store writes the new session and ends the replaced ones in one call.
-pub(in crate::login) async fn log_in<U: AuthUser>(
-    login: &LoginBuilder<'_, U>,
-    sessions: &Sessions<U>,
-) -> Result<(), LoginError> {
-    let LoginBuilder { auth, user, .. } = login;
-    let _lock = auth.lock_changes().await?;
-    let (config, snapshot, now) = (auth.config(), &auth.0.snapshot, auth.config().now());
+/// Logs in the user: the store writes the new session and ends those that it replaces in one call.
+pub(in crate::login) async fn log_in<'a, U: AuthUser>(
+    issuer: &Issuer<'a, U>,
+    sessions: &'a Sessions<U>,
+    login: &RequestedLogin<U>,
+    details: SessionDetails,
+    replacing: &[SessionKey],
+) -> Result<Begun<'a, U>, LoginError> {
+    let (config, now) = (issuer.config, issuer.now);
     let (id, at) = (SessionId(random::bytes()?), Timestamp::from_secs(now));
     let remember =
-        login.remember_seconds().map(|seconds| RememberPeriod::new(at.plus(seconds), seconds));
+        login.remember_seconds.map(|seconds| RememberPeriod::new(at.plus(seconds), seconds));
     let remember_expires = remember.map(|remember| remember.expires.as_secs());
     let expires = Timestamp::from_secs(config.policy.record_expires(now, now, remember_expires));
-    let mut record = SessionRecord::new(id.key(), user.id(), random::bytes()?, at, expires);
+    let mut record = SessionRecord::new(id.key(), login.user.id(), random::bytes()?, at, expires);
     record.remember = remember;
-    record.details = login.details();
-    let replacing = auth.session_keys_of_browser();
+    record.details = details;
     let mut new_login = NewLogin::new(&record, at.plus(config.policy.grace));
-    (new_login.replacing, new_login.limit) = (&replacing, sessions.limit);
-    let end = config.end_for(EndReason::LoggedOut);
+    (new_login.replacing, new_login.limit) = (replacing, sessions.limit);
     // If this future fails or is dropped before the state has the cookies, no browser gets them.
     // The record may have been written, so `unsent` ends the session when it is dropped.
-    let mut unsent = UnsentLogin { auth, key: Some(record.key) };
+    let mut unsent = UnsentLogin { config, sessions, key: Some(record.key) };
     let creation = match sessions.store.create(&new_login).await {
         Ok(creation) => creation,
         Err(error) => {
@@ -76,6 +61,7 @@ pub(in crate::login) async fn log_in<U: AuthUser>(
                 // The record may have been written. It would count against the user's session
                 // limit, although no browser has its cookies. The store may also write the record
                 // after this `revoke`, so `unsent` keeps the key and ends the session later.
+                let end = config.end_for(EndReason::LoggedOut);
                 let _ = sessions.store.revoke(&[record.key], &end).await;
             } else {
                 unsent.key = None;
@@ -91,98 +77,64 @@ pub(in crate::login) async fn log_in<U: AuthUser>(
     for record in ended {
         config.raise(Event::SessionEnded { record, reason: EndReason::Limit });
     }
-    let (key, is_remembered, login_origin) = (record.key, remember.is_some(), login.login_origin());
+    let is_remembered = remember.is_some();
     let browser_session = BrowserSession {
         id,
-        login_origin,
+        login_origin: login.login_origin,
         record: record.into(),
         sent_generation: None,
         is_remembered,
         holds_remember: is_remembered,
     };
-    let issuer = CookieIssuer { config, snapshot, user: &**user, now };
-    let proofs = login.proofs(now);
-    let fresh_since = proofs.newest();
-    let mut cookies = issuer.issue_cookies(browser_session, proofs);
+    let mut cookies = issue_cookies(issuer, browser_session, login.proofs.clone());
     if matches!(cookies.remember_cookie, CookieChange::Keep) {
         // This login is not remembered, so an older remember cookie must not restore a login later.
         cookies.remember_cookie = CookieChange::Clear;
     }
-    let is_active = user.is_active();
-    let identity = Identity::Session { user: Arc::clone(user), fresh_since, is_active };
-    let is_too_late = {
-        let mut state = auth.state();
-        if !state.is_head_written {
-            state.apply_decision(identity, cookies);
-            state.unsent_session = Some(key);
-        }
-        state.is_head_written
-    };
-    if is_too_late {
-        // The response's head was written while the store wrote the record, so no cookie can be set
-        // any more.
-        sessions.store.revoke(&[key], &end).await.map_err(AuthError::from)?;
-        unsent.key = None;
-        return Err(AuthError::TOO_LATE.into());
-    }
-    unsent.key = None;
-    login.leave_replay_flash(&replays);
-    Ok(())
+    Ok(Begun { cookies, replays, unsent })
 }
 
 /// A login whose cookies may never be sent. On drop, its session ends.
-struct UnsentLogin<'a, U> {
-    auth: &'a AuthSession<U>,
+pub(in crate::login) struct UnsentLogin<'a, U> {
+    config: &'a Config<U>,
+    sessions: &'a Sessions<U>,
     /// `None` if there is no session to end.
     key: Option<SessionKey>,
+}
+
+impl<U> UnsentLogin<'_, U> {
+    /// Hands the session on to the state of the request, which ends it if its cookies are not sent.
+    pub(in crate::login) fn hand_on(mut self) -> Option<SessionKey> {
+        self.key.take()
+    }
+
+    /// Ends the session now, because no cookie can be set any more.
+    pub(in crate::login) async fn end(mut self) -> Result<(), AuthError> {
+        if let Some(key) = self.key {
+            let end = self.config.end_for(EndReason::LoggedOut);
+            self.sessions.store.revoke(&[key], &end).await?;
+            self.key = None;
+        }
+        Ok(())
+    }
 }
 
 impl<U> Drop for UnsentLogin<'_, U> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            self.auth.abandon_session(key);
+            abandon_session(self.config, self.sessions, key);
         }
     }
 }
 
-/// Ends all sessions of the user who is logged in here, with one write. A second write ends the
-/// sessions of this browser, which may belong to another user. Returns no error if only the second
-/// write fails.
-pub(in crate::login) async fn log_out_everywhere<U: AuthUser>(
-    auth: &AuthSession<U>,
+/// Ends, in the background, a session whose cookies were not sent.
+pub(in crate::login) fn abandon_session<U>(
+    config: &Config<U>,
     sessions: &Sessions<U>,
-) -> Result<Option<Arc<U>>, AuthError> {
-    let _lock = auth.lock_changes().await?;
-    auth.ensure_resolved_for(Purpose::LogOut).await?;
-    let end = auth.config().end_for(EndReason::Revoked);
-    let user = auth.with_identity(|identity| identity.user().map(|user| user.id()));
-    if let Some(user) = user {
-        sessions.store.revoke_all(&user, None, &end).await?;
-    }
-    let keys = auth.session_keys_of_browser();
-    if !keys.is_empty() {
-        let end = auth.config().end_for(EndReason::LoggedOut);
-        // The user's sessions have ended, so an error is only logged, by the conversion to
-        // `AuthError`.
-        let _ = sessions.store.revoke(&keys, &end).await.map_err(AuthError::from);
-    }
-    auth.clear_login()
-}
-
-/// Ends the sessions of this browser, and clears the cookies. If the store fails, the cookies stay
-/// as they are.
-pub(in crate::login) async fn log_out<U: AuthUser>(
-    auth: &AuthSession<U>,
-    sessions: &Sessions<U>,
-) -> Result<Option<Arc<U>>, AuthError> {
-    let _lock = auth.lock_changes().await?;
-    auth.ensure_resolved_for(Purpose::LogOut).await?;
-    let keys = auth.session_keys_of_browser();
-    if !keys.is_empty() {
-        let end = auth.config().end_for(EndReason::LoggedOut);
-        sessions.store.revoke(&keys, &end).await?;
-    }
-    auth.clear_login()
+    key: SessionKey,
+) {
+    let end = config.end_for(EndReason::LoggedOut);
+    sessions.upkeep.abandon(sessions.store.clone(), key, end);
 }
 
 /// How late the cookies of a confirmation, or of a changed security stamp, may be written.
@@ -195,18 +147,16 @@ pub(in crate::login) enum WriteDeadline {
     None,
 }
 
-/// Makes the session of this browser fresh, and begins its next generation. Returns `false` if the
-/// session has ended, or belongs to another user.
+/// Begins the next generation of the session of this browser, and returns its cookies with these
+/// proofs. Returns `None` if the session has ended.
 pub(in crate::login) async fn make_fresh<U: AuthUser>(
-    auth: &AuthSession<U>,
+    issuer: &Issuer<'_, U>,
     sessions: &Sessions<U>,
-    user: &Arc<U>,
+    mut browser_session: BrowserSession,
+    proofs: Proofs,
     deadline: WriteDeadline,
-) -> Result<bool, AuthError> {
-    let (config, snapshot, now) = (auth.config(), &auth.0.snapshot, auth.config().now());
-    // While this call waited for the lock, another user may have logged in.
-    let browser_session = auth.browser_session().filter(|session| session.record.user == user.id());
-    let Some(mut browser_session) = browser_session else { return Ok(false) };
+) -> Result<Option<CookieDecision>, AuthError> {
+    let (config, now) = (issuer.config, issuer.now);
     let mut lost_rotations = 0;
     while confirming_rotates(&browser_session.record, browser_session.sent_generation) {
         let rotation = next_rotation(config, &browser_session.record, None, now);
@@ -222,7 +172,7 @@ pub(in crate::login) async fn make_fresh<U: AuthUser>(
                 break;
             }
             Some(Rotated::Lost(other)) if other.ended.is_none() => browser_session.record = other,
-            Some(Rotated::Lost(_)) | None => return Ok(false),
+            Some(Rotated::Lost(_)) | None => return Ok(None),
         }
         lost_rotations += 1;
         if lost_rotations > MAX_RETRIES {
@@ -233,18 +183,9 @@ pub(in crate::login) async fn make_fresh<U: AuthUser>(
         }
     }
     browser_session.login_origin.is_forced = false;
-    let issuer = CookieIssuer { config, snapshot, user: &**user, now };
-    let proofs = Proofs::password(now);
-    let fresh_since = proofs.newest();
-    let mut cookies = issuer.issue_cookies(browser_session, proofs);
+    let mut cookies = issue_cookies(issuer, browser_session, proofs);
     if deadline == WriteDeadline::HalfOfGrace {
         cookies.write_until = Some(now.saturating_add(config.policy.grace / 2));
     }
-    let mut state = auth.state();
-    if state.is_head_written {
-        return Err(AuthError::TOO_LATE);
-    }
-    state.identity = Identity::Session { user: Arc::clone(user), fresh_since, is_active: true };
-    state.apply_cookies(cookies);
-    Ok(true)
+    Ok(Some(cookies))
 }

@@ -29,12 +29,15 @@
 
 use tower_keep_core::UserId;
 
-use super::{LoggedIn, Policy, UserFacts, current_origin};
-use crate::client::SessionProtection;
+use super::remember_cookie::{Remember, RememberTerms};
+use super::session_cookie::{Session, SessionTerms};
 use crate::cookie::contents::Opened;
 use crate::cookie::login_origin::LoginOrigin;
-use crate::cookie::remember::{Remember, RememberTerms};
-use crate::cookie::session::{Session, SessionTerms};
+use crate::login::decisions::{
+    ClientCheck, Continuation, LoggedIn, UserCheck, UserFacts, check_client, check_user,
+    continue_session, current_origin, restored,
+};
+use crate::login::policy::Policy;
 
 /// The cookies that a request sent, as far as their signatures are valid.
 #[derive(Clone, Copy, Debug)]
@@ -126,9 +129,11 @@ impl<'a> Rules<'a> {
             self.verdict.session = SessionChange::Clear;
             return self.try_remember();
         }
-        if !self.presented.is_same_client && self.policy.protection != SessionProtection::None {
-            self.verdict.is_other_client = true;
-            if self.policy.protection == SessionProtection::Strong && !self.policy.is_persistent {
+        match check_client(self.policy, self.presented.is_same_client) {
+            ClientCheck::Passes => {}
+            ClientCheck::LosesFreshness => self.verdict.is_other_client = true,
+            ClientCheck::Ends => {
+                self.verdict.is_other_client = true;
                 return self.clear_both();
             }
         }
@@ -150,23 +155,23 @@ impl<'a> Rules<'a> {
     }
 
     fn check_session(&mut self, opened: &'a Opened<Session>, facts: Option<UserFacts>) -> Step<'a> {
-        let Some(facts) = facts else {
-            self.verdict.session = SessionChange::Clear;
-            return self.try_remember();
-        };
-        if !facts.session_stamp_matches {
-            return self.try_remember();
-        }
         let terms = opened.cookie.terms;
-        if !facts.is_active && !terms.login_origin.is_forced {
-            return self.clear_both();
-        }
-        let keeps_proofs = !self.verdict.is_other_client;
-        let login_origin = current_origin(terms.login_origin, facts);
+        let stamp_matches = |facts: &UserFacts| facts.session_stamp_matches;
+        let facts = match check_user(facts, stamp_matches, terms.login_origin) {
+            UserCheck::Passes(facts) => facts,
+            UserCheck::IsGone => {
+                self.verdict.session = SessionChange::Clear;
+                return self.try_remember();
+            }
+            UserCheck::HasNewStamp => return self.try_remember(),
+            UserCheck::IsInactive => return self.clear_both(),
+        };
+        let is_other_client = self.verdict.is_other_client;
+        let Continuation { logged_in, login_origin, keeps_proofs, is_changed } =
+            continue_session(&opened.cookie.proofs, terms.login_origin, facts, is_other_client);
+        self.verdict.logged_in = logged_in;
         let age = self.presented.now.saturating_sub(terms.renewed);
         let is_due = self.policy.renewal_age.is_some_and(|after| age >= after);
-        let loses_proofs = !keeps_proofs && !opened.cookie.proofs.is_empty();
-        let is_changed = loses_proofs || login_origin != terms.login_origin;
         if is_due || is_changed || opened.slot.is_previous() {
             let renewed = if is_due { self.presented.now } else { terms.renewed };
             self.verdict.session = SessionChange::Reissue {
@@ -174,10 +179,6 @@ impl<'a> Rules<'a> {
                 keeps_proofs,
             };
         }
-        self.verdict.logged_in = LoggedIn::User {
-            fresh_since: opened.cookie.proofs.newest().filter(|_| keeps_proofs),
-            is_active: facts.is_active,
-        };
         let same_user = |opened: &&Opened<Remember>| {
             self.presented.session.is_some_and(|session| session.cookie.user == opened.cookie.user)
         };
@@ -196,19 +197,18 @@ impl<'a> Rules<'a> {
         facts: Option<UserFacts>,
     ) -> Step<'a> {
         self.state = State::Finished;
-        let Some(facts) = facts else {
-            self.verdict.remember = RememberChange::Clear;
-            return Step::AskLoaders;
+        let sent_origin = opened.cookie.terms.login_origin;
+        let facts = match check_user(facts, |facts| facts.remember_stamp_matches, sent_origin) {
+            UserCheck::Passes(facts) => facts,
+            UserCheck::IsGone => {
+                self.verdict.remember = RememberChange::Clear;
+                return Step::AskLoaders;
+            }
+            UserCheck::HasNewStamp => return Step::AskLoaders,
+            UserCheck::IsInactive => return self.clear_both(),
         };
-        if !facts.remember_stamp_matches {
-            return Step::AskLoaders;
-        }
-        if !facts.is_active && !opened.cookie.terms.login_origin.is_forced {
-            return self.clear_both();
-        }
-        let login_origin = current_origin(opened.cookie.terms.login_origin, facts);
-        self.verdict.logged_in = LoggedIn::User { fresh_since: None, is_active: facts.is_active };
-        self.verdict.session = SessionChange::Restore(login_origin);
+        self.verdict.logged_in = restored(facts);
+        self.verdict.session = SessionChange::Restore(current_origin(sent_origin, facts));
         self.accept_remember(opened, facts);
         Step::Done
     }

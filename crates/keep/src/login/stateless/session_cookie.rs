@@ -6,10 +6,12 @@
 
 use tower_keep_core::UserId;
 
-use super::body::Fields;
-use super::choose::ByRecency;
-use super::contents::Contents;
-use super::login_origin::{FORCED_FLAG, LoginOrigin, Proofs, REMEMBERED_FLAG};
+use crate::cookie::body::Fields;
+use crate::cookie::choose::ByRecency;
+use crate::cookie::contents::Contents;
+use crate::cookie::login_origin::{
+    FORCED_FLAG, LoginOrigin, Proofs, REMEMBERED_FLAG, session_flags,
+};
 
 const FORMAT: u8 = 1;
 /// The length of the body without the proofs, their number `n`, and the user's id.
@@ -40,11 +42,6 @@ pub(crate) struct SessionTerms {
     pub(crate) nonce: Nonce,
     pub(crate) started: u32,
     pub(crate) renewed: u32,
-}
-
-/// Returns the flags of a session cookie.
-pub(super) fn session_flags(login_origin: LoginOrigin, is_remembered: bool) -> u8 {
-    login_origin.flags() | if is_remembered { REMEMBERED_FLAG } else { 0 }
 }
 
 impl Contents for Session {

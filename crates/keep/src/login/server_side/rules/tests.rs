@@ -1,34 +1,17 @@
-//! Tests the table at the top of `server_side.rs`, row by row.
+//! Tests the table at the top of `rules.rs`, row by row.
 
 use tower_keep_core::{RememberPeriod, SessionKey, Timestamp};
 
 use super::*;
+use crate::client::SessionProtection;
 use crate::cookie::key_slot::KeySlot;
 use crate::cookie::login_origin::Proofs;
+use crate::login::rules_cases::{ABSOLUTE, FORCED, GRACE, IDLE, NOW, TOUCH, User, opened, policy};
 
-const NOW: u32 = 100_000;
-const GRACE: u32 = 60;
-const IDLE: u32 = 1_000;
-const ABSOLUTE: u32 = 10_000;
-const TOUCH: u32 = 100;
 /// The record's generation.
 const N: u32 = 5;
 const ID: SessionId = SessionId([1; 16]);
 const OTHER_ID: SessionId = SessionId([2; 16]);
-
-fn policy() -> Policy {
-    Policy {
-        protection: SessionProtection::Basic,
-        is_persistent: false,
-        idle_limit: Some(IDLE),
-        renewal_age: Some(Policy::renewal_age_for(IDLE)),
-        absolute_limit: Some(ABSOLUTE),
-        refreshes_remember: false,
-        grace: GRACE,
-        touch_interval: TOUCH,
-        marks_first_use: false,
-    }
-}
 
 fn ago(seconds: u32) -> Timestamp {
     Timestamp::from_secs(NOW - seconds)
@@ -73,46 +56,32 @@ const TERMS: ServerTerms = ServerTerms {
     issued: NOW - 400,
 };
 
-/// The login of an inactive user.
-const FORCED: LoginOrigin = LoginOrigin { is_forced: true, ..LoginOrigin::PASSWORD };
-
 fn session(generation: u32) -> Opened<ServerSession> {
     let terms = ServerTerms { generation, ..TERMS };
-    let cookie = ServerSession {
+    opened(ServerSession {
         id: ID,
         terms,
         proofs: Proofs::password(PROVED_AT),
         stamp: 1,
         client: 1,
         user_hint: Some("1".into()),
-    };
-    Opened { cookie, slot: KeySlot::CURRENT }
+    })
 }
 
 fn remember(generation: u32) -> Opened<ServerRemember> {
-    let cookie = ServerRemember {
+    opened(ServerRemember {
         id: ID,
         login_origin: LoginOrigin::PASSWORD,
         generation,
         verifier: [0; 16],
         expires: NOW + 1_000,
         stamp: 1,
-    };
-    Opened { cookie, slot: KeySlot::CURRENT }
+    })
 }
 
 fn edit<T>(mut opened: Opened<T>, change: impl FnOnce(&mut Opened<T>)) -> Opened<T> {
     change(&mut opened);
     opened
-}
-
-/// The user that the store returns.
-#[derive(Clone, Copy, PartialEq)]
-enum User {
-    Gone,
-    StampChanged,
-    Inactive,
-    Fine,
 }
 
 /// What happens when the request rotates or ends the session.
@@ -211,14 +180,7 @@ impl Case {
             step = match step {
                 Step::Load { id, .. } => {
                     steps.push("load".to_owned());
-                    let matches = self.user != User::StampChanged;
-                    let is_active = self.user != User::Inactive;
-                    let facts = UserFacts {
-                        is_active,
-                        session_stamp_matches: matches,
-                        remember_stamp_matches: matches,
-                    };
-                    let user = (self.user != User::Gone).then_some(facts);
+                    let user = self.user.facts();
                     let record = self.record.clone().filter(|_| id == ID);
                     rules.loaded(record.map(|record| StoredSession { record: record.into(), user }))
                 }

@@ -5,11 +5,11 @@
 
 use tower_keep_core::UserId;
 
-use super::body::Fields;
-use super::choose::ByRecency;
-use super::contents::Contents;
-use super::login_origin::{FORCED_FLAG, LoginOrigin};
-use super::session::Nonce;
+use super::session_cookie::Nonce;
+use crate::cookie::body::Fields;
+use crate::cookie::choose::ByRecency;
+use crate::cookie::contents::Contents;
+use crate::cookie::login_origin::{FORCED_FLAG, LoginOrigin};
 
 const FORMAT: u8 = 1;
 /// The length of the body without the user's id.

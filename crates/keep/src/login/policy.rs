@@ -1,21 +1,6 @@
-//! The rules: they decide which user is logged in, from the cookies that a request sent. The rules
-//! do no I/O and use neither a clock nor a type of `http`.
-//!
-//! `Rules` is a state machine that borrows the cookies. `Rules::start` returns the first `Step`.
-//! The caller carries the step out and passes the result to `Rules`, which returns the next step.
-//! If a step fails, the caller drops the `Rules`, and nothing that the rules had decided takes
-//! effect.
-//!
-//! | look for | in |
-//! | --- | --- |
-//! | logins that only cookies hold | [`stateless`] |
-//! | server-side sessions, their generations and replays | [`server_side`] |
+//! The settings that the rules of a login follow, and the times that follow from them.
 
 use crate::client::SessionProtection;
-use crate::cookie::login_origin::LoginOrigin;
-
-pub(crate) mod server_side;
-pub(crate) mod stateless;
 
 /// The application's settings. Times are in seconds.
 #[derive(Clone, Debug)]
@@ -50,7 +35,7 @@ impl Policy {
 
     /// Checks whether a session that was last used at `used` and began at `started` is past a
     /// limit.
-    fn is_past_limit(&self, used: u32, started: u32, now: u32) -> bool {
+    pub(crate) fn is_past_limit(&self, used: u32, started: u32, now: u32) -> bool {
         let past = |limit: Option<u32>, since: u32| {
             limit.is_some_and(|limit| now.saturating_sub(since) >= limit)
         };
@@ -92,33 +77,4 @@ impl Policy {
         let session = session.into_iter().flatten().min().unwrap_or(u32::MAX);
         session.max(remember_expires.unwrap_or_default())
     }
-}
-
-/// What the rules need to know about a user who was loaded. A cookie's security stamp matches if
-/// the user still has the stamp that the cookie was issued with.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct UserFacts {
-    pub(crate) is_active: bool,
-    pub(crate) session_stamp_matches: bool,
-    pub(crate) remember_stamp_matches: bool,
-}
-
-/// Whether the cookies log in a user.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) enum LoggedIn {
-    #[default]
-    Nobody,
-    /// The user who was loaded last.
-    User {
-        /// When the user last proved who they are; `None` if the login is not fresh.
-        fresh_since: Option<u32>,
-        /// `false` for an inactive user whose login was forced.
-        is_active: bool,
-    },
-}
-
-/// Returns the origin of a login for cookies that are issued now. If the user of a forced login has
-/// become active, the login is no longer forced, so it ends if the user becomes inactive again.
-fn current_origin(login_origin: LoginOrigin, facts: UserFacts) -> LoginOrigin {
-    LoginOrigin { is_forced: login_origin.is_forced && !facts.is_active, ..login_origin }
 }

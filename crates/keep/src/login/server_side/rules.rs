@@ -45,11 +45,14 @@ use std::sync::Arc;
 
 use tower_keep_core::{EndReason, Ended, Rotated, SessionRecord, UserId};
 
-use super::{LoggedIn, Policy, UserFacts, current_origin};
-use crate::client::SessionProtection;
+use super::cookies::{ServerRemember, ServerSession, ServerTerms, SessionId};
 use crate::cookie::contents::Opened;
 use crate::cookie::login_origin::LoginOrigin;
-use crate::cookie::server_side::{ServerRemember, ServerSession, ServerTerms, SessionId};
+use crate::login::decisions::{
+    ClientCheck, Continuation, LoggedIn, UserCheck, UserFacts, check_client, check_user,
+    continue_session, current_origin, restored,
+};
+use crate::login::policy::Policy;
 
 /// A rotation that another request has overtaken is tried again at most this many times.
 const MAX_RETRIES: u8 = 2;
@@ -310,17 +313,17 @@ impl<'a> Rules<'a> {
         if record.acting_user.is_some() {
             return self.ask_loaders();
         }
-        let Some(facts) = user else {
-            self.verdict.session = SessionChange::Clear;
-            return self.try_remember();
-        };
-        if !facts.session_stamp_matches {
-            return self.try_remember();
-        }
         let terms = opened.cookie.terms;
-        if !facts.is_active && !terms.login_origin.is_forced {
-            return Step::End(EndReason::Inactive);
-        }
+        let stamp_matches = |facts: &UserFacts| facts.session_stamp_matches;
+        let facts = match check_user(user, stamp_matches, terms.login_origin) {
+            UserCheck::Passes(facts) => facts,
+            UserCheck::IsGone => {
+                self.verdict.session = SessionChange::Clear;
+                return self.try_remember();
+            }
+            UserCheck::HasNewStamp => return self.try_remember(),
+            UserCheck::IsInactive => return Step::End(EndReason::Inactive),
+        };
         let (used, started) = (record.last_seen.as_secs(), record.session_started.as_secs());
         if self.policy.is_past_limit(used, started, self.presented.now) {
             self.verdict.session = SessionChange::Clear;
@@ -332,9 +335,11 @@ impl<'a> Rules<'a> {
         if !is_valid {
             return self.try_remember();
         }
-        if !self.presented.is_same_client && self.policy.protection != SessionProtection::None {
-            self.verdict.is_other_client = true;
-            if self.policy.protection == SessionProtection::Strong && !self.policy.is_persistent {
+        match check_client(self.policy, self.presented.is_same_client) {
+            ClientCheck::Passes => {}
+            ClientCheck::LosesFreshness => self.verdict.is_other_client = true,
+            ClientCheck::Ends => {
+                self.verdict.is_other_client = true;
                 return Step::End(EndReason::Protection);
             }
         }
@@ -350,12 +355,10 @@ impl<'a> Rules<'a> {
         is_current: bool,
     ) -> Step<'a> {
         let terms = opened.cookie.terms;
-        let keeps_proofs = !self.verdict.is_other_client;
-        let login_origin = current_origin(terms.login_origin, facts);
-        self.verdict.logged_in = LoggedIn::User {
-            fresh_since: opened.cookie.proofs.newest().filter(|_| keeps_proofs),
-            is_active: facts.is_active,
-        };
+        let is_other_client = self.verdict.is_other_client;
+        let Continuation { logged_in, login_origin, keeps_proofs, is_changed } =
+            continue_session(&opened.cookie.proofs, terms.login_origin, facts, is_other_client);
+        self.verdict.logged_in = logged_in;
         self.state = State::Finished;
         if self.presented.is_logout {
             return Step::Done;
@@ -363,8 +366,6 @@ impl<'a> Rules<'a> {
         let unused_for = self.presented.now.saturating_sub(record.last_seen.as_secs());
         self.verdict.is_touched = unused_for >= self.touch_interval_of(record);
         self.verdict.marks_seen = is_current && self.needs_seen_mark(record);
-        let loses_proofs = !keeps_proofs && !opened.cookie.proofs.is_empty();
-        let is_changed = loses_proofs || login_origin != terms.login_origin;
         let is_renewed = self.policy.is_persistent && self.verdict.is_touched;
         // Only a cookie of the current generation is reissued: a cookie of the previous generation
         // would replace the current one in the browser.
@@ -429,15 +430,15 @@ impl<'a> Rules<'a> {
         if record.acting_user.is_some() {
             return self.ask_loaders();
         }
-        let Some(facts) = user else {
-            self.verdict.remember = RememberChange::Clear;
-            return self.ask_loaders();
-        };
-        if !facts.remember_stamp_matches {
-            return self.ask_loaders();
-        }
-        if !facts.is_active && !opened.cookie.login_origin.is_forced {
-            return Step::End(EndReason::Inactive);
+        let sent_origin = opened.cookie.login_origin;
+        match check_user(user, |facts| facts.remember_stamp_matches, sent_origin) {
+            UserCheck::Passes(_) => {}
+            UserCheck::IsGone => {
+                self.verdict.remember = RememberChange::Clear;
+                return self.ask_loaders();
+            }
+            UserCheck::HasNewStamp => return self.ask_loaders(),
+            UserCheck::IsInactive => return Step::End(EndReason::Inactive),
         }
         if self.is_expired(opened, &record) {
             self.verdict.remember = RememberChange::Clear;
@@ -516,8 +517,7 @@ impl<'a> Rules<'a> {
     fn restore_for_this_request(&mut self) -> Step<'a> {
         self.state = State::Finished;
         if let Some(facts) = self.stored().and_then(|stored| stored.user) {
-            self.verdict.logged_in =
-                LoggedIn::User { fresh_since: None, is_active: facts.is_active };
+            self.verdict.logged_in = restored(facts);
             self.verdict.is_restored = true;
         }
         Step::Done

@@ -1,29 +1,13 @@
-//! Tests the table at the top of `stateless.rs`, row by row.
+//! Tests the table at the top of `rules.rs`, row by row.
 
 use super::*;
+use crate::client::SessionProtection;
 use crate::cookie::key_slot::KeySlot;
 use crate::cookie::login_origin::Proofs;
-
-const NOW: u32 = 100_000;
-const IDLE: u32 = 1_000;
-const ABSOLUTE: u32 = 10_000;
+use crate::login::rules_cases::{ABSOLUTE, FORCED, IDLE, NOW, User, opened, policy};
 
 fn previous_key() -> KeySlot {
     KeySlot::new(1, 1)
-}
-
-fn policy() -> Policy {
-    Policy {
-        protection: SessionProtection::Basic,
-        is_persistent: false,
-        idle_limit: Some(IDLE),
-        renewal_age: Some(Policy::renewal_age_for(IDLE)),
-        absolute_limit: Some(ABSOLUTE),
-        refreshes_remember: false,
-        grace: 60,
-        touch_interval: 100,
-        marks_first_use: false,
-    }
 }
 
 fn session(user: &str) -> Opened<Session> {
@@ -34,31 +18,14 @@ fn session(user: &str) -> Opened<Session> {
         started: NOW - 10,
         renewed: NOW - 10,
     };
-    Opened {
-        cookie: Session {
-            terms,
-            proofs: Proofs::password(NOW - 10),
-            stamp: 1,
-            client: 1,
-            user: user.into(),
-        },
-        slot: KeySlot::CURRENT,
-    }
+    let proofs = Proofs::password(NOW - 10);
+    opened(Session { terms, proofs, stamp: 1, client: 1, user: user.into() })
 }
 
 fn remember(user: &str) -> Opened<Remember> {
     let (login_origin, nonce) = (LoginOrigin::PASSWORD, [2; 8]);
     let terms = RememberTerms { login_origin, nonce, issued: NOW - 100, expires: NOW + 100 };
-    Opened { cookie: Remember { terms, stamp: 1, user: user.into() }, slot: KeySlot::CURRENT }
-}
-
-/// The user that the store returns.
-#[derive(Clone, Copy)]
-enum User {
-    Gone,
-    StampChanged,
-    Inactive,
-    Fine,
+    opened(Remember { terms, stamp: 1, user: user.into() })
 }
 
 /// One request: its cookies, and the user in the store.
@@ -111,13 +78,7 @@ impl Case {
             match step {
                 Step::Load(_) => {
                     load_count += 1;
-                    let matches = !matches!(self.user, User::StampChanged);
-                    let facts = UserFacts {
-                        is_active: !matches!(self.user, User::Inactive),
-                        session_stamp_matches: matches,
-                        remember_stamp_matches: matches,
-                    };
-                    step = rules.loaded((!matches!(self.user, User::Gone)).then_some(facts));
+                    step = rules.loaded(self.user.facts());
                 }
                 Step::AskLoaders => {
                     return Outcome { verdict: rules.finish(), asks_loaders: true, load_count };
@@ -133,9 +94,6 @@ impl Case {
 fn no_user(session: SessionChange, remember: RememberChange) -> Verdict {
     Verdict { session, remember, ..Verdict::default() }
 }
-
-/// The login of an inactive user.
-const FORCED: LoginOrigin = LoginOrigin { is_forced: true, ..LoginOrigin::PASSWORD };
 
 fn user(fresh_since: impl Into<Option<u32>>) -> Verdict {
     let fresh_since = fresh_since.into();

@@ -1,0 +1,115 @@
+//! What the rules decide in the same way for logins with and without server-side sessions.
+
+use super::policy::Policy;
+use crate::client::SessionProtection;
+use crate::cookie::login_origin::{LoginOrigin, Proofs};
+
+/// What the rules need to know about a user who was loaded. A cookie's security stamp matches if
+/// the user still has the stamp that the cookie was issued with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UserFacts {
+    pub(crate) is_active: bool,
+    pub(crate) session_stamp_matches: bool,
+    pub(crate) remember_stamp_matches: bool,
+}
+
+/// Whether the cookies log in a user.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum LoggedIn {
+    #[default]
+    Nobody,
+    /// The user who was loaded last.
+    User {
+        /// When the user last proved who they are; `None` if the login is not fresh.
+        fresh_since: Option<u32>,
+        /// `false` for an inactive user whose login was forced.
+        is_active: bool,
+    },
+}
+
+/// Returns the origin of a login for cookies that are issued now. If the user of a forced login has
+/// become active, the login is no longer forced, so it ends if the user becomes inactive again.
+pub(crate) fn current_origin(login_origin: LoginOrigin, facts: UserFacts) -> LoginOrigin {
+    LoginOrigin { is_forced: login_origin.is_forced && !facts.is_active, ..login_origin }
+}
+
+/// What session protection decides about the client that sent a session cookie.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum ClientCheck {
+    /// The session goes on: it is the same client, or there is no protection.
+    Passes,
+    /// Another client: the session goes on, and is no longer fresh.
+    LosesFreshness,
+    /// Another client: the session ends.
+    Ends,
+}
+
+/// Compares the client that sent the request with the client that the session was issued to.
+pub(crate) fn check_client(policy: &Policy, is_same_client: bool) -> ClientCheck {
+    match policy.protection {
+        SessionProtection::None => ClientCheck::Passes,
+        _ if is_same_client => ClientCheck::Passes,
+        SessionProtection::Strong if !policy.is_persistent => ClientCheck::Ends,
+        SessionProtection::Basic | SessionProtection::Strong => ClientCheck::LosesFreshness,
+    }
+}
+
+/// What a cookie is worth, by its user.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum UserCheck {
+    Passes(UserFacts),
+    /// The user no longer exists.
+    IsGone,
+    /// The user has another security stamp than the cookie.
+    HasNewStamp,
+    /// The user is inactive, and the login was not forced.
+    IsInactive,
+}
+
+/// Checks the user of a cookie. `stamp_matches` returns whether the stamp of this cookie matches.
+pub(crate) fn check_user(
+    user: Option<UserFacts>,
+    stamp_matches: fn(&UserFacts) -> bool,
+    login_origin: LoginOrigin,
+) -> UserCheck {
+    match user {
+        None => UserCheck::IsGone,
+        Some(facts) if !stamp_matches(&facts) => UserCheck::HasNewStamp,
+        Some(facts) if !facts.is_active && !login_origin.is_forced => UserCheck::IsInactive,
+        Some(facts) => UserCheck::Passes(facts),
+    }
+}
+
+/// How the session of a valid session cookie goes on.
+pub(crate) struct Continuation {
+    pub(crate) logged_in: LoggedIn,
+    pub(crate) login_origin: LoginOrigin,
+    /// Whether the login stays fresh, if it was.
+    pub(crate) keeps_proofs: bool,
+    /// Whether the cookie no longer says what is true.
+    pub(crate) is_changed: bool,
+}
+
+/// Decides how the session of a cookie with these proofs and this origin goes on.
+pub(crate) fn continue_session(
+    proofs: &Proofs,
+    sent_origin: LoginOrigin,
+    facts: UserFacts,
+    is_other_client: bool,
+) -> Continuation {
+    let keeps_proofs = !is_other_client;
+    let login_origin = current_origin(sent_origin, facts);
+    let fresh_since = proofs.newest().filter(|_| keeps_proofs);
+    let loses_proofs = !keeps_proofs && !proofs.is_empty();
+    Continuation {
+        logged_in: LoggedIn::User { fresh_since, is_active: facts.is_active },
+        login_origin,
+        keeps_proofs,
+        is_changed: loses_proofs || login_origin != sent_origin,
+    }
+}
+
+/// Returns who is logged in by a cookie that has restored a login, which is not fresh.
+pub(crate) fn restored(facts: UserFacts) -> LoggedIn {
+    LoggedIn::User { fresh_since: None, is_active: facts.is_active }
+}
