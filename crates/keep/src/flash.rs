@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
-use crate::cookie::flash::MAX_TEXT_BYTES;
+/// The category and the text of a flash message have at most this many bytes each.
+pub(crate) const MAX_TEXT_BYTES: usize = 256;
 
 /// A flash message: a text that the next page shows once. A signed cookie keeps the message until a
 /// page takes it.

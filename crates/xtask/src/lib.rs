@@ -1,7 +1,8 @@
 //! The library behind `cargo xtask`. It installs, builds and starts the programs that the tests
-//! need, and counts the CPU instructions that a request takes. Only cargo has to be installed
+//! need, counts the CPU instructions that a request takes, and checks how files import each other. Only cargo has to be installed
 //! already.
 
+pub mod imports;
 pub mod instructions;
 pub mod provision;
 pub mod servers;

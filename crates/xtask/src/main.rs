@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use xtask::servers::{Kind, Server};
-use xtask::{instructions, provision, run};
+use xtask::{imports, instructions, provision, run};
 
 const USAGE: &str = "\
 cargo xtask test            installs and starts what all tests need, and runs all tests
 cargo xtask test NAME…      does the same for these packages only
 cargo xtask servers         starts the databases, prints their URLs, and runs until its standard
                             input ends
+cargo xtask imports         checks that no files of crates/ and adapters/ import each other in a
+                            circle, and that nothing imports what ARCHITECTURE.md forbids
 cargo xtask instructions    counts the CPU instructions of a request in each case, and compares them
                             with the committed figures in benches/cases/instructions.txt;
                             with --accept, writes the new figures to this file
@@ -138,6 +140,7 @@ fn main() -> ExitCode {
     let result = match arguments.as_slice() {
         ["test", names @ ..] => test(names),
         ["servers"] => run_servers(),
+        ["imports"] => imports::check(&root()),
         ["instructions"] => instructions::check(&root()),
         ["instructions", "--accept"] => instructions::accept(&root()),
         ["names"] => {

@@ -16,9 +16,6 @@ const FORMAT: u8 = 1;
 const MIN_BYTES: usize = 8 + 3 * 2;
 const LIFETIME: u32 = 600;
 
-/// The category and the text of a flash message have at most this many bytes each.
-pub(crate) const MAX_TEXT_BYTES: usize = 256;
-
 /// The contents of a flash cookie: a flash message that a page shows once, and the target to go to
 /// after a login.
 #[derive(Clone, Debug, Default, PartialEq)]

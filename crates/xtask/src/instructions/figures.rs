@@ -4,7 +4,8 @@
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
-use super::FIGURES_FILE;
+/// The file with the committed figures.
+pub(super) const FIGURES_FILE: &str = "benches/cases/instructions.txt";
 
 /// A change of at most this many percent is neither an error nor reported as better.
 const TOLERANCE_PERCENT: u64 = 3;

@@ -13,10 +13,7 @@ mod profile;
 use std::fs;
 use std::path::Path;
 
-use self::figures::{ACCEPT_COMMAND, Figures, compare};
-
-/// The file with the committed figures.
-const FIGURES_FILE: &str = "benches/cases/instructions.txt";
+use self::figures::{ACCEPT_COMMAND, FIGURES_FILE, Figures, compare};
 
 /// Measures every case, and compares the figures with the committed figures.
 ///
