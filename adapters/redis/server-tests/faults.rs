@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use tower_keep_core::{
-    Account, LoginStore, SessionRecord, SessionStore, StoreError, StoreErrorKind, UserDirectory,
-    UserId, UserLookup, UserStore,
+    Account, LoginStore, SessionKey, SessionRecord, SessionStore, StoreError, StoreErrorKind,
+    UserDirectory, UserId, UserLookup, UserStore,
 };
 use tower_keep_redis::RedisStore;
 use tower_keep_testkit::contract;
@@ -17,6 +17,14 @@ use crate::{
     run_command, start_server, unused_prefix,
 };
 use tower_keep_testkit::contract::users::replace;
+
+async fn wait_until_it_recovers(store: &RedisStore, key: &SessionKey) {
+    let give_up_at = Instant::now() + Duration::from_secs(20);
+    while store.load(key).await.is_err() {
+        assert!(Instant::now() < give_up_at, "the store recovers by itself");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_next_call_succeeds_after_the_server_has_restarted() {
@@ -97,11 +105,7 @@ async fn calls_fail_fast_while_the_server_is_down() {
     check_all_calls_fail(&store, &record, &[StoreErrorKind::Unavailable]).await;
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     server.start_and_wait().expect("a restart");
-    let give_up_at = Instant::now() + Duration::from_secs(20);
-    while store.load(&record.key).await.is_err() {
-        assert!(Instant::now() < give_up_at, "the store recovers by itself");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    wait_until_it_recovers(&store, &record.key).await;
     log_in(&store, "1").await;
 }
 
@@ -137,11 +141,7 @@ async fn calls_to_a_hanging_server_time_out_and_their_number_is_limited() {
         .await;
     assert!(begun.elapsed() < timeout * 15, "{:?}", begun.elapsed());
     server.resume();
-    let give_up_at = Instant::now() + Duration::from_secs(20);
-    while store.load(&record.key).await.is_err() {
-        assert!(Instant::now() < give_up_at, "the store recovers by itself");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    wait_until_it_recovers(&store, &record.key).await;
     // The writes that timed out may have been done in the meantime. New writes succeed.
     log_in(&store, "1").await;
 }

@@ -159,76 +159,67 @@ macro_rules! database {
                 O: Send + Unpin + 'static,
             {
                 // A boxed future, because the tests below hold hundreds of them.
-                Box::pin(self.check_unboxed::<I, L, O>(role, column, value, login))
-            }
-
-            async fn check_unboxed<I, L, O>(
-                &self,
-                role: &str,
-                column: &str,
-                value: &str,
-                login: &str,
-            ) where
-                AppUser<I, L, O>:
-                    for<'r> FromRow<'r, <$database as sqlx::Database>::Row> + AuthUser,
-                I: Display + std::str::FromStr + sqlx::Type<$database> + Send + Unpin,
-                I: for<'q> sqlx::Encode<'q, $database> + for<'q> sqlx::Decode<'q, $database>,
-                I: 'static,
-                L: Send + Unpin + 'static,
-                O: Send + Unpin + 'static,
-            {
-                let table = format!("owner{}_{}", std::process::id(), next_number());
-                let type_of = |name: &str| if name == role { column } else { $text };
-                let (id, name, other) = (type_of("id"), type_of("login"), type_of("other"));
-                let create = format!("CREATE TABLE {table} (id {id}, login {name}, other {other})");
-                self.run(create).await;
-                let literal = |name: &str, text: &str| {
-                    if name == role { value.to_owned() } else { format!("'{text}'") }
-                };
-                let values = [literal("id", "7"), literal("login", "ada"), literal("other", "x")];
-                let values = values.join(", ");
-                self.run(format!("INSERT INTO {table} VALUES ({values})")).await;
-                let select_by = |column| {
-                    format!("SELECT id, login, other FROM {table} WHERE {column} = {}", $parameter)
-                };
-                let all = format!("SELECT id, login, other FROM {table}");
-                let plain = sqlx::query_as::<_, AppUser<I, L, O>>(AssertSqlSafe(all));
-                let mut id_by_sqlx =
-                    plain.fetch_one(&self.pool).await.map(|user| user.id().to_string());
-                // The login name must also find the user.
-                if role == "login" && id_by_sqlx.is_ok() {
-                    let named =
-                        sqlx::query_as::<_, AppUser<I, L, O>>(AssertSqlSafe(select_by("login")));
-                    let named = named.bind(login.to_owned()).fetch_one(&self.pool).await;
-                    id_by_sqlx = named.map(|user| user.id().to_string());
-                }
-                // `build` rejects a column that pads ids with spaces.
-                let is_padded =
-                    role == "id" && id_by_sqlx.as_ref().is_ok_and(|id| id.ends_with(' '));
-                let expected = match &id_by_sqlx {
-                    Ok(_) if !is_padded => Outcome::Works,
-                    Err(sqlx::Error::RowNotFound) => Outcome::FindsNoUser,
-                    _ => Outcome::BuildFails,
-                };
-                let store = $store::builder_on(self.pool.clone()).with_table_prefix(&self.prefix);
-                let store =
-                    store.with_users::<AppUser<I, L, O>, I>(select_by("id"), select_by("login"));
-                let store = store.build().await;
-                let combination = format!(
-                    "{role} {column} as ({}, {}, {}): {id_by_sqlx:?}, {:?}",
-                    std::any::type_name::<I>(),
-                    std::any::type_name::<L>(),
-                    std::any::type_name::<O>(),
-                    store.as_ref().err(),
-                );
-                println!("{combination}");
-                assert_eq!(outcome_of(store, column, login).await, expected, "{combination}");
-                let (works, fails) = self.counts.get();
-                self.counts.set(match expected {
-                    Outcome::BuildFails => (works, fails + 1),
-                    _ => (works + 1, fails),
-                });
-                self.run(format!("DROP TABLE {table}")).await;
+                Box::pin(async move {
+                    let table = format!("owner{}_{}", std::process::id(), next_number());
+                    let type_of = |name: &str| if name == role { column } else { $text };
+                    let (id, name, other) = (type_of("id"), type_of("login"), type_of("other"));
+                    let create =
+                        format!("CREATE TABLE {table} (id {id}, login {name}, other {other})");
+                    self.run(create).await;
+                    let literal = |name: &str, text: &str| {
+                        if name == role { value.to_owned() } else { format!("'{text}'") }
+                    };
+                    let values =
+                        [literal("id", "7"), literal("login", "ada"), literal("other", "x")];
+                    let values = values.join(", ");
+                    self.run(format!("INSERT INTO {table} VALUES ({values})")).await;
+                    let select_by = |column| {
+                        format!(
+                            "SELECT id, login, other FROM {table} WHERE {column} = {}",
+                            $parameter
+                        )
+                    };
+                    let all = format!("SELECT id, login, other FROM {table}");
+                    let plain = sqlx::query_as::<_, AppUser<I, L, O>>(AssertSqlSafe(all));
+                    let mut id_by_sqlx =
+                        plain.fetch_one(&self.pool).await.map(|user| user.id().to_string());
+                    // The login name must also find the user.
+                    if role == "login" && id_by_sqlx.is_ok() {
+                        let named = sqlx::query_as::<_, AppUser<I, L, O>>(AssertSqlSafe(
+                            select_by("login"),
+                        ));
+                        let named = named.bind(login.to_owned()).fetch_one(&self.pool).await;
+                        id_by_sqlx = named.map(|user| user.id().to_string());
+                    }
+                    // `build` rejects a column that pads ids with spaces.
+                    let is_padded =
+                        role == "id" && id_by_sqlx.as_ref().is_ok_and(|id| id.ends_with(' '));
+                    let expected = match &id_by_sqlx {
+                        Ok(_) if !is_padded => Outcome::Works,
+                        Err(sqlx::Error::RowNotFound) => Outcome::FindsNoUser,
+                        _ => Outcome::BuildFails,
+                    };
+                    let store =
+                        $store::builder_on(self.pool.clone()).with_table_prefix(&self.prefix);
+                    let store = store
+                        .with_users::<AppUser<I, L, O>, I>(select_by("id"), select_by("login"));
+                    let store = store.build().await;
+                    let combination = format!(
+                        "{role} {column} as ({}, {}, {}): {id_by_sqlx:?}, {:?}",
+                        std::any::type_name::<I>(),
+                        std::any::type_name::<L>(),
+                        std::any::type_name::<O>(),
+                        store.as_ref().err(),
+                    );
+                    println!("{combination}");
+                    assert_eq!(outcome_of(store, column, login).await, expected, "{combination}");
+                    let (works, fails) = self.counts.get();
+                    self.counts.set(match expected {
+                        Outcome::BuildFails => (works, fails + 1),
+                        _ => (works + 1, fails),
+                    });
+                    self.run(format!("DROP TABLE {table}")).await;
+                })
             }
         }
     };

@@ -231,15 +231,12 @@ fn extended(period: Option<RememberPeriod>, expires: Option<Timestamp>) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const NOW: Timestamp = Timestamp::from_secs(1_000);
+    use crate::session::sample::{self, NOW};
 
     fn record() -> SessionRecord {
-        let key = SessionKey::new([1; 32]);
         SessionRecord {
-            generation: 3,
             remember: Some(RememberPeriod::new(NOW.plus(500), 500)),
-            ..SessionRecord::new(key, "7".into(), [0; 16], NOW, NOW.plus(600))
+            ..sample::record()
         }
     }
 

@@ -247,3 +247,17 @@ pub fn most_recently_used<R: Borrow<SessionRecord>>(
     records.truncate(limit);
     records
 }
+
+/// A record for unit tests.
+#[cfg(test)]
+pub(crate) mod sample {
+    use super::{SessionKey, SessionRecord, Timestamp};
+
+    pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_000);
+
+    pub(crate) fn record() -> SessionRecord {
+        let (key, salt) = (SessionKey::new([1; 32]), [0; 16]);
+        let record = SessionRecord::new(key, "7".into(), salt, NOW, NOW.plus(600));
+        SessionRecord { generation: 3, ..record }
+    }
+}

@@ -97,18 +97,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::session::SessionKey;
-    use crate::timestamp::Timestamp;
-
-    const NOW: Timestamp = Timestamp::from_secs(1_000);
-
-    fn record() -> SessionRecord {
-        let key = SessionKey::new([1; 32]);
-        SessionRecord {
-            generation: 3,
-            ..SessionRecord::new(key, "7".into(), [0; 16], NOW, NOW.plus(600))
-        }
-    }
+    use crate::session::sample::{NOW, record};
 
     fn used(created_after: u32) -> Arc<SessionRecord> {
         let created = NOW.plus(created_after);

@@ -53,8 +53,8 @@ impl<'de> Deserializer<'de> for FieldRecorder<'_> {
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
-        fields: &'static [&'static str],
+        _: Name,
+        fields: Names,
         visitor: V,
     ) -> Result<V::Value> {
         *self.0 = Some(fields);
@@ -66,6 +66,11 @@ impl<'de> Deserializer<'de> for FieldRecorder<'_> {
         unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
     }
 }
+
+/// The name of a type, as serde passes it.
+type Name = &'static str;
+/// The names of a type's fields or variants, as serde passes them.
+type Names = &'static [&'static str];
 
 struct EntityDeserializer<'a> {
     properties: HashMap<String, Value>,
@@ -81,8 +86,8 @@ impl<'de> Deserializer<'de> for EntityDeserializer<'_> {
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
-        fields: &'static [&'static str],
+        _: Name,
+        fields: Names,
         visitor: V,
     ) -> Result<V::Value> {
         // A type without a field for the id may have `deny_unknown_fields`.
@@ -90,11 +95,7 @@ impl<'de> Deserializer<'de> for EntityDeserializer<'_> {
         visitor.visit_map(PropertyAccess::new(self.properties, id))
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: Name, visitor: V) -> Result<V::Value> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -193,20 +194,11 @@ impl<'de> Deserializer<'de> for NameDeserializer<'_> {
     numbers! {}
     numbers! { deserialize_bool visit_bool }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: Name, visitor: V) -> Result<V::Value> {
         visitor.visit_newtype_struct(self)
     }
 
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        _variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value> {
+    fn deserialize_enum<V: Visitor<'de>>(self, _: Name, _: Names, visitor: V) -> Result<V::Value> {
         visitor.visit_enum(self.0.into_deserializer())
     }
 
@@ -250,11 +242,7 @@ impl<'de> Deserializer<'de> for IdDeserializer<'_> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: Name, visitor: V) -> Result<V::Value> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -327,18 +315,14 @@ impl<'de> Deserializer<'de> for ValueDeserializer {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: Name, visitor: V) -> Result<V::Value> {
         visitor.visit_newtype_struct(self)
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        name: &'static str,
-        _fields: &'static [&'static str],
+        name: Name,
+        _: Names,
         visitor: V,
     ) -> Result<V::Value> {
         match (name, self.0.value_type) {
@@ -357,12 +341,7 @@ impl<'de> Deserializer<'de> for ValueDeserializer {
         self.elements(visitor)
     }
 
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _name: &'static str,
-        _variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value> {
+    fn deserialize_enum<V: Visitor<'de>>(self, _: Name, _: Names, visitor: V) -> Result<V::Value> {
         match self.0.value_type {
             Some(ValueType::StringValue(name)) => visitor.visit_enum(name.into_deserializer()),
             Some(ValueType::EntityValue(entity)) if entity.properties.len() == 1 => {
@@ -429,11 +408,7 @@ impl<'de> VariantAccess<'de> for VariantAccessor {
         self.0.next_value_seed(DeserializeAny(visitor))
     }
 
-    fn struct_variant<V: Visitor<'de>>(
-        mut self,
-        _fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value> {
+    fn struct_variant<V: Visitor<'de>>(mut self, _: Names, visitor: V) -> Result<V::Value> {
         self.0.next_value_seed(DeserializeAny(visitor))
     }
 }

@@ -33,25 +33,36 @@ pub(crate) fn current_origin(login_origin: LoginOrigin, facts: UserFacts) -> Log
     LoginOrigin { is_forced: login_origin.is_forced && !facts.is_active, ..login_origin }
 }
 
+/// What happens to the session cookie. Its terms are of type `T`. `R` is what a restored session
+/// begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum SessionChange<T, R> {
+    #[default]
+    Keep,
+    Clear,
+    /// Reissued for the same session, with these terms. If it does not keep its proofs, the login
+    /// is no longer fresh.
+    Reissue {
+        terms: T,
+        keeps_proofs: bool,
+    },
+    /// Issued for a login that the remember cookie has restored.
+    Restore(R),
+}
+
 /// What session protection decides about the client that sent a session cookie.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum ClientCheck {
-    /// The session goes on: it is the same client, or there is no protection.
-    Passes,
-    /// Another client: the session goes on, and is no longer fresh.
-    LosesFreshness,
-    /// Another client: the session ends.
-    Ends,
+pub(crate) struct ClientCheck {
+    /// Whether another client sent the request. The login is then no longer fresh.
+    pub(crate) is_other: bool,
+    pub(crate) ends_session: bool,
 }
 
 /// Compares the client that sent the request with the client that the session was issued to.
 pub(crate) fn check_client(policy: &Policy, is_same_client: bool) -> ClientCheck {
-    match policy.protection {
-        SessionProtection::None => ClientCheck::Passes,
-        _ if is_same_client => ClientCheck::Passes,
-        SessionProtection::Strong if !policy.is_persistent => ClientCheck::Ends,
-        SessionProtection::Basic | SessionProtection::Strong => ClientCheck::LosesFreshness,
-    }
+    let is_other = !is_same_client && policy.protection != SessionProtection::None;
+    let is_strict = policy.protection == SessionProtection::Strong && !policy.is_persistent;
+    ClientCheck { is_other, ends_session: is_other && is_strict }
 }
 
 /// What a cookie is worth, by its user.

@@ -49,8 +49,8 @@ use super::cookies::{ServerRemember, ServerSession, ServerTerms, SessionId};
 use crate::cookie::contents::Opened;
 use crate::cookie::login_origin::LoginOrigin;
 use crate::login::decisions::{
-    ClientCheck, Continuation, LoggedIn, UserCheck, UserFacts, check_client, check_user,
-    continue_session, current_origin, restored,
+    self, Continuation, LoggedIn, UserCheck, UserFacts, check_client, check_user, continue_session,
+    current_origin, restored,
 };
 use crate::login::policy::Policy;
 
@@ -90,19 +90,7 @@ pub(crate) enum Step<'a> {
 }
 
 /// What happens to the session cookie.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) enum SessionChange {
-    #[default]
-    Keep,
-    Clear,
-    /// Reissued with these terms. If it does not keep its proofs, the login is no longer fresh.
-    Reissue {
-        terms: ServerTerms,
-        keeps_proofs: bool,
-    },
-    /// Issued for a login that the remember cookie has restored.
-    Restore(ServerTerms),
-}
+pub(crate) type SessionChange = decisions::SessionChange<ServerTerms, ServerTerms>;
 
 /// What happens to the remember cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -335,13 +323,10 @@ impl<'a> Rules<'a> {
         if !is_valid {
             return self.try_remember();
         }
-        match check_client(self.policy, self.presented.is_same_client) {
-            ClientCheck::Passes => {}
-            ClientCheck::LosesFreshness => self.verdict.is_other_client = true,
-            ClientCheck::Ends => {
-                self.verdict.is_other_client = true;
-                return Step::End(EndReason::Protection);
-            }
+        let client = check_client(self.policy, self.presented.is_same_client);
+        self.verdict.is_other_client = client.is_other;
+        if client.ends_session {
+            return Step::End(EndReason::Protection);
         }
         self.accept_session(opened, &record, facts, is_current)
     }

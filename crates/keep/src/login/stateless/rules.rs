@@ -34,8 +34,8 @@ use super::session_cookie::{Session, SessionTerms};
 use crate::cookie::contents::Opened;
 use crate::cookie::login_origin::LoginOrigin;
 use crate::login::decisions::{
-    ClientCheck, Continuation, LoggedIn, UserCheck, UserFacts, check_client, check_user,
-    continue_session, current_origin, restored,
+    self, Continuation, LoggedIn, UserCheck, UserFacts, check_client, check_user, continue_session,
+    current_origin, restored,
 };
 use crate::login::policy::Policy;
 
@@ -61,20 +61,7 @@ pub(crate) enum Step<'a> {
 }
 
 /// What happens to the session cookie.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) enum SessionChange {
-    #[default]
-    Keep,
-    Clear,
-    /// Reissued for the same session, with these terms. If it does not keep its proofs, the login
-    /// is no longer fresh.
-    Reissue {
-        terms: SessionTerms,
-        keeps_proofs: bool,
-    },
-    /// Issued for a new session of a login that the remember cookie has restored.
-    Restore(LoginOrigin),
-}
+pub(crate) type SessionChange = decisions::SessionChange<SessionTerms, LoginOrigin>;
 
 /// What happens to the remember cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -129,13 +116,10 @@ impl<'a> Rules<'a> {
             self.verdict.session = SessionChange::Clear;
             return self.try_remember();
         }
-        match check_client(self.policy, self.presented.is_same_client) {
-            ClientCheck::Passes => {}
-            ClientCheck::LosesFreshness => self.verdict.is_other_client = true,
-            ClientCheck::Ends => {
-                self.verdict.is_other_client = true;
-                return self.clear_both();
-            }
+        let client = check_client(self.policy, self.presented.is_same_client);
+        self.verdict.is_other_client = client.is_other;
+        if client.ends_session {
+            return self.clear_both();
         }
         self.state = State::CheckSession(opened);
         Step::Load(&opened.cookie.user)
