@@ -147,7 +147,6 @@
 
 pub mod client;
 pub mod cookie;
-mod details;
 mod device;
 pub mod error;
 pub mod event;
@@ -167,6 +166,7 @@ mod page;
 #[cfg(feature = "password")]
 mod passwords;
 mod random;
+mod session_details;
 mod session_info;
 mod sessions;
 pub mod target;

@@ -1,4 +1,5 @@
-//! One of a user's sessions, as the application sees it.
+//! One of a user's sessions, as the application sees it. What was noted at the login is in
+//! `session_details.rs`, which says how to add a fact.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,8 +11,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use tower_keep_core::SessionRecord;
 
-use crate::details::Details;
 use crate::device::device_of;
+use crate::session_details::Details;
 
 /// One of a user's sessions, for a page that lists them.
 ///

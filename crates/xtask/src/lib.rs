@@ -4,6 +4,7 @@
 
 pub mod imports;
 pub mod instructions;
+pub mod packages;
 pub mod provision;
 pub mod servers;
 

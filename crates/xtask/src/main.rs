@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use xtask::servers::{Kind, Server};
-use xtask::{imports, instructions, provision, run};
+use xtask::{imports, instructions, packages, provision, run};
 
 const USAGE: &str = "\
 cargo xtask test            installs and starts what all tests need, and runs all tests
@@ -18,6 +18,8 @@ cargo xtask imports         checks that no files of crates/ and adapters/ import
 cargo xtask instructions    counts the CPU instructions of a request in each case, and compares them
                             with the committed figures in benches/cases/instructions.txt;
                             with --accept, writes the new figures to this file
+cargo xtask packages        packs what is published, and builds each package and its tests from the
+                            packed files
 cargo xtask names           prints the packages' names";
 
 /// A package of the workspace that has tests.
@@ -143,6 +145,7 @@ fn main() -> ExitCode {
         ["imports"] => imports::check(&root()),
         ["instructions"] => instructions::check(&root()),
         ["instructions", "--accept"] => instructions::accept(&root()),
+        ["packages"] => packages::check(&root()),
         ["names"] => {
             PACKAGES.iter().for_each(|package| println!("{}", package.name));
             Ok(())

@@ -17,10 +17,10 @@ use super::server_side::cookies::SessionId;
 use super::state::{BrowserLogin, BrowserSession, CookieChange, CookieDecision, Identity};
 use super::{server_side, stateless};
 use crate::cookie::login_origin::{LoginOrigin, Proofs};
-use crate::details::Details;
 use crate::error::{AuthError, LoginError};
 use crate::event::Event;
 use crate::flash::{Flash, FlashKind};
+use crate::session_details::Details;
 use crate::sessions::Sessions;
 
 impl<U: AuthUser> AuthSession<U> {

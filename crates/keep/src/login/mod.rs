@@ -7,7 +7,7 @@
 //! | what the layer keeps of a request | `snapshot` |
 //! | the state of a login, and the changes of its cookies | `state` |
 //! | resolving cookies to a user | `stateless` without server-side sessions, `server_side` with them, `resolve` for both |
-//! | the rules of both | `decisions`, `policy` |
+//! | what the rules of both decide alike | `shared_rules`, `policy` |
 //! | logging in, logging out, confirming | `change`; the login that is asked for: `requested` |
 //! | listing and ending the user's sessions | `devices` |
 //! | issuing a cookie | `issue` |
@@ -15,7 +15,6 @@
 //! | the response's headers | `write` |
 
 pub(crate) mod change;
-pub(crate) mod decisions;
 mod devices;
 mod flash;
 pub(crate) mod handle;
@@ -26,6 +25,7 @@ mod resolve;
 #[cfg(test)]
 mod rules_cases;
 pub(crate) mod server_side;
+pub(crate) mod shared_rules;
 pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod stateless;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tower_keep_core::{AuthUser, UserId};
 
-use super::decisions::UserFacts;
 use super::issue::client_digest;
+use super::shared_rules::UserFacts;
 use super::snapshot::Snapshot;
 use crate::client::SessionProtection;
 use crate::cookie::key_slot::KeySlot;

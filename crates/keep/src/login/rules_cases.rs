@@ -1,7 +1,7 @@
 //! What the tests of both kinds of rules have in common.
 
-use super::decisions::UserFacts;
 use super::policy::Policy;
+use super::shared_rules::UserFacts;
 use crate::client::SessionProtection;
 use crate::cookie::contents::Opened;
 use crate::cookie::key_slot::KeySlot;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use http::HeaderValue;
 use tower_keep_core::{SessionKey, SessionRecord};
 
-use super::decisions::LoggedIn;
 use super::server_side::cookies::SessionId;
+use super::shared_rules::LoggedIn;
 use super::stateless::remember_cookie::RememberTerms;
 use crate::cookie::flash::FlashCookie;
 use crate::cookie::login_origin::LoginOrigin;

@@ -20,9 +20,9 @@ mod walks;
 use tower_keep_core::EndReason;
 
 use crate::client::SessionProtection;
-use crate::login::decisions::LoggedIn;
 use crate::login::policy::Policy;
 use crate::login::server_side::rules::Verdict;
+use crate::login::shared_rules::LoggedIn;
 
 const GRACE: u32 = 4;
 /// A request or a response arrives or is lost within this time.

@@ -10,12 +10,12 @@ use super::{
 use crate::cookie::contents::Opened;
 use crate::cookie::key_slot::KeySlot;
 use crate::cookie::login_origin::{LoginOrigin, Proofs};
-use crate::login::decisions::{LoggedIn, UserFacts};
 use crate::login::server_side::cookies::{ServerRemember, ServerSession, ServerTerms, SessionId};
 use crate::login::server_side::rules::{
     Presented, RememberChange, Rules, SessionChange, Step, StoredSession, Verdict,
     confirming_rotates,
 };
+use crate::login::shared_rules::{LoggedIn, UserFacts};
 
 impl World {
     /// Passes the replies that the store has returned for this request to the rules. Returns the

@@ -13,7 +13,7 @@ const FORBIDDEN: [(&str, &[&str]); 7] = [
     // The rules do no I/O, and know no clock, no request, no user type and no configuration.
     ("crates/keep/src/login/stateless/rules.rs", RULES_AVOID),
     ("crates/keep/src/login/server_side/rules.rs", RULES_AVOID),
-    ("crates/keep/src/login/decisions.rs", RULES_AVOID),
+    ("crates/keep/src/login/shared_rules.rs", RULES_AVOID),
     // Snapshot, resolve, handler, write: a step knows none of the later ones.
     ("crates/keep/src/login/stateless", LATER_THAN_RESOLVE),
     ("crates/keep/src/login/server_side", LATER_THAN_RESOLVE),

@@ -40,6 +40,9 @@
 //!
 //! If the request logs out, nothing is rotated, recorded or reissued. Confirming a login rotates if
 //! [`confirming_rotates`] returns `true`, regardless of how long ago the last rotation was.
+//!
+//! What the rules with and without server-side sessions decide alike (another client, the user's
+//! state and stamp, how a session goes on) is in `shared_rules.rs`.
 
 use std::sync::Arc;
 
@@ -48,11 +51,11 @@ use tower_keep_core::{EndReason, Ended, Rotated, SessionRecord, UserId};
 use super::cookies::{ServerRemember, ServerSession, ServerTerms, SessionId};
 use crate::cookie::contents::Opened;
 use crate::cookie::login_origin::LoginOrigin;
-use crate::login::decisions::{
+use crate::login::policy::Policy;
+use crate::login::shared_rules::{
     self, Continuation, LoggedIn, UserCheck, UserFacts, check_client, check_user, continue_session,
     current_origin, restored,
 };
-use crate::login::policy::Policy;
 
 /// A rotation that another request has overtaken is tried again at most this many times.
 const MAX_RETRIES: u8 = 2;
@@ -90,7 +93,7 @@ pub(crate) enum Step<'a> {
 }
 
 /// What happens to the session cookie.
-pub(crate) type SessionChange = decisions::SessionChange<ServerTerms, ServerTerms>;
+pub(crate) type SessionChange = shared_rules::SessionChange<ServerTerms, ServerTerms>;
 
 /// What happens to the remember cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

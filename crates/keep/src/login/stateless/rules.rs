@@ -26,6 +26,9 @@
 //! or if a forced login's user has become active. A valid remember cookie of the same user is
 //! reissued if its key is a previous one, or if a forced login's user has become active. If uses
 //! extend its validity, it is reissued with every use.
+//!
+//! What the rules with and without server-side sessions decide alike (another client, the user's
+//! state and stamp, how a session goes on) is in `shared_rules.rs`.
 
 use tower_keep_core::UserId;
 
@@ -33,11 +36,11 @@ use super::remember_cookie::{Remember, RememberTerms};
 use super::session_cookie::{Session, SessionTerms};
 use crate::cookie::contents::Opened;
 use crate::cookie::login_origin::LoginOrigin;
-use crate::login::decisions::{
+use crate::login::policy::Policy;
+use crate::login::shared_rules::{
     self, Continuation, LoggedIn, UserCheck, UserFacts, check_client, check_user, continue_session,
     current_origin, restored,
 };
-use crate::login::policy::Policy;
 
 /// The cookies that a request sent, as far as their signatures are valid.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +64,7 @@ pub(crate) enum Step<'a> {
 }
 
 /// What happens to the session cookie.
-pub(crate) type SessionChange = decisions::SessionChange<SessionTerms, LoginOrigin>;
+pub(crate) type SessionChange = shared_rules::SessionChange<SessionTerms, LoginOrigin>;
 
 /// What happens to the remember cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
