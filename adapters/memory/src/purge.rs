@@ -1,10 +1,10 @@
-//! Removes the records of expired sessions, and of sessions that ended together, in batches.
+//! Removes the records of expired sessions, and of sessions that ended together, in batches. Which
+//! records of a map are removed is decided in `record_shard.rs`.
 
 use std::collections::hash_map::Entry;
 
-use tower_keep_core::{SessionKey, SessionRecord, Timestamp};
+use tower_keep_core::{SessionRecord, Timestamp};
 
-use crate::record_shard::{RecordShard, StoredRecord};
 use crate::shards::{MemorySessions, SHARDS};
 
 /// The maximum number of records that a purge looks at before it releases the lock for other calls.
@@ -78,36 +78,5 @@ impl MemorySessions {
                 entry.remove();
             }
         }
-    }
-}
-
-impl RecordShard {
-    /// Removes a session that ended with its epoch. Leaves a session that ended individually.
-    fn remove_ended_with_epoch(&mut self, key: &SessionKey) -> Option<StoredRecord> {
-        let stored = self.records.get(key)?;
-        let ended_with_epoch = stored.is_past() && stored.record.ended.is_none();
-        if ended_with_epoch { self.remove(key) } else { None }
-    }
-
-    /// Looks at up to `limit` records that may have expired, and removes the expired ones. Returns
-    /// the number of records that it looked at, and the removed records. The caller drops these
-    /// after it has released the lock.
-    fn purge(&mut self, before: Timestamp, limit: usize) -> (usize, Vec<StoredRecord>) {
-        let (mut looked_at, mut removed) = (0, Vec::new());
-        while looked_at < limit
-            && self.expiries.first().is_some_and(|(expires, _)| *expires <= before)
-        {
-            let Some((_, key)) = self.expiries.pop_first() else { break };
-            looked_at += 1;
-            let Some(stored) = self.records.get(&key) else { continue };
-            let expires = stored.record.expires;
-            if expires <= before {
-                removed.extend(self.records.remove(&key));
-            } else {
-                // The session was extended after this entry was made.
-                self.expiries.insert((expires, key));
-            }
-        }
-        (looked_at, removed)
     }
 }

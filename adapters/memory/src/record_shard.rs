@@ -11,7 +11,6 @@ use crate::epoch::SharedEpoch;
 
 /// A record, the number of the epoch in which it was created or to which it was moved, and its
 /// user's current epoch.
-#[derive(Clone)]
 pub(crate) struct StoredRecord {
     pub(crate) record: Arc<SessionRecord>,
     pub(crate) created_in: u64,
@@ -20,7 +19,7 @@ pub(crate) struct StoredRecord {
 
 impl StoredRecord {
     /// Checks whether the record has ended with its epoch.
-    pub(crate) fn is_past(&self) -> bool {
+    fn is_past(&self) -> bool {
         self.created_in < self.epoch.number()
     }
 
@@ -35,14 +34,14 @@ impl StoredRecord {
 
 #[derive(Default)]
 pub(crate) struct RecordShard {
-    pub(crate) records: HashMap<SessionKey, StoredRecord, BuildHasherDefault<KeyHasher>>,
+    records: HashMap<SessionKey, StoredRecord, BuildHasherDefault<KeyHasher>>,
     /// Has an entry for every record, with a time that is not later than the record's expiry.
-    pub(crate) expiries: BTreeSet<(Timestamp, SessionKey)>,
+    expiries: BTreeSet<(Timestamp, SessionKey)>,
 }
 
 /// A hasher for session keys. It only copies bytes, because the keys are hashes already.
 #[derive(Default)]
-pub(crate) struct KeyHasher(u64);
+struct KeyHasher(u64);
 
 impl Hasher for KeyHasher {
     fn write(&mut self, bytes: &[u8]) {
@@ -117,5 +116,34 @@ impl RecordShard {
         let removed = self.records.remove(key)?;
         self.expiries.remove(&(removed.record.expires, *key));
         Some(removed)
+    }
+
+    /// Removes a session that ended with its epoch. Leaves a session that ended individually.
+    pub(crate) fn remove_ended_with_epoch(&mut self, key: &SessionKey) -> Option<StoredRecord> {
+        let stored = self.records.get(key)?;
+        let ended_with_epoch = stored.is_past() && stored.record.ended.is_none();
+        if ended_with_epoch { self.remove(key) } else { None }
+    }
+
+    /// Looks at up to `limit` records that may have expired, and removes the expired ones. Returns
+    /// the number of records that it looked at, and the removed records. The caller drops these
+    /// after it has released the lock.
+    pub(crate) fn purge(&mut self, before: Timestamp, limit: usize) -> (usize, Vec<StoredRecord>) {
+        let (mut looked_at, mut removed) = (0, Vec::new());
+        while looked_at < limit
+            && self.expiries.first().is_some_and(|(expires, _)| *expires <= before)
+        {
+            let Some((_, key)) = self.expiries.pop_first() else { break };
+            looked_at += 1;
+            let Some(stored) = self.records.get(&key) else { continue };
+            let expires = stored.record.expires;
+            if expires <= before {
+                removed.extend(self.records.remove(&key));
+            } else {
+                // The session was extended after this entry was made.
+                self.expiries.insert((expires, key));
+            }
+        }
+        (looked_at, removed)
     }
 }

@@ -79,6 +79,7 @@ impl MemorySessions {
         self.read_shard(key).get(key).map(StoredRecord::current)
     }
 
+    // A record is always replaced as a whole, so the data is consistent even if a lock is poisoned.
     fn read_shard(&self, key: &SessionKey) -> RwLockReadGuard<'_, RecordShard> {
         let shard = &self.0.record_shards[shard_of(key)];
         shard.read().unwrap_or_else(PoisonError::into_inner)
@@ -88,7 +89,6 @@ impl MemorySessions {
         self.write_shard_at(shard_of(key))
     }
 
-    // A record is always replaced as a whole, so the data is consistent even if a lock is poisoned.
     fn write_shard_at(&self, index: usize) -> RwLockWriteGuard<'_, RecordShard> {
         self.0.record_shards[index].write().unwrap_or_else(PoisonError::into_inner)
     }

@@ -60,6 +60,15 @@ impl Mode {
     }
 }
 
+/// What the verifier of a remember cookie is derived from, together with the key.
+pub(crate) struct VerifierInput {
+    /// The salt of the session's record.
+    pub(crate) salt: [u8; 16],
+    pub(crate) session_id: [u8; 16],
+    /// The generation of the cookie.
+    pub(crate) generation: u32,
+}
+
 impl Keyring {
     pub(crate) fn derive(keys: &Keys, binding: &Binding<'_>) -> Self {
         let masters: Vec<Master> = keys.all().map(Master::extract).collect();
@@ -90,18 +99,10 @@ impl Keyring {
         digest(&self.hashers[slot.index].stamp, [&length, user, stamp])
     }
 
-    /// Returns the verifier of a remember cookie: 16 bytes that are derived from the key, the salt of
-    /// the session's record, the session's id and the cookie's generation.
-    pub(crate) fn verifier(
-        &self,
-        slot: KeySlot,
-        salt: &[u8; 16],
-        id: &[u8; 16],
-        generation: u32,
-    ) -> [u8; 16] {
+    /// Returns the verifier of a remember cookie.
+    pub(crate) fn verifier(&self, slot: KeySlot, input: &VerifierInput) -> [u8; 16] {
         let mut verifier = [0; 16];
-        let mac = self.verifier_mac(slot, salt, id, generation).finalize().into_bytes();
-        verifier.copy_from_slice(&mac[..16]);
+        verifier.copy_from_slice(&self.verifier_mac(slot, input).finalize().into_bytes()[..16]);
         verifier
     }
 
@@ -110,24 +111,16 @@ impl Keyring {
         &self,
         verifier: &[u8; 16],
         slot: KeySlot,
-        salt: &[u8; 16],
-        id: &[u8; 16],
-        generation: u32,
+        input: &VerifierInput,
     ) -> bool {
-        self.verifier_mac(slot, salt, id, generation).verify_truncated_left(verifier).is_ok()
+        self.verifier_mac(slot, input).verify_truncated_left(verifier).is_ok()
     }
 
-    fn verifier_mac(
-        &self,
-        slot: KeySlot,
-        salt: &[u8; 16],
-        id: &[u8; 16],
-        generation: u32,
-    ) -> Hmac<Sha256> {
+    fn verifier_mac(&self, slot: KeySlot, input: &VerifierInput) -> Hmac<Sha256> {
         let mut mac = self.hashers[slot.index].verifier.clone();
-        mac.update(salt);
-        mac.update(id);
-        mac.update(&generation.to_be_bytes());
+        mac.update(&input.salt);
+        mac.update(&input.session_id);
+        mac.update(&input.generation.to_be_bytes());
         mac
     }
 
@@ -231,13 +224,18 @@ mod tests {
             Keyring::derive(&Keys::new(key), &Binding { mode, area, session, remember, flash })
         };
         let (genuine, other) = (keyring("a test key of the right length"), keyring("another key"));
-        let (salt, id, slot) = ([1; 16], [2; 16], KeySlot::CURRENT);
-        let verifier = genuine.verifier(slot, &salt, &id, 3);
-        assert!(genuine.verifies(&verifier, slot, &salt, &id, 3));
-        assert!(!other.verifies(&verifier, slot, &salt, &id, 3));
-        assert!(!genuine.verifies(&verifier, slot, &[0; 16], &id, 3));
-        assert!(!genuine.verifies(&verifier, slot, &salt, &id, 4));
-        assert!(!genuine.verifies(&verifier, slot, &salt, &[3; 16], 3));
-        assert!(!genuine.verifies(&[0; 16], slot, &salt, &id, 3));
+        let input = |salt, session_id, generation| VerifierInput {
+            salt: [salt; 16],
+            session_id: [session_id; 16],
+            generation,
+        };
+        let slot = KeySlot::CURRENT;
+        let verifier = genuine.verifier(slot, &input(1, 2, 3));
+        assert!(genuine.verifies(&verifier, slot, &input(1, 2, 3)));
+        assert!(!other.verifies(&verifier, slot, &input(1, 2, 3)));
+        assert!(!genuine.verifies(&verifier, slot, &input(0, 2, 3)));
+        assert!(!genuine.verifies(&verifier, slot, &input(1, 2, 4)));
+        assert!(!genuine.verifies(&verifier, slot, &input(1, 3, 3)));
+        assert!(!genuine.verifies(&[0; 16], slot, &input(1, 2, 3)));
     }
 }

@@ -5,15 +5,17 @@
 //! HMAC-SHA256(key, body)[..16]`. Integers in the body are big-endian. Times are seconds since
 //! 1970, in four bytes.
 
-// Each module shows the layout of its bodies, such as `fmt: u8, kid: u8, flags: u8, issued: u32`:
-// the fields in order, with their types. `fmt` is the version of the layout, and `kid` the
-// fingerprint of the key. `uid`, at the end, is the user's id without a length. `LP(text)` is the
-// length of the text in two bytes, then the text. `(…)×n` occurs n times.
+// The layouts of bodies, here in `flash.rs` and in the modules of a login's cookies, are written as
+// `fmt: u8, kid: u8, flags: u8, issued: u32`: the fields in order, with their types. `fmt` is the
+// version of the layout, and `kid` the fingerprint of the key. `uid`, at the end, is the user's id
+// without a length. `LP(text)` is the length of the text in two bytes, then the text. `(…)×n`
+// occurs n times.
 //
 // To read about …                                     open …
 // the bytes of a login's cookies                      crate::login::stateless, server_side
 // the bytes of the flash cookie                       flash.rs; what all bodies have: body.rs
 // the bytes that say how the user logged in           login_origin.rs
+// what every kind of cookie has                       contents.rs
 // base64url and the MAC around them                   seal.rs; the key of the MAC: key_slot.rs
 // finding a cookie in a request                       jar.rs
 // which of several cookies of one name counts         choose.rs

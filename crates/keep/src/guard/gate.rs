@@ -12,7 +12,7 @@ use super::rejection::respond;
 use super::requirement::Requirement;
 use crate::error::{AuthError, bug_response};
 use crate::event::Event;
-use crate::layer::config::{Config, Rejected, Responses};
+use crate::layer::config::{Config, RejectedRequest, Responses};
 use crate::login::handle::AuthSession;
 
 /// A guard's settings, shared by its services.
@@ -84,7 +84,7 @@ pub(crate) fn reject<U: AuthUser>(
         (Rejection::Unauthenticated | Rejection::NotFresh, _) => Event::Unauthorized,
     });
     let config = auth.config();
-    respond(Rejected { config, reason: rejection, request, user, overrides }, auth)
+    respond(RejectedRequest { config, rejection, request, user, overrides }, auth)
 }
 
 /// Logs the error and returns the response for it: 503 or 500.

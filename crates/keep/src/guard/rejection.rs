@@ -11,19 +11,19 @@ use tower_keep_core::AuthUser;
 use super::reason::Rejection;
 use crate::error::{bug_response, plain_response};
 use crate::flash::FlashKind;
-use crate::layer::config::{Handler, Rejected};
+use crate::layer::config::{Handler, RejectedRequest};
 use crate::login::handle::AuthSession;
 
 /// A rejected request, as it is passed to a rejection handler, which builds the response.
 pub struct RejectionContext<'a, U> {
-    rejected: Rejected<'a, U>,
+    rejected: RejectedRequest<'a, U>,
     auth: AuthSession<U>,
 }
 
 impl<'a, U: AuthUser> RejectionContext<'a, U> {
     /// Returns the reason for the rejection.
     pub fn rejection(&self) -> Rejection {
-        self.rejected.reason
+        self.rejected.rejection
     }
 
     /// Returns the request's head: the method, the headers, the extensions and the URI. Even inside
@@ -46,9 +46,9 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
     /// page or the confirm page, with its flash message. If there is no such page, this is a 401,
     /// and if the user is not allowed, it is a 403.
     pub fn default_response(&self) -> Response<Bytes> {
-        let Rejected { config, reason, request, overrides, .. } = self.rejected;
+        let RejectedRequest { config, rejection, request, overrides, .. } = self.rejected;
         let layer = &config.responses;
-        let (page, message, kind) = match reason {
+        let (page, message, kind) = match rejection {
             Rejection::Unauthenticated => (
                 overrides.login_page.as_ref().or(layer.login_page.as_ref()),
                 overrides.login_message.as_ref().or(layer.login_message.as_ref()),
@@ -76,7 +76,7 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
     /// Use it in a rejection handler that redirects people and sends 401 to programs.
     pub fn unauthorized(&self) -> Response<Bytes> {
         let mut response = plain_response(StatusCode::UNAUTHORIZED);
-        if self.rejected.reason != Rejection::Unauthenticated {
+        if self.rejected.rejection != Rejection::Unauthenticated {
             // The login is not fresh, and sending credentials again would not make it fresh.
             return response;
         }
@@ -92,16 +92,16 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
 /// Returns the response to a rejected request: of the guard's handler, of the layer's handler, or
 /// the default response.
 pub(super) fn respond<U: AuthUser>(
-    rejected: Rejected<'_, U>,
+    rejected: RejectedRequest<'_, U>,
     auth: &AuthSession<U>,
 ) -> Response<Bytes> {
-    let reason = rejected.reason;
+    let rejection = rejected.rejection;
     let layer = &rejected.config.responses;
     let mut response = match rejected.overrides.handler.as_ref().or(layer.handler.as_ref()) {
         Some(handler) => handler(rejected),
         None => RejectionContext { rejected, auth: auth.clone() }.default_response(),
     };
-    response.extensions_mut().insert(reason);
+    response.extensions_mut().insert(rejection);
     response
 }
 
@@ -121,7 +121,7 @@ pub(crate) fn handler_from<U: AuthUser>(
 impl<U> std::fmt::Debug for RejectionContext<'_, U> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RejectionContext")
-            .field("rejection", &self.rejected.reason)
+            .field("rejection", &self.rejected.rejection)
             .finish_non_exhaustive()
     }
 }

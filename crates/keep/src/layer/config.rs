@@ -1,4 +1,5 @@
-//! The configuration of a layer, which all its requests share.
+//! The configuration of a layer, which all its requests share, and in it the settings for the
+//! responses to rejected requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -122,12 +123,12 @@ impl<U> Config<U> {
 }
 
 /// Builds the response to a rejected request.
-pub(crate) type Handler<U> = Arc<dyn Fn(Rejected<'_, U>) -> Response<Bytes> + Send + Sync>;
+pub(crate) type Handler<U> = Arc<dyn Fn(RejectedRequest<'_, U>) -> Response<Bytes> + Send + Sync>;
 
-/// A rejected request, without the handle: the handle holds the configuration.
-pub(crate) struct Rejected<'a, U> {
+/// A rejected request. It has no `AuthSession`, because that type needs `Config`.
+pub(crate) struct RejectedRequest<'a, U> {
     pub(crate) config: &'a Arc<Config<U>>,
-    pub(crate) reason: Rejection,
+    pub(crate) rejection: Rejection,
     pub(crate) request: &'a Parts,
     /// The user whose request was rejected, or `None` if no user is logged in.
     pub(crate) user: Option<Arc<U>>,

@@ -12,7 +12,7 @@ use super::handle::AuthSession;
 use super::issue::Issuer;
 use super::requested::RequestedLogin;
 use super::resolve::Purpose;
-use super::server_side::change::{Begun, WriteDeadline};
+use super::server_side::change::{BegunLogin, WriteDeadline};
 use super::server_side::cookies::SessionId;
 use super::state::{BrowserLogin, BrowserSession, CookieChange, CookieDecision, Identity};
 use super::{server_side, stateless};
@@ -137,14 +137,14 @@ impl<U: AuthUser> AuthSession<U> {
         keys
     }
 
-    /// Returns what issues cookies for this user to the client of this request.
+    /// Returns an issuer of cookies for this user and the client of this request.
     fn issuer<'a>(&'a self, user: &'a U) -> Issuer<'a, U> {
         let config = self.config();
         Issuer { config, snapshot: &self.0.snapshot, user, now: config.now() }
     }
 
     /// Clears the cookies of this browser, and returns the user of the session.
-    pub(super) fn clear_login(&self) -> Result<Option<Arc<U>>, AuthError> {
+    fn clear_login(&self) -> Result<Option<Arc<U>>, AuthError> {
         let user = {
             let mut state = self.state();
             if state.is_head_written {
@@ -262,6 +262,7 @@ impl<U: AuthUser> AuthSession<U> {
         Ok(Some(user))
     }
 
+    /// Returns `false` if there is no session of this user any more.
     async fn make_fresh_server_side(
         &self,
         sessions: &Sessions<U>,
@@ -287,6 +288,7 @@ impl<U: AuthUser> AuthSession<U> {
         Ok(true)
     }
 
+    /// Returns `true`, even if the cookies hold no login: then there is nothing to reissue.
     fn make_fresh_stateless(&self, user: &Arc<U>) -> Result<bool, AuthError> {
         let issuer = self.issuer(user);
         let mut state = self.state();
@@ -302,6 +304,8 @@ impl<U: AuthUser> AuthSession<U> {
         let proofs = Proofs::password(issuer.now);
         let identity = fresh_identity(user, &proofs);
         let mut cookies = stateless::change::make_fresh(&issuer, proofs, current)?;
+        // What this request has already decided about the remember cookie stays, such as that it is
+        // cleared.
         if matches!(cookies.remember_cookie, CookieChange::Keep) {
             cookies.remember_cookie = std::mem::take(&mut state.remember_cookie);
         }
@@ -443,11 +447,12 @@ impl<U: AuthUser> LoginBuilder<'_, U> {
         let issuer = self.auth.issuer(&self.user);
         let login = self.requested(issuer.now);
         let cookies = stateless::change::log_in(&issuer, &login)?;
+        let identity = login.identity();
         let mut state = self.auth.state();
         if state.is_head_written {
             return Err(AuthError::TOO_LATE.into());
         }
-        state.apply_decision(login.identity(), cookies);
+        state.apply_decision(identity, cookies);
         Ok(())
     }
 
@@ -459,14 +464,15 @@ impl<U: AuthUser> LoginBuilder<'_, U> {
         let replacing = auth.session_keys_of_browser();
         let begun =
             server_side::change::log_in(&issuer, sessions, &login, self.details(), &replacing);
-        let Begun { cookies, replays, unsent } = begun.await?;
+        let BegunLogin { cookies, replays, unsent } = begun.await?;
+        let identity = login.identity();
         let too_late = {
             let mut state = auth.state();
             if state.is_head_written {
                 Some(unsent)
             } else {
-                state.apply_decision(login.identity(), cookies);
-                state.unsent_session = unsent.hand_on();
+                state.apply_decision(identity, cookies);
+                state.unsent_session = unsent.into_key();
                 None
             }
         };

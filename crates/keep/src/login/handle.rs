@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::Extensions;
 use tokio::sync::Notify;
-use tower_keep_core::{AuthUser, SessionKey};
+use tower_keep_core::AuthUser;
 
 use super::resolve::Purpose;
 use super::server_side::change::abandon_session;
@@ -150,18 +150,8 @@ impl<U> AuthSession<U> {
             state.is_head_written = true;
             state.unsent_session.take()
         };
-        if let Some(key) = unsent_session {
-            self.abandon_session(key);
-        }
-    }
-}
-
-impl<U> AuthSession<U> {
-    /// Ends, in the background, a session whose cookies were not sent.
-    pub(super) fn abandon_session(&self, key: SessionKey) {
-        let config = self.config();
-        if let Some(sessions) = &config.sessions {
-            abandon_session(config, sessions, key);
+        if let (Some(key), Some(sessions)) = (unsent_session, &self.config().sessions) {
+            abandon_session(self.config(), sessions, key);
         }
     }
 }

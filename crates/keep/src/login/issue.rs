@@ -39,14 +39,14 @@ impl<U: AuthUser> Issuer<'_, U> {
         client_digest(self.config, self.snapshot, KeySlot::CURRENT)
     }
 
-    /// Returns the digest of the client for a session cookie that is reissued. `sent` are the slot
-    /// and the digest of the cookie that the request sent.
+    /// Returns the digest of the client for a session cookie that is reissued. `sent`
+    /// holds the slot and the digest of the cookie that the request sent.
     ///
     /// The session stays bound to the client that logged in. But the digest of that client can't be
     /// converted to another key. So if the key is not the current one, the session is bound to the
     /// client of this request. If that is another client, the rules have already decided that the
     /// session is no longer fresh.
-    pub(super) fn client_of_reissued(&self, sent: Option<(KeySlot, u64)>) -> u64 {
+    pub(super) fn client_digest_of_reissued(&self, sent: Option<(KeySlot, u64)>) -> u64 {
         match sent {
             Some((slot, client)) if slot.is_current() => client,
             _ => self.client_digest(),

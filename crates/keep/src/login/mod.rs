@@ -10,7 +10,7 @@
 //! | what the rules of both decide alike | `shared_rules`, `policy` |
 //! | logging in, logging out, confirming | `change`; the login that is asked for: `requested` |
 //! | listing and ending the user's sessions | `devices` |
-//! | issuing a cookie | `issue` |
+//! | issuing a cookie | `issue`, and those of the two folders |
 //! | `next` and flash messages | `flash` |
 //! | the response's headers | `write` |
 
@@ -23,7 +23,7 @@ pub(crate) mod policy;
 mod requested;
 mod resolve;
 #[cfg(test)]
-mod rules_cases;
+mod rules_fixtures;
 pub(crate) mod server_side;
 pub(crate) mod shared_rules;
 pub(crate) mod snapshot;

@@ -23,7 +23,7 @@ pub(super) enum Purpose {
     LogOut,
 }
 
-/// Checks whether the session cookie was issued to the client that sent the request. `session` are
+/// Checks whether the session cookie was issued to the client that sent the request. `session` holds
 /// the key that sealed the cookie, and its digest of the client. Without session protection or
 /// without a session cookie, returns `true`.
 pub(super) fn is_same_client<U>(

@@ -1,4 +1,12 @@
 //! What the rules decide in the same way for logins with and without server-side sessions.
+//!
+//! The rules decide which user is logged in, from the cookies that a request sent. They do no I/O,
+//! and use neither a clock nor a type of `http`.
+//!
+//! `Rules` is a state machine that borrows the cookies. `Rules::start` returns the first `Step`.
+//! The caller carries the step out and passes the result to `Rules`, which returns the next step.
+//! If a step fails, the caller drops the `Rules`, and nothing that the rules had decided takes
+//! effect.
 
 use super::policy::Policy;
 use crate::client::SessionProtection;
@@ -55,17 +63,19 @@ pub(crate) enum SessionChange<T, R> {
 pub(crate) struct ClientCheck {
     /// Whether another client sent the request. The login is then no longer fresh.
     pub(crate) is_other: bool,
+    /// Whether the session ends for that reason.
     pub(crate) ends_session: bool,
 }
 
-/// Compares the client that sent the request with the client that the session was issued to.
+/// Decides what session protection does. `is_same_client` says whether the client that sent the
+/// request is the one that the session was issued to.
 pub(crate) fn check_client(policy: &Policy, is_same_client: bool) -> ClientCheck {
     let is_other = !is_same_client && policy.protection != SessionProtection::None;
     let is_strict = policy.protection == SessionProtection::Strong && !policy.is_persistent;
     ClientCheck { is_other, ends_session: is_other && is_strict }
 }
 
-/// What a cookie is worth, by its user.
+/// Whether the user of a cookie may be logged in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum UserCheck {
     Passes(UserFacts),
@@ -97,7 +107,7 @@ pub(crate) struct Continuation {
     pub(crate) login_origin: LoginOrigin,
     /// Whether the login stays fresh, if it was.
     pub(crate) keeps_proofs: bool,
-    /// Whether the cookie no longer says what is true.
+    /// Whether the cookie must be reissued, because its origin or its proofs have changed.
     pub(crate) is_changed: bool,
 }
 
@@ -120,7 +130,7 @@ pub(crate) fn continue_session(
     }
 }
 
-/// Returns who is logged in by a cookie that has restored a login, which is not fresh.
+/// Returns the login that a remember cookie restores. It is not fresh.
 pub(crate) fn restored(facts: UserFacts) -> LoggedIn {
     LoggedIn::User { fresh_since: None, is_active: facts.is_active }
 }

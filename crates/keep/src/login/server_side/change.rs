@@ -25,7 +25,7 @@ use crate::sessions::Sessions;
 const MAX_RETRIES: u8 = 2;
 
 /// A login whose session the store has created.
-pub(in crate::login) struct Begun<'a, U> {
+pub(in crate::login) struct BegunLogin<'a, U> {
     pub(in crate::login) cookies: CookieDecision,
     /// The user's sessions that have ended because of a replay since the last login.
     pub(in crate::login) replays: Vec<Arc<SessionRecord>>,
@@ -39,7 +39,7 @@ pub(in crate::login) async fn log_in<'a, U: AuthUser>(
     login: &RequestedLogin<U>,
     details: SessionDetails,
     replacing: &[SessionKey],
-) -> Result<Begun<'a, U>, LoginError> {
+) -> Result<BegunLogin<'a, U>, LoginError> {
     let (config, now) = (issuer.config, issuer.now);
     let (id, at) = (SessionId(random::bytes()?), Timestamp::from_secs(now));
     let remember =
@@ -51,8 +51,8 @@ pub(in crate::login) async fn log_in<'a, U: AuthUser>(
     record.details = details;
     let mut new_login = NewLogin::new(&record, at.plus(config.policy.grace));
     (new_login.replacing, new_login.limit) = (replacing, sessions.limit);
-    // If this future fails or is dropped before the state has the cookies, no browser gets them.
-    // The record may have been written, so `unsent` ends the session when it is dropped.
+    // The record may have been written although this future fails or is dropped. So until the
+    // caller has put the cookies into the state, dropping `unsent` ends the session.
     let mut unsent = UnsentLogin { config, sessions, key: Some(record.key) };
     let creation = match sessions.store.create(&new_login).await {
         Ok(creation) => creation,
@@ -91,7 +91,7 @@ pub(in crate::login) async fn log_in<'a, U: AuthUser>(
         // This login is not remembered, so an older remember cookie must not restore a login later.
         cookies.remember_cookie = CookieChange::Clear;
     }
-    Ok(Begun { cookies, replays, unsent })
+    Ok(BegunLogin { cookies, replays, unsent })
 }
 
 /// A login whose cookies may never be sent. On drop, its session ends.
@@ -103,8 +103,10 @@ pub(in crate::login) struct UnsentLogin<'a, U> {
 }
 
 impl<U> UnsentLogin<'_, U> {
-    /// Hands the session on to the state of the request, which ends it if its cookies are not sent.
-    pub(in crate::login) fn hand_on(mut self) -> Option<SessionKey> {
+    /// Returns the key of the session. From now on, the caller has to end the session if its cookies
+    /// are not sent.
+    #[must_use]
+    pub(in crate::login) fn into_key(mut self) -> Option<SessionKey> {
         self.key.take()
     }
 
@@ -147,8 +149,11 @@ pub(in crate::login) enum WriteDeadline {
     None,
 }
 
-/// Begins the next generation of the session of this browser, and returns its cookies with these
-/// proofs. Returns `None` if the session has ended.
+/// Returns new cookies of this browser's session with these proofs, after it has begun the next
+/// generation if [`confirming_rotates`] says so. Returns `None` if the session has ended.
+///
+/// With [`WriteDeadline::HalfOfGrace`], it is an error if the store fails or if other requests are
+/// faster every time. With [`WriteDeadline::None`], the cookies are then of the same generation.
 pub(in crate::login) async fn make_fresh<U: AuthUser>(
     issuer: &Issuer<'_, U>,
     sessions: &Sessions<U>,

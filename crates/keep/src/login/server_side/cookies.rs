@@ -9,6 +9,8 @@
 //!   each of the n proofs, and the user's id.
 //! - Remember cookie: `fmt: u8, kid: u8, flags: u8, sid: [u8; 16], gen: u32, verifier: [u8; 16],
 //!   expires: u32, classes: u8, stamp: u64`. In total, 52 bytes.
+//!
+//! `cookie/mod.rs` explains the notation.
 
 use std::fmt;
 

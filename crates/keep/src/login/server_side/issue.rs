@@ -8,6 +8,7 @@ use super::rules::{RememberChange, SessionChange, Verdict};
 use crate::cookie::contents::Opened;
 use crate::cookie::key_slot::KeySlot;
 use crate::cookie::login_origin::{LoginOrigin, Proofs};
+use crate::keyring::VerifierInput;
 use crate::layer::config::Config;
 use crate::login::issue::Issuer;
 use crate::login::state::{BrowserLogin, BrowserSession, CookieChange, CookieDecision};
@@ -41,7 +42,7 @@ pub(super) fn follow_verdict<U: AuthUser>(
             let client = session.map(|opened| (opened.slot, opened.cookie.client));
             let proofs =
                 session.filter(|_| keeps_proofs).map(|opened| opened.cookie.proofs.clone());
-            Some((terms, proofs.unwrap_or_default(), issuer.client_of_reissued(client)))
+            Some((terms, proofs.unwrap_or_default(), issuer.client_digest_of_reissued(client)))
         }
     };
     if let Some((terms, proofs, client)) = reissued {
@@ -101,8 +102,8 @@ fn set_remember<U: AuthUser>(
     expires: u32,
 ) -> CookieChange<HeaderValue> {
     let BrowserSession { id, record, .. } = browser_session;
-    let keyring = &issuer.config.keyring;
-    let verifier = keyring.verifier(KeySlot::CURRENT, &record.salt, &id.0, generation);
+    let input = VerifierInput { salt: record.salt, session_id: id.0, generation };
+    let verifier = issuer.config.keyring.verifier(KeySlot::CURRENT, &input);
     let stamp = issuer.stamp_digest(&record.user);
     let remember = ServerRemember { id: *id, login_origin, generation, verifier, expires, stamp };
     issuer.set_remember_cookie(&remember, expires)

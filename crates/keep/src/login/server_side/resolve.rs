@@ -12,6 +12,7 @@ use super::rules::{Alarm, Presented, Rules, Step, StoredSession, Verdict};
 use crate::cookie::contents::Opened;
 use crate::error::AuthError;
 use crate::event::Event;
+use crate::keyring::VerifierInput;
 use crate::layer::config::Config;
 use crate::login::issue::Issuer;
 use crate::login::resolve::{Purpose, ask_loaders, is_same_client, raise_events, user_facts};
@@ -65,8 +66,9 @@ impl<U: AuthUser> Resolver<'_, U> {
                 Step::CheckVerifier => {
                     let salt = rules.record().map(|record| record.salt);
                     let verifies = |(opened, salt): (&Opened<ServerRemember>, [u8; 16])| {
-                        let ServerRemember { id, generation, verifier, .. } = &opened.cookie;
-                        config.keyring.verifies(verifier, opened.slot, &salt, &id.0, *generation)
+                        let ServerRemember { id, generation, ref verifier, .. } = opened.cookie;
+                        let input = VerifierInput { salt, session_id: id.0, generation };
+                        config.keyring.verifies(verifier, opened.slot, &input)
                     };
                     rules.verifier_checked(remember.zip(salt).is_some_and(verifies))
                 }

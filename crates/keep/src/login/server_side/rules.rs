@@ -140,7 +140,7 @@ pub(crate) struct Verdict {
     pub(crate) remember_expires: Option<u32>,
 }
 
-/// The state machine.
+/// The state machine; `shared_rules.rs` says how to use it.
 #[derive(Debug)]
 pub(crate) struct Rules<'a> {
     policy: &'a Policy,

@@ -40,8 +40,9 @@ pub(in crate::login) fn log_in<U: AuthUser>(
     Ok(cookies)
 }
 
-/// Returns the cookies of a new, fresh session for the user of this login. `current` are the
-/// origin of the login, whether it is remembered, and the terms of its remember cookie.
+/// Returns the cookies of a new session with these proofs, for the user of a login. `sent_origin`,
+/// `is_remembered` and `remember` are of that login: its origin, whether it has set a remember
+/// cookie, and the terms of that cookie.
 pub(in crate::login) fn make_fresh<U: AuthUser>(
     issuer: &Issuer<'_, U>,
     proofs: Proofs,

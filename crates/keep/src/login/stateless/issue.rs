@@ -46,7 +46,7 @@ pub(super) fn follow_verdict<U: AuthUser>(
             let client = session.map(|opened| (opened.slot, opened.cookie.client));
             let proofs =
                 session.filter(|_| keeps_proofs).map(|opened| opened.cookie.proofs.clone());
-            let client = issuer.client_of_reissued(client);
+            let client = issuer.client_digest_of_reissued(client);
             let session = new_session(issuer, terms, proofs.unwrap_or_default(), client);
             cookies.session_cookie = set_session(issuer, &session);
         }

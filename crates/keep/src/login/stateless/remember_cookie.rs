@@ -2,6 +2,8 @@
 //!
 //! Layout: `fmt: u8, kid: u8, flags: u8, nonce: [u8; 8], issued: u32, expires: u32, classes: u8,
 //! stamp: u64, uid`. In total, 28 bytes and the user's id.
+//!
+//! `cookie/mod.rs` explains the notation.
 
 use tower_keep_core::UserId;
 

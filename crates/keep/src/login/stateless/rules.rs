@@ -87,7 +87,7 @@ pub(crate) struct Verdict {
     pub(crate) is_other_client: bool,
 }
 
-/// The state machine.
+/// The state machine; `shared_rules.rs` says how to use it.
 #[derive(Debug)]
 pub(crate) struct Rules<'a> {
     policy: &'a Policy,

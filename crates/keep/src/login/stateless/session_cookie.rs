@@ -3,6 +3,8 @@
 //! Layout: `fmt: u8, kid: u8, flags: u8, nonce: [u8; 8], started: u32, renewed: u32, classes: u8,
 //! n: u8, (factor: u8, time: u32)×n, stamp: u64, client: u64, uid`. In total, 37 bytes, 5 for each
 //! of the n proofs, and the user's id.
+//!
+//! `cookie/mod.rs` explains the notation.
 
 use tower_keep_core::UserId;
 

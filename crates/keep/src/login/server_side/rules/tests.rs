@@ -6,7 +6,9 @@ use super::*;
 use crate::client::SessionProtection;
 use crate::cookie::key_slot::KeySlot;
 use crate::cookie::login_origin::Proofs;
-use crate::login::rules_cases::{ABSOLUTE, FORCED, GRACE, IDLE, NOW, TOUCH, User, opened, policy};
+use crate::login::rules_fixtures::{
+    ABSOLUTE, FORCED, GRACE, IDLE, NOW, TOUCH, User, opened, policy,
+};
 
 /// The record's generation.
 const N: u32 = 5;

@@ -4,7 +4,7 @@ use super::*;
 use crate::client::SessionProtection;
 use crate::cookie::key_slot::KeySlot;
 use crate::cookie::login_origin::Proofs;
-use crate::login::rules_cases::{ABSOLUTE, FORCED, IDLE, NOW, User, opened, policy};
+use crate::login::rules_fixtures::{ABSOLUTE, FORCED, IDLE, NOW, User, opened, policy};
 
 fn previous_key() -> KeySlot {
     KeySlot::new(1, 1)
