@@ -1,6 +1,6 @@
 //! The calls of `google.datastore.v1`. Each call has a deadline, and the number of calls in
 //! progress is limited. A call that changes no entity is tried again if the service was
-//! unavailable.
+//! unavailable, which `status_codes.rs` decides.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -213,7 +213,7 @@
 //! | finding, changing, ending and purging sessions | `find.rs`, `change.rs`, `sessions.rs`, `purge.rs` |
 //! | what a login writes, and what a request reads | `create.rs`, `load.rs` |
 //! | calls, time-outs and retries | `client.rs`, `transaction.rs`, `write_queues.rs`; queries: `query.rs` |
-//! | the meaning of each error | `error.rs` |
+//! | the status codes of the service, and which are tried again | `status_codes.rs`; the causes: `error.rs` |
 
 mod builder;
 mod change;
@@ -232,6 +232,7 @@ mod purge;
 mod query;
 mod record;
 mod sessions;
+mod status_codes;
 mod store;
 mod transaction;
 mod url;

@@ -12,7 +12,7 @@ use tower_keep_core::{
 
 use crate::dialect::Dialect;
 use crate::error::{Error, IntoStoreResult};
-use crate::statement::select_accounts;
+use crate::statements::select_accounts;
 use crate::store::SqlStore;
 use crate::value::Value;
 

@@ -14,7 +14,7 @@ use crate::error::{Error, IntoStoreResult};
 use crate::migrate::{migrate, newest_version};
 use crate::names::Names;
 use crate::pools::{Pools, Settings};
-use crate::statement::Statements;
+use crate::statements::Statements;
 use crate::store::{Shared, SqlStore};
 use crate::users::Users;
 

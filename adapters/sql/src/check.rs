@@ -12,7 +12,7 @@ use crate::lease::Lease;
 use crate::migrate::newest_version;
 use crate::names::Names;
 use crate::row::Columns;
-use crate::statement::{Statement, select_columns, select_session_with_user};
+use crate::statements::{Statement, select_columns, select_session_with_user};
 use crate::store::SqlStore;
 use crate::users::Users;
 

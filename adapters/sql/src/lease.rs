@@ -12,7 +12,7 @@ use tower_keep_core::StoreErrorKind;
 use crate::dialect::{ArgumentsOf, ConnectionOf, Dialect, RowOf, TypeOf};
 use crate::driver::{Operations, Query, Shape};
 use crate::error::Error;
-use crate::statement::Statement;
+use crate::statements::Statement;
 
 /// The maximum duration of making a connection usable again after a call on it was dropped.
 const RESET_TIMEOUT: Duration = Duration::from_secs(5);

@@ -10,7 +10,7 @@
 //! | the application's own users | [`SqlStoreBuilder::with_users`] |
 //! | the differences between databases | [`Dialect`] |
 //! | settings that not every database has | [`Schemas`], [`TransactionPooling`] |
-//! | every SQL statement | `statement.rs`, [`SqlStore::queries`] |
+//! | every SQL statement | `statements.rs`, [`SqlStore::queries`] |
 //! | the columns of a row | `row.rs` |
 //! | the checks of `build` | `check.rs` |
 //! | timeouts, retries, dropped futures | `store.rs`, `lease.rs` |
@@ -71,7 +71,7 @@ mod names;
 mod pools;
 mod row;
 mod sessions;
-mod statement;
+mod statements;
 mod store;
 mod users;
 mod value;

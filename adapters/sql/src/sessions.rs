@@ -1,4 +1,4 @@
-//! Stores session records.
+//! Stores session records, with the SQL in `statements.rs`.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::dialect::{Dialect, RowOf};
 use crate::error::{Error, IntoStoreResult};
 use crate::lease::Lease;
 use crate::row::{Columns, session_values};
-use crate::statement::{Statement, Statements, carry_over, end_sessions};
+use crate::statements::{Statement, Statements, carry_over, end_sessions};
 use crate::store::{SqlStore, Write};
 use crate::value::Value;
 

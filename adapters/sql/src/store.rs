@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::lease::Lease;
 use crate::names::Names;
 use crate::pools::{Pools, Settings};
-use crate::statement::{Statement, Statements};
+use crate::statements::{Statement, Statements};
 use crate::users::Users;
 
 /// The maximum number of attempts to run a transaction that conflicts with others.

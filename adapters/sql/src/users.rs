@@ -13,7 +13,7 @@ use crate::driver::Operations;
 use crate::error::Error;
 use crate::names::Names;
 use crate::row::Columns;
-use crate::statement::{
+use crate::statements::{
     Statement, select_account_by, select_session_with_account, select_session_with_user,
 };
 

@@ -12,7 +12,7 @@
 //! | listing and ending the user's sessions | `devices` |
 //! | issuing a cookie | `issue`, and those of the two folders |
 //! | `next` and flash messages | `flash` |
-//! | the response's headers | `write` |
+//! | the response's headers | `response_headers`; how late it may set cookies: `write_deadline` |
 
 pub(crate) mod change;
 mod devices;
@@ -22,6 +22,7 @@ mod issue;
 pub(crate) mod policy;
 mod requested;
 mod resolve;
+mod response_headers;
 #[cfg(test)]
 mod rules_fixtures;
 pub(crate) mod server_side;
@@ -29,4 +30,4 @@ pub(crate) mod shared_rules;
 pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod stateless;
-mod write;
+pub(crate) mod write_deadline;

@@ -53,16 +53,6 @@ impl Policy {
         self.is_persistent.then(|| max_age.unwrap_or(400 * 24 * 3_600))
     }
 
-    /// Returns how many seconds after the rules' decision its cookies may still be written. Later,
-    /// the response sets no cookies: they could replace newer cookies in the browser, and the
-    /// browser's earlier cookies are still valid.
-    ///
-    /// The time is a tenth of the grace. It is too short for a user to confirm the login and then
-    /// to send a request with the new cookies.
-    pub(crate) fn max_cookie_age(&self) -> u32 {
-        (self.grace / 10).max(1)
-    }
-
     /// Returns when a session's record expires: the time from which neither the session nor its
     /// remember cookie can be valid. `used` is when the session was last used, and `started` is
     /// when it began.

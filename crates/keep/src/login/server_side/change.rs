@@ -18,6 +18,7 @@ use crate::layer::config::Config;
 use crate::login::issue::Issuer;
 use crate::login::requested::RequestedLogin;
 use crate::login::state::{BrowserSession, CookieChange, CookieDecision};
+use crate::login::write_deadline::WriteDeadline;
 use crate::random;
 use crate::sessions::Sessions;
 
@@ -139,16 +140,6 @@ pub(in crate::login) fn abandon_session<U>(
     sessions.upkeep.abandon(sessions.store.clone(), key, end);
 }
 
-/// How late the cookies of a confirmation, or of a changed security stamp, may be written.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::login) enum WriteDeadline {
-    /// Within half of the grace. Later, the browser keeps its earlier cookies, which are still
-    /// valid.
-    HalfOfGrace,
-    /// At any time: the security stamp has changed, so the earlier cookies are no longer valid.
-    None,
-}
-
 /// Returns new cookies of this browser's session with these proofs, after it has begun the next
 /// generation if [`confirming_rotates`] says so. Returns `None` if the session has ended.
 ///
@@ -189,8 +180,6 @@ pub(in crate::login) async fn make_fresh<U: AuthUser>(
     }
     browser_session.login_origin.is_forced = false;
     let mut cookies = issue_cookies(issuer, browser_session, proofs);
-    if deadline == WriteDeadline::HalfOfGrace {
-        cookies.write_until = Some(now.saturating_add(config.policy.grace / 2));
-    }
+    cookies.write_until = deadline.write_until(&config.policy, now);
     Ok(Some(cookies))
 }
