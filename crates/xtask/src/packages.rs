@@ -1,7 +1,7 @@
 //! Checks what would be published: each package builds from its packed files, and so do its tests.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::run;
@@ -17,17 +17,18 @@ const DRY_RUN_WARNING: &str = "warning: aborting upload due to dry run";
 /// Returns an error if cargo prints a warning, or if a package or its tests can't be built.
 pub fn check(root: &Path) -> Result<(), String> {
     let packed = root.join("target/package");
-    for archive in archives(&packed) {
-        fs::remove_file(&archive).map_err(|error| format!("{}: {error}", archive.display()))?;
+    let failed = |error: std::io::Error| format!("{}: {error}", packed.display());
+    if packed.exists() {
+        // Packages of earlier runs.
+        fs::remove_dir_all(&packed).map_err(failed)?;
     }
     dry_run(root)?;
-    let archives = archives(&packed);
-    if archives.is_empty() {
-        return Err(format!("cargo has packed nothing into {}", packed.display()));
+    let folders = unpacked(&packed).map_err(failed)?;
+    if folders.is_empty() {
+        return Err(format!("cargo has unpacked no package in {}", packed.display()));
     }
-    let workspace = root.join("target/unpacked");
-    unpack(&archives, &workspace)?;
-    let mut cargo = cargo(&workspace);
+    fs::write(packed.join("Cargo.toml"), workspace_of(&folders)).map_err(failed)?;
+    let mut cargo = cargo(&packed);
     cargo.args(["test", "--workspace", "--all-features", "--no-run", "--target-dir"]);
     run(cargo.arg(root.join("target")))
 }
@@ -53,30 +54,31 @@ fn warnings(text: &str) -> Vec<&str> {
     text.lines().filter(is_warning).collect()
 }
 
-/// Returns the packed files of this project.
-fn archives(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten();
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    paths.filter(|path| path.extension().is_some_and(|extension| extension == "crate")).collect()
+/// Returns the names of the folders in which cargo has unpacked the packages to build them.
+fn unpacked(packed: &Path) -> Result<Vec<String>, std::io::Error> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(packed)? {
+        let path = entry?.path();
+        if path.join("Cargo.toml").exists() {
+            names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
-/// Makes a workspace of the packed files, in which the packages use each other.
-fn unpack(archives: &[PathBuf], workspace: &Path) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("{}: {error}", workspace.display());
-    if workspace.exists() {
-        fs::remove_dir_all(workspace).map_err(failed)?;
-    }
-    fs::create_dir_all(workspace).map_err(failed)?;
-    let mut patches = String::new();
-    for archive in archives {
-        run(Command::new("tar").arg("xzf").arg(archive).arg("-C").arg(workspace))?;
-        let folder = archive.file_stem().unwrap_or_default().to_string_lossy();
-        let (name, _) = folder.rsplit_once('-').ok_or("a package without a version")?;
-        patches += &format!("{name} = {{ path = \"{folder}\" }}\n");
-    }
-    let manifest =
-        format!("[workspace]\nresolver = \"3\"\nmembers = [\"*\"]\n\n[patch.crates-io]\n{patches}");
-    fs::write(workspace.join("Cargo.toml"), manifest).map_err(failed)
+/// Returns the manifest of a workspace in which the packages use each other.
+fn workspace_of(folders: &[String]) -> String {
+    let members = folders.iter().map(|folder| format!("\"{folder}\"")).collect::<Vec<_>>();
+    let patches = folders.iter().filter_map(|folder| {
+        let (name, _version) = folder.rsplit_once('-')?;
+        Some(format!("{name} = {{ path = \"{folder}\" }}\n"))
+    });
+    format!(
+        "[workspace]\nresolver = \"3\"\nmembers = [{}]\n\n[patch.crates-io]\n{}",
+        members.join(", "),
+        patches.collect::<String>()
+    )
 }
 
 fn cargo(folder: &Path) -> Command {
@@ -94,5 +96,12 @@ mod tests {
         let text = "   Packaging a\nwarning: aborting upload due to dry run\n\
             warning: ignoring test `b`\n    Finished";
         assert_eq!(warnings(text), ["warning: ignoring test `b`"]);
+    }
+
+    #[test]
+    fn the_workspace_of_packages_uses_no_published_one() {
+        let expected = "[workspace]\nresolver = \"3\"\nmembers = [\"a-b-0.1.0\"]\n\n\
+            [patch.crates-io]\na-b = { path = \"a-b-0.1.0\" }\n";
+        assert_eq!(workspace_of(&["a-b-0.1.0".to_owned()]), expected);
     }
 }
