@@ -1,7 +1,8 @@
 -- Applies a change to KEYS, which are all in one slot. ARGV holds the steps of the change. Each
 -- step is four values: an operation, the number of the key in KEYS, and two operands. The first
 -- steps are conditions. If a condition is not met, the script stops and returns the number of that
--- condition, counted from 1. Otherwise it returns 0.
+-- condition, counted from 1. Otherwise it returns 0. The steps and conditions come from Rust: those
+-- of a session from write_session.rs, those of a user's epoch from epoch.rs.
 for position = 1, #ARGV, 4 do
     local operation, key = ARGV[position], KEYS[tonumber(ARGV[position + 1])]
     local first, second = ARGV[position + 2], ARGV[position + 3]

@@ -17,7 +17,7 @@ use crate::keys::{UserKeyNames, encode_session_key};
 use crate::life::{Life, OWNER_MARGIN, life_millis};
 use crate::script::{Commit, FailedCondition};
 use crate::store::RedisStore;
-use crate::stored::{StoredRecord, set_record};
+use crate::write_session::{StoredRecord, set_record};
 
 /// A login follows at most this many successors of a session.
 const MAX_SUCCESSORS: usize = 10_000;

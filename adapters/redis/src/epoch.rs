@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::keys::{UserKeyNames, encode_session_key};
 use crate::life::Life;
 use crate::script::Commit;
-use crate::stored::{StoredRecord, set_record};
+use crate::write_session::{StoredRecord, set_record};
 
 /// A user's epoch, and the value that it was read from.
 #[derive(Clone, Debug, Default)]

@@ -14,7 +14,7 @@ use crate::keys::{UserKeyNames, decode_session_key};
 use crate::life::OWNER_MARGIN;
 use crate::script::{OWNER, RECORDS};
 use crate::store::{MAX_CONCURRENT, RedisStore, bytes};
-use crate::stored::StoredRecord;
+use crate::write_session::StoredRecord;
 
 /// A range of the members of an index, by rank.
 #[derive(Clone, Copy)]

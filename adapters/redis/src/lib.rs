@@ -173,7 +173,7 @@
 //! | finding and writing users | `users.rs`; claiming a login name: `names.rs` |
 //! | writing a login; reading the session and the user of a request | `create.rs`; `logins.rs` |
 //! | ending all of a user's sessions with one write | `epoch.rs`; removing their records: `purge.rs` |
-//! | a record as a value | `record.rs`; writing it, together with the user's indexes: `stored.rs` |
+//! | a record as a value | `record.rs`; writing it, together with the user's indexes: `write_session.rs` |
 //! | finding, changing and ending records | `find.rs`, `sessions.rs` |
 //! | how long keys live | `life.rs` |
 //! | choosing the server for a command, and retrying it | `access.rs`, `servers.rs`, `cluster.rs` |
@@ -201,9 +201,9 @@ mod script;
 mod servers;
 mod sessions;
 mod store;
-mod stored;
 mod url;
 mod users;
+mod write_session;
 
 pub use builder::RedisStoreBuilder;
 pub use format::{Json, UserFormat};

@@ -23,7 +23,7 @@ use crate::find::{IndexRange, Order};
 use crate::life::life_millis;
 use crate::script::Commit;
 use crate::store::{MAX_CONCURRENT, RedisStore};
-use crate::stored::set_record;
+use crate::write_session::set_record;
 
 /// One command lists at most this many sessions, which takes the server about a millisecond.
 const LISTED_AT_ONCE: usize = 1_000;
