@@ -18,6 +18,8 @@ pub(crate) fn run_cases(runner: &mut impl CaseRunner) {
     let auth_layer = LoginLayer::builder(store.clone(), Keys::new(key))
         .with_login_page("/login")
         .expect("a local page")
+        // A message would be sealed for every request that is turned away.
+        .with_messages(false)
         .build()
         .expect("settings that agree");
     let server_side_layer = LoginLayer::builder(store, Keys::new(key))
@@ -46,7 +48,8 @@ pub(crate) fn run_cases(runner: &mut impl CaseRunner) {
     runner.run_case("keep-guarded", guarded.clone(), &logged_in, 200);
     runner.run_case("keep-route-layer", auth_layer.layer(guarded_route), &logged_in, 200);
     runner.run_case("keep-extractor", auth_layer.layer(extractor.clone()), &logged_in, 200);
-    runner.run_case("keep-turned-away", guarded, &anonymous, 303);
+    let for_page = anonymous.for_page();
+    runner.run_case("keep-turned-away", guarded, &for_page, 303);
 
     let guarded = server_side_layer.layer(server_side_layer.require_login().layer(hello()));
     let guarded_route = hello().route_layer(server_side_layer.require_login());

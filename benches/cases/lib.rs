@@ -41,13 +41,20 @@ pub fn run_cases(runner: &mut impl CaseRunner) {
 #[derive(Clone, Debug)]
 pub struct RequestTemplate {
     uri: Uri,
+    accept: Option<HeaderValue>,
     cookie: Option<HeaderValue>,
 }
 
 impl RequestTemplate {
     /// Returns the template of `GET /` without a cookie.
     pub fn without_cookie() -> Self {
-        Self { uri: Uri::from_static("/"), cookie: None }
+        Self { uri: Uri::from_static("/"), accept: None, cookie: None }
+    }
+
+    /// Requests a page, as a browser does.
+    #[must_use]
+    pub fn for_page(self) -> Self {
+        Self { accept: Some(HeaderValue::from_static("text/html")), ..self }
     }
 
     /// Returns the template of `GET /` with this `Cookie` header.
@@ -66,6 +73,9 @@ impl RequestTemplate {
         let headers = request.headers_mut();
         headers.insert(header::HOST, HeaderValue::from_static("example.org"));
         headers.insert(header::USER_AGENT, HeaderValue::from_static("Mozilla/5.0 (X11) Firefox/1"));
+        if let Some(accept) = &self.accept {
+            headers.insert(header::ACCEPT, accept.clone());
+        }
         if let Some(cookie) = &self.cookie {
             headers.insert(header::COOKIE, cookie.clone());
         }

@@ -256,7 +256,7 @@ async fn the_reason_of_a_rejection_is_in_the_response_extensions() {
     };
     assert_eq!(rejection(&client.get("/").await), Some(Rejection::Unauthenticated));
     client.log_in_not_fresh(&auth_layer, account("notch")).await.unwrap();
-    assert_eq!(rejection(&client.get("/").await), Some(Rejection::NotFresh));
+    assert_eq!(rejection(&client.get("/").await), Some(Rejection::NotFresh { max_age: None }));
     client.log_in(&auth_layer, account("notch")).await.unwrap();
     assert_eq!(rejection(&client.get("/").await), None);
 }
@@ -497,13 +497,13 @@ async fn a_store_error_uses_up_neither_the_flash_message_nor_next() {
         let auth = request.extensions().get::<AuthSession<Account>>().cloned().unwrap();
         if request.uri().path() == "/flash" {
             auth.flash("message", "kept").unwrap();
-            return Ok::<_, Infallible>(Response::new(Full::from("set")));
+            return Ok::<_, Infallible>(Response::new(Body::from("set")));
         }
         let flash = auth.take_flash().map(|flash| flash.to_string()).unwrap_or_default();
         let user = auth.user().await;
         Ok(user.map_or_else(
-            |error| error.response().map(Full::new),
-            |_| Response::new(Full::from(flash)),
+            |error| error.response().map(Body::new),
+            |_| Response::new(Body::from(flash)),
         ))
     }));
     let mut client = Client::new(service);
@@ -536,7 +536,7 @@ async fn the_test_client_accepts_an_axum_router() {
 }
 
 #[tokio::test]
-async fn a_rejection_of_a_login_that_is_not_fresh_has_no_challenge() {
+async fn a_rejection_of_a_login_that_is_not_fresh_has_the_challenge_of_a_session() {
     let auth_layer = LoginLayer::builder(
         user_loader(|_| async { Ok(Some(Arc::new(account("notch")))) }),
         Keys::new(KEY),
@@ -551,7 +551,10 @@ async fn a_rejection_of_a_login_that_is_not_fresh_has_no_challenge() {
     let response = client.get("/").await;
     assert_eq!(
         (response.status, response.header("www-authenticate").as_str()),
-        (StatusCode::UNAUTHORIZED, "")
+        (
+            StatusCode::UNAUTHORIZED,
+            r#"Session realm="site", error="insufficient_user_authentication""#
+        )
     );
 }
 

@@ -27,7 +27,7 @@
 //!
 //! | topic | see |
 //! | --- | --- |
-//! | the requirements of a user type | [`AuthUser`], [`LoginName`] |
+//! | the requirements of a user type | [`AuthUser`], [`LoginName`], [`UserRoles`] |
 //! | a user id that every database can store | [`UserId`] |
 //! | a ready-made user type | [`Account`] |
 //! | the traits of a store of users | [`UserStore`], [`UserLookup`], [`UserDirectory`] |
@@ -93,7 +93,7 @@ pub use session_limit::{MAX_PER_CALL, Room, SessionLimit, WhenFull};
 pub use session_store::{CLOCK_SKEW, SessionStore};
 pub use split_store::SplitStore;
 pub use timestamp::Timestamp;
-pub use user::{AuthUser, LoginName};
+pub use user::{AuthUser, LoginName, UserRoles};
 pub use user_id::UserId;
 pub use user_loader::{UserLoader, user_loader};
 pub use user_store::{UserDirectory, UserDirectoryExt, UserLookup, UserStore};

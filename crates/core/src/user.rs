@@ -65,3 +65,17 @@ pub trait LoginName: AuthUser {
     /// Returns the name, email address or number that the user types into the sign-in form.
     fn login_name(&self) -> &str;
 }
+
+/// A user who has roles, such as administrator or editor.
+///
+/// Implement it so that a guard can require a role:
+/// [`require_any_role`](https://docs.rs/tower-keep/latest/tower_keep/struct.LoginLayer.html#method.require_any_role).
+/// What a role allows, and roles for a single object such as a document, are left to the
+/// application.
+pub trait UserRoles: AuthUser {
+    /// The type of a role: an enum, or a `String`.
+    type Role: Send + Sync + 'static;
+
+    /// Checks whether the user has this role.
+    fn has_role(&self, role: &Self::Role) -> bool;
+}

@@ -6,6 +6,8 @@ use http::header::HeaderName;
 use http::{Extensions, HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
+pub use crate::client_kind::ClientKind;
+
 /// The address of the connection's peer, as an extension of the request.
 ///
 /// Behind proxies, the peer is the last proxy. If the layer trusts that proxy, it reads the

@@ -4,17 +4,21 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use tower_keep_core::StoreError;
 
 use crate::cookie::settings::CookieError;
+use crate::error_body::respond_to_unknown_client;
+use crate::problem::Problem;
+
+pub use crate::error_body::ErrorBody;
+pub use crate::response::ErrorContext;
 
 /// A failure after which it is not known which user is logged in.
 ///
 /// Never treat this error as "no user is logged in". Respond with [`response`](Self::response), as
-/// the guards and extractors do. With the feature `axum`, this type implements `IntoResponse`.
+/// the guards and extractors do. With the feature `axum`, this type implements `IntoResponse`: a
+/// handler can return it, and the layer gives the response the form for the client.
 #[derive(Clone)]
 pub struct AuthError(Cause);
 
@@ -25,6 +29,7 @@ enum Cause {
     Busy,
     NoSessions,
     TooLate,
+    ForeignOrigin,
 }
 
 /// The kind of an [`AuthError`].
@@ -42,10 +47,15 @@ pub enum AuthErrorKind {
     /// The layer has no server-side sessions, so it can't list or end sessions. This is a bug in
     /// the application. The response is 500.
     NoSessions,
+    /// A page of another site has opened a WebSocket, and the browser has sent the cookies of this
+    /// site along. The cookies log nobody in. The response is 403. List the sites that may do this
+    /// with [`with_allowed_origins`](crate::LoginLayerBuilder::with_allowed_origins).
+    ForeignOrigin,
 }
 
 impl AuthError {
     pub(crate) const TOO_LATE: Self = Self(Cause::TooLate);
+    pub(crate) const FOREIGN_ORIGIN: Self = Self(Cause::ForeignOrigin);
     pub(crate) const BUSY: Self = Self(Cause::Busy);
     pub(crate) const NO_SESSIONS: Self = Self(Cause::NoSessions);
 
@@ -60,6 +70,7 @@ impl AuthError {
             Cause::NoSessions => AuthErrorKind::NoSessions,
             Cause::Randomness(_) => AuthErrorKind::Internal,
             Cause::TooLate => AuthErrorKind::TooLate,
+            Cause::ForeignOrigin => AuthErrorKind::ForeignOrigin,
         }
     }
 
@@ -71,63 +82,38 @@ impl AuthError {
         }
     }
 
-    /// Returns the status of the response: 503 or 500.
+    /// Returns the status of the response: 503, 403 or 500.
     pub fn status(&self) -> StatusCode {
-        match self.kind() {
-            AuthErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        }
+        self.problem().status
     }
 
     /// Returns the response: the status, `Retry-After` if a later try may succeed, and a text that
-    /// reveals no internals.
+    /// reveals no internals. The layer gives it the form for the client, such as a page.
     ///
-    /// In a debug build, the body says what is wrong if the error is a bug in the application.
-    pub fn response(&self) -> Response<Bytes> {
+    /// In a debug build, the text says what is wrong if the error is a bug in the application.
+    pub fn response(&self) -> Response<ErrorBody> {
+        respond_to_unknown_client(self.problem())
+    }
+
+    pub(crate) fn problem(&self) -> Problem {
         match self.kind() {
-            AuthErrorKind::Unavailable => retry_later(),
-            AuthErrorKind::TooLate | AuthErrorKind::NoSessions => bug_response(&self.to_string()),
-            AuthErrorKind::Internal => plain_response(self.status()),
+            AuthErrorKind::Unavailable => Problem::UNAVAILABLE,
+            AuthErrorKind::ForeignOrigin => Problem::FOREIGN_ORIGIN,
+            AuthErrorKind::Internal => Problem::INTERNAL,
+            AuthErrorKind::TooLate | AuthErrorKind::NoSessions => Problem::bug(&self.to_string()),
         }
     }
 
     /// Logs this error, unless a store failed: `From<StoreError>` has logged a store's error
-    /// already.
+    /// already. A foreign origin is no failure of this server.
     pub(crate) fn log(&self) {
-        if self.store().is_none() {
+        if self.store().is_none() && self.kind() != AuthErrorKind::ForeignOrigin {
             tracing::error!(
                 error = self as &dyn Error,
                 "the login could not be looked up or changed"
             );
         }
     }
-}
-
-/// Returns a 500 for a bug in the application. In a debug build, the body contains the reason,
-/// because the application may have no log yet.
-pub(crate) fn bug_response(reason: &str) -> Response<Bytes> {
-    let mut response = plain_response(StatusCode::INTERNAL_SERVER_ERROR);
-    if cfg!(debug_assertions) {
-        *response.body_mut() = Bytes::from(format!("tower-keep: {reason}\n"));
-    }
-    response
-}
-
-/// Returns a 503 with `Retry-After`.
-pub(crate) fn retry_later() -> Response<Bytes> {
-    let mut response = plain_response(StatusCode::SERVICE_UNAVAILABLE);
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    response
-}
-
-/// Returns a response whose body is the name of its status, in plain text.
-pub(crate) fn plain_response(status: StatusCode) -> Response<Bytes> {
-    let text = Bytes::from_static(status.canonical_reason().unwrap_or_default().as_bytes());
-    let mut response = Response::new(text);
-    *response.status_mut() = status;
-    let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-    response
 }
 
 /// Logs the error with the store and the cause. So every failure is in the log, even if a handler
@@ -165,6 +151,10 @@ impl fmt::Display for AuthError {
                 "the login was changed after the head of the response was written: await the \
                  change in the handler",
             ),
+            Cause::ForeignOrigin => f.write_str(
+                "a page of another site has opened this connection: if it may use the logins of \
+                 this site, list its origin with `with_allowed_origins`",
+            ),
         }
     }
 }
@@ -183,14 +173,15 @@ impl Error for AuthError {
         match &self.0 {
             Cause::Store(error) => Some(error),
             Cause::Randomness(error) => Some(&**error),
-            Cause::Busy | Cause::NoSessions | Cause::TooLate => None,
+            Cause::Busy | Cause::NoSessions | Cause::TooLate | Cause::ForeignOrigin => None,
         }
     }
 }
 
 /// The reason why a login failed. Nothing was changed.
 ///
-/// With the feature `axum`, this type implements `IntoResponse`.
+/// With the feature `axum`, this type implements `IntoResponse`: a handler can return it, and the
+/// layer gives the response the form for the client.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoginError {
@@ -222,19 +213,20 @@ pub enum LoginError {
 impl LoginError {
     /// Returns the status of the response.
     pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Inactive => StatusCode::FORBIDDEN,
-            Self::CookieTooLarge { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::TooManySessions { .. } => StatusCode::CONFLICT,
-            Self::Auth(error) => error.status(),
-        }
+        self.problem().status
     }
 
-    /// Returns the response: the status, and a text that reveals no internals.
-    pub fn response(&self) -> Response<Bytes> {
+    /// Returns the response, as [`AuthError::response`] does.
+    pub fn response(&self) -> Response<ErrorBody> {
+        respond_to_unknown_client(self.problem())
+    }
+
+    pub(crate) fn problem(&self) -> Problem {
         match self {
-            Self::Auth(error) => error.response(),
-            _ => plain_response(self.status()),
+            Self::Inactive => Problem::USER_INACTIVE,
+            Self::CookieTooLarge { .. } => Problem::INTERNAL,
+            Self::TooManySessions { .. } => Problem::TOO_MANY_SESSIONS,
+            Self::Auth(error) => error.problem(),
         }
     }
 }
@@ -285,6 +277,12 @@ pub enum BuildError {
          `https://example.org`"
     )]
     PublicOrigin { origin: String },
+    /// An allowed origin is not just a scheme and a host.
+    #[error(
+        "the allowed origin {origin:?} must be only a scheme and a host, such as \
+         `https://example.org`"
+    )]
+    AllowedOrigin { origin: String },
     /// A time limit is zero, or longer than the timestamps in cookies allow.
     #[error("the {limit} must be at least one second and at most 68 years")]
     Limit { limit: &'static str },

@@ -1,25 +1,31 @@
 //! Extractors for axum.
 //!
 //! [`AuthSession`] is itself an extractor: it accepts requests whether or not a user is logged in.
-//! [`CurrentUser`] and [`FreshUser`] reject requests as the layer's guards do.
+//! [`CurrentUser`] and [`FreshUser`] reject requests as the layer's guards do. An `Option` of each
+//! accepts all requests: it is `None` where the extractor would reject the request. If a store
+//! fails, they all respond with 503.
+//!
+//! An application's own extractor rejects requests with
+//! [`AuthSession::reject`](crate::AuthSession::reject).
 
+use std::convert::Infallible;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::response::{IntoResponse, Redirect, Response};
-use bytes::Bytes;
 use http::request::Parts;
 use tower_keep_core::AuthUser;
 
 use crate::error::{AuthError, LoginError};
-use crate::guard::gate::{error_response, missing_layer, reject};
+use crate::guard::AuthRejection;
+use crate::guard::gate::{evaluate, fail, missing_layer};
 use crate::guard::reason::Rejection;
 use crate::guard::requirement::Requirement;
 use crate::layer::config::Responses;
 use crate::login::handle::AuthSession;
-use crate::login::snapshot::original_uri;
 use crate::target::LocalTarget;
 
 /// The user who is logged in.
@@ -51,30 +57,38 @@ pub struct CurrentUser<U>(pub Arc<U>);
 /// The user who is logged in, if the login is *fresh*: in this session, the user has logged in or
 /// confirmed the login.
 ///
+/// `MAX_AGE` is how many seconds ago this may be; by default, the session may have any age.
 /// Otherwise the extractor rejects the request as
-/// [`require_fresh`](crate::LoginLayer::require_fresh) does.
+/// [`require_fresh`](crate::LoginLayer::require_fresh) and
+/// [`require_fresh_within`](crate::LoginLayer::require_fresh_within) do. An `Option<FreshUser<U>>`
+/// is `None` if the login is not fresh, or if no user is logged in.
+///
+/// ```
+/// use tower_keep::{Account, FreshUser};
+///
+/// async fn change_address(user: FreshUser<Account>) -> String {
+///     format!("The new address of {}?", user.login_name())
+/// }
+/// async fn delete_account(user: FreshUser<Account, { 10 * 60 }>) -> String {
+///     format!("Delete the account of {}?", user.login_name())
+/// }
+/// # let _ = axum::Router::<()>::new()
+/// #     .route("/address", axum::routing::get(change_address))
+/// #     .route("/delete", axum::routing::get(delete_account));
+/// ```
 #[derive(Debug)]
-pub struct FreshUser<U>(pub Arc<U>);
-
-/// The response to a request that an extractor has rejected.
-#[derive(Debug)]
-pub struct AuthRejection(Box<http::Response<Bytes>>);
-
-impl AuthRejection {
-    fn new(response: http::Response<Bytes>) -> Self {
-        Self(Box::new(response))
-    }
-}
+pub struct FreshUser<U, const MAX_AGE: u64 = { u64::MAX }>(pub Arc<U>);
 
 impl IntoResponse for AuthRejection {
     fn into_response(self) -> Response {
-        self.0.map(Body::from)
+        self.response().map(Body::from)
     }
 }
 
 impl IntoResponse for AuthError {
     fn into_response(self) -> Response {
-        AuthRejection::new(error_response(&self)).into_response()
+        self.log();
+        self.response().map(Body::new)
     }
 }
 
@@ -96,7 +110,7 @@ impl IntoResponse for LoginError {
                 tracing::debug!(error = &self as &dyn std::error::Error, "a login failed");
             }
         }
-        AuthRejection::new(self.response()).into_response()
+        self.response().map(Body::new)
     }
 }
 
@@ -113,7 +127,7 @@ impl IntoResponse for crate::password::PasswordError {
                 );
             }
         }
-        AuthRejection::new(self.response()).into_response()
+        self.response().map(Body::new)
     }
 }
 
@@ -122,8 +136,9 @@ fn auth_session<'a, U: AuthUser>(
     parts: &'a Parts,
     extractor: &str,
 ) -> Result<&'a AuthSession<U>, AuthRejection> {
-    let auth = parts.extensions.get::<AuthSession<U>>();
-    auth.ok_or_else(|| AuthRejection::new(missing_layer::<U>(extractor, false)))
+    let Parts { method, headers, extensions, .. } = parts;
+    let missing = || missing_layer::<U>(extractor, method, headers, extensions);
+    extensions.get().ok_or_else(|| AuthRejection::new(missing()))
 }
 
 impl<U: AuthUser, S: Sync> FromRequestParts<S> for AuthSession<U> {
@@ -134,6 +149,28 @@ impl<U: AuthUser, S: Sync> FromRequestParts<S> for AuthSession<U> {
     }
 }
 
+/// `None` if the handler is not inside a layer.
+impl<U: AuthUser, S: Sync> OptionalFromRequestParts<S> for AuthSession<U> {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
+        Ok(parts.extensions.get().cloned())
+    }
+}
+
+/// Returns the user who is logged in, or why the request does not meet the requirement.
+async fn user_who_meets<U: AuthUser>(
+    parts: &Parts,
+    auth: &AuthSession<U>,
+    requirement: Requirement<U>,
+) -> Result<Result<Arc<U>, Rejection>, AuthRejection> {
+    let outcome = evaluate(&requirement, auth)
+        .await
+        .map_err(|error| AuthRejection::new(fail(&error, parts, auth, &Responses::default())))?;
+    let user = || auth.with_identity(|identity| identity.user().cloned());
+    Ok(outcome.and_then(|()| user().ok_or(Rejection::Unauthenticated)))
+}
+
 /// Returns the user who is logged in, or rejects the request if it does not meet the requirement.
 async fn required_user<U: AuthUser>(
     parts: &Parts,
@@ -141,17 +178,8 @@ async fn required_user<U: AuthUser>(
     extractor: &str,
 ) -> Result<Arc<U>, AuthRejection> {
     let auth = auth_session::<U>(parts, extractor)?;
-    auth.ensure_resolved().await.map_err(|error| AuthRejection::new(error_response(&error)))?;
-    let now = || auth.config().now();
-    let user = auth.with_identity(|identity| {
-        requirement.check(identity, &now)?;
-        identity.user().cloned().ok_or(Rejection::Unauthenticated)
-    });
-    user.map_err(|rejection| {
-        let mut head = parts.clone();
-        head.uri = original_uri(&parts.uri, &parts.extensions).clone();
-        AuthRejection::new(reject(rejection, &head, auth, &Responses::default()))
-    })
+    let outcome = user_who_meets(parts, auth, requirement).await?;
+    outcome.map_err(|rejection| auth.reject(rejection, parts))
 }
 
 impl<U: AuthUser, S: Sync> FromRequestParts<S> for CurrentUser<U> {
@@ -167,17 +195,34 @@ impl<U: AuthUser, S: Sync> OptionalFromRequestParts<S> for CurrentUser<U> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, AuthRejection> {
         let auth = auth_session::<U>(parts, "the extractor `CurrentUser`")?;
-        let user = auth.user().await.map_err(|error| AuthRejection::new(error_response(&error)))?;
-        Ok(user.map(Self))
+        let user = auth.user().await;
+        let fail = |error| AuthRejection::new(fail(&error, parts, auth, &Responses::default()));
+        Ok(user.map_err(fail)?.map(Self))
     }
 }
 
-impl<U: AuthUser, S: Sync> FromRequestParts<S> for FreshUser<U> {
+fn fresh<U>(max_age: u64) -> Requirement<U> {
+    Requirement::Fresh {
+        within: Some(max_age).filter(|age| *age < u64::MAX).map(Duration::from_secs),
+    }
+}
+
+impl<U: AuthUser, S: Sync, const MAX_AGE: u64> FromRequestParts<S> for FreshUser<U, MAX_AGE> {
     type Rejection = AuthRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AuthRejection> {
-        let fresh = Requirement::Fresh { within: None };
-        required_user(parts, fresh, "the extractor `FreshUser`").await.map(Self)
+        required_user(parts, fresh(MAX_AGE), "the extractor `FreshUser`").await.map(Self)
+    }
+}
+
+impl<U: AuthUser, S: Sync, const MAX_AGE: u64> OptionalFromRequestParts<S>
+    for FreshUser<U, MAX_AGE>
+{
+    type Rejection = AuthRejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, AuthRejection> {
+        let auth = auth_session::<U>(parts, "the extractor `FreshUser`")?;
+        Ok(user_who_meets(parts, auth, fresh(MAX_AGE)).await?.ok().map(Self))
     }
 }
 
@@ -189,7 +234,7 @@ impl<U> Deref for CurrentUser<U> {
     }
 }
 
-impl<U> Deref for FreshUser<U> {
+impl<U, const MAX_AGE: u64> Deref for FreshUser<U, MAX_AGE> {
     type Target = U;
 
     fn deref(&self) -> &U {

@@ -145,10 +145,13 @@
 //! Features only add to the API. No feature changes a default.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod cache_headers;
 pub mod client;
+mod client_kind;
 pub mod cookie;
 mod device;
 pub mod error;
+mod error_body;
 pub mod event;
 #[cfg(feature = "axum")]
 pub mod extract;
@@ -161,11 +164,13 @@ pub mod loader;
 mod login;
 #[cfg(test)]
 mod model;
-mod navigation;
+mod origin;
 mod page;
 #[cfg(feature = "password")]
 mod passwords;
+pub mod problem;
 mod random;
+mod response;
 mod session_details;
 mod session_info;
 mod sessions;
@@ -216,4 +221,4 @@ pub use keys::Keys;
 #[doc(inline)]
 pub use layer::{LoginLayer, LoginLayerBuilder};
 pub use login::handle::AuthSession;
-pub use tower_keep_core::{Account, AuthUser, UserId, user_loader};
+pub use tower_keep_core::{Account, AuthUser, UserId, UserRoles, user_loader};

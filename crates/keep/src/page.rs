@@ -1,6 +1,7 @@
 //! The pages that users are redirected to: to sign in, or to confirm who they are.
 
 use http::Uri;
+use http::uri::PathAndQuery;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::error::BuildError;
@@ -93,13 +94,19 @@ impl Page {
 
 /// Returns `scheme://host[:port]` of a whole URL of visible ASCII.
 pub(crate) fn origin_of(text: &str) -> Option<String> {
-    if !text.bytes().all(|byte| matches!(byte, 0x21..=0x7E) && !b"\\#\"<>".contains(&byte)) {
+    split_origin(text).map(|(origin, _)| origin)
+}
+
+/// Splits a whole URL of visible ASCII into `scheme://host[:port]`, and the path with the query.
+pub(crate) fn split_origin(text: &str) -> Option<(String, PathAndQuery)> {
+    let text = text.split_once('#').map_or(text, |(before_fragment, _)| before_fragment);
+    if !text.bytes().all(|byte| matches!(byte, 0x21..=0x7E) && !b"\\\"<>".contains(&byte)) {
         return None;
     }
     let uri: Uri = text.parse().ok()?;
     let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
     let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
-    Some(format!("{scheme}://{authority}"))
+    Some((format!("{scheme}://{authority}"), uri.path_and_query()?.clone()))
 }
 
 #[cfg(test)]

@@ -8,12 +8,13 @@ use std::thread::available_parallelism;
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use bytes::Bytes;
 use http::{Response, StatusCode};
 use tokio::sync::Semaphore;
 use tower_keep_core::{AuthUser, PasswordChange, PasswordStore, PasswordUser, StoreError, UserId};
 
-use crate::error::{log_store_error, plain_response, retry_later};
+use crate::error::log_store_error;
+use crate::error_body::{ErrorBody, respond_to_unknown_client};
+use crate::problem::Problem;
 
 /// Creates and checks password hashes with Argon2id.
 ///
@@ -283,18 +284,18 @@ impl fmt::Debug for Passwords {
 impl PasswordError {
     /// Returns the status of the response: 503 or 500.
     pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Busy | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
-        }
+        self.problem().status
     }
 
-    /// Returns the response: the status, `Retry-After` if a later try may succeed, and a text that
-    /// reveals no internals.
-    pub fn response(&self) -> Response<Bytes> {
+    /// Returns the response, as [`AuthError::response`](crate::AuthError::response) does.
+    pub fn response(&self) -> Response<ErrorBody> {
+        respond_to_unknown_client(self.problem())
+    }
+
+    pub(crate) fn problem(&self) -> Problem {
         match self {
-            Self::Busy | Self::Store(_) => retry_later(),
-            Self::Failed => plain_response(self.status()),
+            Self::Busy | Self::Store(_) => Problem::UNAVAILABLE,
+            Self::Failed => Problem::INTERNAL,
         }
     }
 }

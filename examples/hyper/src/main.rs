@@ -25,7 +25,7 @@ use tower_keep::store::{UserDirectory, UserLookup};
 use tower_keep::{Account, AuthError, Keys, LoginError, LoginLayer};
 use tower_keep_memory::MemoryStore;
 
-type Page = Response<Full<Bytes>>;
+type Page = Response<BoxBody<Bytes, Infallible>>;
 type HandlerResult = Result<Page, Failure>;
 type AuthSession = tower_keep::AuthSession<Account>;
 
@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 (&Method::POST, "/logout") => sign_out(&request).await,
                 _ => Ok(status(StatusCode::NOT_FOUND)),
             };
-            Ok::<_, Infallible>(boxed(response.unwrap_or_else(|failure| *failure.0)))
+            Ok::<_, Infallible>(response.unwrap_or_else(|failure| *failure.0))
         }
     }));
 
@@ -102,7 +102,7 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// The response for an error.
+/// The response for an error. The layer gives it the form that the client reads.
 struct Failure(Box<Page>);
 
 macro_rules! failures {
@@ -110,7 +110,7 @@ macro_rules! failures {
         impl From<$error> for Failure {
             fn from(error: $error) -> Self {
                 eprintln!("{error}");
-                Self(Box::new(error.response().map(Full::new)))
+                Self(Box::new(boxed(error.response())))
             }
         }
     )*};
@@ -193,7 +193,7 @@ fn escape(text: &str) -> String {
 
 fn page(content: &str) -> Page {
     let page = format!("<!doctype html><meta charset=utf-8><title>tower-keep</title>{content}");
-    let mut response = Response::new(Full::from(page));
+    let mut response = boxed(Response::new(Full::from(page)));
     let html = HeaderValue::from_static("text/html; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, html);
     response
@@ -208,14 +208,14 @@ fn see_other(target: &str) -> Page {
 }
 
 fn status(status: StatusCode) -> Page {
-    let mut response = Response::new(Full::from(status.to_string()));
+    let mut response = boxed(Response::new(Full::from(status.to_string())));
     *response.status_mut() = status;
     response
 }
 
-/// Boxes the body. A guard wraps the bodies of the service that it protects, so the bodies of the
-/// site have different types before they are boxed.
-fn boxed<B>(response: Response<B>) -> Response<BoxBody<Bytes, Infallible>>
+/// Boxes the body. The bodies of pages, of errors and of a guard have different types before they are
+/// boxed.
+fn boxed<B>(response: Response<B>) -> Page
 where
     B: Body<Data = Bytes, Error = Infallible> + Send + Sync + 'static,
 {

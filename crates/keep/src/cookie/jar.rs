@@ -1,7 +1,6 @@
 //! Finding cookies in a request.
 
-use http::HeaderMap;
-use http::header::{self, HeaderValue};
+use http::HeaderValue;
 
 /// A request may send at most this many cookies of one name. No browser sends more by accident, so
 /// more cookies are an attack, and none of them counts.
@@ -18,16 +17,16 @@ pub(crate) enum CookieFields {
 }
 
 impl CookieFields {
-    /// Returns the `Cookie` fields among these headers, as cheap clones.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let mut fields = headers.get_all(header::COOKIE).iter();
-        match (fields.next(), fields.next()) {
-            (None, _) => Self::None,
-            (Some(only), None) => Self::One(only.clone()),
-            (Some(_), Some(_)) => {
-                Self::Many(headers.get_all(header::COOKIE).iter().cloned().collect())
+    /// Adds a `Cookie` field, as a cheap clone.
+    pub(crate) fn add(&mut self, field: &HeaderValue) {
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(field.clone()),
+            Self::One(first) => Self::Many(vec![first, field.clone()]),
+            Self::Many(mut fields) => {
+                fields.push(field.clone());
+                Self::Many(fields)
             }
-        }
+        };
     }
 
     fn as_slice(&self) -> &[HeaderValue] {
@@ -106,11 +105,9 @@ mod tests {
     #[test]
     fn cookies_are_found_by_exact_name_in_all_fields() {
         let fields = |fields: &[&'static str]| {
-            let mut headers = HeaderMap::new();
-            for field in fields {
-                headers.append(header::COOKIE, HeaderValue::from_static(field));
-            }
-            CookieFields::of(&headers)
+            let mut found = CookieFields::default();
+            fields.iter().for_each(|field| found.add(&HeaderValue::from_static(field)));
+            found
         };
         for (sent, expected) in [
             (&[][..], &[][..]),

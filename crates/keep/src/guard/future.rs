@@ -11,8 +11,7 @@ use tower_keep_core::AuthUser;
 use tower_service::Service;
 
 use super::body::GuardBody;
-use super::gate::{Checked, error_response};
-use crate::login::snapshot::original_uri;
+use super::gate::{Checked, fail, reject};
 
 /// The future that looks up which user is logged in and checks the requirement. It is boxed because
 /// it awaits a store; the inner service's future is not boxed.
@@ -90,12 +89,17 @@ where
                     match checked.outcome {
                         Ok(Ok(())) => Stage::Inside { inner: service.call(request) },
                         Ok(Err(rejection)) => {
-                            let mut head = request.into_parts().0;
-                            head.uri = original_uri(&head.uri, &head.extensions).clone();
-                            let response = checked.gate.reject(rejection, &head, &checked.auth);
+                            let Checked { gate, auth, .. } = &checked;
+                            let head = request.into_parts().0;
+                            let response = reject(rejection, head, auth, &gate.responses);
                             Stage::Responded { response: Some(response) }
                         }
-                        Err(error) => Stage::Responded { response: Some(error_response(&error)) },
+                        Err(ref error) => {
+                            let Checked { gate, auth, .. } = &checked;
+                            let head = request.into_parts().0;
+                            let response = fail(error, &head, auth, &gate.responses);
+                            Stage::Responded { response: Some(response) }
+                        }
                     }
                 }
             };

@@ -4,16 +4,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Extensions, Method, Response};
+use http::{Extensions, HeaderMap, Method, Response, header};
 use tower_keep_core::AuthUser;
 
 use super::reason::Rejection;
-use super::rejection::respond;
-use super::requirement::Requirement;
-use crate::error::{AuthError, bug_response};
+use super::rejection::{AuthRejection, respond_to_rejection};
+use super::requirement::{LoginFacts, Requirement, Verdict};
+use crate::client_kind::{ClientHints, ClientKind};
+use crate::error::AuthError;
 use crate::event::Event;
 use crate::layer::config::{Config, RejectedRequest, Responses};
 use crate::login::handle::AuthSession;
+use crate::login::snapshot::original_uri;
+use crate::problem::Problem;
+use crate::response::{ClientForm, ErrorContext, complete, respond};
 
 /// A guard's settings, shared by its services.
 pub(crate) struct Gate<U> {
@@ -22,6 +26,17 @@ pub(crate) struct Gate<U> {
     pub(crate) responses: Responses<U>,
     /// Whether guards of two layers were joined, so that the guard has no layer of its own.
     pub(crate) is_mixed: bool,
+}
+
+impl<U> Clone for Gate<U> {
+    fn clone(&self) -> Self {
+        Self {
+            config: Arc::clone(&self.config),
+            requirement: self.requirement.clone(),
+            responses: self.responses.clone(),
+            is_mixed: self.is_mixed,
+        }
+    }
 }
 
 impl<U: AuthUser> Gate<U> {
@@ -34,70 +49,185 @@ impl<U: AuthUser> Gate<U> {
     pub(crate) fn auth_session(&self, extensions: &Extensions) -> Option<AuthSession<U>> {
         if self.is_mixed { None } else { AuthSession::find(extensions, &self.config) }
     }
-
-    /// Logs the error and returns the response to a request without a handle of this guard's layer.
-    pub(crate) fn missing_layer(extensions: &Extensions) -> Response<Bytes> {
-        missing_layer::<U>("a guard", extensions.get::<AuthSession<U>>().is_some())
-    }
-
-    /// Raises the event and returns the response to a request that did not pass.
-    pub(crate) fn reject(
-        &self,
-        rejection: Rejection,
-        request: &Parts,
-        auth: &AuthSession<U>,
-    ) -> Response<Bytes> {
-        reject(rejection, request, auth, &self.responses)
-    }
 }
 
 /// The result of a check, with the gate and the handle that the response needs.
 pub(crate) struct Checked<U> {
     pub(crate) gate: Arc<Gate<U>>,
     pub(crate) auth: AuthSession<U>,
-    /// `Ok(Ok(()))` if the request passes. `Err` if a store failed, so that it is not known whether
-    /// the request passes.
-    pub(crate) outcome: Result<Result<(), Rejection>, AuthError>,
+    pub(crate) outcome: Outcome,
 }
+
+/// `Ok(Ok(()))` if the request passes. `Err` if a store failed, so that it is not known whether the
+/// request passes.
+pub(crate) type Outcome = Result<Result<(), Rejection>, AuthError>;
 
 /// Looks up which user is logged in, and checks the gate's requirement.
 pub(crate) async fn check<U: AuthUser>(gate: Arc<Gate<U>>, auth: AuthSession<U>) -> Checked<U> {
-    let outcome = auth.ensure_resolved().await.map(|()| {
-        let now = || gate.config.now();
-        auth.with_identity(|identity| gate.requirement.check(identity, &now))
-    });
+    let outcome = evaluate(&gate.requirement, &auth).await;
     Checked { gate, auth, outcome }
+}
+
+/// Looks up which user is logged in, and checks the requirement.
+pub(crate) async fn evaluate<U: AuthUser>(
+    requirement: &Requirement<U>,
+    auth: &AuthSession<U>,
+) -> Outcome {
+    auth.ensure_resolved().await?;
+    match check_at_once(requirement, auth) {
+        Some(outcome) => outcome,
+        // Few guards ask a store, so the future of all guards stays small.
+        None => Box::pin(check_with_tests(requirement, auth)).await,
+    }
+}
+
+fn facts<U: AuthUser>(auth: &AuthSession<U>) -> LoginFacts<U> {
+    auth.with_identity(|identity| LoginFacts {
+        user: identity.user().cloned(),
+        fresh_since: identity.fresh_since(),
+    })
+}
+
+/// Checks the requirement. Returns `None` if a test must ask a store.
+fn check_at_once<U: AuthUser>(
+    requirement: &Requirement<U>,
+    auth: &AuthSession<U>,
+) -> Option<Outcome> {
+    let now = || auth.config().now();
+    match requirement.check(&facts(auth), &now, &mut [].iter()) {
+        Verdict::Passed => Some(Ok(Ok(()))),
+        Verdict::Rejected(rejection) => Some(Ok(Err(rejection))),
+        Verdict::Failed(error) => Some(Err(error)),
+        Verdict::Ask(_) => None,
+    }
+}
+
+/// Checks the requirement, and runs the tests that it asks for.
+async fn check_with_tests<U: AuthUser>(
+    requirement: &Requirement<U>,
+    auth: &AuthSession<U>,
+) -> Outcome {
+    let login = facts(auth);
+    let mut results = Vec::new();
+    loop {
+        let now = || auth.config().now();
+        let verdict = requirement.check(&login, &now, &mut results.iter());
+        match verdict {
+            Verdict::Passed => return Ok(Ok(())),
+            Verdict::Rejected(rejection) => return Ok(Err(rejection)),
+            Verdict::Failed(error) => return Err(error),
+            Verdict::Ask(test) => results.push(test.await.map_err(AuthError::from)),
+        }
+    }
 }
 
 /// Raises the event and returns the response to a rejected request. `overrides` are the settings in
 /// which a guard differs from its layer.
 pub(crate) fn reject<U: AuthUser>(
     rejection: Rejection,
+    mut request: Parts,
+    auth: &AuthSession<U>,
+    overrides: &Responses<U>,
+) -> Response<Bytes> {
+    request.uri = original_uri(&request.uri, &request.extensions).clone();
+    let user = auth.with_identity(|identity| identity.user().cloned());
+    raise_rejected(rejection, auth, user.clone());
+    let (config, request) = (auth.config(), &request);
+    let rejected = RejectedRequest { config, rejection, request, user, overrides };
+    let client = auth.client_kind();
+    let mut response = respond_to_rejection(rejected, auth, client);
+    complete(&mut response, &request.method, form(client, auth, &request.headers));
+    response
+}
+
+impl<U: AuthUser> AuthSession<U> {
+    /// Rejects a request as the guards of this handle's layer do, and returns the response. Use it
+    /// in an extractor or a handler of your own.
+    ///
+    #[cfg_attr(feature = "axum", doc = "```")]
+    #[cfg_attr(not(feature = "axum"), doc = "```ignore")]
+    /// use axum::extract::FromRequestParts;
+    /// use http::request::Parts;
+    /// use tower_keep::guard::{AuthRejection, Rejection};
+    /// use tower_keep::{Account, AuthSession, CurrentUser};
+    ///
+    /// struct Admin;
+    ///
+    /// impl<S: Send + Sync> FromRequestParts<S> for Admin {
+    ///     type Rejection = AuthRejection;
+    ///
+    ///     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AuthRejection> {
+    ///         let user = CurrentUser::<Account>::from_request_parts(parts, state).await?;
+    ///         let auth = AuthSession::<Account>::from_request_parts(parts, state).await?;
+    ///         match user.login_name() {
+    ///             "admin" => Ok(Self),
+    ///             _ => Err(auth.reject(Rejection::Forbidden, parts)),
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn reject(&self, rejection: Rejection, request: &Parts) -> AuthRejection {
+        let response = reject(rejection, request.clone(), self, &Responses::default());
+        AuthRejection::new(response)
+    }
+}
+
+/// Raises the event of a rejected request.
+fn raise_rejected<U: AuthUser>(rejection: Rejection, auth: &AuthSession<U>, user: Option<Arc<U>>) {
+    auth.config().raise(match (rejection, user) {
+        (Rejection::NotFresh { .. }, Some(user)) => Event::NeedsRefresh { user },
+        (Rejection::Forbidden, user) => Event::Forbidden { user },
+        (Rejection::Unauthenticated | Rejection::NotFresh { .. }, _) => Event::Unauthorized,
+    });
+}
+
+/// Logs the error and returns the response for it: of the guard's handler, of the layer's handler,
+/// or the default response.
+pub(crate) fn fail<U: AuthUser>(
+    error: &AuthError,
     request: &Parts,
     auth: &AuthSession<U>,
     overrides: &Responses<U>,
 ) -> Response<Bytes> {
-    let user = auth.with_identity(|identity| identity.user().cloned());
-    auth.config().raise(match (rejection, user.clone()) {
-        (Rejection::NotFresh, Some(user)) => Event::NeedsRefresh { user },
-        (Rejection::Forbidden, user) => Event::Forbidden { user },
-        (Rejection::Unauthenticated | Rejection::NotFresh, _) => Event::Unauthorized,
-    });
-    let config = auth.config();
-    respond(RejectedRequest { config, rejection, request, user, overrides }, auth)
+    error.log();
+    let handler = overrides.error_handler.as_ref();
+    let handler = handler.or(auth.config().responses.error_handler.as_ref());
+    let context = ErrorContext {
+        problem: &error.problem(),
+        client: auth.client_kind(),
+        method: &request.method,
+        path: original_uri(&request.uri, &request.extensions).path(),
+    };
+    let mut response = match handler {
+        Some(handler) => handler(&context),
+        None => context.default_response(),
+    };
+    complete(&mut response, &request.method, form(context.client, auth, &request.headers));
+    response
 }
 
-/// Logs the error and returns the response for it: 503 or 500.
-pub(crate) fn error_response(error: &AuthError) -> Response<Bytes> {
-    error.log();
-    error.response()
+fn form<'a, U: AuthUser>(
+    kind: ClientKind,
+    auth: &AuthSession<U>,
+    headers: &'a HeaderMap,
+) -> ClientForm<'a> {
+    ClientForm {
+        kind,
+        is_fixed: auth.config().all_are_pages,
+        content_type: headers.get(header::CONTENT_TYPE),
+    }
 }
 
 /// Logs the reason and returns a 500. Without the layer nothing can be checked, so the request must
 /// not pass. `subject` is the guard or the extractor that needs the layer.
-pub(crate) fn missing_layer<U>(subject: &str, has_other_layer: bool) -> Response<Bytes> {
+pub(crate) fn missing_layer<U: AuthUser>(
+    subject: &str,
+    method: &Method,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> Response<Bytes> {
     let user = std::any::type_name::<U>();
-    let reason = if has_other_layer {
+    let reason = if extensions.get::<AuthSession<U>>().is_some() {
         format!(
             "{subject} for `{user}` is inside another `LoginLayer` than its own, or joins guards of \
              two layers: use the guards of the layer that is around the route"
@@ -109,5 +239,11 @@ pub(crate) fn missing_layer<U>(subject: &str, has_other_layer: bool) -> Response
         )
     };
     tracing::error!("{reason}");
-    bug_response(&reason)
+    let mut hints = ClientHints::default();
+    headers.iter().for_each(|(name, value)| hints.read(name.as_str(), value));
+    let kind = hints.kind(method, false);
+    let mut response = respond(&Problem::bug(&reason), kind);
+    let content_type = headers.get(header::CONTENT_TYPE);
+    complete(&mut response, method, ClientForm { kind, is_fixed: false, content_type });
+    response
 }

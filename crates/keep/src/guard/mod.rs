@@ -7,7 +7,7 @@
 
 // To read about …                        open …
 // the requests that pass                 requirement.rs; why others don't: reason.rs
-// the response to a rejected request     rejection.rs
+// the response to a rejected request     rejection.rs; its form: crate::response
 // the decision about one request         gate.rs
 // the layer around a service             service.rs, future.rs
 // a body for every response              body.rs
@@ -26,19 +26,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Response;
+use http::request::Parts;
 use tower_keep_core::AuthUser;
 use tower_layer::Layer;
 
 pub use body::GuardBody;
 pub use future::GuardFuture;
 pub use reason::Rejection;
-pub use rejection::RejectionContext;
+pub use rejection::{AuthRejection, RejectionContext};
 pub use service::GuardService;
 
-use self::gate::Gate;
+use self::gate::{Gate, evaluate, fail, missing_layer, reject};
 use self::rejection::handler_from;
 use self::requirement::Requirement;
-use crate::error::BuildError;
+use crate::error::{BuildError, ErrorContext};
 use crate::flash::Message;
 use crate::layer::config::{Config, Responses};
 use crate::page::Page;
@@ -50,17 +51,39 @@ use crate::page::Page;
 /// A [`LoginLayer`](crate::LoginLayer) creates guards, and must be around them. Otherwise the
 /// response to every request is 500, and the log says what to do.
 ///
-/// | if | the response is |
-/// | --- | --- |
-/// | no user is logged in | 303 to the login page with `next`, or 401 without a login page |
-/// | the login is not fresh enough | 303 to the confirm page with `next`, or 401 without one |
-/// | the user fails the test of [`require_user`](crate::LoginLayer::require_user) | 403 |
-/// | a store failed | 503 with `Retry-After` |
-///
 /// A login is *fresh* if the user has logged in or confirmed the login in the current session. A
 /// login that a remember cookie has restored is not fresh.
 ///
-/// The extensions of the response to a rejected request contain the reason as a [`Rejection`].
+/// # Responses
+///
+/// Each [kind of client](crate::client::ClientKind) gets a response that it can read:
+///
+/// | client | no user is logged in | the login is not fresh enough | the user is not allowed in | a store has failed |
+/// | --- | --- | --- | --- | --- |
+/// | gRPC, gRPC-Web | `grpc-status` 16 | 16 | 7 | 14 |
+/// | WebSocket, server-sent events | 401 | 401 | 403 | 503 |
+/// | htmx | 401, `HX-Redirect` to the login page with `next` | 401, `HX-Redirect` to the confirm page | 403 | 503 |
+/// | page | 303 to the login page with `next`, and a flash message | 303 to the confirm page | 403 page | 503 page |
+/// | any other | 401 | 401, with the allowed age | 403 | 503 |
+///
+/// Without a login page or confirm page, the response is a 401. A 401 has a challenge. A 503 has
+/// `Retry-After`. Where there is no page to show, the body is a problem (RFC 9457) of one of the
+/// [types](crate::problem) of this crate. No cache may store these responses, and `Vary` names the
+/// headers that they depend on.
+///
+/// For htmx, `next` is the page that shows the element, from `HX-Current-URL`, if it is a page of
+/// this site: of the [public origin](crate::LoginLayerBuilder::with_public_origin) or, if it is not
+/// set, of the host that the request was sent to. A boosted link leads to its own target.
+///
+/// To send something else, set a page, a message, a
+/// [rejection handler](Self::with_rejection_handler) or an [error handler](Self::with_error_handler)
+/// of this guard or of the layer. The extensions of the response to a rejected request contain the
+/// reason as a [`Rejection`].
+///
+/// For cross-origin requests, let tower-http's `CorsLayer` expose the headers `grpc-status`,
+/// `grpc-message`, `retry-after` and `www-authenticate`.
+///
+/// # Examples
 ///
 /// ```
 /// # use std::time::Duration;
@@ -74,22 +97,19 @@ use crate::page::Page;
 /// # let _ = (members, danger_zone, visitors_only, admins); Ok(()) }
 /// ```
 ///
+/// A guard can also be used inside a handler; see [`check`](Self::check).
+///
+/// # Every method is guarded
+///
 /// **Every method is guarded**, including `OPTIONS`, unless the layer was built with
 /// [`with_options_exempt`](crate::LoginLayerBuilder::with_options_exempt). For cross-origin
 /// requests, put tower-http's `CorsLayer` outside the guard; it responds to preflights itself.
 #[must_use = "a guard does nothing until it is layered around a service"]
-pub struct Guard<U> {
-    config: Arc<Config<U>>,
-    requirement: Requirement<U>,
-    responses: Responses<U>,
-    /// Whether this guard was joined with a guard of another layer. The two layers have different
-    /// logins.
-    is_mixed: bool,
-}
+pub struct Guard<U>(Gate<U>);
 
 impl<U: AuthUser> Guard<U> {
     pub(crate) fn new(config: Arc<Config<U>>, requirement: Requirement<U>) -> Self {
-        Self { config, requirement, responses: Responses::default(), is_mixed: false }
+        Self(Gate { config, requirement, responses: Responses::default(), is_mixed: false })
     }
 
     /// Returns a guard that passes a request only if both guards pass it. The responses to rejected
@@ -98,8 +118,8 @@ impl<U: AuthUser> Guard<U> {
     /// Both guards must be of the same layer. If they are of two layers, the response to every
     /// request is 500. Wrap the service in one guard and then in the other instead.
     pub fn and(mut self, other: Self) -> Self {
-        self.is_mixed |= self.is_mixed_with(&other);
-        self.requirement = Requirement::All(vec![self.requirement, other.requirement]);
+        self.0.is_mixed |= self.is_mixed_with(&other);
+        self.0.requirement = Requirement::All(vec![self.0.requirement, other.0.requirement]);
         self
     }
 
@@ -107,13 +127,13 @@ impl<U: AuthUser> Guard<U> {
     /// responses to rejected requests are those of this guard, not of `other`. Both guards must be
     /// of the same layer.
     pub fn or(mut self, other: Self) -> Self {
-        self.is_mixed |= self.is_mixed_with(&other);
-        self.requirement = Requirement::Any(vec![self.requirement, other.requirement]);
+        self.0.is_mixed |= self.is_mixed_with(&other);
+        self.0.requirement = Requirement::Any(vec![self.0.requirement, other.0.requirement]);
         self
     }
 
     fn is_mixed_with(&self, other: &Self) -> bool {
-        other.is_mixed || !Arc::ptr_eq(&self.config, &other.config)
+        other.0.is_mixed || !Arc::ptr_eq(&self.0.config, &other.0.config)
     }
 
     /// Sets the page to which this guard redirects if no user is logged in, in place of the layer's
@@ -124,7 +144,7 @@ impl<U: AuthUser> Guard<U> {
     ///
     /// Returns an error if the page is neither a path on this site nor a URL.
     pub fn with_login_page(mut self, page: impl Into<String>) -> Result<Self, BuildError> {
-        self.responses.login_page = Some(self.parse_page(page.into())?);
+        self.0.responses.login_page = Some(self.parse_page(page.into())?);
         Ok(self)
     }
 
@@ -135,25 +155,25 @@ impl<U: AuthUser> Guard<U> {
     ///
     /// Returns an error if the page is neither a path on this site nor a URL.
     pub fn with_confirm_page(mut self, page: impl Into<String>) -> Result<Self, BuildError> {
-        self.responses.confirm_page = Some(self.parse_page(page.into())?);
+        self.0.responses.confirm_page = Some(self.parse_page(page.into())?);
         Ok(self)
     }
 
     fn parse_page(&self, page: String) -> Result<Page, BuildError> {
-        Ok(Page::parse(page)?.without_field(&self.config.next_field))
+        Ok(Page::parse(page)?.without_field(&self.0.config.next_field))
     }
 
     /// Sets the flash message for this guard's redirects to the login page. The message is cut after
     /// 256 bytes.
     pub fn with_login_message(mut self, message: impl Into<Message>) -> Self {
-        self.responses.login_message = Some(message.into());
+        self.0.responses.login_message = Some(message.into());
         self
     }
 
     /// Sets the flash message for this guard's redirects to the confirm page. The message is cut
     /// after 256 bytes.
     pub fn with_confirm_message(mut self, message: impl Into<Message>) -> Self {
-        self.responses.confirm_message = Some(message.into());
+        self.0.responses.confirm_message = Some(message.into());
         self
     }
 
@@ -163,8 +183,50 @@ impl<U: AuthUser> Guard<U> {
         mut self,
         handler: impl Fn(&RejectionContext<'_, U>) -> Response<Bytes> + Send + Sync + 'static,
     ) -> Self {
-        self.responses.handler = Some(handler_from(handler));
+        self.0.responses.handler = Some(handler_from(handler));
         self
+    }
+
+    /// Sets a function that builds the response to each request that fails at this guard, in place
+    /// of the layer's; see
+    /// [`LoginLayerBuilder::with_error_handler`](crate::LoginLayerBuilder::with_error_handler).
+    pub fn with_error_handler(
+        mut self,
+        handler: impl Fn(&ErrorContext<'_>) -> Response<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        self.0.responses.error_handler = Some(Arc::new(handler));
+        self
+    }
+
+    /// Checks a request inside a handler, with the head of the request.
+    ///
+    /// ```
+    /// # use http::request::Parts;
+    /// # use tower_keep::Account;
+    /// # use tower_keep::guard::{AuthRejection, Guard};
+    /// // With axum, `Parts` is an extractor. Put the guard into the state of the router.
+    /// async fn publish(owners: &Guard<Account>, head: Parts) -> Result<String, AuthRejection> {
+    ///     owners.check(&head).await?;
+    ///     Ok("published".into())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the response to send if this guard would not pass the request to a service that it
+    /// is around.
+    pub async fn check(&self, request: &Parts) -> Result<(), AuthRejection> {
+        let Parts { method, headers, extensions, .. } = request;
+        let Some(auth) = self.0.auth_session(extensions) else {
+            let response = missing_layer::<U>("a guard", method, headers, extensions);
+            return Err(AuthRejection::new(response));
+        };
+        let response = match evaluate(&self.0.requirement, &auth).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(rejection)) => reject(rejection, request.clone(), &auth, &self.0.responses),
+            Err(error) => fail(&error, request, &auth, &self.0.responses),
+        };
+        Err(AuthRejection::new(response))
     }
 }
 
@@ -177,7 +239,7 @@ impl<U> Not for Guard<U> {
     type Output = Self;
 
     fn not(mut self) -> Self {
-        self.requirement = Requirement::Not(Box::new(self.requirement));
+        self.0.requirement = Requirement::Not(Box::new(self.0.requirement));
         self
     }
 }
@@ -186,29 +248,18 @@ impl<S, U: AuthUser> Layer<S> for Guard<U> {
     type Service = GuardService<S, U>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let gate = Gate {
-            config: Arc::clone(&self.config),
-            requirement: self.requirement.clone(),
-            responses: self.responses.clone(),
-            is_mixed: self.is_mixed,
-        };
-        GuardService::new(inner, Arc::new(gate))
+        GuardService::new(inner, Arc::new(self.0.clone()))
     }
 }
 
 impl<U> Clone for Guard<U> {
     fn clone(&self) -> Self {
-        Self {
-            config: Arc::clone(&self.config),
-            requirement: self.requirement.clone(),
-            responses: self.responses.clone(),
-            is_mixed: self.is_mixed,
-        }
+        Self(self.0.clone())
     }
 }
 
 impl<U> fmt::Debug for Guard<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("requirement", &self.requirement).finish_non_exhaustive()
+        f.debug_struct("Guard").field("requirement", &self.0.requirement).finish_non_exhaustive()
     }
 }

@@ -1,29 +1,45 @@
 //! The responses to rejected requests.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use tower_keep_core::AuthUser;
 
 use super::reason::Rejection;
-use crate::error::{bug_response, plain_response};
-use crate::flash::FlashKind;
+use crate::client_kind::ClientKind;
+use crate::flash::{FlashKind, Message};
 use crate::layer::config::{Handler, RejectedRequest};
 use crate::login::handle::AuthSession;
+use crate::origin::Host;
+use crate::page::{Page, split_origin};
+use crate::problem::Problem;
+use crate::response::{respond, see_other};
+use crate::target::{LocalTarget, target_of};
+
+const HX_BOOSTED: HeaderName = HeaderName::from_static("hx-boosted");
+const HX_CURRENT_URL: HeaderName = HeaderName::from_static("hx-current-url");
+const HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
 
 /// A rejected request, as it is passed to a rejection handler, which builds the response.
 pub struct RejectionContext<'a, U> {
     rejected: RejectedRequest<'a, U>,
     auth: AuthSession<U>,
+    client: ClientKind,
 }
 
 impl<'a, U: AuthUser> RejectionContext<'a, U> {
     /// Returns the reason for the rejection.
     pub fn rejection(&self) -> Rejection {
         self.rejected.rejection
+    }
+
+    /// Returns what kind of client has sent the request.
+    pub fn client_kind(&self) -> ClientKind {
+        self.client
     }
 
     /// Returns the request's head: the method, the headers, the extensions and the URI. Even inside
@@ -42,11 +58,54 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
         self.rejected.user.as_ref()
     }
 
-    /// Returns the response that is sent if there is no rejection handler: a redirect to the login
-    /// page or the confirm page, with its flash message. If there is no such page, this is a 401,
-    /// and if the user is not allowed, it is a 403.
+    /// Returns the response that is sent if there is no rejection handler; see the table of
+    /// [`Guard`](super::Guard).
     pub fn default_response(&self) -> Response<Bytes> {
-        let RejectedRequest { config, rejection, request, overrides, .. } = self.rejected;
+        let client = self.client_kind();
+        if self.rejection() == Rejection::Forbidden {
+            return respond(&Problem::FORBIDDEN, client);
+        }
+        match (client, self.page()) {
+            (ClientKind::Page, Some((page, message, kind))) => {
+                if let Some(message) = message.filter(|_| self.auth.is_navigation()) {
+                    self.auth.leave_flash(message.flash(kind, self.request()));
+                }
+                see_other(&self.auth.url_of(page, self.auth.requested_target()))
+            }
+            (ClientKind::Htmx, Some((page, ..))) => {
+                let mut response = self.unauthorized();
+                let url = self.auth.url_of(page, self.target_of_htmx());
+                // The page was checked when it was set, and the query is percent-encoded.
+                if let Ok(url) = HeaderValue::try_from(url) {
+                    response.headers_mut().insert(HX_REDIRECT, url);
+                }
+                response
+            }
+            _ => self.unauthorized(),
+        }
+    }
+
+    /// Returns a 401, with a challenge (RFC 9110 §11.6.1). For gRPC, returns the status 16
+    /// (`UNAUTHENTICATED`).
+    ///
+    /// Use it in a rejection handler that must not redirect some requests.
+    pub fn unauthorized(&self) -> Response<Bytes> {
+        let problem = match self.rejection() {
+            Rejection::Forbidden => Problem::LOGIN_REQUIRED,
+            rejection => rejection.problem(),
+        };
+        let mut response = respond(&problem, self.client_kind());
+        if response.status() == StatusCode::UNAUTHORIZED {
+            for challenge in self.challenges() {
+                response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
+            }
+        }
+        response
+    }
+
+    /// Returns the page to redirect to, with its flash message.
+    fn page(&self) -> Option<(&'a Page, Option<&'a Message>, FlashKind)> {
+        let RejectedRequest { config, rejection, overrides, .. } = self.rejected;
         let layer = &config.responses;
         let (page, message, kind) = match rejection {
             Rejection::Unauthenticated => (
@@ -54,52 +113,77 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
                 overrides.login_message.as_ref().or(layer.login_message.as_ref()),
                 FlashKind::LoginRequired,
             ),
-            Rejection::NotFresh => (
+            Rejection::NotFresh { .. } => (
                 overrides.confirm_page.as_ref().or(layer.confirm_page.as_ref()),
                 overrides.confirm_message.as_ref().or(layer.confirm_message.as_ref()),
                 FlashKind::ConfirmRequired,
             ),
-            Rejection::Forbidden => return plain_response(StatusCode::FORBIDDEN),
+            Rejection::Forbidden => return None,
         };
-        let Some(page) = page else { return self.unauthorized() };
-        let Parts { method, headers, .. } = request;
-        let is_page = config.is_page(method, headers);
-        if let Some(message) = message.filter(|_| is_page) {
-            self.auth.leave_flash(message.flash(kind, request));
-        }
-        see_other(&self.auth.url_of(page, is_page))
+        page.map(|page| (page, message, kind))
     }
 
-    /// Returns a 401, with the challenges of the request loaders if no user is logged in
-    /// (RFC 9110 §11.6.1).
-    ///
-    /// Use it in a rejection handler that redirects people and sends 401 to programs.
-    pub fn unauthorized(&self) -> Response<Bytes> {
-        let mut response = plain_response(StatusCode::UNAUTHORIZED);
-        if self.rejected.rejection != Rejection::Unauthenticated {
-            // The login is not fresh, and sending credentials again would not make it fresh.
-            return response;
+    /// Returns the challenges of a 401: those of the request loaders or, if there are none, that of
+    /// a session.
+    fn challenges(&self) -> Vec<HeaderValue> {
+        let config = self.rejected.config;
+        if let Rejection::NotFresh { max_age } = self.rejection() {
+            // Credentials in the request would not make the login fresh. The parameters are those
+            // of RFC 9470 §3.
+            let max_age = max_age.map(|age| format!(", max_age=\"{}\"", age.as_secs()));
+            let parameters = ", error=\"insufficient_user_authentication\"".to_owned();
+            return session_challenge(&config.realm, &(parameters + &max_age.unwrap_or_default()));
         }
-        for loader in &self.rejected.config.loaders {
-            if let Some(challenge) = loader.challenge() {
-                response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
-            }
-        }
-        response
+        // If a browser got such a challenge, it would ask for a password in a window of its own.
+        let is_from_browser = self.auth.has_fetch_metadata();
+        let mut challenges: Vec<_> =
+            config.loaders.iter().filter_map(|loader| loader.challenge()).collect();
+        challenges.retain(|challenge| !(is_from_browser && has_basic(challenge)));
+        if challenges.is_empty() { session_challenge(&config.realm, "") } else { challenges }
     }
+
+    /// Returns the page to return to after a login that a request of htmx needs: the page that
+    /// shows the element or, if the request is for a whole page, that page.
+    fn target_of_htmx(&self) -> Option<LocalTarget> {
+        let Parts { method, headers, .. } = self.request();
+        if is_true(headers, HX_BOOSTED) && method == Method::GET {
+            return self.auth.requested_target();
+        }
+        let (origin, target) = split_origin(headers.get(HX_CURRENT_URL)?.to_str().ok()?)?;
+        let host = Host::of_head(self.request());
+        if self.rejected.config.is_own_origin(&origin, &host) { target_of(&target) } else { None }
+    }
+}
+
+fn is_true(headers: &HeaderMap, name: HeaderName) -> bool {
+    headers.get(name).is_some_and(|value| value == "true")
+}
+
+fn session_challenge(realm: &str, parameters: &str) -> Vec<HeaderValue> {
+    HeaderValue::try_from(format!("Session realm=\"{realm}\"{parameters}")).into_iter().collect()
+}
+
+/// Whether one of the challenges in this field is for the scheme `Basic` (RFC 7617).
+fn has_basic(challenge: &HeaderValue) -> bool {
+    let is_basic = |item: &[u8]| {
+        let scheme = item.trim_ascii().split(|byte| *byte == b' ').next();
+        scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"Basic"))
+    };
+    challenge.as_bytes().split(|byte| *byte == b',').any(is_basic)
 }
 
 /// Returns the response to a rejected request: of the guard's handler, of the layer's handler, or
 /// the default response.
-pub(super) fn respond<U: AuthUser>(
+pub(super) fn respond_to_rejection<U: AuthUser>(
     rejected: RejectedRequest<'_, U>,
     auth: &AuthSession<U>,
+    client: ClientKind,
 ) -> Response<Bytes> {
     let rejection = rejected.rejection;
     let layer = &rejected.config.responses;
     let mut response = match rejected.overrides.handler.as_ref().or(layer.handler.as_ref()) {
         Some(handler) => handler(rejected),
-        None => RejectionContext { rejected, auth: auth.clone() }.default_response(),
+        None => RejectionContext { rejected, auth: auth.clone(), client }.default_response(),
     };
     response.extensions_mut().insert(rejection);
     response
@@ -111,28 +195,70 @@ pub(crate) fn handler_from<U: AuthUser>(
 ) -> Handler<U> {
     Arc::new(move |rejected| {
         match AuthSession::find(&rejected.request.extensions, rejected.config) {
-            Some(auth) => handler(&RejectionContext { rejected, auth }),
+            Some(auth) => {
+                let client = auth.client_kind();
+                handler(&RejectionContext { rejected, auth, client })
+            }
             // This never happens: the handle of a rejected request is in its extensions.
-            None => bug_response("a rejected request has no handle"),
+            None => respond(&Problem::bug("a rejected request has no handle"), ClientKind::Other),
         }
     })
 }
 
-impl<U> std::fmt::Debug for RejectionContext<'_, U> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<U> fmt::Debug for RejectionContext<'_, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RejectionContext")
             .field("rejection", &self.rejected.rejection)
             .finish_non_exhaustive()
     }
 }
 
-/// Returns a 303, after which the client fetches the page with GET, even if the request had another
-/// method (RFC 9110 §15.4.4).
-fn see_other(url: &str) -> Response<Bytes> {
-    let mut response = plain_response(StatusCode::SEE_OTHER);
-    // The page was checked when it was set, and the query that was added is percent-encoded.
-    if let Ok(location) = HeaderValue::try_from(url) {
-        response.headers_mut().insert(header::LOCATION, location);
+/// The response to a request that a guard or an extractor has rejected, or that has failed.
+///
+/// With the feature `axum`, this type implements `IntoResponse`, so a handler can return it.
+#[derive(Clone)]
+pub struct AuthRejection(Box<Response<Bytes>>);
+
+impl AuthRejection {
+    pub(crate) fn new(response: Response<Bytes>) -> Self {
+        Self(Box::new(response))
     }
-    response
+
+    /// Returns why the request was rejected, or `None` if it has failed.
+    pub fn rejection(&self) -> Option<Rejection> {
+        self.0.extensions().get().copied()
+    }
+
+    /// Returns the response.
+    pub fn response(self) -> Response<Bytes> {
+        *self.0
+    }
+}
+
+impl fmt::Debug for AuthRejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthRejection")
+            .field("rejection", &self.rejection())
+            .field("status", &self.0.status())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_challenge_for_basic_is_found_among_others() {
+        for (challenge, expected) in [
+            ("Basic realm=\"a\"", true),
+            ("basic", true),
+            ("Bearer, BASIC realm=\"a\"", true),
+            ("Bearer", false),
+            ("Basically realm=\"a\"", false),
+            ("Digest realm=\"Basic\"", false),
+        ] {
+            assert_eq!(has_basic(&HeaderValue::from_static(challenge)), expected, "{challenge}");
+        }
+    }
 }

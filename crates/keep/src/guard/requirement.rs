@@ -1,17 +1,21 @@
 //! The requirement of a guard: a pure check of a request.
+//!
+//! Some tests ask a store. The check does not wait for them: it returns the test as
+//! [`Verdict::Ask`], and is called again with the result.
 
 use std::fmt;
+use std::pin::Pin;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tower_keep_core::StoreError;
+
 use super::reason::Rejection;
+use crate::error::AuthError;
 use crate::login::handle::is_recent;
-use crate::login::state::Identity;
 
 /// The requirement of a guard.
-///
-/// [`check`](Self::check) takes the time as a function, because most requirements don't need the
-/// time.
 pub(crate) enum Requirement<U> {
     LoggedIn,
     /// The user has logged in or confirmed the login in this session, at most this long ago.
@@ -19,52 +23,129 @@ pub(crate) enum Requirement<U> {
         within: Option<Duration>,
     },
     User(Arc<dyn Fn(&U) -> bool + Send + Sync>),
+    /// Like `User`, but the test asks a store.
+    UserAsync(Arc<dyn Fn(Arc<U>) -> PendingTest + Send + Sync>),
     All(Vec<Self>),
     Any(Vec<Self>),
     Not(Box<Self>),
 }
 
+/// A test that asks a store.
+pub(crate) type PendingTest = Pin<Box<dyn Future<Output = Result<bool, StoreError>> + Send>>;
+
+/// The result of a test that has asked a store.
+pub(super) type TestResult = Result<bool, AuthError>;
+
+/// What a check must know about the login of a request.
+pub(crate) struct LoginFacts<U> {
+    /// The user who is logged in.
+    pub(crate) user: Option<Arc<U>>,
+    /// When the user last proved who they are; `None` if the login is not fresh.
+    pub(crate) fresh_since: Option<u32>,
+}
+
+/// The result of a check.
+pub(super) enum Verdict {
+    Passed,
+    Rejected(Rejection),
+    /// Whether the request passes is unknown, because a test has failed.
+    Failed(AuthError),
+    /// This test must be run. Then check again, with its result added to the others.
+    Ask(PendingTest),
+}
+
 impl<U> Requirement<U> {
-    pub(crate) fn check(
+    /// Checks the login. `results` holds the results of the tests that were run, in the order in
+    /// which the check has asked for them. `now` is a function, because most requirements don't
+    /// need the time.
+    pub(super) fn check(
         &self,
-        identity: &Identity<U>,
+        login: &LoginFacts<U>,
         now: &dyn Fn() -> u32,
-    ) -> Result<(), Rejection> {
-        let user = || identity.user().ok_or(Rejection::Unauthenticated);
-        match self {
-            Self::LoggedIn => user().map(|_| ()),
-            Self::Fresh { within } => {
-                user()?;
-                let since = identity.fresh_since().ok_or(Rejection::NotFresh)?;
-                let is_fresh = within.is_none_or(|age| is_recent(since, now(), age));
-                if is_fresh { Ok(()) } else { Err(Rejection::NotFresh) }
+        results: &mut slice::Iter<'_, TestResult>,
+    ) -> Verdict {
+        let passed_if = |passes, rejection| match passes {
+            true => Verdict::Passed,
+            false => Verdict::Rejected(rejection),
+        };
+        match (self, &login.user) {
+            (Self::All(all), _) => check_all(all, login, now, results),
+            (Self::Any(any), _) => check_any(any, login, now, results),
+            (Self::Not(other), _) => match other.check(login, now, results) {
+                Verdict::Passed => Verdict::Rejected(Rejection::Forbidden),
+                Verdict::Rejected(_) => Verdict::Passed,
+                unknown @ (Verdict::Failed(_) | Verdict::Ask(_)) => unknown,
+            },
+            (_, None) => Verdict::Rejected(Rejection::Unauthenticated),
+            (Self::LoggedIn, Some(_)) => Verdict::Passed,
+            (Self::Fresh { within }, Some(_)) => {
+                let is_recent = |since| within.is_none_or(|age| is_recent(since, now(), age));
+                let is_fresh = login.fresh_since.is_some_and(is_recent);
+                passed_if(is_fresh, Rejection::NotFresh { max_age: *within })
             }
-            Self::User(test) => {
-                if test(user()?) {
-                    Ok(())
-                } else {
-                    Err(Rejection::Forbidden)
-                }
-            }
-            Self::All(all) => {
-                let rejections = all.iter().filter_map(|each| each.check(identity, now).err());
-                rejections.max_by_key(|rejection| rejection.rank_in_all()).map_or(Ok(()), Err)
-            }
-            Self::Any(any) => {
-                let rejection_by = |each: &Self| each.check(identity, now).err();
-                if any.iter().any(|each| rejection_by(each).is_none()) {
-                    return Ok(());
-                }
-                let rejections = any.iter().filter_map(rejection_by);
-                Err(rejections
-                    .min_by_key(|rejection| rejection.rank_in_any())
-                    .unwrap_or(Rejection::Forbidden))
-            }
-            Self::Not(other) => match other.check(identity, now) {
-                Ok(()) => Err(Rejection::Forbidden),
-                Err(_) => Ok(()),
+            (Self::User(test), Some(user)) => passed_if(test(user), Rejection::Forbidden),
+            (Self::UserAsync(test), Some(user)) => match results.next() {
+                None => Verdict::Ask(test(Arc::clone(user))),
+                Some(Ok(passes)) => passed_if(*passes, Rejection::Forbidden),
+                Some(Err(error)) => Verdict::Failed(error.clone()),
             },
         }
+    }
+}
+
+/// Checks that all requirements hold, one after the other, until it is known which rejection to
+/// report. If one fails, the others are not checked.
+fn check_all<U>(
+    all: &[Requirement<U>],
+    login: &LoginFacts<U>,
+    now: &dyn Fn() -> u32,
+    results: &mut slice::Iter<'_, TestResult>,
+) -> Verdict {
+    let mut rejection: Option<Rejection> = None;
+    for requirement in all {
+        match requirement.check(login, now, results) {
+            Verdict::Passed => {}
+            Verdict::Rejected(next) => {
+                let worst = rejection.map_or(next, |rejection| rejection.of_all(next));
+                let is_final = match worst {
+                    Rejection::Unauthenticated => true,
+                    // Without a user, another requirement may ask for a login.
+                    Rejection::Forbidden => login.user.is_some(),
+                    // Another requirement may forbid the request. Then the user need not confirm.
+                    Rejection::NotFresh { .. } => false,
+                };
+                if is_final {
+                    return Verdict::Rejected(worst);
+                }
+                rejection = Some(worst);
+            }
+            unknown @ (Verdict::Failed(_) | Verdict::Ask(_)) => return unknown,
+        }
+    }
+    rejection.map_or(Verdict::Passed, Verdict::Rejected)
+}
+
+/// Checks that one of the requirements holds, one after the other. If a test has failed, another
+/// requirement may still hold.
+fn check_any<U>(
+    any: &[Requirement<U>],
+    login: &LoginFacts<U>,
+    now: &dyn Fn() -> u32,
+    results: &mut slice::Iter<'_, TestResult>,
+) -> Verdict {
+    let (mut rejection, mut failure): (Option<Rejection>, _) = (None, None);
+    for requirement in any {
+        match requirement.check(login, now, results) {
+            Verdict::Rejected(next) => {
+                rejection = Some(rejection.map_or(next, |rejection| rejection.of_any(next)));
+            }
+            Verdict::Failed(error) => failure = failure.or(Some(error)),
+            decided @ (Verdict::Passed | Verdict::Ask(_)) => return decided,
+        }
+    }
+    match failure {
+        Some(error) => Verdict::Failed(error),
+        None => Verdict::Rejected(rejection.unwrap_or(Rejection::Forbidden)),
     }
 }
 
@@ -74,6 +155,7 @@ impl<U> Clone for Requirement<U> {
             Self::LoggedIn => Self::LoggedIn,
             Self::Fresh { within } => Self::Fresh { within: *within },
             Self::User(test) => Self::User(Arc::clone(test)),
+            Self::UserAsync(test) => Self::UserAsync(Arc::clone(test)),
             Self::All(all) => Self::All(all.clone()),
             Self::Any(any) => Self::Any(any.clone()),
             Self::Not(other) => Self::Not(other.clone()),
@@ -87,6 +169,7 @@ impl<U> fmt::Debug for Requirement<U> {
             Self::LoggedIn => f.write_str("LoggedIn"),
             Self::Fresh { within } => f.debug_struct("Fresh").field("within", within).finish(),
             Self::User(_) => f.write_str("User(…)"),
+            Self::UserAsync(_) => f.write_str("UserAsync(…)"),
             Self::All(all) => f.debug_tuple("All").field(all).finish(),
             Self::Any(any) => f.debug_tuple("Any").field(any).finish(),
             Self::Not(other) => f.debug_tuple("Not").field(other).finish(),
@@ -96,59 +179,127 @@ impl<U> fmt::Debug for Requirement<U> {
 
 #[cfg(test)]
 mod tests {
+    use tower_keep_core::StoreErrorKind;
+
     use super::*;
-    use Rejection::{Forbidden, NotFresh, Unauthenticated};
+    use Rejection::{Forbidden, Unauthenticated};
+    use Requirement::{All, Any, Fresh, LoggedIn, Not, User, UserAsync};
 
     const NOW: u32 = 1_000;
 
-    fn session(
-        name: &'static str,
+    /// Checks a guard, and runs the tests that it asks for. Returns how many tests were run.
+    fn check(
+        guard: &Requirement<&'static str>,
+        login: &LoginFacts<&'static str>,
+    ) -> (Result<Result<(), Rejection>, AuthError>, usize) {
+        let mut results = Vec::new();
+        loop {
+            let outcome = match guard.check(login, &|| NOW, &mut results.iter()) {
+                Verdict::Passed => Ok(Ok(())),
+                Verdict::Rejected(rejection) => Ok(Err(rejection)),
+                Verdict::Failed(error) => Err(error),
+                Verdict::Ask(test) => {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    results.push(runtime.block_on(test).map_err(AuthError::from));
+                    continue;
+                }
+            };
+            return (outcome, results.len());
+        }
+    }
+
+    fn login(
+        name: impl Into<Option<&'static str>>,
         fresh_since: impl Into<Option<u32>>,
-        is_active: bool,
-    ) -> Identity<&'static str> {
-        Identity::Session { user: Arc::new(name), fresh_since: fresh_since.into(), is_active }
+    ) -> LoginFacts<&'static str> {
+        LoginFacts { user: name.into().map(Arc::new), fresh_since: fresh_since.into() }
+    }
+
+    fn named(name: &'static str) -> Requirement<&'static str> {
+        User(Arc::new(move |user: &&str| *user == name))
+    }
+
+    fn named_in_store(name: &'static str) -> Requirement<&'static str> {
+        UserAsync(Arc::new(move |user: Arc<&str>| Box::pin(async move { Ok(*user == name) })))
+    }
+
+    fn failing() -> Requirement<&'static str> {
+        UserAsync(Arc::new(|_| {
+            Box::pin(async { Err(StoreError::new(StoreErrorKind::Timeout, "roles")) })
+        }))
     }
 
     #[test]
-    fn each_guard_passes_only_identities_that_meet_its_requirement() {
-        use Requirement::{All, Any, Fresh, LoggedIn, Not, User};
-        let admin = || User(Arc::new(|user: &&str| *user == "admin"));
+    fn each_guard_passes_only_logins_that_meet_its_requirement() {
         let recent = || Fresh { within: Some(Duration::from_secs(10)) };
         let fresh = || Fresh { within: None };
         let guards = [
             LoggedIn,
             fresh(),
             recent(),
-            admin(),
-            All(vec![admin(), fresh()]),
-            Any(vec![admin(), fresh()]),
+            named("admin"),
+            All(vec![named("admin"), fresh()]),
+            Any(vec![named("admin"), fresh()]),
             Not(Box::new(LoggedIn)),
-            Any(vec![Not(Box::new(LoggedIn)), admin()]),
+            Any(vec![Not(Box::new(LoggedIn)), named("admin")]),
+            All(vec![fresh(), recent()]),
+            All(vec![Not(Box::new(Not(Box::new(LoggedIn)))), LoggedIn]),
         ];
-        let (no, stale, forbidden) = (Err(Unauthenticated), Err(NotFresh), Err(Forbidden));
-        let loader = Identity::Loader { user: Arc::new("admin") };
+        let (no, forbidden) = (Err(Unauthenticated), Err(Forbidden));
+        let stale = Err(Rejection::NotFresh { max_age: None });
+        let old = Err(Rejection::NotFresh { max_age: Some(Duration::from_secs(10)) });
         #[rustfmt::skip]
         let table = [
-            ("nobody", Identity::Anonymous, [no, no, no, no, no, no, Ok(()), Ok(())]),
-            ("forced, inactive", session("admin", 990, false),
-                [no, no, no, no, no, no, Ok(()), Ok(())]),
-            ("restored user", session("user", None, true),
-                [Ok(()), stale, stale, forbidden, forbidden, stale, forbidden, forbidden]),
-            ("restored admin", session("admin", None, true),
-                [Ok(()), stale, stale, Ok(()), stale, Ok(()), forbidden, Ok(())]),
-            ("fresh long ago", session("user", 989, true),
-                [Ok(()), Ok(()), stale, forbidden, forbidden, Ok(()), forbidden, forbidden]),
-            ("fresh lately", session("user", 990, true),
-                [Ok(()), Ok(()), Ok(()), forbidden, forbidden, Ok(()), forbidden, forbidden]),
-            ("fresh in the future", session("user", 2_000, true),
-                [Ok(()), Ok(()), Ok(()), forbidden, forbidden, Ok(()), forbidden, forbidden]),
-            ("found by a loader", loader,
-                [Ok(()), stale, stale, Ok(()), stale, Ok(()), forbidden, Ok(())]),
+            ("nobody", login(None, None), [no, no, no, no, no, no, Ok(()), Ok(()), no, no]),
+            ("restored user", login("user", None),
+                [Ok(()), stale, old, forbidden, forbidden, stale, forbidden, forbidden, old, Ok(())]),
+            ("restored admin", login("admin", None),
+                [Ok(()), stale, old, Ok(()), stale, Ok(()), forbidden, Ok(()), old, Ok(())]),
+            ("fresh long ago", login("user", 989),
+                [Ok(()), Ok(()), old, forbidden, forbidden, Ok(()), forbidden, forbidden, old, Ok(())]),
+            ("fresh lately", login("user", 990),
+                [Ok(()), Ok(()), Ok(()), forbidden, forbidden, Ok(()), forbidden, forbidden, Ok(()), Ok(())]),
+            ("fresh in the future", login("user", 2_000),
+                [Ok(()), Ok(()), Ok(()), forbidden, forbidden, Ok(()), forbidden, forbidden, Ok(()), Ok(())]),
         ];
-        for (name, identity, expected) in table {
+        for (name, login, expected) in table {
             for (guard, expected) in guards.iter().zip(expected) {
-                assert_eq!(guard.check(&identity, &|| NOW), expected, "{name} at {guard:?}");
+                let (outcome, _) = check(guard, &login);
+                assert_eq!(outcome.unwrap(), expected, "{name} at {guard:?}");
             }
+        }
+    }
+
+    #[test]
+    fn tests_that_ask_a_store_are_run_in_order_and_only_while_they_matter() {
+        let fresh = || Fresh { within: None };
+        let (forbidden, unknown) = (Some(Err(Forbidden)), None);
+        for (guard, user, expected, tests_run) in [
+            (named_in_store("admin"), Some("admin"), Some(Ok(())), 1),
+            (named_in_store("admin"), Some("user"), forbidden, 1),
+            (named_in_store("admin"), None, Some(Err(Unauthenticated)), 0),
+            (Not(Box::new(named_in_store("admin"))), Some("admin"), forbidden, 1),
+            (All(vec![named("admin"), named_in_store("admin")]), Some("user"), forbidden, 0),
+            (All(vec![named_in_store("admin"), named("admin")]), Some("user"), forbidden, 1),
+            (
+                All(vec![named_in_store("admin"), named_in_store("admin")]),
+                Some("admin"),
+                Some(Ok(())),
+                2,
+            ),
+            (All(vec![fresh(), named_in_store("admin")]), Some("user"), forbidden, 1),
+            (Any(vec![named("user"), failing()]), Some("user"), Some(Ok(())), 0),
+            (Any(vec![named_in_store("user"), failing()]), Some("user"), Some(Ok(())), 1),
+            (Any(vec![named_in_store("a"), named_in_store("user")]), Some("user"), Some(Ok(())), 2),
+            // It is never taken for "no" that a store has failed.
+            (failing(), Some("user"), unknown, 1),
+            (Not(Box::new(failing())), Some("user"), unknown, 1),
+            (All(vec![failing(), named_in_store("user")]), Some("user"), unknown, 1),
+            (Any(vec![failing(), named("user")]), Some("user"), Some(Ok(())), 1),
+            (Any(vec![failing(), named("admin")]), Some("user"), unknown, 1),
+        ] {
+            let (outcome, run) = check(&guard, &login(user, None));
+            assert_eq!((outcome.ok(), run), (expected, tests_run), "{user:?} at {guard:?}");
         }
     }
 }

@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use super::body::GuardBody;
 use super::future::GuardFuture;
-use super::gate::{Gate, check};
+use super::gate::{Gate, check, missing_layer};
 
 /// A guarded service, created by a [`Guard`](super::Guard).
 pub struct GuardService<S, U> {
@@ -42,7 +42,12 @@ where
             return GuardFuture::inside(self.inner.call(request));
         }
         match self.gate.auth_session(request.extensions()) {
-            None => GuardFuture::responded(Gate::<U>::missing_layer(request.extensions())),
+            None => {
+                let (method, headers) = (request.method(), request.headers());
+                let extensions = request.extensions();
+                let response = missing_layer::<U>("a guard", method, headers, extensions);
+                GuardFuture::responded(response)
+            }
             Some(auth) => {
                 let check = Box::pin(check(Arc::clone(&self.gate), auth));
                 GuardFuture::checking(check, take_ready(&mut self.inner), request)

@@ -116,13 +116,26 @@ impl<U: AuthUser> Settings<U> {
             responses,
             next_field: self.next_field,
             next_in_cookie: self.next_in_cookie,
-            public_origin: self.public_origin.map(check_public_origin).transpose()?,
+            public_origin: self
+                .public_origin
+                .map(|origin| check_origin(origin, |origin| BuildError::PublicOrigin { origin }))
+                .transpose()?,
+            allowed_origins: self
+                .allowed_origins
+                .into_iter()
+                .map(|origin| check_origin(origin, |origin| BuildError::AllowedOrigin { origin }))
+                .collect::<Result<_, _>>()?,
+            realm: self.realm.unwrap_or_else(|| match &self.area[..] {
+                "" => "site".to_owned(),
+                area => area.to_owned(),
+            }),
             home_page: self.home_page,
             never_next,
             exempts_options_method: self.exempts_options_method,
             all_are_pages: self.all_are_pages,
             warned_of_same_name: AtomicBool::new(false),
             warned_of_no_address: AtomicBool::new(false),
+            warned_of_foreign_origin: AtomicBool::new(false),
         })
     }
 
@@ -207,14 +220,9 @@ fn parse_networks(proxies: Vec<String>) -> Result<Vec<IpNet>, BuildError> {
     proxies.into_iter().map(parse).collect()
 }
 
-/// Returns this origin, or an error if it is not the origin of a URL, such as
-/// `https://example.org`.
-fn check_public_origin(origin: String) -> Result<String, BuildError> {
-    if origin_of(&origin).as_ref() == Some(&origin) {
-        Ok(origin)
-    } else {
-        Err(BuildError::PublicOrigin { origin })
-    }
+/// Returns this origin, or `error` if it is not the origin of a URL, such as `https://example.org`.
+fn check_origin(origin: String, error: fn(String) -> BuildError) -> Result<String, BuildError> {
+    if origin_of(&origin).as_ref() == Some(&origin) { Ok(origin) } else { Err(error(origin)) }
 }
 
 /// Returns the names of the headers that these loaders read, each once.

@@ -18,6 +18,7 @@ use crate::keys::Keys;
 use crate::layer::config::Responses;
 use crate::loader::RequestLoader;
 use crate::page::Page;
+use crate::response::ErrorContext;
 use crate::target::LocalTarget;
 
 const DAY: u64 = 24 * 3_600;
@@ -42,6 +43,7 @@ const REPLAY_MESSAGE: &str = "An old copy of one of your remembered logins was u
 /// | remember refresh | off | a remembered login ends when the duration that began at the login is over |
 /// | session protection | basic, exact | Flask-Login's defaults |
 /// | login page, confirm page | none: the response is 401 | an API has no such pages |
+/// | origins that may open a WebSocket | this site's | other sites must not act with the cookies of this site |
 /// | `next` | in the query, field `next` | needs no additional cookie |
 /// | trusted proxies | none | forwarded headers are easy to forge |
 /// | pages for every client | off | a polling request must not leave flash messages, or replace `next` |
@@ -84,6 +86,8 @@ pub(super) struct Settings<U> {
     pub(super) next_field: String,
     pub(super) next_in_cookie: bool,
     pub(super) public_origin: Option<String>,
+    pub(super) allowed_origins: Vec<String>,
+    pub(super) realm: Option<String>,
     pub(super) exempts_options_method: bool,
     pub(super) all_are_pages: bool,
 }
@@ -183,6 +187,8 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
             next_field: "next".into(),
             next_in_cookie: false,
             public_origin: None,
+            allowed_origins: Vec::new(),
+            realm: None,
             exempts_options_method: false,
             all_are_pages: false,
         };
@@ -448,20 +454,19 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         self
     }
 
-    /// Sets a handler that builds the responses to rejected requests, instead of this crate's
-    /// redirects, 401 and 403. For requests that need no special response, the handler can return
+    /// Sets a handler that builds the responses to rejected requests, instead of those in the table
+    /// of [`Guard`](crate::guard::Guard). For requests that need no special response, the handler can return
     /// [`RejectionContext::default_response`].
     ///
     /// ```
+    /// # use tower_keep::client::ClientKind;
     /// # use tower_keep::{Account, Keys, LoginLayer};
     /// # use tower_keep_memory::MemoryStore;
     /// # let (store, keys) = (MemoryStore::<Account>::new(), Keys::generate()?);
     /// let auth_layer = LoginLayer::builder(store, keys)
     ///     .with_login_page("/login")?
     ///     .with_rejection_handler(|context| {
-    ///         let wants_json = context.request().headers.get("accept")
-    ///             .is_some_and(|accept| accept == "application/json");
-    ///         if !wants_json {
+    ///         if context.client_kind() != ClientKind::Other {
     ///             return context.default_response();
     ///         }
     ///         let mut response = http::Response::new(r#"{"error":"login required"}"#.into());
@@ -479,6 +484,38 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         + 'static,
     ) -> Self {
         self.settings.responses.handler = Some(handler_from(handler));
+        self
+    }
+
+    /// Sets a handler that builds the responses to failed requests, instead of this crate's 503 and
+    /// 500. It is called if a store fails for a guard or an extractor, and if a handler returns an
+    /// error of this crate (with the feature `axum`).
+    ///
+    /// A failure is no rejection: it is not known whether a user is logged in. So never redirect to
+    /// the login page here.
+    ///
+    /// ```
+    /// # use tower_keep::client::ClientKind;
+    /// # use tower_keep::{Account, Keys, LoginLayer};
+    /// # use tower_keep_memory::MemoryStore;
+    /// # let (store, keys) = (MemoryStore::<Account>::new(), Keys::generate()?);
+    /// let auth_layer = LoginLayer::builder(store, keys)
+    ///     .with_error_handler(|context| {
+    ///         let mut response = context.default_response();
+    ///         if context.client_kind() == ClientKind::Page {
+    ///             *response.body_mut() = "<h1>We will be back in a minute.</h1>".into();
+    ///         }
+    ///         response
+    ///     })
+    ///     .build()?;
+    /// # let _ = auth_layer;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_error_handler(
+        mut self,
+        handler: impl Fn(&ErrorContext<'_>) -> http::Response<bytes::Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.responses.error_handler = Some(Arc::new(handler));
         self
     }
 
@@ -502,6 +539,33 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         self
     }
 
+    /// Lists the origins of other sites, such as `https://app.example.org`, whose pages may open a
+    /// WebSocket with the logins of this site. Calling this method again replaces the list.
+    ///
+    /// For a WebSocket, browsers send the cookies of this site along, whatever site the page is
+    /// from. So if the `Origin` of an upgrade is neither this site's nor in this list, its login
+    /// cookies log nobody in, and whatever asks for the login gets a 403
+    /// ([`ForeignOrigin`](crate::error::AuthErrorKind::ForeignOrigin)). This site's own origin is
+    /// the [public origin](Self::with_public_origin) or, if it is not set, the host that the request
+    /// was sent to.
+    pub fn with_allowed_origins<T: Into<String>>(
+        mut self,
+        origins: impl IntoIterator<Item = T>,
+    ) -> Self {
+        self.settings.allowed_origins = origins.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the realm, which names what a login of this layer is for. A 401 has it in its challenge,
+    /// `WWW-Authenticate: Session realm="…"` (RFC 9110 §11.5), unless a request loader has a
+    /// challenge. The default is the [area](Self::with_area) or, without one, `site`.
+    ///
+    /// The realm must be visible ASCII. Quotes and backslashes are removed.
+    pub fn with_realm(mut self, realm: impl Into<String>) -> Self {
+        self.settings.realm = Some(realm.into().replace(['"', '\\'], ""));
+        self
+    }
+
     /// Sets whether every guard of this layer lets `OPTIONS` requests through, for CORS preflights.
     /// It is safer to put tower-http's `CorsLayer` outside of the guards, where it responds to
     /// preflights itself. With this setting on, a handler that serves any method runs for `OPTIONS`
@@ -511,14 +575,15 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         self
     }
 
-    /// Sets whether every request counts as a request for a page, as in Flask-Login. The default is
-    /// `false`.
+    /// Sets whether every request counts as a request for a page, as in Flask-Login, except for gRPC
+    /// and upgrades to WebSocket. The default is `false`.
     ///
-    /// By default, a guard leaves a flash message, or a `next` in a cookie, only if the request is
-    /// the navigation of a browser's tab. Browsers mark a navigation with `Sec-Fetch-Dest`. From
-    /// other clients, a GET request counts as a navigation if its `Accept` prefers `text/html`. So
-    /// a rejected request for an image, or a rejected poll, does not replace the message and the
-    /// `next` of the page.
+    /// By default, only clients that show pages are redirected to the login page; see
+    /// [`ClientKind`](crate::client::ClientKind). And a guard leaves a flash message, or a `next` in
+    /// a cookie, only if the request is the navigation of a browser's tab. Browsers mark a
+    /// navigation with `Sec-Fetch-Dest`. From other clients, a GET request counts as a navigation if
+    /// its `Accept` prefers `text/html`. So a rejected request for an image, or a rejected poll,
+    /// does not replace the message and the `next` of the page.
     pub fn with_pages_for_every_client(mut self, all: bool) -> Self {
         self.settings.all_are_pages = all;
         self

@@ -1,5 +1,5 @@
 //! The configuration of a layer, which all its requests share, and in it the settings for the
-//! responses to rejected requests.
+//! responses to rejected and failed requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use http::header::HeaderName;
 use http::request::Parts;
-use http::{HeaderMap, Method, Response};
+use http::{HeaderValue, Response};
 use tower_keep_core::{Clock, End, EndReason, Timestamp, UserStore};
 
 use crate::client::{ClientMatch, SessionProtection, TrustedProxies};
@@ -19,8 +19,9 @@ use crate::guard::reason::Rejection;
 use crate::keyring::Keyring;
 use crate::loader::RequestLoader;
 use crate::login::policy::Policy;
-use crate::navigation::is_page;
+use crate::origin::Host;
 use crate::page::Page;
+use crate::response::ErrorHandler;
 use crate::sessions::Sessions;
 use crate::target::LocalTarget;
 
@@ -47,6 +48,10 @@ pub(crate) struct Config<U> {
     pub(crate) next_field: String,
     pub(crate) next_in_cookie: bool,
     pub(crate) public_origin: Option<String>,
+    /// The origins of other sites whose pages may open a WebSocket with the cookies of this site.
+    pub(crate) allowed_origins: Vec<String>,
+    /// What a challenge says about this layer; see RFC 9110 §11.5.
+    pub(crate) realm: String,
     pub(crate) home_page: LocalTarget,
     /// The paths to which no user is redirected after signing in, such as login, logout and
     /// confirm.
@@ -58,6 +63,8 @@ pub(crate) struct Config<U> {
     pub(crate) warned_of_same_name: AtomicBool,
     /// Whether it was logged that the client's address is unknown.
     pub(crate) warned_of_no_address: AtomicBool,
+    /// Whether it was logged that a WebSocket of another site was refused.
+    pub(crate) warned_of_foreign_origin: AtomicBool,
 }
 
 impl<U> Config<U> {
@@ -111,9 +118,32 @@ impl<U> Config<U> {
         self.listeners.iter().for_each(|listener| listener(&event));
     }
 
-    /// Whether this is a request for a page.
-    pub(crate) fn is_page(&self, method: &Method, headers: &HeaderMap) -> bool {
-        self.all_are_pages || is_page(method, headers)
+    /// Whether a page of this origin may open a WebSocket with the cookies of this site. `host` is
+    /// the host that the request was sent to.
+    pub(crate) fn allows_origin(&self, origin: &str, host: &Host<'_>) -> bool {
+        let is_listed = || self.allowed_origins.iter().any(|o| o.eq_ignore_ascii_case(origin));
+        self.is_own_origin(origin, host) || is_listed()
+    }
+
+    /// Whether this is the origin of this site: the public origin or, if it is not set, an origin
+    /// with the host that the request was sent to.
+    pub(crate) fn is_own_origin(&self, origin: &str, host: &Host<'_>) -> bool {
+        match &self.public_origin {
+            Some(own) => own.eq_ignore_ascii_case(origin),
+            None => host.is_host_of(origin),
+        }
+    }
+
+    /// Logs once that a WebSocket of another site was refused.
+    pub(crate) fn warn_of_foreign_origin(&self, origin: &HeaderValue) {
+        if !self.warned_of_foreign_origin.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                ?origin,
+                "a page of another site has opened a WebSocket with the cookies of this site, \
+                 which then log nobody in: if the site may do this, list its origin with \
+                 `with_allowed_origins`; if it is this site, set `with_public_origin`"
+            );
+        }
     }
 
     /// Whether a user may be redirected to this target after signing in.
@@ -136,7 +166,7 @@ pub(crate) struct RejectedRequest<'a, U> {
     pub(crate) overrides: &'a Responses<U>,
 }
 
-/// Settings for the responses to rejected requests: the settings of a layer, or the settings in
+/// Settings for the responses to rejected and failed requests: the settings of a layer, or the settings in
 /// which a guard differs from its layer.
 pub(crate) struct Responses<U> {
     pub(crate) login_page: Option<Page>,
@@ -144,6 +174,7 @@ pub(crate) struct Responses<U> {
     pub(crate) login_message: Option<Message>,
     pub(crate) confirm_message: Option<Message>,
     pub(crate) handler: Option<Handler<U>>,
+    pub(crate) error_handler: Option<ErrorHandler>,
 }
 
 impl<U> Responses<U> {
@@ -169,6 +200,7 @@ impl<U> Default for Responses<U> {
             login_message: None,
             confirm_message: None,
             handler: None,
+            error_handler: None,
         }
     }
 }
@@ -181,6 +213,7 @@ impl<U> Clone for Responses<U> {
             login_message: self.login_message.clone(),
             confirm_message: self.confirm_message.clone(),
             handler: self.handler.clone(),
+            error_handler: self.error_handler.clone(),
         }
     }
 }

@@ -3,11 +3,15 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::Response;
 use pin_project_lite::pin_project;
 use tower_keep_core::AuthUser;
 
+use crate::error_body::replace_unknown_client;
 use crate::login::handle::AuthSession;
+use crate::problem::Problem;
+use crate::response::{ClientForm, ErrorContext, complete};
 
 pin_project! {
     /// Resolves to the inner service's response, after adding the changed cookies to its headers.
@@ -48,12 +52,30 @@ where
         let mut result = ready!(this.inner.poll(cx));
         if let Some(auth) = this.auth.take() {
             match &mut result {
-                Ok(response) => auth.write_to(response.headers_mut()),
+                Ok(response) => {
+                    replace_unknown_client(response, |problem| respond_as_layer(problem, &auth));
+                    auth.write_to(response.headers_mut());
+                }
                 Err(_) => auth.abandon(),
             }
         }
         Poll::Ready(result)
     }
+}
+
+/// Returns the response of an error that a handler has returned: of the layer's error handler, or
+/// the default response.
+fn respond_as_layer<U: AuthUser>(problem: &Problem, auth: &AuthSession<U>) -> Response<Bytes> {
+    let config = auth.config();
+    let (method, path) = auth.requested();
+    let context = ErrorContext { problem, client: auth.client_kind(), method, path };
+    let mut response = match &config.responses.error_handler {
+        Some(handler) => handler(&context),
+        None => context.default_response(),
+    };
+    let (kind, is_fixed) = (context.client, config.all_are_pages);
+    complete(&mut response, method, ClientForm { kind, is_fixed, content_type: None });
+    response
 }
 
 impl<F, U> std::fmt::Debug for LoginFuture<F, U> {

@@ -12,7 +12,7 @@ mod upkeep;
 use std::fmt;
 use std::sync::Arc;
 
-use tower_keep_core::{AuthUser, UserStore};
+use tower_keep_core::{AuthUser, StoreError, UserRoles, UserStore};
 use tower_layer::Layer;
 
 use self::config::Config;
@@ -82,6 +82,64 @@ impl<U: AuthUser> LoginLayer<U> {
     /// ```
     pub fn require_user(&self, test: impl Fn(&U) -> bool + Send + Sync + 'static) -> Guard<U> {
         self.guard(Requirement::User(Arc::new(test)))
+    }
+
+    /// Like [`require_user`](Self::require_user), but the test asks a store. If it returns an error,
+    /// the response is 503, and an error line in the log names the store and the cause.
+    ///
+    /// Joined guards run their tests in order, and only while the result matters. So put a test that
+    /// asks no store first.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use tower_keep::{Account, LoginLayer};
+    /// # use tower_keep::store::StoreError;
+    /// # #[derive(Clone)] struct Bans;
+    /// # impl Bans { async fn contains(&self, _: &str) -> Result<bool, StoreError> { Ok(false) } }
+    /// # fn example(auth_layer: &LoginLayer<Account>, bans: Bans) {
+    /// let not_banned = auth_layer.require_user_async(move |user: Arc<Account>| {
+    ///     let bans = bans.clone();
+    ///     async move { Ok(!bans.contains(user.login_name()).await?) }
+    /// });
+    /// # let _ = not_banned; }
+    /// ```
+    pub fn require_user_async<F, Fut>(&self, test: F) -> Guard<U>
+    where
+        F: Fn(Arc<U>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<bool, StoreError>> + Send + 'static,
+    {
+        self.guard(Requirement::UserAsync(Arc::new(move |user| Box::pin(test(user)))))
+    }
+
+    /// Returns a guard that requires a user who is logged in, and has at least one of these roles.
+    ///
+    /// ```
+    /// use tower_keep::{LoginLayer, UserRoles};
+    /// # use std::borrow::Cow;
+    /// # use tower_keep::{AuthUser, UserId};
+    ///
+    /// #[derive(Clone, Copy, PartialEq)]
+    /// enum Role { Admin, Editor }
+    /// struct Member { roles: Vec<Role> }
+    /// # impl AuthUser for Member {
+    /// #     fn id(&self) -> UserId { 1.into() }
+    /// #     fn security_stamp(&self) -> Cow<'_, [u8]> { Cow::Borrowed(b"") }
+    /// # }
+    ///
+    /// impl UserRoles for Member {
+    ///     type Role = Role;
+    ///     fn has_role(&self, role: &Role) -> bool { self.roles.contains(role) }
+    /// }
+    /// # fn example(auth_layer: &LoginLayer<Member>) {
+    /// let staff = auth_layer.require_any_role([Role::Admin, Role::Editor]);
+    /// # let _ = staff; }
+    /// ```
+    pub fn require_any_role<R: Into<U::Role>>(&self, roles: impl IntoIterator<Item = R>) -> Guard<U>
+    where
+        U: UserRoles,
+    {
+        let roles: Vec<U::Role> = roles.into_iter().map(Into::into).collect();
+        self.require_user(move |user| roles.iter().any(|role| user.has_role(role)))
     }
 
     /// Returns the `AuthSession` that this layer has put into the extensions of a request, even if

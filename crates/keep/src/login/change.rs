@@ -422,6 +422,7 @@ impl<U: AuthUser> LoginBuilder<'_, U> {
         if !user.is_active() && !self.is_forced {
             return Err(LoginError::Inactive);
         }
+        auth.check_origin()?;
         auth.mark_cookie_dependent();
         match &auth.config().sessions {
             Some(sessions) => self.log_in_server_side(sessions).await?,

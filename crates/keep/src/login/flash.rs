@@ -66,14 +66,14 @@ impl<U: AuthUser> AuthSession<U> {
     /// most 1,024 bytes, percent-encoded. If the layer keeps `next` in a cookie, a target may have
     /// at most 512 bytes, and is kept only if the request is the navigation of a browser's tab.
     pub fn login_url(&self) -> Option<String> {
-        let is_page = self.0.snapshot.is_page;
-        self.config().responses.login_page.as_ref().map(|page| self.url_of(page, is_page))
+        let page = self.config().responses.login_page.as_ref();
+        page.map(|page| self.url_of(page, self.requested_target()))
     }
 
     /// Returns the confirm page's URL. Otherwise this is like [`login_url`](Self::login_url).
     pub fn confirm_url(&self) -> Option<String> {
-        let is_page = self.0.snapshot.is_page;
-        self.config().responses.confirm_page.as_ref().map(|page| self.url_of(page, is_page))
+        let page = self.config().responses.confirm_page.as_ref();
+        page.map(|page| self.url_of(page, self.requested_target()))
     }
 
     /// Returns the flash message for the user, or `None` if there is none. Each message is returned
@@ -124,18 +124,17 @@ impl<U: AuthUser> AuthSession<U> {
         self.change_flash(|contents| contents.flash = Some(flash));
     }
 
-    /// Returns the URL of a login or confirm page. This request's target is put into the URL's
-    /// query or, if the layer keeps `next` in a cookie, into the cookie. The cookie gets the target
-    /// only if this is a request for a page.
-    pub(crate) fn url_of(&self, page: &Page, is_page: bool) -> String {
+    /// Returns the URL of a login or confirm page. `next` is put into the URL's query or, if the
+    /// layer keeps `next` in a cookie, into the cookie. The cookie gets it only if the response is
+    /// shown as a page in a browser's tab.
+    pub(crate) fn url_of(&self, page: &Page, next: Option<LocalTarget>) -> String {
         let config = self.config();
         let leads_to_page =
             |target: &LocalTarget| page.local_path().is_some_and(|path| target.leads_to(path));
-        let next =
-            self.requested_target().filter(|next| config.allows_next(next) && !leads_to_page(next));
+        let next = next.filter(|next| config.allows_next(next) && !leads_to_page(next));
         match next {
             Some(next) if config.next_in_cookie => {
-                if is_page && next.as_str().len() <= FlashCookie::MAX_NEXT_BYTES {
+                if self.is_navigation() && next.as_str().len() <= FlashCookie::MAX_NEXT_BYTES {
                     self.change_flash(|contents| contents.next = Some(next));
                 }
                 page.url().to_owned()
@@ -147,7 +146,7 @@ impl<U: AuthUser> AuthSession<U> {
 
     /// Returns the target of this request, or `None` if the user can't return to it because its
     /// method is neither `GET` nor `HEAD`.
-    fn requested_target(&self) -> Option<LocalTarget> {
+    pub(crate) fn requested_target(&self) -> Option<LocalTarget> {
         let request = &self.0.snapshot.request;
         let is_safe = request.method == Method::GET || request.method == Method::HEAD;
         if is_safe { target_of(request.target.as_ref()?) } else { None }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use http::Extensions;
+use http::{Extensions, Method};
 use tokio::sync::Notify;
 use tower_keep_core::AuthUser;
 
@@ -15,6 +15,7 @@ use super::server_side::resolve::Resolver;
 use super::snapshot::{LoginCookies, Snapshot, VerifiedCookies};
 use super::state::{CookieChange, Identity, Progress, Resolved, State};
 use super::stateless;
+use crate::client_kind::ClientKind;
 use crate::cookie::flash::FlashCookie;
 use crate::error::AuthError;
 use crate::event::Event;
@@ -264,6 +265,36 @@ impl<U: AuthUser> AuthSession<U> {
         self.0.snapshot.request.client
     }
 
+    /// Returns what kind of client has sent the request: it decides the form of a response to a
+    /// rejected or failed request.
+    pub fn client_kind(&self) -> ClientKind {
+        let Snapshot { hints, request, .. } = &self.0.snapshot;
+        hints.kind(&request.method, self.0.config.all_are_pages)
+    }
+
+    /// Returns the method and the path of the request, as the client has sent them.
+    pub(crate) fn requested(&self) -> (&Method, &str) {
+        let request = &self.0.snapshot.request;
+        (request.method(), request.path())
+    }
+
+    /// Whether the response is shown as a page in the tab of a browser.
+    pub(crate) fn is_navigation(&self) -> bool {
+        let Snapshot { hints, request, .. } = &self.0.snapshot;
+        hints.is_navigation(&request.method, self.0.config.all_are_pages)
+    }
+
+    /// Whether a browser has sent the request, and says so.
+    pub(crate) fn has_fetch_metadata(&self) -> bool {
+        self.0.snapshot.hints.has_fetch_metadata()
+    }
+
+    /// Returns an error if a page of another site has opened a WebSocket with the cookies of this
+    /// site.
+    pub(super) fn check_origin(&self) -> Result<(), AuthError> {
+        if self.0.snapshot.is_foreign { Err(AuthError::FOREIGN_ORIGIN) } else { Ok(()) }
+    }
+
     /// Resolves which user is logged in, once per request.
     ///
     /// The first caller resolves the login, and other callers wait for the result. If the first
@@ -277,6 +308,7 @@ impl<U: AuthUser> AuthSession<U> {
 
     pub(super) async fn ensure_resolved_for(&self, purpose: Purpose) -> Result<(), AuthError> {
         self.mark_cookie_dependent();
+        self.check_origin()?;
         loop {
             let notified = match &mut *self.state() {
                 State { is_decided: true, .. } => return Ok(()),

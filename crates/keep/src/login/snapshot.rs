@@ -6,31 +6,51 @@ use http::{Extensions, HeaderMap, HeaderValue, Request, Uri};
 use tower_keep_core::AuthUser;
 
 use crate::client;
+use crate::client_kind::ClientHints;
 use crate::cookie::choose::choose;
 use crate::cookie::contents::Opened;
-use crate::cookie::jar::CookieFields;
+use crate::cookie::jar::{CookieFields, FoundValues};
 use crate::keyring::Keyring;
 use crate::layer::config::Config;
 use crate::loader::LoaderRequest;
 use crate::login::server_side::cookies::{ServerRemember, ServerSession, SessionId};
 use crate::login::stateless::remember_cookie::Remember;
 use crate::login::stateless::session_cookie::Session;
+use crate::origin::Host;
 
 pub(crate) struct Snapshot {
     pub(super) cookies: CookieFields,
     pub(super) user_agent: Option<HeaderValue>,
     pub(super) request: LoaderRequest,
-    /// Whether this is a request for a page. Always `false` unless `next` is kept in a cookie.
-    pub(super) is_page: bool,
+    pub(super) hints: ClientHints,
+    /// Whether a page of another site has opened a WebSocket with the cookies of this site. The
+    /// cookies are then left out.
+    pub(super) is_foreign: bool,
 }
 
 impl Snapshot {
     pub(crate) fn of<B, U>(request: &Request<B>, config: &Config<U>) -> Self {
         let headers = request.headers();
+        let (mut cookies, mut user_agent) = (CookieFields::default(), None);
+        let mut hints = ClientHints::default();
+        // One pass is cheaper than to look each header up.
+        for (name, value) in headers {
+            match name.as_str() {
+                "cookie" => cookies.add(value),
+                "user-agent" if user_agent.is_none() => user_agent = Some(value.clone()),
+                name => hints.read(name, value),
+            }
+        }
+        let is_foreign =
+            hints.is_upgrade(request.method()) && is_foreign(request, &cookies, config);
+        if is_foreign {
+            cookies = CookieFields::None;
+        }
         Self {
-            cookies: CookieFields::of(headers),
-            user_agent: headers.get(header::USER_AGENT).cloned(),
-            is_page: config.next_in_cookie && config.is_page(request.method(), headers),
+            cookies,
+            user_agent,
+            hints,
+            is_foreign,
             request: LoaderRequest {
                 method: request.method().clone(),
                 target: original_uri(request.uri(), request.extensions()).path_and_query().cloned(),
@@ -39,6 +59,25 @@ impl Snapshot {
             },
         }
     }
+}
+
+/// Checks whether a page of another site has sent this request, and the browser has sent the login
+/// cookies of this site along.
+///
+/// For a WebSocket, browsers send cookies to any site that they are for, ask no site for permission,
+/// and say which site has opened the connection (RFC 6455 §10.2).
+#[cold]
+fn is_foreign<B, U>(request: &Request<B>, cookies: &CookieFields, config: &Config<U>) -> bool {
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return false };
+    let names = [config.session_cookie.name(), config.remember_cookie.name()];
+    let has_cookies = cookies.find(names).iter().any(FoundValues::is_sent);
+    let is_allowed =
+        || origin.to_str().is_ok_and(|origin| config.allows_origin(origin, &Host::of(request)));
+    let is_foreign = has_cookies && !is_allowed();
+    if is_foreign {
+        config.warn_of_foreign_origin(origin);
+    }
+    is_foreign
 }
 
 /// Returns a copy of the headers that the request loaders read.

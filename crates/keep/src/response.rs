@@ -1,0 +1,194 @@
+//! The form of a response to a rejected or failed request, for each kind of client.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, CONTENT_LENGTH, CONTENT_TYPE, Entry, HeaderName, HeaderValue};
+use http::{Method, Response, StatusCode};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use crate::cache_headers::{add_vary, forbid_storing};
+use crate::client_kind::ClientKind;
+use crate::problem::Problem;
+
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// The bytes that `grpc-message` encodes, besides those that are not ASCII
+/// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
+const GRPC_ENCODED: &AsciiSet = &CONTROLS.add(b'%');
+
+/// The headers that tell who is logged in and the kind of the client, except for `Content-Type`,
+/// which requests that caches store don't have, and `Upgrade`, whose responses caches don't store.
+const VARY: &str = "Cookie, Accept, HX-Request, Sec-Fetch-Mode, Sec-Fetch-Dest";
+
+/// Returns the response to a request with this problem, in the form that the client reads.
+///
+/// gRPC has its status in headers of their own, without a body ("Trailers-Only"). So the status of
+/// HTTP is 200. Without this form, clients would report an internal error.
+pub(crate) fn respond(problem: &Problem, client: ClientKind) -> Response<Bytes> {
+    let mut response = match client {
+        ClientKind::Grpc => grpc(problem, "application/grpc"),
+        ClientKind::GrpcWeb => grpc(problem, "application/grpc-web"),
+        ClientKind::Page => text(problem.status, "text/html; charset=utf-8", page(problem)),
+        ClientKind::Htmx => text(problem.status, "text/html; charset=utf-8", paragraphs(problem)),
+        ClientKind::Stream | ClientKind::Other => text(problem.status, PROBLEM_JSON, json(problem)),
+    };
+    if problem.is_temporary() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// Returns a 303, after which the client fetches the page with GET, even if the request had another
+/// method (RFC 9110 §15.4.4).
+pub(crate) fn see_other(url: &str) -> Response<Bytes> {
+    let mut response = text(StatusCode::SEE_OTHER, "text/plain; charset=utf-8", "See Other");
+    // The page was checked when it was set, and the query that was added is percent-encoded.
+    if let Ok(location) = HeaderValue::try_from(url) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn grpc(problem: &Problem, content_type: &'static str) -> Response<Bytes> {
+    let mut response = text(StatusCode::OK, content_type, "");
+    let headers = response.headers_mut();
+    headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(problem.grpc_status)));
+    let detail = problem.detail.as_ref().map(|detail| format!(" {detail}")).unwrap_or_default();
+    let message = format!("{}{detail}", problem.title);
+    let message = utf8_percent_encode(&message, GRPC_ENCODED).to_string();
+    if let Ok(message) = HeaderValue::try_from(message) {
+        headers.insert(GRPC_MESSAGE, message);
+    }
+    response
+}
+
+fn page(problem: &Problem) -> String {
+    let status = problem.status;
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
+         content=\"width=device-width\">\n<title>{status}</title>\n<h1>{status}</h1>\n{}",
+        paragraphs(problem)
+    )
+}
+
+fn paragraphs(problem: &Problem) -> String {
+    let paragraph = |text: &str| {
+        let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        format!("<p>{text}</p>\n")
+    };
+    let detail = problem.detail.as_deref().map(paragraph).unwrap_or_default();
+    paragraph(problem.title) + &detail
+}
+
+fn json(problem: &Problem) -> String {
+    let mut members = serde_json::json!({
+        "type": problem.uri,
+        "title": problem.title,
+        "status": problem.status.as_u16(),
+    });
+    if let Some(max_age) = problem.max_age {
+        members["max_age"] = max_age.into();
+    }
+    if let Some(detail) = &problem.detail {
+        members["detail"] = detail.as_str().into();
+    }
+    members.to_string()
+}
+
+/// Completes a response to a rejected or failed request: no cache stores it, and it says which
+/// headers its form depends on. For `HEAD`, the body is removed.
+pub(crate) fn complete(response: &mut Response<Bytes>, method: &Method, client: ClientForm<'_>) {
+    let length = response.body().len();
+    let headers = response.headers_mut();
+    forbid_storing(headers);
+    match (client.kind, client.content_type) {
+        (ClientKind::Grpc | ClientKind::GrpcWeb, Some(content_type)) => {
+            if headers.contains_key(GRPC_STATUS) {
+                headers.insert(CONTENT_TYPE, content_type.clone());
+            }
+        }
+        (ClientKind::Grpc | ClientKind::GrpcWeb, None) => {}
+        _ if client.is_fixed => {}
+        _ => match headers.entry(header::VARY) {
+            Entry::Vacant(vary) => drop(vary.insert(HeaderValue::from_static(VARY))),
+            Entry::Occupied(_) => add_vary(headers, VARY.split(", ")),
+        },
+    }
+    if method == Method::HEAD && length > 0 {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        *response.body_mut() = Bytes::new();
+    }
+}
+
+/// What [`complete`] must know about the client.
+#[derive(Clone, Copy)]
+pub(crate) struct ClientForm<'a> {
+    pub(crate) kind: ClientKind,
+    /// Whether a setting of the layer decides on the kind, instead of the request's headers.
+    pub(crate) is_fixed: bool,
+    /// The request's `Content-Type`. The response for a client of gRPC has the same.
+    pub(crate) content_type: Option<&'a HeaderValue>,
+}
+
+/// A failed request, as it is passed to an error handler, which builds the response.
+pub struct ErrorContext<'a> {
+    pub(crate) problem: &'a Problem,
+    pub(crate) client: ClientKind,
+    pub(crate) method: &'a Method,
+    pub(crate) path: &'a str,
+}
+
+impl ErrorContext<'_> {
+    /// Returns the status of the response: 503 if a store has failed or the server has too much to
+    /// do, and 500 if the server is not set up correctly. A failed login may also be a 403 or a 409;
+    /// see [`LoginError`](crate::LoginError).
+    pub fn status(&self) -> StatusCode {
+        self.problem.status
+    }
+
+    /// Returns the type of the problem, one of the constants of [`problem`](crate::problem).
+    pub fn problem_type(&self) -> &'static str {
+        self.problem.uri
+    }
+
+    /// Returns what kind of client has sent the request.
+    pub fn client_kind(&self) -> ClientKind {
+        self.client
+    }
+
+    /// Returns the method of the request.
+    pub fn method(&self) -> &Method {
+        self.method
+    }
+
+    /// Returns the path that the client has requested.
+    pub fn path(&self) -> &str {
+        self.path
+    }
+
+    /// Returns the response that is sent if there is no error handler.
+    pub fn default_response(&self) -> Response<Bytes> {
+        respond(self.problem, self.client)
+    }
+}
+
+impl std::fmt::Debug for ErrorContext<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ErrorContext")
+            .field("problem", &self.problem)
+            .field("client", &self.client)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Builds the response to a failed request.
+pub(crate) type ErrorHandler = Arc<dyn Fn(&ErrorContext<'_>) -> Response<Bytes> + Send + Sync>;
