@@ -92,8 +92,9 @@ impl<U: AuthUser> DatastoreStore<U> {
                 ended
             }
         };
+        let max_replays = if login.notifies_user { MAX_PER_CALL } else { 0 };
         let to_notify: Vec<_> =
-            login_state.to_notify.drain(..login_state.to_notify.len().min(MAX_PER_CALL)).collect();
+            login_state.to_notify.drain(..login_state.to_notify.len().min(max_replays)).collect();
         let (replays, _) = self.read_with_login_states(transaction, &to_notify).await?;
 
         let replaced_end = End::new(now, EndReason::Replaced, keep_until);

@@ -67,7 +67,8 @@ impl MemorySessions {
         for key in login.replacing {
             self.write_shard(key).change(key, |old| old.with_successor(record.key, keep_until));
         }
-        let replays = self.take_replays(user_sessions);
+        let replays =
+            if login.notifies_user { self.take_replays(user_sessions) } else { Vec::new() };
         Ok(Creation::created(ended, replays))
     }
 

@@ -353,7 +353,10 @@ impl<U: AuthUser> RedisStore<U> {
         }
         set_record(&mut draft.commit, &keys, None, record, draft.created_in, now);
         draft.replace_sessions(login, to_replace, &keys);
-        let replays = draft.mark_notified(unnotified, &keys);
+        let replays = match login.notifies_user {
+            true => draft.mark_notified(unnotified, &keys),
+            false => Vec::new(),
+        };
         let Draft { mut commit, changes, created_in, raises_epoch, over_limit } = draft;
         let records = changes.iter().map(|(stored, after)| (&stored.record, after));
         self.extend_owner_keys(records, now, deadline).await?;

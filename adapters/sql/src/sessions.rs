@@ -70,7 +70,10 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
                 None => return Ok(Creation::Full),
             },
         };
-        let replays = self.take_replays(&mut lease, &record.user).await?;
+        let replays = match login.notifies_user {
+            true => self.take_replays(&mut lease, &record.user).await?,
+            false => Vec::new(),
+        };
         lease.finish().await?;
         Ok(Creation::created(ended, replays))
     }

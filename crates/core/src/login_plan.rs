@@ -89,7 +89,8 @@ impl NewLogin<'_> {
         for record in &ended {
             writes.add(end(EndReason::Limit).apply_to(record, None));
         }
-        let replays = of_user.into_iter().filter(|record| record.must_notify());
+        let replays =
+            of_user.into_iter().filter(|record| self.notifies_user && record.must_notify());
         let replays: Vec<_> = replays.take(MAX_PER_CALL).collect();
         for record in &replays {
             writes.add(record.with_notified_end());

@@ -19,12 +19,15 @@ pub struct NewLogin<'a> {
     pub keep_ended_until: Timestamp,
     /// How many live sessions the user may have; `None` for any number.
     pub limit: Option<SessionLimit>,
+    /// Whether the user is notified of sessions that have ended because of a replay. If not, the
+    /// next login that notifies the user returns them.
+    pub notifies_user: bool,
 }
 
 impl<'a> NewLogin<'a> {
-    /// Creates a login that replaces no session and has no limit.
+    /// Creates a login that replaces no session, has no limit, and notifies the user.
     pub const fn new(record: &'a SessionRecord, keep_ended_until: Timestamp) -> Self {
-        Self { record, replacing: &[], keep_ended_until, limit: None }
+        Self { record, replacing: &[], keep_ended_until, limit: None, notifies_user: true }
     }
 }
 
@@ -40,7 +43,7 @@ pub enum Creation {
         ended: Vec<Arc<SessionRecord>>,
         /// The user's sessions that ended because of a replay, and of whose end the user was not
         /// notified before: all of them, or [`MAX_PER_CALL`](crate::MAX_PER_CALL) if there are
-        /// more.
+        /// more. Empty if the login does not notify the user.
         replays: Vec<Arc<SessionRecord>>,
     },
     /// Nothing was written: the user is at the limit.

@@ -30,6 +30,8 @@ enum Cause {
     NoSessions,
     TooLate,
     ForeignOrigin,
+    BearerRequest,
+    NoBearer,
 }
 
 /// The kind of an [`AuthError`].
@@ -51,9 +53,16 @@ pub enum AuthErrorKind {
     /// site along. The cookies log nobody in. The response is 403. List the sites that may do this
     /// with [`with_allowed_origins`](crate::LoginLayerBuilder::with_allowed_origins).
     ForeignOrigin,
+    /// The request has a bearer token, so it can't set cookies, and the handler has logged a user in
+    /// with cookies. The response is 400.
+    BearerRequest,
+    /// The layer has no bearer tokens. This is a bug in the application. The response is 500.
+    NoBearer,
 }
 
 impl AuthError {
+    pub(crate) const BEARER_REQUEST: Self = Self(Cause::BearerRequest);
+    pub(crate) const NO_BEARER: Self = Self(Cause::NoBearer);
     pub(crate) const TOO_LATE: Self = Self(Cause::TooLate);
     pub(crate) const FOREIGN_ORIGIN: Self = Self(Cause::ForeignOrigin);
     pub(crate) const BUSY: Self = Self(Cause::Busy);
@@ -71,6 +80,8 @@ impl AuthError {
             Cause::Randomness(_) => AuthErrorKind::Internal,
             Cause::TooLate => AuthErrorKind::TooLate,
             Cause::ForeignOrigin => AuthErrorKind::ForeignOrigin,
+            Cause::BearerRequest => AuthErrorKind::BearerRequest,
+            Cause::NoBearer => AuthErrorKind::NoBearer,
         }
     }
 
@@ -82,7 +93,7 @@ impl AuthError {
         }
     }
 
-    /// Returns the status of the response: 503, 403 or 500.
+    /// Returns the status of the response, such as 503.
     pub fn status(&self) -> StatusCode {
         self.problem().status
     }
@@ -100,14 +111,19 @@ impl AuthError {
             AuthErrorKind::Unavailable => Problem::UNAVAILABLE,
             AuthErrorKind::ForeignOrigin => Problem::FOREIGN_ORIGIN,
             AuthErrorKind::Internal => Problem::INTERNAL,
-            AuthErrorKind::TooLate | AuthErrorKind::NoSessions => Problem::bug(&self.to_string()),
+            AuthErrorKind::BearerRequest => Problem::BEARER_REQUEST,
+            AuthErrorKind::TooLate | AuthErrorKind::NoSessions | AuthErrorKind::NoBearer => {
+                Problem::bug(&self.to_string())
+            }
         }
     }
 
     /// Logs this error, unless a store failed: `From<StoreError>` has logged a store's error
-    /// already. A foreign origin is no failure of this server.
+    /// already. Some errors are the client's.
     pub(crate) fn log(&self) {
-        if self.store().is_none() && self.kind() != AuthErrorKind::ForeignOrigin {
+        let is_of_client =
+            matches!(self.kind(), AuthErrorKind::ForeignOrigin | AuthErrorKind::BearerRequest);
+        if self.store().is_none() && !is_of_client {
             tracing::error!(
                 error = self as &dyn Error,
                 "the login could not be looked up or changed"
@@ -151,6 +167,13 @@ impl fmt::Display for AuthError {
                 "the login was changed after the head of the response was written: await the \
                  change in the handler",
             ),
+            Cause::BearerRequest => f.write_str(
+                "the request has a bearer token, so it can't set cookies: log in without the \
+                 token, or with `as_bearer`",
+            ),
+            Cause::NoBearer => f.write_str(
+                "this layer has no bearer tokens: build it with `with_bearer_sessions(true)`",
+            ),
             Cause::ForeignOrigin => f.write_str(
                 "a page of another site has opened this connection: if it may use the logins of \
                  this site, list its origin with `with_allowed_origins`",
@@ -173,7 +196,12 @@ impl Error for AuthError {
         match &self.0 {
             Cause::Store(error) => Some(error),
             Cause::Randomness(error) => Some(&**error),
-            Cause::Busy | Cause::NoSessions | Cause::TooLate | Cause::ForeignOrigin => None,
+            Cause::Busy
+            | Cause::NoSessions
+            | Cause::TooLate
+            | Cause::ForeignOrigin
+            | Cause::BearerRequest
+            | Cause::NoBearer => None,
         }
     }
 }
@@ -219,6 +247,20 @@ impl LoginError {
     /// Returns the response, as [`AuthError::response`] does.
     pub fn response(&self) -> Response<ErrorBody> {
         respond_to_unknown_client(self.problem())
+    }
+
+    /// Logs this error: as a failure, unless it is the client's.
+    #[cfg(any(feature = "axum", feature = "tonic"))]
+    pub(crate) fn log(&self) {
+        match self {
+            Self::Auth(error) => error.log(),
+            Self::CookieTooLarge { .. } => {
+                tracing::error!(error = self as &dyn Error, "a login failed");
+            }
+            Self::Inactive | Self::TooManySessions { .. } => {
+                tracing::debug!(error = self as &dyn Error, "a login failed");
+            }
+        }
     }
 
     pub(crate) fn problem(&self) -> Problem {
@@ -296,6 +338,9 @@ pub enum BuildError {
         "a session limit needs server-side sessions: call `with_sessions` or `with_sessions_in`"
     )]
     SessionLimitWithoutSessions,
+    /// There are bearer tokens, but no server-side sessions for them to carry.
+    #[error("bearer tokens need server-side sessions: call `with_sessions` or `with_sessions_in`")]
+    BearerWithoutSessions,
     /// The session limit is zero.
     #[error("a user needs at least one session: raise the limit")]
     SessionLimit,

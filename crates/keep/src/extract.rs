@@ -21,7 +21,7 @@ use tower_keep_core::AuthUser;
 
 use crate::error::{AuthError, LoginError};
 use crate::guard::AuthRejection;
-use crate::guard::gate::{evaluate, fail, missing_layer};
+use crate::guard::gate::{check_at_once, fail, missing_layer};
 use crate::guard::reason::Rejection;
 use crate::guard::requirement::Requirement;
 use crate::layer::config::Responses;
@@ -101,15 +101,7 @@ impl IntoResponse for LocalTarget {
 
 impl IntoResponse for LoginError {
     fn into_response(self) -> Response {
-        match &self {
-            Self::Auth(error) => error.log(),
-            Self::CookieTooLarge { .. } => {
-                tracing::error!(error = &self as &dyn std::error::Error, "a login failed");
-            }
-            Self::Inactive | Self::TooManySessions { .. } => {
-                tracing::debug!(error = &self as &dyn std::error::Error, "a login failed");
-            }
-        }
+        self.log();
         self.response().map(Body::new)
     }
 }
@@ -117,16 +109,7 @@ impl IntoResponse for LoginError {
 #[cfg(feature = "password")]
 impl IntoResponse for crate::password::PasswordError {
     fn into_response(self) -> Response {
-        match &self {
-            // `From<StoreError>` has logged it already.
-            Self::Store(_) => {}
-            Self::Busy | Self::Failed => {
-                tracing::error!(
-                    error = &self as &dyn std::error::Error,
-                    "a password was not hashed or checked"
-                );
-            }
-        }
+        self.log();
         self.response().map(Body::new)
     }
 }
@@ -158,17 +141,21 @@ impl<U: AuthUser, S: Sync> OptionalFromRequestParts<S> for AuthSession<U> {
     }
 }
 
-/// Returns the user who is logged in, or why the request does not meet the requirement.
-async fn user_who_meets<U: AuthUser>(
+/// Returns the user who is logged in, or why the request does not meet the requirement, which asks no
+/// store.
+fn user_who_meets<U: AuthUser>(
+    requirement: &Requirement<U>,
+    auth: &AuthSession<U>,
+) -> Result<Result<Arc<U>, Rejection>, AuthError> {
+    let user = check_at_once(requirement, auth).unwrap_or(Ok(Ok(None)))?;
+    Ok(user.and_then(|user| user.ok_or(Rejection::Unauthenticated)))
+}
+
+fn failed<U: AuthUser>(
     parts: &Parts,
     auth: &AuthSession<U>,
-    requirement: Requirement<U>,
-) -> Result<Result<Arc<U>, Rejection>, AuthRejection> {
-    let outcome = evaluate(&requirement, auth)
-        .await
-        .map_err(|error| AuthRejection::new(fail(&error, parts, auth, &Responses::default())))?;
-    let user = || auth.with_identity(|identity| identity.user().cloned());
-    Ok(outcome.and_then(|()| user().ok_or(Rejection::Unauthenticated)))
+) -> impl Fn(AuthError) -> AuthRejection {
+    |error| AuthRejection::new(fail(&error, parts, auth, &Responses::default()))
 }
 
 /// Returns the user who is logged in, or rejects the request if it does not meet the requirement.
@@ -178,8 +165,9 @@ async fn required_user<U: AuthUser>(
     extractor: &str,
 ) -> Result<Arc<U>, AuthRejection> {
     let auth = auth_session::<U>(parts, extractor)?;
-    let outcome = user_who_meets(parts, auth, requirement).await?;
-    outcome.map_err(|rejection| auth.reject(rejection, parts))
+    auth.ensure_resolved().await.map_err(failed(parts, auth))?;
+    let user = user_who_meets(&requirement, auth).map_err(failed(parts, auth))?;
+    user.map_err(|rejection| auth.reject(rejection, parts))
 }
 
 impl<U: AuthUser, S: Sync> FromRequestParts<S> for CurrentUser<U> {
@@ -195,9 +183,7 @@ impl<U: AuthUser, S: Sync> OptionalFromRequestParts<S> for CurrentUser<U> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, AuthRejection> {
         let auth = auth_session::<U>(parts, "the extractor `CurrentUser`")?;
-        let user = auth.user().await;
-        let fail = |error| AuthRejection::new(fail(&error, parts, auth, &Responses::default()));
-        Ok(user.map_err(fail)?.map(Self))
+        Ok(auth.user().await.map_err(failed(parts, auth))?.map(Self))
     }
 }
 
@@ -222,7 +208,9 @@ impl<U: AuthUser, S: Sync, const MAX_AGE: u64> OptionalFromRequestParts<S>
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, AuthRejection> {
         let auth = auth_session::<U>(parts, "the extractor `FreshUser`")?;
-        Ok(user_who_meets(parts, auth, fresh(MAX_AGE)).await?.ok().map(Self))
+        auth.ensure_resolved().await.map_err(failed(parts, auth))?;
+        let user = user_who_meets(&fresh(MAX_AGE), auth).map_err(failed(parts, auth))?;
+        Ok(user.ok().map(Self))
     }
 }
 

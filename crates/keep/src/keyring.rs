@@ -21,6 +21,7 @@ pub(crate) struct Keyring {
     pub(crate) session: Sealer,
     pub(crate) remember: Sealer,
     pub(crate) flash: Sealer,
+    pub(crate) bearer: Sealer,
     /// The hash functions of each key, in the order of the sealers' keys. A digest in a cookie is
     /// checked under the key that sealed the cookie.
     hashers: Vec<Hashers>,
@@ -80,6 +81,7 @@ impl Keyring {
             session: sealer("session", binding.session),
             remember: sealer("remember", binding.remember),
             flash: sealer("flash", binding.flash),
+            bearer: sealer("bearer", ""),
             hashers: masters
                 .iter()
                 .map(|master| Hashers {

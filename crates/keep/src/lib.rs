@@ -140,11 +140,13 @@
 //! | feature | default | what it adds |
 //! | --- | --- | --- |
 //! | `axum` | off | extractors for axum 0.8, and the client's address from its `ConnectInfo` |
+//! | `tonic` | off | guards around services of tonic 0.14, `AuthSession` from their requests, and errors as `Status` |
 //! | `password` | off | passwords with Argon2id, off the executor's threads and with bounded concurrency; needs tokio |
 //!
 //! Features only add to the API. No feature changes a default.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod bearer_token;
 mod cache_headers;
 pub mod client;
 mod client_kind;
@@ -156,6 +158,8 @@ pub mod event;
 #[cfg(feature = "axum")]
 pub mod extract;
 pub mod flash;
+#[cfg(feature = "tonic")]
+mod grpc;
 pub mod guard;
 mod keyring;
 mod keys;
@@ -184,7 +188,8 @@ pub mod session {
         EndReason, Ended, RememberPeriod, SessionDetails, SessionRecord, UnknownReason, WhenFull,
     };
 
-    pub use crate::login::change::{ConfirmBuilder, LoginBuilder};
+    pub use crate::bearer_token::BearerToken;
+    pub use crate::login::change::{BearerBuilder, ConfirmBuilder, LoginBuilder};
     pub use crate::session_info::SessionInfo;
 }
 

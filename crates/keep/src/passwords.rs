@@ -292,6 +292,18 @@ impl PasswordError {
         respond_to_unknown_client(self.problem())
     }
 
+    /// Logs this error, unless a store failed: `From<StoreError>` has logged that already.
+    #[cfg(any(feature = "axum", feature = "tonic"))]
+    pub(crate) fn log(&self) {
+        match self {
+            Self::Store(_) => {}
+            Self::Busy | Self::Failed => tracing::error!(
+                error = self as &dyn std::error::Error,
+                "a password was not hashed or checked"
+            ),
+        }
+    }
+
     pub(crate) fn problem(&self) -> Problem {
         match self {
             Self::Busy | Self::Store(_) => Problem::UNAVAILABLE,

@@ -41,6 +41,9 @@ problem_types! {
     /// A page of another site has opened the connection, and the browser has sent the cookies of
     /// this site along. The status is 403; of gRPC, 7 (`PERMISSION_DENIED`).
     FOREIGN_ORIGIN
+    /// The request has a bearer token of this server, and a login with cookies was requested. The
+    /// status is 400; of gRPC, 3 (`INVALID_ARGUMENT`).
+    BEARER_REQUEST
     /// The user may not log in, because the user is not active. The status is 403; of gRPC, 7
     /// (`PERMISSION_DENIED`).
     USER_INACTIVE
@@ -86,6 +89,12 @@ impl Problem {
         StatusCode::FORBIDDEN,
         7,
         "A page of another site has opened this connection.",
+    );
+    pub(crate) const BEARER_REQUEST: Self = Self::new(
+        BEARER_REQUEST,
+        StatusCode::BAD_REQUEST,
+        3,
+        "Send this request without a bearer token.",
     );
     pub(crate) const USER_INACTIVE: Self =
         Self::new(USER_INACTIVE, StatusCode::FORBIDDEN, 7, "This account is not active.");

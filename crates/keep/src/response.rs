@@ -62,13 +62,17 @@ fn grpc(problem: &Problem, content_type: &'static str) -> Response<Bytes> {
     let mut response = text(StatusCode::OK, content_type, "");
     let headers = response.headers_mut();
     headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(problem.grpc_status)));
-    let detail = problem.detail.as_ref().map(|detail| format!(" {detail}")).unwrap_or_default();
-    let message = format!("{}{detail}", problem.title);
-    let message = utf8_percent_encode(&message, GRPC_ENCODED).to_string();
+    let message = utf8_percent_encode(&grpc_message(problem), GRPC_ENCODED).to_string();
     if let Ok(message) = HeaderValue::try_from(message) {
         headers.insert(GRPC_MESSAGE, message);
     }
     response
+}
+
+/// Returns the message of a status of gRPC.
+pub(crate) fn grpc_message(problem: &Problem) -> String {
+    let detail = problem.detail.as_ref().map(|detail| format!(" {detail}")).unwrap_or_default();
+    format!("{}{detail}", problem.title)
 }
 
 fn page(problem: &Problem) -> String {

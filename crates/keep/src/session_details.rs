@@ -20,8 +20,11 @@ const VERSION: u64 = 1;
 const MAX_FACT_BYTES: usize = 256;
 
 const ADDRESS: &str = "address";
+const CARRIER: &str = "carrier";
 const METHOD: &str = "method";
 const USER_AGENT: &str = "user_agent";
+/// The value of [`CARRIER`] for a session that a bearer token carries.
+const BEARER: &str = "bearer";
 
 /// The members of the JSON text. Members that only a newer version of this crate knows are kept.
 #[derive(Clone, Debug)]
@@ -54,6 +57,15 @@ impl Details {
 
     pub(crate) fn set_address(&mut self, address: IpAddr) {
         self.set(ADDRESS, &address.to_string());
+    }
+
+    /// Whether a bearer token carries the session, in place of cookies.
+    pub(crate) fn is_bearer(&self) -> bool {
+        self.get(CARRIER) == Some(BEARER)
+    }
+
+    pub(crate) fn set_bearer(&mut self) {
+        self.set(CARRIER, BEARER);
     }
 
     pub(crate) fn method(&self) -> Option<&str> {

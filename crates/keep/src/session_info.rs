@@ -92,6 +92,12 @@ impl SessionInfo {
         self.record.remember.is_some()
     }
 
+    /// Returns whether a bearer token carries the session, in place of cookies; see
+    /// [`as_bearer`](crate::session::LoginBuilder::as_bearer).
+    pub fn is_bearer(&self) -> bool {
+        self.details.is_bearer()
+    }
+
     /// Returns the text that was set at the login by
     /// [`with_method`](crate::session::LoginBuilder::with_method), such as `password`, or `None` if
     /// none was set.

@@ -26,6 +26,8 @@ pub(crate) struct Gate<U> {
     pub(crate) responses: Responses<U>,
     /// Whether guards of two layers were joined, so that the guard has no layer of its own.
     pub(crate) is_mixed: bool,
+    /// The methods of a gRPC service that need not pass.
+    pub(crate) exempt_grpc_methods: Vec<String>,
 }
 
 impl<U> Clone for Gate<U> {
@@ -35,13 +37,20 @@ impl<U> Clone for Gate<U> {
             requirement: self.requirement.clone(),
             responses: self.responses.clone(),
             is_mixed: self.is_mixed,
+            exempt_grpc_methods: self.exempt_grpc_methods.clone(),
         }
     }
 }
 
 impl<U: AuthUser> Gate<U> {
-    pub(crate) fn exempts(&self, method: &Method) -> bool {
+    /// Whether requests with this method and this path need not pass.
+    pub(crate) fn exempts(&self, method: &Method, path: &str) -> bool {
+        let is_exempt_grpc = || {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            method == Method::POST && self.exempt_grpc_methods.iter().any(|exempt| exempt == name)
+        };
         self.config.exempts_options_method && method == Method::OPTIONS
+            || !self.exempt_grpc_methods.is_empty() && is_exempt_grpc()
     }
 
     /// Returns the handle of this guard's layer, or `None` if the request did not pass through the
@@ -64,38 +73,27 @@ pub(crate) type Outcome = Result<Result<(), Rejection>, AuthError>;
 
 /// Looks up which user is logged in, and checks the gate's requirement.
 pub(crate) async fn check<U: AuthUser>(gate: Arc<Gate<U>>, auth: AuthSession<U>) -> Checked<U> {
-    let outcome = evaluate(&gate.requirement, &auth).await;
+    let outcome = match auth.ensure_resolved().await {
+        Err(error) => Err(error),
+        Ok(()) => match check_at_once(&gate.requirement, &auth) {
+            Some(outcome) => outcome.map(|outcome| outcome.map(|_| ())),
+            // Few guards ask a store, so the future of all guards stays small.
+            None => Box::pin(check_with_tests(&gate.requirement, &auth)).await,
+        },
+    };
     Checked { gate, auth, outcome }
 }
 
-/// Looks up which user is logged in, and checks the requirement.
-pub(crate) async fn evaluate<U: AuthUser>(
+/// Checks the requirement of a request whose login is resolved. Returns `None` if a test must ask a
+/// store. If the request passes, also returns the user who is logged in.
+#[inline]
+pub(crate) fn check_at_once<U: AuthUser>(
     requirement: &Requirement<U>,
     auth: &AuthSession<U>,
-) -> Outcome {
-    auth.ensure_resolved().await?;
-    match check_at_once(requirement, auth) {
-        Some(outcome) => outcome,
-        // Few guards ask a store, so the future of all guards stays small.
-        None => Box::pin(check_with_tests(requirement, auth)).await,
-    }
-}
-
-fn facts<U: AuthUser>(auth: &AuthSession<U>) -> LoginFacts<U> {
-    auth.with_identity(|identity| LoginFacts {
-        user: identity.user().cloned(),
-        fresh_since: identity.fresh_since(),
-    })
-}
-
-/// Checks the requirement. Returns `None` if a test must ask a store.
-fn check_at_once<U: AuthUser>(
-    requirement: &Requirement<U>,
-    auth: &AuthSession<U>,
-) -> Option<Outcome> {
-    let now = || auth.config().now();
-    match requirement.check(&facts(auth), &now, &mut [].iter()) {
-        Verdict::Passed => Some(Ok(Ok(()))),
+) -> Option<Result<Result<Option<Arc<U>>, Rejection>, AuthError>> {
+    let (login, now) = (facts(auth), || auth.config().now());
+    match requirement.check(&login, &now, &mut [].iter()) {
+        Verdict::Passed => Some(Ok(Ok(login.user))),
         Verdict::Rejected(rejection) => Some(Ok(Err(rejection))),
         Verdict::Failed(error) => Some(Err(error)),
         Verdict::Ask(_) => None,
@@ -119,6 +117,13 @@ async fn check_with_tests<U: AuthUser>(
             Verdict::Ask(test) => results.push(test.await.map_err(AuthError::from)),
         }
     }
+}
+
+fn facts<U: AuthUser>(auth: &AuthSession<U>) -> LoginFacts<U> {
+    auth.with_identity(|identity| LoginFacts {
+        user: identity.user().cloned(),
+        fresh_since: identity.fresh_since(),
+    })
 }
 
 /// Raises the event and returns the response to a rejected request. `overrides` are the settings in
@@ -173,7 +178,11 @@ impl<U: AuthUser> AuthSession<U> {
 }
 
 /// Raises the event of a rejected request.
-fn raise_rejected<U: AuthUser>(rejection: Rejection, auth: &AuthSession<U>, user: Option<Arc<U>>) {
+pub(crate) fn raise_rejected<U: AuthUser>(
+    rejection: Rejection,
+    auth: &AuthSession<U>,
+    user: Option<Arc<U>>,
+) {
     auth.config().raise(match (rejection, user) {
         (Rejection::NotFresh { .. }, Some(user)) => Event::NeedsRefresh { user },
         (Rejection::Forbidden, user) => Event::Forbidden { user },

@@ -36,7 +36,7 @@ pub use reason::Rejection;
 pub use rejection::{AuthRejection, RejectionContext};
 pub use service::GuardService;
 
-use self::gate::{Gate, evaluate, fail, missing_layer, reject};
+use self::gate::{Gate, check, fail, missing_layer, reject};
 use self::rejection::handler_from;
 use self::requirement::Requirement;
 use crate::error::{BuildError, ErrorContext};
@@ -105,11 +105,17 @@ use crate::page::Page;
 /// [`with_options_exempt`](crate::LoginLayerBuilder::with_options_exempt). For cross-origin
 /// requests, put tower-http's `CorsLayer` outside the guard; it responds to preflights itself.
 #[must_use = "a guard does nothing until it is layered around a service"]
-pub struct Guard<U>(Gate<U>);
+pub struct Guard<U>(Arc<Gate<U>>);
 
 impl<U: AuthUser> Guard<U> {
     pub(crate) fn new(config: Arc<Config<U>>, requirement: Requirement<U>) -> Self {
-        Self(Gate { config, requirement, responses: Responses::default(), is_mixed: false })
+        Self(Arc::new(Gate {
+            config,
+            requirement,
+            responses: Responses::default(),
+            is_mixed: false,
+            exempt_grpc_methods: Vec::new(),
+        }))
     }
 
     /// Returns a guard that passes a request only if both guards pass it. The responses to rejected
@@ -117,23 +123,34 @@ impl<U: AuthUser> Guard<U> {
     ///
     /// Both guards must be of the same layer. If they are of two layers, the response to every
     /// request is 500. Wrap the service in one guard and then in the other instead.
-    pub fn and(mut self, other: Self) -> Self {
-        self.0.is_mixed |= self.is_mixed_with(&other);
-        self.0.requirement = Requirement::All(vec![self.0.requirement, other.0.requirement]);
-        self
+    pub fn and(self, other: Self) -> Self {
+        self.joined(other, Requirement::All)
     }
 
     /// Returns a guard that passes a request if at least one of the two guards passes it. The
     /// responses to rejected requests are those of this guard, not of `other`. Both guards must be
     /// of the same layer.
-    pub fn or(mut self, other: Self) -> Self {
-        self.0.is_mixed |= self.is_mixed_with(&other);
-        self.0.requirement = Requirement::Any(vec![self.0.requirement, other.0.requirement]);
-        self
+    pub fn or(self, other: Self) -> Self {
+        self.joined(other, Requirement::Any)
     }
 
-    fn is_mixed_with(&self, other: &Self) -> bool {
-        other.0.is_mixed || !Arc::ptr_eq(&self.0.config, &other.0.config)
+    fn joined(self, other: Self, join: fn(Vec<Requirement<U>>) -> Requirement<U>) -> Self {
+        let is_mixed = other.0.is_mixed || !Arc::ptr_eq(&self.0.config, &other.0.config);
+        let other = other.0.requirement.clone();
+        self.changed(|gate| {
+            gate.is_mixed |= is_mixed;
+            gate.requirement = join(vec![gate.requirement.clone(), other]);
+        })
+    }
+
+    #[cfg(feature = "tonic")]
+    pub(crate) fn gate(&self) -> &Arc<Gate<U>> {
+        &self.0
+    }
+
+    fn changed(mut self, change: impl FnOnce(&mut Gate<U>)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
     }
 
     /// Sets the page to which this guard redirects if no user is logged in, in place of the layer's
@@ -143,9 +160,9 @@ impl<U: AuthUser> Guard<U> {
     /// # Errors
     ///
     /// Returns an error if the page is neither a path on this site nor a URL.
-    pub fn with_login_page(mut self, page: impl Into<String>) -> Result<Self, BuildError> {
-        self.0.responses.login_page = Some(self.parse_page(page.into())?);
-        Ok(self)
+    pub fn with_login_page(self, page: impl Into<String>) -> Result<Self, BuildError> {
+        let page = self.parse_page(page.into())?;
+        Ok(self.changed(|gate| gate.responses.login_page = Some(page)))
     }
 
     /// Sets the page to which this guard redirects if the login is not fresh enough, in place of
@@ -154,9 +171,9 @@ impl<U: AuthUser> Guard<U> {
     /// # Errors
     ///
     /// Returns an error if the page is neither a path on this site nor a URL.
-    pub fn with_confirm_page(mut self, page: impl Into<String>) -> Result<Self, BuildError> {
-        self.0.responses.confirm_page = Some(self.parse_page(page.into())?);
-        Ok(self)
+    pub fn with_confirm_page(self, page: impl Into<String>) -> Result<Self, BuildError> {
+        let page = self.parse_page(page.into())?;
+        Ok(self.changed(|gate| gate.responses.confirm_page = Some(page)))
     }
 
     fn parse_page(&self, page: String) -> Result<Page, BuildError> {
@@ -165,37 +182,44 @@ impl<U: AuthUser> Guard<U> {
 
     /// Sets the flash message for this guard's redirects to the login page. The message is cut after
     /// 256 bytes.
-    pub fn with_login_message(mut self, message: impl Into<Message>) -> Self {
-        self.0.responses.login_message = Some(message.into());
-        self
+    pub fn with_login_message(self, message: impl Into<Message>) -> Self {
+        self.changed(|gate| gate.responses.login_message = Some(message.into()))
     }
 
     /// Sets the flash message for this guard's redirects to the confirm page. The message is cut
     /// after 256 bytes.
-    pub fn with_confirm_message(mut self, message: impl Into<Message>) -> Self {
-        self.0.responses.confirm_message = Some(message.into());
-        self
+    pub fn with_confirm_message(self, message: impl Into<Message>) -> Self {
+        self.changed(|gate| gate.responses.confirm_message = Some(message.into()))
     }
 
     /// Sets a function that builds the response to each request that this guard rejects, in place
     /// of the layer's responses.
     pub fn with_rejection_handler(
-        mut self,
+        self,
         handler: impl Fn(&RejectionContext<'_, U>) -> Response<Bytes> + Send + Sync + 'static,
     ) -> Self {
-        self.0.responses.handler = Some(handler_from(handler));
-        self
+        self.changed(|gate| gate.responses.handler = Some(handler_from(handler)))
     }
 
     /// Sets a function that builds the response to each request that fails at this guard, in place
     /// of the layer's; see
     /// [`LoginLayerBuilder::with_error_handler`](crate::LoginLayerBuilder::with_error_handler).
     pub fn with_error_handler(
-        mut self,
+        self,
         handler: impl Fn(&ErrorContext<'_>) -> Response<Bytes> + Send + Sync + 'static,
     ) -> Self {
-        self.0.responses.error_handler = Some(Arc::new(handler));
-        self
+        self.changed(|gate| gate.responses.error_handler = Some(Arc::new(handler)))
+    }
+
+    /// Sets the methods of a gRPC service that need not pass this guard, such as `LogIn`: the last
+    /// segment of the request's path, exactly as the service names it. All other methods are
+    /// guarded, so a wrong name leaves no method open.
+    pub fn with_exempt_grpc_methods<T: Into<String>>(
+        self,
+        methods: impl IntoIterator<Item = T>,
+    ) -> Self {
+        let methods = methods.into_iter().map(Into::into).collect();
+        self.changed(|gate| gate.exempt_grpc_methods = methods)
     }
 
     /// Checks a request inside a handler, with the head of the request.
@@ -217,14 +241,19 @@ impl<U: AuthUser> Guard<U> {
     /// is around.
     pub async fn check(&self, request: &Parts) -> Result<(), AuthRejection> {
         let Parts { method, headers, extensions, .. } = request;
+        if self.0.exempts(method, request.uri.path()) {
+            return Ok(());
+        }
         let Some(auth) = self.0.auth_session(extensions) else {
             let response = missing_layer::<U>("a guard", method, headers, extensions);
             return Err(AuthRejection::new(response));
         };
-        let response = match evaluate(&self.0.requirement, &auth).await {
+        let checked = check(Arc::clone(&self.0), auth).await;
+        let (auth, responses) = (&checked.auth, &self.0.responses);
+        let response = match checked.outcome {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(rejection)) => reject(rejection, request.clone(), &auth, &self.0.responses),
-            Err(error) => fail(&error, request, &auth, &self.0.responses),
+            Ok(Err(rejection)) => reject(rejection, request.clone(), auth, responses),
+            Err(error) => fail(&error, request, auth, responses),
         };
         Err(AuthRejection::new(response))
     }
@@ -239,7 +268,8 @@ impl<U> Not for Guard<U> {
     type Output = Self;
 
     fn not(mut self) -> Self {
-        self.0.requirement = Requirement::Not(Box::new(self.0.requirement));
+        let gate = Arc::make_mut(&mut self.0);
+        gate.requirement = Requirement::Not(Box::new(gate.requirement.clone()));
         self
     }
 }
@@ -248,13 +278,13 @@ impl<S, U: AuthUser> Layer<S> for Guard<U> {
     type Service = GuardService<S, U>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        GuardService::new(inner, Arc::new(self.0.clone()))
+        GuardService::new(inner, Arc::clone(&self.0))
     }
 }
 
 impl<U> Clone for Guard<U> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self(Arc::clone(&self.0))
     }
 }
 

@@ -127,19 +127,33 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
     /// a session.
     fn challenges(&self) -> Vec<HeaderValue> {
         let config = self.rejected.config;
+        let has_token = self.auth.is_bearer_request();
+        let scheme = if has_token { "Bearer" } else { "Session" };
+        let own = |scheme: &str, parameters: &str| {
+            let challenge = format!("{scheme} realm=\"{}\"{parameters}", config.realm);
+            HeaderValue::try_from(challenge).into_iter().collect()
+        };
         if let Rejection::NotFresh { max_age } = self.rejection() {
             // Credentials in the request would not make the login fresh. The parameters are those
             // of RFC 9470 §3.
             let max_age = max_age.map(|age| format!(", max_age=\"{}\"", age.as_secs()));
             let parameters = ", error=\"insufficient_user_authentication\"".to_owned();
-            return session_challenge(&config.realm, &(parameters + &max_age.unwrap_or_default()));
+            return own(scheme, &(parameters + &max_age.unwrap_or_default()));
+        }
+        if has_token {
+            // The token decides alone, so other credentials would not help (RFC 6750 §3.1).
+            return own(scheme, ", error=\"invalid_token\"");
         }
         // If a browser got such a challenge, it would ask for a password in a window of its own.
         let is_from_browser = self.auth.has_fetch_metadata();
         let mut challenges: Vec<_> =
             config.loaders.iter().filter_map(|loader| loader.challenge()).collect();
         challenges.retain(|challenge| !(is_from_browser && has_basic(challenge)));
-        if challenges.is_empty() { session_challenge(&config.realm, "") } else { challenges }
+        match challenges.is_empty() {
+            true if config.accepts_bearer => own("Bearer", ""),
+            true => own(scheme, ""),
+            false => challenges,
+        }
     }
 
     /// Returns the page to return to after a login that a request of htmx needs: the page that
@@ -157,10 +171,6 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
 
 fn is_true(headers: &HeaderMap, name: HeaderName) -> bool {
     headers.get(name).is_some_and(|value| value == "true")
-}
-
-fn session_challenge(realm: &str, parameters: &str) -> Vec<HeaderValue> {
-    HeaderValue::try_from(format!("Session realm=\"{realm}\"{parameters}")).into_iter().collect()
 }
 
 /// Whether one of the challenges in this field is for the scheme `Basic` (RFC 7617).

@@ -47,6 +47,9 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
 impl<U: AuthUser> Settings<U> {
     fn check(&self, has_sessions: bool) -> Result<(), BuildError> {
         self.keys.check()?;
+        if self.accepts_bearer && !has_sessions {
+            return Err(BuildError::BearerWithoutSessions);
+        }
         match self.session_limit {
             Some(_) if !has_sessions => Err(BuildError::SessionLimitWithoutSessions),
             Some(SessionLimit { max: 0, .. }) => Err(BuildError::SessionLimit),
@@ -109,6 +112,7 @@ impl<U: AuthUser> Settings<U> {
             remember_duration: whole_seconds(self.remember_duration, "remember duration")?,
             client_match: self.client_match,
             trusted_proxies: TrustedProxies(parse_networks(self.trusted_proxies)?),
+            accepts_bearer: self.accepts_bearer,
             loader_headers: headers_read_by(&self.loaders),
             loaders: self.loaders,
             listeners: self.listeners,

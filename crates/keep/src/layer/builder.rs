@@ -37,6 +37,7 @@ const REPLAY_MESSAGE: &str = "An old copy of one of your remembered logins was u
 /// | absolute limit | 30 days | NIST SP 800-63B: reauthenticate within 30 days |
 /// | remember duration | 30 days | the same as the absolute limit; Flask-Login's default of a year is too long if a laptop is stolen |
 /// | server-side sessions | off | they need a store of sessions; see [`with_sessions`](Self::with_sessions) |
+/// | bearer tokens | off | browsers need none; see [`with_bearer_sessions`](Self::with_bearer_sessions) |
 /// | sessions per user | unlimited | people have many devices |
 /// | rotation grace | 60 s | a request that is in flight arrives within this time |
 /// | touch interval | 5 min | precise enough for people, and few writes |
@@ -88,6 +89,7 @@ pub(super) struct Settings<U> {
     pub(super) public_origin: Option<String>,
     pub(super) allowed_origins: Vec<String>,
     pub(super) realm: Option<String>,
+    pub(super) accepts_bearer: bool,
     pub(super) exempts_options_method: bool,
     pub(super) all_are_pages: bool,
 }
@@ -189,10 +191,28 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
             public_origin: None,
             allowed_origins: Vec::new(),
             realm: None,
+            accepts_bearer: false,
             exempts_options_method: false,
             all_are_pages: false,
         };
         Self { store, into_login_store: None, settings }
+    }
+
+    /// Sets whether a bearer token can carry a login in place of cookies, for clients that keep no
+    /// cookies, such as apps and command-line tools. The default is `false`. Requires
+    /// [server-side sessions](Self::with_sessions).
+    ///
+    /// [`LoginBuilder::as_bearer`](crate::session::LoginBuilder::as_bearer) makes the token. A client
+    /// sends it in `Authorization: Bearer TOKEN`; a token in a URL is not read. The session is listed
+    /// and ended like any other.
+    ///
+    /// If a request has a token of this layer, the token decides alone: no cookie is read or set,
+    /// even if the token is not valid. So a request that other middleware lets through because of
+    /// its `Authorization`, such as protection against cross-site request forgery, never acts with
+    /// cookies. If the token is not valid, nobody is logged in, and guards respond with 401.
+    pub fn with_bearer_sessions(mut self, bearer: bool) -> Self {
+        self.settings.accepts_bearer = bearer;
+        self
     }
 
     /// Limits how many sessions a user may have at the same time, and sets what happens when a user

@@ -40,6 +40,8 @@ pub(crate) struct Config<U> {
     pub(crate) client_match: ClientMatch,
     pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) loaders: Vec<Arc<dyn RequestLoader<U>>>,
+    /// Whether a bearer token of this layer logs in its user.
+    pub(crate) accepts_bearer: bool,
     /// The headers that the loaders read.
     pub(crate) loader_headers: Vec<HeaderName>,
     pub(crate) listeners: Vec<Listener<U>>,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::header::{self, Entry};
 use http::{Request, Response};
 use tower_keep_core::AuthUser;
 use tower_service::Service;
@@ -49,8 +50,15 @@ where
             }
             self.config.report_same_cookie_name(outer.config());
         }
+        let outer = outer.cloned();
         let snapshot = Snapshot::of(&request, &self.config);
-        let auth = AuthSession::new(Arc::clone(&self.config), snapshot, outer.cloned());
+        if snapshot.has_bearer() {
+            // The inner service may log the headers.
+            if let Entry::Occupied(mut field) = request.headers_mut().entry(header::AUTHORIZATION) {
+                field.iter_mut().for_each(|value| value.set_sensitive(true));
+            }
+        }
+        let auth = AuthSession::new(Arc::clone(&self.config), snapshot, outer);
         request.extensions_mut().insert(auth.clone());
         LoginFuture::new(self.inner.call(request), Some(auth))
     }

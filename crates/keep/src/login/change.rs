@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use tower_keep_core::{AuthUser, EndReason, SessionDetails, SessionKey, SessionRecord};
+use tower_keep_core::{AuthUser, EndReason, SessionKey, SessionRecord};
 
 use super::handle::AuthSession;
 use super::issue::Issuer;
@@ -17,6 +17,7 @@ use super::server_side::cookies::SessionId;
 use super::state::{BrowserLogin, BrowserSession, CookieChange, CookieDecision, Identity};
 use super::write_deadline::WriteDeadline;
 use super::{server_side, stateless};
+use crate::bearer_token::BearerToken;
 use crate::cookie::login_origin::{LoginOrigin, Proofs};
 use crate::error::{AuthError, LoginError};
 use crate::event::Event;
@@ -121,15 +122,17 @@ impl<U: AuthUser> AuthSession<U> {
     fn browser_session(&self) -> Option<BrowserSession> {
         match &self.state().browser_login {
             BrowserLogin::ServerSide(browser_session) => Some(browser_session.clone()),
-            BrowserLogin::Nothing | BrowserLogin::Stateless { .. } => None,
+            BrowserLogin::Nothing | BrowserLogin::Stateless { .. } | BrowserLogin::Bearer(_) => {
+                None
+            }
         }
     }
 
     /// Returns the keys of this browser's sessions: the session that this request has begun or
     /// resolved, and the sessions that the request's cookies name.
     fn session_keys_of_browser(&self) -> Vec<SessionKey> {
-        let mut keys: Vec<_> =
-            self.browser_session().map(|session| session.record.key).into_iter().collect();
+        let record_key = self.state().browser_login.record().map(|record| record.key);
+        let mut keys: Vec<_> = record_key.into_iter().collect();
         for key in self.verified_cookies().session_ids().map(SessionId::key) {
             if !keys.contains(&key) {
                 keys.push(key);
@@ -153,7 +156,6 @@ impl<U: AuthUser> AuthSession<U> {
             }
             let identity = std::mem::replace(&mut state.identity, Identity::Anonymous);
             state.apply_decision(Identity::Anonymous, CookieDecision::clear_both());
-            state.unsent_session = None;
             match identity {
                 Identity::Session { user, .. } => Some(user),
                 Identity::Loader { .. } | Identity::Anonymous => None,
@@ -296,7 +298,7 @@ impl<U: AuthUser> AuthSession<U> {
         if state.is_head_written {
             return Err(AuthError::TOO_LATE);
         }
-        let BrowserLogin::Stateless { login_origin, is_remembered, remember } =
+        let BrowserLogin::Stateless { login_origin, is_remembered, remember, .. } =
             &state.browser_login
         else {
             return Ok(true);
@@ -338,7 +340,7 @@ pub struct LoginBuilder<'a, U> {
     details: Details,
 }
 
-impl<U> LoginBuilder<'_, U> {
+impl<'a, U> LoginBuilder<'a, U> {
     /// Sets whether the login gets a remember cookie, which keeps the user logged in after the
     /// browser is closed. The default is `false`.
     pub fn with_remember(mut self, remember: bool) -> Self {
@@ -379,15 +381,37 @@ impl<U> LoginBuilder<'_, U> {
         self
     }
 
+    /// Logs in the user with a bearer token in place of cookies, when the returned [`BearerBuilder`]
+    /// is awaited: for clients that keep no cookies. The layer must be built with
+    /// [`with_bearer_sessions`](crate::LoginLayerBuilder::with_bearer_sessions).
+    ///
+    /// This changes neither the cookies nor who is logged in for this request. So a user who is
+    /// logged in with a browser can make a token for a program. The settings of the remember cookie
+    /// have no effect.
+    ///
+    /// ```
+    /// # use tower_keep::{Account, AuthSession, LoginError};
+    /// # use std::time::Duration;
+    /// async fn token(auth: AuthSession<Account>, user: Account) -> Result<String, LoginError> {
+    ///     let month = Duration::from_secs(30 * 24 * 3600);
+    ///     let token = auth.log_in(user).with_method("cli").as_bearer().with_lifetime(month).await?;
+    ///     let (text, seconds) = (token.as_str(), token.expires_in());
+    ///     Ok(format!(r#"{{"access_token":"{text}","token_type":"Bearer","expires_in":{seconds}}}"#))
+    /// }
+    /// ```
+    pub fn as_bearer(self) -> BearerBuilder<'a, U> {
+        BearerBuilder { login: self, lifetime: None }
+    }
+
     /// Returns the details of the new session: method, client address and user agent.
-    fn details(&self) -> SessionDetails {
+    fn details(&self) -> Details {
         let snapshot = &self.auth.0.snapshot;
         let mut details = self.details.clone();
         if let Some(address) = snapshot.request.client {
             details.set_address(address);
         }
         details.set_user_agent(snapshot.user_agent.as_ref().map_or(&[], HeaderValue::as_bytes));
-        details.write()
+        details
     }
 
     /// Returns the proofs of the new session. They are empty if the login is not fresh.
@@ -423,6 +447,9 @@ impl<U: AuthUser> LoginBuilder<'_, U> {
             return Err(LoginError::Inactive);
         }
         auth.check_origin()?;
+        if auth.is_bearer_request() {
+            return Err(AuthError::BEARER_REQUEST.into());
+        }
         auth.mark_cookie_dependent();
         match &auth.config().sessions {
             Some(sessions) => self.log_in_server_side(sessions).await?,
@@ -464,8 +491,13 @@ impl<U: AuthUser> LoginBuilder<'_, U> {
         let issuer = auth.issuer(&self.user);
         let login = self.requested(issuer.now);
         let replacing = auth.session_keys_of_browser();
-        let begun =
-            server_side::change::log_in(&issuer, sessions, &login, self.details(), &replacing);
+        let begun = server_side::change::log_in(
+            &issuer,
+            sessions,
+            &login,
+            self.details().write(),
+            &replacing,
+        );
         let BegunLogin { cookies, replays, unsent } = begun.await?;
         let identity = login.identity();
         let too_late = {
@@ -474,7 +506,7 @@ impl<U: AuthUser> LoginBuilder<'_, U> {
                 Some(unsent)
             } else {
                 state.apply_decision(identity, cookies);
-                state.unsent_session = unsent.into_key();
+                state.unsent_sessions.extend(unsent.into_key());
                 None
             }
         };
@@ -501,6 +533,83 @@ impl<U: AuthUser> LoginBuilder<'_, U> {
 impl<U> fmt::Debug for LoginBuilder<'_, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoginBuilder").finish_non_exhaustive()
+    }
+}
+
+/// Logs in a user with a bearer token when it is awaited. Created by [`LoginBuilder::as_bearer`].
+#[must_use = "await this to log in the user, and send the token to the client"]
+pub struct BearerBuilder<'a, U> {
+    login: LoginBuilder<'a, U>,
+    lifetime: Option<Duration>,
+}
+
+impl<U> BearerBuilder<'_, U> {
+    /// Sets how long the token is valid, in whole seconds, and at least one. Use does not extend it.
+    /// The default is the layer's
+    /// [remember duration](crate::LoginLayerBuilder::with_remember_duration).
+    pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = Some(lifetime);
+        self
+    }
+}
+
+impl<U: AuthUser> BearerBuilder<'_, U> {
+    async fn log_in(self) -> Result<BearerToken, LoginError> {
+        let Self { login, lifetime } = self;
+        let LoginBuilder { auth, user, .. } = &login;
+        if !user.is_active() && !login.is_forced {
+            return Err(LoginError::Inactive);
+        }
+        auth.check_origin()?;
+        let config = auth.config();
+        let sessions = config.sessions.as_ref().filter(|_| config.accepts_bearer);
+        let sessions = sessions.ok_or(AuthError::NO_BEARER)?;
+        let _lock = auth.lock_changes().await?;
+        let issuer = auth.issuer(user);
+        let mut details = login.details();
+        details.set_bearer();
+        let seconds = lifetime.map(|lifetime| u32::try_from(lifetime.as_secs()));
+        let seconds = seconds.map_or(config.remember_duration, |s| s.unwrap_or(u32::MAX)).max(1);
+        let begun = server_side::bearer::log_in(
+            &issuer,
+            sessions,
+            login.is_fresh,
+            seconds,
+            details.write(),
+        );
+        let (token, unsent) = begun.await?;
+        let too_late = {
+            let mut state = auth.state();
+            if state.is_head_written {
+                Some(unsent)
+            } else {
+                state.unsent_sessions.extend(unsent.into_key());
+                state.has_issued_bearer = true;
+                None
+            }
+        };
+        if let Some(unsent) = too_late {
+            unsent.end().await?;
+            return Err(AuthError::TOO_LATE.into());
+        }
+        auth.mark_cookie_dependent();
+        config.raise(Event::LoggedIn { user: Arc::clone(user) });
+        Ok(token)
+    }
+}
+
+impl<'a, U: AuthUser> IntoFuture for BearerBuilder<'a, U> {
+    type Output = Result<BearerToken, LoginError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.log_in())
+    }
+}
+
+impl<U> fmt::Debug for BearerBuilder<'_, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BearerBuilder").finish_non_exhaustive()
     }
 }
 

@@ -6,7 +6,7 @@ use tower_keep_core::{AuthUser, SessionRecord, UserId};
 
 use super::handle::AuthSession;
 use super::server_side::list::MAX_LISTED;
-use super::state::{BrowserLogin, Identity};
+use super::state::Identity;
 use crate::error::AuthError;
 use crate::session_info::{SessionInfo, public_id_of};
 use crate::sessions::Sessions;
@@ -90,11 +90,9 @@ impl<U: AuthUser> AuthSession<U> {
     ) -> Result<Option<(UserId, Option<Arc<SessionRecord>>)>, AuthError> {
         let Some(user) = self.user().await? else { return Ok(None) };
         let state = self.state();
-        let current = match (&state.identity, &state.browser_login) {
-            (Identity::Session { .. }, BrowserLogin::ServerSide(browser_session)) => {
-                Some(Arc::clone(&browser_session.record))
-            }
-            _ => None,
+        let current = match &state.identity {
+            Identity::Session { .. } => state.browser_login.record().cloned(),
+            Identity::Loader { .. } | Identity::Anonymous => None,
         };
         Ok(Some((user.id(), current)))
     }

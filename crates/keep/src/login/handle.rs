@@ -13,7 +13,7 @@ use super::resolve::Purpose;
 use super::server_side::change::abandon_session;
 use super::server_side::resolve::Resolver;
 use super::snapshot::{LoginCookies, Snapshot, VerifiedCookies};
-use super::state::{CookieChange, Identity, Progress, Resolved, State};
+use super::state::{BrowserLogin, CookieChange, Identity, Progress, Resolved, State};
 use super::stateless;
 use crate::client_kind::ClientKind;
 use crate::cookie::flash::FlashCookie;
@@ -29,8 +29,10 @@ use crate::layer::config::Config;
 ///
 /// Once [`log_in`](Self::log_in) has returned `Ok`, the user is logged in, whatever the status of
 /// the response is: every response carries the cookies. After the response's head is written, no
-/// cookie can be sent, so changing the login is an error. A streamed body or a spawned task can
-/// still ask which user is logged in. Because of such late calls, a response is `no-store` if an
+/// cookie can be sent, so changing the login is an error. A streamed body, a WebSocket or a spawned
+/// task can still ask which user is logged in. It gets the user as of the request, even if the
+/// user has logged out since; [`recheck`](Self::recheck) asks the store anew. Because of such late
+/// calls, a response is `no-store` if an
 /// `AuthSession` of its request exists when the head is written: no cache may give one user's
 /// stream to another user. If the response is the same for all users, drop the `AuthSession` before
 /// the head is written.
@@ -146,13 +148,15 @@ impl<U> AuthSession<U> {
     /// Seals the handle of a request that gets no response: from now on, changing the login fails.
     /// If the request has begun a login, its session ends, because no browser has its cookies.
     pub(crate) fn abandon(&self) {
-        let unsent_session = {
+        let unsent_sessions = {
             let mut state = self.state();
             state.is_head_written = true;
-            state.unsent_session.take()
+            std::mem::take(&mut state.unsent_sessions)
         };
-        if let (Some(key), Some(sessions)) = (unsent_session, &self.config().sessions) {
-            abandon_session(self.config(), sessions, key);
+        if let Some(sessions) = &self.config().sessions {
+            for key in unsent_sessions {
+                abandon_session(self.config(), sessions, key);
+            }
         }
     }
 }
@@ -173,6 +177,9 @@ impl<U: AuthUser> AuthSession<U> {
     }
 
     /// Returns the user who is logged in, or `None` if no user is logged in.
+    ///
+    /// The user is looked up once per request, and later calls return the same user. In a WebSocket
+    /// or an event stream, use [`recheck`](Self::recheck).
     ///
     /// # Errors
     ///
@@ -244,6 +251,18 @@ impl<U: AuthUser> AuthSession<U> {
         Ok(self.state().identity.fresh_since())
     }
 
+    /// Checks whether a bearer token carries the login of this request; see
+    /// [`with_bearer_sessions`](crate::LoginLayerBuilder::with_bearer_sessions). It is `false` if the
+    /// token is not valid.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error in the cases of [`user`](Self::user).
+    pub async fn is_bearer(&self) -> Result<bool, AuthError> {
+        self.ensure_resolved().await?;
+        Ok(matches!(self.state().browser_login, BrowserLogin::Bearer(_)))
+    }
+
     /// Checks whether the browser holds a remember cookie: the request sent one that has a valid
     /// signature and has not expired, or this response sets one. The user of the cookie is not
     /// looked up, and may no longer exist.
@@ -268,8 +287,18 @@ impl<U: AuthUser> AuthSession<U> {
     /// Returns what kind of client has sent the request: it decides the form of a response to a
     /// rejected or failed request.
     pub fn client_kind(&self) -> ClientKind {
-        let Snapshot { hints, request, .. } = &self.0.snapshot;
-        hints.kind(&request.method, self.0.config.all_are_pages)
+        let Snapshot { hints, request, bearer, .. } = &self.0.snapshot;
+        match hints.kind(&request.method, self.0.config.all_are_pages) {
+            // A program has sent the token, and can't use a login page.
+            ClientKind::Page | ClientKind::Htmx if bearer.is_some() => ClientKind::Other,
+            kind => kind,
+        }
+    }
+
+    /// Whether the request has a bearer token of this crate, so that cookies are neither read nor
+    /// set.
+    pub(crate) fn is_bearer_request(&self) -> bool {
+        self.0.snapshot.bearer.is_some()
     }
 
     /// Returns the method and the path of the request, as the client has sent them.
@@ -330,6 +359,10 @@ impl<U: AuthUser> AuthSession<U> {
                     config.raise(Event::Accessed);
                     // The resolvers are awaited here and not in another `async fn`, because every
                     // request that asks for the user polls this future.
+                    if let (Some(token), Some(sessions)) = (&snapshot.bearer, &config.sessions) {
+                        let resolver = Resolver { config, sessions, snapshot };
+                        return turn.finish(Box::pin(resolver.resolve_bearer(token)).await);
+                    }
                     let resolved = match (&self.verified_cookies().cookies, &config.sessions) {
                         (LoginCookies::Stateless { session, remember }, _) => {
                             let cookies = (session.as_ref(), remember.as_ref());

@@ -10,6 +10,7 @@
 //! | what the rules of both decide alike | `shared_rules`, `policy` |
 //! | logging in, logging out, confirming | `change`; the login that is asked for: `requested` |
 //! | listing and ending the user's sessions | `devices` |
+//! | asking anew whether the login still stands | `recheck` |
 //! | issuing a cookie | `issue`, and those of the two folders |
 //! | `next` and flash messages | `flash` |
 //! | the response's headers | `response_headers`; how late it may set cookies: `write_deadline` |
@@ -20,6 +21,7 @@ mod flash;
 pub(crate) mod handle;
 mod issue;
 pub(crate) mod policy;
+mod recheck;
 mod requested;
 mod resolve;
 mod response_headers;

@@ -15,7 +15,7 @@ impl<U: AuthUser> AuthSession<U> {
         let mut state = self.state();
         state.is_head_written = true;
         // The browser may get the cookies from now on, so the session must not end as unsent.
-        state.unsent_session = None;
+        state.unsent_sessions.clear();
         // A streamed body or a task may use its clone to ask for the user after the headers are
         // sent.
         let has_other_clones = self.has_other_clones();
@@ -25,6 +25,8 @@ impl<U: AuthUser> AuthSession<U> {
         let sets_cookies = self.write_cookies(&state, headers);
         self.write_vary(state.asked_loaders || has_other_clones, headers);
         if sets_cookies
+            || state.has_issued_bearer
+            || self.is_bearer_request()
             || has_other_clones
             || !state.identity.is_anonymous()
             || self.has_valid_login_cookie()
@@ -39,7 +41,7 @@ impl<U: AuthUser> AuthSession<U> {
             (&state.session_cookie, &state.remember_cookie, &state.flash_cookie),
             (CookieChange::Keep, CookieChange::Keep, CookieChange::Keep)
         );
-        if unchanged {
+        if unchanged || self.is_bearer_request() {
             return false;
         }
         let (config, received) = (self.config(), self.verified_cookies());
@@ -89,10 +91,12 @@ impl<U: AuthUser> AuthSession<U> {
         received.is_remember_sent || received.session_cookie_says_remembered()
     }
 
-    /// Adds `Cookie` to `Vary` and, if the request loaders were asked, the headers that they read.
+    /// Adds `Cookie` to `Vary`, `Authorization` if the layer accepts bearer tokens and, if the
+    /// request loaders were asked, the headers that they read.
     fn write_vary(&self, asked_loaders: bool, headers: &mut HeaderMap) {
         let loaders = if asked_loaders { &self.config().loader_headers[..] } else { &[] };
-        if loaders.is_empty() {
+        let bearer = self.config().accepts_bearer.then_some("Authorization");
+        if loaders.is_empty() && bearer.is_none() {
             match headers.entry(header::VARY) {
                 Entry::Vacant(vary) => {
                     vary.insert(HeaderValue::from_static("Cookie"));
@@ -107,6 +111,7 @@ impl<U: AuthUser> AuthSession<U> {
                 Entry::Occupied(_) => {}
             }
         }
-        add_vary(headers, ["Cookie"].into_iter().chain(loaders.iter().map(HeaderName::as_str)));
+        let names = ["Cookie"].into_iter().chain(bearer);
+        add_vary(headers, names.chain(loaders.iter().map(HeaderName::as_str)));
     }
 }

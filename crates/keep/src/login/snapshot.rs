@@ -5,6 +5,7 @@ use http::header::{self, HeaderName};
 use http::{Extensions, HeaderMap, HeaderValue, Request, Uri};
 use tower_keep_core::AuthUser;
 
+use crate::bearer_token::sealed_token_in;
 use crate::client;
 use crate::client_kind::ClientHints;
 use crate::cookie::choose::choose;
@@ -22,6 +23,9 @@ pub(crate) struct Snapshot {
     pub(super) cookies: CookieFields,
     pub(super) user_agent: Option<HeaderValue>,
     pub(super) request: LoaderRequest,
+    /// The request's `Authorization`, if it has a bearer token of this crate and the layer accepts
+    /// such tokens. The cookies are then left out.
+    pub(super) bearer: Option<Box<HeaderValue>>,
     pub(super) hints: ClientHints,
     /// Whether a page of another site has opened a WebSocket with the cookies of this site. The
     /// cookies are then left out.
@@ -29,17 +33,28 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether the request has a bearer token of this crate.
+    pub(crate) fn has_bearer(&self) -> bool {
+        self.bearer.is_some()
+    }
+
     pub(crate) fn of<B, U>(request: &Request<B>, config: &Config<U>) -> Self {
         let headers = request.headers();
         let (mut cookies, mut user_agent) = (CookieFields::default(), None);
-        let mut hints = ClientHints::default();
+        let (mut hints, mut bearer) = (ClientHints::default(), None);
         // One pass is cheaper than to look each header up.
         for (name, value) in headers {
             match name.as_str() {
                 "cookie" => cookies.add(value),
                 "user-agent" if user_agent.is_none() => user_agent = Some(value.clone()),
+                "authorization" if config.accepts_bearer && sealed_token_in(value).is_some() => {
+                    bearer = Some(Box::new(value.clone()));
+                }
                 name => hints.read(name, value),
             }
+        }
+        if bearer.is_some() {
+            cookies = CookieFields::None;
         }
         let is_foreign =
             hints.is_upgrade(request.method()) && is_foreign(request, &cookies, config);
@@ -49,6 +64,7 @@ impl Snapshot {
         Self {
             cookies,
             user_agent,
+            bearer,
             hints,
             is_foreign,
             request: LoaderRequest {

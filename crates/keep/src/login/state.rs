@@ -75,10 +75,25 @@ pub(super) enum BrowserLogin {
         login_origin: LoginOrigin,
         /// Whether the login has set a remember cookie.
         is_remembered: bool,
+        /// When the last of the login's cookies expires, if the browser sends no other request.
+        expires: u32,
         /// The terms of the remember cookie that the browser has sent or gets with this response.
         remember: Option<Box<RememberTerms>>,
     },
     ServerSide(BrowserSession),
+    /// A bearer token carries the session.
+    Bearer(Arc<SessionRecord>),
+}
+
+impl BrowserLogin {
+    /// Returns the record of the server-side session, if there is one.
+    pub(super) fn record(&self) -> Option<&Arc<SessionRecord>> {
+        match self {
+            Self::ServerSide(browser_session) => Some(&browser_session.record),
+            Self::Bearer(record) => Some(record),
+            Self::Nothing | Self::Stateless { .. } => None,
+        }
+    }
 }
 
 /// A server-side session, and which of its cookies the browser holds.
@@ -135,8 +150,10 @@ pub(super) struct State<U> {
     /// the remember cookie: a slow response must not replace newer cookies in the browser. `None`
     /// if it always writes them.
     pub(super) write_until: Option<u32>,
-    /// The session of a login in this request whose cookies have not been written yet.
-    pub(super) unsent_session: Option<SessionKey>,
+    /// The sessions of logins in this request whose cookies or tokens have not been written yet.
+    pub(super) unsent_sessions: Vec<SessionKey>,
+    /// Whether the response has a bearer token in its body.
+    pub(super) has_issued_bearer: bool,
     /// Whether the request loaders were asked. If they were, the response depends on the headers
     /// that they read.
     pub(super) asked_loaders: bool,
@@ -160,7 +177,8 @@ impl<U> State<U> {
             remember_cookie: CookieChange::Keep,
             flash_cookie: CookieChange::Keep,
             write_until: None,
-            unsent_session: None,
+            unsent_sessions: Vec::new(),
+            has_issued_bearer: false,
             asked_loaders: false,
             is_decided: false,
             is_head_written: false,

@@ -97,6 +97,9 @@ impl SessionStore for BrokenStore {
                 self.inner.create(&login).await?;
                 return Ok(created);
             }
+            "a_login_that_notifies_nobody_leaves_the_replays_to_the_next_login" => {
+                login.notifies_user = true;
+            }
             "dropping_the_future_of_create_leaves_all_or_nothing" => {
                 let end = End::new(record.created, EndReason::Replaced, login.keep_ended_until);
                 let replacing = std::mem::take(&mut login.replacing);

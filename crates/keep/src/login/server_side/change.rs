@@ -51,33 +51,8 @@ pub(in crate::login) async fn log_in<'a, U: AuthUser>(
     record.remember = remember;
     record.details = details;
     let mut new_login = NewLogin::new(&record, at.plus(config.policy.grace));
-    (new_login.replacing, new_login.limit) = (replacing, sessions.limit);
-    // The record may have been written although this future fails or is dropped. So until the
-    // caller has put the cookies into the state, dropping `unsent` ends the session.
-    let mut unsent = UnsentLogin { config, sessions, key: Some(record.key) };
-    let creation = match sessions.store.create(&new_login).await {
-        Ok(creation) => creation,
-        Err(error) => {
-            if error.kind() == StoreErrorKind::Timeout {
-                // The record may have been written. It would count against the user's session
-                // limit, although no browser has its cookies. The store may also write the record
-                // after this `revoke`, so `unsent` keeps the key and ends the session later.
-                let end = config.end_for(EndReason::LoggedOut);
-                let _ = sessions.store.revoke(&[record.key], &end).await;
-            } else {
-                unsent.key = None;
-            }
-            return Err(AuthError::from(error).into());
-        }
-    };
-    let Creation::Created { ended, replays, .. } = creation else {
-        unsent.key = None;
-        let max = sessions.limit.map_or(0, |limit| limit.max);
-        return Err(LoginError::TooManySessions { max });
-    };
-    for record in ended {
-        config.raise(Event::SessionEnded { record, reason: EndReason::Limit });
-    }
+    new_login.replacing = replacing;
+    let (replays, unsent) = create(config, sessions, new_login).await?;
     let is_remembered = remember.is_some();
     let browser_session = BrowserSession {
         id,
@@ -93,6 +68,44 @@ pub(in crate::login) async fn log_in<'a, U: AuthUser>(
         cookies.remember_cookie = CookieChange::Clear;
     }
     Ok(BegunLogin { cookies, replays, unsent })
+}
+
+/// Writes a new session. Returns the user's sessions that have ended because of a replay since the
+/// last login, and the session, which ends unless the client gets its cookies or its token.
+pub(super) async fn create<'a, U: AuthUser>(
+    config: &'a Config<U>,
+    sessions: &'a Sessions<U>,
+    mut new_login: NewLogin<'_>,
+) -> Result<(Vec<Arc<SessionRecord>>, UnsentLogin<'a, U>), LoginError> {
+    new_login.limit = sessions.limit;
+    let key = new_login.record.key;
+    // The record may have been written although this future fails or is dropped. So until the
+    // caller has put the cookies into the state, dropping `unsent` ends the session.
+    let mut unsent = UnsentLogin { config, sessions, key: Some(key) };
+    let creation = match sessions.store.create(&new_login).await {
+        Ok(creation) => creation,
+        Err(error) => {
+            if error.kind() == StoreErrorKind::Timeout {
+                // The record may have been written. It would count against the user's session
+                // limit, although no browser has its cookies. The store may also write the record
+                // after this `revoke`, so `unsent` keeps the key and ends the session later.
+                let end = config.end_for(EndReason::LoggedOut);
+                let _ = sessions.store.revoke(&[key], &end).await;
+            } else {
+                unsent.key = None;
+            }
+            return Err(AuthError::from(error).into());
+        }
+    };
+    let Creation::Created { ended, replays, .. } = creation else {
+        unsent.key = None;
+        let max = sessions.limit.map_or(0, |limit| limit.max);
+        return Err(LoginError::TooManySessions { max });
+    };
+    for record in ended {
+        config.raise(Event::SessionEnded { record, reason: EndReason::Limit });
+    }
+    Ok((replays, unsent))
 }
 
 /// A login whose cookies may never be sent. On drop, its session ends.

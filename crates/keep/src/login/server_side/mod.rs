@@ -6,8 +6,10 @@
 //! | resolving the cookies of a request | `resolve` |
 //! | logging in, confirming | `change` |
 //! | listing and ending a user's sessions | `list` |
+//! | logins that a bearer token carries | `bearer` |
 //! | issuing the cookies, and their bytes | `issue`; `cookies` |
 
+pub(crate) mod bearer;
 pub(in crate::login) mod change;
 pub(crate) mod cookies;
 mod issue;

@@ -166,6 +166,14 @@ impl<U: AuthUser> Resolver<'_, U> {
     /// only one ends the session, and only this request raises the event.
     async fn end(&self, rules: &Rules<'_>, reason: EndReason) -> Result<bool, AuthError> {
         let Some(record) = rules.record() else { return Ok(false) };
+        self.end_session(record, reason).await
+    }
+
+    pub(super) async fn end_session(
+        &self,
+        record: &Arc<SessionRecord>,
+        reason: EndReason,
+    ) -> Result<bool, AuthError> {
         let end = self.config.end_for(reason);
         let ended_by_this_request = self.sessions.store.revoke(&[record.key], &end).await? > 0;
         if ended_by_this_request {
@@ -190,8 +198,7 @@ impl<U: AuthUser> Resolver<'_, U> {
     }
 
     /// Records that a request has used the session. The verdict says whether this needs the seen
-    /// mark, the time of last use, or both. The first use of a session is written immediately, and
-    /// the upkeep writes the rest.
+    /// mark, the time of last use, or both.
     async fn note_use(
         &self,
         verdict: &Verdict,
@@ -206,6 +213,38 @@ impl<U: AuthUser> Resolver<'_, U> {
         let expires = Timestamp::from_secs(expires);
         let generation = record.generation;
         let seen = verdict.marks_seen.then_some(SeenMark::new(key, generation, at));
+        let mut touch = Touch::new(key, at, expires);
+        touch.remember_expires = remember_expires;
+        let touch = verdict.is_touched.then_some(touch);
+        self.write_notes(record, Notes { seen, touch }).await
+    }
+
+    /// Records that the session is used now, if its time of last use is old enough. A use does not
+    /// extend a session that a bearer token carries.
+    pub(in crate::login) async fn touch(
+        &self,
+        record: &SessionRecord,
+        is_bearer: bool,
+        now: u32,
+    ) -> Result<(), AuthError> {
+        let policy = &self.config.policy;
+        if now.saturating_sub(record.last_seen.as_secs()) < policy.touch_interval {
+            return Ok(());
+        }
+        let remember = record.remember.map(|remember| remember.expires.as_secs());
+        let extended = policy.record_expires(now, record.session_started.as_secs(), remember);
+        let expires = if is_bearer { record.expires } else { Timestamp::from_secs(extended) };
+        let touch = Touch::new(record.key, Timestamp::from_secs(now), expires);
+        self.write_notes(record, Notes { seen: None, touch: Some(touch) }).await
+    }
+
+    /// Writes that a request has used the session. The first use is written immediately, and the
+    /// upkeep writes the rest.
+    pub(super) async fn write_notes(
+        &self,
+        record: &SessionRecord,
+        Notes { seen, touch }: Notes,
+    ) -> Result<(), AuthError> {
         // If the session limit refuses logins, a session that no request has used makes room for
         // other logins, so the first use is written immediately.
         let seen = match seen {
@@ -218,9 +257,7 @@ impl<U: AuthUser> Resolver<'_, U> {
             }
             seen => seen,
         };
-        let mut touch = Touch::new(key, at, expires);
-        touch.remember_expires = remember_expires;
-        let notes = Notes { seen, touch: verdict.is_touched.then_some(touch) };
+        let notes = Notes { seen, touch };
         self.sessions.upkeep.note(&*self.sessions.store, notes).await.map_err(AuthError::from)
     }
 }

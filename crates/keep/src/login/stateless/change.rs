@@ -2,7 +2,9 @@
 
 use tower_keep_core::AuthUser;
 
-use super::issue::{new_remember, new_session, set_remember, set_session, terms_of_new_session};
+use super::issue::{
+    expires, new_remember, new_session, set_remember, set_session, terms_of_new_session,
+};
 use super::remember_cookie::RememberTerms;
 use crate::cookie::login_origin::{LoginOrigin, Proofs};
 use crate::error::{AuthError, LoginError};
@@ -35,8 +37,9 @@ pub(in crate::login) fn log_in<U: AuthUser>(
         cookies.remember_cookie = set_remember(issuer, &remember);
         remember_terms = Some(Box::new(terms));
     }
+    let expires = expires(issuer, now, remember_terms.as_deref().copied());
     cookies.browser_login =
-        BrowserLogin::Stateless { login_origin, is_remembered, remember: remember_terms };
+        BrowserLogin::Stateless { login_origin, is_remembered, expires, remember: remember_terms };
     Ok(cookies)
 }
 
@@ -55,8 +58,9 @@ pub(in crate::login) fn make_fresh<U: AuthUser>(
         Some(terms) => set_remember(issuer, &new_remember(issuer, **terms)),
         None => CookieChange::Keep,
     };
+    let expires = expires(issuer, issuer.now, remember.as_deref().copied());
     Ok(CookieDecision {
-        browser_login: BrowserLogin::Stateless { login_origin, is_remembered, remember },
+        browser_login: BrowserLogin::Stateless { login_origin, is_remembered, expires, remember },
         session_cookie: set_session(issuer, &session),
         remember_cookie,
         write_until: None,

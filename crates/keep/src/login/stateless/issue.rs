@@ -58,10 +58,25 @@ pub(super) fn follow_verdict<U: AuthUser>(
         cookies.remember_cookie = set_remember(issuer, &new_remember(issuer, new_terms));
     }
     if let Some(login_origin) = login_origin {
+        let is_restored = matches!(verdict.session, SessionChange::Restore(_));
+        let started = session_terms.filter(|_| !is_restored).map(|terms| terms.started);
+        let expires = expires(issuer, started.unwrap_or(issuer.now), remember_terms);
         let remember = remember_terms.map(Box::new);
-        cookies.browser_login = BrowserLogin::Stateless { login_origin, is_remembered, remember };
+        cookies.browser_login =
+            BrowserLogin::Stateless { login_origin, is_remembered, expires, remember };
     }
     Ok(cookies)
+}
+
+/// Returns when the last of the cookies of a login expires: of a session that began at `started` and
+/// is used now, and of its remember cookie.
+pub(super) fn expires<U>(
+    issuer: &Issuer<'_, U>,
+    started: u32,
+    remember: Option<RememberTerms>,
+) -> u32 {
+    let remember_expires = remember.map(|terms| terms.expires);
+    issuer.config.policy.record_expires(issuer.now, started, remember_expires)
 }
 
 /// Returns the terms of a session that begins now. They contain nothing of an earlier session.

@@ -207,6 +207,25 @@ pub async fn a_user_is_notified_of_a_replay_once<S: SessionStore>(store: Arc<S>)
     );
 }
 
+/// A login of a program can't notify its user of a replay. So it returns no replay, and the next
+/// login of a browser returns it.
+pub async fn a_login_that_notifies_nobody_leaves_the_replays_to_the_next_login<S: SessionStore>(
+    store: Arc<S>,
+) {
+    let user = new_user_id();
+    let replayed = create_session(&*store, &user).await;
+    revoke(&*store, &replayed.key, &new_end(EndReason::Replay)).await;
+    for (notifies_user, expected) in [(false, 0), (true, 1), (true, 0)] {
+        let record = new_record(&user);
+        let mut login = new_login(&record, &[]);
+        login.notifies_user = notifies_user;
+        let Creation::Created { replays, .. } = create(&*store, &login).await else {
+            panic!("there is no limit")
+        };
+        assert_eq!(replays.len(), expected, "notifies the user: {notifies_user}");
+    }
+}
+
 /// A login returns at most [`MAX_PER_CALL`] replays. The next logins return the rest.
 pub async fn many_replays_are_returned_in_batches<S: SessionStore>(store: Arc<S>) {
     let user = new_user_id();

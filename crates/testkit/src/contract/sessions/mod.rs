@@ -43,6 +43,7 @@ clauses! {
     create_far_beyond_the_limit_ends_all_sessions_except_the_newest
     concurrent_logins_never_exceed_the_limit
     a_user_is_notified_of_a_replay_once
+    a_login_that_notifies_nobody_leaves_the_replays_to_the_next_login
     many_replays_are_returned_in_batches
     a_rotation_begins_the_next_generation
     a_rotation_from_another_generation_loses
