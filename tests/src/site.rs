@@ -8,7 +8,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::{FromRequestParts, Query, State};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response, Result};
 use axum::routing::{any, get};
@@ -18,6 +19,7 @@ use http_body::Frame;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tower_keep::event::Event;
+use tower_keep::guard::{AuthRejection, Rejection};
 use tower_keep::password::{PasswordChange, PasswordStore};
 use tower_keep::session::{SessionInfo, SessionRecord};
 use tower_keep::store::{UserDirectory, UserLookup};
@@ -240,6 +242,12 @@ fn router(auth_layer: &LoginLayer<Account>, store: WatchedStore) -> Router {
         .route("/is-fresh", get(is_fresh))
         .route("/is-remembered", get(is_remembered))
         .route("/twice", get(twice))
+        .route("/recheck", get(recheck))
+        .route("/token", get(token).post(token))
+        .route("/is-bearer", get(is_bearer))
+        .route("/extracted-notch", any(extracted_notch))
+        .route("/extracted-recent", any(extracted_recent))
+        .route("/maybe", get(maybe))
         .route("/next", get(next))
         .route("/take-flash", get(take_flash))
         .route("/flash", get(flash))
@@ -378,6 +386,78 @@ async fn is_remembered(auth: AuthSession) -> String {
     auth.is_remembered().to_string()
 }
 
+/// Asks for the user, and asks again whether the login stands once the gate lets the request pass.
+/// Returns both names.
+async fn recheck(Extension(gate): Extension<Gate>, auth: AuthSession) -> Result<String> {
+    let before = username(auth.clone()).await?;
+    gate.pass().await;
+    let after = auth.recheck().await?;
+    let after = after.map_or("Anonymous".to_owned(), |user| user.login_name().to_owned());
+    assert_eq!(username(auth).await?, before, "the handle keeps the user of the request");
+    Ok(format!("{before}, then {after}"))
+}
+
+/// Logs in with a bearer token, and returns the token.
+async fn token(
+    State(store): State<WatchedStore>,
+    auth: AuthSession,
+    Query(query): Query<LoginQuery>,
+) -> Result<String> {
+    let user = store.inner().by_login_name(&query.user).await.map_err(AuthError::from)?;
+    let Some(user) = user else { return Ok(String::new()) };
+    let mut builder = auth
+        .log_in(user)
+        .with_fresh(query.fresh != Some(0))
+        .with_method(query.method.unwrap_or_default())
+        .as_bearer();
+    if let Some(seconds) = query.duration {
+        builder = builder.with_lifetime(Duration::from_secs(seconds));
+    }
+    Ok(builder.await?.as_str().to_owned())
+}
+
+async fn is_bearer(auth: AuthSession) -> Result<String> {
+    Ok(auth.is_bearer().await?.to_string())
+}
+
+/// An extractor of the application, which lets only notch in.
+struct Notch;
+
+impl<S: Send + Sync> FromRequestParts<S> for Notch {
+    type Rejection = AuthRejection;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &S,
+    ) -> std::result::Result<Self, AuthRejection> {
+        let user = CurrentUser::<Account>::from_request_parts(parts, state).await?;
+        let auth = AuthSession::from_request_parts(parts, state).await?;
+        match user.login_name() {
+            "notch" => Ok(Self),
+            _ => Err(auth.reject(Rejection::Forbidden, parts)),
+        }
+    }
+}
+
+async fn extracted_notch(_: Notch) -> &'static str {
+    "notch"
+}
+
+async fn extracted_recent(user: FreshUser<Account, 600>) -> String {
+    user.login_name().to_owned()
+}
+
+/// Says which of the optional extractors have found something.
+async fn maybe(
+    auth: Option<AuthSession>,
+    user: Option<CurrentUser<Account>>,
+    fresh: Option<FreshUser<Account>>,
+    recent: Option<FreshUser<Account, 600>>,
+) -> String {
+    let found = [auth.is_some(), user.is_some(), fresh.is_some(), recent.is_some()];
+    found.map(|is_found| if is_found { "yes" } else { "no" }).join(" ")
+}
+
 /// Asks for the user twice at the same time, and then whether the login is fresh.
 async fn twice(auth: AuthSession) -> Result<String> {
     let again = auth.clone();
@@ -465,8 +545,9 @@ impl http_body::Body for LazyBody {
 async fn sessions(auth: AuthSession) -> Result<String> {
     let line = |session: &SessionInfo| {
         let this = if session.is_current() { "this" } else { "other" };
+        let carrier = if session.is_bearer() { " bearer" } else { "" };
         let method = session.method().unwrap_or_default();
-        format!("{} {this} {} {method}\n", session.public_id(), session.device())
+        format!("{} {this} {} {method}{carrier}\n", session.public_id(), session.device())
     };
     Ok(auth.sessions().await?.iter().map(line).collect())
 }

@@ -1,7 +1,9 @@
 //! Guards and extractors, areas (logins that are separate from each other), failures of the store,
 //! and wrong wiring.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
@@ -13,7 +15,9 @@ use tower_keep::client::ClientAddr;
 use tower_keep::event::Event;
 use tower_keep::guard::Rejection;
 use tower_keep::store::{StoreError, StoreErrorKind};
-use tower_keep::{Account, AuthSession, Keys, LoginLayer, user_loader};
+use tower_keep::{
+    Account, AuthSession, AuthUser, Keys, LoginLayer, UserId, UserRoles, user_loader,
+};
 use tower_keep_memory::MemoryStore;
 use tower_keep_testkit::client::Client;
 use tower_keep_tests::{KEY, Site, WatchedStoreExt, account};
@@ -414,6 +418,175 @@ async fn the_service_sees_the_address_in_the_client_addr_extension() {
     client.set_address("192.0.2.9".parse().unwrap());
     client.get("/").await;
     assert_eq!(*seen.lock().unwrap(), Some(ClientAddr("192.0.2.9".parse().unwrap())));
+}
+
+#[tokio::test]
+async fn a_guard_can_ask_a_store_and_its_failure_is_never_no() {
+    let auth_layer = layer("");
+    let calls = Arc::new(AtomicUsize::new(0));
+    let in_table = |name: &'static str| {
+        let calls = Arc::clone(&calls);
+        auth_layer.require_user_async(move |user: Arc<Account>| {
+            calls.fetch_add(1, Ordering::Relaxed);
+            async move { Ok(user.login_name() == name) }
+        })
+    };
+    let failing = || {
+        auth_layer.require_user_async(|_| async {
+            Err(StoreError::new(StoreErrorKind::Unavailable, "roles"))
+        })
+    };
+    let is_notch = || auth_layer.require_user(|user| user.login_name() == "notch");
+    for (guard, nobody, notch, steve, expected_calls) in [
+        (in_table("notch"), 401, 200, 403, 2),
+        (!in_table("notch"), 200, 403, 200, 2),
+        (is_notch().and(in_table("notch")), 401, 200, 403, 1),
+        (is_notch().or(in_table("steve")), 401, 200, 200, 1),
+        (failing(), 401, 503, 503, 0),
+        (!failing(), 200, 503, 503, 0),
+        (is_notch().and(failing()), 401, 503, 403, 0),
+        (failing().or(is_notch()), 401, 200, 503, 0),
+    ] {
+        let description = format!("{guard:?}");
+        let mut client = Client::new(auth_layer.layer(guard.layer(service_fn(page))));
+        assert_eq!(client.get("/").await.status.as_u16(), nobody, "{description}");
+        for (name, expected) in [("notch", notch), ("steve", steve)] {
+            client.log_in(&auth_layer, account(name)).await.unwrap();
+            let response = client.get("/").await;
+            assert_eq!(response.status.as_u16(), expected, "{name} at {description}");
+            let is_unavailable = expected == 503;
+            assert_eq!(response.header("retry-after") == "1", is_unavailable, "{description}");
+        }
+        assert_eq!(calls.swap(0, Ordering::Relaxed), expected_calls, "{description}");
+    }
+}
+
+/// A user whose roles are in the user's name.
+#[derive(Debug)]
+struct Member(&'static str);
+
+impl AuthUser for Member {
+    fn id(&self) -> UserId {
+        self.0.into()
+    }
+
+    fn security_stamp(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(b"")
+    }
+}
+
+impl UserRoles for Member {
+    type Role = String;
+
+    fn has_role(&self, role: &String) -> bool {
+        self.0.split('+').any(|own| own == role)
+    }
+}
+
+#[tokio::test]
+async fn a_guard_can_require_one_of_several_roles() {
+    let find = |id: UserId| async move {
+        let members = ["admin", "editor", "editor+admin", "reader"];
+        let found = members.into_iter().find(|name| UserId::from(*name) == id);
+        Ok(found.map(|name| Arc::new(Member(name))))
+    };
+    let auth_layer = LoginLayer::builder(user_loader(find), Keys::new(KEY)).build().unwrap();
+    let nothing =
+        || service_fn(async |_: Request<String>| Ok::<_, Infallible>(Response::new(String::new())));
+    for (roles, admits) in [
+        (&["admin"][..], &["admin", "editor+admin"][..]),
+        (&["admin", "editor"], &["admin", "editor", "editor+admin"]),
+        (&[], &[]),
+    ] {
+        let guard = auth_layer.require_any_role(roles.iter().copied());
+        let mut client = Client::new(auth_layer.layer(guard.layer(nothing())));
+        assert_eq!(client.get("/").await.status, StatusCode::UNAUTHORIZED);
+        for name in ["admin", "editor", "editor+admin", "reader"] {
+            client.log_in(&auth_layer, Member(name)).await.unwrap();
+            let expected = if admits.contains(&name) { 200 } else { 403 };
+            assert_eq!(client.get("/").await.status.as_u16(), expected, "{name} with {roles:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_guard_checks_a_request_inside_a_handler() {
+    let (auth_layer, other_layer) = (layer(""), layer("other"));
+    let guard = auth_layer.require_user(|user| user.login_name() == "notch");
+    let guards = [
+        guard.clone(),
+        guard.with_rejection_handler(|context| {
+            let path = context.request().uri.path().to_owned();
+            Response::new(Bytes::from(format!("{:?} of {path}", context.rejection())))
+        }),
+        other_layer.require_login(),
+    ];
+    let handler = move |request: Request<String>| {
+        let guards = guards.clone();
+        async move {
+            let head = request.into_parts().0;
+            let index: usize = head.uri.path()[1..].parse().unwrap();
+            Ok::<_, Infallible>(match guards[index].check(&head).await {
+                Ok(()) => Response::new(Full::from("in")),
+                Err(rejected) => rejected.response().map(Full::new),
+            })
+        }
+    };
+    let mut client = Client::new(auth_layer.layer(service_fn(handler)));
+    assert_eq!(client.get("/0").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(client.get("/1").await.text(), "Unauthenticated of /1");
+    assert_eq!(client.get("/2").await.status, StatusCode::INTERNAL_SERVER_ERROR);
+    client.log_in(&auth_layer, account("steve")).await.unwrap();
+    assert_eq!(client.get("/0").await.status, StatusCode::FORBIDDEN);
+    client.log_in(&auth_layer, account("notch")).await.unwrap();
+    for path in ["/0", "/1"] {
+        assert_eq!(client.get(path).await.text(), "in");
+    }
+}
+
+#[tokio::test]
+async fn an_optional_extractor_is_none_where_the_extractor_would_reject() {
+    let site = Site::start().await;
+    assert_eq!(site.browser().get("/maybe").await.text(), "yes no no no");
+    let mut stale = site.logged_in("user=steve&fresh=0").await;
+    assert_eq!(stale.get("/maybe").await.text(), "yes yes no no");
+    let mut fresh = site.logged_in("user=steve").await;
+    assert_eq!(fresh.get("/maybe").await.text(), "yes yes yes yes");
+    assert_eq!(fresh.get("/extracted-recent").await.text(), "steve");
+    site.advance(601);
+    assert_eq!(fresh.get("/maybe").await.text(), "yes yes yes no");
+    let response = fresh.get("/extracted-recent").await;
+    assert_eq!(response.status, StatusCode::UNAUTHORIZED);
+    assert!(response.header("www-authenticate").ends_with("max_age=\"600\""));
+    // A store that has failed is not "no user".
+    site.store.set_down(true);
+    assert_eq!(fresh.get("/maybe").await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn an_optional_handle_is_none_outside_of_a_layer() {
+    let handler = async |auth: Option<AuthSession<Account>>| auth.is_none().to_string();
+    let router: axum::Router = axum::Router::new().route("/", axum::routing::get(handler));
+    assert_eq!(Client::new(router).get("/").await.text(), "true");
+}
+
+#[tokio::test]
+async fn an_extractor_of_the_application_rejects_as_guards_do() {
+    let site = Site::start_with(|builder| builder.with_login_page("/login").expect("a page")).await;
+    assert_eq!(
+        site.browser().get("/extracted-notch").await.location(),
+        "/login?next=%2Fextracted-notch"
+    );
+    let mut steve = site.logged_in("user=steve").await;
+    let response = steve.get("/extracted-notch").await;
+    assert_eq!(response.status, StatusCode::FORBIDDEN);
+    assert!(response.text().contains("<h1>403 Forbidden</h1>"), "{}", response.text());
+    assert_eq!(response.header("cache-control"), "no-store");
+    assert_eq!(site.logged_in("user=notch").await.get("/extracted-notch").await.text(), "notch");
+    assert_eq!(
+        site.events.take().join(", "),
+        "unauthorized, logged_in steve, forbidden steve, logged_in notch"
+    );
 }
 
 #[tokio::test]

@@ -1,12 +1,15 @@
 //! Logging in, staying logged in, logging out, and remember cookies: the rules that hold with and
 //! without server-side sessions.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use tower_keep::Keys;
 use tower_keep::client::SessionProtection;
-use tower_keep_tests::{KEY, Site, WatchedStoreExt, account, has_server_sessions};
+use tower_keep::store::UserDirectory;
+use tower_keep_tests::{Browser, KEY, Site, WatchedStoreExt, account, has_server_sessions};
 
 const SESSION: &str = "__Host-Http-keep";
 const REMEMBER: &str = "__Host-Http-keep-remember";
@@ -192,7 +195,6 @@ async fn a_deactivated_or_deleted_user_is_logged_out_at_the_next_request() {
                 browser.close_browser();
             }
             if is_deleted {
-                use tower_keep::store::UserDirectory;
                 assert!(site.store.inner().delete(&"1".into()).await.unwrap());
             } else {
                 site.store.change("1", |notch| notch.set_active(false)).await;
@@ -546,4 +548,104 @@ async fn a_flash_message_for_one_user_is_not_shown_to_the_next() {
     browser.get("/flash").await;
     browser.get("/login?user=steve").await;
     assert_eq!(browser.get("/take-flash").await.text(), "Application success Well done.");
+}
+
+/// Sends `/recheck`, which asks for the user, then does something else while the handler waits, and
+/// returns whom the handler has found before and after.
+async fn recheck_after(
+    site: &Site,
+    browser: &Browser,
+    meanwhile: impl AsyncFnOnce(),
+) -> (StatusCode, String) {
+    let mut waiting = browser.clone();
+    let response = tokio::spawn(async move { waiting.get("/recheck").await });
+    site.gate.wait_for_request().await;
+    meanwhile().await;
+    site.gate.let_one_pass();
+    let response = response.await.unwrap();
+    (response.status, response.text())
+}
+
+#[tokio::test]
+async fn recheck_says_whether_the_login_still_stands() {
+    let ok = |text: &str| (StatusCode::OK, text.to_owned());
+    let site = Site::start().await;
+    assert_eq!(
+        recheck_after(&site, &site.browser(), async || {}).await,
+        ok("Anonymous, then Anonymous")
+    );
+    let mut browser = site.logged_in("user=notch").await;
+    assert_eq!(recheck_after(&site, &browser, async || {}).await, ok("notch, then notch"));
+    // A user who is changed without a new security stamp is returned as changed.
+    let rename = async || {
+        site.store.change("1", |notch| notch.set_login_name("renamed")).await;
+    };
+    assert_eq!(recheck_after(&site, &browser, rename).await, ok("notch, then renamed"));
+    site.store.change("1", |notch| notch.set_login_name("notch")).await;
+    // Without server-side sessions, a logout does not end copies of the cookies.
+    let logout = async || drop(browser.clone().get("/logout").await);
+    let after_logout = recheck_after(&site, &browser, logout).await;
+    let expected =
+        if has_server_sessions() { "notch, then Anonymous" } else { "notch, then notch" };
+    assert_eq!(after_logout, ok(expected));
+    browser = site.logged_in("user=notch").await;
+    let new_password = async || {
+        site.store.change("1", |notch| notch.set_security_stamp(b"another")).await;
+    };
+    assert_eq!(recheck_after(&site, &browser, new_password).await, ok("notch, then Anonymous"));
+    browser = site.logged_in("user=notch").await;
+    let deactivate = async || site.store.change("1", |notch| notch.set_active(false)).await;
+    assert_eq!(recheck_after(&site, &browser, deactivate).await, ok("notch, then Anonymous"));
+    site.store.change("1", |notch| notch.set_active(true)).await;
+    // The idle limit is seven days, and a remember cookie would restore the login.
+    browser = site.logged_in("user=notch").await;
+    let week = async || site.advance(7 * DAY);
+    assert_eq!(recheck_after(&site, &browser, week).await, ok("notch, then Anonymous"));
+    browser = site.logged_in("user=notch&remember=1").await;
+    let week = async || site.advance(7 * DAY);
+    assert_eq!(recheck_after(&site, &browser, week).await, ok("notch, then notch"));
+    browser = site.logged_in("user=notch&remember=1").await;
+    let month = async || site.advance(30 * DAY);
+    assert_eq!(recheck_after(&site, &browser, month).await, ok("notch, then Anonymous"));
+    browser = site.logged_in("user=notch").await;
+    let fail = async || site.store.set_down(true);
+    let (status, _) = recheck_after(&site, &browser, fail).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    site.store.set_down(false);
+    let delete = async || assert!(site.store.inner().delete(&"1".into()).await.unwrap());
+    assert_eq!(recheck_after(&site, &browser, delete).await, ok("notch, then Anonymous"));
+}
+
+#[tokio::test]
+async fn recheck_counts_as_a_use_of_a_server_side_session() {
+    let site = Site::with_server_sessions().await;
+    let browser = site.logged_in("user=notch").await;
+    for _ in 0..2 {
+        // The request is a use, and the recheck six days later is another.
+        let six_days = async || site.advance(6 * DAY);
+        let (_, text) = recheck_after(&site, &browser, six_days).await;
+        assert_eq!(text, "notch, then notch");
+        site.advance(6 * DAY);
+    }
+    assert_eq!(browser.clone().get("/username").await.text(), "notch");
+}
+
+#[tokio::test]
+async fn recheck_asks_the_request_loaders_again() {
+    let is_valid = Arc::new(AtomicBool::new(true));
+    let valid = Arc::clone(&is_valid);
+    let site = Site::start_with(|builder| {
+        builder.with_request_loader(tower_keep::loader::Bearer::new(move |name: String| {
+            let found = valid.load(Ordering::Relaxed).then(|| account(&name));
+            async move { Ok(found.map(Arc::new)) }
+        }))
+    })
+    .await;
+    let mut program = site.browser();
+    program.set_header(http::header::AUTHORIZATION, "Bearer notch");
+    let (_, text) = recheck_after(&site, &program, async || {}).await;
+    assert_eq!(text, "notch, then notch");
+    let revoke = async || is_valid.store(false, Ordering::Relaxed);
+    let (_, text) = recheck_after(&site, &program, revoke).await;
+    assert_eq!(text, "notch, then Anonymous");
 }

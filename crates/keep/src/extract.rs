@@ -21,7 +21,7 @@ use tower_keep_core::AuthUser;
 
 use crate::error::{AuthError, LoginError};
 use crate::guard::AuthRejection;
-use crate::guard::gate::{check_at_once, fail, missing_layer};
+use crate::guard::gate::{AtOnce, check_at_once, fail, missing_layer};
 use crate::guard::reason::Rejection;
 use crate::guard::requirement::Requirement;
 use crate::layer::config::Responses;
@@ -147,8 +147,13 @@ fn user_who_meets<U: AuthUser>(
     requirement: &Requirement<U>,
     auth: &AuthSession<U>,
 ) -> Result<Result<Arc<U>, Rejection>, AuthError> {
-    let user = check_at_once(requirement, auth).unwrap_or(Ok(Ok(None)))?;
-    Ok(user.and_then(|user| user.ok_or(Rejection::Unauthenticated)))
+    match check_at_once(requirement, auth) {
+        AtOnce::Known(outcome) => {
+            Ok(outcome?.and_then(|user| user.ok_or(Rejection::Unauthenticated)))
+        }
+        // This never happens: the requirements of the extractors ask no store.
+        AtOnce::Pending(..) => Ok(Err(Rejection::Forbidden)),
+    }
 }
 
 fn failed<U: AuthUser>(

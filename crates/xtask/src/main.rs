@@ -121,7 +121,7 @@ const TARGETS_FOR_BOTH_KINDS: &[&str] = &[
 ];
 
 /// The test targets over HTTP that are about server-side sessions.
-const TARGETS_FOR_SERVER_SESSIONS: &[&str] = &["faults", "sessions"];
+const TARGETS_FOR_SERVER_SESSIONS: &[&str] = &["bearer", "faults", "sessions"];
 
 /// The stores on which the targets of both lists run, apart from the store in memory.
 const STORES: &[&str] = &[

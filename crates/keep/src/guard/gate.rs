@@ -9,7 +9,7 @@ use tower_keep_core::AuthUser;
 
 use super::reason::Rejection;
 use super::rejection::{AuthRejection, respond_to_rejection};
-use super::requirement::{LoginFacts, Requirement, Verdict};
+use super::requirement::{LoginFacts, PendingTest, Requirement, Verdict};
 use crate::client_kind::{ClientHints, ClientKind};
 use crate::error::AuthError;
 use crate::event::Event;
@@ -76,54 +76,61 @@ pub(crate) async fn check<U: AuthUser>(gate: Arc<Gate<U>>, auth: AuthSession<U>)
     let outcome = match auth.ensure_resolved().await {
         Err(error) => Err(error),
         Ok(()) => match check_at_once(&gate.requirement, &auth) {
-            Some(outcome) => outcome.map(|outcome| outcome.map(|_| ())),
+            AtOnce::Known(outcome) => outcome.map(|outcome| outcome.map(|_| ())),
             // Few guards ask a store, so the future of all guards stays small.
-            None => Box::pin(check_with_tests(&gate.requirement, &auth)).await,
+            AtOnce::Pending(login, test) => {
+                Box::pin(check_with_tests(&gate.requirement, &auth, login, test)).await
+            }
         },
     };
     Checked { gate, auth, outcome }
 }
 
-/// Checks the requirement of a request whose login is resolved. Returns `None` if a test must ask a
-/// store. If the request passes, also returns the user who is logged in.
+/// The result of [`check_at_once`].
+pub(crate) enum AtOnce<U> {
+    /// If the request passes, this has the user who is logged in.
+    Known(Result<Result<Option<Arc<U>>, Rejection>, AuthError>),
+    /// This test must be run first.
+    Pending(LoginFacts<U>, PendingTest),
+}
+
+/// Checks the requirement of a request whose login is resolved, without waiting for a store.
 #[inline]
 pub(crate) fn check_at_once<U: AuthUser>(
     requirement: &Requirement<U>,
     auth: &AuthSession<U>,
-) -> Option<Result<Result<Option<Arc<U>>, Rejection>, AuthError>> {
-    let (login, now) = (facts(auth), || auth.config().now());
-    match requirement.check(&login, &now, &mut [].iter()) {
-        Verdict::Passed => Some(Ok(Ok(login.user))),
-        Verdict::Rejected(rejection) => Some(Ok(Err(rejection))),
-        Verdict::Failed(error) => Some(Err(error)),
-        Verdict::Ask(_) => None,
+) -> AtOnce<U> {
+    let login = auth.with_identity(|identity| LoginFacts {
+        user: identity.user().cloned(),
+        fresh_since: identity.fresh_since(),
+    });
+    match requirement.check(&login, &|| auth.config().now(), &mut [].iter()) {
+        Verdict::Passed => AtOnce::Known(Ok(Ok(login.user))),
+        Verdict::Rejected(rejection) => AtOnce::Known(Ok(Err(rejection))),
+        Verdict::Failed(error) => AtOnce::Known(Err(error)),
+        Verdict::Ask(test) => AtOnce::Pending(login, test),
     }
 }
 
-/// Checks the requirement, and runs the tests that it asks for.
+/// Checks the requirement, and runs the tests that it asks for. `test` is the first of them.
 async fn check_with_tests<U: AuthUser>(
     requirement: &Requirement<U>,
     auth: &AuthSession<U>,
+    login: LoginFacts<U>,
+    mut test: PendingTest,
 ) -> Outcome {
-    let login = facts(auth);
     let mut results = Vec::new();
     loop {
+        results.push(test.await.map_err(AuthError::from));
         let now = || auth.config().now();
         let verdict = requirement.check(&login, &now, &mut results.iter());
         match verdict {
             Verdict::Passed => return Ok(Ok(())),
             Verdict::Rejected(rejection) => return Ok(Err(rejection)),
             Verdict::Failed(error) => return Err(error),
-            Verdict::Ask(test) => results.push(test.await.map_err(AuthError::from)),
+            Verdict::Ask(next) => test = next,
         }
     }
-}
-
-fn facts<U: AuthUser>(auth: &AuthSession<U>) -> LoginFacts<U> {
-    auth.with_identity(|identity| LoginFacts {
-        user: identity.user().cloned(),
-        fresh_since: identity.fresh_since(),
-    })
 }
 
 /// Raises the event and returns the response to a rejected request. `overrides` are the settings in

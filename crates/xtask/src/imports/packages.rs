@@ -22,10 +22,7 @@ const NEEDS: [(&str, &[&str]); 10] = [
 /// What a package must not need of other projects. A name also stands for those that begin with it.
 const AVOIDS: [(&str, &[&str]); 2] = [
     ("tower-keep-core", &["axum", "http", "hyper", "tower-", "sqlx", "redis", "gcloud"]),
-    (
-        "tower-keep",
-        &["actix", "gcloud", "hyper", "poem", "redis", "salvo", "sqlx", "tonic", "warp"],
-    ),
+    ("tower-keep", &["actix", "gcloud", "hyper", "poem", "redis", "salvo", "sqlx", "warp"]),
 ];
 
 /// Returns what the packages need although they must not.
@@ -65,8 +62,9 @@ pub(super) fn problems(packages: &[Value]) -> Vec<String> {
             if is_forbidden {
                 problems.push(format!("{name} must not need {needed}: see ARCHITECTURE.md"));
             }
-            if needed == "axum" && dependency["kind"].is_null() && dependency["optional"] != true {
-                problems.push(format!("{name} must need axum only for a feature"));
+            let is_framework = needed == "axum" || needed == "tonic";
+            if is_framework && dependency["kind"].is_null() && dependency["optional"] != true {
+                problems.push(format!("{name} must need {needed} only for a feature"));
             }
         }
     }
