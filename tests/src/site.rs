@@ -237,7 +237,7 @@ fn router(auth_layer: &LoginLayer<Account>, store: WatchedStore) -> Router {
         .route("/confirm", get(confirm))
         .route("/change-password", get(change_password))
         .route("/slow", get(slow))
-        .route("/username", get(username).options(username))
+        .route("/username", any(username))
         .route("/inactive", get(inactive))
         .route("/is-fresh", get(is_fresh))
         .route("/is-remembered", get(is_remembered))
@@ -265,7 +265,7 @@ fn router(auth_layer: &LoginLayer<Account>, store: WatchedStore) -> Router {
             "/next-or-home",
             get(|auth: AuthSession| async move { auth.next_or_home().to_string() }),
         )
-        .route("/extracted", get(extracted))
+        .route("/extracted", any(extracted))
         .route(
             "/extracted-fresh",
             get(|user: FreshUser<Account>| async move { user.login_name().to_owned() }),

@@ -562,7 +562,7 @@ async fn recheck_after(
     site.gate.wait_for_request().await;
     meanwhile().await;
     site.gate.let_one_pass();
-    let response = response.await.unwrap();
+    let response = response.await.expect("the task does not panic");
     (response.status, response.text())
 }
 

@@ -42,6 +42,8 @@ pub enum ClientKind {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ClientHints {
     accept: Option<HeaderValue>,
+    /// The `Content-Type` of a client of gRPC.
+    grpc_content_type: Option<Box<HeaderValue>>,
     is_grpc: bool,
     is_grpc_web: bool,
     is_upgrade: bool,
@@ -60,7 +62,7 @@ impl ClientHints {
     pub(crate) fn read(&mut self, name: &str, value: &HeaderValue) {
         match name {
             "accept" => self.add_accept(value),
-            "content-type" => self.read_content_type(value.as_bytes()),
+            "content-type" => self.read_content_type(value),
             // Browsers can't send another protocol, and `h2c` does not begin a stream.
             "upgrade" => self.is_upgrade |= !value.as_bytes().eq_ignore_ascii_case(b"h2c"),
             "hx-request" => self.is_htmx |= value == "true",
@@ -88,14 +90,20 @@ impl ClientHints {
         self.accept = Some(joined.unwrap_or_else(|| value.clone()));
     }
 
-    fn read_content_type(&mut self, value: &[u8]) {
+    fn read_content_type(&mut self, value: &HeaderValue) {
         const GRPC: &[u8] = b"application/grpc";
-        let Some((name, rest)) = value.split_at_checked(GRPC.len()) else { return };
+        let Some((name, rest)) = value.as_bytes().split_at_checked(GRPC.len()) else { return };
         if name.eq_ignore_ascii_case(GRPC) {
             let is_web = rest.get(..4).is_some_and(|rest| rest.eq_ignore_ascii_case(b"-web"));
             self.is_grpc_web = is_web;
             self.is_grpc = !is_web && matches!(rest, [] | [b'+' | b';' | b' ', ..]);
+            self.grpc_content_type = Some(Box::new(value.clone()));
         }
+    }
+
+    /// Returns the `Content-Type` of a client of gRPC, which the response has too.
+    pub(crate) fn grpc_content_type(&self) -> Option<&HeaderValue> {
+        self.grpc_content_type.as_deref()
     }
 
     /// Whether the request wants the connection to become another protocol, such as a WebSocket.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{Response, StatusCode};
 use tower_keep_core::AuthUser;
 
 use super::reason::Rejection;
@@ -159,18 +159,15 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
     /// Returns the page to return to after a login that a request of htmx needs: the page that
     /// shows the element or, if the request is for a whole page, that page.
     fn target_of_htmx(&self) -> Option<LocalTarget> {
-        let Parts { method, headers, .. } = self.request();
-        if is_true(headers, HX_BOOSTED) && method == Method::GET {
-            return self.auth.requested_target();
+        let headers = &self.request().headers;
+        let is_boosted = headers.get(HX_BOOSTED).is_some_and(|value| value == "true");
+        if let Some(own) = self.auth.requested_target().filter(|_| is_boosted) {
+            return Some(own);
         }
         let (origin, target) = split_origin(headers.get(HX_CURRENT_URL)?.to_str().ok()?)?;
         let host = Host::of_head(self.request());
         if self.rejected.config.is_own_origin(&origin, &host) { target_of(&target) } else { None }
     }
-}
-
-fn is_true(headers: &HeaderMap, name: HeaderName) -> bool {
-    headers.get(name).is_some_and(|value| value == "true")
 }
 
 /// Whether one of the challenges in this field is for the scheme `Basic` (RFC 7617).

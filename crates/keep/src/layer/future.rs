@@ -74,7 +74,8 @@ fn respond_as_layer<U: AuthUser>(problem: &Problem, auth: &AuthSession<U>) -> Re
         None => context.default_response(),
     };
     let (kind, is_fixed) = (context.client, config.all_are_pages);
-    complete(&mut response, method, ClientForm { kind, is_fixed, content_type: None });
+    let content_type = auth.grpc_content_type();
+    complete(&mut response, method, ClientForm { kind, is_fixed, content_type });
     response
 }
 

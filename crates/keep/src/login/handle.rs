@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use http::{Extensions, Method};
+use http::{Extensions, HeaderValue, Method};
 use tokio::sync::Notify;
 use tower_keep_core::AuthUser;
 
@@ -311,6 +311,11 @@ impl<U: AuthUser> AuthSession<U> {
     pub(crate) fn is_navigation(&self) -> bool {
         let Snapshot { hints, request, .. } = &self.0.snapshot;
         hints.is_navigation(&request.method, self.0.config.all_are_pages)
+    }
+
+    /// Returns the `Content-Type` of a client of gRPC.
+    pub(crate) fn grpc_content_type(&self) -> Option<&HeaderValue> {
+        self.0.snapshot.hints.grpc_content_type()
     }
 
     /// Whether a browser has sent the request, and says so.
