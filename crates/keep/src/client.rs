@@ -24,6 +24,9 @@ pub use crate::client_kind::ClientKind;
 /// let mut request = http::Request::new(());
 /// request.extensions_mut().insert(ClientAddr(peer.ip()));
 /// ```
+///
+/// tonic's own server puts a `TcpConnectInfo` into each request. Around the login layer, map the
+/// requests: `ClientAddr(info.remote_addr()?.ip())`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddr(pub IpAddr);
 
