@@ -35,6 +35,8 @@ struct Package {
 enum Need {
     /// A Python that has Flask-Login.
     Python,
+    /// Chromium, and the packages with which the tests drive it.
+    Browser,
     /// A running server, whose URL is in an environment variable.
     Server(Kind),
     /// An installed server, which the tests start themselves.
@@ -98,6 +100,7 @@ const PACKAGES: &[Package] = &[
             FIRESTORE,
         ],
     },
+    Package { name: "clients", cargo_name: "tower-keep-client-tests", needs: &[Need::Browser] },
     Package {
         name: "quickstart",
         cargo_name: "quickstart",
@@ -174,6 +177,11 @@ fn test(names: &[&str]) -> Result<(), String> {
     if needs.contains(&Need::Python) {
         let python = provision::set_up_python(&root())?;
         variables.push(("KEEP_PYTHON", python.display().to_string()));
+    }
+    if needs.contains(&Need::Browser) {
+        let browser = provision::set_up_browser(&root())?;
+        variables.push(("KEEP_BROWSER", browser.packages.display().to_string()));
+        variables.push(("KEEP_CHROMIUM", browser.chromium.display().to_string()));
     }
     // Every call of cargo names the same packages. So cargo builds them with the same features, and
     // only once. If `names` has one package, the call also shows that this package builds without

@@ -1,7 +1,10 @@
 //! Installs programs into the system, or sets them up below `target/`.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use serde_json::Value;
 
 use crate::run;
 
@@ -37,6 +40,68 @@ pub fn set_up_python(root: &Path) -> Result<PathBuf, String> {
 fn has_packages(python: &Path) -> bool {
     let check = Command::new(python).args(["-c", "import datastore_entity, flask_login"]).output();
     check.is_ok_and(|output| output.status.success())
+}
+
+/// What the tests in a browser need.
+#[derive(Debug)]
+pub struct Browser {
+    /// The program.
+    pub chromium: PathBuf,
+    /// The directory with the packages of `tests/clients/package.json`.
+    pub packages: PathBuf,
+}
+
+/// Installs Chromium, Node.js and npm if they are missing, and the packages with which the tests
+/// drive Chromium below `target/`.
+///
+/// # Errors
+///
+/// Returns an error if one of them is missing and can't be installed. The text says how to install
+/// it.
+pub fn set_up_browser(root: &Path) -> Result<Browser, String> {
+    let missing: Vec<&str> = [("chromium", "chromium"), ("node", "nodejs"), ("npm", "npm")]
+        .iter()
+        .filter(|(program, _)| find_program(&[program]).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    let chromium = find_program(&["chromium"]);
+    let chromium = chromium.ok_or("Chromium is installed but in no directory of PATH")?;
+    let list = root.join("tests/clients/package.json");
+    let packages = root.join("target/browser");
+    let installed = packages.join("package.json");
+    let wanted = fs::read(&list).map_err(|error| format!("{}: {error}", list.display()))?;
+    if !fs::read(&installed).is_ok_and(|installed| installed == wanted) {
+        println!("installing npm packages below {}: npm install", packages.display());
+        let error = |error| format!("{}: {error}", packages.display());
+        fs::create_dir_all(&packages).map_err(error)?;
+        // The list is copied to its place only after the packages are complete.
+        let arguments = [
+            "install",
+            "--no-save",
+            "--no-package-lock",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+        ];
+        let specifications = specifications(&wanted)?;
+        run(Command::new("npm").current_dir(&packages).args(arguments).args(specifications))?;
+        fs::write(&installed, &wanted).map_err(error)?;
+    }
+    Ok(Browser { chromium, packages })
+}
+
+/// Returns the packages of a `package.json` as npm takes them in its command line.
+fn specifications(list: &[u8]) -> Result<Vec<String>, String> {
+    let list: Value =
+        serde_json::from_slice(list).map_err(|error| format!("package.json: {error}"))?;
+    let packages = list["dependencies"].as_object().ok_or("package.json lists no packages")?;
+    let specification = |(name, version): (&String, &Value)| {
+        format!("{name}@{}", version.as_str().unwrap_or_default())
+    };
+    Ok(packages.iter().map(specification).collect())
 }
 
 /// Returns the path of valgrind, which is installed if it is missing.
