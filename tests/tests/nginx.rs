@@ -80,9 +80,12 @@ async fn a_shared_cache_shows_no_response_that_was_made_for_another_user() {
     assert_eq!(get(&mut notch, "/cacheable?round=0").await.0, "Anonymous");
 }
 
-/// Returns clients of each kind, with the start of the response that each gets to `/secret` without a
-/// login, with the forbidden page, and while the store fails.
-fn clients(proxied: &SiteBehindNginx) -> Vec<(&'static str, Browser, [(u16, &'static str); 3])> {
+/// The status and the start of the responses that a client gets to `/secret` without a login, to a
+/// page that is forbidden, and while the store fails.
+type Expected = [(u16, &'static str); 3];
+
+/// Returns clients of each kind, with their names.
+fn clients(proxied: &SiteBehindNginx) -> Vec<(&'static str, Browser, Expected)> {
     let client = |headers: &[(&'static str, &str)]| {
         let mut client = proxied.browser();
         client.remove_header(http::header::ACCEPT);

@@ -51,10 +51,12 @@
 //! | store sessions | [`SessionStore`](store::SessionStore); for sessions and users: [`LoginStore`](store::LoginStore); [`SplitStore`](store::SplitStore) joins two stores |
 //! | configure the layer | [`LoginLayerBuilder`], [`Keys`], [`CookieSettings`](cookie::CookieSettings) |
 //! | get the user who is logged in | [`AuthSession::user`]; with axum also [`CurrentUser`](https://docs.rs/tower-keep/latest/tower_keep/struct.CurrentUser.html) |
-//! | reject requests | [`LoginLayer::require_login`], [`require_fresh`](LoginLayer::require_fresh), [`require_user`](LoginLayer::require_user) |
+//! | reject requests | [`LoginLayer::require_login`], [`require_fresh`](LoginLayer::require_fresh), [`require_user`](LoginLayer::require_user), [`require_any_role`](LoginLayer::require_any_role); inside a handler: [`Guard::check`](guard::Guard::check), [`AuthSession::reject`] |
+//! | respond to rejected requests | the table of [`Guard`](guard::Guard); [`ClientKind`](client::ClientKind) |
 //! | log in and out | [`AuthSession::log_in`], [`AuthSession::log_out`], [`AuthSession::confirm`] |
 //! | return to the requested page after a login | [`AuthSession::next`], a [`LocalTarget`](target::LocalTarget) |
-//! | authenticate programs | [`Bearer`](loader::Bearer), [`Basic`](loader::Basic), [`ApiKey`](loader::ApiKey) |
+//! | authenticate programs | with a session: [`as_bearer`](session::LoginBuilder::as_bearer); with keys of your own: [`Bearer`](loader::Bearer), [`Basic`](loader::Basic), [`ApiKey`](loader::ApiKey) |
+//! | ask in a WebSocket or an event stream whether the login still stands | [`AuthSession::recheck`] |
 //! | end every copy of the cookies on logout | [`with_sessions`](LoginLayerBuilder::with_sessions), [`LoginLayer::upkeep`] |
 //! | list and end a user's sessions | [`AuthSession::sessions`], [`AuthSession::end_session`], [`LoginLayer::end_all_sessions_of`] |
 //! | observe logins and other events | [`Event`](event::Event) |
@@ -78,6 +80,10 @@
 //!   the user has logged in or confirmed the login in the current session. A login that a remember
 //!   cookie has restored is not fresh.
 //! - `next`, the page to return to after a login, can only lead to this site.
+//! - For a WebSocket, browsers send cookies along from every site. A login counts only if the page
+//!   is of this site or [listed](LoginLayerBuilder::with_allowed_origins).
+//! - If a request has a [bearer token](LoginLayerBuilder::with_bearer_sessions) of this crate, the
+//!   token decides alone, and no cookie is read or set.
 //! - If a store fails, the response is 503, and an error line in the log names the store and the
 //!   cause. A failure is never treated as "no user is logged in", and never as a login.
 //! - A [`PasswordStore`](password::PasswordStore) changes a password only if the user still has the
@@ -90,10 +96,15 @@
 //!   the request's [`AuthSession`] when the head of the response is written, because the stream or
 //!   the task may ask later which user is logged in.
 //!
-//! A guard sets a flash message, or keeps `next` in a cookie, only if the request is for a page.
-//! Such a request is the navigation of a tab or, without Fetch metadata, a GET that prefers HTML.
-//! If a guard rejects a request for an image or a poll, it changes neither the message nor `next`,
-//! unless [`with_pages_for_every_client`](LoginLayerBuilder::with_pages_for_every_client) is set.
+//! Guards and extractors respond to each [kind of client](client::ClientKind) in a form that it
+//! reads: a browser's page is redirected to the login page, htmx gets the same as a header, gRPC a
+//! status, and every other client a 401 with a problem (RFC 9457). Errors of this crate that a
+//! handler returns get the same forms.
+//!
+//! A guard sets a flash message, or keeps `next` in a cookie, only if the response is shown as a page
+//! in a browser's tab. If a guard rejects a request for an image or a poll, it changes neither the
+//! message nor `next`, unless
+//! [`with_pages_for_every_client`](LoginLayerBuilder::with_pages_for_every_client) is set.
 //!
 //! **Without server-side sessions**, a login exists only in its cookies. A client that holds a copy
 //! of a cookie is logged in until the cookie expires, until the user's security stamp changes, or

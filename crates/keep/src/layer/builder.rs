@@ -399,7 +399,8 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     }
 
     /// Sets where guards redirect users who are not logged in: a path on this site, or a URL.
-    /// Without a login page, guards respond with 401.
+    /// Without a login page, guards respond with 401. Clients that show no pages always get a 401;
+    /// see [`Guard`](crate::guard::Guard).
     ///
     /// # Errors
     ///

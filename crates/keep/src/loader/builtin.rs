@@ -16,9 +16,8 @@ use super::{LoaderRequest, RequestLoader};
 /// Store only a hash of each token, and look the token up by its hash. So neither a leaked table
 /// nor the duration of the look-up reveals a token.
 ///
-/// If a layer has a login page, guards redirect programs there too. A
-/// [rejection handler](crate::LoginLayerBuilder::with_rejection_handler) can tell programs from
-/// browsers and respond with [`unauthorized`](crate::guard::RejectionContext::unauthorized).
+/// The tokens are the application's own. For tokens that carry a session of this crate, see
+/// [`with_bearer_sessions`](crate::LoginLayerBuilder::with_bearer_sessions).
 ///
 /// ```
 /// use std::sync::Arc;
