@@ -3,7 +3,6 @@
 use axum::body::Body;
 use axum::http::Request;
 use axum::{Router, routing::get};
-use tower::Layer;
 use tower_keep::store::UserDirectory;
 use tower_keep::{Account, AuthSession, CurrentUser, Keys, LoginLayer};
 use tower_keep_memory::MemoryStore;

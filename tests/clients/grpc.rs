@@ -10,7 +10,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tonic::metadata::MetadataMap;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{TcpConnectInfo, TcpIncoming};
 use tonic::transport::{Endpoint, Server};
 use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -18,9 +18,10 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_web::{GrpcWebClientLayer, GrpcWebLayer};
-use tower::{Layer, ServiceBuilder};
+use tower::ServiceBuilder;
+use tower::util::MapRequestLayer;
 use tower_http::cors::CorsLayer;
-use tower_keep::client::SessionProtection;
+use tower_keep::client::{ClientAddr, SessionProtection};
 use tower_keep::guard::Guard;
 use tower_keep::{Account, AuthSession};
 use tower_keep_tests::Site;
@@ -49,8 +50,11 @@ impl Health for Guarded {
             "notch" => self.notch_only.check_tonic(&request).await?,
             _ => {}
         }
-        let user = AuthSession::<Account>::from_tonic(&request)?.user().await?;
-        Ok(Response::new(status_of(user.is_some())))
+        let auth = AuthSession::<Account>::from_tonic(&request)?;
+        if request.get_ref().service == "address" {
+            return Ok(Response::new(status_of(auth.client_addr().is_some())));
+        }
+        Ok(Response::new(status_of(auth.user().await?.is_some())))
     }
 
     /// Logs steve in, and says so in the stream.
@@ -68,6 +72,15 @@ impl Health for Guarded {
 fn status_of(is_logged_in: bool) -> HealthCheckResponse {
     let status = if is_logged_in { ServingStatus::Serving } else { ServingStatus::NotServing };
     HealthCheckResponse { status: status.into() }
+}
+
+/// Says which client has sent the request, as the docs of the crate show it.
+fn add_address(mut request: http::Request<tonic::body::Body>) -> http::Request<tonic::body::Body> {
+    let info = request.extensions().get::<TcpConnectInfo>();
+    if let Some(address) = info.and_then(TcpConnectInfo::remote_addr) {
+        request.extensions_mut().insert(ClientAddr(address.ip()));
+    }
+    request
 }
 
 /// Where the layers stand that translate gRPC-Web, and whether a guard is around the service.
@@ -94,13 +107,14 @@ async fn serve(site: &Site, setup: Setup) -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let incoming = TcpIncoming::from(listener);
-    let guard = auth_layer.require_login().with_exempt_grpc_methods(["Watch"]);
+    let guard =
+        auth_layer.require_login().with_exempt_grpc_methods(["/grpc.health.v1.Health/Watch"]);
     let mut tasks = JoinSet::new();
     let cors = CorsLayer::permissive().expose_headers([
         "grpc-status".parse().expect("a name"),
         "grpc-message".parse().expect("a name"),
     ]);
-    let builder = Server::builder().accept_http1(true);
+    let builder = Server::builder().accept_http1(true).layer(MapRequestLayer::new(add_address));
     let auth_layer = auth_layer.clone();
     match (setup.translates_outside, setup.is_guarded) {
         (true, true) => {
@@ -179,7 +193,7 @@ async fn clients_of_grpc_and_of_grpc_web_get_a_status_in_every_case() {
         }
         let cookies = cookies_after_login(&site, "user=notch").await;
         for is_web in [false, true] {
-            for service in ["", "recent", "notch"] {
+            for service in ["", "recent", "notch", "address"] {
                 let is_logged_in = check(address, is_web, service, &[("cookie", &cookies)]).await;
                 assert!(is_logged_in.unwrap(), "{service}, {setup:?}, gRPC-Web: {is_web}");
             }

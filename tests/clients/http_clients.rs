@@ -1,5 +1,7 @@
 //! Clients of plain HTTP: hyper with HTTP/1.1 and HTTP/2, and reqwest.
 
+use std::net::SocketAddr;
+
 use axum::body::Body;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
@@ -124,9 +126,18 @@ async fn send(
     path: &str,
     headers: &[(&str, &str)],
 ) -> Received {
+    send_to(site.address, is_http2, method, path, headers).await
+}
+
+async fn send_to(
+    server: SocketAddr,
+    is_http2: bool,
+    method: &Method,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Received {
     let client = Client::builder(TokioExecutor::new()).http2_only(is_http2).build_http();
-    let mut request =
-        Request::builder().method(method).uri(format!("http://{}{path}", site.address));
+    let mut request = Request::builder().method(method).uri(format!("http://{server}{path}"));
     for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
         request = request.header(*name, *value);
     }
@@ -394,10 +405,115 @@ async fn handlers_of_the_layer_and_of_a_guard_replace_each_response() {
     finish(&site);
 }
 
+/// Some clients of gRPC read a status in the headers only if the stream ends with them.
+#[tokio::test]
+async fn a_status_of_grpc_ends_the_stream() {
+    use http_body::Body as _;
+    let site = start_site().await;
+    for case in CASES {
+        let cookies = begin(case, &site).await;
+        for path in case.paths() {
+            let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+            let mut request = Request::post(format!("http://{}{path}", site.address))
+                .header("content-type", "application/grpc");
+            if !cookies.is_empty() {
+                request = request.header("cookie", &cookies);
+            }
+            let request = request.body(Body::empty()).expect("a request");
+            let response = client.request(request).await.expect("a response");
+            assert!(response.headers().contains_key("grpc-status"), "{path}, {case:?}");
+            assert!(response.body().is_end_stream(), "{path}, {case:?}");
+        }
+        finish(&site);
+    }
+}
+
+/// A proxy that asks whether a request may pass takes every 2xx for "yes".
+#[tokio::test]
+async fn only_a_post_gets_a_status_of_grpc() {
+    let site = start_site().await;
+    for case in CASES {
+        let cookies = begin(case, &site).await;
+        for content_type in ["application/grpc", "application/grpc-web+proto"] {
+            for path in case.paths() {
+                for method in [Method::GET, Method::PUT] {
+                    let headers = [("content-type", content_type), ("cookie", &*cookies)];
+                    let got = send(&site, false, &method, path, &headers).await;
+                    assert_eq!(got.status, case.status(), "{method} {path}");
+                }
+            }
+        }
+        finish(&site);
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_depends_on_the_kind_of_client_says_so() {
+    use axum::routing::get;
+    use tower_keep_tests::serve;
+    type AuthSession = tower_keep::AuthSession<tower_keep::Account>;
+    let site = start_site().await;
+    let handler = |auth: AuthSession| async move { format!("{:?}", auth.client_kind()) };
+    let serving = serve(site.auth_layer.layer(axum::Router::new().route("/", get(handler)))).await;
+    let got = send_to(serving.address, false, &Method::GET, "/", &[("hx-request", "true")]).await;
+    assert_eq!(got.body, "Htmx");
+    assert_eq!(got.header("vary"), "Accept, HX-Request, Sec-Fetch-Mode, Sec-Fetch-Dest");
+}
+
+#[tokio::test]
+async fn each_error_that_a_handler_returns_gets_the_form_for_the_client() {
+    use axum::routing::any;
+    use tower_keep::password::PasswordError;
+    use tower_keep::store::{StoreError, StoreErrorKind};
+    use tower_keep::{AuthError, LoginError, problem};
+    use tower_keep_tests::serve;
+    let site = start_site().await;
+    let failed = || StoreError::new(StoreErrorKind::Timeout, "users");
+    let router = axum::Router::new()
+        .route("/inactive", any(|| async { LoginError::Inactive }))
+        .route("/sessions", any(|| async { LoginError::TooManySessions { max: 1 } }))
+        .route("/large", any(|| async { LoginError::CookieTooLarge { size: 5_000, limit: 4_096 } }))
+        .route("/login", any(move || async move { LoginError::Auth(AuthError::from(failed())) }))
+        .route("/busy", any(|| async { PasswordError::Busy }))
+        .route("/failed", any(|| async { PasswordError::Failed }));
+    let serving = serve(site.auth_layer.layer(router)).await;
+    for (path, status, grpc_status, problem_type) in [
+        ("/inactive", 403, "7", problem::USER_INACTIVE),
+        ("/sessions", 409, "8", problem::TOO_MANY_SESSIONS),
+        ("/large", 500, "13", problem::INTERNAL),
+        ("/login", 503, "14", problem::UNAVAILABLE),
+        ("/busy", 503, "14", problem::UNAVAILABLE),
+        ("/failed", 500, "13", problem::INTERNAL),
+    ] {
+        for is_http2 in [false, true] {
+            let send = async |method, headers| {
+                send_to(serving.address, is_http2, &method, path, headers).await
+            };
+            let got = send(Method::GET, &[("accept", "*/*")]).await;
+            assert_eq!(got.status.as_u16(), status, "{path}");
+            let members: serde_json::Value = serde_json::from_str(&got.body).expect("JSON");
+            assert_eq!(members["type"], problem_type, "{path}");
+            assert_eq!(got.header("retry-after") == "1", status == 503, "{path}");
+            let got = send(Method::GET, &[("accept", BROWSER)]).await;
+            assert_eq!(got.status.as_u16(), status, "{path}");
+            assert!(got.body.starts_with("<!doctype html>"), "{path}: {}", got.body);
+            assert_eq!((got.header("vary"), got.header("cache-control")), (VARY, "no-store"));
+            let got = send(Method::HEAD, &[("accept", BROWSER)]).await;
+            assert_eq!((got.status.as_u16(), got.body.as_str()), (status, ""), "{path}");
+            let got = send(Method::GET, &[("hx-request", "true")]).await;
+            assert!(got.body.starts_with("<p>"), "{path}: {}", got.body);
+            let got = send(Method::POST, &[("content-type", "application/grpc+proto")]).await;
+            assert_eq!((got.status.as_u16(), got.header("grpc-status")), (200, grpc_status));
+            assert_eq!(got.header("content-type"), "application/grpc+proto");
+            assert_eq!(got.body, "");
+        }
+    }
+}
+
 /// A handler, or a layer around it, may change the response of an error. Then it stays as it is.
 #[tokio::test]
 async fn a_changed_response_of_an_error_stays_as_it_is() {
-    use axum::response::{Html, IntoResponse};
+    use axum::response::{Html, IntoResponse, Response};
     use axum::routing::get;
     use tower_keep_tests::serve;
     type AuthSession = tower_keep::AuthSession<tower_keep::Account>;
@@ -414,10 +530,21 @@ async fn a_changed_response_of_an_error_stays_as_it_is() {
         (StatusCode::IM_A_TEAPOT, error)
     };
     let plain = |auth: AuthSession| async move { auth.user().await.map(|_| Html("in")) };
+    // A layer around a route reads the body, or puts another body into the response.
+    let read = axum::middleware::map_response(|response: Response| async {
+        let (head, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, 10_000).await.expect("a body");
+        Response::from_parts(head, axum::body::Body::from(bytes))
+    });
+    let replace = axum::middleware::map_response(|response: Response| async {
+        response.map(|_| axum::body::Body::from("{\"own\":1}"))
+    });
     let router = axum::Router::new()
         .route("/page", get(own_page))
         .route("/status", get(own_status))
-        .route("/plain", get(plain));
+        .route("/plain", get(plain))
+        .route("/read", get(plain).layer(read))
+        .route("/replaced", get(plain).layer(replace));
     let other = serve(site.auth_layer.layer(router)).await;
     let cookies = begin(Case::StoreFailed, &site).await;
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
@@ -425,6 +552,8 @@ async fn a_changed_response_of_an_error_stays_as_it_is() {
         ("/page", 503, "<h1>own"),
         ("/status", 418, "{\"status\":503"),
         ("/plain", 503, "<!doctype html>"),
+        ("/read", 503, "{\"status\":503"),
+        ("/replaced", 503, "{\"own\":1}"),
     ] {
         let request = client.get(format!("http://{}{path}", other.address));
         let request = request.header("cookie", &cookies).header("accept", BROWSER);

@@ -206,6 +206,7 @@ async fn a_page_of_another_site_cannot_use_the_cookies_of_this_site() {
         (&listed, "http://app.example.org".to_owned(), false),
         (&listed, "https://app.example.org:8443".to_owned(), false),
         (&listed, "https://sub.app.example.org".to_owned(), false),
+        (&site, "http://app.localhost".to_owned(), false),
         // The host is not compared if the public origin is set.
         (&listed, "http://{host}".to_owned(), false),
     ] {
@@ -246,6 +247,42 @@ async fn a_page_of_another_site_cannot_use_the_cookies_of_this_site() {
         let mut late = open(sockets.address, "/late", &headers).await.expect("a socket");
         assert_eq!(ask(&mut late, "user").await, "nobody");
     }
+}
+
+#[tokio::test]
+async fn an_upgrade_of_another_site_can_neither_use_nor_change_a_login() {
+    let site = start_site_with(|builder| builder.with_sessions().with_bearer_sessions(true)).await;
+    let mut browser = site.logged_in("user=notch&remember=1").await;
+    let before = browser.jar.clone();
+    let mut foreign = browser.clone();
+    foreign.set_header(http::header::UPGRADE, "websocket");
+    foreign.set_header(http::header::ORIGIN, "https://evil.example");
+    for path in [
+        "/login?user=steve",
+        "/token?user=steve",
+        "/logout",
+        "/confirm",
+        "/username",
+        "/sessions",
+        "/end-all",
+        "/secret",
+        "/extracted",
+        "/maybe",
+    ] {
+        let response = foreign.get(path).await;
+        assert_eq!(response.status, StatusCode::FORBIDDEN, "{path}: {}", response.text());
+        assert!(response.set_cookies().is_empty(), "{path}");
+    }
+    for (path, expected) in
+        [("/flash", "set"), ("/take-flash", ""), ("/is-remembered", "false"), ("/next", "")]
+    {
+        let response = foreign.get(path).await;
+        assert_eq!(response.text(), expected, "{path}");
+        assert!(response.set_cookies().is_empty(), "{path}");
+    }
+    assert_eq!(browser.get("/username").await.text(), "notch");
+    assert_eq!(browser.jar.names(), before.names());
+    assert_eq!(browser.get("/sessions").await.text().lines().count(), 1);
 }
 
 /// A request that is no upgrade is not compared: protection against cross-site request forgery does

@@ -244,6 +244,7 @@ fn router(auth_layer: &LoginLayer<Account>, store: WatchedStore) -> Router {
         .route("/twice", get(twice))
         .route("/recheck", get(recheck))
         .route("/token", get(token).post(token))
+        .route("/token-slowly", get(token_slowly))
         .route("/is-bearer", get(is_bearer))
         .route("/extracted-notch", any(extracted_notch))
         .route("/extracted-recent", any(extracted_recent))
@@ -290,6 +291,7 @@ struct LoginQuery {
     fresh: Option<u8>,
     force: Option<u8>,
     method: Option<String>,
+    label: Option<String>,
 }
 
 async fn log_in(
@@ -405,15 +407,22 @@ async fn token(
 ) -> Result<String> {
     let user = store.inner().by_login_name(&query.user).await.map_err(AuthError::from)?;
     let Some(user) = user else { return Ok(String::new()) };
-    let mut builder = auth
-        .log_in(user)
-        .with_fresh(query.fresh != Some(0))
-        .with_method(query.method.unwrap_or_default())
-        .as_bearer();
+    let mut login = auth.log_in(user).with_method(query.method.unwrap_or_default());
+    if let Some(fresh) = query.fresh {
+        login = login.with_fresh(fresh == 1);
+    }
+    let mut builder = login.as_bearer().with_label(query.label.unwrap_or_default());
     if let Some(seconds) = query.duration {
         builder = builder.with_lifetime(Duration::from_secs(seconds));
     }
     Ok(builder.await?.as_str().to_owned())
+}
+
+/// Logs in with a bearer token, and responds once the gate lets the request pass.
+async fn token_slowly(Extension(gate): Extension<Gate>, auth: AuthSession) -> Result<String> {
+    let token = auth.log_in(account("notch")).as_bearer().await?;
+    gate.pass().await;
+    Ok(token.as_str().to_owned())
 }
 
 async fn is_bearer(auth: AuthSession) -> Result<String> {
@@ -546,8 +555,9 @@ async fn sessions(auth: AuthSession) -> Result<String> {
     let line = |session: &SessionInfo| {
         let this = if session.is_current() { "this" } else { "other" };
         let carrier = if session.is_bearer() { " bearer" } else { "" };
+        let label = session.label().map(|label| format!(" {label}")).unwrap_or_default();
         let method = session.method().unwrap_or_default();
-        format!("{} {this} {} {method}{carrier}\n", session.public_id(), session.device())
+        format!("{} {this} {} {method}{carrier}{label}\n", session.public_id(), session.device())
     };
     Ok(auth.sessions().await?.iter().map(line).collect())
 }

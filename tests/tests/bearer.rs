@@ -1,11 +1,14 @@
 //! Bearer tokens: logins for clients without cookies, which send `Authorization`.
 
-use http::{Method, StatusCode, header};
+use std::convert::Infallible;
+
+use http::{Method, Request, Response, StatusCode, header};
+use tower::service_fn;
 use tower_keep::store::{UserDirectory, UserStore};
-use tower_keep::{Keys, LoginLayer};
-use tower_keep_memory::MemoryStore;
-use tower_keep_testkit::client::TestResponse;
-use tower_keep_tests::{Browser, Builder, KEY, Site, WatchedStoreExt};
+use tower_keep::{Account, Keys, LoginLayer, user_loader};
+use tower_keep_memory::{MemorySessions, MemoryStore};
+use tower_keep_testkit::client::{Client, TestResponse};
+use tower_keep_tests::{Browser, Builder, KEY, Site, WatchedStoreExt, send_raw};
 
 const TOKEN_BYTES: usize = 72;
 const MINUTE: u64 = 60;
@@ -64,12 +67,15 @@ async fn a_token_logs_in_its_user_and_sets_no_cookie() {
 async fn a_session_with_a_token_is_listed_and_ended_like_any_other() {
     let site = site().await;
     let mut browser = site.logged_in("user=notch").await;
-    let mut program = program(&site, "user=notch&method=cli").await;
+    let mut program = program(&site, "user=notch&method=password&label=laptop").await;
     let listed = program.get("/sessions").await.text();
     let lines: Vec<_> = listed.lines().collect();
     assert_eq!(lines.len(), 2);
-    assert!(lines[0].contains(" this ") && lines[0].ends_with(" cli bearer"), "{listed}");
-    assert!(lines[1].contains(" other ") && !lines[1].ends_with("bearer"), "{listed}");
+    assert!(
+        lines[0].contains(" this ") && lines[0].ends_with(" password bearer laptop"),
+        "{listed}"
+    );
+    assert!(lines[1].contains(" other ") && !lines[1].contains("bearer"), "{listed}");
     // The browser ends it.
     let id = lines[0].split(' ').next().unwrap();
     assert_eq!(browser.get(&format!("/end-session?session={id}")).await.text(), "true");
@@ -197,6 +203,127 @@ async fn a_token_of_ours_decides_alone_even_if_it_is_invalid() {
 }
 
 #[tokio::test]
+async fn other_credentials_beside_a_token_of_ours_do_not_count() {
+    use tower_keep::loader::ApiKey;
+    let site = site_with(|builder| {
+        builder.with_request_loader(ApiKey::new(
+            "x-api-key".parse().unwrap(),
+            |name: String| async move {
+                Ok(Some(std::sync::Arc::new(tower_keep_tests::account(&name))))
+            },
+        ))
+    })
+    .await;
+    let token = site.browser().get("/token?user=notch").await.text();
+    let mut program = site.browser();
+    program.set_header("x-api-key".parse().unwrap(), "steve");
+    assert_eq!(program.get("/username").await.text(), "steve");
+    send_token(&mut program, &token);
+    assert_eq!(program.get("/username").await.text(), "notch");
+    program.set_header(header::AUTHORIZATION, "Bearer tkb_junk");
+    assert_eq!(program.get("/username").await.text(), "Anonymous");
+    // Of several fields, one with a token of ours is enough.
+    let cookie = site.logged_in("user=steve").await.jar.get("__Host-Http-keep").unwrap().to_owned();
+    for fields in [
+        format!("Authorization: Bearer tkb_junk\r\nAuthorization: Bearer {token}\r\n"),
+        format!("Authorization: Basic YTpi\r\nauthorization: bearer\t{token}\r\n"),
+    ] {
+        let request = format!(
+            "GET /username HTTP/1.1\r\nHost: x\r\nCookie: __Host-Http-keep={cookie}\r\n\
+             {fields}Connection: close\r\n\r\n"
+        );
+        let response = send_raw(site.address, request.as_bytes()).await;
+        assert!(response.ends_with("notch"), "{response}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_no_fresher_than_the_login_that_has_made_it() {
+    let site = site().await;
+    let token_of = async |mut client: Browser, query: &str| {
+        let token = client.get(&format!("/token?user=notch{query}")).await.text();
+        let mut program = site.browser();
+        send_token(&mut program, &token);
+        program
+    };
+    let is_fresh = async |mut program: Browser| program.get("/sensitive").await.status.as_u16();
+    // A browser whose login was restored, or whose user has confirmed it nine minutes ago.
+    let stale = site.logged_in("user=notch&fresh=0").await;
+    assert_eq!(is_fresh(token_of(stale.clone(), "").await).await, 401);
+    let fresh = site.logged_in("user=notch").await;
+    assert_eq!(is_fresh(token_of(fresh.clone(), "").await).await, 200);
+    site.advance(9 * MINUTE);
+    let token = token_of(fresh, "").await;
+    assert_eq!(is_fresh(token.clone()).await, 200);
+    // A token that makes tokens does not stay fresh.
+    let second = token_of(token.clone(), "").await;
+    site.advance(MINUTE);
+    assert_eq!(is_fresh(token.clone()).await, 401);
+    assert_eq!(is_fresh(second).await, 401);
+    assert_eq!(is_fresh(token_of(token, "").await).await, 401);
+    // The application may say that the user has just given the password.
+    assert_eq!(is_fresh(token_of(stale, "&fresh=1").await).await, 200);
+    // A login of another user says nothing.
+    let steve = site.logged_in("user=steve&fresh=0").await;
+    assert_eq!(is_fresh(token_of(steve, "").await).await, 200);
+}
+
+#[tokio::test]
+async fn recheck_asks_whether_the_session_of_a_token_still_stands() {
+    let site = site().await;
+    let program = program(&site, &format!("user=notch&duration={}", 20 * 24 * HOUR)).await;
+    let recheck_after = async |meanwhile: &dyn Fn()| {
+        let mut waiting = program.clone();
+        let response = tokio::spawn(async move { waiting.get("/recheck").await });
+        site.gate.wait_for_request().await;
+        meanwhile();
+        site.gate.let_one_pass();
+        response.await.expect("no panic").text()
+    };
+    // The idle limit does not apply.
+    assert_eq!(recheck_after(&|| site.advance(10 * 24 * HOUR)).await, "notch, then notch");
+    assert_eq!(recheck_after(&|| site.advance(10 * 24 * HOUR)).await, "notch, then Anonymous");
+}
+
+#[tokio::test]
+async fn a_new_password_ends_the_other_logins_of_a_program_too() {
+    let site = site().await;
+    let mut browser = site.logged_in("user=notch").await;
+    let mut program = program(&site, "user=notch").await;
+    // The stamp changes with the password, so the token is no longer valid either.
+    assert_eq!(program.get("/change-password").await.text(), "lost");
+    assert_eq!(program.get("/username").await.text(), "Anonymous");
+    assert_eq!(browser.get("/username").await.text(), "Anonymous");
+    let sessions = site.auth_layer.sessions_of(&1.into()).await.unwrap();
+    assert_eq!(sessions.iter().filter(|session| !session.is_bearer()).count(), 0);
+}
+
+#[tokio::test]
+async fn a_token_of_one_area_does_not_leave_the_cookies_of_another_in_force() {
+    let layer = |area: &str| {
+        let find = |id: tower_keep::UserId| async move {
+            Ok(Some(std::sync::Arc::new(Account::new(id, "ada", ""))))
+        };
+        LoginLayer::builder(user_loader(find), Keys::new(KEY))
+            .with_sessions_in(MemorySessions::new())
+            .with_bearer_sessions(true)
+            .with_area(area)
+            .build()
+            .unwrap()
+    };
+    let (site, admin) = (layer(""), layer("admin"));
+    let guarded = site.require_login().layer(admin.require_login().layer(service_fn(
+        async |_: Request<String>| Ok::<_, Infallible>(Response::new(String::new())),
+    )));
+    let mut client = Client::new(site.layer(admin.layer(guarded)));
+    client.log_in(&site, Account::new(1, "ada", "")).await.unwrap();
+    client.log_in(&admin, Account::new(1, "ada", "")).await.unwrap();
+    assert_eq!(client.get("/").await.status, StatusCode::OK);
+    client.set_header(header::AUTHORIZATION, "Bearer tkb_junk");
+    assert_eq!(client.get("/").await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
 async fn a_token_in_a_url_or_in_a_cookie_is_not_read() {
     let site = site().await;
     let token = site.browser().get("/token?user=notch").await.text();
@@ -276,6 +403,44 @@ async fn a_session_limit_counts_tokens_and_their_first_use() {
     assert_eq!(program(&site, "user=notch").await.get("/username").await.text(), "notch");
 }
 
+// The client closes a real socket while the handler works.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_whose_response_is_lost_leaves_no_session() {
+    let site = site().await;
+    let mut client = tokio::net::TcpStream::connect(site.address).await.unwrap();
+    let request = b"GET /token-slowly HTTP/1.1\r\nhost: x\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut client, request).await.unwrap();
+    site.gate.wait_for_request().await;
+    let live = async || site.auth_layer.sessions_of(&1.into()).await.unwrap().len();
+    assert_eq!(live().await, 1);
+    drop(client);
+    for _ in 0..500 {
+        if live().await == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("the session is still live");
+}
+
+#[tokio::test]
+async fn what_logs_a_request_does_not_show_its_token() {
+    let auth_layer = LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY))
+        .with_sessions()
+        .with_bearer_sessions(true)
+        .build()
+        .unwrap();
+    let service = auth_layer.layer(service_fn(|request: Request<String>| async move {
+        Ok::<_, Infallible>(Response::new(format!("{:?}", request.headers())))
+    }));
+    let mut client = Client::new(service);
+    for (value, is_shown) in [("Bearer tkb_secret", false), ("Bearer of-another", true)] {
+        client.set_header(header::AUTHORIZATION, value);
+        let shown = client.get("/").await.text();
+        assert_eq!(shown.contains(value), is_shown, "{shown}");
+    }
+}
+
 #[tokio::test]
 async fn a_store_that_fails_is_503_for_a_program() {
     let site = site().await;
@@ -310,7 +475,7 @@ async fn a_program_does_not_use_up_the_notice_of_a_replay() {
 
 #[tokio::test]
 async fn tokens_need_server_side_sessions_and_a_setting() {
-    let store = MemoryStore::<tower_keep::Account>::new();
+    let store = MemoryStore::<Account>::new();
     let builder = || LoginLayer::builder(store.clone(), Keys::new(KEY)).with_bearer_sessions(true);
     let error = builder().build().unwrap_err().to_string();
     assert!(error.contains("`with_sessions`"), "{error}");

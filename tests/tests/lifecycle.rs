@@ -630,6 +630,18 @@ async fn recheck_counts_as_a_use_of_a_server_side_session() {
     assert_eq!(browser.clone().get("/username").await.text(), "notch");
 }
 
+/// The remember cookie keeps the login, but only a restored session may go on, which is not fresh.
+#[tokio::test]
+async fn recheck_does_not_revive_a_session_that_was_idle_for_too_long() {
+    let site = Site::with_server_sessions().await;
+    let mut browser = site.logged_in("user=notch&remember=1").await;
+    let eight_days = async || site.advance(8 * DAY);
+    let (_, text) = recheck_after(&site, &browser, eight_days).await;
+    assert_eq!(text, "notch, then notch");
+    assert_eq!(browser.get("/is-fresh").await.text(), "false");
+    assert_eq!(browser.get("/username").await.text(), "notch");
+}
+
 #[tokio::test]
 async fn recheck_asks_the_request_loaders_again() {
     let is_valid = Arc::new(AtomicBool::new(true));

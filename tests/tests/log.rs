@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use http::{Request, Response};
 use http_body_util::Full;
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{ServiceExt, service_fn};
 use tower_keep::client::SessionProtection;
 use tower_keep::cookie::CookieSettings;
 use tower_keep::password::Passwords;

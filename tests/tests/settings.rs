@@ -77,6 +77,13 @@ fn settings_that_are_malformed_or_contradict_each_other_are_errors() {
     for origin in ["example.org", "https://example.org/", "https://example.org/a", "https://a@b"] {
         let expected = BuildError::PublicOrigin { origin: origin.into() };
         assert_eq!(build_error(|builder| builder.with_public_origin(origin)), expected);
+        let expected = BuildError::AllowedOrigin { origin: origin.into() };
+        let origins = ["https://a.example", origin];
+        assert_eq!(build_error(|builder| builder.with_allowed_origins(origins)), expected);
+    }
+    for realm in ["é", "a\r\nb"] {
+        let expected = BuildError::Realm { realm: realm.into() };
+        assert_eq!(build_error(|builder| builder.with_realm(realm)), expected);
     }
     assert_eq!(
         build_error(|builder| builder.with_trusted_proxies(["10.0.0.0/8", "my-proxy"])),

@@ -10,14 +10,15 @@ use tower_keep_core::Timestamp;
 const PREFIX: &str = "tkb_";
 
 /// The scheme of the `Authorization` of a token.
-const SCHEME: &[u8] = b"Bearer ";
+const SCHEME: &[u8] = b"Bearer";
 
 /// Returns the sealed contents of the token in an `Authorization` field, if it is a token of this
 /// crate. Whether the token is valid is not checked.
 pub(crate) fn sealed_token_in(authorization: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = authorization.as_bytes().split_at_checked(SCHEME.len())?;
-    let sealed = token.trim_ascii().strip_prefix(PREFIX.as_bytes());
-    sealed.filter(|_| scheme.eq_ignore_ascii_case(SCHEME))
+    let is_bearer =
+        scheme.eq_ignore_ascii_case(SCHEME) && token.first().is_some_and(u8::is_ascii_whitespace);
+    token.trim_ascii().strip_prefix(PREFIX.as_bytes()).filter(|_| is_bearer)
 }
 
 /// A token that carries a login in the header `Authorization: Bearer TOKEN` (RFC 6750), for clients
@@ -45,7 +46,7 @@ impl BearerToken {
         &self.text
     }
 
-    /// Returns when the token expires.
+    /// Returns when the token expires. Use does not extend it.
     pub fn expires(&self) -> SystemTime {
         self.expires.into()
     }
@@ -81,6 +82,8 @@ mod tests {
         for (authorization, expected) in [
             ("Bearer tkb_abc", Some("abc")),
             ("bearer  tkb_abc ", Some("abc")),
+            ("BEARER\ttkb_abc", Some("abc")),
+            ("Bearertkb_abc", None),
             ("Bearer tkb_", Some("")),
             ("Bearer abc", None),
             ("Bearer", None),

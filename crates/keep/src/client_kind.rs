@@ -10,8 +10,8 @@ use http::{HeaderValue, Method};
 ///
 /// | kind | the request has |
 /// | --- | --- |
-/// | [`Grpc`](Self::Grpc) | `Content-Type: application/grpc`, also with a suffix such as `+proto` |
-/// | [`GrpcWeb`](Self::GrpcWeb) | `Content-Type: application/grpc-web` or `application/grpc-web-text`, also with a suffix |
+/// | [`Grpc`](Self::Grpc) | the method `POST` and `Content-Type: application/grpc`, also with a suffix such as `+proto` |
+/// | [`GrpcWeb`](Self::GrpcWeb) | the method `POST` and `Content-Type: application/grpc-web` or `application/grpc-web-text`, also with a suffix |
 /// | [`Stream`](Self::Stream) | `Upgrade` (WebSocket), the method `CONNECT` (WebSocket over HTTP/2), or `Accept: text/event-stream` (`EventSource`) |
 /// | [`Htmx`](Self::Htmx) | `HX-Request: true`, and not `HX-History-Restore-Request: true` |
 /// | [`Page`](Self::Page) | `HX-History-Restore-Request: true`; or `Sec-Fetch-Mode: navigate`; or neither of these and no Fetch metadata, but an `Accept` that names `text/html`, and names nothing else with a higher quality |
@@ -33,9 +33,14 @@ pub enum ClientKind {
     Htmx,
     /// A browser that shows the response as a page.
     Page,
-    /// Any other client: a script of a page, a program, an image in a page.
+    /// Any other client: a program that calls an API, a script of a page, an image in a page.
     Other,
 }
+
+/// The names of the headers that tell the kind of a client, except for `Content-Type`, which requests
+/// that caches store don't have, and `Upgrade`, whose responses caches don't store.
+pub(crate) const KIND_HEADERS: [&str; 4] =
+    ["Accept", "HX-Request", "Sec-Fetch-Mode", "Sec-Fetch-Dest"];
 
 /// The headers of a request that tell the kind of the client, as far as they must be known after
 /// the request was passed on.
@@ -118,9 +123,12 @@ impl ClientHints {
     /// Returns the kind of the client that has sent a request with this method. `all_are_pages` is
     /// the setting of the layer.
     pub(crate) fn kind(&self, method: &Method, all_are_pages: bool) -> ClientKind {
-        if self.is_grpc {
+        // Every call of gRPC is a POST. With another method, a proxy may ask whether a request may
+        // pass, and would take the 200 of a gRPC error for "yes".
+        let is_post = method == Method::POST;
+        if self.is_grpc && is_post {
             ClientKind::Grpc
-        } else if self.is_grpc_web {
+        } else if self.is_grpc_web && is_post {
             ClientKind::GrpcWeb
         } else if self.is_upgrade(method) {
             ClientKind::Stream
@@ -210,6 +218,8 @@ mod tests {
             ("POST", &[("content-type", "application/grpc")][..], Grpc, false),
             ("POST", &[("content-type", "Application/gRPC+proto")], Grpc, false),
             ("POST", &[("content-type", "application/grpc; charset=utf-8")], Grpc, false),
+            ("GET", &[("content-type", "application/grpc")], Other, false),
+            ("GET", &[("content-type", "application/grpc-web"), ("accept", BROWSER)], Page, true),
             ("POST", &[("content-type", "application/grpcx")], Other, false),
             ("POST", &[("content-type", "application/grp")], Other, false),
             ("POST", &[("content-type", "application/grpc-web-text+proto")], GrpcWeb, false),

@@ -14,7 +14,8 @@ use crate::problem::Problem;
 pub use crate::error_body::ErrorBody;
 pub use crate::response::ErrorContext;
 
-/// A failure after which it is not known which user is logged in.
+/// The reason why a call of [`AuthSession`](crate::AuthSession) failed. If a store has failed, it is
+/// not known which user is logged in.
 ///
 /// Never treat this error as "no user is logged in". Respond with [`response`](Self::response), as
 /// the guards and extractors do. With the feature `axum`, this type implements `IntoResponse`: a
@@ -102,6 +103,23 @@ impl AuthError {
     /// reveals no internals. The layer gives it the form for the client, such as a page.
     ///
     /// In a debug build, the text says what is wrong if the error is a bug in the application.
+    ///
+    /// ```
+    /// use http::Response;
+    /// use http_body_util::BodyExt;
+    /// # use bytes::Bytes;
+    /// # use http_body_util::combinators::UnsyncBoxBody;
+    /// # use tower_keep::{Account, AuthSession};
+    /// # type Page = Response<UnsyncBoxBody<Bytes, std::convert::Infallible>>;
+    ///
+    /// // A handler without a framework. With axum, return the error itself.
+    /// async fn greet(auth: AuthSession<Account>) -> Page {
+    ///     match auth.user().await {
+    ///         Ok(user) => Response::new(format!("{}", user.is_some()).boxed_unsync()),
+    ///         Err(error) => error.response().map(BodyExt::boxed_unsync),
+    ///     }
+    /// }
+    /// ```
     pub fn response(&self) -> Response<ErrorBody> {
         respond_to_unknown_client(self.problem())
     }
@@ -319,6 +337,9 @@ pub enum BuildError {
          `https://example.org`"
     )]
     PublicOrigin { origin: String },
+    /// The realm has characters that are not visible ASCII.
+    #[error("the realm {realm:?} must be visible ASCII, such as `members`")]
+    Realm { realm: String },
     /// An allowed origin is not just a scheme and a host.
     #[error(
         "the allowed origin {origin:?} must be only a scheme and a host, such as \

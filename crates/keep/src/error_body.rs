@@ -8,17 +8,21 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::Response;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, VARY};
 use http_body::{Body, Frame, SizeHint};
 
+use crate::cache_headers::add_vary;
 use crate::client_kind::ClientKind;
 use crate::problem::Problem;
 use crate::response::{PROBLEM_JSON, respond};
 
-/// The body of an error's response. It implements [`http_body::Body`], so any server can send it.
+/// The body of an error's response. It implements [`http_body::Body`], so any server can send it,
+/// also boxed or as a part of another body.
 ///
 /// When the response passes through the layer, the text becomes one for the client: a page, a
-/// problem (RFC 9457), or nothing for gRPC. Without a layer it is a problem.
+/// problem (RFC 9457), or nothing for gRPC. The layer finds the response by a mark in its extensions,
+/// and leaves it as it is if the status or the `Content-Type` has been changed. Without a layer, the
+/// text is a problem.
 #[derive(Debug)]
 pub struct ErrorBody {
     /// The text for the client, once the layer has built it.
@@ -43,13 +47,15 @@ impl Body for ErrorBody {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        // From now on, the layer can no longer replace the text.
+        let _ = self.text.set(self.preliminary.clone());
         let text = self.remaining();
         self.is_sent = true;
         Poll::Ready(Some(text).filter(|text| !text.is_empty()).map(|text| Ok(Frame::data(text))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_sent
+        self.remaining().is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -75,24 +81,39 @@ pub(crate) fn respond_to_unknown_client(problem: Problem) -> Response<ErrorBody>
 }
 
 /// Replaces the response of an error that did not know the client, unless the application has
-/// changed the response's status or form in the meantime. `respond` builds the new response.
+/// changed the response's status or form in the meantime, or has read or replaced its body. `respond`
+/// builds the new response. `is_head` says that the response has no body anyway.
 pub(crate) fn replace_unknown_client<B>(
     response: &mut Response<B>,
+    is_head: bool,
     respond: impl FnOnce(&Problem) -> Response<Bytes>,
 ) {
     let Some(UnknownClient { problem, text }) = response.extensions_mut().remove() else { return };
     let form = response.headers().get(CONTENT_TYPE);
-    if response.status() != problem.status || form.is_none_or(|form| form != PROBLEM_JSON) {
+    let is_form_changed = form.is_none_or(|form| form != PROBLEM_JSON);
+    let is_body_gone = Arc::strong_count(&text) == 1 && !is_head;
+    if response.status() != problem.status || is_form_changed || is_body_gone {
         return;
     }
     let (head, body) = respond(&problem).into_parts();
+    let length = body.len();
+    if text.set(body).is_err() {
+        // The body has been read.
+        return;
+    }
     *response.status_mut() = head.status;
     let headers = response.headers_mut();
-    for (name, value) in &head.headers {
-        headers.insert(name.clone(), value.clone());
+    if headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
-    if headers.contains_key(CONTENT_LENGTH) && !head.headers.contains_key(CONTENT_LENGTH) {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    for name in head.headers.keys() {
+        let values = head.headers.get_all(name);
+        if name == VARY {
+            let names = values.iter().filter_map(|value| value.to_str().ok());
+            add_vary(headers, names.flat_map(|names| names.split(',').map(str::trim)));
+        } else {
+            headers.remove(name);
+            headers.extend(values.iter().map(|value| (name.clone(), value.clone())));
+        }
     }
-    let _ = text.set(body);
 }

@@ -44,14 +44,16 @@ pub enum Event<U> {
         /// The user.
         user: Arc<U>,
     },
-    /// A guard has rejected a request without a logged-in user (`user_unauthorized`).
+    /// A guard or an extractor has rejected a request without a logged-in user
+    /// (`user_unauthorized`).
     Unauthorized,
-    /// A guard has rejected a user whose login is not fresh enough (`user_needs_refresh`).
+    /// A guard or an extractor has rejected a user whose login is not fresh enough
+    /// (`user_needs_refresh`).
     NeedsRefresh {
         /// The user.
         user: Arc<U>,
     },
-    /// A guard has rejected a user who is logged in but not allowed.
+    /// A guard or an extractor has rejected a user who is logged in but not allowed.
     Forbidden {
         /// The user; `None` if a negated guard has rejected a request without a logged-in user.
         user: Option<Arc<U>>,

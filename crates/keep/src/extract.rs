@@ -152,7 +152,7 @@ fn user_who_meets<U: AuthUser>(
             Ok(outcome?.and_then(|user| user.ok_or(Rejection::Unauthenticated)))
         }
         // This never happens: the requirements of the extractors ask no store.
-        AtOnce::Pending(..) => Ok(Err(Rejection::Forbidden)),
+        AtOnce::Pending(_) => Ok(Err(Rejection::Forbidden)),
     }
 }
 

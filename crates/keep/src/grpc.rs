@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use tonic::metadata::MetadataValue;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 use tower_keep_core::AuthUser;
@@ -99,7 +100,10 @@ fn missing_layer<U>(subject: &str) -> Status {
 }
 
 fn status(problem: &Problem) -> Status {
-    Status::new(Code::from_i32(problem.grpc_status.into()), grpc_message(problem))
+    let code = Code::from_i32(problem.grpc_status.into());
+    let mut status = Status::new(code, grpc_message(problem));
+    status.metadata_mut().insert("cache-control", MetadataValue::from_static("no-store"));
+    status
 }
 
 impl From<AuthError> for Status {

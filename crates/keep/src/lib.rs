@@ -65,6 +65,39 @@
 //! request's extensions. Insert a [`ClientAddr`](client::ClientAddr) where the connection is
 //! accepted. The example on plain hyper shows this.
 //!
+//! # gRPC
+//!
+//! With the feature `tonic`, put the layer around tonic's server, a [guard](guard::Guard) around a
+//! service, and a stricter guard into a method:
+//!
+//! ```ignore
+//! use tonic::transport::server::{Server, TcpConnectInfo};
+//! use tower::util::MapRequestLayer;
+//! use tower_keep::client::ClientAddr;
+//!
+//! let documents = Documents { owners: auth_layer.require_fresh_within(ten_minutes) };
+//! let guard = auth_layer.require_login().with_exempt_grpc_methods(["/documents.Documents/LogIn"]);
+//! Server::builder()
+//!     .layer(MapRequestLayer::new(|mut request: http::Request<tonic::body::Body>| {
+//!         let info = request.extensions().get::<TcpConnectInfo>();
+//!         if let Some(address) = info.and_then(TcpConnectInfo::remote_addr) {
+//!             request.extensions_mut().insert(ClientAddr(address.ip()));
+//!         }
+//!         request
+//!     }))
+//!     .layer(auth_layer)
+//!     .add_service(guard.layer(DocumentsServer::new(documents)))
+//!     .serve(address)
+//!     .await?;
+//!
+//! // In a method of the service:
+//! self.owners.check_tonic(&request).await?;
+//! let user = AuthSession::<Account>::from_tonic(&request)?.user().await?;
+//! ```
+//!
+//! With `tonic_web::GrpcWebLayer`, before or after the login layer, clients of gRPC-Web get the same
+//! statuses.
+//!
 //! # What it protects against, and what it does not
 //!
 //! - Cookies are signed. Each purpose, [area](LoginLayerBuilder::with_area) and cookie name has its
@@ -80,8 +113,8 @@
 //!   the user has logged in or confirmed the login in the current session. A login that a remember
 //!   cookie has restored is not fresh.
 //! - `next`, the page to return to after a login, can only lead to this site.
-//! - For a WebSocket, browsers send cookies along from every site. A login counts only if the page
-//!   is of this site or [listed](LoginLayerBuilder::with_allowed_origins).
+//! - Browsers open a WebSocket for any page. The cookies of an upgrade log a user in only if the page
+//!   is of this origin or of a [listed](LoginLayerBuilder::with_allowed_origins) one.
 //! - If a request has a [bearer token](LoginLayerBuilder::with_bearer_sessions) of this crate, the
 //!   token decides alone, and no cookie is read or set.
 //! - If a store fails, the response is 503, and an error line in the log names the store and the

@@ -1,5 +1,7 @@
 //! The origin of a page (RFC 6454): scheme, host and port, such as `https://example.org`.
 
+use std::net::IpAddr;
+
 use http::header;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Uri};
@@ -32,6 +34,19 @@ impl<'a> Host<'a> {
     }
 }
 
+/// Whether nobody in the network can have changed a page of this origin: it was sent over TLS, or by
+/// this machine (<https://www.w3.org/TR/secure-contexts/#is-origin-trustworthy>).
+pub(crate) fn is_trustworthy(origin: &str) -> bool {
+    let Some(("http", host)) = origin.split_once("://") else { return true };
+    let name = match host.strip_prefix('[') {
+        Some(host) => host.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let last_label = name.rsplit('.').next().unwrap_or_default();
+    last_label.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +68,23 @@ mod tests {
             assert_eq!(Host::of(&request).is_host_of(origin), expected, "{host} {origin}");
         }
         assert!(!Host::of(&Request::new(())).is_host_of("https://example.org"));
+    }
+
+    #[test]
+    fn only_tls_and_this_machine_are_trustworthy() {
+        for (origin, expected) in [
+            ("https://example.org", true),
+            ("http://example.org", false),
+            ("http://localhost:3000", true),
+            ("http://app.localhost", true),
+            ("http://notlocalhost", false),
+            ("http://127.0.0.1:3000", true),
+            ("http://127.8.9.1", true),
+            ("http://[::1]:3000", true),
+            ("http://[2001:db8::1]", false),
+            ("http://192.168.1.2", false),
+        ] {
+            assert_eq!(is_trustworthy(origin), expected, "{origin}");
+        }
     }
 }

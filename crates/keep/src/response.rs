@@ -18,8 +18,7 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 const GRPC_ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// The headers that tell who is logged in and the kind of the client, except for `Content-Type`,
-/// which requests that caches store don't have, and `Upgrade`, whose responses caches don't store.
+/// `Cookie` and the [`KIND_HEADERS`](crate::client_kind::KIND_HEADERS), as one field.
 const VARY: &str = "Cookie, Accept, HX-Request, Sec-Fetch-Mode, Sec-Fetch-Dest";
 
 /// Returns the response to a request with this problem, in the form that the client reads.
@@ -152,9 +151,10 @@ pub struct ErrorContext<'a> {
 }
 
 impl ErrorContext<'_> {
-    /// Returns the status of the response: 503 if a store has failed or the server has too much to
-    /// do, and 500 if the server is not set up correctly. A failed login may also be a 403 or a 409;
-    /// see [`LoginError`](crate::LoginError).
+    /// Returns the status of the response, as [`AuthErrorKind`](crate::error::AuthErrorKind) and
+    /// [`LoginError`](crate::LoginError) say: 503 if a store has failed or the server has too much to
+    /// do, 500 if the server is not set up correctly, 400, 403 or 409 if the client has to do
+    /// something else.
     pub fn status(&self) -> StatusCode {
         self.problem.status
     }

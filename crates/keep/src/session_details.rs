@@ -21,6 +21,7 @@ const MAX_FACT_BYTES: usize = 256;
 
 const ADDRESS: &str = "address";
 const CARRIER: &str = "carrier";
+const LABEL: &str = "label";
 const METHOD: &str = "method";
 const USER_AGENT: &str = "user_agent";
 /// The value of [`CARRIER`] for a session that a bearer token carries.
@@ -66,6 +67,14 @@ impl Details {
 
     pub(crate) fn set_bearer(&mut self) {
         self.set(CARRIER, BEARER);
+    }
+
+    pub(crate) fn label(&self) -> Option<&str> {
+        self.get(LABEL)
+    }
+
+    pub(crate) fn set_label(&mut self, label: &str) {
+        self.set(LABEL, label);
     }
 
     pub(crate) fn method(&self) -> Option<&str> {

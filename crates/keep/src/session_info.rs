@@ -82,7 +82,8 @@ impl SessionInfo {
         self.record.last_seen.into()
     }
 
-    /// Returns when the session expires if it is not used again.
+    /// Returns when the session expires if it is not used again. A session that a bearer token
+    /// carries expires at this time in any case.
     pub fn expires(&self) -> SystemTime {
         self.record.expires.into()
     }
@@ -96,6 +97,13 @@ impl SessionInfo {
     /// [`as_bearer`](crate::session::LoginBuilder::as_bearer).
     pub fn is_bearer(&self) -> bool {
         self.details.is_bearer()
+    }
+
+    /// Returns the text that was set at the login by
+    /// [`with_label`](crate::session::BearerBuilder::with_label), or `None` if none was set. Escape
+    /// it for HTML.
+    pub fn label(&self) -> Option<&str> {
+        self.details.label()
     }
 
     /// Returns the text that was set at the login by

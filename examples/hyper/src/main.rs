@@ -18,7 +18,7 @@ use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{ServiceExt, service_fn};
 use tower_keep::client::ClientAddr;
 use tower_keep::password::{PasswordError, Passwords};
 use tower_keep::store::{UserDirectory, UserLookup};

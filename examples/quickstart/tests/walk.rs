@@ -46,7 +46,12 @@ async fn a_visitor_can_log_in_see_the_account_and_log_out() {
     assert_eq!(browser.get("/api/me").await.text(), r#"{"id":"1","login":"ada"}"#);
     assert_eq!(browser.post("/logout", &[]).await.location(), "/");
     assert_eq!(browser.get("/account").await.location(), "/login?next=%2Faccount");
-    assert_eq!(browser.get("/api/me").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(browser.get("/api/me").await.location(), "/login?next=%2Fapi%2Fme");
+    // A script of a page is not redirected.
+    browser.set_header(header::ACCEPT, "application/json");
+    let response = browser.get("/api/me").await;
+    assert_eq!(response.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(response.header(header::CONTENT_TYPE), "application/problem+json");
 }
 
 // No response reveals whether a user exists.
@@ -169,10 +174,11 @@ async fn logging_out_ends_copies_of_the_cookies() {
 async fn an_api_key_authenticates_a_request_but_is_never_fresh() {
     let site = start();
     let mut api = site.browser();
+    api.set_header(header::ACCEPT, "*/*");
     api.set_header(header::AUTHORIZATION, &format!("Bearer {}", site.printed("demo api key: ")));
     let response = api.get("/api/me").await;
     assert_eq!(response.text(), r#"{"id":"1","login":"ada"}"#);
-    assert_eq!(api.get("/password").await.location(), "/confirm?next=%2Fpassword");
+    assert_eq!(api.get("/password").await.status, StatusCode::UNAUTHORIZED);
     api.set_header(header::AUTHORIZATION, "Bearer wrong");
     assert_eq!(api.get("/api/me").await.status, StatusCode::UNAUTHORIZED);
 }

@@ -1,5 +1,6 @@
 //! The decision about one request: the request passes, or the guard responds.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use tower_keep_core::AuthUser;
 
 use super::reason::Rejection;
 use super::rejection::{AuthRejection, respond_to_rejection};
-use super::requirement::{LoginFacts, PendingTest, Requirement, Verdict};
+use super::requirement::{LoginFacts, PendingTest, Requirement, TestResults, Verdict};
 use crate::client_kind::{ClientHints, ClientKind};
 use crate::error::AuthError;
 use crate::event::Event;
@@ -26,8 +27,6 @@ pub(crate) struct Gate<U> {
     pub(crate) responses: Responses<U>,
     /// Whether guards of two layers were joined, so that the guard has no layer of its own.
     pub(crate) is_mixed: bool,
-    /// The methods of a gRPC service that need not pass.
-    pub(crate) exempt_grpc_methods: Vec<String>,
 }
 
 impl<U> Clone for Gate<U> {
@@ -37,20 +36,13 @@ impl<U> Clone for Gate<U> {
             requirement: self.requirement.clone(),
             responses: self.responses.clone(),
             is_mixed: self.is_mixed,
-            exempt_grpc_methods: self.exempt_grpc_methods.clone(),
         }
     }
 }
 
 impl<U: AuthUser> Gate<U> {
-    /// Whether requests with this method and this path need not pass.
-    pub(crate) fn exempts(&self, method: &Method, path: &str) -> bool {
-        let is_exempt_grpc = || {
-            let name = path.rsplit('/').next().unwrap_or_default();
-            method == Method::POST && self.exempt_grpc_methods.iter().any(|exempt| exempt == name)
-        };
+    pub(crate) fn exempts(&self, method: &Method) -> bool {
         self.config.exempts_options_method && method == Method::OPTIONS
-            || !self.exempt_grpc_methods.is_empty() && is_exempt_grpc()
     }
 
     /// Returns the handle of this guard's layer, or `None` if the request did not pass through the
@@ -73,13 +65,16 @@ pub(crate) type Outcome = Result<Result<(), Rejection>, AuthError>;
 
 /// Looks up which user is logged in, and checks the gate's requirement.
 pub(crate) async fn check<U: AuthUser>(gate: Arc<Gate<U>>, auth: AuthSession<U>) -> Checked<U> {
+    if gate.requirement.passes_anybody(auth.request()) {
+        return Checked { gate, auth, outcome: Ok(Ok(())) };
+    }
     let outcome = match auth.ensure_resolved().await {
         Err(error) => Err(error),
         Ok(()) => match check_at_once(&gate.requirement, &auth) {
             AtOnce::Known(outcome) => outcome.map(|outcome| outcome.map(|_| ())),
             // Few guards ask a store, so the future of all guards stays small.
-            AtOnce::Pending(login, test) => {
-                Box::pin(check_with_tests(&gate.requirement, &auth, login, test)).await
+            AtOnce::Pending(pending) => {
+                Box::pin(check_with_tests(&gate.requirement, pending)).await
             }
         },
     };
@@ -87,48 +82,55 @@ pub(crate) async fn check<U: AuthUser>(gate: Arc<Gate<U>>, auth: AuthSession<U>)
 }
 
 /// The result of [`check_at_once`].
-pub(crate) enum AtOnce<U> {
+pub(crate) enum AtOnce<'a, U> {
     /// If the request passes, this has the user who is logged in.
     Known(Result<Result<Option<Arc<U>>, Rejection>, AuthError>),
-    /// This test must be run first.
-    Pending(LoginFacts<U>, PendingTest),
+    Pending(Pending<'a, U>),
+}
+
+/// A check that must run a test first.
+pub(crate) struct Pending<'a, U> {
+    login: LoginFacts<'a, U>,
+    test: PendingTest,
+    address: usize,
 }
 
 /// Checks the requirement of a request whose login is resolved, without waiting for a store.
 #[inline]
-pub(crate) fn check_at_once<U: AuthUser>(
+pub(crate) fn check_at_once<'a, U: AuthUser>(
     requirement: &Requirement<U>,
-    auth: &AuthSession<U>,
-) -> AtOnce<U> {
+    auth: &'a AuthSession<U>,
+) -> AtOnce<'a, U> {
     let login = auth.with_identity(|identity| LoginFacts {
+        request: auth.request(),
+        clock: &*auth.config().clock,
+        now: OnceCell::new(),
         user: identity.user().cloned(),
         fresh_since: identity.fresh_since(),
     });
-    match requirement.check(&login, &|| auth.config().now(), &mut [].iter()) {
+    match requirement.check(&login, &TestResults::default()) {
         Verdict::Passed => AtOnce::Known(Ok(Ok(login.user))),
         Verdict::Rejected(rejection) => AtOnce::Known(Ok(Err(rejection))),
         Verdict::Failed(error) => AtOnce::Known(Err(error)),
-        Verdict::Ask(test) => AtOnce::Pending(login, test),
+        Verdict::Ask { test, address } => AtOnce::Pending(Pending { login, test, address }),
     }
 }
 
-/// Checks the requirement, and runs the tests that it asks for. `test` is the first of them.
+/// Checks the requirement, and runs the tests that it asks for.
 async fn check_with_tests<U: AuthUser>(
     requirement: &Requirement<U>,
-    auth: &AuthSession<U>,
-    login: LoginFacts<U>,
-    mut test: PendingTest,
+    Pending { login, mut test, mut address }: Pending<'_, U>,
 ) -> Outcome {
-    let mut results = Vec::new();
+    let mut results = TestResults::default();
     loop {
-        results.push(test.await.map_err(AuthError::from));
-        let now = || auth.config().now();
-        let verdict = requirement.check(&login, &now, &mut results.iter());
-        match verdict {
+        results.add(address, test.await.map_err(AuthError::from));
+        match requirement.check(&login, &results) {
             Verdict::Passed => return Ok(Ok(())),
             Verdict::Rejected(rejection) => return Ok(Err(rejection)),
             Verdict::Failed(error) => return Err(error),
-            Verdict::Ask(next) => test = next,
+            Verdict::Ask { test: next, address: next_address } => {
+                (test, address) = (next, next_address);
+            }
         }
     }
 }
@@ -146,7 +148,7 @@ pub(crate) fn reject<U: AuthUser>(
     raise_rejected(rejection, auth, user.clone());
     let (config, request) = (auth.config(), &request);
     let rejected = RejectedRequest { config, rejection, request, user, overrides };
-    let client = auth.client_kind();
+    let client = auth.kind();
     let mut response = respond_to_rejection(rejected, auth, client);
     complete(&mut response, &request.method, form(client, auth, &request.headers));
     response
@@ -210,7 +212,7 @@ pub(crate) fn fail<U: AuthUser>(
     let handler = handler.or(auth.config().responses.error_handler.as_ref());
     let context = ErrorContext {
         problem: &error.problem(),
-        client: auth.client_kind(),
+        client: auth.kind(),
         method: &request.method,
         path: original_uri(&request.uri, &request.extensions).path(),
     };

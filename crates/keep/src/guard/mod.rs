@@ -80,6 +80,10 @@ use crate::page::Page;
 /// of this guard or of the layer. The extensions of the response to a rejected request contain the
 /// reason as a [`Rejection`].
 ///
+/// Whatever the table says, a WebSocket that a page of another site has opened with the cookies of
+/// this site gets a 403; see
+/// [`with_allowed_origins`](crate::LoginLayerBuilder::with_allowed_origins).
+///
 /// For cross-origin requests, let tower-http's `CorsLayer` expose the headers `grpc-status`,
 /// `grpc-message`, `retry-after` and `www-authenticate`.
 ///
@@ -114,12 +118,15 @@ impl<U: AuthUser> Guard<U> {
             requirement,
             responses: Responses::default(),
             is_mixed: false,
-            exempt_grpc_methods: Vec::new(),
         }))
     }
 
     /// Returns a guard that passes a request only if both guards pass it. The responses to rejected
     /// requests are those of this guard, not of `other`.
+    ///
+    /// This guard is checked first. If it is already known which rejection to report, `other` is not
+    /// checked: no user is asked to confirm a login for a page that the user may not see anyway. If a
+    /// test fails that asks a store, the response is 503.
     ///
     /// Both guards must be of the same layer. If they are of two layers, the response to every
     /// request is 500. Wrap the service in one guard and then in the other instead.
@@ -130,6 +137,10 @@ impl<U: AuthUser> Guard<U> {
     /// Returns a guard that passes a request if at least one of the two guards passes it. The
     /// responses to rejected requests are those of this guard, not of `other`. Both guards must be
     /// of the same layer.
+    ///
+    /// This guard is checked first, and `other` only if this one does not pass. If a test fails that
+    /// asks a store, the request passes only if the other guard passes it; otherwise the response is
+    /// 503.
     pub fn or(self, other: Self) -> Self {
         self.joined(other, Requirement::Any)
     }
@@ -211,27 +222,40 @@ impl<U: AuthUser> Guard<U> {
         self.changed(|gate| gate.responses.error_handler = Some(Arc::new(handler)))
     }
 
-    /// Sets the methods of a gRPC service that need not pass this guard, such as `LogIn`: the last
-    /// segment of the request's path, exactly as the service names it. All other methods are
-    /// guarded, so a wrong name leaves no method open.
+    /// Lets everybody call these methods of gRPC services, such as `/users.Users/LogIn`: the whole
+    /// path of the request. All other methods are guarded, so a wrong name leaves no method open.
+    ///
+    /// The methods are a part of what this guard requires. So a guard that is joined later with
+    /// [`and`](Self::and) guards these methods too.
     pub fn with_exempt_grpc_methods<T: Into<String>>(
         self,
-        methods: impl IntoIterator<Item = T>,
+        paths: impl IntoIterator<Item = T>,
     ) -> Self {
-        let methods = methods.into_iter().map(Into::into).collect();
-        self.changed(|gate| gate.exempt_grpc_methods = methods)
+        let paths = Requirement::GrpcMethod(paths.into_iter().map(Into::into).collect());
+        self.changed(|gate| {
+            gate.requirement = Requirement::Any(vec![paths, gate.requirement.clone()]);
+        })
+    }
+
+    /// Wraps a service, as [`Layer::layer`] does. Callers need not import the trait.
+    pub fn layer<S>(&self, inner: S) -> GuardService<S, U> {
+        GuardService::new(inner, Arc::clone(&self.0))
     }
 
     /// Checks a request inside a handler, with the head of the request.
     ///
     /// ```
-    /// # use http::request::Parts;
-    /// # use tower_keep::Account;
-    /// # use tower_keep::guard::{AuthRejection, Guard};
-    /// // With axum, `Parts` is an extractor. Put the guard into the state of the router.
-    /// async fn publish(owners: &Guard<Account>, head: Parts) -> Result<String, AuthRejection> {
-    ///     owners.check(&head).await?;
-    ///     Ok("published".into())
+    /// use http::request::Parts;
+    /// use tower_keep::Account;
+    /// use tower_keep::guard::{AuthRejection, Guard};
+    ///
+    /// /// The state of the application.
+    /// struct App { owners: Guard<Account> }
+    ///
+    /// // With axum: `async fn publish(State(app): State<App>, head: Parts) -> …`
+    /// async fn publish(app: &App, head: &Parts) -> Result<&'static str, AuthRejection> {
+    ///     app.owners.check(head).await?;
+    ///     Ok("published")
     /// }
     /// ```
     ///
@@ -241,7 +265,7 @@ impl<U: AuthUser> Guard<U> {
     /// is around.
     pub async fn check(&self, request: &Parts) -> Result<(), AuthRejection> {
         let Parts { method, headers, extensions, .. } = request;
-        if self.0.exempts(method, request.uri.path()) {
+        if self.0.exempts(method) {
             return Ok(());
         }
         let Some(auth) = self.0.auth_session(extensions) else {
@@ -263,7 +287,8 @@ impl<U: AuthUser> Guard<U> {
 ///
 /// The requests that pass include those without a logged-in user, if the guard would reject them.
 /// So to reject banned users, write
-/// `auth_layer.require_login().and(!auth_layer.require_user(|user| user.is_banned()))`.
+/// `auth_layer.require_login().and(!auth_layer.require_user(|user| user.is_banned()))`. If the guard
+/// asks a store that fails, the response is 503.
 impl<U> Not for Guard<U> {
     type Output = Self;
 
@@ -278,7 +303,7 @@ impl<S, U: AuthUser> Layer<S> for Guard<U> {
     type Service = GuardService<S, U>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        GuardService::new(inner, Arc::clone(&self.0))
+        Self::layer(self, inner)
     }
 }
 

@@ -24,7 +24,8 @@ const HX_BOOSTED: HeaderName = HeaderName::from_static("hx-boosted");
 const HX_CURRENT_URL: HeaderName = HeaderName::from_static("hx-current-url");
 const HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
 
-/// A rejected request, as it is passed to a rejection handler, which builds the response.
+/// A request that a guard, an extractor or [`AuthSession::reject`] has rejected, as it is passed to a
+/// rejection handler, which builds the response.
 pub struct RejectionContext<'a, U> {
     rejected: RejectedRequest<'a, U>,
     auth: AuthSession<U>,
@@ -203,7 +204,7 @@ pub(crate) fn handler_from<U: AuthUser>(
     Arc::new(move |rejected| {
         match AuthSession::find(&rejected.request.extensions, rejected.config) {
             Some(auth) => {
-                let client = auth.client_kind();
+                let client = auth.kind();
                 handler(&RejectionContext { rejected, auth, client })
             }
             // This never happens: the handle of a rejected request is in its extensions.
@@ -231,8 +232,9 @@ impl AuthRejection {
         Self(Box::new(response))
     }
 
-    /// Returns why the request was rejected, or `None` if it has failed.
-    pub fn rejection(&self) -> Option<Rejection> {
+    /// Returns why the request was rejected, or `None` if it has failed, for example because of a
+    /// store.
+    pub fn reason(&self) -> Option<Rejection> {
         self.0.extensions().get().copied()
     }
 
@@ -245,7 +247,7 @@ impl AuthRejection {
 impl fmt::Debug for AuthRejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthRejection")
-            .field("rejection", &self.rejection())
+            .field("reason", &self.reason())
             .field("status", &self.0.status())
             .finish_non_exhaustive()
     }

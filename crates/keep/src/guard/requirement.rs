@@ -3,16 +3,17 @@
 //! Some tests ask a store. The check does not wait for them: it returns the test as
 //! [`Verdict::Ask`], and is called again with the result.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::pin::Pin;
-use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_keep_core::StoreError;
+use tower_keep_core::{Clock, StoreError, Timestamp};
 
 use super::reason::Rejection;
 use crate::error::AuthError;
+use crate::loader::LoaderRequest;
 use crate::login::handle::is_recent;
 
 /// The requirement of a guard.
@@ -24,24 +25,57 @@ pub(crate) enum Requirement<U> {
     },
     User(Arc<dyn Fn(&U) -> bool + Send + Sync>),
     /// Like `User`, but the test asks a store.
-    UserAsync(Arc<dyn Fn(Arc<U>) -> PendingTest + Send + Sync>),
+    UserAsync(AsyncTest<U>),
+    /// The request is for one of these methods of gRPC services, whoever sends it.
+    GrpcMethod(Arc<[String]>),
     All(Vec<Self>),
     Any(Vec<Self>),
     Not(Box<Self>),
 }
 
+/// Begins a test that asks a store.
+pub(crate) type AsyncTest<U> = Arc<dyn Fn(Arc<U>) -> PendingTest + Send + Sync>;
+
 /// A test that asks a store.
 pub(crate) type PendingTest = Pin<Box<dyn Future<Output = Result<bool, StoreError>> + Send>>;
 
-/// The result of a test that has asked a store.
-pub(super) type TestResult = Result<bool, AuthError>;
+/// The results of the tests that have asked a store, by the address of each test. The checks before
+/// and after a test may take different ways through a guard, so the order would not tell which test a
+/// result belongs to.
+#[derive(Default)]
+pub(super) struct TestResults(Vec<(usize, Result<bool, AuthError>)>);
 
-/// What a check must know about the login of a request.
-pub(crate) struct LoginFacts<U> {
+impl TestResults {
+    fn get<U>(&self, test: &AsyncTest<U>) -> Option<&Result<bool, AuthError>> {
+        self.0.iter().find(|(address, _)| *address == address_of(test)).map(|(_, result)| result)
+    }
+
+    pub(super) fn add(&mut self, address: usize, result: Result<bool, AuthError>) {
+        self.0.push((address, result));
+    }
+}
+
+fn address_of<U>(test: &AsyncTest<U>) -> usize {
+    Arc::as_ptr(test).cast::<()>() as usize
+}
+
+/// What a check must know about a request and its login.
+pub(crate) struct LoginFacts<'a, U> {
+    pub(crate) request: &'a LoaderRequest,
+    pub(crate) clock: &'a dyn Clock,
+    /// The time of the first call of [`now`](Self::now), so that all checks see the same time.
+    pub(crate) now: OnceCell<u32>,
     /// The user who is logged in.
     pub(crate) user: Option<Arc<U>>,
     /// When the user last proved who they are; `None` if the login is not fresh.
     pub(crate) fresh_since: Option<u32>,
+}
+
+impl<U> LoginFacts<'_, U> {
+    /// Returns the time in seconds since 1970. Most requirements don't need it.
+    fn now(&self) -> u32 {
+        *self.now.get_or_init(|| Timestamp::from(self.clock.now()).as_secs())
+    }
 }
 
 /// The result of a check.
@@ -50,42 +84,53 @@ pub(super) enum Verdict {
     Rejected(Rejection),
     /// Whether the request passes is unknown, because a test has failed.
     Failed(AuthError),
-    /// This test must be run. Then check again, with its result added to the others.
-    Ask(PendingTest),
+    /// This test must be run. Then check again, with its result added to the others under this
+    /// address.
+    Ask {
+        test: PendingTest,
+        address: usize,
+    },
 }
 
 impl<U> Requirement<U> {
-    /// Checks the login. `results` holds the results of the tests that were run, in the order in
-    /// which the check has asked for them. `now` is a function, because most requirements don't
-    /// need the time.
-    pub(super) fn check(
-        &self,
-        login: &LoginFacts<U>,
-        now: &dyn Fn() -> u32,
-        results: &mut slice::Iter<'_, TestResult>,
-    ) -> Verdict {
+    /// Whether a request passes whoever is logged in, so that nobody need be looked up.
+    pub(super) fn passes_anybody(&self, request: &LoaderRequest) -> bool {
+        match self {
+            Self::GrpcMethod(paths) => paths.iter().any(|exempt| exempt == request.path()),
+            Self::All(all) => all.iter().all(|each| each.passes_anybody(request)),
+            Self::Any(any) => any.iter().any(|each| each.passes_anybody(request)),
+            _ => false,
+        }
+    }
+
+    /// Checks the login. `results` holds the results of the tests that were run.
+    pub(super) fn check(&self, login: &LoginFacts<'_, U>, results: &TestResults) -> Verdict {
         let passed_if = |passes, rejection| match passes {
             true => Verdict::Passed,
             false => Verdict::Rejected(rejection),
         };
         match (self, &login.user) {
-            (Self::All(all), _) => check_all(all, login, now, results),
-            (Self::Any(any), _) => check_any(any, login, now, results),
-            (Self::Not(other), _) => match other.check(login, now, results) {
+            (Self::All(all), _) => check_all(all, login, results),
+            (Self::Any(any), _) => check_any(any, login, results),
+            (Self::Not(other), _) => match other.check(login, results) {
                 Verdict::Passed => Verdict::Rejected(Rejection::Forbidden),
                 Verdict::Rejected(_) => Verdict::Passed,
-                unknown @ (Verdict::Failed(_) | Verdict::Ask(_)) => unknown,
+                unknown @ (Verdict::Failed(_) | Verdict::Ask { .. }) => unknown,
             },
+            (Self::GrpcMethod(paths), _) => {
+                let path = login.request.path();
+                passed_if(paths.iter().any(|exempt| exempt == path), Rejection::Forbidden)
+            }
             (_, None) => Verdict::Rejected(Rejection::Unauthenticated),
             (Self::LoggedIn, Some(_)) => Verdict::Passed,
             (Self::Fresh { within }, Some(_)) => {
-                let is_recent = |since| within.is_none_or(|age| is_recent(since, now(), age));
+                let is_recent = |since| within.is_none_or(|age| is_recent(since, login.now(), age));
                 let is_fresh = login.fresh_since.is_some_and(is_recent);
                 passed_if(is_fresh, Rejection::NotFresh { max_age: *within })
             }
             (Self::User(test), Some(user)) => passed_if(test(user), Rejection::Forbidden),
-            (Self::UserAsync(test), Some(user)) => match results.next() {
-                None => Verdict::Ask(test(Arc::clone(user))),
+            (Self::UserAsync(test), Some(user)) => match results.get(test) {
+                None => Verdict::Ask { test: test(Arc::clone(user)), address: address_of(test) },
                 Some(Ok(passes)) => passed_if(*passes, Rejection::Forbidden),
                 Some(Err(error)) => Verdict::Failed(error.clone()),
             },
@@ -97,13 +142,12 @@ impl<U> Requirement<U> {
 /// report. If one fails, the others are not checked.
 fn check_all<U>(
     all: &[Requirement<U>],
-    login: &LoginFacts<U>,
-    now: &dyn Fn() -> u32,
-    results: &mut slice::Iter<'_, TestResult>,
+    login: &LoginFacts<'_, U>,
+    results: &TestResults,
 ) -> Verdict {
     let mut rejection: Option<Rejection> = None;
     for requirement in all {
-        match requirement.check(login, now, results) {
+        match requirement.check(login, results) {
             Verdict::Passed => {}
             Verdict::Rejected(next) => {
                 let worst = rejection.map_or(next, |rejection| rejection.of_all(next));
@@ -119,7 +163,7 @@ fn check_all<U>(
                 }
                 rejection = Some(worst);
             }
-            unknown @ (Verdict::Failed(_) | Verdict::Ask(_)) => return unknown,
+            unknown @ (Verdict::Failed(_) | Verdict::Ask { .. }) => return unknown,
         }
     }
     rejection.map_or(Verdict::Passed, Verdict::Rejected)
@@ -129,18 +173,17 @@ fn check_all<U>(
 /// requirement may still hold.
 fn check_any<U>(
     any: &[Requirement<U>],
-    login: &LoginFacts<U>,
-    now: &dyn Fn() -> u32,
-    results: &mut slice::Iter<'_, TestResult>,
+    login: &LoginFacts<'_, U>,
+    results: &TestResults,
 ) -> Verdict {
     let (mut rejection, mut failure): (Option<Rejection>, _) = (None, None);
     for requirement in any {
-        match requirement.check(login, now, results) {
+        match requirement.check(login, results) {
             Verdict::Rejected(next) => {
                 rejection = Some(rejection.map_or(next, |rejection| rejection.of_any(next)));
             }
             Verdict::Failed(error) => failure = failure.or(Some(error)),
-            decided @ (Verdict::Passed | Verdict::Ask(_)) => return decided,
+            decided @ (Verdict::Passed | Verdict::Ask { .. }) => return decided,
         }
     }
     match failure {
@@ -156,6 +199,7 @@ impl<U> Clone for Requirement<U> {
             Self::Fresh { within } => Self::Fresh { within: *within },
             Self::User(test) => Self::User(Arc::clone(test)),
             Self::UserAsync(test) => Self::UserAsync(Arc::clone(test)),
+            Self::GrpcMethod(paths) => Self::GrpcMethod(Arc::clone(paths)),
             Self::All(all) => Self::All(all.clone()),
             Self::Any(any) => Self::Any(any.clone()),
             Self::Not(other) => Self::Not(other.clone()),
@@ -170,6 +214,7 @@ impl<U> fmt::Debug for Requirement<U> {
             Self::Fresh { within } => f.debug_struct("Fresh").field("within", within).finish(),
             Self::User(_) => f.write_str("User(…)"),
             Self::UserAsync(_) => f.write_str("UserAsync(…)"),
+            Self::GrpcMethod(paths) => f.debug_tuple("GrpcMethod").field(paths).finish(),
             Self::All(all) => f.debug_tuple("All").field(all).finish(),
             Self::Any(any) => f.debug_tuple("Any").field(any).finish(),
             Self::Not(other) => f.debug_tuple("Not").field(other).finish(),
@@ -179,6 +224,10 @@ impl<U> fmt::Debug for Requirement<U> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+    use std::time::SystemTime;
+
+    use http::uri::PathAndQuery;
     use tower_keep_core::StoreErrorKind;
 
     use super::*;
@@ -187,32 +236,55 @@ mod tests {
 
     const NOW: u32 = 1_000;
 
+    #[derive(Debug)]
+    struct FixedClock;
+
+    impl Clock for FixedClock {
+        fn now(&self) -> SystemTime {
+            Timestamp::from_secs(NOW).into()
+        }
+    }
+
+    static REQUEST: LazyLock<LoaderRequest> = LazyLock::new(|| LoaderRequest {
+        method: http::Method::POST,
+        target: Some(PathAndQuery::from_static("/users.Users/LogIn")),
+        headers: None,
+        client: None,
+    });
+
     /// Checks a guard, and runs the tests that it asks for. Returns how many tests were run.
     fn check(
         guard: &Requirement<&'static str>,
-        login: &LoginFacts<&'static str>,
+        login: &LoginFacts<'_, &'static str>,
     ) -> (Result<Result<(), Rejection>, AuthError>, usize) {
-        let mut results = Vec::new();
+        let (mut results, mut tests_run) = (TestResults::default(), 0);
         loop {
-            let outcome = match guard.check(login, &|| NOW, &mut results.iter()) {
+            let outcome = match guard.check(login, &results) {
                 Verdict::Passed => Ok(Ok(())),
                 Verdict::Rejected(rejection) => Ok(Err(rejection)),
                 Verdict::Failed(error) => Err(error),
-                Verdict::Ask(test) => {
+                Verdict::Ask { test, address } => {
                     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-                    results.push(runtime.block_on(test).map_err(AuthError::from));
+                    results.add(address, runtime.block_on(test).map_err(AuthError::from));
+                    tests_run += 1;
                     continue;
                 }
             };
-            return (outcome, results.len());
+            return (outcome, tests_run);
         }
     }
 
     fn login(
         name: impl Into<Option<&'static str>>,
         fresh_since: impl Into<Option<u32>>,
-    ) -> LoginFacts<&'static str> {
-        LoginFacts { user: name.into().map(Arc::new), fresh_since: fresh_since.into() }
+    ) -> LoginFacts<'static, &'static str> {
+        LoginFacts {
+            request: &REQUEST,
+            clock: &FixedClock,
+            now: OnceCell::new(),
+            user: name.into().map(Arc::new),
+            fresh_since: fresh_since.into(),
+        }
     }
 
     fn named(name: &'static str) -> Requirement<&'static str> {
@@ -268,6 +340,38 @@ mod tests {
                 assert_eq!(outcome.unwrap(), expected, "{name} at {guard:?}");
             }
         }
+    }
+
+    #[test]
+    fn an_exempt_method_of_grpc_is_part_of_what_a_guard_requires() {
+        let exempt = |path: &str| Requirement::GrpcMethod([path.to_owned()].into());
+        let open = || Any(vec![exempt("/users.Users/LogIn"), LoggedIn]);
+        let closed = || Any(vec![exempt("/users.Users/LogOut"), LoggedIn]);
+        for (guard, expected, passes_anybody) in [
+            (open(), Ok(()), true),
+            (closed(), Err(Unauthenticated), false),
+            (Any(vec![exempt("LogIn"), LoggedIn]), Err(Unauthenticated), false),
+            (All(vec![open(), LoggedIn]), Err(Unauthenticated), false),
+            (All(vec![open(), open()]), Ok(()), true),
+            (Any(vec![closed(), open()]), Ok(()), true),
+            (Not(Box::new(open())), Err(Forbidden), false),
+            (Not(Box::new(closed())), Ok(()), false),
+        ] {
+            let (outcome, _) = check(&guard, &login(None, None));
+            assert_eq!(outcome.unwrap(), expected, "{guard:?}");
+            assert_eq!(guard.passes_anybody(&REQUEST), passes_anybody, "{guard:?}");
+        }
+    }
+
+    #[test]
+    fn the_result_of_a_test_counts_for_that_test_alone() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        // The first test changes its mind between the two checks of the guard.
+        let is_first = AtomicBool::new(true);
+        let flips = User(Arc::new(move |_: &&str| !is_first.swap(false, Ordering::Relaxed)));
+        let guard = All(vec![Any(vec![flips, named_in_store("user")]), named_in_store("admin")]);
+        let (outcome, tests_run) = check(&guard, &login("user", None));
+        assert_eq!((outcome.unwrap(), tests_run), (Err(Forbidden), 2));
     }
 
     #[test]

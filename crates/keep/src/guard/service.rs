@@ -38,7 +38,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        if self.gate.exempts(request.method(), request.uri().path()) {
+        if self.gate.exempts(request.method()) {
             return GuardFuture::inside(self.inner.call(request));
         }
         match self.gate.auth_session(request.extensions()) {

@@ -101,6 +101,7 @@ impl<U: AuthUser> Settings<U> {
             flash: flash.name(),
         };
         Ok(Config {
+            is_secure: self.session_cookie.is_secure(),
             keyring: Keyring::derive(&self.keys, &binding),
             store,
             sessions,
@@ -129,10 +130,10 @@ impl<U: AuthUser> Settings<U> {
                 .into_iter()
                 .map(|origin| check_origin(origin, |origin| BuildError::AllowedOrigin { origin }))
                 .collect::<Result<_, _>>()?,
-            realm: self.realm.unwrap_or_else(|| match &self.area[..] {
+            realm: check_realm(self.realm.unwrap_or_else(|| match &self.area[..] {
                 "" => "site".to_owned(),
                 area => area.to_owned(),
-            }),
+            }))?,
             home_page: self.home_page,
             never_next,
             exempts_options_method: self.exempts_options_method,
@@ -227,6 +228,15 @@ fn parse_networks(proxies: Vec<String>) -> Result<Vec<IpNet>, BuildError> {
 /// Returns this origin, or `error` if it is not the origin of a URL, such as `https://example.org`.
 fn check_origin(origin: String, error: fn(String) -> BuildError) -> Result<String, BuildError> {
     if origin_of(&origin).as_ref() == Some(&origin) { Ok(origin) } else { Err(error(origin)) }
+}
+
+/// Returns this realm, or an error if it can't be a quoted string in a header.
+fn check_realm(realm: String) -> Result<String, BuildError> {
+    if realm.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        Ok(realm)
+    } else {
+        Err(BuildError::Realm { realm })
+    }
 }
 
 /// Returns the names of the headers that these loaders read, each once.

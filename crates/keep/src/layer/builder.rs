@@ -204,12 +204,15 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     ///
     /// [`LoginBuilder::as_bearer`](crate::session::LoginBuilder::as_bearer) makes the token. A client
     /// sends it in `Authorization: Bearer TOKEN`; a token in a URL is not read. The session is listed
-    /// and ended like any other.
+    /// and ended like any other. It ends when the token expires: the idle limit and the absolute
+    /// limit don't apply, and neither does session protection. The login is fresh for ten minutes. It
+    /// can't be confirmed; to be fresh again, the client logs in again.
     ///
     /// If a request has a token of this layer, the token decides alone: no cookie is read or set,
     /// even if the token is not valid. So a request that other middleware lets through because of
     /// its `Authorization`, such as protection against cross-site request forgery, never acts with
-    /// cookies. If the token is not valid, nobody is logged in, and guards respond with 401.
+    /// cookies. If the token is not valid, nobody is logged in, and guards respond with 401. If a
+    /// route is inside layers of several areas, set this for all of them.
     pub fn with_bearer_sessions(mut self, bearer: bool) -> Self {
         self.settings.accepts_bearer = bearer;
         self
@@ -475,8 +478,9 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         self
     }
 
-    /// Sets a handler that builds the responses to rejected requests, instead of those in the table
-    /// of [`Guard`](crate::guard::Guard). For requests that need no special response, the handler can return
+    /// Sets a handler that builds the responses to the requests that guards, extractors and
+    /// [`AuthSession::reject`](crate::AuthSession::reject) reject, instead of those in the table of
+    /// [`Guard`](crate::guard::Guard). For requests that need no special response, the handler can return
     /// [`RejectionContext::default_response`].
     ///
     /// ```
@@ -487,11 +491,12 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// let auth_layer = LoginLayer::builder(store, keys)
     ///     .with_login_page("/login")?
     ///     .with_rejection_handler(|context| {
-    ///         if context.client_kind() != ClientKind::Other {
-    ///             return context.default_response();
+    ///         let mut response = context.default_response();
+    ///         if context.client_kind() == ClientKind::Other {
+    ///             // Status, challenge and the headers for caches stay.
+    ///             response.headers_mut().insert("content-type", "application/json".parse().unwrap());
+    ///             *response.body_mut() = r#"{"error":"log in first"}"#.into();
     ///         }
-    ///         let mut response = http::Response::new(r#"{"error":"login required"}"#.into());
-    ///         *response.status_mut() = context.rejection().status();
     ///         response
     ///     })
     ///     .build()?;
@@ -508,12 +513,12 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         self
     }
 
-    /// Sets a handler that builds the responses to failed requests, instead of this crate's 503 and
-    /// 500. It is called if a store fails for a guard or an extractor, and if a handler returns an
-    /// error of this crate (with the feature `axum`).
+    /// Sets a handler that builds the responses to failed requests, instead of this crate's. It is
+    /// called if a store fails for a guard or an extractor, and for the response of an error of this
+    /// crate that a handler returns, such as [`AuthError::response`](crate::AuthError::response).
     ///
-    /// A failure is no rejection: it is not known whether a user is logged in. So never redirect to
-    /// the login page here.
+    /// A failure is no rejection: often it is not known whether a user is logged in. So never
+    /// redirect to the login page here.
     ///
     /// ```
     /// # use tower_keep::client::ClientKind;
@@ -563,12 +568,17 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// Lists the origins of other sites, such as `https://app.example.org`, whose pages may open a
     /// WebSocket with the logins of this site. Calling this method again replaces the list.
     ///
-    /// For a WebSocket, browsers send the cookies of this site along, whatever site the page is
-    /// from. So if the `Origin` of an upgrade is neither this site's nor in this list, its login
-    /// cookies log nobody in, and whatever asks for the login gets a 403
+    /// A browser opens a WebSocket for any page, and asks the server for no permission. So if the
+    /// `Origin` of an upgrade is neither this site's nor in this list, its login cookies log nobody
+    /// in, and whatever asks for the login gets a 403
     /// ([`ForeignOrigin`](crate::error::AuthErrorKind::ForeignOrigin)). This site's own origin is
     /// the [public origin](Self::with_public_origin) or, if it is not set, the host that the request
-    /// was sent to.
+    /// was sent to, over TLS if the cookies are `Secure`.
+    ///
+    /// With the default cookies (`SameSite=Lax`), browsers send the cookies along only for pages of
+    /// the same site, such as those of another subdomain. To log in users of a page of another site,
+    /// such as `https://partner.example`, list its origin and also make the cookies
+    /// [cross-site](crate::cookie::CookieSettings::insecure_cross_site).
     pub fn with_allowed_origins<T: Into<String>>(
         mut self,
         origins: impl IntoIterator<Item = T>,
@@ -581,7 +591,7 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// `WWW-Authenticate: Session realm="…"` (RFC 9110 §11.5), unless a request loader has a
     /// challenge. The default is the [area](Self::with_area) or, without one, `site`.
     ///
-    /// The realm must be visible ASCII. Quotes and backslashes are removed.
+    /// The realm must be visible ASCII, or [`build`](Self::build) returns an error. Quotes and backslashes are removed.
     pub fn with_realm(mut self, realm: impl Into<String>) -> Self {
         self.settings.realm = Some(realm.into().replace(['"', '\\'], ""));
         self

@@ -19,7 +19,7 @@ use crate::guard::reason::Rejection;
 use crate::keyring::Keyring;
 use crate::loader::RequestLoader;
 use crate::login::policy::Policy;
-use crate::origin::Host;
+use crate::origin::{Host, is_trustworthy};
 use crate::page::Page;
 use crate::response::ErrorHandler;
 use crate::sessions::Sessions;
@@ -61,6 +61,8 @@ pub(crate) struct Config<U> {
     pub(crate) exempts_options_method: bool,
     /// Whether every request counts as a request for a page.
     pub(crate) all_are_pages: bool,
+    /// Whether browsers send the session cookie only over TLS, or to this machine.
+    pub(crate) is_secure: bool,
     /// Whether it was logged that another layer has a session cookie of the same name.
     pub(crate) warned_of_same_name: AtomicBool,
     /// Whether it was logged that the client's address is unknown.
@@ -132,7 +134,9 @@ impl<U> Config<U> {
     pub(crate) fn is_own_origin(&self, origin: &str, host: &Host<'_>) -> bool {
         match &self.public_origin {
             Some(own) => own.eq_ignore_ascii_case(origin),
-            None => host.is_host_of(origin),
+            // If the cookies are only sent over TLS, a page that was not is another site: anybody in
+            // the network can write it.
+            None => host.is_host_of(origin) && (!self.is_secure || is_trustworthy(origin)),
         }
     }
 

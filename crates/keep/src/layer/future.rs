@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::Response;
+use http::{Method, Response};
 use pin_project_lite::pin_project;
 use tower_keep_core::AuthUser;
 
@@ -53,7 +53,9 @@ where
         if let Some(auth) = this.auth.take() {
             match &mut result {
                 Ok(response) => {
-                    replace_unknown_client(response, |problem| respond_as_layer(problem, &auth));
+                    let is_head = auth.request().method() == Method::HEAD;
+                    let respond = |problem: &Problem| respond_as_layer(problem, &auth);
+                    replace_unknown_client(response, is_head, respond);
                     auth.write_to(response.headers_mut());
                 }
                 Err(_) => auth.abandon(),
@@ -67,8 +69,8 @@ where
 /// the default response.
 fn respond_as_layer<U: AuthUser>(problem: &Problem, auth: &AuthSession<U>) -> Response<Bytes> {
     let config = auth.config();
-    let (method, path) = auth.requested();
-    let context = ErrorContext { problem, client: auth.client_kind(), method, path };
+    let (method, path) = (auth.request().method(), auth.request().path());
+    let context = ErrorContext { problem, client: auth.kind(), method, path };
     let mut response = match &config.responses.error_handler {
         Some(handler) => handler(&context),
         None => context.default_response(),

@@ -84,22 +84,29 @@ impl<U: AuthUser> LoginLayer<U> {
         self.guard(Requirement::User(Arc::new(test)))
     }
 
-    /// Like [`require_user`](Self::require_user), but the test asks a store. If it returns an error,
-    /// the response is 503, and an error line in the log names the store and the cause.
+    /// Like [`require_user`](Self::require_user), but the test asks a store. If it returns an error
+    /// of any kind, the response is 503, and an error line in the log names the store and the cause.
+    /// The layer sets no time limit; the test should.
     ///
     /// Joined guards run their tests in order, and only while the result matters. So put a test that
     /// asks no store first.
     ///
     /// ```
-    /// # use std::sync::Arc;
-    /// # use tower_keep::{Account, LoginLayer};
-    /// # use tower_keep::store::StoreError;
+    /// use std::sync::Arc;
+    /// use tower_keep::store::{StoreError, StoreErrorKind};
+    /// use tower_keep::{Account, LoginLayer};
     /// # #[derive(Clone)] struct Bans;
-    /// # impl Bans { async fn contains(&self, _: &str) -> Result<bool, StoreError> { Ok(false) } }
+    /// # impl Bans { async fn contains(&self, _: &str) -> std::io::Result<bool> { Ok(false) } }
+    ///
     /// # fn example(auth_layer: &LoginLayer<Account>, bans: Bans) {
     /// let not_banned = auth_layer.require_user_async(move |user: Arc<Account>| {
     ///     let bans = bans.clone();
-    ///     async move { Ok(!bans.contains(user.login_name()).await?) }
+    ///     async move {
+    ///         let is_banned = bans.contains(user.login_name()).await;
+    ///         is_banned.map(|is_banned| !is_banned).map_err(|error| {
+    ///             StoreError::new(StoreErrorKind::Unavailable, "bans").with_source(error)
+    ///         })
+    ///     }
     /// });
     /// # let _ = not_banned; }
     /// ```
@@ -112,6 +119,8 @@ impl<U: AuthUser> LoginLayer<U> {
     }
 
     /// Returns a guard that requires a user who is logged in, and has at least one of these roles.
+    /// If no user is logged in, the response is that of [`require_login`](Self::require_login), and
+    /// otherwise 403.
     ///
     /// ```
     /// use tower_keep::{LoginLayer, UserRoles};

@@ -49,7 +49,7 @@ impl<U: AuthUser> AuthSession<U> {
             user: user.into(),
             is_remembered: false,
             remember_duration: None,
-            is_fresh: true,
+            is_fresh: None,
             is_forced: false,
             details: Details::new(),
         }
@@ -179,8 +179,8 @@ impl<U: AuthUser> AuthSession<U> {
     /// ```
     ///
     /// The browser gets a new session cookie. If there is no session to confirm, because no user is
-    /// logged in or because a request loader found the user, this does nothing and returns
-    /// `Ok(None)`.
+    /// logged in, because a request loader found the user, or because a bearer token carries the
+    /// login, this does nothing and returns `Ok(None)`.
     ///
     /// # Errors
     ///
@@ -214,7 +214,8 @@ impl<U: AuthUser> AuthSession<U> {
     /// other sessions end, as with [`end_other_sessions`](Self::end_other_sessions).
     ///
     /// Returns the user. Returns `Ok(None)`, and changes nothing, if this user is not logged in
-    /// here or is not active.
+    /// here or is not active. If a bearer token carries the login, the other sessions end, but the
+    /// token can't be kept: it is not valid for a new stamp, and the call returns `Ok(None)`.
     ///
     /// # Errors
     ///
@@ -234,6 +235,11 @@ impl<U: AuthUser> AuthSession<U> {
         let current = current.filter(|current| current.id() == user.id() && user.is_active());
         let Some(current) = current else { return Ok(None) };
         let is_same_stamp = current.security_stamp() == user.security_stamp();
+        if self.is_bearer_request() {
+            // The token can't be replaced. If the stamp has changed, it is no longer valid.
+            self.end_other_sessions().await?;
+            return Ok(is_same_stamp.then_some(user));
+        }
         let deadline = if is_same_stamp { WriteDeadline::HalfOfGrace } else { WriteDeadline::None };
         let kept_user = self.make_fresh(user, deadline).await?;
         if kept_user.is_some() && self.config().sessions.is_some() {
@@ -335,7 +341,8 @@ pub struct LoginBuilder<'a, U> {
     user: Arc<U>,
     is_remembered: bool,
     remember_duration: Option<Duration>,
-    is_fresh: bool,
+    /// `None` if the application has not said it.
+    is_fresh: Option<bool>,
     is_forced: bool,
     details: Details,
 }
@@ -356,10 +363,11 @@ impl<'a, U> LoginBuilder<'a, U> {
         self
     }
 
-    /// Sets whether the login is fresh. The default is `true`. Set `false` if the user has not just
+    /// Sets whether the login is fresh. The default is `true`, except for a
+    /// [bearer token](Self::as_bearer) that a logged-in user makes. Set `false` if the user has not just
     /// proved who they are, for example if the user has followed a link in an old e-mail.
     pub fn with_fresh(mut self, fresh: bool) -> Self {
-        self.is_fresh = fresh;
+        self.is_fresh = Some(fresh);
         self
     }
 
@@ -381,20 +389,25 @@ impl<'a, U> LoginBuilder<'a, U> {
         self
     }
 
-    /// Logs in the user with a bearer token in place of cookies, when the returned [`BearerBuilder`]
-    /// is awaited: for clients that keep no cookies. The layer must be built with
+    /// Logs in the user with a bearer token in place of cookies, and returns the [`BearerToken`] when
+    /// the returned [`BearerBuilder`] is awaited. This is for clients that keep no cookies. The layer
+    /// must be built with
     /// [`with_bearer_sessions`](crate::LoginLayerBuilder::with_bearer_sessions).
     ///
     /// This changes neither the cookies nor who is logged in for this request. So a user who is
-    /// logged in with a browser can make a token for a program. The settings of the remember cookie
-    /// have no effect.
+    /// logged in with a browser can make a token for a program. The token is then as fresh as the
+    /// present login: from when the user has proved who they are, unless
+    /// [`with_fresh`](Self::with_fresh) says something else. Put such a route behind
+    /// [`require_fresh`](crate::LoginLayer::require_fresh), because a token outlives the login that
+    /// has made it. The settings of the remember cookie have no effect.
     ///
     /// ```
     /// # use tower_keep::{Account, AuthSession, LoginError};
     /// # use std::time::Duration;
     /// async fn token(auth: AuthSession<Account>, user: Account) -> Result<String, LoginError> {
     ///     let month = Duration::from_secs(30 * 24 * 3600);
-    ///     let token = auth.log_in(user).with_method("cli").as_bearer().with_lifetime(month).await?;
+    ///     let login = auth.log_in(user).with_method("password");
+    ///     let token = login.as_bearer().with_label("laptop").with_lifetime(month).await?;
     ///     let (text, seconds) = (token.as_str(), token.expires_in());
     ///     Ok(format!(r#"{{"access_token":"{text}","token_type":"Bearer","expires_in":{seconds}}}"#))
     /// }
@@ -416,7 +429,7 @@ impl<'a, U> LoginBuilder<'a, U> {
 
     /// Returns the proofs of the new session. They are empty if the login is not fresh.
     fn proofs(&self, now: u32) -> Proofs {
-        if self.is_fresh { Proofs::password(now) } else { Proofs::default() }
+        if self.is_fresh == Some(false) { Proofs::default() } else { Proofs::password(now) }
     }
 
     /// Returns how long the remember cookie is valid, in seconds, or `None` if the login gets none.
@@ -544,12 +557,38 @@ pub struct BearerBuilder<'a, U> {
 }
 
 impl<U> BearerBuilder<'_, U> {
-    /// Sets how long the token is valid, in whole seconds, and at least one. Use does not extend it.
-    /// The default is the layer's
+    /// Sets what the token is for, such as `CI` or the name of a computer, so that the user
+    /// recognizes it in a list. [`SessionInfo::label`](crate::session::SessionInfo::label) returns
+    /// the first 256 bytes of this text.
+    pub fn with_label(mut self, label: impl Into<String>) -> Self {
+        self.login.details.set_label(&label.into());
+        self
+    }
+
+    /// Sets how long the token is valid, in whole seconds, and at least one. Use does not extend it,
+    /// and the layer's idle limit and absolute limit don't shorten it. The default is the layer's
     /// [remember duration](crate::LoginLayerBuilder::with_remember_duration).
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);
         self
+    }
+}
+
+impl<U: AuthUser> LoginBuilder<'_, U> {
+    /// Returns when the user of a token has proved who they are, or `None` if the login is not
+    /// fresh. A token of a user who is logged in already is as fresh as that login, so that nobody
+    /// gets a fresh login out of one that is not fresh.
+    async fn fresh_since_of_token(&self) -> Result<Option<u32>, AuthError> {
+        match self.is_fresh {
+            Some(true) => return Ok(Some(self.auth.config().now())),
+            Some(false) => return Ok(None),
+            None => self.auth.ensure_resolved().await?,
+        }
+        let now = self.auth.config().now();
+        Ok(self.auth.with_identity(|identity| match identity.user() {
+            Some(current) if current.id() == self.user.id() => identity.fresh_since(),
+            _ => Some(now),
+        }))
     }
 }
 
@@ -564,19 +603,15 @@ impl<U: AuthUser> BearerBuilder<'_, U> {
         let config = auth.config();
         let sessions = config.sessions.as_ref().filter(|_| config.accepts_bearer);
         let sessions = sessions.ok_or(AuthError::NO_BEARER)?;
+        let fresh_since = login.fresh_since_of_token().await?;
         let _lock = auth.lock_changes().await?;
         let issuer = auth.issuer(user);
         let mut details = login.details();
         details.set_bearer();
         let seconds = lifetime.map(|lifetime| u32::try_from(lifetime.as_secs()));
         let seconds = seconds.map_or(config.remember_duration, |s| s.unwrap_or(u32::MAX)).max(1);
-        let begun = server_side::bearer::log_in(
-            &issuer,
-            sessions,
-            login.is_fresh,
-            seconds,
-            details.write(),
-        );
+        let begun =
+            server_side::bearer::log_in(&issuer, sessions, fresh_since, seconds, details.write());
         let (token, unsent) = begun.await?;
         let too_late = {
             let mut state = auth.state();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use http::{Extensions, HeaderValue, Method};
+use http::{Extensions, HeaderValue};
 use tokio::sync::Notify;
 use tower_keep_core::AuthUser;
 
@@ -20,6 +20,7 @@ use crate::cookie::flash::FlashCookie;
 use crate::error::AuthError;
 use crate::event::Event;
 use crate::layer::config::Config;
+use crate::loader::LoaderRequest;
 
 /// A handle to the login of one request: it returns who is logged in, and logs in and out.
 ///
@@ -70,6 +71,8 @@ pub(super) struct Inner<U> {
     change_lock: OnceLock<Box<tokio::sync::Mutex<()>>>,
     /// Whether the response depends on the request's cookies.
     is_cookie_dependent: AtomicBool,
+    /// Whether the application has asked for the kind of the client.
+    is_kind_dependent: AtomicBool,
 }
 
 impl<U> AuthSession<U> {
@@ -84,6 +87,7 @@ impl<U> AuthSession<U> {
             resolved: Notify::new(),
             change_lock: OnceLock::new(),
             is_cookie_dependent: AtomicBool::new(false),
+            is_kind_dependent: AtomicBool::new(false),
         }))
     }
 
@@ -108,6 +112,10 @@ impl<U> AuthSession<U> {
 
     pub(super) fn is_cookie_dependent(&self) -> bool {
         self.0.is_cookie_dependent.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_kind_dependent(&self) -> bool {
+        self.0.is_kind_dependent.load(Ordering::Relaxed)
     }
 
     /// Whether the application still holds a clone of this handle when the head is written.
@@ -285,8 +293,17 @@ impl<U: AuthUser> AuthSession<U> {
     }
 
     /// Returns what kind of client has sent the request: it decides the form of a response to a
-    /// rejected or failed request.
+    /// rejected or failed request. The response then has the headers that tell the kind in `Vary`.
     pub fn client_kind(&self) -> ClientKind {
+        if !self.0.config.all_are_pages {
+            self.0.is_kind_dependent.store(true, Ordering::Relaxed);
+        }
+        self.kind()
+    }
+
+    /// Returns the [`client_kind`](Self::client_kind), for a response that says itself what it
+    /// depends on.
+    pub(crate) fn kind(&self) -> ClientKind {
         let Snapshot { hints, request, bearer, .. } = &self.0.snapshot;
         match hints.kind(&request.method, self.0.config.all_are_pages) {
             // A program has sent the token, and can't use a login page.
@@ -301,10 +318,9 @@ impl<U: AuthUser> AuthSession<U> {
         self.0.snapshot.bearer.is_some()
     }
 
-    /// Returns the method and the path of the request, as the client has sent them.
-    pub(crate) fn requested(&self) -> (&Method, &str) {
-        let request = &self.0.snapshot.request;
-        (request.method(), request.path())
+    /// Returns the parts of the request that loaders can read.
+    pub(crate) fn request(&self) -> &LoaderRequest {
+        &self.0.snapshot.request
     }
 
     /// Whether the response is shown as a page in the tab of a browser.

@@ -47,8 +47,9 @@ impl<U: AuthUser> AuthSession<U> {
     /// A login stands as long as a request of the same client would be logged in: its session has
     /// neither ended nor expired, and the user still exists, is active and has the same [security
     /// stamp](AuthUser::security_stamp). A user whom a request loader has found is looked up again.
-    /// This counts as a use of a server-side session. It changes neither the cookies nor what `user`
-    /// returns.
+    /// It does not matter whether the cookies of the session were replaced in the meantime. The call
+    /// counts as a use of a server-side session, so the idle limit does not end it while a connection
+    /// asks. It changes neither the cookies nor what `user` returns.
     ///
     /// # Errors
     ///
@@ -111,10 +112,11 @@ impl<U: AuthUser> AuthSession<U> {
         if !stands(&login.record, &config.policy, is_limited, now) {
             return Ok(None);
         }
-        if login.user.is_some() {
-            let is_bearer = self.is_bearer_request();
+        // A use must not revive a session that has been idle for too long: only its remember cookie
+        // may restore the login.
+        if login.user.is_some() && !is_past_limit(&login.record, &config.policy, now) {
             let resolver = Resolver { config, sessions, snapshot };
-            resolver.touch(&login.record, is_bearer, now).await?;
+            resolver.touch(&login.record, self.is_bearer_request(), now).await?;
         }
         Ok(login.user)
     }
@@ -123,10 +125,13 @@ impl<U: AuthUser> AuthSession<U> {
 /// Checks whether a session has neither ended nor expired. `is_limited` says whether the limits of a
 /// session apply.
 fn stands(record: &SessionRecord, policy: &Policy, is_limited: bool, now: u32) -> bool {
-    let (used, started) = (record.last_seen.as_secs(), record.session_started.as_secs());
     record.is_live(Timestamp::from_secs(now))
         && record.acting_user.is_none()
-        && !(is_limited && policy.is_past_limit(used, started, now))
+        && !(is_limited && is_past_limit(record, policy, now))
+}
+
+fn is_past_limit(record: &SessionRecord, policy: &Policy, now: u32) -> bool {
+    policy.is_past_limit(record.last_seen.as_secs(), record.session_started.as_secs(), now)
 }
 
 #[cfg(test)]

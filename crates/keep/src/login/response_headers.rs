@@ -6,6 +6,7 @@ use tower_keep_core::AuthUser;
 use super::handle::AuthSession;
 use super::state::{CookieChange, State};
 use crate::cache_headers::{add_vary, forbid_storing};
+use crate::client_kind::KIND_HEADERS;
 use crate::cookie::flash::FlashCookie;
 
 impl<U: AuthUser> AuthSession<U> {
@@ -19,6 +20,9 @@ impl<U: AuthUser> AuthSession<U> {
         // A streamed body or a task may use its clone to ask for the user after the headers are
         // sent.
         let has_other_clones = self.has_other_clones();
+        if self.is_kind_dependent() {
+            add_vary(headers, KIND_HEADERS.into_iter());
+        }
         if !self.is_cookie_dependent() && !has_other_clones {
             return;
         }
@@ -41,7 +45,7 @@ impl<U: AuthUser> AuthSession<U> {
             (&state.session_cookie, &state.remember_cookie, &state.flash_cookie),
             (CookieChange::Keep, CookieChange::Keep, CookieChange::Keep)
         );
-        if unchanged || self.is_bearer_request() {
+        if unchanged || self.is_bearer_request() || self.check_origin().is_err() {
             return false;
         }
         let (config, received) = (self.config(), self.verified_cookies());

@@ -49,7 +49,7 @@ pub(crate) struct Bearer {
     pub(crate) id: SessionId,
     /// Whether the application has logged the user in although the user was inactive.
     pub(crate) is_forced: bool,
-    /// Whether the user has proved who they are at the login.
+    /// Whether the user has proved who they are when the token was issued.
     pub(crate) is_fresh: bool,
     pub(crate) issued: u32,
     pub(crate) expires: u32,
@@ -199,12 +199,13 @@ impl<U: AuthUser> Resolver<'_, U> {
     }
 }
 
-/// Logs in a user with a token, which is valid for this many seconds. The login replaces no session,
+/// Logs in a user with a token, which is valid for this many seconds. `fresh_since` is when the user
+/// has proved who they are; `None` if the login is not fresh. The login replaces no session,
 /// because the browser that asks for the token may be logged in itself.
 pub(in crate::login) async fn log_in<'a, U: AuthUser>(
     issuer: &Issuer<'a, U>,
     sessions: &'a Sessions<U>,
-    is_fresh: bool,
+    fresh_since: Option<u32>,
     seconds: u32,
     details: SessionDetails,
 ) -> Result<(BearerToken, UnsentLogin<'a, U>), LoginError> {
@@ -221,8 +222,8 @@ pub(in crate::login) async fn log_in<'a, U: AuthUser>(
     let token = Bearer {
         id,
         is_forced: !issuer.user.is_active(),
-        is_fresh,
-        issued: now,
+        is_fresh: fresh_since.is_some(),
+        issued: fresh_since.unwrap_or(now),
         expires: expires.as_secs(),
         stamp,
     };
