@@ -24,7 +24,8 @@ pub(crate) fn sealed_token_in(authorization: &HeaderValue) -> Option<&[u8]> {
 /// A token that carries a login in the header `Authorization: Bearer TOKEN` (RFC 6750), for clients
 /// without cookies.
 ///
-/// Whoever has the token is logged in, so send it only over TLS, to the client that has proved who
+/// The login is fresh only for the first ten minutes; see
+/// [`require_fresh`](crate::LoginLayer::require_fresh). Whoever has the token is logged in, so send it only over TLS, to the client that has proved who
 /// the user is. The response that carries it is not stored by caches. The store keeps only a hash of
 /// the session's id, so a lost token can't be found again.
 ///

@@ -104,22 +104,8 @@ impl AuthError {
     ///
     /// In a debug build, the text says what is wrong if the error is a bug in the application.
     ///
-    /// ```
-    /// use http::Response;
-    /// use http_body_util::BodyExt;
-    /// # use bytes::Bytes;
-    /// # use http_body_util::combinators::UnsyncBoxBody;
-    /// # use tower_keep::{Account, AuthSession};
-    /// # type Page = Response<UnsyncBoxBody<Bytes, std::convert::Infallible>>;
-    ///
-    /// // A handler without a framework. With axum, return the error itself.
-    /// async fn greet(auth: AuthSession<Account>) -> Page {
-    ///     match auth.user().await {
-    ///         Ok(user) => Response::new(format!("{}", user.is_some()).boxed_unsync()),
-    ///         Err(error) => error.response().map(BodyExt::boxed_unsync),
-    ///     }
-    /// }
-    /// ```
+    /// With axum, return the error itself. Without a framework, the [crate's docs](crate#how-it-works)
+    /// show a handler.
     pub fn response(&self) -> Response<ErrorBody> {
         respond_to_unknown_client(self.problem())
     }

@@ -63,19 +63,47 @@
 //!
 //! Without a framework, wrap any `Service<Request<B>>` in the layer, and get the handle from the
 //! request's extensions. Insert a [`ClientAddr`](client::ClientAddr) where the connection is
-//! accepted. The example on plain hyper shows this.
+//! accepted. [`examples/hyper`](https://github.com/tower-keep/tower-keep/blob/main/examples/hyper/src/main.rs)
+//! is a whole site on plain hyper.
+//!
+//! ```
+//! use std::convert::Infallible;
+//!
+//! use http::{Request, Response};
+//! use http_body_util::BodyExt;
+//! use http_body_util::combinators::UnsyncBoxBody;
+//! use tower::service_fn;
+//! use tower_keep::{Account, AuthSession, LoginLayer};
+//!
+//! type Page = Response<UnsyncBoxBody<bytes::Bytes, Infallible>>;
+//!
+//! async fn greet<B>(request: Request<B>) -> Result<Page, Infallible> {
+//!     let auth = request.extensions().get::<AuthSession<Account>>().expect("inside the layer");
+//!     Ok(match auth.user().await {
+//!         Ok(Some(user)) => Response::new(user.login_name().to_owned().boxed_unsync()),
+//!         Ok(None) => Response::new("stranger".to_owned().boxed_unsync()),
+//!         // The layer gives it the form that the client reads.
+//!         Err(error) => error.response().map(BodyExt::boxed_unsync),
+//!     })
+//! }
+//!
+//! # fn site(auth_layer: &LoginLayer<Account>) {
+//! let site = auth_layer.layer(service_fn(greet::<hyper_body::Incoming>));
+//! # let _ = site; }
+//! # mod hyper_body { pub(crate) type Incoming = String; }
+//! ```
 //!
 //! # gRPC
 //!
 //! With the feature `tonic`, put the layer around tonic's server, a [guard](guard::Guard) around a
-//! service, and a stricter guard into a method:
+//! service, and a stricter guard into a method. (`MapRequestLayer` needs tower's feature `util`.)
 //!
 //! ```ignore
 //! use tonic::transport::server::{Server, TcpConnectInfo};
 //! use tower::util::MapRequestLayer;
 //! use tower_keep::client::ClientAddr;
 //!
-//! let documents = Documents { owners: auth_layer.require_fresh_within(ten_minutes) };
+//! let documents = Documents { fresh: auth_layer.require_fresh_within(ten_minutes) };
 //! let guard = auth_layer.require_login().with_exempt_grpc_methods(["/documents.Documents/LogIn"]);
 //! Server::builder()
 //!     .layer(MapRequestLayer::new(|mut request: http::Request<tonic::body::Body>| {
@@ -90,8 +118,13 @@
 //!     .serve(address)
 //!     .await?;
 //!
-//! // In a method of the service:
-//! self.owners.check_tonic(&request).await?;
+//! // In the method `LogIn`, after the password was checked. The client sends the token as the
+//! // metadata `authorization`, with `Bearer ` in front:
+//! let auth = AuthSession::<Account>::from_tonic(&request)?;
+//! let token = auth.log_in(user).as_bearer().await?; // needs `with_bearer_sessions(true)`
+//!
+//! // In a method that needs a fresh login:
+//! self.fresh.check_tonic(&request).await?;
 //! let user = AuthSession::<Account>::from_tonic(&request)?.user().await?;
 //! ```
 //!

@@ -22,7 +22,10 @@ use crate::session_details::Details;
 ///     let sessions = auth.sessions().await?;
 ///     Ok(sessions.iter().map(|session| {
 ///         let here = if session.is_current() { " (this one)" } else { "" };
-///         format!("{}{here}, end it with {}", session.device(), session.public_id())
+///         // A bearer token has the label that it was given.
+///         let label = session.label().map(str::to_owned).filter(|_| session.is_bearer());
+///         let name = label.unwrap_or_else(|| session.device());
+///         format!("{name}{here}, end it with {}", session.public_id())
 ///     }).collect())
 /// }
 /// ```

@@ -573,12 +573,27 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// in, and whatever asks for the login gets a 403
     /// ([`ForeignOrigin`](crate::error::AuthErrorKind::ForeignOrigin)). This site's own origin is
     /// the [public origin](Self::with_public_origin) or, if it is not set, the host that the request
-    /// was sent to, over TLS if the cookies are `Secure`.
+    /// was sent to. If the cookies are `Secure`, it must begin with `https`, except on `localhost`.
     ///
     /// With the default cookies (`SameSite=Lax`), browsers send the cookies along only for pages of
     /// the same site, such as those of another subdomain. To log in users of a page of another site,
     /// such as `https://partner.example`, list its origin and also make the cookies
-    /// [cross-site](crate::cookie::CookieSettings::insecure_cross_site).
+    /// [cross-site](crate::cookie::CookieSettings::insecure_cross_site). Browsers that block
+    /// third-party cookies send none even then.
+    ///
+    /// ```
+    /// # use tower_keep::cookie::CookieSettings;
+    /// # use tower_keep::{Account, Keys, LoginLayer};
+    /// # use tower_keep_memory::MemoryStore;
+    /// # let (store, keys) = (MemoryStore::<Account>::new(), Keys::generate()?);
+    /// let auth_layer = LoginLayer::builder(store, keys)
+    ///     .with_allowed_origins(["https://partner.example"])
+    ///     .with_session_cookie(CookieSettings::new().insecure_cross_site())
+    ///     .with_remember_cookie(CookieSettings::new().insecure_cross_site())
+    ///     .build()?;
+    /// # let _ = auth_layer;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     pub fn with_allowed_origins<T: Into<String>>(
         mut self,
         origins: impl IntoIterator<Item = T>,

@@ -58,8 +58,8 @@ impl<U: AuthUser> LoginLayer<U> {
 
     /// Returns a guard that requires a fresh login: the user has logged in here by proving who they
     /// are, and has used the same client since (as far as session protection is on). The guard
-    /// rejects a login that the remember cookie has restored, and a user whom a request loader has
-    /// found.
+    /// rejects a login that the remember cookie has restored, a user whom a request loader has found,
+    /// and a bearer token that is more than ten minutes old.
     pub fn require_fresh(&self) -> Guard<U> {
         self.guard(Requirement::Fresh { within: None })
     }

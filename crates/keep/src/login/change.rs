@@ -401,6 +401,10 @@ impl<'a, U> LoginBuilder<'a, U> {
     /// [`require_fresh`](crate::LoginLayer::require_fresh), because a token outlives the login that
     /// has made it. The settings of the remember cookie have no effect.
     ///
+    /// The login with the token is fresh for ten minutes, and can't be confirmed. For a route behind
+    /// `require_fresh`, the client logs in again. If the password is wrong, respond with
+    /// [`auth.reject(Rejection::Unauthenticated, …)`](AuthSession::reject).
+    ///
     /// ```
     /// # use tower_keep::{Account, AuthSession, LoginError};
     /// # use std::time::Duration;

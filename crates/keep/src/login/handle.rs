@@ -230,7 +230,8 @@ impl<U: AuthUser> AuthSession<U> {
     /// has used the same client since (as far as session protection is on).
     ///
     /// A login is not fresh if the remember cookie has restored it, if a request loader has found
-    /// the user, or if the application has set [`with_fresh(false)`][with_fresh].
+    /// the user, if a bearer token carries it and is more than ten minutes old, or if the application
+    /// has set [`with_fresh(false)`][with_fresh].
     ///
     /// [with_fresh]: crate::session::LoginBuilder::with_fresh
     ///

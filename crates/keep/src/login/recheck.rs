@@ -44,6 +44,10 @@ impl<U: AuthUser> AuthSession<U> {
     /// }
     /// ```
     ///
+    /// **Without [server-side sessions](crate::LoginLayerBuilder::with_sessions), a logout is not
+    /// noticed**, because it only removes the cookies from one browser. A new password and a
+    /// deactivation are.
+    ///
     /// A login stands as long as a request of the same client would be logged in: its session has
     /// neither ended nor expired, and the user still exists, is active and has the same [security
     /// stamp](AuthUser::security_stamp). A user whom a request loader has found is looked up again.
