@@ -44,7 +44,7 @@ impl Case {
         }
     }
 
-    /// Returns the end of the type of the problem.
+    /// Returns the type of the problem.
     pub(crate) fn problem(self) -> &'static str {
         match self {
             Self::NotLoggedIn => tower_keep::problem::LOGIN_REQUIRED,

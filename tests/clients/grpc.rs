@@ -244,8 +244,8 @@ async fn an_exempt_method_is_open_and_can_log_in() {
     let update = response.into_inner().message().await.unwrap();
     assert_eq!(update, Some(status_of(true)));
     assert!(check(address, false, "", &[("cookie", &cookie)]).await.unwrap());
-    let inactive = check(address, false, "", &[]).await.unwrap_err();
-    assert_eq!(inactive.code(), Code::Unauthenticated, "all other methods are guarded");
+    let anonymous = check(address, false, "", &[]).await.unwrap_err();
+    assert_eq!(anonymous.code(), Code::Unauthenticated, "all other methods are guarded");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,7 +12,8 @@ use tower_keep_tests::Site;
 use crate::cases::{CASES, Case, begin, finish, start_site, start_site_with};
 
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
-const VARY: &str = "Cookie, Accept, HX-Request, Sec-Fetch-Mode, Sec-Fetch-Dest";
+const VARY: &str =
+    "Cookie, Accept, HX-Request, HX-History-Restore-Request, Sec-Fetch-Mode, Sec-Fetch-Dest";
 
 /// What a client must get, apart from the status.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -457,7 +458,10 @@ async fn a_response_that_depends_on_the_kind_of_client_says_so() {
     let serving = serve(site.auth_layer.layer(axum::Router::new().route("/", get(handler)))).await;
     let got = send_to(serving.address, false, &Method::GET, "/", &[("hx-request", "true")]).await;
     assert_eq!(got.body, "Htmx");
-    assert_eq!(got.header("vary"), "Accept, HX-Request, Sec-Fetch-Mode, Sec-Fetch-Dest");
+    assert_eq!(
+        got.header("vary"),
+        "Accept, HX-Request, HX-History-Restore-Request, Sec-Fetch-Mode, Sec-Fetch-Dest"
+    );
 }
 
 #[tokio::test]

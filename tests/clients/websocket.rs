@@ -26,8 +26,9 @@ use crate::cases::{CASES, Case, begin, cookies_after_login, finish, start_site, 
 type AuthSession = tower_keep::AuthSession<Account>;
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// Serves WebSockets with the layer of the site: `/guarded`, `/extracted`, `/handler` and `/late`,
-/// where nothing asks who is logged in before the socket is open.
+/// Serves WebSockets with the layer of the site: `/guarded`, `/recent`, `/notch-only`,
+/// `/extracted`, `/handler`, and `/late`, where nothing asks who is logged in before the socket is
+/// open.
 async fn serve_sockets(site: &Site) -> Serving {
     let auth_layer = &site.auth_layer;
     let open = |upgrade: WebSocketUpgrade, auth: AuthSession| async move {
@@ -61,7 +62,7 @@ async fn ask_first(
     Ok(upgrade.on_upgrade(|socket| converse(socket, auth)))
 }
 
-/// Answers `user` and `recheck` with the result of the method, and `log in` with the error.
+/// Responds to `user` and `recheck` with the result of the method, and `log in` with the error.
 async fn converse(mut socket: WebSocket, auth: AuthSession) {
     while let Some(Ok(Message::Text(question))) = socket.recv().await {
         let user = match question.as_str() {
@@ -87,7 +88,7 @@ async fn converse(mut socket: WebSocket, auth: AuthSession) {
     }
 }
 
-/// Opens a WebSocket with tungstenite. Returns the response if it is not one.
+/// Opens a WebSocket with tungstenite. Returns the status and the headers if the server refuses.
 async fn open(
     address: SocketAddr,
     path: &str,
@@ -107,7 +108,8 @@ async fn open(
     }
 }
 
-/// Opens a WebSocket over HTTP/2 (RFC 8441), and returns the status of the response.
+/// Opens a WebSocket over HTTP/2 (RFC 8441), and returns the status and the headers of the
+/// response.
 async fn open_over_http2(
     address: SocketAddr,
     path: &str,

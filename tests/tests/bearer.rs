@@ -299,7 +299,7 @@ async fn a_new_password_ends_the_other_logins_of_a_program_too() {
 }
 
 #[tokio::test]
-async fn a_token_of_one_area_does_not_leave_the_cookies_of_another_in_force() {
+async fn a_token_of_one_area_disables_the_cookies_of_the_others() {
     let layer = |area: &str| {
         let find = |id: tower_keep::UserId| async move {
             Ok(Some(std::sync::Arc::new(Account::new(id, "ada", ""))))
@@ -424,7 +424,7 @@ async fn a_token_whose_response_is_lost_leaves_no_session() {
 }
 
 #[tokio::test]
-async fn what_logs_a_request_does_not_show_its_token() {
+async fn a_logged_request_does_not_show_its_token() {
     let auth_layer = LoginLayer::builder(MemoryStore::<Account>::new(), Keys::new(KEY))
         .with_sessions()
         .with_bearer_sessions(true)
@@ -456,7 +456,7 @@ async fn a_store_that_fails_is_503_for_a_program() {
 }
 
 #[tokio::test]
-async fn a_program_does_not_use_up_the_notice_of_a_replay() {
+async fn a_login_with_a_token_leaves_the_message_of_a_replay_to_a_browser() {
     let site = site().await;
     let mut browser = site.logged_in("user=notch&remember=1").await;
     browser.close_browser();

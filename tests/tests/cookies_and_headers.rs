@@ -195,7 +195,8 @@ async fn a_response_that_depends_on_the_login_varies_and_is_not_cached_for_users
     let site = Site::start_with(|builder| builder.with_login_page("/login").expect("a page")).await;
     let mut nobody = site.browser();
     let mut user = site.logged_in("user=notch").await;
-    const VARY_OF_REJECTION: &str = "Cookie, Accept, HX-Request, Sec-Fetch-Mode, Sec-Fetch-Dest";
+    const VARY_OF_REJECTION: &str =
+        "Cookie, Accept, HX-Request, HX-History-Restore-Request, Sec-Fetch-Mode, Sec-Fetch-Dest";
     // For each path: `Vary` and `Cache-Control` for an anonymous visitor, and for a user.
     for (path, for_nobody, for_user) in [
         ("/hello", ("", ""), ("", "")),

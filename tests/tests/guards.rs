@@ -421,7 +421,7 @@ async fn the_service_sees_the_address_in_the_client_addr_extension() {
 }
 
 #[tokio::test]
-async fn a_guard_can_ask_a_store_and_its_failure_is_never_no() {
+async fn a_guard_can_ask_a_store_and_a_failed_store_is_never_no() {
     let auth_layer = layer("");
     let calls = Arc::new(AtomicUsize::new(0));
     let in_table = |name: &'static str| {

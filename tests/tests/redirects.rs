@@ -213,7 +213,7 @@ async fn without_a_login_page_the_response_is_401_with_the_loaders_challenges() 
     assert_eq!(response.location(), "");
     assert_eq!(
         response.header(header::VARY),
-        "Cookie, Accept, HX-Request, Sec-Fetch-Mode, Sec-Fetch-Dest, authorization, x-api-key"
+        "Cookie, Accept, HX-Request, HX-History-Restore-Request, Sec-Fetch-Mode, Sec-Fetch-Dest, authorization, x-api-key"
     );
 }
 

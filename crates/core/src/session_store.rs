@@ -66,11 +66,12 @@ pub trait SessionStore: Send + Sync {
     /// sessions are equally old, the call may end any of them. Concurrent logins never exceed the
     /// limit.
     ///
-    /// **Replays.** If a session of the user ended with the reason
-    /// [`Replay`](crate::EndReason::Replay), and the user was not notified of the end yet, the call
-    /// returns the session and marks it as [notified](crate::Ended::notified). So each of these
-    /// sessions is returned once. One call returns at most [`MAX_PER_CALL`](crate::MAX_PER_CALL) of
-    /// them, and the next login returns more.
+    /// **Replays.** If the login [notifies the user](NewLogin::notifies_user), the call returns
+    /// each session of the user that ended with the reason [`Replay`](crate::EndReason::Replay) and
+    /// of whose end the user was not notified yet, and marks it as
+    /// [notified](crate::Ended::notified). So each of these sessions is returned once. Otherwise
+    /// the call returns and marks none, and a later login returns them. One call returns at most
+    /// [`MAX_PER_CALL`](crate::MAX_PER_CALL) of them, and the next login returns more.
     ///
     /// All records are returned as they were before this call.
     ///

@@ -24,10 +24,11 @@ pub(crate) fn sealed_token_in(authorization: &HeaderValue) -> Option<&[u8]> {
 /// A token that carries a login in the header `Authorization: Bearer TOKEN` (RFC 6750), for clients
 /// without cookies.
 ///
-/// The login is fresh only for the first ten minutes; see
-/// [`require_fresh`](crate::LoginLayer::require_fresh). Whoever has the token is logged in, so send it only over TLS, to the client that has proved who
-/// the user is. The response that carries it is not stored by caches. The store keeps only a hash of
-/// the session's id, so a lost token can't be found again.
+/// The login is fresh until ten minutes after the user has proved who they are, which may be before
+/// the token was issued; see [`require_fresh`](crate::LoginLayer::require_fresh). Whoever has the
+/// token is logged in: send it only over TLS, and only to its user. No cache stores the response
+/// that has issued it. The store has only a hash of the session's id, so a lost token can't be
+/// shown again.
 ///
 /// It has 72 characters: `tkb_`, and letters, digits, `-` and `_`.
 #[derive(Clone)]
@@ -59,7 +60,7 @@ impl BearerToken {
     }
 
     /// Returns the value of the header `Authorization` with this token. It is marked as sensitive,
-    /// so that logs don't show it.
+    /// so that logs don't show it. `None` never happens, because a token is ASCII.
     pub fn authorization(&self) -> Option<HeaderValue> {
         let mut value = HeaderValue::try_from(format!("Bearer {}", self.text)).ok()?;
         value.set_sensitive(true);

@@ -25,9 +25,9 @@ pub use crate::client_kind::ClientKind;
 /// request.extensions_mut().insert(ClientAddr(peer.ip()));
 /// ```
 ///
-/// tonic's own server puts a `TcpConnectInfo` into each request, or a `TlsConnectInfo` with TLS. Put
-/// a `tower::util::MapRequestLayer` around the login layer that copies its address; the crate's docs
-/// [show it](crate#grpc).
+/// tonic's own server puts a `TcpConnectInfo` into each request, or a `TlsConnectInfo` with TLS.
+/// Put a `tower::util::MapRequestLayer` around the login layer that copies its address; the crate's
+/// docs [show it](crate#grpc).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddr(pub IpAddr);
 

@@ -12,14 +12,15 @@ use http::{HeaderValue, Method};
 /// | --- | --- |
 /// | [`Grpc`](Self::Grpc) | the method `POST` and `Content-Type: application/grpc`, also with a suffix such as `+proto` |
 /// | [`GrpcWeb`](Self::GrpcWeb) | the method `POST` and `Content-Type: application/grpc-web` or `application/grpc-web-text`, also with a suffix |
-/// | [`Stream`](Self::Stream) | `Upgrade` (WebSocket), the method `CONNECT` (WebSocket over HTTP/2), or `Accept: text/event-stream` (`EventSource`) |
+/// | [`Stream`](Self::Stream) | `Upgrade` except `h2c` (WebSocket), the method `CONNECT` (WebSocket over HTTP/2), or `Accept: text/event-stream` (`EventSource`) |
 /// | [`Htmx`](Self::Htmx) | `HX-Request: true`, and not `HX-History-Restore-Request: true` |
-/// | [`Page`](Self::Page) | `HX-History-Restore-Request: true`; or `Sec-Fetch-Mode: navigate`; or neither of these and no Fetch metadata, but an `Accept` that names `text/html`, and names nothing else with a higher quality |
+/// | [`Page`](Self::Page) | `HX-Request: true` with `HX-History-Restore-Request: true`; or `Sec-Fetch-Mode: navigate`; or neither of these and no Fetch metadata, but an `Accept` that names `text/html`, and names nothing else with a higher quality |
 /// | [`Other`](Self::Other) | none of these |
 ///
 /// `Accept: */*` does not make a request one for a page, because programs send it too. With
 /// [`with_pages_for_every_client`](crate::LoginLayerBuilder::with_pages_for_every_client), all
-/// requests are requests for pages, except for gRPC and upgrades.
+/// requests are requests for pages, except for gRPC and upgrades. A request with a bearer token of
+/// this crate is never for a page or for htmx, but `Other`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClientKind {
@@ -37,10 +38,10 @@ pub enum ClientKind {
     Other,
 }
 
-/// The names of the headers that tell the kind of a client, except for `Content-Type`, which requests
-/// that caches store don't have, and `Upgrade`, whose responses caches don't store.
-pub(crate) const KIND_HEADERS: [&str; 4] =
-    ["Accept", "HX-Request", "Sec-Fetch-Mode", "Sec-Fetch-Dest"];
+/// The names of the headers that tell the kind of a client. `Content-Type` is left out, because it
+/// only matters for POST, and so is `Upgrade`, because its responses are not cached.
+pub(crate) const KIND_HEADERS: [&str; 5] =
+    ["Accept", "HX-Request", "HX-History-Restore-Request", "Sec-Fetch-Mode", "Sec-Fetch-Dest"];
 
 /// The headers of a request that tell the kind of the client, as far as they must be known after
 /// the request was passed on.
@@ -56,7 +57,7 @@ pub(crate) struct ClientHints {
     is_history_restore: bool,
     /// Whether the browser has sent Fetch metadata (<https://www.w3.org/TR/fetch-metadata/>).
     has_fetch_metadata: bool,
-    is_navigate: bool,
+    has_navigate_mode: bool,
     is_for_document: bool,
     is_prefetch: bool,
 }
@@ -74,7 +75,7 @@ impl ClientHints {
             "hx-history-restore-request" => self.is_history_restore |= value == "true",
             "sec-fetch-mode" => {
                 self.has_fetch_metadata = true;
-                self.is_navigate = value == "navigate";
+                self.has_navigate_mode = value == "navigate";
             }
             "sec-fetch-dest" => {
                 self.has_fetch_metadata = true;
@@ -139,7 +140,7 @@ impl ClientHints {
         } else if self.is_htmx && !self.is_history_restore {
             ClientKind::Htmx
         } else if self.is_htmx
-            || self.is_navigate
+            || self.has_navigate_mode
             || !self.has_fetch_metadata && self.prefers_html()
         {
             ClientKind::Page
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_makes_every_client_a_browser_except_for_grpc_and_upgrades() {
+    fn a_setting_makes_every_client_a_page_except_for_grpc_and_upgrades() {
         for (headers, kind) in [
             (&[("content-type", "application/grpc")][..], Grpc),
             (&[("upgrade", "websocket")], Stream),

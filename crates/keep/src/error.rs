@@ -8,18 +8,18 @@ use http::{Response, StatusCode};
 use tower_keep_core::StoreError;
 
 use crate::cookie::settings::CookieError;
-use crate::error_body::respond_to_unknown_client;
+use crate::error_body::preliminary_response;
 use crate::problem::Problem;
 
 pub use crate::error_body::ErrorBody;
 pub use crate::response::ErrorContext;
 
-/// The reason why a call of [`AuthSession`](crate::AuthSession) failed. If a store has failed, it is
-/// not known which user is logged in.
+/// The reason why a call of [`AuthSession`](crate::AuthSession) failed. If a store has failed, it
+/// is not known which user is logged in.
 ///
 /// Never treat this error as "no user is logged in". Respond with [`response`](Self::response), as
 /// the guards and extractors do. With the feature `axum`, this type implements `IntoResponse`: a
-/// handler can return it, and the layer gives the response the form for the client.
+/// handler can return it, and the layer gives the response the form that the client reads.
 #[derive(Clone)]
 pub struct AuthError(Cause);
 
@@ -31,8 +31,8 @@ enum Cause {
     NoSessions,
     TooLate,
     ForeignOrigin,
-    BearerRequest,
-    NoBearer,
+    CookieLoginWithBearer,
+    BearerDisabled,
 }
 
 /// The kind of an [`AuthError`].
@@ -54,16 +54,17 @@ pub enum AuthErrorKind {
     /// site along. The cookies log nobody in. The response is 403. List the sites that may do this
     /// with [`with_allowed_origins`](crate::LoginLayerBuilder::with_allowed_origins).
     ForeignOrigin,
-    /// The request has a bearer token, so it can't set cookies, and the handler has logged a user in
-    /// with cookies. The response is 400.
-    BearerRequest,
-    /// The layer has no bearer tokens. This is a bug in the application. The response is 500.
-    NoBearer,
+    /// The request has a bearer token, and the handler has tried to log a user in with cookies. The
+    /// response is 400.
+    CookieLoginWithBearer,
+    /// The layer does not accept bearer tokens. This is a bug in the application. The response is
+    /// 500.
+    BearerDisabled,
 }
 
 impl AuthError {
-    pub(crate) const BEARER_REQUEST: Self = Self(Cause::BearerRequest);
-    pub(crate) const NO_BEARER: Self = Self(Cause::NoBearer);
+    pub(crate) const COOKIE_LOGIN_WITH_BEARER: Self = Self(Cause::CookieLoginWithBearer);
+    pub(crate) const BEARER_DISABLED: Self = Self(Cause::BearerDisabled);
     pub(crate) const TOO_LATE: Self = Self(Cause::TooLate);
     pub(crate) const FOREIGN_ORIGIN: Self = Self(Cause::ForeignOrigin);
     pub(crate) const BUSY: Self = Self(Cause::Busy);
@@ -81,8 +82,8 @@ impl AuthError {
             Cause::Randomness(_) => AuthErrorKind::Internal,
             Cause::TooLate => AuthErrorKind::TooLate,
             Cause::ForeignOrigin => AuthErrorKind::ForeignOrigin,
-            Cause::BearerRequest => AuthErrorKind::BearerRequest,
-            Cause::NoBearer => AuthErrorKind::NoBearer,
+            Cause::CookieLoginWithBearer => AuthErrorKind::CookieLoginWithBearer,
+            Cause::BearerDisabled => AuthErrorKind::BearerDisabled,
         }
     }
 
@@ -100,14 +101,14 @@ impl AuthError {
     }
 
     /// Returns the response: the status, `Retry-After` if a later try may succeed, and a text that
-    /// reveals no internals. The layer gives it the form for the client, such as a page.
+    /// reveals no internals. The layer gives it the form that the client reads, such as a page.
     ///
     /// In a debug build, the text says what is wrong if the error is a bug in the application.
     ///
-    /// With axum, return the error itself. Without a framework, the [crate's docs](crate#how-it-works)
-    /// show a handler.
+    /// With axum, return the error itself. Without a framework, the [crate's
+    /// docs](crate#how-it-works) show a handler.
     pub fn response(&self) -> Response<ErrorBody> {
-        respond_to_unknown_client(self.problem())
+        preliminary_response(self.problem())
     }
 
     pub(crate) fn problem(&self) -> Problem {
@@ -115,18 +116,20 @@ impl AuthError {
             AuthErrorKind::Unavailable => Problem::UNAVAILABLE,
             AuthErrorKind::ForeignOrigin => Problem::FOREIGN_ORIGIN,
             AuthErrorKind::Internal => Problem::INTERNAL,
-            AuthErrorKind::BearerRequest => Problem::BEARER_REQUEST,
-            AuthErrorKind::TooLate | AuthErrorKind::NoSessions | AuthErrorKind::NoBearer => {
+            AuthErrorKind::CookieLoginWithBearer => Problem::COOKIE_LOGIN_WITH_BEARER,
+            AuthErrorKind::TooLate | AuthErrorKind::NoSessions | AuthErrorKind::BearerDisabled => {
                 Problem::bug(&self.to_string())
             }
         }
     }
 
     /// Logs this error, unless a store failed: `From<StoreError>` has logged a store's error
-    /// already. Some errors are the client's.
+    /// already. An error that the client has caused is not logged.
     pub(crate) fn log(&self) {
-        let is_of_client =
-            matches!(self.kind(), AuthErrorKind::ForeignOrigin | AuthErrorKind::BearerRequest);
+        let is_of_client = matches!(
+            self.kind(),
+            AuthErrorKind::ForeignOrigin | AuthErrorKind::CookieLoginWithBearer
+        );
         if self.store().is_none() && !is_of_client {
             tracing::error!(
                 error = self as &dyn Error,
@@ -171,11 +174,11 @@ impl fmt::Display for AuthError {
                 "the login was changed after the head of the response was written: await the \
                  change in the handler",
             ),
-            Cause::BearerRequest => f.write_str(
+            Cause::CookieLoginWithBearer => f.write_str(
                 "the request has a bearer token, so it can't set cookies: log in without the \
                  token, or with `as_bearer`",
             ),
-            Cause::NoBearer => f.write_str(
+            Cause::BearerDisabled => f.write_str(
                 "this layer has no bearer tokens: build it with `with_bearer_sessions(true)`",
             ),
             Cause::ForeignOrigin => f.write_str(
@@ -204,8 +207,8 @@ impl Error for AuthError {
             | Cause::NoSessions
             | Cause::TooLate
             | Cause::ForeignOrigin
-            | Cause::BearerRequest
-            | Cause::NoBearer => None,
+            | Cause::CookieLoginWithBearer
+            | Cause::BearerDisabled => None,
         }
     }
 }
@@ -213,7 +216,7 @@ impl Error for AuthError {
 /// The reason why a login failed. Nothing was changed.
 ///
 /// With the feature `axum`, this type implements `IntoResponse`: a handler can return it, and the
-/// layer gives the response the form for the client.
+/// layer gives the response the form that the client reads.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoginError {
@@ -250,7 +253,7 @@ impl LoginError {
 
     /// Returns the response, as [`AuthError::response`] does.
     pub fn response(&self) -> Response<ErrorBody> {
-        respond_to_unknown_client(self.problem())
+        preliminary_response(self.problem())
     }
 
     /// Logs this error: as a failure, unless it is the client's.
@@ -323,8 +326,8 @@ pub enum BuildError {
          `https://example.org`"
     )]
     PublicOrigin { origin: String },
-    /// The realm has characters that are not visible ASCII.
-    #[error("the realm {realm:?} must be visible ASCII, such as `members`")]
+    /// The realm has characters that are not printable ASCII.
+    #[error("the realm {realm:?} must be printable ASCII, such as `members`")]
     Realm { realm: String },
     /// An allowed origin is not just a scheme and a host.
     #[error(

@@ -20,9 +20,9 @@ use crate::response::{PROBLEM_JSON, respond};
 /// also boxed or as a part of another body.
 ///
 /// When the response passes through the layer, the text becomes one for the client: a page, a
-/// problem (RFC 9457), or nothing for gRPC. The layer finds the response by a mark in its extensions,
-/// and leaves it as it is if the status or the `Content-Type` has been changed. Without a layer, the
-/// text is a problem.
+/// problem (RFC 9457), or nothing for gRPC. The layer finds the response by a mark in its
+/// extensions, and leaves it as it is if the status or the `Content-Type` has been changed. Without
+/// a layer, the text is a problem.
 #[derive(Debug)]
 pub struct ErrorBody {
     /// The text for the client, once the layer has built it.
@@ -66,29 +66,29 @@ impl Body for ErrorBody {
 /// A mark in the extensions of a response that an error has built, without knowing the client. The
 /// layer, which knows it, builds the response again.
 #[derive(Clone, Debug)]
-struct UnknownClient {
+struct PendingForm {
     problem: Problem,
     /// Where the body finds its text once the client is known.
     text: Arc<OnceLock<Bytes>>,
 }
 
 /// Returns the response of an error that does not know the client.
-pub(crate) fn respond_to_unknown_client(problem: Problem) -> Response<ErrorBody> {
+pub(crate) fn preliminary_response(problem: Problem) -> Response<ErrorBody> {
     let text = Arc::new(OnceLock::new());
     let (mut head, preliminary) = respond(&problem, ClientKind::Other).into_parts();
-    head.extensions.insert(UnknownClient { problem, text: Arc::clone(&text) });
+    head.extensions.insert(PendingForm { problem, text: Arc::clone(&text) });
     Response::from_parts(head, ErrorBody { text, preliminary, is_sent: false })
 }
 
 /// Replaces the response of an error that did not know the client, unless the application has
-/// changed the response's status or form in the meantime, or has read or replaced its body. `respond`
-/// builds the new response. `is_head` says that the response has no body anyway.
-pub(crate) fn replace_unknown_client<B>(
+/// changed the response's status or form in the meantime, or has read or replaced its body.
+/// `respond` builds the new response. `is_head` says that the response has no body anyway.
+pub(crate) fn give_form<B>(
     response: &mut Response<B>,
     is_head: bool,
     respond: impl FnOnce(&Problem) -> Response<Bytes>,
 ) {
-    let Some(UnknownClient { problem, text }) = response.extensions_mut().remove() else { return };
+    let Some(PendingForm { problem, text }) = response.extensions_mut().remove() else { return };
     let form = response.headers().get(CONTENT_TYPE);
     let is_form_changed = form.is_none_or(|form| form != PROBLEM_JSON);
     let is_body_gone = Arc::strong_count(&text) == 1 && !is_head;

@@ -74,8 +74,8 @@ pub enum Event<U> {
         reason: EndReason,
     },
     /// A remember cookie has a valid signature, but its verifier differs from the verifier that the
-    /// layer derives from the record's salt. The cookie counted as not sent. Either the author of the
-    /// cookie has the key, or the store holds another record's salt.
+    /// layer derives from the record's salt. The cookie counted as not sent. Either the author of
+    /// the cookie has the key, or the store holds another record's salt.
     WrongVerifier {
         /// The record.
         record: Arc<SessionRecord>,

@@ -21,7 +21,7 @@ use tower_keep_core::AuthUser;
 
 use crate::error::{AuthError, LoginError};
 use crate::guard::AuthRejection;
-use crate::guard::gate::{AtOnce, check_at_once, fail, missing_layer};
+use crate::guard::gate::{FirstCheck, check_at_once, fail, missing_layer};
 use crate::guard::reason::Rejection;
 use crate::guard::requirement::Requirement;
 use crate::layer::config::Responses;
@@ -57,8 +57,8 @@ pub struct CurrentUser<U>(pub Arc<U>);
 /// The user who is logged in, if the login is *fresh*: in this session, the user has logged in or
 /// confirmed the login.
 ///
-/// `MAX_AGE` is how many seconds ago this may be; by default, the session may have any age.
-/// Otherwise the extractor rejects the request as
+/// `MAX_AGE` is how many seconds ago this may have happened. By default, any time in this session
+/// is enough. Otherwise the extractor rejects the request as
 /// [`require_fresh`](crate::LoginLayer::require_fresh) and
 /// [`require_fresh_within`](crate::LoginLayer::require_fresh_within) do. An `Option<FreshUser<U>>`
 /// is `None` if the login is not fresh, or if no user is logged in.
@@ -141,22 +141,22 @@ impl<U: AuthUser, S: Sync> OptionalFromRequestParts<S> for AuthSession<U> {
     }
 }
 
-/// Returns the user who is logged in, or why the request does not meet the requirement, which asks no
-/// store.
+/// Returns the user who is logged in, or why the request does not meet the requirement, which must
+/// not ask a store.
 fn user_who_meets<U: AuthUser>(
     requirement: &Requirement<U>,
     auth: &AuthSession<U>,
 ) -> Result<Result<Arc<U>, Rejection>, AuthError> {
     match check_at_once(requirement, auth) {
-        AtOnce::Known(outcome) => {
+        FirstCheck::Known(outcome) => {
             Ok(outcome?.and_then(|user| user.ok_or(Rejection::Unauthenticated)))
         }
         // This never happens: the requirements of the extractors ask no store.
-        AtOnce::Pending(_) => Ok(Err(Rejection::Forbidden)),
+        FirstCheck::Pending(_) => Ok(Err(Rejection::Forbidden)),
     }
 }
 
-fn failed<U: AuthUser>(
+fn reject_failed<U: AuthUser>(
     parts: &Parts,
     auth: &AuthSession<U>,
 ) -> impl Fn(AuthError) -> AuthRejection {
@@ -170,8 +170,8 @@ async fn required_user<U: AuthUser>(
     extractor: &str,
 ) -> Result<Arc<U>, AuthRejection> {
     let auth = auth_session::<U>(parts, extractor)?;
-    auth.ensure_resolved().await.map_err(failed(parts, auth))?;
-    let user = user_who_meets(&requirement, auth).map_err(failed(parts, auth))?;
+    auth.ensure_resolved().await.map_err(reject_failed(parts, auth))?;
+    let user = user_who_meets(&requirement, auth).map_err(reject_failed(parts, auth))?;
     user.map_err(|rejection| auth.reject(rejection, parts))
 }
 
@@ -188,7 +188,7 @@ impl<U: AuthUser, S: Sync> OptionalFromRequestParts<S> for CurrentUser<U> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, AuthRejection> {
         let auth = auth_session::<U>(parts, "the extractor `CurrentUser`")?;
-        Ok(auth.user().await.map_err(failed(parts, auth))?.map(Self))
+        Ok(auth.user().await.map_err(reject_failed(parts, auth))?.map(Self))
     }
 }
 
@@ -213,8 +213,8 @@ impl<U: AuthUser, S: Sync, const MAX_AGE: u64> OptionalFromRequestParts<S>
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, AuthRejection> {
         let auth = auth_session::<U>(parts, "the extractor `FreshUser`")?;
-        auth.ensure_resolved().await.map_err(failed(parts, auth))?;
-        let user = user_who_meets(&fresh(MAX_AGE), auth).map_err(failed(parts, auth))?;
+        auth.ensure_resolved().await.map_err(reject_failed(parts, auth))?;
+        let user = user_who_meets(&fresh(MAX_AGE), auth).map_err(reject_failed(parts, auth))?;
         Ok(user.ok().map(Self))
     }
 }

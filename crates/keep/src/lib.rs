@@ -56,7 +56,7 @@
 //! | log in and out | [`AuthSession::log_in`], [`AuthSession::log_out`], [`AuthSession::confirm`] |
 //! | return to the requested page after a login | [`AuthSession::next`], a [`LocalTarget`](target::LocalTarget) |
 //! | authenticate programs | with a session: [`as_bearer`](session::LoginBuilder::as_bearer); with keys of your own: [`Bearer`](loader::Bearer), [`Basic`](loader::Basic), [`ApiKey`](loader::ApiKey) |
-//! | ask in a WebSocket or an event stream whether the login still stands | [`AuthSession::recheck`] |
+//! | ask in a WebSocket or an event stream whether the login is still valid | [`AuthSession::recheck`] |
 //! | end every copy of the cookies on logout | [`with_sessions`](LoginLayerBuilder::with_sessions), [`LoginLayer::upkeep`] |
 //! | list and end a user's sessions | [`AuthSession::sessions`], [`AuthSession::end_session`], [`LoginLayer::end_all_sessions_of`] |
 //! | observe logins and other events | [`Event`](event::Event) |
@@ -235,8 +235,6 @@ pub mod event;
 #[cfg(feature = "axum")]
 pub mod extract;
 pub mod flash;
-#[cfg(feature = "tonic")]
-mod grpc;
 pub mod guard;
 mod keyring;
 mod keys;
@@ -256,6 +254,8 @@ mod session_details;
 mod session_info;
 mod sessions;
 pub mod target;
+#[cfg(feature = "tonic")]
+mod tonic_services;
 mod upkeep;
 
 /// Sessions: the builders that begin and confirm them, and the types that describe them and their

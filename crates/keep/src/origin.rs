@@ -34,7 +34,7 @@ impl<'a> Host<'a> {
     }
 }
 
-/// Whether nobody in the network can have changed a page of this origin: it was sent over TLS, or by
+/// Whether the network can't have changed a page of this origin: it was sent over TLS, or by
 /// this machine (<https://www.w3.org/TR/secure-contexts/#is-origin-trustworthy>).
 pub(crate) fn is_trustworthy(origin: &str) -> bool {
     let Some(("http", host)) = origin.split_once("://") else { return true };

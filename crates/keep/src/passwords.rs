@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tower_keep_core::{AuthUser, PasswordChange, PasswordStore, PasswordUser, StoreError, UserId};
 
 use crate::error::log_store_error;
-use crate::error_body::{ErrorBody, respond_to_unknown_client};
+use crate::error_body::{ErrorBody, preliminary_response};
 use crate::problem::Problem;
 
 /// Creates and checks password hashes with Argon2id.
@@ -289,7 +289,7 @@ impl PasswordError {
 
     /// Returns the response, as [`AuthError::response`](crate::AuthError::response) does.
     pub fn response(&self) -> Response<ErrorBody> {
-        respond_to_unknown_client(self.problem())
+        preliminary_response(self.problem())
     }
 
     /// Logs this error, unless a store failed: `From<StoreError>` has logged that already.

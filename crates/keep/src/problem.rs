@@ -1,7 +1,9 @@
 //! The types of problems: why a request was rejected, or has failed.
 //!
-//! Clients that are neither browsers nor gRPC get a problem as `application/problem+json`
-//! (RFC 9457). Each constant is the `type` of a problem, a URI that stays the same.
+//! Clients of the kinds [`Stream`](crate::client::ClientKind::Stream) and
+//! [`Other`](crate::client::ClientKind::Other), which include the `fetch` of a page's script, get a
+//! problem as `application/problem+json` (RFC 9457). Each constant is the `type` of a problem, a
+//! URI that stays the same.
 //!
 //! ```json
 //! {
@@ -12,8 +14,8 @@
 //! }
 //! ```
 //!
-//! `max_age` is only in [`LOGIN_NOT_FRESH`], if the route says how old a login may be. `detail` says
-//! more, and only debug builds send it.
+//! `max_age` is only in [`LOGIN_NOT_FRESH`], if the route says how old a login may be. `detail`
+//! says more, and only debug builds send it.
 
 use http::StatusCode;
 
@@ -29,29 +31,29 @@ macro_rules! problem_types {
 }
 
 problem_types! {
-    /// No user is logged in. The status is 401; of gRPC, 16 (`UNAUTHENTICATED`).
+    /// No user is logged in. The status is 401; for gRPC, 16 (`UNAUTHENTICATED`).
     LOGIN_REQUIRED
     /// The user must prove again who they are: the login is not fresh, or not fresh enough. The
-    /// status is 401; of gRPC, 16 (`UNAUTHENTICATED`).
+    /// status is 401; for gRPC, 16 (`UNAUTHENTICATED`).
     ///
     /// The member `max_age` says how many seconds ago the user may have proved it.
     LOGIN_NOT_FRESH
-    /// The user is not allowed to do this. The status is 403; of gRPC, 7 (`PERMISSION_DENIED`).
+    /// The user is not allowed to do this. The status is 403; for gRPC, 7 (`PERMISSION_DENIED`).
     FORBIDDEN
     /// A page of another site has opened the connection, and the browser has sent the cookies of
-    /// this site along. The status is 403; of gRPC, 7 (`PERMISSION_DENIED`).
+    /// this site along. The status is 403; for gRPC, 7 (`PERMISSION_DENIED`).
     FOREIGN_ORIGIN
     /// The request has a bearer token of this server, and a login with cookies was requested. The
-    /// status is 400; of gRPC, 3 (`INVALID_ARGUMENT`).
-    BEARER_REQUEST
+    /// status is 400; for gRPC, 3 (`INVALID_ARGUMENT`).
+    COOKIE_LOGIN_WITH_BEARER
     /// The user may not log in, because the user is not active. The status is 403; of gRPC, 7
     /// (`PERMISSION_DENIED`).
     USER_INACTIVE
     /// The user has as many sessions as are allowed. The status is 409; of gRPC, 8
     /// (`RESOURCE_EXHAUSTED`).
     TOO_MANY_SESSIONS
-    /// A store has failed, or the server has too much to do. A later request may succeed. The
-    /// status is 503, with `Retry-After`; of gRPC, 14 (`UNAVAILABLE`).
+    /// A store has failed, or the server is overloaded. A later request may succeed. The
+    /// status is 503, with `Retry-After`; for gRPC, 14 (`UNAVAILABLE`).
     UNAVAILABLE
     /// The server is not set up correctly, or has failed. The status is 500; of gRPC, 13
     /// (`INTERNAL`).
@@ -90,8 +92,8 @@ impl Problem {
         7,
         "A page of another site has opened this connection.",
     );
-    pub(crate) const BEARER_REQUEST: Self = Self::new(
-        BEARER_REQUEST,
+    pub(crate) const COOKIE_LOGIN_WITH_BEARER: Self = Self::new(
+        COOKIE_LOGIN_WITH_BEARER,
         StatusCode::BAD_REQUEST,
         3,
         "Send this request without a bearer token.",

@@ -19,12 +19,13 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// `Cookie` and the [`KIND_HEADERS`](crate::client_kind::KIND_HEADERS), as one field.
-const VARY: &str = "Cookie, Accept, HX-Request, Sec-Fetch-Mode, Sec-Fetch-Dest";
+const VARY: &str =
+    "Cookie, Accept, HX-Request, HX-History-Restore-Request, Sec-Fetch-Mode, Sec-Fetch-Dest";
 
 /// Returns the response to a request with this problem, in the form that the client reads.
 ///
-/// gRPC has its status in headers of their own, without a body ("Trailers-Only"). So the status of
-/// HTTP is 200. Without this form, clients would report an internal error.
+/// An error of gRPC has the HTTP status 200, no body, and its own status in `grpc-status`
+/// ("Trailers-Only").
 pub(crate) fn respond(problem: &Problem, client: ClientKind) -> Response<Bytes> {
     let mut response = match client {
         ClientKind::Grpc => grpc(problem, "application/grpc"),
@@ -109,7 +110,7 @@ fn json(problem: &Problem) -> String {
 
 /// Completes a response to a rejected or failed request: no cache stores it, and it says which
 /// headers its form depends on. For `HEAD`, the body is removed.
-pub(crate) fn complete(response: &mut Response<Bytes>, method: &Method, client: ClientForm<'_>) {
+pub(crate) fn complete(response: &mut Response<Bytes>, method: &Method, client: ClientFacts<'_>) {
     let length = response.body().len();
     let headers = response.headers_mut();
     forbid_storing(headers);
@@ -120,7 +121,7 @@ pub(crate) fn complete(response: &mut Response<Bytes>, method: &Method, client: 
             }
         }
         (ClientKind::Grpc | ClientKind::GrpcWeb, None) => {}
-        _ if client.is_fixed => {}
+        _ if client.is_kind_configured => {}
         _ => match headers.entry(header::VARY) {
             Entry::Vacant(vary) => drop(vary.insert(HeaderValue::from_static(VARY))),
             Entry::Occupied(_) => add_vary(headers, VARY.split(", ")),
@@ -134,10 +135,10 @@ pub(crate) fn complete(response: &mut Response<Bytes>, method: &Method, client: 
 
 /// What [`complete`] must know about the client.
 #[derive(Clone, Copy)]
-pub(crate) struct ClientForm<'a> {
+pub(crate) struct ClientFacts<'a> {
     pub(crate) kind: ClientKind,
     /// Whether a setting of the layer decides on the kind, instead of the request's headers.
-    pub(crate) is_fixed: bool,
+    pub(crate) is_kind_configured: bool,
     /// The request's `Content-Type`. The response for a client of gRPC has the same.
     pub(crate) content_type: Option<&'a HeaderValue>,
 }
@@ -152,9 +153,9 @@ pub struct ErrorContext<'a> {
 
 impl ErrorContext<'_> {
     /// Returns the status of the response, as [`AuthErrorKind`](crate::error::AuthErrorKind) and
-    /// [`LoginError`](crate::LoginError) say: 503 if a store has failed or the server has too much to
-    /// do, 500 if the server is not set up correctly, 400, 403 or 409 if the client has to do
-    /// something else.
+    /// [`LoginError`](crate::LoginError) say: 503 if a store has failed or the server is
+    /// overloaded, 500 if the server is not set up correctly, 400, 403 or 409 if the client has to
+    /// do something else.
     pub fn status(&self) -> StatusCode {
         self.problem.status
     }

@@ -110,8 +110,8 @@ const PACKAGES: &[Package] = &[
     Package { name: "benches", cargo_name: "tower-keep-benches", needs: &[] },
 ];
 
-/// The test targets over HTTP that run twice: once with sites that have no server-side sessions, and
-/// once with sites that have them. A target that is neither in this list nor in
+/// The test targets over HTTP that run twice: once with sites that have no server-side sessions,
+/// and once with sites that have them. A target that is neither in this list nor in
 /// [`TARGETS_FOR_SERVER_SESSIONS`] starts sites of both kinds, or does not depend on the kind.
 const TARGETS_FOR_BOTH_KINDS: &[&str] = &[
     "cookies_and_headers",

@@ -213,8 +213,8 @@ fn status(status: StatusCode) -> Page {
     response
 }
 
-/// Boxes the body. The bodies of pages, of errors and of a guard have different types before they are
-/// boxed.
+/// Boxes the body. The bodies of pages, of errors and of a guard have different types before they
+/// are boxed.
 fn boxed<B>(response: Response<B>) -> Page
 where
     B: Body<Data = Bytes, Error = Infallible> + Send + Sync + 'static,

@@ -18,7 +18,7 @@ use crate::layer::config::{Config, RejectedRequest, Responses};
 use crate::login::handle::AuthSession;
 use crate::login::snapshot::original_uri;
 use crate::problem::Problem;
-use crate::response::{ClientForm, ErrorContext, complete, respond};
+use crate::response::{ClientFacts, ErrorContext, complete, respond};
 
 /// A guard's settings, shared by its services.
 pub(crate) struct Gate<U> {
@@ -65,15 +65,15 @@ pub(crate) type Outcome = Result<Result<(), Rejection>, AuthError>;
 
 /// Looks up which user is logged in, and checks the gate's requirement.
 pub(crate) async fn check<U: AuthUser>(gate: Arc<Gate<U>>, auth: AuthSession<U>) -> Checked<U> {
-    if gate.requirement.passes_anybody(auth.request()) {
+    if gate.requirement.passes_without_login(auth.request()) {
         return Checked { gate, auth, outcome: Ok(Ok(())) };
     }
     let outcome = match auth.ensure_resolved().await {
         Err(error) => Err(error),
         Ok(()) => match check_at_once(&gate.requirement, &auth) {
-            AtOnce::Known(outcome) => outcome.map(|outcome| outcome.map(|_| ())),
-            // Few guards ask a store, so the future of all guards stays small.
-            AtOnce::Pending(pending) => {
+            FirstCheck::Known(outcome) => outcome.map(|outcome| outcome.map(|_| ())),
+            // Boxed, so that the future of guards that ask no store stays small.
+            FirstCheck::Pending(pending) => {
                 Box::pin(check_with_tests(&gate.requirement, pending)).await
             }
         },
@@ -82,7 +82,7 @@ pub(crate) async fn check<U: AuthUser>(gate: Arc<Gate<U>>, auth: AuthSession<U>)
 }
 
 /// The result of [`check_at_once`].
-pub(crate) enum AtOnce<'a, U> {
+pub(crate) enum FirstCheck<'a, U> {
     /// If the request passes, this has the user who is logged in.
     Known(Result<Result<Option<Arc<U>>, Rejection>, AuthError>),
     Pending(Pending<'a, U>),
@@ -100,7 +100,7 @@ pub(crate) struct Pending<'a, U> {
 pub(crate) fn check_at_once<'a, U: AuthUser>(
     requirement: &Requirement<U>,
     auth: &'a AuthSession<U>,
-) -> AtOnce<'a, U> {
+) -> FirstCheck<'a, U> {
     let login = auth.with_identity(|identity| LoginFacts {
         request: auth.request(),
         clock: &*auth.config().clock,
@@ -109,10 +109,10 @@ pub(crate) fn check_at_once<'a, U: AuthUser>(
         fresh_since: identity.fresh_since(),
     });
     match requirement.check(&login, &TestResults::default()) {
-        Verdict::Passed => AtOnce::Known(Ok(Ok(login.user))),
-        Verdict::Rejected(rejection) => AtOnce::Known(Ok(Err(rejection))),
-        Verdict::Failed(error) => AtOnce::Known(Err(error)),
-        Verdict::Ask { test, address } => AtOnce::Pending(Pending { login, test, address }),
+        Verdict::Passed => FirstCheck::Known(Ok(Ok(login.user))),
+        Verdict::Rejected(rejection) => FirstCheck::Known(Ok(Err(rejection))),
+        Verdict::Failed(error) => FirstCheck::Known(Err(error)),
+        Verdict::Ask { test, address } => FirstCheck::Pending(Pending { login, test, address }),
     }
 }
 
@@ -155,8 +155,9 @@ pub(crate) fn reject<U: AuthUser>(
 }
 
 impl<U: AuthUser> AuthSession<U> {
-    /// Rejects a request as the guards of this handle's layer do, and returns the response. Use it
-    /// in an extractor or a handler of your own.
+    /// Rejects a request in an extractor or a handler of your own: raises the event, and returns
+    /// the response that the guards of this handle's layer would send. `request` is the head of
+    /// this handle's request.
     ///
     #[cfg_attr(feature = "axum", doc = "```")]
     #[cfg_attr(not(feature = "axum"), doc = "```ignore")]
@@ -228,10 +229,10 @@ fn form<'a, U: AuthUser>(
     kind: ClientKind,
     auth: &AuthSession<U>,
     headers: &'a HeaderMap,
-) -> ClientForm<'a> {
-    ClientForm {
+) -> ClientFacts<'a> {
+    ClientFacts {
         kind,
-        is_fixed: auth.config().all_are_pages,
+        is_kind_configured: auth.config().all_are_pages,
         content_type: headers.get(header::CONTENT_TYPE),
     }
 }
@@ -262,6 +263,6 @@ pub(crate) fn missing_layer<U: AuthUser>(
     let kind = hints.kind(method, false);
     let mut response = respond(&Problem::bug(&reason), kind);
     let content_type = headers.get(header::CONTENT_TYPE);
-    complete(&mut response, method, ClientForm { kind, is_fixed: false, content_type });
+    complete(&mut response, method, ClientFacts { kind, is_kind_configured: false, content_type });
     response
 }

@@ -67,18 +67,18 @@ use crate::page::Page;
 /// | any other | 401 | 401, with the allowed age | 403 | 503 |
 ///
 /// Without a login page or confirm page, the response is a 401. A 401 has a challenge. A 503 has
-/// `Retry-After`. Where there is no page to show, the body is a problem (RFC 9457) of one of the
-/// [types](crate::problem) of this crate. No cache may store these responses, and `Vary` names the
-/// headers that they depend on.
+/// `Retry-After`. WebSockets, event streams and all other clients get a problem (RFC 9457) of one
+/// of the [types](crate::problem) of this crate; htmx gets a paragraph of HTML; gRPC gets no body.
+/// No cache may store these responses, and `Vary` names the headers that they depend on.
 ///
-/// For htmx, `next` is the page that shows the element, from `HX-Current-URL`, if it is a page of
-/// this site: of the [public origin](crate::LoginLayerBuilder::with_public_origin) or, if it is not
-/// set, of the host that the request was sent to. A boosted link leads to its own target.
+/// For htmx, `next` is the page in `HX-Current-URL`, if it has this site's origin: the [public
+/// origin](crate::LoginLayerBuilder::with_public_origin) or, without one, the request's host. For a
+/// boosted link, `next` is the link's target.
 ///
-/// To send something else, set a page, a message, a
-/// [rejection handler](Self::with_rejection_handler) or an [error handler](Self::with_error_handler)
-/// of this guard or of the layer. The extensions of the response to a rejected request contain the
-/// reason as a [`Rejection`].
+/// To send something else, set a page, a message, a [rejection
+/// handler](Self::with_rejection_handler) or an [error handler](Self::with_error_handler) of this
+/// guard or of the layer. The extensions of the response to a rejected request contain the reason
+/// as a [`Rejection`].
 ///
 /// Whatever the table says, a WebSocket that a page of another site has opened with the cookies of
 /// this site gets a 403; see
@@ -105,10 +105,10 @@ use crate::page::Page;
 ///
 /// # Every method is guarded
 ///
-/// **Every method is guarded**, including `OPTIONS`, unless the layer was built with
+/// This includes `OPTIONS`, unless the layer was built with
 /// [`with_options_exempt`](crate::LoginLayerBuilder::with_options_exempt). For cross-origin
 /// requests, put tower-http's `CorsLayer` outside the guard; it responds to preflights itself.
-#[must_use = "a guard does nothing until it is layered around a service"]
+#[must_use = "a guard does nothing until it wraps a service or checks a request"]
 pub struct Guard<U>(Arc<Gate<U>>);
 
 impl<U: AuthUser> Guard<U> {
@@ -124,9 +124,10 @@ impl<U: AuthUser> Guard<U> {
     /// Returns a guard that passes a request only if both guards pass it. The responses to rejected
     /// requests are those of this guard, not of `other`.
     ///
-    /// This guard is checked first. If it is already known which rejection to report, `other` is not
-    /// checked: no user is asked to confirm a login for a page that the user may not see anyway. If a
-    /// test fails that asks a store, the response is 503.
+    /// This guard is checked first. `other` is not checked if no user is logged in, or if this
+    /// guard forbids the request. If the login is only not fresh, `other` is checked too, so that
+    /// no user is asked to confirm a login for a page that the user may not see anyway. If the
+    /// store of a test fails, the response is 503.
     ///
     /// Both guards must be of the same layer. If they are of two layers, the response to every
     /// request is 500. Wrap the service in one guard and then in the other instead.
@@ -138,8 +139,8 @@ impl<U: AuthUser> Guard<U> {
     /// responses to rejected requests are those of this guard, not of `other`. Both guards must be
     /// of the same layer.
     ///
-    /// This guard is checked first, and `other` only if this one does not pass. If a test fails that
-    /// asks a store, the request passes only if the other guard passes it; otherwise the response is
+    /// This guard is checked first, and `other` only if this one does not pass. If the store of a
+    /// test fails, the request passes only if the other guard passes it; otherwise the response is
     /// 503.
     pub fn or(self, other: Self) -> Self {
         self.joined(other, Requirement::Any)
@@ -191,8 +192,8 @@ impl<U: AuthUser> Guard<U> {
         Ok(Page::parse(page)?.without_field(&self.0.config.next_field))
     }
 
-    /// Sets the flash message for this guard's redirects to the login page. The message is cut after
-    /// 256 bytes.
+    /// Sets the flash message for this guard's redirects to the login page. The message is cut
+    /// after 256 bytes.
     pub fn with_login_message(self, message: impl Into<Message>) -> Self {
         self.changed(|gate| gate.responses.login_message = Some(message.into()))
     }
@@ -222,11 +223,10 @@ impl<U: AuthUser> Guard<U> {
         self.changed(|gate| gate.responses.error_handler = Some(Arc::new(handler)))
     }
 
-    /// Lets everybody call these methods of gRPC services, such as `/users.Users/LogIn`: the whole
-    /// path of the request. All other methods are guarded, so a wrong name leaves no method open.
+    /// Lets every request with one of these paths pass, such as `/users.Users/LogIn`. Write the
+    /// whole path; a wrong one opens nothing. Calling this method again adds paths.
     ///
-    /// The methods are a part of what this guard requires. So a guard that is joined later with
-    /// [`and`](Self::and) guards these methods too.
+    /// A guard that is joined later with [`and`](Self::and) still guards these methods.
     pub fn with_exempt_grpc_methods<T: Into<String>>(
         self,
         paths: impl IntoIterator<Item = T>,
@@ -286,9 +286,8 @@ impl<U: AuthUser> Guard<U> {
 /// Passes the requests that the guard would reject, and rejects the others with 403.
 ///
 /// The requests that pass include those without a logged-in user, if the guard would reject them.
-/// So to reject banned users, write
-/// `auth_layer.require_login().and(!auth_layer.require_user(|user| user.is_banned()))`. If the guard
-/// asks a store that fails, the response is 503.
+/// So to reject banned users, write `auth_layer.require_login().and(!auth_layer.require_user(|user|
+/// user.is_banned()))`. If the guard asks a store that fails, the response is 503.
 impl<U> Not for Guard<U> {
     type Output = Self;
 

@@ -24,8 +24,8 @@ const HX_BOOSTED: HeaderName = HeaderName::from_static("hx-boosted");
 const HX_CURRENT_URL: HeaderName = HeaderName::from_static("hx-current-url");
 const HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
 
-/// A request that a guard, an extractor or [`AuthSession::reject`] has rejected, as it is passed to a
-/// rejection handler, which builds the response.
+/// A request that a guard, an extractor or [`AuthSession::reject`] has rejected, as it is passed to
+/// a rejection handler, which builds the response.
 pub struct RejectionContext<'a, U> {
     rejected: RejectedRequest<'a, U>,
     auth: AuthSession<U>,
@@ -60,7 +60,8 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
     }
 
     /// Returns the response that is sent if there is no rejection handler; see the table of
-    /// [`Guard`](super::Guard).
+    /// [`Guard`](super::Guard). Calling this also sets the flash message and, if the layer keeps
+    /// `next` in a cookie, that cookie.
     pub fn default_response(&self) -> Response<Bytes> {
         let client = self.client_kind();
         if self.rejection() == Rejection::Forbidden {
@@ -86,8 +87,8 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
         }
     }
 
-    /// Returns a 401, with a challenge (RFC 9110 §11.6.1). For gRPC, returns the status 16
-    /// (`UNAUTHENTICATED`).
+    /// Returns a 401, with a challenge (RFC 9110 §11.6.1), whatever the reason is. For gRPC,
+    /// returns the status 16 (`UNAUTHENTICATED`).
     ///
     /// Use it in a rejection handler that must not redirect some requests.
     pub fn unauthorized(&self) -> Response<Bytes> {
@@ -124,8 +125,9 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
         page.map(|page| (page, message, kind))
     }
 
-    /// Returns the challenges of a 401: those of the request loaders or, if there are none, that of
-    /// a session.
+    /// Returns the challenges of a 401: those of the request loaders, else `Bearer` if the layer
+    /// accepts tokens, else `Session`. A login that is not fresh, or an invalid token, gets a
+    /// challenge of its own.
     fn challenges(&self) -> Vec<HeaderValue> {
         let config = self.rejected.config;
         let has_token = self.auth.is_bearer_request();
@@ -145,7 +147,7 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
             // The token decides alone, so other credentials would not help (RFC 6750 §3.1).
             return own(scheme, ", error=\"invalid_token\"");
         }
-        // If a browser got such a challenge, it would ask for a password in a window of its own.
+        // A browser that gets a `Basic` challenge asks for a password in a window of its own.
         let is_from_browser = self.auth.has_fetch_metadata();
         let mut challenges: Vec<_> =
             config.loaders.iter().filter_map(|loader| loader.challenge()).collect();
@@ -157,8 +159,8 @@ impl<'a, U: AuthUser> RejectionContext<'a, U> {
         }
     }
 
-    /// Returns the page to return to after a login that a request of htmx needs: the page that
-    /// shows the element or, if the request is for a whole page, that page.
+    /// Returns `next` of a request of htmx: the page in `HX-Current-URL` if it is of this site or,
+    /// for a boosted link, the link's target.
     fn target_of_htmx(&self) -> Option<LocalTarget> {
         let headers = &self.request().headers;
         let is_boosted = headers.get(HX_BOOSTED).is_some_and(|value| value == "true");

@@ -39,9 +39,8 @@ pub(crate) type AsyncTest<U> = Arc<dyn Fn(Arc<U>) -> PendingTest + Send + Sync>;
 /// A test that asks a store.
 pub(crate) type PendingTest = Pin<Box<dyn Future<Output = Result<bool, StoreError>> + Send>>;
 
-/// The results of the tests that have asked a store, by the address of each test. The checks before
-/// and after a test may take different ways through a guard, so the order would not tell which test a
-/// result belongs to.
+/// The results of the tests that have asked a store, by the address of each test. Two checks of one
+/// guard may run different tests, so the order would not tell which test a result belongs to.
 #[derive(Default)]
 pub(super) struct TestResults(Vec<(usize, Result<bool, AuthError>)>);
 
@@ -94,11 +93,11 @@ pub(super) enum Verdict {
 
 impl<U> Requirement<U> {
     /// Whether a request passes whoever is logged in, so that nobody need be looked up.
-    pub(super) fn passes_anybody(&self, request: &LoaderRequest) -> bool {
+    pub(super) fn passes_without_login(&self, request: &LoaderRequest) -> bool {
         match self {
             Self::GrpcMethod(paths) => paths.iter().any(|exempt| exempt == request.path()),
-            Self::All(all) => all.iter().all(|each| each.passes_anybody(request)),
-            Self::Any(any) => any.iter().any(|each| each.passes_anybody(request)),
+            Self::All(all) => all.iter().all(|each| each.passes_without_login(request)),
+            Self::Any(any) => any.iter().any(|each| each.passes_without_login(request)),
             _ => false,
         }
     }
@@ -347,7 +346,7 @@ mod tests {
         let exempt = |path: &str| Requirement::GrpcMethod([path.to_owned()].into());
         let open = || Any(vec![exempt("/users.Users/LogIn"), LoggedIn]);
         let closed = || Any(vec![exempt("/users.Users/LogOut"), LoggedIn]);
-        for (guard, expected, passes_anybody) in [
+        for (guard, expected, passes_without_login) in [
             (open(), Ok(()), true),
             (closed(), Err(Unauthenticated), false),
             (Any(vec![exempt("LogIn"), LoggedIn]), Err(Unauthenticated), false),
@@ -359,7 +358,7 @@ mod tests {
         ] {
             let (outcome, _) = check(&guard, &login(None, None));
             assert_eq!(outcome.unwrap(), expected, "{guard:?}");
-            assert_eq!(guard.passes_anybody(&REQUEST), passes_anybody, "{guard:?}");
+            assert_eq!(guard.passes_without_login(&REQUEST), passes_without_login, "{guard:?}");
         }
     }
 
@@ -395,7 +394,7 @@ mod tests {
             (Any(vec![named("user"), failing()]), Some("user"), Some(Ok(())), 0),
             (Any(vec![named_in_store("user"), failing()]), Some("user"), Some(Ok(())), 1),
             (Any(vec![named_in_store("a"), named_in_store("user")]), Some("user"), Some(Ok(())), 2),
-            // It is never taken for "no" that a store has failed.
+            // A failed store is never taken for "no".
             (failing(), Some("user"), unknown, 1),
             (Not(Box::new(failing())), Some("user"), unknown, 1),
             (All(vec![failing(), named_in_store("user")]), Some("user"), unknown, 1),

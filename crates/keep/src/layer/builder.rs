@@ -37,7 +37,7 @@ const REPLAY_MESSAGE: &str = "An old copy of one of your remembered logins was u
 /// | absolute limit | 30 days | NIST SP 800-63B: reauthenticate within 30 days |
 /// | remember duration | 30 days | the same as the absolute limit; Flask-Login's default of a year is too long if a laptop is stolen |
 /// | server-side sessions | off | they need a store of sessions; see [`with_sessions`](Self::with_sessions) |
-/// | bearer tokens | off | browsers need none; see [`with_bearer_sessions`](Self::with_bearer_sessions) |
+/// | bearer tokens | off | with them, every response that depends on the login varies by `Authorization`; see [`with_bearer_sessions`](Self::with_bearer_sessions) |
 /// | sessions per user | unlimited | people have many devices |
 /// | rotation grace | 60 s | a request that is in flight arrives within this time |
 /// | touch interval | 5 min | precise enough for people, and few writes |
@@ -202,17 +202,20 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// cookies, such as apps and command-line tools. The default is `false`. Requires
     /// [server-side sessions](Self::with_sessions).
     ///
-    /// [`LoginBuilder::as_bearer`](crate::session::LoginBuilder::as_bearer) makes the token. A client
-    /// sends it in `Authorization: Bearer TOKEN`; a token in a URL is not read. The session is listed
-    /// and ended like any other. It ends when the token expires: the idle limit and the absolute
-    /// limit don't apply, and neither does session protection. The login is fresh for ten minutes. It
-    /// can't be confirmed; to be fresh again, the client logs in again.
+    /// [`LoginBuilder::as_bearer`](crate::session::LoginBuilder::as_bearer) makes the token. A
+    /// client sends it in `Authorization: Bearer TOKEN`; a token in a URL is not read. The session
+    /// is listed and ended like any other. It ends when the token expires: the idle limit and the
+    /// absolute limit don't apply, and neither does session protection. The login is fresh until
+    /// ten minutes after the user has proved who they are. It can't be confirmed; to be fresh
+    /// again, the client logs in again.
     ///
-    /// If a request has a token of this layer, the token decides alone: no cookie is read or set,
-    /// even if the token is not valid. So a request that other middleware lets through because of
-    /// its `Authorization`, such as protection against cross-site request forgery, never acts with
-    /// cookies. If the token is not valid, nobody is logged in, and guards respond with 401. If a
-    /// route is inside layers of several areas, set this for all of them.
+    /// If a request has a token of this crate (it begins with `tkb_`), the token decides alone: no
+    /// cookie is read or set, even if the token is not valid or is of another area. So a request
+    /// that other middleware lets through because of its `Authorization`, such as protection
+    /// against cross-site request forgery, never acts with cookies. If the token is not valid,
+    /// nobody is logged in, and guards respond with 401. If a route is inside layers of several
+    /// areas, set this for all of them: a layer without it would still read the cookies of such a
+    /// request.
     pub fn with_bearer_sessions(mut self, bearer: bool) -> Self {
         self.settings.accepts_bearer = bearer;
         self
@@ -480,8 +483,8 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
 
     /// Sets a handler that builds the responses to the requests that guards, extractors and
     /// [`AuthSession::reject`](crate::AuthSession::reject) reject, instead of those in the table of
-    /// [`Guard`](crate::guard::Guard). For requests that need no special response, the handler can return
-    /// [`RejectionContext::default_response`].
+    /// [`Guard`](crate::guard::Guard). For requests that need no special response, the handler can
+    /// return [`RejectionContext::default_response`].
     ///
     /// ```
     /// # use tower_keep::client::ClientKind;
@@ -514,8 +517,9 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     }
 
     /// Sets a handler that builds the responses to failed requests, instead of this crate's. It is
-    /// called if a store fails for a guard or an extractor, and for the response of an error of this
-    /// crate that a handler returns, such as [`AuthError::response`](crate::AuthError::response).
+    /// called if a store fails for a guard or an extractor, and for the response of an error of
+    /// this crate that a handler returns, such as
+    /// [`AuthError::response`](crate::AuthError::response).
     ///
     /// A failure is no rejection: often it is not known whether a user is logged in. So never
     /// redirect to the login page here.
@@ -568,16 +572,17 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
     /// Lists the origins of other sites, such as `https://app.example.org`, whose pages may open a
     /// WebSocket with the logins of this site. Calling this method again replaces the list.
     ///
-    /// A browser opens a WebSocket for any page, and asks the server for no permission. So if the
+    /// A browser opens a WebSocket for any page, and needs no permission from the server. So if the
     /// `Origin` of an upgrade is neither this site's nor in this list, its login cookies log nobody
-    /// in, and whatever asks for the login gets a 403
+    /// in, and every guard, extractor or handler that asks for the login gets a 403
     /// ([`ForeignOrigin`](crate::error::AuthErrorKind::ForeignOrigin)). This site's own origin is
-    /// the [public origin](Self::with_public_origin) or, if it is not set, the host that the request
-    /// was sent to. If the cookies are `Secure`, it must begin with `https`, except on `localhost`.
+    /// the [public origin](Self::with_public_origin) or, if it is not set, the host that the
+    /// request was sent to. If the cookies are `Secure`, an `http` origin counts as this site's
+    /// only on this machine, such as `localhost`.
     ///
     /// With the default cookies (`SameSite=Lax`), browsers send the cookies along only for pages of
-    /// the same site, such as those of another subdomain. To log in users of a page of another site,
-    /// such as `https://partner.example`, list its origin and also make the cookies
+    /// the same site, such as those of another subdomain. To log in users of a page of another
+    /// site, such as `https://partner.example`, list its origin and also make the cookies
     /// [cross-site](crate::cookie::CookieSettings::insecure_cross_site). Browsers that block
     /// third-party cookies send none even then.
     ///
@@ -602,11 +607,13 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         self
     }
 
-    /// Sets the realm, which names what a login of this layer is for. A 401 has it in its challenge,
-    /// `WWW-Authenticate: Session realm="…"` (RFC 9110 §11.5), unless a request loader has a
-    /// challenge. The default is the [area](Self::with_area) or, without one, `site`.
+    /// Sets the realm, which names what a login of this layer is for (RFC 9110 §11.5). A 401 names
+    /// it in its challenge: `Session realm="…"`, or `Bearer realm="…"` if the layer accepts bearer
+    /// tokens. If request loaders have challenges, those are sent instead, except if the login is
+    /// not fresh. The default is the [area](Self::with_area) or, without one, `site`.
     ///
-    /// The realm must be visible ASCII, or [`build`](Self::build) returns an error. Quotes and backslashes are removed.
+    /// The realm must be printable ASCII, or [`build`](Self::build) returns an error. Quotes and
+    /// backslashes are removed.
     pub fn with_realm(mut self, realm: impl Into<String>) -> Self {
         self.settings.realm = Some(realm.into().replace(['"', '\\'], ""));
         self
@@ -621,14 +628,14 @@ impl<S: UserStore + 'static> LoginLayerBuilder<S> {
         self
     }
 
-    /// Sets whether every request counts as a request for a page, as in Flask-Login, except for gRPC
-    /// and upgrades to WebSocket. The default is `false`.
+    /// Sets whether every request counts as a request for a page, as in Flask-Login, except for
+    /// gRPC and upgrades to WebSocket. The default is `false`.
     ///
     /// By default, only clients that show pages are redirected to the login page; see
-    /// [`ClientKind`](crate::client::ClientKind). And a guard leaves a flash message, or a `next` in
-    /// a cookie, only if the request is the navigation of a browser's tab. Browsers mark a
-    /// navigation with `Sec-Fetch-Dest`. From other clients, a GET request counts as a navigation if
-    /// its `Accept` prefers `text/html`. So a rejected request for an image, or a rejected poll,
+    /// [`ClientKind`](crate::client::ClientKind). And a guard leaves a flash message, or a `next`
+    /// in a cookie, only if the request is the navigation of a browser's tab. Browsers mark a
+    /// navigation with `Sec-Fetch-Dest`. From other clients, a GET request counts as a navigation
+    /// if its `Accept` prefers `text/html`. So a rejected request for an image, or a rejected poll,
     /// does not replace the message and the `next` of the page.
     pub fn with_pages_for_every_client(mut self, all: bool) -> Self {
         self.settings.all_are_pages = all;

@@ -52,7 +52,7 @@ pub(crate) struct Config<U> {
     pub(crate) public_origin: Option<String>,
     /// The origins of other sites whose pages may open a WebSocket with the cookies of this site.
     pub(crate) allowed_origins: Vec<String>,
-    /// What a challenge says about this layer; see RFC 9110 §11.5.
+    /// The realm of this layer's challenges (RFC 9110 §11.5).
     pub(crate) realm: String,
     pub(crate) home_page: LocalTarget,
     /// The paths to which no user is redirected after signing in, such as login, logout and
@@ -134,8 +134,8 @@ impl<U> Config<U> {
     pub(crate) fn is_own_origin(&self, origin: &str, host: &Host<'_>) -> bool {
         match &self.public_origin {
             Some(own) => own.eq_ignore_ascii_case(origin),
-            // If the cookies are only sent over TLS, a page that was not is another site: anybody in
-            // the network can write it.
+            // If the cookies are `Secure`, an `http` page is another site: anybody on the network
+            // can forge it.
             None => host.is_host_of(origin) && (!self.is_secure || is_trustworthy(origin)),
         }
     }
@@ -172,8 +172,8 @@ pub(crate) struct RejectedRequest<'a, U> {
     pub(crate) overrides: &'a Responses<U>,
 }
 
-/// Settings for the responses to rejected and failed requests: the settings of a layer, or the settings in
-/// which a guard differs from its layer.
+/// Settings for the responses to rejected and failed requests: the settings of a layer, or the
+/// settings in which a guard differs from its layer.
 pub(crate) struct Responses<U> {
     pub(crate) login_page: Option<Page>,
     pub(crate) confirm_page: Option<Page>,

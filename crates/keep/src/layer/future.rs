@@ -8,10 +8,10 @@ use http::{Method, Response};
 use pin_project_lite::pin_project;
 use tower_keep_core::AuthUser;
 
-use crate::error_body::replace_unknown_client;
+use crate::error_body::give_form;
 use crate::login::handle::AuthSession;
 use crate::problem::Problem;
-use crate::response::{ClientForm, ErrorContext, complete};
+use crate::response::{ClientFacts, ErrorContext, complete};
 
 pin_project! {
     /// Resolves to the inner service's response, after adding the changed cookies to its headers.
@@ -55,7 +55,7 @@ where
                 Ok(response) => {
                     let is_head = auth.request().method() == Method::HEAD;
                     let respond = |problem: &Problem| respond_as_layer(problem, &auth);
-                    replace_unknown_client(response, is_head, respond);
+                    give_form(response, is_head, respond);
                     auth.write_to(response.headers_mut());
                 }
                 Err(_) => auth.abandon(),
@@ -75,9 +75,9 @@ fn respond_as_layer<U: AuthUser>(problem: &Problem, auth: &AuthSession<U>) -> Re
         Some(handler) => handler(&context),
         None => context.default_response(),
     };
-    let (kind, is_fixed) = (context.client, config.all_are_pages);
+    let (kind, is_kind_configured) = (context.client, config.all_are_pages);
     let content_type = auth.grpc_content_type();
-    complete(&mut response, method, ClientForm { kind, is_fixed, content_type });
+    complete(&mut response, method, ClientFacts { kind, is_kind_configured, content_type });
     response
 }
 

@@ -58,8 +58,8 @@ impl<U: AuthUser> LoginLayer<U> {
 
     /// Returns a guard that requires a fresh login: the user has logged in here by proving who they
     /// are, and has used the same client since (as far as session protection is on). The guard
-    /// rejects a login that the remember cookie has restored, a user whom a request loader has found,
-    /// and a bearer token that is more than ten minutes old.
+    /// rejects a login that the remember cookie has restored, a user whom a request loader has
+    /// found, and a login with a bearer token, once the user's proof is ten minutes old.
     pub fn require_fresh(&self) -> Guard<U> {
         self.guard(Requirement::Fresh { within: None })
     }
@@ -85,11 +85,11 @@ impl<U: AuthUser> LoginLayer<U> {
     }
 
     /// Like [`require_user`](Self::require_user), but the test asks a store. If it returns an error
-    /// of any kind, the response is 503, and an error line in the log names the store and the cause.
-    /// The layer sets no time limit; the test should.
+    /// of any kind, the response is 503, and an error line in the log names the store and the
+    /// cause. The layer sets no time limit; the test should.
     ///
-    /// Joined guards run their tests in order, and only while the result matters. So put a test that
-    /// asks no store first.
+    /// Joined guards run their tests in order, and only while the result matters. So put a test
+    /// that asks no store first.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -120,7 +120,7 @@ impl<U: AuthUser> LoginLayer<U> {
 
     /// Returns a guard that requires a user who is logged in, and has at least one of these roles.
     /// If no user is logged in, the response is that of [`require_login`](Self::require_login), and
-    /// otherwise 403.
+    /// otherwise 403. If there are no roles in `roles`, no user passes.
     ///
     /// ```
     /// use tower_keep::{LoginLayer, UserRoles};

@@ -214,8 +214,8 @@ impl<U: AuthUser> AuthSession<U> {
     /// other sessions end, as with [`end_other_sessions`](Self::end_other_sessions).
     ///
     /// Returns the user. Returns `Ok(None)`, and changes nothing, if this user is not logged in
-    /// here or is not active. If a bearer token carries the login, the other sessions end, but the
-    /// token can't be kept: it is not valid for a new stamp, and the call returns `Ok(None)`.
+    /// here or is not active. If a bearer token carries the login, the other sessions end. If the
+    /// stamp has changed, the token is no longer valid, and the call returns `Ok(None)`.
     ///
     /// # Errors
     ///
@@ -237,8 +237,8 @@ impl<U: AuthUser> AuthSession<U> {
         let is_same_stamp = current.security_stamp() == user.security_stamp();
         if self.is_bearer_request() {
             // The token can't be replaced. If the stamp has changed, it is no longer valid.
-            self.end_other_sessions().await?;
-            return Ok(is_same_stamp.then_some(user));
+            let ended = self.end_other_sessions().await;
+            return if is_same_stamp { ended.map(|()| Some(user)) } else { Ok(None) };
         }
         let deadline = if is_same_stamp { WriteDeadline::HalfOfGrace } else { WriteDeadline::None };
         let kept_user = self.make_fresh(user, deadline).await?;
@@ -363,8 +363,8 @@ impl<'a, U> LoginBuilder<'a, U> {
         self
     }
 
-    /// Sets whether the login is fresh. The default is `true`, except for a
-    /// [bearer token](Self::as_bearer) that a logged-in user makes. Set `false` if the user has not just
+    /// Sets whether the login is fresh. The default is `true`, except for a [bearer
+    /// token](Self::as_bearer) that a logged-in user makes. Set `false` if the user has not just
     /// proved who they are, for example if the user has followed a link in an old e-mail.
     pub fn with_fresh(mut self, fresh: bool) -> Self {
         self.is_fresh = Some(fresh);
@@ -389,20 +389,20 @@ impl<'a, U> LoginBuilder<'a, U> {
         self
     }
 
-    /// Logs in the user with a bearer token in place of cookies, and returns the [`BearerToken`] when
-    /// the returned [`BearerBuilder`] is awaited. This is for clients that keep no cookies. The layer
-    /// must be built with
+    /// Logs in the user with a bearer token in place of cookies, and returns the [`BearerToken`]
+    /// when the returned [`BearerBuilder`] is awaited. This is for clients that keep no cookies.
+    /// The layer must be built with
     /// [`with_bearer_sessions`](crate::LoginLayerBuilder::with_bearer_sessions).
     ///
     /// This changes neither the cookies nor who is logged in for this request. So a user who is
-    /// logged in with a browser can make a token for a program. The token is then as fresh as the
-    /// present login: from when the user has proved who they are, unless
-    /// [`with_fresh`](Self::with_fresh) says something else. Put such a route behind
-    /// [`require_fresh`](crate::LoginLayer::require_fresh), because a token outlives the login that
-    /// has made it. The settings of the remember cookie have no effect.
+    /// logged in with a browser can make a token for a program. Such a token is only as fresh as
+    /// the login of the browser, unless [`with_fresh`](Self::with_fresh) is set. Put the route
+    /// behind [`require_fresh`](crate::LoginLayer::require_fresh), because a token outlives the
+    /// login that has made it. The settings of the remember cookie have no effect.
     ///
-    /// The login with the token is fresh for ten minutes, and can't be confirmed. For a route behind
-    /// `require_fresh`, the client logs in again. If the password is wrong, respond with
+    /// The login with the token is fresh until ten minutes after the user has proved who they are,
+    /// and can't be confirmed. For a route behind `require_fresh`, the client logs in again. In a
+    /// route that checks a password and returns a token, respond to a wrong password with
     /// [`auth.reject(Rejection::Unauthenticated, …)`](AuthSession::reject).
     ///
     /// ```
@@ -416,6 +416,13 @@ impl<'a, U> LoginBuilder<'a, U> {
     ///     Ok(format!(r#"{{"access_token":"{text}","token_type":"Bearer","expires_in":{seconds}}}"#))
     /// }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// The awaited result is an error if the user is not active, or has as many sessions as the
+    /// layer allows; if the layer does not accept tokens, or the store fails; if a page of another
+    /// site has opened this WebSocket; and if the response's head has already been written. If the
+    /// response is not sent, the session ends.
     pub fn as_bearer(self) -> BearerBuilder<'a, U> {
         BearerBuilder { login: self, lifetime: None }
     }
@@ -465,7 +472,7 @@ impl<U: AuthUser> LoginBuilder<'_, U> {
         }
         auth.check_origin()?;
         if auth.is_bearer_request() {
-            return Err(AuthError::BEARER_REQUEST.into());
+            return Err(AuthError::COOKIE_LOGIN_WITH_BEARER.into());
         }
         auth.mark_cookie_dependent();
         match &auth.config().sessions {
@@ -569,9 +576,10 @@ impl<U> BearerBuilder<'_, U> {
         self
     }
 
-    /// Sets how long the token is valid, in whole seconds, and at least one. Use does not extend it,
-    /// and the layer's idle limit and absolute limit don't shorten it. The default is the layer's
-    /// [remember duration](crate::LoginLayerBuilder::with_remember_duration).
+    /// Sets how long the token is valid, rounded down to whole seconds, and at least one second.
+    /// Use does not extend it, and the layer's idle limit and absolute limit don't shorten it. The
+    /// default is the layer's [remember
+    /// duration](crate::LoginLayerBuilder::with_remember_duration).
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);
         self
@@ -606,7 +614,7 @@ impl<U: AuthUser> BearerBuilder<'_, U> {
         auth.check_origin()?;
         let config = auth.config();
         let sessions = config.sessions.as_ref().filter(|_| config.accepts_bearer);
-        let sessions = sessions.ok_or(AuthError::NO_BEARER)?;
+        let sessions = sessions.ok_or(AuthError::BEARER_DISABLED)?;
         let fresh_since = login.fresh_since_of_token().await?;
         let _lock = auth.lock_changes().await?;
         let issuer = auth.issuer(user);

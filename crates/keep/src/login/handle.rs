@@ -32,7 +32,7 @@ use crate::loader::LoaderRequest;
 /// the response is: every response carries the cookies. After the response's head is written, no
 /// cookie can be sent, so changing the login is an error. A streamed body, a WebSocket or a spawned
 /// task can still ask which user is logged in. It gets the user as of the request, even if the
-/// user has logged out since; [`recheck`](Self::recheck) asks the store anew. Because of such late
+/// user has logged out since; [`recheck`](Self::recheck) asks the store again. Because of such late
 /// calls, a response is `no-store` if an
 /// `AuthSession` of its request exists when the head is written: no cache may give one user's
 /// stream to another user. If the response is the same for all users, drop the `AuthSession` before
@@ -191,8 +191,10 @@ impl<U: AuthUser> AuthSession<U> {
     ///
     /// # Errors
     ///
-    /// Returns an error if the store or a request loader fails. It is then unknown who is logged
-    /// in: respond with an error, never as for an anonymous user.
+    /// Returns an error if the store or a request loader fails, and
+    /// [`ForeignOrigin`](crate::error::AuthErrorKind::ForeignOrigin) if a page of another site has
+    /// opened this WebSocket. It is then unknown who is logged in: respond with an error, never as
+    /// for an anonymous user.
     pub async fn user(&self) -> Result<Option<Arc<U>>, AuthError> {
         self.ensure_resolved().await?;
         Ok(self.state().identity.user().cloned())
@@ -230,8 +232,8 @@ impl<U: AuthUser> AuthSession<U> {
     /// has used the same client since (as far as session protection is on).
     ///
     /// A login is not fresh if the remember cookie has restored it, if a request loader has found
-    /// the user, if a bearer token carries it and is more than ten minutes old, or if the application
-    /// has set [`with_fresh(false)`][with_fresh].
+    /// the user, if a bearer token carries it and the user's proof is ten minutes old, or if the
+    /// application has set [`with_fresh(false)`][with_fresh].
     ///
     /// [with_fresh]: crate::session::LoginBuilder::with_fresh
     ///
@@ -261,8 +263,8 @@ impl<U: AuthUser> AuthSession<U> {
     }
 
     /// Checks whether a bearer token carries the login of this request; see
-    /// [`with_bearer_sessions`](crate::LoginLayerBuilder::with_bearer_sessions). It is `false` if the
-    /// token is not valid.
+    /// [`with_bearer_sessions`](crate::LoginLayerBuilder::with_bearer_sessions). It is `false` if
+    /// the token is not valid.
     ///
     /// # Errors
     ///
@@ -343,7 +345,7 @@ impl<U: AuthUser> AuthSession<U> {
     /// Returns an error if a page of another site has opened a WebSocket with the cookies of this
     /// site.
     pub(super) fn check_origin(&self) -> Result<(), AuthError> {
-        if self.0.snapshot.is_foreign { Err(AuthError::FOREIGN_ORIGIN) } else { Ok(()) }
+        if self.0.snapshot.is_foreign_upgrade { Err(AuthError::FOREIGN_ORIGIN) } else { Ok(()) }
     }
 
     /// Resolves which user is logged in, once per request.

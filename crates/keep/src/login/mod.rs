@@ -10,7 +10,7 @@
 //! | what the rules of both decide alike | `shared_rules`, `policy` |
 //! | logging in, logging out, confirming | `change`; the login that is asked for: `requested` |
 //! | listing and ending the user's sessions | `devices` |
-//! | asking anew whether the login still stands | `recheck` |
+//! | asking again whether the login is still valid | `recheck` |
 //! | issuing a cookie | `issue`, and those of the two folders |
 //! | `next` and flash messages | `flash` |
 //! | the response's headers | `response_headers`; how late it may set cookies: `write_deadline` |

@@ -1,4 +1,4 @@
-//! Asking anew whether a login still stands, for a connection that outlives its request.
+//! Asking again whether a login is still valid, for a connection that outlives its request.
 
 use std::sync::Arc;
 
@@ -24,12 +24,12 @@ enum Known {
 }
 
 impl<U: AuthUser> AuthSession<U> {
-    /// Asks the store anew whether the login of this request still stands. Returns the user as
+    /// Asks the store again whether the login of this request is still valid. Returns the user as
     /// stored now, or `None` if the login has ended since or if no user was logged in.
     ///
-    /// [`user`](Self::user) looks the login up once for each request. A WebSocket or an event stream
-    /// outlives its request, and would keep a user who has logged out. So call this method from time
-    /// to time, such as once a minute, or before each action:
+    /// [`user`](Self::user) looks the login up once for each request. A WebSocket or an event
+    /// stream outlives its request, and would otherwise still see a user who has logged out. So
+    /// call this method from time to time, such as once a minute, or before each action:
     ///
     /// ```
     /// # use std::time::Duration;
@@ -45,15 +45,15 @@ impl<U: AuthUser> AuthSession<U> {
     /// ```
     ///
     /// **Without [server-side sessions](crate::LoginLayerBuilder::with_sessions), a logout is not
-    /// noticed**, because it only removes the cookies from one browser. A new password and a
-    /// deactivation are.
+    /// noticed**, because it only removes the cookies from one browser. A new password or a
+    /// deactivated user is noticed.
     ///
-    /// A login stands as long as a request of the same client would be logged in: its session has
+    /// A login is valid as long as a request of the same client would be logged in: its session has
     /// neither ended nor expired, and the user still exists, is active and has the same [security
     /// stamp](AuthUser::security_stamp). A user whom a request loader has found is looked up again.
-    /// It does not matter whether the cookies of the session were replaced in the meantime. The call
-    /// counts as a use of a server-side session, so the idle limit does not end it while a connection
-    /// asks. It changes neither the cookies nor what `user` returns.
+    /// It does not matter whether the cookies of the session were replaced in the meantime. The
+    /// call counts as a use of a server-side session, so the idle limit does not end it while a
+    /// connection asks. It changes neither the cookies nor what `user` returns.
     ///
     /// # Errors
     ///
@@ -100,7 +100,7 @@ impl<U: AuthUser> AuthSession<U> {
         Some((user, known))
     }
 
-    /// Returns the user of the session, if the session still stands.
+    /// Returns the user of the session, if the session is still valid.
     async fn recheck_session(
         &self,
         sessions: &Sessions<U>,
@@ -113,7 +113,7 @@ impl<U: AuthUser> AuthSession<U> {
             return Ok(None);
         };
         let now = config.now();
-        if !stands(&login.record, &config.policy, is_limited, now) {
+        if !is_valid(&login.record, &config.policy, is_limited, now) {
             return Ok(None);
         }
         // A use must not revive a session that has been idle for too long: only its remember cookie
@@ -126,9 +126,9 @@ impl<U: AuthUser> AuthSession<U> {
     }
 }
 
-/// Checks whether a session has neither ended nor expired. `is_limited` says whether the limits of a
-/// session apply.
-fn stands(record: &SessionRecord, policy: &Policy, is_limited: bool, now: u32) -> bool {
+/// Checks whether a session has neither ended nor expired. `is_limited` says whether the limits of
+/// a session apply.
+fn is_valid(record: &SessionRecord, policy: &Policy, is_limited: bool, now: u32) -> bool {
     record.is_live(Timestamp::from_secs(now))
         && record.acting_user.is_none()
         && !(is_limited && is_past_limit(record, policy, now))
@@ -167,7 +167,7 @@ mod tests {
             ("remembered", record(|r| r.last_seen = r.created.minus(IDLE)), false, true),
             ("old", record(|r| r.session_started = r.created.minus(ABSOLUTE)), true, false),
         ] {
-            assert_eq!(stands(&record, &policy(), is_limited, NOW), expected, "{name}");
+            assert_eq!(is_valid(&record, &policy(), is_limited, NOW), expected, "{name}");
         }
     }
 }

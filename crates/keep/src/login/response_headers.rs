@@ -106,7 +106,7 @@ impl<U: AuthUser> AuthSession<U> {
                     vary.insert(HeaderValue::from_static("Cookie"));
                     return;
                 }
-                // So begins the field of a response to a rejected request.
+                // The field of a rejection begins like this.
                 Entry::Occupied(vary) if vary.get().as_bytes().starts_with(b"Cookie, ") => {
                     if vary.iter().count() == 1 {
                         return;

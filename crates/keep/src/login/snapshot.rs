@@ -29,7 +29,7 @@ pub(crate) struct Snapshot {
     pub(super) hints: ClientHints,
     /// Whether a page of another site has opened a WebSocket with the cookies of this site. The
     /// cookies are then left out.
-    pub(super) is_foreign: bool,
+    pub(super) is_foreign_upgrade: bool,
 }
 
 impl Snapshot {
@@ -42,7 +42,7 @@ impl Snapshot {
         let headers = request.headers();
         let (mut cookies, mut user_agent) = (CookieFields::default(), None);
         let (mut hints, mut bearer) = (ClientHints::default(), None);
-        // One pass is cheaper than to look each header up.
+        // One pass is cheaper than looking up each header.
         for (name, value) in headers {
             match name.as_str() {
                 "cookie" => cookies.add(value),
@@ -56,9 +56,9 @@ impl Snapshot {
         if bearer.is_some() {
             cookies = CookieFields::None;
         }
-        let is_foreign =
-            hints.is_upgrade(request.method()) && is_foreign(request, &cookies, config);
-        if is_foreign {
+        let is_foreign_upgrade =
+            hints.is_upgrade(request.method()) && is_foreign_upgrade(request, &cookies, config);
+        if is_foreign_upgrade {
             cookies = CookieFields::None;
         }
         Self {
@@ -66,7 +66,7 @@ impl Snapshot {
             user_agent,
             bearer,
             hints,
-            is_foreign,
+            is_foreign_upgrade,
             request: LoaderRequest {
                 method: request.method().clone(),
                 target: original_uri(request.uri(), request.extensions()).path_and_query().cloned(),
@@ -80,20 +80,24 @@ impl Snapshot {
 /// Checks whether a page of another site has sent this request, and the browser has sent the login
 /// cookies of this site along.
 ///
-/// For a WebSocket, browsers send cookies to any site that they are for, ask no site for permission,
-/// and say which site has opened the connection (RFC 6455 §10.2).
+/// A browser opens a WebSocket for any page, sends the cookies of the WebSocket's site, and asks
+/// for no permission first. `Origin` says which page it was (RFC 6455 §10.2).
 #[cold]
-fn is_foreign<B, U>(request: &Request<B>, cookies: &CookieFields, config: &Config<U>) -> bool {
+fn is_foreign_upgrade<B, U>(
+    request: &Request<B>,
+    cookies: &CookieFields,
+    config: &Config<U>,
+) -> bool {
     let Some(origin) = request.headers().get(header::ORIGIN) else { return false };
     let names = [config.session_cookie.name(), config.remember_cookie.name()];
     let has_cookies = cookies.find(names).iter().any(FoundValues::is_sent);
     let is_allowed =
         || origin.to_str().is_ok_and(|origin| config.allows_origin(origin, &Host::of(request)));
-    let is_foreign = has_cookies && !is_allowed();
-    if is_foreign {
+    let is_foreign_upgrade = has_cookies && !is_allowed();
+    if is_foreign_upgrade {
         config.warn_of_foreign_origin(origin);
     }
-    is_foreign
+    is_foreign_upgrade
 }
 
 /// Returns a copy of the headers that the request loaders read.

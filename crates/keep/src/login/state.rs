@@ -152,7 +152,7 @@ pub(super) struct State<U> {
     pub(super) write_until: Option<u32>,
     /// The sessions of logins in this request whose cookies or tokens have not been written yet.
     pub(super) unsent_sessions: Vec<SessionKey>,
-    /// Whether the response has a bearer token in its body.
+    /// Whether this request has issued a bearer token, so that the response may contain one.
     pub(super) has_issued_bearer: bool,
     /// Whether the request loaders were asked. If they were, the response depends on the headers
     /// that they read.

@@ -2,10 +2,11 @@
 //! carries the session in place of the cookies.
 //!
 //! A token is never replaced, because two processes may share it, and a replaced token would look
-//! like a replay. So it has an absolute expiry, and the login is fresh only for ten minutes.
+//! like a replay. So it has an absolute expiry, and the login is fresh only until ten minutes after
+//! the user has proved who they are.
 //!
 //! Token: `tkb_`, then base64url of `body ‖ tag`. Layout of the body: `fmt: u8, kid: u8, flags: u8,
-//! sid: [u8; 16], issued: u32, expires: u32, stamp: u64`. In total, 35 bytes. `cookie/mod.rs`
+//! sid: [u8; 16], proved_at: u32, expires: u32, stamp: u64`. In total, 35 bytes. `cookie/mod.rs`
 //! explains the notation.
 
 use std::sync::Arc;
@@ -49,9 +50,10 @@ pub(crate) struct Bearer {
     pub(crate) id: SessionId,
     /// Whether the application has logged the user in although the user was inactive.
     pub(crate) is_forced: bool,
-    /// Whether the user has proved who they are when the token was issued.
+    /// Whether the login was fresh when the token was issued.
     pub(crate) is_fresh: bool,
-    pub(crate) issued: u32,
+    /// When the user proved who they are; the time of issue if the login is not fresh.
+    pub(crate) proved_at: u32,
     pub(crate) expires: u32,
     /// The keyed digest of the user's security stamp.
     pub(crate) stamp: u64,
@@ -63,7 +65,7 @@ impl Contents for Bearer {
         let flags = flag(self.is_forced, FORCED_FLAG) | flag(!self.is_fresh, NOT_FRESH_FLAG);
         body.extend([FORMAT, kid, flags]);
         body.extend(self.id.0);
-        body.extend(self.issued.to_be_bytes());
+        body.extend(self.proved_at.to_be_bytes());
         body.extend(self.expires.to_be_bytes());
         body.extend(self.stamp.to_be_bytes());
     }
@@ -75,7 +77,7 @@ impl Contents for Bearer {
             is_forced: flags & FORCED_FLAG != 0,
             is_fresh: flags & NOT_FRESH_FLAG == 0,
             id: SessionId(fields.array()?),
-            issued: fields.u32()?,
+            proved_at: fields.u32()?,
             expires: fields.u32()?,
             stamp: fields.u64()?,
         };
@@ -89,7 +91,7 @@ impl Contents for Bearer {
 
 /// What the rules decide about a token.
 #[derive(Debug, PartialEq)]
-struct Verdict {
+struct TokenVerdict {
     logged_in: LoggedIn,
     /// Whether the session ends, because its user is inactive.
     ends_session: bool,
@@ -99,7 +101,7 @@ struct Verdict {
     is_touched: bool,
 }
 
-impl Verdict {
+impl TokenVerdict {
     const NOBODY: Self = Self {
         logged_in: LoggedIn::Nobody,
         ends_session: false,
@@ -115,25 +117,32 @@ impl Verdict {
 /// | the token or the record has expired, no record, ended, another user acts as this user | nobody | |
 /// | the user no longer exists, or has another security stamp | nobody | |
 /// | user inactive, and the login was not forced | nobody | end |
-/// | otherwise | the user, fresh for ten minutes after the login | record the time of use |
-fn decide(token: &Bearer, stored: Option<&StoredSession>, policy: &Policy, now: u32) -> Verdict {
-    let Some(StoredSession { record, user }) = stored else { return Verdict::NOBODY };
+/// | otherwise | the user, fresh until ten minutes after the proof | record the time of use |
+fn decide(
+    token: &Bearer,
+    stored: Option<&StoredSession>,
+    policy: &Policy,
+    now: u32,
+) -> TokenVerdict {
+    let Some(StoredSession { record, user }) = stored else { return TokenVerdict::NOBODY };
     let is_live = now < token.expires && record.is_live(Timestamp::from_secs(now));
     if !is_live || record.acting_user.is_some() {
-        return Verdict::NOBODY;
+        return TokenVerdict::NOBODY;
     }
     let login_origin = LoginOrigin { is_forced: token.is_forced, ..LoginOrigin::PASSWORD };
     let stamp_matches = |facts: &UserFacts| facts.session_stamp_matches;
     let facts = match check_user(*user, stamp_matches, login_origin) {
         UserCheck::Passes(facts) => facts,
-        UserCheck::IsGone | UserCheck::HasNewStamp => return Verdict::NOBODY,
-        UserCheck::IsInactive => return Verdict { ends_session: true, ..Verdict::NOBODY },
+        UserCheck::IsGone | UserCheck::HasNewStamp => return TokenVerdict::NOBODY,
+        UserCheck::IsInactive => {
+            return TokenVerdict { ends_session: true, ..TokenVerdict::NOBODY };
+        }
     };
-    let is_fresh = token.is_fresh && now.saturating_sub(token.issued) < FRESH_FOR;
+    let is_fresh = token.is_fresh && now.saturating_sub(token.proved_at) < FRESH_FOR;
     let unused_for = now.saturating_sub(record.last_seen.as_secs());
-    Verdict {
+    TokenVerdict {
         logged_in: LoggedIn::User {
-            fresh_since: Some(token.issued).filter(|_| is_fresh),
+            fresh_since: Some(token.proved_at).filter(|_| is_fresh),
             is_active: facts.is_active,
         },
         ends_session: false,
@@ -187,7 +196,7 @@ impl<U: AuthUser> Resolver<'_, U> {
 
     async fn note_use_of_token(
         &self,
-        verdict: &Verdict,
+        verdict: &TokenVerdict,
         record: &SessionRecord,
         now: u32,
     ) -> Result<(), AuthError> {
@@ -199,8 +208,8 @@ impl<U: AuthUser> Resolver<'_, U> {
     }
 }
 
-/// Logs in a user with a token, which is valid for this many seconds. `fresh_since` is when the user
-/// has proved who they are; `None` if the login is not fresh. The login replaces no session,
+/// Logs in a user with a token, which is valid for this many seconds. `fresh_since` is when the
+/// user has proved who they are; `None` if the login is not fresh. The login replaces no session,
 /// because the browser that asks for the token may be logged in itself.
 pub(in crate::login) async fn log_in<'a, U: AuthUser>(
     issuer: &Issuer<'a, U>,
@@ -223,7 +232,7 @@ pub(in crate::login) async fn log_in<'a, U: AuthUser>(
         id,
         is_forced: !issuer.user.is_active(),
         is_fresh: fresh_since.is_some(),
-        issued: fresh_since.unwrap_or(now),
+        proved_at: fresh_since.unwrap_or(now),
         expires: expires.as_secs(),
         stamp,
     };
@@ -251,8 +260,8 @@ mod tests {
 
     fn token() -> Bearer {
         let id = SessionId([7; 16]);
-        let (issued, expires) = (NOW - 100, NOW + 100);
-        Bearer { id, is_forced: false, is_fresh: true, issued, expires, stamp: 5 }
+        let (proved_at, expires) = (NOW - 100, NOW + 100);
+        Bearer { id, is_forced: false, is_fresh: true, proved_at, expires, stamp: 5 }
     }
 
     fn stored() -> StoredSession {
@@ -295,15 +304,20 @@ mod tests {
             stored.user.iter_mut().for_each(change);
             Some(stored)
         };
-        let ends = Verdict { ends_session: true, ..Verdict::NOBODY };
+        let ends = TokenVerdict { ends_session: true, ..TokenVerdict::NOBODY };
         for (name, token, stored, expected) in [
-            ("no record", token(), None, Verdict::NOBODY),
-            ("expired token", Bearer { expires: NOW, ..token() }, Some(stored()), Verdict::NOBODY),
+            ("no record", token(), None, TokenVerdict::NOBODY),
+            (
+                "expired token",
+                Bearer { expires: NOW, ..token() },
+                Some(stored()),
+                TokenVerdict::NOBODY,
+            ),
             (
                 "expired record",
                 token(),
                 change(|record| record.expires = Timestamp::from_secs(NOW)),
-                Verdict::NOBODY,
+                TokenVerdict::NOBODY,
             ),
             (
                 "ended",
@@ -311,20 +325,25 @@ mod tests {
                 change(|record| {
                     record.ended = Some(Ended::new(record.created, EndReason::Revoked))
                 }),
-                Verdict::NOBODY,
+                TokenVerdict::NOBODY,
             ),
             (
                 "another user acts",
                 token(),
                 change(|record| record.acting_user = Some("1".into())),
-                Verdict::NOBODY,
+                TokenVerdict::NOBODY,
             ),
-            ("no user", token(), Some(StoredSession { user: None, ..stored() }), Verdict::NOBODY),
+            (
+                "no user",
+                token(),
+                Some(StoredSession { user: None, ..stored() }),
+                TokenVerdict::NOBODY,
+            ),
             (
                 "new stamp",
                 token(),
                 user(|user| user.session_stamp_matches = false),
-                Verdict::NOBODY,
+                TokenVerdict::NOBODY,
             ),
             ("inactive", token(), user(|user| user.is_active = false), ends),
         ] {
@@ -335,13 +354,13 @@ mod tests {
     #[test]
     fn a_login_with_a_token_is_fresh_for_ten_minutes() {
         for (age, expected) in [(0, true), (FRESH_FOR - 1, true), (FRESH_FOR, false)] {
-            let token = Bearer { issued: NOW - age, ..token() };
+            let token = Bearer { proved_at: NOW - age, ..token() };
             let verdict = decide(&token, Some(&stored()), &policy(), NOW);
-            let fresh_since = Some(token.issued).filter(|_| expected);
+            let fresh_since = Some(token.proved_at).filter(|_| expected);
             assert_eq!(verdict.logged_in, LoggedIn::User { fresh_since, is_active: true }, "{age}");
         }
         // The clock of another server is ahead.
-        let token = Bearer { issued: NOW + 5, ..token() };
+        let token = Bearer { proved_at: NOW + 5, ..token() };
         let verdict = decide(&token, Some(&stored()), &policy(), NOW);
         let fresh_since = Some(NOW + 5);
         assert_eq!(verdict.logged_in, LoggedIn::User { fresh_since, is_active: true });

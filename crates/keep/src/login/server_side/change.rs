@@ -70,8 +70,9 @@ pub(in crate::login) async fn log_in<'a, U: AuthUser>(
     Ok(BegunLogin { cookies, replays, unsent })
 }
 
-/// Writes a new session. Returns the user's sessions that have ended because of a replay since the
-/// last login, and the session, which ends unless the client gets its cookies or its token.
+/// Writes a new session. Returns the replayed sessions that the user was not notified of before
+/// (none if the login does not notify the user), and the new session, which ends unless its cookies
+/// or its token reach the client.
 pub(super) async fn create<'a, U: AuthUser>(
     config: &'a Config<U>,
     sessions: &'a Sessions<U>,
@@ -117,8 +118,8 @@ pub(in crate::login) struct UnsentLogin<'a, U> {
 }
 
 impl<U> UnsentLogin<'_, U> {
-    /// Returns the key of the session. From now on, the caller has to end the session if its cookies
-    /// are not sent.
+    /// Returns the key of the session. From now on, the caller has to end the session if its
+    /// cookies are not sent.
     #[must_use]
     pub(in crate::login) fn into_key(mut self) -> Option<SessionKey> {
         self.key.take()

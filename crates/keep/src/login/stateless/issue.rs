@@ -68,8 +68,8 @@ pub(super) fn follow_verdict<U: AuthUser>(
     Ok(cookies)
 }
 
-/// Returns when the last of the cookies of a login expires: of a session that began at `started` and
-/// is used now, and of its remember cookie.
+/// Returns when the last of the cookies of a login expires: of a session that began at `started`
+/// and is used now, and of its remember cookie.
 pub(super) fn expires<U>(
     issuer: &Issuer<'_, U>,
     started: u32,

@@ -73,7 +73,9 @@ impl<U: AuthUser> Guard<U> {
     /// # Errors
     ///
     /// Returns the status to send if the guard does not pass the request: 16 (`UNAUTHENTICATED`), 7
-    /// (`PERMISSION_DENIED`) or, if a store has failed, 14 (`UNAVAILABLE`).
+    /// (`PERMISSION_DENIED`), 14 (`UNAVAILABLE`) if a store has failed, or 13 (`INTERNAL`) if the
+    /// service is not inside the guard's layer. Pages, messages and handlers of the guard have no
+    /// effect.
     pub async fn check_tonic<T>(&self, request: &tonic::Request<T>) -> Result<(), Status> {
         let auth = self.gate().auth_session(request.extensions());
         let auth = auth.ok_or_else(|| missing_layer::<U>("a guard"))?;
@@ -92,7 +94,7 @@ impl<U: AuthUser> Guard<U> {
 fn missing_layer<U>(subject: &str) -> Status {
     let user = std::any::type_name::<U>();
     let reason = format!(
-        "{subject} for `{user}` is not inside a `LoginLayer<{user}>` of its own: put the layer around \
+        "{subject} is not inside the `LoginLayer<{user}>` that it belongs to: put the layer around \
          the server with `Server::builder().layer(auth_layer)`"
     );
     tracing::error!("{reason}");
