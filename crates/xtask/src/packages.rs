@@ -1,7 +1,7 @@
 //! Checks what would be published: each package builds from its packed files, and so do its tests.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::run;
@@ -22,6 +22,7 @@ pub fn check(root: &Path) -> Result<(), String> {
         // Packages of earlier runs.
         fs::remove_dir_all(&packed).map_err(failed)?;
     }
+    forget_earlier_packages(root)?;
     dry_run(root)?;
     let folders = unpacked(&packed).map_err(failed)?;
     if folders.is_empty() {
@@ -31,6 +32,30 @@ pub fn check(root: &Path) -> Result<(), String> {
     let mut cargo = cargo(&packed);
     cargo.args(["test", "--workspace", "--all-features", "--no-run", "--target-dir"]);
     run(cargo.arg(root.join("target")))
+}
+
+/// Removes what an earlier dry run has left of our packages: the sources that it has unpacked into
+/// cargo's home, and the notes that they are compiled. Cargo would use both again, because the
+/// versions are the same.
+fn forget_earlier_packages(root: &Path) -> Result<(), String> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    // A dry run's registry is a folder, so its name has no host before the hyphen.
+    let registries = entries(&home.unwrap_or_default().join("registry/src"), "-");
+    let unpacked = registries.iter().flat_map(|registry| entries(registry, "tower-keep"));
+    let compiled = entries(&root.join("target/debug/.fingerprint"), "tower-keep");
+    for folder in unpacked.chain(compiled) {
+        fs::remove_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// Returns what is in this folder and has a name that begins with `prefix`. Returns nothing if there
+/// is no such folder.
+fn entries(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+    named.map(|entry| entry.path()).collect()
 }
 
 /// Packs the packages, and builds each from its package.
