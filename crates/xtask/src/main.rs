@@ -107,6 +107,10 @@ const PACKAGES: &[Package] = &[
         needs: &[POSTGRES, MARIADB, MYSQL, REDIS, SENTINEL, CLUSTER, DATASTORE],
     },
     Package { name: "hyper", cargo_name: "hyper-example", needs: &[] },
+    Package { name: "tonic", cargo_name: "tonic-example", needs: &[] },
+    Package { name: "websocket", cargo_name: "websocket-example", needs: &[] },
+    Package { name: "areas", cargo_name: "areas-example", needs: &[] },
+    Package { name: "unix-socket", cargo_name: "unix-socket-example", needs: &[] },
     Package { name: "benches", cargo_name: "tower-keep-benches", needs: &[] },
 ];
 

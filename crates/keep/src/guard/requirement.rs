@@ -26,7 +26,7 @@ pub(crate) enum Requirement<U> {
     User(Arc<dyn Fn(&U) -> bool + Send + Sync>),
     /// Like `User`, but the test asks a store.
     UserAsync(AsyncTest<U>),
-    /// The request is for one of these methods of gRPC services, whoever sends it.
+    /// The request is for one of these methods of gRPC services. No login is needed.
     GrpcMethod(Arc<[String]>),
     All(Vec<Self>),
     Any(Vec<Self>),
@@ -92,7 +92,7 @@ pub(super) enum Verdict {
 }
 
 impl<U> Requirement<U> {
-    /// Whether a request passes whoever is logged in, so that nobody need be looked up.
+    /// Whether a request passes with any login and without one, so that no user is looked up.
     pub(super) fn passes_without_login(&self, request: &LoaderRequest) -> bool {
         match self {
             Self::GrpcMethod(paths) => paths.iter().any(|exempt| exempt == request.path()),

@@ -1,0 +1,162 @@
+//! A site with two kinds of login: customers at `/`, and operators at `/admin`. Each has its own user
+//! type, store, cookies and login page, and a browser can be logged in as both.
+//!
+//! Run `cargo run -p areas-example`. The optional argument is the address to listen on.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{Form, Request, State};
+use axum::response::{IntoResponse, Redirect, Response, Result};
+use axum::routing::{get, post};
+use axum::{Router, ServiceExt};
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tower_http::csrf::CsrfLayer;
+use tower_keep::error::BuildError;
+use tower_keep::password::Passwords;
+use tower_keep::store::{StoreError, UserDirectory, UserLookup};
+use tower_keep::{
+    Account, AuthError, AuthSession, AuthUser, CurrentUser, Keys, LoginLayer, UserId, user_loader,
+};
+use tower_keep_memory::MemoryStore;
+
+/// A customer is a ready-made account.
+type Customer = Account;
+
+/// An operator is of a type of the application.
+#[derive(Debug)]
+struct Operator {
+    id: u32,
+    badge: &'static str,
+    password_hash: String,
+}
+
+impl Operator {
+    fn password_hash(&self) -> &str {
+        &self.password_hash
+    }
+}
+
+impl AuthUser for Operator {
+    fn id(&self) -> UserId {
+        self.id.into()
+    }
+
+    fn security_stamp(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(self.password_hash.as_bytes())
+    }
+}
+
+type Operators = Arc<[Arc<Operator>]>;
+
+#[derive(Clone)]
+struct App {
+    customers: MemoryStore<Customer>,
+    operators: Operators,
+    passwords: Passwords,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let passwords = Passwords::new();
+    let customers = MemoryStore::new();
+    let hash = passwords.hash("analytical engine").await?;
+    customers.insert(&Account::new(1, "ada", hash)).await?;
+    let password_hash = passwords.hash("first bug").await?;
+    let operators = [Arc::new(Operator { id: 1, badge: "hopper", password_hash })].into();
+    let app = App { customers, operators, passwords };
+    let keys = Keys::generate()?;
+
+    let customer_layer = LoginLayer::builder(app.customers.clone(), keys.clone())
+        .with_login_page("/login")?
+        .with_home_page("/account")?
+        .build()?;
+    let operator_layer = operator_layer(&app.operators, keys)?;
+    let shop = Router::new()
+        .route("/account", get(account))
+        .route_layer(customer_layer.require_login())
+        .route("/login", get(|| async { "Log in as a customer" }).post(sign_in_customer))
+        .route("/logout", post(sign_out::<Customer>))
+        .layer(customer_layer);
+    let admin = Router::new()
+        .route("/orders", get(orders))
+        .route_layer(operator_layer.require_login())
+        .route("/login", get(|| async { "Log in as an operator" }).post(sign_in_operator))
+        .route("/logout", post(sign_out::<Operator>))
+        .layer(operator_layer);
+    let site = shop.nest("/admin", admin).layer(CsrfLayer::new()).with_state(app);
+
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".into());
+    let listener = TcpListener::bind(address.parse::<SocketAddr>()?).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    println!("demo customer: ada, analytical engine");
+    println!("demo operator: hopper, first bug");
+    let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(site);
+    axum::serve(listener, service).await?;
+    Ok(())
+}
+
+/// Creates the layer of the operators. The area is part of the cookies' names and keys, so a login of
+/// a customer is never one of an operator, although both have the id 1.
+fn operator_layer(
+    operators: &Operators,
+    keys: Keys,
+) -> std::result::Result<LoginLayer<Operator>, BuildError> {
+    let operators = Arc::clone(operators);
+    let store = user_loader(move |id: UserId| {
+        let found = operators.iter().find(|operator| operator.id() == id).cloned();
+        async move { Ok::<_, StoreError>(found) }
+    });
+    LoginLayer::builder(store, keys)
+        .with_area("admin")
+        .with_login_page("/admin/login")?
+        .with_logout_page("/admin/logout")?
+        .with_home_page("/admin/orders")?
+        .build()
+}
+
+async fn account(user: CurrentUser<Customer>) -> String {
+    format!("You are the customer {}.", user.login_name())
+}
+
+async fn orders(operator: CurrentUser<Operator>) -> String {
+    format!("You are the operator {}.", operator.badge)
+}
+
+#[derive(Deserialize)]
+struct SignIn {
+    login: String,
+    password: String,
+}
+
+async fn sign_in_customer(
+    State(app): State<App>,
+    auth: AuthSession<Customer>,
+    Form(form): Form<SignIn>,
+) -> Result<Response> {
+    let found = app.customers.by_login_name(&form.login).await.map_err(AuthError::from)?;
+    let checked = app.passwords.check(found, Account::password_hash, form.password).await?;
+    let Some(user) = checked else { return Ok(Redirect::to("/login").into_response()) };
+    auth.log_in(user).await?;
+    Ok(auth.next_or_home().into_response())
+}
+
+async fn sign_in_operator(
+    State(app): State<App>,
+    auth: AuthSession<Operator>,
+    Form(form): Form<SignIn>,
+) -> Result<Response> {
+    let found = app.operators.iter().find(|operator| operator.badge == form.login).cloned();
+    let checked = app.passwords.check(found, Operator::password_hash, form.password).await?;
+    let Some(operator) = checked else { return Ok(Redirect::to("/admin/login").into_response()) };
+    auth.log_in(operator).await?;
+    Ok(auth.next_or_home().into_response())
+}
+
+async fn sign_out<U: AuthUser>(auth: AuthSession<U>) -> Result<Redirect> {
+    auth.log_out().await?;
+    Ok(Redirect::to("/"))
+}

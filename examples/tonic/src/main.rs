@@ -1,0 +1,134 @@
+//! Notes over gRPC, with a login. A client logs in with a password and gets a bearer token, which it
+//! sends with every call.
+//!
+//! Run `cargo run -p tonic-example`. The optional argument is the address to listen on.
+
+mod proto {
+    #![allow(missing_docs, unreachable_pub, clippy::missing_errors_doc)]
+    tonic::include_proto!("notes");
+}
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::{TcpConnectInfo, TcpIncoming};
+use tonic::{Request, Response, Status};
+use tower::util::MapRequestLayer;
+use tower_keep::client::ClientAddr;
+use tower_keep::guard::Guard;
+use tower_keep::password::Passwords;
+use tower_keep::store::{UserDirectory, UserLookup};
+use tower_keep::{Account, AuthError, Keys, LoginLayer, UserId};
+use tower_keep_memory::MemoryStore;
+
+use proto::notes_server::{Notes, NotesServer};
+use proto::{
+    AddRequest, ClearRequest, LogInReply, LogInRequest, LogOutReply, LogOutRequest, NotesReply,
+};
+
+type AuthSession = tower_keep::AuthSession<Account>;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let passwords = Passwords::new();
+    let users = MemoryStore::new();
+    let hash = passwords.hash("analytical engine").await?;
+    users.insert(&Account::new(1, "ada", hash)).await?;
+
+    let auth_layer = LoginLayer::builder(users.clone(), Keys::generate()?)
+        .with_sessions()
+        .with_bearer_sessions(true)
+        .build()?;
+    let notes = NotesService {
+        users,
+        passwords,
+        fresh: auth_layer.require_fresh_within(Duration::from_secs(5 * 60)),
+        notes: Arc::default(),
+    };
+    // Every method needs a login, except for the one that logs in.
+    let guard = auth_layer.require_login().with_exempt_grpc_methods(["/notes.Notes/LogIn"]);
+
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".into());
+    let listener = TcpListener::bind(address.parse::<SocketAddr>()?).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    println!("demo login: ada");
+    println!("demo password: analytical engine");
+    tokio::spawn(auth_layer.upkeep());
+    Server::builder()
+        .layer(MapRequestLayer::new(add_client_address))
+        .layer(auth_layer)
+        .add_service(guard.layer(NotesServer::new(notes)))
+        .serve_with_incoming(TcpIncoming::from(listener))
+        .await?;
+    Ok(())
+}
+
+/// Copies the client's address to where the login layer finds it.
+fn add_client_address<B>(mut request: http::Request<B>) -> http::Request<B> {
+    let info = request.extensions().get::<TcpConnectInfo>();
+    if let Some(address) = info.and_then(TcpConnectInfo::remote_addr) {
+        request.extensions_mut().insert(ClientAddr(address.ip()));
+    }
+    request
+}
+
+struct NotesService {
+    users: MemoryStore<Account>,
+    passwords: Passwords,
+    /// Lets a request pass if the user has given the password in the last five minutes.
+    fresh: Guard<Account>,
+    notes: Arc<Mutex<HashMap<UserId, Vec<String>>>>,
+}
+
+impl NotesService {
+    /// Changes the notes of the user who is logged in, and returns them.
+    async fn change<T>(
+        &self,
+        request: &Request<T>,
+        change: impl FnOnce(&mut Vec<String>),
+    ) -> Result<Response<NotesReply>, Status> {
+        let user = AuthSession::from_tonic(request)?.user().await?;
+        let user = user.ok_or_else(|| Status::unauthenticated("log in first"))?;
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let notes = notes.entry(user.id().clone()).or_default();
+        change(notes);
+        Ok(Response::new(NotesReply { notes: notes.clone() }))
+    }
+}
+
+#[tonic::async_trait]
+impl Notes for NotesService {
+    async fn log_in(&self, request: Request<LogInRequest>) -> Result<Response<LogInReply>, Status> {
+        let auth = AuthSession::from_tonic(&request)?;
+        let LogInRequest { login, password } = request.into_inner();
+        let found = self.users.by_login_name(&login).await.map_err(AuthError::from)?;
+        let user = self.passwords.check(found, Account::password_hash, password).await?;
+        let user = user.ok_or_else(|| Status::unauthenticated("wrong login name or password"))?;
+        let token = auth.log_in(user).with_method("password").as_bearer().await?;
+        let expires_in = token.expires_in();
+        Ok(Response::new(LogInReply { token: token.as_str().to_owned(), expires_in }))
+    }
+
+    async fn add(&self, request: Request<AddRequest>) -> Result<Response<NotesReply>, Status> {
+        let note = request.get_ref().note.clone();
+        self.change(&request, |notes| notes.push(note)).await
+    }
+
+    async fn clear(&self, request: Request<ClearRequest>) -> Result<Response<NotesReply>, Status> {
+        self.fresh.check_tonic(&request).await?;
+        self.change(&request, Vec::clear).await
+    }
+
+    async fn log_out(
+        &self,
+        request: Request<LogOutRequest>,
+    ) -> Result<Response<LogOutReply>, Status> {
+        AuthSession::from_tonic(&request)?.log_out().await?;
+        Ok(Response::new(LogOutReply {}))
+    }
+}

@@ -1,0 +1,98 @@
+//! A site on a Unix socket, behind a proxy such as nginx.
+//!
+//! Run `cargo run -p unix-socket-example -- /tmp/site.sock`, and let the proxy send
+//! `X-Forwarded-For`:
+//!
+//! ```text
+//! location / {
+//!     proxy_pass http://unix:/tmp/site.sock;
+//!     proxy_set_header Host $host;
+//!     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+//! }
+//! ```
+
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr};
+
+use axum::extract::{Form, Request, State};
+use axum::response::{IntoResponse, Redirect, Response, Result};
+use axum::routing::{get, post};
+use axum::{Router, ServiceExt};
+use serde::Deserialize;
+use tokio::net::UnixListener;
+use tower::{Layer, util::MapRequestLayer};
+use tower_keep::client::ClientAddr;
+use tower_keep::password::Passwords;
+use tower_keep::store::{UserDirectory, UserLookup};
+use tower_keep::{Account, AuthError, CurrentUser, Keys, LoginLayer};
+use tower_keep_memory::MemoryStore;
+
+type AuthSession = tower_keep::AuthSession<Account>;
+
+/// The address that stands in for the proxy, because the other side of a Unix socket has none.
+const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+#[derive(Clone)]
+struct App {
+    users: MemoryStore<Account>,
+    passwords: Passwords,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let path = std::env::args().nth(1).ok_or("usage: unix-socket-example PATH")?;
+    let app = App { users: MemoryStore::new(), passwords: Passwords::new() };
+    let hash = app.passwords.hash("analytical engine").await?;
+    app.users.insert(&Account::new(1, "ada", hash)).await?;
+    let auth_layer = LoginLayer::builder(app.users.clone(), Keys::generate()?)
+        .with_login_page("/login")?
+        .with_trusted_proxies([PROXY.to_string()])
+        .build()?;
+    let router = Router::new()
+        .route("/", get(account))
+        .route("/login", get(|| async { "POST login and password" }).post(sign_in))
+        .route("/logout", post(sign_out))
+        .with_state(app);
+    // Only the proxy can connect, so each request comes from it. The layer then reads the client's
+    // address from `X-Forwarded-For`.
+    let from_proxy = MapRequestLayer::new(|mut request: Request| {
+        request.extensions_mut().insert(ClientAddr(PROXY));
+        request
+    });
+    let site = from_proxy.layer(auth_layer.layer(router));
+
+    // A socket that an earlier run has left would be in the way.
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path)?;
+    println!("listening on {path}");
+    axum::serve(listener, ServiceExt::<Request>::into_make_service(site)).await?;
+    Ok(())
+}
+
+async fn account(user: CurrentUser<Account>, auth: AuthSession) -> String {
+    let address = auth.client_addr().map(|address| address.to_string());
+    format!("You are {}, at {}.", user.login_name(), address.as_deref().unwrap_or("?"))
+}
+
+#[derive(Deserialize)]
+struct SignIn {
+    login: String,
+    password: String,
+}
+
+async fn sign_in(
+    State(app): State<App>,
+    auth: AuthSession,
+    Form(form): Form<SignIn>,
+) -> Result<Response> {
+    let found = app.users.by_login_name(&form.login).await.map_err(AuthError::from)?;
+    let checked = app.passwords.check(found, Account::password_hash, form.password).await?;
+    let Some(user) = checked else { return Ok(Redirect::to("/login").into_response()) };
+    auth.log_in(user).await?;
+    Ok(auth.next_or_home().into_response())
+}
+
+async fn sign_out(auth: AuthSession) -> Result<Redirect> {
+    auth.log_out().await?;
+    Ok(Redirect::to("/login"))
+}
