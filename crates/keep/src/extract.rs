@@ -156,11 +156,8 @@ fn user_who_meets<U: AuthUser>(
     }
 }
 
-fn reject_failed<U: AuthUser>(
-    parts: &Parts,
-    auth: &AuthSession<U>,
-) -> impl Fn(AuthError) -> AuthRejection {
-    |error| AuthRejection::new(fail(&error, parts, auth, &Responses::default()))
+fn reject_failed<U: AuthUser>(auth: &AuthSession<U>) -> impl Fn(AuthError) -> AuthRejection {
+    |error| AuthRejection::new(fail(&error, auth, &Responses::default()))
 }
 
 /// Returns the user who is logged in, or rejects the request if it does not meet the requirement.
@@ -170,8 +167,8 @@ async fn required_user<U: AuthUser>(
     extractor: &str,
 ) -> Result<Arc<U>, AuthRejection> {
     let auth = auth_session::<U>(parts, extractor)?;
-    auth.ensure_resolved().await.map_err(reject_failed(parts, auth))?;
-    let user = user_who_meets(&requirement, auth).map_err(reject_failed(parts, auth))?;
+    auth.ensure_resolved().await.map_err(reject_failed(auth))?;
+    let user = user_who_meets(&requirement, auth).map_err(reject_failed(auth))?;
     user.map_err(|rejection| auth.reject(rejection, parts))
 }
 
@@ -188,7 +185,7 @@ impl<U: AuthUser, S: Sync> OptionalFromRequestParts<S> for CurrentUser<U> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, AuthRejection> {
         let auth = auth_session::<U>(parts, "the extractor `CurrentUser`")?;
-        Ok(auth.user().await.map_err(reject_failed(parts, auth))?.map(Self))
+        Ok(auth.user().await.map_err(reject_failed(auth))?.map(Self))
     }
 }
 
@@ -213,8 +210,8 @@ impl<U: AuthUser, S: Sync, const MAX_AGE: u64> OptionalFromRequestParts<S>
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, AuthRejection> {
         let auth = auth_session::<U>(parts, "the extractor `FreshUser`")?;
-        auth.ensure_resolved().await.map_err(reject_failed(parts, auth))?;
-        let user = user_who_meets(&fresh(MAX_AGE), auth).map_err(reject_failed(parts, auth))?;
+        auth.ensure_resolved().await.map_err(reject_failed(auth))?;
+        let user = user_who_meets(&fresh(MAX_AGE), auth).map_err(reject_failed(auth))?;
         Ok(user.ok().map(Self))
     }
 }

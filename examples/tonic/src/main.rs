@@ -50,7 +50,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         fresh: auth_layer.require_fresh_within(Duration::from_secs(5 * 60)),
         notes: Arc::default(),
     };
-    // Every method needs a login, except for the one that logs in.
+    // Every method except `LogIn` needs a login.
     let guard = auth_layer.require_login().with_exempt_grpc_methods(["/notes.Notes/LogIn"]);
 
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".into());

@@ -29,7 +29,7 @@ use tower_keep_memory::MemoryStore;
 
 type AuthSession = tower_keep::AuthSession<Account>;
 
-/// The address that stands in for the proxy, because the other side of a Unix socket has none.
+/// The address that the layer is told for the proxy. The other side of a Unix socket has no address.
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 #[derive(Clone)]

@@ -96,8 +96,7 @@ where
                         }
                         Err(ref error) => {
                             let Checked { gate, auth, .. } = &checked;
-                            let head = request.into_parts().0;
-                            let response = fail(error, &head, auth, &gate.responses);
+                            let response = fail(error, auth, &gate.responses);
                             Stage::Responded { response: Some(response) }
                         }
                     }

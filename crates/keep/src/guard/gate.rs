@@ -18,7 +18,7 @@ use crate::layer::config::{Config, RejectedRequest, Responses};
 use crate::login::handle::AuthSession;
 use crate::login::snapshot::original_uri;
 use crate::problem::Problem;
-use crate::response::{ClientFacts, ErrorContext, complete, respond};
+use crate::response::{ClientFacts, ErrorContext, ErrorHandler, complete, respond};
 
 /// A guard's settings, shared by its services.
 pub(crate) struct Gate<U> {
@@ -150,7 +150,7 @@ pub(crate) fn reject<U: AuthUser>(
     let rejected = RejectedRequest { config, rejection, request, user, overrides };
     let client = auth.kind();
     let mut response = respond_to_rejection(rejected, auth, client);
-    complete(&mut response, &request.method, form(client, auth, &request.headers));
+    complete(&mut response, &request.method, facts(client, auth));
     response
 }
 
@@ -204,36 +204,37 @@ pub(crate) fn raise_rejected<U: AuthUser>(
 /// or the default response.
 pub(crate) fn fail<U: AuthUser>(
     error: &AuthError,
-    request: &Parts,
     auth: &AuthSession<U>,
     overrides: &Responses<U>,
 ) -> Response<Bytes> {
     error.log();
     let handler = overrides.error_handler.as_ref();
-    let handler = handler.or(auth.config().responses.error_handler.as_ref());
-    let context = ErrorContext {
-        problem: &error.problem(),
-        client: auth.kind(),
-        method: &request.method,
-        path: original_uri(&request.uri, &request.extensions).path(),
-    };
-    let mut response = match handler {
+    respond_to_problem(&error.problem(), auth, handler)
+}
+
+/// Returns the response to a failed request: of this handler, of the layer's handler, or the default
+/// response.
+pub(crate) fn respond_to_problem<U: AuthUser>(
+    problem: &Problem,
+    auth: &AuthSession<U>,
+    handler: Option<&ErrorHandler>,
+) -> Response<Bytes> {
+    let (config, request) = (auth.config(), auth.request());
+    let (method, path) = (request.method(), request.path());
+    let context = ErrorContext { problem, client: auth.kind(), method, path };
+    let mut response = match handler.or(config.responses.error_handler.as_ref()) {
         Some(handler) => handler(&context),
         None => context.default_response(),
     };
-    complete(&mut response, &request.method, form(context.client, auth, &request.headers));
+    complete(&mut response, method, facts(context.client, auth));
     response
 }
 
-fn form<'a, U: AuthUser>(
-    kind: ClientKind,
-    auth: &AuthSession<U>,
-    headers: &'a HeaderMap,
-) -> ClientFacts<'a> {
+fn facts<U: AuthUser>(kind: ClientKind, auth: &AuthSession<U>) -> ClientFacts<'_> {
     ClientFacts {
         kind,
         is_kind_configured: auth.config().all_are_pages,
-        content_type: headers.get(header::CONTENT_TYPE),
+        content_type: auth.grpc_content_type(),
     }
 }
 

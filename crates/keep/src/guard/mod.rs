@@ -277,7 +277,7 @@ impl<U: AuthUser> Guard<U> {
         let response = match checked.outcome {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(rejection)) => reject(rejection, request.clone(), auth, responses),
-            Err(error) => fail(&error, request, auth, responses),
+            Err(error) => fail(&error, auth, responses),
         };
         Err(AuthRejection::new(response))
     }

@@ -3,15 +3,14 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::{Method, Response};
 use pin_project_lite::pin_project;
 use tower_keep_core::AuthUser;
 
 use crate::error_body::give_form;
+use crate::guard::gate::respond_to_problem;
 use crate::login::handle::AuthSession;
 use crate::problem::Problem;
-use crate::response::{ClientFacts, ErrorContext, complete};
 
 pin_project! {
     /// Resolves to the inner service's response, after adding the changed cookies to its headers.
@@ -54,7 +53,7 @@ where
             match &mut result {
                 Ok(response) => {
                     let is_head = auth.request().method() == Method::HEAD;
-                    let respond = |problem: &Problem| respond_as_layer(problem, &auth);
+                    let respond = |problem: &Problem| respond_to_problem(problem, &auth, None);
                     give_form(response, is_head, respond);
                     auth.write_to(response.headers_mut());
                 }
@@ -63,22 +62,6 @@ where
         }
         Poll::Ready(result)
     }
-}
-
-/// Returns the response of an error that a handler has returned: of the layer's error handler, or
-/// the default response.
-fn respond_as_layer<U: AuthUser>(problem: &Problem, auth: &AuthSession<U>) -> Response<Bytes> {
-    let config = auth.config();
-    let (method, path) = (auth.request().method(), auth.request().path());
-    let context = ErrorContext { problem, client: auth.kind(), method, path };
-    let mut response = match &config.responses.error_handler {
-        Some(handler) => handler(&context),
-        None => context.default_response(),
-    };
-    let (kind, is_kind_configured) = (context.client, config.all_are_pages);
-    let content_type = auth.grpc_content_type();
-    complete(&mut response, method, ClientFacts { kind, is_kind_configured, content_type });
-    response
 }
 
 impl<F, U> std::fmt::Debug for LoginFuture<F, U> {

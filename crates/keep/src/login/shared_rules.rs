@@ -67,8 +67,8 @@ pub(crate) struct ClientCheck {
     pub(crate) ends_session: bool,
 }
 
-/// Decides what session protection does. `is_same_client` says whether the client that sent the
-/// request is the one that the session was issued to.
+/// Decides what session protection does. `is_same_client` says whether the session was issued
+/// to the client that sent the request.
 pub(crate) fn check_client(policy: &Policy, is_same_client: bool) -> ClientCheck {
     let is_other = !is_same_client && policy.protection != SessionProtection::None;
     let is_strict = policy.protection == SessionProtection::Strong && !policy.is_persistent;
