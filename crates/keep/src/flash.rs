@@ -68,6 +68,11 @@ impl Flash {
         self.kind
     }
 
+    /// Whether the message asks the user to log in or to confirm.
+    pub(crate) fn asks_for_login(&self) -> bool {
+        matches!(self.kind, FlashKind::LoginRequired | FlashKind::ConfirmRequired)
+    }
+
     /// Returns the category: a word for the page's style sheet, such as `message` or `warning`.
     pub fn category(&self) -> &str {
         &self.category

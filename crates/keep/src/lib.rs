@@ -266,7 +266,8 @@ pub mod session {
     };
 
     pub use crate::bearer_token::BearerToken;
-    pub use crate::login::change::{BearerBuilder, ConfirmBuilder, LoginBuilder};
+    pub use crate::login::change::ConfirmBuilder;
+    pub use crate::login::log_in::{BearerBuilder, LoginBuilder};
     pub use crate::session_info::SessionInfo;
 }
 

@@ -8,7 +8,8 @@
 //! | the state of a login, and the changes of its cookies | `state` |
 //! | resolving cookies to a user | `stateless` without server-side sessions, `server_side` with them, `resolve` for both |
 //! | what the rules of both decide alike | `shared_rules`, `policy` |
-//! | logging in, logging out, confirming | `change`; the login that is asked for: `requested` |
+//! | logging in | `log_in`; the login that is asked for: `requested` |
+//! | logging out, confirming | `change` |
 //! | listing and ending the user's sessions | `devices` |
 //! | asking again whether the login is still valid | `recheck` |
 //! | issuing a cookie | `issue`, and those of the two folders |
@@ -20,6 +21,7 @@ mod devices;
 mod flash;
 pub(crate) mod handle;
 mod issue;
+pub(crate) mod log_in;
 pub(crate) mod policy;
 mod recheck;
 mod requested;
