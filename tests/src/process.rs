@@ -1,9 +1,9 @@
 //! A server program that a test starts and stops.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::{Browser, Http};
 
@@ -14,6 +14,8 @@ pub struct Process {
     /// The address where the program listens.
     pub address: SocketAddr,
     lines: Vec<String>,
+    /// Stays open, because a program that prints into a closed pipe panics.
+    _output: BufReader<ChildStdout>,
 }
 
 impl Process {
@@ -32,17 +34,32 @@ impl Process {
         line_count: usize,
     ) -> Self {
         let mut command = Command::new(program);
-        let command = command.args(arguments).current_dir(directory).stdout(Stdio::piped());
+        command.args(arguments).current_dir(directory);
         if let Ok(emulator) = std::env::var("DATASTORE_URL") {
             command.env("DATASTORE_EMULATOR_HOST", emulator.trim_start_matches("http://"));
         }
-        let mut child = command.spawn().expect("the program starts");
-        let output = BufReader::new(child.stdout.take().expect("the output is piped"));
-        let lines: Vec<String> =
-            output.lines().take(line_count).map(|line| line.expect("UTF-8")).collect();
+        Self::start_command(&mut command, line_count)
+    }
+
+    /// Does the same as [`start`](Self::start), with these environment variables.
+    pub fn start_with(
+        program: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        line_count: usize,
+    ) -> Self {
+        let mut command = Command::new(program);
+        Self::start_command(command.args(arguments).envs(variables.iter().copied()), line_count)
+    }
+
+    fn start_command(command: &mut Command, line_count: usize) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
+        let mut output = BufReader::new(child.stdout.take().expect("the output is piped"));
+        let lines = output.by_ref().lines().take(line_count);
+        let lines: Vec<String> = lines.map(|line| line.expect("UTF-8")).collect();
         let address = lines[0].strip_prefix("listening on http://");
         let address = address.expect("the first line says where the program listens");
-        Self { child, address: address.parse().expect("an address"), lines }
+        Self { child, address: address.parse().expect("an address"), lines, _output: output }
     }
 
     /// Returns the rest of the line that begins with this label.

@@ -13,7 +13,7 @@ use tower_keep::password::{
 use tower_keep::store::{Modified, StoreErrorKind, UserDirectory, UserStore};
 use tower_keep::{Account, AuthUser};
 use tower_keep_memory::MemoryStore;
-use tower_keep_tests::{Browser, Http, serve};
+use tower_keep_tests::{Browser, Http, WatchedStoreExt, new_store, serve};
 
 // This test checks the results. A unit test of `Passwords` checks that known and unknown login
 // names take the same work.
@@ -39,6 +39,30 @@ async fn only_the_password_of_a_known_user_is_accepted() {
     assert_eq!(found.unwrap(), None);
     let nobody = passwords.check(None::<Arc<Account>>, Account::password_hash, "any").await;
     assert_eq!(nobody.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_login_is_checked_in_one_call() {
+    let (store, passwords) = (new_store().await, Passwords::new());
+    let hash = passwords.hash("correct horse").await.unwrap();
+    store.insert(&Account::new(1, "ada", hash)).await.unwrap();
+    for (login, password, is_match) in [
+        ("ada", "correct horse", true),
+        ("ada", "wrong", false),
+        ("ada", "", false),
+        ("eve", "correct horse", false),
+        ("", "correct horse", false),
+    ] {
+        let user = passwords.check_login(&store, login, password).await.unwrap();
+        assert_eq!(
+            user.map(|user| user.login_name() == "ada"),
+            is_match.then_some(true),
+            "{login}"
+        );
+    }
+    store.set_down(true);
+    let failed = passwords.check_login(&store, "ada", "correct horse").await;
+    assert!(matches!(failed, Err(PasswordError::Store(_))));
 }
 
 #[tokio::test]

@@ -304,4 +304,7 @@ pub use keys::Keys;
 #[doc(inline)]
 pub use layer::{LoginLayer, LoginLayerBuilder};
 pub use login::handle::AuthSession;
+#[cfg(feature = "password")]
+#[doc(inline)]
+pub use passwords::Passwords;
 pub use tower_keep_core::{Account, AuthUser, UserId, UserRoles, user_loader};

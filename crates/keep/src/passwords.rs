@@ -10,7 +10,9 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use http::{Response, StatusCode};
 use tokio::sync::Semaphore;
-use tower_keep_core::{AuthUser, PasswordChange, PasswordStore, PasswordUser, StoreError, UserId};
+use tower_keep_core::{
+    AuthUser, PasswordChange, PasswordStore, PasswordUser, StoreError, UserId, UserLookup,
+};
 
 use crate::error::log_store_error;
 use crate::error_body::{ErrorBody, preliminary_response};
@@ -23,20 +25,6 @@ use crate::problem::Problem;
 /// are cores. A limited number of further checks wait. If more checks are requested, the calls
 /// return [`PasswordError::Busy`], so that a flood of logins can't take the server down. A check
 /// for an unknown login name takes as long as a check against a hash with the parameters below.
-///
-/// ```
-/// use std::sync::Arc;
-/// use tower_keep::Account;
-/// use tower_keep::password::{PasswordError, Passwords};
-///
-/// async fn check(
-///     passwords: &Passwords,
-///     found: Option<Arc<Account>>,
-///     typed: String,
-/// ) -> Result<Option<Arc<Account>>, PasswordError> {
-///     passwords.check(found, |account| account.password_hash(), typed).await
-/// }
-/// ```
 ///
 /// The parameters are m = 19,456 KiB, t = 2, p = 1 (OWASP Password Storage Cheat Sheet). A hash
 /// that was made with other parameters is checked with the parameters that it names. Passwords are
@@ -188,7 +176,8 @@ impl Passwords {
         }))
     }
 
-    /// Checks the password of a user who was looked up by login name.
+    /// Checks the password of a user who was looked up in a way of the application's own, such as by
+    /// an e-mail address. For a [`UserLookup`], [`check_login`](Self::check_login) does both.
     ///
     /// Returns the user if there is one and the password is right, or else `None`.
     ///
@@ -204,6 +193,49 @@ impl Passwords {
         let (user, hash) = (found.as_deref().map(U::id), found.as_deref().map(hash));
         let is_right = self.verify_for(user, hash, password.into()).await?;
         Ok(found.filter(|_| is_right))
+    }
+
+    /// Looks up a user by login name, and checks the password.
+    ///
+    /// Returns the user if there is one and the password is right, or else `None`. For an unknown
+    /// login name the call takes as long as for a known one.
+    ///
+    /// ```
+    /// use tower_keep::password::Passwords;
+    /// use tower_keep::{Account, AuthSession};
+    /// use tower_keep_memory::MemoryStore;
+    ///
+    /// /// Returns whether the user is logged in now.
+    /// async fn sign_in(
+    ///     users: &MemoryStore<Account>,
+    ///     passwords: &Passwords,
+    ///     auth: &AuthSession<Account>,
+    ///     (login, password): (String, String),
+    /// ) -> Result<bool, Box<dyn std::error::Error>> {
+    ///     let Some(user) = passwords.check_login(users, &login, password).await? else {
+    ///         return Ok(false); // say neither that the name is wrong nor that the password is
+    ///     };
+    ///     auth.log_in(user).await?;
+    ///     Ok(true)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store fails, if too many passwords are being checked, or if hashing
+    /// fails.
+    pub async fn check_login<S>(
+        &self,
+        users: &S,
+        login_name: &str,
+        password: impl Into<String>,
+    ) -> Result<Option<Arc<S::User>>, PasswordError>
+    where
+        S: UserLookup + ?Sized,
+        S::User: PasswordUser,
+    {
+        let found = users.by_login_name(login_name).await?;
+        self.check(found, S::User::password_hash, password).await
     }
 
     /// Stores a new password for the user who is logged in.

@@ -106,6 +106,7 @@ const PACKAGES: &[Package] = &[
         cargo_name: "quickstart",
         needs: &[POSTGRES, MARIADB, MYSQL, REDIS, SENTINEL, CLUSTER, DATASTORE],
     },
+    Package { name: "first-login", cargo_name: "first-login-example", needs: &[POSTGRES] },
     Package { name: "hyper", cargo_name: "hyper-example", needs: &[] },
     Package { name: "tonic", cargo_name: "tonic-example", needs: &[] },
     Package { name: "websocket", cargo_name: "websocket-example", needs: &[] },

@@ -17,9 +17,9 @@ use tokio::net::TcpListener;
 use tower_http::csrf::CsrfLayer;
 use tower_keep::error::BuildError;
 use tower_keep::password::Passwords;
-use tower_keep::store::{StoreError, UserDirectory, UserLookup};
+use tower_keep::store::{StoreError, UserDirectory};
 use tower_keep::{
-    Account, AuthError, AuthSession, AuthUser, CurrentUser, Keys, LoginLayer, UserId, user_loader,
+    Account, AuthSession, AuthUser, CurrentUser, Keys, LoginLayer, UserId, user_loader,
 };
 use tower_keep_memory::MemoryStore;
 
@@ -137,8 +137,7 @@ async fn sign_in_customer(
     auth: AuthSession<Customer>,
     Form(form): Form<SignIn>,
 ) -> Result<Response> {
-    let found = app.customers.by_login_name(&form.login).await.map_err(AuthError::from)?;
-    let checked = app.passwords.check(found, Account::password_hash, form.password).await?;
+    let checked = app.passwords.check_login(&app.customers, &form.login, form.password).await?;
     let Some(user) = checked else { return Ok(Redirect::to("/login").into_response()) };
     auth.log_in(user).await?;
     Ok(auth.next_or_home().into_response())

@@ -21,7 +21,7 @@ use hyper_util::service::TowerToHyperService;
 use tower::{ServiceExt, service_fn};
 use tower_keep::client::ClientAddr;
 use tower_keep::password::{PasswordError, Passwords};
-use tower_keep::store::{UserDirectory, UserLookup};
+use tower_keep::store::UserDirectory;
 use tower_keep::{Account, AuthError, Keys, LoginError, LoginLayer};
 use tower_keep_memory::MemoryStore;
 
@@ -148,8 +148,7 @@ async fn sign_in(
     let (Some(name), Some(password)) = (form_field("login"), form_field("password")) else {
         return Ok(status(StatusCode::UNPROCESSABLE_ENTITY));
     };
-    let found = users.by_login_name(&name).await.map_err(AuthError::from)?;
-    let checked = passwords.check(found, Account::password_hash, password).await?;
+    let checked = passwords.check_login(users, &name, password).await?;
     let Some(user) = checked else { return Ok(see_other("/login")) };
     auth.log_in(user).with_remember(form_field("remember").is_some()).await?;
     let next = auth.next_from_form(form_field("next").as_deref());

@@ -15,7 +15,7 @@ use tower_keep::error::BuildError;
 use tower_keep::layer::LoginService;
 use tower_keep::loader::Bearer;
 use tower_keep::password::{PasswordChange, Passwords};
-use tower_keep::{Account, AuthError, Keys, LoginLayer};
+use tower_keep::{Account, Keys, LoginLayer};
 
 use crate::pages;
 use crate::store::Store;
@@ -92,8 +92,7 @@ async fn sign_in(
     Form(form): Form<SignInForm>,
 ) -> Result<Response> {
     let next = auth.next_from_form(form.next.as_deref());
-    let found = app.store.by_login_name(&form.login).await.map_err(AuthError::from)?;
-    let checked = app.passwords.check(found, Account::password_hash, form.password).await?;
+    let checked = app.passwords.check_login(&app.store, &form.login, form.password).await?;
     let Some(user) = checked else {
         let error = Some("Wrong login name or password.");
         return Ok(unprocessable(pages::login(None, error, next.as_ref())));

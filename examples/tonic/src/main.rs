@@ -22,8 +22,8 @@ use tower::util::MapRequestLayer;
 use tower_keep::client::ClientAddr;
 use tower_keep::guard::Guard;
 use tower_keep::password::Passwords;
-use tower_keep::store::{UserDirectory, UserLookup};
-use tower_keep::{Account, AuthError, Keys, LoginLayer, UserId};
+use tower_keep::store::UserDirectory;
+use tower_keep::{Account, Keys, LoginLayer, UserId};
 use tower_keep_memory::MemoryStore;
 
 use proto::notes_server::{Notes, NotesServer};
@@ -106,8 +106,7 @@ impl Notes for NotesService {
     async fn log_in(&self, request: Request<LogInRequest>) -> Result<Response<LogInReply>, Status> {
         let auth = AuthSession::from_tonic(&request)?;
         let LogInRequest { login, password } = request.into_inner();
-        let found = self.users.by_login_name(&login).await.map_err(AuthError::from)?;
-        let user = self.passwords.check(found, Account::password_hash, password).await?;
+        let user = self.passwords.check_login(&self.users, &login, password).await?;
         let user = user.ok_or_else(|| Status::unauthenticated("wrong login name or password"))?;
         let token = auth.log_in(user).with_method("password").as_bearer().await?;
         let expires_in = token.expires_in();

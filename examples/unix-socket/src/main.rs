@@ -23,8 +23,8 @@ use tokio::net::UnixListener;
 use tower::{Layer, util::MapRequestLayer};
 use tower_keep::client::ClientAddr;
 use tower_keep::password::Passwords;
-use tower_keep::store::{UserDirectory, UserLookup};
-use tower_keep::{Account, AuthError, CurrentUser, Keys, LoginLayer};
+use tower_keep::store::UserDirectory;
+use tower_keep::{Account, CurrentUser, Keys, LoginLayer};
 use tower_keep_memory::MemoryStore;
 
 type AuthSession = tower_keep::AuthSession<Account>;
@@ -85,8 +85,7 @@ async fn sign_in(
     auth: AuthSession,
     Form(form): Form<SignIn>,
 ) -> Result<Response> {
-    let found = app.users.by_login_name(&form.login).await.map_err(AuthError::from)?;
-    let checked = app.passwords.check(found, Account::password_hash, form.password).await?;
+    let checked = app.passwords.check_login(&app.users, &form.login, form.password).await?;
     let Some(user) = checked else { return Ok(Redirect::to("/login").into_response()) };
     auth.log_in(user).await?;
     Ok(auth.next_or_home().into_response())
