@@ -27,6 +27,12 @@ impl Http {
     pub fn to(server: SocketAddr) -> Self {
         Self { client: Client::builder(TokioExecutor::new()).build_http(), server }
     }
+
+    /// Does the same as [`to`](Self::to), over HTTP/2, which the server must accept at once.
+    pub fn over_http2_to(server: SocketAddr) -> Self {
+        let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+        Self { client, server }
+    }
 }
 
 impl Service<Request<String>> for Http {

@@ -1,5 +1,6 @@
 //! Tests across crates, over real HTTP: a site with every kind of route, and browsers for it.
 
+mod chromium;
 mod http_client;
 pub mod load;
 mod process;
@@ -7,6 +8,7 @@ mod serve;
 mod site;
 mod store;
 
+pub use chromium::{drive_chromium, npm_packages};
 pub use http_client::{Http, send_raw, send_raw_from};
 pub use process::Process;
 pub use serve::{Serving, serve};

@@ -15,7 +15,8 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tower::{ServiceExt, service_fn};
@@ -72,9 +73,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
             request.extensions_mut().insert(ClientAddr(peer.ip()));
             request
         });
-        let connection = hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(site));
-        let connection = connections.watch(connection);
+        // Clients speak HTTP/1 or HTTP/2.
+        let server = auto::Builder::new(TokioExecutor::new());
+        let connection =
+            server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(site));
+        let connection = connections.watch(connection.into_owned());
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 eprintln!("connection: {error}");

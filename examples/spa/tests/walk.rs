@@ -1,0 +1,24 @@
+//! Calls the API as the page's script does. `browser.rs` does it with the script itself.
+
+use serde_json::Value;
+use tower_keep_tests::{Browser, Process};
+
+/// Returns the type and the allowed age of the problem.
+async fn problem(browser: &mut Browser, path: &str) -> (String, Value) {
+    let response = browser.get(path).await;
+    assert_eq!(response.status, 401);
+    let problem: Value = serde_json::from_str(&response.text()).expect("JSON");
+    (problem["type"].as_str().expect("a type").to_owned(), problem["max_age"].clone())
+}
+
+#[tokio::test]
+async fn a_call_without_a_login_gets_a_problem() {
+    let site = Process::start(env!("CARGO_BIN_EXE_spa-example"), &["127.0.0.1:0"], 3);
+    let mut browser = site.browser();
+    browser.set_header(http::header::ACCEPT, "application/json");
+    for path in ["/api/me", "/api/notes"] {
+        let (kind, _) = problem(&mut browser, path).await;
+        assert_eq!(kind, tower_keep::problem::LOGIN_REQUIRED);
+    }
+    assert!(browser.get("/").await.text().contains("<h1>Notes</h1>"));
+}
