@@ -12,6 +12,8 @@ const { chromium } = createRequire(resolve(directory, "package.json"))("playwrig
 
 const options = {
   executablePath,
+  // Browsers of users keep pages in memory for the back button.
+  ignoreDefaultArgs: ["--disable-back-forward-cache"],
   args: [
     "--no-sandbox",
     "--disable-gpu",

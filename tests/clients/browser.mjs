@@ -1,23 +1,8 @@
 // Drives Chromium through the steps of browser.rs, and prints one line of JSON for each step.
-// usage: node browser.mjs DIRECTORY CHROMIUM ORIGIN
-// DIRECTORY has the packages of package.json.
 
-import { createRequire } from "node:module";
-import { resolve } from "node:path";
+import { launch, origin } from "../browser.mjs";
 
-const [directory, chromiumPath, origin] = process.argv.slice(2);
-const { chromium } = createRequire(resolve(directory, "package.json"))("playwright-core");
-
-const options = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
-const browser = await chromium.launch({ executablePath: chromiumPath, args: options });
+const browser = await launch();
 
 const print = (line) => console.log(JSON.stringify(line));
 

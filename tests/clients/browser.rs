@@ -1,28 +1,21 @@
 //! Chromium: navigations, scripts, and htmx 2 and 4. `browser.mjs` drives it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::response::Html;
 use axum::routing::{any, get};
 use serde_json::{Value, json};
-use tokio::process::Command;
 use tower_keep::{Account, LoginError};
-use tower_keep_tests::{Site, WatchedStore, WatchedStoreExt, account, serve};
+use tower_keep_tests::{
+    Site, WatchedStore, WatchedStoreExt, account, drive_chromium, npm_packages, serve,
+};
 
 use crate::cases::start_site;
 
 type AuthSession = tower_keep::AuthSession<Account>;
 type QueryFields = Query<std::collections::HashMap<String, String>>;
-
-/// The directory where `cargo xtask test` has installed the packages of `package.json`.
-fn packages() -> PathBuf {
-    let directory = std::env::var("KEEP_BROWSER");
-    let directory =
-        directory.expect("`cargo xtask test clients` installs the browser and its packages");
-    PathBuf::from(directory)
-}
 
 /// Returns the router of the pages that the browser opens.
 fn router(site: &Site) -> Router {
@@ -45,7 +38,7 @@ fn router(site: &Site) -> Router {
 }
 
 async fn script(name: &'static str) -> ([(&'static str, &'static str); 1], String) {
-    let path = packages().join("node_modules").join(name).join("dist/htmx.min.js");
+    let path = npm_packages().join("node_modules").join(name).join("dist/htmx.min.js");
     let script = tokio::fs::read_to_string(&path).await.expect("htmx is installed");
     ([("content-type", "text/javascript")], script)
 }
@@ -79,21 +72,10 @@ async fn chromium_with_htmx_2_and_4_gets_what_it_can_show() {
     let site = start_site().await;
     let serving = serve(site.auth_layer.layer(router(&site))).await;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser.mjs");
-    let output = Command::new("node")
-        .arg(script)
-        .arg(packages())
-        .arg(std::env::var("KEEP_CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".into()))
-        .arg(format!("http://{}", serving.address))
-        .output()
-        .await
-        .expect("node is installed");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    let steps: Vec<Value> = String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect();
-    assert_eq!(steps.len(), 4 * (6 + 4 + 2), "{errors}");
+    let lines = drive_chromium(&script, &format!("http://{}", serving.address), "clients").await;
+    let steps: Vec<Value> =
+        lines.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(steps.len(), 4 * (6 + 4 + 2));
     for step in steps {
         println!("{step}");
         check(&step);

@@ -26,7 +26,7 @@ await step("a login with remember me leads to the page that was wanted", async (
   await keepScreenshot(tab, "login");
   await logIn(tab, { remember: true });
   assert.equal(target(tab), "/account");
-  assert.match(await tab.textContent("dl"), /Login ada Fresh login yes/);
+  assert.match(await tab.innerText("dl"), /Login\s+ada\s+Fresh login\s+yes/);
   await keepScreenshot(tab, "account");
 });
 
@@ -42,7 +42,7 @@ await step("scripts and other sites get no cookie", async () => {
   }
   assert.equal(cookies[SESSION].expires, -1, "ends with the browser");
   const days = (cookies[REMEMBER].expires - Date.now() / 1000) / DAY;
-  assert.ok(days > 300 && days < 401, `valid for ${days} days`);
+  assert.ok(days > 29.9 && days <= 30, `valid for ${days} days`);
   assert.equal(await tab.evaluate(() => document.cookie), "");
 });
 
@@ -51,7 +51,7 @@ await step("a browser that was closed is still logged in", async () => {
   tab = await laptop.open();
   assert.deepEqual((await laptop.cookies()).map((cookie) => cookie.name), [REMEMBER]);
   await tab.goto(`${origin}/account`);
-  assert.match(await tab.textContent("dl"), /Login ada Fresh login no Remembered on this device yes/);
+  assert.match(await tab.innerText("dl"), /Fresh login\s+no\s+Remembered on this device\s+yes/);
 });
 
 await step("a page for fresh logins asks for the password again", async () => {
@@ -101,9 +101,9 @@ await step("the back button shows nothing after a logout", async () => {
   await tab.click("text=Log out");
   assert.equal(target(tab), "/");
   for (const page of ["/devices", "/account"]) {
-    await tab.goBack();
-    assert.equal(target(tab), `/login?next=${encodeURIComponent(page)}`);
-    assert.doesNotMatch(await tab.textContent("body"), /ada|this device/);
+    await tab.evaluate(() => history.back());
+    await tab.waitForURL(`${origin}/login?next=${encodeURIComponent(page)}`);
+    assert.doesNotMatch(await tab.textContent("body"), /ada|Active now|Fresh login/);
     await keepScreenshot(tab, "back-after-logout");
   }
 });
@@ -121,10 +121,11 @@ await step("a page of another site can log nobody in or out", async () => {
   await new Promise((resolve) => attacker.listen(0, "localhost", resolve));
   const foreign = `http://localhost:${attacker.address().port}`;
   const submit = async (path) => {
-    const responded = tab.waitForResponse((response) => response.url() === origin + path);
-    await tab.goto(`${foreign}/?path=${path}`, { waitUntil: "commit" });
+    const victim = await laptop.newTab();
+    const responded = victim.waitForResponse((response) => response.url() === origin + path);
+    await victim.goto(`${foreign}/?path=${path}`, { waitUntil: "commit" });
     const response = await responded;
-    await tab.waitForURL(origin + path);
+    await victim.close();
     return response.status();
   };
   assert.equal(await submit("/login"), 403);
