@@ -107,6 +107,8 @@ const PACKAGES: &[Package] = &[
         needs: &[POSTGRES, MARIADB, MYSQL, REDIS, SENTINEL, CLUSTER, DATASTORE, Need::Browser],
     },
     Package { name: "first-login", cargo_name: "first-login-example", needs: &[POSTGRES] },
+    Package { name: "own-users", cargo_name: "own-users-example", needs: &[MARIADB, MYSQL] },
+    Package { name: "guide", cargo_name: "tower-keep-guide", needs: &[] },
     Package { name: "hyper", cargo_name: "hyper-example", needs: &[] },
     Package { name: "tonic", cargo_name: "tonic-example", needs: &[] },
     Package { name: "websocket", cargo_name: "websocket-example", needs: &[] },

@@ -1,0 +1,148 @@
+//! A site whose users are in tables of the application's own, with roles. `member.rs` reads the
+//! users, and `schema.sql` has the tables.
+//!
+//! Run `DATABASE_URL=mysql://… cargo run -p own-users-example`, with the URL of an empty database in
+//! MySQL or MariaDB. The optional argument is the address to listen on.
+
+mod member;
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{Form, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response, Result};
+use axum::routing::{get, post};
+use axum::{Router, ServiceExt};
+use serde::Deserialize;
+use sqlx::MySqlPool;
+use tokio::net::TcpListener;
+use tower_http::csrf::CsrfLayer;
+use tower_keep::password::{PasswordChange, PasswordStore};
+use tower_keep::{Keys, LoginLayer, Passwords};
+use tower_keep_mysql::MySqlStore;
+
+use member::{Member, Role};
+
+type AuthSession = tower_keep::AuthSession<Member>;
+type CurrentUser = tower_keep::CurrentUser<Member>;
+type FreshUser = tower_keep::FreshUser<Member>;
+
+#[derive(Clone)]
+struct App {
+    pool: MySqlPool,
+    members: MySqlStore<Member>,
+    password_store: Arc<dyn PasswordStore<User = Member>>,
+    passwords: Passwords,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let pool = MySqlPool::connect(&std::env::var("DATABASE_URL")?).await?;
+    sqlx::raw_sql(include_str!("schema.sql")).execute(&pool).await?;
+    let members = member::open(pool.clone()).await?;
+    let app = App {
+        password_store: Arc::new(member::password_store(members.clone(), pool.clone())),
+        passwords: Passwords::new(),
+        pool,
+        members,
+    };
+    let auth_layer = LoginLayer::builder(app.members.clone(), Keys::generate()?)
+        .with_sessions()
+        .with_login_page("/login")?
+        .with_confirm_page("/login")?
+        .build()?;
+    tokio::spawn(auth_layer.upkeep());
+    let authors = Router::new()
+        .route("/articles", get(|| async { "Write an article." }))
+        .route_layer(auth_layer.require_any_role([Role::Author, Role::Admin]));
+    let admins = Router::new()
+        .route("/members", get(members_page))
+        .route_layer(auth_layer.require_any_role([Role::Admin]));
+    let router = Router::new()
+        .route("/", get(home))
+        .route("/sign-up", post(sign_up))
+        .route("/login", get(|| async { "Log in" }).post(sign_in))
+        .route("/logout", post(sign_out))
+        .route("/password", post(change_password))
+        .merge(authors)
+        .merge(admins)
+        .layer(CsrfLayer::new())
+        .with_state(app);
+    let site = auth_layer.layer(router);
+
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".into());
+    let listener = TcpListener::bind(address.parse::<SocketAddr>()?).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    let service = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(site);
+    axum::serve(listener, service).await?;
+    Ok(())
+}
+
+async fn home(user: CurrentUser) -> String {
+    format!("You are {}.", user.email)
+}
+
+#[derive(Deserialize)]
+struct Typed {
+    email: String,
+    password: String,
+}
+
+/// The application writes its tables itself.
+async fn sign_up(State(app): State<App>, Form(form): Form<Typed>) -> Result<StatusCode> {
+    let hash = app.passwords.hash(form.password).await?;
+    let insert = sqlx::query("INSERT INTO member (email, password_hash) VALUES (?, ?)");
+    let done = insert.bind(form.email.to_lowercase()).bind(hash).execute(&app.pool).await;
+    match done {
+        Ok(_) => Ok(StatusCode::CREATED),
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+            Ok(StatusCode::CONFLICT)
+        }
+        Err(error) => {
+            eprintln!("sign-up: {error}");
+            Ok(StatusCode::SERVICE_UNAVAILABLE)
+        }
+    }
+}
+
+async fn sign_in(
+    State(app): State<App>,
+    auth: AuthSession,
+    Form(form): Form<Typed>,
+) -> Result<Response> {
+    let email = form.email.to_lowercase();
+    let checked = app.passwords.check_login(&app.members, &email, form.password).await?;
+    let Some(member) = checked else { return Ok(Redirect::to("/login").into_response()) };
+    auth.log_in(member).await?;
+    Ok(auth.next_or_home().into_response())
+}
+
+async fn sign_out(auth: AuthSession) -> Result<Redirect> {
+    auth.log_out().await?;
+    Ok(Redirect::to("/login"))
+}
+
+#[derive(Deserialize)]
+struct NewPassword {
+    password: String,
+}
+
+async fn change_password(
+    State(app): State<App>,
+    user: FreshUser,
+    auth: AuthSession,
+    Form(form): Form<NewPassword>,
+) -> Result<Response> {
+    let changed = app.passwords.change(&*app.password_store, &user, form.password).await?;
+    let PasswordChange::Changed(member) = changed else {
+        return Ok(StatusCode::CONFLICT.into_response());
+    };
+    auth.keep_logged_in(member).await?;
+    Ok(Redirect::to("/").into_response())
+}
+
+async fn members_page() -> &'static str {
+    "All members."
+}

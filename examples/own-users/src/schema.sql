@@ -1,0 +1,11 @@
+CREATE TABLE IF NOT EXISTS member (
+    id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    email VARCHAR(254) NOT NULL UNIQUE,
+    password_hash VARCHAR(255) NOT NULL,
+    active BOOLEAN NOT NULL DEFAULT TRUE
+);
+CREATE TABLE IF NOT EXISTS member_role (
+    member_id BIGINT NOT NULL REFERENCES member (id),
+    role VARCHAR(32) NOT NULL,
+    PRIMARY KEY (member_id, role)
+);

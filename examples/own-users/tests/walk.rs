@@ -1,0 +1,56 @@
+//! Members sign up, get a role in the database, and lose it again, on MySQL and MariaDB.
+
+use http::StatusCode;
+use sqlx::MySqlPool;
+use tower_keep_tests::Process;
+
+#[tokio::test]
+async fn members_with_roles_in_mysql() {
+    walk("MYSQL_URL").await;
+}
+
+#[tokio::test]
+async fn members_with_roles_in_mariadb() {
+    walk("MARIADB_URL").await;
+}
+
+async fn walk(variable: &str) {
+    let url = std::env::var(variable);
+    let url = url.expect("`cargo xtask test own-users` starts the server");
+    let pool = MySqlPool::connect(&url).await.expect("the server is running");
+    let run = async |sql: &'static str| sqlx::query(sql).execute(&pool).await.expect(sql);
+    let program = env!("CARGO_BIN_EXE_own-users-example");
+    let variables = [("DATABASE_URL", url.as_str())];
+    let site = Process::start_with(program, &["127.0.0.1:0"], &variables, 1);
+    let mut browser = site.browser();
+
+    let ada = [("email", "Ada@example.com"), ("password", "analytical engine")];
+    assert_eq!(browser.post("/sign-up", &ada).await.status, StatusCode::CREATED);
+    assert_eq!(browser.post("/sign-up", &ada).await.status, StatusCode::CONFLICT);
+    assert_eq!(browser.get("/articles").await.location(), "/login?next=%2Farticles");
+    let next = browser.post("/login?next=%2Farticles", &ada).await.location();
+    assert_eq!(next, "/articles");
+    assert_eq!(browser.get("/").await.text(), "You are ada@example.com.");
+
+    for (path, role) in [("/articles", "author"), ("/members", "admin")] {
+        assert_eq!(browser.get(path).await.status, StatusCode::FORBIDDEN, "{path}");
+        let sql = "INSERT INTO member_role (member_id, role) SELECT id, ? FROM member";
+        sqlx::query(sql).bind(role).execute(&pool).await.expect(sql);
+        assert_eq!(browser.get(path).await.status, StatusCode::OK, "{path}");
+    }
+    run("DELETE FROM member_role").await;
+    assert_eq!(browser.get("/members").await.status, StatusCode::FORBIDDEN);
+
+    let mut other = site.browser();
+    other.post("/login", &ada).await;
+    let response = browser.post("/password", &[("password", "difference engine")]).await;
+    assert_eq!(response.location(), "/");
+    assert_eq!(browser.get("/").await.status, StatusCode::OK, "this login goes on");
+    assert_eq!(other.get("/").await.location(), "/login?next=%2F", "the other has ended");
+    assert_eq!(other.post("/login", &ada).await.location(), "/login", "the password has changed");
+
+    run("UPDATE member SET active = FALSE").await;
+    assert_eq!(browser.get("/").await.location(), "/login?next=%2F");
+    run("DROP TABLE member_role").await;
+    run("DROP TABLE member").await;
+}
