@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use xtask::servers::{Kind, Server};
-use xtask::{imports, instructions, packages, provision, run};
+use xtask::{guide, imports, instructions, packages, provision, run};
 
 const USAGE: &str = "\
 cargo xtask test            installs and starts what all tests need, and runs all tests
@@ -20,6 +20,9 @@ cargo xtask instructions    counts the CPU instructions of a request in each cas
                             with --accept, writes the new figures to this file
 cargo xtask packages        packs what is published, and builds each package and its tests from the
                             packed files
+cargo xtask guide           builds the guide
+cargo xtask examples        runs the tests of all examples, also of those that `cargo xtask test` leaves
+                            out: their frameworks take minutes to build
 cargo xtask names           prints the packages' names";
 
 /// A package of the workspace that has tests.
@@ -121,6 +124,9 @@ const PACKAGES: &[Package] = &[
     Package { name: "benches", cargo_name: "tower-keep-benches", needs: &[] },
 ];
 
+/// The examples that are workspaces of their own, because their frameworks take minutes to build.
+const OWN_WORKSPACES: &[&str] = &["leptos", "loco", "salvo"];
+
 /// The test targets over HTTP that run twice: once with sites that have no server-side sessions,
 /// and once with sites that have them. A target that is neither in this list nor in
 /// [`TARGETS_FOR_SERVER_SESSIONS`] starts sites of both kinds, or does not depend on the kind.
@@ -159,6 +165,8 @@ fn main() -> ExitCode {
         ["imports"] => imports::check(&root()),
         ["instructions"] => instructions::check(&root()),
         ["instructions", "--accept"] => instructions::accept(&root()),
+        ["guide"] => guide::build(&root()),
+        ["examples"] => test_examples(),
         ["packages"] => packages::check(&root()),
         ["names"] => {
             PACKAGES.iter().for_each(|package| println!("{}", package.name));
@@ -198,7 +206,7 @@ fn test(names: &[&str]) -> Result<(), String> {
     // only once. If `names` has one package, the call also shows that this package builds without
     // the features that other packages enable in common dependencies.
     let cargo_test = || {
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let mut cargo = Command::new(xtask::cargo());
         cargo.current_dir(root()).args(["test", "--all-features"]);
         cargo.envs(variables.iter().map(|(name, value)| (name, value)));
         match names {
@@ -233,6 +241,22 @@ fn test(names: &[&str]) -> Result<(), String> {
             let targets = [TARGETS_FOR_BOTH_KINDS, TARGETS_FOR_SERVER_SESSIONS].concat();
             run(with_server_sessions(&targets).env("KEEP_STORE", store))?;
         }
+    }
+    Ok(())
+}
+
+/// Runs the tests of all examples. Those of [`OWN_WORKSPACES`] share the directory of built files.
+fn test_examples() -> Result<(), String> {
+    let is_example = |package: &&Package| {
+        package.cargo_name.ends_with("-example") || package.cargo_name == "quickstart"
+    };
+    let examples: Vec<&str> =
+        PACKAGES.iter().filter(is_example).map(|package| package.name).collect();
+    test(&examples)?;
+    for name in OWN_WORKSPACES {
+        let mut cargo = Command::new(xtask::cargo());
+        cargo.current_dir(root().join("examples").join(name));
+        run(cargo.args(["test", "--locked", "--target-dir"]).arg(root().join("target")))?;
     }
     Ok(())
 }

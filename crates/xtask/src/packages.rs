@@ -107,7 +107,7 @@ fn workspace_of(folders: &[String]) -> String {
 }
 
 fn cargo(folder: &Path) -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = Command::new(crate::cargo());
     cargo.current_dir(folder);
     cargo
 }

@@ -58,3 +58,12 @@ async fn a_client_logs_in_with_a_password_and_calls_with_its_token() {
     let status = client.add(with_token(add("three"), &token)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
 }
+
+#[tokio::test]
+async fn the_client_program_adds_a_note() {
+    let server = Process::start(env!("CARGO_BIN_EXE_tonic-example"), &["127.0.0.1:0"], 3);
+    let mut client = tokio::process::Command::new(env!("CARGO_BIN_EXE_client"));
+    let output = client.arg(format!("http://{}", server.address)).output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.stdout, b"[\"buy punch cards\"]\n");
+}

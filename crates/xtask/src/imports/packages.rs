@@ -27,7 +27,7 @@ const AVOIDS: [(&str, &[&str]); 2] = [
 
 /// Returns what the packages need although they must not.
 pub(super) fn check(root: &Path) -> Result<Vec<String>, String> {
-    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let output = Command::new(crate::cargo())
         .current_dir(root)
         .args(["metadata", "--no-deps", "--format-version", "1"])
         .output()

@@ -1,6 +1,5 @@
 //! Runs the bench `instructions` in valgrind, and reads the counts.
 
-use std::env;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -67,7 +66,7 @@ fn run_bench(root: &Path, valgrind: &Path, profiles: &Path) -> Result<String, St
         "--compress-strings=no",
         &format!("--callgrind-out-file={}", profiles.display()),
     ];
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = Command::new(crate::cargo());
     cargo.current_dir(root);
     cargo.args(["bench", "--package", "tower-keep-bench-cases", "--bench", "instructions"]);
     // The condition `all()` holds on every target.

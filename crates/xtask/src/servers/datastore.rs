@@ -78,7 +78,7 @@ fn find_or_build_fallback(kind: Kind) -> Result<PathBuf, String> {
         if find_program(&["protoc"]).is_none() {
             install(&["protobuf-compiler"])?;
         }
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let mut cargo = Command::new(crate::cargo());
         cargo.args(["install", "--quiet", "--locked", "--version", version, "--root"]);
         run(cargo.arg(tools_directory()).arg(name))
     })();

@@ -1,0 +1,202 @@
+//! A site with a login in leptos, on axum. The server renders the pages, and forms call server
+//! functions; nothing runs in the browser.
+//!
+//! Run `cargo run` in this directory, then open the address that it prints. The optional argument is
+//! the address to listen on.
+
+use std::error::Error;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::routing::{get, post};
+use leptos::prelude::*;
+use leptos_axum::{
+    ResponseOptions, extract, handle_server_fns_with_context, redirect,
+    render_app_async_with_context,
+};
+use leptos_router::components::{Route, Router as Pages, Routes};
+use leptos_router::path;
+use tokio::net::TcpListener;
+use tower_http::csrf::CsrfLayer;
+use tower_keep::store::UserDirectory;
+use tower_keep::{Account, AuthError, Keys, LoginLayer, Passwords};
+use tower_keep_memory::MemoryStore;
+
+type AuthSession = tower_keep::AuthSession<Account>;
+
+const PASSWORD: &str = "analytical engine";
+
+/// What the server functions need.
+#[derive(Clone)]
+struct App {
+    users: MemoryStore<Account>,
+    passwords: Passwords,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    // Usually `generate_route_list` does this. Here the routes are listed by hand, with guards.
+    any_spawner::Executor::init_tokio()?;
+    let app = App { users: MemoryStore::new(), passwords: Passwords::new() };
+    app.users.insert(&Account::new(1, "ada", app.passwords.hash(PASSWORD).await?)).await?;
+    let auth_layer = LoginLayer::builder(app.users.clone(), Keys::generate()?)
+        .with_sessions()
+        .with_login_page("/login")?
+        .with_home_page("/account")?
+        .build()?;
+    tokio::spawn(auth_layer.upkeep());
+    let provide_app = move || provide_context(app.clone());
+    // A page is sent when it is complete: a login may still change the cookies while it is rendered.
+    let page = render_app_async_with_context(provide_app.clone(), Document);
+    let functions = move |request| handle_server_fns_with_context(provide_app.clone(), request);
+    let site = Router::new()
+        .route("/account", get(page.clone()))
+        .route("/api/rename", post(functions.clone()))
+        .route_layer(auth_layer.require_login())
+        .route("/login", get(page))
+        .route("/api/log-in", post(functions.clone()))
+        .route("/api/log-out", post(functions))
+        .layer(CsrfLayer::new())
+        .layer(auth_layer);
+
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".into());
+    let listener = TcpListener::bind(address).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    println!("demo login: ada");
+    println!("demo password: {PASSWORD}");
+    axum::serve(listener, site.into_make_service_with_connect_info::<SocketAddr>()).await?;
+    Ok(())
+}
+
+#[component]
+fn Document() -> impl IntoView {
+    view! {
+        <!DOCTYPE html>
+        <html lang="en">
+            <head>
+                <meta charset="utf-8"/>
+                <title>"tower-keep and leptos"</title>
+            </head>
+            <body>
+                <Pages>
+                    <Routes fallback=|| "There is no such page.">
+                        <Route path=path!("/account") view=AccountPage/>
+                        <Route path=path!("/login") view=LoginPage/>
+                    </Routes>
+                </Pages>
+            </body>
+        </html>
+    }
+}
+
+#[component]
+fn AccountPage() -> impl IntoView {
+    let name = Resource::new(|| (), |()| login_name());
+    let (rename, log_out) = (ServerAction::<Rename>::new(), ServerAction::<LogOut>::new());
+    view! {
+        <Suspense>
+            {move || Suspend::new(async move {
+                name.await.map(|name| view! { <h1>{format!("You are {name}.")}</h1> })
+            })}
+        </Suspense>
+        <ActionForm action=rename>
+            <input name="name" required/>
+            <button>"Rename"</button>
+        </ActionForm>
+        <ActionForm action=log_out>
+            <button>"Log out"</button>
+        </ActionForm>
+    }
+}
+
+#[component]
+fn LoginPage() -> impl IntoView {
+    let start = Resource::new(|| (), |()| start_of_login());
+    let log_in = ServerAction::<LogIn>::new();
+    view! {
+        <Suspense>
+            {move || Suspend::new(async move {
+                start.await.map(|(message, next)| view! {
+                    <p>{message}</p>
+                    <ActionForm action=log_in>
+                        <input type="hidden" name="next" value=next/>
+                        <label>"Login " <input name="login"/></label>
+                        <label>"Password " <input name="password" type="password"/></label>
+                        <button>"Log in"</button>
+                    </ActionForm>
+                })
+            })}
+        </Suspense>
+    }
+}
+
+/// Returns the handle of the request that is being served.
+async fn auth_session() -> Result<AuthSession, ServerFnError> {
+    Ok(extract::<AuthSession>().await?)
+}
+
+/// Returns the message for the login page, and where the login leads.
+async fn start_of_login() -> Result<(String, String), ServerFnError> {
+    let auth = auth_session().await?;
+    let message = auth.take_flash().map(|flash| flash.text().to_owned()).unwrap_or_default();
+    Ok((message, auth.next_or_home().as_str().to_owned()))
+}
+
+async fn login_name() -> Result<String, ServerFnError> {
+    let user = auth_session().await?.user().await.map_err(failed)?;
+    Ok(user.map(|user| user.login_name().to_owned()).unwrap_or_default())
+}
+
+#[server(prefix = "/api", endpoint = "log-in")]
+async fn log_in(login: String, password: String, next: String) -> Result<(), ServerFnError> {
+    let (App { users, passwords }, auth) = (expect_context(), auth_session().await?);
+    let checked = passwords.check_login(&users, &login, password).await;
+    match checked.map_err(|error| failed_with(error.status().as_u16(), &error))? {
+        Some(user) => {
+            auth.log_in(user).await.map_err(|error| failed_with(error.status().as_u16(), &error))?
+        }
+        None => {
+            redirect("/login");
+            return Ok(());
+        }
+    }
+    let next = auth.next_from_form(Some(&next));
+    redirect(auth.or_home(next).as_str());
+    Ok(())
+}
+
+#[server(prefix = "/api", endpoint = "log-out")]
+async fn log_out() -> Result<(), ServerFnError> {
+    auth_session().await?.log_out().await.map_err(failed)?;
+    redirect("/login");
+    Ok(())
+}
+
+/// The guard around this function has let in users only.
+#[server(prefix = "/api", endpoint = "rename")]
+async fn rename(name: String) -> Result<(), ServerFnError> {
+    let (App { users, .. }, auth) = (expect_context::<App>(), auth_session().await?);
+    if let Some(user) = auth.user().await.map_err(failed)? {
+        let mut change = |account: &Account| {
+            let mut account = account.clone();
+            account.set_login_name(&name);
+            Some(account)
+        };
+        let changed = users.modify(user.id(), &mut change).await;
+        changed.map_err(|error| failed(error.into()))?;
+    }
+    redirect("/account");
+    Ok(())
+}
+
+fn failed(error: AuthError) -> ServerFnError {
+    failed_with(error.status().as_u16(), &error)
+}
+
+/// Sets the response's status, and returns the error that leptos shows.
+fn failed_with(status: u16, error: &dyn Error) -> ServerFnError {
+    if let Ok(status) = axum::http::StatusCode::from_u16(status) {
+        expect_context::<ResponseOptions>().set_status(status);
+    }
+    ServerFnError::new(error)
+}

@@ -1,0 +1,149 @@
+//! A loco application with a login. The layer goes around the router in `after_routes`, and guards
+//! around groups of routes.
+//!
+//! Run `cargo run -- start` in this directory, then open the address that it prints. The variable
+//! `PORT` sets the port.
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::extract::{Form, State};
+use axum::response::{Html, IntoResponse, Redirect, Response, Result};
+use axum::routing::{get, post};
+use loco_rs::app::{AppContext, Hooks};
+use loco_rs::bgworker::Queue;
+use loco_rs::boot::{BootResult, ServeParams, StartMode, create_app};
+use loco_rs::config::Config;
+use loco_rs::controller::{AppRoutes, Routes};
+use loco_rs::environment::Environment;
+use loco_rs::task::Tasks;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tower_http::csrf::CsrfLayer;
+use tower_keep::store::UserDirectory;
+use tower_keep::{Account, CurrentUser, Keys, LoginLayer, Passwords};
+use tower_keep_memory::MemoryStore;
+
+type AuthSession = tower_keep::AuthSession<Account>;
+
+const PASSWORD: &str = "analytical engine";
+
+/// What the handlers and the routes need, in loco's shared store.
+#[derive(Clone)]
+struct Login {
+    users: MemoryStore<Account>,
+    passwords: Passwords,
+    layer: LoginLayer<Account>,
+}
+
+impl Login {
+    async fn new() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let (users, passwords) = (MemoryStore::new(), Passwords::new());
+        users.insert(&Account::new(1, "ada", passwords.hash(PASSWORD).await?)).await?;
+        let layer = LoginLayer::builder(users.clone(), Keys::generate()?)
+            .with_login_page("/login")?
+            .with_home_page("/account")?
+            .build()?;
+        Ok(Self { users, passwords, layer })
+    }
+
+    fn of(context: &AppContext) -> loco_rs::Result<Self> {
+        let missing = || loco_rs::Error::Message("`after_context` has not run".into());
+        context.shared_store.get::<Self>().ok_or_else(missing)
+    }
+}
+
+struct App;
+
+#[async_trait]
+impl Hooks for App {
+    fn app_name() -> &'static str {
+        env!("CARGO_CRATE_NAME")
+    }
+
+    async fn boot(
+        mode: StartMode,
+        environment: &Environment,
+        config: Config,
+    ) -> loco_rs::Result<BootResult> {
+        create_app::<Self>(mode, environment, config).await
+    }
+
+    async fn after_context(context: AppContext) -> loco_rs::Result<AppContext> {
+        context.shared_store.insert(Login::new().await.map_err(loco_rs::Error::Any)?);
+        Ok(context)
+    }
+
+    fn routes(context: &AppContext) -> AppRoutes {
+        // Without the layer there is no guard, and no route either.
+        let Ok(login) = Login::of(context) else { return AppRoutes::empty() };
+        let open = Routes::new()
+            .add("/login", get(login_page).post(sign_in))
+            .add("/logout", post(sign_out));
+        let members =
+            Routes::new().add("/account", get(account)).layer(login.layer.require_login());
+        AppRoutes::empty().add_route(open).add_route(members)
+    }
+
+    async fn after_routes(router: Router, context: &AppContext) -> loco_rs::Result<Router> {
+        Ok(router.layer(CsrfLayer::new()).layer(Login::of(context)?.layer))
+    }
+
+    /// Does what loco does, and prints the address.
+    async fn serve(app: Router, _: &AppContext, to: &ServeParams) -> loco_rs::Result<()> {
+        let listener = TcpListener::bind(format!("{}:{}", to.binding, to.port)).await?;
+        println!("listening on http://{}", listener.local_addr()?);
+        println!("demo login: ada");
+        println!("demo password: {PASSWORD}");
+        axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
+        Ok(())
+    }
+
+    async fn connect_workers(_: &AppContext, _: &Queue) -> loco_rs::Result<()> {
+        Ok(())
+    }
+
+    fn register_tasks(_: &mut Tasks) {}
+}
+
+async fn login_page(auth: AuthSession) -> Html<String> {
+    let message = auth.take_flash().map(|flash| flash.text().to_owned()).unwrap_or_default();
+    Html(format!(
+        "<!doctype html><meta charset=utf-8><title>Log in</title><p>{message}</p>
+         <form method=post><label>Login <input name=login></label>
+         <label>Password <input name=password type=password></label><button>Log in</button></form>"
+    ))
+}
+
+#[derive(Deserialize)]
+struct Typed {
+    login: String,
+    password: String,
+}
+
+async fn sign_in(
+    State(context): State<AppContext>,
+    auth: AuthSession,
+    Form(form): Form<Typed>,
+) -> Result<Response> {
+    let Login { users, passwords, .. } = Login::of(&context)?;
+    let checked = passwords.check_login(&users, &form.login, form.password).await?;
+    let Some(user) = checked else { return Ok(Redirect::to("/login").into_response()) };
+    auth.log_in(user).await?;
+    Ok(auth.next_or_home().into_response())
+}
+
+async fn sign_out(auth: AuthSession) -> Result<Redirect> {
+    auth.log_out().await?;
+    Ok(Redirect::to("/login"))
+}
+
+async fn account(user: CurrentUser<Account>) -> String {
+    format!("You are {}.", user.login_name())
+}
+
+#[tokio::main]
+async fn main() -> loco_rs::Result<()> {
+    loco_rs::cli::main::<App>().await
+}

@@ -1,0 +1,112 @@
+//! A site with a login on salvo, whose bridge makes handlers of tower's layers.
+//!
+//! Run `cargo run` in this directory, then open the address that it prints. The optional argument is
+//! the address to listen on.
+
+use std::error::Error;
+
+use salvo::http::{StatusCode, StatusError};
+use salvo::prelude::*;
+use serde::Deserialize;
+use tower_http::csrf::CsrfLayer;
+use tower_keep::client::ClientAddr;
+use tower_keep::store::UserDirectory;
+use tower_keep::{Account, Keys, LoginLayer, Passwords};
+use tower_keep_memory::MemoryStore;
+
+type AuthSession = tower_keep::AuthSession<Account>;
+
+const PASSWORD: &str = "analytical engine";
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let (users, passwords) = (MemoryStore::new(), Passwords::new());
+    users.insert(&Account::new(1, "ada", passwords.hash(PASSWORD).await?)).await?;
+    let auth_layer = LoginLayer::builder(users.clone(), Keys::generate()?)
+        .with_login_page("/login")?
+        .with_home_page("/account")?
+        .build()?;
+    let router = Router::new()
+        .hoop(add_client_address)
+        .hoop(auth_layer.clone().compat())
+        .hoop(CsrfLayer::new().compat())
+        .push(Router::with_path("login").get(login_page).post(SignIn { users, passwords }))
+        .push(Router::with_path("logout").post(sign_out))
+        .push(Router::with_path("account").hoop(auth_layer.require_login().compat()).get(account));
+
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".into());
+    let acceptor = TcpListener::new(address).try_bind().await?;
+    println!("listening on http://{}", acceptor.local_addr()?);
+    println!("demo login: ada");
+    println!("demo password: {PASSWORD}");
+    Server::new(acceptor).serve(router).await;
+    Ok(())
+}
+
+/// Session protection compares the addresses of clients.
+#[handler]
+async fn add_client_address(request: &mut Request) {
+    if let Some(address) = request.remote_addr().ip() {
+        request.extensions_mut().insert(ClientAddr(address));
+    }
+}
+
+/// Returns the handle that the layer has put into the request.
+fn auth_of(request: &Request) -> Result<AuthSession, StatusError> {
+    let auth = request.extensions().get::<AuthSession>();
+    auth.cloned().ok_or_else(StatusError::internal_server_error)
+}
+
+/// Returns the response for an error. It is salvo's own page for the status.
+fn failed(status: StatusCode) -> StatusError {
+    StatusError::from_code(status).unwrap_or_else(StatusError::internal_server_error)
+}
+
+#[handler]
+async fn login_page(request: &mut Request) -> Result<Text<String>, StatusError> {
+    let message = auth_of(request)?.take_flash().map(|flash| flash.text().to_owned());
+    Ok(Text::Html(format!(
+        "<!doctype html><meta charset=utf-8><title>Log in</title><p>{}</p>
+         <form method=post><label>Login <input name=login></label>
+         <label>Password <input name=password type=password></label><button>Log in</button></form>",
+        message.unwrap_or_default()
+    )))
+}
+
+#[derive(Deserialize)]
+struct Typed {
+    login: String,
+    password: String,
+}
+
+struct SignIn {
+    users: MemoryStore<Account>,
+    passwords: Passwords,
+}
+
+#[handler]
+impl SignIn {
+    async fn handle(&self, request: &mut Request) -> Result<Redirect, StatusError> {
+        let auth = auth_of(request)?;
+        let typed = request.parse_form::<Typed>().await.map_err(|_| StatusError::bad_request())?;
+        let checked = self.passwords.check_login(&self.users, &typed.login, typed.password).await;
+        let Some(user) = checked.map_err(|error| failed(error.status()))? else {
+            return Ok(Redirect::other("/login"));
+        };
+        auth.log_in(user).await.map_err(|error| failed(error.status()))?;
+        Ok(Redirect::other(auth.next_or_home().as_str()))
+    }
+}
+
+#[handler]
+async fn sign_out(request: &mut Request) -> Result<Redirect, StatusError> {
+    auth_of(request)?.log_out().await.map_err(|error| failed(error.status()))?;
+    Ok(Redirect::other("/login"))
+}
+
+#[handler]
+async fn account(request: &mut Request) -> Result<String, StatusError> {
+    let user = auth_of(request)?.user().await.map_err(|error| failed(error.status()))?;
+    let user = user.ok_or_else(StatusError::unauthorized)?;
+    Ok(format!("You are {}.", user.login_name()))
+}
