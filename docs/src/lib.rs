@@ -2,6 +2,7 @@
 
 macro_rules! pages {
     ($($module:ident $file:literal)*) => {$(
+        #[cfg(doctest)]
         #[doc = include_str!(concat!("../guide/", $file))]
         mod $module {}
     )*};
