@@ -119,6 +119,7 @@ const PACKAGES: &[Package] = &[
     Package { name: "lambda", cargo_name: "lambda-example", needs: &[] },
     Package { name: "spa", cargo_name: "spa-example", needs: &[Need::Browser] },
     Package { name: "htmx", cargo_name: "htmx-example", needs: &[Need::Browser] },
+    Package { name: "adapter", cargo_name: "adapter-example", needs: &[] },
     Package { name: "areas", cargo_name: "areas-example", needs: &[] },
     Package { name: "unix-socket", cargo_name: "unix-socket-example", needs: &[] },
     Package { name: "benches", cargo_name: "tower-keep-benches", needs: &[] },

@@ -26,40 +26,42 @@ struct Maps {
 }
 
 impl MapStore {
-    /// No lock is held across an await, and none while a function of the application runs.
+    /// The lock is never held across an await, nor while a function of the application runs.
     fn lock(&self) -> MutexGuard<'_, Maps> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Maps {
-    fn is_name_taken(&self, login_name: &str, except: Option<&UserId>) -> bool {
-        let has_name = |user: &&Arc<Account>| user.login_name() == login_name;
-        self.users.values().filter(has_name).any(|user| Some(user.id()) != except)
-    }
-
-    /// Writes what `change` returns for this record, if it returns a record.
-    fn change(
-        &mut self,
-        key: &SessionKey,
-        change: impl FnOnce(&SessionRecord) -> Option<SessionRecord>,
-    ) -> bool {
-        let changed = self.sessions.get(key).and_then(|record| change(record));
-        let is_changed = changed.is_some();
-        self.sessions.extend(changed.map(|record| (*key, Arc::new(record))));
-        is_changed
+    /// Stores a user, unless another user has the login name.
+    fn put(&mut self, user: Arc<Account>) -> StoreResult<()> {
+        let mut others = self.users.values().filter(|other| other.id() != user.id());
+        if others.any(|other| other.login_name() == user.login_name()) {
+            return Err(StoreError::new(StoreErrorKind::Conflict, NAME));
+        }
+        self.users.insert(user.id().clone(), user);
+        Ok(())
     }
 
     fn sessions_of(&self, user: &UserId) -> Vec<Arc<SessionRecord>> {
         self.sessions.values().filter(|record| record.user == *user).cloned().collect()
     }
+
+    /// Changes a record, and returns the changed record as `Won`. If `change` returns `None`, this
+    /// function returns the stored record as `Lost`.
+    fn update(
+        &mut self,
+        key: &SessionKey,
+        change: impl FnOnce(&SessionRecord) -> Option<SessionRecord>,
+    ) -> Option<Rotated> {
+        let stored = self.sessions.get_mut(key)?;
+        let Some(changed) = change(stored) else { return Some(Rotated::Lost(stored.clone())) };
+        *stored = Arc::new(changed);
+        Some(Rotated::Won(stored.clone()))
+    }
 }
 
-fn conflict(message: &'static str) -> StoreError {
-    StoreError::new(StoreErrorKind::Conflict, NAME).with_message(message)
-}
-
-// The layer needs this trait only.
+// All that the layer needs.
 #[async_trait]
 impl UserStore for MapStore {
     type User = Account;
@@ -73,21 +75,19 @@ impl UserStore for MapStore {
 #[async_trait]
 impl UserLookup for MapStore {
     async fn by_login_name(&self, login_name: &str) -> StoreResult<Option<Arc<Account>>> {
-        let maps = self.lock();
-        Ok(maps.users.values().find(|user| user.login_name() == login_name).cloned())
+        Ok(self.lock().users.values().find(|user| user.login_name() == login_name).cloned())
     }
 }
 
-// For sign-up forms and changes.
+// For sign-up forms, and changes of users.
 #[async_trait]
 impl UserDirectory for MapStore {
     async fn insert(&self, user: &Account) -> StoreResult<()> {
         let mut maps = self.lock();
-        if maps.users.contains_key(user.id()) || maps.is_name_taken(user.login_name(), None) {
-            return Err(conflict("the id or the login name is taken"));
+        if maps.users.contains_key(user.id()) {
+            return Err(StoreError::new(StoreErrorKind::Conflict, NAME));
         }
-        maps.users.insert(user.id().clone(), Arc::new(user.clone()));
-        Ok(())
+        maps.put(Arc::new(user.clone()))
     }
 
     async fn modify(
@@ -102,15 +102,9 @@ impl UserDirectory for MapStore {
                 ControlFlow::Break(result) => return Ok(result),
             };
             let mut maps = self.lock();
-            // A compare-and-swap: if another call has written the user, `change` runs again.
-            if !maps.users.get(id).is_some_and(|current| Arc::ptr_eq(current, &stored)) {
-                continue;
+            if maps.users.get(id).is_some_and(|current| Arc::ptr_eq(current, &stored)) {
+                return maps.put(changed.clone()).map(|()| Modified::Changed(changed));
             }
-            if maps.is_name_taken(changed.login_name(), Some(id)) {
-                return Err(conflict("the login name is taken"));
-            }
-            maps.users.insert(id.clone(), Arc::clone(&changed));
-            return Ok(Modified::Changed(changed));
         }
     }
 
@@ -119,14 +113,14 @@ impl UserDirectory for MapStore {
     }
 }
 
-// For server-side sessions. The rules are in core: `plan` for a login, and `apply_to` for the rest.
+// For server-side sessions. The rules are in core: `plan` for a login, `apply_to` for the rest.
 #[async_trait]
 impl SessionStore for MapStore {
     async fn create(&self, login: &NewLogin<'_>) -> StoreResult<Creation> {
         let mut maps = self.lock();
         let of_user = maps.sessions_of(&login.record.user);
         let plan = login.plan(NAME, of_user, |key| maps.sessions.get(key).cloned())?;
-        maps.sessions.extend(plan.writes.into_iter().map(|record| (record.key, Arc::new(record))));
+        maps.sessions.extend(plan.writes.into_iter().map(|record| (record.key, record.into())));
         Ok(plan.creation)
     }
 
@@ -135,16 +129,13 @@ impl SessionStore for MapStore {
     }
 
     async fn rotate(&self, rotation: &Rotation) -> StoreResult<Option<Rotated>> {
-        let mut maps = self.lock();
-        let has_won = maps.change(&rotation.key, |record| rotation.apply_to(record));
-        let record = maps.sessions.get(&rotation.key).cloned();
-        Ok(record.map(if has_won { Rotated::Won } else { Rotated::Lost }))
+        Ok(self.lock().update(&rotation.key, |record| rotation.apply_to(record)))
     }
 
     async fn mark_seen(&self, marks: &[SeenMark]) -> StoreResult<()> {
         let mut maps = self.lock();
         for mark in marks {
-            maps.change(&mark.key, |record| mark.apply_to(record));
+            maps.update(&mark.key, |record| mark.apply_to(record));
         }
         Ok(())
     }
@@ -152,20 +143,20 @@ impl SessionStore for MapStore {
     async fn touch(&self, touches: &[Touch]) -> StoreResult<()> {
         let mut maps = self.lock();
         for touch in touches {
-            maps.change(&touch.key, |record| touch.apply_to(record));
+            maps.update(&touch.key, |record| touch.apply_to(record));
         }
         Ok(())
     }
 
     async fn revoke(&self, keys: &[SessionKey], end: &End) -> StoreResult<usize> {
-        let mut maps = self.lock();
-        let mut live_count = 0;
+        let (mut maps, mut live) = (self.lock(), 0);
         for key in keys {
-            let is_live = maps.sessions.get(key).is_some_and(|record| record.is_live(end.at));
-            live_count += usize::from(is_live);
-            maps.change(key, |record| end.apply_to(record, None));
+            maps.update(key, |record| {
+                live += usize::from(record.is_live(end.at));
+                end.apply_to(record, None)
+            });
         }
-        Ok(live_count)
+        Ok(live)
     }
 
     // A database does this with one write, however many sessions there are: see `Epoch`.
@@ -176,10 +167,8 @@ impl SessionStore for MapStore {
         end: &End,
     ) -> StoreResult<()> {
         let mut maps = self.lock();
-        for record in maps.sessions_of(user) {
-            if Some(&record.key) != except {
-                maps.change(&record.key, |record| end.apply_to(record, None));
-            }
+        for record in maps.sessions_of(user).iter().filter(|record| Some(&record.key) != except) {
+            maps.update(&record.key, |record| end.apply_to(record, None));
         }
         Ok(())
     }
@@ -195,10 +184,7 @@ impl SessionStore for MapStore {
 
     async fn purge(&self, before: Timestamp, limit: usize) -> StoreResult<usize> {
         let mut maps = self.lock();
-        let expired = maps.sessions.values().filter(|record| record.expires <= before);
-        let keys: Vec<_> = expired.map(|record| record.key).take(limit).collect();
-        keys.iter().for_each(|key| drop(maps.sessions.remove(key)));
-        Ok(keys.len())
+        Ok(maps.sessions.extract_if(|_, record| record.expires <= before).take(limit).count())
     }
 }
 
