@@ -64,6 +64,19 @@ fn a_block_that_is_not_compiled_here_is_a_file_that_is_compiled_elsewhere() {
 }
 
 #[test]
+fn the_change_to_another_store_is_that_of_the_example() {
+    let page = fs::read_to_string(guide().join("stores.md")).expect("the page");
+    let change = all_between(&page, "```diff", '`').next().expect("a change");
+    let example = guide().join("../../examples/first-login/src");
+    for (sign, file) in [('-', "after.rs"), ('+', "postgres.rs"), (' ', "postgres.rs")] {
+        let code = fs::read_to_string(example.join(file)).expect("a program");
+        for line in change.lines().filter_map(|line| line.strip_prefix(sign)) {
+            assert!(code.lines().any(|found| found == line), "{line:?} is not in {file}");
+        }
+    }
+}
+
+#[test]
 fn every_link_leads_to_a_page_a_heading_or_a_picture() {
     let pages = pages();
     let mut link_count = 0;
