@@ -186,6 +186,13 @@ async fn clients_of_grpc_and_of_grpc_web_get_a_status_in_every_case() {
                 let metadata = [("cookie", cookies.as_str())];
                 let status = check(address, is_web, service, &metadata).await.unwrap_err();
                 assert_eq!(status.code(), code, "{status:?}");
+                let metadata = |name| {
+                    let value = status.metadata().get(name)?.to_str();
+                    Some(value.expect("text").to_owned())
+                };
+                assert_eq!(metadata("problem-type").as_deref(), Some(case.problem()), "{status:?}");
+                let max_age = metadata("problem-max-age");
+                assert_eq!(max_age.is_some(), case == Case::NotFresh, "{max_age:?}");
                 let says_so = status.message().contains("re-authenticate");
                 assert_eq!(says_so, case == Case::NotFresh, "{status:?}");
             }

@@ -44,8 +44,10 @@ async fn only_the_password_of_a_known_user_is_accepted() {
 #[tokio::test]
 async fn a_login_is_checked_in_one_call() {
     let (store, passwords) = (new_store().await, Passwords::new());
-    let hash = passwords.hash("correct horse").await.unwrap();
-    store.insert(&Account::new(1, "ada", hash)).await.unwrap();
+    assert!(passwords.sign_up(&store, 1, "ada", "correct horse").await.unwrap());
+    for (id, login) in [(1, "eve"), (2, "ada")] {
+        assert!(!passwords.sign_up(&store, id, login, "taken").await.unwrap(), "{login}");
+    }
     for (login, password, is_match) in [
         ("ada", "correct horse", true),
         ("ada", "wrong", false),

@@ -61,6 +61,10 @@ pub trait AuthUser: Send + Sync + 'static {
 /// [`UserLookup::by_login_name`](crate::UserLookup::by_login_name) compares login names byte for
 /// byte. If the login names of an application ignore case or Unicode form, the application stores
 /// the folded name, such as the name in lower case, and looks up the folded name.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say which login name it has",
+    note = "implement `LoginName` for it, from the root of `tower-keep` or `tower-keep-core`"
+)]
 pub trait LoginName: AuthUser {
     /// Returns the name, email address or number that the user types into the sign-in form.
     fn login_name(&self) -> &str;

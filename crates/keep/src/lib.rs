@@ -274,9 +274,8 @@ pub mod session {
 /// The traits of stores, from `tower-keep-core`, and the types that applications use with them.
 pub mod store {
     pub use tower_keep_core::{
-        ChangeUser, LoginName, LoginStore, Modified, SessionStore, SplitStore, StoreError,
-        StoreErrorKind, UserDirectory, UserDirectoryExt, UserLoader, UserLookup, UserStore,
-        async_trait,
+        ChangeUser, LoginStore, Modified, SessionStore, SplitStore, StoreError, StoreErrorKind,
+        UserDirectory, UserDirectoryExt, UserLoader, UserLookup, UserStore, async_trait,
     };
 }
 
@@ -307,4 +306,4 @@ pub use login::handle::AuthSession;
 #[cfg(feature = "password")]
 #[doc(inline)]
 pub use passwords::Passwords;
-pub use tower_keep_core::{Account, AuthUser, UserId, UserRoles, user_loader};
+pub use tower_keep_core::{Account, AuthUser, LoginName, UserId, UserRoles, user_loader};

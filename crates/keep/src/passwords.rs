@@ -11,7 +11,8 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use http::{Response, StatusCode};
 use tokio::sync::Semaphore;
 use tower_keep_core::{
-    AuthUser, PasswordChange, PasswordStore, PasswordUser, StoreError, UserId, UserLookup,
+    Account, AuthUser, PasswordChange, PasswordStore, PasswordUser, StoreError, UserDirectory,
+    UserDirectoryExt, UserId, UserLookup,
 };
 
 use crate::error::log_store_error;
@@ -193,6 +194,39 @@ impl Passwords {
         let (user, hash) = (found.as_deref().map(U::id), found.as_deref().map(hash));
         let is_right = self.verify_for(user, hash, password.into()).await?;
         Ok(found.filter(|_| is_right))
+    }
+
+    /// Inserts an [`Account`] with the hash of this password, unless the id or the login name is
+    /// taken. Returns whether the account was inserted.
+    ///
+    /// Call it in a sign-up form, or at the start of a program for the first user:
+    ///
+    /// ```
+    /// # use tower_keep::password::{PasswordError, Passwords};
+    /// # use tower_keep_memory::MemoryStore;
+    /// # async fn example() -> Result<(), PasswordError> {
+    /// # let (users, passwords) = (MemoryStore::new(), Passwords::new());
+    /// passwords.sign_up(&users, 1, "ada", "analytical engine").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store fails, if too many passwords are being checked, or if hashing
+    /// fails. A taken id or login name is not an error: the call returns `Ok(false)`, and the stored
+    /// account stays as it is.
+    pub async fn sign_up<S>(
+        &self,
+        users: &S,
+        id: impl Into<UserId>,
+        login_name: impl Into<String>,
+        password: impl Into<String>,
+    ) -> Result<bool, PasswordError>
+    where
+        S: UserDirectory<User = Account> + ?Sized,
+    {
+        let account = Account::new(id, login_name, self.hash(password).await?);
+        Ok(users.insert_if_absent(&account).await?)
     }
 
     /// Looks up a user by login name, and checks the password.

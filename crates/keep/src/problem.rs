@@ -16,6 +16,9 @@
 //!
 //! `max_age` is only in [`LOGIN_NOT_FRESH`], if the route says how old a login may be. `detail`
 //! says more, and only debug builds send it.
+//!
+//! Clients of gRPC get the `type` as the metadata `problem-type`, and `max_age` as
+//! `problem-max-age`. So they can tell apart problems that have the same status.
 
 use http::StatusCode;
 

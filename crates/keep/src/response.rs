@@ -14,6 +14,9 @@ use crate::problem::Problem;
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// The metadata with which a client of gRPC tells two problems of one status apart.
+pub(crate) const PROBLEM_TYPE: HeaderName = HeaderName::from_static("problem-type");
+pub(crate) const PROBLEM_MAX_AGE: HeaderName = HeaderName::from_static("problem-max-age");
 /// The bytes that `grpc-message` encodes, besides those that are not ASCII
 /// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 const GRPC_ENCODED: &AsciiSet = &CONTROLS.add(b'%');
@@ -65,6 +68,10 @@ fn grpc(problem: &Problem, content_type: &'static str) -> Response<Bytes> {
     let message = utf8_percent_encode(&grpc_message(problem), GRPC_ENCODED).to_string();
     if let Ok(message) = HeaderValue::try_from(message) {
         headers.insert(GRPC_MESSAGE, message);
+    }
+    headers.insert(PROBLEM_TYPE, HeaderValue::from_static(problem.uri));
+    if let Some(max_age) = problem.max_age {
+        headers.insert(PROBLEM_MAX_AGE, HeaderValue::from(max_age));
     }
     response
 }

@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use tonic::metadata::MetadataValue;
+use http::header::CACHE_CONTROL;
+use http::{HeaderMap, HeaderValue};
+use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 use tower_keep_core::AuthUser;
@@ -17,7 +19,7 @@ use crate::guard::{Guard, GuardService};
 use crate::layer::LoginService;
 use crate::login::handle::AuthSession;
 use crate::problem::Problem;
-use crate::response::grpc_message;
+use crate::response::{PROBLEM_MAX_AGE, PROBLEM_TYPE, grpc_message};
 
 impl<S: NamedService, U> NamedService for LoginService<S, U> {
     const NAME: &'static str = S::NAME;
@@ -103,9 +105,14 @@ fn missing_layer<U>(subject: &str) -> Status {
 
 fn status(problem: &Problem) -> Status {
     let code = Code::from_i32(problem.grpc_status.into());
-    let mut status = Status::new(code, grpc_message(problem));
-    status.metadata_mut().insert("cache-control", MetadataValue::from_static("no-store"));
-    status
+    // As in the response of a guard around a service.
+    let mut metadata = HeaderMap::new();
+    metadata.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    metadata.insert(PROBLEM_TYPE, HeaderValue::from_static(problem.uri));
+    if let Some(max_age) = problem.max_age {
+        metadata.insert(PROBLEM_MAX_AGE, HeaderValue::from(max_age));
+    }
+    Status::with_metadata(code, grpc_message(problem), MetadataMap::from_headers(metadata))
 }
 
 impl From<AuthError> for Status {

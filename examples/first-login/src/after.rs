@@ -1,24 +1,23 @@
 //! A site of two pages.
-use axum::extract::State;
-use axum::response::{Html, Redirect, Result};
-use axum::routing::{get, post};
-use axum::{Form, Router};
-use std::{env::args, error::Error, net::SocketAddr};
+use axum::response::{Html, Redirect};
+use axum::{Form, Router, extract::State, routing::get, routing::post};
+use std::{env::args, error::Error};
 use tokio::net::TcpListener;
-use tower_keep::{Account, AuthSession, Keys, LoginLayer, Passwords, store::UserDirectoryExt};
+use tower_keep::{Account, AuthSession, Keys, LoginLayer, Passwords};
 use tower_keep_memory::MemoryStore as Store;
 
-async fn home() -> Html<&'static str> {
-    Html("<h1>Your account</h1><a href=/address>Change your address</a>")
+const HOME: Html<&str> = Html("<h1>Your account</h1><a href=/address>Change your address</a>");
+const ADDRESS: Html<&str> = Html("<form method=post><input name=street><button>Save</button>");
+const LOGIN: Html<&str> = Html(include_str!("login.html"));
+
+#[derive(serde::Deserialize)]
+struct Address {
+    street: String,
 }
 
-async fn address() -> Html<&'static str> {
-    Html("<form method=post><input name=street><button>Save</button></form>")
-}
-
-async fn change_address(Form(fields): Form<Vec<(String, String)>>) -> Result<Redirect> {
-    println!("new address: {fields:?}");
-    Ok(Redirect::to("/"))
+async fn change_address(Form(form): Form<Address>) -> Redirect {
+    println!("new address: {}", form.street);
+    Redirect::to("/")
 }
 
 #[derive(serde::Deserialize)]
@@ -32,14 +31,14 @@ async fn sign_in(
     State((users, passwords)): State<(Store<Account>, Passwords)>,
     auth: AuthSession<Account>,
     Form(form): Form<SignIn>,
-) -> Result<Redirect> {
+) -> axum::response::Result<Redirect> {
     let checked = passwords.check_login(&users, &form.login, form.password);
-    let user = checked.await?.ok_or(Redirect::to("/login"))?;
+    let user = checked.await?.ok_or(LOGIN)?; // shows the form again
     auth.log_in(user).with_remember(form.stay.is_some()).await?;
     Ok(Redirect::to(auth.next_or_home().as_str()))
 }
 
-async fn sign_out(auth: AuthSession<Account>) -> Result<Redirect> {
+async fn sign_out(auth: AuthSession<Account>) -> axum::response::Result<Redirect> {
     Ok(auth.log_out().await.map(|_| Redirect::to("/login"))?)
 }
 
@@ -47,25 +46,24 @@ async fn sign_out(auth: AuthSession<Account>) -> Result<Redirect> {
 async fn main() -> Result<(), Box<dyn Error>> {
     let users = Store::new();
     let passwords = Passwords::new();
-    let ada = Account::new(1, "ada", passwords.hash("analytical engine").await?);
-    users.insert_if_absent(&ada).await?;
+    passwords.sign_up(&users, 1, "ada", "first bug").await?;
     let auth_layer = LoginLayer::builder(users.clone(), Keys::generate()?)
         .with_login_page("/login")?
         .with_confirm_page("/login")?
         .build()?;
     let site = Router::new()
-        .route("/address", get(address))
-        .route("/address", post(change_address))
+        .route("/address", get(ADDRESS).post(change_address))
         .route_layer(auth_layer.require_fresh())
-        .route("/", get(home))
+        .route("/", get(HOME))
         .route_layer(auth_layer.require_login())
-        .route("/login", get(Html(include_str!("login.html"))))
-        .route("/login", post(sign_in))
+        .route("/login", get(LOGIN).post(sign_in))
         .route("/logout", post(sign_out))
         .layer((auth_layer, tower_http::csrf::CsrfLayer::new()))
-        .with_state((users, passwords))
-        .into_make_service_with_connect_info::<SocketAddr>();
-    let listener = TcpListener::bind(args().nth(1).unwrap_or("127.0.0.1:3000".into())).await?;
+        .with_state((users, passwords));
+
+    let address = args().nth(1).unwrap_or("127.0.0.1:3000".into());
+    let listener = TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    Ok(axum::serve(listener, site).await?)
+    axum::serve(listener, site).await?;
+    Ok(())
 }

@@ -85,7 +85,7 @@ use crate::page::Page;
 /// [`with_allowed_origins`](crate::LoginLayerBuilder::with_allowed_origins).
 ///
 /// For cross-origin requests, let tower-http's `CorsLayer` expose the headers `grpc-status`,
-/// `grpc-message`, `retry-after` and `www-authenticate`.
+/// `grpc-message`, `problem-type`, `problem-max-age`, `retry-after` and `www-authenticate`.
 ///
 /// # Examples
 ///
@@ -224,7 +224,9 @@ impl<U: AuthUser> Guard<U> {
     }
 
     /// Lets every request with one of these paths pass, such as `/users.Users/LogIn`. Write the
-    /// whole path; a wrong one opens nothing. Calling this method again adds paths.
+    /// whole path; a wrong one opens nothing. With tonic, the generated constant `SERVICE_NAME` has
+    /// the name of the service: `format!("/{}/LogIn", users_server::SERVICE_NAME)`. Calling this
+    /// method again adds paths.
     ///
     /// A guard that is joined later with [`and`](Self::and) still guards these methods.
     pub fn with_exempt_grpc_methods<T: Into<String>>(
