@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 use axum::extract::{Form, Request, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Redirect, Response, Result};
+use axum::response::{Html, IntoResponse, Redirect, Response, Result};
 use axum::routing::{get, post};
 use axum::{Router, ServiceExt};
 use serde::Deserialize;
 use sqlx::MySqlPool;
 use tokio::net::TcpListener;
 use tower_http::csrf::CsrfLayer;
-use tower_keep::password::{PasswordChange, PasswordStore};
+use tower_keep::password::{PasswordChange, PasswordStore, PasswordUser};
 use tower_keep::{Keys, LoginLayer, Passwords};
 use tower_keep_mysql::MySqlStore;
 
@@ -28,6 +28,14 @@ use member::{Member, Role};
 type AuthSession = tower_keep::AuthSession<Member>;
 type CurrentUser = tower_keep::CurrentUser<Member>;
 type FreshUser = tower_keep::FreshUser<Member>;
+
+// A form is sent to the address of its page, which has `next` in its query.
+const LOGIN_PAGE: Html<&str> = Html(
+    "<form method=post><input name=email type=email><input name=password type=password>
+     <button>Log in</button></form>",
+);
+const CONFIRM_PAGE: Html<&str> =
+    Html("<form method=post><input name=password type=password><button>Confirm</button></form>");
 
 #[derive(Clone)]
 struct App {
@@ -51,7 +59,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let auth_layer = LoginLayer::builder(app.members.clone(), Keys::generate()?)
         .with_sessions()
         .with_login_page("/login")?
-        .with_confirm_page("/login")?
+        .with_confirm_page("/confirm")?
         .build()?;
     tokio::spawn(auth_layer.upkeep());
     let authors = Router::new()
@@ -60,12 +68,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let admins = Router::new()
         .route("/members", get(members_page))
         .route_layer(auth_layer.require_any_role([Role::Admin]));
-    let router = Router::new()
+    let members = Router::new()
         .route("/", get(home))
+        .route("/confirm", get(CONFIRM_PAGE).post(confirm))
+        .route_layer(auth_layer.require_login());
+    let router = Router::new()
         .route("/sign-up", post(sign_up))
-        .route("/login", get(|| async { "Log in" }).post(sign_in))
+        .route("/login", get(LOGIN_PAGE).post(sign_in))
         .route("/logout", post(sign_out))
         .route("/password", post(change_password))
+        .merge(members)
         .merge(authors)
         .merge(admins)
         .layer(CsrfLayer::new())
@@ -88,6 +100,7 @@ async fn home(user: CurrentUser) -> String {
 struct Typed {
     email: String,
     password: String,
+    remember: Option<String>,
 }
 
 /// The application writes its tables itself.
@@ -114,8 +127,8 @@ async fn sign_in(
 ) -> Result<Response> {
     let email = form.email.to_lowercase();
     let checked = app.passwords.check_login(&app.members, &email, form.password).await?;
-    let Some(member) = checked else { return Ok(Redirect::to("/login").into_response()) };
-    auth.log_in(member).await?;
+    let Some(member) = checked else { return Ok(LOGIN_PAGE.into_response()) };
+    auth.log_in(member).with_remember(form.remember.is_some()).await?;
     Ok(auth.next_or_home().into_response())
 }
 
@@ -125,15 +138,29 @@ async fn sign_out(auth: AuthSession) -> Result<Redirect> {
 }
 
 #[derive(Deserialize)]
-struct NewPassword {
+struct Password {
     password: String,
+}
+
+/// Makes the login fresh again, for example after the remember cookie has restored it.
+async fn confirm(
+    State(app): State<App>,
+    user: CurrentUser,
+    auth: AuthSession,
+    Form(form): Form<Password>,
+) -> Result<Response> {
+    if !app.passwords.verify(Some(user.password_hash()), form.password).await? {
+        return Ok(CONFIRM_PAGE.into_response());
+    }
+    auth.confirm().await?;
+    Ok(auth.next_or_home().into_response())
 }
 
 async fn change_password(
     State(app): State<App>,
     user: FreshUser,
     auth: AuthSession,
-    Form(form): Form<NewPassword>,
+    Form(form): Form<Password>,
 ) -> Result<Response> {
     let changed = app.passwords.change(&*app.password_store, &user, form.password).await?;
     let PasswordChange::Changed(member) = changed else {

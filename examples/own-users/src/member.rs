@@ -74,6 +74,7 @@ impl PasswordUser for Member {
         Self { password_hash: hash, ..self.clone() }
     }
 
+    // The same password, hashed with other parameters.
     fn with_rehash(&self, hash: String) -> Self {
         self.with_password_hash(hash)
     }
@@ -82,14 +83,16 @@ impl PasswordUser for Member {
 /// Opens the store on the pool of the application. It reads members from the application's tables,
 /// and keeps sessions in tables of its own.
 pub(crate) async fn open(pool: MySqlPool) -> Result<MySqlStore<Member>, StoreError> {
-    let select = "SELECT id, email, password_hash, active,
-        COALESCE((SELECT GROUP_CONCAT(role) FROM member_role WHERE member_id = id), '') AS roles
-        FROM member";
+    // The short names `m` and `r` matter: without them, a condition such as `id = id` is always true.
+    let select = "SELECT m.id, m.email, m.password_hash, m.active,
+        COALESCE((SELECT GROUP_CONCAT(r.role) FROM member_role r WHERE r.member_id = m.id), '')
+            AS roles
+        FROM member m";
     MySqlStore::builder_on(pool)
         .migrate()
         .with_users::<Member, i64>(
-            format!("{select} WHERE id = ?"),
-            format!("{select} WHERE email = ?"),
+            format!("{select} WHERE m.id = ?"),
+            format!("{select} WHERE m.email = ?"),
         )
         .build()
         .await

@@ -41,13 +41,23 @@ async fn walk(variable: &str) {
     run("DELETE FROM member_role").await;
     assert_eq!(browser.get("/members").await.status, StatusCode::FORBIDDEN);
 
+    let remembered = [&ada[..], &[("remember", "on")]].concat();
+    assert_eq!(browser.post("/login", &remembered).await.location(), "/");
+    browser.close_browser();
+    let new_password = [("password", "difference engine")];
+    assert_eq!(browser.post("/password", &new_password).await.location(), "/confirm");
+    let wrong = browser.post("/confirm", &[("password", "wrong")]).await;
+    assert!(wrong.text().contains("Confirm"), "{}", wrong.text());
+    assert_eq!(browser.post("/confirm", &ada).await.location(), "/");
+
     let mut other = site.browser();
     other.post("/login", &ada).await;
-    let response = browser.post("/password", &[("password", "difference engine")]).await;
+    let response = browser.post("/password", &new_password).await;
     assert_eq!(response.location(), "/");
     assert_eq!(browser.get("/").await.status, StatusCode::OK, "this login goes on");
     assert_eq!(other.get("/").await.location(), "/login?next=%2F", "the other has ended");
-    assert_eq!(other.post("/login", &ada).await.location(), "/login", "the password has changed");
+    let page = other.post("/login", &ada).await.text();
+    assert!(page.contains("Log in"), "the password has changed: {page}");
 
     run("UPDATE member SET active = FALSE").await;
     assert_eq!(browser.get("/").await.location(), "/login?next=%2F");
