@@ -49,8 +49,9 @@
 //!
 //! The check compares the types of columns and fields: if sqlx can't read a column into its field,
 //! `build` returns an error. Text with a binary collation counts as text, and so do MariaDB's
-//! `JSON` and `UUID`. A value of an `ENUM` column can't be made up, so no field after one is checked:
-//! make that field the last one, or select `status = 'active'` in its place. With the feature `uuid`, an id can be a `Uuid` in a `BINARY(16)` column.
+//! `JSON` and `UUID`. A value of an `ENUM` column can't be made up, so no field after one is
+//! checked: make that field the last one, or select `status = 'active'` in its place. With the
+//! feature `uuid`, an id can be a `Uuid` in a `BINARY(16)` column.
 //!
 //! # Features
 //!
