@@ -1,4 +1,4 @@
-// What every script that drives Chromium needs.
+// Helpers for the scripts that drive Chromium.
 // usage: node SCRIPT DIRECTORY CHROMIUM SCREENSHOTS ORIGIN
 // DIRECTORY has the packages of tests/clients/package.json.
 
@@ -30,7 +30,8 @@ export { origin };
 // A browser in which each context is a device without cookies.
 export const launch = () => chromium.launch(options);
 
-// A device whose browser can be closed and opened again. It keeps its cookies on disk.
+// A device whose browser can be closed and opened again. It keeps its cookies on disk, in a directory
+// that is removed when the script ends.
 export class Device {
   #profile = mkdtempSync(join(tmpdir(), "tower-keep-profile-"));
   #context;
@@ -41,16 +42,16 @@ export class Device {
       ...options,
       viewport: { width: 900, height: 700 },
     });
-    return this.#context.pages()[0] ?? this.#context.newPage();
+    lastTab = this.#context.pages()[0] ?? (await this.#context.newPage());
+    return lastTab;
   }
 
   newTab = () => this.#context.newPage();
   cookies = () => this.#context.cookies();
   close = () => this.#context.close();
 
-  async discard() {
-    await this.close();
-    rmSync(this.#profile, { recursive: true });
+  constructor() {
+    process.on("exit", () => rmSync(this.#profile, { recursive: true, force: true, maxRetries: 3 }));
   }
 }
 
@@ -58,6 +59,7 @@ export class Device {
 export const target = (tab) => tab.url().slice(origin.length);
 
 let screenshotCount = 0;
+let lastTab;
 
 // Keeps a picture of the tab as a part of the test's output.
 export async function keepScreenshot(tab, name) {
@@ -66,7 +68,8 @@ export async function keepScreenshot(tab, name) {
   await tab.screenshot({ path: join(screenshots, `${number}-${name}.png`) });
 }
 
-// Runs a step, and prints its name once it has succeeded. Fails if it takes longer than a minute.
+// Runs a step, and prints its name once it has succeeded. Ends the process if the step takes longer
+// than a minute.
 export async function step(name, run) {
   const timeout = setTimeout(() => {
     console.error(`${name}: still running after a minute`);
@@ -75,6 +78,7 @@ export async function step(name, run) {
   try {
     await run();
   } catch (error) {
+    if (lastTab && !lastTab.isClosed()) await keepScreenshot(lastTab, "failed");
     throw new Error(name, { cause: error });
   }
   clearTimeout(timeout);

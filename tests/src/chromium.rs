@@ -1,8 +1,12 @@
 //! Scripts that drive Chromium. They run in Node.js, with Playwright.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::process::Command;
+
+/// The longest time that a script may run.
+const MAX_DURATION: Duration = Duration::from_secs(300);
 
 /// Returns the directory where `cargo xtask test` has installed the packages of
 /// `tests/clients/package.json`.
@@ -33,9 +37,9 @@ pub async fn drive_chromium(script: &Path, origin: &str, name: &str) -> Vec<Stri
         .arg(screenshots)
         .arg(origin)
         .kill_on_drop(true)
-        .output()
-        .await
-        .expect("node is installed");
+        .output();
+    let output = tokio::time::timeout(MAX_DURATION, output).await;
+    let output = output.expect("the script ends in time").expect("node is installed");
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{errors}");

@@ -1,11 +1,14 @@
 //! A server program that a test starts and stops.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::{Browser, Http};
+
+/// The address of a program that has not said yet where it listens.
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A running program. Dropping this kills the program.
 #[derive(Debug)]
@@ -15,7 +18,7 @@ pub struct Process {
     pub address: SocketAddr,
     lines: Vec<String>,
     /// Stays open, because a program that prints into a closed pipe panics.
-    _output: BufReader<ChildStdout>,
+    output: BufReader<ChildStdout>,
 }
 
 impl Process {
@@ -41,7 +44,8 @@ impl Process {
         Self::start_command(&mut command, line_count)
     }
 
-    /// Does the same as [`start`](Self::start), with these environment variables.
+    /// Does the same as [`start`](Self::start), with these environment variables, and without
+    /// Datastore.
     pub fn start_with(
         program: &str,
         arguments: &[&str],
@@ -54,12 +58,14 @@ impl Process {
 
     fn start_command(command: &mut Command, line_count: usize) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
-        let mut output = BufReader::new(child.stdout.take().expect("the output is piped"));
-        let lines = output.by_ref().lines().take(line_count);
-        let lines: Vec<String> = lines.map(|line| line.expect("UTF-8")).collect();
-        let address = lines[0].strip_prefix("listening on http://");
-        let address = address.expect("the first line says where the program listens");
-        Self { child, address: address.parse().expect("an address"), lines, _output: output }
+        let output = BufReader::new(child.stdout.take().expect("the output is piped"));
+        // From here on, dropping the process kills the program, also if this function panics.
+        let mut process = Self { child, address: UNKNOWN, lines: Vec::new(), output };
+        let lines = process.output.by_ref().lines().take(line_count);
+        process.lines = lines.map(|line| line.expect("UTF-8")).collect();
+        let address = process.printed("listening on http://").parse();
+        process.address = address.expect("the program prints where it listens");
+        process
     }
 
     /// Returns the rest of the line that begins with this label.

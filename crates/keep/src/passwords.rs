@@ -199,7 +199,7 @@ impl Passwords {
     /// Inserts an [`Account`] with the hash of this password, unless the id or the login name is
     /// taken. Returns whether the account was inserted.
     ///
-    /// Call it in a sign-up form, or at the start of a program for the first user:
+    /// Call it at the start of a program for the first user:
     ///
     /// ```
     /// # use tower_keep::password::{PasswordError, Passwords};
@@ -232,7 +232,7 @@ impl Passwords {
     /// Looks up a user by login name, and checks the password.
     ///
     /// Returns the user if there is one and the password is right, or else `None`. For an unknown
-    /// login name the call takes as long as for a known one.
+    /// login name the call takes as long as for a user whose hash has the parameters of new hashes.
     ///
     /// ```
     /// use tower_keep::password::Passwords;

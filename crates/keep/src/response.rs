@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, CONTENT_LENGTH, CONTENT_TYPE, Entry, HeaderName, HeaderValue};
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::cache_headers::{add_vary, forbid_storing};
@@ -14,9 +14,8 @@ use crate::problem::Problem;
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-/// The metadata with which a client of gRPC tells two problems of one status apart.
-pub(crate) const PROBLEM_TYPE: HeaderName = HeaderName::from_static("problem-type");
-pub(crate) const PROBLEM_MAX_AGE: HeaderName = HeaderName::from_static("problem-max-age");
+const PROBLEM_TYPE: HeaderName = HeaderName::from_static("problem-type");
+const PROBLEM_MAX_AGE: HeaderName = HeaderName::from_static("problem-max-age");
 /// The bytes that `grpc-message` encodes, besides those that are not ASCII
 /// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 const GRPC_ENCODED: &AsciiSet = &CONTROLS.add(b'%');
@@ -69,11 +68,16 @@ fn grpc(problem: &Problem, content_type: &'static str) -> Response<Bytes> {
     if let Ok(message) = HeaderValue::try_from(message) {
         headers.insert(GRPC_MESSAGE, message);
     }
+    add_grpc_metadata(headers, problem);
+    response
+}
+
+/// Adds the metadata with which a client of gRPC tells two problems of one status apart.
+pub(crate) fn add_grpc_metadata(headers: &mut HeaderMap, problem: &Problem) {
     headers.insert(PROBLEM_TYPE, HeaderValue::from_static(problem.uri));
     if let Some(max_age) = problem.max_age {
         headers.insert(PROBLEM_MAX_AGE, HeaderValue::from(max_age));
     }
-    response
 }
 
 /// Returns the message of a status of gRPC.

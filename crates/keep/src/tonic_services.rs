@@ -19,7 +19,7 @@ use crate::guard::{Guard, GuardService};
 use crate::layer::LoginService;
 use crate::login::handle::AuthSession;
 use crate::problem::Problem;
-use crate::response::{PROBLEM_MAX_AGE, PROBLEM_TYPE, grpc_message};
+use crate::response::{add_grpc_metadata, grpc_message};
 
 impl<S: NamedService, U> NamedService for LoginService<S, U> {
     const NAME: &'static str = S::NAME;
@@ -105,13 +105,9 @@ fn missing_layer<U>(subject: &str) -> Status {
 
 fn status(problem: &Problem) -> Status {
     let code = Code::from_i32(problem.grpc_status.into());
-    // As in the response of a guard around a service.
     let mut metadata = HeaderMap::new();
     metadata.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    metadata.insert(PROBLEM_TYPE, HeaderValue::from_static(problem.uri));
-    if let Some(max_age) = problem.max_age {
-        metadata.insert(PROBLEM_MAX_AGE, HeaderValue::from(max_age));
-    }
+    add_grpc_metadata(&mut metadata, problem);
     Status::with_metadata(code, grpc_message(problem), MetadataMap::from_headers(metadata))
 }
 

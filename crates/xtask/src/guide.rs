@@ -12,7 +12,7 @@ const MDBOOK_VERSION: &str = "0.5.4";
 ///
 /// # Errors
 ///
-/// Returns an error if mdBook can't be installed, or finds a fault in a page.
+/// Returns an error if mdBook can't be installed, or finds an error in a page.
 pub fn build(root: &Path) -> Result<(), String> {
     let tools = tools_directory();
     let mdbook = tools.join("bin/mdbook");

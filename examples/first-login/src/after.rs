@@ -46,8 +46,8 @@ async fn sign_out(auth: AuthSession<Account>) -> axum::response::Result<Redirect
 async fn main() -> Result<(), Box<dyn Error>> {
     let users = Store::new();
     let passwords = Passwords::new();
-    passwords.sign_up(&users, 1, "ada", "first bug").await?;
-    let auth_layer = LoginLayer::builder(users.clone(), Keys::generate()?)
+    passwords.sign_up(&users, 1, "ada", "first bug").await?; // for the demo only
+    let auth_layer = LoginLayer::builder(users.clone(), Keys::generate()?) // a new key at each start
         .with_login_page("/login")?
         .with_confirm_page("/login")?
         .build()?;

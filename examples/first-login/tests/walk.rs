@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use http::StatusCode;
+use sqlx::PgPool;
 use tower_keep_tests::Process;
 
 #[tokio::test]
@@ -32,8 +33,20 @@ async fn after_only_the_user_sees_the_account() {
 
 #[tokio::test]
 async fn with_postgresql_the_user_is_there_at_the_next_start() {
-    let url = std::env::var("POSTGRES_URL");
-    let url = url.expect("`cargo xtask test first-login` starts the server");
+    let server = std::env::var("POSTGRES_URL");
+    let server = server.expect("`cargo xtask test first-login` starts the server");
+    // Another site on this server has a user with the same name.
+    let pool = PgPool::connect(&server)
+        .await
+        .expect("the server is running");
+    for sql in [
+        "DROP DATABASE IF EXISTS first_login",
+        "CREATE DATABASE first_login",
+    ] {
+        sqlx::query(sql).execute(&pool).await.expect(sql);
+    }
+    let (server, _database) = server.rsplit_once('/').expect("a URL with a database");
+    let url = format!("{server}/first_login");
     for _ in 0..2 {
         let program = env!("CARGO_BIN_EXE_postgres");
         let variables = [("DATABASE_URL", url.as_str())];

@@ -25,6 +25,8 @@ use tower_keep_memory::MemoryStore;
 type AuthSession = tower_keep::AuthSession<Account>;
 
 const HTMX_URL: &str = "https://cdn.jsdelivr.net/npm/htmx.org@2.0.11/dist/htmx.min.js";
+/// The digest of that file. The browser runs no other script from there.
+const HTMX_DIGEST: &str = "sha384-2OatzQy1H+Zd/IIrjr1TcuDGqLXeHhbooAyJY1KdQMKnr4LZ22k31GBLdYKHmVjg";
 
 const PASSWORD: &str = "analytical engine";
 
@@ -38,7 +40,7 @@ struct App {
 }
 
 impl App {
-    /// Changes the tasks, and returns them as they are then.
+    /// Changes the tasks, and returns them after the change.
     fn with_tasks(&self, change: impl FnOnce(&mut Vec<String>)) -> Vec<String> {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut tasks);
@@ -205,7 +207,11 @@ fn page(app: &App, title: &str, content: Markup) -> Html<String> {
         meta charset="utf-8";
         meta name="viewport" content="width=device-width";
         title { (title) }
-        script src=(app.htmx_url) {}
+        @if app.htmx_url == HTMX_URL {
+            script src=(HTMX_URL) integrity=(HTMX_DIGEST) crossorigin="anonymous" {}
+        } @else {
+            script src=(app.htmx_url) {}
+        }
         h1 { (title) }
         (content)
     };

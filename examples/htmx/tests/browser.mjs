@@ -19,6 +19,7 @@ async function logIn(remember) {
   await tab.fill("[name=password]", PASSWORD);
   await tab.setChecked("[name=remember]", remember);
   await tab.click("form button");
+  await tab.waitForLoadState(); // htmx has bound the form then
 }
 
 await step("after the login, htmx puts new tasks into the page", async () => {
@@ -54,10 +55,11 @@ await step("a button for fresh logins leads to the confirm page and back", async
   await keepScreenshot(tab, "confirm");
   await tab.fill("[name=password]", PASSWORD);
   await tab.click("form button");
+  await tab.waitForLoadState();
   assert.equal(target(tab), "/");
   assert.deepEqual(await tasks(), ["buy punch cards"]);
   await tab.click("text=Clear");
   await tab.waitForFunction(() => document.querySelectorAll("#tasks li").length === 0);
 });
 
-await laptop.discard();
+await laptop.close();

@@ -65,7 +65,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut stop_signal = pin!(stop_signal()?);
     loop {
         let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => accepted?,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // The client has gone already, or too many files are open.
+                    eprintln!("accept: {error}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
             () = &mut stop_signal => break,
         };
         // Session protection compares addresses, so each request needs its client's address.

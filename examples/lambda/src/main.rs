@@ -3,10 +3,14 @@
 //! Each instance of a function has its own memory, so use a database for the users, and one key for
 //! all instances. This example keeps the demo user in memory, and reads the key from the variable
 //! `KEEP_KEY`.
+//!
+//! A login is nothing but its cookies here. With `with_sessions()`, don't spawn `upkeep` in a function,
+//! which is frozen between requests: call `auth_layer.flush()` after a request, and `purge` in a
+//! scheduled function. If the API has a named stage, such as `prod`, paths begin with it.
 
 use axum::Router;
 use axum::extract::{Form, State};
-use axum::response::{IntoResponse, Redirect, Response, Result};
+use axum::response::{Html, IntoResponse, Redirect, Response, Result};
 use axum::routing::{get, post};
 use lambda_http::request::RequestContext;
 use lambda_http::{Request, RequestExt};
@@ -39,15 +43,15 @@ async fn main() -> Result<(), lambda_http::Error> {
     let router = Router::new()
         .route("/account", get(account))
         .route_layer(auth_layer.require_login())
-        .route("/login", get(|| async { "Log in" }).post(sign_in))
+        .route("/login", get(login_page).post(sign_in))
         .route("/logout", post(sign_out))
         .layer(CsrfLayer::new())
         .with_state(app);
     lambda_http::run(auth_layer.layer(router).map_request(with_client_address)).await
 }
 
-/// Session protection compares the addresses of clients. No connection says them here: the event
-/// does.
+/// Session protection compares the addresses of clients. Lambda has no connection; the event has the
+/// address.
 fn with_client_address(mut request: Request) -> Request {
     let address = match request.request_context_ref() {
         Some(RequestContext::ApiGatewayV2(context)) => context.http.source_ip.as_deref(),
@@ -57,6 +61,16 @@ fn with_client_address(mut request: Request) -> Request {
         request.extensions_mut().insert(ClientAddr(address));
     }
     request
+}
+
+/// The form is sent to the address of its page, which has `next` in its query.
+const LOGIN_PAGE: Html<&str> = Html(
+    "<form method=post><input name=login><input name=password type=password>
+     <label><input name=remember type=checkbox> Remember me</label><button>Log in</button></form>",
+);
+
+async fn login_page() -> Html<&'static str> {
+    LOGIN_PAGE
 }
 
 #[derive(Deserialize)]
@@ -72,7 +86,7 @@ async fn sign_in(
     Form(form): Form<SignIn>,
 ) -> Result<Response> {
     let checked = app.passwords.check_login(&app.users, &form.login, form.password).await?;
-    let Some(user) = checked else { return Ok(Redirect::to("/login").into_response()) };
+    let Some(user) = checked else { return Ok(LOGIN_PAGE.into_response()) };
     auth.log_in(user).with_remember(form.remember.is_some()).await?;
     Ok(auth.next_or_home().into_response())
 }
@@ -82,6 +96,7 @@ async fn sign_out(auth: AuthSession) -> Result<Redirect> {
     Ok(Redirect::to("/login"))
 }
 
-async fn account(user: CurrentUser<Account>) -> String {
-    format!("You are {}.", user.login_name())
+async fn account(user: CurrentUser<Account>, auth: AuthSession) -> Result<String> {
+    let fresh = if auth.is_fresh().await? { "fresh" } else { "not fresh" };
+    Ok(format!("You are {}, and your login is {fresh}.", user.login_name()))
 }

@@ -8,12 +8,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::header::{COOKIE, HeaderName};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -22,12 +25,14 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tower::Service;
+use tower_keep::client::ClientAddr;
 use tower_keep_testkit::client::Client;
 
-/// An event, and where its response goes.
+/// An event, and the channel for its response.
 type Invocation = (Value, oneshot::Sender<Value>);
 
-/// What the runtime API knows: the events to come, and those that are being served.
+/// The runtime API: the events that wait for the function, and the channels for the responses of
+/// those that are being served.
 struct Runtime {
     events: Mutex<mpsc::Receiver<Invocation>>,
     served: Mutex<HashMap<u64, oneshot::Sender<Value>>>,
@@ -58,7 +63,13 @@ async fn take_response(
     StatusCode::ACCEPTED
 }
 
-/// API Gateway: turns each request into an event, and the function's response into one of HTTP.
+/// The function says that it has failed, at its start or with an event.
+async fn take_error(error: String) {
+    panic!("the function has failed: {error}");
+}
+
+/// API Gateway: turns each request into an event, and each response of the function into an HTTP
+/// response.
 #[derive(Clone)]
 struct Gateway(mpsc::Sender<Invocation>);
 
@@ -75,8 +86,10 @@ impl Service<Request<String>> for Gateway {
         let events = self.0.clone();
         Box::pin(async move {
             let (sender, response) = oneshot::channel();
-            events.send((event(&request), sender)).await.expect("the function is running");
-            Ok(http_response(&response.await.expect("the function responds")))
+            events.send((event(&request), sender)).await.expect("the runtime API is running");
+            let response = tokio::time::timeout(Duration::from_secs(60), response).await;
+            let response = response.expect("the function responds within a minute");
+            Ok(http_response(&response.expect("the function has not failed")))
         })
     }
 }
@@ -90,6 +103,8 @@ fn event(request: &Request<String>) -> Value {
     let cookies: Vec<String> =
         cookies.flat_map(|line| line.split("; ").map(str::to_owned).collect::<Vec<_>>()).collect();
     let path = request.uri().path();
+    // The address of the browser, which the test sets.
+    let ClientAddr(source_ip) = request.extensions().get().expect("an address");
     json!({
         "version": "2.0",
         "routeKey": "$default",
@@ -106,7 +121,7 @@ fn event(request: &Request<String>) -> Value {
                 "method": request.method().as_str(),
                 "path": path,
                 "protocol": "HTTP/1.1",
-                "sourceIp": "192.0.2.1",
+                "sourceIp": source_ip,
                 "userAgent": "test",
             },
             "requestId": "id",
@@ -115,8 +130,8 @@ fn event(request: &Request<String>) -> Value {
             "time": "01/Jan/2026:00:00:00 +0000",
             "timeEpoch": 1_767_225_600_000_u64,
         },
-        "body": request.body(),
-        "isBase64Encoded": false,
+        "body": STANDARD.encode(request.body()),
+        "isBase64Encoded": true,
     })
 }
 
@@ -151,6 +166,8 @@ async fn start() -> (Client<Gateway>, Child) {
     let api = Router::new()
         .route("/2018-06-01/runtime/invocation/next", get(next_event))
         .route("/2018-06-01/runtime/invocation/{id}/response", post(take_response))
+        .route("/2018-06-01/runtime/invocation/{id}/error", post(take_error))
+        .route("/2018-06-01/runtime/init/error", post(take_error))
         .with_state(Arc::new(runtime));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
@@ -172,12 +189,19 @@ async fn a_visitor_can_log_in_stay_logged_in_and_log_out() {
     let (mut browser, _function) = start().await;
     assert_eq!(browser.get("/account").await.location(), "/login?next=%2Faccount");
     let wrong = [("login", "ada"), ("password", "wrong")];
-    assert_eq!(browser.post("/login", &wrong).await.location(), "/login");
+    let page = browser.post("/login", &wrong).await.text();
+    assert!(page.contains("Remember me"), "the form again: {page}");
     let right = [("login", "ada"), ("password", "analytical engine"), ("remember", "on")];
-    assert_eq!(browser.post("/login", &right).await.location(), "/account");
-    assert_eq!(browser.get("/account").await.text(), "You are ada.");
+    assert_eq!(browser.post("/login?next=/notes", &right).await.location(), "/notes");
+    let fresh = "You are ada, and your login is fresh.";
+    assert_eq!(browser.get("/account").await.text(), fresh);
+    // Session protection knows the address from the event.
+    let not_fresh = "You are ada, and your login is not fresh.";
+    let mut elsewhere = browser.clone();
+    elsewhere.set_address("192.0.2.9".parse().expect("an address"));
+    assert_eq!(elsewhere.get("/account").await.text(), not_fresh);
     browser.close_browser();
-    assert_eq!(browser.get("/account").await.text(), "You are ada.");
+    assert_eq!(browser.get("/account").await.text(), not_fresh);
     assert_eq!(browser.post("/logout", &[]).await.location(), "/login");
     assert_eq!(browser.get("/account").await.location(), "/login?next=%2Faccount");
 }

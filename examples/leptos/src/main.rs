@@ -8,6 +8,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use leptos::prelude::*;
 use leptos_axum::{
@@ -18,7 +19,7 @@ use leptos_router::components::{Route, Router as Pages, Routes};
 use leptos_router::path;
 use tokio::net::TcpListener;
 use tower_http::csrf::CsrfLayer;
-use tower_keep::store::UserDirectory;
+use tower_keep::store::{Modified, StoreErrorKind, UserDirectory};
 use tower_keep::{Account, AuthError, Keys, LoginLayer, Passwords};
 use tower_keep_memory::MemoryStore;
 
@@ -151,12 +152,17 @@ async fn login_name() -> Result<String, ServerFnError> {
 async fn log_in(login: String, password: String, next: String) -> Result<(), ServerFnError> {
     let (App { users, passwords }, auth) = (expect_context(), auth_session().await?);
     let checked = passwords.check_login(&users, &login, password).await;
-    match checked.map_err(|error| failed_with(error.status().as_u16(), &error))? {
+    match checked.map_err(|error| failed_with(error.status(), error))? {
         Some(user) => {
-            auth.log_in(user).await.map_err(|error| failed_with(error.status().as_u16(), &error))?
+            let logged_in = auth.log_in(user).await;
+            logged_in.map_err(|error| failed_with(error.status(), error))?;
         }
         None => {
-            redirect("/login");
+            auth.flash("error", "Wrong login name or password.").map_err(failed)?;
+            let next = auth.next_from_form(Some(&next));
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            query.extend_pairs(next.iter().map(|next| ("next", next.as_str())));
+            redirect(&format!("/login?{}", query.finish()));
             return Ok(());
         }
     }
@@ -172,31 +178,42 @@ async fn log_out() -> Result<(), ServerFnError> {
     Ok(())
 }
 
-/// The guard around this function has let in users only.
+/// The guard around this function has let in users only. A site where names matter puts a guard for
+/// fresh logins here.
 #[server(prefix = "/api", endpoint = "rename")]
 async fn rename(name: String) -> Result<(), ServerFnError> {
     let (App { users, .. }, auth) = (expect_context::<App>(), auth_session().await?);
+    if name.trim().is_empty() {
+        return Err(failed_with(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "A name has at least one letter.",
+        ));
+    }
     if let Some(user) = auth.user().await.map_err(failed)? {
         let mut change = |account: &Account| {
             let mut account = account.clone();
             account.set_login_name(&name);
             Some(account)
         };
-        let changed = users.modify(user.id(), &mut change).await;
-        changed.map_err(|error| failed(error.into()))?;
+        match users.modify(user.id(), &mut change).await {
+            Ok(Modified::Changed(_) | Modified::Unchanged(_)) => {}
+            Ok(Modified::Missing) => return Err(failed_with(StatusCode::GONE, "No such user.")),
+            Err(error) if error.kind() == StoreErrorKind::Conflict => {
+                return Err(failed_with(StatusCode::CONFLICT, "This name is taken."));
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
     }
     redirect("/account");
     Ok(())
 }
 
 fn failed(error: AuthError) -> ServerFnError {
-    failed_with(error.status().as_u16(), &error)
+    failed_with(error.status(), error)
 }
 
 /// Sets the response's status, and returns the error that leptos shows.
-fn failed_with(status: u16, error: &dyn Error) -> ServerFnError {
-    if let Ok(status) = axum::http::StatusCode::from_u16(status) {
-        expect_context::<ResponseOptions>().set_status(status);
-    }
+fn failed_with(status: StatusCode, error: impl std::fmt::Display) -> ServerFnError {
+    expect_context::<ResponseOptions>().set_status(status);
     ServerFnError::new(error)
 }

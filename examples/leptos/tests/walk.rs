@@ -21,14 +21,18 @@ async fn a_visitor_can_log_in_change_the_name_and_log_out() {
         assert_eq!(response.status, StatusCode::FOUND, "{}", response.text());
         response.location()
     };
-    assert_eq!(log_in("ada", "wrong", "/account").await, "/login");
+    assert_eq!(log_in("ada", "wrong", "/notes").await, "/login?next=%2Fnotes");
     assert_eq!(log_in("ada", password, "https://evil.example").await, "/account");
+    assert_eq!(log_in("ada", password, "/notes").await, "/notes");
     let page = browser.get("/account").await.text();
     assert!(page.contains("You are ada."), "{page}");
 
     let renamed = browser.post("/api/rename", &[("name", "countess")]).await;
     assert_eq!(renamed.location(), "/account");
     assert!(browser.get("/account").await.text().contains("You are countess."));
+
+    let empty = browser.post("/api/rename", &[("name", " ")]).await;
+    assert_eq!(empty.status, StatusCode::UNPROCESSABLE_ENTITY);
 
     assert_eq!(browser.post("/api/log-out", &[]).await.location(), "/login");
     assert_eq!(browser.get("/account").await.location(), "/login?next=%2Faccount");

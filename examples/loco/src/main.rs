@@ -76,7 +76,8 @@ impl Hooks for App {
     }
 
     fn routes(context: &AppContext) -> AppRoutes {
-        // Without the layer there is no guard, and no route either.
+        // Without the layer there is no guard, and no route either. `after_routes` then fails, which
+        // ends the start.
         let Ok(login) = Login::of(context) else { return AppRoutes::empty() };
         let open = Routes::new()
             .add("/login", get(login_page).post(sign_in))
@@ -107,13 +108,20 @@ impl Hooks for App {
     fn register_tasks(_: &mut Tasks) {}
 }
 
-async fn login_page(auth: AuthSession) -> Html<String> {
-    let message = auth.take_flash().map(|flash| flash.text().to_owned()).unwrap_or_default();
+/// Shows the form. It is sent to the address of this page, which has `next` in its query. If `error`
+/// is `None`, the message is that of the guard, which needs no escaping.
+fn show_form(auth: &AuthSession, error: Option<&str>) -> Html<String> {
+    let flash = auth.take_flash().map(|flash| flash.text().to_owned());
+    let message = error.or(flash.as_deref()).unwrap_or_default();
     Html(format!(
         "<!doctype html><meta charset=utf-8><title>Log in</title><p>{message}</p>
          <form method=post><label>Login <input name=login></label>
          <label>Password <input name=password type=password></label><button>Log in</button></form>"
     ))
+}
+
+async fn login_page(auth: AuthSession) -> Html<String> {
+    show_form(&auth, None)
 }
 
 #[derive(Deserialize)]
@@ -129,7 +137,9 @@ async fn sign_in(
 ) -> Result<Response> {
     let Login { users, passwords, .. } = Login::of(&context)?;
     let checked = passwords.check_login(&users, &form.login, form.password).await?;
-    let Some(user) = checked else { return Ok(Redirect::to("/login").into_response()) };
+    let Some(user) = checked else {
+        return Ok(show_form(&auth, Some("Wrong login name or password.")).into_response());
+    };
     auth.log_in(user).await?;
     Ok(auth.next_or_home().into_response())
 }

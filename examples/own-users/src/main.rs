@@ -32,7 +32,8 @@ type FreshUser = tower_keep::FreshUser<Member>;
 // A form is sent to the address of its page, which has `next` in its query.
 const LOGIN_PAGE: Html<&str> = Html(
     "<form method=post><input name=email type=email><input name=password type=password>
-     <button>Log in</button></form>",
+     <label><input name=remember type=checkbox> Stay logged in</label><button>Log in</button>
+     <button formaction=/sign-up>Sign up</button></form>",
 );
 const CONFIRM_PAGE: Html<&str> =
     Html("<form method=post><input name=password type=password><button>Confirm</button></form>");
@@ -92,8 +93,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn home(user: CurrentUser) -> String {
-    format!("You are {}.", user.email)
+async fn home(user: CurrentUser) -> Html<String> {
+    let email = user.email.replace('&', "&amp;").replace('<', "&lt;");
+    Html(format!(
+        "<p>You are {email}.</p>
+         <form method=post action=/password><input name=password type=password minlength=8>
+         <button>Change the password</button></form>
+         <form method=post action=/logout><button>Log out</button></form>"
+    ))
 }
 
 #[derive(Deserialize)]
@@ -103,8 +110,12 @@ struct Typed {
     remember: Option<String>,
 }
 
-/// The application writes its tables itself.
+/// The application writes its tables itself. The response says whether an address has an account; if
+/// nobody may know, send a mail to the address instead.
 async fn sign_up(State(app): State<App>, Form(form): Form<Typed>) -> Result<StatusCode> {
+    if is_too_short(&form.password) {
+        return Ok(StatusCode::UNPROCESSABLE_ENTITY);
+    }
     let hash = app.passwords.hash(form.password).await?;
     let insert = sqlx::query("INSERT INTO member (email, password_hash) VALUES (?, ?)");
     let done = insert.bind(form.email.to_lowercase()).bind(hash).execute(&app.pool).await;
@@ -162,12 +173,20 @@ async fn change_password(
     auth: AuthSession,
     Form(form): Form<Password>,
 ) -> Result<Response> {
+    if is_too_short(&form.password) {
+        return Ok(StatusCode::UNPROCESSABLE_ENTITY.into_response());
+    }
     let changed = app.passwords.change(&*app.password_store, &user, form.password).await?;
     let PasswordChange::Changed(member) = changed else {
         return Ok(StatusCode::CONFLICT.into_response());
     };
     auth.keep_logged_in(member).await?;
     Ok(Redirect::to("/").into_response())
+}
+
+/// A password needs 8 characters (ASVS 5.0, 6.2.1).
+fn is_too_short(password: &str) -> bool {
+    password.chars().count() < 8
 }
 
 async fn members_page() -> &'static str {

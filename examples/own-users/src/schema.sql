@@ -1,11 +1,12 @@
 CREATE TABLE IF NOT EXISTS member (
     id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
-    email VARCHAR(254) NOT NULL UNIQUE,
+    email VARCHAR(254) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL UNIQUE,
     password_hash VARCHAR(255) NOT NULL,
     active BOOLEAN NOT NULL DEFAULT TRUE
 );
 CREATE TABLE IF NOT EXISTS member_role (
-    member_id BIGINT NOT NULL REFERENCES member (id),
+    member_id BIGINT NOT NULL,
     role VARCHAR(32) NOT NULL,
-    PRIMARY KEY (member_id, role)
+    PRIMARY KEY (member_id, role),
+    FOREIGN KEY (member_id) REFERENCES member (id) ON DELETE CASCADE
 );

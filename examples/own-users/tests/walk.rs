@@ -19,18 +19,24 @@ async fn walk(variable: &str) {
     let url = url.expect("`cargo xtask test own-users` starts the server");
     let pool = MySqlPool::connect(&url).await.expect("the server is running");
     let run = async |sql: &'static str| sqlx::query(sql).execute(&pool).await.expect(sql);
+    // What an earlier run has left.
+    run("DROP TABLE IF EXISTS member_role").await;
+    run("DROP TABLE IF EXISTS member").await;
     let program = env!("CARGO_BIN_EXE_own-users-example");
     let variables = [("DATABASE_URL", url.as_str())];
     let site = Process::start_with(program, &["127.0.0.1:0"], &variables, 1);
     let mut browser = site.browser();
 
     let ada = [("email", "Ada@example.com"), ("password", "analytical engine")];
+    let short = [("email", "ada@example.com"), ("password", "short")];
+    let rejected = browser.post("/sign-up", &short).await.status;
+    assert_eq!(rejected, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(browser.post("/sign-up", &ada).await.status, StatusCode::CREATED);
     assert_eq!(browser.post("/sign-up", &ada).await.status, StatusCode::CONFLICT);
     assert_eq!(browser.get("/articles").await.location(), "/login?next=%2Farticles");
     let next = browser.post("/login?next=%2Farticles", &ada).await.location();
     assert_eq!(next, "/articles");
-    assert_eq!(browser.get("/").await.text(), "You are ada@example.com.");
+    assert!(browser.get("/").await.text().contains("You are ada@example.com."));
 
     for (path, role) in [("/articles", "author"), ("/members", "admin")] {
         assert_eq!(browser.get(path).await.status, StatusCode::FORBIDDEN, "{path}");
@@ -61,6 +67,4 @@ async fn walk(variable: &str) {
 
     run("UPDATE member SET active = FALSE").await;
     assert_eq!(browser.get("/").await.location(), "/login?next=%2F");
-    run("DROP TABLE member_role").await;
-    run("DROP TABLE member").await;
 }

@@ -1,4 +1,4 @@
-//! A site with a login on salvo, whose bridge makes handlers of tower's layers.
+//! A site with a login on salvo, whose `compat()` turns tower layers into handlers.
 //!
 //! Run `cargo run` in this directory, then open the address that it prints. The optional argument is
 //! the address to listen on.
@@ -62,15 +62,21 @@ fn failed(status: StatusCode) -> StatusError {
     StatusError::from_code(status).unwrap_or_else(StatusError::internal_server_error)
 }
 
+/// Shows the form. It is sent to the address of this page, which has `next` in its query. If `error`
+/// is `None`, the message is that of the guard, which needs no escaping.
+fn show_form(auth: &AuthSession, error: Option<&str>) -> Text<String> {
+    let flash = auth.take_flash().map(|flash| flash.text().to_owned());
+    let message = error.or(flash.as_deref()).unwrap_or_default();
+    Text::Html(format!(
+        "<!doctype html><meta charset=utf-8><title>Log in</title><p>{message}</p>
+         <form method=post><label>Login <input name=login></label>
+         <label>Password <input name=password type=password></label><button>Log in</button></form>"
+    ))
+}
+
 #[handler]
 async fn login_page(request: &mut Request) -> Result<Text<String>, StatusError> {
-    let message = auth_of(request)?.take_flash().map(|flash| flash.text().to_owned());
-    Ok(Text::Html(format!(
-        "<!doctype html><meta charset=utf-8><title>Log in</title><p>{}</p>
-         <form method=post><label>Login <input name=login></label>
-         <label>Password <input name=password type=password></label><button>Log in</button></form>",
-        message.unwrap_or_default()
-    )))
+    Ok(show_form(&auth_of(request)?, None))
 }
 
 #[derive(Deserialize)]
@@ -86,15 +92,21 @@ struct SignIn {
 
 #[handler]
 impl SignIn {
-    async fn handle(&self, request: &mut Request) -> Result<Redirect, StatusError> {
+    async fn handle(
+        &self,
+        request: &mut Request,
+        response: &mut Response,
+    ) -> Result<(), StatusError> {
         let auth = auth_of(request)?;
         let typed = request.parse_form::<Typed>().await.map_err(|_| StatusError::bad_request())?;
         let checked = self.passwords.check_login(&self.users, &typed.login, typed.password).await;
         let Some(user) = checked.map_err(|error| failed(error.status()))? else {
-            return Ok(Redirect::other("/login"));
+            response.render(show_form(&auth, Some("Wrong login name or password.")));
+            return Ok(());
         };
         auth.log_in(user).await.map_err(|error| failed(error.status()))?;
-        Ok(Redirect::other(auth.next_or_home().as_str()))
+        response.render(Redirect::other(auth.next_or_home().as_str()));
+        Ok(())
     }
 }
 

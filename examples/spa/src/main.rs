@@ -38,7 +38,7 @@ struct App {
 }
 
 impl App {
-    /// Changes the notes, and returns them as they are then.
+    /// Changes the notes, and returns them after the change.
     fn with_notes(&self, change: impl FnOnce(&mut Vec<String>)) -> Json<Vec<String>> {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut notes);
@@ -64,7 +64,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/api/login", post(sign_in))
         .route("/api/logout", post(sign_out))
         .route("/", get(Html(include_str!("page.html"))))
-        .layer(CsrfLayer::new()) // no page of another site can call the API
+        .layer(CsrfLayer::new()) // no page of another site can change anything
         .with_state(app);
     let site = auth_layer.layer(router);
 

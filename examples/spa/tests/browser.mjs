@@ -74,4 +74,4 @@ await step("after a logout in another tab, the next call asks for a login and is
   assert.deepEqual(await notes(), ["write note G"]);
 });
 
-await laptop.discard();
+await laptop.close();

@@ -6,7 +6,7 @@
 //! ```text
 //! location / {
 //!     proxy_pass http://unix:/tmp/site.sock;
-//!     proxy_set_header Host $host;
+//!     proxy_set_header Host $http_host;
 //!     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
 //! }
 //! ```
@@ -29,7 +29,7 @@ use tower_keep_memory::MemoryStore;
 
 type AuthSession = tower_keep::AuthSession<Account>;
 
-/// The address that the layer is told for the proxy. The other side of a Unix socket has no address.
+/// A made-up address for the proxy, because the other side of a Unix socket has none.
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 #[derive(Clone)]
@@ -53,15 +53,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/login", get(|| async { "POST login and password" }).post(sign_in))
         .route("/logout", post(sign_out))
         .with_state(app);
-    // Only the proxy can connect, so each request comes from it. The layer then reads the client's
-    // address from `X-Forwarded-For`.
+    // Let only the proxy open the socket, by the permissions of the file. So each request comes from
+    // the proxy, and the layer reads the client's address from `X-Forwarded-For`.
     let from_proxy = MapRequestLayer::new(|mut request: Request| {
         request.extensions_mut().insert(ClientAddr(PROXY));
         request
     });
     let site = from_proxy.layer(auth_layer.layer(router));
 
-    // A socket that an earlier run has left would be in the way.
+    // `bind` fails if an earlier run has left its socket.
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path)?;
     println!("listening on {path}");

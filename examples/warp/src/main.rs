@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -33,6 +34,9 @@ type BoxError = Box<dyn Error + Send + Sync>;
 
 const PASSWORD: &str = "analytical engine";
 
+/// A larger form is rejected, because warp would read all of it.
+const MAX_FORM_BYTES: u64 = 16 * 1024;
+
 #[derive(Clone)]
 struct App {
     users: MemoryStore<Account>,
@@ -50,11 +54,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // The layer puts the handle into the request's extensions.
     let auth = warp::ext::get::<AuthSession>();
-    let login_page = warp::path!("login").and(warp::get()).and(auth).map(login_page);
+    let login_page = warp::path!("login").and(warp::get()).and(auth);
+    let login_page = login_page.map(|auth| crate::login_page(&auth, None));
     let sign_in = warp::path!("login")
         .and(warp::post())
         .and(warp::any().map(move || app.clone()))
         .and(auth)
+        .and(warp::body::content_length_limit(MAX_FORM_BYTES))
         .and(warp::body::form())
         .then(sign_in);
     let sign_out = warp::path!("logout").and(warp::post()).and(auth).then(sign_out);
@@ -79,7 +85,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("demo login: ada");
     println!("demo password: {PASSWORD}");
     loop {
-        let (stream, peer) = listener.accept().await?;
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // The client has gone already, or too many files are open.
+                eprintln!("accept: {error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
         // Session protection compares addresses, so each request needs its client's address.
         let site = site.clone().map_request(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(ClientAddr(peer.ip()));
@@ -95,13 +109,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-fn login_page(auth: AuthSession) -> impl Reply {
-    let message = auth.take_flash().map(|flash| flash.text().to_owned()).unwrap_or_default();
-    warp::reply::html(format!(
+/// Shows the form. It is sent to the address of this page, which has `next` in its query. If `error`
+/// is `None`, the message is that of the guard, which needs no escaping.
+fn login_page(auth: &AuthSession, error: Option<&str>) -> Response {
+    let flash = auth.take_flash().map(|flash| flash.text().to_owned());
+    let message = error.or(flash.as_deref()).unwrap_or_default();
+    let page = format!(
         "<!doctype html><meta charset=utf-8><title>Log in</title><p>{message}</p>
          <form method=post><label>Login <input name=login></label>
          <label>Password <input name=password type=password></label><button>Log in</button></form>"
-    ))
+    );
+    warp::reply::html(page).into_response()
 }
 
 #[derive(Deserialize)]
@@ -116,7 +134,7 @@ async fn sign_in(app: App, auth: AuthSession, form: SignIn) -> Response {
             Ok(()) => see_other(auth.next_or_home().as_str()),
             Err(error) => failed(error.status()),
         },
-        Ok(None) => see_other("/login"),
+        Ok(None) => login_page(&auth, Some("Wrong login name or password.")),
         Err(error) => failed(error.status()),
     }
 }
@@ -138,7 +156,7 @@ async fn account(auth: AuthSession) -> Response {
 }
 
 /// Returns the response for an error. It is a text for every client, because warp makes its bodies
-/// itself, and so can't send the one of `AuthError::response`.
+/// itself, and can't send the body of `AuthError::response`.
 fn failed(status: StatusCode) -> Response {
     warp::reply::with_status(status.to_string(), status).into_response()
 }

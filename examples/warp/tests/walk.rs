@@ -12,9 +12,13 @@ async fn a_visitor_can_log_in_see_the_account_and_log_out() {
     assert!(page.contains("Please log in to see this page."), "{page}");
 
     let wrong = [("login", "ada"), ("password", "wrong")];
-    assert_eq!(browser.post("/login", &wrong).await.location(), "/login");
+    let page = browser.post("/login", &wrong).await.text();
+    assert!(page.contains("Wrong login name or password."), "{page}");
     let right = [("login", "ada"), ("password", site.printed("demo password: "))];
-    assert_eq!(browser.post("/login", &right).await.location(), "/members/account");
+    let next = browser.post("/login?next=/members/notes", &right).await.location();
+    assert_eq!(next, "/members/notes");
+    let large = [("login", "ada"), ("password", &"x".repeat(20_000))];
+    assert_eq!(browser.post("/login", &large).await.status, 413);
     assert_eq!(browser.get("/members/account").await.text(), "You are ada.");
 
     assert_eq!(browser.post("/logout", &[]).await.location(), "/login");

@@ -84,7 +84,7 @@ async fn open_chat(
 ) -> Response {
     let name = user.login_name().to_owned();
     upgrade.on_upgrade(|socket| async move {
-        // If the browser has gone, there is nobody to tell.
+        // Sending fails if the browser has disconnected.
         let _ = chat(socket, &app.lines, auth, &name).await;
     })
 }

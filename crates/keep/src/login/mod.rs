@@ -9,7 +9,7 @@
 //! | resolving cookies to a user | `stateless` without server-side sessions, `server_side` with them, `resolve` for both |
 //! | what the rules of both decide alike | `shared_rules`, `policy` |
 //! | logging in | `log_in`; the login that is asked for: `requested` |
-//! | logging out, confirming | `change` |
+//! | logging out, confirming, keeping a login whose user has changed | `change` |
 //! | listing and ending the user's sessions | `devices` |
 //! | asking again whether the login is still valid | `recheck` |
 //! | issuing a cookie | `issue`, and those of the two folders |
