@@ -328,3 +328,30 @@ fn root() -> PathBuf {
     let this_crate = Path::new(env!("CARGO_MANIFEST_DIR"));
     this_crate.ancestors().nth(2).unwrap_or(this_crate).to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn every_workspace_among_the_examples_is_tested_formatted_and_excluded() {
+        let read = |path: PathBuf| fs::read_to_string(path).expect("a file");
+        let entries = fs::read_dir(root().join("examples")).expect("the examples");
+        let names = entries.map(|entry| entry.expect("an entry").file_name().into_string());
+        let is_workspace = |name: &String| {
+            read(root().join("examples").join(name).join("Cargo.toml")).contains("[workspace]")
+        };
+        let found: BTreeSet<String> =
+            names.map(|name| name.expect("UTF-8")).filter(is_workspace).collect();
+        assert_eq!(found, OWN_WORKSPACES.iter().map(|name| name.to_string()).collect());
+        let (manifest, ci) = (read(root().join("Cargo.toml")), read(root().join(".ci/run")));
+        for name in &found {
+            assert!(manifest.contains(&format!("\"examples/{name}\"")), "{name}: exclude it");
+        }
+        let list: Vec<&str> = found.iter().map(String::as_str).collect();
+        assert!(ci.contains(&format!("examples/{{{}}}", list.join(","))), "{list:?}: format them");
+    }
+}

@@ -65,5 +65,7 @@ async fn the_client_program_adds_a_note() {
     let mut client = tokio::process::Command::new(env!("CARGO_BIN_EXE_client"));
     let output = client.arg(format!("http://{}", server.address)).output().await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.stdout, b"[\"buy punch cards\"]\n");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let expected = "[\"buy punch cards\"]\nLog in, then try again.: ";
+    assert_eq!(printed.trim_end(), format!("{expected}{}", tower_keep::problem::LOGIN_REQUIRED));
 }

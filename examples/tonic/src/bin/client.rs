@@ -1,4 +1,4 @@
-//! A client of the server in `main.rs`: logs in, adds a note, and logs out.
+//! A client of the server in `main.rs`: logs in, adds a note, logs out, and is rejected then.
 //!
 //! Run `cargo run -p tonic-example --bin client`. The optional argument is the server's URL.
 
@@ -25,6 +25,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let notes = client.add(with_token(note, &token)?).await?.into_inner().notes;
     println!("{notes:?}");
     client.log_out(with_token(LogOutRequest {}, &token)?).await?;
+
+    let note = AddRequest { note: "oil the engine".into() };
+    if let Err(status) = client.add(with_token(note, &token)?).await {
+        // Says whether to log in or to confirm, which are one status.
+        let problem = status.metadata().get("problem-type").map(|uri| uri.to_str()).transpose()?;
+        println!("{}: {}", status.message(), problem.unwrap_or_default());
+    }
     Ok(())
 }
 
