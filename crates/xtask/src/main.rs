@@ -9,7 +9,8 @@ use xtask::servers::{Kind, Server};
 use xtask::{guide, imports, instructions, packages, provision, run};
 
 const USAGE: &str = "\
-cargo xtask test            installs and starts what all tests need, and runs all tests
+cargo xtask test            installs and starts what the tests need, and runs all tests but those of
+                            the three large examples
 cargo xtask test NAME…      does the same for these packages only
 cargo xtask servers         starts the databases, prints their URLs, and runs until its standard
                             input ends

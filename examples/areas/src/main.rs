@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{Form, Request, State};
-use axum::response::{IntoResponse, Redirect, Response, Result};
+use axum::response::{Html, IntoResponse, Redirect, Response, Result};
 use axum::routing::{get, post};
 use axum::{Router, ServiceExt};
 use serde::Deserialize;
@@ -52,6 +52,16 @@ impl AuthUser for Operator {
 
 type Operators = Arc<[Arc<Operator>]>;
 
+// A form is sent to the address of its page, which has `next` in its query.
+const CUSTOMER_LOGIN: Html<&str> = Html(
+    "<h1>Customers</h1><form method=post><input name=login><input name=password type=password>
+     <button>Log in</button></form>",
+);
+const OPERATOR_LOGIN: Html<&str> = Html(
+    "<h1>Operators</h1><form method=post><input name=login><input name=password type=password>
+     <button>Log in</button></form>",
+);
+
 #[derive(Clone)]
 struct App {
     customers: MemoryStore<Customer>,
@@ -78,13 +88,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let shop = Router::new()
         .route("/account", get(account))
         .route_layer(customer_layer.require_login())
-        .route("/login", get(|| async { "Log in as a customer" }).post(sign_in_customer))
+        .route("/login", get(CUSTOMER_LOGIN).post(sign_in_customer))
         .route("/logout", post(sign_out::<Customer>))
         .layer(customer_layer);
     let admin = Router::new()
         .route("/orders", get(orders))
         .route_layer(operator_layer.require_login())
-        .route("/login", get(|| async { "Log in as an operator" }).post(sign_in_operator))
+        .route("/login", get(OPERATOR_LOGIN).post(sign_in_operator))
         .route("/logout", post(sign_out::<Operator>))
         .layer(operator_layer);
     let site = shop.nest("/admin", admin).layer(CsrfLayer::new()).with_state(app);
@@ -138,7 +148,7 @@ async fn sign_in_customer(
     Form(form): Form<SignIn>,
 ) -> Result<Response> {
     let checked = app.passwords.check_login(&app.customers, &form.login, form.password).await?;
-    let Some(user) = checked else { return Ok(Redirect::to("/login").into_response()) };
+    let Some(user) = checked else { return Ok(CUSTOMER_LOGIN.into_response()) };
     auth.log_in(user).await?;
     Ok(auth.next_or_home().into_response())
 }
@@ -150,7 +160,7 @@ async fn sign_in_operator(
 ) -> Result<Response> {
     let found = app.operators.iter().find(|operator| operator.badge == form.login).cloned();
     let checked = app.passwords.check(found, Operator::password_hash, form.password).await?;
-    let Some(operator) = checked else { return Ok(Redirect::to("/admin/login").into_response()) };
+    let Some(operator) = checked else { return Ok(OPERATOR_LOGIN.into_response()) };
     auth.log_in(operator).await?;
     Ok(auth.next_or_home().into_response())
 }

@@ -23,6 +23,7 @@ use tower::{ServiceExt, service_fn};
 use tower_keep::client::ClientAddr;
 use tower_keep::password::{PasswordError, Passwords};
 use tower_keep::store::UserDirectory;
+use tower_keep::target::LocalTarget;
 use tower_keep::{Account, AuthError, Keys, LoginError, LoginLayer};
 use tower_keep_memory::MemoryStore;
 
@@ -47,7 +48,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
             let response = match (request.method(), request.uri().path()) {
                 (_, "/account") => return account.oneshot(request).await.map(boxed),
                 (&Method::GET, "/") => Ok(page("<a href=/account>Your account</a>")),
-                (&Method::GET, "/login") => login_page(&request),
+                (&Method::GET, "/login") => {
+                    auth_of(&request).map(|auth| login_page(&auth, None, auth.next()))
+                }
                 (&Method::POST, "/login") => sign_in(request, &users, &passwords).await,
                 (&Method::POST, "/logout") => sign_out(&request).await,
                 _ => Ok(status(StatusCode::NOT_FOUND)),
@@ -160,9 +163,11 @@ async fn sign_in(
         return Ok(status(StatusCode::UNPROCESSABLE_ENTITY));
     };
     let checked = passwords.check_login(users, &name, password).await?;
-    let Some(user) = checked else { return Ok(see_other("/login")) };
-    auth.log_in(user).with_remember(form_field("remember").is_some()).await?;
     let next = auth.next_from_form(form_field("next").as_deref());
+    let Some(user) = checked else {
+        return Ok(login_page(&auth, Some("Wrong login name or password."), next));
+    };
+    auth.log_in(user).with_remember(form_field("remember").is_some()).await?;
     Ok(see_other(next.as_ref().map_or("/account", |next| next.as_str())))
 }
 
@@ -183,18 +188,18 @@ async fn greeting(request: &Request<Incoming>) -> HandlerResult {
     )))
 }
 
-fn login_page(request: &Request<Incoming>) -> HandlerResult {
-    let auth = auth_of(request)?;
-    let flash = auth.take_flash().map(|flash| escape(flash.text())).unwrap_or_default();
-    let next = auth.next().map(|next| escape(next.as_str())).unwrap_or_default();
-    Ok(page(&format!(
-        "<p>{flash}</p><form method=post action=/login>
+fn login_page(auth: &AuthSession, error: Option<&str>, next: Option<LocalTarget>) -> Page {
+    let flash = auth.take_flash().map(|flash| escape(flash.text()));
+    let message = error.or(flash.as_deref()).unwrap_or_default();
+    let next = next.map(|next| escape(next.as_str())).unwrap_or_default();
+    page(&format!(
+        "<p>{message}</p><form method=post action=/login>
          <input type=hidden name=next value=\"{next}\">
          <label>Login <input name=login></label>
          <label>Password <input name=password type=password></label>
          <label><input name=remember type=checkbox> Remember me</label>
          <button>Log in</button></form>"
-    )))
+    ))
 }
 
 fn escape(text: &str) -> String {

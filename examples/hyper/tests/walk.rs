@@ -19,7 +19,9 @@ async fn walk(site: &Process, mut browser: Browser) {
     assert_eq!(browser.get("/account").await.location(), "/login?next=%2Faccount");
     assert!(browser.get("/login?next=/account").await.text().contains("Please log in"));
     let wrong = [("login", "ada"), ("password", "wrong")];
-    assert_eq!(browser.post("/login", &wrong).await.location(), "/login");
+    let page = browser.post("/login", &[&wrong[..], &[("next", "/account")]].concat()).await.text();
+    assert!(page.contains("Wrong login name or password."), "{page}");
+    assert!(page.contains(r#"name=next value="/account""#), "{page}");
     let right =
         [("login", "ada"), ("password", site.printed("demo password: ")), ("remember", "on")];
     assert_eq!(browser.post("/login", &right).await.location(), "/account");

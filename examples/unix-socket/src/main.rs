@@ -15,12 +15,13 @@ use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr};
 
 use axum::extract::{Form, Request, State};
-use axum::response::{IntoResponse, Redirect, Response, Result};
+use axum::response::{Html, IntoResponse, Redirect, Response, Result};
 use axum::routing::{get, post};
 use axum::{Router, ServiceExt};
 use serde::Deserialize;
 use tokio::net::UnixListener;
 use tower::{Layer, util::MapRequestLayer};
+use tower_http::csrf::CsrfLayer;
 use tower_keep::client::ClientAddr;
 use tower_keep::password::Passwords;
 use tower_keep::store::UserDirectory;
@@ -31,6 +32,12 @@ type AuthSession = tower_keep::AuthSession<Account>;
 
 /// A made-up address for the proxy, because the other side of a Unix socket has none.
 const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The form is sent to the address of its page, which has `next` in its query.
+const LOGIN_PAGE: Html<&str> = Html(
+    "<form method=post><label>Login <input name=login></label>
+     <label>Password <input name=password type=password></label><button>Log in</button></form>",
+);
 
 #[derive(Clone)]
 struct App {
@@ -50,8 +57,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .build()?;
     let router = Router::new()
         .route("/", get(account))
-        .route("/login", get(|| async { "POST login and password" }).post(sign_in))
+        .route("/login", get(LOGIN_PAGE).post(sign_in))
         .route("/logout", post(sign_out))
+        .layer(CsrfLayer::new())
         .with_state(app);
     // Let only the proxy open the socket, by the permissions of the file. So each request comes from
     // the proxy, and the layer reads the client's address from `X-Forwarded-For`.
@@ -86,7 +94,7 @@ async fn sign_in(
     Form(form): Form<SignIn>,
 ) -> Result<Response> {
     let checked = app.passwords.check_login(&app.users, &form.login, form.password).await?;
-    let Some(user) = checked else { return Ok(Redirect::to("/login").into_response()) };
+    let Some(user) = checked else { return Ok(LOGIN_PAGE.into_response()) };
     auth.log_in(user).await?;
     Ok(auth.next_or_home().into_response())
 }

@@ -70,6 +70,9 @@ async fn a_proxy_says_who_the_client_is() {
     let response = send(&socket, "192.0.2.7", "", ("GET", "/", "")).await;
     assert_eq!(response.status(), StatusCode::SEE_OTHER);
 
+    let wrong = "login=ada&password=wrong";
+    let response = send(&socket, "192.0.2.7", "", ("POST", "/login", wrong)).await;
+    assert!(text(response).await.contains("Password"), "the form again");
     let form = "login=ada&password=analytical+engine";
     let response = send(&socket, "192.0.2.7", "", ("POST", "/login", form)).await;
     assert_eq!(response.headers()["location"], "/");

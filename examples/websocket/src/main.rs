@@ -150,7 +150,14 @@ async fn chat_page(user: CurrentUser<Account>) -> Html<String> {
 }
 
 async fn login_page(auth: AuthSession) -> Html<String> {
-    let message = auth.take_flash().map(|flash| flash.text().to_owned()).unwrap_or_default();
+    show_form(&auth, None)
+}
+
+/// Shows the form. It is sent to the address of this page, which has `next` in its query. If `error`
+/// is `None`, the message is that of the extractor, which needs no escaping.
+fn show_form(auth: &AuthSession, error: Option<&str>) -> Html<String> {
+    let flash = auth.take_flash().map(|flash| flash.text().to_owned());
+    let message = error.or(flash.as_deref()).unwrap_or_default();
     Html(format!(
         "<!doctype html><meta charset=utf-8><title>Log in</title><p>{message}</p>
          <form method=post><label>Login <input name=login></label>
@@ -170,7 +177,9 @@ async fn sign_in(
     Form(form): Form<SignIn>,
 ) -> Result<Response> {
     let checked = app.passwords.check_login(&app.users, &form.login, form.password).await?;
-    let Some(user) = checked else { return Ok(Redirect::to("/login").into_response()) };
+    let Some(user) = checked else {
+        return Ok(show_form(&auth, Some("Wrong login name or password.")).into_response());
+    };
     auth.log_in(user).await?;
     Ok(auth.next_or_home().into_response())
 }
