@@ -19,6 +19,7 @@ use leptos_router::components::{Route, Router as Pages, Routes};
 use leptos_router::path;
 use tokio::net::TcpListener;
 use tower_http::csrf::CsrfLayer;
+use tower_http::limit::RequestBodyLimitLayer;
 use tower_keep::store::{Modified, StoreErrorKind, UserDirectory};
 use tower_keep::{Account, AuthError, Keys, LoginLayer, Passwords};
 use tower_keep_memory::MemoryStore;
@@ -26,6 +27,9 @@ use tower_keep_memory::MemoryStore;
 type AuthSession = tower_keep::AuthSession<Account>;
 
 const PASSWORD: &str = "analytical engine";
+
+/// A larger request is rejected, because a server function would read all of it.
+const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// What the server functions need.
 #[derive(Clone)]
@@ -58,6 +62,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .route("/api/log-in", post(functions.clone()))
         .route("/api/log-out", post(functions))
         .layer(CsrfLayer::new())
+        .layer(RequestBodyLimitLayer::new(MAX_BODY_BYTES))
         .layer(auth_layer);
 
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:3000".into());

@@ -34,6 +34,9 @@ async fn a_visitor_can_log_in_change_the_name_and_log_out() {
     let empty = browser.post("/api/rename", &[("name", " ")]).await;
     assert_eq!(empty.status, StatusCode::UNPROCESSABLE_ENTITY);
 
+    let large = browser.post("/api/rename", &[("name", &"x".repeat(20_000))]).await;
+    assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE);
+
     assert_eq!(browser.post("/api/log-out", &[]).await.location(), "/login");
     assert_eq!(browser.get("/account").await.location(), "/login?next=%2Faccount");
     let rejected = browser.post("/api/rename", &[("name", "nobody")]).await;
