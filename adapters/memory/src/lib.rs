@@ -1,4 +1,4 @@
-//! Stores users and server-side sessions in memory, for tests, examples and small tools.
+//! Stores users, server-side sessions and counters in memory, for tests, examples and small tools.
 //!
 //! Everything is gone when the process ends, and nothing is shared between processes.
 //!
@@ -13,10 +13,12 @@
 //! # Ok(()) }
 //! ```
 
+mod counters;
 mod create;
 mod ending;
 mod epoch;
 mod error;
+mod forward;
 mod logins;
 mod purge;
 mod record_shard;
@@ -26,5 +28,6 @@ mod shards;
 mod store;
 mod users;
 
+pub use counters::MemoryCounters;
 pub use shards::MemorySessions;
 pub use store::MemoryStore;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use tower_keep_core::{SessionKey, SessionRecord, Timestamp, UserId};
 
+use crate::counters::MemoryCounters;
 use crate::epoch::SharedEpoch;
 use crate::record_shard::{RecordShard, StoredRecord};
 use crate::session_set::SessionSet;
@@ -16,10 +17,10 @@ use crate::session_set::SessionSet;
 /// grows so large that resizing it causes a noticeable delay.
 pub(crate) const SHARDS: usize = 256;
 
-/// A store of session records in memory, for [`SplitStore`](tower_keep_core::SplitStore) and
+/// A store of session records and counters in memory, for [`SplitStore`](tower_keep_core::SplitStore) and
 /// [`MemoryStore`](crate::MemoryStore).
 ///
-/// A clone shares the records. A call locks one of 256 maps for the duration of a map operation. A
+/// A clone shares the records and the counters. A call about a session locks one of 256 maps for the duration of a map operation. A
 /// call that affects several sessions of a user also locks one of 256 maps of users, always before
 /// the maps of records. No lock is held across an await, and each call completes when it is first
 /// polled.
@@ -37,6 +38,7 @@ struct Shared {
     next_to_purge: AtomicUsize,
     /// The sessions that ended with an epoch and are not purged yet.
     ended_together: Mutex<VecDeque<EndedTogether>>,
+    counters: MemoryCounters,
 }
 
 /// The sessions that ended when a user's epoch was raised. An epoch is a number; raising it ends
@@ -71,7 +73,12 @@ impl MemorySessions {
             replacing: Mutex::default(),
             next_to_purge: AtomicUsize::new(0),
             ended_together: Mutex::default(),
+            counters: MemoryCounters::new(),
         }))
+    }
+
+    pub(crate) fn counters(&self) -> &MemoryCounters {
+        &self.0.counters
     }
 
     /// Returns the record with this key as it is now, if there is one.

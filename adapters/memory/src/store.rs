@@ -6,11 +6,12 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tower_keep_core::{AuthUser, LoginName, UserId};
 
+use crate::counters::MemoryCounters;
 use crate::shards::MemorySessions;
 
-/// A store of users, by id and by login name, and of session records, in memory.
+/// A store of users, by id and by login name, of session records and of counters, in memory.
 ///
-/// A clone shares the users and records. Reads run concurrently. A write blocks reads only for a
+/// A clone shares all of them. Reads run concurrently. A write blocks reads only for a
 /// few map operations. No lock is held across an await.
 pub struct MemoryStore<U> {
     users: Arc<RwLock<Users<U>>>,
@@ -50,6 +51,10 @@ impl<U: AuthUser + Clone> MemoryStore<U> {
         let users = Users { by_id: HashMap::new(), ids_by_login_name: HashMap::new() };
         let users = Arc::new(RwLock::new(users));
         Self { users, sessions: MemorySessions::new(), login_name }
+    }
+
+    pub(crate) fn counters(&self) -> &MemoryCounters {
+        self.sessions.counters()
     }
 
     // Only the application's code (`id`, `login_name`, `clone`) can panic under the lock. It runs

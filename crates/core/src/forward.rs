@@ -6,6 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::changes::{End, Rotated, Rotation, SeenMark, Touch};
+use crate::counter::{CounterKey, CounterUse, TakenUse, Taking};
+use crate::counter_store::CounterStore;
 use crate::error::StoreResult;
 use crate::login_store::{LoginStore, StoredLogin};
 use crate::modify::{ChangeUser, Modified};
@@ -181,3 +183,39 @@ macro_rules! forward_logins {
 }
 
 forward_logins!(Arc Box);
+
+/// Passes the calls about counters on to the store of type `$counters` inside.
+macro_rules! forward_counters {
+    ($(
+        [$counters:ident $(, $other:ident)?] $store:ty: $inner:ident, where [$($bounds:tt)+];
+    )*) => {$(
+        #[async_trait]
+        #[deny(clippy::missing_trait_methods)]
+        impl<$counters: CounterStore $(, $other)?> CounterStore for $store
+        where
+            $($bounds)+
+        {
+            async fn take(&self, uses: &[CounterUse], now: Timestamp) -> StoreResult<Taking> {
+                inner!($inner self).take(uses, now).await
+            }
+
+            async fn give_back(&self, taken: &[TakenUse]) -> StoreResult<()> {
+                inner!($inner self).give_back(taken).await
+            }
+
+            async fn reset_counters(&self, keys: &[CounterKey]) -> StoreResult<()> {
+                inner!($inner self).reset_counters(keys).await
+            }
+
+            async fn purge_counters(&self, before: Timestamp, limit: usize) -> StoreResult<usize> {
+                inner!($inner self).purge_counters(before, limit).await
+            }
+        }
+    )*};
+}
+
+forward_counters! {
+    [S] Arc<S>: pointer, where [S: ?Sized];
+    [S] Box<S>: pointer, where [S: ?Sized];
+    [B, A] SplitStore<A, B>: second, where [A: Send + Sync];
+}

@@ -7,6 +7,7 @@
 //! - [`UserLookup`]: sign-in forms find users by login name.
 //! - [`UserDirectory`]: sign-up forms and tools insert, change and delete users.
 //! - [`SessionStore`] and [`LoginStore`]: a user's logins can be listed, and ended from any device.
+//! - [`CounterStore`]: guessing is limited, and tokens can be used once.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -41,6 +42,7 @@
 //! | planning a login, in a store that can read all records, such as a map behind a lock | [`NewLogin::plan`] |
 //! | sorting the sessions of a list | [`most_recently_used`] |
 //! | ending all of a user's sessions with one write | [`Epoch`] |
+//! | counting uses, under a rule that limits them | [`CounterStore`], [`CounterRule`]; in the code of a store, [`CounterPlan`] |
 //! | users in one store, sessions in another | [`SplitStore`] |
 //! | a closure as a store | [`user_loader`] |
 //! | errors of a store | [`StoreError`], [`StoreErrorKind`] |
@@ -51,6 +53,8 @@
 mod account;
 mod changes;
 mod clock;
+mod counter;
+mod counter_store;
 mod end_reason;
 mod epoch;
 mod error;
@@ -77,6 +81,10 @@ pub use account::Account;
 pub use async_trait::async_trait;
 pub use changes::{End, Rotated, Rotation, SeenMark, Touch};
 pub use clock::{Clock, SystemClock};
+pub use counter::{
+    CounterKey, CounterPlan, CounterRule, CounterState, CounterUse, CounterWrite, TakenUse, Taking,
+};
+pub use counter_store::CounterStore;
 pub use end_reason::{EndReason, NotAnEndReason, UnknownReason};
 pub use epoch::Epoch;
 pub use error::{StoreError, StoreErrorKind, StoreResult};

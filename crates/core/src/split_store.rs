@@ -1,4 +1,4 @@
-//! Users in one store, session records in another.
+//! Users in one store, session records and counters in another.
 
 use std::pin::pin;
 use std::task::Poll;
@@ -12,7 +12,7 @@ use crate::session_store::SessionStore;
 use crate::user_id::UserId;
 use crate::user_store::UserStore;
 
-/// Two stores as one: users in the first, session records in the second.
+/// Two stores as one: users in the first, session records and counters in the second.
 ///
 /// For an authenticated request, both stores are called concurrently.
 ///
@@ -27,7 +27,7 @@ use crate::user_store::UserStore;
 pub struct SplitStore<A, B>(
     /// The users.
     pub A,
-    /// The session records.
+    /// The session records and the counters.
     pub B,
 );
 

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tower_keep_core::{
-    ChangeUser, Creation, End, LoginStore, Modified, NewLogin, Rotated, Rotation, SeenMark,
-    SessionKey, SessionRecord, SessionStore, StoreError, StoreErrorKind, StoreResult, StoredLogin,
-    Timestamp, Touch, UserDirectory, UserId, UserLookup, UserStore, async_trait,
+    ChangeUser, CounterKey, CounterStore, CounterUse, Creation, End, LoginStore, Modified,
+    NewLogin, Rotated, Rotation, SeenMark, SessionKey, SessionRecord, SessionStore, StoreError,
+    StoreErrorKind, StoreResult, StoredLogin, TakenUse, Taking, Timestamp, Touch, UserDirectory,
+    UserId, UserLookup, UserStore, async_trait,
 };
 
 /// A method of a store, whose calls can fail.
@@ -32,11 +33,15 @@ pub enum Call {
     RevokeAll,
     List,
     Purge,
+    Take,
+    GiveBack,
+    ResetCounters,
+    PurgeCounters,
 }
 
 impl Call {
     /// All calls.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::ById,
         Self::ByLoginName,
         Self::ByIds,
@@ -53,6 +58,10 @@ impl Call {
         Self::RevokeAll,
         Self::List,
         Self::Purge,
+        Self::Take,
+        Self::GiveBack,
+        Self::ResetCounters,
+        Self::PurgeCounters,
     ];
 }
 
@@ -291,5 +300,25 @@ impl<S: LoginStore> LoginStore for FaultyStore<S> {
         user_hint: Option<&UserId>,
     ) -> StoreResult<Option<StoredLogin<S::User>>> {
         self.run(Call::LoadLogin, self.inner.load_login(key, user_hint)).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: CounterStore> CounterStore for FaultyStore<S> {
+    async fn take(&self, uses: &[CounterUse], now: Timestamp) -> StoreResult<Taking> {
+        self.run(Call::Take, self.inner.take(uses, now)).await
+    }
+
+    async fn give_back(&self, taken: &[TakenUse]) -> StoreResult<()> {
+        self.run(Call::GiveBack, self.inner.give_back(taken)).await
+    }
+
+    async fn reset_counters(&self, keys: &[CounterKey]) -> StoreResult<()> {
+        self.run(Call::ResetCounters, self.inner.reset_counters(keys)).await
+    }
+
+    async fn purge_counters(&self, before: Timestamp, limit: usize) -> StoreResult<usize> {
+        self.run(Call::PurgeCounters, self.inner.purge_counters(before, limit)).await
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tower_keep_core::{
-    ChangeUser, Creation, End, LoginStore, Modified, NewLogin, Rotated, Rotation, SeenMark,
-    SessionKey, SessionRecord, SessionStore, StoreResult, StoredLogin, Timestamp, Touch,
-    UserDirectory, UserId, UserLookup, UserStore, async_trait,
+    ChangeUser, CounterKey, CounterStore, CounterUse, Creation, End, LoginStore, Modified,
+    NewLogin, Rotated, Rotation, SeenMark, SessionKey, SessionRecord, SessionStore, StoreResult,
+    StoredLogin, TakenUse, Taking, Timestamp, Touch, UserDirectory, UserId, UserLookup, UserStore,
+    async_trait,
 };
 
 /// Several handles on the same data, like those of several servers. Each call goes to the next
@@ -138,5 +139,25 @@ impl<S: LoginStore> LoginStore for Several<S> {
         user_hint: Option<&UserId>,
     ) -> StoreResult<Option<StoredLogin<S::User>>> {
         self.next_handle().load_login(key, user_hint).await
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: CounterStore> CounterStore for Several<S> {
+    async fn take(&self, uses: &[CounterUse], now: Timestamp) -> StoreResult<Taking> {
+        self.next_handle().take(uses, now).await
+    }
+
+    async fn give_back(&self, taken: &[TakenUse]) -> StoreResult<()> {
+        self.next_handle().give_back(taken).await
+    }
+
+    async fn reset_counters(&self, keys: &[CounterKey]) -> StoreResult<()> {
+        self.next_handle().reset_counters(keys).await
+    }
+
+    async fn purge_counters(&self, before: Timestamp, limit: usize) -> StoreResult<usize> {
+        self.next_handle().purge_counters(before, limit).await
     }
 }

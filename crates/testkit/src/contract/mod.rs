@@ -23,12 +23,14 @@
 //! they need a tokio runtime. With several threads (`#[tokio::test(flavor = "multi_thread")]`), the
 //! clauses about concurrency find more errors.
 //!
-//! A store that has only users, or only sessions, uses [`users::run_all`] or [`sessions::run_all`].
+//! A store that has only users, only sessions or only counters uses [`users::run_all`],
+//! [`sessions::run_all`] or [`counters::run_all`].
 //! To run a single clause, call it by name, as in
 //! `contract::sessions::an_expired_session_can_be_ended(store)`, or pass its name to
-//! [`users::run`], [`sessions::run`] or [`logins::run`].
+//! [`users::run`], [`sessions::run`], [`logins::run`] or [`counters::run`].
 
 mod clauses;
+pub mod counters;
 mod drops;
 pub mod logins;
 pub mod sessions;
@@ -36,18 +38,19 @@ mod tasks;
 pub mod users;
 mod values;
 
-use tower_keep_core::{Account, LoginStore, UserDirectory};
+use tower_keep_core::{Account, CounterStore, LoginStore, UserDirectory};
 
 pub use self::tasks::with_contention_of;
 
 /// Runs every clause of every contract, one after the other.
 pub async fn run_all<S, F, Fut>(factory: F)
 where
-    S: UserDirectory<User = Account> + LoginStore + 'static,
+    S: UserDirectory<User = Account> + LoginStore + CounterStore + 'static,
     F: Fn() -> Fut,
     Fut: Future<Output = S>,
 {
     users::run_all(&factory).await;
     sessions::run_all(&factory).await;
     logins::run_all(&factory).await;
+    counters::run_all(&factory).await;
 }

@@ -1,5 +1,6 @@
 //! Every clause of the contracts fails on a store that breaks the clause.
 
+mod counters;
 mod logins;
 mod sessions;
 mod store;
@@ -19,6 +20,7 @@ async fn every_clause_fails_on_a_store_that_breaks_the_clause() {
         passed(contract::users::CLAUSES, contract::users::run).await,
         passed(contract::sessions::CLAUSES, contract::sessions::run).await,
         passed(contract::logins::CLAUSES, contract::logins::run).await,
+        passed(contract::counters::CLAUSES, contract::counters::run).await,
     ];
     let _ = std::panic::take_hook();
     let passed = passed.concat();

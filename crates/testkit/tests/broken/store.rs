@@ -1,5 +1,5 @@
-//! The store that breaks one clause. What each call does wrong is in `users.rs`, `sessions.rs` and
-//! `logins.rs`.
+//! The store that breaks one clause. What each call does wrong is in `users.rs`, `sessions.rs`,
+//! `logins.rs` and `counters.rs`.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
