@@ -248,17 +248,18 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     }
 
     /// Sets the prefix of this store's own kinds; `Keep` by default. With the defaults, the kinds
-    /// are `KeepSession_User`, `KeepLogins_User` and `KeepIndex_User.username`.
+    /// are `KeepSession_User`, `KeepLogins_User`, `KeepCounter_User` and `KeepIndex_User.username`.
     pub fn with_kind_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.settings.prefix = prefix.into();
         self
     }
 
-    /// Leaves the deletion of expired sessions to the database, by its time-to-live policies:
+    /// Leaves the deletion of expired sessions and counters to the database, by its time-to-live policies:
     ///
     /// ```text
     /// gcloud firestore fields ttls update deletable_at --collection-group=KeepSession_User --enable-ttl
     /// gcloud firestore fields ttls update deletable_at --collection-group=KeepLogins_User --enable-ttl
+    /// gcloud firestore fields ttls update deletable_at --collection-group=KeepCounter_User --enable-ttl
     /// ```
     ///
     /// Add `--project`, and `--database` for a named database. A policy covers all namespaces. The
@@ -267,11 +268,11 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
     ///
     /// With this setting, the property `deletable_at` is not indexed. This makes writes cheaper and
     /// avoids a [hotspot](https://cloud.google.com/datastore/docs/best-practices). `purge` deletes
-    /// only the sessions that were ended together.
+    /// only the sessions that were ended together, and `purge_counters` deletes nothing.
     ///
     /// Switch the policies on before you use this setting. Without policies, as on an emulator,
-    /// expired sessions are never deleted. If the setting is removed again, `purge` does not find
-    /// the sessions that were written while it was set.
+    /// nothing that has expired is deleted. If the setting is removed again, a purge does not find
+    /// what was written while it was set.
     pub fn with_ttl_policy(mut self) -> Self {
         self.settings.delete_expired = DeleteExpired::ByPolicy;
         self

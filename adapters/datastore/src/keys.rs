@@ -9,7 +9,7 @@ use gcloud_sdk::google::datastore::v1::key::path_element::IdType;
 use gcloud_sdk::google::datastore::v1::value::ValueType;
 use gcloud_sdk::google::datastore::v1::{Key, PartitionId, Value};
 use sha2::{Digest, Sha256};
-use tower_keep_core::{SessionKey, Timestamp, UserId};
+use tower_keep_core::{CounterKey, SessionKey, Timestamp, UserId};
 
 /// The longest name in a key, or of a property.
 pub(crate) const MAX_NAME_BYTES: usize = 1_500;
@@ -175,8 +175,16 @@ impl EntityKeys {
 
     /// Returns the key of a session record's entity.
     pub(crate) fn session(&self, key: &SessionKey) -> Key {
-        let hex = key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        self.own_key(self.session_kind(), hex)
+        self.own_key(self.session_kind(), hex(key.as_bytes()))
+    }
+
+    pub(crate) fn counter_kind(&self) -> String {
+        format!("{}Counter_{}", self.prefix, self.user_kind)
+    }
+
+    /// Returns the key of a counter's entity.
+    pub(crate) fn counter(&self, key: &CounterKey) -> Key {
+        self.own_key(self.counter_kind(), hex(key.as_bytes()))
     }
 
     /// Returns a text that is not greater than any sort key of a user's session in this epoch or a
@@ -227,6 +235,10 @@ impl EntityKeys {
     pub(crate) fn login_state(&self, user: &UserId) -> Key {
         self.own_key(self.login_state_kind(), name_part(user.as_str()))
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn element(kind: String, id: Option<IdType>) -> PathElement {

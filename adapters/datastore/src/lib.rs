@@ -83,6 +83,7 @@
 //! | --- | --- | --- |
 //! | `KeepSession_User` | the session's key, in hexadecimal | a session record. The facts that are merely shown about a session are one text, `details`. A property without a value is absent. Two properties are indexed: `deletable_at` and `sort_key`. `sort_key` is removed when the session is ended individually. It is one text of the user (hashed), the epoch and the time of the login |
 //! | `KeepLogins_User` | the user's id | the user's epoch, and the sessions that ended because of a replay and of which the user has not been notified. Each call that creates a session of the user, or ends all of them, writes this entity, so two such calls conflict |
+//! | `KeepCounter_User` | the counter's key, in hexadecimal | a counter, such as of tries to log in |
 //! | `KeepIndex_User.username` | the login name | the key of the user who has this login name. If that user is deleted or has another login name by now, the login name is free |
 //!
 //! These entities have the same ancestors as the users. The names of the kinds contain the kind of
@@ -97,7 +98,7 @@
 //! epoch has been raised, the user's `KeepLogins_User` entity is never deleted, because only the
 //! epoch in it shows that the sessions of earlier epochs have ended.
 //!
-//! Expired sessions are deleted by `upkeep`, or by the database itself:
+//! Expired sessions and counters are deleted by `upkeep`, or by the database itself:
 //! [`with_ttl_policy`](DatastoreStoreBuilder::with_ttl_policy).
 //!
 //! A login name is looked up by a query, so users that other applications write are found as well.
@@ -125,7 +126,9 @@
 //! | ending all sessions of a user | `BeginTransaction`, `Lookup`, `Commit` |
 //! | `insert` | `BeginTransaction`, two `Lookup` or more, `RunQuery`, `Commit` |
 //! | `modify` | `Lookup`, `BeginTransaction`, `Lookup`, `Commit`; all of them again if the user was changed between the two `Lookup`. For a new login name also two `Lookup` or more, and a `RunQuery` |
-//! | `purge` | `RunQuery`; for each batch to delete also `BeginTransaction`, `Lookup`, `Commit` |
+//! | `take` | `Lookup`; unless the uses are refused, also `BeginTransaction`, `Lookup`, `Commit` |
+//! | `give_back`, `reset_counters` | `BeginTransaction`, `Lookup`, `Commit` |
+//! | `purge`, `purge_counters` | `RunQuery`; for each batch to delete also `BeginTransaction`, `Lookup`, `Commit` |
 //!
 //! If the user's id is a property, `insert`, `modify` and `delete` also make a `RunQuery` for it.
 //!
@@ -133,8 +136,9 @@
 //! `Rollback` instead of `Commit`. It is also rolled back on any failure, and when a future is
 //! dropped. If the service aborted a transaction in favour of another one, or no longer knows it,
 //! the store tries again after a pause, up to 20 times in total. A `Commit` that fails for another
-//! reason is not tried again. Calls of one process that write the same user, the same login name or
-//! the same session wait for each other before they begin a transaction. A `revoke`, `touch` or
+//! reason is not tried again. Calls of one process that write the same user, the same login name, the
+//! same session or the same counter (the first of a call) wait for each other before they begin a
+//! transaction. A `revoke`, `touch` or
 //! `mark_seen` of several sessions does not wait.
 //!
 //! # Errors
@@ -219,6 +223,7 @@ mod builder;
 mod change;
 mod client;
 mod connect;
+mod counters;
 mod create;
 mod error;
 mod find;

@@ -88,7 +88,7 @@ impl<U: AuthUser> DatastoreStore<U> {
     /// Deletes at most `limit` expired entities of a kind, whatever their ancestors are. Returns
     /// how many it deleted. Each entity is read again in the transaction, because the session may
     /// have been used after the query.
-    async fn purge_expired(
+    pub(crate) async fn purge_expired(
         &self,
         kind: &str,
         before: Timestamp,

@@ -69,7 +69,7 @@ pub(crate) enum DeleteExpired {
 
 impl DeleteExpired {
     /// Adds the property `deletable_at` to an entity that expires at `expires`.
-    fn add_deletable_at(self, properties: &mut PropertyWriter, expires: Timestamp) {
+    pub(crate) fn add_deletable_at(self, properties: &mut PropertyWriter, expires: Timestamp) {
         let at = time_value(deletable_at(expires));
         match self {
             Self::ByPurge => properties.add_indexed(DELETABLE_AT, at),
@@ -307,7 +307,7 @@ pub(crate) fn mark_purged(login_state: &mut Entity) {
     }
 }
 
-/// Returns the time from which on an entity of either kind may be deleted.
+/// Returns the time from which on an entity that expires may be deleted.
 pub(crate) fn read_deletable_at(entity: &Entity) -> Option<Timestamp> {
     as_time(entity.properties.get(DELETABLE_AT)?.value_type.clone()?)
 }

@@ -1,6 +1,6 @@
--- Users of the type Account, and session records. Times are seconds since 1970. Texts that have to
--- be compared byte by byte are in binary columns, because MySQL's text collations ignore trailing
--- spaces.
+-- Users of the type Account, session records, and counters. Times are seconds since 1970. Texts that
+-- have to be compared byte by byte are in binary columns, because the text collations of MySQL ignore
+-- trailing spaces.
 CREATE TABLE IF NOT EXISTS keep_versions (version BIGINT NOT NULL PRIMARY KEY) ENGINE = InnoDB;
 
 CREATE TABLE IF NOT EXISTS keep_users (
@@ -74,6 +74,20 @@ CREATE TABLE IF NOT EXISTS keep_epochs (
     -- Whether the sessions of earlier epochs have been deleted.
     purged BOOLEAN NOT NULL,
     INDEX keep_epochs_to_purge (purged, kept_until)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin ROW_FORMAT = DYNAMIC;
+
+-- How often something was tried or used, such as a login. The layer makes the keys.
+CREATE TABLE IF NOT EXISTS keep_counters (
+    -- A digest of what is counted.
+    counter_key BINARY(32) NOT NULL PRIMARY KEY,
+    -- How many uses were taken, and when the last one was.
+    uses BIGINT NOT NULL,
+    last_use BIGINT NOT NULL,
+    -- Raised whenever the counter starts over.
+    epoch BIGINT NOT NULL,
+    -- From when on the counter has no effect.
+    expires BIGINT NOT NULL,
+    INDEX keep_counters_expiring (expires)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin ROW_FORMAT = DYNAMIC;
 
 -- Each user has one of these 256 rows, chosen by a hash of the id. A login locks this row, so

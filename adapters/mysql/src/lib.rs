@@ -109,8 +109,7 @@ impl Dialect for MySqlDialect {
     const RETURNING: bool = false;
     /// sqlx's driver has to read each reply to its end.
     const RECOVERS: bool = false;
-    const PURGE: &'static str =
-        "DELETE FROM {sessions} WHERE expires <= $1 ORDER BY expires LIMIT $2";
+    const PURGE: &'static str = "DELETE FROM {table} WHERE expires <= $1 ORDER BY expires LIMIT $2";
     const PURGE_EARLIER_EPOCHS: &'static str =
         "DELETE FROM {sessions} WHERE user_id = $1 AND epoch < $2 AND ended_at IS NULL LIMIT $3";
 

@@ -1,4 +1,4 @@
--- Users of the type Account, and session records. Times are seconds since 1970.
+-- Users of the type Account, session records, and counters. Times are seconds since 1970.
 CREATE TABLE IF NOT EXISTS keep_versions (version BIGINT NOT NULL PRIMARY KEY);
 
 CREATE TABLE keep_users (
@@ -76,5 +76,20 @@ CREATE TABLE keep_epochs (
 );
 
 CREATE INDEX keep_epochs_to_purge ON keep_epochs (kept_until) WHERE NOT purged;
+
+-- How often something was tried or used, such as a login. The layer makes the keys.
+CREATE TABLE keep_counters (
+    -- A digest of what is counted.
+    counter_key BYTEA NOT NULL PRIMARY KEY,
+    -- How many uses were taken, and when the last one was.
+    uses BIGINT NOT NULL,
+    last_use BIGINT NOT NULL,
+    -- Raised whenever the counter starts over.
+    epoch BIGINT NOT NULL,
+    -- From when on the counter has no effect.
+    expires BIGINT NOT NULL
+);
+
+CREATE INDEX keep_counters_expiring ON keep_counters (expires);
 
 INSERT INTO keep_versions (version) VALUES (1);

@@ -108,8 +108,8 @@ impl Dialect for PostgresDialect {
         &[include_str!("../migrations/0001_users_and_sessions.sql")];
     const RETURNING: bool = true;
     const RECOVERS: bool = true;
-    const PURGE: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
-        (SELECT session_key FROM {sessions} WHERE expires <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
+    const PURGE: &'static str = "DELETE FROM {table} WHERE {key} IN \
+        (SELECT {key} FROM {table} WHERE expires <= $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
     const PURGE_EARLIER_EPOCHS: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
         (SELECT session_key FROM {sessions} WHERE user_id = $1 AND epoch < $2 AND ended_at IS NULL \
         ORDER BY epoch, created LIMIT $3 FOR UPDATE SKIP LOCKED)";

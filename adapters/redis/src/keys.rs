@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use tower_keep_core::{SessionKey, UserId};
+use tower_keep_core::{CounterKey, SessionKey, UserId};
 
 use crate::error::Error;
 
@@ -65,6 +65,11 @@ impl KeyNames {
     /// are still to be purged.
     pub(crate) fn purge_queue(&self) -> String {
         [&self.prefix, "past"].concat()
+    }
+
+    /// The key of a counter.
+    pub(crate) fn counter(&self, key: &CounterKey) -> String {
+        [&self.prefix, "count:", &URL_SAFE_NO_PAD.encode(key.as_bytes())].concat()
     }
 
     /// The key that holds the id of the user whom this session belongs to.

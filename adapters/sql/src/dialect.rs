@@ -50,7 +50,8 @@ pub trait Dialect: Send + Sync + Sized + 'static {
     /// transaction ends. It is empty if the database has only one writer at a time.
     const FOR_UPDATE: &'static str = " FOR UPDATE";
 
-    /// The statement that removes at most `$2` sessions that have expired at the time `$1`.
+    /// The statement that removes at most `$2` rows of the table `{table}` that have expired at the
+    /// time `$1`. The store replaces `{key}` with the name of the table's primary key.
     const PURGE: &'static str;
 
     /// The statement that removes at most `$3` sessions of the user `$1`: those of an epoch before

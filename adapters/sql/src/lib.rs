@@ -61,6 +61,7 @@ mod accounts;
 mod builder;
 mod cause;
 mod check;
+mod counters;
 mod dialect;
 mod driver;
 mod error;

@@ -50,7 +50,7 @@ impl Names {
     pub fn fill(&self, statement: &str) -> String {
         let Self { schema, prefix } = self;
         let schema = schema.as_ref().map(|schema| format!("\"{schema}\".")).unwrap_or_default();
-        ["users", "sessions", "epochs", "locks", "versions"]
+        ["users", "sessions", "epochs", "counters", "locks", "versions"]
             .iter()
             .fold(statement.to_owned(), |text, name| {
                 text.replace(&format!("{{{name}}}"), &format!("{schema}{prefix}{name}"))

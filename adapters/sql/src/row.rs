@@ -3,8 +3,8 @@
 use std::error::Error as StdError;
 
 use tower_keep_core::{
-    Account, EndReason, Ended, RememberPeriod, SessionDetails, SessionKey, SessionRecord,
-    Timestamp, UserId,
+    Account, CounterKey, CounterState, EndReason, Ended, RememberPeriod, SessionDetails,
+    SessionKey, SessionRecord, Timestamp, UserId,
 };
 
 use crate::driver::Driver;
@@ -43,6 +43,9 @@ pub(crate) const SESSION_WIDTH: usize = SESSION_COLUMNS.len() + EPOCH_END_COLUMN
 
 /// The columns of an `Account`, in the order in which they are read and written.
 pub(crate) const ACCOUNT_COLUMNS: &str = "id, login_name, password_hash, active, security_stamp";
+
+/// The columns of a counter, in the order in which they are read and written.
+pub(crate) const COUNTER_COLUMNS: &str = "counter_key, uses, last_use, epoch, expires";
 
 /// Reads the columns of a row from left to right.
 pub(crate) struct Columns<'r, DB: Driver> {
@@ -181,6 +184,15 @@ impl<'r, DB: Driver> Columns<'r, DB> {
         Ok(())
     }
 
+    /// Reads a counter from [`COUNTER_COLUMNS`].
+    pub(crate) fn counter(&mut self) -> Result<(CounterKey, CounterState), sqlx::Error> {
+        let key = self.bytes()?.try_into().map(CounterKey::new);
+        let key = key.map_err(|_| corrupt("the key of a counter does not have 32 bytes"))?;
+        let (count, last) = (self.number()?, self.time()?);
+        let epoch = not_null(self.int()?)?.try_into().map_err(corrupt)?;
+        Ok((key, CounterState::new(count, last, epoch, self.time()?)))
+    }
+
     /// Reads a user from [`ACCOUNT_COLUMNS`].
     pub(crate) fn account(&mut self) -> Result<Account, sqlx::Error> {
         let account = Account::new(self.text()?, self.text()?, self.text()?);
@@ -212,4 +224,10 @@ pub(crate) fn session_values(record: &SessionRecord) -> [Value<'_>; SESSION_COLU
         Bytes(successor.map(|key| &key.as_bytes()[..])),
         Flag(ended.is_some_and(|ended| ended.notified)),
     ]
+}
+
+/// Returns the values of a counter's [`COUNTER_COLUMNS`], in their order.
+pub(crate) fn counter_values<'a>(key: &'a CounterKey, state: &CounterState) -> [Value<'a>; 5] {
+    let CounterState { count, last, epoch, expires, .. } = *state;
+    [key.into(), count.into(), last.into(), Int(i64::try_from(epoch).ok()), expires.into()]
 }

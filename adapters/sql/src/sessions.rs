@@ -17,7 +17,7 @@ use crate::statements::{Statement, Statements, carry_over, end_sessions};
 use crate::store::{SqlStore, Write};
 use crate::value::Value;
 
-/// The maximum number of sessions that `touch` or `mark_seen` updates in one transaction. It is
+/// The maximum number of rows that a call, such as `touch`, updates in one transaction. It is
 /// small, because the rows stay locked until the transaction ends.
 const UPDATES_AT_ONCE: usize = 100;
 
@@ -264,7 +264,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         Ok(rows.into_iter().next())
     }
 
-    /// Runs the statement once for each session to update, in one transaction.
+    /// Runs the statement once for each row to update, in one transaction.
     async fn update_each_in_transaction(
         &self,
         mut lease: Lease<D>,
@@ -277,17 +277,16 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
         lease.finish().await
     }
 
-    /// Runs the statement once for each session to update, with at most [`UPDATES_AT_ONCE`]
-    /// sessions in one transaction. Each update has a session's key, and the statement's parameters
-    /// for this session.
-    async fn update_in_chunks(
+    /// Runs the statement once for each row to update, with at most [`UPDATES_AT_ONCE`] rows in one
+    /// transaction. Each update has the row's key, and the statement's parameters for this row.
+    pub(crate) async fn update_in_chunks(
         &self,
         statement: &Statement<D>,
-        mut updates: Vec<(&SessionKey, Vec<Value<'_>>)>,
+        mut updates: Vec<([u8; 32], Vec<Value<'_>>)>,
     ) -> Result<(), StoreError> {
-        // All nodes update sessions in the same order. So two nodes that update the same sessions
-        // wait for each other instead of deadlocking.
-        updates.sort_by_key(|(key, _)| *key.as_bytes());
+        // All nodes update rows in the same order. So two nodes that update the same rows wait for
+        // each other instead of deadlocking.
+        updates.sort_by_key(|(key, _)| *key);
         let updates: Vec<_> = updates.into_iter().map(|(_, values)| values).collect();
         let deadline = self.deadline();
         for chunk in updates.chunks(UPDATES_AT_ONCE) {
@@ -332,7 +331,7 @@ impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
 
 impl<D: Dialect, U: AuthUser> SqlStore<D, U> {
     /// Runs a statement that deletes rows, and returns their number.
-    async fn delete_rows(
+    pub(crate) async fn delete_rows(
         &self,
         delete: &Statement<D>,
         values: &[Value<'_>],
@@ -402,7 +401,7 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
     async fn mark_seen(&self, marks: &[SeenMark]) -> Result<(), StoreError> {
         let updates = marks.iter().map(|mark| {
             let SeenMark { key, generation, at, .. } = mark;
-            (key, vec![(*at).into(), key.into(), (*generation).into()])
+            (*key.as_bytes(), vec![(*at).into(), key.into(), (*generation).into()])
         });
         self.update_in_chunks(&self.statements().mark_seen, updates.collect()).await
     }
@@ -410,7 +409,7 @@ impl<D: Dialect, U: AuthUser> SessionStore for SqlStore<D, U> {
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
         let updates = touches.iter().map(|touch| {
             let times = [touch.at.into(), touch.remember_expires.into(), touch.expires.into()];
-            (&touch.key, [&times[..], &[(&touch.key).into()]].concat())
+            (*touch.key.as_bytes(), [&times[..], &[(&touch.key).into()]].concat())
         });
         self.update_in_chunks(&self.statements().touch, updates.collect()).await
     }

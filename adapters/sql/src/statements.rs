@@ -9,7 +9,7 @@ use tower_keep_core::MAX_PER_CALL;
 use crate::dialect::{ArgumentsOf, Dialect};
 use crate::driver::Operations;
 use crate::names::Names;
-use crate::row::{ACCOUNT_COLUMNS, EPOCH_END_COLUMNS, SESSION_COLUMNS};
+use crate::row::{ACCOUNT_COLUMNS, COUNTER_COLUMNS, EPOCH_END_COLUMNS, SESSION_COLUMNS};
 use crate::value::Value;
 
 /// A statement in the syntax of its database.
@@ -148,6 +148,11 @@ fn returning<D: Dialect>() -> String {
     if D::RETURNING { format!(" RETURNING {}, NULL, NULL, NULL", columns()) } else { String::new() }
 }
 
+/// Returns the statement that removes at most `$2` rows of a table that have expired at `$1`.
+fn purge<D: Dialect>(table: &str, key: &str) -> String {
+    D::PURGE.replace("{table}", table).replace("{key}", key)
+}
+
 statements! {
     insert: format!(
         "INSERT INTO {{sessions}} ({}, epoch) VALUES ({}, \
@@ -210,7 +215,7 @@ statements! {
          AND keep.ended_at IS NULL AND keep.expires > $2 ORDER BY keep.last_seen DESC LIMIT $3",
         columns_without_epoch_end(),
     );
-    purge: D::PURGE;
+    purge: purge::<D>("{sessions}", "session_key");
     // Returns a user with sessions that ended with their epoch and need not be kept any longer.
     epoch_to_purge: "SELECT user_id, epoch FROM {epochs} WHERE purged = FALSE AND kept_until <= $1 \
         ORDER BY kept_until LIMIT 1";
@@ -222,6 +227,17 @@ statements! {
     update_account: "UPDATE {users} SET login_name = $2, password_hash = $3, active = $4, security_stamp = $5 \
         WHERE id = $1 AND login_name = $6 AND password_hash = $7 AND active = $8 AND security_stamp = $9";
     delete_account: "DELETE FROM {users} WHERE id = $1";
+    insert_counter: format!("INSERT INTO {{counters}} ({COUNTER_COLUMNS}) VALUES ($1, $2, $3, $4, $5)");
+    // Writes only if the counter has not changed since it was read.
+    update_counter: "UPDATE {counters} SET uses = $2, last_use = $3, epoch = $4, expires = $5 \
+        WHERE counter_key = $1 AND uses = $6 AND last_use = $7 AND epoch = $8 AND expires = $9";
+    give_back: "UPDATE {counters} SET uses = uses - 1, \
+        last_use = CASE WHEN last_use = $1 THEN $2 ELSE last_use END \
+        WHERE counter_key = $3 AND epoch = $4 AND uses > 0";
+    reset_counter: "UPDATE {counters} SET uses = 0, \
+        epoch = CASE WHEN epoch < 9223372036854775807 THEN epoch + 1 ELSE epoch END \
+        WHERE counter_key = $1";
+    purge_counters: purge::<D>("{counters}", "counter_key");
     version: "SELECT MAX(version) FROM {versions}";
 }
 
@@ -304,4 +320,15 @@ pub(crate) fn select_accounts<D: Dialect>(count: usize, names: &Names) -> Statem
     let template =
         format!("SELECT {ACCOUNT_COLUMNS} FROM {{users}} WHERE id IN ({})", ids.join(", "));
     Statement { is_persistent: false, ..Statement::from_template(&template, names) }
+}
+
+/// Creates the statement that selects `count` counters.
+pub(crate) fn select_counters<D: Dialect>(count: usize, names: &Names) -> Statement<D> {
+    let keys: Vec<_> = (1..=count).map(|n| format!("${n}")).collect();
+    let template = format!(
+        "SELECT {COUNTER_COLUMNS} FROM {{counters}} WHERE counter_key IN ({})",
+        keys.join(", "),
+    );
+    // Calls with few counters are common, so these statements will be run again.
+    Statement { is_persistent: count <= 4, ..Statement::from_template(&template, names) }
 }

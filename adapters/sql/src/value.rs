@@ -1,6 +1,6 @@
 //! The values of a statement's parameters.
 
-use tower_keep_core::{SessionKey, Timestamp};
+use tower_keep_core::{CounterKey, SessionKey, Timestamp};
 
 /// The value of a statement's parameter.
 #[derive(Clone, Copy)]
@@ -55,6 +55,12 @@ impl<'a> From<&'a [u8]> for Value<'a> {
 
 impl<'a> From<&'a SessionKey> for Value<'a> {
     fn from(key: &'a SessionKey) -> Self {
+        key.as_bytes()[..].into()
+    }
+}
+
+impl<'a> From<&'a CounterKey> for Value<'a> {
+    fn from(key: &'a CounterKey) -> Self {
         key.as_bytes()[..].into()
     }
 }

@@ -106,8 +106,8 @@ impl Dialect for SqliteDialect {
     const RECOVERS: bool = true;
     const GREATEST: &'static str = "MAX";
     const FOR_UPDATE: &'static str = "";
-    const PURGE: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
-        (SELECT session_key FROM {sessions} WHERE expires <= $1 LIMIT $2)";
+    const PURGE: &'static str = "DELETE FROM {table} WHERE {key} IN \
+        (SELECT {key} FROM {table} WHERE expires <= $1 LIMIT $2)";
     const PURGE_EARLIER_EPOCHS: &'static str = "DELETE FROM {sessions} WHERE session_key IN \
         (SELECT session_key FROM {sessions} WHERE user_id = $1 AND epoch < $2 AND ended_at IS NULL \
         ORDER BY epoch, created LIMIT $3)";

@@ -264,12 +264,26 @@ pub struct TakenUse {
 pub enum Taking {
     /// One use of each counter was taken: these, in the order of the call.
     Taken(Vec<TakenUse>),
-    /// At least one of the counters allows no use now, and nothing was counted.
-    Refused {
-        /// When all of the counters may allow a use: the latest of their times.
-        /// [`Timestamp::MAX`] stands for "never".
-        retry_at: Timestamp,
-    },
+    /// At least one of the counters allows no use now, and nothing was counted. These are the
+    /// counters that refuse.
+    Refused(Vec<RefusedUse>),
+}
+
+/// A use that a counter refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RefusedUse {
+    /// The counter.
+    pub key: CounterKey,
+    /// When the counter may allow a use. [`Timestamp::MAX`] stands for "never".
+    pub retry_at: Timestamp,
+}
+
+impl RefusedUse {
+    /// Creates a refusal of this counter.
+    pub const fn new(key: CounterKey, retry_at: Timestamp) -> Self {
+        Self { key, retry_at }
+    }
 }
 
 /// How a call of [`CounterStore::take`](crate::CounterStore::take) changes the stored counters.
@@ -299,7 +313,7 @@ pub enum Taking {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CounterPlan {
-    /// The counters to write, sorted by key. Empty if the uses are refused.
+    /// The counters to write, in the order of the uses. Empty if the uses are refused.
     pub writes: Vec<CounterWrite>,
     /// What the call returns once all of them are written.
     pub taking: Taking,
@@ -326,12 +340,12 @@ impl CounterPlan {
         stored: impl Fn(&CounterKey) -> Option<CounterState>,
     ) -> Self {
         let (mut writes, mut taken): (Vec<CounterWrite>, _) = (Vec::new(), Vec::new());
-        let mut retry_at = None;
+        let mut refused = Vec::new();
         for wanted in uses {
             let known = writes.iter().position(|write| write.key == wanted.key);
             let before = known.map_or_else(|| stored(&wanted.key), |i| Some(writes[i].after));
             match (CounterState::take(before.as_ref(), wanted, now), known) {
-                (Err(at), _) => retry_at = retry_at.max(Some(at)),
+                (Err(retry_at), _) => refused.push(RefusedUse { key: wanted.key, retry_at }),
                 (Ok((after, taken_use)), Some(index)) => {
                     writes[index].after = after;
                     taken.push(taken_use);
@@ -342,11 +356,9 @@ impl CounterPlan {
                 }
             }
         }
-        if let Some(retry_at) = retry_at {
-            return Self { writes: Vec::new(), taking: Taking::Refused { retry_at } };
+        if !refused.is_empty() {
+            return Self { writes: Vec::new(), taking: Taking::Refused(refused) };
         }
-        // All nodes write counters in the same order, so no two calls wait for each other.
-        writes.sort_unstable_by_key(|write| write.key);
         Self { writes, taking: Taking::Taken(taken) }
     }
 }
@@ -484,13 +496,13 @@ mod tests {
         let (once, twice) = (CounterUse::new(other, rule), CounterUse::new(KEY, rule));
         let plan = CounterPlan::new(&[twice, once, twice], NOW, |_| None);
         let keys: Vec<_> = plan.writes.iter().map(|write| (write.key, write.after.count)).collect();
-        assert_eq!(keys, [(other, 1), (KEY, 2)]);
+        assert_eq!(keys, [(KEY, 2), (other, 1)]);
         let Taking::Taken(taken) = plan.taking else { panic!("both counters allow the uses") };
         let counts: Vec<_> = taken.iter().map(|taken| (taken.key, taken.count)).collect();
         assert_eq!(counts, [(KEY, 1), (other, 1), (KEY, 2)]);
         let full = CounterState::new(2, NOW, 1, NOW.plus(7));
         let refused = CounterPlan::new(&[twice, once], NOW, |key| (*key == KEY).then_some(full));
-        assert_eq!(refused.taking, Taking::Refused { retry_at: NOW.plus(7) });
+        assert_eq!(refused.taking, Taking::Refused(vec![RefusedUse::new(KEY, NOW.plus(7))]));
         assert!(refused.writes.is_empty());
     }
 }

@@ -82,7 +82,8 @@ pub use async_trait::async_trait;
 pub use changes::{End, Rotated, Rotation, SeenMark, Touch};
 pub use clock::{Clock, SystemClock};
 pub use counter::{
-    CounterKey, CounterPlan, CounterRule, CounterState, CounterUse, CounterWrite, TakenUse, Taking,
+    CounterKey, CounterPlan, CounterRule, CounterState, CounterUse, CounterWrite, RefusedUse,
+    TakenUse, Taking,
 };
 pub use counter_store::CounterStore;
 pub use end_reason::{EndReason, NotAnEndReason, UnknownReason};

@@ -4,7 +4,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use tower_keep_core::{
-    CLOCK_SKEW, CounterKey, CounterRule, CounterStore, CounterUse, TakenUse, Taking, Timestamp,
+    CLOCK_SKEW, CounterKey, CounterRule, CounterStore, CounterUse, RefusedUse, TakenUse, Taking,
+    Timestamp,
 };
 
 use super::clauses::clauses;
@@ -60,7 +61,7 @@ async fn take_allowed<S: CounterStore>(store: &S, wanted: &CounterUse, now: Time
             assert_eq!(taken[0].key, wanted.key);
             taken[0]
         }
-        Taking::Refused { retry_at } => panic!("{wanted:?} was refused until {retry_at:?}"),
+        Taking::Refused(refused) => panic!("{wanted:?} was refused: {refused:?}"),
     }
 }
 
@@ -72,7 +73,11 @@ async fn take_refused<S: CounterStore>(
 ) -> Timestamp {
     match take(store, &[*wanted], now).await {
         Taking::Taken(taken) => panic!("{wanted:?} was allowed: {taken:?}"),
-        Taking::Refused { retry_at } => retry_at,
+        Taking::Refused(refused) => {
+            assert_eq!(refused.len(), 1, "one use was wanted");
+            assert_eq!(refused[0].key, wanted.key);
+            refused[0].retry_at
+        }
     }
 }
 
@@ -130,7 +135,7 @@ pub async fn a_counter_allows_exactly_what_its_rule_allows<S: CounterStore>(stor
 }
 
 /// If one counter of a call refuses, no counter of the call counts a use. The call returns the
-/// latest of the times from which the counters allow a use.
+/// counters that refuse, and the times from which they allow a use.
 pub async fn a_refused_call_counts_nothing<S: CounterStore>(store: Arc<S>) {
     let now = now();
     let [free, full, fuller] =
@@ -138,8 +143,12 @@ pub async fn a_refused_call_counts_nothing<S: CounterStore>(store: Arc<S>) {
     take_allowed(&*store, &full, now).await;
     take_allowed(&*store, &fuller, now).await;
     for uses in [[free, full, fuller], [fuller, full, free]] {
-        let refused = Taking::Refused { retry_at: now.plus(90) };
-        assert_eq!(take(&*store, &uses, now).await, refused);
+        let Taking::Refused(mut refused) = take(&*store, &uses, now).await else {
+            panic!("two of the rules allow no use")
+        };
+        refused.sort_by_key(|refused| refused.retry_at);
+        let expected = [(full.key, now.plus(60)), (fuller.key, now.plus(90))];
+        assert_eq!(refused, expected.map(|(key, retry_at)| RefusedUse::new(key, retry_at)));
     }
     assert_eq!(take_all(&*store, &free, now).await, 2);
 }
@@ -152,7 +161,7 @@ pub async fn one_call_can_take_several_uses_of_one_counter<S: CounterStore>(stor
         panic!("the rule allows three uses")
     };
     assert_eq!(taken.iter().map(|taken| taken.count).collect::<Vec<_>>(), [1, 2]);
-    assert!(matches!(take(&*store, &[wanted; 2], now).await, Taking::Refused { .. }));
+    assert!(matches!(take(&*store, &[wanted; 2], now).await, Taking::Refused(_)));
     assert_eq!(take_all(&*store, &wanted, now).await, 1);
     assert_eq!(take(&*store, &[], now).await, Taking::Taken(Vec::new()));
 }
@@ -377,15 +386,17 @@ pub async fn dropping_the_future_of_give_back_or_reset_leaves_all_or_nothing<S: 
 ) {
     let now = now();
     for step in 0..DROP_STEPS {
-        let wanted = new_use(CounterRule::window(3, 60));
-        let Taking::Taken(taken) = take(&*store, &[wanted; 3], now).await else {
+        // The two calls have counters of their own, because the first may take effect late.
+        let [given_back, is_reset] = [(); 2].map(|()| new_use(CounterRule::window(3, 60)));
+        let Taking::Taken(taken) = take(&*store, &[given_back; 3], now).await else {
             panic!("the rule allows three uses")
         };
         poll_then_drop(step, store.give_back(&taken[2..])).await;
-        let rest = take_all(&*store, &wanted, now).await;
+        let rest = take_all(&*store, &given_back, now).await;
         assert!(rest <= 1, "{rest} uses were given back");
-        poll_then_drop(step, store.reset_counters(&[wanted.key])).await;
-        let rest = take_all(&*store, &wanted, now).await;
+        assert_eq!(take_all(&*store, &is_reset, now).await, 3);
+        poll_then_drop(step, store.reset_counters(&[is_reset.key])).await;
+        let rest = take_all(&*store, &is_reset, now).await;
         assert!(rest == 0 || rest == 3, "{rest} of 3 uses were reset");
     }
 }
