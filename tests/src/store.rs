@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tower_keep::Account;
-use tower_keep::store::{LoginStore, Modified, StoreErrorKind, UserDirectory};
+use tower_keep::store::{CounterStore, LoginStore, Modified, StoreErrorKind, UserDirectory};
 use tower_keep_datastore::DatastoreStore;
 use tower_keep_memory::MemoryStore;
 use tower_keep_mysql::MySqlStore;
@@ -15,10 +15,10 @@ use tower_keep_sql::{Dialect, SqlStoreBuilder};
 use tower_keep_sqlite::SqliteStore;
 use tower_keep_testkit::{Call, FaultyStore, Trouble};
 
-/// Any store of users and sessions.
-pub trait AnyStore: UserDirectory<User = Account> + LoginStore {}
+/// Any store of users, sessions and counters.
+pub trait AnyStore: UserDirectory<User = Account> + LoginStore + CounterStore {}
 
-impl<S: UserDirectory<User = Account> + LoginStore> AnyStore for S {}
+impl<S: UserDirectory<User = Account> + LoginStore + CounterStore> AnyStore for S {}
 
 /// A store that records its calls, and whose calls can be made to fail. Calls to its
 /// [`inner`](FaultyStore::inner) store are not recorded, and do not fail.

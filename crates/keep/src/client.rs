@@ -112,6 +112,37 @@ fn forwarded_address(entry: &str) -> Option<IpAddr> {
     bare().or_else(with_port).or_else(bracketed).map(|address| address.to_canonical())
 }
 
+/// Checks whether an address is not of the public internet: of this machine, of a private network
+/// (RFC 1918, RFC 4193), of a carrier's shared network (RFC 6598), or of one link.
+pub(crate) fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            let is_shared = a == 100 && (64..128).contains(&b);
+            v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_unspecified()
+                || is_shared
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_unique_local()
+                || v6.is_unicast_link_local()
+        }
+    }
+}
+
+/// Returns the bytes by which a limit counts an address: an address of IPv4, or the first 64 bits of
+/// an address of IPv6, because a client can choose the rest.
+pub(crate) fn limited_bytes(address: IpAddr) -> Vec<u8> {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets()[..8].to_vec(),
+    }
+}
+
 /// Returns the address of the connection's peer, as the server has inserted it.
 pub(crate) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     if let Some(ClientAddr(address)) = extensions.get() {
@@ -223,5 +254,37 @@ mod tests {
                 |matching| identity(matching, one.0, one.1) == identity(matching, other.0, other.1);
             assert_eq!((same(Exact), same(Tolerant)), (exact, tolerant), "{one:?} {other:?}");
         }
+    }
+
+    #[test]
+    fn only_addresses_of_the_public_internet_are_not_private() {
+        for (address, expected) in [
+            ("127.0.0.1", true),
+            ("10.1.2.3", true),
+            ("172.31.0.1", true),
+            ("192.168.0.1", true),
+            ("169.254.0.1", true),
+            ("100.64.0.1", true),
+            ("100.128.0.1", false),
+            ("0.0.0.0", true),
+            ("203.0.113.9", false),
+            ("::ffff:10.0.0.1", true),
+            ("::1", true),
+            ("::", true),
+            ("fd00::1", true),
+            ("fe80::1", true),
+            ("2001:db8::1", false),
+        ] {
+            assert_eq!(is_private(ip(address)), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_limit_counts_a_network_of_ipv6_as_one_address() {
+        let same = |one: &str, other: &str| limited_bytes(ip(one)) == limited_bytes(ip(other));
+        assert!(same("2001:db8::1", "2001:db8::ffff:1"));
+        assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
+        assert!(same("192.0.2.1", "::ffff:192.0.2.1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
     }
 }

@@ -305,8 +305,8 @@ pub enum BuildError {
     /// The area contains characters that a cookie's name can't contain, or ends with a suffix that
     /// the name of another cookie of the layer has.
     #[error(
-        "the area {area:?} must be letters, digits, `-` and `_`, and must not end in `remember` or \
-         `flash`"
+        "the area {area:?} must be letters, digits, `-` and `_`, and must not end in `remember`, \
+         `flash` or `device`"
     )]
     Area { area: String },
     /// A page is neither a path on this site nor a URL.

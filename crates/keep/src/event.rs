@@ -1,9 +1,12 @@
 //! Events of logins, for audit logs, counters and the like.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tower_keep_core::{AuthUser, EndReason, SessionRecord};
+
+use crate::throttle::Throttled;
 
 /// An event of a login. A name in parentheses is the corresponding signal of Flask-Login.
 ///
@@ -58,6 +61,18 @@ pub enum Event<U> {
         /// The user; `None` if a negated guard has rejected a request without a logged-in user.
         user: Option<Arc<U>>,
     },
+    /// A password was wrong, or there is no user with the login name.
+    LoginFailed {
+        /// Who tried, and for whom.
+        attempt: LoginAttempt<U>,
+    },
+    /// A password was not checked, because too many were tried.
+    Throttled {
+        /// Who tried, and for whom.
+        attempt: LoginAttempt<U>,
+        /// How long the client has to wait.
+        throttled: Throttled,
+    },
     /// A client other than the client that logged in has used the session (`session_protected`).
     SessionProtected,
     /// A session was ended for a reason that its user may not know: a [replay](EndReason::Replay),
@@ -102,6 +117,8 @@ impl<U> Event<U> {
             Self::Unauthorized => "unauthorized",
             Self::NeedsRefresh { .. } => "needs_refresh",
             Self::Forbidden { .. } => "forbidden",
+            Self::LoginFailed { .. } => "login_failed",
+            Self::Throttled { .. } => "throttled",
             Self::SessionProtected => "session_protected",
             Self::SessionEnded { .. } => "session_ended",
             Self::WrongVerifier { .. } => "wrong_verifier",
@@ -136,7 +153,44 @@ impl<U> Event<U> {
             | Self::Confirmed { user }
             | Self::NeedsRefresh { user } => Some(user),
             Self::Forbidden { user } => user.as_ref(),
+            Self::LoginFailed { attempt } | Self::Throttled { attempt, .. } => {
+                attempt.user.as_ref()
+            }
         }
+    }
+}
+
+/// A try to log in with a password, or to confirm a login with it.
+///
+/// It has nothing that the client has typed: a user may type the password into the field of the
+/// name.
+#[non_exhaustive]
+pub struct LoginAttempt<U> {
+    /// The user whose password was tried; `None` if there is no user with the login name, or if it
+    /// was not looked up, because the client must wait.
+    pub user: Option<Arc<U>>,
+    /// The client's address, if it is known.
+    pub client_addr: Option<IpAddr>,
+    /// A keyed digest of the login name, in hexadecimal, which shows whether two attempts were for
+    /// the same name. Upper and lower case make no difference. `None` for a confirmation.
+    pub name_digest: Option<String>,
+}
+
+impl<U> LoginAttempt<U> {
+    #[cfg(feature = "password")]
+    pub(crate) fn new(client_addr: Option<IpAddr>, name_digest: Option<String>) -> Self {
+        Self { user: None, client_addr, name_digest }
+    }
+}
+
+/// Shows the user's id.
+impl<U: AuthUser> fmt::Debug for LoginAttempt<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoginAttempt")
+            .field("user", &self.user.as_ref().map(|user| user.id()))
+            .field("client_addr", &self.client_addr)
+            .field("name_digest", &self.name_digest)
+            .finish()
     }
 }
 

@@ -27,6 +27,7 @@ use crate::guard::requirement::Requirement;
 use crate::layer::config::Responses;
 use crate::login::handle::AuthSession;
 use crate::target::LocalTarget;
+use crate::throttle::{LimitError, Throttled};
 
 /// The user who is logged in.
 ///
@@ -102,6 +103,19 @@ impl IntoResponse for LocalTarget {
 impl IntoResponse for LoginError {
     fn into_response(self) -> Response {
         self.log();
+        self.response().map(Body::new)
+    }
+}
+
+impl IntoResponse for LimitError {
+    fn into_response(self) -> Response {
+        self.log();
+        self.response().map(Body::new)
+    }
+}
+
+impl IntoResponse for Throttled {
+    fn into_response(self) -> Response {
         self.response().map(Body::new)
     }
 }

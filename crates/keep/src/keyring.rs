@@ -22,6 +22,9 @@ pub(crate) struct Keyring {
     pub(crate) remember: Sealer,
     pub(crate) flash: Sealer,
     pub(crate) bearer: Sealer,
+    pub(crate) device: Sealer,
+    /// Makes the keys of counters. Only the current key counts, so a new key begins new counters.
+    pub(crate) counters: Hmac<Sha256>,
     /// The hash functions of each key, in the order of the sealers' keys. A digest in a cookie is
     /// checked under the key that sealed the cookie.
     hashers: Vec<Hashers>,
@@ -41,6 +44,7 @@ pub(crate) struct Binding<'a> {
     pub(crate) session: &'a str,
     pub(crate) remember: &'a str,
     pub(crate) flash: &'a str,
+    pub(crate) device: &'a str,
 }
 
 /// How a login is kept. The cookies of one mode are not valid in the other.
@@ -82,6 +86,8 @@ impl Keyring {
             remember: sealer("remember", binding.remember),
             flash: sealer("flash", binding.flash),
             bearer: sealer("bearer", ""),
+            device: sealer("device", binding.device),
+            counters: masters[0].hmac("counters", binding, ""),
             hashers: masters
                 .iter()
                 .map(|master| Hashers {
@@ -222,8 +228,9 @@ mod tests {
     fn a_verifier_is_valid_for_one_key_salt_session_and_generation() {
         let keyring = |key| {
             let (mode, area) = (Mode::ServerSide, "");
-            let (session, remember, flash) = ("session", "remember", "flash");
-            Keyring::derive(&Keys::new(key), &Binding { mode, area, session, remember, flash })
+            let (session, remember, flash, device) = ("session", "remember", "flash", "device");
+            let binding = Binding { mode, area, session, remember, flash, device };
+            Keyring::derive(&Keys::new(key), &binding)
         };
         let (genuine, other) = (keyring("a test key of the right length"), keyring("another key"));
         let input = |salt, session_id, generation| VerifierInput {

@@ -47,6 +47,8 @@
 //! | load users | [`UserStore`](store::UserStore); [`user_loader`] makes one from a closure |
 //! | create a user who does not exist yet | [`UserDirectoryExt::insert_if_absent`](store::UserDirectoryExt::insert_if_absent) |
 //! | change a stored user | [`UserDirectory::modify`](store::UserDirectory::modify) |
+//! | log in with a password, and limit guessing | [`PasswordSignIn`](https://docs.rs/tower-keep/latest/tower_keep/sign_in/struct.PasswordSignIn.html) |
+//! | limit codes, mails and the like | [`LoginLayer::limiter`], [`throttle`] |
 //! | check and change passwords | [`Passwords`](https://docs.rs/tower-keep/latest/tower_keep/password/struct.Passwords.html), [`PasswordUser`](password::PasswordUser), [`PasswordStore`](password::PasswordStore); in a table of your own: [`own_passwords`](password::own_passwords) |
 //! | store sessions | [`SessionStore`](store::SessionStore); for sessions and users: [`LoginStore`](store::LoginStore); [`SplitStore`](store::SplitStore) joins two stores |
 //! | configure the layer | [`LoginLayerBuilder`], [`Keys`], [`CookieSettings`](cookie::CookieSettings) |
@@ -208,17 +210,24 @@
 //! make enough room.
 //!
 //! This crate does not protect against cross-site request forgery beyond `SameSite=Lax`: put
-//! tower-http's `csrf` layer around the routes. It does not limit how often a client may try
-//! passwords. If the client's address is unknown, session protection compares only the user agent,
-//! and the log has one warning.
+//! tower-http's `csrf` layer around the routes. If the client's address is unknown, session
+//! protection compares only the user agent, and the log has one warning.
+//!
+//! [`PasswordSignIn`][sign_in] limits how often passwords are guessed; [`Passwords`][passwords] alone
+//! does not. Guesses from many addresses against many names stay below every limit.
+//!
+//! [sign_in]: https://docs.rs/tower-keep/latest/tower_keep/sign_in/index.html
+//! [passwords]: https://docs.rs/tower-keep/latest/tower_keep/password/struct.Passwords.html
 //!
 //! # Features
 //!
 //! | feature | default | what it adds |
 //! | --- | --- | --- |
-//! | `axum` | off | extractors for axum 0.8, and the client's address from its `ConnectInfo` |
+//! | `axum` | off | extractors for axum 0.8, the client's address from its `ConnectInfo`, and ready-made routes to log in and out (with `password`) |
 //! | `tonic` | off | guards around services of tonic 0.14, `AuthSession` from their requests, and errors as `Status` |
-//! | `password` | off | passwords with Argon2id, off the executor's threads and with bounded concurrency; needs tokio |
+//! | `password` | off | passwords with Argon2id, off the executor's threads and with bounded concurrency, and a sign-in that withstands guessing; needs tokio |
+//! | `common-passwords` | off | rejects new passwords that are among the 99,838 commonest; adds a megabyte to the program |
+//! | `metrics` | off | a listener that counts events with the crate `metrics` |
 //!
 //! Features only add to the API. No feature changes a default.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -241,6 +250,8 @@ mod keys;
 pub mod layer;
 pub mod loader;
 mod login;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(test)]
 mod model;
 mod origin;
@@ -253,7 +264,10 @@ mod response;
 mod session_details;
 mod session_info;
 mod sessions;
+#[cfg(feature = "password")]
+pub mod sign_in;
 pub mod target;
+pub mod throttle;
 #[cfg(feature = "tonic")]
 mod tonic_services;
 mod upkeep;
@@ -274,8 +288,9 @@ pub mod session {
 /// The traits of stores, from `tower-keep-core`, and the types that applications use with them.
 pub mod store {
     pub use tower_keep_core::{
-        ChangeUser, LoginStore, Modified, SessionStore, SplitStore, StoreError, StoreErrorKind,
-        UserDirectory, UserDirectoryExt, UserLoader, UserLookup, UserStore, async_trait,
+        ChangeUser, CounterStore, LoginStore, Modified, SessionStore, SplitStore, StoreError,
+        StoreErrorKind, UserDirectory, UserDirectoryExt, UserLoader, UserLookup, UserStore,
+        async_trait,
     };
 }
 
@@ -306,4 +321,7 @@ pub use login::handle::AuthSession;
 #[cfg(feature = "password")]
 #[doc(inline)]
 pub use passwords::Passwords;
+#[cfg(feature = "password")]
+#[doc(inline)]
+pub use sign_in::PasswordSignIn;
 pub use tower_keep_core::{Account, AuthUser, LoginName, UserId, UserRoles, user_loader};

@@ -1,23 +1,28 @@
 //! Hashing and checking passwords with Argon2id, off the executor's threads and with bounded
 //! concurrency.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
 
-use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, Version};
 use http::{Response, StatusCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tower_keep_core::{
     Account, AuthUser, PasswordChange, PasswordStore, PasswordUser, StoreError, UserDirectory,
     UserDirectoryExt, UserId, UserLookup,
 };
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
 
-use crate::error::log_store_error;
+use crate::error::{AuthError, log_store_error};
 use crate::error_body::{ErrorBody, preliminary_response};
 use crate::problem::Problem;
+use crate::throttle::LimitError;
 
 /// Creates and checks password hashes with Argon2id.
 ///
@@ -28,8 +33,20 @@ use crate::problem::Problem;
 /// for an unknown login name takes as long as a check against a hash with the parameters below.
 ///
 /// The parameters are m = 19,456 KiB, t = 2, p = 1 (OWASP Password Storage Cheat Sheet). A hash
-/// that was made with other parameters is checked with the parameters that it names. Passwords are
-/// never cut, however long they are.
+/// that was made with other parameters is checked with the parameters that it names.
+///
+/// A password is converted to the Unicode form NFKC before it is hashed, because keyboards send the
+/// same characters in different forms (NIST SP 800-63B-4 §3.1.1.2). A hash of the unconverted text
+/// is accepted, too. A password has at most 4,096 bytes; it is never cut.
+///
+/// In a build without optimizations, a check takes about a second. Optimize these crates in
+/// `Cargo.toml`:
+///
+/// ```toml
+/// [profile.dev.package]
+/// argon2 = { opt-level = 3 }
+/// blake2 = { opt-level = 3 }
+/// ```
 #[derive(Clone)]
 pub struct Passwords {
     /// A permit for each call, whether it waits or runs.
@@ -48,6 +65,12 @@ pub enum PasswordError {
     /// Too many passwords are being checked. The response is 503 with `Retry-After`.
     #[error("too many passwords are being checked at once: raise `with_concurrency`, or add cores")]
     Busy,
+    /// A password to hash has more than 4,096 bytes. The response is 422.
+    #[error("a password has {bytes} bytes, and at most 4,096 are allowed")]
+    TooLong {
+        /// The length, in bytes.
+        bytes: usize,
+    },
     /// The hashing itself failed: no random bytes, no memory, or the runtime is shutting down. The
     /// response is 500.
     #[error(
@@ -58,6 +81,13 @@ pub enum PasswordError {
     /// The store failed. The response is 503 with `Retry-After`.
     #[error(transparent)]
     Store(StoreError),
+    /// The try could not be counted. The response is 503 with `Retry-After`.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// It is not known which user is logged in, to confirm the login. The response is that of the
+    /// [`AuthError`].
+    #[error(transparent)]
+    Auth(#[from] AuthError),
 }
 
 /// Logs the error with the store and the cause.
@@ -68,25 +98,65 @@ impl From<StoreError> for PasswordError {
     }
 }
 
+/// Whether a password matches a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Match {
+    No,
+    Yes,
+    /// The hash has weaker parameters than new hashes, or is of the password's unconverted text.
+    YesOutdated,
+}
+
 /// Checks whether the password matches this hash. Returns an error if the hash is not valid.
-fn matches_hash(
+fn match_hash(
     hash: &str,
-    password: &[u8],
-) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+    password: &str,
+) -> Result<Match, Box<dyn std::error::Error + Send + Sync>> {
     let hash = PasswordHash::new(hash)?;
     if hash.salt.is_none() || hash.hash.is_none() {
         return Err("the stored hash is cut short".into());
     }
-    match Argon2::default().verify_password(password, &hash) {
-        Ok(()) => Ok(true),
-        Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
-        Err(reason) => Err(reason.into()),
+    let matches =
+        |password: &str| match Argon2::default().verify_password(password.as_bytes(), &hash) {
+            Ok(()) => Ok(true),
+            Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
+            Err(reason) => Err(reason),
+        };
+    let normalized = normalized(password);
+    if matches(&normalized)? {
+        return Ok(if is_outdated(&hash) { Match::YesOutdated } else { Match::Yes });
     }
+    // Another program may have hashed the text as it was typed.
+    let is_match = *normalized != *password && matches(password)?;
+    Ok(if is_match { Match::YesOutdated } else { Match::No })
+}
+
+/// Returns the password in the form in which it is hashed, NFKC.
+fn normalized(password: &str) -> Cow<'_, str> {
+    match is_nfkc_quick(password.chars()) {
+        IsNormalized::Yes => Cow::Borrowed(password),
+        IsNormalized::No | IsNormalized::Maybe => Cow::Owned(password.nfkc().collect()),
+    }
+}
+
+/// Checks whether a hash is weaker than new hashes are.
+fn is_outdated(hash: &PasswordHash) -> bool {
+    let Ok(params) = Params::try_from(hash) else { return true };
+    hash.algorithm != Algorithm::Argon2id.ident()
+        || hash.version != Some(Version::V0x13.into())
+        || params.m_cost() < Params::DEFAULT_M_COST
+        || params.t_cost() < Params::DEFAULT_T_COST
 }
 
 /// A hash that no password matches, with the parameters of new hashes, for unknown login names.
 const UNMATCHABLE_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgc2FsdA$\
                       AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// A password has at most this many bytes, so that converting it takes little time.
+const MAX_PASSWORD_BYTES: usize = 4_096;
+
+/// A check that takes longer than this, in a debug build, runs code that is not optimized.
+const SLOW: Duration = Duration::from_millis(400);
 
 /// For each call that may run, this many calls may wait.
 const WAITING_PER_RUNNING: usize = 16;
@@ -121,11 +191,16 @@ impl Passwords {
     ///
     /// # Errors
     ///
-    /// Returns an error if too many passwords are being checked, or if hashing fails.
+    /// Returns an error if too many passwords are being checked, if the password has more than 4,096
+    /// bytes, or if hashing fails.
     pub async fn hash(&self, password: impl Into<String>) -> Result<String, PasswordError> {
         let password = password.into();
-        self.run(move || {
-            let hash = Argon2::default().hash_password(password.as_bytes());
+        if password.len() > MAX_PASSWORD_BYTES {
+            return Err(PasswordError::TooLong { bytes: password.len() });
+        }
+        let place = self.enter()?;
+        self.run(place, move || {
+            let hash = Argon2::default().hash_password(normalized(&password).as_bytes());
             hash.map(|hash: PasswordHash| hash.to_string()).map_err(|_| PasswordError::Failed)
         })
         .await
@@ -156,15 +231,38 @@ impl Passwords {
         hash: Option<&str>,
         password: String,
     ) -> Result<bool, PasswordError> {
-        let hash = hash.map(str::to_owned);
-        let checked = self.run(move || {
-            let password = password.as_bytes();
-            let checked = hash.map(|hash| matches_hash(&hash, password));
+        let place = self.enter()?;
+        Ok(self.match_for(place, user, hash, password).await? != Match::No)
+    }
+
+    /// Takes a place among the checks that may wait.
+    pub(crate) fn enter(&self) -> Result<Place<'_>, PasswordError> {
+        self.queue.try_acquire().map(Place).map_err(|_| PasswordError::Busy)
+    }
+
+    /// Checks whether the password matches the hash; see [`verify`](Self::verify). If the hash is
+    /// not valid, the log names `user`.
+    pub(crate) async fn match_for(
+        &self,
+        place: Place<'_>,
+        user: Option<UserId>,
+        hash: Option<&str>,
+        mut password: String,
+    ) -> Result<Match, PasswordError> {
+        let mut hash = hash.map(str::to_owned);
+        if password.len() > MAX_PASSWORD_BYTES {
+            // No stored hash can be of such a password.
+            (hash, password) = (None, String::new());
+        }
+        let checked = self.run(place, move || {
+            let begun = Instant::now();
+            let checked = hash.map(|hash| match_hash(&hash, &password));
             if !matches!(checked, Some(Ok(_))) {
                 // With this check, the call takes as long as for a known user.
-                let _ = matches_hash(UNMATCHABLE_HASH, password);
+                let _ = match_hash(UNMATCHABLE_HASH, &password);
             }
-            Ok(checked.unwrap_or(Ok(false)))
+            warn_if_slow(begun.elapsed());
+            Ok(checked.unwrap_or(Ok(Match::No)))
         });
         Ok(checked.await?.unwrap_or_else(|reason| {
             tracing::error!(
@@ -173,7 +271,7 @@ impl Passwords {
                 "the stored password hash is not an Argon2 hash, so no password is right: let the \
                  user set a new password"
             );
-            false
+            Match::No
         }))
     }
 
@@ -327,9 +425,9 @@ impl Passwords {
     /// Runs `work` on a thread for blocking work, as soon as a permit is free.
     async fn run<T: Send + 'static>(
         &self,
+        _place: Place<'_>,
         work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let _queue_permit = self.queue.try_acquire().map_err(|_| PasswordError::Busy)?;
         let run_permit = Arc::clone(&self.running).acquire_owned().await;
         let run_permit = run_permit.map_err(|_| PasswordError::Failed)?;
         // The permit moves into the task, because the task still runs if this future is dropped.
@@ -341,6 +439,24 @@ impl Passwords {
     }
 }
 
+/// A place among the checks that may wait.
+pub(crate) struct Place<'a>(
+    #[expect(dead_code, reason = "it is free again on drop")] SemaphorePermit<'a>,
+);
+
+/// In a debug build, says once that the code of Argon2 is not optimized.
+fn warn_if_slow(duration: Duration) {
+    static HAS_WARNED: AtomicBool = AtomicBool::new(false);
+    if cfg!(debug_assertions) && duration > SLOW && !HAS_WARNED.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            ?duration,
+            "checking a password is slow, because this build does not optimize Argon2: add \
+             `[profile.dev.package]` with `argon2 = {{ opt-level = 3 }}` and \
+             `blake2 = {{ opt-level = 3 }}` to Cargo.toml"
+        );
+    }
+}
+
 impl fmt::Debug for Passwords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Passwords").finish_non_exhaustive()
@@ -348,7 +464,7 @@ impl fmt::Debug for Passwords {
 }
 
 impl PasswordError {
-    /// Returns the status of the response: 503 or 500.
+    /// Returns the status of the response, such as 503.
     pub fn status(&self) -> StatusCode {
         self.problem().status
     }
@@ -362,7 +478,9 @@ impl PasswordError {
     #[cfg(any(feature = "axum", feature = "tonic"))]
     pub(crate) fn log(&self) {
         match self {
-            Self::Store(_) => {}
+            Self::Store(_) | Self::TooLong { .. } => {}
+            Self::Limit(error) => error.log(),
+            Self::Auth(error) => error.log(),
             Self::Busy | Self::Failed => tracing::error!(
                 error = self as &dyn std::error::Error,
                 "a password was not hashed or checked"
@@ -373,6 +491,9 @@ impl PasswordError {
     pub(crate) fn problem(&self) -> Problem {
         match self {
             Self::Busy | Self::Store(_) => Problem::UNAVAILABLE,
+            Self::TooLong { .. } => Problem::PASSWORD_REJECTED,
+            Self::Limit(error) => error.problem(),
+            Self::Auth(error) => error.problem(),
             Self::Failed => Problem::INTERNAL,
         }
     }

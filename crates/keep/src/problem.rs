@@ -17,8 +17,8 @@
 //! `max_age` is only in [`LOGIN_NOT_FRESH`], if the route says how old a login may be. `detail`
 //! says more, and only debug builds send it.
 //!
-//! Clients of gRPC get the `type` as the metadata `problem-type`, and `max_age` as
-//! `problem-max-age`. So they can tell apart problems that have the same status.
+//! Clients of gRPC get the `type` as the metadata `problem-type`, `max_age` as `problem-max-age`, and
+//! the time after which a request may succeed as `retry-after`. So they can tell apart problems that have the same status.
 
 use http::StatusCode;
 
@@ -55,6 +55,14 @@ problem_types! {
     /// The user has as many sessions as are allowed. The status is 409; of gRPC, 8
     /// (`RESOURCE_EXHAUSTED`).
     TOO_MANY_SESSIONS
+    /// The password can't be a new password: it is too short, too long, or too common. The status is
+    /// 422; for gRPC, 3 (`INVALID_ARGUMENT`).
+    PASSWORD_REJECTED
+    /// This was done too often. The status is 429, with `Retry-After`; for gRPC, 8
+    /// (`RESOURCE_EXHAUSTED`).
+    ///
+    /// The member `retry_after` says after how many seconds it is allowed again.
+    THROTTLED
     /// A store has failed, or the server is overloaded. A later request may succeed. The
     /// status is 503, with `Retry-After`; for gRPC, 14 (`UNAVAILABLE`).
     UNAVAILABLE
@@ -76,6 +84,8 @@ pub(crate) struct Problem {
     pub(crate) detail: Option<String>,
     /// How many seconds ago the user may have proved who they are.
     pub(crate) max_age: Option<u64>,
+    /// After how many seconds a request may succeed.
+    pub(crate) retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -109,6 +119,19 @@ impl Problem {
         8,
         "You are logged in on too many devices. Log out on one of them, then try again.",
     );
+    #[cfg(feature = "password")]
+    pub(crate) const PASSWORD_REJECTED: Self = Self::new(
+        PASSWORD_REJECTED,
+        StatusCode::UNPROCESSABLE_ENTITY,
+        3,
+        "Choose another password.",
+    );
+    pub(crate) const THROTTLED: Self = Self::new(
+        THROTTLED,
+        StatusCode::TOO_MANY_REQUESTS,
+        8,
+        "This was done too often. Wait a while, then try again.",
+    );
     pub(crate) const UNAVAILABLE: Self = Self::new(
         UNAVAILABLE,
         StatusCode::SERVICE_UNAVAILABLE,
@@ -124,7 +147,8 @@ impl Problem {
         grpc_status: u8,
         title: &'static str,
     ) -> Self {
-        Self { uri, status, grpc_status, title, detail: None, max_age: None }
+        let retry_after = if status.as_u16() == 503 { Some(1) } else { None };
+        Self { uri, status, grpc_status, title, detail: None, max_age: None, retry_after }
     }
 
     /// Returns the problem of a bug in the application. A debug build says what is wrong, because
@@ -132,9 +156,5 @@ impl Problem {
     pub(crate) fn bug(reason: &str) -> Self {
         let detail = cfg!(debug_assertions).then(|| format!("tower-keep: {reason}"));
         Self { detail, ..Self::INTERNAL }
-    }
-
-    pub(crate) fn is_temporary(&self) -> bool {
-        self.status == StatusCode::SERVICE_UNAVAILABLE
     }
 }

@@ -9,7 +9,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::cache_headers::{add_vary, forbid_storing};
 use crate::client_kind::ClientKind;
-use crate::problem::Problem;
+use crate::problem::{Problem, THROTTLED};
 
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -36,9 +36,7 @@ pub(crate) fn respond(problem: &Problem, client: ClientKind) -> Response<Bytes> 
         ClientKind::Htmx => text(problem.status, "text/html; charset=utf-8", paragraphs(problem)),
         ClientKind::Stream | ClientKind::Other => text(problem.status, PROBLEM_JSON, json(problem)),
     };
-    if problem.is_temporary() {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
+    add_retry_after(response.headers_mut(), problem);
     response
 }
 
@@ -72,12 +70,20 @@ fn grpc(problem: &Problem, content_type: &'static str) -> Response<Bytes> {
     response
 }
 
-/// Adds the metadata with which a client of gRPC tells two problems of one status apart.
+fn add_retry_after(headers: &mut HeaderMap, problem: &Problem) {
+    if let Some(seconds) = problem.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+}
+
+/// Adds the metadata with which a client of gRPC tells two problems of one status apart, and knows
+/// when to try again.
 pub(crate) fn add_grpc_metadata(headers: &mut HeaderMap, problem: &Problem) {
     headers.insert(PROBLEM_TYPE, HeaderValue::from_static(problem.uri));
     if let Some(max_age) = problem.max_age {
         headers.insert(PROBLEM_MAX_AGE, HeaderValue::from(max_age));
     }
+    add_retry_after(headers, problem);
 }
 
 /// Returns the message of a status of gRPC.
@@ -112,6 +118,9 @@ fn json(problem: &Problem) -> String {
     });
     if let Some(max_age) = problem.max_age {
         members["max_age"] = max_age.into();
+    }
+    if let Some(retry_after) = problem.retry_after.filter(|_| problem.uri == THROTTLED) {
+        members["retry_after"] = retry_after.into();
     }
     if let Some(detail) = &problem.detail {
         members["detail"] = detail.as_str().into();
@@ -165,8 +174,8 @@ pub struct ErrorContext<'a> {
 impl ErrorContext<'_> {
     /// Returns the status of the response, as [`AuthErrorKind`](crate::error::AuthErrorKind) and
     /// [`LoginError`](crate::LoginError) say: 503 if a store has failed or the server is
-    /// overloaded, 500 if the server is not set up correctly, 400, 403 or 409 if the client has to
-    /// do something else.
+    /// overloaded, 500 if the server is not set up correctly, 400, 403, 409 or 429 if the client has
+    /// to do something else.
     pub fn status(&self) -> StatusCode {
         self.problem.status
     }

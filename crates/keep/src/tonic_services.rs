@@ -20,6 +20,7 @@ use crate::layer::LoginService;
 use crate::login::handle::AuthSession;
 use crate::problem::Problem;
 use crate::response::{add_grpc_metadata, grpc_message};
+use crate::throttle::{LimitError, Throttled};
 
 impl<S: NamedService, U> NamedService for LoginService<S, U> {
     const NAME: &'static str = S::NAME;
@@ -122,6 +123,19 @@ impl From<LoginError> for Status {
     fn from(error: LoginError) -> Self {
         error.log();
         status(&error.problem())
+    }
+}
+
+impl From<LimitError> for Status {
+    fn from(error: LimitError) -> Self {
+        error.log();
+        status(&error.problem())
+    }
+}
+
+impl From<Throttled> for Status {
+    fn from(throttled: Throttled) -> Self {
+        status(&throttled.problem())
     }
 }
 

@@ -1,21 +1,21 @@
-//! A complete store in one file, to begin an adapter with: users and sessions in maps behind one
-//! lock. Replace the maps with your database.
+//! A complete store in one file, to begin an adapter with: users, sessions and counters in maps behind
+//! one lock. Replace the maps with your database.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tower_keep_core::{
-    Account, ChangeUser, Creation, End, LoginStore, Modified, NewLogin, Rotated, Rotation,
-    SeenMark, SessionKey, SessionRecord, SessionStore, StoreError, StoreErrorKind, StoreResult,
-    Timestamp, Touch, UserDirectory, UserId, UserLookup, UserStore, async_trait,
-    most_recently_used,
+    Account, ChangeUser, CounterKey, CounterPlan, CounterState, CounterStore, CounterUse, Creation,
+    End, LoginStore, Modified, NewLogin, Rotated, Rotation, SeenMark, SessionKey, SessionRecord,
+    SessionStore, StoreError, StoreErrorKind, StoreResult, TakenUse, Taking, Timestamp, Touch,
+    UserDirectory, UserId, UserLookup, UserStore, async_trait, most_recently_used,
 };
 
 /// The store's name in errors and in the log.
 const NAME: &str = "map";
 
-/// Keeps users and sessions in maps. Clones share them.
+/// Keeps users, sessions and counters in maps. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct MapStore(Arc<Mutex<Maps>>);
 
@@ -23,6 +23,7 @@ pub struct MapStore(Arc<Mutex<Maps>>);
 struct Maps {
     users: HashMap<UserId, Arc<Account>>,
     sessions: HashMap<SessionKey, Arc<SessionRecord>>,
+    counters: HashMap<CounterKey, CounterState>,
 }
 
 impl MapStore {
@@ -190,3 +191,42 @@ impl SessionStore for MapStore {
 
 // The provided method loads the session, then the user. A database can do both in one round trip.
 impl LoginStore for MapStore {}
+
+// For limits on guessing, and tokens that work once. The rules are in core, as for sessions.
+#[async_trait]
+impl CounterStore for MapStore {
+    async fn take(&self, uses: &[CounterUse], now: Timestamp) -> StoreResult<Taking> {
+        let mut maps = self.lock();
+        let plan = CounterPlan::new(uses, now, |key| maps.counters.get(key).copied());
+        maps.counters.extend(plan.writes.iter().map(|write| (write.key, write.after)));
+        Ok(plan.taking)
+    }
+
+    async fn give_back(&self, taken: &[TakenUse]) -> StoreResult<()> {
+        let mut maps = self.lock();
+        for taken in taken {
+            if let Some(state) = maps.counters.get_mut(&taken.key) {
+                *state = state.give_back(taken).unwrap_or(*state);
+            }
+        }
+        Ok(())
+    }
+
+    async fn reset_counters(&self, keys: &[CounterKey]) -> StoreResult<()> {
+        let mut maps = self.lock();
+        for key in keys {
+            if let Some(state) = maps.counters.get_mut(key) {
+                *state = state.reset();
+            }
+        }
+        Ok(())
+    }
+
+    async fn purge_counters(&self, before: Timestamp, limit: usize) -> StoreResult<usize> {
+        let mut maps = self.lock();
+        let expired = maps.counters.iter().filter(|(_, state)| state.expires <= before);
+        let keys: Vec<_> = expired.map(|(key, _)| *key).take(limit).collect();
+        keys.iter().for_each(|key| drop(maps.counters.remove(key)));
+        Ok(keys.len())
+    }
+}

@@ -5,14 +5,14 @@ use std::error::Error;
 use std::sync::Arc;
 
 use tower_keep::Account;
-use tower_keep::store::{LoginStore, UserDirectory};
+use tower_keep::store::{CounterStore, LoginStore, UserDirectory};
 use tower_keep_memory::MemoryStore;
 use tower_keep_sqlite::SqliteStore;
 
-/// A store of accounts and of sessions.
-pub(crate) trait Store: UserDirectory<User = Account> + LoginStore {}
+/// A store of accounts, sessions and counters.
+pub(crate) trait Store: UserDirectory<User = Account> + LoginStore + CounterStore {}
 
-impl<S: UserDirectory<User = Account> + LoginStore> Store for S {}
+impl<S: UserDirectory<User = Account> + LoginStore + CounterStore> Store for S {}
 
 /// Opens the store with this URL. Creates the tables, if it is a store with tables.
 pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>, Box<dyn Error>> {

@@ -1,7 +1,7 @@
 //! The settings of the cookies: names, paths, domains and attributes.
 //!
-//! A layer sets up to three cookies: the session cookie, the remember cookie, and a cookie for
-//! flash messages. The value of each is `base64url(body ‖ tag)` without padding, where `tag =
+//! A layer sets up to four cookies: the session cookie, the remember cookie, a cookie for flash
+//! messages, and the [device cookie](crate::throttle#known-devices). The value of each is `base64url(body ‖ tag)` without padding, where `tag =
 //! HMAC-SHA256(key, body)[..16]`. Integers in the body are big-endian. Times are seconds since
 //! 1970, in four bytes.
 
@@ -14,6 +14,7 @@
 // To read about …                                     open …
 // the bytes of a login's cookies                      crate::login::stateless, server_side
 // the bytes of the flash cookie                       flash.rs; what all bodies have: body.rs
+// the bytes of the device cookie                      device.rs
 // the bytes that say how the user logged in           login_origin.rs
 // what every kind of cookie has                       contents.rs
 // base64url and the MAC around them                   seal.rs; the key of the MAC: key_slot.rs
@@ -24,6 +25,7 @@
 pub(crate) mod body;
 pub(crate) mod choose;
 pub(crate) mod contents;
+pub(crate) mod device;
 pub(crate) mod flash;
 pub(crate) mod jar;
 pub(crate) mod key_slot;

@@ -100,7 +100,8 @@ mod tests {
     }
 
     fn keyring_for(mode: Mode, key: &str, area: &str, session: &str) -> Keyring {
-        let binding = Binding { mode, area, session, remember: "remember", flash: "flash" };
+        let binding =
+            Binding { mode, area, session, remember: "remember", flash: "flash", device: "device" };
         Keyring::derive(&Keys::new(key), &binding)
     }
 
@@ -342,7 +343,8 @@ mod tests {
     #[test]
     fn previous_and_next_keys_open_cookies_and_only_the_current_key_seals() {
         let (mode, area) = (Mode::Stateless, "");
-        let binding = Binding { mode, area, session: "session", remember: "r", flash: "f" };
+        let binding =
+            Binding { mode, area, session: "session", remember: "r", flash: "f", device: "d" };
         let keyring = |keys: &Keys| Keyring::derive(keys, &binding);
         let [previous, current, next] = ["the old key", "the new key", "the coming key"]
             .map(|key| format!("{key}, which is long enough for us"));

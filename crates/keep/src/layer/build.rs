@@ -77,7 +77,7 @@ impl<U: AuthUser> Settings<U> {
         store: Arc<dyn UserStore<User = U>>,
         sessions: Option<Sessions<U>>,
     ) -> Result<Config<U>, BuildError> {
-        let [session, remember, flash] = self.build_cookies()?;
+        let [session, remember, flash, device] = self.build_cookies()?;
         let policy = self.build_policy()?;
         let mut responses = self.responses;
         let without_field = |page: Page| page.without_field(&self.next_field);
@@ -99,6 +99,7 @@ impl<U: AuthUser> Settings<U> {
             session: session.name(),
             remember: remember.name(),
             flash: flash.name(),
+            device: device.name(),
         };
         Ok(Config {
             is_secure: self.session_cookie.is_secure(),
@@ -110,6 +111,7 @@ impl<U: AuthUser> Settings<U> {
             session_cookie: session,
             remember_cookie: remember,
             flash_cookie: flash,
+            device_cookie: device,
             remember_duration: whole_seconds(self.remember_duration, "remember duration")?,
             client_match: self.client_match,
             trusted_proxies: TrustedProxies(parse_networks(self.trusted_proxies)?),
@@ -135,39 +137,43 @@ impl<U: AuthUser> Settings<U> {
                 area => area.to_owned(),
             }))?,
             home_page: self.home_page,
+            logout_page: self.logout_page,
             never_next,
             exempts_options_method: self.exempts_options_method,
             all_are_pages: self.all_are_pages,
             warned_of_same_name: AtomicBool::new(false),
             warned_of_no_address: AtomicBool::new(false),
+            warned_of_shared_address: AtomicBool::new(false),
             warned_of_foreign_origin: AtomicBool::new(false),
         })
     }
 
-    /// Returns the three cookies: session, remember, flash.
-    fn build_cookies(&self) -> Result<[CookieTemplate; 3], BuildError> {
+    /// Returns the four cookies: session, remember, flash, device.
+    fn build_cookies(&self) -> Result<[CookieTemplate; 4], BuildError> {
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         // With the area `remember`, the session cookie would have the same name as the remember
         // cookie of the layer without an area.
         let last_word = self.area.rsplit('-').next();
-        if !self.area.bytes().all(is_word) || matches!(last_word, Some("remember" | "flash")) {
+        if !self.area.bytes().all(is_word)
+            || matches!(last_word, Some("remember" | "flash" | "device"))
+        {
             return Err(BuildError::Area { area: self.area.clone() });
         }
         let session = self.session_cookie.resolve(&self.area, "")?;
         let remember = self.remember_cookie.resolve(&self.area, "remember")?;
-        let flash = self
-            .session_cookie
-            .clone()
-            .with_name(format!("{}-flash", session.name()))
-            .resolve(&self.area, "flash")?;
-        check_names_differ(&[&session, &remember, &flash])?;
+        let derived = |purpose: &str| {
+            let name = format!("{}-{purpose}", session.name());
+            self.session_cookie.clone().with_name(name).resolve(&self.area, purpose)
+        };
+        let (flash, device) = (derived("flash")?, derived("device")?);
+        check_names_differ(&[&session, &remember, &flash, &device])?;
         if !(self.session_cookie.is_secure() && self.remember_cookie.is_secure()) {
             tracing::warn!(
                 "login cookies are set without Secure, so browsers also send them over plain \
                  HTTP, where others can read them"
             );
         }
-        Ok([session, remember, flash])
+        Ok([session, remember, flash, device])
     }
 
     fn build_policy(&self) -> Result<Policy, BuildError> {

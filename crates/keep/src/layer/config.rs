@@ -1,6 +1,7 @@
 //! The configuration of a layer, which all its requests share, and in it the settings for the
 //! responses to rejected and failed requests.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,7 +11,7 @@ use http::request::Parts;
 use http::{HeaderValue, Response};
 use tower_keep_core::{Clock, End, EndReason, Timestamp, UserStore};
 
-use crate::client::{ClientMatch, SessionProtection, TrustedProxies};
+use crate::client::{ClientMatch, SessionProtection, TrustedProxies, is_private};
 use crate::cookie::settings::CookieTemplate;
 use crate::error::BuildError;
 use crate::event::{Event, Listener};
@@ -35,6 +36,7 @@ pub(crate) struct Config<U> {
     pub(crate) session_cookie: CookieTemplate,
     pub(crate) remember_cookie: CookieTemplate,
     pub(crate) flash_cookie: CookieTemplate,
+    pub(crate) device_cookie: CookieTemplate,
     /// How long a remember cookie is valid, in seconds, unless the login sets another duration.
     pub(crate) remember_duration: u32,
     pub(crate) client_match: ClientMatch,
@@ -55,6 +57,9 @@ pub(crate) struct Config<U> {
     /// The realm of this layer's challenges (RFC 9110 §11.5).
     pub(crate) realm: String,
     pub(crate) home_page: LocalTarget,
+    /// Read only by the ready-made routes of a sign-in.
+    #[cfg_attr(not(all(feature = "axum", feature = "password")), expect(dead_code))]
+    pub(crate) logout_page: LocalTarget,
     /// The paths to which no user is redirected after signing in, such as login, logout and
     /// confirm.
     pub(crate) never_next: Vec<String>,
@@ -67,6 +72,8 @@ pub(crate) struct Config<U> {
     pub(crate) warned_of_same_name: AtomicBool,
     /// Whether it was logged that the client's address is unknown.
     pub(crate) warned_of_no_address: AtomicBool,
+    /// Whether it was logged that many clients may share the address that the layer sees.
+    pub(crate) warned_of_shared_address: AtomicBool,
     /// Whether it was logged that a WebSocket of another site was refused.
     pub(crate) warned_of_foreign_origin: AtomicBool,
 }
@@ -97,6 +104,24 @@ impl<U> Config<U> {
                  insert a `ClientAddr` into each request where the connection is accepted"
             );
         }
+    }
+
+    /// Returns the address that a limit for this client counts by, or `None` if there must be no
+    /// such limit, because all clients may seem to have the same address. This is logged once.
+    pub(crate) fn limited_address(&self, client: Option<IpAddr>) -> Option<IpAddr> {
+        let is_behind_known_proxies = !self.trusted_proxies.0.is_empty();
+        let is_usable = |address: &IpAddr| is_behind_known_proxies || !is_private(*address);
+        let address = client.filter(is_usable);
+        if address.is_none() && !self.warned_of_shared_address.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                ?client,
+                "the client's address is unknown or private, so nothing is limited by address: if \
+                 the site is behind a proxy, name the proxy with `with_trusted_proxies`; else \
+                 serve with `into_make_service_with_connect_info::<SocketAddr>()`, or insert a \
+                 `ClientAddr` into each request"
+            );
+        }
+        address
     }
 
     /// Returns the time in seconds since 1970.

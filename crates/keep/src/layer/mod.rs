@@ -12,7 +12,7 @@ mod upkeep;
 use std::fmt;
 use std::sync::Arc;
 
-use tower_keep_core::{AuthUser, StoreError, UserRoles, UserStore};
+use tower_keep_core::{AuthUser, CounterStore, StoreError, UserRoles, UserStore};
 use tower_layer::Layer;
 
 use self::config::Config;
@@ -20,6 +20,7 @@ use crate::guard::Guard;
 use crate::guard::requirement::Requirement;
 use crate::keys::Keys;
 use crate::login::handle::AuthSession;
+use crate::throttle::limiter::Limiter;
 
 pub use builder::LoginLayerBuilder;
 pub use future::LoginFuture;
@@ -149,6 +150,22 @@ impl<U: AuthUser> LoginLayer<U> {
     {
         let roles: Vec<U::Role> = roles.into_iter().map(Into::into).collect();
         self.require_user(move |user| roles.iter().any(|role| user.has_role(role)))
+    }
+
+    /// Creates a [`Limiter`] whose counters are in this store.
+    ///
+    /// ```
+    /// use tower_keep::throttle::Limiter;
+    /// use tower_keep::{Account, LoginLayer};
+    /// use tower_keep_memory::MemoryStore;
+    ///
+    /// fn limiter(auth_layer: &LoginLayer<Account>, store: MemoryStore<Account>) -> Limiter {
+    ///     auth_layer.limiter(store)
+    /// }
+    /// ```
+    pub fn limiter(&self, store: impl CounterStore + 'static) -> Limiter {
+        let Config { keyring, clock, .. } = &*self.config;
+        Limiter::new(Arc::new(store), keyring.counters.clone(), Arc::clone(clock))
     }
 
     /// Returns the `AuthSession` that this layer has put into the extensions of a request, even if

@@ -206,7 +206,12 @@ impl<U: AuthUser> AuthSession<U> {
             return if is_same_stamp { ended.map(|()| Some(user)) } else { Ok(None) };
         }
         let deadline = if is_same_stamp { WriteDeadline::HalfOfGrace } else { WriteDeadline::None };
+        // A new stamp ends the device cookie, too.
+        let device = self.known_device(&current);
         let kept_user = self.make_fresh(user, deadline).await?;
+        if let Some(user) = kept_user.as_ref().filter(|_| device.is_some()) {
+            self.make_device_known(user, device);
+        }
         if kept_user.is_some() && self.config().sessions.is_some() {
             let ended = self.end_other_sessions().await;
             // If the stamp has changed, the cookies of the other sessions are already invalid.
@@ -232,6 +237,7 @@ impl<U: AuthUser> AuthSession<U> {
             return Ok(None);
         }
         self.drop_received_flash_if(Flash::asks_for_login);
+        self.complete_login(&user, None).await;
         self.config().raise(Event::Confirmed { user: Arc::clone(&user) });
         Ok(Some(user))
     }

@@ -45,6 +45,7 @@ impl<U: AuthUser> AuthSession<U> {
             remember_duration: None,
             is_fresh: None,
             is_forced: false,
+            is_device_known: None,
             details: Details::new(),
         }
     }
@@ -60,6 +61,8 @@ pub struct LoginBuilder<'a, U> {
     /// `None` if the application has not said it.
     is_fresh: Option<bool>,
     is_forced: bool,
+    /// `None` if the application has not said it.
+    is_device_known: Option<bool>,
     details: Details,
 }
 
@@ -94,6 +97,17 @@ impl<'a, U> LoginBuilder<'a, U> {
     /// page that says how to become active.
     pub fn with_force(mut self, force: bool) -> Self {
         self.is_forced = force;
+        self
+    }
+
+    /// Sets whether the browser becomes a [known device](crate::throttle#known-devices) of the user.
+    /// By default it does if [`PasswordSignIn`][sign_in] has checked the user's password in this
+    /// request. Set `true` if the user has proved in another way who they are, for example by a link
+    /// in a mail.
+    ///
+    /// [sign_in]: https://docs.rs/tower-keep/latest/tower_keep/sign_in/struct.PasswordSignIn.html
+    pub fn with_known_device(mut self, known: bool) -> Self {
+        self.is_device_known = Some(known);
         self
     }
 
@@ -199,6 +213,7 @@ impl<U: AuthUser> LoginBuilder<'_, U> {
             auth.verified_cookies().is_session_of_another_user(&**user, &auth.config().keyring);
         // A message that asks the user to log in is no longer true after the login.
         auth.drop_received_flash_if(|flash| replaces_another_user || flash.asks_for_login());
+        auth.complete_login(user, self.is_device_known).await;
         auth.config().raise(Event::LoggedIn { user: Arc::clone(user) });
         Ok(())
     }
@@ -354,6 +369,7 @@ impl<U: AuthUser> BearerBuilder<'_, U> {
             return Err(AuthError::TOO_LATE.into());
         }
         auth.mark_cookie_dependent();
+        auth.complete_login(user, Some(false)).await;
         config.raise(Event::LoggedIn { user: Arc::clone(user) });
         Ok(token)
     }

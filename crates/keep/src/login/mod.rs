@@ -11,6 +11,7 @@
 //! | logging in | `log_in`; the login that is asked for: `requested` |
 //! | logging out, confirming, keeping a login whose user has changed | `change` |
 //! | listing and ending the user's sessions | `devices` |
+//! | known devices of a user, which have their own limits on guessing | `known_device` |
 //! | asking again whether the login is still valid | `recheck` |
 //! | issuing a cookie | `issue`, and those of the two folders |
 //! | `next` and flash messages | `flash` |
@@ -21,6 +22,7 @@ mod devices;
 mod flash;
 pub(crate) mod handle;
 mod issue;
+mod known_device;
 pub(crate) mod log_in;
 pub(crate) mod policy;
 mod recheck;

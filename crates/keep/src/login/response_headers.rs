@@ -44,7 +44,7 @@ impl<U: AuthUser> AuthSession<U> {
         let unchanged = matches!(
             (&state.session_cookie, &state.remember_cookie, &state.flash_cookie),
             (CookieChange::Keep, CookieChange::Keep, CookieChange::Keep)
-        );
+        ) && matches!(state.device_cookie, CookieChange::Keep);
         if unchanged || self.is_bearer_request() || self.check_origin().is_err() {
             return false;
         }
@@ -78,6 +78,11 @@ impl<U: AuthUser> AuthSession<U> {
                     let max_age = config.policy.is_persistent.then_some(FlashCookie::LIFETIME);
                     config.flash_cookie.set(&value, max_age)
                 }
+            },
+            match &state.device_cookie {
+                CookieChange::Keep => None,
+                CookieChange::Clear => config.device_cookie.clear(),
+                CookieChange::Set(cookie) => Some(HeaderValue::clone(cookie)),
             },
         ];
         let mut is_any_set = false;

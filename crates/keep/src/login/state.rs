@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
-use tower_keep_core::{SessionKey, SessionRecord};
+use tower_keep_core::{CounterKey, SessionKey, SessionRecord, UserId};
 
 use super::server_side::cookies::SessionId;
 use super::shared_rules::LoggedIn;
@@ -12,6 +12,7 @@ use super::stateless::remember_cookie::RememberTerms;
 use crate::cookie::flash::FlashCookie;
 use crate::cookie::login_origin::LoginOrigin;
 use crate::error::AuthError;
+use crate::throttle::limiter::Limiter;
 
 /// The user who is logged in, and how the user was identified.
 pub(crate) enum Identity<U> {
@@ -138,6 +139,15 @@ impl<T> CookieChange<T> {
     }
 }
 
+/// A password that was right. When the user is logged in or confirmed, the counters of earlier
+/// wrong passwords are reset, and the browser becomes a known device.
+pub(crate) struct CheckedPassword {
+    pub(crate) user: UserId,
+    pub(crate) limiter: Limiter,
+    /// The counters to reset; none if no password was wrong before.
+    pub(crate) reset: Vec<CounterKey>,
+}
+
 pub(super) struct State<U> {
     pub(super) identity: Identity<U>,
     pub(super) browser_login: BrowserLogin,
@@ -146,6 +156,10 @@ pub(super) struct State<U> {
     /// The `Set-Cookie` value of the remember cookie.
     pub(super) remember_cookie: CookieChange<HeaderValue>,
     pub(super) flash_cookie: CookieChange<FlashCookie>,
+    /// The `Set-Cookie` value of the device cookie.
+    pub(super) device_cookie: CookieChange<HeaderValue>,
+    /// What this request has proved about a user, until the login is completed.
+    pub(super) checked: Option<Box<CheckedPassword>>,
     /// After this time, in seconds since 1970, the response no longer writes the session cookie and
     /// the remember cookie: a slow response must not replace newer cookies in the browser. `None`
     /// if it always writes them.
@@ -176,6 +190,8 @@ impl<U> State<U> {
             session_cookie: CookieChange::Keep,
             remember_cookie: CookieChange::Keep,
             flash_cookie: CookieChange::Keep,
+            device_cookie: CookieChange::Keep,
+            checked: None,
             write_until: None,
             unsent_sessions: Vec::new(),
             has_issued_bearer: false,
