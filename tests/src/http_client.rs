@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use axum::body::Body;
@@ -15,23 +17,31 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tower::Service;
 
-/// A client that sends all its requests to the same server.
+/// A client that sends its requests to one server, or to several in turn.
 #[derive(Clone, Debug)]
 pub struct Http {
     client: Client<HttpConnector, Body>,
-    server: SocketAddr,
+    servers: Arc<[SocketAddr]>,
+    /// How many requests were sent.
+    sent: Arc<AtomicUsize>,
 }
 
 impl Http {
     /// Creates a client that sends its requests to this server.
     pub fn to(server: SocketAddr) -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).build_http(), server }
+        Self::to_each_of(vec![server])
+    }
+
+    /// Creates a client that sends each request to the next of these servers.
+    pub fn to_each_of(servers: Vec<SocketAddr>) -> Self {
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Self { client, servers: servers.into(), sent: Arc::default() }
     }
 
     /// Does the same as [`to`](Self::to), over HTTP/2, which the server must accept at once.
     pub fn over_http2_to(server: SocketAddr) -> Self {
         let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
-        Self { client, server }
+        Self { client, servers: [server].into(), sent: Arc::default() }
     }
 }
 
@@ -45,10 +55,12 @@ impl Service<Request<String>> for Http {
     }
 
     fn call(&mut self, mut request: Request<String>) -> Self::Future {
+        let turn = self.sent.fetch_add(1, Ordering::Relaxed);
+        let server = self.servers[turn % self.servers.len()];
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let uri = Uri::builder()
             .scheme("http")
-            .authority(self.server.to_string())
+            .authority(server.to_string())
             .path_and_query(target)
             .build();
         *request.uri_mut() = uri.expect("the path and the query of a request are valid in a URI");

@@ -3,6 +3,7 @@
 mod chromium;
 mod http_client;
 pub mod load;
+pub mod nodes;
 mod process;
 mod serve;
 mod site;
@@ -13,7 +14,9 @@ pub use http_client::{Http, send_raw, send_raw_from};
 pub use process::Process;
 pub use serve::{Serving, serve};
 pub use site::{Builder, Events, Gate, KEY, Site, account, has_server_sessions};
-pub use store::{AnyStore, WatchedStore, WatchedStoreExt, drops_expired_sessions, new_store};
+pub use store::{
+    AnyStore, StorePlace, WatchedStore, WatchedStoreExt, drops_expired_sessions, new_store,
+};
 
 /// A browser that talks to a server of these tests.
 pub type Browser = tower_keep_testkit::client::Client<Http>;

@@ -76,7 +76,12 @@ impl Process {
 
     /// Sends `SIGTERM`, the signal with which containers and services are stopped.
     pub fn terminate(&self) {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        self.signal("-TERM");
+    }
+
+    /// Sends this signal, such as `-STOP`.
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
         assert!(status.is_ok_and(|status| status.success()), "`kill` failed");
     }
 

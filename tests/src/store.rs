@@ -33,23 +33,96 @@ pub type WatchedStore = FaultyStore<Arc<dyn AnyStore>>;
 ///
 /// Panics if `KEEP_STORE` has another value, or if the store can't be opened.
 pub async fn new_store() -> WatchedStore {
-    let kind = std::env::var("KEEP_STORE");
-    FaultyStore::new(match kind.as_deref().unwrap_or("memory") {
-        "memory" => Arc::new(MemoryStore::new()),
-        "sqlite" => open_sql(SqliteStore::builder("sqlite::memory:")).await,
-        "postgres" => open_sql(PostgresStore::builder(url("POSTGRES_URL"))).await,
-        "mariadb" => open_sql(MySqlStore::builder(url("MARIADB_URL"))).await,
-        "mysql" => open_sql(MySqlStore::builder(url("MYSQL_URL"))).await,
-        "redis" => open_redis(url("REDIS_URL")).await,
-        "redis-sentinel" => open_redis(url("REDIS_SENTINEL_URL")).await,
-        "redis-cluster" => open_redis(url("REDIS_CLUSTER_URL")).await,
-        "datastore" => open_datastore(url("DATASTORE_URL")).await,
-        "firestore" => open_datastore(url("FIRESTORE_URL")).await,
-        other => panic!(
-            "KEEP_STORE is {other:?}: set it to memory, sqlite, postgres, mariadb, mysql, redis, \
-             redis-sentinel, redis-cluster, datastore or firestore"
-        ),
-    })
+    let place = StorePlace::new();
+    // A database in memory is faster than a file, which is for tests with several processes.
+    match place.kind.as_str() {
+        "sqlite" => FaultyStore::new(open_sql(SqliteStore::builder("sqlite::memory:"), "k_").await),
+        _ => place.open().await,
+    }
+}
+
+/// The kind of a store, and which of all stores of this kind it is. So several processes can open
+/// the same store.
+#[derive(Clone, Debug)]
+pub struct StorePlace {
+    kind: String,
+    /// The prefix of the names of tables or keys, or the path of a file.
+    name: String,
+}
+
+impl StorePlace {
+    /// Chooses a place for a new store of the kind that the variable `KEEP_STORE` names.
+    pub fn new() -> Self {
+        let kind = std::env::var("KEEP_STORE").unwrap_or_else(|_| "memory".to_owned());
+        let name = match kind.as_str() {
+            "sqlite" => {
+                let file = format!("tower-keep-{}.db", prefix());
+                std::env::temp_dir().join(file).display().to_string()
+            }
+            _ => prefix(),
+        };
+        Self { kind, name }
+    }
+
+    /// Whether the store is in the memory of a process, so that no other process can open it.
+    pub fn is_memory(&self) -> bool {
+        self.kind == "memory"
+    }
+
+    /// Returns the arguments for another process.
+    pub fn arguments(&self) -> Vec<String> {
+        vec![self.kind.clone(), self.name.clone()]
+    }
+
+    /// Reads the arguments that another process has passed.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there are no arguments.
+    pub fn from_arguments(arguments: &mut impl Iterator<Item = String>) -> Self {
+        let mut next = || arguments.next().expect("the kind and the name of a store");
+        Self { kind: next(), name: next() }
+    }
+
+    /// Removes the file of the store, if it has one.
+    pub(crate) fn remove_file(&self) {
+        if self.kind == "sqlite" {
+            for suffix in ["", "-wal", "-shm"] {
+                let _ = std::fs::remove_file(format!("{}{suffix}", self.name));
+            }
+        }
+    }
+
+    /// Opens the store. The first call creates it.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such kind, or if the store can't be opened.
+    pub async fn open(&self) -> WatchedStore {
+        let name = self.name.as_str();
+        FaultyStore::new(match self.kind.as_str() {
+            "memory" => Arc::new(MemoryStore::new()),
+            "sqlite" => open_sql(SqliteStore::builder(format!("sqlite:{name}")), "k_").await,
+            "postgres" => open_sql(PostgresStore::builder(url("POSTGRES_URL")), name).await,
+            "mariadb" => open_sql(MySqlStore::builder(url("MARIADB_URL")), name).await,
+            "mysql" => open_sql(MySqlStore::builder(url("MYSQL_URL")), name).await,
+            "redis" => open_redis(url("REDIS_URL"), name).await,
+            "redis-sentinel" => open_redis(url("REDIS_SENTINEL_URL"), name).await,
+            "redis-cluster" => open_redis(url("REDIS_CLUSTER_URL"), name).await,
+            "datastore" => open_datastore(url("DATASTORE_URL"), name).await,
+            "firestore" => open_datastore(url("FIRESTORE_URL"), name).await,
+            other => panic!(
+                "KEEP_STORE is {other:?}: set it to memory, sqlite, postgres, mariadb, mysql, \
+                 redis, redis-sentinel, redis-cluster, datastore or firestore"
+            ),
+        })
+    }
+}
+
+impl Default for StorePlace {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// Returns whether the stores of [`new_store`] drop expired sessions by themselves, so that there
@@ -68,7 +141,7 @@ fn url(variable: &str) -> String {
     })
 }
 
-/// Returns a new prefix for the names of tables and keys. Tests run at the same time and share a
+/// Returns a new name for the tables and keys of a store. Tests run at the same time and share a
 /// server, so each store has its own prefix.
 fn prefix() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -76,23 +149,23 @@ fn prefix() -> String {
     format!("h{}_{number}_", std::process::id())
 }
 
-async fn open_redis(url: String) -> Arc<dyn AnyStore> {
-    let builder = RedisStore::builder(url).with_key_prefix(prefix());
+async fn open_redis(url: String, prefix: &str) -> Arc<dyn AnyStore> {
+    let builder = RedisStore::builder(url).with_key_prefix(prefix);
     let store = builder.with_timeout(CALL_TIMEOUT).build().await;
     Arc::new(store.expect("the store opens"))
 }
 
 /// Opens a store in a new project. An emulator creates a project when a request first names it.
-async fn open_datastore(url: String) -> Arc<dyn AnyStore> {
-    let project = format!("datastore://{}", prefix().replace('_', "-").trim_end_matches('-'));
+async fn open_datastore(url: String, name: &str) -> Arc<dyn AnyStore> {
+    let project = format!("datastore://{}", name.replace('_', "-").trim_end_matches('-'));
     let builder = DatastoreStore::builder(project).with_emulator(url);
     let store = builder.with_timeout(CALL_TIMEOUT).build().await;
     Arc::new(store.expect("the store opens"))
 }
 
 /// Opens a store with few connections, because all tests share the server's connections.
-async fn open_sql<D: Dialect>(builder: SqlStoreBuilder<D>) -> Arc<dyn AnyStore> {
-    let builder = builder.with_table_prefix(prefix());
+async fn open_sql<D: Dialect>(builder: SqlStoreBuilder<D>, prefix: &str) -> Arc<dyn AnyStore> {
+    let builder = builder.with_table_prefix(prefix);
     let store = builder.with_max_connections(4).with_timeout(CALL_TIMEOUT).migrate().build().await;
     Arc::new(store.expect("the store opens"))
 }

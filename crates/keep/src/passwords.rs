@@ -51,6 +51,8 @@ use crate::throttle::LimitError;
 pub struct Passwords {
     /// A permit for each call, whether it waits or runs.
     queue: Arc<Semaphore>,
+    /// The same, for the users' known devices only. So a flood from elsewhere leaves room for them.
+    known_devices_queue: Arc<Semaphore>,
     /// A permit for each call that runs.
     running: Arc<Semaphore>,
 }
@@ -183,6 +185,7 @@ impl Passwords {
     fn with_permits(concurrency: usize) -> Self {
         Self {
             queue: Arc::new(Semaphore::new(concurrency * (1 + WAITING_PER_RUNNING))),
+            known_devices_queue: Arc::new(Semaphore::new(concurrency * WAITING_PER_RUNNING)),
             running: Arc::new(Semaphore::new(concurrency)),
         }
     }
@@ -236,8 +239,15 @@ impl Passwords {
     }
 
     /// Takes a place among the checks that may wait.
-    pub(crate) fn enter(&self) -> Result<Place<'_>, PasswordError> {
-        self.queue.try_acquire().map(Place).map_err(|_| PasswordError::Busy)
+    fn enter(&self) -> Result<Place<'_>, PasswordError> {
+        self.enter_from(false)
+    }
+
+    /// Takes a place among the checks that may wait. Checks from known devices of their users have
+    /// places of their own.
+    pub(crate) fn enter_from(&self, is_known_device: bool) -> Result<Place<'_>, PasswordError> {
+        let queue = if is_known_device { &self.known_devices_queue } else { &self.queue };
+        queue.try_acquire().map(Place).map_err(|_| PasswordError::Busy)
     }
 
     /// Checks whether the password matches the hash; see [`verify`](Self::verify). If the hash is

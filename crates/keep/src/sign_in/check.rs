@@ -13,7 +13,7 @@ use crate::event::{Event, LoginAttempt};
 use crate::layer::LoginLayer;
 use crate::login::handle::AuthSession;
 use crate::login::state::CheckedPassword;
-use crate::passwords::{Match, PasswordError, Passwords, Place};
+use crate::passwords::{Match, PasswordError, Passwords};
 use crate::throttle::limit::LimitUse;
 use crate::throttle::limiter::{Limiter, TakenUses};
 use crate::throttle::{LimitError, Throttled};
@@ -231,8 +231,7 @@ impl<U: PasswordUser> PasswordSignIn<U> {
         login_name: &str,
         password: impl Into<String>,
     ) -> Result<PasswordCheck<U>, PasswordError> {
-        let Inner { users, passwords, limiter, limits, .. } = &*self.inner;
-        let place = passwords.enter()?;
+        let Inner { users, limiter, limits, .. } = &*self.inner;
         let is_possible = login_name.len() <= MAX_NAME_BYTES;
         let name = if is_possible { fold(login_name) } else { String::new() };
         let mut attempt = LoginAttempt::new(auth.client_addr(), Some(self.name_digest(&name)));
@@ -259,7 +258,7 @@ impl<U: PasswordUser> PasswordSignIn<U> {
             TryUses { own: vec![by_name, by_user], shared: by_address, is_known_device: false }
         });
         attempt.user.clone_from(&found);
-        self.check_counted(auth, place, uses, attempt, password.into()).await
+        self.check_counted(auth, uses, attempt, password.into()).await
     }
 
     /// Checks the password of the user who is logged in, for a confirmation or before a change of
@@ -294,7 +293,6 @@ impl<U: PasswordUser> PasswordSignIn<U> {
         auth: &AuthSession<U>,
         password: impl Into<String>,
     ) -> Result<PasswordCheck<U>, PasswordError> {
-        let place = self.inner.passwords.enter()?;
         let Some(user) = auth.user().await? else { return Ok(PasswordCheck::Wrong) };
         let uses = self.device_uses(auth, &user).unwrap_or_else(|| TryUses {
             own: vec![self.user_use(&user.id())],
@@ -303,7 +301,7 @@ impl<U: PasswordUser> PasswordSignIn<U> {
         });
         let mut attempt = LoginAttempt::new(auth.client_addr(), None);
         attempt.user = Some(user);
-        self.check_counted(auth, place, uses, attempt, password.into()).await
+        self.check_counted(auth, uses, attempt, password.into()).await
     }
 
     fn user_use(&self, id: &UserId) -> LimitUse {
@@ -334,12 +332,13 @@ impl<U: PasswordUser> PasswordSignIn<U> {
     async fn check_counted(
         &self,
         auth: &AuthSession<U>,
-        place: Place<'_>,
         uses: TryUses,
         attempt: LoginAttempt<U>,
         password: String,
     ) -> Result<PasswordCheck<U>, PasswordError> {
         let Inner { passwords, limiter, .. } = &*self.inner;
+        // A try for which there is no room is not counted.
+        let place = passwords.enter_from(uses.is_known_device)?;
         let own_count = uses.own.len();
         let all: Vec<_> = uses.own.into_iter().chain([uses.shared]).collect();
         let taken = match limiter.take_counting(&all, !uses.is_known_device).await {

@@ -211,10 +211,29 @@ impl<S> Client<S> {
         R: Body,
         R::Error: Debug,
     {
+        self.try_post(target, form).await.expect("the service returns a response")
+    }
+
+    /// Does the same as [`post`](Self::post), for a service that may fail.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the service fails, or if the body can't be read to its end.
+    pub async fn try_post<R>(
+        &mut self,
+        target: &str,
+        form: &[(&str, &str)],
+    ) -> Result<TestResponse, String>
+    where
+        S: Service<Request<String>, Response = Response<R>> + Clone,
+        S::Error: Debug,
+        R: Body,
+        R::Error: Debug,
+    {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let content_type = HeaderValue::from_static("application/x-www-form-urlencoded");
         let before = self.headers.insert(header::CONTENT_TYPE, content_type);
-        let response = self.send(Method::POST, target, body).await;
+        let response = self.try_send(Method::POST, target, body).await;
         match before {
             Some(before) => self.headers.insert(header::CONTENT_TYPE, before),
             None => self.headers.remove(header::CONTENT_TYPE),
@@ -230,18 +249,37 @@ impl<S> Client<S> {
         R: Body,
         R::Error: Debug,
     {
+        self.try_send(method, target, body).await.expect("the service returns a response")
+    }
+
+    /// Does the same as [`send`](Self::send), for a service that may fail.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the service fails, or if the body can't be read to its end.
+    pub async fn try_send<R>(
+        &mut self,
+        method: Method,
+        target: &str,
+        body: String,
+    ) -> Result<TestResponse, String>
+    where
+        S: Service<Request<String>, Response = Response<R>> + Clone,
+        S::Error: Debug,
+        R: Body,
+        R::Error: Debug,
+    {
         let request = self.request(method, target, body);
         let uri = request.uri().clone();
-        let response =
-            self.service.clone().oneshot(request).await.expect("the service returns a response");
-        let (head, body) = response.into_parts();
+        let response = self.service.clone().oneshot(request).await;
+        let (head, body) = response.map_err(|error| format!("{error:?}"))?.into_parts();
         self.keep_cookies(&uri, &head.headers);
-        let body = body.collect().await.expect("the body can be read to its end").to_bytes();
-        TestResponse {
+        let body = body.collect().await.map_err(|error| format!("{error:?}"))?.to_bytes();
+        Ok(TestResponse {
             status: head.status,
             headers: head.headers,
             body,
             extensions: head.extensions,
-        }
+        })
     }
 }
