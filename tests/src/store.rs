@@ -53,7 +53,17 @@ pub struct StorePlace {
 impl StorePlace {
     /// Chooses a place for a new store of the kind that the variable `KEEP_STORE` names.
     pub fn new() -> Self {
-        let kind = std::env::var("KEEP_STORE").unwrap_or_else(|_| "memory".to_owned());
+        Self::of_kind(std::env::var("KEEP_STORE").unwrap_or_else(|_| "memory".to_owned()))
+    }
+
+    /// Does the same as [`new`](Self::new), but with a file of SQLite in place of the store in
+    /// memory, so that several processes can open the store.
+    pub fn of_processes() -> Self {
+        let place = Self::new();
+        if place.is_memory() { Self::of_kind("sqlite".to_owned()) } else { place }
+    }
+
+    fn of_kind(kind: String) -> Self {
         let name = match kind.as_str() {
             "sqlite" => {
                 let file = format!("tower-keep-{}.db", prefix());

@@ -143,7 +143,8 @@ const TARGETS_FOR_BOTH_KINDS: &[&str] = &[
 ];
 
 /// The test targets over HTTP that are about server-side sessions.
-const TARGETS_FOR_SERVER_SESSIONS: &[&str] = &["bearer", "faults", "sessions"];
+const TARGETS_FOR_SERVER_SESSIONS: &[&str] =
+    &["bearer", "faults", "guessing", "nodes", "sessions", "sign_in"];
 
 /// The stores on which the targets of both lists run, apart from the store in memory.
 const STORES: &[&str] = &[

@@ -12,13 +12,14 @@ use std::error::Error;
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::ServiceExt;
 use axum::extract::Request;
-use tower_keep::password::Passwords;
+use axum::http::StatusCode;
 use tower_keep::store::UserDirectoryExt;
-use tower_keep::{Account, Keys};
+use tower_keep::{Account, Keys, PasswordSignIn, Passwords};
 
 const USAGE: &str = "\
 usage: cargo run -- [--listen ADDRESS] [--store STORE]
@@ -80,10 +81,12 @@ async fn serve() -> Result<(), Box<dyn Error>> {
         passwords.verify(Some(demo_user.password_hash()), DEMO_PASSWORD).await?;
     let password = if has_demo_password { DEMO_PASSWORD } else { "(changed on an earlier run)" };
     let api_key = random_token()?;
-    let app = site::App { store, passwords, api_key: api_key.clone() };
-    let auth_layer = site::auth_layer(&app, keys)?;
+    let auth_layer = site::auth_layer(&store, api_key.clone(), keys)?;
     let upkeep = tokio::spawn(auth_layer.upkeep());
-    let site = site::site(app, &auth_layer);
+    let sign_in = PasswordSignIn::new(&auth_layer, Arc::clone(&store))
+        .with_passwords(passwords)
+        .with_page(pages::sign_in);
+    let site = site::site(site::App { store, sign_in }, &auth_layer);
 
     let listener = tokio::net::TcpListener::bind(listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
@@ -131,6 +134,13 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
         #[cfg(not(unix))]
         drop(tokio::signal::ctrl_c().await);
     })
+}
+
+/// Returns a random id for a new account.
+fn random_id() -> Result<i64, StatusCode> {
+    // The id is positive.
+    let random = getrandom::u64().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok((random >> 1) as i64)
 }
 
 /// Returns 32 random hex digits.

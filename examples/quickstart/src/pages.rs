@@ -6,7 +6,7 @@ use maud::{DOCTYPE, Markup, html};
 use tower_keep::Account;
 use tower_keep::flash::Flash;
 use tower_keep::session::SessionInfo;
-use tower_keep::target::LocalTarget;
+use tower_keep::sign_in::SignInPage;
 
 const STYLE: &str = "
 :root { --ink: #1d2733; --soft: #5d6b7a; --line: #dfe4ea; --paper: #fff; --back: #f4f6f8;
@@ -66,6 +66,7 @@ fn page(title: &str, user: Option<&Account>, content: &Markup) -> String {
                             a href="/devices" { "Devices" }
                             form method="post" action="/logout" { button.plain { "Log out" } }
                         } @else {
+                            a href="/sign-up" { "Sign up" }
                             a href="/login" { "Log in" }
                         }
                     }
@@ -86,10 +87,6 @@ fn messages(flash: Option<&Flash>, error: Option<&str>) -> Markup {
     }
 }
 
-fn hidden_next(next: Option<&LocalTarget>) -> Markup {
-    html! { @if let Some(next) = next { input type="hidden" name="next" value=(next); } }
-}
-
 pub(crate) fn home(user: Option<&Account>) -> String {
     let content = html! {
         section.card {
@@ -107,28 +104,49 @@ pub(crate) fn home(user: Option<&Account>) -> String {
     page("Home", user, &content)
 }
 
-pub(crate) fn login(
-    flash: Option<&Flash>,
-    error: Option<&str>,
-    next: Option<&LocalTarget>,
-) -> String {
+/// The page of the form to log in, or to confirm a login.
+pub(crate) fn sign_in(shown: &SignInPage<'_>) -> String {
     let content = html! {
         section.card.narrow {
-            h1 { "Log in" }
-            (messages(flash, error))
-            form method="post" action="/login" {
-                (hidden_next(next))
-                label for="login" { "Login" }
-                input #login type="text" name="login" autocomplete="username" autocapitalize="none"
-                    required autofocus;
+            h1 { (shown.title()) }
+            (messages(shown.flash, shown.error))
+            form method="post" {
+                @if let Some(next) = shown.next { input type="hidden" name="next" value=(next); }
+                @if !shown.is_confirmation {
+                    label for="login" { "Login" }
+                    input #login type="text" name="login" value=(shown.login_name)
+                        autocomplete="username" autocapitalize="none" required autofocus;
+                }
                 label for="password" { "Password" }
-                input #password type="password" name="password" autocomplete="current-password" required;
-                label.check { input type="checkbox" name="remember" value="on"; "Remember me on this device" }
-                button { "Log in" }
+                input #password type="password" name="password" autocomplete="current-password"
+                    required autofocus[shown.is_confirmation];
+                @if !shown.is_confirmation {
+                    label.check { input type="checkbox" name="remember" value="on"; "Remember me on this device" }
+                }
+                button { (if shown.is_confirmation { "Confirm" } else { "Log in" }) }
             }
         }
     };
-    page("Log in", None, &content)
+    page(shown.title(), None, &content)
+}
+
+pub(crate) fn sign_up(error: Option<&str>) -> String {
+    let content = html! {
+        section.card.narrow {
+            h1 { "Sign up" }
+            (messages(None, error))
+            form method="post" action="/sign-up" {
+                label for="login" { "Login" }
+                input #login type="text" name="login" autocomplete="username" autocapitalize="none"
+                    maxlength="100" required autofocus;
+                label for="password" { "Password" }
+                input #password type="password" name="password" autocomplete="new-password"
+                    minlength="8" required;
+                button { "Create the account" }
+            }
+        }
+    };
+    page("Sign up", None, &content)
 }
 
 pub(crate) fn account(
@@ -203,28 +221,6 @@ fn ago(time: SystemTime) -> String {
     };
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {unit}{plural} ago")
-}
-
-pub(crate) fn confirm(
-    user: &Account,
-    flash: Option<&Flash>,
-    error: Option<&str>,
-    next: Option<&LocalTarget>,
-) -> String {
-    let content = html! {
-        section.card.narrow {
-            h1 { "Is it you, " (user.login_name()) "?" }
-            (messages(flash, error))
-            form method="post" action="/confirm" {
-                (hidden_next(next))
-                label for="password" { "Password" }
-                input #password type="password" name="password" autocomplete="current-password"
-                    required autofocus;
-                button { "Confirm" }
-            }
-        }
-    };
-    page("Confirm", Some(user), &content)
 }
 
 pub(crate) fn password(user: &Account, error: Option<&str>) -> String {

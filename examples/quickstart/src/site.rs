@@ -14,8 +14,10 @@ use tower_http::csrf::CsrfLayer;
 use tower_keep::error::BuildError;
 use tower_keep::layer::LoginService;
 use tower_keep::loader::Bearer;
-use tower_keep::password::{PasswordChange, Passwords};
-use tower_keep::{Account, Keys, LoginLayer};
+use tower_keep::password::PasswordChange;
+use tower_keep::store::UserDirectoryExt;
+use tower_keep::throttle::{CounterRule, Limit};
+use tower_keep::{Account, AuthError, Keys, LoginLayer, PasswordSignIn};
 
 use crate::pages;
 use crate::store::Store;
@@ -23,24 +25,27 @@ use crate::store::Store;
 type AuthSession = tower_keep::AuthSession<Account>;
 type CurrentUser = tower_keep::CurrentUser<Account>;
 
-/// The minimum length of a password, in characters (ASVS 5.0, 6.2.1).
-const MIN_PASSWORD_LENGTH: usize = 8;
+/// How many new accounts one address may ask for: 20 in an hour.
+const SIGN_UPS: Limit = Limit::new("sign-ups", CounterRule::window(20, 3_600));
 
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) passwords: Passwords,
-    pub(crate) api_key: String,
+    pub(crate) sign_in: PasswordSignIn<Account>,
 }
 
 pub(crate) type AuthLayer = LoginLayer<Account>;
 
 /// Creates the login layer. Sessions are stored together with the users, so they can be listed and
 /// ended.
-pub(crate) fn auth_layer(app: &App, keys: Keys) -> std::result::Result<AuthLayer, BuildError> {
-    let users = Arc::clone(&app.store);
-    let user_ids_by_key = HashMap::from([(app.api_key.clone(), crate::DEMO_ID)]);
-    LoginLayer::builder(Arc::clone(&app.store), keys)
+pub(crate) fn auth_layer(
+    store: &Arc<dyn Store>,
+    api_key: String,
+    keys: Keys,
+) -> std::result::Result<AuthLayer, BuildError> {
+    let users = Arc::clone(store);
+    let user_ids_by_key = HashMap::from([(api_key, crate::DEMO_ID)]);
+    LoginLayer::builder(Arc::clone(store), keys)
         .with_sessions()
         .with_login_page("/login")?
         .with_confirm_page("/confirm")?
@@ -61,16 +66,15 @@ pub(crate) fn site(app: App, auth_layer: &AuthLayer) -> LoginService<Router, Acc
         .route("/devices", get(devices))
         .route("/devices/end", post(end_device))
         .route("/devices/end-others", post(end_other_devices))
-        .route("/confirm", get(confirm_page).post(confirm))
         .route_layer(auth_layer.require_login());
     let sensitive = Router::new()
         .route("/password", get(password_page).post(change_password))
         .route_layer(auth_layer.require_fresh());
     let site = Router::new()
         .route("/", get(home))
-        .route("/login", get(login_page).post(sign_in))
-        .route("/logout", post(sign_out))
+        .route("/sign-up", get(sign_up_page).post(sign_up))
         .route("/api/me", get(me))
+        .merge(app.sign_in.routes()) // /login, /confirm, /logout
         .merge(protected)
         .merge(sensitive)
         .layer(CsrfLayer::new())
@@ -79,56 +83,36 @@ pub(crate) fn site(app: App, auth_layer: &AuthLayer) -> LoginService<Router, Acc
 }
 
 #[derive(Deserialize)]
-struct SignInForm {
+struct SignUpForm {
     login: String,
     password: String,
-    remember: Option<String>,
-    next: Option<String>,
 }
 
-async fn sign_in(
+async fn sign_up(
     State(app): State<App>,
     auth: AuthSession,
-    Form(form): Form<SignInForm>,
+    Form(form): Form<SignUpForm>,
 ) -> Result<Response> {
-    let next = auth.next_from_form(form.next.as_deref());
-    let checked = app.passwords.check_login(&app.store, &form.login, form.password).await?;
-    let Some(user) = checked else {
-        let error = Some("Wrong login name or password.");
-        return Ok(unprocessable(pages::login(None, error, next.as_ref())));
-    };
-    auth.log_in(user).with_remember(form.remember.is_some()).with_method("password").await?;
-    Ok(auth.or_home(next).into_response())
-}
-
-async fn sign_out(auth: AuthSession) -> Result<Redirect> {
-    auth.log_out().await?;
-    Ok(Redirect::to("/"))
+    let again = |error: &str| unprocessable(pages::sign_up(Some(error)));
+    if !(1..=100).contains(&form.login.chars().count()) {
+        return Ok(again("A login name has 1 to 100 characters."));
+    }
+    if let Some(reason) = app.sign_in.rejection_of(&form.password).await? {
+        return Ok(again(&reason.to_string()));
+    }
+    app.sign_in.limiter().take(&[auth.limit_by_address(&SIGN_UPS)]).await?;
+    let hash = app.sign_in.passwords().hash(form.password).await?;
+    let account = Account::new(crate::random_id()?, form.login, hash);
+    if !app.store.insert_if_absent(&account).await.map_err(AuthError::from)? {
+        return Ok(again("This login name is taken. Choose another one."));
+    }
+    auth.log_in(account).with_known_device(true).with_method("password").await?;
+    Ok(Redirect::to("/account").into_response())
 }
 
 #[derive(Deserialize)]
 struct PasswordForm {
     password: String,
-    next: Option<String>,
-}
-
-async fn confirm(
-    State(app): State<App>,
-    user: CurrentUser,
-    auth: AuthSession,
-    Form(form): Form<PasswordForm>,
-) -> Result<Response> {
-    let next = auth.next_from_form(form.next.as_deref());
-    if !app.passwords.verify(Some(user.password_hash()), form.password).await? {
-        return Ok(unprocessable(pages::confirm(
-            &user,
-            None,
-            Some("This is not your password."),
-            next.as_ref(),
-        )));
-    }
-    auth.confirm().await?;
-    Ok(auth.or_home(next).into_response())
 }
 
 async fn change_password(
@@ -137,20 +121,21 @@ async fn change_password(
     auth: AuthSession,
     Form(form): Form<PasswordForm>,
 ) -> Result<Response> {
-    if form.password.chars().count() < MIN_PASSWORD_LENGTH {
-        let error = format!("A password needs at least {MIN_PASSWORD_LENGTH} characters.");
-        return Ok(unprocessable(pages::password(&user, Some(&error))));
+    if let Some(reason) = app.sign_in.rejection_of(&form.password).await? {
+        return Ok(unprocessable(pages::password(&user, Some(&reason.to_string()))));
     }
     // If another request has changed the user since this request began, `change` writes nothing.
-    let current_login = match app.passwords.change(&*app.store, &user, form.password).await? {
-        // The new hash ends every login of this user. `keep_logged_in` keeps the current one.
-        PasswordChange::Changed(changed) => auth.keep_logged_in(changed).await?,
-        PasswordChange::Stale(_) | PasswordChange::Missing => {
-            let error = "Your account was changed in the meantime. Log in again, then try again.";
-            let page = Html(pages::password(&user, Some(error)));
-            return Ok((StatusCode::CONFLICT, page).into_response());
-        }
-    };
+    let current_login =
+        match app.sign_in.passwords().change(&*app.store, &user, form.password).await? {
+            // The new hash ends every login of this user. `keep_logged_in` keeps the current one.
+            PasswordChange::Changed(changed) => auth.keep_logged_in(changed).await?,
+            PasswordChange::Stale(_) | PasswordChange::Missing => {
+                let error =
+                    "Your account was changed in the meantime. Log in again, then try again.";
+                let page = Html(pages::password(&user, Some(error)));
+                return Ok((StatusCode::CONFLICT, page).into_response());
+            }
+        };
     if current_login.is_none() {
         // This login has ended in the meantime, but the new password is stored.
         auth.flash("success", "Your password is changed. Log in with it.")?;
@@ -188,18 +173,8 @@ async fn end_other_devices(auth: AuthSession) -> Result<Redirect> {
     Ok(Redirect::to("/devices"))
 }
 
-async fn login_page(auth: AuthSession) -> Result<Response> {
-    let next = auth.next();
-    if auth.user().await?.is_some() {
-        return Ok(
-            Redirect::to(next.as_ref().map_or("/account", |next| next.as_str())).into_response()
-        );
-    }
-    Ok(Html(pages::login(auth.take_flash().as_ref(), None, next.as_ref())).into_response())
-}
-
-async fn confirm_page(user: CurrentUser, auth: AuthSession) -> Html<String> {
-    Html(pages::confirm(&user, auth.take_flash().as_ref(), None, auth.next().as_ref()))
+async fn sign_up_page() -> Html<String> {
+    Html(pages::sign_up(None))
 }
 
 async fn password_page(user: CurrentUser) -> Html<String> {

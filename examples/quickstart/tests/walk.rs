@@ -44,7 +44,7 @@ async fn a_visitor_can_log_in_see_the_account_and_log_out() {
     assert!(browser.get("/account").await.text().contains("Fresh login"));
     assert_eq!(browser.get("/login").await.location(), "/account");
     assert_eq!(browser.get("/api/me").await.text(), r#"{"id":"1","login":"ada"}"#);
-    assert_eq!(browser.post("/logout", &[]).await.location(), "/");
+    assert_eq!(browser.post("/logout", &[]).await.location(), "/login");
     assert_eq!(browser.get("/account").await.location(), "/login?next=%2Faccount");
     assert_eq!(browser.get("/api/me").await.location(), "/login?next=%2Fapi%2Fme");
     // A script of a page is not redirected.
@@ -66,10 +66,52 @@ async fn a_wrong_password_and_an_unknown_login_name_get_the_same_response() {
         let mut browser = site.browser();
         let response = browser.post("/login", &[("login", login), ("password", password)]).await;
         assert!(browser.jar.names().is_empty());
-        responses.push((response.status, response.text(), response.set_cookies()));
+        // The form shows the name that was typed.
+        let page = response.text().replace(&format!("value=\"{login}\""), "value");
+        responses.push((response.status, page, response.set_cookies()));
     }
     assert!(responses.iter().all(|response| response == &responses[0]), "{responses:?}");
     assert_eq!(responses[0].0, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test]
+async fn a_visitor_can_sign_up_and_log_in_with_the_new_account() {
+    let site = start();
+    let mut browser = site.browser();
+    for (login, password, problem) in [
+        ("", "difference engine", "A login name has 1 to 100 characters."),
+        ("bob", "short", "The password needs at least 8 characters."),
+        ("bob", "Password1", "Many people use this password."),
+        ("ada", "difference engine", "This login name is taken."),
+    ] {
+        let form = [("login", login), ("password", password)];
+        let response = browser.post("/sign-up", &form).await;
+        assert_eq!(response.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(response.text().contains(problem), "{login}");
+    }
+    let form = [("login", "bob"), ("password", "difference engine")];
+    assert_eq!(browser.post("/sign-up", &form).await.location(), "/account");
+    assert!(browser.get("/").await.text().contains("Welcome back, bob"));
+    browser.post("/logout", &[]).await;
+    assert_eq!(browser.post("/login", &form).await.location(), "/account");
+}
+
+#[tokio::test]
+async fn guessing_makes_a_stranger_wait_and_not_the_user() {
+    let site = start();
+    let mut own = site.browser();
+    log_in(&mut own, &site, &[]).await;
+    own.post("/logout", &[]).await;
+    let mut stranger = site.browser();
+    let guess = [("login", "ada"), ("password", "wrong")];
+    for _ in 0..5 {
+        assert_eq!(stranger.post("/login", &guess).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    }
+    let response = stranger.post("/login", &guess).await;
+    assert_eq!(response.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(response.header(header::RETRY_AFTER), "30");
+    assert!(response.text().contains("Too many tries."));
+    assert_eq!(log_in(&mut own, &site, &[]).await, "/account");
 }
 
 #[tokio::test]
@@ -278,23 +320,22 @@ async fn after_the_signal_to_stop_the_running_requests_are_served_and_their_logi
     let mut site = start_with(directory.path(), store);
     let mut first = site.browser();
     log_in(&mut first, &site, &[("remember", "on")]).await;
-    let logins: Vec<_> = (0..12)
-        .map(|_| {
-            let mut browser = site.browser();
-            let (name, password) = (site.printed("demo login: "), site.printed("demo password: "));
-            let form = [("login", name.to_owned()), ("password", password.to_owned())];
-            tokio::spawn(async move {
-                let form = form.each_ref().map(|(field, value)| (*field, value.as_str()));
-                (browser.post("/login", &form).await.status, browser)
-            })
-        })
-        .collect();
-    // Checking a password takes tens of milliseconds, so most of these logins are still running.
-    tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+    let mut logins = tokio::task::JoinSet::new();
+    for number in 0..12 {
+        let mut browser = site.browser();
+        logins.spawn(async move {
+            let name = format!("user{number}");
+            let form = [("login", name.as_str()), ("password", "difference engine")];
+            (browser.post("/sign-up", &form).await.status, browser)
+        });
+    }
+    // Hashing a password takes tens of milliseconds, so most of these logins are still running when
+    // the first has its response.
+    let mut done = vec![logins.join_next().await.unwrap().unwrap()];
     site.terminate();
+    done.extend(logins.join_all().await);
     let mut browsers = vec![first];
-    for login in logins {
-        let (status, browser) = login.await.unwrap();
+    for (status, browser) in done {
         assert_eq!(status, StatusCode::SEE_OTHER);
         browsers.push(browser);
     }

@@ -69,7 +69,27 @@ impl Nodes {
     ///
     /// The clock of each node is `skew` seconds ahead of the clock of the node before it.
     pub async fn start(program: &str, count: usize, settings: NodeSettings, skew: i64) -> Self {
-        let place = StorePlace::new();
+        Self::start_at(StorePlace::new(), program, count, settings, skew).await
+    }
+
+    /// Does the same as [`start`](Self::start), with nodes that can be frozen, because they are
+    /// processes. If `KEEP_STORE` names the store in memory, they share a file of SQLite.
+    pub async fn start_processes(
+        program: &str,
+        count: usize,
+        settings: NodeSettings,
+        skew: i64,
+    ) -> Self {
+        Self::start_at(StorePlace::of_processes(), program, count, settings, skew).await
+    }
+
+    async fn start_at(
+        place: StorePlace,
+        program: &str,
+        count: usize,
+        settings: NodeSettings,
+        skew: i64,
+    ) -> Self {
         let store = if place.is_memory() { Some(place.open().await) } else { None };
         let mut nodes =
             Self { program: program.to_owned(), place, settings, store, nodes: Vec::new() };
@@ -108,11 +128,6 @@ impl Nodes {
     /// Kills a node, as if its machine lost power.
     pub fn kill(&mut self, index: usize) {
         self.nodes[index] = None;
-    }
-
-    /// Whether the nodes are processes, which can be frozen.
-    pub fn are_processes(&self) -> bool {
-        self.store.is_none()
     }
 
     /// Returns the nodes that run.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use super::site::PASSWORD;
-use crate::Browser;
+use crate::{Browser, Http};
 
 /// What is known about a browser's login.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,13 @@ impl Oracle {
     /// Creates an oracle for a browser in which nobody is logged in.
     pub fn new(browser: Browser, timeout: Duration) -> Self {
         Self { browser, timeout, known: Known::LoggedOut, failures: 0 }
+    }
+
+    /// Sends the next requests to other nodes, with the same cookies.
+    pub fn move_to(&mut self, http: Http) {
+        let jar = std::mem::take(&mut self.browser.jar);
+        self.browser = Browser::new(http);
+        self.browser.jar = jar;
     }
 
     /// Sends a form with POST, or a GET if there is no form. Returns the status and the text, or

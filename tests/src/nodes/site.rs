@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Form, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response, Result};
@@ -155,14 +154,11 @@ struct SignInForm {
     password: String,
 }
 
-/// Responds with 200, 401 or 429.
-fn respond(
-    checked: PasswordCheck<Account>,
-) -> std::result::Result<std::sync::Arc<Account>, Response> {
-    match checked {
-        PasswordCheck::Ok(user) => Ok(user),
-        PasswordCheck::Wrong => Err((StatusCode::UNAUTHORIZED, "wrong").into_response()),
-        PasswordCheck::Throttled(throttled) => Err(throttled.response().map(Body::new)),
+/// Returns the response to a password that is not right, or was not checked: 401 or 429.
+fn refuse(not_ok: PasswordCheck<Account>) -> Response {
+    match not_ok {
+        PasswordCheck::Throttled(throttled) => throttled.into_response(),
+        _ => (StatusCode::UNAUTHORIZED, "wrong").into_response(),
     }
 }
 
@@ -171,10 +167,9 @@ async fn log_in(
     auth: AuthSession,
     Form(form): Form<SignInForm>,
 ) -> Result<Response> {
-    let checked = app.sign_in.check(&auth, &form.login, form.password).await?;
-    match respond(checked) {
-        Ok(user) => auth.log_in(user).with_remember(true).await?,
-        Err(response) => return Ok(response),
+    match app.sign_in.check(&auth, &form.login, form.password).await? {
+        PasswordCheck::Ok(user) => auth.log_in(user).with_remember(true).await?,
+        not_ok => return Ok(refuse(not_ok)),
     }
     Ok("in".into_response())
 }
@@ -184,9 +179,9 @@ async fn confirm(
     auth: AuthSession,
     Form(form): Form<SignInForm>,
 ) -> Result<Response> {
-    match respond(app.sign_in.check_again(&auth, form.password).await?) {
-        Ok(_) => Ok(format!("{}", auth.confirm().await?.is_some()).into_response()),
-        Err(response) => Ok(response),
+    match app.sign_in.check_again(&auth, form.password).await? {
+        PasswordCheck::Ok(_) => Ok(auth.confirm().await?.is_some().to_string().into_response()),
+        not_ok => Ok(refuse(not_ok)),
     }
 }
 

@@ -233,7 +233,7 @@ impl<U: PasswordUser> PasswordSignIn<U> {
     ) -> Result<PasswordCheck<U>, PasswordError> {
         let Inner { users, limiter, limits, .. } = &*self.inner;
         let is_possible = login_name.len() <= MAX_NAME_BYTES;
-        let name = if is_possible { fold(login_name) } else { String::new() };
+        let name = if is_possible { fold(login_name) } else { login_name.to_owned() };
         let mut attempt = LoginAttempt::new(auth.client_addr(), Some(self.name_digest(&name)));
         let by_address = auth.limit_by_address(&limits.address());
         let by_name = limits.name().of(&name);
@@ -341,8 +341,15 @@ impl<U: PasswordUser> PasswordSignIn<U> {
         let place = passwords.enter_from(uses.is_known_device)?;
         let own_count = uses.own.len();
         let all: Vec<_> = uses.own.into_iter().chain([uses.shared]).collect();
-        let taken = match limiter.take_counting(&all, !uses.is_known_device).await {
-            Ok(taken) => GiveBackOnDrop(Some(taken)),
+        let (counting, is_capped) = (limiter.clone(), !uses.is_known_device);
+        // In a task of its own, the store's call finishes even if this future is dropped. So it is
+        // known what has to be given back.
+        let taking = tokio::spawn(async move {
+            let taken = counting.take_counting(&all, is_capped).await;
+            taken.map(|taken| GiveBackOnDrop(Some(taken)))
+        });
+        let taken = match taking.await.map_err(|_| PasswordError::Failed)? {
+            Ok(taken) => taken,
             Err(LimitError::Throttled(throttled)) => {
                 return Ok(raise_throttled(auth, attempt, throttled));
             }

@@ -170,7 +170,7 @@ impl<U: PasswordUser> PasswordSignIn<U> {
             }
             Ok(PasswordCheck::Throttled(throttled)) => {
                 let seconds = throttled.retry_after.as_secs();
-                let text = format!("Too many tries. Try again in {}.", duration(seconds));
+                let text = format!("Too many tries. Try again in {}.", throttled.wait());
                 let mut response = again(StatusCode::TOO_MANY_REQUESTS, &text);
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
                 return response;
@@ -264,34 +264,4 @@ fn is_own_request<U>(config: &Config<U>, request: &Request) -> bool {
 
 fn reject<U: AuthUser>(auth: &AuthSession<U>, rejection: Rejection, request: Request) -> Response {
     auth.reject(rejection, &request.into_parts().0).into_response()
-}
-
-/// Returns a duration in words, rounded up.
-fn duration(seconds: u64) -> String {
-    let (count, unit) = match seconds {
-        ..=90 => (seconds, "second"),
-        91..=5_400 => (seconds.div_ceil(60), "minute"),
-        5_401..=129_600 => (seconds.div_ceil(3_600), "hour"),
-        _ => (seconds.div_ceil(86_400), "day"),
-    };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wait_is_said_in_words() {
-        for (seconds, expected) in [
-            (1, "1 second"),
-            (30, "30 seconds"),
-            (91, "2 minutes"),
-            (3_600, "60 minutes"),
-            (5_401, "2 hours"),
-            (604_800, "7 days"),
-        ] {
-            assert_eq!(duration(seconds), expected);
-        }
-    }
 }
