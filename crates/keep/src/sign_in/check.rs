@@ -29,6 +29,9 @@ pub struct PasswordSignIn<U> {
     pub(super) inner: Arc<Inner<U>>,
 }
 
+/// Converts a login name, as it was typed, to the form in which it is stored.
+type StoredName = Arc<dyn Fn(&str) -> String + Send + Sync>;
+
 pub(super) struct Inner<U> {
     pub(super) auth_layer: LoginLayer<U>,
     users: Arc<dyn UserLookup<User = U>>,
@@ -38,6 +41,7 @@ pub(super) struct Inner<U> {
     limiter: Limiter,
     limits: SignInLimits,
     rules: PasswordRules,
+    stored_name: StoredName,
     #[cfg(feature = "axum")]
     pub(super) page: super::page::PageFn,
 }
@@ -58,6 +62,7 @@ impl<U> Clone for Inner<U> {
             limiter: self.limiter.clone(),
             limits: self.limits,
             rules: self.rules.clone(),
+            stored_name: Arc::clone(&self.stored_name),
             #[cfg(feature = "axum")]
             page: Arc::clone(&self.page),
         }
@@ -146,6 +151,7 @@ impl<U: PasswordUser> PasswordSignIn<U> {
                 limiter,
                 limits: SignInLimits::default(),
                 rules: PasswordRules::default(),
+                stored_name: Arc::new(str::to_owned),
                 #[cfg(feature = "axum")]
                 page: Arc::new(|page| page.default_page()),
             }),
@@ -182,6 +188,24 @@ impl<U: PasswordUser> PasswordSignIn<U> {
     #[must_use]
     pub fn with_rules(self, rules: PasswordRules) -> Self {
         self.with(|inner| inner.rules = rules)
+    }
+
+    /// Sets how a login name that was typed becomes the name that is looked up; by default, it stays
+    /// as it is. Most stores compare names byte for byte, so convert names in the same way when
+    /// users sign up.
+    ///
+    /// ```
+    /// # use tower_keep::{Account, PasswordSignIn};
+    /// # fn example(sign_in: PasswordSignIn<Account>) -> PasswordSignIn<Account> {
+    /// sign_in.with_stored_name(|typed| typed.trim().to_lowercase())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_stored_name(
+        self,
+        stored_name: impl Fn(&str) -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|inner| inner.stored_name = Arc::new(stored_name))
     }
 
     /// Sets what hashes and checks the passwords, for example with another
@@ -231,7 +255,7 @@ impl<U: PasswordUser> PasswordSignIn<U> {
         login_name: &str,
         password: impl Into<String>,
     ) -> Result<PasswordCheck<U>, PasswordError> {
-        let Inner { users, limiter, limits, .. } = &*self.inner;
+        let Inner { users, limiter, limits, stored_name, .. } = &*self.inner;
         let is_possible = login_name.len() <= MAX_NAME_BYTES;
         let name = if is_possible { fold(login_name) } else { login_name.to_owned() };
         let mut attempt = LoginAttempt::new(auth.client_addr(), Some(self.name_digest(&name)));
@@ -245,7 +269,7 @@ impl<U: PasswordUser> PasswordSignIn<U> {
             }
         }
         let found = match is_possible {
-            true => users.by_login_name(login_name).await?,
+            true => users.by_login_name(&stored_name(login_name)).await?,
             false => None,
         };
         let device = found.as_ref().and_then(|user| self.device_uses(auth, &**user));
