@@ -50,12 +50,24 @@ impl Site {
         change: impl FnOnce(PasswordSignIn<Account>) -> PasswordSignIn<Account>,
     ) -> Self {
         let (store, clock) = (new_store().await, TestClock::new());
-        let hash = Passwords::new().hash(PASSWORD).await.unwrap();
+        let hash = Passwords::new().hash(PASSWORD).await.expect("this succeeds in a test");
         for (id, name) in [(1, "ada"), (2, "bob")] {
-            store.inner().insert(&Account::new(id, name, hash.clone())).await.unwrap();
+            store
+                .inner()
+                .insert(&Account::new(id, name, hash.clone()))
+                .await
+                .expect("this succeeds in a test");
         }
-        store.inner().insert(&Account::new(3, "no hash", "!")).await.unwrap();
-        store.inner().insert(&Account::new(4, "inactive", hash).with_active(false)).await.unwrap();
+        store
+            .inner()
+            .insert(&Account::new(3, "no hash", "!"))
+            .await
+            .expect("this succeeds in a test");
+        store
+            .inner()
+            .insert(&Account::new(4, "inactive", hash).with_active(false))
+            .await
+            .expect("this succeeds in a test");
         let attempts = Arc::<Mutex<Vec<[String; 4]>>>::default();
         let recorded = Arc::clone(&attempts);
         let listener = move |event: &Event<Account>| {
@@ -65,14 +77,19 @@ impl Site {
                 let digest = attempt.name_digest.clone();
                 let [user, address, digest] =
                     [user, address, digest].map(Option::unwrap_or_default);
-                recorded.lock().unwrap().push([event.name().to_owned(), user, address, digest]);
+                recorded.lock().expect("this succeeds in a test").push([
+                    event.name().to_owned(),
+                    user,
+                    address,
+                    digest,
+                ]);
             }
         };
         let builder = LoginLayer::builder(store.clone(), Keys::new(KEY))
             .with_sessions()
             .with_clock(clock.clone())
             .with_listener(listener);
-        let auth_layer = configure(builder).build().unwrap();
+        let auth_layer = configure(builder).build().expect("this succeeds in a test");
         let sign_in = change(PasswordSignIn::new(&auth_layer, store.clone()));
         let router = Router::new()
             .route("/sign-in", post(log_in))
@@ -89,7 +106,7 @@ impl Site {
     /// Returns a browser at this public address.
     fn browser(&self, address: &str) -> Browser {
         let mut browser = Client::new(self.service.clone()).with_clock(self.clock.clone());
-        browser.set_address(address.parse().unwrap());
+        browser.set_address(address.parse().expect("this succeeds in a test"));
         browser
     }
 
@@ -108,7 +125,7 @@ impl Site {
     }
 
     fn take_attempts(&self) -> Vec<[String; 4]> {
-        std::mem::take(&mut *self.attempts.lock().unwrap())
+        std::mem::take(&mut *self.attempts.lock().expect("this succeeds in a test"))
     }
 }
 
@@ -739,7 +756,11 @@ impl Pages {
     async fn start() -> Self {
         let site = Site::start_with(
             |builder| {
-                builder.with_login_page("/enter").unwrap().with_confirm_page("/again").unwrap()
+                builder
+                    .with_login_page("/enter")
+                    .expect("a valid value")
+                    .with_confirm_page("/again")
+                    .expect("a valid value")
             },
             |sign_in| sign_in,
         )
@@ -755,7 +776,7 @@ impl Pages {
 
     fn browser(&self) -> Browser {
         let mut browser = Client::new(self.service.clone()).with_clock(self.site.clock.clone());
-        browser.set_address("203.0.113.1".parse().unwrap());
+        browser.set_address("203.0.113.1".parse().expect("a valid value"));
         browser
     }
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tower_keep_datastore::DatastoreStore;
+use tower_keep_testkit::FaultyStore;
+use tower_keep_tests::AnyStore;
 use tower_keep_tests::load::{Clients, Load};
+use tower_keep_tests::nodes::Guesses;
 use xtask::servers::{Kind, Server};
 
 const CLIENTS: usize = 16;
@@ -44,6 +47,18 @@ async fn start_and_wait(mut server: Server) -> Restarted {
         Restarted { server, down_until, back: Instant::now() }
     });
     restarted.await.expect("no panic")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counters_survive_a_restart_of_the_emulator_and_show_no_name() {
+    let mut server = start_server();
+    let watched = |store: DatastoreStore| FaultyStore::new(Arc::new(store) as Arc<dyn AnyStore>);
+    let guesses = Guesses::make(watched(open(&server).await)).await;
+    // When the emulator stops, it writes its data to the disk.
+    server.stop();
+    guesses.assert_absent_below(server.directory());
+    let Restarted { server, .. } = start_and_wait(server).await;
+    guesses.assert_still_counted(watched(open(&server).await)).await;
 }
 
 /// The emulator shuts down, and writes its data to the disk.

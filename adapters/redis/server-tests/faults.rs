@@ -1,5 +1,6 @@
 //! Servers that are down, hang, refuse commands or lose data.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tower_keep_core::{
@@ -7,8 +8,10 @@ use tower_keep_core::{
     UserDirectory, UserId, UserLookup, UserStore,
 };
 use tower_keep_redis::RedisStore;
-use tower_keep_testkit::contract;
 use tower_keep_testkit::contract::sessions::new_record;
+use tower_keep_testkit::{FaultyStore, contract};
+use tower_keep_tests::AnyStore;
+use tower_keep_tests::nodes::Guesses;
 use xtask::servers::{Kind, Server};
 
 use crate::load::SLOTS_OF_SECOND_MASTER;
@@ -44,6 +47,17 @@ async fn the_next_call_succeeds_after_the_server_has_restarted() {
             ),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counters_survive_a_restart_of_redis_and_show_no_name() {
+    let mut server = start_server();
+    let watched = |store: RedisStore| FaultyStore::new(Arc::new(store) as Arc<dyn AnyStore>);
+    let guesses = Guesses::make(watched(open_store(&server.url()).await)).await;
+    server.kill();
+    guesses.assert_absent_below(server.directory());
+    server.start_and_wait().expect("a restart");
+    guesses.assert_still_counted(watched(open_store(&server.url()).await)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,9 +14,12 @@ use tower_keep_mysql::{MySqlDialect, MySqlStore};
 use tower_keep_postgres::{PostgresDialect, PostgresStore};
 use tower_keep_sql::{Dialect, SqlStore};
 use tower_keep_sqlite::SqliteStore;
+use tower_keep_testkit::FaultyStore;
 use tower_keep_testkit::contract;
 use tower_keep_testkit::contract::sessions::new_record;
+use tower_keep_tests::WatchedStore;
 use tower_keep_tests::load::Load;
+use tower_keep_tests::nodes::Guesses;
 use xtask::servers::{Kind, Server};
 
 fn start_server(kind: Kind) -> Server {
@@ -44,6 +47,44 @@ fn rotation(record: &SessionRecord) -> Rotation {
 
 fn end(record: &SessionRecord) -> End {
     End::new(record.created, EndReason::Revoked, record.expires)
+}
+
+// ---- counters ----
+
+/// The store of a site that records its calls.
+fn watched<D: Dialect>(store: SqlStore<D>) -> WatchedStore {
+    FaultyStore::new(Arc::new(store))
+}
+
+async fn check_counters_survive_a_restart<D: Dialect>(kind: Kind) {
+    let mut server = start_server(kind);
+    let timeout = Duration::from_secs(20);
+    let guesses = Guesses::make(watched(open::<D>(&server, timeout).await)).await;
+    server.kill();
+    guesses.assert_absent_below(server.directory());
+    server.start_and_wait().expect("the server starts again");
+    guesses.assert_still_counted(watched(open::<D>(&server, timeout).await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counters_survive_a_restart_of_a_server_and_show_no_name() {
+    check_counters_survive_a_restart::<PostgresDialect>(Kind::Postgres).await;
+    check_counters_survive_a_restart::<MySqlDialect>(Kind::MariaDb).await;
+    check_counters_survive_a_restart::<MySqlDialect>(Kind::MySql).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counters_survive_a_restart_in_a_file_and_show_no_name() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("keep.db");
+    let timeout = Duration::from_secs(20);
+    let guesses = {
+        let store = open_sqlite(&path, timeout).await.expect("a new file");
+        Guesses::make(watched(store)).await
+    };
+    guesses.assert_absent_below(directory.path());
+    let store = open_sqlite(&path, timeout).await.expect("the file");
+    guesses.assert_still_counted(watched(store)).await;
 }
 
 // ---- under load ----

@@ -226,7 +226,9 @@ impl CounterStore for MapStore {
         let mut maps = self.lock();
         let expired = maps.counters.iter().filter(|(_, state)| state.expires <= before);
         let keys: Vec<_> = expired.map(|(key, _)| *key).take(limit).collect();
-        keys.iter().for_each(|key| drop(maps.counters.remove(key)));
+        for key in &keys {
+            maps.counters.remove(key);
+        }
         Ok(keys.len())
     }
 }

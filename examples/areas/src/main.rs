@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use axum::extract::{Form, Request, State};
 use axum::response::{Html, IntoResponse, Redirect, Response, Result};
@@ -15,11 +14,11 @@ use axum::{Router, ServiceExt};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tower_http::csrf::CsrfLayer;
-use tower_keep::error::BuildError;
-use tower_keep::password::Passwords;
-use tower_keep::store::{StoreError, UserDirectory};
+use tower_keep::password::PasswordUser;
+use tower_keep::sign_in::PasswordCheck;
+use tower_keep::store::UserDirectory;
 use tower_keep::{
-    Account, AuthSession, AuthUser, CurrentUser, Keys, LoginLayer, UserId, user_loader,
+    Account, AuthSession, AuthUser, CurrentUser, Keys, LoginLayer, PasswordSignIn, UserId,
 };
 use tower_keep_memory::MemoryStore;
 
@@ -27,17 +26,11 @@ use tower_keep_memory::MemoryStore;
 type Customer = Account;
 
 /// An operator is of a type of the application.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Operator {
     id: u32,
     badge: &'static str,
     password_hash: String,
-}
-
-impl Operator {
-    fn password_hash(&self) -> &str {
-        &self.password_hash
-    }
 }
 
 impl AuthUser for Operator {
@@ -50,7 +43,20 @@ impl AuthUser for Operator {
     }
 }
 
-type Operators = Arc<[Arc<Operator>]>;
+impl PasswordUser for Operator {
+    fn password_hash(&self) -> &str {
+        &self.password_hash
+    }
+
+    fn with_password_hash(&self, hash: String) -> Self {
+        Self { password_hash: hash, ..*self }
+    }
+
+    // The same password, hashed with other parameters.
+    fn with_rehash(&self, hash: String) -> Self {
+        self.with_password_hash(hash)
+    }
+}
 
 // A form is sent to the address of its page, which has `next` in its query.
 const CUSTOMER_LOGIN: Html<&str> = Html(
@@ -64,27 +70,35 @@ const OPERATOR_LOGIN: Html<&str> = Html(
 
 #[derive(Clone)]
 struct App {
-    customers: MemoryStore<Customer>,
-    operators: Operators,
-    passwords: Passwords,
+    customers: PasswordSignIn<Customer>,
+    operators: PasswordSignIn<Operator>,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let passwords = Passwords::new();
-    let customers = MemoryStore::new();
-    let hash = passwords.hash("analytical engine").await?;
-    customers.insert(&Account::new(1, "ada", hash)).await?;
-    let password_hash = passwords.hash("first bug").await?;
-    let operators = [Arc::new(Operator { id: 1, badge: "hopper", password_hash })].into();
-    let app = App { customers, operators, passwords };
+    let customers = MemoryStore::<Customer>::new();
+    let operators = MemoryStore::with_login_name(|operator: &Operator| operator.badge);
     let keys = Keys::generate()?;
 
-    let customer_layer = LoginLayer::builder(app.customers.clone(), keys.clone())
+    let customer_layer = LoginLayer::builder(customers.clone(), keys.clone())
         .with_login_page("/login")?
         .with_home_page("/account")?
         .build()?;
-    let operator_layer = operator_layer(&app.operators, keys)?;
+    // The area is part of the cookies' names and keys, so a login of a customer is never one of an
+    // operator, although both have the id 1.
+    let operator_layer = LoginLayer::builder(operators.clone(), keys)
+        .with_area("admin")
+        .with_login_page("/admin/login")?
+        .with_logout_page("/admin/logout")?
+        .with_home_page("/admin/orders")?
+        .build()?;
+    let app = App {
+        customers: PasswordSignIn::new(&customer_layer, customers.clone()),
+        operators: PasswordSignIn::new(&operator_layer, operators.clone()),
+    };
+    app.customers.passwords().sign_up(&customers, 1, "ada", "analytical engine").await?;
+    let password_hash = app.operators.passwords().hash("first bug").await?;
+    operators.insert(&Operator { id: 1, badge: "hopper", password_hash }).await?;
     let shop = Router::new()
         .route("/account", get(account))
         .route_layer(customer_layer.require_login())
@@ -109,25 +123,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Creates the layer of the operators. The area is part of the cookies' names and keys, so a login of
-/// a customer is never one of an operator, although both have the id 1.
-fn operator_layer(
-    operators: &Operators,
-    keys: Keys,
-) -> std::result::Result<LoginLayer<Operator>, BuildError> {
-    let operators = Arc::clone(operators);
-    let store = user_loader(move |id: UserId| {
-        let found = operators.iter().find(|operator| operator.id() == id).cloned();
-        async move { Ok::<_, StoreError>(found) }
-    });
-    LoginLayer::builder(store, keys)
-        .with_area("admin")
-        .with_login_page("/admin/login")?
-        .with_logout_page("/admin/logout")?
-        .with_home_page("/admin/orders")?
-        .build()
-}
-
 async fn account(user: CurrentUser<Customer>) -> String {
     format!("You are the customer {}.", user.login_name())
 }
@@ -147,9 +142,12 @@ async fn sign_in_customer(
     auth: AuthSession<Customer>,
     Form(form): Form<SignIn>,
 ) -> Result<Response> {
-    let checked = app.passwords.check_login(&app.customers, &form.login, form.password).await?;
-    let Some(user) = checked else { return Ok(CUSTOMER_LOGIN.into_response()) };
-    auth.log_in(user).await?;
+    let customer = match app.customers.check(&auth, &form.login, form.password).await? {
+        PasswordCheck::Ok(customer) => customer,
+        PasswordCheck::Wrong => return Ok(CUSTOMER_LOGIN.into_response()),
+        PasswordCheck::Throttled(throttled) => return Ok(throttled.into_response()),
+    };
+    auth.log_in(customer).await?;
     Ok(auth.next_or_home().into_response())
 }
 
@@ -158,9 +156,11 @@ async fn sign_in_operator(
     auth: AuthSession<Operator>,
     Form(form): Form<SignIn>,
 ) -> Result<Response> {
-    let found = app.operators.iter().find(|operator| operator.badge == form.login).cloned();
-    let checked = app.passwords.check(found, Operator::password_hash, form.password).await?;
-    let Some(operator) = checked else { return Ok(OPERATOR_LOGIN.into_response()) };
+    let operator = match app.operators.check(&auth, &form.login, form.password).await? {
+        PasswordCheck::Ok(operator) => operator,
+        PasswordCheck::Wrong => return Ok(OPERATOR_LOGIN.into_response()),
+        PasswordCheck::Throttled(throttled) => return Ok(throttled.into_response()),
+    };
     auth.log_in(operator).await?;
     Ok(auth.next_or_home().into_response())
 }

@@ -10,7 +10,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Form, Request, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::response::{Html, IntoResponse, Redirect, Response, Result};
 use axum::routing::{get, post};
 use axum::{Router, ServiceExt};
@@ -18,8 +19,9 @@ use maud::{DOCTYPE, Markup, html};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tower_http::csrf::CsrfLayer;
-use tower_keep::store::UserDirectory;
-use tower_keep::{Account, CurrentUser, Keys, LoginLayer, Passwords};
+use tower_keep::sign_in::PasswordCheck;
+use tower_keep::throttle::Throttled;
+use tower_keep::{Account, CurrentUser, Keys, LoginLayer, PasswordSignIn};
 use tower_keep_memory::MemoryStore;
 
 type AuthSession = tower_keep::AuthSession<Account>;
@@ -32,8 +34,7 @@ const PASSWORD: &str = "analytical engine";
 
 #[derive(Clone)]
 struct App {
-    users: MemoryStore<Account>,
-    passwords: Passwords,
+    sign_in: PasswordSignIn<Account>,
     tasks: Arc<Mutex<Vec<String>>>,
     /// Where the pages load htmx from.
     htmx_url: &'static str,
@@ -53,18 +54,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:3000".into());
     let script = arguments.next().map(std::fs::read_to_string).transpose()?;
-    let app = App {
-        users: MemoryStore::new(),
-        passwords: Passwords::new(),
-        tasks: Arc::default(),
-        htmx_url: if script.is_some() { "/htmx.js" } else { HTMX_URL },
-    };
-    app.users.insert(&Account::new(1, "ada", app.passwords.hash(PASSWORD).await?)).await?;
-    let auth_layer = LoginLayer::builder(app.users.clone(), Keys::generate()?)
+    let users = MemoryStore::<Account>::new();
+    let auth_layer = LoginLayer::builder(users.clone(), Keys::generate()?)
         .with_sessions()
         .with_login_page("/login")?
         .with_confirm_page("/confirm")?
         .build()?;
+    let app = App {
+        sign_in: PasswordSignIn::new(&auth_layer, users.clone()),
+        tasks: Arc::default(),
+        htmx_url: if script.is_some() { "/htmx.js" } else { HTMX_URL },
+    };
+    app.sign_in.passwords().sign_up(&users, 1, "ada", PASSWORD).await?;
     tokio::spawn(auth_layer.upkeep());
     let script = script.unwrap_or_default();
     let router = Router::new()
@@ -144,10 +145,15 @@ async fn sign_in(
     auth: AuthSession,
     Form(form): Form<Typed>,
 ) -> Result<Response> {
-    let checked = app.passwords.check_login(&app.users, &form.login, form.password).await?;
-    let Some(user) = checked else {
-        let error = Some("Wrong login name or password.");
-        return Ok(form_page(&app, &auth, "Log in", true, error).into_response());
+    let user = match app.sign_in.check(&auth, &form.login, form.password).await? {
+        PasswordCheck::Ok(user) => user,
+        PasswordCheck::Wrong => {
+            let error = Some("Wrong login name or password.");
+            return Ok(form_page(&app, &auth, "Log in", true, error).into_response());
+        }
+        PasswordCheck::Throttled(throttled) => {
+            return Ok(throttled_page(&app, &auth, "Log in", true, throttled));
+        }
     };
     auth.log_in(user).with_remember(form.remember.is_some()).await?;
     Ok(auth.next_or_home().into_response())
@@ -155,13 +161,18 @@ async fn sign_in(
 
 async fn confirm(
     State(app): State<App>,
-    user: CurrentUser<Account>,
     auth: AuthSession,
     Form(form): Form<Typed>,
 ) -> Result<Response> {
-    if !app.passwords.verify(Some(user.password_hash()), form.password).await? {
-        let error = Some("This is not your password.");
-        return Ok(form_page(&app, &auth, "Confirm", false, error).into_response());
+    match app.sign_in.check_again(&auth, form.password).await? {
+        PasswordCheck::Ok(_) => {}
+        PasswordCheck::Wrong => {
+            let error = Some("This is not your password.");
+            return Ok(form_page(&app, &auth, "Confirm", false, error).into_response());
+        }
+        PasswordCheck::Throttled(throttled) => {
+            return Ok(throttled_page(&app, &auth, "Confirm", false, throttled));
+        }
     }
     auth.confirm().await?;
     Ok(auth.next_or_home().into_response())
@@ -199,6 +210,19 @@ fn form_page(
         }
     };
     page(app, title, content)
+}
+
+fn throttled_page(
+    app: &App,
+    auth: &AuthSession,
+    title: &str,
+    asks_for_name: bool,
+    throttled: Throttled,
+) -> Response {
+    let error = format!("Too many tries. Try again in {}.", throttled.wait());
+    let page = form_page(app, auth, title, asks_for_name, Some(&error));
+    let retry_after = [(RETRY_AFTER, throttled.retry_after.as_secs())];
+    (StatusCode::TOO_MANY_REQUESTS, retry_after, page).into_response()
 }
 
 fn page(app: &App, title: &str, content: Markup) -> Html<String> {

@@ -21,10 +21,10 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tower::{ServiceExt, service_fn};
 use tower_keep::client::ClientAddr;
-use tower_keep::password::{PasswordError, Passwords};
-use tower_keep::store::UserDirectory;
+use tower_keep::password::PasswordError;
+use tower_keep::sign_in::PasswordCheck;
 use tower_keep::target::LocalTarget;
-use tower_keep::{Account, AuthError, Keys, LoginError, LoginLayer};
+use tower_keep::{Account, AuthError, Keys, LoginError, LoginLayer, PasswordSignIn};
 use tower_keep_memory::MemoryStore;
 
 type Page = Response<BoxBody<Bytes, Infallible>>;
@@ -33,17 +33,15 @@ type AuthSession = tower_keep::AuthSession<Account>;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let passwords = Passwords::new();
-    let users = MemoryStore::new();
-    let hash = passwords.hash("analytical engine").await?;
-    users.insert(&Account::new(1, "ada", hash)).await?;
-
+    let users = MemoryStore::<Account>::new();
     let auth_layer =
         LoginLayer::builder(users.clone(), Keys::generate()?).with_login_page("/login")?.build()?;
+    let password_sign_in = PasswordSignIn::new(&auth_layer, users.clone());
+    password_sign_in.passwords().sign_up(&users, 1, "ada", "analytical engine").await?;
     // A guard is a layer. This guard protects only the service `account`.
     let account = auth_layer.require_login().layer(service_fn(account));
     let site = auth_layer.layer(service_fn(move |request: Request<Incoming>| {
-        let (users, passwords, account) = (users.clone(), passwords.clone(), account.clone());
+        let (password_sign_in, account) = (password_sign_in.clone(), account.clone());
         async move {
             let response = match (request.method(), request.uri().path()) {
                 (_, "/account") => return account.oneshot(request).await.map(boxed),
@@ -51,7 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 (&Method::GET, "/login") => {
                     auth_of(&request).map(|auth| login_page(&auth, None, auth.next()))
                 }
-                (&Method::POST, "/login") => sign_in(request, &users, &passwords).await,
+                (&Method::POST, "/login") => sign_in(request, &password_sign_in).await,
                 (&Method::POST, "/logout") => sign_out(&request).await,
                 _ => Ok(status(StatusCode::NOT_FOUND)),
             };
@@ -141,8 +139,7 @@ fn auth_of<B>(request: &Request<B>) -> Result<AuthSession, Failure> {
 
 async fn sign_in(
     request: Request<Incoming>,
-    users: &MemoryStore<Account>,
-    passwords: &Passwords,
+    password_sign_in: &PasswordSignIn<Account>,
 ) -> HandlerResult {
     let auth = auth_of(&request)?;
     // Rejects requests from other sites. Browsers send the header `Sec-Fetch-Site`. With a
@@ -162,10 +159,21 @@ async fn sign_in(
     let (Some(name), Some(password)) = (form_field("login"), form_field("password")) else {
         return Ok(status(StatusCode::UNPROCESSABLE_ENTITY));
     };
-    let checked = passwords.check_login(users, &name, password).await?;
+    let checked = password_sign_in.check(&auth, &name, password).await?;
     let next = auth.next_from_form(form_field("next").as_deref());
-    let Some(user) = checked else {
-        return Ok(login_page(&auth, Some("Wrong login name or password."), next));
+    let user = match checked {
+        PasswordCheck::Ok(user) => user,
+        PasswordCheck::Wrong => {
+            return Ok(login_page(&auth, Some("Wrong login name or password."), next));
+        }
+        PasswordCheck::Throttled(throttled) => {
+            let error = format!("Too many tries. Try again in {}.", throttled.wait());
+            let mut page = login_page(&auth, Some(&error), next);
+            *page.status_mut() = throttled.status();
+            let seconds = throttled.retry_after.as_secs();
+            page.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+            return Ok(page);
+        }
     };
     auth.log_in(user).with_remember(form_field("remember").is_some()).await?;
     Ok(see_other(next.as_ref().map_or("/account", |next| next.as_str())))

@@ -1,8 +1,8 @@
 //! A site with a login on AWS Lambda, behind an HTTP API of API Gateway or a function URL.
 //!
-//! Each instance of a function has its own memory, so use a database for the users, and one key for
-//! all instances. This example keeps the demo user in memory, and reads the key from the variable
-//! `KEEP_KEY`.
+//! Each instance of a function has its own memory, so use a database for the users and for the
+//! counters of the sign-in, and one key for all instances. This example keeps the demo user and the
+//! counters in memory, and reads the key from the variable `KEEP_KEY`.
 //!
 //! A login is nothing but its cookies here. With `with_sessions()`, don't spawn `upkeep` in a function,
 //! which is frozen between requests: call `auth_layer.flush()` after a request, and `purge` in a
@@ -18,35 +18,29 @@ use serde::Deserialize;
 use tower::ServiceExt;
 use tower_http::csrf::CsrfLayer;
 use tower_keep::client::ClientAddr;
-use tower_keep::store::UserDirectory;
-use tower_keep::{Account, CurrentUser, Keys, LoginLayer, Passwords};
+use tower_keep::sign_in::PasswordCheck;
+use tower_keep::{Account, CurrentUser, Keys, LoginLayer, PasswordSignIn};
 use tower_keep_memory::MemoryStore;
 
 type AuthSession = tower_keep::AuthSession<Account>;
 
-#[derive(Clone)]
-struct App {
-    users: MemoryStore<Account>,
-    passwords: Passwords,
-}
-
 #[tokio::main]
 async fn main() -> Result<(), lambda_http::Error> {
-    let app = App { users: MemoryStore::new(), passwords: Passwords::new() };
-    let hash = app.passwords.hash("analytical engine").await?;
-    app.users.insert(&Account::new(1, "ada", hash)).await?;
+    let users = MemoryStore::<Account>::new();
     let keys = Keys::new(std::env::var("KEEP_KEY")?); // openssl rand -base64 48
-    let auth_layer = LoginLayer::builder(app.users.clone(), keys)
+    let auth_layer = LoginLayer::builder(users.clone(), keys)
         .with_login_page("/login")?
         .with_home_page("/account")?
         .build()?;
+    let password_sign_in = PasswordSignIn::new(&auth_layer, users.clone());
+    password_sign_in.passwords().sign_up(&users, 1, "ada", "analytical engine").await?;
     let router = Router::new()
         .route("/account", get(account))
         .route_layer(auth_layer.require_login())
         .route("/login", get(login_page).post(sign_in))
         .route("/logout", post(sign_out))
         .layer(CsrfLayer::new())
-        .with_state(app);
+        .with_state(password_sign_in);
     lambda_http::run(auth_layer.layer(router).map_request(with_client_address)).await
 }
 
@@ -81,12 +75,15 @@ struct SignIn {
 }
 
 async fn sign_in(
-    State(app): State<App>,
+    State(sign_in): State<PasswordSignIn<Account>>,
     auth: AuthSession,
     Form(form): Form<SignIn>,
 ) -> Result<Response> {
-    let checked = app.passwords.check_login(&app.users, &form.login, form.password).await?;
-    let Some(user) = checked else { return Ok(LOGIN_PAGE.into_response()) };
+    let user = match sign_in.check(&auth, &form.login, form.password).await? {
+        PasswordCheck::Ok(user) => user,
+        PasswordCheck::Wrong => return Ok(LOGIN_PAGE.into_response()),
+        PasswordCheck::Throttled(throttled) => return Ok(throttled.into_response()),
+    };
     auth.log_in(user).with_remember(form.remember.is_some()).await?;
     Ok(auth.next_or_home().into_response())
 }

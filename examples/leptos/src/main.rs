@@ -20,8 +20,9 @@ use leptos_router::path;
 use tokio::net::TcpListener;
 use tower_http::csrf::CsrfLayer;
 use tower_http::limit::RequestBodyLimitLayer;
+use tower_keep::sign_in::PasswordCheck;
 use tower_keep::store::{Modified, StoreErrorKind, UserDirectory};
-use tower_keep::{Account, AuthError, Keys, LoginLayer, Passwords};
+use tower_keep::{Account, AuthError, Keys, LoginLayer, PasswordSignIn};
 use tower_keep_memory::MemoryStore;
 
 type AuthSession = tower_keep::AuthSession<Account>;
@@ -35,20 +36,22 @@ const MAX_BODY_BYTES: usize = 16 * 1024;
 #[derive(Clone)]
 struct App {
     users: MemoryStore<Account>,
-    passwords: Passwords,
+    sign_in: PasswordSignIn<Account>,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     // Usually `generate_route_list` does this. Here the routes are listed by hand, with guards.
     any_spawner::Executor::init_tokio()?;
-    let app = App { users: MemoryStore::new(), passwords: Passwords::new() };
-    app.users.insert(&Account::new(1, "ada", app.passwords.hash(PASSWORD).await?)).await?;
-    let auth_layer = LoginLayer::builder(app.users.clone(), Keys::generate()?)
+    let users = MemoryStore::<Account>::new();
+    let auth_layer = LoginLayer::builder(users.clone(), Keys::generate()?)
         .with_sessions()
         .with_login_page("/login")?
         .with_home_page("/account")?
         .build()?;
+    let sign_in = PasswordSignIn::new(&auth_layer, users.clone());
+    sign_in.passwords().sign_up(&users, 1, "ada", PASSWORD).await?;
+    let app = App { users, sign_in };
     tokio::spawn(auth_layer.upkeep());
     let provide_app = move || provide_context(app.clone());
     // A page is sent when it is complete: a login may still change the cookies while it is rendered.
@@ -155,24 +158,25 @@ async fn login_name() -> Result<String, ServerFnError> {
 
 #[server(prefix = "/api", endpoint = "log-in")]
 async fn log_in(login: String, password: String, next: String) -> Result<(), ServerFnError> {
-    let (App { users, passwords }, auth) = (expect_context(), auth_session().await?);
-    let checked = passwords.check_login(&users, &login, password).await;
-    match checked.map_err(|error| failed_with(error.status(), error))? {
-        Some(user) => {
+    let (App { sign_in, .. }, auth) = (expect_context::<App>(), auth_session().await?);
+    let checked = sign_in.check(&auth, &login, password).await;
+    let next = auth.next_from_form(Some(&next));
+    let error = match checked.map_err(|error| failed_with(error.status(), error))? {
+        PasswordCheck::Ok(user) => {
             let logged_in = auth.log_in(user).await;
             logged_in.map_err(|error| failed_with(error.status(), error))?;
-        }
-        None => {
-            auth.flash("error", "Wrong login name or password.").map_err(failed)?;
-            let next = auth.next_from_form(Some(&next));
-            let mut query = form_urlencoded::Serializer::new(String::new());
-            query.extend_pairs(next.iter().map(|next| ("next", next.as_str())));
-            redirect(&format!("/login?{}", query.finish()));
+            redirect(auth.or_home(next).as_str());
             return Ok(());
         }
-    }
-    let next = auth.next_from_form(Some(&next));
-    redirect(auth.or_home(next).as_str());
+        PasswordCheck::Wrong => "Wrong login name or password.".to_owned(),
+        PasswordCheck::Throttled(throttled) => {
+            format!("Too many tries. Try again in {}.", throttled.wait())
+        }
+    };
+    auth.flash("error", error).map_err(failed)?;
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(next.iter().map(|next| ("next", next.as_str())));
+    redirect(&format!("/login?{}", query.finish()));
     Ok(())
 }
 

@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use axum::Router;
 use axum::extract::{Form, State};
+use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use axum::response::{Html, IntoResponse, Redirect, Response, Result};
 use axum::routing::{get, post};
 use loco_rs::app::{AppContext, Hooks};
@@ -21,8 +23,8 @@ use loco_rs::task::Tasks;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tower_http::csrf::CsrfLayer;
-use tower_keep::store::UserDirectory;
-use tower_keep::{Account, CurrentUser, Keys, LoginLayer, Passwords};
+use tower_keep::sign_in::PasswordCheck;
+use tower_keep::{Account, CurrentUser, Keys, LoginLayer, PasswordSignIn};
 use tower_keep_memory::MemoryStore;
 
 type AuthSession = tower_keep::AuthSession<Account>;
@@ -32,20 +34,20 @@ const PASSWORD: &str = "analytical engine";
 /// What the handlers and the routes need, in loco's shared store.
 #[derive(Clone)]
 struct Login {
-    users: MemoryStore<Account>,
-    passwords: Passwords,
+    sign_in: PasswordSignIn<Account>,
     layer: LoginLayer<Account>,
 }
 
 impl Login {
     async fn new() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let (users, passwords) = (MemoryStore::new(), Passwords::new());
-        users.insert(&Account::new(1, "ada", passwords.hash(PASSWORD).await?)).await?;
+        let users = MemoryStore::<Account>::new();
         let layer = LoginLayer::builder(users.clone(), Keys::generate()?)
             .with_login_page("/login")?
             .with_home_page("/account")?
             .build()?;
-        Ok(Self { users, passwords, layer })
+        let sign_in = PasswordSignIn::new(&layer, users.clone());
+        sign_in.passwords().sign_up(&users, 1, "ada", PASSWORD).await?;
+        Ok(Self { sign_in, layer })
     }
 
     fn of(context: &AppContext) -> loco_rs::Result<Self> {
@@ -135,10 +137,18 @@ async fn sign_in(
     auth: AuthSession,
     Form(form): Form<Typed>,
 ) -> Result<Response> {
-    let Login { users, passwords, .. } = Login::of(&context)?;
-    let checked = passwords.check_login(&users, &form.login, form.password).await?;
-    let Some(user) = checked else {
-        return Ok(show_form(&auth, Some("Wrong login name or password.")).into_response());
+    let Login { sign_in, .. } = Login::of(&context)?;
+    let user = match sign_in.check(&auth, &form.login, form.password).await? {
+        PasswordCheck::Ok(user) => user,
+        PasswordCheck::Wrong => {
+            return Ok(show_form(&auth, Some("Wrong login name or password.")).into_response());
+        }
+        PasswordCheck::Throttled(throttled) => {
+            let error = format!("Too many tries. Try again in {}.", throttled.wait());
+            let retry_after = [(RETRY_AFTER, throttled.retry_after.as_secs())];
+            let page = show_form(&auth, Some(&error));
+            return Ok((StatusCode::TOO_MANY_REQUESTS, retry_after, page).into_response());
+        }
     };
     auth.log_in(user).await?;
     Ok(auth.next_or_home().into_response())

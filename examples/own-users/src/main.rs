@@ -19,9 +19,9 @@ use serde::Deserialize;
 use sqlx::MySqlPool;
 use tokio::net::TcpListener;
 use tower_http::csrf::CsrfLayer;
-use tower_keep::password::{PasswordChange, PasswordStore, PasswordUser};
-use tower_keep::{Keys, LoginLayer, Passwords};
-use tower_keep_mysql::MySqlStore;
+use tower_keep::password::{PasswordChange, PasswordStore};
+use tower_keep::sign_in::PasswordCheck;
+use tower_keep::{Keys, LoginLayer, PasswordSignIn};
 
 use member::{Member, Role};
 
@@ -41,9 +41,8 @@ const CONFIRM_PAGE: Html<&str> =
 #[derive(Clone)]
 struct App {
     pool: MySqlPool,
-    members: MySqlStore<Member>,
     password_store: Arc<dyn PasswordStore<User = Member>>,
-    passwords: Passwords,
+    sign_in: PasswordSignIn<Member>,
 }
 
 #[tokio::main]
@@ -51,17 +50,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let pool = MySqlPool::connect(&std::env::var("DATABASE_URL")?).await?;
     sqlx::raw_sql(include_str!("schema.sql")).execute(&pool).await?;
     let members = member::open(pool.clone()).await?;
-    let app = App {
-        password_store: Arc::new(member::password_store(members.clone(), pool.clone())),
-        passwords: Passwords::new(),
-        pool,
-        members,
-    };
-    let auth_layer = LoginLayer::builder(app.members.clone(), Keys::generate()?)
+    let auth_layer = LoginLayer::builder(members.clone(), Keys::generate()?)
         .with_sessions()
         .with_login_page("/login")?
         .with_confirm_page("/confirm")?
         .build()?;
+    let app = App {
+        password_store: Arc::new(member::password_store(members.clone(), pool.clone())),
+        sign_in: PasswordSignIn::with_counters_in(&auth_layer, members.clone(), members),
+        pool,
+    };
     tokio::spawn(auth_layer.upkeep());
     let authors = Router::new()
         .route("/articles", get(|| async { "Write an article." }))
@@ -116,7 +114,7 @@ async fn sign_up(State(app): State<App>, Form(form): Form<Typed>) -> Result<Stat
     if is_too_short(&form.password) {
         return Ok(StatusCode::UNPROCESSABLE_ENTITY);
     }
-    let hash = app.passwords.hash(form.password).await?;
+    let hash = app.sign_in.passwords().hash(form.password).await?;
     let insert = sqlx::query("INSERT INTO member (email, password_hash) VALUES (?, ?)");
     let done = insert.bind(form.email.to_lowercase()).bind(hash).execute(&app.pool).await;
     match done {
@@ -137,8 +135,11 @@ async fn sign_in(
     Form(form): Form<Typed>,
 ) -> Result<Response> {
     let email = form.email.to_lowercase();
-    let checked = app.passwords.check_login(&app.members, &email, form.password).await?;
-    let Some(member) = checked else { return Ok(LOGIN_PAGE.into_response()) };
+    let member = match app.sign_in.check(&auth, &email, form.password).await? {
+        PasswordCheck::Ok(member) => member,
+        PasswordCheck::Wrong => return Ok(LOGIN_PAGE.into_response()),
+        PasswordCheck::Throttled(throttled) => return Ok(throttled.into_response()),
+    };
     auth.log_in(member).with_remember(form.remember.is_some()).await?;
     Ok(auth.next_or_home().into_response())
 }
@@ -156,12 +157,13 @@ struct Password {
 /// Makes the login fresh again, for example after the remember cookie has restored it.
 async fn confirm(
     State(app): State<App>,
-    user: CurrentUser,
     auth: AuthSession,
     Form(form): Form<Password>,
 ) -> Result<Response> {
-    if !app.passwords.verify(Some(user.password_hash()), form.password).await? {
-        return Ok(CONFIRM_PAGE.into_response());
+    match app.sign_in.check_again(&auth, form.password).await? {
+        PasswordCheck::Ok(_) => {}
+        PasswordCheck::Wrong => return Ok(CONFIRM_PAGE.into_response()),
+        PasswordCheck::Throttled(throttled) => return Ok(throttled.into_response()),
     }
     auth.confirm().await?;
     Ok(auth.next_or_home().into_response())
@@ -176,7 +178,8 @@ async fn change_password(
     if is_too_short(&form.password) {
         return Ok(StatusCode::UNPROCESSABLE_ENTITY.into_response());
     }
-    let changed = app.passwords.change(&*app.password_store, &user, form.password).await?;
+    let passwords = app.sign_in.passwords();
+    let changed = passwords.change(&*app.password_store, &user, form.password).await?;
     let PasswordChange::Changed(member) = changed else {
         return Ok(StatusCode::CONFLICT.into_response());
     };

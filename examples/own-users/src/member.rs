@@ -81,7 +81,7 @@ impl PasswordUser for Member {
 }
 
 /// Opens the store on the pool of the application. It reads members from the application's tables,
-/// and keeps sessions in tables of its own.
+/// and keeps sessions and the counters of the sign-in in tables of its own.
 pub(crate) async fn open(pool: MySqlPool) -> Result<MySqlStore<Member>, StoreError> {
     // The short names `m` and `r` matter: without them, a condition such as `id = id` is always true.
     let select = "SELECT m.id, m.email, m.password_hash, m.active,

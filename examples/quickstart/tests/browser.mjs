@@ -6,6 +6,7 @@ import { Device, keepScreenshot, launch, origin, step, target } from "../../../t
 
 const SESSION = "__Host-Http-keep";
 const REMEMBER = "__Host-Http-keep-remember";
+const DEVICE = "__Host-Http-keep-device";
 const PASSWORD = "analytical engine";
 const DAY = 24 * 3600;
 
@@ -33,7 +34,7 @@ await step("a login with remember me leads to the page that was wanted", async (
 
 await step("scripts and other sites get no cookie", async () => {
   const cookies = Object.fromEntries((await laptop.cookies()).map((one) => [one.name, one]));
-  assert.deepEqual(Object.keys(cookies).sort(), [SESSION, REMEMBER]);
+  assert.deepEqual(Object.keys(cookies).sort(), [SESSION, DEVICE, REMEMBER]);
   for (const cookie of Object.values(cookies)) {
     assert.equal(cookie.httpOnly, true);
     assert.equal(cookie.secure, true);
@@ -44,13 +45,16 @@ await step("scripts and other sites get no cookie", async () => {
   assert.equal(cookies[SESSION].expires, -1, "ends with the browser");
   const days = (cookies[REMEMBER].expires - Date.now() / 1000) / DAY;
   assert.ok(days > 29.9 && days <= 30, `valid for ${days} days`);
+  const year = (cookies[DEVICE].expires - Date.now() / 1000) / DAY;
+  assert.ok(year > 364.9 && year <= 365, `valid for ${year} days`);
   assert.equal(await tab.evaluate(() => document.cookie), "");
 });
 
 await step("a browser that was closed is still logged in", async () => {
   await laptop.close();
   tab = await laptop.open();
-  assert.deepEqual((await laptop.cookies()).map((cookie) => cookie.name), [REMEMBER]);
+  const names = (await laptop.cookies()).map((cookie) => cookie.name);
+  assert.deepEqual(names.sort(), [DEVICE, REMEMBER]);
   await tab.goto(`${origin}/account`);
   assert.match(await tab.innerText("dl"), /Fresh login\s+no\s+Remembered on this device\s+yes/);
 });
@@ -89,8 +93,8 @@ await step("a logout in one tab ends the login of the other", async () => {
   const other = await laptop.newTab();
   await other.goto(`${origin}/account`);
   await tab.click("text=Log out");
-  assert.match(await tab.textContent("h1"), /Hello, stranger/);
-  assert.deepEqual(await laptop.cookies(), []);
+  assert.equal(target(tab), "/login");
+  assert.deepEqual((await laptop.cookies()).map((cookie) => cookie.name), [DEVICE]);
   await other.click("nav >> text=Devices");
   assert.equal(target(other), "/login?next=%2Fdevices");
   await other.close();
@@ -109,7 +113,7 @@ await step("the back button shows nothing after a logout", async () => {
   await logIn(tab);
   await tab.goto(`${origin}/devices`);
   await tab.click("text=Log out");
-  assert.equal(target(tab), "/");
+  assert.equal(target(tab), "/login");
   for (const page of ["/devices", "/account"]) {
     await tab.evaluate(() => history.back());
     await tab.waitForURL(`${origin}/login?next=${encodeURIComponent(page)}`);
@@ -139,7 +143,8 @@ await step("a page of another site can log nobody in or out", async () => {
     return response.status();
   };
   assert.equal(await submit("/login"), 403);
-  assert.deepEqual(await laptop.cookies(), [], "not logged in as the attacker");
+  const names = (await laptop.cookies()).map((cookie) => cookie.name);
+  assert.deepEqual(names, [DEVICE], "not logged in as the attacker");
 
   await tab.goto(`${origin}/login`);
   await logIn(tab);
@@ -147,6 +152,41 @@ await step("a page of another site can log nobody in or out", async () => {
   await tab.goto(`${origin}/account`);
   assert.equal(target(tab), "/account");
   attacker.close();
+});
+
+await step("a stranger who guesses has to wait, and the user has not", async () => {
+  const browser = await launch();
+  const stranger = await browser.newPage();
+  for (let guess = 0; guess < 6; guess += 1) {
+    await stranger.goto(`${origin}/login`);
+    await stranger.fill("[name=login]", "ada");
+    await stranger.fill("[name=password]", `guess ${guess}`);
+    await stranger.click("main button");
+  }
+  assert.match(await stranger.textContent("[role=alert]"), /Too many tries. Try again in 30 seconds/);
+  await keepScreenshot(stranger, "throttled");
+  await tab.click("text=Log out");
+  await logIn(tab);
+  assert.equal(target(tab), "/account");
+  await browser.close();
+});
+
+await step("a visitor signs up", async () => {
+  const browser = await launch();
+  const visitor = await browser.newPage();
+  await visitor.goto(origin);
+  await visitor.click("text=Sign up");
+  await visitor.fill("[name=login]", "bob");
+  await visitor.fill("[name=password]", "Password1");
+  await visitor.click("main button");
+  assert.match(await visitor.textContent("[role=alert]"), /Many people use this password/);
+  await keepScreenshot(visitor, "sign-up");
+  await visitor.fill("[name=login]", "bob");
+  await visitor.fill("[name=password]", "difference engine");
+  await visitor.click("main button");
+  assert.equal(target(visitor), "/account");
+  assert.match(await visitor.innerText("dl"), /Login\s+bob/);
+  await browser.close();
 });
 
 await laptop.close();

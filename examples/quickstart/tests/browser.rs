@@ -22,6 +22,8 @@ async fn a_visitor_uses_the_site_in_chromium() {
             "a logout in one tab ends the login of the other",
             "the back button shows nothing after a logout",
             "a page of another site can log nobody in or out",
+            "a stranger who guesses has to wait, and the user has not",
+            "a visitor signs up",
         ]
     );
 }

@@ -5,13 +5,14 @@
 
 use std::error::Error;
 
+use salvo::http::header::RETRY_AFTER;
 use salvo::http::{StatusCode, StatusError};
 use salvo::prelude::*;
 use serde::Deserialize;
 use tower_http::csrf::CsrfLayer;
 use tower_keep::client::ClientAddr;
-use tower_keep::store::UserDirectory;
-use tower_keep::{Account, Keys, LoginLayer, Passwords};
+use tower_keep::sign_in::PasswordCheck;
+use tower_keep::{Account, Keys, LoginLayer, PasswordSignIn};
 use tower_keep_memory::MemoryStore;
 
 type AuthSession = tower_keep::AuthSession<Account>;
@@ -20,17 +21,18 @@ const PASSWORD: &str = "analytical engine";
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let (users, passwords) = (MemoryStore::new(), Passwords::new());
-    users.insert(&Account::new(1, "ada", passwords.hash(PASSWORD).await?)).await?;
+    let users = MemoryStore::<Account>::new();
     let auth_layer = LoginLayer::builder(users.clone(), Keys::generate()?)
         .with_login_page("/login")?
         .with_home_page("/account")?
         .build()?;
+    let sign_in = PasswordSignIn::new(&auth_layer, users.clone());
+    sign_in.passwords().sign_up(&users, 1, "ada", PASSWORD).await?;
     let router = Router::new()
         .hoop(add_client_address)
         .hoop(auth_layer.clone().compat())
         .hoop(CsrfLayer::new().compat())
-        .push(Router::with_path("login").get(login_page).post(SignIn { users, passwords }))
+        .push(Router::with_path("login").get(login_page).post(SignIn(sign_in)))
         .push(Router::with_path("logout").post(sign_out))
         .push(Router::with_path("account").hoop(auth_layer.require_login().compat()).get(account));
 
@@ -85,10 +87,7 @@ struct Typed {
     password: String,
 }
 
-struct SignIn {
-    users: MemoryStore<Account>,
-    passwords: Passwords,
-}
+struct SignIn(PasswordSignIn<Account>);
 
 #[handler]
 impl SignIn {
@@ -99,13 +98,22 @@ impl SignIn {
     ) -> Result<(), StatusError> {
         let auth = auth_of(request)?;
         let typed = request.parse_form::<Typed>().await.map_err(|_| StatusError::bad_request())?;
-        let checked = self.passwords.check_login(&self.users, &typed.login, typed.password).await;
-        let Some(user) = checked.map_err(|error| failed(error.status()))? else {
-            response.render(show_form(&auth, Some("Wrong login name or password.")));
-            return Ok(());
-        };
-        auth.log_in(user).await.map_err(|error| failed(error.status()))?;
-        response.render(Redirect::other(auth.next_or_home().as_str()));
+        let checked = self.0.check(&auth, &typed.login, typed.password).await;
+        match checked.map_err(|error| failed(error.status()))? {
+            PasswordCheck::Ok(user) => {
+                auth.log_in(user).await.map_err(|error| failed(error.status()))?;
+                response.render(Redirect::other(auth.next_or_home().as_str()));
+            }
+            PasswordCheck::Wrong => {
+                response.render(show_form(&auth, Some("Wrong login name or password.")));
+            }
+            PasswordCheck::Throttled(throttled) => {
+                let error = format!("Too many tries. Try again in {}.", throttled.wait());
+                let seconds = throttled.retry_after.as_secs();
+                response.headers_mut().insert(RETRY_AFTER, seconds.into());
+                response.render_with_status(throttled.status(), show_form(&auth, Some(&error)));
+            }
+        }
         Ok(())
     }
 }

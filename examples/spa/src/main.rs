@@ -19,8 +19,8 @@ use axum::{Router, ServiceExt};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tower_http::csrf::CsrfLayer;
-use tower_keep::store::UserDirectory;
-use tower_keep::{Account, CurrentUser, Keys, LoginLayer, Passwords};
+use tower_keep::sign_in::PasswordCheck;
+use tower_keep::{Account, CurrentUser, Keys, LoginLayer, PasswordSignIn};
 use tower_keep_memory::MemoryStore;
 
 type AuthSession = tower_keep::AuthSession<Account>;
@@ -32,8 +32,7 @@ const PASSWORD: &str = "analytical engine";
 
 #[derive(Clone)]
 struct App {
-    users: MemoryStore<Account>,
-    passwords: Passwords,
+    sign_in: PasswordSignIn<Account>,
     notes: Arc<Mutex<Vec<String>>>,
 }
 
@@ -48,11 +47,13 @@ impl App {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let app = App { users: MemoryStore::new(), passwords: Passwords::new(), notes: Arc::default() };
-    app.users.insert(&Account::new(1, "ada", app.passwords.hash(PASSWORD).await?)).await?;
-    let auth_layer = LoginLayer::builder(app.users.clone(), Keys::generate()?)
+    let users = MemoryStore::<Account>::new();
+    let auth_layer = LoginLayer::builder(users.clone(), Keys::generate()?)
         .with_sessions() // so that a logout ends every copy of the cookies
         .build()?;
+    let app =
+        App { sign_in: PasswordSignIn::new(&auth_layer, users.clone()), notes: Arc::default() };
+    app.sign_in.passwords().sign_up(&users, 1, "ada", PASSWORD).await?;
     tokio::spawn(auth_layer.upkeep());
     let router = Router::new()
         .route("/api/notes", delete(delete_notes))
@@ -100,9 +101,12 @@ async fn sign_in(
     auth: AuthSession,
     Json(form): Json<SignIn>,
 ) -> Result<Response> {
-    let checked = app.passwords.check_login(&app.users, &form.login, form.password).await?;
-    // A wrong password is not a 401, which would mean that the call needs a login.
-    let Some(user) = checked else { return Ok(wrong("Wrong login name or password.")) };
+    let user = match app.sign_in.check(&auth, &form.login, form.password).await? {
+        PasswordCheck::Ok(user) => user,
+        // A wrong password is not a 401, which would mean that the call needs a login.
+        PasswordCheck::Wrong => return Ok(wrong("Wrong login name or password.")),
+        PasswordCheck::Throttled(throttled) => return Ok(throttled.into_response()),
+    };
     auth.log_in(user).with_remember(form.remember).with_method("password").await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -114,12 +118,13 @@ struct Confirm {
 
 async fn confirm(
     State(app): State<App>,
-    user: CurrentUser<Account>,
     auth: AuthSession,
     Json(form): Json<Confirm>,
 ) -> Result<Response> {
-    if !app.passwords.verify(Some(user.password_hash()), form.password).await? {
-        return Ok(wrong("This is not your password."));
+    match app.sign_in.check_again(&auth, form.password).await? {
+        PasswordCheck::Ok(_) => {}
+        PasswordCheck::Wrong => return Ok(wrong("This is not your password.")),
+        PasswordCheck::Throttled(throttled) => return Ok(throttled.into_response()),
     }
     auth.confirm().await?;
     Ok(StatusCode::NO_CONTENT.into_response())

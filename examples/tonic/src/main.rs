@@ -21,9 +21,8 @@ use tonic::{Request, Response, Status};
 use tower::util::MapRequestLayer;
 use tower_keep::client::ClientAddr;
 use tower_keep::guard::Guard;
-use tower_keep::password::Passwords;
-use tower_keep::store::UserDirectory;
-use tower_keep::{Account, Keys, LoginLayer, UserId};
+use tower_keep::sign_in::PasswordCheck;
+use tower_keep::{Account, Keys, LoginLayer, PasswordSignIn, UserId};
 use tower_keep_memory::MemoryStore;
 
 use proto::notes_server::{Notes, NotesServer};
@@ -35,18 +34,15 @@ type AuthSession = tower_keep::AuthSession<Account>;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let passwords = Passwords::new();
-    let users = MemoryStore::new();
-    let hash = passwords.hash("analytical engine").await?;
-    users.insert(&Account::new(1, "ada", hash)).await?;
-
+    let users = MemoryStore::<Account>::new();
     let auth_layer = LoginLayer::builder(users.clone(), Keys::generate()?)
         .with_sessions()
         .with_bearer_sessions(true)
         .build()?;
+    let sign_in = PasswordSignIn::new(&auth_layer, users.clone());
+    sign_in.passwords().sign_up(&users, 1, "ada", "analytical engine").await?;
     let notes = NotesService {
-        users,
-        passwords,
+        sign_in,
         fresh: auth_layer.require_fresh_within(Duration::from_secs(5 * 60)),
         notes: Arc::default(),
     };
@@ -78,8 +74,7 @@ fn add_client_address<B>(mut request: http::Request<B>) -> http::Request<B> {
 }
 
 struct NotesService {
-    users: MemoryStore<Account>,
-    passwords: Passwords,
+    sign_in: PasswordSignIn<Account>,
     /// Lets a request pass if the user has given the password in the last five minutes.
     fresh: Guard<Account>,
     notes: Arc<Mutex<HashMap<UserId, Vec<String>>>>,
@@ -106,8 +101,13 @@ impl Notes for NotesService {
     async fn log_in(&self, request: Request<LogInRequest>) -> Result<Response<LogInReply>, Status> {
         let auth = AuthSession::from_tonic(&request)?;
         let LogInRequest { login, password } = request.into_inner();
-        let user = self.passwords.check_login(&self.users, &login, password).await?;
-        let user = user.ok_or_else(|| Status::unauthenticated("wrong login name or password"))?;
+        let user = match self.sign_in.check(&auth, &login, password).await? {
+            PasswordCheck::Ok(user) => user,
+            PasswordCheck::Wrong => {
+                return Err(Status::unauthenticated("wrong login name or password"));
+            }
+            PasswordCheck::Throttled(throttled) => return Err(throttled.into()),
+        };
         let token = auth.log_in(user).with_method("password").as_bearer().await?;
         let expires_in = token.expires_in();
         Ok(Response::new(LogInReply { token: token.as_str().to_owned(), expires_in }))

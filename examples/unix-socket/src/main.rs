@@ -23,9 +23,8 @@ use tokio::net::UnixListener;
 use tower::{Layer, util::MapRequestLayer};
 use tower_http::csrf::CsrfLayer;
 use tower_keep::client::ClientAddr;
-use tower_keep::password::Passwords;
-use tower_keep::store::UserDirectory;
-use tower_keep::{Account, CurrentUser, Keys, LoginLayer};
+use tower_keep::sign_in::PasswordCheck;
+use tower_keep::{Account, CurrentUser, Keys, LoginLayer, PasswordSignIn};
 use tower_keep_memory::MemoryStore;
 
 type AuthSession = tower_keep::AuthSession<Account>;
@@ -39,28 +38,22 @@ const LOGIN_PAGE: Html<&str> = Html(
      <label>Password <input name=password type=password></label><button>Log in</button></form>",
 );
 
-#[derive(Clone)]
-struct App {
-    users: MemoryStore<Account>,
-    passwords: Passwords,
-}
-
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args().nth(1).ok_or("usage: unix-socket-example PATH")?;
-    let app = App { users: MemoryStore::new(), passwords: Passwords::new() };
-    let hash = app.passwords.hash("analytical engine").await?;
-    app.users.insert(&Account::new(1, "ada", hash)).await?;
-    let auth_layer = LoginLayer::builder(app.users.clone(), Keys::generate()?)
+    let users = MemoryStore::<Account>::new();
+    let auth_layer = LoginLayer::builder(users.clone(), Keys::generate()?)
         .with_login_page("/login")?
         .with_trusted_proxies([PROXY.to_string()])
         .build()?;
+    let password_sign_in = PasswordSignIn::new(&auth_layer, users.clone());
+    password_sign_in.passwords().sign_up(&users, 1, "ada", "analytical engine").await?;
     let router = Router::new()
         .route("/", get(account))
         .route("/login", get(LOGIN_PAGE).post(sign_in))
         .route("/logout", post(sign_out))
         .layer(CsrfLayer::new())
-        .with_state(app);
+        .with_state(password_sign_in);
     // Let only the proxy open the socket, by the permissions of the file. So each request comes from
     // the proxy, and the layer reads the client's address from `X-Forwarded-For`.
     let from_proxy = MapRequestLayer::new(|mut request: Request| {
@@ -89,12 +82,15 @@ struct SignIn {
 }
 
 async fn sign_in(
-    State(app): State<App>,
+    State(sign_in): State<PasswordSignIn<Account>>,
     auth: AuthSession,
     Form(form): Form<SignIn>,
 ) -> Result<Response> {
-    let checked = app.passwords.check_login(&app.users, &form.login, form.password).await?;
-    let Some(user) = checked else { return Ok(LOGIN_PAGE.into_response()) };
+    let user = match sign_in.check(&auth, &form.login, form.password).await? {
+        PasswordCheck::Ok(user) => user,
+        PasswordCheck::Wrong => return Ok(LOGIN_PAGE.into_response()),
+        PasswordCheck::Throttled(throttled) => return Ok(throttled.into_response()),
+    };
     auth.log_in(user).await?;
     Ok(auth.next_or_home().into_response())
 }

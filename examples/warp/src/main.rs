@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::RETRY_AFTER;
 use http::{Request, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -22,8 +23,8 @@ use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::csrf::CsrfLayer;
 use tower_keep::client::ClientAddr;
-use tower_keep::store::UserDirectory;
-use tower_keep::{Account, Keys, LoginLayer, Passwords};
+use tower_keep::sign_in::PasswordCheck;
+use tower_keep::{Account, Keys, LoginLayer, PasswordSignIn};
 use tower_keep_memory::MemoryStore;
 use warp::Filter;
 use warp::http::Uri;
@@ -37,20 +38,15 @@ const PASSWORD: &str = "analytical engine";
 /// A larger form is rejected, because warp would read all of it.
 const MAX_FORM_BYTES: u64 = 16 * 1024;
 
-#[derive(Clone)]
-struct App {
-    users: MemoryStore<Account>,
-    passwords: Passwords,
-}
-
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let app = App { users: MemoryStore::new(), passwords: Passwords::new() };
-    app.users.insert(&Account::new(1, "ada", app.passwords.hash(PASSWORD).await?)).await?;
-    let auth_layer = LoginLayer::builder(app.users.clone(), Keys::generate()?)
+    let users = MemoryStore::<Account>::new();
+    let auth_layer = LoginLayer::builder(users.clone(), Keys::generate()?)
         .with_login_page("/login")?
         .with_home_page("/members/account")?
         .build()?;
+    let password_sign_in = PasswordSignIn::new(&auth_layer, users.clone());
+    password_sign_in.passwords().sign_up(&users, 1, "ada", PASSWORD).await?;
 
     // The layer puts the handle into the request's extensions.
     let auth = warp::ext::get::<AuthSession>();
@@ -58,7 +54,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let login_page = login_page.map(|auth| crate::login_page(&auth, None));
     let sign_in = warp::path!("login")
         .and(warp::post())
-        .and(warp::any().map(move || app.clone()))
+        .and(warp::any().map(move || password_sign_in.clone()))
         .and(auth)
         .and(warp::body::content_length_limit(MAX_FORM_BYTES))
         .and(warp::body::form())
@@ -128,13 +124,25 @@ struct SignIn {
     password: String,
 }
 
-async fn sign_in(app: App, auth: AuthSession, form: SignIn) -> Response {
-    match app.passwords.check_login(&app.users, &form.login, form.password).await {
-        Ok(Some(user)) => match auth.log_in(user).await {
+async fn sign_in(
+    password_sign_in: PasswordSignIn<Account>,
+    auth: AuthSession,
+    form: SignIn,
+) -> Response {
+    match password_sign_in.check(&auth, &form.login, form.password).await {
+        Ok(PasswordCheck::Ok(user)) => match auth.log_in(user).await {
             Ok(()) => see_other(auth.next_or_home().as_str()),
             Err(error) => failed(error.status()),
         },
-        Ok(None) => login_page(&auth, Some("Wrong login name or password.")),
+        Ok(PasswordCheck::Wrong) => login_page(&auth, Some("Wrong login name or password.")),
+        Ok(PasswordCheck::Throttled(throttled)) => {
+            let error = format!("Too many tries. Try again in {}.", throttled.wait());
+            let mut page = login_page(&auth, Some(&error));
+            *page.status_mut() = throttled.status();
+            let seconds = throttled.retry_after.as_secs();
+            page.headers_mut().insert(RETRY_AFTER, seconds.into());
+            page
+        }
         Err(error) => failed(error.status()),
     }
 }

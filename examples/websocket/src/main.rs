@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Form, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use axum::response::{Html, IntoResponse, Redirect, Response, Result};
 use axum::routing::{any, get, post};
 use axum::{Router, ServiceExt};
@@ -18,9 +20,8 @@ use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 use tokio::time::{MissedTickBehavior, interval};
 use tower_http::csrf::CsrfLayer;
-use tower_keep::password::Passwords;
-use tower_keep::store::UserDirectory;
-use tower_keep::{Account, CurrentUser, Keys, LoginLayer};
+use tower_keep::sign_in::PasswordCheck;
+use tower_keep::{Account, CurrentUser, Keys, LoginLayer, PasswordSignIn};
 use tower_keep_memory::MemoryStore;
 
 type AuthSession = tower_keep::AuthSession<Account>;
@@ -35,25 +36,24 @@ const PASSWORD: &str = "analytical engine";
 
 #[derive(Clone)]
 struct App {
-    users: MemoryStore<Account>,
-    passwords: Passwords,
+    sign_in: PasswordSignIn<Account>,
     lines: broadcast::Sender<String>,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let app = App {
-        users: MemoryStore::new(),
-        passwords: Passwords::new(),
-        lines: broadcast::Sender::new(MAX_LINES_BEHIND),
-    };
-    for (id, name) in [(1, "ada"), (2, "grace")] {
-        app.users.insert(&Account::new(id, name, app.passwords.hash(PASSWORD).await?)).await?;
-    }
-    let auth_layer = LoginLayer::builder(app.users.clone(), Keys::generate()?)
+    let users = MemoryStore::<Account>::new();
+    let auth_layer = LoginLayer::builder(users.clone(), Keys::generate()?)
         .with_sessions() // otherwise the chat would not notice a logout
         .with_login_page("/login")?
         .build()?;
+    let app = App {
+        sign_in: PasswordSignIn::new(&auth_layer, users.clone()),
+        lines: broadcast::Sender::new(MAX_LINES_BEHIND),
+    };
+    for (id, name) in [(1, "ada"), (2, "grace")] {
+        app.sign_in.passwords().sign_up(&users, id, name, PASSWORD).await?;
+    }
     tokio::spawn(auth_layer.upkeep());
     let router = Router::new()
         .route("/", get(chat_page))
@@ -176,9 +176,17 @@ async fn sign_in(
     auth: AuthSession,
     Form(form): Form<SignIn>,
 ) -> Result<Response> {
-    let checked = app.passwords.check_login(&app.users, &form.login, form.password).await?;
-    let Some(user) = checked else {
-        return Ok(show_form(&auth, Some("Wrong login name or password.")).into_response());
+    let user = match app.sign_in.check(&auth, &form.login, form.password).await? {
+        PasswordCheck::Ok(user) => user,
+        PasswordCheck::Wrong => {
+            return Ok(show_form(&auth, Some("Wrong login name or password.")).into_response());
+        }
+        PasswordCheck::Throttled(throttled) => {
+            let error = format!("Too many tries. Try again in {}.", throttled.wait());
+            let retry_after = [(RETRY_AFTER, throttled.retry_after.as_secs())];
+            let page = show_form(&auth, Some(&error));
+            return Ok((StatusCode::TOO_MANY_REQUESTS, retry_after, page).into_response());
+        }
     };
     auth.log_in(user).await?;
     Ok(auth.next_or_home().into_response())

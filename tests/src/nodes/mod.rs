@@ -10,12 +10,15 @@
 //! | `node.rs` | starting, killing and freezing nodes; their clocks |
 //! | `proxy.rs` | a proxy that delays, cuts and drops a connection |
 //! | `oracle.rs` | a browser that knows what each response must be |
+//! | `dump.rs` | searching the files of a store |
 
+mod dump;
 mod node;
 mod oracle;
 mod proxy;
 mod site;
 
+pub use dump::Guesses;
 pub use node::{Node, Nodes};
 pub use oracle::{Known, Oracle};
 pub use proxy::{LinkTrouble, Proxy};

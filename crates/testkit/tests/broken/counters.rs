@@ -51,11 +51,11 @@ impl CounterStore for BrokenStore {
                 }
                 return Ok(taking);
             }
-            "a_clock_that_is_behind_allows_nothing_early" => {
-                if now < Timestamp::from(SystemClock.now()).minus(60) {
-                    let keys: Vec<_> = uses.iter().map(|wanted| wanted.key).collect();
-                    self.inner.reset_counters(&keys).await?;
-                }
+            "a_clock_that_is_behind_allows_nothing_early"
+                if now < Timestamp::from(SystemClock.now()).minus(60) =>
+            {
+                let keys: Vec<_> = uses.iter().map(|wanted| wanted.key).collect();
+                self.inner.reset_counters(&keys).await?;
             }
             "an_expired_counter_starts_over" => {
                 for wanted in &mut uses {
