@@ -11,7 +11,7 @@ use tower_keep::client::SessionProtection;
 use tower_keep::cookie::CookieSettings;
 use tower_keep::password::Passwords;
 use tower_keep::store::{StoreError, StoreErrorKind, UserDirectory, UserLookup};
-use tower_keep::{Account, Keys, LoginLayer, UserId};
+use tower_keep::{Account, Keys, LoginLayer, PasswordSignIn, UserId};
 use tower_keep_memory::MemoryStore;
 use tower_keep_testkit::client::Client;
 use tower_keep_testkit::{FaultyStore, TestClock, Trouble};
@@ -255,4 +255,21 @@ async fn a_missing_upkeep_task_is_logged_once() {
         assert_eq!(client.get("/").await.status, 200);
         assert_eq!(log.take().matches("spawn `auth_layer.upkeep()`").count(), expected);
     }
+}
+
+#[tokio::test]
+async fn an_address_that_limits_nothing_is_logged_once() {
+    let (log, _guard) = Log::start();
+    let store = MemoryStore::<Account>::new();
+    let auth_layer = LoginLayer::builder(store.clone(), Keys::new(KEY)).build().unwrap();
+    let sign_in = PasswordSignIn::new(&auth_layer, store);
+    let router: axum::Router = axum::Router::new().merge(sign_in.routes());
+    let mut client = Client::new(auth_layer.layer(router)); // at 127.0.0.1
+    for _ in 0..2 {
+        client.post("/login", &[("login", "secret name"), ("password", "secret guess")]).await;
+    }
+    let lines = log.take();
+    assert_eq!(lines.matches("nothing is limited by address").count(), 1, "{lines}");
+    assert!(lines.contains("`with_trusted_proxies`"), "{lines}");
+    assert!(!lines.contains("secret"), "{lines}");
 }

@@ -130,15 +130,15 @@ pub(crate) fn sign_in(shown: &SignInPage<'_>) -> String {
     page(shown.title(), None, &content)
 }
 
-pub(crate) fn sign_up(error: Option<&str>) -> String {
+pub(crate) fn sign_up(login: &str, error: Option<&str>) -> String {
     let content = html! {
         section.card.narrow {
             h1 { "Sign up" }
             (messages(None, error))
             form method="post" action="/sign-up" {
                 label for="login" { "Login" }
-                input #login type="text" name="login" autocomplete="username" autocapitalize="none"
-                    maxlength="100" required autofocus;
+                input #login type="text" name="login" value=(login) autocomplete="username"
+                    autocapitalize="none" maxlength="100" required autofocus;
                 label for="password" { "Password" }
                 input #password type="password" name="password" autocomplete="new-password"
                     minlength="8" required;

@@ -93,7 +93,7 @@ async fn sign_up(
     auth: AuthSession,
     Form(form): Form<SignUpForm>,
 ) -> Result<Response> {
-    let again = |error: &str| unprocessable(pages::sign_up(Some(error)));
+    let again = |error: &str| unprocessable(pages::sign_up(&form.login, Some(error)));
     if !(1..=100).contains(&form.login.chars().count()) {
         return Ok(again("A login name has 1 to 100 characters."));
     }
@@ -102,7 +102,7 @@ async fn sign_up(
     }
     app.sign_in.limiter().take(&[auth.limit_by_address(&SIGN_UPS)]).await?;
     let hash = app.sign_in.passwords().hash(form.password).await?;
-    let account = Account::new(crate::random_id()?, form.login, hash);
+    let account = Account::new(crate::random_id()?, form.login.clone(), hash);
     if !app.store.insert_if_absent(&account).await.map_err(AuthError::from)? {
         return Ok(again("This login name is taken. Choose another one."));
     }
@@ -174,7 +174,7 @@ async fn end_other_devices(auth: AuthSession) -> Result<Redirect> {
 }
 
 async fn sign_up_page() -> Html<String> {
-    Html(pages::sign_up(None))
+    Html(pages::sign_up("", None))
 }
 
 async fn password_page(user: CurrentUser) -> Html<String> {
