@@ -1,5 +1,5 @@
-//! Users and server-side sessions in Google Datastore (Firestore in Datastore mode), through the
-//! API `google.datastore.v1`.
+//! Users, server-side sessions and counters in Google Datastore (Firestore in Datastore mode), through
+//! the API `google.datastore.v1`.
 //!
 //! ```no_run
 //! use tower_keep_core::{Account, UserDirectory, UserLookup};

@@ -1,4 +1,4 @@
-//! Stores users and server-side sessions in MySQL or MariaDB, for [tower-keep].
+//! Stores users, server-side sessions and counters in MySQL or MariaDB, for [tower-keep].
 //!
 //! ```no_run
 //! use tower_keep_core::{Account, UserDirectory};

@@ -1,4 +1,4 @@
-//! Stores users and server-side sessions in PostgreSQL, for [tower-keep].
+//! Stores users, server-side sessions and counters in PostgreSQL, for [tower-keep].
 //!
 //! ```no_run
 //! use tower_keep_core::{Account, UserDirectory};

@@ -1,5 +1,5 @@
-//! Stores users and server-side sessions in SQLite, for [tower-keep]: in a local file, or in
-//! memory.
+//! Stores users, server-side sessions and counters in SQLite, for [tower-keep]: in a local file, or
+//! in memory.
 //!
 //! ```
 //! use tower_keep_core::{Account, UserDirectory, UserLookup};
