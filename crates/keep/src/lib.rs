@@ -271,6 +271,7 @@ pub mod throttle;
 #[cfg(feature = "tonic")]
 mod tonic_services;
 mod upkeep;
+mod wait;
 
 /// Sessions: the builders that begin and confirm them, and the types that describe them and their
 /// ends.

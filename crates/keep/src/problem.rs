@@ -126,12 +126,8 @@ impl Problem {
         3,
         "Choose another password.",
     );
-    pub(crate) const THROTTLED: Self = Self::new(
-        THROTTLED,
-        StatusCode::TOO_MANY_REQUESTS,
-        8,
-        "This was done too often. Wait a while, then try again.",
-    );
+    pub(crate) const THROTTLED: Self =
+        Self::new(THROTTLED, StatusCode::TOO_MANY_REQUESTS, 8, "This was done too often.");
     pub(crate) const UNAVAILABLE: Self = Self::new(
         UNAVAILABLE,
         StatusCode::SERVICE_UNAVAILABLE,

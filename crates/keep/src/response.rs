@@ -10,6 +10,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use crate::cache_headers::{add_vary, forbid_storing};
 use crate::client_kind::ClientKind;
 use crate::problem::{Problem, THROTTLED};
+use crate::wait::in_words;
 
 pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -106,8 +107,10 @@ fn paragraphs(problem: &Problem) -> String {
         let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         format!("<p>{text}</p>\n")
     };
-    let detail = problem.detail.as_deref().map(paragraph).unwrap_or_default();
-    paragraph(problem.title) + &detail
+    let wait = problem.retry_after.filter(|_| problem.uri == THROTTLED);
+    let wait = wait.map(|seconds| format!("You can try again in {}.", in_words(seconds)));
+    let more = [wait.as_deref(), problem.detail.as_deref()].into_iter().flatten().map(paragraph);
+    paragraph(problem.title) + &more.collect::<String>()
 }
 
 fn json(problem: &Problem) -> String {

@@ -36,6 +36,9 @@ impl<U: PasswordUser> PasswordSignIn<U> {
     /// | GET, POST at the [confirm page](crate::LoginLayerBuilder::with_confirm_page), if it is set and is another page | the same, to confirm a login |
     /// | POST at the [logout page](crate::LoginLayerBuilder::with_logout_page), by default `/logout` | logs out, and returns to the login page |
     ///
+    /// The pages are HTML for every client. For scripts and apps, write handlers with
+    /// [`check`](Self::check).
+    ///
     /// Merge the routes at the root of the site, inside the layer and outside of all guards. They
     /// refuse forms of other sites, so they need no other protection against cross-site requests.
     /// The rest of the site does: put tower-http's `csrf` layer around it.

@@ -8,6 +8,7 @@ use tower_keep_core::StoreError;
 use crate::error::log_store_error;
 use crate::error_body::{ErrorBody, preliminary_response};
 use crate::problem::Problem;
+use crate::wait::in_words;
 
 /// Something was done too often. The response is 429 with `Retry-After` (RFC 6585 §4).
 ///
@@ -64,14 +65,7 @@ impl Throttled {
 
     /// Returns how long to wait in words, rounded up, such as `30 seconds` or `2 hours`.
     pub fn wait(&self) -> String {
-        let seconds = self.retry_after.as_secs();
-        let (count, unit) = match seconds {
-            ..=90 => (seconds, "second"),
-            91..=5_400 => (seconds.div_ceil(60), "minute"),
-            5_401..=129_600 => (seconds.div_ceil(3_600), "hour"),
-            _ => (seconds.div_ceil(86_400), "day"),
-        };
-        format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+        in_words(self.retry_after.as_secs())
     }
 
     /// Returns the status of the response: 429.
@@ -114,25 +108,6 @@ impl LimitError {
         match self {
             Self::Throttled(throttled) => throttled.problem(),
             Self::Busy | Self::Store(_) => Problem::UNAVAILABLE,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wait_is_said_in_words() {
-        for (seconds, expected) in [
-            (0, "1 second"),
-            (30, "30 seconds"),
-            (91, "2 minutes"),
-            (3_600, "60 minutes"),
-            (5_401, "2 hours"),
-            (604_800, "7 days"),
-        ] {
-            assert_eq!(Throttled::new("limit", seconds).wait(), expected);
         }
     }
 }
