@@ -1,6 +1,6 @@
 //! `cargo bench -p tower-keep-benches --bench sign_in` compares how long a wrong password takes for
-//! a user, for a name that nobody has, and for a user whose stored hash can't be one. The cases take
-//! turns, so noise affects all of them alike.
+//! a user, for a name that nobody has, and for a user whose stored hash can't be one. The cases
+//! take turns, so noise affects all of them alike.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -113,8 +113,8 @@ async fn exactly_the_configured_number_of_guesses_reaches_the_hash() {
     if guess_count() == 16 {
         return;
     }
-    // The wait has passed on some nodes only: their clocks are ahead. One more guess is allowed, not
-    // one for each node, and then the wait is twice as long.
+    // The wait has passed on some nodes only: their clocks are ahead. One more guess is allowed,
+    // not one for each node, and then the wait is twice as long.
     for (seconds, expected) in [(30, 1), (30, 0), (30, 1)] {
         nodes.move_clocks(seconds).await;
         let reached = guess(&nodes, guess_count().min(1_000), &names, 200).await;

@@ -233,7 +233,8 @@ async fn five_wrong_passwords_make_a_name_wait_but_not_the_users_own_device() {
     assert_eq!(try_password(&mut elsewhere, "ada", PASSWORD).await, TOO_MANY);
     assert_eq!(try_password(&mut elsewhere, "bob", PASSWORD).await, StatusCode::OK);
     assert_eq!(try_password(&mut own, "ada", PASSWORD).await, StatusCode::OK);
-    // A refused try extends nothing. After the wait, one try is allowed, and the wait doubles.
+    // A refused attempt extends nothing. After the wait, one attempt is allowed, and the wait
+    // doubles.
     site.advance(29);
     assert_eq!(try_password(&mut stranger, "ada", "wrong").await, TOO_MANY);
     site.advance(1);
@@ -300,7 +301,7 @@ async fn an_unknown_name_gets_the_same_responses_after_the_same_calls() {
     for (login, steps) in seen {
         for (number, (step, expected)) in steps.iter().zip(&expected).enumerate() {
             assert_eq!(step.0, expected.0, "{login}: try {number}");
-            // A name that is too long is looked up nowhere, whoever asks.
+            // A name that is too long is not looked up, whoever asks.
             let mut calls = step.1.clone();
             if login == long && expected.1.first() == Some(&Call::ByLoginName) {
                 calls.insert(0, Call::ByLoginName);
@@ -310,7 +311,8 @@ async fn an_unknown_name_gets_the_same_responses_after_the_same_calls() {
     }
     let calls: Vec<_> = expected.into_iter().map(|(_, calls)| calls).collect();
     let counted = vec![Call::ByLoginName, Call::Take];
-    // Five tries, a refusal by the store, two that are remembered for a second, and one by the store.
+    // Five attempts, a refusal by the store, two that are remembered for a second, and one by the
+    // store.
     let mut all = vec![counted.clone(); 6];
     all.extend([counted, vec![]]);
     assert_eq!(calls, all);
@@ -329,7 +331,7 @@ async fn a_fault_gives_the_try_back_and_is_never_a_wrong_password() {
         }
         site.store.heal();
     }
-    // The tries of a store that could not be reached were not counted.
+    // The attempts of a store that could not be reached were not counted.
     try_wrong(&mut browser, "ada", 1).await;
     assert_eq!(try_password(&mut browser, "ada", PASSWORD).await, TOO_MANY);
     // A right password logs in, even if the counts can't be given back or reset.
@@ -343,18 +345,18 @@ async fn a_fault_gives_the_try_back_and_is_never_a_wrong_password() {
 async fn a_dropped_request_gives_its_try_back() {
     let site = Site::start().await;
     // Writes that conflict wait for seconds in one of the emulators.
-    let tries = if std::env::var("KEEP_STORE").as_deref() == Ok("firestore") { 3 } else { 20 };
-    for time in 0..tries {
+    let attempts = if std::env::var("KEEP_STORE").as_deref() == Ok("firestore") { 3 } else { 20 };
+    for time in 0..attempts {
         let mut browser = site.browser("203.0.113.1");
         let request = async { try_password(&mut browser, "ada", "wrong").await };
         // The hash takes longer than this, and the calls of some stores do, too.
         let _ = tokio::time::timeout(Duration::from_millis(1 + time / 4), request).await;
     }
-    // The tries are given back in the background.
+    // The attempts are given back in the background.
     let mut browser = site.browser("203.0.113.2");
     let begun = Instant::now();
     while send(&mut browser, "/check-only", "ada", PASSWORD).await.status != StatusCode::OK {
-        assert!(begun.elapsed() < Duration::from_secs(30), "the tries were not given back");
+        assert!(begun.elapsed() < Duration::from_secs(30), "the attempts were not given back");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -404,8 +406,8 @@ async fn a_known_device_has_a_limit_of_its_own() {
     try_wrong(&mut own, "ada", 5).await;
 }
 
-/// Whether tries from this browser for this user are counted apart from those of strangers: the name
-/// waits for everyone else.
+/// Whether attempts from this browser for this user are counted separately from those of strangers:
+/// the name waits for everyone else.
 async fn is_known(site: &Site, browser: &mut Browser, user: &str) -> bool {
     let mut stranger = site.browser("203.0.113.66");
     while try_password(&mut stranger, user, "wrong").await != TOO_MANY {}
@@ -552,7 +554,7 @@ async fn made_up_names_begin_no_more_counters_than_the_cap_allows() {
     site.advance(1);
     let mut statuses = Vec::new();
     for number in 0..40 {
-        // Each try needs three new counters: its name, nobody's user, and its address.
+        // Each attempt needs three new counters: two for its name, and one for its address.
         let mut browser = site.browser(&format!("203.0.113.{}", number + 100));
         statuses.push(try_password(&mut browser, &format!("name {number}"), "wrong").await);
     }

@@ -254,7 +254,8 @@ impl<U: AuthUser> DatastoreStoreBuilder<U> {
         self
     }
 
-    /// Leaves the deletion of expired sessions and counters to the database, by its time-to-live policies:
+    /// Leaves the deletion of expired sessions and counters to the database, by its time-to-live
+    /// policies:
     ///
     /// ```text
     /// gcloud firestore fields ttls update deletable_at --collection-group=KeepSession_User --enable-ttl

@@ -1,5 +1,5 @@
-//! Users, server-side sessions and counters in Google Datastore (Firestore in Datastore mode), through
-//! the API `google.datastore.v1`.
+//! Users, server-side sessions and counters in Google Datastore (Firestore in Datastore mode),
+//! through the API `google.datastore.v1`.
 //!
 //! ```no_run
 //! use tower_keep_core::{Account, UserDirectory, UserLookup};
@@ -83,7 +83,7 @@
 //! | --- | --- | --- |
 //! | `KeepSession_User` | the session's key, in hexadecimal | a session record. The facts that are merely shown about a session are one text, `details`. A property without a value is absent. Two properties are indexed: `deletable_at` and `sort_key`. `sort_key` is removed when the session is ended individually. It is one text of the user (hashed), the epoch and the time of the login |
 //! | `KeepLogins_User` | the user's id | the user's epoch, and the sessions that ended because of a replay and of which the user has not been notified. Each call that creates a session of the user, or ends all of them, writes this entity, so two such calls conflict |
-//! | `KeepCounter_User` | the counter's key, in hexadecimal | a counter, such as of tries to log in |
+//! | `KeepCounter_User` | the counter's key, in hexadecimal | a counter, such as of attempts to log in |
 //! | `KeepIndex_User.username` | the login name | the key of the user who has this login name. If that user is deleted or has another login name by now, the login name is free |
 //!
 //! These entities have the same ancestors as the users. The names of the kinds contain the kind of
@@ -98,8 +98,8 @@
 //! epoch has been raised, the user's `KeepLogins_User` entity is never deleted, because only the
 //! epoch in it shows that the sessions of earlier epochs have ended.
 //!
-//! Expired sessions and counters are deleted by `upkeep`, or by the database itself:
-//! [`with_ttl_policy`](DatastoreStoreBuilder::with_ttl_policy).
+//! Expired sessions are deleted by `upkeep`, and expired counters while a limiter is used; or both
+//! are deleted by the database itself: [`with_ttl_policy`](DatastoreStoreBuilder::with_ttl_policy).
 //!
 //! A login name is looked up by a query, so users that other applications write are found as well.
 //! Two things keep a login name unique: the index entity, which is written in one transaction with
@@ -136,10 +136,9 @@
 //! `Rollback` instead of `Commit`. It is also rolled back on any failure, and when a future is
 //! dropped. If the service aborted a transaction in favour of another one, or no longer knows it,
 //! the store tries again after a pause, up to 20 times in total. A `Commit` that fails for another
-//! reason is not tried again. Calls of one process that write the same user, the same login name, the
-//! same session or the same counter (the first of a call) wait for each other before they begin a
-//! transaction. A `revoke`, `touch` or
-//! `mark_seen` of several sessions does not wait.
+//! reason is not tried again. Calls of one process that write the same user, the same login name,
+//! the same session or the same counter (the first of a call) wait for each other before they begin
+//! a transaction. A `revoke`, `touch` or `mark_seen` of several sessions does not wait.
 //!
 //! # Errors
 //!
@@ -148,7 +147,7 @@
 //! | `UNAVAILABLE` or a lost connection, three times, in any call except a commit | [unavailable] |
 //! | the same in a commit, so it is not known whether the commit took effect | [timeout] |
 //! | `RESOURCE_EXHAUSTED` (a quota), or more waiting calls than are allowed | [unavailable], immediately |
-//! | `ABORTED` in all 20 tries, or until the time-out | [unavailable] |
+//! | `ABORTED` in all 20 attempts, or until the time-out | [unavailable] |
 //! | `DEADLINE_EXCEEDED`, or no response in time | [timeout] |
 //! | `PERMISSION_DENIED`, `UNAUTHENTICATED`, `INVALID_ARGUMENT`, `FAILED_PRECONDITION`, `NOT_FOUND` (of the database) | [unsupported], also by `build` |
 //! | no token can be obtained for now | [unavailable] |

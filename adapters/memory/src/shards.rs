@@ -17,13 +17,13 @@ use crate::session_set::SessionSet;
 /// grows so large that resizing it causes a noticeable delay.
 pub(crate) const SHARDS: usize = 256;
 
-/// A store of session records and counters in memory, for [`SplitStore`](tower_keep_core::SplitStore) and
-/// [`MemoryStore`](crate::MemoryStore).
+/// A store of session records and counters in memory, for
+/// [`SplitStore`](tower_keep_core::SplitStore) and [`MemoryStore`](crate::MemoryStore).
 ///
-/// A clone shares the records and the counters. A call about a session locks one of 256 maps for the duration of a map operation. A
-/// call that affects several sessions of a user also locks one of 256 maps of users, always before
-/// the maps of records. No lock is held across an await, and each call completes when it is first
-/// polled.
+/// A clone shares the records and the counters. A call about a session locks one of 256 maps for
+/// the duration of a map operation. A call that affects several sessions of a user also locks one
+/// of 256 maps of users, always before the maps of records. No lock is held across an await, and
+/// each call completes when it is first polled.
 #[derive(Clone)]
 pub struct MemorySessions(Arc<Shared>);
 

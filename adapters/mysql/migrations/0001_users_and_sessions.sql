@@ -1,6 +1,6 @@
--- Users of the type Account, session records, and counters. Times are seconds since 1970. Texts that
--- have to be compared byte by byte are in binary columns, because the text collations of MySQL ignore
--- trailing spaces.
+-- Users of the type Account, session records, and counters. Times are seconds since 1970. Texts
+-- that have to be compared byte by byte are in binary columns, because the text collations of MySQL
+-- ignore trailing spaces.
 CREATE TABLE IF NOT EXISTS keep_versions (version BIGINT NOT NULL PRIMARY KEY) ENGINE = InnoDB;
 
 CREATE TABLE IF NOT EXISTS keep_users (

@@ -29,7 +29,7 @@
 //! | `keep:{42}:pending:…` | exists while the user's claim to a login name is pending, for a minute at most |
 //! | `keep:login:ada` | a user's claim to the login name: a token, and the user's id |
 //! | `keep:session:…` | the id of the user whom the session belongs to |
-//! | `keep:count:…` | a counter, such as of tries to log in: the version of the format (`1`), how many uses were taken, the time of the last one, the epoch (which rises when the counter starts over), and the time from which the counter has no effect; the key expires by itself |
+//! | `keep:count:…` | a counter, such as of attempts to log in: the version of the format (`1`), how many uses were taken, the time of the last one, the epoch (which rises when the counter starts over), and the time from which the counter has no effect; the key expires by itself |
 //! | `keep:past` | a sorted set of the epochs of all users whose ended sessions are still to be removed, by the time until which these sessions are kept |
 //!
 //! A cluster derives a key's slot from the text between its braces. All keys of one user are in one
@@ -100,7 +100,8 @@
 //! - A login is lost: the user has to log in again.
 //! - A logout, or the end of one or all of a user's sessions, is lost: the sessions are valid
 //!   again, until they are ended again or expire.
-//! - A counter goes back: some more tries are allowed, and a token that works once may work twice.
+//! - A counter goes back: some more attempts are allowed, and a token that works once may work
+//!   twice.
 //! - A sign-up, a new password or a deactivation is lost: it has to be done again. The old password
 //!   is valid again.
 //! - Half of a sign-up is lost: if it is the name's key, no call finds a user by this login name.

@@ -1,8 +1,8 @@
 //! Counters of uses, and the rules that limit them: what a store counts, and when it refuses.
 //!
-//! A limit on guessing is a counter: each try takes one use of it. So is a token that works once. A
-//! counter has a *rule*, which the caller passes with each use. The rules are pure functions over
-//! the stored [`CounterState`].
+//! A limit on guessing is a counter: each attempt takes one use of it. So is a token that works
+//! once. A counter has a *rule*, which the caller passes with each use. The rules are pure
+//! functions over the stored [`CounterState`].
 
 use std::fmt;
 
@@ -39,8 +39,8 @@ impl fmt::Debug for CounterKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CounterRule {
-    /// One use, ever. The counter is kept until [`CLOCK_SKEW`] after `until`, when what it counts,
-    /// such as a token, is no longer valid anyway.
+    /// One use, ever: of a token, for example. The counter is kept until [`CLOCK_SKEW`] after
+    /// `until`, so that a server whose clock is behind refuses the token, too.
     #[non_exhaustive]
     Once {
         /// When that which may be used once expires.
@@ -275,7 +275,8 @@ pub enum Taking {
 pub struct RefusedUse {
     /// The counter.
     pub key: CounterKey,
-    /// When the counter may allow a use. [`Timestamp::MAX`] stands for "never".
+    /// When the counter may allow a use again. For [`Once`](CounterRule::Once), this is when the
+    /// counter is forgotten. [`Timestamp::MAX`] stands for "never".
     pub retry_at: Timestamp,
 }
 

@@ -134,8 +134,8 @@ pub(crate) fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// Returns the bytes by which a limit counts an address: an address of IPv4, or the first 64 bits of
-/// an address of IPv6, because a client can choose the rest.
+/// Returns the bytes by which a limit counts an address: an address of IPv4, or the first 64 bits
+/// of an address of IPv6, because a client can choose the rest.
 pub(crate) fn limited_bytes(address: IpAddr) -> Vec<u8> {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.octets().to_vec(),

@@ -160,7 +160,7 @@ impl<U> Event<U> {
     }
 }
 
-/// A try to log in with a password, or to confirm a login with it.
+/// An attempt to log in with a password, or to confirm a login with it.
 ///
 /// It has nothing that the client has typed: a user may type the password into the field of the
 /// name.

@@ -51,6 +51,7 @@
 //! | limit codes, mails and the like | [`LoginLayer::limiter`], [`throttle`] |
 //! | check and change passwords | [`Passwords`](https://docs.rs/tower-keep/latest/tower_keep/password/struct.Passwords.html), [`PasswordUser`](password::PasswordUser), [`PasswordStore`](password::PasswordStore); in a table of your own: [`own_passwords`](password::own_passwords) |
 //! | store sessions | [`SessionStore`](store::SessionStore); for sessions and users: [`LoginStore`](store::LoginStore); [`SplitStore`](store::SplitStore) joins two stores |
+//! | store counters of your own | [`CounterStore`](store::CounterStore) |
 //! | configure the layer | [`LoginLayerBuilder`], [`Keys`], [`CookieSettings`](cookie::CookieSettings) |
 //! | get the user who is logged in | [`AuthSession::user`]; with axum also [`CurrentUser`](https://docs.rs/tower-keep/latest/tower_keep/struct.CurrentUser.html) |
 //! | reject requests | [`LoginLayer::require_login`], [`require_fresh`](LoginLayer::require_fresh), [`require_user`](LoginLayer::require_user), [`require_any_role`](LoginLayer::require_any_role); inside a handler: [`Guard::check`](guard::Guard::check), [`AuthSession::reject`] |
@@ -226,10 +227,12 @@
 //! | `axum` | off | extractors for axum 0.8, the client's address from its `ConnectInfo`, and ready-made routes to log in and out (with `password`) |
 //! | `tonic` | off | guards around services of tonic 0.14, `AuthSession` from their requests, and errors as `Status` |
 //! | `password` | off | passwords with Argon2id, off the executor's threads and with bounded concurrency, and a sign-in that withstands guessing; needs tokio |
-//! | `common-passwords` | off | rejects new passwords that are among the 99,838 commonest; adds a megabyte to the program |
+//! | `common-passwords` | off | rejects new passwords that are among the 99,838 commonest; adds some megabytes to the program |
 //! | `metrics` | off | a listener that counts events with the crate `metrics` |
 //!
-//! Features only add to the API. No feature changes a default.
+//! Features only add to the API. No feature changes a default, except that `common-passwords` makes
+//! [`PasswordRules`](https://docs.rs/tower-keep/latest/tower_keep/sign_in/struct.PasswordRules.html)
+//! stricter.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod bearer_token;

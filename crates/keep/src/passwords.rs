@@ -83,7 +83,7 @@ pub enum PasswordError {
     /// The store failed. The response is 503 with `Retry-After`.
     #[error(transparent)]
     Store(StoreError),
-    /// The try could not be counted. The response is 503 with `Retry-After`.
+    /// The attempt could not be counted. The response is that of the [`LimitError`].
     #[error(transparent)]
     Limit(#[from] LimitError),
     /// It is not known which user is logged in, to confirm the login. The response is that of the
@@ -176,8 +176,8 @@ impl Passwords {
     }
 
     /// Sets how many passwords are checked at the same time, at least one. Up to 16 times as many
-    /// checks may wait. Call this method before the first clone: earlier clones keep their own
-    /// limit.
+    /// checks may wait, and as many again from [known devices](crate::throttle#known-devices). Call
+    /// this method before the first clone: earlier clones keep their own limit.
     pub fn with_concurrency(self, concurrency: usize) -> Self {
         Self::with_permits(concurrency.clamp(1, 1_024))
     }
@@ -194,8 +194,8 @@ impl Passwords {
     ///
     /// # Errors
     ///
-    /// Returns an error if too many passwords are being checked, if the password has more than 4,096
-    /// bytes, or if hashing fails.
+    /// Returns an error if too many passwords are being checked, if the password has more than
+    /// 4,096 bytes, or if hashing fails.
     pub async fn hash(&self, password: impl Into<String>) -> Result<String, PasswordError> {
         let password = password.into();
         if password.len() > MAX_PASSWORD_BYTES {

@@ -17,8 +17,8 @@
 //! `max_age` is only in [`LOGIN_NOT_FRESH`], if the route says how old a login may be. `detail`
 //! says more, and only debug builds send it.
 //!
-//! Clients of gRPC get the `type` as the metadata `problem-type`, `max_age` as `problem-max-age`, and
-//! the time after which a request may succeed as `retry-after`. So they can tell apart problems that have the same status.
+//! Clients of gRPC get the `type` as the metadata `problem-type`, `max_age` as `problem-max-age`,
+//! and `retry_after` as `retry-after`. So they can tell apart problems that have the same status.
 
 use http::StatusCode;
 
@@ -55,8 +55,8 @@ problem_types! {
     /// The user has as many sessions as are allowed. The status is 409; of gRPC, 8
     /// (`RESOURCE_EXHAUSTED`).
     TOO_MANY_SESSIONS
-    /// The password can't be a new password: it is too short, too long, or too common. The status is
-    /// 422; for gRPC, 3 (`INVALID_ARGUMENT`).
+    /// The password can't be a new password: it is too short, too long, or too common. The status
+    /// is 422; for gRPC, 3 (`INVALID_ARGUMENT`).
     PASSWORD_REJECTED
     /// This was done too often. The status is 429, with `Retry-After`; for gRPC, 8
     /// (`RESOURCE_EXHAUSTED`).

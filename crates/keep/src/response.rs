@@ -177,8 +177,8 @@ pub struct ErrorContext<'a> {
 impl ErrorContext<'_> {
     /// Returns the status of the response, as [`AuthErrorKind`](crate::error::AuthErrorKind) and
     /// [`LoginError`](crate::LoginError) say: 503 if a store has failed or the server is
-    /// overloaded, 500 if the server is not set up correctly, 400, 403, 409 or 429 if the client has
-    /// to do something else.
+    /// overloaded, 500 if the server is not set up correctly, 400, 403, 409 or 429 if the client
+    /// has to do something else.
     pub fn status(&self) -> StatusCode {
         self.problem.status
     }

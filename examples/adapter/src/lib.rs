@@ -1,5 +1,5 @@
-//! A complete store in one file, to begin an adapter with: users, sessions and counters in maps behind
-//! one lock. Replace the maps with your database.
+//! A complete store in one file, to begin an adapter with: users, sessions and counters in maps
+//! behind one lock. Replace the maps with your database.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;

@@ -219,7 +219,7 @@ fn throttled_page(
     asks_for_name: bool,
     throttled: Throttled,
 ) -> Response {
-    let error = format!("Too many tries. Try again in {}.", throttled.wait());
+    let error = format!("Too many attempts. Try again in {}.", throttled.wait());
     let page = form_page(app, auth, title, asks_for_name, Some(&error));
     let retry_after = [(RETRY_AFTER, throttled.retry_after.as_secs())];
     (StatusCode::TOO_MANY_REQUESTS, retry_after, page).into_response()

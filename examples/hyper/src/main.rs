@@ -167,7 +167,7 @@ async fn sign_in(
             return Ok(login_page(&auth, Some("Wrong login name or password."), next));
         }
         PasswordCheck::Throttled(throttled) => {
-            let error = format!("Too many tries. Try again in {}.", throttled.wait());
+            let error = format!("Too many attempts. Try again in {}.", throttled.wait());
             let mut page = login_page(&auth, Some(&error), next);
             *page.status_mut() = throttled.status();
             let seconds = throttled.retry_after.as_secs();

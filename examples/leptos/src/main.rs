@@ -170,7 +170,7 @@ async fn log_in(login: String, password: String, next: String) -> Result<(), Ser
         }
         PasswordCheck::Wrong => "Wrong login name or password.".to_owned(),
         PasswordCheck::Throttled(throttled) => {
-            format!("Too many tries. Try again in {}.", throttled.wait())
+            format!("Too many attempts. Try again in {}.", throttled.wait())
         }
     };
     auth.flash("error", error).map_err(failed)?;

@@ -144,7 +144,7 @@ async fn sign_in(
             return Ok(show_form(&auth, Some("Wrong login name or password.")).into_response());
         }
         PasswordCheck::Throttled(throttled) => {
-            let error = format!("Too many tries. Try again in {}.", throttled.wait());
+            let error = format!("Too many attempts. Try again in {}.", throttled.wait());
             let retry_after = [(RETRY_AFTER, throttled.retry_after.as_secs())];
             let page = show_form(&auth, Some(&error));
             return Ok((StatusCode::TOO_MANY_REQUESTS, retry_after, page).into_response());

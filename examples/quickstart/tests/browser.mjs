@@ -163,7 +163,7 @@ await step("a stranger who guesses has to wait, and the user has not", async () 
     await stranger.fill("[name=password]", `guess ${guess}`);
     await stranger.click("main button");
   }
-  assert.match(await stranger.textContent("[role=alert]"), /Too many tries. Try again in 30 seconds/);
+  assert.match(await stranger.textContent("[role=alert]"), /Too many attempts. Try again in 30 seconds/);
   await keepScreenshot(stranger, "throttled");
   await tab.click("text=Log out");
   await logIn(tab);
@@ -179,7 +179,7 @@ await step("a visitor signs up", async () => {
   await visitor.fill("[name=login]", "bob");
   await visitor.fill("[name=password]", "Password1");
   await visitor.click("main button");
-  assert.match(await visitor.textContent("[role=alert]"), /Many people use this password/);
+  assert.match(await visitor.textContent("[role=alert]"), /This password is well known/);
   await keepScreenshot(visitor, "sign-up");
   await visitor.fill("[name=login]", "bob");
   await visitor.fill("[name=password]", "difference engine");

@@ -81,7 +81,7 @@ async fn a_visitor_can_sign_up_and_log_in_with_the_new_account() {
     for (login, password, problem) in [
         ("", "difference engine", "A login name has 1 to 100 characters."),
         ("bob", "short", "The password needs at least 8 characters."),
-        ("bob", "Password1", "Many people use this password."),
+        ("bob", "Password1", "This password is well known."),
         ("ada", "difference engine", "This login name is taken."),
     ] {
         let form = [("login", login), ("password", password)];
@@ -110,7 +110,7 @@ async fn guessing_makes_a_stranger_wait_and_not_the_user() {
     let response = stranger.post("/login", &guess).await;
     assert_eq!(response.status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(response.header(header::RETRY_AFTER), "30");
-    assert!(response.text().contains("Too many tries."));
+    assert!(response.text().contains("Too many attempts."));
     assert_eq!(log_in(&mut own, &site, &[]).await, "/account");
 }
 

@@ -108,7 +108,7 @@ impl SignIn {
                 response.render(show_form(&auth, Some("Wrong login name or password.")));
             }
             PasswordCheck::Throttled(throttled) => {
-                let error = format!("Too many tries. Try again in {}.", throttled.wait());
+                let error = format!("Too many attempts. Try again in {}.", throttled.wait());
                 let seconds = throttled.retry_after.as_secs();
                 response.headers_mut().insert(RETRY_AFTER, seconds.into());
                 response.render_with_status(throttled.status(), show_form(&auth, Some(&error)));

@@ -136,7 +136,7 @@ async fn sign_in(
         },
         Ok(PasswordCheck::Wrong) => login_page(&auth, Some("Wrong login name or password.")),
         Ok(PasswordCheck::Throttled(throttled)) => {
-            let error = format!("Too many tries. Try again in {}.", throttled.wait());
+            let error = format!("Too many attempts. Try again in {}.", throttled.wait());
             let mut page = login_page(&auth, Some(&error));
             *page.status_mut() = throttled.status();
             let seconds = throttled.retry_after.as_secs();

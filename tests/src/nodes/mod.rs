@@ -1,8 +1,8 @@
 //! A site on several nodes that share one store.
 //!
-//! Each node is a process of its own, so a test can kill it, freeze it, and set its clock. Only with
-//! the store in memory are the nodes in the process of the test, because nothing else can share
-//! that store.
+//! Each node is a process of its own, so a test can kill it, freeze it, and set its clock. Only
+//! with the store in memory are the nodes in the process of the test, because nothing else can
+//! share that store.
 //!
 //! | file | what is in it |
 //! | --- | --- |

@@ -30,8 +30,8 @@ impl Known {
 
 /// A browser, and what must be true of its login.
 ///
-/// A response that says that the server has failed (503), or no response within the time-out, proves
-/// nothing. Every other response must agree with what is known.
+/// A response that says that the server has failed (503), or no response within the time-out,
+/// proves nothing. Every other response must agree with what is known.
 pub struct Oracle {
     browser: Browser,
     timeout: Duration,
@@ -82,8 +82,8 @@ impl Oracle {
         }
     }
 
-    /// Logs in with the right password. A refusal, because of the wrong passwords of others, changes
-    /// nothing.
+    /// Logs in with the right password. A refusal, because of the wrong passwords of others,
+    /// changes nothing.
     pub async fn log_in(&mut self, user: &str) {
         let form = [("login", user), ("password", PASSWORD)];
         match self.send("/sign-in", Some(&form)).await {

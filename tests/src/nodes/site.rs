@@ -117,7 +117,8 @@ pub async fn node_site(
     let sign_in = PasswordSignIn::new(&auth_layer, store.clone())
         .with_limits(limits)
         .with_limiter(limiter.with_max_new_counters(settings.max_new_counters))
-        // More checks may wait than on a real site, so that few tries are turned away as too many.
+        // More checks may wait than on a real site, so that few attempts are turned away as too
+        // many.
         .with_passwords(passwords.with_concurrency(64));
     let router = Router::new()
         .route("/sign-in", post(log_in))

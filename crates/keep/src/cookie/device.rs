@@ -3,9 +3,9 @@
 //! It logs nobody in. A browser with this cookie has limits of its own on guessing the user's
 //! password, so a stranger who guesses it elsewhere does not lock the user out here.
 //!
-//! Layout: `fmt: u8, kid: u8, flags: u8, expires: u32, device: [u8; 8], stamp: u64, uid`. The stamp is
-//! a digest of the user's security stamp, so the cookie ends with a new password. A browser holds the
-//! cookie of one user: the last who has logged in.
+//! Layout: `fmt: u8, kid: u8, flags: u8, expires: u32, device: [u8; 8], stamp: u64, uid`. The stamp
+//! is a digest of the user's security stamp, so the cookie ends with a new password. A browser
+//! holds the cookie of one user: the last who has logged in.
 
 use tower_keep_core::UserId;
 

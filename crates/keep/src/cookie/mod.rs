@@ -1,9 +1,9 @@
 //! The settings of the cookies: names, paths, domains and attributes.
 //!
 //! A layer sets up to four cookies: the session cookie, the remember cookie, a cookie for flash
-//! messages, and the [device cookie](crate::throttle#known-devices). The value of each is `base64url(body ‖ tag)` without padding, where `tag =
-//! HMAC-SHA256(key, body)[..16]`. Integers in the body are big-endian. Times are seconds since
-//! 1970, in four bytes.
+//! messages, and the [device cookie](crate::throttle#known-devices). The value of each is
+//! `base64url(body ‖ tag)` without padding, where `tag = HMAC-SHA256(key, body)[..16]`. Integers in
+//! the body are big-endian. Times are seconds since 1970, in four bytes.
 
 // The layouts of bodies, here in `flash.rs` and in the modules of a login's cookies, are written as
 // `fmt: u8, kid: u8, flags: u8, issued: u32`: the fields in order, with their types. `fmt` is the

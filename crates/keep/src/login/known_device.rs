@@ -83,8 +83,8 @@ impl<U: AuthUser> AuthSession<U> {
         }
     }
 
-    /// Completes a login or a confirmation of this user: resets the limits that wrong passwords have
-    /// used up, and makes the browser a known device.
+    /// Completes a login or a confirmation of this user: resets the limits that wrong passwords
+    /// have used up, and makes the browser a known device.
     ///
     /// `is_known` says whether to do the latter; by default, if the password was checked.
     pub(super) async fn complete_login(&self, user: &U, is_known: Option<bool>) {

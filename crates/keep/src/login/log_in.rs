@@ -100,10 +100,10 @@ impl<'a, U> LoginBuilder<'a, U> {
         self
     }
 
-    /// Sets whether the browser becomes a [known device](crate::throttle#known-devices) of the user.
-    /// By default it does if [`PasswordSignIn`][sign_in] has checked the user's password in this
-    /// request. Set `true` if the user has proved in another way who they are, for example by a link
-    /// in a mail.
+    /// Sets whether the browser becomes a [known device](crate::throttle#known-devices) of the
+    /// user. By default it does if [`PasswordSignIn`][sign_in] has checked the user's password in
+    /// this request. Set `true` if the user has proved in another way who they are, for example by
+    /// a link in a mail.
     ///
     /// [sign_in]: https://docs.rs/tower-keep/latest/tower_keep/sign_in/struct.PasswordSignIn.html
     pub fn with_known_device(mut self, known: bool) -> Self {

@@ -1,4 +1,4 @@
-//! Checking a password: look up the user, count the try, check the hash.
+//! Checking a password: look up the user, count the attempt, check the hash.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -84,7 +84,7 @@ pub enum PasswordCheck<U> {
 }
 
 impl<U: PasswordUser> PasswordSignIn<U> {
-    /// Creates a sign-in for the users of this store, which also counts the tries.
+    /// Creates a sign-in for the users of this store, which also counts the attempts.
     ///
     /// ```
     /// use tower_keep::{Account, LoginLayer, PasswordSignIn};
@@ -190,9 +190,9 @@ impl<U: PasswordUser> PasswordSignIn<U> {
         self.with(|inner| inner.rules = rules)
     }
 
-    /// Sets how a login name that was typed becomes the name that is looked up; by default, it stays
-    /// as it is. Most stores compare names byte for byte, so convert names in the same way when
-    /// users sign up.
+    /// Sets how a login name that was typed becomes the name that is looked up; by default, it
+    /// stays as it is. Most stores compare names byte for byte, so convert names in the same way
+    /// when users sign up.
     ///
     /// ```
     /// # use tower_keep::{Account, PasswordSignIn};
@@ -247,8 +247,9 @@ impl<U: PasswordUser> PasswordSignIn<U> {
     ///
     /// # Errors
     ///
-    /// Returns an error if a store fails, if too many passwords are being checked, or if hashing
-    /// fails. The try then does not count.
+    /// Returns an error if a store fails, if too many passwords are being checked or [too many
+    /// counters begin](crate::throttle::LimitError::Busy), or if hashing fails. The attempt is then
+    /// given back; if the store of the counters has failed, it may stay counted.
     pub async fn check(
         &self,
         auth: &AuthSession<U>,
@@ -279,7 +280,7 @@ impl<U: PasswordUser> PasswordSignIn<U> {
                 Some(user) => self.user_use(&user.id()),
                 None => limits.user().of([b"?", name.as_bytes()].concat()),
             };
-            TryUses { own: vec![by_name, by_user], shared: by_address, is_known_device: false }
+            AttemptUses { own: vec![by_name, by_user], shared: by_address, is_known_device: false }
         });
         attempt.user.clone_from(&found);
         self.check_counted(auth, uses, attempt, password.into()).await
@@ -318,7 +319,7 @@ impl<U: PasswordUser> PasswordSignIn<U> {
         password: impl Into<String>,
     ) -> Result<PasswordCheck<U>, PasswordError> {
         let Some(user) = auth.user().await? else { return Ok(PasswordCheck::Wrong) };
-        let uses = self.device_uses(auth, &user).unwrap_or_else(|| TryUses {
+        let uses = self.device_uses(auth, &user).unwrap_or_else(|| AttemptUses {
             own: vec![self.user_use(&user.id())],
             shared: auth.limit_by_address(&self.inner.limits.address()),
             is_known_device: false,
@@ -332,12 +333,12 @@ impl<U: PasswordUser> PasswordSignIn<U> {
         self.inner.limits.user().of([b"=", id.as_bytes()].concat())
     }
 
-    /// Returns the uses of a try from a known device of the user, or `None` if the request comes
-    /// from another device.
-    fn device_uses(&self, auth: &AuthSession<U>, user: &U) -> Option<TryUses> {
+    /// Returns the uses of an attempt from a known device of the user, or `None` if the request
+    /// comes from another device.
+    fn device_uses(&self, auth: &AuthSession<U>, user: &U) -> Option<AttemptUses> {
         let (device, id) = (auth.known_device(user)?, user.id());
         let limits = &self.inner.limits;
-        Some(TryUses {
+        Some(AttemptUses {
             own: vec![limits.device().of([&device, id.as_bytes()].concat())],
             shared: limits.all_devices().of(id.as_bytes()),
             is_known_device: true,
@@ -352,16 +353,17 @@ impl<U: PasswordUser> PasswordSignIn<U> {
         })
     }
 
-    /// Counts the try, checks the password, and gives the try back unless the password is wrong.
+    /// Counts the attempt, checks the password, and gives the attempt back unless the password is
+    /// wrong.
     async fn check_counted(
         &self,
         auth: &AuthSession<U>,
-        uses: TryUses,
+        uses: AttemptUses,
         attempt: LoginAttempt<U>,
         password: String,
     ) -> Result<PasswordCheck<U>, PasswordError> {
         let Inner { passwords, limiter, .. } = &*self.inner;
-        // A try for which there is no room is not counted.
+        // An attempt for which there is no room is not counted.
         let place = passwords.enter_from(uses.is_known_device)?;
         let own_count = uses.own.len();
         let all: Vec<_> = uses.own.into_iter().chain([uses.shared]).collect();
@@ -390,7 +392,7 @@ impl<U: PasswordUser> PasswordSignIn<U> {
         };
         let reset = taken.iter().flat_map(|taken| taken.counters_in_use(own_count)).collect();
         if let Some(taken) = taken {
-            // If this fails, the try stays counted until the login resets it. It was logged.
+            // If this fails, the attempt stays counted until the login resets it. It was logged.
             let _ = taken.give_back().await;
         }
         if matched == Match::YesOutdated {
@@ -412,8 +414,8 @@ impl<U: PasswordUser> PasswordSignIn<U> {
     }
 }
 
-/// The limits that a try uses up.
-struct TryUses {
+/// The limits that an attempt uses up.
+struct AttemptUses {
     /// Those of the name and the user, or of the device. A completed login resets them.
     own: Vec<LimitUse>,
     /// That of the address, or of all devices of the user. A login does not reset it.
@@ -430,7 +432,7 @@ fn raise_throttled<U: AuthUser>(
     PasswordCheck::Throttled(throttled)
 }
 
-/// Gives a try back if the future that checks it is dropped, or fails.
+/// Gives an attempt back if the future that checks it is dropped, or fails.
 struct GiveBackOnDrop(Option<TakenUses>);
 
 impl GiveBackOnDrop {

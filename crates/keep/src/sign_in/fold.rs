@@ -1,13 +1,13 @@
-//! The form of a login name in which tries are counted.
+//! The form of a login name in which attempts are counted.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
 /// Folds a login name: without the marks of letters, in lower case, and without spaces at the ends.
 ///
-/// A database may take several spellings for one name. If they were counted apart, each spelling
-/// would allow more tries. So this makes at least the names equal that the usual collations do.
-/// Names of different users may become equal, too; then they share a limit.
+/// A database may take several spellings for one name. If they were counted separately, each
+/// spelling would allow more attempts. So this makes at least the names equal that the usual
+/// collations do. Names of different users may become equal, too; then they share a limit.
 pub(super) fn fold(login_name: &str) -> String {
     let letters = login_name.trim().nfkd().filter(|c| !is_combining_mark(*c));
     let folded: String = letters.flat_map(char::to_lowercase).collect();

@@ -19,9 +19,9 @@ pub struct SignInLimits {
     /// Wrong passwords from one address, or from one /64 network of IPv6. Keep it wide: many users
     /// may share an address.
     pub by_address: CounterRule,
-    /// Tries for one login name, and for one user, from unknown devices.
+    /// Attempts for one login name, and for one user, from unknown devices.
     pub by_name: CounterRule,
-    /// Tries from one known device of a user.
+    /// Attempts from one known device of a user.
     pub by_device: CounterRule,
     /// Wrong passwords from all known devices of a user together, so that a thousand copied device
     /// cookies gain nothing.

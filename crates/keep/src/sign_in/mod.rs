@@ -1,4 +1,5 @@
-//! A sign-in with a password that withstands guessing, and locks nobody out.
+//! A sign-in with a password that withstands guessing. A user can still log in from a browser that
+//! they have used before.
 //!
 //! [`PasswordSignIn`] looks up the user, limits how often passwords are guessed, and checks the
 //! password.
@@ -16,7 +17,7 @@
 //!     match sign_in.check(auth, login_name, password).await? {
 //!         PasswordCheck::Ok(user) => auth.log_in(user).await?,
 //!         PasswordCheck::Wrong => return Ok(Some("Wrong login name or password.")),
-//!         PasswordCheck::Throttled(_) => return Ok(Some("Too many tries. Wait a while.")),
+//!         PasswordCheck::Throttled(_) => return Ok(Some("Too many attempts. Wait a while.")),
 //!     }
 //!     Ok(None)
 //! }
@@ -24,7 +25,7 @@
 //!
 //! # The limits
 //!
-//! | counted by | default | which tries |
+//! | counted by | default | which attempts |
 //! | --- | --- | --- |
 //! | the client's address | 100 in an hour | from unknown devices |
 //! | the login name, and the user whom it names | 5 at once; then one after a wait of 30 s, which doubles up to an hour; at most 100 in a row | from unknown devices |
@@ -33,12 +34,12 @@
 //!
 //! A [known device](crate::throttle#known-devices) is a browser in which the user has logged in
 //! before. A stranger who guesses the password of a user makes the login name wait, but not the
-//! user's own devices (OWASP ASVS 5.0, 6.1.1). 100 tries in a row are the most that
+//! user's own devices (OWASP ASVS 5.0, 6.1.1). 100 attempts in a row are the most that
 //! NIST SP 800-63B-4 §3.2.2 allows.
 //!
-//! A try is counted before the password is checked, and given back if the password was right, or if
-//! a store has failed. A completed login also resets the count of the name or of the device, but not
-//! of the address. A refused try extends no wait. [`SignInLimits`] changes the numbers.
+//! An attempt is counted before the password is checked, and given back if the password was right,
+//! or if a store has failed. A completed login also resets the count of the name or of the device,
+//! but not of the address. A refused attempt extends no wait. [`SignInLimits`] changes the numbers.
 //!
 //! # What a client can't tell
 //!
@@ -47,8 +48,11 @@
 //!
 //! # What this does not prevent
 //!
-//! Guesses from many addresses against many names, one try each, stay below every limit: check new
-//! passwords with [`PasswordRules`], and log in with more than a password where it matters.
+//! - Guesses from many addresses against many names, one attempt each, stay below every limit:
+//!   check new passwords with [`PasswordRules`], and log in with more than a password where it
+//!   matters.
+//! - A stranger can keep a login name waiting, for every browser that is not a known device of the
+//!   user. A client without cookies, such as an app with a bearer token, never is one.
 
 mod check;
 mod fold;

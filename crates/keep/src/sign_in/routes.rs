@@ -173,7 +173,7 @@ impl<U: PasswordUser> PasswordSignIn<U> {
             }
             Ok(PasswordCheck::Throttled(throttled)) => {
                 let seconds = throttled.retry_after.as_secs();
-                let text = format!("Too many tries. Try again in {}.", throttled.wait());
+                let text = format!("Too many attempts. Try again in {}.", throttled.wait());
                 let mut response = again(StatusCode::TOO_MANY_REQUESTS, &text);
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
                 return response;

@@ -75,8 +75,8 @@ impl PasswordRules {
         Self { min_length: 8, max_length: 256, is_breached: None }
     }
 
-    /// Sets how many characters a password needs at least; 8 by default. Characters are code points
-    /// of Unicode.
+    /// Sets how many characters a password needs at least; 8 by default. A number above 64 becomes
+    /// 64. Characters are code points of Unicode.
     #[must_use]
     pub fn with_min_length(mut self, min: usize) -> Self {
         self.min_length = min.min(Self::LEAST_MAX_LENGTH);
@@ -161,7 +161,7 @@ impl fmt::Display for PasswordRejection {
         match self {
             Self::TooShort { min } => write!(f, "The password needs at least {min} characters."),
             Self::TooLong { max } => write!(f, "The password may have at most {max} characters."),
-            Self::Common => f.write_str("Many people use this password. Choose another one."),
+            Self::Common => f.write_str("This password is well known. Choose another one."),
         }
     }
 }

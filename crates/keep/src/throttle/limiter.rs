@@ -104,8 +104,8 @@ impl Limiter {
         self.take_counting(uses, true).await
     }
 
-    /// Does the same as `take`. If `is_capped` is false, the counters that begin don't count against
-    /// the greatest number of new counters.
+    /// Does the same as `take`. If `is_capped` is false, the counters that begin don't count
+    /// against the greatest number of new counters.
     pub(crate) async fn take_counting(
         &self,
         uses: &[LimitUse],
@@ -223,7 +223,7 @@ impl Limiter {
     }
 }
 
-/// Returns the error for these refusals: the one that makes the client wait the longest.
+/// Returns the error for these refusals. It says how long the client has to wait for all of them.
 fn throttled(wanted: &[Wanted], refused: &[RefusedUse], now: Timestamp) -> Throttled {
     let longest = refused.iter().max_by_key(|refused| refused.retry_at);
     let (key, retry_at) =

@@ -25,12 +25,12 @@
 //!
 //! The key of a counter is a digest, made with the layer's current key, of the limit's name and of
 //! what is counted. So a copy of the store shows no name and no address. A new key begins new
-//! counters, so replacing a key gives everyone some more tries.
+//! counters, so replacing a key gives everyone some more attempts.
 //!
 //! A use that is refused writes nothing, and is remembered in this process for a second, so a flood
-//! does not reach the store. At most [a number](Limiter::with_max_new_counters) of counters begins
-//! in each second; further uses that would need a new one are [`Busy`](LimitError::Busy). Counters
-//! that have expired are removed while the limiter is used.
+//! does not reach the store. In each second, at most [a number](Limiter::with_max_new_counters) of
+//! counters can begin; after that, every further call is [`Busy`](LimitError::Busy) until the next
+//! second. Counters that have expired are removed while the limiter is used.
 //!
 //! # Limits by address
 //!
@@ -42,10 +42,14 @@
 //!
 //! # Known devices
 //!
-//! A browser in which a user has completed a login with a password gets a *device cookie*. It logs
-//! nobody in. It is signed, is valid for a year, and ends with the user's security stamp, so with a
-//! new password. Guesses from a known device of the user are counted apart from all others. So a
-//! stranger who guesses a password elsewhere does not lock the user out here.
+//! A browser in which a user has completed a login with a password, or has confirmed one, gets a
+//! *device cookie*. It logs nobody in. It is signed, is valid for a year, and ends with the user's
+//! security stamp, so with a new password. A logout keeps it. Guesses from a known device of the
+//! user are counted separately from all others. So a stranger who guesses a password elsewhere does
+//! not lock the user out here.
+//!
+//! A browser has one such cookie, of the user who has logged in last. A client that gets a bearer
+//! token has none, so it is never a known device.
 //!
 //! A login without a password can make a device known, too:
 //! [`with_known_device`](crate::session::LoginBuilder::with_known_device).
