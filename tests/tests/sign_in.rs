@@ -207,7 +207,7 @@ async fn try_password(browser: &mut Browser, login: &str, password: &str) -> Sta
 async fn try_wrong(browser: &mut Browser, login: &str, count: usize) {
     for number in 0..count {
         let status = try_password(browser, login, "wrong").await;
-        assert_eq!(status, StatusCode::UNAUTHORIZED, "try {number} for {login}");
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "attempt {number} for {login}");
     }
 }
 
@@ -319,7 +319,7 @@ async fn an_unknown_name_gets_the_same_responses_after_the_same_calls() {
 }
 
 #[tokio::test]
-async fn a_fault_gives_the_try_back_and_is_never_a_wrong_password() {
+async fn a_fault_gives_the_attempt_back_and_is_never_a_wrong_password() {
     let site = Site::start().await;
     let mut browser = site.browser("203.0.113.1");
     try_wrong(&mut browser, "ada", 4).await;
@@ -342,13 +342,41 @@ async fn a_fault_gives_the_try_back_and_is_never_a_wrong_password() {
 }
 
 #[tokio::test]
-async fn a_dropped_request_gives_its_try_back() {
+async fn a_wrong_password_counts_even_if_the_client_hangs_up() {
+    let site = Site::start().await;
+    let mut answered = 0;
+    for time in 0.. {
+        assert!(time < 200, "the wrong passwords were not counted");
+        let mut browser = site.browser("203.0.113.1");
+        let request = async { try_password(&mut browser, "ada", "wrong").await };
+        // The hash takes longer than this at first.
+        match tokio::time::timeout(Duration::from_millis(1 + time), request).await {
+            Ok(TOO_MANY) => break,
+            Ok(_) => answered += 1,
+            Err(_) => {}
+        }
+    }
+    assert!(answered < 5, "{answered} passwords were answered");
+    // An event was raised for each, and the hashes of some may still be running.
+    let begun = Instant::now();
+    let mut failed = 0;
+    while failed < 5 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "only {failed} events");
+        let events = site.take_attempts();
+        failed += events.iter().filter(|attempt| attempt[0] == "login_failed").count();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(failed, 5);
+}
+
+#[tokio::test]
+async fn a_right_password_is_given_back_even_if_the_client_hangs_up() {
     let site = Site::start().await;
     // Writes that conflict wait for seconds in one of the emulators.
     let attempts = if std::env::var("KEEP_STORE").as_deref() == Ok("firestore") { 3 } else { 20 };
     for time in 0..attempts {
         let mut browser = site.browser("203.0.113.1");
-        let request = async { try_password(&mut browser, "ada", "wrong").await };
+        let request = async { send(&mut browser, "/check-only", "ada", PASSWORD).await };
         // The hash takes longer than this, and the calls of some stores do, too.
         let _ = tokio::time::timeout(Duration::from_millis(1 + time / 4), request).await;
     }
@@ -362,6 +390,67 @@ async fn a_dropped_request_gives_its_try_back() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     try_wrong(&mut browser, "ada", 5).await;
     assert_eq!(try_password(&mut browser, "ada", "wrong").await, TOO_MANY);
+}
+
+#[tokio::test]
+async fn an_application_lets_a_user_start_over() {
+    let site = Site::start().await;
+    let mut stranger = site.browser("203.0.113.66");
+    try_wrong(&mut stranger, "ada", 5).await;
+    assert_eq!(try_password(&mut stranger, "ada", PASSWORD).await, TOO_MANY);
+    // The user has followed a link in a mail.
+    let ada = site.store.by_login_name("ada").await.unwrap().expect("there is such a user");
+    site.sign_in.reset_limits_of(&ada, "Ada").await.unwrap();
+    assert_eq!(
+        try_password(&mut site.browser("203.0.113.1"), "ada", PASSWORD).await,
+        StatusCode::OK
+    );
+}
+
+#[tokio::test]
+async fn names_that_are_stored_as_one_name_are_counted_together() {
+    let base = |typed: &str| typed.split('+').next().unwrap_or_default().to_owned();
+    let site = Site::start_with(|builder| builder, |sign_in| sign_in.with_stored_name(base)).await;
+    let mut browser = site.browser("203.0.113.1");
+    for user in ["ada", "nobody"] {
+        for number in 0..5 {
+            try_wrong(&mut browser, &format!("{user}+{number}"), 1).await;
+        }
+        let status = try_password(&mut browser, &format!("{user}+5"), "wrong").await;
+        assert_eq!(status, TOO_MANY, "{user}");
+    }
+}
+
+#[tokio::test]
+async fn a_sign_in_never_logs_in_to_another_area() {
+    let site = Site::start().await;
+    let admin_store = new_store().await;
+    let admins = LoginLayer::builder(admin_store, Keys::new(KEY))
+        .with_sessions()
+        .with_clock(site.clock.clone())
+        .with_area("admin")
+        .build()
+        .unwrap();
+    // Both layers have users of the same type, and the innermost is not that of the sign-in.
+    let router = Router::new()
+        .merge(site.sign_in.routes())
+        .route("/sign-in", post(log_in))
+        .with_state((site.sign_in.clone(), site.store.clone()));
+    let service = site.auth_layer.layer(admins.layer(router));
+    let mut browser = Client::new(service).with_clock(site.clock.clone());
+    browser.set_address("203.0.113.1".parse().expect("a valid value"));
+    let form = [("login", "ada"), ("password", PASSWORD)];
+    assert_eq!(browser.post("/sign-in", &form).await.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(browser.post("/login", &form).await.location(), "/");
+    let cookies = [
+        ("__Host-Http-keep", true),
+        ("__Host-Http-keep-device", true),
+        ("__Host-Http-keep-admin", false),
+        ("__Host-Http-keep-admin-device", false),
+    ];
+    for (name, is_set) in cookies {
+        assert_eq!(browser.jar.get(name).is_some(), is_set, "{name}");
+    }
 }
 
 #[tokio::test]
@@ -538,6 +627,11 @@ async fn private_addresses_are_counted_behind_a_trusted_proxy() {
     browser.set_header(http::HeaderName::from_static("x-forwarded-for"), "10.1.1.1");
     try_wrong(&mut browser, "one", 1).await;
     assert_eq!(try_password(&mut browser, "two", "wrong").await, TOO_MANY);
+    // The proxy says nothing: all clients seem to have its address.
+    let mut browser = site.browser("127.0.0.1");
+    for name in ["three", "four", "five"] {
+        try_wrong(&mut browser, name, 1).await;
+    }
 }
 
 #[tokio::test]
@@ -758,10 +852,14 @@ struct Pages {
 
 impl Pages {
     async fn start() -> Self {
+        Self::start_at("/enter").await
+    }
+
+    async fn start_at(login_page: &str) -> Self {
         let site = Site::start_with(
             |builder| {
                 builder
-                    .with_login_page("/enter")
+                    .with_login_page(login_page)
                     .expect("a valid value")
                     .with_confirm_page("/again")
                     .expect("a valid value")
@@ -836,6 +934,13 @@ async fn the_ready_made_routes_throttle_and_refuse_forms_of_other_sites() {
     let refused = browser.post("/enter", &[("login", "ada"), ("password", PASSWORD)]).await;
     assert_eq!((refused.status, refused.header("retry-after").as_str()), (TOO_MANY, "30"));
     assert!(refused.text().contains("Try again in 30 seconds."), "{}", refused.text());
+    // An empty field is no guess.
+    let mut other = pages.browser();
+    for _ in 0..6 {
+        let empty = other.post("/enter", &[("login", "bob"), ("password", "")]).await;
+        assert_eq!(empty.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(empty.text().contains("Enter your login name and your password."));
+    }
     let inactive = [("login", "inactive"), ("password", PASSWORD)];
     assert_eq!(browser.post("/enter", &inactive).await.status, StatusCode::FORBIDDEN);
     let too_long = format!("login=ada&password={}", "x".repeat(20_000));
@@ -862,4 +967,15 @@ async fn the_ready_made_routes_throttle_and_refuse_forms_of_other_sites() {
     let mut visitor = pages.browser();
     let response = visitor.post("/again", &[("password", PASSWORD)]).await;
     assert_eq!((response.status, response.location().as_str()), (StatusCode::SEE_OTHER, "/enter"));
+}
+
+#[tokio::test]
+async fn a_login_page_that_is_the_home_page_leads_nowhere_for_ever() {
+    let pages = Pages::start_at("/").await;
+    let mut browser = pages.browser();
+    let response = browser.post("/", &[("login", "ada"), ("password", PASSWORD)]).await;
+    assert_eq!((response.status, response.location().as_str()), (StatusCode::SEE_OTHER, "/"));
+    assert_eq!(browser.get("/").await.status, StatusCode::OK);
+    let elsewhere = browser.get("/?next=/account").await;
+    assert_eq!(elsewhere.location(), "/account");
 }

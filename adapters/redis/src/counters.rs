@@ -60,7 +60,12 @@ impl<U: AuthUser> RedisStore<U> {
         let mut taken = Vec::with_capacity(uses.len());
         for wanted in uses {
             let stored = stored.get(&wanted.key).copied();
-            match self.take_use(wanted, stored, now, deadline).await? {
+            let result = self.take_use(wanted, stored, now, deadline).await;
+            if result.is_err() {
+                // A server of this counter has failed, perhaps not those of the others.
+                let _ = self.give_back_uses(&taken, self.deadline()).await;
+            }
+            match result? {
                 Ok(taken_use) => taken.push(taken_use),
                 Err(retry_at) => {
                     self.give_back_uses(&taken, deadline).await?;
@@ -92,7 +97,7 @@ impl<U: AuthUser> RedisStore<U> {
                 None => commit.require_absent(name.clone()),
                 Some(before) => commit.require_value(name.clone(), write(before)),
             }
-            let life = Life::Millis(life_millis(after.expires, now));
+            let life = Life::Millis(life_millis(after.expires, now).max(1));
             commit.set(name.clone(), write(&after), life);
             if commit.run(self.servers(), deadline).await?.is_ok() {
                 return Ok(Ok(taken));

@@ -75,7 +75,7 @@ pub(crate) struct TrustedProxies(pub(crate) Vec<IpNet>);
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 impl TrustedProxies {
-    fn trusts(&self, address: IpAddr) -> bool {
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 
@@ -139,7 +139,11 @@ pub(crate) fn is_private(address: IpAddr) -> bool {
 pub(crate) fn limited_bytes(address: IpAddr) -> Vec<u8> {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets()[..8].to_vec(),
+        IpAddr::V6(v6) => match v6.octets() {
+            // A translated address of IPv4 (NAT64, RFC 6052 §2.1).
+            [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, v4 @ ..] => v4.to_vec(),
+            octets => octets[..8].to_vec(),
+        },
     }
 }
 
@@ -286,5 +290,7 @@ mod tests {
         assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
         assert!(same("192.0.2.1", "::ffff:192.0.2.1"));
         assert!(!same("192.0.2.1", "192.0.2.2"));
+        assert!(same("192.0.2.1", "64:ff9b::192.0.2.1"));
+        assert!(!same("192.0.2.1", "64:ff9b::192.0.2.2"));
     }
 }

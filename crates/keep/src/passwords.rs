@@ -12,7 +12,7 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use http::{Response, StatusCode};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_keep_core::{
     Account, AuthUser, PasswordChange, PasswordStore, PasswordUser, StoreError, UserDirectory,
     UserDirectoryExt, UserId, UserLookup,
@@ -86,6 +86,14 @@ pub enum PasswordError {
     /// The attempt could not be counted. The response is that of the [`LimitError`].
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// The [`AuthSession`] is that of another login layer than the sign-in's. This is a bug in the
+    /// application: extract the handle with
+    /// [`LoginLayer::auth_session`](crate::LoginLayer::auth_session). The response is 500.
+    #[error(
+        "the `AuthSession` belongs to another login layer than the `PasswordSignIn`: get it with \
+         `auth_layer.auth_session(&extensions)`"
+    )]
+    OtherLayer,
     /// It is not known which user is logged in, to confirm the login. The response is that of the
     /// [`AuthError`].
     #[error(transparent)]
@@ -134,20 +142,22 @@ fn match_hash(
 }
 
 /// Returns the password in the form in which it is hashed, NFKC.
-fn normalized(password: &str) -> Cow<'_, str> {
+pub(crate) fn normalized(password: &str) -> Cow<'_, str> {
     match is_nfkc_quick(password.chars()) {
         IsNormalized::Yes => Cow::Borrowed(password),
         IsNormalized::No | IsNormalized::Maybe => Cow::Owned(password.nfkc().collect()),
     }
 }
 
-/// Checks whether a hash is weaker than new hashes are.
+/// Checks whether a hash is weaker than new hashes are. More memory makes up for fewer passes.
 fn is_outdated(hash: &PasswordHash) -> bool {
+    let cost = |memory: u32, passes: u32| u64::from(memory) * u64::from(passes);
     let Ok(params) = Params::try_from(hash) else { return true };
     hash.algorithm != Algorithm::Argon2id.ident()
         || hash.version != Some(Version::V0x13.into())
         || params.m_cost() < Params::DEFAULT_M_COST
-        || params.t_cost() < Params::DEFAULT_T_COST
+        || cost(params.m_cost(), params.t_cost())
+            < cost(Params::DEFAULT_M_COST, Params::DEFAULT_T_COST)
 }
 
 /// A hash that no password matches, with the parameters of new hashes, for unknown login names.
@@ -155,7 +165,7 @@ const UNMATCHABLE_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bm9ib2R5J3Mgc2Fsd
                       AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// A password has at most this many bytes, so that converting it takes little time.
-const MAX_PASSWORD_BYTES: usize = 4_096;
+pub(crate) const MAX_PASSWORD_BYTES: usize = 4_096;
 
 /// A check that takes longer than this, in a debug build, runs code that is not optimized.
 const SLOW: Duration = Duration::from_millis(400);
@@ -239,22 +249,22 @@ impl Passwords {
     }
 
     /// Takes a place among the checks that may wait.
-    fn enter(&self) -> Result<Place<'_>, PasswordError> {
+    fn enter(&self) -> Result<Place, PasswordError> {
         self.enter_from(false)
     }
 
     /// Takes a place among the checks that may wait. Checks from known devices of their users have
     /// places of their own.
-    pub(crate) fn enter_from(&self, is_known_device: bool) -> Result<Place<'_>, PasswordError> {
+    pub(crate) fn enter_from(&self, is_known_device: bool) -> Result<Place, PasswordError> {
         let queue = if is_known_device { &self.known_devices_queue } else { &self.queue };
-        queue.try_acquire().map(Place).map_err(|_| PasswordError::Busy)
+        Arc::clone(queue).try_acquire_owned().map(Place).map_err(|_| PasswordError::Busy)
     }
 
     /// Checks whether the password matches the hash; see [`verify`](Self::verify). If the hash is
     /// not valid, the log names `user`.
     pub(crate) async fn match_for(
         &self,
-        place: Place<'_>,
+        place: Place,
         user: Option<UserId>,
         hash: Option<&str>,
         mut password: String,
@@ -435,7 +445,7 @@ impl Passwords {
     /// Runs `work` on a thread for blocking work, as soon as a permit is free.
     async fn run<T: Send + 'static>(
         &self,
-        _place: Place<'_>,
+        _place: Place,
         work: impl FnOnce() -> Result<T, PasswordError> + Send + 'static,
     ) -> Result<T, PasswordError> {
         let run_permit = Arc::clone(&self.running).acquire_owned().await;
@@ -450,8 +460,8 @@ impl Passwords {
 }
 
 /// A place among the checks that may wait.
-pub(crate) struct Place<'a>(
-    #[expect(dead_code, reason = "it is free again on drop")] SemaphorePermit<'a>,
+pub(crate) struct Place(
+    #[expect(dead_code, reason = "it is free again on drop")] OwnedSemaphorePermit,
 );
 
 /// In a debug build, says once that the code of Argon2 is not optimized.
@@ -491,7 +501,7 @@ impl PasswordError {
             Self::Store(_) | Self::TooLong { .. } => {}
             Self::Limit(error) => error.log(),
             Self::Auth(error) => error.log(),
-            Self::Busy | Self::Failed => tracing::error!(
+            Self::Busy | Self::Failed | Self::OtherLayer => tracing::error!(
                 error = self as &dyn std::error::Error,
                 "a password was not hashed or checked"
             ),
@@ -505,6 +515,7 @@ impl PasswordError {
             Self::Limit(error) => error.problem(),
             Self::Auth(error) => error.problem(),
             Self::Failed => Problem::INTERNAL,
+            Self::OtherLayer => Problem::bug(&self.to_string()),
         }
     }
 }

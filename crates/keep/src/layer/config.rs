@@ -109,14 +109,18 @@ impl<U> Config<U> {
     /// Returns the address that a limit for this client counts by, or `None` if there must be no
     /// such limit, because all clients may seem to have the same address. This is logged once.
     pub(crate) fn limited_address(&self, client: Option<IpAddr>) -> Option<IpAddr> {
-        let is_behind_known_proxies = !self.trusted_proxies.0.is_empty();
-        let is_usable = |address: &IpAddr| is_behind_known_proxies || !is_private(*address);
+        let proxies = &self.trusted_proxies;
+        // A proxy that sends no `X-Forwarded-For` seems to be the client.
+        let is_usable = |address: &IpAddr| {
+            !proxies.trusts(*address) && (!proxies.0.is_empty() || !is_private(*address))
+        };
         let address = client.filter(is_usable);
         if address.is_none() && !self.warned_of_shared_address.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 ?client,
-                "the client's address is unknown or private, so nothing is limited by address: if \
-                 the site is behind a proxy, name the proxy with `with_trusted_proxies`; else \
+                "the client's address is unknown, private or that of a proxy, so nothing is limited \
+                 by address: if the site is behind proxies, name all of them with \
+                 `with_trusted_proxies`, and let them send `X-Forwarded-For`; else \
                  serve with `into_make_service_with_connect_info::<SocketAddr>()`, or insert a \
                  `ClientAddr` into each request"
             );

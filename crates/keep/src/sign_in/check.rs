@@ -5,17 +5,19 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use tower_keep_core::{AuthUser, CounterStore, PasswordStore, PasswordUser, UserId, UserLookup};
+use tracing::Instrument;
 
 use super::fold::fold;
 use super::limits::SignInLimits;
 use super::rules::{PasswordRejection, PasswordRules};
 use crate::event::{Event, LoginAttempt};
 use crate::layer::LoginLayer;
+use crate::layer::config::Config;
 use crate::login::handle::AuthSession;
 use crate::login::state::CheckedPassword;
-use crate::passwords::{Match, PasswordError, Passwords};
+use crate::passwords::{Match, PasswordError, Passwords, Place};
 use crate::throttle::limit::LimitUse;
-use crate::throttle::limiter::{Limiter, TakenUses};
+use crate::throttle::limiter::Limiter;
 use crate::throttle::{LimitError, Throttled};
 
 /// A login name with more bytes belongs to nobody.
@@ -243,22 +245,26 @@ impl<U: PasswordUser> PasswordSignIn<U> {
     /// Log the user in within the same request. The completed login resets the count of wrong
     /// passwords, and makes the browser a [known device](crate::throttle#known-devices).
     ///
-    /// Raises [`LoginFailed`](Event::LoginFailed) and [`Throttled`](Event::Throttled).
+    /// Raises [`LoginFailed`](Event::LoginFailed) and [`Throttled`](Event::Throttled). If the
+    /// future is dropped, because the client hangs up, a wrong password counts nevertheless.
     ///
     /// # Errors
     ///
     /// Returns an error if a store fails, if too many passwords are being checked or [too many
     /// counters begin](crate::throttle::LimitError::Busy), or if hashing fails. The attempt is then
-    /// given back; if the store of the counters has failed, it may stay counted.
+    /// given back; if the store of the counters has failed, it may stay counted. A handle of
+    /// another login layer is an error, too.
     pub async fn check(
         &self,
         auth: &AuthSession<U>,
         login_name: &str,
         password: impl Into<String>,
     ) -> Result<PasswordCheck<U>, PasswordError> {
+        self.check_layer(auth)?;
         let Inner { users, limiter, limits, stored_name, .. } = &*self.inner;
         let is_possible = login_name.len() <= MAX_NAME_BYTES;
-        let name = if is_possible { fold(login_name) } else { login_name.to_owned() };
+        let stored_name = if is_possible { stored_name(login_name) } else { login_name.to_owned() };
+        let name = fold(&stored_name);
         let mut attempt = LoginAttempt::new(auth.client_addr(), Some(self.name_digest(&name)));
         let by_address = auth.limit_by_address(&limits.address());
         let by_name = limits.name().of(&name);
@@ -266,11 +272,11 @@ impl<U: PasswordUser> PasswordSignIn<U> {
             // A flood does not even reach the store of the users.
             let uses = [by_name.clone(), by_address.clone()];
             if let Err(throttled) = limiter.check_refused_lately(&uses) {
-                return Ok(raise_throttled(auth, attempt, throttled));
+                return Ok(raise_throttled(auth.config(), attempt, throttled));
             }
         }
         let found = match is_possible {
-            true => users.by_login_name(&stored_name(login_name)).await?,
+            true => users.by_login_name(&stored_name).await?,
             false => None,
         };
         let device = found.as_ref().and_then(|user| self.device_uses(auth, &**user));
@@ -290,7 +296,8 @@ impl<U: PasswordUser> PasswordSignIn<U> {
     /// the password, unless too many were tried.
     ///
     /// The limits are those of [`check`](Self::check), so a stranger with a stolen session can't
-    /// guess more often than at the login. If no user is logged in, the result is
+    /// guess more often than at the login. A browser without a device cookie, such as after a login
+    /// by a link in a mail, also waits if strangers guess. If no user is logged in, the result is
     /// [`Wrong`](PasswordCheck::Wrong).
     ///
     /// ```
@@ -312,12 +319,13 @@ impl<U: PasswordUser> PasswordSignIn<U> {
     ///
     /// # Errors
     ///
-    /// Returns an error in the cases of [`check`](Self::check).
+    /// Returns an error in the cases of [`check`](Self::check), and if the user can't be looked up.
     pub async fn check_again(
         &self,
         auth: &AuthSession<U>,
         password: impl Into<String>,
     ) -> Result<PasswordCheck<U>, PasswordError> {
+        self.check_layer(auth)?;
         let Some(user) = auth.user().await? else { return Ok(PasswordCheck::Wrong) };
         let uses = self.device_uses(auth, &user).unwrap_or_else(|| AttemptUses {
             own: vec![self.user_use(&user.id())],
@@ -327,6 +335,45 @@ impl<U: PasswordUser> PasswordSignIn<U> {
         let mut attempt = LoginAttempt::new(auth.client_addr(), None);
         attempt.user = Some(user);
         self.check_counted(auth, uses, attempt, password.into()).await
+    }
+
+    /// Lets a user start over: resets the counts of wrong passwords for this user and this login
+    /// name, from unknown devices.
+    ///
+    /// A completed login does this by itself if the password was checked in the same request. Call
+    /// this in other cases in which users have proved who they are: after a login with a password
+    /// and then a code in a later request, after a login by a link in a mail, or after a reset of
+    /// the password.
+    ///
+    /// ```
+    /// use tower_keep::throttle::LimitError;
+    /// use tower_keep::{Account, PasswordSignIn};
+    ///
+    /// /// Called after the user has followed the link in a mail, and has set a new password.
+    /// async fn password_was_reset(
+    ///     sign_in: &PasswordSignIn<Account>,
+    ///     account: &Account,
+    /// ) -> Result<(), LimitError> {
+    ///     sign_in.reset_limits_of(account, account.login_name()).await
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Store`](LimitError::Store) if the store fails.
+    pub async fn reset_limits_of(&self, user: &U, login_name: &str) -> Result<(), LimitError> {
+        let Inner { limiter, limits, stored_name, .. } = &*self.inner;
+        let by_name = limits.name().of(fold(&stored_name(login_name)));
+        limiter.reset(&[by_name, self.user_use(&user.id())]).await
+    }
+
+    /// Checks that the handle is of the layer of this sign-in. A user of one area must not log in
+    /// to another.
+    fn check_layer(&self, auth: &AuthSession<U>) -> Result<(), PasswordError> {
+        match auth.belongs_to(&self.inner.auth_layer.config) {
+            true => Ok(()),
+            false => Err(PasswordError::OtherLayer),
+        }
     }
 
     fn user_use(&self, id: &UserId) -> LimitUse {
@@ -353,8 +400,7 @@ impl<U: PasswordUser> PasswordSignIn<U> {
         })
     }
 
-    /// Counts the attempt, checks the password, and gives the attempt back unless the password is
-    /// wrong.
+    /// Counts the attempt, and checks the password.
     async fn check_counted(
         &self,
         auth: &AuthSession<U>,
@@ -362,45 +408,58 @@ impl<U: PasswordUser> PasswordSignIn<U> {
         attempt: LoginAttempt<U>,
         password: String,
     ) -> Result<PasswordCheck<U>, PasswordError> {
-        let Inner { passwords, limiter, .. } = &*self.inner;
         // An attempt for which there is no room is not counted.
-        let place = passwords.enter_from(uses.is_known_device)?;
+        let place = self.inner.passwords.enter_from(uses.is_known_device)?;
+        let (sign_in, config) = (self.clone(), Arc::clone(auth.config()));
+        // A client that hangs up drops this future. In a task of its own, the check goes on, and a
+        // wrong password stays counted.
+        let checking = async move { sign_in.run(&config, place, uses, attempt, password).await };
+        let checked = tokio::spawn(checking.in_current_span()).await;
+        let (check, proof) = checked.map_err(|_| PasswordError::Failed)??;
+        if let Some(proof) = proof {
+            auth.keep_checked(proof);
+        }
+        Ok(check)
+    }
+
+    /// Counts the attempt, checks the password, and gives the attempt back unless the password is
+    /// wrong. Also returns what a right password proves.
+    async fn run(
+        &self,
+        config: &Config<U>,
+        place: Place,
+        uses: AttemptUses,
+        attempt: LoginAttempt<U>,
+        password: String,
+    ) -> Result<(PasswordCheck<U>, Option<CheckedPassword>), PasswordError> {
+        let Inner { passwords, limiter, .. } = &*self.inner;
         let own_count = uses.own.len();
         let all: Vec<_> = uses.own.into_iter().chain([uses.shared]).collect();
-        let (counting, is_capped) = (limiter.clone(), !uses.is_known_device);
-        // In a task of its own, the store's call finishes even if this future is dropped. So it is
-        // known what has to be given back.
-        let taking = tokio::spawn(async move {
-            let taken = counting.take_counting(&all, is_capped).await;
-            taken.map(|taken| GiveBackOnDrop(Some(taken)))
-        });
-        let taken = match taking.await.map_err(|_| PasswordError::Failed)? {
+        let taken = match limiter.take_counting(&all, !uses.is_known_device).await {
             Ok(taken) => taken,
             Err(LimitError::Throttled(throttled)) => {
-                return Ok(raise_throttled(auth, attempt, throttled));
+                return Ok((raise_throttled(config, attempt, throttled), None));
             }
             Err(error) => return Err(error.into()),
         };
         let id = attempt.user.as_ref().map(|user| user.id());
         let hash = attempt.user.as_ref().map(|user| user.password_hash().to_owned());
-        let matched = passwords.match_for(place, id, hash.as_deref(), password.clone()).await?;
-        let taken = taken.keep();
-        let (Some(user), Some(hash), true) = (attempt.user.clone(), hash, matched != Match::No)
-        else {
-            auth.config().raise(Event::LoginFailed { attempt });
-            return Ok(PasswordCheck::Wrong);
-        };
-        let reset = taken.iter().flat_map(|taken| taken.counters_in_use(own_count)).collect();
-        if let Some(taken) = taken {
-            // If this fails, the attempt stays counted until the login resets it. It was logged.
+        let matched = passwords.match_for(place, id, hash.as_deref(), password.clone()).await;
+        let reset = taken.counters_in_use(own_count).collect();
+        if !matches!(matched, Ok(Match::No)) {
+            // If this fails, the attempt stays counted until a login resets it. It was logged.
             let _ = taken.give_back().await;
         }
+        let (matched, user) = (matched?, attempt.user.clone());
+        let (Some(user), Some(hash), true) = (user, hash, matched != Match::No) else {
+            config.raise(Event::LoginFailed { attempt });
+            return Ok((PasswordCheck::Wrong, None));
+        };
         if matched == Match::YesOutdated {
             self.rehash(&user.id(), &hash, password).await;
         }
-        let (user_id, limiter) = (user.id(), limiter.clone());
-        auth.keep_checked(CheckedPassword { user: user_id, limiter, reset });
-        Ok(PasswordCheck::Ok(user))
+        let proof = CheckedPassword { user: user.id(), limiter: limiter.clone(), reset };
+        Ok((PasswordCheck::Ok(user), Some(proof)))
     }
 
     /// Writes a better hash of a right password. A failure is only logged: the next login tries
@@ -424,29 +483,12 @@ struct AttemptUses {
 }
 
 fn raise_throttled<U: AuthUser>(
-    auth: &AuthSession<U>,
+    config: &Config<U>,
     attempt: LoginAttempt<U>,
     throttled: Throttled,
 ) -> PasswordCheck<U> {
-    auth.config().raise(Event::Throttled { attempt, throttled });
+    config.raise(Event::Throttled { attempt, throttled });
     PasswordCheck::Throttled(throttled)
-}
-
-/// Gives an attempt back if the future that checks it is dropped, or fails.
-struct GiveBackOnDrop(Option<TakenUses>);
-
-impl GiveBackOnDrop {
-    fn keep(mut self) -> Option<TakenUses> {
-        self.0.take()
-    }
-}
-
-impl Drop for GiveBackOnDrop {
-    fn drop(&mut self) {
-        if let Some(taken) = self.0.take() {
-            taken.give_back_later();
-        }
-    }
 }
 
 impl<U> fmt::Debug for PasswordSignIn<U> {

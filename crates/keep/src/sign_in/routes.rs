@@ -15,6 +15,7 @@ use super::check::{PasswordCheck, PasswordSignIn};
 use super::page::SignInPage;
 use crate::error::LoginError;
 use crate::flash::Flash;
+use crate::guard::gate::missing_layer;
 use crate::guard::reason::Rejection;
 use crate::layer::config::Config;
 use crate::login::handle::AuthSession;
@@ -36,12 +37,18 @@ impl<U: PasswordUser> PasswordSignIn<U> {
     /// | GET, POST at the [confirm page](crate::LoginLayerBuilder::with_confirm_page), if it is set and is another page | the same, to confirm a login |
     /// | POST at the [logout page](crate::LoginLayerBuilder::with_logout_page), by default `/logout` | logs out, and returns to the login page |
     ///
-    /// The pages are HTML for every client. For scripts and apps, write handlers with
-    /// [`check`](Self::check).
+    /// A wrong password is a 422, too many attempts are a 429 with `Retry-After`, a form of another
+    /// site is a 403, and a form of more than 16 KiB a 413. The pages are HTML for every client.
+    /// For scripts and apps, write handlers with [`check`](Self::check).
     ///
     /// Merge the routes at the root of the site, inside the layer and outside of all guards. They
     /// refuse forms of other sites, so they need no other protection against cross-site requests.
-    /// The rest of the site does: put tower-http's `csrf` layer around it.
+    /// The rest of the site does: put tower-http's `csrf` layer around it. If layers of several
+    /// areas are around the routes, the routes use the layer that the sign-in was created with.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the logout page is also the login page or the confirm page.
     ///
     /// ```
     /// use axum::Router;
@@ -100,18 +107,31 @@ impl<U: PasswordUser> PasswordSignIn<U> {
 
     fn form_routes<S: Clone + Send + Sync + 'static>(&self, form: Form) -> MethodRouter<S> {
         let (for_get, for_post) = (self.clone(), self.clone());
-        get(move |auth: AuthSession<U>| async move { for_get.show(form, &auth).await }).post(
-            move |auth: AuthSession<U>, request: Request| async move {
-                for_post.receive(form, &auth, request).await
-            },
-        )
+        let show = move |request: Request| async move {
+            match for_get.auth_session(&request) {
+                Ok(auth) => for_get.show(form, &auth, request.uri().path()).await,
+                Err(response) => *response,
+            }
+        };
+        let receive = move |request: Request| async move {
+            match for_post.auth_session(&request) {
+                Ok(auth) => for_post.receive(form, &auth, request).await,
+                Err(response) => *response,
+            }
+        };
+        get(show).post(receive)
     }
 
     fn log_out_route<S: Clone + Send + Sync + 'static>(
         &self,
         login_path: String,
     ) -> MethodRouter<S> {
-        post(move |auth: AuthSession<U>, request: Request| async move {
+        let sign_in = self.clone();
+        post(move |request: Request| async move {
+            let auth = match sign_in.auth_session(&request) {
+                Ok(auth) => auth,
+                Err(response) => return *response,
+            };
             if !is_own_request(auth.config(), &request) {
                 return reject(&auth, Rejection::Forbidden, request);
             }
@@ -122,13 +142,28 @@ impl<U: PasswordUser> PasswordSignIn<U> {
         })
     }
 
-    async fn show(&self, form: Form, auth: &AuthSession<U>) -> Response {
+    /// Returns the handle of the sign-in's own layer, even if layers of other areas are inside it.
+    fn auth_session(&self, request: &Request) -> Result<AuthSession<U>, Box<Response>> {
+        let found = self.inner.auth_layer.auth_session(request.extensions());
+        found.ok_or_else(|| {
+            let (method, headers) = (request.method(), request.headers());
+            let routes = "the routes of a `PasswordSignIn`";
+            let response = missing_layer::<U>(routes, method, headers, request.extensions());
+            Box::new(response.map(Body::from))
+        })
+    }
+
+    async fn show(&self, form: Form, auth: &AuthSession<U>, path: &str) -> Response {
         let next = auth.next();
         match auth.user().await {
             Err(error) => return error.into_response(),
             // If there is no confirm page, a user who is logged in proves again who they are here.
             Ok(Some(_)) if form == Form::Login && self.has_confirm_page() => {
-                return auth.or_home(next).into_response();
+                let target = auth.or_home(next.clone());
+                // If the home page is this page, it would lead here for ever.
+                if target.path() != path {
+                    return target.into_response();
+                }
             }
             Ok(_) => {}
         }
@@ -152,19 +187,23 @@ impl<U: PasswordUser> PasswordSignIn<U> {
             return StatusCode::PAYLOAD_TOO_LARGE.into_response();
         };
         let next = auth.next_from_form(fields.next.as_deref());
+        let again = |status, error: &str| {
+            let page = self.page(form, None, Some(error), next.as_ref(), &fields.login);
+            (status, page).into_response()
+        };
+        // Nothing was typed, so this is no guess.
+        if fields.password.is_empty() || (form == Form::Login && fields.login.is_empty()) {
+            return again(StatusCode::UNPROCESSABLE_ENTITY, form.empty());
+        }
         let checked = match form {
-            Form::Login => self.check(auth, &fields.login, fields.password).await,
+            Form::Login => self.check(auth, &fields.login, &*fields.password).await,
             Form::Confirm => match auth.user().await {
                 Ok(None) => {
                     return auth.reject(Rejection::Unauthenticated, &parts).into_response();
                 }
-                Ok(Some(_)) => self.check_again(auth, fields.password).await,
+                Ok(Some(_)) => self.check_again(auth, &*fields.password).await,
                 Err(error) => return error.into_response(),
             },
-        };
-        let again = |status, error: &str| {
-            let page = self.page(form, None, Some(error), next.as_ref(), &fields.login);
-            (status, page).into_response()
         };
         let user = match checked {
             Ok(PasswordCheck::Ok(user)) => user,
@@ -185,7 +224,12 @@ impl<U: PasswordUser> PasswordSignIn<U> {
                 let login = auth.log_in(user).with_remember(fields.is_remembered);
                 login.with_method("password").await
             }
-            Form::Confirm => auth.confirm().await.map(drop).map_err(LoginError::from),
+            Form::Confirm => match auth.confirm().await {
+                Ok(Some(_)) => Ok(()),
+                // The login has ended meanwhile, or has no session, because a loader has made it.
+                Ok(None) => return auth.reject(Rejection::Unauthenticated, &parts).into_response(),
+                Err(error) => Err(LoginError::from(error)),
+            },
         };
         match done {
             Ok(()) => auth.or_home(next).into_response(),
@@ -218,6 +262,13 @@ enum Form {
 }
 
 impl Form {
+    fn empty(self) -> &'static str {
+        match self {
+            Self::Login => "Enter your login name and your password.",
+            Self::Confirm => "Enter your password.",
+        }
+    }
+
     fn wrong(self) -> &'static str {
         match self {
             Self::Login => "Wrong login name or password.",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tower_keep_core::StoreError;
 
-use crate::password::PasswordError;
+use crate::passwords::{MAX_PASSWORD_BYTES, PasswordError, normalized};
 
 /// What a new password must be like. A password that is in use is never checked against this.
 ///
@@ -92,9 +92,10 @@ impl PasswordRules {
     }
 
     /// Adds a check of whether the password was found in stolen data. The closure gets the password
-    /// as it was typed, and returns whether it was found. Never send the password itself to another
-    /// service: [Pwned Passwords](https://haveibeenpwned.com/API/v3#PwnedPasswords), for example,
-    /// takes the first five digits of its SHA-1 digest.
+    /// in the form that is hashed, NFKC, and returns whether it was found. Never send the password
+    /// itself to another service: [Pwned
+    /// Passwords](https://haveibeenpwned.com/API/v3#PwnedPasswords), for example, takes the first
+    /// five digits of its SHA-1 digest.
     ///
     /// If the closure returns an error, the password is neither accepted nor rejected, and the
     /// response is 503. To accept passwords while the service fails, return `Ok(false)`.
@@ -126,6 +127,12 @@ impl PasswordRules {
         &self,
         password: &str,
     ) -> Result<Option<PasswordRejection>, PasswordError> {
+        // A longer text would take long to convert, and is too long afterwards, too.
+        if password.len() > MAX_PASSWORD_BYTES {
+            return Ok(Some(PasswordRejection::TooLong { max: self.max_length }));
+        }
+        // What is hashed is this form, so this form must be good.
+        let password = &*normalized(password);
         let length = password.chars().take(self.max_length + 1).count();
         if length < self.min_length {
             return Ok(Some(PasswordRejection::TooShort { min: self.min_length }));
@@ -194,6 +201,9 @@ mod tests {
             ("🦀".repeat(64), None),
             ("🦀".repeat(65), Some(long)),
             ("no one else has this".into(), None),
+            // What is hashed has four characters.
+            ("e\u{301}".repeat(4), Some(short)),
+            ("a".repeat(1_000_000), Some(long)),
         ] {
             assert_eq!(rules.rejection_of(&password).await.unwrap(), expected, "{password}");
         }
@@ -202,7 +212,8 @@ mod tests {
     #[cfg(feature = "common-passwords")]
     #[tokio::test]
     async fn common_passwords_are_rejected_in_any_case() {
-        for password in ["password1", "PassWord1", "12345678", "qwertyuiop", "iloveyou"] {
+        for password in ["password1", "PassWord1", "12345678", "qwertyuiop", "ｐａｓｓｗｏｒｄ１"]
+        {
             let rejection = PasswordRules::new().rejection_of(password).await.unwrap();
             assert_eq!(rejection, Some(PasswordRejection::Common), "{password}");
         }

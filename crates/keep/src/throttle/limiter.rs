@@ -31,7 +31,7 @@ const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 /// One call removes at most this many counters.
 const PURGE_BATCH_SIZE: usize = 1_000;
 /// Each time, at most this many calls are made.
-const PURGE_BATCHES: usize = 20;
+const PURGE_BATCHES: usize = 200;
 
 /// Limits how often something may be done. Created by
 /// [`LoginLayer::limiter`](crate::LoginLayer::limiter). A clone is the same limiter.
@@ -254,15 +254,6 @@ impl TakenUses {
     /// counted.
     pub async fn give_back(self) -> Result<(), LimitError> {
         Ok(self.limiter.give_back(&self.taken).await?)
-    }
-
-    /// Gives the uses back in the background, for a future that is dropped.
-    #[cfg(feature = "password")]
-    pub(crate) fn give_back_later(self) {
-        if let Ok(runtime) = Handle::try_current() {
-            // From<StoreError> logs a failure; the uses then stay counted.
-            runtime.spawn(async move { drop(self.give_back().await) });
-        }
     }
 
     /// Returns those of the first `count` counters of which other uses were taken before.

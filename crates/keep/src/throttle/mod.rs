@@ -35,10 +35,10 @@
 //! # Limits by address
 //!
 //! [`AuthSession::limit_by_address`](crate::AuthSession::limit_by_address) counts by the client's
-//! address: one address of IPv4, or a /64 network of IPv6. If the address is unknown, or is a
-//! private one and no [trusted proxy](crate::LoginLayerBuilder::with_trusted_proxies) is set, all
-//! clients may seem to have the same address. Then nothing is counted by it, and the log has one
-//! warning.
+//! address: one address of IPv4, or a /64 network of IPv6. If the address is unknown, is that of a
+//! trusted proxy, or is a private one and no [trusted
+//! proxy](crate::LoginLayerBuilder::with_trusted_proxies) is set, all clients may seem to have the
+//! same address. Then nothing is counted by it, and the log has one warning.
 //!
 //! # Known devices
 //!

@@ -129,6 +129,8 @@ pub async fn a_counter_allows_exactly_what_its_rule_allows<S: CounterStore>(stor
     let once = new_use(CounterRule::once(until));
     take_allowed(&*store, &once, now).await;
     assert_eq!(take_refused(&*store, &once, until).await, until.plus(CLOCK_SKEW));
+    // Something that expired long ago is no fault of the store.
+    take_allowed(&*store, &new_use(CounterRule::once(now.minus(3_600))), now).await;
 
     let nothing = new_use(CounterRule::window(0, 60));
     take_refused(&*store, &nothing, now).await;
