@@ -890,6 +890,7 @@ async fn the_ready_made_routes_log_in_confirm_and_log_out() {
     let turned_away = browser.get("/account?tab=2").await;
     assert_eq!(turned_away.location(), "/enter?next=%2Faccount%3Ftab%3D2");
     let form = browser.get(&turned_away.location()).await;
+    assert_eq!(form.header("content-security-policy"), "frame-ancestors 'none'");
     let html = form.text();
     assert!(html.contains("Please log in") && html.contains(r#"value="/account?tab=2""#), "{html}");
     let next = "/account?tab=2";

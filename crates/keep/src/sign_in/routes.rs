@@ -7,7 +7,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{MethodRouter, get, post};
-use http::header::{ORIGIN, RETRY_AFTER};
+use http::header::{CONTENT_SECURITY_POLICY, ORIGIN, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 use tower_keep_core::{AuthUser, PasswordUser};
 
@@ -38,8 +38,8 @@ impl<U: PasswordUser> PasswordSignIn<U> {
     /// | POST at the [logout page](crate::LoginLayerBuilder::with_logout_page), by default `/logout` | logs out, and returns to the login page |
     ///
     /// A wrong password is a 422, too many attempts are a 429 with `Retry-After`, a form of another
-    /// site is a 403, and a form of more than 16 KiB a 413. The pages are HTML for every client.
-    /// For scripts and apps, write handlers with [`check`](Self::check).
+    /// site is a 403, and a form of more than 16 KiB a 413. The pages are HTML for every client,
+    /// and no other page can show them in a frame. For scripts and apps, write handlers with [`check`](Self::check).
     ///
     /// Merge the routes at the root of the site, inside the layer and outside of all guards. They
     /// refuse forms of other sites, so they need no other protection against cross-site requests.
@@ -247,10 +247,12 @@ impl<U: PasswordUser> PasswordSignIn<U> {
         error: Option<&str>,
         next: Option<&LocalTarget>,
         login_name: &str,
-    ) -> Html<String> {
+    ) -> impl IntoResponse + use<U> {
         let is_confirmation = form == Form::Confirm;
         let page = SignInPage { is_confirmation, error, flash, next, login_name };
-        Html((self.inner.page)(&page))
+        // No other page can show the form in a frame, and have the user type into it unawares.
+        let no_frames = [(CONTENT_SECURITY_POLICY, "frame-ancestors 'none'")];
+        (no_frames, Html((self.inner.page)(&page)))
     }
 }
 
