@@ -86,8 +86,8 @@ pub enum PasswordError {
     /// The attempt could not be counted. The response is that of the [`LimitError`].
     #[error(transparent)]
     Limit(#[from] LimitError),
-    /// The [`AuthSession`] is that of another login layer than the sign-in's. This is a bug in the
-    /// application: extract the handle with
+    /// The [`AuthSession`](crate::AuthSession) is that of another login layer than the sign-in's.
+    /// This is a bug in the application: extract the handle with
     /// [`LoginLayer::auth_session`](crate::LoginLayer::auth_session). The response is 500.
     #[error(
         "the `AuthSession` belongs to another login layer than the `PasswordSignIn`: get it with \

@@ -39,7 +39,8 @@ impl<U: PasswordUser> PasswordSignIn<U> {
     ///
     /// A wrong password is a 422, too many attempts are a 429 with `Retry-After`, a form of another
     /// site is a 403, and a form of more than 16 KiB a 413. The pages are HTML for every client,
-    /// and no other page can show them in a frame. For scripts and apps, write handlers with [`check`](Self::check).
+    /// and no other page can show them in a frame. For scripts and apps, write handlers with
+    /// [`check`](Self::check).
     ///
     /// Merge the routes at the root of the site, inside the layer and outside of all guards. They
     /// refuse forms of other sites, so they need no other protection against cross-site requests.
