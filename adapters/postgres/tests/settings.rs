@@ -30,7 +30,7 @@ async fn with_schema_creates_the_tables_in_that_schema() {
         .fetch_one(&pool)
         .await
         .unwrap();
-    assert_eq!(count, 4);
+    assert_eq!(count, 5);
     // The settings of the application's connections have not changed.
     let path: String = sqlx::query_scalar("SHOW search_path").fetch_one(&pool).await.unwrap();
     assert!(!path.contains(&schema), "{path}");
