@@ -15,6 +15,8 @@ use crate::WatchedStore;
 /// What was typed, and from where; none of it may be in the store.
 #[derive(Debug)]
 pub struct Guesses {
+    /// It stands still, so that a slow restart of a server is no wait.
+    clock: TestClock,
     names: Vec<String>,
     addresses: Vec<String>,
 }
@@ -29,7 +31,8 @@ impl Guesses {
     pub async fn make(store: WatchedStore) -> Self {
         let names = ["zaphod-beeblebrox", "trillian.astra@example.org"].map(str::to_owned).to_vec();
         let addresses = ["198.51.100.177", "203.0.113.211"].map(str::to_owned).to_vec();
-        let site = node_site(store, TestClock::new(), &NodeSettings::default()).await;
+        let clock = TestClock::new();
+        let site = node_site(store, clock.clone(), &NodeSettings::default()).await;
         for (name, address) in names.iter().zip(&addresses) {
             let mut browser = Client::new(site.clone());
             browser.set_header(HeaderName::from_static("x-forwarded-for"), address);
@@ -40,7 +43,7 @@ impl Guesses {
             }
             assert_eq!(last, StatusCode::TOO_MANY_REQUESTS);
         }
-        Self { names, addresses }
+        Self { clock, names, addresses }
     }
 
     /// Checks that the guesses are still counted.
@@ -49,7 +52,7 @@ impl Guesses {
     ///
     /// Panics if a guess reaches the hash.
     pub async fn assert_still_counted(&self, store: WatchedStore) {
-        let site = node_site(store, TestClock::new(), &NodeSettings::default()).await;
+        let site = node_site(store, self.clock.clone(), &NodeSettings::default()).await;
         for name in &self.names {
             let form = [("login", name.as_str()), ("password", "forty two")];
             let response = Client::new(site.clone()).post("/sign-in", &form).await;
