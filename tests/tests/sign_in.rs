@@ -301,7 +301,7 @@ async fn an_unknown_name_gets_the_same_responses_after_the_same_calls() {
     for (login, steps) in seen {
         for (number, (step, expected)) in steps.iter().zip(&expected).enumerate() {
             assert_eq!(step.0, expected.0, "{login}: try {number}");
-            // A name that is too long is not looked up, whoever asks.
+            // Nobody has a name that is this long, so it is not looked up.
             let mut calls = step.1.clone();
             if login == long && expected.1.first() == Some(&Call::ByLoginName) {
                 calls.insert(0, Call::ByLoginName);
